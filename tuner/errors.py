@@ -1,0 +1,80 @@
+"""The errors that tuner raises on purpose, and how they name what is wrong.
+
+An error's text is one line: *file: key: rule, value; remedy*. The command line prints it as it
+is and exits with `exit_status`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "DataError",
+    "ExperimentError",
+    "InputError",
+    "Interrupted",
+    "JournalError",
+    "RunError",
+    "SpaceError",
+    "StudyError",
+    "TunerError",
+    "nearest",
+    "one_line",
+]
+
+
+class TunerError(Exception):
+    """Anything that tuner reports in one line rather than with a traceback."""
+
+    exit_status = 1
+
+
+class InputError(TunerError):
+    """Bad input, found before anything was started or created."""
+
+    exit_status = 2
+
+
+class ExperimentError(InputError):
+    """An experiment file, or an option that changes it, breaks a rule."""
+
+
+class SpaceError(ExperimentError):
+    """A search space breaks a rule."""
+
+
+class DataError(InputError):
+    """The data cannot be used as the experiment asks."""
+
+
+class StudyError(InputError):
+    """A study does not exist, or is not the one that the experiment describes."""
+
+
+class JournalError(InputError):
+    """A journal cannot be read, is no journal, or is in use."""
+
+
+class RunError(TunerError):
+    """A search that began could not be brought to a result."""
+
+
+class Interrupted(TunerError):
+    """The user stopped the search; what was finished is kept."""
+
+    exit_status = 130
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for a near miss, else the list of what is known."""
+    known = [str(k) for k in known]
+    matches = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; choose from: {', '.join(known)}" if known else ""
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return an exception's text with every run of white space made one space."""
+    return " ".join(str(error).split())
