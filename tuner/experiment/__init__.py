@@ -1,0 +1,29 @@
+"""The experiment file: what is searched, on which data, with which budget."""
+
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.reading import Override, dump_yaml, parse_value
+from tuner.experiment.schema import Experiment, Recorded, Split
+from tuner.experiment.space import (
+    CategoricalDomain,
+    Domain,
+    FloatDomain,
+    IntDomain,
+    SearchSpace,
+    space_size,
+)
+
+__all__ = [
+    "CategoricalDomain",
+    "Domain",
+    "Experiment",
+    "FloatDomain",
+    "Hyperparameters",
+    "IntDomain",
+    "Override",
+    "Recorded",
+    "SearchSpace",
+    "Split",
+    "dump_yaml",
+    "parse_value",
+    "space_size",
+]

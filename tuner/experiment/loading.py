@@ -1,0 +1,72 @@
+"""From an experiment file and the command line's overrides to a checked experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tuner.errors import ExperimentError, SpaceError
+from tuner.experiment.explain import explain
+from tuner.experiment.model import Section
+from tuner.experiment.reading import Override, apply_override, read_mapping
+
+__all__ = ["load_experiment"]
+
+S = TypeVar("S", bound=Section)
+
+
+def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
+    """Read `path`, lay `overrides` over it and check the result as a `cls`.
+
+    Relative paths are relative to the file's folder, and absolute in what is returned.
+
+    Raises:
+        ExperimentError: naming file (or option), key, rule, value and remedy.
+    """
+    raw = read_mapping(path, "experiment file")
+    folder = path.absolute().parent
+    space_file: str | None = None
+    if any(o.key.startswith("search_space.") for o in overrides):
+        space_file = _inline_space(raw, folder)
+    for override in overrides:
+        apply_override(raw, override)
+    space_file = _inline_space(raw, folder) or space_file
+    _make_absolute(raw, folder)
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        problems = explain(error, cls, raw)
+    key, text = problems[0]
+    if not key and text.startswith(("search_space.", "hyperparameters.")):
+        key, _, text = text.partition(": ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    source, error_type = str(path), ExperimentError
+    origins = [o.origin for o in overrides if f"{key}.".startswith(f"{o.key}.")
+               or f"{o.key}.".startswith(f"{key}.")]
+    if key == "search_space" or key.startswith("search_space."):
+        error_type = SpaceError
+        if space_file is not None and not origins:
+            source, key = space_file, key.partition(".")[2]
+    source = origins[-1] if origins else source
+    raise error_type(f"{source}: {key}: {text}{more}" if key else f"{source}: {text}{more}")
+
+
+def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
+    """Put the search space of another file in place; return that file's name, if there is one."""
+    value = raw.get("search_space")
+    if not isinstance(value, str):
+        return None
+    path = folder / value
+    raw["search_space"] = read_mapping(path, "search space")
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _make_absolute(raw: dict[str, Any], folder: Path) -> None:
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
+        data["path"] = str((folder / data["path"]).resolve())

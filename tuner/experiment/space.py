@@ -1,0 +1,127 @@
+"""Search spaces: a mapping from a hyperparameter's name to the domain that is searched."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tuner.experiment.model import Section
+
+__all__ = ["CategoricalDomain", "Domain", "FloatDomain", "IntDomain", "SearchSpace", "space_size"]
+
+
+class IntDomain(Section):
+    """Whole numbers from `low` to `high`, both included."""
+
+    type: Literal["int"]
+    low: Annotated[int, Field(strict=True)]
+    high: Annotated[int, Field(strict=True)]
+    step: Annotated[int, Field(ge=1, strict=True)] = 1
+    log: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> IntDomain:
+        _check_bounds(self)
+        return self
+
+    def __contains__(self, value: object) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+            and (value - self.low) % self.step == 0
+        )
+
+    def bounds(self) -> tuple[Any, ...]:
+        """Return the outermost values, which every rule about the domain is checked on."""
+        return (self.low, self.high)
+
+    def size(self) -> int | None:
+        """Return how many values there are; None for a continuum."""
+        return (self.high - self.low) // self.step + 1
+
+
+class FloatDomain(Section):
+    """Real numbers from `low` to `high`, both included; on a grid where `step` is given."""
+
+    type: Literal["float"]
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    log: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> FloatDomain:
+        _check_bounds(self)
+        return self
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        if not self.low <= value <= self.high:
+            return False
+        if self.step is None:
+            return True
+        steps = (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-8)
+
+    def bounds(self) -> tuple[Any, ...]:
+        """Return the outermost values, which every rule about the domain is checked on."""
+        return (self.low, self.high)
+
+    def size(self) -> int | None:
+        """Return how many values there are; None for a continuum."""
+        if self.low == self.high:
+            return 1
+        if self.step is None:
+            return None
+        return math.floor((self.high - self.low) / self.step + 1e-8) + 1
+
+
+class CategoricalDomain(Section):
+    """One of the values listed. Numbers in rising or falling order are searched as ordered."""
+
+    type: Literal["categorical"]
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> CategoricalDomain:
+        seen: list[tuple[type, object]] = []
+        for choice in self.choices:
+            if (type(choice), choice) in seen:
+                raise ValueError(f"choices must differ, got {choice!r} twice; remove one")
+            seen.append((type(choice), choice))
+        return self
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == c and type(value) is type(c) for c in self.choices)
+
+    def bounds(self) -> tuple[Any, ...]:
+        """Return every choice: each has to obey the rules."""
+        return tuple(self.choices)
+
+    def size(self) -> int | None:
+        """Return how many values there are."""
+        return len(self.choices)
+
+
+def _check_bounds(domain: IntDomain | FloatDomain) -> None:
+    low, high = domain.low, domain.high
+    if low > high:
+        raise ValueError(f"low must be below high, got {low=}, {high=}; swap them?")
+    if domain.log and low <= 0:
+        raise ValueError(f"log needs low above 0, got {low=}; raise low or drop log")
+    if domain.log and domain.step not in (None, 1):
+        raise ValueError(f"log and step exclude each other, got step={domain.step}; drop one")
+
+
+Domain = Annotated[IntDomain | FloatDomain | CategoricalDomain, Field(discriminator="type")]
+SearchSpace = dict[str, Domain]
+
+
+def space_size(space: SearchSpace) -> int | None:
+    """Return the number of configurations in a search space; None where it is infinite."""
+    sizes = [domain.size() for domain in space.values()]
+    return None if None in sizes else math.prod(s for s in sizes if s is not None)

@@ -1,0 +1,1 @@
+"""The search: a study's journal, and the coordinator that alone writes to it."""

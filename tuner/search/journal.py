@@ -1,0 +1,157 @@
+"""Journals: the durable record of studies, on Optuna's storages.
+
+A journal is a file (the default) or a database given by URL. Only the coordinator writes to it;
+anyone may read it at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+
+from tuner.errors import JournalError, StudyError, nearest, one_line
+
+__all__ = ["FINALISTS_SUFFIX", "journal_location", "load_study", "read_journal", "study_names"]
+__all__ += ["write_journal"]
+
+FINALISTS_SUFFIX = ".finalists"
+
+
+class _HeldLock(BaseJournalFileLock):
+    """Optuna's lock for writers, which has nothing to do: the one writer holds the file."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+def journal_location(study: str, journal: str | None) -> str:
+    """Return where a study's journal is: what was given, or a file named after the study."""
+    return journal or str(Path("studies") / f"{study}.journal")
+
+
+def read_journal(location: str) -> BaseStorage:
+    """Open an existing journal for reading; creates nothing.
+
+    Raises:
+        JournalError: there is none, it is something else, or its database does not answer.
+    """
+    if (path := _path_of(location)) is not None and not path.exists():
+        raise JournalError(f"{path}: no such journal; check the study's name or --journal")
+    if "://" in location:
+        return _open_database(location)
+    _check_is_journal(Path(location))
+    return JournalStorage(JournalFileBackend(location, lock_obj=_HeldLock()))
+
+
+@contextlib.contextmanager
+def write_journal(location: str) -> Iterator[BaseStorage]:
+    """Open a journal for the one coordinator that writes to it; a new file where there is none.
+
+    Raises:
+        JournalError: it is something else, or another coordinator holds it.
+    """
+    if "://" in location:
+        yield _open_database(location)
+        return
+    path = Path(location)
+    if path.exists():
+        _check_is_journal(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JournalError(
+                f"{path}: another search is writing to it; wait for it, stop it, "
+                f"or give --study another name"
+            ) from None
+        _drop_torn_tail(path)
+        yield JournalStorage(JournalFileBackend(str(path), lock_obj=_HeldLock()))
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """Return the names of the studies in a journal, without those of their finalists."""
+    names = optuna.get_all_study_names(storage)
+    return sorted(n for n in names if not n.endswith(FINALISTS_SUFFIX))
+
+
+def load_study(storage: BaseStorage, name: str, location: str) -> optuna.Study:
+    """Open a study for reading.
+
+    Raises:
+        StudyError: the journal does not hold it.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = study_names(storage)
+        raise StudyError(f"{location}: holds no study {name!r}{nearest(name, known)}") from None
+
+
+def _path_of(location: str) -> Path | None:
+    """Return the file behind a location; None where it is on a server."""
+    if "://" not in location:
+        return Path(location)
+    return Path(location.removeprefix("sqlite:///")) if location.startswith("sqlite:///") else None
+
+
+def _check_is_journal(path: Path) -> None:
+    if path.is_dir():
+        raise JournalError(f"{path}: is a folder, not a journal; give another --journal")
+    with path.open("rb") as file:
+        first = file.readline()
+    if not first:
+        return  # created by a coordinator that died at once
+    try:
+        record = json.loads(first)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "op_code" not in record:
+        raise JournalError(
+            f"{path}: is not a journal, its first line is {first[:40]!r}; "
+            f"give --study another name or move the file away"
+        )
+
+
+def _drop_torn_tail(path: Path) -> None:
+    """Cut off a record that a dying coordinator wrote only in part: Optuna cannot append to it."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail_start = max(0, size - 2**24)
+        file.seek(tail_start)
+        tail = file.read()
+        complete = tail[: tail.rfind(b"\n") + 1]
+        last_line = complete[:-1].rpartition(b"\n")[2]
+        try:
+            if last_line:
+                json.loads(last_line)
+        except ValueError:
+            complete = complete[: -len(last_line) - 1]
+        if len(complete) < len(tail):
+            file.truncate(tail_start + len(complete))
+
+
+def _open_database(url: str) -> BaseStorage:
+    if (path := _path_of(url)) is not None:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except ModuleNotFoundError as error:
+        raise JournalError(
+            f"--journal: {url}: its driver is not installed; pip install {error.name}"
+        ) from None
+    except ImportError as error:
+        raise JournalError(f"--journal: {url}: {one_line(error)}") from None
+    except Exception as error:  # SQLAlchemy's and every driver's own
+        raise JournalError(f"--journal: {url}: cannot be opened: {one_line(error)[:200]}") from None

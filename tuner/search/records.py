@@ -1,0 +1,182 @@
+"""What a journal says about a study, as plain records: the one way to read it.
+
+Tracking, summaries, export and the command line read studies through these records alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.errors import StudyError
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome
+from tuner.search.journal import FINALISTS_SUFFIX, load_study
+from tuner.search.seeds import Role, training_seed
+from tuner.strategies.registry import rhythm_of
+
+__all__ = ["Status", "StudyRecord", "TrialRecord", "read_study", "read_trial"]
+
+FORMAT = 1
+
+# The attributes under which the coordinator writes.
+STUDY_ATTR = "tuner"  # of a study: what it searches, and on which data
+OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
+REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
+TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked
+TEST_ATTR = "test"  # of a study: the one opening of the test part
+FINALIST_ATTR = "finalist"  # of a finalist's trial: [configuration's trial number, repeat]
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"  # asked for, and not ended (or lost with the machine: it runs again)
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search, or one retraining of a finalist."""
+
+    number: int
+    role: Role
+    params: Mapping[str, Any]  # the searched hyperparameters
+    seed: int  # of its training
+    status: Status
+    asked_at: dt.datetime | None
+    outcome: Outcome | None  # None while it runs; of a repeat, the original's
+    repeat_of: int | None = None  # the earlier trial whose configuration and outcome it has
+    generation: int | None = None
+    individual: int | None = None
+    configuration: int | None = None  # of a finalist: the trial that it retrains
+    repeat: int | None = None  # of a finalist: which of its fresh seeds, from 0
+
+    @property
+    def value(self) -> float | None:
+        """The objective; None unless the trial is complete."""
+        return self.outcome.objective if self.outcome else None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study: its experiment, its trials and what came of them."""
+
+    id: str  # random, given when the study was created
+    name: str
+    experiment: Experiment  # as it was when the study was created
+    data: Mapping[str, Any]  # sha256, rows, path
+    versions: Mapping[str, str]
+    created: str
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
+    test: Mapping[str, Any] | None  # the record of the test part's opening
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """The trials that were trained, in order: all but repeats."""
+        return [t for t in self.trials if t.repeat_of is None]
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return the complete trials, each configuration once, best first; ties by number."""
+        sign = -1 if self.experiment.objective.direction == "maximize" else 1
+        complete = [t for t in self.trained if t.status is Status.COMPLETE]
+        return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best objective."""
+        return next(iter(self.ranked()), None)
+
+    def count(self, status: Status) -> int:
+        """Return how many trained trials have a status."""
+        return sum(t.status is status for t in self.trained)
+
+
+def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
+    """Read a study and its finalists from a journal.
+
+    Raises:
+        StudyError: the journal does not hold it, or it is not one of ours.
+    """
+    study = load_study(storage, name, location)
+    facts = study.user_attrs.get(STUDY_ATTR)
+    if not isinstance(facts, dict):
+        raise StudyError(f"{location}: study {name!r} was not made by tuner; give another --study")
+    if facts["format"] > FORMAT:
+        raise StudyError(
+            f"{location}: study {name!r} was made by a newer tuner "
+            f"(format {facts['format']}, this one reads {FORMAT}); upgrade tuner"
+        )
+    experiment = Experiment.model_validate(facts["experiment"])
+    finalists_name = name + FINALISTS_SUFFIX
+    names = optuna.get_all_study_names(storage)
+    finalists = (
+        [read_trial(t, experiment) for t in _trials(load_study(storage, finalists_name, location))]
+        if finalists_name in names
+        else []
+    )
+    trials: list[TrialRecord] = []
+    for frozen in _trials(study):
+        trials.append(read_trial(frozen, experiment, trials))
+    return StudyRecord(
+        id=facts["id"],
+        name=name,
+        experiment=experiment,
+        data=facts["data"],
+        versions=facts["versions"],
+        created=facts["created"],
+        trials=tuple(trials),
+        finalists=tuple(finalists),
+        test=study.user_attrs.get(TEST_ATTR),
+    )
+
+
+def read_trial(
+    frozen: FrozenTrial, experiment: Experiment, earlier: list[TrialRecord] | None = None
+) -> TrialRecord:
+    """Read one trial; `earlier` are the records of the trials before it, for repeats."""
+    attrs = frozen.user_attrs
+    repeat_of = attrs.get(REPEAT_ATTR)
+    if repeat_of is not None and earlier is not None:
+        outcome = earlier[repeat_of].outcome
+    else:
+        outcome = Outcome.from_json(attrs[OUTCOME_ATTR]) if OUTCOME_ATTR in attrs else None
+    common = {
+        "number": frozen.number,
+        "params": dict(frozen.params),
+        "status": Status(outcome.state.value) if outcome else Status.RUNNING,
+        "asked_at": frozen.datetime_start,
+        "outcome": outcome,
+    }
+    if FINALIST_ATTR in attrs:
+        configuration, repeat = attrs[FINALIST_ATTR]
+        seed = training_seed(experiment.seed, Role.FINALIST, configuration, repeat)
+        return TrialRecord(
+            role=Role.FINALIST, seed=seed, configuration=configuration, repeat=repeat, **common
+        )
+    rhythm = rhythm_of(experiment.strategy)
+    generation, individual = divmod(frozen.number, rhythm.size)
+    return TrialRecord(
+        role=Role.TRIAL,
+        seed=training_seed(experiment.seed, Role.TRIAL, frozen.number),
+        repeat_of=repeat_of,
+        generation=generation if rhythm.generational else None,
+        individual=individual if rhythm.generational else None,
+        **common,
+    )
+
+
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return sorted(study.get_trials(deepcopy=False, states=states), key=lambda t: t.number)
+
