@@ -34,7 +34,7 @@ class Epoch:
     """One pass over the training windows and what it came to."""
 
     epoch: int  # from 0
-    train_loss: float  # mean over the batches, in scaled units
+    train_loss: float  # mean over the training windows, in scaled units
     val_loss: float  # over the validation windows, in scaled units
     metric: float  # the objective's metric on the validation part, in the data's units
     time: float  # when it ended, seconds since 1970

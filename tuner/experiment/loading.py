@@ -43,8 +43,11 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
         key, _, text = text.partition(": ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     source, error_type = str(path), ExperimentError
-    origins = [o.origin for o in overrides if f"{key}.".startswith(f"{o.key}.")
-               or f"{o.key}.".startswith(f"{key}.")]
+    origins = [
+        o.origin
+        for o in overrides
+        if f"{key}.".startswith(f"{o.key}.") or f"{o.key}.".startswith(f"{key}.")
+    ]
     if key == "search_space" or key.startswith("search_space."):
         error_type = SpaceError
         if space_file is not None and not origins:

@@ -192,7 +192,6 @@ class Recorded(Section):
     data_sha256: str
     rows: _Count
     versions: dict[str, str]
-    device: str
     command: str
 
 

@@ -179,4 +179,3 @@ def read_trial(
 def _trials(study: optuna.Study) -> list[FrozenTrial]:
     states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return sorted(study.get_trials(deepcopy=False, states=states), key=lambda t: t.number)
-

@@ -1,0 +1,53 @@
+# make demo    sets up, and searches on real data
+# make test    sets up, and runs every check and test but the slow ones
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow check format lock bench clean
+
+demo: .venv/installed
+	$(BIN)/tuner run experiments/air_passengers.yaml
+	@echo
+	@echo "These commands are in .venv; first type:  source .venv/bin/activate"
+
+test: check
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/installed-test
+	$(PYTEST) -m slow
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/overhead.py
+
+# What was installed is written next to it, so that a change of either file installs again.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tuner needs Python 3.11 or newer; say which:  make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Pins what a new environment gets today; torch stays where it is until it is moved by hand.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	grep '^torch==' constraints.txt > .venv-lock/torch.txt
+	.venv-lock/bin/pip install --quiet --constraint .venv-lock/torch.txt '.[test]'
+	.venv-lock/bin/pip freeze --exclude lstm-tuner | sed 's/+cpu$$//' > constraints.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

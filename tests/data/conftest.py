@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.experiment import Experiment
+
+
+@pytest.fixture
+def experiment_on(tmp_path: Path) -> Callable[..., Experiment]:
+    """An experiment on a CSV file with the given text."""
+
+    def build(
+        text: str, *, window: int = 2, horizon: int = 1, name: str = "series.csv", **data: Any
+    ) -> Experiment:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        task = {"window": window, "horizon": horizon}
+        block = {"path": str(path), "target": "y", **data}
+        return Experiment.model_validate({"name": "test", "data": block, "task": task})
+
+    return build

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.data.reading import Series, read_series
+from tuner.errors import DataError
+from tuner.experiment.schema import Data
+
+AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
+
+
+def read(path: Path, **keys: Any) -> Series:
+    return read_series(Data(**{"path": str(path), "target": "y", **keys}))
+
+
+def written(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "series.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def dated(index: Any) -> str:
+    return "t,y\n" + "".join(f"{t},{i}\n" for i, t in enumerate(index))
+
+
+def assert_refused(path: Path, *parts: str, **keys: Any) -> None:
+    """The message is one line that begins with the file and holds every part."""
+    with pytest.raises(DataError) as caught:
+        read(path, **keys)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert [p for p in parts if p not in message] == [], message
+    assert caught.value.exit_status == 2
+
+
+def test_the_air_passengers_are_monthly() -> None:
+    series = read(AIR_PASSENGERS, time="month", target="passengers")
+    assert series.rows == 144
+    assert series.frequency == "MS"
+    assert (series.features, series.targets) == (["passengers"], ["passengers"])
+    assert series.times is not None
+    assert series.times[0] == pd.Timestamp("1949-01-01")
+    assert series.frame["passengers"].iloc[[0, -1]].tolist() == [112.0, 432.0]
+    assert series.sha256 == hashlib.sha256(AIR_PASSENGERS.read_bytes()).hexdigest()
+
+
+def test_every_numeric_column_with_a_name_is_a_feature_by_default(tmp_path: Path) -> None:
+    text = ",day,note,y,x,holiday\n0,2020-01-01,a,1,2,True\n1,2020-01-02,b,3,4,False\n"
+    series = read(written(tmp_path, text), time="day")
+    assert series.features == ["y", "x", "holiday"]
+    assert series.frame["holiday"].tolist() == [1.0, 0.0]
+    assert set(series.frame.dtypes) == {np.dtype(np.float64)}
+
+
+def test_named_features_keep_their_order_and_need_not_hold_the_target(tmp_path: Path) -> None:
+    series = read(written(tmp_path, "a,y,b\n1,2,3\n4,5,6\n"), features=["b", "a"])
+    assert series.features == ["b", "a"]
+    assert sorted(series.frame.columns) == ["a", "b", "y"]
+
+
+def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
+    values = [0.1, 1 / 3, 2.675e-7, 123456.789012345]
+    series = read(written(tmp_path, "y\n" + "\n".join(map(repr, values))))
+    assert series.frame["y"].tolist() == values
+
+
+def test_a_byte_order_mark_and_spaces_around_names_are_no_part_of_a_name(tmp_path: Path) -> None:
+    assert read(written(tmp_path, "\ufeffy , x\r\n1, 2\r\n3, 4\r\n")).features == ["y", "x"]
+
+
+def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "series.parquet"
+    times = pd.date_range("2020-01-01", periods=5, freq="D", name="t")
+    pd.DataFrame({"y": np.arange(5)}, index=times).to_parquet(path)
+    assert read(path, time="t").frequency == "D"
+    pd.DataFrame({"y": ["1", "2", "x"]}).to_parquet(path)
+    assert_refused(path, "data.target", "'x' in row 3")
+    path.write_text("y\n1\n")
+    assert_refused(path, "data.path", "is no Parquet file")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ["data.path", "is empty", "give a CSV file"]),
+        (" \n\n", ["data.path", "is empty", "give a CSV file"]),
+        ("x,y\n", ["data.path", "has column names but no rows", "give a file with rows"]),
+        ("\ny\n1\n", ["data.path", "line 1 must name the columns", "remove it"]),
+        (b"x,y\n1,2\n\xff,3\n", ["data.path", "UTF-8", "0xff in line 3", "save the file as UTF-8"]),
+        ("x,y\n1,2\n1,2,3\n", ["data.path", "is not a CSV file", "line 3", "correct that line"]),
+        ('x,y\n1,"2\n', ["data.path", "is not a CSV file", "correct that line"]),
+        (
+            "x,y\n1,2,3\n4,5,6\n",
+            ["data.path", "line 2", "more values than line 1", "name every column"],
+        ),
+        ("y,x,y\n1,2,3\n", ["data.path", "must differ", "'y' twice in line 1", "rename one"]),
+        ("x;y\n1;2\n", ["data.target", "no column 'y'", "separated by ';'", "write commas"]),
+        ("yield,x\n1,2\n", ["data.target", "no column 'y'", "choose from: yield, x"]),
+        ("x,y\n1,a\n2,b\n", ["data.target", "'y' must hold numbers", "'a' in line 2", "1234.5"]),
+        ("x,y\n1,2\n1,n/b\n", ["data.target", "'y'", "'n/b' in line 3", "choose another column"]),
+        ("y\n1\n2O\n", ["data.target", "'2O' in line 3"]),
+        ("x,y\na,b\nc,d\n", ["data.target", "no numeric column", "'b' in line 2", "give numbers"]),
+        ("x,y\n1,2\n1,\n", ["data.target", "'y'", "finite", "nan in line 3", "fill it in"]),
+        ("x,y\n1,2\n1,-inf\n", ["data.target", "finite", "-inf in line 3", "fill it in"]),
+        ("x,y\n1,2\n1,1e31\n", ["data.target", "below 1e30", "1e+31 in line 3"]),
+        ("x,y\n1,2\n,3\n", ["data.features", "'x'", "nan in line 3", "choose another column"]),
+        ("y\n1\n\n2\n", ["data.target", "nan in line 3"]),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, content: str | bytes, parts: list[str]) -> None:
+    assert_refused(written(tmp_path, content), *parts)
+
+
+def test_a_path_to_nothing_or_to_a_folder_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "no.csv", "data.path", "no such file", "check the path")
+    assert_refused(tmp_path, "data.path", "is a folder", "give the CSV file in it")
+
+
+def test_columns_that_do_not_exist_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "month,passengers\n2020-01,1\n")
+    assert_refused(path, "data.target", "'passenger'", "'passengers'?", target="passenger")
+    assert_refused(path, "data.time", "'mnth'", "mean 'month'?", time="mnth", target="passengers")
+    keys: dict[str, Any] = {"target": "passengers", "features": ["passengers", "temp"]}
+    assert_refused(path, "data.features", "'temp'", "choose from: month, passengers", **keys)
+
+
+def test_a_named_feature_that_is_not_numeric_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "x,y\n1,1\ntwo,2\n")
+    assert read(path).features == ["y"]
+    assert_refused(path, "data.features", "'x'", "'two' in line 3", features=["x"])
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    path = written(tmp_path, 'note,y\n"a\nb",1\nc,2\nd,x\n')
+    assert_refused(path, "'x' in line 5")
+
+
+def test_a_missing_value_is_named_with_its_time(tmp_path: Path) -> None:
+    path = written(tmp_path, "t,y\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n")
+    assert_refused(path, "data.target", "nan in line 3 (2020-01-02)", time="t")
+
+
+@pytest.mark.parametrize(
+    "frequency",
+    ["MS", "ME", "h", "D", "B", "QS-JAN", "QE-DEC", "W-SUN", "YS-JAN", "YE-DEC", "15min", "30min",
+     "2h", "s", "BMS"],
+)  # fmt: skip
+def test_a_frequency_is_found_with_and_without_gaps(tmp_path: Path, frequency: str) -> None:
+    times = pd.date_range("2001-01-01", periods=60, freq=frequency)
+    assert read(written(tmp_path, dated(times)), time="t").frequency == frequency
+    missing = [20, 21, 33, 47]
+    path = written(tmp_path, dated(times.delete(missing)))
+    first = times[20]
+    shown = str(first.date()) if first == first.normalize() else str(first)
+    told = [f"4 missing at frequency {frequency}, the first {shown} before line 22", "add the rows"]
+    assert_refused(path, "data.time", *told, "leave data.time out", time="t")
+
+
+def test_years_written_as_numbers_are_times(tmp_path: Path) -> None:
+    series = read(written(tmp_path, dated(range(1700, 2009))), time="t")
+    assert series.times is not None
+    assert (series.times[0].year, series.times[-1].year) == (1700, 2008)
+    assert series.frequency == "YS-JAN"
+    assert read(written(tmp_path, dated(f"{y}.0" for y in range(1700, 2009))), time="t").rows == 309
+    path = written(tmp_path, dated([1700, 1701, 1703, 1704, 1705]))
+    assert_refused(path, "1 missing at frequency YS-JAN, the first 1702-01-01", time="t")
+
+
+@pytest.mark.parametrize(
+    ("texts", "first", "frequency"),
+    [
+        (["194911", "194912", "195001"], "1949-11-01", "MS"),
+        (["20200101", "20200102", "20200103"], "2020-01-01", "D"),
+        (["11/30/2020", "12/1/2020", "12/2/2020"], "2020-11-30", "D"),
+        (["30/11/2020", "01/12/2020", "02/12/2020"], "2020-11-30", "D"),
+        (["2020-01-01", "2020-01-01 00:00:30", "2020-01-01 00:01"], "2020-01-01", "30s"),
+        (["2020-03-29T00:00+01:00", "2020-03-29T01:00+01:00", "2020-03-29T03:00+02:00"],
+         "2020-03-28T23:00Z", "h"),
+    ],
+)  # fmt: skip
+def test_times_are_understood(tmp_path: Path, texts: list[str], first: str, frequency: str) -> None:
+    series = read(written(tmp_path, dated(texts)), time="t")
+    assert series.times is not None
+    assert series.times[0] == pd.Timestamp(first)
+    assert series.frequency == frequency
+
+
+@pytest.mark.parametrize(
+    ("texts", "parts"),
+    [
+        (["2020-01-01", "soon", "2020-01-03"], ["must hold a time", "'soon' in line 3", "write"]),
+        (["1/13/2020", "1/14/2020", "soon"], ["'soon' in line 4"]),
+        (["2020-01-01", "", "2020-01-03"], ["got none in line 3"]),
+        (["a", "b", "c"], ["'a' in line 2", "leave data.time out"]),
+        (["1", "2", "3"], ["must hold a time", "got 1 in line 2"]),
+        (["1959.04", "1959.12", "1959.21"], ["got 1959.04 in line 2"]),
+        (["1959", "1960", "196"], ["got 196 in line 4"]),
+        (["2020-01-02", "2020-01-01", "2020-01-03"],
+         ["times must rise", "2020-01-01 in line 3 after 2020-01-02 in line 2", "sort the rows"]),
+        (["2020-01-01", "2020-01-02", "2020-01-02"],
+         ["twice", "2020-01-02 in line 3 and in line 4", "keep one"]),
+        (["2020-01-01", "2020-01-02", "2020-01-09", "2020-03-01", "2020-03-20"],
+         ["evenly spaced", "1 days", "7 days", "line 4 (2020-01-09)", "resample the rows"]),
+    ],
+)  # fmt: skip
+def test_bad_times_are_refused(tmp_path: Path, texts: list[str], parts: list[str]) -> None:
+    assert_refused(written(tmp_path, dated(texts)), "data.time", *parts, time="t")
+
+
+def test_business_days_with_holidays_have_gaps_and_not_another_frequency(tmp_path: Path) -> None:
+    times = pd.date_range("2020-01-01", periods=300, freq="B")
+    path = written(tmp_path, dated(times.delete([50, 120, 121, 250])))
+    assert_refused(path, "4 missing at frequency B", time="t")
+
+
+def test_a_wide_irregular_series_is_refused_quickly_and_not_filled_with_seconds(
+    tmp_path: Path,
+) -> None:
+    steps = np.random.default_rng(0).integers(1, 10_000_000, 200)
+    times = pd.Timestamp("2000-01-01") + pd.to_timedelta(np.cumsum(steps), unit="s")
+    times = times.insert(3, times[2] + pd.Timedelta("1s")).insert(4, times[2] + pd.Timedelta("2s"))
+    assert_refused(written(tmp_path, dated(times)), "evenly spaced", time="t")
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, tuner.data; print([m for m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert not re.search(rb"'(pandas|torch|optuna|mlflow|sklearn|pydantic)'", loaded)
+
+
+def test_preparing_does_not_import_what_is_heavy() -> None:
+    code = (
+        "import sys, tuner.data.test_part, tuner.data.baselines, tuner.data.metrics; "
+        "print([m for m in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert not re.search(rb"'(torch|optuna|mlflow|sklearn)'", loaded)

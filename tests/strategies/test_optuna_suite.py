@@ -1,0 +1,36 @@
+"""Optuna's own conformance suite, run over the swarms and over a keyed sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    RelativeSamplerTestCase,
+    SingleOnlySamplerTestCase,
+)
+
+from tuner.strategies import ParticleSwarmSampler, WhaleSampler
+from tuner.strategies.keyed import KeyedSampler
+
+
+class TestWhaleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: WhaleSampler(population_size=2, seed=0)
+
+
+class TestParticleSwarmSampler(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: ParticleSwarmSampler(population_size=2, seed=0)
+
+
+class TestKeyedSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: KeyedSampler(lambda s: TPESampler(n_startup_trials=1, seed=s), seed=0)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.strategies import ParticleSwarmSampler, WhaleSampler
+from tuner.strategies.codec import Codec
+from tuner.strategies.swarm import SwarmSampler
+
+SPACE: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(-1, 1),
+    "y": FloatDistribution(0.01, 1, log=True),
+    "n": IntDistribution(1, 9),
+    "c": CategoricalDistribution(["a", "b", "c"]),
+    "one": IntDistribution(4, 4),
+}
+N = 4
+
+Make = Callable[..., SwarmSampler]
+
+
+@pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler])
+def make(request: pytest.FixtureRequest) -> Make:
+    def made(**options: Any) -> SwarmSampler:
+        defaults = {"population_size": N, "n_generations": 5, "seed": 3, "search_space": SPACE}
+        sampler: SwarmSampler = request.param(**(defaults | options))
+        return sampler
+
+    return made
+
+
+def value_of(params: dict[str, Any]) -> float:
+    return float(abs(params["x"] - 0.3) + params["y"] + params["n"] / 9 + (params["c"] == "b"))
+
+
+def search(
+    study: optuna.Study, n_trials: int, value: Callable[[dict[str, Any]], float] = value_of
+) -> list[dict[str, Any]]:
+    while len(study.trials) < n_trials:
+        trial = study.ask(SPACE)
+        study.tell(trial, value(trial.params))
+    return [t.params for t in study.trials]
+
+
+def positions(study: optuna.Study, numbers: Sequence[int]) -> np.ndarray:
+    return np.array([study.trials[k].system_attrs["swarm"]["position"] for k in numbers])
+
+
+def test_the_first_generation_covers_every_range_evenly(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    search(study, N)
+    strata = np.floor(positions(study, range(N)) * N)
+    assert (np.sort(strata, axis=0) == np.arange(N)[:, np.newaxis]).all()
+
+
+def test_a_generation_does_not_see_itself(make: Make) -> None:
+    one_by_one = optuna.create_study(sampler=make())
+    expected = search(one_by_one, 5 * N)
+
+    together = optuna.create_study(sampler=make())
+    for _ in range(5):
+        asked = [together.ask(SPACE) for _ in range(N)]
+        for trial in reversed(asked):
+            together.tell(trial, value_of(trial.params))
+    assert [t.params for t in together.trials] == expected
+
+
+def test_the_next_generation_depends_on_what_the_last_one_came_to(make: Make) -> None:
+    low, high = (optuna.create_study(sampler=make()) for _ in range(2))
+    a = search(low, 2 * N, lambda params: params["x"])
+    b = search(high, 2 * N, lambda params: -params["x"])
+    assert a[:N] == b[:N]
+    assert a[N:] != b[N:]
+
+
+def test_an_answer_for_a_trial_does_not_change_when_it_is_asked_again(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    search(study, N)
+    early = study.ask(SPACE)
+    again = optuna.Trial(study, early._trial_id)
+    assert again.relative_params == early.relative_params
+    number_4 = study.sampler.sample_relative(study, study.trials[N], SPACE)
+    study.add_trial(
+        optuna.create_trial(params=study.trials[0].params, distributions=SPACE, value=-9)
+    )
+    assert study.sampler.sample_relative(study, study.trials[N], SPACE) == number_4
+
+
+def test_a_trial_that_is_still_running_is_not_waited_for(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    running = study.ask(SPACE)
+    search(study, 3 * N)
+    assert study.trials[running.number].state is TrialState.RUNNING
+
+
+def test_maximizing_is_minimizing_the_negative(make: Make) -> None:
+    up = optuna.create_study(sampler=make(), direction="maximize")
+    down = optuna.create_study(sampler=make(), direction="minimize")
+    assert search(up, 4 * N, lambda p: -value_of(p)) == search(down, 4 * N)
+
+
+def finish(study: optuna.Study, trial: optuna.Trial, how: str) -> None:
+    if how == "pruned":
+        trial.report(5.0, 0)
+        trial.report(value_of(trial.params), 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    elif how == "pruned at nan":
+        trial.report(1.0, 0)
+        trial.report(float("nan"), 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    elif how == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, float(how))
+
+
+@pytest.mark.parametrize("how", ["failed", "pruned at nan", "inf", "-inf"])
+def test_a_trial_without_a_finite_value_counts_as_the_worst_and_keeps_its_place(
+    make: Make, how: str
+) -> None:
+    broken, poor = (optuna.create_study(sampler=make()) for _ in range(2))
+    for study, ending in ((broken, how), (poor, "1e9")):
+        for k in range(3 * N):
+            trial = study.ask(SPACE)
+            if k in (1, N + 1, N + 3):
+                finish(study, trial, ending)
+            else:
+                study.tell(trial, value_of(trial.params))
+    if isinstance(broken.sampler, WhaleSampler):
+        assert [t.params for t in broken.trials] == [t.params for t in poor.trials]
+    else:  # a particle without a value has no best of its own, one with a poor value has
+        assert [t.params for t in broken.trials[: 2 * N]] == [
+            t.params for t in poor.trials[: 2 * N]
+        ]
+
+
+def test_a_pruned_trial_counts_with_its_last_value(make: Make) -> None:
+    pruned, complete = (optuna.create_study(sampler=make()) for _ in range(2))
+    for k in range(3 * N):
+        trial = pruned.ask(SPACE)
+        if k % 3:
+            finish(pruned, trial, "pruned")
+        else:
+            pruned.tell(trial, value_of(trial.params))
+    assert [t.params for t in pruned.trials] == search(complete, 3 * N)
+
+
+def test_a_trial_pruned_before_its_first_value_counts_as_failed(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    for _ in range(2 * N):
+        study.tell(study.ask(SPACE), state=TrialState.PRUNED)
+    assert len({str(t.params) for t in study.trials}) == 2 * N
+
+
+def test_a_search_in_which_everything_failed_goes_on_with_fresh_positions(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    for _ in range(2 * N):
+        study.tell(study.ask(SPACE), state=TrialState.FAIL)
+    search(study, 4 * N)
+    first, second, third = (positions(study, range(g * N, g * N + N)) for g in range(3))
+    assert not (first == second).any()
+    assert not (second == third).any()
+
+
+def test_an_enqueued_trial_takes_the_place_that_its_parameters_have(make: Make) -> None:
+    best = {"x": 0.3, "y": 0.01, "n": 1, "c": "a", "one": 4}
+    study = optuna.create_study(sampler=make(seed=8))
+    study.enqueue_trial(best)
+    params = search(study, 6 * N)
+    assert params[0] == best
+    assert all(params[k] != best for k in (N, 2 * N))  # it flies on
+    codec = Codec(SPACE)
+    distance = np.abs(positions(study, range(5 * N, 6 * N)) - codec.encode(best)).mean()
+    assert distance < np.abs(positions(study, range(1, N)) - codec.encode(best)).mean()
+
+
+def test_a_partly_enqueued_trial_stands_where_its_parameters_are(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    study.enqueue_trial({"x": 0.125})
+    search(study, N)
+    whole = optuna.create_study(sampler=make())
+    whole.enqueue_trial(study.trials[0].params)
+    assert search(study, 2 * N)[N:] == search(whole, 2 * N)[N:]
+
+
+def test_trials_of_another_space_take_part_only_by_their_number(make: Make) -> None:
+    study = optuna.create_study(sampler=make())
+    foreign = {"q": FloatDistribution(0, 1)}
+    study.add_trial(optuna.create_trial(params={"q": 0.5}, distributions=foreign, value=-99.0))
+    search(study, 3 * N)
+    assert len(study.trials) == 3 * N
+
+
+def test_without_a_space_the_swarm_moves_in_what_earlier_generations_share(make: Make) -> None:
+    study = optuna.create_study(sampler=make(search_space=None))
+    search(study, 2 * N)
+    moved = ["swarm" in t.system_attrs for t in study.trials]
+    assert moved == [False] * N + [True] * N
+
+
+def test_a_parameter_outside_the_space_is_random_and_keyed_by_its_name(make: Make) -> None:
+    def extra(sampler: SwarmSampler) -> list[float]:
+        study = optuna.create_study(sampler=sampler)
+        trials = [study.ask(SPACE) for _ in range(3)]
+        return [t.suggest_float(name, 0, 1) for t in trials for name in ("p", "q")]
+
+    assert extra(make()) == extra(make())
+    assert len(set(extra(make()))) == 6
+    assert extra(make()) != extra(make(seed=4))
+
+
+def test_the_order_of_the_space_changes_nothing(make: Make) -> None:
+    shuffled = dict(random.Random(0).sample(list(SPACE.items()), len(SPACE)))
+    study = optuna.create_study(sampler=make())
+    other = optuna.create_study(sampler=make(search_space=shuffled))
+    assert search(study, 3 * N) == search(other, 3 * N)
+
+
+def test_a_seed_that_is_not_given_is_drawn(make: Make) -> None:
+    assert make(seed=None).seed != make(seed=None).seed
+
+
+def test_a_space_of_single_values_leaves_nothing_to_move_in(make: Make) -> None:
+    space = {"one": IntDistribution(4, 4)}
+    study = optuna.create_study(sampler=make(search_space=space))
+    for _ in range(2 * N):
+        study.tell(study.ask(space), 1.0)
+    assert all(t.params == {"one": 4} for t in study.trials)
+
+
+def test_a_swarm_runs_under_hyperband(make: Make) -> None:
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
+    study = optuna.create_study(sampler=make(), pruner=pruner)
+
+    def objective(trial: optuna.Trial) -> float:
+        params = {name: trial._suggest(name, d) for name, d in SPACE.items()}
+        for step in range(9):
+            trial.report(value_of(params) + 1 / (step + 1), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value_of(params)
+
+    study.optimize(objective, n_trials=4 * N)
+    states = {t.state for t in study.trials}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all("swarm" in t.system_attrs for t in study.trials)
+
+
+def test_threads_get_the_trials_that_one_thread_gets(make: Make) -> None:
+    study = optuna.create_study(sampler=make(search_space=SPACE))
+    search(study, N)
+    expected = [
+        study.sampler.sample_relative(study, frozen(study, k), SPACE) for k in range(N, 2 * N)
+    ]
+    other = optuna.create_study(sampler=make(search_space=SPACE))
+    search(other, N)
+
+    def objective(trial: optuna.Trial) -> float:
+        return value_of({name: trial._suggest(name, d) for name, d in SPACE.items()})
+
+    other.optimize(objective, n_trials=N, n_jobs=N)
+    got = [t.params for t in other.trials[N:]]
+    assert [{k: v for k, v in p.items() if k != "one"} for p in got] == expected
+
+
+def frozen(study: optuna.Study, number: int) -> FrozenTrial:
+    while len(study.trials) <= number:
+        study._storage.create_new_trial(study._study_id)
+    return study.trials[number]
+
+
+def test_several_objectives_are_refused(make: Make) -> None:
+    study = optuna.create_study(sampler=make(), directions=["minimize", "minimize"])
+    with pytest.raises(ValueError, match="is for one objective, got a study with 2"):
+        study.ask(SPACE)

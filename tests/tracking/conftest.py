@@ -1,0 +1,133 @@
+"""Study records by hand, and a store that the tests of a session share."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.experiment import Experiment
+from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.search.records import Status, StudyRecord, TrialRecord
+from tuner.search.seeds import Role
+from tuner.tracking import open_store
+
+START_S = 1_700_000_000.0
+
+
+def _trial(
+    number: int,
+    state: OutcomeState | None = OutcomeState.COMPLETE,
+    *,
+    objective: float | None = None,
+    epochs: int = 3,
+    params: dict[str, Any] | None = None,
+    reason: str | None = None,
+    finished_at: float | None = None,
+    **fields: Any,
+) -> TrialRecord:
+    """One trial that took a second an epoch; `state` None is one that still runs."""
+    end_s = START_S + 100 * number if finished_at is None else finished_at
+    outcome = None
+    if state is not None:
+        complete = state is OutcomeState.COMPLETE
+        outcome = Outcome(
+            state=state,
+            objective=(10.0 - number if objective is None else objective) if complete else None,
+            best_epoch=epochs - 1 if complete else None,
+            history=tuple(
+                Epoch(e, 1.0 / (e + 1), 2.0 / (e + 1), 30.0 / (e + 1), end_s - epochs + e + 1)
+                for e in range(epochs)
+            ),
+            reason=reason,
+            seconds=float(epochs),
+            finished_at=end_s,
+        )
+    return TrialRecord(
+        number=number,
+        role=fields.pop("role", Role.TRIAL),
+        params={"hidden_size": 8 + number} if params is None else params,
+        seed=1000 + number,
+        status=Status(state.value) if state else Status.RUNNING,
+        asked_at=None,
+        outcome=outcome,
+        **fields,
+    )
+
+
+@pytest.fixture
+def make_trial() -> Callable[..., TrialRecord]:
+    return _trial
+
+
+@pytest.fixture
+def make_record() -> Callable[..., StudyRecord]:
+    """Makes a study of an experiment that no other test has."""
+    name = f"exp-{uuid.uuid4().hex[:8]}"
+
+    def make(*trials: TrialRecord, **fields: Any) -> StudyRecord:
+        experiment = Experiment.model_validate(
+            {
+                "name": name,
+                "data": {"path": "air.csv", "target": "passengers"},
+                "search_space": {"hidden_size": {"type": "int", "low": 8, "high": 99}},
+                "strategy": {"name": "woa", "population": 4},
+                "budget": {"trials": 4, "epochs": 100},
+                "finalists": {"top": 1, "repeats": 2},
+                **fields.pop("experiment", {}),
+            }
+        )
+        return StudyRecord(
+            id=fields.pop("id", uuid.uuid4().hex),
+            name=fields.pop("name", "s1"),
+            experiment=experiment,
+            data={"sha256": "ab" * 32, "rows": 144, "path": "air.csv"},
+            versions={"torch": "2.13.0", "python": "3.11.7"},
+            created="2023-11-14T22:00:00+00:00",
+            trials=trials,
+            finalists=tuple(fields.pop("finalists", ())),
+            test=fields.pop("test", None),
+        )
+
+    return make
+
+
+@pytest.fixture
+def four_trials(make_trial: Callable[..., TrialRecord]) -> list[TrialRecord]:
+    """One of each kind: complete, pruned, failed, and a repeat of the first."""
+    first = make_trial(0, generation=0, individual=0)
+    repeat = dataclasses.replace(first, number=3, repeat_of=0, generation=0, individual=3)
+    return [
+        first,
+        make_trial(1, OutcomeState.PRUNED, generation=0, individual=1),
+        make_trial(2, OutcomeState.FAILED, reason="loss is nan", generation=0, individual=2),
+        repeat,
+    ]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a store with spaces")
+
+
+@pytest.fixture(autouse=True)
+def folder(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test stands in the folder of the shared store, with no MLflow settings but ours."""
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(shared_folder)
+    yield shared_folder
+    for name in list(os.environ):
+        if name.startswith("MLFLOW_"):
+            del os.environ[name]
+
+
+@pytest.fixture
+def client(folder: Path) -> Any:
+    return open_store()

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tuner.tracking import MlflowTracker, NullTracker, SyncCount, SyncState, open_store, sync_study
+
+PARENT = "mlflow.parentRunId"
+
+
+def runs_of(client, record):
+    experiment = client.get_experiment_by_name(record.experiment.name)
+    if experiment is None:
+        return []
+    return list(client.search_runs([experiment.experiment_id], order_by=["start_time ASC"]))
+
+
+def wait_for(condition, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def dead_uri():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd):
+    record, warnings = make_record(), []
+    records = [record]
+    tracker = MlflowTracker(lambda: records[-1], "s1", warnings.append)
+    wait_for(lambda: len(runs_of(client, record)) == 1)
+    records.append(make_record(make_trial(0), id=record.id))
+    tracker.wake()
+    wait_for(lambda: len(runs_of(client, record)) == 2)
+    parent, child = runs_of(client, record)
+    assert (parent.info.status, child.info.status) == ("RUNNING", "FINISHED")
+    records.append(make_record(make_trial(0), make_trial(1), id=record.id))
+    assert tracker.close(done=True, artifacts={"best.yaml": "x: 1\n"})
+    parent, *children = runs_of(client, record)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 2
+    names = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert names == {"experiment.yaml", "best.yaml"}
+    assert warnings == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    assert MlflowTracker(lambda: record, "s1", pytest.fail).close(done=False)
+    assert runs_of(client, record)[0].info.status == "KILLED"
+
+
+def test_closing_twice_says_the_same(make_record):
+    record = make_record()
+    tracker = MlflowTracker(lambda: record, "s1", pytest.fail)
+    assert tracker.close(done=True)
+    assert tracker.close(done=False)
+    tracker.wake()
+
+
+def test_a_server_that_is_down_costs_one_warning_and_a_sync(
+    client, make_record, make_trial, dead_uri, monkeypatch, capfd
+):
+    record, warnings = make_record(make_trial(0)), []
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", dead_uri)
+        tracker = MlflowTracker(lambda: record, "s1", warnings.append)
+        for _ in range(8):
+            tracker.wake()
+            time.sleep(0.5)
+        begun = time.monotonic()
+        assert not tracker.close(done=True)
+        assert time.monotonic() - begun < 15
+    assert warnings == [
+        f"the MLflow server at {dead_uri} does not answer (Connection refused); the search goes "
+        f"on, and `tuner sync s1` completes the copy later"
+    ]
+    assert capfd.readouterr() == ("", "")
+    count = sync_study(client, record, SyncState(), running=False, artifacts={})
+    assert count == SyncCount(created=1)
+
+
+def test_a_server_that_hangs_does_not_hang_the_end(make_record, monkeypatch):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        warnings = []
+        tracker = MlflowTracker(make_record, "s1", warnings.append)
+        begun = time.monotonic()
+        assert not tracker.close(done=True, timeout_s=0.5)
+        assert time.monotonic() - begun < 1
+        assert not tracker.close(done=True, timeout_s=20)
+    assert "does not answer (timed out)" in warnings[0]
+
+
+def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial):
+    record, warnings, failures = make_record(make_trial(0)), [], [OSError("disk full")]
+
+    def read():
+        if failures:
+            raise failures.pop()
+        return record
+
+    tracker = MlflowTracker(read, "s1", warnings.append)
+    wait_for(lambda: len(runs_of(client, record)) == 2)  # without a wake
+    assert tracker.close(done=True)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("MLflow: disk full; ")
+
+
+def test_waking_never_waits(make_record):
+    record, gate = make_record(), threading.Event()
+
+    def read():
+        gate.wait(10)
+        return record
+
+    tracker = MlflowTracker(read, "s1", pytest.fail)
+    begun = time.monotonic()
+    for _ in range(1000):
+        tracker.wake()
+    assert time.monotonic() - begun < 0.1
+    gate.set()
+    assert tracker.close(done=True)
+
+
+def test_the_null_tracker_lacks_nothing():
+    tracker = NullTracker()
+    tracker.wake()
+    assert tracker.close(done=False)
+
+
+def test_importing_tracking_imports_neither_mlflow_nor_torch():
+    code = "import sys, tuner.tracking; print({'mlflow', 'torch'} & set(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout == "set()\n"
+
+
+def test_opening_a_store_does_not_import_torch_and_prints_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import sys; from tuner.tracking import open_store as o; o(); 'torch' in sys.modules and 1/0"
+    output = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
+    assert (output.returncode, output.stdout, output.stderr) == (0, b"", b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_processes_that_create_a_store_at_once_all_succeed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-c", "from tuner.tracking import open_store; open_store()"]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [p.wait() for p in processes] == [0, 0, 0]
+
+
+def test_the_store_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/my.db")
+    assert open_store().tracking_uri == "sqlite:///elsewhere/my.db"
+    assert (tmp_path / "elsewhere/my.db").exists()

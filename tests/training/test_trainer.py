@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tuner.data.metrics import score
+from tuner.jobs import OutcomeState, PredictJob
+from tuner.training import Forecaster, predict, train, trainer
+from tuner.training.windows import Windows
+
+
+def numbers(outcome):
+    """Return an outcome's history without the times."""
+    return [(e.epoch, e.train_loss, e.val_loss, e.metric) for e in outcome.history]
+
+
+def truth_of(ref):
+    starts = ref.starts(ref.evaluate)
+    return np.stack([ref.truth()[t : t + ref.horizon] for t in starts])
+
+
+def predictions(job, outcome):
+    return predict(PredictJob("p", job.hyperparameters, outcome.weights, job.data)).predictions
+
+
+# What is learned
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_sine_is_forecast_far_better_than_by_its_mean(sine, make_job, go_on, bidirectional):
+    job = make_job(sine, epochs=60, batch_size=16, bidirectional=bidirectional)
+    outcome = train(job, go_on)
+    assert outcome.state is OutcomeState.COMPLETE
+    assert outcome.objective < 0.2 * truth_of(sine).std()
+    assert outcome.history[-1].train_loss < 0.1 * outcome.history[0].train_loss
+
+
+def test_several_targets_features_and_steps_are_learned_together(make_ref, make_job, go_on):
+    t = np.arange(160)
+    targets = np.stack([np.sin(t * 0.5), np.cos(t * 0.3)], axis=1)
+    inputs = np.column_stack([targets, np.ones(160)])
+    ref = make_ref(targets, inputs, horizon=3)
+    job = make_job(ref, epochs=60, batch_size=16, hidden_size=16, num_layers=2, dropout=0.1)
+    outcome = train(job, go_on)
+    assert outcome.objective < 0.5 * truth_of(ref).std()
+
+
+def test_losses_are_means_over_windows_in_scaled_units(sine, make_job, go_on, monkeypatch):
+    # A step so small that no weight changes: every loss is that of the first weights.
+    job = make_job(sine, epochs=1, learning_rate=1e-30, batch_size=33, keep_weights=True)
+    outcome = train(job, go_on)
+    model = Forecaster(
+        trainer.Hyperparameters(**job.hyperparameters), features=1, targets=1, horizon=1
+    ).eval()
+    model.load_weights(outcome.weights)
+    windows = Windows(sine, torch.device("cpu"))
+    for part, loss in (
+        (sine.train, outcome.history[0].train_loss),
+        (sine.evaluate, outcome.history[0].val_loss),
+    ):
+        starts = windows.index(sine.starts(part))
+        assert len(starts) % 33 != 0
+        errors = (model(windows.before(starts)) - windows.after(starts)).detach()
+        assert loss == pytest.approx(errors.double().square().mean().item(), rel=1e-5)
+
+
+def test_every_epoch_sees_every_training_window_once_in_a_new_order(
+    sine, make_job, go_on, monkeypatch
+):
+    seen = []
+    before = Windows.before
+    monkeypatch.setattr(
+        Windows, "before", lambda self, starts: seen.append(starts) or before(self, starts)
+    )
+
+    def orders(**hyperparameters):
+        seen.clear()
+        train(make_job(sine, epochs=2, batch_size=16, **hyperparameters), go_on)
+        batches = [b.tolist() for b in seen]
+        scored = sine.starts(sine.evaluate).tolist()
+        assert batches.count(scored) == 2
+        flat = [t for b in batches if b != scored for t in b]
+        return flat[: len(flat) // 2], flat[len(flat) // 2 :]
+
+    first, second = orders(dropout=0.5)
+    assert sorted(first) == sorted(second) == sine.starts(sine.train).tolist()
+    assert first != second
+    assert orders(hidden_size=3, dropout=0.0) == (first, second)  # the model draws elsewhere
+
+
+def test_dropout_is_on_for_every_training_step_and_off_for_every_score(
+    sine, make_job, go_on, monkeypatch
+):
+    modes = []
+    forward = Forecaster.forward
+    monkeypatch.setattr(
+        Forecaster,
+        "forward",
+        lambda self, windows: modes.append(self.training) or forward(self, windows),
+    )
+    train(make_job(sine, epochs=3, batch_size=50), go_on)
+    assert modes == [True, True, False] * 3
+
+
+def test_a_batch_larger_than_the_data_is_one_step_an_epoch(sine, make_job, go_on):
+    n_windows = len(sine.starts(sine.train))
+    whole, larger = (
+        train(make_job(sine, batch_size=size), go_on) for size in (n_windows, 100 * n_windows)
+    )
+    assert numbers(whole) == numbers(larger)
+
+
+def test_nothing_after_the_training_part_changes_what_is_learned(make_ref, make_job, go_on):
+    targets = np.sin(np.arange(120) * 0.5)[:, None]
+    end = 90
+    changed = targets.copy()
+    changed[end:] += 7.0
+    outcomes = [train(make_job(make_ref(t), epochs=4), go_on) for t in (targets, changed)]
+    first, second = ([e.train_loss for e in o.history] for o in outcomes)
+    assert first == second
+    assert outcomes[0].objective != outcomes[1].objective
+
+
+def test_a_long_gradient_is_clipped(sine, make_job, go_on, monkeypatch):
+    norms = []
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self: norms.append(
+            math.sqrt(sum(p.grad.square().sum() for g in self.param_groups for p in g["params"]))
+        ),
+    )
+    train(make_job(sine, epochs=1, gradient_clip=1e-3), go_on)
+    assert norms
+    assert max(norms) == pytest.approx(1e-3, rel=1e-3)
+
+
+# The same every time
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [{}, {"dropout": 0.3, "num_layers": 2}, {"bidirectional": True, "batch_size": 7}],
+)
+def test_the_same_job_gives_the_same_bits_whatever_ran_before(
+    sine, noise, make_job, go_on, hyperparameters
+):
+    job = make_job(sine, keep_weights=True, **hyperparameters)
+    first = train(job, go_on)
+    torch.manual_seed(123)
+    torch.rand(17)
+    train(make_job(noise, seed=9, dropout=0.5), go_on)
+    second = train(job, go_on)
+    assert numbers(first) == numbers(second)
+    assert first.objective == second.objective
+    assert first.weights.keys() == second.weights.keys()
+    for name, array in first.weights.items():
+        assert array.tobytes() == second.weights[name].tobytes()
+
+
+def test_random_draws_in_the_process_stay_as_they_were(sine, make_ref, make_job, go_on):
+    broken = make_ref(np.full((80, 1), np.nan))
+    job = make_job(sine, epochs=1, dropout=0.5, keep_weights=True)
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    outcome = train(job, go_on)
+    predictions(job, outcome)
+    assert train(make_job(broken), go_on).state is OutcomeState.FAILED
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_different_seeds_start_and_shuffle_differently(sine, make_job, go_on):
+    outcomes = [train(make_job(sine, seed=seed), go_on) for seed in (0, 1, 2**32 - 1, 2**70)]
+    assert len({o.objective for o in outcomes}) == 4
+
+
+def test_keeping_weights_changes_nothing_else(sine, make_job, go_on):
+    with_weights, without = (
+        train(make_job(sine, keep_weights=keep), go_on) for keep in (True, False)
+    )
+    assert numbers(with_weights) == numbers(without)
+    assert without.weights is None
+
+
+# The best epoch
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "mape", "r2"])
+def test_the_best_epochs_weights_are_kept_and_give_its_score_exactly(
+    noise, make_job, go_on, metric
+):
+    job = make_job(
+        noise, epochs=30, metric=metric, learning_rate=0.05, dropout=0.2, keep_weights=True
+    )
+    outcome = train(job, go_on)
+    pick = max if metric == "r2" else min
+    assert outcome.objective == pick(e.metric for e in outcome.history)
+    assert outcome.history[outcome.best_epoch].metric == outcome.objective
+    assert outcome.best_epoch < 29
+    forecasts = predictions(job, outcome)
+    assert forecasts.dtype == np.float64
+    assert score(metric, truth_of(noise), forecasts) == outcome.objective
+
+
+@pytest.mark.parametrize("metric", ["rmse", "r2"])
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_stops_after_so_many_epochs_without_a_better_one(
+    sine, make_job, go_on, monkeypatch, metric, patience
+):
+    losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.0, 3.5, 9.0, 2.0, 1.0]
+    metrics = iter(-loss if metric == "r2" else loss for loss in losses)
+    monkeypatch.setattr(trainer, "score", lambda *_: next(metrics))
+    outcome = train(make_job(sine, epochs=10, metric=metric, patience=patience), go_on)
+    best, n_epochs = {1: (1, 3), 3: (4, 8)}[patience]
+    assert outcome.state is OutcomeState.COMPLETE
+    assert outcome.best_epoch == best
+    assert len(outcome.history) == n_epochs
+    assert abs(outcome.objective) == losses[best]
+
+
+# The end of a job
+
+
+def test_every_epoch_is_reported_as_it_ends(sine, make_job):
+    reported = []
+    outcome = train(make_job(sine, epochs=4), lambda epoch: reported.append(epoch) or True)
+    assert tuple(reported) == outcome.history
+    assert [e.epoch for e in reported] == [0, 1, 2, 3]
+    times = [e.time for e in reported]
+    assert times == sorted(times)
+    assert times[-1] <= outcome.finished_at <= time.time()
+
+
+def test_a_refused_epoch_is_the_last(sine, make_job):
+    job = make_job(sine, epochs=9, keep_weights=True)
+    outcome = train(job, lambda epoch: epoch.epoch < 2)
+    assert outcome.state is OutcomeState.PRUNED
+    assert outcome.objective is outcome.best_epoch is outcome.weights is outcome.reason is None
+    assert len(outcome.history) == 3
+
+
+def test_waiting_for_an_answer_is_not_counted_as_training(sine, make_job):
+    started = time.perf_counter()
+    outcome = train(make_job(sine), lambda epoch: time.sleep(0.05) or True)
+    wall = time.perf_counter() - started
+    assert 0 < outcome.seconds <= wall - 3 * 0.05
+
+
+def test_memory_is_measured_in_megabytes(sine, make_job, go_on):
+    assert 50 < train(make_job(sine), go_on).peak_memory_mb < 50_000
+
+
+def test_targets_too_large_for_a_loss_fail_the_job(make_ref, make_job, go_on):
+    ref = make_ref(np.linspace(1, 2, 80)[:, None] * 1e25)
+    outcome = train(make_job(ref, keep_weights=True, learning_rate=0.5), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "train_loss is inf at epoch 0 (learning_rate 0.5)"
+    assert outcome.objective is outcome.weights is None
+    assert outcome.history == ()
+
+
+def test_a_loss_that_is_nan_on_the_validation_part_fails_the_job(make_ref, make_job, go_on):
+    targets = np.sin(np.arange(80))[:, None]
+    ref = make_ref(np.where(np.arange(80)[:, None] == 79, np.nan, targets), targets)
+    outcome = train(make_job(ref), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "val_loss is nan at epoch 0 (learning_rate 0.01)"
+
+
+def test_a_metric_that_is_nan_later_fails_the_job_and_keeps_the_epochs_before(
+    sine, make_job, monkeypatch
+):
+    metrics = iter([3.0, 2.0, math.nan])
+    monkeypatch.setattr(trainer, "score", lambda *_: next(metrics))
+    reported = []
+    outcome = train(make_job(sine, epochs=9), lambda epoch: reported.append(epoch) or True)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "rmse is nan at epoch 2 (learning_rate 0.01)"
+    assert [e.metric for e in outcome.history] == [3.0, 2.0]
+    assert tuple(reported) == outcome.history
+
+
+def test_forecasts_absurd_in_the_datas_units_fail_the_job_without_a_warning(
+    make_ref, make_job, go_on
+):
+    ref = make_ref(np.sin(np.arange(80))[:, None])
+    ref = dataclasses.replace(ref, transform="log", scale=(1e6,), offset=(1e6,))
+    outcome = train(make_job(ref), go_on)
+    assert outcome.reason == "rmse is nan at epoch 0 (learning_rate 0.01)"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of\n  memory"),
+        MemoryError("out of\nmemory"),
+        RuntimeError("out  of memory"),
+    ],
+)
+def test_a_model_that_does_not_fit_into_memory_fails_in_one_line(
+    sine, make_job, monkeypatch, error
+):
+    def grow(epoch):
+        if epoch.epoch == 1:
+            monkeypatch.setattr(Forecaster, "forward", fail)
+        return True
+
+    def fail(self, windows):
+        raise error
+
+    outcome = train(make_job(sine, epochs=5), grow)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == f"{type(error).__name__}: out of memory"
+    assert len(outcome.history) == 2
+
+
+def test_a_model_far_too_large_fails_instead_of_raising(sine, make_job, go_on, monkeypatch):
+    def allocate(self, windows):
+        return torch.empty(2**48)
+
+    monkeypatch.setattr(Forecaster, "forward", allocate)
+    outcome = train(make_job(sine), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert "\n" not in outcome.reason

@@ -1,0 +1,203 @@
+"""The commands, their arguments and options. What they do is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Search the hyperparameters of LSTM models, and believe the score.",
+)
+
+Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+Journal = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A file, or sqlite:///... [default: studies/STUDY.journal]"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from tuner import __version__
+
+        typer.echo(f"tuner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _tuner(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel="Search")
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA.csv", help="A CSV file with a series.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The file to write. [default: DATA.yaml, here]"),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column to forecast. [default: the last numeric one]")
+    ] = None,
+) -> None:
+    """Write an experiment file for a data file, with what is found in it."""
+    from tuner.cli import init as command
+
+    command.init(data, output, target)
+
+
+@app.command(rich_help_panel="Search")
+def check(
+    experiment: Experiment,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this strategy's defaults instead.")
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Check an experiment and its data, show what would be searched; start nothing."""
+    from tuner.cli import check as command
+
+    command.check(experiment, strategy, set_ or [])
+
+
+@app.command(rich_help_panel="Search")
+def run(
+    experiment: Experiment,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this strategy's defaults instead.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to train.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="No new trial after this: 90s, 10m, 1h30m.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at a time. [default: one per core]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The study's name. [default: EXPERIMENT-STRATEGY-SEED]"),
+    ] = None,
+    journal: Journal = None,
+    executor: Annotated[str, typer.Option(metavar="NAME", help="Where trials run.")] = "local",
+    tracking: Annotated[
+        bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
+    ] = True,
+    set_: Set = None,
+) -> None:
+    """Search; the same command again resumes."""
+    from tuner.cli import run as command
+    from tuner.cli.overrides import load
+
+    command.run(
+        load(
+            experiment,
+            strategy,
+            set_ or [],
+            trials=("budget.trials", trials),
+            timeout=("budget.timeout", timeout),
+            seed=("seed", seed),
+        ),
+        study=study,
+        journal=journal,
+        workers=workers,
+        executor=executor,
+        tracking=tracking,
+    )
+
+
+@app.command(rich_help_panel="Results")
+def studies(journal: Journal = None, json: AsJson = False) -> None:
+    """List the studies in this folder."""
+    from tuner.cli import inspect as command
+
+    command.studies(journal, json)
+
+
+@app.command(rich_help_panel="Results")
+def show(study: Study, journal: Journal = None, json: AsJson = False) -> None:
+    """Show a study: its best configurations and scores."""
+    from tuner.cli import inspect as command
+
+    command.show(study, journal, json)
+
+
+@app.command(rich_help_panel="Results")
+def export(
+    study: Study,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file. [default: the terminal]")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="yaml|json", help="[default: by the file's name]"),
+    ] = None,
+    journal: Journal = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite any file.")] = False,
+) -> None:
+    """Write the best configuration as an experiment file that trains again."""
+    from tuner.cli import export as command
+
+    command.export(study, output, format_, journal, force)
+
+
+@app.command(rich_help_panel="Results")
+def train(
+    experiment: Experiment,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Write the trained model here."),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Train one configuration; of an exported one, say whether its score is reproduced."""
+    from tuner.cli import train as command
+
+    command.train(experiment, output, set_ or [])
+
+
+@app.command(rich_help_panel="Tracking")
+def sync(study: Study, journal: Journal = None) -> None:
+    """Make MLflow agree with a study's journal."""
+    from tuner.cli import tracking as command
+
+    command.sync(study, journal)
+
+
+@app.command(rich_help_panel="Tracking")
+def ui(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Open at this study's trials.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="[default: a free one]")] = None,
+    journal: Journal = None,
+) -> None:
+    """Start the MLflow UI on this folder's trials; Ctrl-C ends it."""
+    from tuner.cli import tracking as command
+
+    command.ui(study, port, journal)
+
+
+@app.command(rich_help_panel="Search")
+def strategies(json: AsJson = False) -> None:
+    """List the strategies and their options."""
+    from tuner.cli import inspect as command
+
+    command.strategies(json)

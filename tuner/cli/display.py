@@ -1,0 +1,123 @@
+"""How a study looks on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tuner.results.summary import summarize
+from tuner.search.records import Status, StudyRecord
+
+__all__ = ["console", "number", "params_line", "show_result", "show_trials"]
+
+console = Console(highlight=False)
+# Into a pipe a table is as wide as it needs to be: a reader can cut lines, not join them.
+if not console.is_terminal:
+    console = Console(highlight=False, width=1000)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a score: four significant digits, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def params_line(params: dict[str, Any]) -> str:
+    """Write a configuration in one line."""
+    return "  ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+def show_result(record: StudyRecord) -> None:
+    """Print the best configuration and every score that speaks for or against it."""
+    summary = summarize(record)
+    counts, metric = summary["trials"], summary["metric"]
+    parts = [f"{counts[s.value]} {s.value}" for s in Status if counts[s.value]]
+    if counts["repeats"]:
+        parts.append(f"{counts['repeats']} repeats not trained again")
+    console.print(
+        f"\n[bold]{record.name}[/]: {counts['trained']} trials trained ({', '.join(parts)})"
+    )
+    best = summary["best"]
+    if best is None:
+        return
+    console.print(f"\n[bold]Best configuration[/] (trial {best['trial']})")
+    console.print(f"  [green]{params_line(best['params'])}[/]")
+
+    units = ", ".join(record.experiment.data.targets)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    search = f"{number(best['search_score'])}"
+    table.add_row(f"  validation {metric}", f"[bold]{search}[/]", "in the search")
+    if best["mean"] is not None:
+        spread = f" ± {number(best['std'], 2)}" if best["std"] is not None else ""
+        repeats = len(summary["finalists"][0]["scores"])
+        table.add_row("", f"{number(best['mean'])}{spread}", f"retrained on {repeats} fresh seeds")
+    test = summary["test"]
+    if test:
+        spread = f" ± {number(test['std'], 2)}" if test["std"] is not None else ""
+        where = f"{units}, {test['rows']} rows, {test['from']} to {test['to']}"
+        table.add_row(f"  test {metric}", f"[bold]{number(test['mean'])}[/]{spread}", where)
+        for name, score in test["baselines"].items():
+            season = f" ({test['season']} rows)" if name == "seasonal_naive" else ""
+            table.add_row("", number(score), f"{name.replace('_', ' ')}{season} on the same rows")
+    console.print()
+    console.print(table)
+    if test and test["configuration"] != best["trial"]:
+        console.print(
+            f"  The test part was opened after {test['after_trials']} trials, for the "
+            f"configuration of trial {test['configuration']}; it is not opened again."
+        )
+    elif test and test["after_trials"] < counts["trained"]:
+        console.print(
+            f"  The test part was opened after {test['after_trials']} trials; "
+            f"it is not opened again for an extended study."
+        )
+    if len(summary["finalists"]) > 1:
+        _show_finalists(summary)
+
+
+def _show_finalists(summary: dict[str, Any]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
+    for heading in ("trial", "search", "mean", "std"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration", no_wrap=True)
+    for finalist in summary["finalists"]:
+        table.add_row(
+            str(finalist["trial"]),
+            number(finalist["search_score"]),
+            number(finalist["mean"]),
+            number(finalist["std"], 2),
+            params_line(finalist["params"]),
+        )
+    console.print()
+    console.print(table)
+
+
+def show_trials(record: StudyRecord, most: int = 10) -> None:
+    """Print the best trials of a search."""
+    ranked = record.ranked()[:most]
+    if not ranked:
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Best trials", title_justify="left", title_style="bold"
+    )
+    for heading in ("trial", record.experiment.objective.metric, "epochs", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration", no_wrap=True)
+    for trial in ranked:
+        assert trial.outcome is not None
+        table.add_row(
+            str(trial.number),
+            number(trial.value),
+            str(len(trial.outcome.history)),
+            f"{trial.outcome.seconds:.1f}",
+            params_line(dict(trial.params)),
+        )
+    console.print()
+    console.print(table)

@@ -1,0 +1,117 @@
+"""`tuner strategies`, `tuner studies`, `tuner show`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tuner.cli.display import console, number, show_result, show_trials
+from tuner.errors import InputError, JournalError, nearest
+from tuner.strategies.registry import STRATEGIES
+
+__all__ = ["read", "show", "strategies", "studies"]
+
+
+def strategies(as_json: bool) -> None:
+    """Print every strategy with its options and their defaults."""
+    if as_json:
+        _print_json({name: _options(name) for name in STRATEGIES})
+        return
+    for name, strategy in STRATEGIES.items():
+        console.print(f"[bold]{name}[/]  {strategy.summary}")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for option, (default, meaning) in _options(name)["options"].items():
+            table.add_row(f"    {option}", str(default), meaning)
+        console.print(table)
+
+
+def _options(name: str) -> dict[str, Any]:
+    strategy = STRATEGIES[name]
+    fields = strategy.options.model_fields.items()
+    return {
+        "summary": strategy.summary,
+        "options": {
+            option: (field.default, field.description or "")
+            for option, field in fields
+            if option != "name"
+        },
+    }
+
+
+def studies(journal: str | None, as_json: bool) -> None:
+    """Print the studies of this folder's journals, or of the one given."""
+    from tuner.results.summary import summarize
+    from tuner.search.journal import read_journal, study_names
+    from tuner.search.records import read_study
+
+    locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
+    rows: list[dict[str, Any]] = []
+    for location in locations:
+        try:
+            storage = read_journal(location)
+            names = study_names(storage)
+            rows += [summarize(read_study(storage, name, location)) for name in names]
+        except InputError as error:  # one bad file does not hide the others
+            if journal:
+                raise
+            sys.stderr.write(f"tuner: {error}\n")
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("study", "experiment", "strategy", "seed", "trials", "best", "created"):
+        table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
+    for row in rows:
+        best = row["best"]
+        score = f"{row['metric']} {number(best['search_score'])}" if best else "-"
+        table.add_row(
+            row["study"],
+            row["experiment"],
+            row["strategy"],
+            str(row["seed"]),
+            str(row["trials"]["trained"]),
+            score,
+            row["created"],
+        )
+    console.print(table)
+
+
+def show(study: str, journal: str | None, as_json: bool) -> None:
+    """Print one study's result and its best trials."""
+    from tuner.results.summary import summarize
+
+    record = read(study, journal)
+    if as_json:
+        _print_json(summarize(record, with_trials=True))
+        return
+    show_result(record)
+    show_trials(record)
+
+
+def read(study: str, journal: str | None) -> Any:
+    """Return the record of a study that a command names.
+
+    Raises:
+        InputError: there is no such study; the nearest name is offered.
+    """
+    from tuner.search.journal import journal_location, read_journal
+    from tuner.search.records import read_study
+
+    location = journal_location(study, journal)
+    if journal is None and not Path(location).exists():
+        known = [path.stem for path in Path("studies").glob("*.journal")]
+        hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
+        raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
+    return read_study(read_journal(location), study, location)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

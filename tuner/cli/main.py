@@ -1,0 +1,43 @@
+"""The entry point: parses, dispatches, and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from tuner.cli.commands import app
+from tuner.errors import TunerError, one_line
+
+__all__ = ["main", "run"]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 bad input, 130 stopped."""
+    try:
+        status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
+        sys.stdout.flush()
+    except TunerError as error:
+        _say(one_line(error))
+        return error.exit_status
+    except typer.TyperException as error:  # what the command line itself cannot parse
+        _say(f"{one_line(error.format_message())}; tuner --help shows what there is")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped; what was finished is kept, and the same command resumes")
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _say(text: str) -> None:
+    """Write one line on stderr, never wrapped."""
+    sys.stderr.write(f"tuner: {text}\n")

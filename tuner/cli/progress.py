@@ -1,0 +1,178 @@
+"""A search as one watches it: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tuner.cli.display import number
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState
+from tuner.search.observer import Observer
+from tuner.search.seeds import Role
+
+__all__ = ["LiveProgress", "PlainProgress", "make_progress"]
+
+_TITLES = {Role.TRIAL: "trials", Role.FINALIST: "finalists"}
+
+
+class PlainProgress(Observer):
+    """Prints a line for every trial that ends in this run."""
+
+    def __init__(self, experiment: Experiment, console: Console) -> None:
+        self.console = console
+        self._metric = experiment.objective.metric
+        self._sign = -1 if experiment.objective.direction == "maximize" else 1
+        finalists = experiment.finalists
+        self.totals = {
+            Role.TRIAL: experiment.budget.trials,
+            Role.FINALIST: finalists.top * finalists.repeats,
+        }
+        self.counts = {role: dict.fromkeys(OutcomeState, 0) for role in Role}
+        self.best: tuple[float, int] | None = None
+        self._running: set[tuple[Role, int]] = set()
+        self._begun: dict[Role, float] = {}
+        self._ended_here = dict.fromkeys(Role, 0)
+
+    def __enter__(self) -> Self:
+        """Begin to draw, where there is something to draw."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
+        """Remember when the stage began: what had ended before is not this run's."""
+        self._begun.setdefault(role, time.monotonic())
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Count a trial and show it."""
+        self.counts[role][outcome.state] += 1
+        value = outcome.objective
+        best = self.best[0] if self.best else self._sign * math.inf
+        if role is Role.TRIAL and value is not None and self._sign * value < self._sign * best:
+            self.best = (value, number)
+        if outcome.finished_at and time.time() - outcome.finished_at < self._age(role):
+            self._ended_here[role] += 1
+            self.draw(role, number, outcome)
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Say that a trial runs again."""
+        self.note(f"{role.value} {number} runs again: {reason}")
+
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        self.console.print(text, markup=False)
+
+    def draw(self, role: Role, trial: int, outcome: Outcome) -> None:
+        """Show one trial that has ended."""
+        score = f"{self._metric} {number(outcome.objective)}" if outcome.objective else ""
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        line = (
+            f"[{self.done(role)}/{self.totals[role]}] {role.value} {trial} {outcome.state}{reason}"
+        )
+        best = f"best {number(self.best[0])} (trial {self.best[1]})" if self.best else ""
+        left = self.time_left(role)
+        self.note("  ".join(part for part in (line, score, best, left) if part))
+
+    def done(self, role: Role) -> int:
+        """Return how many trials have ended, earlier runs included."""
+        return sum(self.counts[role].values())
+
+    def time_left(self, role: Role) -> str:
+        """Estimate the rest of a stage from the pace of this run."""
+        ended, left = self._ended_here[role], self.totals[role] - self.done(role)
+        if not ended or left <= 0:
+            return ""
+        seconds = round((time.monotonic() - self._begun[role]) / ended * left)
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+        )
+
+    def _age(self, role: Role) -> float:
+        return time.monotonic() - self._begun.get(role, time.monotonic()) + 0.5
+
+
+class LiveProgress(PlainProgress):
+    """Draws a bar with counts, the best score and the time left."""
+
+    def __init__(self, experiment: Experiment, console: Console) -> None:
+        super().__init__(experiment, console)
+        self._progress = Progress(
+            TextColumn("{task.description:>9}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._bars = {
+            role: self._progress.add_task(
+                _TITLES[role], total=total, status="", left="", visible=False
+            )
+            for role, total in self.totals.items()
+        }
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop drawing; the bar stays where it is."""
+        self._progress.stop()
+
+    def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
+        """Show the bar of the stage that has begun."""
+        super().asked(role, number, repeat_of)
+        self._progress.update(self._bars[role], visible=True)
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Move the bar, also for what an earlier run had finished."""
+        super().finished(role, number, outcome)
+        self._refresh(role)
+
+    def draw(self, role: Role, trial: int, outcome: Outcome) -> None:
+        """The bar shows what there is to see; only a failure gets a line of its own."""
+        if outcome.state is OutcomeState.FAILED:
+            self.note(f"{role.value} {trial} failed: {outcome.reason}")
+
+    def _refresh(self, role: Role) -> None:
+        counts = self.counts[role]
+        status = []
+        if role is Role.TRIAL:
+            status = [f"{counts[OutcomeState.PRUNED]} pruned"]
+            if self.best:
+                status.append(f"best {self._metric} [green]{number(self.best[0])}[/]")
+        if counts[OutcomeState.FAILED]:
+            status.insert(0, f"[red]{counts[OutcomeState.FAILED]} failed[/]")
+        self._progress.update(
+            self._bars[role],
+            completed=self.done(role),
+            status=", ".join(status),
+            left=self.time_left(role),
+        )
+
+
+def make_progress(experiment: Experiment, console: Console) -> PlainProgress:
+    """Return the progress display that suits the terminal, or the pipe."""
+    live = console.is_terminal and not console.is_dumb_terminal
+    return (LiveProgress if live else PlainProgress)(experiment, console)

@@ -1,0 +1,99 @@
+"""`tuner run`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+from rich.console import Console
+
+from tuner.cli.display import console, show_result
+from tuner.cli.progress import make_progress
+from tuner.errors import InputError, nearest
+from tuner.experiment import Experiment
+from tuner.strategies.registry import rhythm_of
+
+__all__ = ["run"]
+
+
+def run(
+    experiment: Experiment,
+    *,
+    study: str | None,
+    journal: str | None,
+    workers: int | None,
+    executor: str,
+    tracking: bool,
+) -> None:
+    """Search, and print the result."""
+    n_workers = _check_workers(workers, experiment)
+    if executor != "local":
+        raise InputError(f"--executor: unknown executor {executor!r}{nearest(executor, ['local'])}")
+    _check_study_name(study)
+
+    import optuna
+
+    from tuner.cli.tracking import tracker_maker
+    from tuner.orchestrator import default_study_name, search
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = study or default_study_name(experiment)
+    progress = make_progress(experiment, Console(highlight=False, soft_wrap=True))
+    with progress, _stopped_by_signals(progress.note) as stop:
+        record = search(
+            experiment,
+            study=study,
+            journal=journal,
+            workers=n_workers,
+            make_tracker=tracker_maker(name, progress.note) if tracking else None,
+            observer=progress,
+            stop=stop,
+        )
+    show_result(record)
+    option = f" --journal {journal}" if journal else ""
+    console.print("\nNext:")
+    if tracking:
+        console.print(f"  [bold]tuner ui[/]{option and f' {name}{option}'}")
+    console.print(f"  [bold]tuner export {name}{option} -o best.yaml[/]")
+    console.print("  [bold]tuner train best.yaml[/]")
+
+
+def _check_workers(workers: int | None, experiment: Experiment) -> int:
+    cores = psutil.cpu_count(logical=False) or 1
+    useful = rhythm_of(experiment.strategy).size
+    if workers is None:
+        return max(1, min(cores, useful))
+    if workers < 1:
+        raise InputError(f"--workers: must be at least 1, got {workers}; write --workers {cores}")
+    return workers
+
+
+def _check_study_name(study: str | None) -> None:
+    if study is not None and (not study or study.startswith((".", "-")) or "/" in study):
+        raise InputError(
+            f"--study: must be a name without slashes, got {study!r}; write --study first, say"
+        )
+
+
+@contextmanager
+def _stopped_by_signals(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets; the second one, or SIGTERM, raises."""
+    stop = threading.Event()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set() or signum == signal.SIGTERM:
+            raise KeyboardInterrupt
+        stop.set()
+        say("stopping when the trials in progress have ended; Ctrl-C again stops now")
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, interrupt) for s in handled}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,66 @@
+"""`tuner sync` and `tuner ui`."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from tuner.cli.display import console
+from tuner.cli.inspect import read
+from tuner.errors import RunError
+from tuner.results.artifacts import study_artifacts
+from tuner.search.records import StudyRecord
+from tuner.tracking import (
+    MlflowTracker,
+    SyncState,
+    explain,
+    open_store,
+    start_ui,
+    sync_study,
+    tracking_uri,
+)
+
+__all__ = ["sync", "tracker_maker", "ui"]
+
+
+def tracker_maker(
+    study: str, warn: Callable[[str], None]
+) -> Callable[[Callable[[], StudyRecord]], MlflowTracker]:
+    """Return what makes the tracker of a search from a function that reads its study."""
+    return lambda read: MlflowTracker(read, study, warn, study_artifacts)
+
+
+def sync(study: str, journal: str | None) -> None:
+    """Make MLflow agree with a study's journal."""
+    record = read(study, journal)
+    try:
+        count = sync_study(
+            open_store(),
+            record,
+            SyncState(),
+            running=False,
+            done=record.test is not None,
+            artifacts=study_artifacts(record),
+        )
+    except Exception as error:
+        raise RunError(f"{explain(error)}; run `tuner sync {study}` again later") from error
+    console.print(f"{tracking_uri()}: {count}", markup=False)
+
+
+def ui(study: str | None, port: int | None, journal: str | None) -> None:
+    """Serve the MLflow UI until Ctrl-C; print the link, and open it on a terminal."""
+    record = read(study, journal) if study else _newest()
+    with start_ui(record.experiment.name if record else None, port) as link:
+        console.print(link, markup=False)
+        if console.is_terminal:
+            console.print("Ctrl-C ends it")
+            webbrowser.open(link)
+        threading.Event().wait()
+
+
+def _newest() -> StudyRecord | None:
+    """Return the study that was written to last in this folder, if there is one."""
+    journals = sorted(Path("studies").glob("*.journal"), key=lambda p: p.stat().st_mtime)
+    return read(journals[-1].stem, None) if journals else None

@@ -1,0 +1,33 @@
+"""The only way to the test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuner.data.preparing import Prepared, check_data, write_arrays
+from tuner.data.reading import refusal
+from tuner.experiment import Experiment
+
+__all__ = ["open_test_part"]
+
+
+def open_test_part(experiment: Experiment, folder: Path, *, sha256: str | None = None) -> Prepared:
+    """Write all rows into `folder` and return them with the test part to evaluate.
+
+    To be called once, at the end of a study, by the one who records that the test was opened.
+    The scalers are those of the search, for they are fitted on the same training rows.
+
+    Args:
+        experiment: the study's.
+        folder: a folder of its own, that no job of the search refers to.
+        sha256: of the data that was searched on; the file may have changed meanwhile.
+
+    Raises:
+        DataError: the file is not what it was.
+    """
+    series, parts = check_data(experiment)
+    if sha256 is not None and series.sha256 != sha256:
+        text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
+        remedy = f"{series.sha256[:12]}; bring the file back"
+        raise refusal(series.path, "data.path", text + remedy)
+    return write_arrays(experiment, series, parts, folder, evaluate=parts.test)

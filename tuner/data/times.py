@@ -1,0 +1,96 @@
+"""Times: parsed from what a file holds, and the frequency that they keep."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+__all__ = ["find_frequency", "find_gaps", "parse_times", "show_time"]
+
+_NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
+_TEXTS: tuple[dict[str, Any], ...] = (
+    {"format": "ISO8601"},
+    {"format": "ISO8601", "utc": True},  # where the offset from UTC changes, as in summer
+    {},  # one format, found from the first value; month before day where both are possible
+    {"dayfirst": True},
+)
+_STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
+_STRETCHES_TRIED = 200
+
+
+def parse_times(column: pd.Series) -> pd.Series:
+    """Return the column as times; NaT where a value is none."""
+    if is_datetime64_any_dtype(column):
+        return column
+    if is_numeric_dtype(column):
+        return _parse_numbers(column)
+    for options in _TEXTS:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", "Could not infer format")  # a guess for each value
+                return pd.to_datetime(column, **options)
+        except (OverflowError, ValueError, Warning):
+            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attempts = [pd.to_datetime(column, errors="coerce", **options) for options in _TEXTS]
+    return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def find_frequency(times: pd.DatetimeIndex) -> str | None:
+    """Return the frequency whose steps hit every time, gaps allowed; None if there is none.
+
+    Args:
+        times: at least three, rising.
+    """
+    frequency = _infer(times)
+    if frequency is not None:
+        return frequency
+    candidates: dict[str, int] = {}
+    for length in _STRETCHES:
+        last = len(times) - length
+        for start in np.unique(np.linspace(0, last, _STRETCHES_TRIED).astype(int)):
+            found = _infer(times[start : start + length]) if start >= 0 else None
+            if found is not None and found not in candidates and _is_plausible(times, found):
+                steps = _steps(times, found)
+                if times.isin(steps).all():
+                    candidates[found] = len(steps)
+    return min(candidates, key=lambda f: candidates[f], default=None)  # the fewest gaps
+
+
+def find_gaps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+    """Return the times that are missing between the first and the last."""
+    return _steps(times, frequency).difference(times)
+
+
+def show_time(time: pd.Timestamp) -> str:
+    """Write a time without an hour that it does not need."""
+    return str(time.date()) if time == time.normalize() else str(time)
+
+
+def _parse_numbers(column: pd.Series) -> pd.Series:
+    texts = column.astype(object).map(lambda v: f"{v:.0f}" if v == v and v % 1 == 0 else "")
+    layout = _NUMBERS.get(len(texts.iloc[0]), "%Y")
+    texts = texts.where(texts.str.len() == len(texts.iloc[0]), "")
+    return pd.to_datetime(texts, format=layout, errors="coerce")
+
+
+def _infer(times: pd.DatetimeIndex) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas 4 will return an offset instead of its name
+        found: Any = pd.infer_freq(times)
+    return None if found is None else str(getattr(found, "freqstr", found))
+
+
+def _is_plausible(times: pd.DatetimeIndex, frequency: str) -> bool:
+    step = (times[0] + pd.tseries.frequencies.to_offset(frequency)) - times[0]
+    return bool((times[-1] - times[0]) / step < 4 * len(times))  # or there are more gaps than rows
+
+
+def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+    return pd.date_range(times[0], times[-1], freq=frequency)

@@ -1,0 +1,263 @@
+"""One search from end to end.
+
+experiment -> prepared data -> study -> trials -> finalists -> test part, opened once
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from tuner.data.preparing import Prepared, prepare
+from tuner.errors import Interrupted
+from tuner.executors import Executor, LocalExecutor
+from tuner.experiment import Experiment, space_size
+from tuner.jobs import Outcome, TrainJob, Weights
+from tuner.results.test_score import score_on_test
+from tuner.results.winner import Winner, find_winner
+from tuner.search.coordinator import Coordinator
+from tuner.search.finalists import enqueue_finalists
+from tuner.search.journal import journal_location, write_journal
+from tuner.search.observer import Observer, Observers
+from tuner.search.opening import open_study
+from tuner.search.pruning import make_pruner
+from tuner.search.records import FINALIST_ATTR, TEST_ATTR, StudyRecord, read_study
+from tuner.search.seeds import Role, training_seed
+from tuner.search.work import run_jobs, train_job
+from tuner.strategies.registry import Rhythm, rhythm_of
+from tuner.strategies.space import to_distributions
+from tuner.tracking import NullTracker, Tracker
+
+__all__ = ["default_study_name", "search"]
+
+
+def default_study_name(experiment: Experiment) -> str:
+    """Return the name that a study gets unless one is given."""
+    return f"{experiment.name}-{experiment.strategy.name}-{experiment.seed}"
+
+
+def search(
+    experiment: Experiment,
+    *,
+    study: str | None = None,
+    journal: str | None = None,
+    workers: int = 1,
+    make_executor: Callable[[int], Executor] = LocalExecutor,
+    make_tracker: Callable[[Callable[[], StudyRecord]], Tracker] | None = None,
+    observer: Observer | None = None,
+    stop: threading.Event | None = None,
+) -> StudyRecord:
+    """Run an experiment to its end, or go on where an earlier run of it stopped.
+
+    Args:
+        experiment: what is searched.
+        study: its name; `<experiment>-<strategy>-<seed>` by default.
+        journal: a file or a database's URL; `studies/STUDY.journal` by default.
+        workers: how many jobs run at a time; the result does not depend on it.
+        make_executor: makes the executor from the number of workers.
+        make_tracker: makes the tracker from a function that reads the study; none by default.
+        observer: is told what happens.
+        stop: once set, trials in progress come to their end and the search stops.
+
+    Returns:
+        The study as its journal has it.
+
+    Raises:
+        InputError: the experiment, its data or the journal cannot be used; nothing was begun.
+        RunError: every trial failed.
+        Interrupted: `stop` was set; the same call goes on from there.
+    """
+    name = study or default_study_name(experiment)
+    location = journal_location(name, journal)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-")))
+        data = prepare(experiment, folder / "search")
+        storage = stack.enter_context(write_journal(location))
+        distributions = to_distributions(experiment.search_space)
+        facts = {"path": experiment.data.path, "sha256": data.series.sha256, "rows": data.rows}
+        opened = open_study(storage, location, name, experiment, facts, distributions)
+
+        def read() -> StudyRecord:
+            return read_study(storage, name, location)
+
+        tracker = make_tracker(read) if make_tracker else NullTracker()
+        stack.enter_context(_tracked(tracker))
+        executor = make_executor(workers)
+        stack.callback(executor.close)
+        run = _Run(
+            experiment=experiment,
+            data=data,
+            study=opened,
+            storage=storage,
+            read=read,
+            executor=executor,
+            observer=Observers([observer or Observer(), _Wake(tracker)]),
+            stop=stop or threading.Event(),
+        )
+        run.trials(distributions)
+        run.finalists(distributions)
+        run.test(folder / "test")
+        return read()
+
+
+class _Run:
+    """The stages of one search, and what they share."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        data: Prepared,
+        study: optuna.Study,
+        storage: BaseStorage,
+        read: Callable[[], StudyRecord],
+        executor: Executor,
+        observer: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self._experiment, self._data, self._study = experiment, data, study
+        self._storage, self._read, self._executor = storage, read, executor
+        self._observer, self._stop = observer, stop
+        self._weights: dict[str, Weights] = {}  # of the finalists trained in this run
+        self._job = partial(train_job, experiment, data.ref)
+
+    def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
+        """Search until the budget is used."""
+        experiment = self._experiment
+        prunes = experiment.pruner.name != "none"
+
+        def make_job(trial: FrozenTrial) -> TrainJob:
+            seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
+            key = f"trial {trial.number}"
+            return self._job(key, trial.params, seed, can_be_pruned=prunes)
+
+        coordinator = Coordinator(
+            self._study,
+            distributions,
+            rhythm_of(experiment.strategy),
+            self._executor,
+            make_job,
+            n_trials=experiment.budget.trials,
+            n_configurations=space_size(experiment.search_space),
+            pruner=make_pruner(experiment.pruner),
+            seed=experiment.seed,
+            observer=self._observer,
+            stop=self._stop,
+            out_of_time=self._clock(),
+        )
+        finished = coordinator.run()
+        if coordinator.exhausted and coordinator.trained < experiment.budget.trials:
+            self._observer.note(
+                f"every configuration of the search space ({coordinator.trained}) has been trained"
+            )
+        self._interrupt_unless(finished)
+
+    def finalists(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
+        """Train the best configurations again on fresh seeds."""
+        record = self._read()
+        find_winner(record)  # raises where every trial failed
+        if self._experiment.finalists.top == 0:
+            return
+        study = enqueue_finalists(self._storage, record)
+        n_trials = len(study.get_trials(deepcopy=False))
+
+        def make_job(trial: FrozenTrial) -> TrainJob:
+            configuration, repeat = trial.user_attrs[FINALIST_ATTR]
+            return self._finalist_job(configuration, repeat, trial.params)
+
+        coordinator = Coordinator(
+            study,
+            distributions,
+            Rhythm(size=n_trials, generational=True),  # none waits for another
+            self._executor,
+            make_job,
+            n_trials=n_trials,
+            role=Role.FINALIST,
+            distinct=False,
+            observer=self._observer,
+            stop=self._stop,
+        )
+        self._interrupt_unless(coordinator.run())
+        self._weights = coordinator.weights
+
+    def test(self, folder: Path) -> None:
+        """Open the test part, unless this study has opened it before."""
+        record = self._read()
+        if record.test is not None:
+            return
+        winner = find_winner(record)
+        models = self._models_of(winner)
+        opened = score_on_test(record, winner, models, self._executor, folder)
+        self._study.set_user_attr(TEST_ATTR, opened)
+
+    def _models_of(self, winner: Winner) -> list[tuple[TrainJob, Weights]]:
+        """Return the winner's trained models; those not in memory are trained again."""
+        params = dict(winner.trial.params)
+        if winner.finalist is None:
+            jobs = [self._job("winner", params, winner.trial.seed, keep_weights=True)]
+        else:
+            number = winner.trial.number
+            jobs = [self._finalist_job(number, run.repeat or 0, params) for run in winner.runs]
+        missing = [job for job in jobs if job.key not in self._weights]
+        for job, outcome in zip(missing, run_jobs(self._executor, missing), strict=True):
+            assert outcome.weights is not None
+            self._weights[job.key] = outcome.weights
+        return [(job, self._weights[job.key]) for job in jobs]
+
+    def _finalist_job(self, configuration: int, repeat: int, params: dict[str, Any]) -> TrainJob:
+        seed = training_seed(self._experiment.seed, Role.FINALIST, configuration, repeat)
+        key = f"finalist {configuration} repeat {repeat}"
+        return self._job(key, params, seed, keep_weights=True)
+
+    def _interrupt_unless(self, finished: bool) -> None:
+        if not finished:
+            raise Interrupted("stopped; what was finished is kept, and the same command resumes")
+
+    def _clock(self) -> Callable[[], bool]:
+        """Return what says when the study's time, over all its runs, is used up."""
+        limit = self._experiment.budget.timeout
+        if limit is None:
+            return lambda: False
+        deadline = time.monotonic() + limit - _seconds_spent(self._read())
+        return lambda: time.monotonic() >= deadline
+
+
+class _Wake(Observer):
+    """Wakes the tracker when the journal has something new."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        self._tracker.wake()
+
+
+def _seconds_spent(record: StudyRecord) -> float:
+    """Return for how long the study's trials have run so far: overlapping ones count once."""
+    outcomes = [t.outcome for t in record.trained if t.outcome is not None]
+    spent, covered_to = 0.0, 0.0
+    for begun, ended in sorted((o.finished_at - o.seconds, o.finished_at) for o in outcomes):
+        spent += max(0.0, ended - max(begun, covered_to))
+        covered_to = max(covered_to, ended)
+    return spent
+
+
+@contextlib.contextmanager
+def _tracked(tracker: Tracker) -> Iterator[None]:
+    """Close the tracker, which copies the rest, whatever ends the search."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        tracker.close(done)

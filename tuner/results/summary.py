@@ -1,0 +1,75 @@
+"""A study's result as plain data, for scripts and for whoever draws it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.results.winner import find_winner
+from tuner.search.finalists import rank_finalists
+from tuner.search.records import Status, StudyRecord, TrialRecord
+
+__all__ = ["summarize"]
+
+
+def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, Any]:
+    """Return what is known of a study, as JSON.
+
+    Keys without a value yet (no complete trial, test part not opened) are None.
+    """
+    experiment = record.experiment
+    winner = find_winner(record) if record.best else None
+    summary: dict[str, Any] = {
+        "study": record.name,
+        "id": record.id,
+        "experiment": experiment.name,
+        "strategy": experiment.strategy.name,
+        "seed": experiment.seed,
+        "created": record.created,
+        "metric": experiment.objective.metric,
+        "direction": experiment.objective.direction,
+        "trials": {
+            "trained": len(record.trained),
+            **{status.value: record.count(status) for status in Status},
+            "repeats": len(record.trials) - len(record.trained),
+        },
+        "best": None,
+        "finalists": [
+            {
+                "trial": f.trial.number,
+                "search_score": f.trial.value,
+                "mean": f.mean,
+                "std": f.std,
+                "scores": f.scores,
+                "params": dict(f.trial.params),
+            }
+            for f in rank_finalists(record)
+        ],
+        "test": dict(record.test) if record.test else None,
+    }
+    if winner:
+        summary["best"] = {
+            "trial": winner.trial.number,
+            "search_score": winner.trial.value,
+            "mean": winner.finalist.mean if winner.finalist else None,
+            "std": winner.finalist.std if winner.finalist else None,
+            "params": dict(winner.trial.params),
+            "hyperparameters": winner.hyperparameters(record),
+        }
+    if with_trials:
+        summary["all_trials"] = [_trial(t) for t in record.trials]
+    return summary
+
+
+def _trial(trial: TrialRecord) -> dict[str, Any]:
+    outcome = trial.outcome
+    return {
+        "number": trial.number,
+        "status": trial.status.value,
+        "value": trial.value,
+        "params": dict(trial.params),
+        "repeat_of": trial.repeat_of,
+        "seed": trial.seed,
+        "epochs": len(outcome.history) if outcome else 0,
+        "seconds": outcome.seconds if outcome else None,
+        "reason": outcome.reason if outcome else None,
+    }

@@ -1,0 +1,78 @@
+"""The test part's one opening: the winner's models and the baselines on the same rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tuner.data.baselines import last_value, season_of, seasonal_naive
+from tuner.data.metrics import score
+from tuner.data.test_part import open_test_part
+from tuner.executors.base import Executor
+from tuner.jobs import PredictJob, TrainJob, Weights
+from tuner.results.winner import Winner
+from tuner.search.records import StudyRecord
+from tuner.search.work import run_jobs
+
+__all__ = ["score_on_test"]
+
+
+def score_on_test(
+    record: StudyRecord,
+    winner: Winner,
+    models: list[tuple[TrainJob, Weights]],
+    executor: Executor,
+    folder: Path,
+) -> dict[str, Any]:
+    """Score the winner's trained models on the test part, and plain forecasts beside them.
+
+    To be called once for a study; the caller records what is returned in the journal.
+
+    Args:
+        record: the study, with its search and finalists done.
+        winner: the configuration that is tested.
+        models: the job and the weights of each of the winner's trainings.
+        executor: runs the forecasts.
+        folder: an empty folder for the arrays with the test rows.
+
+    Returns:
+        The record of the opening: when, of which configuration, the scores in the data's units
+        with mean and standard deviation, the rows, and the baselines' scores.
+    """
+    experiment = record.experiment
+    test = open_test_part(experiment, folder, sha256=record.data["sha256"])
+    jobs = [
+        PredictJob(f"test {i}", job.hyperparameters, weights, test.ref)
+        for i, (job, weights) in enumerate(models)
+    ]
+    outcomes = run_jobs(executor, jobs)
+    ref = test.ref
+    starts = ref.starts(ref.evaluate)
+    values = ref.truth()
+    truth = values[starts[:, None] + range(ref.horizon)]  # (windows, horizon, targets)
+    metric = experiment.objective.metric
+    scores = [score(metric, truth, o.predictions) for o in outcomes if o.predictions is not None]
+
+    baselines = {"last_value": score(metric, truth, last_value(values, starts, ref.horizon))}
+    season = experiment.task.season or season_of(test.series.frequency)
+    if season is not None and season <= starts[0]:
+        forecast = seasonal_naive(values, starts, ref.horizon, season)
+        baselines["seasonal_naive"] = score(metric, truth, forecast)
+    times = test.series.times
+    first, last = ref.evaluate
+    return {
+        "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "after_trials": len(record.trained),
+        "configuration": winner.trial.number,
+        "metric": metric,
+        "scores": scores,
+        "mean": statistics.fmean(scores),
+        "std": statistics.stdev(scores) if len(scores) > 1 else None,
+        "rows": last - first,
+        "from": str(times[first].date()) if times is not None else f"row {first + 1}",
+        "to": str(times[last - 1].date()) if times is not None else f"row {last}",
+        "season": season,
+        "baselines": baselines,
+    }

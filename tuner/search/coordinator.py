@@ -1,0 +1,277 @@
+"""The coordinator: asks the strategy, hands jobs out, records and tells what comes back.
+
+It alone writes to a study. What it decides depends on the journal's content and never on
+timing, so a search gives the same trials with any number of workers, and after any interruption:
+
+- trial k is asked when exactly `rhythm.told_before(k)` trials have been told;
+- an outcome is journaled at once, as an attribute of its still-running trial, and *told* in the
+  order of the trials' numbers;
+- pruning of trial k sees the trials that had been told when k was asked.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.executors.base import Event, Executor, Finished, Lost
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
+from tuner.search.fresh import configuration_key, fresh_configuration
+from tuner.search.observer import Observer
+from tuner.search.pruning import should_prune
+from tuner.search.records import OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
+from tuner.search.seeds import Role
+from tuner.strategies.registry import Rhythm
+
+__all__ = ["Coordinator"]
+
+_POLL_S = 0.5  # how often the clock and the stop request are looked at when nothing happens
+
+
+@dataclass
+class _Slot:
+    """A trial that has been asked for."""
+
+    trial: optuna.Trial
+    params: dict[str, Any]
+    asked_after: int
+    original: _Slot | None = None  # the earlier trial with the same configuration
+    outcome: Outcome | None = None
+    losses: int = 0
+    epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
+
+    @property
+    def settled(self) -> Outcome | None:
+        """The outcome: its own, or that of the trial which it repeats."""
+        return self.original.settled if self.original else self.outcome
+
+
+class Coordinator:
+    """Runs the trials of one study to the end of its budget."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        distributions: dict[str, BaseDistribution],
+        rhythm: Rhythm,
+        executor: Executor,
+        make_job: Callable[[FrozenTrial], TrainJob],
+        *,
+        n_trials: int,
+        role: Role = Role.TRIAL,
+        distinct: bool = True,
+        n_configurations: int | None = None,
+        pruner: BasePruner | None = None,
+        seed: int = 0,
+        retries: int = 2,
+        observer: Observer | None = None,
+        stop: threading.Event | None = None,
+        out_of_time: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take up a study where its journal says that it is.
+
+        Args:
+            study: the Optuna study, with its strategy as sampler.
+            distributions: the search space.
+            rhythm: how many trials must have been told when a trial is asked.
+            executor: where jobs run.
+            make_job: gives the job of a trial that has its parameters.
+            n_trials: how many trials are trained in all; repeats do not count.
+            role: what the trials are for.
+            distinct: whether a configuration is trained once; a repeat then takes the first
+                one's outcome.
+            n_configurations: the size of the search space; None where it is infinite.
+            pruner: decides after each epoch, for jobs that can be pruned.
+            seed: for the configurations that take the place of endless repeats.
+            retries: how often a job that the machine lost is run again.
+            observer: is told what happens.
+            stop: once set, no further trial starts and those in progress come to their end.
+            out_of_time: says when no further trial may start.
+        """
+        self._study, self._distributions, self._rhythm = study, distributions, rhythm
+        self._executor, self._make_job, self._n_trials = executor, make_job, n_trials
+        self._role, self._distinct, self._n_configurations = role, distinct, n_configurations
+        self._pruner, self._seed, self._retries = pruner or NopPruner(), seed, retries
+        self._observer = observer or Observer()
+        self._stop, self._out_of_time = stop or threading.Event(), out_of_time
+        self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
+        self._slots: list[_Slot] = []
+        self._first: dict[str, _Slot] = {}  # by configuration
+        self._told: list[FrozenTrial] = []
+        self._in_flight: dict[str, _Slot] = {}
+        self.trained = 0  # trials, without repeats
+
+    def run(self) -> bool:
+        """Run until the budget is used; returns False where it was stopped before."""
+        self._restore()
+        while True:
+            stopped = self._stop.is_set()
+            if stopped:
+                for key in self._executor.withdraw():
+                    del self._in_flight[key]
+            else:
+                self._advance()
+            if not self._in_flight:
+                return not stopped
+            for event in self._executor.poll(_POLL_S):
+                self._handle(event)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every configuration of a finite space has been trained."""
+        return self._distinct and self.trained == self._n_configurations
+
+    def _restore(self) -> None:
+        """Take up the trials in the journal; those without an outcome are trained again."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state is TrialState.WAITING:
+                continue
+            trial = optuna.Trial(self._study, frozen._trial_id)
+            if frozen.state is TrialState.RUNNING:
+                _suggest(trial, self._distributions)
+            else:
+                self._told.append(frozen)
+            asked_after = frozen.user_attrs.get(TOLD_ATTR)
+            if asked_after is None:  # killed while it was asked for; nothing was told since
+                asked_after = len(self._told)
+                trial.set_user_attr(TOLD_ATTR, asked_after)
+            record = frozen.user_attrs.get(OUTCOME_ATTR)
+            outcome = Outcome.from_json(record) if record else None
+            self._admit(_Slot(trial, trial.params, asked_after, outcome=outcome))
+
+    def _advance(self) -> None:
+        """Tell and ask as far as the outcomes allow."""
+        while True:
+            wants_more = self._wants_more()
+            asked, told = len(self._slots), len(self._told)
+            needed = self._rhythm.told_before(asked) if wants_more else asked
+            if told < needed:
+                if not all(slot.settled for slot in self._slots[told:needed]):
+                    return
+                for slot in self._slots[told:needed]:
+                    self._tell(slot)
+            elif wants_more:
+                self._ask()
+            else:
+                return
+
+    def _wants_more(self) -> bool:
+        return self.trained < self._n_trials and not self.exhausted and not self._out_of_time()
+
+    def _ask(self) -> None:
+        recent = self._slots[-self._rhythm.size :]
+        stuck = len(recent) == self._rhythm.size and all(slot.original for slot in recent)
+        if stuck and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            # The strategy proposes nothing new: offer it a configuration that is.
+            params = fresh_configuration(
+                self._distributions, self._first.keys(), self._seed, len(self._slots)
+            )
+            self._study.enqueue_trial(params)
+        trial = self._study.ask(self._distributions)
+        trial.set_user_attr(TOLD_ATTR, len(self._told))
+        self._admit(_Slot(trial, trial.params, len(self._told)))
+
+    def _admit(self, slot: _Slot) -> None:
+        """Take a trial with its parameters in, and have it trained unless that is settled."""
+        self._slots.append(slot)
+        configuration = configuration_key(slot.params)
+        first = self._first.setdefault(configuration, slot)
+        if self._distinct and first is not slot:
+            slot.original = first
+            if REPEAT_ATTR not in slot.trial.user_attrs:
+                slot.trial.set_user_attr(REPEAT_ATTR, first.trial.number)
+        else:
+            self.trained += 1
+        number = slot.trial.number
+        repeat_of = slot.original.trial.number if slot.original else None
+        self._observer.asked(self._role, number, repeat_of)
+        if slot.original is None:
+            if slot.outcome is None:
+                self._dispatch(slot)
+            else:
+                self._observer.finished(self._role, number, slot.outcome)
+
+    def _dispatch(self, slot: _Slot) -> None:
+        slot.epochs.clear()
+        job = self._make_job(self._frozen(slot))
+        self._in_flight[job.key] = slot
+        self._executor.submit(job)
+
+    def _handle(self, event: Event) -> None:
+        slot = self._in_flight[event.key]
+        number = slot.trial.number
+        if isinstance(event, Finished):
+            self._settle(event.key, slot, event.outcome)
+        elif isinstance(event, Lost):
+            slot.losses += 1
+            if slot.losses <= self._retries:
+                self._observer.lost(self._role, number, event.reason)
+                self._dispatch(slot)
+            else:
+                reason = f"lost {slot.losses} times: {event.reason}"
+                outcome = Outcome(OutcomeState.FAILED, reason=reason)
+                self._settle(event.key, slot, outcome)
+        else:
+            slot.epochs.append(event.epoch)
+            self._observer.epoch(self._role, number, event.epoch)
+            if not isinstance(self._pruner, NopPruner):
+                self._executor.answer(event.key, not self._should_prune(slot))
+
+    def _settle(self, key: str, slot: _Slot, outcome: Outcome) -> None:
+        slot.trial.set_user_attr(OUTCOME_ATTR, outcome.to_json())
+        slot.outcome = outcome
+        if outcome.weights is not None:
+            self.weights[key] = outcome.weights
+        del self._in_flight[key]
+        self._observer.finished(self._role, slot.trial.number, outcome)
+
+    def _should_prune(self, slot: _Slot) -> bool:
+        told = self._told[: slot.asked_after]
+        number = slot.trial.number
+        return should_prune(
+            self._pruner, self._study, told, number, slot.params, self._distributions, slot.epochs
+        )
+
+    def _tell(self, slot: _Slot) -> None:
+        outcome = slot.settled
+        assert outcome is not None
+        reported = self._frozen(slot).intermediate_values  # by a run that was killed right here
+        for epoch in outcome.history:
+            if epoch.epoch not in reported and math.isfinite(epoch.metric):
+                slot.trial.report(epoch.metric, epoch.epoch)
+        match outcome.state:
+            case OutcomeState.COMPLETE:
+                self._study.tell(slot.trial, outcome.objective)
+            case OutcomeState.PRUNED:
+                self._study.tell(slot.trial, state=TrialState.PRUNED)
+            case OutcomeState.FAILED:
+                self._study.tell(slot.trial, state=TrialState.FAIL)
+        self._told.append(self._frozen(slot))
+
+    def _frozen(self, slot: _Slot) -> FrozenTrial:
+        return self._study._storage.get_trial(slot.trial._trial_id)
+
+
+def _suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
+    """Have every parameter of a trial suggested; those that it has already keep their value."""
+    for name, d in distributions.items():
+        match d:
+            case IntDistribution():
+                trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
+            case FloatDistribution():
+                trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
+            case CategoricalDistribution():
+                trial.suggest_categorical(name, d.choices)

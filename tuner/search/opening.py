@@ -1,0 +1,114 @@
+"""Opens a study for the coordinator: a new one, or one that goes on where it was."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import platform
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+
+from tuner.errors import StudyError
+from tuner.experiment import Experiment
+from tuner.search.records import FORMAT, STUDY_ATTR
+from tuner.strategies.registry import make_sampler
+
+__all__ = ["library_versions", "open_study"]
+
+# What a resumed study may change; the data file may move, but its content must be the same.
+_FREE = {"budget.trials", "budget.timeout", "data.path"}
+_LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas")
+
+
+def open_study(
+    storage: BaseStorage,
+    location: str,
+    name: str,
+    experiment: Experiment,
+    data: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+) -> optuna.Study:
+    """Create the study `name`, or open it after checking that it is the same search.
+
+    Args:
+        storage: the journal, held for writing.
+        location: where it is, for messages.
+        name: the study's.
+        experiment: what is searched.
+        data: the data file's path, sha256 and number of rows.
+        distributions: the search space.
+
+    Raises:
+        StudyError: the study belongs to another experiment, or differs in a key that may not
+            change; it names the key and both values.
+    """
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        facts = study.user_attrs.get(STUDY_ATTR)
+        if facts is None and study.get_trials(deepcopy=False):
+            raise StudyError(
+                f"{location}: study {name!r} was not made by tuner; give another --study name"
+            )
+        if facts is not None:
+            _check_same(facts, experiment, data, f"{location}: study {name!r}")
+    else:
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction=experiment.objective.direction
+        )
+        facts = None
+    if facts is None:
+        facts = {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex,
+            "experiment": experiment.to_dict(),
+            "data": data,
+            "versions": library_versions(),
+            "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
+        study.set_user_attr(STUDY_ATTR, facts)
+    begun = Experiment.model_validate(facts["experiment"])
+    study.sampler = make_sampler(begun.strategy, distributions, begun.seed, begun.budget.trials)
+    if not study.get_trials(deepcopy=False) and (start := begun.start()):
+        study.enqueue_trial(start)  # so that a search never ends worse than what it started from
+    return study
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that decide what a training run computes."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **found}
+
+
+def _check_same(
+    facts: dict[str, Any], experiment: Experiment, data: dict[str, Any], where: str
+) -> None:
+    old, new = dict(_flat(facts["experiment"])), dict(_flat(experiment.to_dict()))
+    if old["name"] != new["name"]:
+        raise StudyError(
+            f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
+            f"give another --study name"
+        )
+    for key in sorted((old.keys() | new.keys()) - _FREE):
+        if old.get(key) != new.get(key):
+            raise StudyError(
+                f"{where} was begun with {key}={old.get(key)!r}, got {new.get(key)!r}; "
+                f"put it back, or give another --study name"
+            )
+    if facts["data"]["sha256"] != data["sha256"]:
+        raise StudyError(
+            f"{where} was begun on other data: {data['path']} has changed since; "
+            f"put it back, or give another --study name"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from _flat(inner, f"{prefix}.{key}" if prefix else key)

@@ -1,0 +1,190 @@
+"""Parameters as a position in the unit cube, and back.
+
+Swarms move in a continuous cube; a position is decoded only to be tried. What has values to
+choose from gets bins of equal width, so that no value is likelier than another.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+__all__ = ["Codec", "FloatArray"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Codec:
+    """Translates between parameters and positions in the unit cube.
+
+    Columns stand in the order of the parameters' names. A parameter with a single value takes no
+    column and is never decoded: Optuna fills it in.
+
+    * float: linear, or in the logarithm for `log`;
+    * int, float with `step`, and choices that are numbers in strictly rising or falling order:
+      one bin of equal width each;
+    * int with `log`: the logarithm over [low - 1/2, high + 1/2], rounded;
+    * other choices: two bins for two of them, else one column each, of which the highest wins.
+    """
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
+        self.distributions = {
+            name: distributions[name]
+            for name in sorted(distributions)
+            if not distributions[name].single()
+        }
+        self._scales: dict[str, tuple[_Scale, slice]] = {}
+        self.n_columns = 0
+        for name, distribution in self.distributions.items():
+            scale = _scale_of(distribution)
+            columns = slice(self.n_columns, self.n_columns + scale.width)
+            self._scales[name] = (scale, columns)
+            self.n_columns += scale.width
+
+    def decode(self, position: FloatArray) -> dict[str, Any]:
+        """Return the parameters at a position, `(n_columns,)`, as values of their distributions."""
+        z = position.tolist()
+        return {name: scale.decode(z[columns]) for name, (scale, columns) in self._scales.items()}
+
+    def encode(self, params: Mapping[str, Any]) -> FloatArray:
+        """Return the position of parameters: of a bin, its centre; outside the space, its edge.
+
+        Raises KeyError for a missing parameter and ValueError for an unknown choice.
+        """
+        z = [x for name, (scale, _) in self._scales.items() for x in scale.encode(params[name])]
+        return np.clip(np.array(z, dtype=np.float64), 0.0, 1.0)
+
+
+class _Scale(ABC):
+    """How one parameter lies in its columns, each from 0 to 1."""
+
+    width = 1
+
+    @abstractmethod
+    def decode(self, z: list[float]) -> Any: ...
+
+    @abstractmethod
+    def encode(self, value: Any) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class _Linear(_Scale):
+    low: float
+    high: float
+
+    def decode(self, z: list[float]) -> float:
+        return min(max(self.low + z[0] * (self.high - self.low), self.low), self.high)
+
+    def encode(self, value: float) -> list[float]:
+        return [(value - self.low) / (self.high - self.low)]
+
+
+@dataclass(frozen=True)
+class _Log(_Scale):
+    low: float
+    high: float
+
+    def decode(self, z: list[float]) -> float:
+        start, end = math.log(self.low), math.log(self.high)
+        return min(max(math.exp(start + z[0] * (end - start)), self.low), self.high)
+
+    def encode(self, value: float) -> list[float]:
+        if value <= 0:
+            return [0.0]
+        start, end = math.log(self.low), math.log(self.high)
+        return [(math.log(value) - start) / (end - start) if start < end else 0.0]
+
+
+@dataclass(frozen=True)
+class _LogInt(_Log):
+    """The logarithm between the half numbers outside the bounds."""
+
+    def decode(self, z: list[float]) -> int:
+        value = round(super().decode(z))
+        return min(max(value, round(self.low + 0.5)), round(self.high - 0.5))
+
+
+@dataclass(frozen=True)
+class _Bins(_Scale):
+    """`n` values in order, one bin of equal width each."""
+
+    n: int
+    value: Callable[[int], Any]
+    index: Callable[[Any], int]
+
+    def decode(self, z: list[float]) -> Any:
+        return self.value(min(int(z[0] * self.n), self.n - 1))
+
+    def encode(self, value: Any) -> list[float]:
+        return [(self.index(value) + 0.5) / self.n]
+
+
+class _OneHot(_Scale):
+    """One column a choice; the highest wins, of equals the first."""
+
+    def __init__(self, choices: CategoricalDistribution) -> None:
+        self.choices = choices
+        self.width = len(choices.choices)
+
+    def decode(self, z: list[float]) -> Any:
+        return self.choices.choices[z.index(max(z))]
+
+    def encode(self, value: Any) -> list[float]:
+        chosen = int(self.choices.to_internal_repr(value))
+        return [float(i == chosen) for i in range(self.width)]
+
+
+def _scale_of(distribution: BaseDistribution) -> _Scale:
+    match distribution:
+        case IntDistribution(log=True):
+            return _LogInt(distribution.low - 0.5, distribution.high + 0.5)
+        case FloatDistribution(log=True):
+            return _Log(distribution.low, distribution.high)
+        case FloatDistribution(step=None):
+            return _Linear(distribution.low, distribution.high)
+        case IntDistribution() | FloatDistribution():
+            return _grid(distribution)
+        case CategoricalDistribution() if _is_ordered(distribution) or (
+            len(distribution.choices) == 2
+        ):
+            return _Bins(
+                len(distribution.choices),
+                value=lambda i: distribution.choices[i],
+                index=lambda value: int(distribution.to_internal_repr(value)),
+            )
+        case CategoricalDistribution():
+            return _OneHot(distribution)
+    raise TypeError(f"no columns for {distribution}")
+
+
+def _grid(distribution: IntDistribution | FloatDistribution) -> _Bins:
+    """Return the bins of low, low + step, ...; counted in decimals, so 0.1 * 3 is 0.3."""
+    kind = int if isinstance(distribution, IntDistribution) else float
+    low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
+    return _Bins(
+        n=int((Decimal(str(distribution.high)) - low) // step) + 1,
+        value=lambda i: kind(low + i * step),
+        index=lambda value: round((Decimal(str(value)) - low) / step),
+    )
+
+
+def _is_ordered(distribution: CategoricalDistribution) -> bool:
+    """Return whether the choices are numbers in strictly rising or falling order."""
+    numbers = [choice for choice in distribution.choices if type(choice) in (int, float)]
+    if len(numbers) < len(distribution.choices):
+        return False
+    steps = np.diff(np.array(numbers, dtype=np.float64))
+    return bool((steps > 0).all() or (steps < 0).all())

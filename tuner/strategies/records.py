@@ -1,0 +1,52 @@
+"""What a swarm writes beside a trial, and how it reads trials: all that is private of Optuna.
+
+A sampler may be handed a study that hides most attributes (Hyperband's brackets do), and Optuna
+has no public call that gives a running trial an attribute; so both go through the storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from tuner.strategies.codec import FloatArray
+
+__all__ = ["Record", "all_trials", "read_record", "write_record"]
+
+_KEY = "swarm"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one individual was when its trial was asked for, in the unit cube."""
+
+    position: FloatArray  # (n_columns,)
+    velocity: FloatArray | None = None  # (n_columns,); swarms without velocities have none
+
+
+def all_trials(study: Study) -> list[FrozenTrial]:
+    """Return every trial of the study as it stands in the storage; not to be changed."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def write_record(study: Study, trial: FrozenTrial, record: Record) -> None:
+    """Store the record with the trial, in one write."""
+    value = {"position": record.position.tolist()}
+    if record.velocity is not None:
+        value["velocity"] = record.velocity.tolist()
+    study._storage.set_trial_system_attr(trial._trial_id, _KEY, value)
+
+
+def read_record(trial: FrozenTrial, n_columns: int) -> Record | None:
+    """Return the record of the trial; None where it has none, or one of another space."""
+    value = trial.system_attrs.get(_KEY)
+    if value is None or len(value["position"]) != n_columns:
+        return None
+    velocity = value.get("velocity")
+    return Record(
+        np.array(value["position"], dtype=np.float64),
+        None if velocity is None else np.array(velocity, dtype=np.float64),
+    )

@@ -1,0 +1,21 @@
+"""Tracking: MLflow is a copy of the journal, made beside the search and replayable at any time."""
+
+from tuner.tracking.store import explain, open_store, tracking_uri
+from tuner.tracking.sync import SyncCount, SyncState, sync_study
+from tuner.tracking.tracker import MlflowTracker, NullTracker, Tracker, experiment_file
+from tuner.tracking.ui import runs_link, start_ui
+
+__all__ = [
+    "MlflowTracker",
+    "NullTracker",
+    "SyncCount",
+    "SyncState",
+    "Tracker",
+    "experiment_file",
+    "explain",
+    "open_store",
+    "runs_link",
+    "start_ui",
+    "sync_study",
+    "tracking_uri",
+]

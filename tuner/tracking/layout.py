@@ -1,0 +1,231 @@
+"""What a study and its trials look like in MLflow: names, tags, params, metrics and times.
+
+Everything here follows from the study's record alone, so that copying it twice says the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tuner.jobs import Outcome
+from tuner.search.records import Status, StudyRecord, TrialRecord
+from tuner.search.seeds import Role
+
+__all__ = [
+    "DIGEST",
+    "PARENT",
+    "STUDY_ROLE",
+    "Point",
+    "RunLayout",
+    "StudyState",
+    "outcome_digest",
+    "study_layout",
+    "text_digest",
+    "trial_layout",
+]
+
+PARENT = "mlflow.parentRunId"
+DIGEST = "outcome_digest"
+STUDY_ROLE = "study"
+
+_MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # MLflow's limits, in characters
+_PARAMS_OF_A_STUDY = ("strategy", "budget", "pruner", "objective", "finalists", "task", "seed")
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"  # before its budget was used; it can be resumed
+
+
+_STUDY_STATUS = {
+    StudyState.RUNNING: "RUNNING",
+    StudyState.DONE: "FINISHED",
+    StudyState.INTERRUPTED: "KILLED",
+}
+_TRIAL_STATUS = {
+    Status.COMPLETE: "FINISHED",
+    Status.PRUNED: "KILLED",
+    Status.FAILED: "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int  # since 1970
+    step: int
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """One MLflow run."""
+
+    name: str
+    status: str  # in MLflow's words
+    start_ms: int
+    end_ms: int
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: tuple[Point, ...]
+
+
+def study_layout(record: StudyRecord, state: StudyState) -> RunLayout:
+    """Lay out the parent run of a study."""
+    experiment = record.experiment.to_dict()
+    params = dict(_flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
+    params |= {f"search_space.{k}": json.dumps(v) for k, v in experiment["search_space"].items()}
+    tags = {
+        "study_id": record.id,
+        "study": record.name,
+        "role": STUDY_ROLE,
+        "state": state,
+        "strategy": record.experiment.strategy.name,
+        "seed": record.experiment.seed,
+    }
+    tags |= {f"data_{key}": value for key, value in record.data.items()}
+    tags |= {f"version_{library}": version for library, version in record.versions.items()}
+    start_s = _created(record)
+    ends = [_end(record, t) for t in (*record.trials, *record.finalists) if t.outcome is not None]
+    return RunLayout(
+        name=record.name,
+        status=_STUDY_STATUS[state],
+        start_ms=_ms(start_s),
+        end_ms=_ms(max([start_s, *ends])),
+        tags=_texts(tags, _MAX_TAG),
+        params=_texts(params, _MAX_PARAM),
+        points=tuple(_best_so_far(record)),
+    )
+
+
+def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) -> RunLayout:
+    """Lay out the child run of a trial that has an outcome."""
+    assert trial.outcome is not None
+    outcome = trial.outcome
+    end_s = _end(record, trial)
+    tags = {
+        PARENT: parent_run_id,
+        "study_id": record.id,
+        "study": record.name,
+        "role": trial.role,
+        "trial": trial.number,
+        "state": trial.status,
+        "strategy": record.experiment.strategy.name,
+        "seed": trial.seed,
+        "generation": trial.generation,
+        "individual": trial.individual,
+        "repeat_of": trial.repeat_of,
+        "configuration": trial.configuration,
+        "repeat": trial.repeat,
+        "failure_reason": outcome.reason if trial.status is Status.FAILED else None,
+        DIGEST: outcome_digest(outcome),
+    }
+    params = {**record.experiment.configuration(dict(trial.params)), "trial": trial.number}
+    return RunLayout(
+        name=(
+            f"finalist {trial.configuration} repeat {trial.repeat}"
+            if trial.role is Role.FINALIST
+            else str(trial.number)
+        ),
+        status=_TRIAL_STATUS[trial.status],
+        start_ms=_ms(end_s - outcome.seconds),
+        end_ms=_ms(end_s),
+        tags=_texts(tags, _MAX_TAG),
+        params=_texts(params, _MAX_PARAM),
+        points=tuple(_curves(outcome, record.experiment.objective.metric, _ms(end_s))),
+    )
+
+
+def outcome_digest(outcome: Outcome) -> str:
+    """Return what tells one outcome of a trial from another."""
+    history = [(e.train_loss, e.val_loss, e.metric, e.time) for e in outcome.history]
+    facts = [outcome.state, outcome.objective, outcome.finished_at, outcome.reason, history]
+    return text_digest(json.dumps(facts))
+
+
+def text_digest(text: str) -> str:
+    """Return 16 characters that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _curves(outcome: Outcome, metric: str, end_ms: int) -> Iterator[Point]:
+    for e in outcome.history:
+        for key, value in (
+            ("train_loss", e.train_loss),
+            ("val_loss", e.val_loss),
+            (metric, e.metric),
+        ):
+            yield Point(key, _finite(value), _ms(e.time), e.epoch)
+    if outcome.objective is not None:
+        yield Point("objective", _finite(outcome.objective), end_ms, outcome.best_epoch or 0)
+
+
+def _best_so_far(record: StudyRecord) -> Iterator[Point]:
+    """The best objective after each trial, up to the first that still runs.
+
+    Trials end in any order; told in the order of their numbers, a point never changes.
+    """
+    sign = -1 if record.experiment.objective.direction == "maximize" else 1
+    best: float | None = None
+    time_ms = 0
+    for trial in record.trials:
+        if trial.outcome is None:
+            return
+        time_ms = max(time_ms, _ms(_end(record, trial)))
+        if trial.value is not None and (best is None or sign * trial.value < sign * best):
+            best = trial.value
+        if best is not None:
+            yield Point("best_objective", best, time_ms, trial.number)
+
+
+def _created(record: StudyRecord) -> float:
+    return dt.datetime.fromisoformat(record.created).timestamp()
+
+
+def _end(record: StudyRecord, trial: TrialRecord) -> float:
+    """When a trial ended; one that the machine took away did not say, and ended as it began."""
+    if trial.outcome is not None and trial.outcome.finished_at:
+        return trial.outcome.finished_at
+    return trial.asked_at.timestamp() if trial.asked_at else _created(record)
+
+
+def _finite(value: float) -> float:
+    return math.nan if math.isinf(value) else value  # MLflow would store 1.8e308
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(1000 * seconds))
+
+
+def _texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
+    """Write keys and values as MLflow takes them; what is None is left out."""
+    return {_key(k): _cut(str(v), limit) for k, v in values.items() if v is not None}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w.\- ]|^\.", "_", name)[:_MAX_KEY]
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from _flat(inner, f"{prefix}.{key}" if prefix else key)

@@ -1,0 +1,28 @@
+"""Randomness: all of a job's draws follow from its seed, and nobody else's are disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["seeded"]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Seed torch for the block, and yield a generator of its own for shuffling.
+
+    First weights and dropout can only be drawn from torch's global generator; it is put back
+    as it was.
+    """
+    model_seed, shuffling_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
+    with torch.random.fork_rng(
+        devices=[] if device.type == "cpu" else [torch.cuda.current_device()]
+    ):
+        torch.default_generator.manual_seed(model_seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(model_seed)
+        yield torch.Generator().manual_seed(shuffling_seed)
