@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from tuner.experiment import SearchSpace
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 
-N_TRIALS = 16
+N_TRIALS = 12
 
 SPACE: dict[str, BaseDistribution] = to_distributions(
     TypeAdapter(SearchSpace).validate_python(

@@ -25,6 +25,22 @@ def test_parameters_of_one_trial_do_not_share_their_random_numbers() -> None:
     assert len({trial.suggest_float(name, 0, 1) for name in "abcdef"}) == 6
 
 
+def test_every_trial_has_a_sampler_with_a_seed_of_its_own() -> None:
+    seeds: list[int] = []
+
+    def build(seed: int) -> RandomSampler:
+        seeds.append(seed)
+        return RandomSampler(seed)
+
+    study = optuna.create_study(sampler=KeyedSampler(build, seed=0))
+    trials = [study.ask() for _ in range(3)]
+    assert all(trial.relative_params == {} for trial in trials)
+    assert len(set(seeds)) == 3
+    once = set(seeds)
+    assert all(optuna.Trial(study, trial._trial_id).relative_params == {} for trial in trials)
+    assert set(seeds) == once
+
+
 def test_the_sampler_inside_still_learns_from_the_trials() -> None:
     sampler = KeyedSampler(lambda seed: TPESampler(seed=seed, n_startup_trials=10), seed=0)
     study = optuna.create_study(sampler=sampler)

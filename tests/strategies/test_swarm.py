@@ -85,17 +85,34 @@ def test_the_next_generation_depends_on_what_the_last_one_came_to(make: Make) ->
     assert a[N:] != b[N:]
 
 
-def test_an_answer_for_a_trial_does_not_change_when_it_is_asked_again(make: Make) -> None:
+def test_a_trial_asked_again_gets_the_same_answer_whatever_was_told_in_between(make: Make) -> None:
     study = optuna.create_study(sampler=make())
+    late = study.ask(SPACE)
     search(study, N)
     early = study.ask(SPACE)
+    study.tell(late, -9.0)
     again = optuna.Trial(study, early._trial_id)
     assert again.relative_params == early.relative_params
-    number_4 = study.sampler.sample_relative(study, study.trials[N], SPACE)
-    study.add_trial(
-        optuna.create_trial(params=study.trials[0].params, distributions=SPACE, value=-9)
-    )
-    assert study.sampler.sample_relative(study, study.trials[N], SPACE) == number_4
+
+
+def test_individuals_move_from_where_they_were_and_not_from_what_was_decoded(make: Make) -> None:
+    space = {"n": IntDistribution(1, 3), "c": CategoricalDistribution(["a", "b", "c"])}
+    sampler = make(search_space=space)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(2 * N):
+        study.tell(study.ask(space), 1.0)
+    past = sampler._recall(study, 2, Codec(space))
+    assert past is not None
+    stored = positions(study, range(2 * N)).reshape(2, N, 4)
+    np.testing.assert_array_equal(past.positions, stored)
+
+
+def test_every_generation_is_spread_in_its_own_way(make: Make) -> None:
+    first, second = (make().spread(generation, 3)[0] for generation in (0, 1))
+    assert (first.position != second.position).all()
+    if first.velocity is not None:
+        assert second.velocity is not None
+        assert (first.velocity != second.velocity).all()
 
 
 def test_a_trial_that_is_still_running_is_not_waited_for(make: Make) -> None:

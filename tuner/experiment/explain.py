@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import ValidationError
@@ -13,66 +15,129 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tuner.errors import nearest
 from tuner.experiment.model import Section
 
-__all__ = ["explain"]
+__all__ = ["Problem", "explain", "reword", "shown"]
 
-_REWORDED = {
+_REWORDED = {  # pydantic's words and ours; longer ones first
     "Input should be": "must be",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid boolean": "true or false",
+    "a valid list": "a list",
     "List should have at least": "must have at least",
     " after validation, not 0": "",
+    "String should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'": (
+        "must begin with a letter or digit and hold only letters, digits, '_', '-' and '.'"
+    ),
     "String should": "must",
 }
+_OWN_KEY = re.compile(r"([a-z_]+(?:\.\w+)*): (.*)", re.DOTALL)  # a rule between several keys
 
 
-def explain(error: ValidationError, root: type[Section], raw: Any) -> list[tuple[str, str]]:
-    """Return (dotted key, what is wrong and what to write instead) for every broken rule."""
-    problems: list[tuple[str, str]] = []
+@dataclass(frozen=True)
+class Problem:
+    """One broken rule."""
+
+    key: str  # dotted; empty for the whole file
+    text: str  # the rule, the value, and a remedy where the rule has one of its own
+    example: str | None = None  # else: a value that would do
+
+
+def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Problem]:
+    """Return every broken rule, in the order of the file's keys."""
+    problems: list[Problem] = []
     for details in error.errors(include_url=False):
-        key = ".".join(_visible(details, raw))
-        if not any(key == seen for seen, _ in problems):  # a union reports each of its members
-            problems.append((key, _sentence(details, root)))
+        problem = _problem(details, root, ".".join(_visible(details, raw)))
+        if not any(problem.key == p.key for p in problems):  # a union reports each member
+            problems.append(problem)
     return problems
 
 
-def _sentence(details: ErrorDetails, root: type[Section]) -> str:
+def reword(message: str) -> str:
+    """Say in the words of the experiment file what pydantic says in its own."""
+    for theirs, ours in _REWORDED.items():
+        message = message.replace(theirs, ours)
+    return message
+
+
+def shown(value: Any) -> str:
+    """Write a value for a message: as it stands in the file, and not longer than a line."""
+    if value is None or isinstance(value, bool):
+        return _as_yaml(value)
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _problem(details: ErrorDetails, root: type[Section], key: str) -> Problem:
     loc, kind, value = details["loc"], details["type"], details["input"]
     section, field = _resolve(root, loc)
     if kind == "extra_forbidden":
         known = section.model_fields if section else ()
-        return f"unknown key {loc[-1]!r}{nearest(str(loc[-1]), known)}"
+        return Problem(key, f"unknown key {loc[-1]!r}{nearest(str(loc[-1]), known)}")
     if kind == "missing":
-        return f"is required; write `{loc[-1]}: ...`"
-    if kind == "union_tag_not_found":
+        return Problem(key, "is required", _example(field) or "...")
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")
-        return f"{tag} is required, got {value!r}; write `{tag}: {_tags(field)[0]}`, say"
-    if kind == "union_tag_invalid":
-        tag = details["ctx"]["discriminator"].strip("'")
-        given = details["ctx"]["tag"]
-        return f"unknown {tag} {given!r}{nearest(given, _tags(field))}"
+        key = f"{key}.{tag}"
+        if kind == "union_tag_not_found":
+            return Problem(key, f"is required{nearest('', _tags(field))}")
+        given = value[tag] if isinstance(value, dict) else details["ctx"]["tag"]
+        what = tag if tag != "name" else loc[-1]
+        return Problem(key, f"unknown {what} {shown(given)}{nearest(str(given), _tags(field))}")
     if kind == "literal_error" and field is not None:
-        return f"unknown value {value!r}{nearest(str(value), _literals(field.annotation))}"
+        choices = _literals(field.annotation)
+        return Problem(key, f"unknown {loc[-1]} {shown(value)}{nearest(str(value), choices)}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a block of keys, got {value!r}; write `{loc[-1]}: {{key: value}}`"
+        example = _example(field) or "{key: value}"
+        if loc == ("search_space",):
+            example = f"{{hidden_size: {example}}}"
+        return Problem(key, f"must be a block of keys, got {shown(value)}", example)
     if kind == "value_error":
         text = str(details["ctx"]["error"])
-        return text if "got" in text or isinstance(value, dict) else _with_value(text, value)
-    text = details["msg"]
-    for ours, theirs in _REWORDED.items():
-        text = text.replace(ours, theirs)
-    remedy = ""
-    if field is not None and field.default not in (PydanticUndefined, None):
-        remedy = f"; write `{loc[-1]}: {_as_yaml(field.default)}`, say"
-    return f"{text}, got {value!r}{remedy}"
+        if own := _OWN_KEY.match(text):
+            return Problem(f"{key}.{own[1]}" if key else own[1], own[2])
+        with_value = "got" in text or isinstance(value, dict)
+        return Problem(key, text if with_value else _with_value(text, value))
+    if key.rpartition(".")[2].isdecimal():  # one of a list
+        rule = "must be a text" if kind == "string_type" else "must be one value, no block or list"
+        return Problem(key, f"{rule}, got {shown(value)}; put it in quotes")
+    return Problem(key, f"{reword(details['msg'])}, got {shown(value)}", _example(field))
 
 
 def _with_value(text: str, value: Any) -> str:
     rule, _, remedy = text.partition(";")
-    return f"{rule}, got {value!r}" + (f";{remedy}" if remedy else "")
+    return f"{rule}, got {shown(value)}" + (f";{remedy}" if remedy else "")
+
+
+def _example(field: FieldInfo | None) -> str | None:
+    """Return a value of a key that obeys its rules, as YAML."""
+    if field is None:
+        return None
+    if field.examples:
+        return _as_yaml(field.examples[0])
+    if sections := _sections(field.annotation):
+        chosen = type(field.default) if isinstance(field.default, Section) else sections[0]
+        fields = chosen.model_fields.items()
+        needed = [(name, f) for name, f in fields if f.is_required()] or list(fields)[:1]
+        values = {name: _example(f) for name, f in needed}
+        if None in values.values():
+            return None
+        return "{" + ", ".join(f"{name}: {value}" for name, value in values.items()) + "}"
+    if field.default in (PydanticUndefined, None):
+        return next(iter(_literals(field.annotation)), None)
+    return _as_yaml(field.default)
 
 
 def _as_yaml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{{name: {value.name}}}" if hasattr(value, "name") else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    return str(value)
 
 
 def _visible(details: ErrorDetails, raw: Any) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from tuner.experiment.explain import reword
 from tuner.experiment.model import Section
 
 __all__ = ["Hyperparameters", "check_value"]
@@ -20,15 +21,15 @@ class Hyperparameters(Section):
     """Units of every recurrent layer (of each direction, where bidirectional)."""
     num_layers: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
     """Stacked recurrent layers."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     """Probability of dropping a unit between layers and before the head."""
     bidirectional: Annotated[bool, Field(strict=True)] = False
     """Whether the window is also read backwards."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32
     """Windows in one step of the optimizer."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 1e-3
     """Step size of Adam."""
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    gradient_clip: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient; a longer one is scaled down to it."""
 
 
@@ -37,5 +38,5 @@ def check_value(name: str, value: Any) -> str | None:
     try:
         Hyperparameters.model_validate({name: value})
     except ValidationError as error:
-        return error.errors()[0]["msg"].replace("Input should be", "must be")
+        return reword(error.errors()[0]["msg"])
     return None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError
-from tuner.experiment.explain import explain
+from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
 
@@ -33,14 +33,12 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
     for override in overrides:
         apply_override(raw, override)
     space_file = _inline_space(raw, folder) or space_file
-    _make_absolute(raw, folder)
+    _make_absolute(raw, folder, str(path))
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
         problems = explain(error, cls, raw)
-    key, text = problems[0]
-    if not key and text.startswith(("search_space.", "hyperparameters.")):
-        key, _, text = text.partition(": ")
+    key = problems[0].key
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     source, error_type = str(path), ExperimentError
     origins = [
@@ -53,7 +51,20 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
         if space_file is not None and not origins:
             source, key = space_file, key.partition(".")[2]
     source = origins[-1] if origins else source
+    text = problems[0].text + _remedy(problems[0], origins[-1] if origins else None)
     raise error_type(f"{source}: {key}: {text}{more}" if key else f"{source}: {text}{more}")
+
+
+def _remedy(problem: Problem, option: str | None) -> str:
+    """Say what to write instead: in the file, or as the option that gave the value."""
+    if problem.example is None:
+        return ""
+    written = f"{problem.key.rpartition('.')[2]}: {problem.example}"
+    if option == "--set":
+        written = f"--set {problem.key}={problem.example}"
+    elif option is not None:
+        written = f"{option} {problem.example}"
+    return f"; write `{written}`, say"
 
 
 def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
@@ -69,7 +80,9 @@ def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
         return str(path)
 
 
-def _make_absolute(raw: dict[str, Any], folder: Path) -> None:
+def _make_absolute(raw: dict[str, Any], folder: Path, file: str) -> None:
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
+        if "\0" in data["path"]:
+            raise ExperimentError(f"{file}: data.path: must be a path, got {data['path']!r}")
         data["path"] = str((folder / data["path"]).resolve())

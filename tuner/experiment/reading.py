@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tuner.errors import ExperimentError, InputError, one_line
@@ -38,15 +40,20 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     except IsADirectoryError:
         raise ExperimentError(f"{path}: is a folder; give the {what} in it") from None
     except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: must be UTF-8 text, {one_line(error)}") from None
-    except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ExperimentError(
+            f"{path}: must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line "
+            f"{line}; save the file as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        problem = getattr(error, "strerror", None) or one_line(error)
+        raise ExperimentError(f"{path}: cannot be read: {problem}; check the path") from None
     try:
         value = _yaml().load(text)
-    except YAMLError as error:
+    except _NOT_YAML as error:
         raise ExperimentError(f"{path}: is not YAML: {_yaml_problem(error)}") from None
     if value is None:
-        raise ExperimentError(f"{path}: is empty; a {what} is a mapping of keys to values")
+        raise ExperimentError(f"{path}: is empty; write `key: value` lines")
     if not isinstance(value, dict):
         kind = {"list": "a list", "str": "a text"}.get(type(value).__name__, repr(value))
         raise ExperimentError(
@@ -62,8 +69,9 @@ def parse_value(text: str, origin: str) -> Any:
     """Read the VALUE of `--set KEY=VALUE` as YAML."""
     try:
         return _yaml().load(text)
-    except YAMLError as error:
-        raise InputError(f"{origin}: {text!r} is not YAML: {_yaml_problem(error)}") from None
+    except _NOT_YAML as error:
+        problem = _yaml_problem(error, line=False)
+        raise InputError(f"{origin}: must be YAML, got {text!r}: {problem}") from None
 
 
 def apply_override(raw: dict[str, Any], override: Override) -> None:
@@ -106,9 +114,20 @@ def _yaml() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-def _yaml_problem(error: YAMLError) -> str:
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        problem = re.sub(r"\s*(To suppress this check|Duplicate keys).*", "", str(error.problem))
-        return f"line {mark.line + 1}, column {mark.column + 1}: {one_line(problem)}"
-    return one_line(error)
+# What the YAML library raises; the last two for dates such as 1960-13-01, and for a text that is
+# nested a thousand deep.
+_NOT_YAML = (YAMLError, ValueError, RecursionError)
+
+
+def _yaml_problem(error: BaseException, line: bool = True) -> str:
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f"{one_line(error)}; correct it"
+    if isinstance(error, DuplicateKeyError):
+        problem, remedy = one_line(str(error.problem)), "remove one"
+        problem = re.sub(r"^found | with value .*", "", problem)
+    else:
+        problem, remedy = one_line(str(error.problem)), "correct that line" if line else "correct it"
+        if isinstance(error, ComposerError) and error.context and problem.startswith("but "):
+            problem = f"{one_line(error.context)}, {problem}"
+    where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: "
+    return f"{where if line else ''}{problem}; {remedy}"

@@ -39,8 +39,10 @@ def _parse_extent(value: Any) -> Any:
     """A share of the rows (0.2), a number of rows (24), or a date at which the part begins."""
     if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
-    if isinstance(value, bool):
-        raise ValueError("must be a fraction, a number of rows or a date; write 0.2, 24 or a date")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(
+            "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
+        )
     if isinstance(value, int) and value < 1:
         raise ValueError("a number of rows must be at least 1; write 24, say")
     if isinstance(value, float) and not 0 < value < 1:
@@ -61,11 +63,15 @@ def _parse_duration(value: Any) -> Any:
         return value
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
     if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])|\s+", "", value):
-        raise ValueError("must be a time such as 90s, 10m or 1h30m")
+        raise ValueError("must be a time; write 90s, 10m or 1h30m, say")
     return sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)
 
 
-Duration = Annotated[float, BeforeValidator(_parse_duration), Field(gt=0)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_parse_duration),
+    Field(gt=0, strict=True, allow_inf_nan=False),
+]
 
 
 class Split(Section):
@@ -80,13 +86,18 @@ class Split(Section):
 class Data(Section):
     """Where the series is and how it is prepared."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1, examples=["data/series.csv"])]
     """CSV file, relative to the experiment file."""
-    time: str | None = None
+    time: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["date"])
     """Column of times; order, gaps and duplicates are checked where it is given."""
-    target: str | Annotated[list[str], Field(min_length=1)]
+    target: Annotated[
+        Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
+        Field(examples=["sales"]),
+    ]
     """Column to forecast, or several."""
-    features: Annotated[list[str], Field(min_length=1)] | None = None
+    features: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, examples=[["sales", "price"]]
+    )
     """Columns that the model sees; every numeric one by default."""
     split: Split = Split()
     transform: Literal["log", "none", "difference"] = "none"
@@ -104,9 +115,10 @@ class Data(Section):
         for key, columns in (("target", self.targets), ("features", self.features or [])):
             for column in columns:
                 if columns.count(column) > 1:
-                    raise ValueError(f"{key} names {column!r} twice; remove one")
+                    raise ValueError(f"{key}: names must differ, got {column!r} twice; remove one")
                 if column == self.time:
-                    raise ValueError(f"{key} names the time column {column!r}; remove it there")
+                    text = f"{key}: must not name the time column, got {column!r}; remove it"
+                    raise ValueError(text)
         return self
 
 
@@ -118,7 +130,7 @@ class Task(Section):
     """Past rows that the model sees."""
     horizon: Annotated[_Count, Field(ge=1, le=10_000)] = 1
     """Rows ahead that it forecasts."""
-    season: Annotated[_Count, Field(ge=1)] | None = None
+    season: Annotated[_Count, Field(ge=1)] | None = Field(None, examples=[12])
     """Rows in a season, for the seasonal-naive baseline; found from the time column by default."""
 
 
@@ -152,7 +164,7 @@ class Budget(Section):
     """Most epochs of one trial."""
     patience: Annotated[_Count, Field(ge=1)] = 15
     """Epochs without a better metric after which a trial stops."""
-    timeout: Duration | None = None
+    timeout: Duration | None = Field(None, examples=["10m"])
     """Seconds (or 10m, 1h30m) after which no further trial starts; over all resumed runs."""
 
 
@@ -198,7 +210,7 @@ class Recorded(Section):
 class Experiment(Section):
     """One experiment: data, task, model, search space, strategy and budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, examples=["sales"])]
     data: Data
     task: Task = Task()
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -219,7 +231,7 @@ class Experiment(Section):
                 known = nearest(name, Hyperparameters.model_fields)
                 raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
             if domain.type == "float" and Hyperparameters.model_fields[name].annotation is int:
-                raise ValueError(f"{key}: is a whole number, got type='float'; write type: int")
+                raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
             for value in domain.bounds():
                 if problem := check_value(name, value):
                     raise ValueError(f"{key}: every value {problem}, got {value!r}; change it")

@@ -16,8 +16,8 @@ class IntDomain(Section):
     """Whole numbers from `low` to `high`, both included."""
 
     type: Literal["int"]
-    low: Annotated[int, Field(strict=True)]
-    high: Annotated[int, Field(strict=True)]
+    low: Annotated[int, Field(strict=True, examples=[8])]
+    high: Annotated[int, Field(strict=True, examples=[128])]
     step: Annotated[int, Field(ge=1, strict=True)] = 1
     log: Annotated[bool, Field(strict=True)] = False
 
@@ -47,9 +47,11 @@ class FloatDomain(Section):
     """Real numbers from `low` to `high`, both included; on a grid where `step` is given."""
 
     type: Literal["float"]
-    low: Annotated[float, Field(allow_inf_nan=False)]
-    high: Annotated[float, Field(allow_inf_nan=False)]
-    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    low: Annotated[float, Field(strict=True, allow_inf_nan=False, examples=[0.0])]
+    high: Annotated[float, Field(strict=True, allow_inf_nan=False, examples=[0.5])]
+    step: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
+        None, examples=[0.1]
+    )
     log: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
@@ -84,14 +86,14 @@ class CategoricalDomain(Section):
     """One of the values listed. Numbers in rising or falling order are searched as ordered."""
 
     type: Literal["categorical"]
-    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1, examples=[[16, 32, 64]])]
 
     @model_validator(mode="after")
     def _check(self) -> CategoricalDomain:
         seen: list[tuple[type, object]] = []
         for choice in self.choices:
             if (type(choice), choice) in seen:
-                raise ValueError(f"choices must differ, got {choice!r} twice; remove one")
+                raise ValueError(f"choices: must differ, got {choice!r} twice; remove one")
             seen.append((type(choice), choice))
         return self
 

@@ -44,13 +44,13 @@ class ParticleSwarmStrategy(Section):
     name: Literal["pso"] = "pso"
     population: _Population = 10
     """Particles, and with that trials in a generation."""
-    inertia: Annotated[float, Field(ge=0, lt=1)] = 0.7298
+    inertia: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.7298
     """Share of the velocity that is kept (w)."""
-    c1: Annotated[float, Field(ge=0, le=4)] = 1.49618
+    c1: Annotated[float, Field(ge=0, le=4, strict=True)] = 1.49618
     """Pull of a particle's own best."""
-    c2: Annotated[float, Field(ge=0, le=4)] = 1.49618
+    c2: Annotated[float, Field(ge=0, le=4, strict=True)] = 1.49618
     """Pull of the swarm's best."""
-    velocity_clamp: Annotated[float, Field(gt=0, le=1)] = 0.5
+    velocity_clamp: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
     """Largest step in one dimension, as a share of its range."""
 
 
@@ -60,19 +60,18 @@ class WhaleStrategy(Section):
     name: Literal["woa"] = "woa"
     population: _Population = 10
     """Whales, and with that trials in a generation."""
-    b: Annotated[float, Field(gt=0, le=10)] = 1.0
+    b: Annotated[float, Field(gt=0, le=10, strict=True)] = 1.0
     """Shape of the spiral."""
-    a_start: Annotated[float, Field(gt=0, le=4)] = 2.0
+    a_start: Annotated[float, Field(gt=0, le=4, strict=True)] = 2.0
     """Where `a` starts; above 1, whales also search around one another."""
-    a_end: Annotated[float, Field(ge=0, le=4)] = 0.0
+    a_end: Annotated[float, Field(ge=0, le=4, strict=True)] = 0.0
     """What `a` falls to."""
 
     @model_validator(mode="after")
     def _check(self) -> WhaleStrategy:
         if self.a_end > self.a_start:
             raise ValueError(
-                f"a_end must not be above a_start, got a_start={self.a_start}, "
-                f"a_end={self.a_end}; swap them?"
+                f"a_end: must not be above a_start, {self.a_start}, got {self.a_end}; swap them?"
             )
         return self
 

@@ -50,6 +50,7 @@ class _Slot:
     asked_after: int
     original: _Slot | None = None  # the earlier trial with the same configuration
     outcome: Outcome | None = None
+    job: TrainJob | None = None  # in progress
     losses: int = 0
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
 
@@ -206,9 +207,9 @@ class Coordinator:
 
     def _dispatch(self, slot: _Slot) -> None:
         slot.epochs.clear()
-        job = self._make_job(self._frozen(slot))
-        self._in_flight[job.key] = slot
-        self._executor.submit(job)
+        slot.job = self._make_job(self._frozen(slot))
+        self._in_flight[slot.job.key] = slot
+        self._executor.submit(slot.job)
 
     def _handle(self, event: Event) -> None:
         slot = self._in_flight[event.key]
@@ -227,7 +228,7 @@ class Coordinator:
         else:
             slot.epochs.append(event.epoch)
             self._observer.epoch(self._role, number, event.epoch)
-            if not isinstance(self._pruner, NopPruner):
+            if slot.job is not None and slot.job.can_be_pruned:
                 self._executor.answer(event.key, not self._should_prune(slot))
 
     def _settle(self, key: str, slot: _Slot, outcome: Outcome) -> None:

@@ -20,10 +20,18 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from tuner.errors import JournalError, StudyError, nearest, one_line
 
-__all__ = ["FINALISTS_SUFFIX", "journal_location", "load_study", "read_journal", "study_names"]
-__all__ += ["write_journal"]
+__all__ = [
+    "FINALISTS_SUFFIX",
+    "is_being_written",
+    "journal_location",
+    "load_study",
+    "read_journal",
+    "study_names",
+    "write_journal",
+]
 
 FINALISTS_SUFFIX = ".finalists"
+_BEGINS = b'{"op_code"'  # as every record of Optuna's journal does
 
 
 class _HeldLock(BaseJournalFileLock):
@@ -81,6 +89,18 @@ def write_journal(location: str) -> Iterator[BaseStorage]:
         yield JournalStorage(JournalFileBackend(str(path), lock_obj=_HeldLock()))
 
 
+def is_being_written(location: str) -> bool:
+    """Say whether a coordinator holds a journal file now; of a database nobody knows."""
+    if "://" in location:
+        return False
+    with Path(location).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def study_names(storage: BaseStorage) -> list[str]:
     """Return the names of the studies in a journal, without those of their finalists."""
     names = optuna.get_all_study_names(storage)
@@ -112,8 +132,8 @@ def _check_is_journal(path: Path) -> None:
         raise JournalError(f"{path}: is a folder, not a journal; give another --journal")
     with path.open("rb") as file:
         first = file.readline()
-    if not first:
-        return  # created by a coordinator that died at once
+    if not first.endswith(b"\n") and first[: len(_BEGINS)] == _BEGINS[: len(first)]:
+        return  # left by a coordinator that died in its first record, or before it
     try:
         record = json.loads(first)
     except ValueError:

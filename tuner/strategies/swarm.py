@@ -70,7 +70,7 @@ class SwarmSampler(BaseSampler):
         self.population_size = population_size
         self.n_generations = n_generations
         self.seed = keys.new_seed() if seed is None else seed
-        self.search_space = None if search_space is None else dict(sorted(search_space.items()))
+        self.search_space = None if search_space is None else dict(search_space)
 
     @abstractmethod
     def move(self, past: Past, generation: int, individual: int) -> Record:

@@ -117,6 +117,9 @@ def sync_study(
             for trial in (*record.trials, *record.finalists)
             if trial.outcome is not None
         )
+        news = counts.total() > counts["unchanged"]
+        if done is None and not news and state.parent.status == "FINISHED":
+            done = True  # as its coordinator said, who also knows whether the time was used up
         layout = study_layout(record, _study_state(record, running, done))
         _update_parent(client, state.parent, layout, artifacts)
     except BaseException:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +20,12 @@ def server(shared_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared_folder)
         open_store()
-        before = set(os.listdir(shared_folder))
+        before = set(shared_folder.iterdir())
         with start_ui() as link:
             base_url, _, page = link.partition("/#/")
             assert page == "experiments"
             yield base_url
-        assert set(os.listdir(shared_folder)) - before <= {"mlartifacts"}
+        assert set(shared_folder.iterdir()) - before <= {shared_folder / "mlartifacts"}
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(base_url, timeout=2)
 
@@ -57,7 +57,7 @@ def test_a_study_is_copied_over_http_as_it_is_to_a_file(
     assert len(client.get_metric_history(first.info.run_id, "train_loss")) == 600
     assert first.data.params["note"] == ""
     path = client.download_artifacts(state.parent.run_id, "experiment.yaml")
-    assert open(path, encoding="utf-8").read() == "ä: 1\n"
+    assert Path(path).read_text(encoding="utf-8") == "ä: 1\n"
 
 
 def test_a_nan_travels_over_http_twice(server, make_record, make_trial, monkeypatch):

@@ -1,0 +1,364 @@
+"""What a trial costs beside its training: (wall time x workers - training time) / trials.
+
+A search of 200 trials with one worker, an objective that does nothing, and everything else real:
+coordinator, journal file, pruner, a local worker process that has loaded torch, and MLflow on
+SQLite in a temporary folder. Only `run_job` is replaced, in the worker: it reports 20 epochs,
+waits for the pruner's answer after each as the trainer does, and returns an outcome whose
+objective follows from the configuration. The training time is what the outcomes say.
+
+Each search runs in a process of its own, in which modules are imported and (once a folder)
+MLflow's database was created before the clock starts. Finalists are left out; the test part is
+opened.
+
+    search     from the call of search() to its return: with the worker's start, MLflow's import
+               and the rest of its copy
+    trials     from the first job handed out to the last outcome in the journal
+    repeats    proposals that had been trained before: journaled, not counted as trials
+
+The second table divides the search among its parts, per trial, in the thread of each: wall time
+without the parts inside it, and the processor's time. Tracking has a thread of its own beside
+the coordinator's, so the parts may add up to more than the search.
+
+    python benchmarks/overhead.py [--trials 200] [--repeats 3] [--strategies random tpe pso woa]
+    python benchmarks/overhead.py --profile woa      where the time goes, function by function
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import cProfile
+import functools
+import io
+import json
+import math
+import os
+import pstats
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = ROOT / "experiments" / "air_passengers.yaml"
+STRATEGIES = ["random", "tpe", "pso", "woa"]
+N_EPOCHS = 20
+TARGET_MS = 40
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
+    parser.add_argument("--profile", metavar="STRATEGY")
+    # How this script starts itself: as a worker, for one search, to create MLflow's database.
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--no-tracking", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--create-store", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker is not None:
+        idle_worker(options.worker)
+    elif options.create_store:
+        create_store()
+    elif options.one:
+        tracks = not options.no_tracking
+        print(json.dumps(measure(options.one, options.trials, tracks)))
+    elif options.profile:
+        print(profile(options.profile, options.trials))
+    else:
+        compare(options.strategies, options.trials, options.repeats)
+
+
+# The worker
+
+
+def idle_worker(file_descriptor: int) -> None:
+    """Serve as `tuner.executors.worker` does, with a job that does nothing."""
+    import tuner.training
+    from tuner.executors import worker
+
+    tuner.training.run_job = do_nothing
+    worker.main(file_descriptor)
+
+
+def do_nothing(job: Any, report: Callable[[Any], bool]) -> Any:
+    """Answer a job at once, as if `N_EPOCHS` epochs had been trained."""
+    import numpy as np
+
+    from tuner.jobs import Epoch, Outcome, OutcomeState, PredictJob
+
+    begun, waited = time.perf_counter(), 0.0
+    if isinstance(job, PredictJob):
+        truth = job.data.truth()
+        rows = job.data.starts(job.data.evaluate)[:, None] + np.arange(job.data.horizon)
+        return Outcome(OutcomeState.COMPLETE, predictions=truth[rows])
+    size, dropout = job.hyperparameters["hidden_size"], job.hyperparameters["dropout"]
+    best = 20 + 5 * abs(math.log(size / 40)) + 20 * abs(dropout - 0.23)  # inside the space
+    history: list[Epoch] = []
+    state = OutcomeState.COMPLETE
+    for number in range(N_EPOCHS):
+        loss = math.exp(-number / 5) + 0.0123456789
+        epoch = Epoch(number, loss, 1.1 * loss, best * (1 + loss), time.time())
+        history.append(epoch)
+        waiting = time.perf_counter()
+        go_on = report(epoch)
+        waited += time.perf_counter() - waiting
+        if not go_on:
+            state = OutcomeState.PRUNED
+            break
+    return Outcome(
+        state,
+        objective=history[-1].metric if state is OutcomeState.COMPLETE else None,
+        best_epoch=len(history) - 1,
+        history=tuple(history),
+        seconds=time.perf_counter() - begun - waited,
+        finished_at=time.time(),
+        weights={} if job.keep_weights else None,
+    )
+
+
+def make_executor(n_workers: int) -> Any:
+    """Return a LocalExecutor whose workers are this script's."""
+    from tuner.executors import LocalExecutor
+
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, __file__, "--worker", command[-1]], **options)
+
+    with mock.patch("tuner.executors.local.subprocess.Popen", start):
+        return LocalExecutor(n_workers)
+
+
+# One search
+
+
+class Parts:
+    """Adds up the time spent in some functions, each without those inside it."""
+
+    def __init__(self) -> None:
+        self.wall_s: dict[str, float] = collections.defaultdict(float)
+        self.cpu_s: dict[str, float] = collections.defaultdict(float)
+        self._local = threading.local()
+
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Count the time of `owner.name` to `part` from now on."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            stack = self._local.__dict__.setdefault("stack", [])
+            stack.append([0.0, 0.0])  # wall and processor time of the parts inside
+            wall, cpu = time.perf_counter(), time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+                wall_inside, cpu_inside = stack.pop()
+                self.wall_s[part] += wall - wall_inside
+                self.cpu_s[part] += cpu - cpu_inside
+                if stack:
+                    stack[-1][0] += wall
+                    stack[-1][1] += cpu
+
+        setattr(owner, name, watched)
+
+
+def watch_parts() -> Parts:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    from tuner import orchestrator
+    from tuner.executors import LocalExecutor
+    from tuner.search import coordinator
+    from tuner.tracking import tracker
+
+    parts = Parts()
+    parts.watch(orchestrator, "prepare", "before: data, study, start of the worker")
+    parts.watch(orchestrator, "open_study", "before: data, study, start of the worker")
+    parts.watch(sys.modules[__name__], "make_executor", "before: data, study, start of the worker")
+    parts.watch(optuna.Study, "ask", "ask")
+    parts.watch(optuna.Study, "tell", "tell")
+    parts.watch(coordinator.Coordinator, "_tell", "tell")
+    parts.watch(JournalFileBackend, "append_logs", "journal: append and fsync")
+    parts.watch(JournalFileBackend, "read_logs", "journal: read back")
+    parts.watch(coordinator, "should_prune", "prune")
+    parts.watch(LocalExecutor, "poll", "poll: wait for the worker")
+    parts.watch(LocalExecutor, "submit", "hand jobs out")
+    parts.watch(orchestrator._Run, "trials", "coordinator: the rest")
+    parts.watch(orchestrator._Run, "test", "after: test part")
+    parts.watch(tracker.MlflowTracker, "close", "after: wait for tracking")
+    parts.watch(tracker, "open_store", "tracking: import and open")
+    parts.watch(tracker.MlflowTracker, "_sync", "tracking: read the study")
+    parts.watch(tracker, "sync_study", "tracking: MLflow")
+    return parts
+
+
+def measure(strategy: str, trials: int, tracks: bool) -> dict[str, Any]:
+    """Run one search in the current folder and return its times in seconds."""
+    parts = watch_parts()
+    wall_s, trials_s, record = search_once(strategy, trials, tracks)
+    training_s = sum(t.outcome.seconds for t in record.trained)
+    return {
+        "trials": len(record.trained),
+        "repeats": len(record.trials) - len(record.trained),
+        "search_s": wall_s - training_s,
+        "trials_s": trials_s - training_s,
+        "wall_s": parts.wall_s,
+        "cpu_s": parts.cpu_s,
+    }
+
+
+def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float, Any]:
+    """Return a search's wall time, that of its trials alone, and its record."""
+    import optuna
+
+    from tuner.cli.overrides import load
+    from tuner.cli.tracking import tracker_maker
+    from tuner.executors import LocalExecutor
+    from tuner.orchestrator import search
+    from tuner.search.observer import Observer
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    changes = [f"budget.trials={trials}", "finalists.top=0"]
+    experiment = load(EXPERIMENT, strategy, changes)
+    submitted: list[float] = []
+    finished: list[float] = []
+
+    class Moments(Observer):
+        def finished(self, role: Any, number: int, outcome: Any) -> None:
+            finished.append(time.perf_counter())
+
+    def submit(self: Any, job: Any, original: Any = LocalExecutor.submit) -> None:
+        submitted.append(time.perf_counter())
+        original(self, job)
+
+    with mock.patch.object(LocalExecutor, "submit", submit):
+        begun = time.perf_counter()
+        record = search(
+            experiment,
+            make_executor=sys.modules[__name__].make_executor,
+            make_tracker=tracker_maker("study", print) if tracks else None,
+            observer=Moments(),
+        )
+        ended = time.perf_counter()
+    assert len(finished) == len(record.trained) == trials
+    return ended - begun, finished[-1] - submitted[0], record
+
+
+def create_store() -> None:
+    from tuner.tracking import open_store
+
+    open_store().search_experiments()
+
+
+# All of them
+
+
+def compare(strategies: list[str], trials: int, repeats: int) -> None:
+    """Measure every strategy with and without tracking, in turns, and print the tables."""
+    results: dict[tuple[str, bool], list[dict[str, Any]]] = collections.defaultdict(list)
+    store_s = []
+    for _ in range(repeats):
+        for strategy in strategies:
+            for tracks in (False, True):
+                with tempfile.TemporaryDirectory() as folder:
+                    if tracks:
+                        begun = time.perf_counter()
+                        run_self(folder, "--create-store")
+                        store_s.append(time.perf_counter() - begun)
+                    arguments = ["--one", strategy, "--trials", str(trials)]
+                    arguments += [] if tracks else ["--no-tracking"]
+                    results[strategy, tracks].append(json.loads(run_self(folder, *arguments)))
+
+    def median(key: tuple[str, bool], value: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(1000 * value(r) / r["trials"] for r in results[key])
+
+    console = Console(width=110)
+    title = f"Overhead in ms per trial: {trials} trials, one worker, median of {repeats}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("strategy", "tracking", "search", "trials", "repeats", "target", "met"):
+        table.add_column(heading, justify="right" if heading != "strategy" else "left")
+    for strategy, tracks in results:
+        whole = median((strategy, tracks), lambda r: r["search_s"])
+        table.add_row(
+            strategy,
+            "MLflow" if tracks else "none",
+            f"{whole:.1f}",
+            f"{median((strategy, tracks), lambda r: r['trials_s']):.1f}",
+            f"{statistics.median(r['repeats'] for r in results[strategy, tracks]):.0f}",
+            str(TARGET_MS) if tracks else "",
+            ("yes" if whole <= TARGET_MS else "NO") if tracks else "",
+        )
+    console.print(table)
+    console.print(
+        f"creating MLflow's database, once a folder: {statistics.median(store_s):.1f} s "
+        f"(with Python and MLflow's import); it is not in the table\n"
+    )
+
+    table = Table(
+        title="Parts in ms per trial: wall (processor), with tracking", title_justify="left"
+    )
+    table.add_column("part")
+    for strategy in strategies:
+        table.add_column(strategy, justify="right")
+    names = dict.fromkeys(n for k, rs in results.items() if k[1] for r in rs for n in r["wall_s"])
+    order = ["before", "ask", "tell", "journal", "prune", "hand", "poll", "coord", "after", "track"]
+    for name in sorted(names, key=lambda n: [n.startswith(o) for o in order].index(True)):
+        cells = []
+        for strategy in strategies:
+            wall = median((strategy, True), lambda r, n=name: r["wall_s"].get(n, 0.0))
+            cpu = median((strategy, True), lambda r, n=name: r["cpu_s"].get(n, 0.0))
+            cells.append(f"{wall:.2f} ({cpu:.2f})")
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def run_self(folder: str, *arguments: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, __file__, *arguments],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return ended.stdout
+
+
+def profile(strategy: str, trials: int) -> str:
+    """Return the coordinator's and the tracker's profiles of one search."""
+    from tuner.tracking.tracker import MlflowTracker
+
+    tracker_profile, follow = cProfile.Profile(), MlflowTracker._run
+    coordinator_profile = cProfile.Profile()
+
+    def followed(self: MlflowTracker) -> None:
+        tracker_profile.runcall(follow, self)
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        create_store()
+        with mock.patch.object(MlflowTracker, "_run", followed):
+            coordinator_profile.runcall(search_once, strategy, trials, True)
+    text = io.StringIO()
+    for name, profiled in (("coordinator", coordinator_profile), ("tracking", tracker_profile)):
+        text.write(f"=== {name}, {trials} trials\n")
+        for key in ("cumulative", "tottime"):
+            pstats.Stats(profiled, stream=text).strip_dirs().sort_stats(key).print_stats(45)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Worker processes: real ones, trained on real arrays, killed with real signals."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuner.data import DataRef
+from tuner.executors import Finished, LocalExecutor, Lost, Reported
+from tuner.jobs import OutcomeState, PredictJob, TrainJob
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arrays")
+    series = np.sin(np.arange(120) / 3)[:, None]
+    np.save(folder / "inputs.npy", series.astype(np.float32))
+    np.save(folder / "targets.npy", series.astype(np.float32))
+    np.save(folder / "truth.npy", series)
+    return DataRef(str(folder), 8, 1, (0, 80), (80, 120), "none", (0.0,), (1.0,))
+
+
+@pytest.fixture
+def executor():
+    executors = []
+
+    def make(n_workers):
+        executors.append(LocalExecutor(n_workers))
+        return executors[-1]
+
+    yield make
+    for each in executors:
+        each.close()
+
+
+def job(data, key="a", epochs=2, **fields):
+    hyperparameters = {"hidden_size": 4, "batch_size": 16}
+    return TrainJob(key, hyperparameters, 1, epochs, 1000, "rmse", data, **fields)
+
+
+def events(executor, until, answer=None, timeout_s=60):
+    """Poll until `until(events)`; answer the reports of jobs that wait."""
+    seen, deadline = [], time.monotonic() + timeout_s
+    while not until(seen):
+        assert time.monotonic() < deadline, seen
+        for event in executor.poll(0.2):
+            seen.append(event)
+            if isinstance(event, Reported) and answer:
+                executor.answer(event.key, answer(event))
+    return seen
+
+
+def go_on(event):
+    return True
+
+
+def n_finished(n):
+    return lambda seen: sum(isinstance(e, Finished) for e in seen) == n
+
+
+def outcomes(seen):
+    return {e.key: e.outcome for e in seen if isinstance(e, Finished)}
+
+
+def test_jobs_come_back_the_same_from_one_worker_and_from_two(executor, data):
+    jobs = [job(data, key) for key in "abcd"]
+    results = []
+    for n_workers in (1, 2):
+        workers = executor(n_workers)
+        for each in jobs:
+            workers.submit(each)
+        results.append(outcomes(events(workers, n_finished(4))))
+    one, two = results
+    assert set(one) == set(two) == set("abcd")
+    for key in "abcd":
+        assert one[key].objective == two[key].objective
+        assert one[key].state is OutcomeState.COMPLETE
+
+
+def test_a_job_that_can_be_pruned_waits_and_stops_when_told(executor, data):
+    workers = executor(1)
+    workers.submit(job(data, epochs=50, can_be_pruned=True))
+    seen = events(workers, n_finished(1), answer=lambda event: event.epoch.epoch < 3)
+    assert [e.epoch.epoch for e in seen if isinstance(e, Reported)] == [0, 1, 2, 3]
+    assert outcomes(seen)["a"].state is OutcomeState.PRUNED
+
+
+def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
+    workers = executor(2)
+    for key in "ab":
+        workers.submit(job(data, key, epochs=10_000, can_be_pruned=True))
+    events(workers, lambda seen: {e.key for e in seen} == {"a", "b"}, go_on)
+    first = workers.pids[0]
+    os.kill(first, signal.SIGKILL)
+    (lost,) = [
+        e
+        for e in events(workers, lambda seen: any(isinstance(e, Lost) for e in seen), go_on)
+        if isinstance(e, Lost)
+    ]
+    assert "killed by signal 9" in lost.reason
+    workers.submit(job(data, "c"))
+    seen = events(
+        workers, lambda seen: any(e.key == "c" for e in seen if isinstance(e, Finished)), go_on
+    )
+    survivor = ({"a", "b"} - {lost.key}).pop()
+    assert any(e.key == survivor for e in seen)
+    assert first not in workers.pids
+    assert len(workers.pids) == 2
+
+
+def test_what_a_job_raises_is_its_failure_and_not_the_workers(executor, data):
+    workers = executor(1)
+    workers.submit(TrainJob("bad", {"hidden_size": -1}, 1, 1, 1, "rmse", data))
+    workers.submit(job(data, "good"))
+    seen = outcomes(events(workers, n_finished(2)))
+    assert seen["bad"].state is OutcomeState.FAILED
+    assert "hidden_size" in seen["bad"].reason
+    assert "\n" not in seen["bad"].reason
+    assert seen["good"].state is OutcomeState.COMPLETE
+    assert len(workers.pids) == 1
+
+
+def test_kept_weights_forecast_in_another_worker_what_they_scored(executor, data):
+    workers = executor(1)
+    workers.submit(job(data, keep_weights=True))
+    trained = outcomes(events(workers, n_finished(1)))["a"]
+    other = executor(1)
+    hyperparameters = {"hidden_size": 4, "batch_size": 16}
+    other.submit(PredictJob("p", hyperparameters, trained.weights, data))
+    forecast = outcomes(events(other, n_finished(1)))["p"].predictions
+    starts = data.starts(data.evaluate)
+    error = np.sqrt(np.mean((forecast[:, 0] - data.truth()[starts]) ** 2))
+    assert error == pytest.approx(trained.objective, rel=1e-12)
+
+
+def test_withdrawn_jobs_never_begin(executor, data):
+    workers = executor(1)
+    for key in "abc":
+        workers.submit(job(data, key))
+    assert workers.withdraw() == ["b", "c"]
+    assert set(outcomes(events(workers, n_finished(1)))) == {"a"}
+    assert workers.poll(0.3) == []
+
+
+def test_workers_end_when_their_coordinator_is_killed(tmp_path, data):
+    script = tmp_path / "coordinator.py"
+    script.write_text(
+        "import pickle, sys\n"
+        "from tuner.executors import LocalExecutor\n"
+        "executor = LocalExecutor(2)\n"
+        "for job in pickle.load(open(sys.argv[1], 'rb')): executor.submit(job)\n"
+        "print(*executor.pids, flush=True)\n"
+        "while True: executor.poll(1.0)\n"
+    )
+    jobs = [job(data, key, epochs=1_000_000) for key in "ab"]
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
+    coordinator = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "jobs")], stdout=subprocess.PIPE, text=True
+    )
+    pids = [int(pid) for pid in coordinator.stdout.readline().split()]
+    time.sleep(4)
+    coordinator.kill()
+    coordinator.wait()
+    coordinator.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(map(_lives, pids)):
+        assert time.monotonic() < deadline, "workers outlive their coordinator"
+        time.sleep(0.1)
+
+
+def _lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_fewer_than_one_worker_is_refused():
+    with pytest.raises(ValueError, match="n_workers must be at least 1, got 0"):
+        LocalExecutor(0)

@@ -1,0 +1,111 @@
+"""An executor that trains nothing: curves are a function of the job, timing is random."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from tuner.executors.base import Event, Finished, Lost, Reported
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
+
+
+class Killed(BaseException):
+    """The coordinator dies here."""
+
+
+def curve(job: TrainJob) -> list[float]:
+    """A learning curve that depends on the job alone."""
+    h = job.hyperparameters
+    width = abs(math.log2(h["hidden_size"]) - 5)
+    level = width + h["batch_size"] / 64 + 3 * h["dropout"] + 0.2 * h["num_layers"]
+    noise = random.Random(job.seed).random() * 0.1
+    return [level + noise + 2 / (1 + epoch) for epoch in range(job.epochs)]
+
+
+class SimulatedExecutor:
+    """Some jobs at a time, in an order of events that `chaos` decides.
+
+    Args:
+        n_workers: jobs in progress at a time.
+        chaos: seeds the order of events: another seed is another machine.
+        p_lost: how likely each event is that a worker dies instead.
+        die_after: the coordinator is killed after this many results.
+        fails: says for a job whether it fails.
+    """
+
+    def __init__(self, n_workers, chaos=0, p_lost=0.0, die_after=None, fails=lambda job: False):
+        self.n_workers = n_workers
+        self._rng = random.Random(chaos)
+        self._p_lost, self._die_after, self._fails = p_lost, die_after, fails
+        self._queue: list[TrainJob] = []
+        self._running: dict[str, tuple[TrainJob, list[Epoch]]] = {}
+        self._waiting: set[str] = set()
+        self._stopped: set[str] = set()
+        self.begun: list[str] = []
+        self.delivered: list[str] = []
+        self.finished = 0
+
+    def submit(self, job):
+        self._queue.append(job)
+
+    def withdraw(self):
+        keys = [job.key for job in self._queue]
+        self._queue.clear()
+        return keys
+
+    def close(self):
+        self._running.clear()
+
+    def answer(self, key, go_on):
+        self._waiting.discard(key)
+        if not go_on:
+            self._stopped.add(key)
+
+    def poll(self, timeout_s) -> list[Event]:
+        while self._queue and len(self._running) < self.n_workers:
+            job = self._queue.pop(0)
+            self._running[job.key] = (job, [])
+            self.begun.append(job.key)
+        assert not self._waiting, "the coordinator must answer every report before it polls again"
+        key = self._rng.choice(sorted(self._running))
+        job, epochs = self._running[key]
+        if self._rng.random() < self._p_lost:
+            del self._running[key]
+            return [Lost(key, "killed by signal 9")]
+        values = curve(job)
+        if key in self._stopped:
+            self._stopped.discard(key)
+            return self._finish(key, OutcomeState.PRUNED, epochs)
+        if self._fails(job):
+            return self._finish(key, OutcomeState.FAILED, epochs)
+        if len(epochs) == len(values):
+            return self._finish(key, OutcomeState.COMPLETE, epochs)
+        number = len(epochs)
+        epoch = Epoch(number, 1.0, 1.0, values[number], time=1e9 + number)
+        epochs.append(epoch)
+        if job.can_be_pruned:
+            self._waiting.add(key)
+        return [Reported(key, epoch)]
+
+    def _finish(self, key, state, epochs):
+        if self._die_after is not None and self.finished >= self._die_after:
+            raise Killed
+        self.finished += 1
+        self.delivered.append(key)
+        del self._running[key]
+        best = min(epochs, key=lambda e: e.metric, default=None)
+        complete = state is OutcomeState.COMPLETE
+        return [
+            Finished(
+                key,
+                Outcome(
+                    state,
+                    objective=best.metric if complete else None,
+                    best_epoch=best.epoch if complete else None,
+                    history=tuple(epochs),
+                    reason="it failed" if state is OutcomeState.FAILED else None,
+                    seconds=1.0,
+                    finished_at=1e9 + self.finished,
+                ),
+            )
+        ]

@@ -1,0 +1,220 @@
+"""The laws of the coordinator, on simulated training with random timing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import SMALL_SPACE, make_experiment, told
+from simulated import Killed, SimulatedExecutor
+
+from tuner.jobs import OutcomeState
+from tuner.search.journal import read_journal
+from tuner.search.observer import Observer
+from tuner.search.records import TOLD_ATTR, Status
+from tuner.strategies.registry import STRATEGIES
+
+EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+@EVERY_STRATEGY
+def test_the_number_of_workers_and_their_timing_change_nothing(strategy, make_bench):
+    experiment = make_experiment(strategy)
+    _, reference = make_bench("one").run(experiment, SimulatedExecutor(1))
+    assert reference.count(Status.PRUNED) > 0, "a search without pruning would prove little"
+    for workers, chaos in [(2, 1), (5, 2), (8, 3)]:
+        _, record = make_bench(f"{workers}").run(experiment, SimulatedExecutor(workers, chaos))
+        assert told(record) == told(reference)
+
+
+@EVERY_STRATEGY
+def test_a_search_killed_after_any_result_ends_like_one_that_was_not(strategy, make_bench):
+    experiment = make_experiment(strategy, trials=14)
+    _, reference = make_bench("reference").run(experiment, SimulatedExecutor(2))
+    for at in range(14):
+        bench = make_bench(f"killed{at}")
+        with pytest.raises(Killed):
+            bench.run(experiment, SimulatedExecutor(3, chaos=at, die_after=at))
+        finished, record = bench.run(experiment, SimulatedExecutor(2, chaos=at + 50))
+        assert finished
+        assert told(record) == told(reference)
+
+
+def test_a_search_killed_again_and_again_trains_nothing_twice(make_bench):
+    experiment = make_experiment("woa")
+    _, reference = make_bench("reference").run(experiment, SimulatedExecutor(2))
+    bench, delivered = make_bench("killed"), []
+    for life in range(100):
+        executor = SimulatedExecutor(3, chaos=life, die_after=1)
+        try:
+            _, record = bench.run(experiment, executor)
+            break
+        except Killed:
+            continue
+        finally:
+            delivered += executor.delivered
+    assert life > 10
+    assert told(record) == told(reference)
+    assert len(delivered) == len(set(delivered)) == len(record.trained)
+
+
+@pytest.mark.parametrize("written", range(0, 250, 11))
+def test_a_journal_cut_off_anywhere_ends_like_one_that_was_not(written, make_bench):
+    experiment = make_experiment("pso", trials=12)
+    whole, cut = make_bench("whole"), make_bench("cut")
+    _, reference = whole.run(experiment, SimulatedExecutor(2))
+    lines = Path(whole.location).read_bytes().splitlines(keepends=True)
+    if written >= len(lines):
+        written = len(lines) - 1
+    torn = lines[written][: len(lines[written]) // 2]
+    Path(cut.location).write_bytes(b"".join(lines[:written]) + torn)
+    _, record = cut.run(experiment, SimulatedExecutor(3, chaos=written))
+    assert told(record) == told(reference)
+
+
+def test_a_lost_job_runs_again_and_leaves_no_trace_in_the_result(make_bench):
+    experiment = make_experiment("tpe")
+    _, reference = make_bench("calm").run(experiment, SimulatedExecutor(2))
+    executor = SimulatedExecutor(3, chaos=4, p_lost=0.05)
+    _, record = make_bench("losing").run(experiment, executor, retries=1000)
+    assert len(executor.begun) > len(record.trained)
+    assert told(record) == told(reference)
+
+
+def test_a_job_that_is_lost_too_often_fails_with_its_reason(bench):
+    finished, record = bench.run(
+        make_experiment("random", trials=3), SimulatedExecutor(2, p_lost=1.0), retries=2
+    )
+    assert finished
+    assert [t.status for t in record.trials] == [Status.FAILED] * 3
+    assert record.trials[0].outcome.reason == "lost 3 times: killed by signal 9"
+
+
+@EVERY_STRATEGY
+def test_failed_trials_do_not_stop_a_search(strategy, bench):
+    experiment = make_experiment(strategy)
+    executor = SimulatedExecutor(2, fails=lambda job: job.hyperparameters["num_layers"] == 2)
+    finished, record = bench.run(experiment, executor)
+    assert finished
+    assert record.count(Status.FAILED) > 0
+    assert record.count(Status.COMPLETE) > 0
+    assert len(record.trained) == experiment.budget.trials
+
+
+@EVERY_STRATEGY
+def test_a_search_in_which_everything_fails_comes_to_an_end(strategy, bench):
+    finished, record = bench.run(
+        make_experiment(strategy), SimulatedExecutor(2, fails=lambda job: True)
+    )
+    assert finished
+    assert record.count(Status.FAILED) == len(record.trained) == 24
+
+
+@EVERY_STRATEGY
+def test_trials_are_asked_when_exactly_the_earlier_ones_have_been_told(strategy, bench):
+    experiment = make_experiment(strategy)
+    bench.run(experiment, SimulatedExecutor(4, chaos=9))
+    study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
+    for trial in study.trials:
+        expected = trial.number // 6 * 6 if strategy in ("woa", "pso") else max(0, trial.number - 2)
+        assert trial.user_attrs[TOLD_ATTR] == expected
+
+
+@EVERY_STRATEGY
+def test_a_finite_space_is_searched_whole_and_then_the_search_ends(strategy, bench):
+    experiment = make_experiment(strategy, space=SMALL_SPACE, trials=100)
+    executor = SimulatedExecutor(3, fails=lambda job: job.hyperparameters["batch_size"] == 8)
+    finished, record = bench.run(experiment, executor)
+    assert finished
+    assert len(record.trained) == 12
+    assert len({tuple(t.params.items()) for t in record.trained}) == 12
+    assert len(executor.begun) == 12
+
+
+def test_a_repeat_takes_the_outcome_of_the_first_and_is_not_trained(bench):
+    experiment = make_experiment("random", space=SMALL_SPACE, trials=11)
+    executor = SimulatedExecutor(3)
+    _, record = bench.run(experiment, executor)
+    repeats = [t for t in record.trials if t.repeat_of is not None]
+    assert repeats
+    for repeat in repeats:
+        first = record.trials[repeat.repeat_of]
+        assert first.repeat_of is None
+        assert first.params == repeat.params
+        assert first.outcome == repeat.outcome
+        assert f"trial {repeat.number}" not in executor.begun
+    study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
+    states = [t.state for t in study.trials]
+    assert optuna.trial.TrialState.RUNNING not in states
+
+
+def test_pruning_sees_only_what_was_told_when_the_trial_was_asked(bench, monkeypatch):
+    seen = {}
+
+    def spy(pruner, study, told, number, *rest):
+        seen.setdefault(number, set()).add(tuple(t.number for t in told))
+        return False
+
+    monkeypatch.setattr("tuner.search.coordinator.should_prune", spy)
+    bench.run(make_experiment("woa"), SimulatedExecutor(4, chaos=2))
+    assert len(seen) == 24
+    for number, told_then in seen.items():
+        assert told_then == {tuple(range(number // 6 * 6))}
+
+
+def test_trial_0_is_the_configuration_that_the_experiment_starts_from(bench):
+    experiment = make_experiment("pso", hyperparameters={"hidden_size": 77})
+    _, record = bench.run(experiment, SimulatedExecutor(1))
+    assert record.trials[0].params["hidden_size"] == 77
+    assert record.trials[0].params["batch_size"] == 32
+
+
+def test_a_longer_budget_goes_on_where_the_search_ended(bench):
+    bench.run(make_experiment("woa", trials=10), SimulatedExecutor(2))
+    executor = SimulatedExecutor(2)
+    _, record = bench.run(make_experiment("woa", trials=17), executor)
+    assert len(record.trained) == 17
+    assert len(executor.begun) == 7
+    assert "trial 9" not in executor.begun
+
+
+def test_a_stopped_search_keeps_what_was_finished_and_goes_on_to_the_same_end(make_bench):
+    experiment = make_experiment("tpe")
+    _, reference = make_bench("reference").run(experiment, SimulatedExecutor(2))
+    bench, stop = make_bench("stopped"), threading.Event()
+
+    class StopAfter7(Observer):
+        count = 0
+
+        def finished(self, role, number, outcome):
+            self.count += 1
+            if self.count == 7:
+                stop.set()
+
+    executor = SimulatedExecutor(3)
+    finished, record = bench.run(experiment, executor, observer=StopAfter7(), stop=stop)
+    assert not finished
+    assert 7 <= sum(t.outcome is not None for t in record.trials) <= 9
+    finished, record = bench.run(experiment, SimulatedExecutor(2))
+    assert finished
+    assert told(record) == told(reference)
+
+
+def test_no_trial_starts_when_the_time_is_used_up(bench):
+    finished, record = bench.run(
+        make_experiment("random"), SimulatedExecutor(2), out_of_time=lambda: True
+    )
+    assert finished
+    assert record.trials == ()
+
+
+def test_outcomes_survive_the_journal_field_by_field(bench):
+    _, record = bench.run(make_experiment("woa"), SimulatedExecutor(2))
+    trial = next(t for t in record.trials if t.status is Status.PRUNED)
+    assert trial.outcome.state is OutcomeState.PRUNED
+    assert trial.outcome.objective is None
+    assert trial.value is None
+    assert trial.outcome.history[0].time == 1e9
+    assert (trial.generation, trial.individual) == divmod(trial.number, 6)

@@ -1,0 +1,97 @@
+"""Which way imports run, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tuner
+
+PACKAGE = Path(tuner.__file__).parent
+HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
+
+# Each part, and the parts below it that it may import. `base` is the errors and the version.
+BELOW = {
+    "base": set(),
+    "experiment": {"base"},
+    "data": {"base", "experiment"},
+    "jobs": {"base", "data"},
+    "training": {"base", "experiment", "data", "jobs"},
+    "executors": {"base", "data", "jobs", "training"},
+    "strategies": {"base", "experiment"},
+    "search": {"base", "experiment", "data", "jobs", "executors", "strategies"},
+    "tracking": {"base", "experiment", "jobs", "search"},
+    "results": {"base", "experiment", "data", "jobs", "executors", "search"},
+}
+BELOW["orchestrator"] = set(BELOW) | {"tracking"}
+BELOW["cli"] = set(BELOW)
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    names = module.split(".")
+    if len(names) < 2 or names[1] in ("errors", "__main__", "__init__", "__version__"):
+        return "base"
+    return names[1]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            if node.module == "tuner":
+                found |= {f"tuner.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(("tuner", *path.relative_to(PACKAGE).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_run_downwards(path):
+    part = part_of(module_name(path))
+    if path.name == "__main__.py":
+        return
+    for module in imports(path):
+        if module.startswith("tuner."):
+            other = part_of(module)
+            assert other == part or other in BELOW[part], f"{part} must not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_search_and_training_do_not_know_each_other(path):
+    part = part_of(module_name(path))
+    libraries = {module.split(".")[0] for module in imports(path)}
+    trains = part == "training" or path.name == "worker.py"
+    if trains:
+        assert not libraries & HEAVY_OF_SEARCH
+    else:
+        assert "torch" not in libraries
+        assert not any(m.startswith("tuner.training") for m in imports(path))
+    if part == "data":
+        assert not libraries & (HEAVY_OF_SEARCH | {"torch"})
+
+
+def test_only_one_file_knows_pyswarms():
+    assert [p.name for p in FILES if any(m.startswith("pyswarms") for m in imports(p))] == [
+        "pso.py"
+    ]
+
+
+def test_only_the_stage_after_the_search_can_open_the_test_part():
+    users = [module_name(p) for p in FILES if "tuner.data.test_part" in imports(p)]
+    assert users == ["tuner.results.test_score"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 300
