@@ -31,8 +31,10 @@ DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
 REF = DataRef("/nowhere", 12, 1, (0, 60), (60, 80), "none", (0.0,), (1.0,))
 
 
-def make_experiment(strategy="woa", *, space=None, trials=24, epochs=5, seed=3, **keys):
-    size = {"population": 6} if strategy in ("woa", "pso") else {"batch": 3}
+def make_experiment(
+    strategy="woa", *, space=None, trials=24, epochs=5, seed=3, population=6, **keys
+):
+    size = {"population": population} if strategy in ("woa", "pso") else {"batch": 3}
     return Experiment.model_validate(
         {
             "name": "simulated",

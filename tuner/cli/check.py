@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.table import Table
@@ -23,16 +24,16 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     frequency = f", frequency {series.frequency}" if series.frequency else ""
-    table.add_row("  data", f"{series.path.name}: {series.rows} rows{frequency}")
+    table.add_row("  data", f"{series.path.name}: {_rows(series.rows)}{frequency}")
     table.add_row("  target", ", ".join(data.targets))
     table.add_row("  features", ", ".join(series.features))
     table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
-    table.add_row("  task", f"{task.horizon} row(s) ahead from the {task.window} before")
+    table.add_row("  task", f"{_rows(task.horizon)} ahead from the {task.window} before")
     for name, (first, end) in parts.named().items():
         when = ""
         if series.times is not None:
             when = f"  {_day(series.times[first])} to {_day(series.times[end - 1])}"
-        table.add_row(f"  {name}", f"{end - first} rows{when}")
+        table.add_row(f"  {name}", f"{_rows(end - first)}{when}")
     options = experiment.strategy.model_dump(exclude={"name"})
     shown = ", ".join(f"{key} {value}" for key, value in options.items())
     table.add_row("  strategy", f"{experiment.strategy.name} ({shown})")
@@ -44,14 +45,17 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  objective", goal)
     console.print(table)
     _show_space(experiment)
-    console.print(f"\nNothing is wrong. Next: [bold]tuner run {path}[/]")
+    then = "run" if experiment.search_space else "train"
+    console.print(f"\nNothing is wrong. Next: [bold]tuner {then} {shlex.quote(str(path))}[/]")
 
 
 def _show_space(experiment: Experiment) -> None:
     size = space_size(experiment.search_space)
-    console.print(
-        f"\n  search space ({'infinitely many' if size is None else size} configurations)"
-    )
+    count = "infinitely many" if size is None else f"{size:,}"
+    if experiment.search_space:
+        console.print(f"\n  search space ({count} configuration{'s' * (size != 1)})")
+    else:
+        console.print("\n  search space: none, every hyperparameter is fixed")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     start = experiment.start()
     for name, domain in experiment.search_space.items():
@@ -63,7 +67,8 @@ def _show_space(experiment: Experiment) -> None:
         for name, value in experiment.hyperparameters.model_dump().items()
         if name not in experiment.search_space
     }
-    console.print(f"  fixed: {', '.join(f'{name} {value}' for name, value in fixed.items())}")
+    shown = ", ".join(f"{name} {str(v).lower()}" for name, v in fixed.items())
+    console.print(f"  fixed: {shown}", soft_wrap=True)
 
 
 def _domain(domain: Domain) -> str:
@@ -71,6 +76,10 @@ def _domain(domain: Domain) -> str:
         return "one of " + ", ".join(str(c) for c in domain.choices)
     step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
     return f"{domain.low} to {domain.high}{step}{', log scale' if domain.log else ''}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _day(time: object) -> str:

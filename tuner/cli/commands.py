@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tuner.errors import InputError
 
 __all__ = ["app"]
 
@@ -16,11 +19,23 @@ app = typer.Typer(
     help="Search the hyperparameters of LSTM models, and believe the score.",
 )
 
+
+def _whole(option: str, example: int) -> Callable[[str | int], int]:
+    def parse(text: str | int) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            problem = f"{option}: must be a whole number, got {text!r}; write {option} {example}"
+            raise InputError(problem) from None
+
+    return parse
+
+
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
 Journal = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A file, or sqlite:///... [default: studies/STUDY.journal]"),
+    typer.Option(metavar="URL", help="A file, or sqlite:///... \\[default: studies/STUDY.journal]"),
 ]
 Set = Annotated[
     list[str] | None,
@@ -51,10 +66,10 @@ def init(
     data: Annotated[Path, typer.Argument(metavar="DATA.csv", help="A CSV file with a series.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file to write. [default: DATA.yaml, here]"),
+        typer.Option("-o", "--output", help="The file to write. \\[default: DATA.yaml, here]"),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column to forecast. [default: the last numeric one]")
+        str | None, typer.Option(help="Column to forecast. \\[default: the last numeric one]")
     ] = None,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
@@ -83,17 +98,30 @@ def run(
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="Use this strategy's defaults instead.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Configurations to train.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_whole("--trials", 40), help="Configurations to train."),
+    ] = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="No new trial after this: 90s, 10m, 1h30m.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Trials at a time. [default: one per core]")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=_whole("--workers", 2),
+            help="Trials at a time. \\[default: one per core]",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_whole("--seed", 1), help="Seed of everything random."),
+    ] = None,
     study: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The study's name. [default: EXPERIMENT-STRATEGY-SEED]"),
+        typer.Option(
+            metavar="NAME", help="The study's name. \\[default: EXPERIMENT-STRATEGY-SEED]"
+        ),
     ] = None,
     journal: Journal = None,
     executor: Annotated[str, typer.Option(metavar="NAME", help="Where trials run.")] = "local",
@@ -143,11 +171,11 @@ def show(study: Study, journal: Journal = None, json: AsJson = False) -> None:
 def export(
     study: Study,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file. [default: the terminal]")
+        Path | None, typer.Option("-o", "--output", help="The file. \\[default: the terminal]")
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", metavar="yaml|json", help="[default: by the file's name]"),
+        typer.Option("--format", metavar="yaml|json", help="\\[default: by the file's name]"),
     ] = None,
     journal: Journal = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite any file.")] = False,
@@ -186,7 +214,10 @@ def ui(
     study: Annotated[
         str | None, typer.Argument(metavar="[STUDY]", help="Open at this study's trials.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="[default: a free one]")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_whole("--port", 5000), help="\\[default: a free one]"),
+    ] = None,
     journal: Journal = None,
 ) -> None:
     """Start the MLflow UI on this folder's trials; Ctrl-C ends it."""

@@ -11,12 +11,22 @@ from rich.table import Table
 from tuner.results.summary import summarize
 from tuner.search.records import Status, StudyRecord
 
-__all__ = ["console", "number", "params_line", "show_result", "show_trials"]
+__all__ = ["PipeConsole", "console", "number", "params_line", "show_result", "show_trials"]
 
-console = Console(highlight=False)
+
+class PipeConsole(Console):
+    """A console that leaves it to the entry point what happens when its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich has caught, rather than exit with status 1."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
+console = PipeConsole(highlight=False)
 # Into a pipe a table is as wide as it needs to be: a reader can cut lines, not join them.
 if not console.is_terminal:
-    console = Console(highlight=False, width=1000)
+    console = PipeConsole(highlight=False, width=1000)
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -28,6 +38,8 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def params_line(params: dict[str, Any]) -> str:
     """Write a configuration in one line."""
+    if not params:
+        return "(nothing was searched)"
     return "  ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
@@ -40,10 +52,9 @@ def show_result(record: StudyRecord) -> None:
     counts, metric = summary["trials"], summary["metric"]
     parts = [f"{counts[s.value]} {s.value}" for s in Status if counts[s.value]]
     if counts["repeats"]:
-        parts.append(f"{counts['repeats']} repeats not trained again")
-    console.print(
-        f"\n[bold]{record.name}[/]: {counts['trained']} trials trained ({', '.join(parts)})"
-    )
+        parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
+    trials = "1 trial" if counts["trained"] == 1 else f"{counts['trained']} trials"
+    console.print(f"\n[bold]{record.name}[/]: {trials} trained ({', '.join(parts)})")
     best = summary["best"]
     if best is None:
         return
@@ -62,6 +73,8 @@ def show_result(record: StudyRecord) -> None:
     if test:
         spread = f" ± {number(test['std'], 2)}" if test["std"] is not None else ""
         where = f"{units}, {test['rows']} rows, {test['from']} to {test['to']}"
+        if test["configuration"] != best["trial"]:
+            where = f"of trial {test['configuration']}'s configuration; {where}"
         table.add_row(f"  test {metric}", f"[bold]{number(test['mean'])}[/]{spread}", where)
         for name, score in test["baselines"].items():
             season = f" ({test['season']} rows)" if name == "seasonal_naive" else ""

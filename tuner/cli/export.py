@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def export(
 ) -> None:
     """Write the best configuration of a study as an experiment file."""
     if format_ is not None and format_ not in ("yaml", "json"):
-        raise InputError(f"--format: unknown {format_!r}{nearest(format_, ['yaml', 'json'])}")
+        raise InputError(
+            f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"
+        )
     as_json = format_ == "json" or (
         format_ is None and output is not None and output.suffix == ".json"
     )
@@ -32,7 +35,8 @@ def export(
     if output.exists() and not force and not _is_export(output):
         raise InputError(f"-o: {output} exists and is no export; write elsewhere, or add --force")
     output.write_text(render(exported(record, output.parent, output.name), as_json))
-    console.print(f"wrote [bold]{output}[/]; next: [bold]tuner train {output}[/]")
+    path = shlex.quote(str(output))
+    console.print(f"wrote [bold]{output}[/]; next: [bold]tuner train {path}[/]")
 
 
 def _is_export(path: Path) -> bool:

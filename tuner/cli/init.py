@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from tuner.cli.display import console
@@ -68,13 +69,12 @@ def init(path: Path, output: Path | None, target: str | None) -> None:
     )
     path_to_write.write_text(text)
     Experiment.load(path_to_write)
+    quoted = shlex.quote(str(path_to_write))
     console.print(
         f"wrote [bold]{path_to_write}[/]: forecasts [bold]{guessed}[/] one row ahead from the "
         f"{window} before"
     )
-    console.print(
-        f"next: [bold]tuner check {path_to_write}[/], then [bold]tuner run {path_to_write}[/]"
-    )
+    console.print(f"next: [bold]tuner check {quoted}[/], then [bold]tuner run {quoted}[/]")
 
 
 def _quoted(name: str) -> str:

@@ -25,8 +25,8 @@ def strategies(as_json: bool) -> None:
     for name, strategy in STRATEGIES.items():
         console.print(f"[bold]{name}[/]  {strategy.summary}")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for option, (default, meaning) in _options(name)["options"].items():
-            table.add_row(f"    {option}", str(default), meaning)
+        for option, facts in _options(name)["options"].items():
+            table.add_row(f"    {option}", str(facts["default"]), facts["meaning"])
         console.print(table)
 
 
@@ -36,7 +36,7 @@ def _options(name: str) -> dict[str, Any]:
     return {
         "summary": strategy.summary,
         "options": {
-            option: (field.default, field.description or "")
+            option: {"default": field.default, "meaning": field.description or ""}
             for option, field in fields
             if option != "name"
         },
@@ -79,7 +79,7 @@ def studies(journal: str | None, as_json: bool) -> None:
             str(row["seed"]),
             str(row["trials"]["trained"]),
             score,
-            row["created"],
+            f"{row['created'][:16].replace('T', ' ')} UTC",
         )
     console.print(table)
 

@@ -27,15 +27,27 @@ def run(arguments: list[str]) -> int:
         _say(one_line(error))
         return error.exit_status
     except typer.TyperException as error:  # what the command line itself cannot parse
-        _say(f"{one_line(error.format_message())}; tuner --help shows what there is")
+        _say(_usage(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _say("stopped; what was finished is kept, and the same command resumes")
+        _say("stopped")
         return 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written to
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror}; check the path, its rights and the disk")
+        return 1
     return status if isinstance(status, int) else 0
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tuner"
+    text = one_line(error.format_message()).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; {command} --help shows what there is"
 
 
 def _say(text: str) -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tuner.cli.display import number
-from tuner.experiment import Experiment
-from tuner.jobs import Outcome, OutcomeState
+from tuner.experiment import Experiment, space_size
+from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.search.observer import Observer
 from tuner.search.seeds import Role
 
@@ -28,15 +28,15 @@ class PlainProgress(Observer):
         self.console = console
         self._metric = experiment.objective.metric
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
-        finalists = experiment.finalists
+        trials, size = experiment.budget.trials, space_size(experiment.search_space)
         self.totals = {
-            Role.TRIAL: experiment.budget.trials,
-            Role.FINALIST: finalists.top * finalists.repeats,
+            Role.TRIAL: trials if size is None else min(trials, size),
+            Role.FINALIST: 0,  # known once they are asked for, which is all at once
         }
         self.counts = {role: dict.fromkeys(OutcomeState, 0) for role in Role}
         self.best: tuple[float, int] | None = None
-        self._running: set[tuple[Role, int]] = set()
         self._begun: dict[Role, float] = {}
+        self._training_since: dict[Role, float] = {}
         self._ended_here = dict.fromkeys(Role, 0)
 
     def __enter__(self) -> Self:
@@ -54,6 +54,12 @@ class PlainProgress(Observer):
     def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
         """Remember when the stage began: what had ended before is not this run's."""
         self._begun.setdefault(role, time.monotonic())
+        if role is Role.FINALIST:
+            self.totals[role] += 1
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Remember when training began: a worker's start is no part of the pace."""
+        self._training_since.setdefault(role, time.monotonic())
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Count a trial and show it."""
@@ -76,12 +82,15 @@ class PlainProgress(Observer):
 
     def draw(self, role: Role, trial: int, outcome: Outcome) -> None:
         """Show one trial that has ended."""
-        score = f"{self._metric} {number(outcome.objective)}" if outcome.objective else ""
+        value = outcome.objective
+        score = "" if value is None else f"{self._metric} {number(value)}"
         reason = f": {outcome.reason}" if outcome.reason else ""
         line = (
             f"[{self.done(role)}/{self.totals[role]}] {role.value} {trial} {outcome.state}{reason}"
         )
-        best = f"best {number(self.best[0])} (trial {self.best[1]})" if self.best else ""
+        best = ""
+        if self.best and role is Role.TRIAL:
+            best = f"best {number(self.best[0])} (trial {self.best[1]})"
         left = self.time_left(role)
         self.note("  ".join(part for part in (line, score, best, left) if part))
 
@@ -94,7 +103,8 @@ class PlainProgress(Observer):
         ended, left = self._ended_here[role], self.totals[role] - self.done(role)
         if not ended or left <= 0:
             return ""
-        seconds = round((time.monotonic() - self._begun[role]) / ended * left)
+        since = self._training_since.get(role, self._begun[role])
+        seconds = round((time.monotonic() - since) / ended * left)
         minutes, seconds = divmod(seconds, 60)
         hours, minutes = divmod(minutes, 60)
         return (
@@ -143,7 +153,7 @@ class LiveProgress(PlainProgress):
     def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
         """Show the bar of the stage that has begun."""
         super().asked(role, number, repeat_of)
-        self._progress.update(self._bars[role], visible=True)
+        self._progress.update(self._bars[role], total=self.totals[role], visible=True)
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Move the bar, also for what an earlier run had finished."""

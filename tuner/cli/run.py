@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import psutil
-from rich.console import Console
 
-from tuner.cli.display import console, show_result
+from tuner.cli.display import PipeConsole, console, show_result
 from tuner.cli.progress import make_progress
-from tuner.errors import InputError, nearest
+from tuner.errors import InputError, Interrupted, nearest
 from tuner.experiment import Experiment
 from tuner.strategies.registry import rhythm_of
 
@@ -34,6 +37,7 @@ def run(
     if executor != "local":
         raise InputError(f"--executor: unknown executor {executor!r}{nearest(executor, ['local'])}")
     _check_study_name(study)
+    _check_journal(journal)
 
     import optuna
 
@@ -42,7 +46,7 @@ def run(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = study or default_study_name(experiment)
-    progress = make_progress(experiment, Console(highlight=False, soft_wrap=True))
+    progress = make_progress(experiment, PipeConsole(highlight=False, soft_wrap=True))
     with progress, _stopped_by_signals(progress.note) as stop:
         record = search(
             experiment,
@@ -54,7 +58,7 @@ def run(
             stop=stop,
         )
     show_result(record)
-    option = f" --journal {journal}" if journal else ""
+    option = f" --journal {shlex.quote(journal)}" if journal else ""
     console.print("\nNext:")
     if tracking:
         console.print(f"  [bold]tuner ui[/]{option and f' {name}{option}'}")
@@ -73,9 +77,34 @@ def _check_workers(workers: int | None, experiment: Experiment) -> int:
 
 
 def _check_study_name(study: str | None) -> None:
-    if study is not None and (not study or study.startswith((".", "-")) or "/" in study):
+    if study is None:
+        return
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,149}", study):
         raise InputError(
-            f"--study: must be a name without slashes, got {study!r}; write --study first, say"
+            f"--study: must begin with a letter or digit and hold only letters, digits, '_', '-' "
+            f"and '.', 150 at most, got {study!r}; write --study first, say"
+        )
+    if study.endswith(".finalists"):
+        raise InputError(
+            f"--study: .finalists is kept for a study's finalists, got {study!r}; leave it out"
+        )
+
+
+def _check_journal(journal: str | None) -> None:
+    if journal is None:
+        return
+    if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
+        raise InputError(
+            f"--journal: must name a file or a database that lasts, got {journal!r}; "
+            f"write --journal studies/first.journal, say"
+        )
+    if "://" in journal and not journal.startswith("sqlite:///"):
+        return
+    path = Path(journal.removeprefix("sqlite:///"))
+    folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
+    if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
+        raise InputError(
+            f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
         )
 
 
@@ -94,6 +123,9 @@ def _stopped_by_signals(say: Callable[[str], None]) -> Iterator[threading.Event]
     before = {s: signal.signal(s, interrupt) for s in handled}
     try:
         yield stop
+    except KeyboardInterrupt:
+        text = "stopped at once; what was finished is kept, and the same command resumes"
+        raise Interrupted(text) from None
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import signal
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from tuner.cli.display import console
 from tuner.cli.inspect import read
-from tuner.errors import RunError
+from tuner.errors import InputError, RunError
 from tuner.results.artifacts import study_artifacts
 from tuner.search.records import StudyRecord
 from tuner.tracking import (
@@ -46,13 +49,22 @@ def sync(study: str, journal: str | None) -> None:
         )
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {study}` again later") from error
-    console.print(f"{tracking_uri()}: {count}", markup=False)
+    where = re.sub(r"://[^@/]*@", "://", tracking_uri())  # without a password
+    changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
+    text = f"MLflow agrees with the journal: {', '.join(changed)}, {count.unchanged} unchanged"
+    console.print(f"{text} ({where})", markup=False)
 
 
 def ui(study: str | None, port: int | None, journal: str | None) -> None:
     """Serve the MLflow UI until Ctrl-C; print the link, and open it on a terminal."""
     record = read(study, journal) if study else _newest()
-    with start_ui(record.experiment.name if record else None, port) as link:
+    if port is not None and not 0 < port < 65536:
+        raise InputError(f"--port: must lie between 1 and 65535, got {port}; write --port 5000")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this command
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        start_ui(record.experiment.name if record else None, port) as link,
+    ):
         console.print(link, markup=False)
         if console.is_terminal:
             console.print("Ctrl-C ends it")

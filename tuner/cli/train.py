@@ -8,6 +8,7 @@ import typer
 
 from tuner.cli.display import console
 from tuner.cli.overrides import load
+from tuner.data.preparing import check_data
 from tuner.errors import InputError
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import train_again
@@ -18,9 +19,10 @@ __all__ = ["train"]
 def train(path: Path, output: Path | None, set_: list[str]) -> None:
     """Train one configuration and compare its score with the recorded one."""
     experiment = load(path, None, set_)
-    if output is not None and output.exists() and not output.is_dir():
-        raise InputError(f"-o: must be a folder, got the file {output}; give another name")
+    if output is not None:
+        _check_output(output)
     if experiment.search_space:
+        check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)
         console.print(f"training the values under hyperparameters; not searching {searched}")
     training = train_again(experiment)
@@ -37,3 +39,11 @@ def train(path: Path, output: Path | None, set_: list[str]) -> None:
         why = "; ".join(training.differences()) or "same data and versions: another kind of CPU?"
         console.print(f"not reproduced: {recorded.score}, got {score}: {why}")
         raise typer.Exit(1)
+
+
+def _check_output(folder: Path) -> None:
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise InputError(f"-o: must be a folder, got the file {existing}; give another name")
+    if existing is folder and any(folder.iterdir()) and not (folder / "pipeline.json").exists():
+        raise InputError(f"-o: {folder} is not empty and holds no model; give another name")

@@ -103,8 +103,10 @@ def _problem(details: ErrorDetails, root: type[Section], key: str) -> Problem:
         with_value = "got" in text or isinstance(value, dict)
         return Problem(key, text if with_value else _with_value(text, value))
     if key.rpartition(".")[2].isdecimal():  # one of a list
-        rule = "must be a text" if kind == "string_type" else "must be one value, no block or list"
-        return Problem(key, f"{rule}, got {shown(value)}; put it in quotes")
+        rule = (
+            "must be a text" if kind == "string_type" else "must be a number, a text, true or false"
+        )
+        return Problem(key, f"{rule}, got {shown(value)}; put it in quotes, or remove it")
     return Problem(key, f"{reword(details['msg'])}, got {shown(value)}", _example(field))
 
 

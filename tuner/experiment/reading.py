@@ -126,7 +126,7 @@ def _yaml_problem(error: BaseException, line: bool = True) -> str:
         problem, remedy = one_line(str(error.problem)), "remove one"
         problem = re.sub(r"^found | with value .*", "", problem)
     else:
-        problem, remedy = one_line(str(error.problem)), "correct that line" if line else "correct it"
+        problem, remedy = one_line(str(error.problem)), f"correct {'that line' if line else 'it'}"
         if isinstance(error, ComposerError) and error.context and problem.startswith("but "):
             problem = f"{one_line(error.context)}, {problem}"
     where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: "

@@ -210,7 +210,9 @@ class Recorded(Section):
 class Experiment(Section):
     """One experiment: data, task, model, search space, strategy and budget."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, examples=["sales"])]
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, examples=["sales"])
+    ]
     data: Data
     task: Task = Task()
     hyperparameters: Hyperparameters = Hyperparameters()

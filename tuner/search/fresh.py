@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
+
+from tuner.strategies.codec import Codec, values_of
 
 __all__ = ["configuration_key", "fresh_configuration"]
 
@@ -38,51 +35,17 @@ def fresh_configuration(
     is returned although it repeats.
     """
     rng = np.random.default_rng([seed, _ROLE, number])
-    names = list(distributions)
-    sizes = [_size(d) for d in distributions.values()]
-    if math.prod(sizes) <= _LISTABLE:
-        grid = itertools.product(*(_values(d) for d in distributions.values()))
-        left = [
-            c for c in grid if configuration_key(dict(zip(names, c, strict=True))) not in trained
-        ]
+    values = {name: values_of(d) for name, d in distributions.items()}
+    finite = {name: v for name, v in values.items() if v is not None}
+    if len(finite) == len(values) and math.prod(map(len, finite.values())) <= _LISTABLE:
+        every = (dict(zip(finite, c, strict=True)) for c in itertools.product(*finite.values()))
+        left = [params for params in every if configuration_key(params) not in trained]
         if left:
-            return dict(zip(names, left[rng.integers(len(left))], strict=True))
+            return left[rng.integers(len(left))]
+    codec = Codec(distributions)
+    single = {name: v[0] for name, v in finite.items() if len(v) == 1}
     for _ in range(_DRAWS):
-        params = {name: _draw(d, rng) for name, d in distributions.items()}
+        params = single | codec.decode(rng.random(codec.n_columns))
         if configuration_key(params) not in trained:
             break
     return params
-
-
-def _size(distribution: BaseDistribution) -> float:
-    match distribution:
-        case IntDistribution():
-            return (distribution.high - distribution.low) // distribution.step + 1
-        case CategoricalDistribution():
-            return len(distribution.choices)
-        case FloatDistribution(step=float(step)):
-            return round((distribution.high - distribution.low) / step) + 1
-        case FloatDistribution() if distribution.single():
-            return 1
-    return math.inf
-
-
-def _values(distribution: BaseDistribution) -> Iterator[Any]:
-    match distribution:
-        case IntDistribution():
-            yield from range(distribution.low, distribution.high + 1, distribution.step)
-        case CategoricalDistribution():
-            yield from distribution.choices
-        case FloatDistribution(step=step):
-            for i in range(int(_size(distribution))):
-                yield distribution.low + i * (step or 0.0)
-
-
-def _draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    if math.isfinite(size := _size(distribution)):
-        return next(itertools.islice(_values(distribution), int(rng.integers(int(size))), None))
-    assert isinstance(distribution, FloatDistribution)
-    low, high = distribution.low, distribution.high
-    if distribution.log:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return float(rng.uniform(low, high))

@@ -76,7 +76,7 @@ def write_journal(location: str) -> Iterator[BaseStorage]:
     path = Path(location)
     if path.exists():
         _check_is_journal(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path)
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,9 +163,18 @@ def _drop_torn_tail(path: Path) -> None:
             file.truncate(tail_start + len(complete))
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(
+            f"--journal: {path}: its folder cannot be created: {error.strerror}; give another"
+        ) from None
+
+
 def _open_database(url: str) -> BaseStorage:
     if (path := _path_of(url)) is not None:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
     try:
         return optuna.storages.RDBStorage(url)
     except ModuleNotFoundError as error:

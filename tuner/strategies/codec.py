@@ -22,7 +22,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-__all__ = ["Codec", "FloatArray"]
+__all__ = ["Codec", "FloatArray", "values_of"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -66,6 +66,21 @@ class Codec:
         """
         z = [x for name, (scale, _) in self._scales.items() for x in scale.encode(params[name])]
         return np.clip(np.array(z, dtype=np.float64), 0.0, 1.0)
+
+
+def values_of(distribution: BaseDistribution) -> list[Any] | None:
+    """Return every value of a distribution, in order; None for a continuum."""
+    match distribution:
+        case CategoricalDistribution():
+            return list(distribution.choices)
+        case IntDistribution(log=True):
+            return list(range(distribution.low, distribution.high + 1))
+        case FloatDistribution(step=None):
+            return [distribution.low] if distribution.single() else None
+        case IntDistribution() | FloatDistribution():
+            bins = _grid(distribution)
+            return [bins.value(i) for i in range(bins.n)]
+    raise TypeError(f"no values for {distribution}")
 
 
 class _Scale(ABC):

@@ -1,0 +1,186 @@
+"""The documentation speaks of what exists: links, commands, options, keys, files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tuner.cli.commands import app
+from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
+from tuner.experiment.model import Section
+from tuner.experiment.reading import read_mapping
+from tuner.experiment.schema import (
+    Budget,
+    Data,
+    Finalists,
+    MedianPruner,
+    NoPruner,
+    Objective,
+    Recorded,
+    Split,
+    Task,
+)
+from tuner.strategies.registry import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+COMMANDS = get_command(app).commands
+
+SECTIONS: dict[str, list[type[Section]]] = {
+    "top-level": [Experiment],
+    "data": [Data],
+    "task": [Task],
+    "hyperparameters": [Hyperparameters],
+    "search_space": [IntDomain, FloatDomain, CategoricalDomain],
+    "strategy": [s.options for s in STRATEGIES.values()],
+    "budget": [Budget],
+    "pruner": [MedianPruner, NoPruner],
+    "objective": [Objective],
+    "finalists": [Finalists],
+    "recorded": [Recorded],
+}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def code(page: Path) -> str:
+    """All code of a page, in blocks and in lines."""
+    return "\n".join(
+        block or inline
+        for block, inline in re.findall(
+            r"^```\w*\n(.*?)^```|`([^`]+)`", page.read_text(), re.M | re.S
+        )
+    )
+
+
+def yaml_blocks() -> Iterator[object]:
+    for page in PAGES:
+        for i, block in enumerate(
+            re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S)
+        ):
+            yield pytest.param(block, id=f"{page.stem}-{i}")
+
+
+def documented(section: str) -> dict[str, str]:
+    """The rows of a section's table: key -> the cell after it."""
+    text = (ROOT / "docs/experiment-file.md").read_text()
+    part = re.split(rf"^## {re.escape(section)}$", text, flags=re.M | re.I)[1]
+    rows = re.findall(r"^\| (`.+?) \| (.*?) \|", re.split(r"^## ", part, flags=re.M)[0], re.M)
+    return {key: cell for keys, cell in rows for key in re.findall(r"`([^`]+)`", keys)}
+
+
+@every_page
+def test_internal_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@every_page
+def test_every_command_that_is_named_exists(page):
+    for name in re.findall(r"\btuner ([a-z]+)\b", code(page)):
+        assert name in COMMANDS, f"tuner {name}"
+
+
+@every_page
+def test_every_option_that_is_named_exists(page):
+    known = {o for c in COMMANDS.values() for p in c.params for o in (*p.opts, *p.secondary_opts)}
+    for line in code(page).splitlines():
+        if "tuner" in line or line.startswith("--"):
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line):
+                assert option in known | {"--help"}, line
+
+
+@every_page
+def test_every_make_target_that_is_named_exists(page):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for name in re.findall(r"\bmake ([a-z-]+)\b", code(page)):
+        assert name in targets, f"make {name}"
+
+
+@every_page
+def test_every_file_that_is_named_exists(page):
+    folders = r"(?:tuner|tests|docs|experiments|search_spaces|benchmarks|\.ci)/[\w./-]*"
+    files = r"Makefile|pyproject\.toml|constraints\.txt"
+    for name in re.findall(rf"(?<![\w./])({folders}|{files})", page.read_text()):
+        target = name.rstrip(".")
+        assert (ROOT / target).exists() or (page.parent / target).exists(), name
+
+
+def test_the_readme_names_every_command():
+    assert set(re.findall(r"^\| `tuner ([a-z]+)", (ROOT / "README.md").read_text(), re.M)) == set(
+        COMMANDS
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/strategies.md"])
+def test_every_strategy_is_described(page):
+    text = (ROOT / page).read_text()
+    assert [n for n in STRATEGIES if f"| `{n}` |" not in text] == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_is_documented_and_no_other(section):
+    rows = documented(section.replace("-", " "))
+    expected = {name for model in SECTIONS[section] for name in model.model_fields}
+    if section == "data":
+        expected |= {f"split.{name}" for name in Split.model_fields}
+    assert set(rows) == expected
+
+
+@pytest.mark.parametrize(
+    "section", ["data", "task", "hyperparameters", "budget", "strategy", "finalists", "objective"]
+)
+def test_the_defaults_are_as_documented(section):
+    rows = documented(section)
+    fields = {n: f for model in SECTIONS[section] for n, f in model.model_fields.items()}
+    if section == "data":
+        fields |= {f"split.{n}": f for n, f in Split.model_fields.items()}
+        del fields["split"]
+    if section == "strategy":
+        fields["name"] = Experiment.model_fields["strategy"].default.__class__.model_fields["name"]
+    for name, field in fields.items():
+        if field.is_required():
+            assert rows[name] == "required", name
+        elif field.default is not None:
+            default = field.default
+            written = str(default).lower() if isinstance(default, bool) else str(default)
+            assert rows[name] == f"`{written}`", name
+        else:
+            assert not rows[name].startswith("`"), name
+
+
+@pytest.mark.parametrize("block", list(yaml_blocks()))
+def test_every_experiment_in_the_documentation_loads(block, tmp_path):
+    file = tmp_path / "experiment.yaml"
+    file.write_text(block)
+    if {"name", "data"} <= read_mapping(file, "experiment file").keys():
+        Experiment.load(file)
+
+
+def test_the_example_of_the_documentation_is_the_one_that_ships(tmp_path):
+    text = (ROOT / "docs/experiment-file.md").read_text()
+    block = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)[1]
+    (tmp_path / "experiment.yaml").write_text(block)
+    here = Experiment.load(tmp_path / "experiment.yaml").to_dict()
+    ours = Experiment.load(ROOT / "experiments/air_passengers.yaml").to_dict()
+    del here["data"]["path"], ours["data"]["path"]
+    assert here == ours
+
+
+def test_the_picture_is_small_enough_to_load():
+    assert (ROOT / "docs/images/mlflow-ui.png").stat().st_size < 300_000

@@ -1,0 +1,132 @@
+"""The whole product as a person runs it: a real command line, real workers, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENT = """\
+name: waves
+data: {path: waves.csv, target: y, split: {validation: 15, test: 12}}
+task: {window: 6, season: 12}
+search_space:
+  hidden_size: {type: int, low: 2, high: 12}
+  dropout: {type: float, low: 0.0, high: 0.4}
+  batch_size: {type: categorical, choices: [8, 16]}
+strategy: {name: woa, population: 4}
+budget: {trials: 12, epochs: 8}
+pruner: {name: median, n_startup_trials: 3, n_warmup_steps: 2}
+finalists: {top: 2, repeats: 2}
+"""
+
+
+def write_series(folder: Path, n_rows=90, changed: dict[int, float] | None = None):
+    t = np.arange(n_rows)
+    y = 10 + 3 * np.sin(t / 2) + np.random.default_rng(0).normal(0, 0.3, n_rows)
+    for row, value in (changed or {}).items():
+        y[row] = value
+    (folder / "waves.csv").write_text("y\n" + "".join(f"{float(v)!r}\n" for v in y))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(name, **series):
+        path = tmp_path / name
+        path.mkdir()
+        write_series(path, **series)
+        (path / "waves.yaml").write_text(EXPERIMENT)
+        return path
+
+    return make
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")},
+    )
+
+
+def tuner(folder: Path, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return out
+
+
+def trials(folder: Path) -> tuple:
+    """What must be equal between two runs: every trial, the finalists and the test score."""
+    shown = json.loads(tuner(folder, "show", "waves-woa-0", "--json"))
+    for trial in shown["all_trials"]:
+        del trial["seconds"]
+    test = shown["test"]
+    del test["opened_at"]
+    return shown["all_trials"], shown["finalists"], test
+
+
+def test_a_search_killed_with_its_workers_ends_like_one_that_was_not(folder):
+    calm, killed = folder("calm"), folder("killed")
+    tuner(calm, "run", "waves.yaml", "--workers", "1", "--no-tracking")
+    rng = random.Random(5)
+    for _ in range(3):
+        process = start(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+        process.stdout.readline()  # a result
+        time.sleep(rng.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    tuner(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+    assert trials(killed) == trials(calm)
+
+
+def test_what_happens_in_the_test_part_changes_nothing_before_it_is_opened(folder):
+    one, other = folder("one"), folder("other", changed={85: 1e6, 88: -3.0})
+    for each in (one, other):
+        tuner(each, "run", "waves.yaml", "--no-tracking")
+    trials_of_one, finalists_of_one, test_of_one = trials(one)
+    trials_of_other, finalists_of_other, test_of_other = trials(other)
+    assert trials_of_one == trials_of_other
+    assert finalists_of_one == finalists_of_other
+    assert test_of_one["scores"] != test_of_other["scores"]
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_but_time(folder):
+    import psutil
+
+    calm, hurt = folder("calm"), folder("hurt")
+    tuner(calm, "run", "waves.yaml", "--no-tracking")
+    process = start(hurt, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+    process.stdout.readline()
+    for child in psutil.Process(process.pid).children():
+        child.kill()
+        break
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert trials(hurt) == trials(calm)
+
+
+def test_the_test_score_is_that_of_the_winners_models_on_rows_that_the_search_never_saw(folder):
+    path = folder("score")
+    out = tuner(path, "run", "waves.yaml", "--no-tracking")
+    _, finalists, test = trials(path)
+    assert test["configuration"] == finalists[0]["trial"]
+    assert len(test["scores"]) == 2
+    assert (test["rows"], test["from"], test["to"]) == (12, "row 79", "row 90")
+    y = np.loadtxt(path / "waves.csv", skiprows=1)
+    naive = np.sqrt(np.mean((y[78:] - y[77:-1]) ** 2))
+    seasonal = np.sqrt(np.mean((y[78:] - y[66:78]) ** 2))
+    assert test["baselines"] == pytest.approx({"last_value": naive, "seasonal_naive": seasonal})
+    assert "last value" in out
+    assert "seasonal naive" in out
