@@ -15,15 +15,16 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from watching import watch
 
+from tuner.jobs import Outcome
 from tuner.search.journal import read_journal
-from tuner.search.records import Status, StudyRecord, read_study
+from tuner.search.records import Status, TrialRecord, read_study
 
 EXPERIMENT = Path(__file__).resolve().parent.parent / "experiments" / "air_passengers.yaml"
 STUDY = "air_passengers-woa-0"
@@ -44,7 +45,7 @@ def main() -> None:
     table.add_column("median", justify="right")
     for name in runs[0]:
         values = [run[name] for run in runs]
-        digits = 2 if name.startswith("efficiency") else 1 if name.endswith("s") else 0
+        digits = 2 if name.startswith("efficiency") else 1 if name.endswith(", s") else 0
         shown = [f"{value:.{digits}f}" for value in (*values, statistics.median(values))]
         table.add_row(name, *shown)
     console = Console(width=110)
@@ -61,32 +62,31 @@ def measure(workers: int) -> dict[str, float]:
         watched = watch(command, Path(name))
         location = str(Path(name) / "studies" / f"{STUDY}.journal")
         record = read_study(read_journal(location), STUDY, location)
-    trained = outcomes(record)
-    training_s = sum(o.seconds for o in trained)
+    in_trials, finalists = outcomes(record.trained), outcomes(record.finalists)
+    trials_training_s = sum(o.seconds for o in in_trials)
+    training_s = trials_training_s + sum(o.seconds for o in finalists)
     asked = [t.asked_at for t in record.trained if t.asked_at is not None]
-    trials_s = max(o.finished_at for o in trained[: len(record.trained)]) - min(asked).timestamp()
+    trials_s = max(o.finished_at for o in in_trials) - min(asked).timestamp()
     resident = sorted(watched.workers_mb.values(), reverse=True)
     return {
         "wall, s": watched.wall_s,
         "of it the trials, s": trials_s,
-        "training in trials, s": sum(t.outcome.seconds for t in record.trained if t.outcome),
+        "training in trials, s": trials_training_s,
         "training in all, s": training_s,
-        "efficiency of the trials": sum(t.outcome.seconds for t in record.trained if t.outcome)
-        / (trials_s * workers),
+        "efficiency of the trials": trials_training_s / (trials_s * workers),
         "efficiency in all": training_s / (watched.wall_s * workers),
         "trials trained": len(record.trained),
         "trials pruned": record.count(Status.PRUNED),
         "repeats": len(record.trials) - len(record.trained),
-        "epochs in all": sum(len(o.history) for o in trained),
+        "epochs in all": sum(len(o.history) for o in (*in_trials, *finalists)),
         "memory, coordinator, MB": watched.coordinator_mb,
         **{f"memory, worker {i + 1}, MB": mb for i, mb in enumerate(resident[:workers])},
-        "memory, workers' own word, MB": max(o.peak_memory_mb for o in trained),
+        "memory, workers' own word, MB": max(o.peak_memory_mb for o in in_trials),
     }
 
 
-def outcomes(record: StudyRecord) -> list[Any]:
-    """Return the outcomes of the trials trained, then of the finalists."""
-    return [t.outcome for t in (*record.trained, *record.finalists) if t.outcome is not None]
+def outcomes(trials: Iterable[TrialRecord]) -> list[Outcome]:
+    return [t.outcome for t in trials if t.outcome is not None]
 
 
 if __name__ == "__main__":

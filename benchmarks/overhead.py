@@ -14,6 +14,8 @@ opened.
                and the rest of its copy
     trials     from the first job handed out to the last outcome in the journal
     repeats    proposals that had been trained before: journaled, not counted as trials
+    appends    writes to the journal per trial, and what each takes: the disk's pace, which
+               varies by the minute on a shared machine
 
 The second table divides the search among its parts, per trial, in the thread of each: wall time
 without the parts inside it, and the processor's time. Tracking has a thread of its own beside
@@ -54,6 +56,7 @@ EXPERIMENT = ROOT / "experiments" / "air_passengers.yaml"
 STRATEGIES = ["random", "tpe", "pso", "woa"]
 N_EPOCHS = 20
 TARGET_MS = 40
+APPENDS = "journal: append and fsync"
 
 
 def main() -> None:
@@ -151,6 +154,7 @@ class Parts:
     def __init__(self) -> None:
         self.wall_s: dict[str, float] = collections.defaultdict(float)
         self.cpu_s: dict[str, float] = collections.defaultdict(float)
+        self.calls: collections.Counter[str] = collections.Counter()
         self._local = threading.local()
 
     def watch(self, owner: Any, name: str, part: str) -> None:
@@ -169,6 +173,7 @@ class Parts:
                 wall_inside, cpu_inside = stack.pop()
                 self.wall_s[part] += wall - wall_inside
                 self.cpu_s[part] += cpu - cpu_inside
+                self.calls[part] += 1
                 if stack:
                     stack[-1][0] += wall
                     stack[-1][1] += cpu
@@ -192,7 +197,7 @@ def watch_parts() -> Parts:
     parts.watch(optuna.Study, "ask", "ask")
     parts.watch(optuna.Study, "tell", "tell")
     parts.watch(coordinator.Coordinator, "_tell", "tell")
-    parts.watch(JournalFileBackend, "append_logs", "journal: append and fsync")
+    parts.watch(JournalFileBackend, "append_logs", APPENDS)
     parts.watch(JournalFileBackend, "read_logs", "journal: read back")
     parts.watch(coordinator, "should_prune", "prune")
     parts.watch(LocalExecutor, "poll", "poll: wait for the worker")
@@ -218,6 +223,7 @@ def measure(strategy: str, trials: int, tracks: bool) -> dict[str, Any]:
         "trials_s": trials_s - training_s,
         "wall_s": parts.wall_s,
         "cpu_s": parts.cpu_s,
+        "appends": parts.calls[APPENDS],
     }
 
 
@@ -289,16 +295,20 @@ def compare(strategies: list[str], trials: int, repeats: int) -> None:
     console = Console(width=110)
     title = f"Overhead in ms per trial: {trials} trials, one worker, median of {repeats}"
     table = Table(title=title, title_justify="left")
-    for heading in ("strategy", "tracking", "search", "trials", "repeats", "target", "met"):
+    headings = ("strategy", "tracking", "search", "fastest", "slowest", "trials", "repeats")
+    for heading in (*headings, "appends", "ms each", "target", "met"):
         table.add_column(heading, justify="right" if heading != "strategy" else "left")
-    for strategy, tracks in results:
+    for (strategy, tracks), runs in results.items():
         whole = median((strategy, tracks), lambda r: r["search_s"])
         table.add_row(
             strategy,
             "MLflow" if tracks else "none",
             f"{whole:.1f}",
+            *(f"{1000 * f(r['search_s'] / r['trials'] for r in runs):.1f}" for f in (min, max)),
             f"{median((strategy, tracks), lambda r: r['trials_s']):.1f}",
-            f"{statistics.median(r['repeats'] for r in results[strategy, tracks]):.0f}",
+            f"{statistics.median(r['repeats'] for r in runs):.0f}",
+            f"{statistics.median(r['appends'] / r['trials'] for r in runs):.1f}",
+            f"{statistics.median(1000 * r['wall_s'][APPENDS] / r['appends'] for r in runs):.2f}",
             str(TARGET_MS) if tracks else "",
             ("yes" if whole <= TARGET_MS else "NO") if tracks else "",
         )

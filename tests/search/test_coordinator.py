@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import SMALL_SPACE, make_experiment, told
+from search_bench import SMALL_SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.jobs import OutcomeState

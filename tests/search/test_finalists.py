@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest import make_experiment
+from search_bench import make_experiment
 from simulated import SimulatedExecutor
 
 from tuner.errors import RunError

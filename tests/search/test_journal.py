@@ -7,7 +7,7 @@ import sys
 
 import optuna
 import pytest
-from conftest import DATA, Bench, make_experiment, told
+from search_bench import DATA, Bench, make_experiment, told
 from simulated import SimulatedExecutor
 
 from tuner.errors import JournalError, StudyError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.display import console
@@ -20,13 +21,13 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     experiment = load(path, strategy, set_)
     series, parts = check_data(experiment)
     task, data = experiment.task, experiment.data
-    console.print(f"[bold]{experiment.name}[/] ({path})\n")
+    console.print(f"[bold]{experiment.name}[/] ({escape(str(path))})\n", soft_wrap=True)
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     frequency = f", frequency {series.frequency}" if series.frequency else ""
-    table.add_row("  data", f"{series.path.name}: {_rows(series.rows)}{frequency}")
-    table.add_row("  target", ", ".join(data.targets))
-    table.add_row("  features", ", ".join(series.features))
+    table.add_row("  data", f"{escape(series.path.name)}: {_rows(series.rows)}{frequency}")
+    table.add_row("  target", escape(", ".join(data.targets)))
+    table.add_row("  features", escape(", ".join(series.features)))
     table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
     table.add_row("  task", f"{_rows(task.horizon)} ahead from the {task.window} before")
     for name, (first, end) in parts.named().items():
@@ -46,7 +47,9 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     console.print(table)
     _show_space(experiment)
     then = "run" if experiment.search_space else "train"
-    console.print(f"\nNothing is wrong. Next: [bold]tuner {then} {shlex.quote(str(path))}[/]")
+    console.print(
+        f"\nNothing is wrong. Next: [bold]tuner {then} {escape(shlex.quote(str(path)))}[/]"
+    )
 
 
 def _show_space(experiment: Experiment) -> None:

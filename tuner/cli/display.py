@@ -6,6 +6,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.results.summary import summarize
@@ -61,7 +62,7 @@ def show_result(record: StudyRecord) -> None:
     console.print(f"\n[bold]Best configuration[/] (trial {best['trial']})")
     console.print(f"  [green]{params_line(best['params'])}[/]")
 
-    units = ", ".join(record.experiment.data.targets)
+    units = escape(", ".join(record.experiment.data.targets))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     search = f"{number(best['search_score'])}"
     table.add_row(f"  validation {metric}", f"[bold]{search}[/]", "in the search")

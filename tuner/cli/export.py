@@ -6,6 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from rich.markup import escape
+
 from tuner.cli.display import console
 from tuner.cli.inspect import read
 from tuner.errors import InputError, TunerError, nearest
@@ -34,9 +36,10 @@ def export(
         raise InputError(f"-o: must be a file in an existing folder, got {output}; create it first")
     if output.exists() and not force and not _is_export(output):
         raise InputError(f"-o: {output} exists and is no export; write elsewhere, or add --force")
-    output.write_text(render(exported(record, output.parent, output.name), as_json))
-    path = shlex.quote(str(output))
-    console.print(f"wrote [bold]{output}[/]; next: [bold]tuner train {path}[/]")
+    text = render(exported(record, output.parent, output.name), as_json)
+    output.write_text(text, encoding="utf-8")
+    path = escape(shlex.quote(str(output)))
+    console.print(f"wrote [bold]{escape(str(output))}[/]; next: [bold]tuner train {path}[/]")
 
 
 def _is_export(path: Path) -> bool:

@@ -32,7 +32,9 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         _say("stopped")
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except (BrokenPipeError, SystemExit) as error:  # the reader, `head` say, has seen enough
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+from rich.markup import escape
 
 from tuner.cli.display import PipeConsole, console, show_result
 from tuner.cli.progress import make_progress
@@ -58,7 +59,7 @@ def run(
             stop=stop,
         )
     show_result(record)
-    option = f" --journal {shlex.quote(journal)}" if journal else ""
+    option = f" --journal {escape(shlex.quote(journal))}" if journal else ""
     console.print("\nNext:")
     if tracking:
         console.print(f"  [bold]tuner ui[/]{option and f' {name}{option}'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from tuner.cli.display import console
 from tuner.cli.overrides import load
@@ -29,7 +30,7 @@ def train(path: Path, output: Path | None, set_: list[str]) -> None:
     score, metric = training.outcome.objective, experiment.objective.metric
     if output is not None:
         write_model(training, output)
-        console.print(f"wrote [bold]{output}[/]")
+        console.print(f"wrote [bold]{escape(str(output))}[/]")
     recorded = experiment.recorded
     if recorded is None:
         console.print(f"validation {metric}: {score}")

@@ -41,5 +41,5 @@ def write_model(training: Training, folder: Path) -> None:
         "hyperparameters": experiment.hyperparameters.model_dump(),
         "validation": {experiment.objective.metric: training.outcome.objective},
     }
-    (folder / "pipeline.json").write_text(json.dumps(pipeline, indent=2) + "\n")
-    (folder / "experiment.yaml").write_text(experiment.to_yaml())
+    (folder / "pipeline.json").write_text(json.dumps(pipeline, indent=2) + "\n", encoding="utf-8")
+    (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")

@@ -1,0 +1,19 @@
+"""The benchmark's own search runs: real worker, real journal, nothing trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "overhead.py"
+
+
+def test_a_search_whose_jobs_do_nothing_trains_every_trial_of_its_budget(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--one", "random", "--trials", "5", "--no-tracking"]
+    ended = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
+    result = json.loads(ended.stdout)
+    assert result["trials"] == 5
+    assert 0 < result["trials_s"] < result["search_s"]
+    assert result["wall_s"]["journal: append and fsync"] > 0

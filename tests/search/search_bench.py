@@ -1,0 +1,103 @@
+"""The real coordinator on a real journal, with an executor that trains nothing."""
+
+from __future__ import annotations
+
+import optuna
+
+from tuner.data import DataRef
+from tuner.experiment import Experiment, space_size
+from tuner.search.coordinator import Coordinator
+from tuner.search.journal import write_journal
+from tuner.search.opening import open_study
+from tuner.search.pruning import make_pruner
+from tuner.search.records import read_study
+from tuner.search.seeds import Role, training_seed
+from tuner.search.work import train_job
+from tuner.strategies.registry import rhythm_of
+from tuner.strategies.space import to_distributions
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SPACE = {
+    "hidden_size": {"type": "int", "low": 8, "high": 128, "log": True},
+    "num_layers": {"type": "int", "low": 1, "high": 3},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+    "batch_size": {"type": "categorical", "choices": [8, 16, 32, 64]},
+}
+SMALL_SPACE = {
+    "num_layers": {"type": "int", "low": 1, "high": 3},
+    "batch_size": {"type": "categorical", "choices": [8, 16, 32, 64]},
+}
+DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
+REF = DataRef("/nowhere", 12, 1, (0, 60), (60, 80), "none", (0.0,), (1.0,))
+
+
+def make_experiment(
+    strategy="woa", *, space=None, trials=24, epochs=5, seed=3, population=6, **keys
+):
+    size = {"population": population} if strategy in ("woa", "pso") else {"batch": 3}
+    return Experiment.model_validate(
+        {
+            "name": "simulated",
+            "data": {"path": "/data.csv", "target": "y"},
+            "search_space": space or SPACE,
+            "strategy": {"name": strategy, **size},
+            "budget": {"trials": trials, "epochs": epochs},
+            "pruner": {"name": "median", "n_startup_trials": 4, "n_warmup_steps": 1},
+            "seed": seed,
+            **keys,
+        }
+    )
+
+
+class Bench:
+    """Runs the real coordinator on a real journal, with an executor that trains nothing."""
+
+    def __init__(self, location):
+        self.location = str(location)
+
+    def run(self, experiment, executor, **options):
+        distributions = to_distributions(experiment.search_space)
+        with write_journal(self.location) as storage:
+            study = open_study(storage, self.location, "s", experiment, DATA, distributions)
+
+            def make_job(trial):
+                return train_job(
+                    experiment,
+                    REF,
+                    f"trial {trial.number}",
+                    trial.params,
+                    training_seed(experiment.seed, Role.TRIAL, trial.number),
+                    can_be_pruned=experiment.pruner.name != "none",
+                )
+
+            coordinator = Coordinator(
+                study,
+                distributions,
+                rhythm_of(experiment.strategy),
+                executor,
+                make_job,
+                n_trials=experiment.budget.trials,
+                n_configurations=space_size(experiment.search_space),
+                pruner=make_pruner(experiment.pruner),
+                seed=experiment.seed,
+                **options,
+            )
+            finished = coordinator.run()
+            return finished, read_study(storage, "s", self.location)
+
+
+def told(record):
+    """Everything about a search that must not depend on timing."""
+    return [
+        (
+            t.number,
+            dict(t.params),
+            t.status,
+            t.value,
+            t.repeat_of,
+            t.seed,
+            [e.metric for e in t.outcome.history] if t.outcome else None,
+        )
+        for t in record.trials
+    ]
