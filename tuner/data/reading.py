@@ -148,12 +148,7 @@ def _parse_csv(path: Path, raw: bytes) -> pd.DataFrame:
                 f"name every column"
             )
             raise refusal(path, "data.path", problem)
-        frame = pd.read_csv(
-            io.StringIO(text),
-            low_memory=False,
-            skip_blank_lines=False,
-            float_precision="round_trip",  # the nearest number, whatever the version of pandas
-        )
+        frame = pd.read_csv(io.StringIO(text), low_memory=False, skip_blank_lines=False)
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
         problem = f"is not a CSV file: {one_line(error)}; correct that line"
         raise refusal(path, "data.path", problem) from None
