@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.experiment import Experiment, Override, dump_yaml, parse_value, space_size
+from tuner.results.export import render
 
 MINIMAL = "name: air\ndata: {path: air.csv, target: y}\n"
 
@@ -186,7 +187,7 @@ def test_an_experiment_that_is_written_and_read_again_is_the_same(
 ) -> None:
     experiment = Experiment.model_validate(raw)
     path = tmp_path_factory.getbasetemp() / "written.yaml"
-    for text in (experiment.to_yaml(), json.dumps(experiment.to_dict()), dump_yaml(raw)):
+    for text in (experiment.to_yaml(), render(experiment.to_dict(), as_json=True), dump_yaml(raw)):
         path.write_text(text, encoding="utf-8")
         again = Experiment.load(path)
         assert again == experiment

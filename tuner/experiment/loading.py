@@ -84,5 +84,7 @@ def _make_absolute(raw: dict[str, Any], folder: Path, file: str) -> None:
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
         if "\0" in data["path"]:
-            raise ExperimentError(f"{file}: data.path: must be a path, got {data['path']!r}; correct it")
+            raise ExperimentError(
+                f"{file}: data.path: must be a path, got {data['path']!r}; correct it"
+            )
         data["path"] = str((folder / data["path"]).resolve())

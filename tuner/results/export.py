@@ -55,4 +55,6 @@ def exported(record: StudyRecord, folder: Path, file_name: str) -> dict[str, Any
 
 def render(experiment: dict[str, Any], as_json: bool) -> str:
     """Write an exported experiment as YAML, or as JSON (which is YAML too)."""
-    return json.dumps(experiment, indent=2) + "\n" if as_json else dump_yaml(experiment)
+    if as_json:  # without \\u escapes: two of them for one character are no YAML
+        return json.dumps(experiment, indent=2, ensure_ascii=False) + "\n"
+    return dump_yaml(experiment)

@@ -1,0 +1,235 @@
+"""Bad input ends in one line on stderr and exit status 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.main import run
+
+Refused = Callable[..., str]
+
+
+def listing(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must be refused, and returns its one line."""
+
+    def check(*arguments: str) -> str:
+        before = listing(folder)
+        status = run(list(arguments))
+        printed = capsys.readouterr()
+        assert status == 2
+        assert printed.out == ""
+        assert printed.err.startswith("tuner: ")
+        assert printed.err.count("\n") == 1
+        assert printed.err.endswith("\n")
+        assert listing(folder) == before
+        return printed.err.removeprefix("tuner: ").strip()
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["bogus"], "no such command 'bogus'; tuner --help shows what there is"),
+        (["chek", "air.yaml"], "did you mean 'check'?"),
+        (["--bogus"], "no such option: --bogus"),
+        (["check"], "missing argument 'EXPERIMENT.yaml'; tuner check --help shows what there is"),
+        (["show"], "missing argument 'STUDY'"),
+        (["export"], "missing argument 'STUDY'"),
+        (["sync"], "missing argument 'STUDY'"),
+        (["train"], "missing argument 'EXPERIMENT.yaml'"),
+        (["init"], "missing argument 'DATA.csv'"),
+        (["check", "air.yaml", "more"], "unexpected extra argument"),
+        (["run", "air.yaml", "--trails", "3"], "--trials"),
+        (["run", "air.yaml", "--trials"], "option '--trials' requires an argument"),
+        (["run", "air.yaml", "--trials", "x"], "--trials: must be a whole number, got 'x'; write"),
+        (["run", "air.yaml", "--workers", "1.5"], "--workers: must be a whole number, got '1.5'"),
+        (["run", "air.yaml", "--seed", "x"], "--seed: must be a whole number, got 'x'"),
+        (["ui", "--port", "x"], "--port: must be a whole number, got 'x'"),
+        (["ui", "--port", "99999999"], "--port: must lie between 1 and 65535, got 99999999"),
+    ],
+)
+def test_a_command_line_that_cannot_be_understood_is_refused(
+    refused: Refused, arguments: list[str], text: str
+) -> None:
+    assert text.lower() in refused(*arguments).lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            ["--trials", "-1"],
+            "--trials: budget.trials: must be at least 1, got -1; write `--trials",
+        ),
+        (["--timeout", "soon"], "--timeout: budget.timeout: must be a time, got 'soon'; write 90s"),
+        (["--workers", "0"], "--workers: must be at least 1, got 0; write --workers"),
+        (["--seed", "-1"], "--seed: seed: must be at least 0, got -1; write `--seed 0`, say"),
+        (["--strategy", "wao"], "unknown strategy 'wao'; did you mean 'woa'?"),
+        (["--executor", "lokal"], "unknown executor 'lokal'; did you mean 'local'?"),
+        (["--study", ""], "--study: must begin with a letter or digit"),
+        (["--study", "../x"], "got '../x'; write --study first"),
+        (["--study", "a\nb"], "got 'a\\nb'"),
+        (["--study", "x" * 300], "150 at most"),
+        (["--study", "x.finalists"], ".finalists is kept for a study's finalists"),
+        (["--journal", ""], "--journal: must name a file or a database that lasts, got ''"),
+        (["--journal", "sqlite://"], "--journal: must name a file or a database that lasts"),
+        (["--journal", "air.csv/x.journal"], "--journal: cannot be written in"),
+        (["--journal", "air.csv"], "air.csv: is not a journal, its first line is"),
+        (["--journal", "."], "is a folder, not a journal"),
+        (["--journal", "foo://bar"], "--journal: foo://bar: "),
+        (["--journal", "sqlite:///air.csv"], "file is not a database"),
+        (["--set", "x"], "--set: must be KEY=VALUE, got 'x'; write budget.epochs=50, say"),
+        (["--set", "budget.trials=["], "--set budget.trials: must be YAML, got '['"),
+        (["--set", "budget.trails=4"], "unknown key 'trails'; did you mean 'trials'?"),
+        (["--set", "budget.epochs=0"], "--set: budget.epochs: must be at least 1, got 0; write"),
+        (["--set", "data.path=nope.csv"], "nope.csv: data.path: no such file"),
+        (["--set", "search_space=nope.yaml"], "nope.yaml: no such search space"),
+        (["--trials", "3", "--set", "budget.trials=x"], "--set: budget.trials: must be a whole"),
+    ],
+)
+def test_an_option_of_run_that_breaks_a_rule_is_refused(
+    refused: Refused, options: list[str], text: str
+) -> None:
+    assert text in refused("run", "air.yaml", *options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "bad.yaml: no such experiment file"),
+        ("", "bad.yaml: is empty"),
+        ("- a\n", "bad.yaml: must be a mapping of keys to values, got a list"),
+        ("a: [\n", "bad.yaml: is not YAML"),
+        ("name: air\nbudget: {trails: 3}\n", "bad.yaml: data: is required"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run", "train"])
+def test_a_file_that_is_no_experiment_is_refused_by_every_command_that_takes_one(
+    folder: Path, refused: Refused, command: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (folder / "bad.yaml").write_text(text)
+    assert refused(command, "bad.yaml").startswith(message)
+
+
+SERIES = [f"{1950 + i // 12}-{i % 12 + 1:02}-01,{100 + i}" for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "parts"),
+    [
+        (SERIES, ["data.target=sale"], ["data.target", "'sale'", "did you mean 'sales'?"]),
+        (SERIES, ["data.time=mnth"], ["data.time", "no column 'mnth'"]),
+        ([r.replace(",", ",x") for r in SERIES], [], ["data.target", "numeric", "'x100'"]),
+        ([*SERIES[:5], "1950-06-01,", *SERIES[6:]], [], ["data.target", "nan", "line 7"]),
+        ([*SERIES[:5], "1950-06-01,inf", *SERIES[6:]], [], ["data.target", "inf", "line 7"]),
+        ([*SERIES[:5], "soon,3", *SERIES[6:]], [], ["data.time", "'soon'", "line 7"]),
+        ([SERIES[1], SERIES[0], *SERIES[2:]], [], ["data.time", "must rise", "sort"]),
+        ([SERIES[0], *SERIES], [], ["data.time", "twice", "1950-01-01"]),
+        ([*SERIES[:5], *SERIES[6:]], [], ["data.time", "gaps", "1950-06-01"]),
+        ([*SERIES[:5], "1950-06-01,0", *SERIES[6:]], ["data.transform=log"], ["log", "line 7"]),
+        (SERIES, ["task.window=90"], ["task.window", "needs 91 rows", "got 39 of 60"]),
+        (SERIES, ["task.horizon=30"], ["30", "of 60"]),
+        (SERIES, ["data.split.validation=0.9"], ["data.split", "no row is left to train on"]),
+        (SERIES, ["data.split.test=1999-01-01"], ["data.split.test", "1999-01-01", "write a date"]),
+        ([], [], ["data.path", "no rows"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run", "train"])
+def test_data_that_cannot_be_used_is_refused_before_anything_starts(
+    folder: Path, refused: Refused, command: str, rows: list[str], options: list[str], parts: list
+) -> None:
+    (folder / "series.csv").write_text("\n".join(["month,sales", *rows]) + "\n")
+    experiment = "name: s\ndata: {path: series.csv, time: month, target: sales}\n"
+    (folder / "series.yaml").write_text(experiment + "search_space: {dropout: {type: float, low: "
+                                        "0, high: 0.5}}\n")  # fmt: skip
+    settings = [word for option in options for word in ("--set", option)]
+    message = refused(command, "series.yaml", *settings)
+    assert "series.csv" in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["show", "nope"], "studies/nope.journal: no study 'nope' in this folder; start one"),
+        (["export", "nope"], "no study 'nope'"),
+        (["sync", "nope"], "no study 'nope'"),
+        (["ui", "nope"], "no study 'nope'"),
+        (["ui"], "no such MLflow store; run `tuner run EXPERIMENT.yaml` first"),
+        (["export", "nope", "--format", "xml"], "--format: unknown format 'xml'; choose from"),
+        (["show", "x", "--journal", "nope.journal"], "nope.journal: no such journal"),
+        (["show", "x", "--journal", "air.csv"], "air.csv: is not a journal"),
+        (["studies", "--journal", "air.csv"], "air.csv: is not a journal"),
+        (["studies", "--journal", "sqlite:///nope.db"], "nope.db: no such journal"),
+        (["train", "air.yaml", "-o", "air.csv"], "-o: must be a folder, got the file"),
+        (["train", "air.yaml", "-o", "air.csv/model"], "-o: must be a folder, got the file"),
+        (["train", "air.yaml", "-o", "."], "-o: . is not empty and holds no model"),
+        (["init", "nope.csv"], "nope.csv: data.path: no such file"),
+        (["init", "air.csv"], "air.yaml: exists already; give another name with -o"),
+        (["init", "air.csv", "-o", "no/x.yaml"], "-o: no such folder no; create it first"),
+        (["init", "air.csv", "-o", "x.yaml", "--target", "x"], "no column 'x' in the file"),
+        (["init", "air.csv", "-o", "x.yaml", "--target", "month"], "'month' must hold numbers"),
+        (["check", "air.yaml", "--strategy", "x"], "unknown strategy 'x'; choose from: random"),
+    ],
+)
+def test_what_the_other_commands_cannot_use_is_refused(
+    refused: Refused, arguments: list[str], text: str
+) -> None:
+    assert text in refused(*arguments)
+
+
+def test_a_file_that_is_no_journal_is_not_taken_for_one(folder: Path, refused: Refused) -> None:
+    (folder / "studies").mkdir()
+    (folder / "studies/air-random-0.journal").write_text("dear diary\n")
+    for command in (["run", "air.yaml"], ["show", "air-random-0"], ["sync", "air-random-0"]):
+        message = refused(*command)
+        assert message.startswith("studies/air-random-0.journal: is not a journal")
+        assert "dear diary" in message
+
+
+def test_init_refuses_data_that_check_would_refuse(folder: Path, refused: Refused) -> None:
+    (folder / "short.csv").write_text("y\n1\n2\n3\n")
+    assert refused("init", "short.csv").startswith("short.csv: data.split.test: ")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_real_command_says_it_in_one_line_whatever_the_width(
+    folder: Path, terminal: bool
+) -> None:
+    before = listing(folder)
+    command = [sys.executable, "-m", "tuner", "run", "air.yaml", "--set", "budget.trials=-1"]
+    environment = os.environ | {"COLUMNS": "40"}
+    if terminal:
+        ours, theirs = pty.openpty()
+        done = subprocess.run(command, env=environment, stderr=theirs, stdout=theirs, check=False)
+        os.close(theirs)
+        printed = os.read(ours, 65536).decode().replace("\r\n", "\n")
+        os.close(ours)
+    else:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout == ""
+        printed = done.stderr
+    assert done.returncode == 2
+    assert printed == (
+        "tuner: --set: budget.trials: must be at least 1, got -1; "
+        "write `--set budget.trials=40`, say\n"
+    )
+    assert listing(folder) == before
