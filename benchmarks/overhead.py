@@ -31,30 +31,27 @@ import argparse
 import collections
 import contextlib
 import cProfile
-import functools
 import io
 import json
-import math
 import os
 import pstats
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from parts import Parts
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = ROOT / "experiments" / "air_passengers.yaml"
 STRATEGIES = ["random", "tpe", "pso", "woa"]
-N_EPOCHS = 20
 TARGET_MS = 40
 APPENDS = "journal: append and fsync"
 
@@ -65,15 +62,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--profile", metavar="STRATEGY")
-    # How this script starts itself: as a worker, for one search, to create MLflow's database.
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    # How this script starts itself: for one search, to create MLflow's database.
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--no-tracking", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--create-store", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker is not None:
-        idle_worker(options.worker)
-    elif options.create_store:
+    if options.create_store:
         create_store()
     elif options.one:
         tracks = not options.no_tracking
@@ -84,110 +78,24 @@ def main() -> None:
         compare(options.strategies, options.trials, options.repeats)
 
 
-# The worker
-
-
-def idle_worker(file_descriptor: int) -> None:
-    """Serve as `tuner.executors.worker` does, with a job that does nothing."""
-    import tuner.training
-    from tuner.executors import worker
-
-    tuner.training.run_job = do_nothing
-    worker.main(file_descriptor)
-
-
-def do_nothing(job: Any, report: Callable[[Any], bool]) -> Any:
-    """Answer a job at once, as if `N_EPOCHS` epochs had been trained."""
-    import numpy as np
-
-    from tuner.jobs import Epoch, Outcome, OutcomeState, PredictJob
-
-    begun, waited = time.perf_counter(), 0.0
-    if isinstance(job, PredictJob):
-        truth = job.data.truth()
-        rows = job.data.starts(job.data.evaluate)[:, None] + np.arange(job.data.horizon)
-        return Outcome(OutcomeState.COMPLETE, predictions=truth[rows])
-    size, dropout = job.hyperparameters["hidden_size"], job.hyperparameters["dropout"]
-    best = 20 + 5 * abs(math.log(size / 40)) + 20 * abs(dropout - 0.23)  # inside the space
-    history: list[Epoch] = []
-    state = OutcomeState.COMPLETE
-    for number in range(N_EPOCHS):
-        loss = math.exp(-number / 5) + 0.0123456789
-        epoch = Epoch(number, loss, 1.1 * loss, best * (1 + loss), time.time())
-        history.append(epoch)
-        waiting = time.perf_counter()
-        go_on = report(epoch)
-        waited += time.perf_counter() - waiting
-        if not go_on:
-            state = OutcomeState.PRUNED
-            break
-    return Outcome(
-        state,
-        objective=history[-1].metric if state is OutcomeState.COMPLETE else None,
-        best_epoch=len(history) - 1,
-        history=tuple(history),
-        seconds=time.perf_counter() - begun - waited,
-        finished_at=time.time(),
-        weights={} if job.keep_weights else None,
-    )
-
-
-def make_executor(n_workers: int) -> Any:
-    """Return a LocalExecutor whose workers are this script's."""
-    from tuner.executors import LocalExecutor
-
-    popen = subprocess.Popen
-
-    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        return popen([sys.executable, __file__, "--worker", command[-1]], **options)
-
-    with mock.patch("tuner.executors.local.subprocess.Popen", start):
-        return LocalExecutor(n_workers)
-
-
 # One search
 
 
-class Parts:
-    """Adds up the time spent in some functions, each without those inside it."""
+def make_executor(n_workers: int) -> Any:
+    """Return a LocalExecutor whose workers do nothing."""
+    from tuner.executors import LocalExecutor
 
-    def __init__(self) -> None:
-        self.wall_s: dict[str, float] = collections.defaultdict(float)
-        self.cpu_s: dict[str, float] = collections.defaultdict(float)
-        self.calls: collections.Counter[str] = collections.Counter()
-        self._local = threading.local()
-
-    def watch(self, owner: Any, name: str, part: str) -> None:
-        """Count the time of `owner.name` to `part` from now on."""
-        function = getattr(owner, name)
-
-        @functools.wraps(function)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            stack = self._local.__dict__.setdefault("stack", [])
-            stack.append([0.0, 0.0])  # wall and processor time of the parts inside
-            wall, cpu = time.perf_counter(), time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-                wall_inside, cpu_inside = stack.pop()
-                self.wall_s[part] += wall - wall_inside
-                self.cpu_s[part] += cpu - cpu_inside
-                self.calls[part] += 1
-                if stack:
-                    stack[-1][0] += wall
-                    stack[-1][1] += cpu
-
-        setattr(owner, name, watched)
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    return LocalExecutor(n_workers, module="idle_worker")
 
 
 def watch_parts() -> Parts:
     import optuna
-    from optuna.storages.journal import JournalFileBackend
 
     from tuner import orchestrator
     from tuner.executors import LocalExecutor
     from tuner.search import coordinator
+    from tuner.search.journal import _HeldFile
     from tuner.tracking import tracker
 
     parts = Parts()
@@ -197,8 +105,8 @@ def watch_parts() -> Parts:
     parts.watch(optuna.Study, "ask", "ask")
     parts.watch(optuna.Study, "tell", "tell")
     parts.watch(coordinator.Coordinator, "_tell", "tell")
-    parts.watch(JournalFileBackend, "append_logs", APPENDS)
-    parts.watch(JournalFileBackend, "read_logs", "journal: read back")
+    parts.watch(_HeldFile, "append_logs", APPENDS)
+    parts.watch(_HeldFile, "read_logs", "journal: read back")
     parts.watch(coordinator, "should_prune", "prune")
     parts.watch(LocalExecutor, "poll", "poll: wait for the worker")
     parts.watch(LocalExecutor, "submit", "hand jobs out")

@@ -25,13 +25,14 @@ from tuner.experiment import Experiment, space_size
 from tuner.jobs import Outcome, TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
+from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.finalists import enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
 from tuner.search.observer import Observer, Observers
 from tuner.search.opening import open_study
 from tuner.search.pruning import make_pruner
-from tuner.search.records import FINALIST_ATTR, TEST_ATTR, StudyRecord, read_study
+from tuner.search.records import StudyRecord, read_study
 from tuner.search.seeds import Role, training_seed
 from tuner.search.work import run_jobs, train_job
 from tuner.strategies.registry import Rhythm, rhythm_of

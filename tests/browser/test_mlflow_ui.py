@@ -158,14 +158,14 @@ def test_the_link_shows_a_study_as_one_run_that_holds_its_trials(study, tmp_path
 
 def test_a_studys_page_lists_its_trials_and_draws_their_objective(study, base_url, tmp_path):
     page = look(runs_link(base_url, study.experiment_id, study.run_id), tmp_path)
-    assert f"{N_TRIALS + N_RETRAININGS} matching runs" in page
+    assert f"{N_TRIALS} matching runs" in page
     assert "Sort: objective" in page
     listed = page[page.index("Run Name") :]
     for name, (_, objective) in study.trials.items():
         assert re.search(rf"\b{name}\b", listed), name
-        assert re.search(rf"{name} \(objective\)|\b{objective:.2f}\b", page), name
+        assert any(f"{objective:{digits}}" in page for digits in (".2f", ".1f", ".4g")), name
         assert f"{name} (train_loss)" in page, name
-    assert "finalist" in listed
+    assert "finalist" not in listed
 
 
 def test_a_trials_page_tells_its_objective_and_hyperparameters(study, base_url, tmp_path):
@@ -190,11 +190,10 @@ def test_a_studys_own_page_tells_its_best_objective_and_its_trials(study, base_u
         assert re.search(rf"\b{name}\b", children), name
 
 
-@pytest.mark.xfail(strict=True, reason="`tuner ui STUDY` prints the experiment's link")
 def test_a_study_given_by_name_opens_at_its_trials(study, tmp_path):
     with ui(study, study.name) as link:
         assert study.run_id in link
-        assert f"{N_TRIALS + N_RETRAININGS} matching runs" in look(link, tmp_path)
+        assert f"{N_TRIALS} matching runs" in look(link, tmp_path)
 
 
 def test_nothing_serves_any_more_when_the_command_has_ended(study):

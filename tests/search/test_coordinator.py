@@ -11,9 +11,10 @@ from search_bench import SMALL_SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.jobs import OutcomeState
+from tuner.search.attributes import TOLD_ATTR
 from tuner.search.journal import read_journal
 from tuner.search.observer import Observer
-from tuner.search.records import TOLD_ATTR, Status
+from tuner.search.records import Status
 from tuner.strategies.registry import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)

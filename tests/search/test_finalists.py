@@ -10,9 +10,10 @@ from simulated import SimulatedExecutor
 
 from tuner.errors import RunError
 from tuner.results.winner import find_winner
+from tuner.search.attributes import FINALIST_ATTR
 from tuner.search.finalists import enqueue_finalists, rank_finalists
 from tuner.search.journal import write_journal
-from tuner.search.records import FINALIST_ATTR, Status, TrialRecord
+from tuner.search.records import Status, TrialRecord
 from tuner.search.seeds import Role, training_seed
 
 

@@ -84,12 +84,12 @@ def test_mlflow_shows_pruned_and_failed_trials_as_such(client, make_record, four
         "0": ("FINISHED", "complete"),
         "1": ("KILLED", "pruned"),
         "2": ("FAILED", "failed"),
-        "3": ("FINISHED", "complete"),
+        "3 = 0": ("FINISHED", "complete"),
     }
     assert children["2"].data.tags["failure_reason"] == "loss is nan"
     assert "failure_reason" not in children["1"].data.tags
     assert "objective" not in children["1"].data.metrics
-    assert children["3"].data.tags["repeat_of"] == "0"
+    assert children["3 = 0"].data.tags["repeat_of"] == "0"
     assert "repeat_of" not in children["0"].data.tags
 
 

@@ -127,7 +127,7 @@ def test_links_carry_every_facet_that_the_ui_wants():
     assert page == "http://127.0.0.1:5000/#/experiments/7/runs"
     assert dict(urllib.parse.parse_qsl(query)) == {
         "workflowType": "machine_learning",
-        "searchFilter": "tags.`mlflow.parentRunId` = 'abc'",
+        "searchFilter": "tags.`mlflow.parentRunId` = 'abc' and tags.role = 'trial'",
         "orderByKey": "metrics.`objective`",
         "orderByAsc": "false",
         "startTime": "ALL",

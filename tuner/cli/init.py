@@ -63,7 +63,9 @@ def init(path: Path, output: Path | None, target: str | None) -> None:
         file=_printable(path.name),
         frequency=f", frequency {series.frequency}" if series.frequency else "",
         numeric=_printable(", ".join(series.features)),
-        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") or "experiment",
+        name=_quoted(
+            re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:100] or "experiment"
+        ),
         path=_quoted(os.path.relpath(path.resolve(), path_to_write.absolute().parent)),
         time=f"  time: {_quoted(time)}\n" if time is not None else "",
         target=_quoted(guessed),

@@ -14,6 +14,7 @@ from tuner.cli.display import console
 from tuner.cli.inspect import read
 from tuner.errors import InputError, RunError
 from tuner.results.artifacts import study_artifacts
+from tuner.search.journal import is_being_written, journal_location
 from tuner.search.records import StudyRecord
 from tuner.tracking import (
     MlflowTracker,
@@ -38,6 +39,8 @@ def tracker_maker(
 def sync(study: str, journal: str | None) -> None:
     """Make MLflow agree with a study's journal."""
     record = read(study, journal)
+    if is_being_written(journal_location(study, journal)):
+        raise InputError(f"study {study!r} is being searched, and copied as it goes; sync it later")
     try:
         count = sync_study(
             open_store(),
@@ -52,20 +55,23 @@ def sync(study: str, journal: str | None) -> None:
     where = re.sub(r"://[^@/]*@", "://", tracking_uri())  # without a password
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     text = f"MLflow agrees with the journal: {', '.join(changed)}, {count.unchanged} unchanged"
-    console.print(f"{text} ({where})", markup=False)
+    console.print(f"{text} ({where})", markup=False, soft_wrap=True)
 
 
 def ui(study: str | None, port: int | None, journal: str | None) -> None:
     """Serve the MLflow UI until Ctrl-C; print the link, and open it on a terminal."""
     record = read(study, journal) if study else _newest()
+    name = record.experiment.name if record else None
+    study_id = record.id if record and study else None
+    ascending = record is None or record.experiment.objective.direction == "minimize"
     if port is not None and not 0 < port < 65536:
         raise InputError(f"--port: must lie between 1 and 65535, got {port}; write --port 5000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this command
     with (
         contextlib.suppress(KeyboardInterrupt),
-        start_ui(record.experiment.name if record else None, port) as link,
+        start_ui(name, study_id, ascending=ascending, port=port) as link,
     ):
-        console.print(link, markup=False)
+        console.print(link, markup=False, soft_wrap=True)
         if console.is_terminal:
             console.print("Ctrl-C ends it")
             webbrowser.open(link)
@@ -75,4 +81,6 @@ def ui(study: str | None, port: int | None, journal: str | None) -> None:
 def _newest() -> StudyRecord | None:
     """Return the study that was written to last in this folder, if there is one."""
     journals = sorted(Path("studies").glob("*.journal"), key=lambda p: p.stat().st_mtime)
-    return read(journals[-1].stem, None) if journals else None
+    with contextlib.suppress(InputError):  # a file that is no journal: the UI opens without it
+        return read(journals[-1].stem, None) if journals else None
+    return None

@@ -37,8 +37,10 @@ def train(path: Path, output: Path | None, set_: list[str]) -> None:
     elif training.reproduced:
         console.print(f"reproduced: {score}")
     else:
-        why = "; ".join(training.differences()) or "same data and versions: another kind of CPU?"
-        console.print(f"not reproduced: {recorded.score}, got {score}: {why}")
+        why = "; ".join([*(f"--set {text}" for text in set_), *training.differences()])
+        why = why or "same data and versions: was the file edited, or is the CPU of another kind?"
+        text = f"not reproduced: {recorded.score}, got {score}: {why}"
+        console.print(text, markup=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

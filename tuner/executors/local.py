@@ -26,12 +26,12 @@ _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPEN
 class _Worker:
     """One process and the connection to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self.connection, theirs = Pipe()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         # A process group of its own: Ctrl-C is for the coordinator, which decides what ends.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tuner.executors.worker", str(theirs.fileno())],
+            [sys.executable, "-m", module, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self.errors,
@@ -74,8 +74,12 @@ class LocalExecutor:
     A worker that dies loses its job alone; another is started in its place when one is needed.
     """
 
-    def __init__(self, n_workers: int) -> None:
-        """Start the workers, which load torch while the caller goes on.
+    def __init__(self, n_workers: int, module: str = "tuner.executors.worker") -> None:
+        """Start no worker yet: each starts when there is a job for it.
+
+        Args:
+            n_workers: processes at a time.
+            module: what a process runs; it must speak as `tuner.executors.worker` does.
 
         Raises:
             ValueError: `n_workers` is below 1.
@@ -84,7 +88,8 @@ class LocalExecutor:
             raise ValueError(f"n_workers must be at least 1, got {n_workers}")
         self.n_workers = n_workers
         self._queue: deque[Job] = deque()
-        self._workers = [_Worker() for _ in range(n_workers)]
+        self._module = module
+        self._workers: list[_Worker] = []
 
     def submit(self, job: Job) -> None:
         """Queue a job, and hand it to a worker if one is free."""
@@ -142,7 +147,7 @@ class LocalExecutor:
             if free is None:
                 if len(self._workers) >= self.n_workers:
                     return
-                free = _Worker()
+                free = _Worker(self._module)
                 self._workers.append(free)
             free.begin(self._queue.popleft())
 

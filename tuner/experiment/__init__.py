@@ -1,7 +1,7 @@
 """The experiment file: what is searched, on which data, with which budget."""
 
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.reading import Override, dump_yaml, parse_value
+from tuner.experiment.reading import Override, dump_yaml, flat, parse_value
 from tuner.experiment.schema import Experiment, Recorded, Split
 from tuner.experiment.space import (
     CategoricalDomain,
@@ -24,6 +24,7 @@ __all__ = [
     "SearchSpace",
     "Split",
     "dump_yaml",
+    "flat",
     "parse_value",
     "space_size",
 ]

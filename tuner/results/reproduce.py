@@ -37,12 +37,16 @@ class Training:
             return []
         found = []
         if self.data.series.sha256 != recorded.data_sha256:
-            found.append(f"the data has changed ({recorded.rows} rows then, {self.data.rows} now)")
-        now = library_versions()
+            then, now = recorded.rows, self.data.rows
+            how = (
+                f"{then} rows then, {now} now" if then != now else f"other values in its {now} rows"
+            )
+            found.append(f"the data has changed ({how})")
+        installed = library_versions()
         found += [
-            f"{name} is {now.get(name, 'missing')}, was {version}"
+            f"{name} is {installed.get(name, 'missing')}, was {version}"
             for name, version in recorded.versions.items()
-            if now.get(name) != version
+            if installed.get(name) != version
         ]
         return found
 

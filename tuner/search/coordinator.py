@@ -29,10 +29,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.executors.base import Event, Executor, Finished, Lost
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
+from tuner.search.attributes import OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
 from tuner.search.fresh import configuration_key, fresh_configuration
 from tuner.search.observer import Observer
 from tuner.search.pruning import should_prune
-from tuner.search.records import OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
 from tuner.search.seeds import Role
 from tuner.strategies.registry import Rhythm
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import optuna
 from optuna.storages import BaseStorage
 
+from tuner.search.attributes import FINALIST_ATTR
 from tuner.search.journal import FINALISTS_SUFFIX
-from tuner.search.records import FINALIST_ATTR, Status, StudyRecord, TrialRecord
+from tuner.search.records import Status, StudyRecord, TrialRecord
 
 __all__ = ["Finalist", "enqueue_finalists", "rank_finalists"]
 

@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
 from tuner.errors import JournalError, StudyError, nearest, one_line
+from tuner.search.attributes import DURABLE
 
 __all__ = [
     "FINALISTS_SUFFIX",
@@ -34,14 +35,24 @@ FINALISTS_SUFFIX = ".finalists"
 _BEGINS = b'{"op_code"'  # as every record of Optuna's journal does
 
 
-class _HeldLock(BaseJournalFileLock):
-    """Optuna's lock for writers, which has nothing to do: the one writer holds the file."""
+class _HeldFile(JournalFileBackend):
+    """A journal file that its one writer holds, so that Optuna's own lock is not needed.
 
-    def acquire(self) -> bool:
-        return True
+    Every record is handed to the system at once and survives the death of this process. Only
+    what is dear waits for the disk, and takes with it all that was written before: a search
+    that lost power asks again for what came after, and gets the same.
+    """
 
-    def release(self) -> None:
-        return None
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file.name)
+        self._file = file
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
+            os.fsync(self._file.fileno())
 
 
 def journal_location(study: str, journal: str | None) -> str:
@@ -60,7 +71,7 @@ def read_journal(location: str) -> BaseStorage:
     if "://" in location:
         return _open_database(location)
     _check_is_journal(Path(location))
-    return JournalStorage(JournalFileBackend(location, lock_obj=_HeldLock()))
+    return JournalStorage(JournalFileBackend(location))
 
 
 @contextlib.contextmanager
@@ -85,8 +96,8 @@ def write_journal(location: str) -> Iterator[BaseStorage]:
                 f"{path}: another search is writing to it; wait for it, stop it, "
                 f"or give --study another name"
             ) from None
-        _drop_torn_tail(path)
-        yield JournalStorage(JournalFileBackend(str(path), lock_obj=_HeldLock()))
+        _drop_torn_tail(file)
+        yield JournalStorage(_HeldFile(file))
 
 
 def is_being_written(location: str) -> bool:
@@ -145,22 +156,22 @@ def _check_is_journal(path: Path) -> None:
         )
 
 
-def _drop_torn_tail(path: Path) -> None:
-    """Cut off a record that a dying coordinator wrote only in part: Optuna cannot append to it."""
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        tail_start = max(0, size - 2**24)
-        file.seek(tail_start)
-        tail = file.read()
-        complete = tail[: tail.rfind(b"\n") + 1]
-        last_line = complete[:-1].rpartition(b"\n")[2]
-        try:
-            if last_line:
-                json.loads(last_line)
-        except ValueError:
-            complete = complete[: -len(last_line) - 1]
-        if len(complete) < len(tail):
-            file.truncate(tail_start + len(complete))
+def _drop_torn_tail(file: BinaryIO) -> None:
+    """Cut off what was not written whole: Optuna cannot append to it.
+
+    A dying coordinator leaves half a record at the end, a machine without power zeros.
+    """
+    file.seek(0)
+    content = file.read()
+    whole, _, _ = content.partition(b"\0")
+    whole = whole[: whole.rfind(b"\n") + 1]
+    last_line = whole[:-1].rpartition(b"\n")[2]
+    try:
+        json.loads(last_line or b"{}")
+    except ValueError:
+        whole = whole[: -len(last_line) - 1]
+    if len(whole) < len(content):
+        file.truncate(len(whole))
 
 
 def _make_folder(path: Path) -> None:

@@ -6,7 +6,6 @@ import datetime as dt
 import importlib.metadata
 import platform
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import optuna
@@ -14,8 +13,9 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 
 from tuner.errors import StudyError
-from tuner.experiment import Experiment
-from tuner.search.records import FORMAT, STUDY_ATTR
+from tuner.experiment import Experiment, flat
+from tuner.search.attributes import STUDY_ATTR
+from tuner.search.records import FORMAT
 from tuner.strategies.registry import make_sampler
 
 __all__ = ["library_versions", "open_study"]
@@ -87,7 +87,7 @@ def library_versions() -> dict[str, str]:
 def _check_same(
     facts: dict[str, Any], experiment: Experiment, data: dict[str, Any], where: str
 ) -> None:
-    old, new = dict(_flat(facts["experiment"])), dict(_flat(experiment.to_dict()))
+    old, new = dict(flat(facts["experiment"])), dict(flat(experiment.to_dict()))
     if old["name"] != new["name"]:
         raise StudyError(
             f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
@@ -104,11 +104,3 @@ def _check_same(
             f"{where} was begun on other data: {data['path']} has changed since; "
             f"put it back, or give another --study name"
         )
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for key, inner in value.items():
-        yield from _flat(inner, f"{prefix}.{key}" if prefix else key)

@@ -18,6 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.errors import StudyError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome
+from tuner.search.attributes import (
+    FINALIST_ATTR,
+    OUTCOME_ATTR,
+    REPEAT_ATTR,
+    STUDY_ATTR,
+    TEST_ATTR,
+)
 from tuner.search.journal import FINALISTS_SUFFIX, load_study
 from tuner.search.seeds import Role, training_seed
 from tuner.strategies.registry import rhythm_of
@@ -25,14 +32,6 @@ from tuner.strategies.registry import rhythm_of
 __all__ = ["Status", "StudyRecord", "TrialRecord", "read_study", "read_trial"]
 
 FORMAT = 1
-
-# The attributes under which the coordinator writes.
-STUDY_ATTR = "tuner"  # of a study: what it searches, and on which data
-OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
-REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
-TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked
-TEST_ATTR = "test"  # of a study: the one opening of the test part
-FINALIST_ATTR = "finalist"  # of a finalist's trial: [configuration's trial number, repeat]
 
 
 class Status(StrEnum):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tuner.experiment import flat
 from tuner.jobs import Outcome
 from tuner.search.records import Status, StudyRecord, TrialRecord
 from tuner.search.seeds import Role
@@ -86,7 +87,7 @@ class RunLayout:
 def study_layout(record: StudyRecord, state: StudyState) -> RunLayout:
     """Lay out the parent run of a study."""
     experiment = record.experiment.to_dict()
-    params = dict(_flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
+    params = dict(flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
     params |= {f"search_space.{k}": json.dumps(v) for k, v in experiment["search_space"].items()}
     tags = {
         "study_id": record.id,
@@ -135,11 +136,7 @@ def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) ->
     }
     params = {**record.experiment.configuration(dict(trial.params)), "trial": trial.number}
     return RunLayout(
-        name=(
-            f"finalist {trial.configuration} repeat {trial.repeat}"
-            if trial.role is Role.FINALIST
-            else str(trial.number)
-        ),
+        name=_name(trial),
         status=_TRIAL_STATUS[trial.status],
         start_ms=_ms(end_s - outcome.seconds),
         end_ms=_ms(end_s),
@@ -147,6 +144,12 @@ def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) ->
         params=_texts(params, _MAX_PARAM),
         points=tuple(_curves(outcome, record.experiment.objective.metric, _ms(end_s))),
     )
+
+
+def _name(trial: TrialRecord) -> str:
+    if trial.role is Role.FINALIST:
+        return f"finalist {trial.configuration} repeat {trial.repeat}"
+    return str(trial.number) if trial.repeat_of is None else f"{trial.number} = {trial.repeat_of}"
 
 
 def outcome_digest(outcome: Outcome) -> str:
@@ -170,7 +173,8 @@ def _curves(outcome: Outcome, metric: str, end_ms: int) -> Iterator[Point]:
         ):
             yield Point(key, _finite(value), _ms(e.time), e.epoch)
     if outcome.objective is not None:
-        yield Point("objective", _finite(outcome.objective), end_ms, outcome.best_epoch or 0)
+        # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
+        yield Point("objective", _finite(outcome.objective), end_ms, 0)
 
 
 def _best_so_far(record: StudyRecord) -> Iterator[Point]:
@@ -221,11 +225,3 @@ def _key(name: str) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for key, inner in value.items():
-        yield from _flat(inner, f"{prefix}.{key}" if prefix else key)

@@ -16,6 +16,8 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from tuner.errors import InputError, RunError, nearest
+from tuner.search.seeds import Role
+from tuner.tracking.layout import STUDY_ROLE
 from tuner.tracking.store import (
     artifact_root,
     explain,
@@ -32,7 +34,12 @@ _HOST = "127.0.0.1"
 
 @contextlib.contextmanager
 def start_ui(
-    experiment_name: str | None = None, port: int | None = None, timeout_s: float = 60
+    experiment_name: str | None = None,
+    study_id: str | None = None,
+    *,
+    ascending: bool = True,
+    port: int | None = None,
+    timeout_s: float = 60,
 ) -> Iterator[str]:
     """Serve the MLflow UI while the context lasts; yield the link to open.
 
@@ -40,6 +47,8 @@ def start_ui(
 
     Args:
         experiment_name: what the link shows; all experiments by default.
+        study_id: of a study in it: the link then shows that study's trials, best first.
+        ascending: whether the smallest objective is the best.
         port: on loopback; a free one by default.
         timeout_s: how long the server may take to answer.
 
@@ -49,7 +58,7 @@ def start_ui(
     """
     uri = tracking_uri()
     if is_server(uri):
-        yield _link(uri.rstrip("/"), experiment_name)
+        yield _link(uri.rstrip("/"), experiment_name, study_id, ascending)
         return
     if (database := sqlite_path(uri)) is not None and not database.exists():
         raise InputError(f"{database}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
@@ -57,7 +66,8 @@ def start_ui(
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-ui-"))) / "log"
         port = _check_free(port) if port is not None else _free_port()
         server = stack.enter_context(_server(uri, port, log))
-        link = _link(f"http://{_HOST}:{port}", experiment_name)  # looked up while it starts
+        base_url = f"http://{_HOST}:{port}"
+        link = _link(base_url, experiment_name, study_id, ascending)  # looked up while it starts
         _wait(server, port, log, timeout_s)
         yield link
 
@@ -77,7 +87,9 @@ def runs_link(
     facets = {"workflowType": "machine_learning"}  # or the UI shows traces of language models
     if parent_run_id is not None:
         facets |= {
-            "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_run_id}'",
+            "searchFilter": (
+                f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.role = '{Role.TRIAL}'"
+            ),
             "orderByKey": "metrics.`objective`",
             "orderByAsc": str(ascending).lower(),
             "startTime": "ALL",
@@ -89,20 +101,28 @@ def runs_link(
     return f"{link}?{urlencode(facets, quote_via=quote, safe='')}"
 
 
-def _link(base_url: str, experiment_name: str | None) -> str:
-    if experiment_name is None:
+def _link(base_url: str, name: str | None, study_id: str | None, ascending: bool) -> str:
+    if name is None:
         return f"{base_url}/#/experiments"
     try:
         client = open_store()
-        experiment = client.get_experiment_by_name(experiment_name)
+        experiment = client.get_experiment_by_name(name)
         names = [] if experiment else [e.name for e in client.search_experiments()]
+        parents = []
+        if experiment is not None and study_id is not None:
+            wanted = f"tags.study_id = '{study_id}' and tags.role = '{STUDY_ROLE}'"
+            parents = client.search_runs([experiment.experiment_id], wanted, max_results=1)
     except Exception as error:
         raise RunError(explain(error)) from error
     if experiment is None:
         raise InputError(
-            f"MLflow has no experiment {experiment_name!r}{nearest(experiment_name, names)}"
+            f"MLflow has no experiment {name!r}{nearest(name, names)}; "
+            f"if its studies were not tracked, `tuner sync STUDY` copies them"
         )
-    return runs_link(base_url, experiment.experiment_id)
+    if study_id is not None and not parents:
+        raise InputError("MLflow has no run of this study; `tuner sync STUDY` copies it")
+    parent_run_id = parents[0].info.run_id if parents else None
+    return runs_link(base_url, experiment.experiment_id, parent_run_id, ascending)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,290 @@
+"""One real search, and every command on what it left behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.main import run
+from tuner.experiment import Experiment
+
+STUDY = "air-random-0"
+JOURNAL = f"studies/{STUDY}.journal"
+
+Tuner = Callable[..., str]
+
+
+@pytest.fixture
+def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder in which the search ended, without its MLflow store."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
+    """Runs a command that must have a given status, and returns what it printed."""
+
+    def call(*arguments: str, status: int = 0) -> str:
+        capsys.readouterr()
+        found = run(list(arguments))
+        printed = capsys.readouterr()
+        assert found == status, printed.err
+        assert (printed.err == "") is (status in (0, 1)), printed.err
+        return printed.out + printed.err
+
+    return call
+
+
+def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(finished: Path) -> None:
+    log = (finished / "run.log").read_text()
+    assert "\x1b" not in log
+    lines = log.splitlines()
+    assert [line[:5] for line in lines[:8]] == [f"[{i}/4]" for i in (1, 2, 3, 4)] * 2
+    for part in (
+        f"{STUDY}: 4 trials trained (4 complete)",
+        "Best configuration (trial ",
+        "retrained on 2 fresh seeds",
+        "test rmse",
+        "passengers, 22 rows, 1959-03-01 to 1960-12-01",
+        "last value on the same rows",
+        "seasonal naive (12 rows) on the same rows",
+        "Next:",
+        f"tuner export {STUDY} -o best.yaml",
+    ):
+        assert part in log
+    assert sorted(p.name for p in finished.iterdir()) == [
+        *("air.csv", "air.yaml", "mlartifacts", "mlflow.db", "run.log", "studies")
+    ]
+
+
+def test_a_finished_study_that_is_run_again_only_prints(
+    finished: Path, here: Path, tuner: Tuner
+) -> None:
+    before = json.loads(tuner("show", STUDY, "--json"))
+    log = (finished / "run.log").read_text()
+    printed = tuner("run", "air.yaml", "--no-tracking")
+    result = log[log.index(f"\n{STUDY}:") : log.index("\nNext:")]
+    assert printed.startswith(result)
+    assert json.loads(tuner("show", STUDY, "--json")) == before
+
+
+@pytest.mark.xfail(reason="opening the finalists' study appends a record", strict=False)
+def test_a_finished_study_that_is_run_again_leaves_its_journal_as_it_is(
+    here: Path, tuner: Tuner
+) -> None:
+    before = (here / JOURNAL).read_bytes()
+    tuner("run", "air.yaml", "--no-tracking")
+    assert (here / JOURNAL).read_bytes() == before
+
+
+def test_a_study_that_is_resumed_may_change_its_budget_and_little_else(
+    here: Path, tuner: Tuner
+) -> None:
+    before = (here / JOURNAL).read_bytes()
+    refused = tuner("run", "air.yaml", "--set", "budget.epochs=4", status=2)
+    assert "was begun with budget.epochs=3, got 4; put it back, or give another" in refused
+    refused = tuner("run", "air.yaml", "--set", "name=other", "--study", STUDY, status=2)
+    assert f"study {STUDY!r} belongs to experiment 'air', got 'other'; give another" in refused
+    refused = tuner("run", "air.yaml", "--strategy", "tpe", "--study", STUDY, status=2)
+    assert "was begun with strategy." in refused
+    text = (here / "air.csv").read_text()
+    (here / "air.csv").write_text(text.replace("112", "113", 1))
+    assert "was begun on other data" in tuner("run", "air.yaml", status=2)
+    assert (here / JOURNAL).read_bytes() == before
+    assert not (here / "mlflow.db").exists()
+
+
+def test_an_extended_study_goes_on_and_does_not_open_the_test_part_again(tuner: Tuner) -> None:
+    before = json.loads(tuner("show", STUDY, "--json"))
+    printed = tuner("run", "air.yaml", "--trials", "6", "--workers", "1", "--no-tracking")
+    assert "[5/6] trial 4 complete" in printed
+    assert "The test part was opened after 4 trials" in printed
+    assert "it is not opened again" in printed
+    after = json.loads(tuner("show", STUDY, "--json"))
+    assert after["all_trials"][:4] == before["all_trials"]
+    assert after["trials"]["trained"] == 6
+    assert after["test"] == before["test"]
+
+
+def test_show_and_studies_and_strategies_print_json_for_scripts(tuner: Tuner) -> None:
+    shown = json.loads(tuner("show", STUDY, "--json"))
+    assert shown["study"] == STUDY
+    assert shown["trials"] == {
+        "trained": 4,
+        **{"running": 0, "complete": 4, "pruned": 0, "failed": 0, "repeats": 0},
+    }
+    assert len(shown["all_trials"]) == 4
+    assert len(shown["finalists"]) == 2
+    assert shown["best"]["mean"] == min(f["mean"] for f in shown["finalists"])
+    (listed,) = json.loads(tuner("studies", "--json"))
+    assert listed["study"] == STUDY
+    strategies = json.loads(tuner("strategies", "--json"))
+    assert set(strategies) >= {"random", "tpe", "pso", "woa"}
+    assert strategies["woa"]["options"]["population"]["default"] == 10
+
+
+def test_show_and_studies_and_strategies_print_tables_for_people(tuner: Tuner) -> None:
+    shown = tuner("show", STUDY)
+    assert "Best trials" in shown
+    assert shown.count("hidden_size=") == 1 + 2 + 4  # the best, the finalists, the trials
+    assert STUDY in tuner("studies")
+    assert "population" in tuner("strategies")
+
+
+def test_a_mistyped_study_is_answered_with_the_nearest_name(tuner: Tuner) -> None:
+    assert f"did you mean {STUDY!r}?" in tuner("show", "air-rando-0", status=2)
+    refused = tuner("show", "air-rando-0", "--journal", JOURNAL, status=2)
+    assert f"holds no study 'air-rando-0'; did you mean {STUDY!r}?" in refused
+
+
+def test_studies_lists_the_others_where_one_journal_is_broken(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "studies/broken.journal").write_text("dear diary\n")
+    assert run(["studies"]) == 0
+    printed = capsys.readouterr()
+    assert STUDY in printed.out
+    assert printed.err.startswith("tuner: studies/broken.journal: is not a journal")
+    assert printed.err.count("\n") == 1
+
+
+def test_an_exported_file_is_accepted_by_check_and_train_and_run(here: Path, tuner: Tuner) -> None:
+    assert "wrote best.yaml; next: tuner train best.yaml" in tuner(
+        "export", STUDY, "-o", "best.yaml"
+    )
+    checked = tuner("check", "best.yaml")
+    assert "every hyperparameter is fixed" in checked
+    assert "Next: tuner train best.yaml" in checked
+    options = ("--set", "finalists.top=0", "--no-tracking", "--workers", "1")
+    printed = tuner("run", "best.yaml", *options)
+    assert "[1/1] trial 0 complete" in printed
+    assert "1 trial trained (1 complete)" in printed
+
+
+def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner: Tuner) -> None:
+    on_stdout = tuner("export", STUDY)
+    (here / "printed.yaml").write_text(on_stdout)
+    tuner("export", STUDY, "-o", "best.yaml")
+    tuner("export", STUDY, "-o", "best.yaml")  # an export may be written again
+    tuner("export", STUDY, "-o", "best.json")
+    assert json.loads((here / "best.json").read_text())["recorded"]["study"] == STUDY
+    assert json.loads(tuner("export", STUDY, "--format", "json"))["name"] == "air"
+    loaded = [Experiment.load(name) for name in ("printed.yaml", "best.yaml", "best.json")]
+    assert loaded[0].hyperparameters == loaded[1].hyperparameters == loaded[2].hyperparameters
+
+    (here / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "air.yaml", "air.csv"):
+        text = (here / name).read_bytes()
+        refused = tuner("export", STUDY, "-o", name, status=2)
+        assert f"-o: {name} exists and is no export; write elsewhere, or add --force" in refused
+        assert (here / name).read_bytes() == text
+    assert "-o: must be a file" in tuner("export", STUDY, "-o", "studies", status=2)
+    assert "-o: must be a file" in tuner("export", STUDY, "-o", "no/best.yaml", status=2)
+    tuner("export", STUDY, "-o", "notes.txt", "--force")
+    assert Experiment.load("notes.txt").recorded is not None
+
+
+def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
+    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "exports").mkdir()
+    tuner("export", STUDY, "-o", "exports/best.yaml")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    printed = tuner("train", "../exports/best.yaml", "-o", "a model")
+    recorded = Experiment.load("../exports/best.yaml").recorded
+    assert recorded is not None
+    assert printed == f"wrote a model\nreproduced: {recorded.score}\n"
+    names = sorted(p.name for p in Path("a model").iterdir())
+    assert names == ["experiment.yaml", "pipeline.json", "weights.safetensors"]
+    pipeline = json.loads(Path("a model/pipeline.json").read_text())
+    assert (pipeline["window"], pipeline["horizon"]) == (12, 1)
+    assert "reproduced:" in tuner("train", "../exports/best.yaml", "-o", "a model")
+
+
+def test_an_export_on_changed_data_says_that_its_score_is_not_reproduced_and_why(
+    here: Path, tuner: Tuner
+) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    recorded = Experiment.load("best.yaml").recorded
+    assert recorded is not None
+    text = (here / "air.csv").read_text()
+    (here / "air.csv").write_text(text.replace("112", "212", 1))
+    printed = tuner("train", "best.yaml", "--set", "data.path=air.csv", status=1)
+    assert printed.startswith(f"not reproduced: {recorded.score}, got ")
+    assert "the data has changed (other values in its 144 rows)" in printed
+
+
+def test_train_of_an_experiment_that_was_not_exported_prints_its_score(tuner: Tuner) -> None:
+    printed = tuner("train", "air.yaml", "--set", "hyperparameters.hidden_size=3")
+    first, second = printed.splitlines()
+    assert first.startswith("training the values under hyperparameters; not searching hidden_size")
+    assert math.isfinite(float(second.removeprefix("validation rmse: ")))
+
+
+def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path) -> None:
+    from tuner.tracking import open_store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished)
+        client = open_store()
+    experiment = client.get_experiment_by_name("air")
+    runs = client.search_runs([experiment.experiment_id])
+    assert not [r for r in runs if r.info.status != "FINISHED"]
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    (parent,) = parents
+    assert parent.info.run_name == STUDY
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1 == 8
+    trials = {r.info.run_name: r for r in children if r.data.tags["role"] == "trial"}
+    assert sorted(trials) == ["0", "1", "2", "3"]
+    assert len([r for r in children if r.data.tags["role"] == "finalist"]) == 4
+    shown = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "tuner", "show", STUDY, "--json"],
+            cwd=finished,
+            capture_output=True,
+            check=True,
+        ).stdout
+    )
+    for trial in shown["all_trials"]:
+        found = trials[str(trial["number"])]
+        for name, value in trial["params"].items():
+            assert type(value)(found.data.params[name]) == value
+        assert found.data.metrics["objective"] == trial["value"]
+        for metric in ("train_loss", "val_loss", "rmse"):
+            history = client.get_metric_history(found.info.run_id, metric)
+            assert len(history) == trial["epochs"] == 3
+    names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert {"experiment.yaml", "best.yaml", "result.json"} <= names
+
+
+def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> None:
+    first = tuner("sync", STUDY)
+    assert "MLflow agrees with the journal: 8 created" in first
+    assert "0 created, 0 completed, 0 replaced, 8 unchanged" in tuner("sync", STUDY)
+
+
+def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
+    journal = ("--journal", "sqlite:///studies.db")
+    options = ("--trials", "1", "--set", "finalists.top=0", "--no-tracking", "--workers", "1")
+    printed = tuner("run", "air.yaml", *journal, *options)
+    assert f"tuner export {STUDY} --journal sqlite:///studies.db -o best.yaml" in printed
+    assert "1 trial trained" in tuner("show", STUDY, *journal)
+
+
+@pytest.mark.parametrize("command", [f"show {STUDY}", f"export {STUDY}", "strategies", "--help"])
+def test_a_reader_that_has_seen_enough_is_no_error(here: Path, command: str) -> None:
+    script = f"{sys.executable} -m tuner {command} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")

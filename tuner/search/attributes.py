@@ -1,0 +1,23 @@
+"""The attributes under which the coordinator writes what Optuna has no place for."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DURABLE",
+    "FINALIST_ATTR",
+    "OUTCOME_ATTR",
+    "REPEAT_ATTR",
+    "STUDY_ATTR",
+    "TEST_ATTR",
+    "TOLD_ATTR",
+]
+
+STUDY_ATTR = "tuner"  # of a study: what it searches, and on which data
+TEST_ATTR = "test"  # of a study: the one opening of the test part
+OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
+REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
+TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked
+FINALIST_ATTR = "finalist"  # of a finalist's trial: [configuration's trial number, repeat]
+
+DURABLE = frozenset({STUDY_ATTR, TEST_ATTR, OUTCOME_ATTR})
+"""What cannot be worked out again without cost: it is on the disk before the search goes on."""
