@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "DataError",
@@ -21,6 +22,7 @@ __all__ = [
     "TunerError",
     "nearest",
     "one_line",
+    "show_path",
 ]
 
 
@@ -68,11 +70,18 @@ class Interrupted(TunerError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for a near miss, else the list of what is known."""
-    known = [str(k) for k in known]
-    matches = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    if matches:
-        return f"; did you mean {matches[0]!r}?"
+    known, word = [str(k) for k in known], str(word)
+    if matches := difflib.get_close_matches(word, known, n=3, cutoff=0.6):
+        match = max(matches, key=lambda m: sorted(m) == sorted(word))  # letters swapped: surely
+        return f"; did you mean {match!r}?"
     return f"; choose from: {', '.join(known)}" if known else ""
+
+
+def show_path(path: Path | str) -> str:
+    """Return a path as a person would write it: relative to the current folder if it is inside."""
+    absolute = Path(path).resolve()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def one_line(error: BaseException | str) -> str:

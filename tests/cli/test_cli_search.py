@@ -78,10 +78,10 @@ def test_a_finished_study_that_is_run_again_only_prints(
     assert json.loads(tuner("show", STUDY, "--json")) == before
 
 
-@pytest.mark.xfail(reason="opening the finalists' study appends a record", strict=False)
 def test_a_finished_study_that_is_run_again_leaves_its_journal_as_it_is(
     here: Path, tuner: Tuner
 ) -> None:
+    tuner("run", "air.yaml", "--no-tracking")  # `here` is a copy: the data's path is written
     before = (here / JOURNAL).read_bytes()
     tuner("run", "air.yaml", "--no-tracking")
     assert (here / JOURNAL).read_bytes() == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tuner.data.reading import read_frame, refusal
+from tuner.data.reading import read_frame, refusal, separator_hint
 from tuner.data.times import parse_times
 
 __all__ = ["guess_columns"]
@@ -31,8 +31,10 @@ def guess_columns(path: Path, target: str | None = None) -> tuple[str | None, st
         return time, target
     numeric = [str(c) for c in frame if c != time and is_numeric_dtype(frame[c])]
     if not numeric:
-        text = f"no column of numbers to forecast, got {', '.join(map(str, frame.columns))}"
-        raise refusal(path, "data.target", f"{text}; name one with --target")
+        columns = [str(c) for c in frame]
+        hint = separator_hint(columns) or "; name one with --target"
+        text = f"no column of numbers to forecast, got {', '.join(columns)}"
+        raise refusal(path, "data.target", text + hint)
     return time, numeric[-1]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.times import find_frequency, find_gaps, parse_times, show_time
-from tuner.errors import DataError, nearest, one_line
+from tuner.errors import DataError, nearest, one_line, show_path
 from tuner.experiment.schema import Data
 
 __all__ = ["Series", "read_frame", "read_series", "refusal"]
@@ -47,7 +47,7 @@ class Series:
 
 def refusal(path: Path | str, key: str, text: str) -> DataError:
     """Return the error that names a file, a key of the experiment, a rule, a value, a remedy."""
-    return DataError(f"{path}: {key}: {one_line(text)}")
+    return DataError(f"{show_path(path)}: {key}: {one_line(text)}")
 
 
 def read_series(data: Data) -> Series:
@@ -162,10 +162,18 @@ def _check_names(path: Path, data: Data, known: list[str]) -> None:
     named += [("data.features", c) for c in data.features or []]
     for key, name in named:
         if name not in known:
-            hint = nearest(name, known)
-            if len(known) == 1 and (found := [c for c in ";\t|" if c in known[0]]):
-                hint = f"; its columns seem separated by {found[0]!r}: write commas instead"
+            hint = separator_hint(known) or nearest(name, known)
             raise refusal(path, key, f"no column {name!r} in the file{hint}")
+
+
+def _step(step: pd.Timedelta) -> str:
+    return str(step).removesuffix(" 00:00:00").removeprefix("0 days ")
+
+
+def separator_hint(columns: list[str]) -> str:
+    """Return what to say of a file whose lines are one column, if another separator is why."""
+    found = [c for c in ";\t|" if len(columns) == 1 and c in columns[0]]
+    return f"; its columns seem separated by {found[0]!r}: write commas instead" if found else ""
 
 
 def _numbers(path: Path, key: str, frame: pd.DataFrame, name: str) -> pd.Series:
@@ -213,8 +221,9 @@ def _check_regular(path: Path, times: pd.DatetimeIndex) -> str | None:
     if frequency is None:
         steps = times[1:] - times[:-1]
         row = int(np.flatnonzero(steps != steps[0])[0])
+        at_first, here = _step(steps[0]), _step(steps[row])
         text = (
-            f"times must be evenly spaced, got a step of {steps[0]} at first and of {steps[row]} "
+            f"times must be evenly spaced, got a step of {at_first} at first and of {here} "
             f"in {_place(path, row + 1)} ({show_time(times[row + 1])}); resample the rows, or "
             f"leave data.time out to take them as they come"
         )

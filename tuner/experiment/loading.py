@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tuner.errors import ExperimentError, SpaceError
+from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
@@ -74,10 +74,7 @@ def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
         return None
     path = folder / value
     raw["search_space"] = read_mapping(path, "search space")
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    return show_path(path)
 
 
 def _make_absolute(raw: dict[str, Any], folder: Path, file: str) -> None:

@@ -49,12 +49,11 @@ def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study
     What an earlier, shorter search had retrained is kept and not done again.
     """
     settings = record.experiment.finalists
-    study = optuna.create_study(
-        study_name=record.name + FINALISTS_SUFFIX,
-        storage=storage,
-        direction=record.experiment.objective.direction,
-        load_if_exists=True,
-    )
+    name, direction = record.name + FINALISTS_SUFFIX, record.experiment.objective.direction
+    if name in optuna.get_all_study_names(storage):  # asking to create it would write a record
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
+        study = optuna.create_study(study_name=name, storage=storage, direction=direction)
     present = {tuple(t.user_attrs[FINALIST_ATTR]) for t in study.get_trials(deepcopy=False)}
     for trial in record.ranked()[: settings.top]:
         for repeat in range(settings.repeats):

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -184,15 +185,22 @@ def _make_folder(path: Path) -> None:
 
 
 def _open_database(url: str) -> BaseStorage:
+    shown = re.sub(r"://[^@/]*@", "://", url)  # without a password
     if (path := _path_of(url)) is not None:
         _make_folder(path)
     try:
         return optuna.storages.RDBStorage(url)
     except ModuleNotFoundError as error:
         raise JournalError(
-            f"--journal: {url}: its driver is not installed; pip install {error.name}"
+            f"--journal: {shown}: its driver is not installed; pip install {error.name}"
         ) from None
-    except ImportError as error:
-        raise JournalError(f"--journal: {url}: {one_line(error)}") from None
     except Exception as error:  # SQLAlchemy's and every driver's own
-        raise JournalError(f"--journal: {url}: cannot be opened: {one_line(error)[:200]}") from None
+        cause = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if cause is not None:
+            raise JournalError(
+                f"--journal: {shown}: its driver is not installed; pip install {cause.name}"
+            ) from None
+        raise JournalError(
+            f"--journal: {shown}: cannot be opened: {one_line(error)[:200]}; "
+            f"write a file's path, or sqlite:///studies.db, say"
+        ) from None

@@ -56,6 +56,9 @@ def open_study(
             )
         if facts is not None:
             _check_same(facts, experiment, data, f"{location}: study {name!r}")
+            if facts["data"] != data:  # the same content elsewhere: exports point to it there
+                facts = facts | {"data": data}
+                study.set_user_attr(STUDY_ATTR, facts)
     else:
         study = optuna.create_study(
             study_name=name, storage=storage, direction=experiment.objective.direction
@@ -93,10 +96,12 @@ def _check_same(
             f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
             f"give another --study name"
         )
-    for key in sorted((old.keys() | new.keys()) - _FREE):
+    # Names first: with another strategy all of its options differ as well.
+    for key in sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k)):
         if old.get(key) != new.get(key):
+            was, now = (repr(keys[key]) if key in keys else "nothing" for keys in (old, new))
             raise StudyError(
-                f"{where} was begun with {key}={old.get(key)!r}, got {new.get(key)!r}; "
+                f"{where} was begun with {key}={was}, got {now}; "
                 f"put it back, or give another --study name"
             )
     if facts["data"]["sha256"] != data["sha256"]:
