@@ -92,6 +92,8 @@ def show_result(record: StudyRecord) -> None:
             f"  The test part was opened after {test['after_trials']} trials; "
             f"it is not opened again for an extended study."
         )
+    if test and test["configuration"] == best["trial"]:
+        console.print(f"  Verdict: {summary['verdict']}.")
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
 

@@ -29,7 +29,7 @@ data:
 {time}  target: {target}
   features: [{features}]
   split: {{validation: 0.2, test: 0.15}}   # the last rows: fractions, numbers of rows, or dates
-  transform: none                        # none, log, difference
+  transform: none                        # none, log (for growth), difference
   scale: standard                        # standard, minmax, none
 task: {{kind: forecast, window: {window}, horizon: 1}}
 hyperparameters: {{learning_rate: 0.005}}

@@ -54,6 +54,8 @@ class PlainProgress(Observer):
     def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
         """Remember when the stage began: what had ended before is not this run's."""
         self._begun.setdefault(role, time.monotonic())
+        if repeat_of is not None:
+            self.repeated(number, repeat_of)
         if role is Role.FINALIST:
             self.totals[role] += 1
 
@@ -75,6 +77,10 @@ class PlainProgress(Observer):
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Say that a trial runs again."""
         self.note(f"{role.value} {number} runs again: {reason}")
+
+    def repeated(self, number: int, repeat_of: int) -> None:
+        """Say why a number is missing from the lines to come."""
+        self.note(f"trial {number} repeats trial {repeat_of}: not trained again")
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
@@ -159,6 +165,9 @@ class LiveProgress(PlainProgress):
         """Move the bar, also for what an earlier run had finished."""
         super().finished(role, number, outcome)
         self._refresh(role)
+
+    def repeated(self, number: int, repeat_of: int) -> None:
+        """The summary counts them."""
 
     def draw(self, role: Role, trial: int, outcome: Outcome) -> None:
         """The bar shows what there is to see; only a failure gets a line of its own."""

@@ -62,13 +62,13 @@ def run(
     option = f" --journal {escape(shlex.quote(journal))}" if journal else ""
     console.print("\nNext:")
     if tracking:
-        console.print(f"  [bold]tuner ui[/]{option and f' {name}{option}'}")
+        console.print(f"  [bold]tuner ui {name}{option}[/]")
     console.print(f"  [bold]tuner export {name}{option} -o best.yaml[/]")
     console.print("  [bold]tuner train best.yaml[/]")
 
 
 def _check_workers(workers: int | None, experiment: Experiment) -> int:
-    cores = psutil.cpu_count(logical=False) or 1
+    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
     useful = rhythm_of(experiment.strategy).size
     if workers is None:
         return max(1, min(cores, useful))

@@ -16,7 +16,7 @@ from tuner.experiment.loading import load_experiment
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, dump_yaml
 from tuner.experiment.space import SearchSpace
-from tuner.experiment.strategy import Strategy, WhaleStrategy
+from tuner.experiment.strategy import Strategy, TPEStrategy
 
 __all__ = [
     "Budget",
@@ -217,7 +217,7 @@ class Experiment(Section):
     task: Task = Task()
     hyperparameters: Hyperparameters = Hyperparameters()
     search_space: SearchSpace = Field(default_factory=dict)
-    strategy: Strategy = WhaleStrategy()
+    strategy: Strategy = TPEStrategy()
     budget: Budget = Budget()
     pruner: Pruner = MedianPruner()
     objective: Objective = Objective()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from tuner.results.winner import find_winner
@@ -45,6 +47,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
             for f in rank_finalists(record)
         ],
         "test": dict(record.test) if record.test else None,
+        "verdict": _verdict(record.test, experiment.objective.direction) if record.test else None,
     }
     if winner:
         summary["best"] = {
@@ -58,6 +61,18 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
     if with_trials:
         summary["all_trials"] = [_trial(t) for t in record.trials]
     return summary
+
+
+def _verdict(test: Mapping[str, Any], direction: str) -> str:
+    """Say in one sentence whether the model is worth having, by the rows it never saw."""
+    pick = max if direction == "maximize" else min
+    name, baseline = pick(test["baselines"].items(), key=lambda item: float(item[1]))
+    name, score = name.replace("_", " "), test["mean"]
+    if pick(score, baseline) != score or score == baseline:
+        return f"no better than {name} on the test part: do not use this model as it is"
+    margin = abs(baseline - score) / abs(baseline) if baseline else math.inf
+    better = f" by {100 * margin:.0f} %" if direction == "minimize" else ""
+    return f"better than {name}, the best plain forecast, on the test part{better}"
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:
