@@ -140,10 +140,11 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     import optuna
 
     from tuner.cli.overrides import load
-    from tuner.cli.tracking import tracker_maker
     from tuner.executors import LocalExecutor
     from tuner.orchestrator import search
+    from tuner.results.artifacts import study_artifacts
     from tuner.search.observer import Observer
+    from tuner.tracking import MlflowTracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     changes = [f"budget.trials={trials}", "finalists.top=0"]
@@ -159,12 +160,15 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
         submitted.append(time.perf_counter())
         original(self, job)
 
+    def make_tracker(read: Callable[[], Any]) -> MlflowTracker:
+        return MlflowTracker(read, "study", print, study_artifacts)
+
     with mock.patch.object(LocalExecutor, "submit", submit):
         begun = time.perf_counter()
         record = search(
             experiment,
             make_executor=sys.modules[__name__].make_executor,
-            make_tracker=tracker_maker("study", print) if tracks else None,
+            make_tracker=make_tracker if tracks else None,
             observer=Moments(),
         )
         ended = time.perf_counter()

@@ -18,6 +18,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from tuner.data.baselines import baseline_scores, season_of
 from tuner.data.preparing import Prepared, prepare
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
@@ -25,7 +26,7 @@ from tuner.experiment import Experiment, space_size
 from tuner.jobs import Outcome, TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
-from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR
+from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR, TIME_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.finalists import enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
@@ -57,6 +58,7 @@ def search(
     make_tracker: Callable[[Callable[[], StudyRecord]], Tracker] | None = None,
     observer: Observer | None = None,
     stop: threading.Event | None = None,
+    open_test: bool = True,
 ) -> StudyRecord:
     """Run an experiment to its end, or go on where an earlier run of it stopped.
 
@@ -69,6 +71,7 @@ def search(
         make_tracker: makes the tracker from a function that reads the study; none by default.
         observer: is told what happens.
         stop: once set, trials in progress come to their end and the search stops.
+        open_test: whether the test part is opened at the end; a later call may do it.
 
     Returns:
         The study as its journal has it.
@@ -86,7 +89,10 @@ def search(
         storage = stack.enter_context(write_journal(location))
         distributions = to_distributions(experiment.search_space)
         facts = {"path": experiment.data.path, "sha256": data.series.sha256, "rows": data.rows}
-        opened = open_study(storage, location, name, experiment, facts, distributions)
+        season = experiment.task.season or season_of(data.series.frequency)
+        metric = experiment.objective.metric
+        baselines = partial(baseline_scores, metric, data.ref, season)
+        opened = open_study(storage, location, name, experiment, facts, baselines, distributions)
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)
@@ -107,7 +113,8 @@ def search(
         )
         run.trials(distributions)
         run.finalists(distributions)
-        run.test(folder / "test")
+        if open_test:
+            run.test(folder / "test")
         return read()
 
 
@@ -142,6 +149,20 @@ class _Run:
             key = f"trial {trial.number}"
             return self._job(key, trial.params, seed, can_be_pruned=prunes)
 
+        begun, limit_s = time.monotonic(), experiment.budget.timeout
+        record = self._read()
+        trained_before, spent_s = len(record.trained), record.seconds
+
+        if trained_before < experiment.n_trials:
+            done = f"{trained_before} of " if trained_before else ""
+            self._observer.note(
+                f"searching {self._study.study_name}: {done}{experiment.n_trials} trials, "
+                f"{self._executor.n_workers} at a time"
+            )
+
+        def out_of_time() -> bool:
+            return limit_s is not None and spent_s + time.monotonic() - begun >= limit_s
+
         coordinator = Coordinator(
             self._study,
             distributions,
@@ -154,10 +175,17 @@ class _Run:
             seed=experiment.seed,
             observer=self._observer,
             stop=self._stop,
-            out_of_time=self._clock(),
+            out_of_time=out_of_time,
         )
-        finished = coordinator.run()
-        if coordinator.exhausted and coordinator.trained < experiment.budget.trials:
+        try:
+            finished = coordinator.run()
+        finally:
+            if coordinator.trained > trained_before:
+                self._study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
+        if finished and coordinator.trained < experiment.n_trials and out_of_time():
+            n_trials = f"{coordinator.trained} of {experiment.n_trials} trials"
+            self._observer.note(f"the time is up ({limit_s:g} s): {n_trials} were trained")
+        if finished and coordinator.exhausted and coordinator.trained < experiment.budget.trials:
             self._observer.note(
                 f"every configuration of the search space ({coordinator.trained}) has been trained"
             )
@@ -224,14 +252,6 @@ class _Run:
         if not finished:
             raise Interrupted("stopped; what was finished is kept, and the same command resumes")
 
-    def _clock(self) -> Callable[[], bool]:
-        """Return what says when the study's time, over all its runs, is used up."""
-        limit = self._experiment.budget.timeout
-        if limit is None:
-            return lambda: False
-        deadline = time.monotonic() + limit - _seconds_spent(self._read())
-        return lambda: time.monotonic() >= deadline
-
 
 class _Wake(Observer):
     """Wakes the tracker when the journal has something new."""
@@ -241,16 +261,6 @@ class _Wake(Observer):
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         self._tracker.wake()
-
-
-def _seconds_spent(record: StudyRecord) -> float:
-    """Return for how long the study's trials have run so far: overlapping ones count once."""
-    outcomes = [t.outcome for t in record.trained if t.outcome is not None]
-    spent, covered_to = 0.0, 0.0
-    for begun, ended in sorted((o.finished_at - o.seconds, o.finished_at) for o in outcomes):
-        spent += max(0.0, ended - max(begun, covered_to))
-        covered_to = max(covered_to, ended)
-    return spent
 
 
 @contextlib.contextmanager

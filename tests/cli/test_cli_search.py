@@ -49,7 +49,8 @@ def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(fini
     log = (finished / "run.log").read_text()
     assert "\x1b" not in log
     lines = log.splitlines()
-    assert [line[:5] for line in lines[:8]] == [f"[{i}/4]" for i in (1, 2, 3, 4)] * 2
+    assert lines[0].startswith("searching ")
+    assert [line[:5] for line in lines[1:9]] == [f"[{i}/4]" for i in (1, 2, 3, 4)] * 2
     for part in (
         f"{STUDY}: 4 trials trained (4 complete)",
         "Best configuration (trial ",

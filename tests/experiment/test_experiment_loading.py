@@ -39,7 +39,7 @@ def test_no_is_a_text_and_a_date_is_a_date(tmp_path: Path) -> None:
 
 def test_every_block_but_the_data_has_defaults(tmp_path: Path) -> None:
     experiment = Experiment.load(written(tmp_path, MINIMAL))
-    assert experiment.strategy.name == "woa"
+    assert experiment.strategy.name == "tpe"
     assert experiment.budget.trials == 40
     assert experiment.start() == {}
     assert space_size(experiment.search_space) == 1

@@ -59,7 +59,7 @@ class Bench:
     def run(self, experiment, executor, **options):
         distributions = to_distributions(experiment.search_space)
         with write_journal(self.location) as storage:
-            study = open_study(storage, self.location, "s", experiment, DATA, distributions)
+            study = open_study(storage, self.location, "s", experiment, DATA, dict, distributions)
 
             def make_job(trial):
                 return train_job(

@@ -102,7 +102,7 @@ def test_an_unknown_database_is_an_error_of_one_line(tmp_path):
 def reopen(bench, experiment, data=DATA):
     with write_journal(bench.location) as storage:
         distributions = to_distributions(experiment.search_space)
-        open_study(storage, bench.location, "s", experiment, data, distributions)
+        open_study(storage, bench.location, "s", experiment, data, dict, distributions)
 
 
 CHANGES = {

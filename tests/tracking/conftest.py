@@ -83,6 +83,7 @@ def make_record() -> Callable[..., StudyRecord]:
             }
         )
         return StudyRecord(
+            baselines={"last_value": 1.0},
             id=fields.pop("id", uuid.uuid4().hex),
             name=fields.pop("name", "s1"),
             experiment=experiment,

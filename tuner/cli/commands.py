@@ -128,6 +128,10 @@ def run(
     tracking: Annotated[
         bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
     ] = True,
+    test: Annotated[
+        bool,
+        typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
+    ] = True,
     set_: Set = None,
 ) -> None:
     """Search; the same command again resumes."""
@@ -148,6 +152,7 @@ def run(
         workers=workers,
         executor=executor,
         tracking=tracking,
+        open_test=test,
     )
 
 

@@ -51,10 +51,13 @@ def show_result(record: StudyRecord) -> None:
     """Print the best configuration and every score that speaks for or against it."""
     summary = summarize(record)
     counts, metric = summary["trials"], summary["metric"]
-    parts = [f"{counts[s.value]} {s.value}" for s in Status if counts[s.value]]
+    words = {Status.RUNNING: "to be trained again"}  # asked for, and lost when the search stopped
+    parts = [f"{counts[s.value]} {words.get(s, s.value)}" for s in Status if counts[s.value]]
     if counts["repeats"]:
         parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
-    trials = "1 trial" if counts["trained"] == 1 else f"{counts['trained']} trials"
+    trials = f"{counts['trained']} trials" if counts["trained"] != 1 else "1 trial"
+    if counts["trained"] < summary["budget"]:
+        trials = f"{counts['trained']} of {summary['budget']} trials"
     console.print(f"\n[bold]{record.name}[/]: {trials} trained ({', '.join(parts)})")
     best = summary["best"]
     if best is None:
@@ -70,16 +73,16 @@ def show_result(record: StudyRecord) -> None:
         spread = f" ± {number(best['std'], 2)}" if best["std"] is not None else ""
         repeats = len(summary["finalists"][0]["scores"])
         table.add_row("", f"{number(best['mean'])}{spread}", f"retrained on {repeats} fresh seeds")
+    _add_baselines(table, summary["baselines"])
     test = summary["test"]
     if test:
         spread = f" ± {number(test['std'], 2)}" if test["std"] is not None else ""
-        where = f"{units}, {test['rows']} rows, {test['from']} to {test['to']}"
+        rows = "1 row" if test["rows"] == 1 else f"{test['rows']} rows"
+        where = f"{units}, {rows}, {test['from']} to {test['to']}"
         if test["configuration"] != best["trial"]:
             where = f"of trial {test['configuration']}'s configuration; {where}"
         table.add_row(f"  test {metric}", f"[bold]{number(test['mean'])}[/]{spread}", where)
-        for name, score in test["baselines"].items():
-            season = f" ({test['season']} rows)" if name == "seasonal_naive" else ""
-            table.add_row("", number(score), f"{name.replace('_', ' ')}{season} on the same rows")
+        _add_baselines(table, test["baselines"])
     console.print()
     console.print(table)
     if test and test["configuration"] != best["trial"]:
@@ -96,6 +99,11 @@ def show_result(record: StudyRecord) -> None:
         console.print(f"  Verdict: {summary['verdict']}.")
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
+
+
+def _add_baselines(table: Table, baselines: dict[str, float]) -> None:
+    for name, score in baselines.items():
+        table.add_row("", number(score), f"{name.replace('_', ' ')}, on the same rows")
 
 
 def _show_finalists(summary: dict[str, Any]) -> None:

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tuner.cli.display import number
-from tuner.experiment import Experiment, space_size
+from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.search.observer import Observer
 from tuner.search.seeds import Role
+
+_SILENCE_S = 20.0  # after which a line says that training goes on
 
 __all__ = ["LiveProgress", "PlainProgress", "make_progress"]
 
@@ -28,13 +30,13 @@ class PlainProgress(Observer):
         self.console = console
         self._metric = experiment.objective.metric
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
-        trials, size = experiment.budget.trials, space_size(experiment.search_space)
         self.totals = {
-            Role.TRIAL: trials if size is None else min(trials, size),
+            Role.TRIAL: experiment.n_trials,
             Role.FINALIST: 0,  # known once they are asked for, which is all at once
         }
         self.counts = {role: dict.fromkeys(OutcomeState, 0) for role in Role}
         self.best: tuple[float, int] | None = None
+        self._last_line = time.monotonic()
         self._begun: dict[Role, float] = {}
         self._training_since: dict[Role, float] = {}
         self._ended_here = dict.fromkeys(Role, 0)
@@ -60,8 +62,16 @@ class PlainProgress(Observer):
             self.totals[role] += 1
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Remember when training began: a worker's start is no part of the pace."""
-        self._training_since.setdefault(role, time.monotonic())
+        """Remember when training began; say that a long trial lives."""
+        now = time.monotonic()
+        self._training_since.setdefault(role, now)  # a worker's start is no part of the pace
+        if now - self._last_line > _SILENCE_S:
+            self.alive(role, number, epoch)
+
+    def alive(self, role: Role, trial: int, epoch: Epoch) -> None:
+        """Print a line although no trial has ended."""
+        metric = f"{self._metric} {number(epoch.metric)}"
+        self.note(f"{role.value} {trial} goes on: epoch {epoch.epoch + 1}, {metric}")
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Count a trial and show it."""
@@ -84,6 +94,7 @@ class PlainProgress(Observer):
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
+        self._last_line = time.monotonic()
         self.console.print(text, markup=False)
 
     def draw(self, role: Role, trial: int, outcome: Outcome) -> None:
@@ -165,6 +176,9 @@ class LiveProgress(PlainProgress):
         """Move the bar, also for what an earlier run had finished."""
         super().finished(role, number, outcome)
         self._refresh(role)
+
+    def alive(self, role: Role, trial: int, epoch: Epoch) -> None:
+        """The bar's clock is a sign of life."""
 
     def repeated(self, number: int, repeat_of: int) -> None:
         """The summary counts them."""

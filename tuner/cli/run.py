@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import psutil
 from rich.markup import escape
@@ -20,6 +21,9 @@ from tuner.cli.progress import make_progress
 from tuner.errors import InputError, Interrupted, nearest
 from tuner.experiment import Experiment
 from tuner.strategies.registry import rhythm_of
+
+if TYPE_CHECKING:
+    from tuner.search.records import StudyRecord
 
 __all__ = ["run"]
 
@@ -32,6 +36,7 @@ def run(
     workers: int | None,
     executor: str,
     tracking: bool,
+    open_test: bool,
 ) -> None:
     """Search, and print the result."""
     n_workers = _check_workers(workers, experiment)
@@ -42,25 +47,37 @@ def run(
 
     import optuna
 
-    from tuner.cli.tracking import tracker_maker
     from tuner.orchestrator import default_study_name, search
+    from tuner.results.artifacts import study_artifacts
+    from tuner.tracking import MlflowTracker, NullTracker, Tracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = study or default_study_name(experiment)
     progress = make_progress(experiment, PipeConsole(highlight=False, soft_wrap=True))
+    trackers: list[MlflowTracker] = []
+
+    def make_tracker(read: Callable[[], StudyRecord]) -> Tracker:
+        if not tracking:
+            return NullTracker()
+        trackers.append(MlflowTracker(read, name, progress.note, study_artifacts))
+        return trackers[0]
+
     with progress, _stopped_by_signals(progress.note) as stop:
         record = search(
             experiment,
             study=study,
             journal=journal,
             workers=n_workers,
-            make_tracker=tracker_maker(name, progress.note) if tracking else None,
+            make_tracker=make_tracker,
             observer=progress,
             stop=stop,
+            open_test=open_test,
         )
     show_result(record)
     option = f" --journal {escape(shlex.quote(journal))}" if journal else ""
     console.print("\nNext:")
+    if any(not tracker.complete for tracker in trackers):
+        console.print(f"  [bold]tuner sync {name}{option}[/]   (MLflow lacks trials)")
     if tracking:
         console.print(f"  [bold]tuner ui {name}{option}[/]")
     console.print(f"  [bold]tuner export {name}{option} -o best.yaml[/]")

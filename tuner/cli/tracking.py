@@ -7,7 +7,6 @@ import re
 import signal
 import threading
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 
 from tuner.cli.display import console
@@ -17,7 +16,6 @@ from tuner.results.artifacts import study_artifacts
 from tuner.search.journal import is_being_written, journal_location
 from tuner.search.records import StudyRecord
 from tuner.tracking import (
-    MlflowTracker,
     SyncState,
     explain,
     open_store,
@@ -26,14 +24,7 @@ from tuner.tracking import (
     tracking_uri,
 )
 
-__all__ = ["sync", "tracker_maker", "ui"]
-
-
-def tracker_maker(
-    study: str, warn: Callable[[str], None]
-) -> Callable[[Callable[[], StudyRecord]], MlflowTracker]:
-    """Return what makes the tracker of a search from a function that reads its study."""
-    return lambda read: MlflowTracker(read, study, warn, study_artifacts)
+__all__ = ["sync", "ui"]
 
 
 def sync(study: str, journal: str | None) -> None:

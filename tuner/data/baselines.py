@@ -6,7 +6,10 @@ import re
 
 import numpy as np
 
-__all__ = ["last_value", "season_of", "seasonal_naive"]
+from tuner.data.metrics import score
+from tuner.data.reference import DataRef
+
+__all__ = ["baseline_scores", "last_value", "season_of", "seasonal_naive"]
 
 _STEPS_PER_CYCLE = {
     "s": 86_400, "min": 1_440, "h": 24,  # a day
@@ -31,6 +34,27 @@ def seasonal_naive(truth: np.ndarray, starts: np.ndarray, horizon: int, season: 
         raise ValueError(f"a season of {season} rows needs as many before row {starts.min()}")
     rows = starts[:, None] - season + np.arange(horizon) % season  # (windows, horizon), < starts
     return np.asarray(truth[rows])
+
+
+def baseline_scores(metric: str, ref: DataRef, season: int | None) -> dict[str, float]:
+    """Score the plain forecasts on the rows that `ref` evaluates, in the data's units.
+
+    Args:
+        metric: the experiment's.
+        ref: the prepared data.
+        season: rows in a season; without one, or where the data does not reach back so far,
+            there is no seasonal forecast.
+
+    Returns:
+        The scores by name: `last_value`, and `seasonal_naive` where there is a season.
+    """
+    values, starts = ref.truth(), ref.starts(ref.evaluate)
+    truth = values[starts[:, None] + np.arange(ref.horizon)]  # (windows, horizon, targets)
+    scores = {"last_value": score(metric, truth, last_value(values, starts, ref.horizon))}
+    if season is not None and season <= starts[0]:
+        forecast = seasonal_naive(values, starts, ref.horizon, season)
+        scores["seasonal_naive"] = score(metric, truth, forecast)
+    return scores
 
 
 def season_of(frequency: str | None) -> int | None:

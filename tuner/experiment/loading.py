@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,7 @@ def _remedy(problem: Problem, option: str | None) -> str:
         return ""
     written = f"{problem.key.rpartition('.')[2]}: {problem.example}"
     if option == "--set":
-        written = f"--set {problem.key}={problem.example}"
+        written = f"--set {shlex.quote(f'{problem.key}={problem.example}')}"
     elif option is not None:
         written = f"{option} {problem.example}"
     return f"; write `{written}`, say"

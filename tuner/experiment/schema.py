@@ -15,7 +15,7 @@ from tuner.experiment.hyperparameters import Hyperparameters, check_value
 from tuner.experiment.loading import load_experiment
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, dump_yaml
-from tuner.experiment.space import SearchSpace
+from tuner.experiment.space import SearchSpace, space_size
 from tuner.experiment.strategy import Strategy, TPEStrategy
 
 __all__ = [
@@ -272,6 +272,12 @@ class Experiment(Section):
     def to_yaml(self) -> str:
         """Write the experiment as it was understood, defaults included."""
         return dump_yaml(self.to_dict())
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials can be trained: the budget, or as many as the space has."""
+        size = space_size(self.search_space)
+        return self.budget.trials if size is None else min(self.budget.trials, size)
 
     def start(self) -> dict[str, Any]:
         """Return the configuration of trial 0: what is given or the default, where in the space.

@@ -34,6 +34,8 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
             **{status.value: record.count(status) for status in Status},
             "repeats": len(record.trials) - len(record.trained),
         },
+        "budget": experiment.n_trials,
+        "baselines": dict(record.baselines),
         "best": None,
         "finalists": [
             {

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tuner.data.baselines import last_value, season_of, seasonal_naive
+from tuner.data.baselines import baseline_scores, season_of
 from tuner.data.metrics import score
 from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
@@ -55,11 +55,7 @@ def score_on_test(
     metric = experiment.objective.metric
     scores = [score(metric, truth, o.predictions) for o in outcomes if o.predictions is not None]
 
-    baselines = {"last_value": score(metric, truth, last_value(values, starts, ref.horizon))}
     season = experiment.task.season or season_of(test.series.frequency)
-    if season is not None and season <= starts[0]:
-        forecast = seasonal_naive(values, starts, ref.horizon, season)
-        baselines["seasonal_naive"] = score(metric, truth, forecast)
     times = test.series.times
     first, last = ref.evaluate
     return {
@@ -74,5 +70,5 @@ def score_on_test(
         "from": str(times[first].date()) if times is not None else f"row {first + 1}",
         "to": str(times[last - 1].date()) if times is not None else f"row {last}",
         "season": season,
-        "baselines": baselines,
+        "baselines": baseline_scores(metric, ref, season),
     }

@@ -9,11 +9,13 @@ __all__ = [
     "REPEAT_ATTR",
     "STUDY_ATTR",
     "TEST_ATTR",
+    "TIME_ATTR",
     "TOLD_ATTR",
 ]
 
 STUDY_ATTR = "tuner"  # of a study: what it searches, and on which data
 TEST_ATTR = "test"  # of a study: the one opening of the test part
+TIME_ATTR = "seconds"  # of a study: how long the runs that searched took, together
 OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
 REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
 TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked

@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.metadata
 import platform
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -31,6 +32,7 @@ def open_study(
     name: str,
     experiment: Experiment,
     data: dict[str, Any],
+    baselines: Callable[[], dict[str, float]],
     distributions: dict[str, BaseDistribution],
 ) -> optuna.Study:
     """Create the study `name`, or open it after checking that it is the same search.
@@ -41,6 +43,7 @@ def open_study(
         name: the study's.
         experiment: what is searched.
         data: the data file's path, sha256 and number of rows.
+        baselines: scores the plain forecasts on the validation part, for a new study.
         distributions: the search space.
 
     Raises:
@@ -70,6 +73,7 @@ def open_study(
             "id": uuid.uuid4().hex,
             "experiment": experiment.to_dict(),
             "data": data,
+            "baselines": baselines(),
             "versions": library_versions(),
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }

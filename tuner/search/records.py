@@ -24,6 +24,7 @@ from tuner.search.attributes import (
     REPEAT_ATTR,
     STUDY_ATTR,
     TEST_ATTR,
+    TIME_ATTR,
 )
 from tuner.search.journal import FINALISTS_SUFFIX, load_study
 from tuner.search.seeds import Role, training_seed
@@ -74,16 +75,18 @@ class StudyRecord:
     name: str
     experiment: Experiment  # as it was when the study was created
     data: Mapping[str, Any]  # sha256, rows, path
+    baselines: Mapping[str, float]  # plain forecasts' scores on the validation part
     versions: Mapping[str, str]
     created: str
     trials: tuple[TrialRecord, ...]
     finalists: tuple[TrialRecord, ...]
     test: Mapping[str, Any] | None  # the record of the test part's opening
+    seconds_recorded: float = 0.0  # that the runs took which came to write it down
 
     @property
     def trained(self) -> list[TrialRecord]:
-        """The trials that were trained, in order: all but repeats."""
-        return [t for t in self.trials if t.repeat_of is None]
+        """The trials that came to an end, in order, without repeats."""
+        return [t for t in self.trials if t.repeat_of is None and t.outcome is not None]
 
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first; ties by number."""
@@ -92,13 +95,26 @@ class StudyRecord:
         return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
 
     @property
+    def seconds(self) -> float:
+        """How long the search has run, over all its runs.
+
+        A run that was killed wrote nothing down: its trials say how long it was, at least.
+        """
+        training, covered_to = 0.0, 0.0
+        ran = [t.outcome for t in self.trained if t.outcome is not None]
+        for begun, ended in sorted((o.finished_at - o.seconds, o.finished_at) for o in ran):
+            training += max(0.0, ended - max(begun, covered_to))
+            covered_to = max(covered_to, ended)
+        return max(training, self.seconds_recorded)
+
+    @property
     def best(self) -> TrialRecord | None:
         """The complete trial with the best objective."""
         return next(iter(self.ranked()), None)
 
     def count(self, status: Status) -> int:
-        """Return how many trained trials have a status."""
-        return sum(t.status is status for t in self.trained)
+        """Return how many trials have a status, without repeats."""
+        return sum(t.status is status and t.repeat_of is None for t in self.trials)
 
 
 def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
@@ -132,11 +148,13 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         name=name,
         experiment=experiment,
         data=facts["data"],
+        baselines=facts["baselines"],
         versions=facts["versions"],
         created=facts["created"],
         trials=tuple(trials),
         finalists=tuple(finalists),
         test=study.user_attrs.get(TEST_ATTR),
+        seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
     )
 
 

@@ -94,6 +94,11 @@ class MlflowTracker(Tracker):
         self._news.set()  # the study's run is there from the start
         self._thread.start()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that the journal says was in MLflow when this was closed."""
+        return self._complete
+
     def wake(self) -> None:
         """Have the thread copy what is new; returns at once."""
         self._news.set()
