@@ -83,7 +83,8 @@ def test_a_search_killed_with_its_workers_ends_like_one_that_was_not(folder):
     rng = random.Random(5)
     for _ in range(3):
         process = start(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
-        process.stdout.readline()  # a result
+        for _ in ("searching", "a result"):
+            process.stdout.readline()
         time.sleep(rng.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -108,7 +109,8 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(folder):
     calm, hurt = folder("calm"), folder("hurt")
     tuner(calm, "run", "waves.yaml", "--no-tracking")
     process = start(hurt, "run", "waves.yaml", "--workers", "2", "--no-tracking")
-    process.stdout.readline()
+    for _ in ("searching", "a result"):
+        process.stdout.readline()
     for child in psutil.Process(process.pid).children():
         child.kill()
         break

@@ -57,8 +57,8 @@ def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(fini
         "retrained on 2 fresh seeds",
         "test rmse",
         "passengers, 22 rows, 1959-03-01 to 1960-12-01",
-        "last value on the same rows",
-        "seasonal naive (12 rows) on the same rows",
+        "last value, on the same rows",
+        "seasonal naive, on the same rows",
         "Next:",
         f"tuner export {STUDY} -o best.yaml",
     ):
