@@ -6,7 +6,8 @@ PYTEST := $(BIN)/python -m pytest
 
 .PHONY: demo test test-slow check format lock bench clean
 
-demo: .venv/installed
+# With another goal beside it (make -j2), the demo waits until nothing is installed any more.
+demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/installed-test)
 	$(BIN)/tuner run experiments/air_passengers.yaml
 	@echo
 	@echo "These commands are in .venv; first type:  source .venv/bin/activate"

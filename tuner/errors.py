@@ -7,6 +7,7 @@ is and exits with `exit_status`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "TunerError",
     "nearest",
     "one_line",
+    "show_location",
     "show_path",
 ]
 
@@ -82,6 +84,11 @@ def show_path(path: Path | str) -> str:
     absolute = Path(path).resolve()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+
+
+def show_location(location: str) -> str:
+    """Return a journal's location, or any URL, without the password in it."""
+    return re.sub(r"://[^@/\s]*@", "://", location)
 
 
 def one_line(error: BaseException | str) -> str:

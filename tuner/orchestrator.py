@@ -20,13 +20,13 @@ from optuna.trial import FrozenTrial
 
 from tuner.data.baselines import baseline_scores, season_of
 from tuner.data.preparing import Prepared, prepare
-from tuner.errors import Interrupted
+from tuner.errors import Interrupted, RunError
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import Outcome, TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
-from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR, TIME_ATTR
+from tuner.search.attributes import FINALIST_ATTR, RUN_ATTR, TEST_ATTR, TIME_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.finalists import enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
@@ -99,6 +99,7 @@ def search(
 
         tracker = make_tracker(read) if make_tracker else NullTracker()
         stack.enter_context(_tracked(tracker))
+        stack.enter_context(_recorded(opened, experiment))
         executor = make_executor(workers)
         stack.callback(executor.close)
         run = _Run(
@@ -224,6 +225,7 @@ class _Run:
         record = self._read()
         if record.test is not None:
             return
+        self._interrupt_unless(not self._stop.is_set())
         winner = find_winner(record)
         models = self._models_of(winner)
         opened = score_on_test(record, winner, models, self._executor, folder)
@@ -261,6 +263,27 @@ class _Wake(Observer):
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         self._tracker.wake()
+
+
+@contextlib.contextmanager
+def _recorded(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
+    """Journal the budget of this run and how it ended, where that is news."""
+    run = {"budget": experiment.budget.model_dump(mode="json")}
+
+    def write(**ended: str) -> None:
+        if study.user_attrs.get(RUN_ATTR) != run | ended:
+            study.set_user_attr(RUN_ATTR, run | ended)
+
+    if study.user_attrs.get(RUN_ATTR) != run | {"ended": "done"}:
+        write()
+    try:
+        yield
+    except RunError:
+        raise  # nothing more can be written, or nothing was brought to an end
+    except BaseException:
+        write(ended="interrupted")
+        raise
+    write(ended="done")
 
 
 @contextlib.contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tuner.cli.main import run
@@ -110,3 +113,151 @@ def test_a_target_can_be_chosen() -> None:
     Path("s.csv").write_text("date,a,b\n" + "".join(f"20{i:02},{i},{-i}\n" for i in range(40)))
     assert run(["init", "s.csv", "--target", "a"]) == 0
     assert Experiment.load("s.yaml").data.targets == ["a"]
+
+
+Init = Callable[..., str]
+
+
+@pytest.fixture
+def init(capsys: pytest.CaptureFixture[str]) -> Init:
+    """Run `tuner init s.csv` on columns; return what it prints, or why it refuses."""
+
+    def call(*options: str, **columns: Sequence[object]) -> str:
+        if columns:
+            pd.DataFrame(columns).to_csv("s.csv", index=False)
+        before = Path("s.yaml").exists()
+        status = run(["init", "s.csv", *options])
+        printed = capsys.readouterr()
+        assert status == (2 if printed.err else 0)
+        assert Path("s.yaml").exists() == (before if printed.err else True)
+        return printed.err.strip() or " ".join(printed.out.split())
+
+    return call
+
+
+def days(rows: int = 60) -> list[str]:
+    return [str(d.date()) for d in pd.date_range("2020-01-01", periods=rows)]
+
+
+def but(values: Sequence[object], row: int, value: object) -> list[object]:
+    return [value if i == row else v for i, v in enumerate(values)]
+
+
+NUMBERS = list(range(60))
+
+
+def test_one_bad_time_does_not_hide_the_time_column(init: Init) -> None:
+    refused = init(date=but(days(), 4, "2023-99-99"), sales=NUMBERS)
+    assert "data.time: column 'date' must hold a time in every row, got '2023-99-99'" in refused
+    assert refused.endswith(
+        "in line 6; write 1960-01-31, 1960-01 or 1960, say, or init with --no-time"
+    )
+
+
+@pytest.mark.parametrize("bad", ["n/a?", "$1,200", "1,234"])
+def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str) -> None:
+    refused = init(date=days(), sales=but(NUMBERS, 4, bad))
+    assert f"data.target: column 'sales' must hold numbers, got {bad!r} in line 6" in refused
+    refused = init(date=days(), price=but(NUMBERS, 4, bad), sales=NUMBERS)
+    assert f"data.features: column 'price' must hold numbers, got {bad!r} in line 6" in refused
+
+
+def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: Init) -> None:
+    refused = init(date=days(), sales=["$1"] * 60, store=["a"] * 60)
+    assert "'$1' in line 2 of 'sales'; give numbers" in refused
+    assert "no column of numbers to forecast, got date; add one" in init(date=days())
+
+
+def test_what_is_left_out_is_told(init: Init) -> None:
+    printed = init(
+        date=days(), until=days(), store=["a"] * 60, empty=[None] * 60, same=[1] * 60, x=NUMBERS
+    )
+    assert "left out: until (times), store (text), empty (nothing)" in printed
+    assert "other columns: same; choose with --target" in printed
+    assert Experiment.load("s.yaml").data.features == ["same", "x"]
+
+
+def test_unix_times_are_times_and_no_feature(init: Init) -> None:
+    init(time=[1577836800 + 3600 * i for i in range(60)], sales=NUMBERS)
+    data = Experiment.load("s.yaml").data
+    assert (data.time, data.features) == ("time", ["sales"])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [d for d in days(61) if d != "2020-01-30"],
+        but(days(), 30, "2020-01-30"),
+        but(days(), 30, "2019-01-01"),
+        but(days(), 30, "2020-01-31 00:00:07"),
+    ],
+    ids=["missing", "twice", "back", "jitter"],
+)
+def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) -> None:
+    refused = init(date=times, sales=NUMBERS)
+    assert ": data.time: " in refused
+    assert refused.endswith(", or init with --no-time")
+    assert "leave data.time out" not in refused
+    assert "left out: date (times)" in init("--no-time")
+    assert Experiment.load("s.yaml").data.time is None
+
+
+def test_columns_can_be_chosen(init: Init) -> None:
+    init("--time", "b", "--features", 'x, "y"', a=days(), b=days(), x=NUMBERS, y=NUMBERS, z=NUMBERS)
+    data = Experiment.load("s.yaml").data
+    assert (data.time, data.targets, data.features) == ("b", ["y"], ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--time", "dat"], "data.time: no column 'dat' in the file; did you mean 'date'?"),
+        (["--time", "store"], "data.time: column 'store' must hold a time in every row, got 'a'"),
+        (["--target", ""], "data.target: no column '' in the file"),
+        (["--features", "x"], "data.features: no column 'x' in the file"),
+        (
+            ["--features", "store"],
+            "data.target: column 'store' must hold numbers, got 'a' in line 2",
+        ),
+        (["--features", ","], "--features: must name columns, got ','; write --features A,B"),
+        (["--features", "sales,sales"], "--features: names must differ, got 'sales' twice"),
+        (["--time", "sales", "--target", "sales"], "--target: must not name the time column"),
+        (["--time", "date", "--no-time"], "--no-time: contradicts --time date; give one of them"),
+    ],
+)
+def test_columns_that_cannot_be_chosen_are_refused(
+    init: Init, options: list[str], text: str
+) -> None:
+    assert text in init(*options, date=days(), store=["a"] * 60, sales=NUMBERS)
+
+
+def test_the_guessed_target_is_no_flag_if_there_is_another_column(init: Init) -> None:
+    flags = [i % 2 for i in NUMBERS]
+    bools = [i % 2 == 0 for i in NUMBERS]
+    printed = init(date=days(), a=NUMBERS, b=NUMBERS, holiday=flags, open=bools)
+    assert "forecasts b one row ahead" in printed
+    assert "other columns: a, holiday, open; choose with --target" in printed
+    assert "forecasts OT one row" in init("--force", OT=NUMBERS, b=NUMBERS)
+    printed = init("--force", date=days(), holiday=flags)
+    assert "forecasts holiday one row" in printed
+    assert "other columns" not in printed
+
+
+def test_a_file_is_overwritten_with_force_alone_and_the_data_never(init: Init) -> None:
+    init(date=days(), a=NUMBERS, b=NUMBERS)
+    assert "exists already; give another name with -o, or add --force" in init("--target", "a")
+    assert "forecasts a one" in init("--target", "a", "--force")
+    assert "s.csv is the data file" in init("-o", "s.csv", "--force")
+    assert ". is a folder" in init("-o", ".", "--force")
+
+
+def test_an_experiment_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sales.yaml").write_text("name: sales\n")
+    assert run(["init", "sales.yaml"]) == 2
+    assert "sales.yaml: must be a CSV or Parquet file" in capsys.readouterr().err
+
+
+def test_many_rows_of_text_are_judged_quickly_by_some_of_them(init: Init) -> None:
+    texts = [f"store {i}" for i in range(50_000)]
+    printed = init(date=pd.date_range("1900", periods=50_000), t=texts, y=np.arange(50_000))
+    assert "left out: t (text)" in printed

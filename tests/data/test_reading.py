@@ -97,12 +97,16 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
         ("x,y\n", ["data.path", "has column names but no rows", "give a file with rows"]),
         ("\ny\n1\n", ["data.path", "line 1 must name the columns", "remove it"]),
         (b"x,y\n1,2\n\xff,3\n", ["data.path", "UTF-8", "0xff in line 3", "save the file as UTF-8"]),
-        ("x,y\n1,2\n1,2,3\n", ["data.path", "is not a CSV file", "line 3", "correct that line"]),
-        ('x,y\n1,"2\n', ["data.path", "is not a CSV file", "correct that line"]),
+        ("x,y\n1,2\n1,2,3\n", ["line 3 has 3 values, line 1 names 2 columns; correct that line"]),
+        ('x,y\n1,"2\n', ["is not a CSV file: the quote that line 2 opens is never", "correct"]),
         (
             "x,y\n1,2,3\n4,5,6\n",
-            ["data.path", "line 2", "more values than line 1", "name every column"],
+            ["data.path", "line 2 has 3 values, line 1 names 2", "name every column in line 1"],
         ),
+        ("Datum;y\n1;50,85\n", ["data.path", "separated by ';'", "use decimal commas", "points"]),
+        ("Datum;y\n1;50\n2;50,85\n", ["data.path", "separated by ';'", "use decimal commas"]),
+        ("2020-01-01,5\n2020-01-02,6\n", ["line 1 must name", "got the values 2020-01-01, 5"]),
+        ("5,5\n6,6\n", ["data.path", "line 1 must name the columns", "got the values 5, 5"]),
         ("y,x,y\n1,2,3\n", ["data.path", "must differ", "'y' twice in line 1", "rename one"]),
         ("x;y\n1;2\n", ["data.target", "no column 'y'", "separated by ';'", "write commas"]),
         ("yield,x\n1,2\n", ["data.target", "no column 'y'", "choose from: yield, x"]),
@@ -193,6 +197,20 @@ def test_times_are_understood(tmp_path: Path, texts: list[str], first: str, freq
     assert series.times is not None
     assert series.times[0] == pd.Timestamp(first)
     assert series.frequency == frequency
+
+
+@pytest.mark.parametrize("factor", [1, 10**3, 10**6, 10**9])
+def test_unix_times_are_understood(tmp_path: Path, factor: int) -> None:
+    path = written(tmp_path, dated((1577836800 + i * 3600) * factor for i in range(48)))
+    series = read(path, time="t")
+    assert series.times is not None
+    assert series.times[0] == pd.Timestamp("2020-01-01")
+    assert series.frequency == "h"
+
+
+def test_hours_written_as_ten_digits_are_not_taken_for_unix_times(tmp_path: Path) -> None:
+    path = written(tmp_path, dated(2020010100 + i for i in range(12)))
+    assert_refused(path, "data.time", "got 2020010100 in line 2", time="t")
 
 
 @pytest.mark.parametrize(

@@ -159,10 +159,12 @@ def test_pruning_sees_only_what_was_told_when_the_trial_was_asked(bench, monkeyp
         return False
 
     monkeypatch.setattr("tuner.search.coordinator.should_prune", spy)
-    bench.run(make_experiment("woa"), SimulatedExecutor(4, chaos=2))
+    _, record = bench.run(make_experiment("woa"), SimulatedExecutor(4, chaos=2))
     assert len(seen) == 24
     for number, told_then in seen.items():
-        assert told_then == {tuple(range(number // 6 * 6))}
+        earlier = record.trials[: number // 6 * 6]
+        assert told_then == {tuple(t.number for t in earlier if t.repeat_of is None)}
+    assert any(t.repeat_of is not None for t in record.trials), "repeats must not count as evidence"
 
 
 def test_trial_0_is_the_configuration_that_the_experiment_starts_from(bench):

@@ -69,13 +69,34 @@ def init(
         typer.Option("-o", "--output", help="The file to write. \\[default: DATA.yaml, here]"),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column to forecast. \\[default: the last numeric one]")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column to forecast. \\[default: a numeric one]"),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Columns the model sees. \\[default: the numeric ones]"),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of times. \\[default: the first found]"),
+    ] = None,
+    no_time: Annotated[
+        bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite any file.")] = False,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
     from tuner.cli import init as command
 
-    command.init(data, output, target)
+    command.init(
+        data,
+        output,
+        target=target,
+        time=time,
+        no_time=no_time,
+        features=features,
+        force=force,
+    )
 
 
 @app.command(rich_help_panel="Search")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import shlex
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.cli.display import console
 from tuner.data.baselines import season_of
-from tuner.data.guessing import guess_columns
+from tuner.data.guessing import Columns, guess_columns
 from tuner.data.preparing import check_data
-from tuner.data.reading import read_series
-from tuner.errors import InputError
+from tuner.data.reading import Series, read_series
+from tuner.errors import DataError, InputError
 from tuner.experiment import Experiment, parse_value
 from tuner.experiment.schema import Data
 
@@ -47,28 +49,39 @@ seed: 0
 """
 
 
-def init(path: Path, output: Path | None, target: str | None) -> None:
+def init(
+    path: Path,
+    output: Path | None,
+    *,
+    target: str | None,
+    time: str | None,
+    no_time: bool,
+    features: str | None,
+    force: bool,
+) -> None:
     """Write an experiment file for a data file; refuses to overwrite one."""
+    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        raise InputError(f"{path}: must be a CSV or Parquet file; tuner check takes experiments")
+    if no_time and time is not None:
+        raise InputError(f"--no-time: contradicts --time {time}; give one of them")
     path_to_write = output or Path(f"{path.stem}.yaml")
-    if path_to_write.exists():
-        raise InputError(f"{path_to_write}: exists already; give another name with -o")
-    if not path_to_write.parent.is_dir():
-        raise InputError(f"-o: no such folder {path_to_write.parent}; create it first")
-    time, guessed = guess_columns(path, target)
-    series = read_series(Data(path=str(path), time=time, target=guessed))
+    _check_output(path_to_write, path, force)
+    chosen = _names(features)
+    columns = guess_columns(path, time=time, no_time=no_time, target=target, features=chosen)
+    series = _read(path, columns, chosen)
     season = season_of(series.frequency)
     window = max(1, min(season or 12, series.rows // 8))
     text = _TEMPLATE.format(
         rows=series.rows,
         file=_printable(path.name),
         frequency=f", frequency {series.frequency}" if series.frequency else "",
-        numeric=_printable(", ".join(series.features)),
+        numeric=_printable(", ".join(columns.numbers)),
         name=_quoted(
             re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:100] or "experiment"
         ),
         path=_quoted(os.path.relpath(path.resolve(), path_to_write.absolute().parent)),
-        time=f"  time: {_quoted(time)}\n" if time is not None else "",
-        target=_quoted(guessed),
+        time=f"  time: {_quoted(columns.time)}\n" if columns.time is not None else "",
+        target=_quoted(columns.target),
         features=", ".join(map(_quoted, series.features)),
         window=window,
         batch_sizes="8, 16, 32, 64" if series.rows < 5000 else "32, 64, 128, 256",
@@ -78,9 +91,55 @@ def init(path: Path, output: Path | None, target: str | None) -> None:
     quoted = escape(shlex.quote(str(path_to_write)))
     console.print(
         f"wrote [bold]{escape(str(path_to_write))}[/]: "
-        f"forecasts [bold]{escape(guessed)}[/] one row ahead from the {window} before"
+        f"forecasts [bold]{escape(columns.target)}[/] one row ahead from the {window} before"
     )
+    others = [c for c in columns.numbers if c != columns.target]
+    if target is None and others:
+        console.print(f"other columns: {escape(', '.join(others))}; choose with --target")
+    if chosen is None and columns.left_out:
+        left_out = ", ".join(f"{c} ({kind})" for c, kind in columns.left_out.items())
+        console.print(f"left out: {escape(left_out)}")
     console.print(f"next: [bold]tuner check {quoted}[/], then [bold]tuner run {quoted}[/]")
+
+
+def _check_output(output: Path, data: Path, force: bool) -> None:
+    if output.is_dir():
+        raise InputError(f"-o: {output} is a folder; give the name of a file in it")
+    if output.exists() and output.resolve() == data.resolve():
+        raise InputError(f"-o: {output} is the data file; give another name")
+    if output.exists() and not force:
+        raise InputError(f"{output}: exists already; give another name with -o, or add --force")
+    if not output.parent.is_dir():
+        raise InputError(f"-o: no such folder {output.parent}; create it first")
+
+
+def _names(features: str | None) -> list[str] | None:
+    """Split A,B as a line of the data file is split: a name may stand in double quotes."""
+    if features is None:
+        return None
+    names = [name.strip() for name in next(csv.reader([features], skipinitialspace=True), [])]
+    if not all(names) or not names:
+        raise InputError(f"--features: must name columns, got {features!r}; write --features A,B")
+    return names
+
+
+def _read(path: Path, columns: Columns, features: list[str] | None) -> Series:
+    try:
+        data = Data(
+            path=str(path),
+            time=columns.time,
+            target=columns.target,
+            features=features or columns.numbers or None,
+        )
+        return read_series(data)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--{problem}") from None
+    except DataError as error:
+        if ": data.time: " not in str(error):
+            raise
+        problem = re.sub(r", or leave data\.time out.*", "", str(error))
+        raise DataError(f"{problem}, or init with --no-time") from None
 
 
 def _check(text: str, data: Path, file: Path) -> None:

@@ -55,11 +55,16 @@ def studies(journal: str | None, as_json: bool) -> None:
         try:
             storage = read_journal(location)
             names = study_names(storage)
-            rows += [summarize(read_study(storage, name, location)) for name in names]
         except InputError as error:  # one bad file does not hide the others
             if journal:
                 raise
             sys.stderr.write(f"tuner: {error}\n")
+            continue
+        for name in names:
+            try:
+                rows.append(summarize(read_study(storage, name, location)))
+            except InputError as error:  # nor does somebody else's study
+                sys.stderr.write(f"tuner: {error}\n")
     if as_json:
         _print_json(rows)
         return
@@ -77,7 +82,7 @@ def studies(journal: str | None, as_json: bool) -> None:
             row["experiment"],
             row["strategy"],
             str(row["seed"]),
-            str(row["trials"]["trained"]),
+            f"{row['trials']['trained']}/{row['budget']}",
             score,
             f"{row['created'][:16].replace('T', ' ')} UTC",
         )

@@ -62,21 +62,26 @@ def run(
         trackers.append(MlflowTracker(read, name, progress.note, study_artifacts))
         return trackers[0]
 
-    with progress, _stopped_by_signals(progress.note) as stop:
-        record = search(
-            experiment,
-            study=study,
-            journal=journal,
-            workers=n_workers,
-            make_tracker=make_tracker,
-            observer=progress,
-            stop=stop,
-            open_test=open_test,
-        )
+    with progress, _stopped_by_signals() as stop:
+        try:
+            record = search(
+                experiment,
+                study=study,
+                journal=journal,
+                workers=n_workers,
+                make_tracker=make_tracker,
+                observer=progress,
+                stop=stop,
+                open_test=open_test,
+            )
+        finally:
+            behind = any(not tracker.complete for tracker in trackers)
+            if behind:
+                progress.note(f"MLflow lacks some of it; `tuner sync {name}` completes the copy")
     show_result(record)
     option = f" --journal {escape(shlex.quote(journal))}" if journal else ""
     console.print("\nNext:")
-    if any(not tracker.complete for tracker in trackers):
+    if behind:
         console.print(f"  [bold]tuner sync {name}{option}[/]   (MLflow lacks trials)")
     if tracking:
         console.print(f"  [bold]tuner ui {name}{option}[/]")
@@ -127,15 +132,14 @@ def _check_journal(journal: str | None) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(say: Callable[[str], None]) -> Iterator[threading.Event]:
+def _stopped_by_signals() -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C sets; the second one, or SIGTERM, raises."""
     stop = threading.Event()
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         if stop.is_set() or signum == signal.SIGTERM:
             raise KeyboardInterrupt
-        stop.set()
-        say("stopping when the trials in progress have ended; Ctrl-C again stops now")
+        stop.set()  # the search says so: a handler must not print
 
     handled = (signal.SIGINT, signal.SIGTERM)
     before = {s: signal.signal(s, interrupt) for s in handled}

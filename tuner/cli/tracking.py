@@ -13,8 +13,8 @@ from tuner.cli.display import console
 from tuner.cli.inspect import read
 from tuner.errors import InputError, RunError
 from tuner.results.artifacts import study_artifacts
-from tuner.search.journal import is_being_written, journal_location
-from tuner.search.records import StudyRecord
+from tuner.search.journal import journal_location, quiet_journal
+from tuner.search.records import StudyRecord, read_study
 from tuner.tracking import (
     SyncState,
     explain,
@@ -29,20 +29,23 @@ __all__ = ["sync", "ui"]
 
 def sync(study: str, journal: str | None) -> None:
     """Make MLflow agree with a study's journal."""
-    record = read(study, journal)
-    if is_being_written(journal_location(study, journal)):
-        raise InputError(f"study {study!r} is being searched, and copied as it goes; sync it later")
+    read(study, journal)  # offers the nearest name
+    location = journal_location(study, journal)
+    with quiet_journal(location) as storage:  # a search copies what it does itself
+        _sync(read_study(storage, study, location))
+
+
+def _sync(record: StudyRecord) -> None:
     try:
         count = sync_study(
             open_store(),
             record,
             SyncState(),
             running=False,
-            done=record.test is not None,
             artifacts=study_artifacts(record),
         )
     except Exception as error:
-        raise RunError(f"{explain(error)}; run `tuner sync {study}` again later") from error
+        raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
     where = re.sub(r"://[^@/]*@", "://", tracking_uri())  # without a password
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     text = f"MLflow agrees with the journal: {', '.join(changed)}, {count.unchanged} unchanged"

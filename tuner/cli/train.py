@@ -22,6 +22,8 @@ def train(path: Path, output: Path | None, set_: list[str]) -> None:
     experiment = load(path, None, set_)
     if output is not None:
         _check_output(output)
+    if experiment.recorded and any(text.startswith("seed=") for text in set_):
+        raise InputError("--set: seed: this file trains on its own seed; set recorded.seed instead")
     if experiment.search_space:
         check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)

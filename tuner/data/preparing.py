@@ -11,6 +11,7 @@ from tuner.data.reading import Series, read_series
 from tuner.data.reference import DataRef
 from tuner.data.scaling import Scaler, first_usable_row, transform_targets
 from tuner.data.splitting import Parts, split_rows
+from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
 __all__ = ["Prepared", "check_data", "prepare", "write_arrays"]
@@ -48,6 +49,11 @@ def check_data(experiment: Experiment) -> tuple[Series, Parts]:
         file=series.path,
         first=first_usable_row(data.transform),
     )
+    for name in ("validation", "test"):
+        first, end = parts.named()[name]
+        if experiment.objective.metric == "r2" and end - first < 2:
+            text = "r2 needs at least 2 rows, got 1; make the part larger or choose another metric"
+            raise refusal(series.path, f"data.split.{name}", text)
     transform_targets(series, data.transform)
     return series, parts
 

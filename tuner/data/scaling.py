@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.data.reading import Series, refusal
+from tuner.data.reading import Series
+from tuner.data.tables import refusal
 
 __all__ = ["Scaler", "first_usable_row", "transform_targets"]
 

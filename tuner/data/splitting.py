@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.data.reading import refusal
+from tuner.data.tables import refusal
 from tuner.data.times import show_time
 from tuner.experiment.schema import Split
 
@@ -91,10 +91,14 @@ def _begin(
     if times is None:
         text = f"a date needs a time column, got {extent!r}; set data.time, or write 0.2 or 24, say"
         raise refusal(file, key, text)
-    date = pd.Timestamp(extent)
-    if date.tzinfo is None:
-        date = date.tz_localize(times.tz)
-    elif times.tz is None:
+    try:
+        date = pd.Timestamp(extent)
+        if date.tzinfo is None:
+            date = date.tz_localize(times.tz)
+    except ValueError as error:
+        text = f"must be a time in the series, got {extent!r}: {error}; write another date"
+        raise refusal(file, key, text) from None
+    if date.tzinfo is not None and times.tz is None:
         text = f"the times have no time zone, got {extent!r}; write the date without one"
         raise refusal(file, key, text)
     if not times[0] <= date <= times[-1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.data.preparing import Prepared, check_data, write_arrays
-from tuner.data.reading import refusal
+from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
 __all__ = ["open_test_part"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-__all__ = ["find_frequency", "find_gaps", "parse_times", "show_time"]
+__all__ = ["as_times", "find_frequency", "find_gaps", "parse_times", "show_time"]
 
 _NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
 _TEXTS: tuple[dict[str, Any], ...] = (
@@ -18,6 +18,8 @@ _TEXTS: tuple[dict[str, Any], ...] = (
     {},  # one format, found from the first value; month before day where both are possible
     {"dayfirst": True},
 )
+_UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
+_UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
 _STRETCHES_TRIED = 200
 
@@ -40,6 +42,16 @@ def parse_times(column: pd.Series) -> pd.Series:
         warnings.simplefilter("ignore")
         attempts = [pd.to_datetime(column, errors="coerce", **options) for options in _TEXTS]
     return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def as_times(column: pd.Series) -> pd.Series:
+    """Return the column as times, NaT where a value is none; numbers may be Unix times."""
+    if is_numeric_dtype(column):
+        middle = column.dropna().astype(np.float64).median()
+        for unit, factor in _UNIX_UNITS.items():
+            if _UNIX_TIMES[0] <= middle / factor < _UNIX_TIMES[1]:
+                return pd.to_datetime(column, unit=unit, errors="coerce")
+    return parse_times(column)
 
 
 def find_frequency(times: pd.DatetimeIndex) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -79,7 +80,8 @@ class FloatDomain(Section):
             return 1
         if self.step is None:
             return None
-        return math.floor((self.high - self.low) / self.step + 1e-8) + 1
+        low, high, step = (Decimal(str(x)) for x in (self.low, self.high, self.step))
+        return int((high - low) // step) + 1  # as written: 0.3 is three steps of 0.1
 
 
 class CategoricalDomain(Section):
@@ -92,6 +94,8 @@ class CategoricalDomain(Section):
     def _check(self) -> CategoricalDomain:
         seen: list[tuple[type, object]] = []
         for choice in self.choices:
+            if isinstance(choice, float):
+                choice = float(f"{choice:.12g}")
             if (type(choice), choice) in seen:
                 raise ValueError(f"choices: must differ, got {choice!r} twice; remove one")
             seen.append((type(choice), choice))

@@ -70,6 +70,8 @@ def _verdict(test: Mapping[str, Any], direction: str) -> str:
     pick = max if direction == "maximize" else min
     name, baseline = pick(test["baselines"].items(), key=lambda item: float(item[1]))
     name, score = name.replace("_", " "), test["mean"]
+    if score is None:
+        return "the forecasts of the test part are beyond all bounds: do not use this model"
     if pick(score, baseline) != score or score == baseline:
         return f"no better than {name} on the test part: do not use this model as it is"
     margin = abs(baseline - score) / abs(baseline) if baseline else math.inf

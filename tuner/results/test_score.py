@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def score_on_test(
     metric = experiment.objective.metric
     scores = [score(metric, truth, o.predictions) for o in outcomes if o.predictions is not None]
 
+    if not all(map(math.isfinite, scores)):  # a forecast beyond all bounds: the model is no good
+        scores = []
     season = experiment.task.season or season_of(test.series.frequency)
     times = test.series.times
     first, last = ref.evaluate
@@ -64,7 +67,7 @@ def score_on_test(
         "configuration": winner.trial.number,
         "metric": metric,
         "scores": scores,
-        "mean": statistics.fmean(scores),
+        "mean": statistics.fmean(scores) if scores else None,
         "std": statistics.stdev(scores) if len(scores) > 1 else None,
         "rows": last - first,
         "from": str(times[first].date()) if times is not None else f"row {first + 1}",

@@ -7,6 +7,7 @@ __all__ = [
     "FINALIST_ATTR",
     "OUTCOME_ATTR",
     "REPEAT_ATTR",
+    "RUN_ATTR",
     "STUDY_ATTR",
     "TEST_ATTR",
     "TIME_ATTR",
@@ -15,6 +16,7 @@ __all__ = [
 
 STUDY_ATTR = "tuner"  # of a study: what it searches, and on which data
 TEST_ATTR = "test"  # of a study: the one opening of the test part
+RUN_ATTR = "run"  # of a study: the budget of its last run, and how that ended
 TIME_ATTR = "seconds"  # of a study: how long the runs that searched took, together
 OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
 REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration

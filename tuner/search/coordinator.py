@@ -118,9 +118,15 @@ class Coordinator:
     def run(self) -> bool:
         """Run until the budget is used; returns False where it was stopped before."""
         self._restore()
+        told_of_it = False
         while True:
             stopped = self._stop.is_set()
             if stopped:
+                if not told_of_it:
+                    self._observer.note(
+                        "stopping when the trials in progress have ended; Ctrl-C again stops now"
+                    )
+                    told_of_it = True
                 for key in self._executor.withdraw():
                     del self._in_flight[key]
             else:
@@ -180,6 +186,9 @@ class Coordinator:
             params = fresh_configuration(
                 self._distributions, self._first.keys(), self._seed, len(self._slots)
             )
+            if params is None:
+                self._n_configurations = self.trained  # fewer than was thought: two were equal
+                return
             self._study.enqueue_trial(params)
         trial = self._study.ask(self._distributions)
         trial.set_user_attr(TOLD_ATTR, len(self._told))
@@ -240,7 +249,8 @@ class Coordinator:
         self._observer.finished(self._role, slot.trial.number, outcome)
 
     def _should_prune(self, slot: _Slot) -> bool:
-        told = self._told[: slot.asked_after]
+        # A repeat is no evidence of its own: counted again, a good trial would prune more and more.
+        told = [t for t in self._told[: slot.asked_after] if REPEAT_ATTR not in t.user_attrs]
         number = slot.trial.number
         return should_prune(
             self._pruner, self._study, told, number, slot.params, self._distributions, slot.epochs

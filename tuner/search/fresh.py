@@ -28,20 +28,20 @@ def configuration_key(params: dict[str, Any]) -> str:
 
 def fresh_configuration(
     distributions: dict[str, BaseDistribution], trained: Container[str], seed: int, number: int
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Return a random configuration whose key is not in `trained`; the same for the same arguments.
 
-    In a huge space that is nearly used up, where a thousand draws find none, the last one drawn
-    is returned although it repeats.
+    Where every configuration of a finite space has been trained, return None. In a huge space
+    that is nearly used up, where a thousand draws find none, return the last one drawn although
+    it repeats.
     """
     rng = np.random.default_rng([seed, _ROLE, number])
-    values = {name: values_of(d) for name, d in distributions.items()}
+    values = {name: values_of(d) for name, d in sorted(distributions.items())}
     finite = {name: v for name, v in values.items() if v is not None}
     if len(finite) == len(values) and math.prod(map(len, finite.values())) <= _LISTABLE:
         every = (dict(zip(finite, c, strict=True)) for c in itertools.product(*finite.values()))
         left = [params for params in every if configuration_key(params) not in trained]
-        if left:
-            return left[rng.integers(len(left))]
+        return left[rng.integers(len(left))] if left else None
     codec = Codec(distributions)
     single = {name: v[0] for name, v in finite.items() if len(v) == 1}
     for _ in range(_DRAWS):

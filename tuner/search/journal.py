@@ -10,29 +10,32 @@ import contextlib
 import fcntl
 import json
 import os
-import re
+import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from tuner.errors import JournalError, StudyError, nearest, one_line
+from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
 from tuner.search.attributes import DURABLE
 
 __all__ = [
     "FINALISTS_SUFFIX",
-    "is_being_written",
     "journal_location",
     "load_study",
+    "quiet_journal",
     "read_journal",
     "study_names",
     "write_journal",
 ]
 
 FINALISTS_SUFFIX = ".finalists"
+_PATIENCE_S = 1.0  # with one who holds the journal: a `tuner sync` is quick
 _BEGINS = b'{"op_code"'  # as every record of Optuna's journal does
 
 
@@ -44,16 +47,23 @@ class _HeldFile(JournalFileBackend):
     that lost power asks again for what came after, and gets the same.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file.name)
+    def __init__(self, file: FileIO) -> None:
+        super().__init__(str(file.name))
         self._file = file
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-        if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
-            os.fsync(self._file.fileno())
+        content = "".join(lines).encode()
+        try:
+            while content:  # the file is unbuffered: what is not written is not pending either
+                content = content[self._file.write(content) :]
+            if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{self._file.name}: cannot be written: {error.strerror}; what is in it is kept: "
+                f"make room, and the same command resumes"
+            ) from None
 
 
 def journal_location(study: str, journal: str | None) -> str:
@@ -70,47 +80,86 @@ def read_journal(location: str) -> BaseStorage:
     if (path := _path_of(location)) is not None and not path.exists():
         raise JournalError(f"{path}: no such journal; check the study's name or --journal")
     if "://" in location:
-        return _open_database(location)
+        return _open_database(location, reading=True)
     _check_is_journal(Path(location))
-    return JournalStorage(JournalFileBackend(location))
+    return _replay(JournalFileBackend(location), location)
 
 
 @contextlib.contextmanager
 def write_journal(location: str) -> Iterator[BaseStorage]:
     """Open a journal for the one coordinator that writes to it; a new file where there is none.
 
+    Nobody keeps two coordinators from one study in a database behind a server.
+
     Raises:
         JournalError: it is something else, or another coordinator holds it.
     """
-    if "://" in location:
+    path = _path_of(location)
+    if path is None:
         yield _open_database(location)
         return
-    path = Path(location)
-    if path.exists():
+    in_file = "://" not in location
+    if in_file and path.exists():
         _check_is_journal(path)
     _make_folder(path)
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise JournalError(
-                f"{path}: another search is writing to it; wait for it, stop it, "
-                f"or give --study another name"
-            ) from None
+    with _locked(path, fcntl.LOCK_EX) as file:
+        if not in_file:
+            yield _open_database(location)
+            return
         _drop_torn_tail(file)
-        yield JournalStorage(_HeldFile(file))
+        yield _replay(_HeldFile(file), location)
 
 
-def is_being_written(location: str) -> bool:
-    """Say whether a coordinator holds a journal file now; of a database nobody knows."""
-    if "://" in location:
-        return False
-    with Path(location).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+@contextlib.contextmanager
+def quiet_journal(location: str) -> Iterator[BaseStorage]:
+    """Open an existing journal for reading, and let no search write to it meanwhile.
+
+    Raises:
+        JournalError: as `read_journal`; or a search is writing to it.
+    """
+    storage = read_journal(location)
+    path = _path_of(location)
+    if path is None:
+        yield storage
+        return
+    with _locked(path, fcntl.LOCK_SH):
+        yield read_journal(location)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int) -> Iterator[FileIO]:
+    """Hold a lock on a file, which ends with this process however it ends."""
+    try:
+        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    except OSError as error:
+        raise JournalError(
+            f"--journal: {path}: cannot be opened: {error.strerror}; give another"
+        ) from None
+    with file:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise JournalError(
+                        f"{path}: another search is writing to it; wait for it, stop it, "
+                        f"or give --study another name"
+                    ) from None
+                time.sleep(0.05)
+        yield file
+
+
+def _replay(backend: JournalFileBackend, location: str) -> BaseStorage:
+    """Have Optuna read the records of a journal file."""
+    try:
+        return JournalStorage(backend)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise JournalError(
+            f"{location}: a record in it is damaged ({type(error).__name__}: "
+            f"{one_line(error)[:100]}); restore the file from a copy, or give --study another name"
+        ) from None
 
 
 def study_names(storage: BaseStorage) -> list[str]:
@@ -129,14 +178,16 @@ def load_study(storage: BaseStorage, name: str, location: str) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         known = study_names(storage)
-        raise StudyError(f"{location}: holds no study {name!r}{nearest(name, known)}") from None
+        where = show_location(location)
+        raise StudyError(f"{where}: holds no study {name!r}{nearest(name, known)}") from None
 
 
 def _path_of(location: str) -> Path | None:
     """Return the file behind a location; None where it is on a server."""
     if "://" not in location:
         return Path(location)
-    return Path(location.removeprefix("sqlite:///")) if location.startswith("sqlite:///") else None
+    scheme, _, database = location.partition(":///")
+    return Path(database) if scheme.partition("+")[0] == "sqlite" and database else None
 
 
 def _check_is_journal(path: Path) -> None:
@@ -157,7 +208,7 @@ def _check_is_journal(path: Path) -> None:
         )
 
 
-def _drop_torn_tail(file: BinaryIO) -> None:
+def _drop_torn_tail(file: FileIO) -> None:
     """Cut off what was not written whole: Optuna cannot append to it.
 
     A dying coordinator leaves half a record at the end, a machine without power zeros.
@@ -173,6 +224,7 @@ def _drop_torn_tail(file: BinaryIO) -> None:
         whole = whole[: -len(last_line) - 1]
     if len(whole) < len(content):
         file.truncate(len(whole))
+    file.seek(0, os.SEEK_END)
 
 
 def _make_folder(path: Path) -> None:
@@ -184,12 +236,20 @@ def _make_folder(path: Path) -> None:
         ) from None
 
 
-def _open_database(url: str) -> BaseStorage:
-    shown = re.sub(r"://[^@/]*@", "://", url)  # without a password
+def _open_database(url: str, *, reading: bool = False) -> BaseStorage:
+    shown = show_location(url)
     if (path := _path_of(url)) is not None:
         _make_folder(path)
     try:
+        if reading:  # or Optuna would make its tables in whatever database this is
+            engine = sqlalchemy.create_engine(url)
+            is_journal = sqlalchemy.inspect(engine).has_table("studies")
+            engine.dispose()
+            if not is_journal:
+                raise JournalError(f"--journal: {shown}: holds no studies; check the URL")
         return optuna.storages.RDBStorage(url)
+    except JournalError:
+        raise
     except ModuleNotFoundError as error:
         raise JournalError(
             f"--journal: {shown}: its driver is not installed; pip install {error.name}"

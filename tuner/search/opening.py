@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, show_location
 from tuner.experiment import Experiment, flat
 from tuner.search.attributes import STUDY_ATTR
 from tuner.search.records import FORMAT
@@ -50,15 +50,16 @@ def open_study(
         StudyError: the study belongs to another experiment, or differs in a key that may not
             change; it names the key and both values.
     """
+    where = show_location(location)
     if name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         facts = study.user_attrs.get(STUDY_ATTR)
         if facts is None and study.get_trials(deepcopy=False):
             raise StudyError(
-                f"{location}: study {name!r} was not made by tuner; give another --study name"
+                f"{where}: study {name!r} was not made by tuner; give another --study name"
             )
         if facts is not None:
-            _check_same(facts, experiment, data, f"{location}: study {name!r}")
+            _check_same(facts, experiment, data, f"{where}: study {name!r}")
             if facts["data"] != data:  # the same content elsewhere: exports point to it there
                 facts = facts | {"data": data}
                 study.set_user_attr(STUDY_ATTR, facts)

@@ -15,13 +15,14 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.errors import StudyError
+from tuner.errors import StudyError, one_line, show_location
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome
 from tuner.search.attributes import (
     FINALIST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
+    RUN_ATTR,
     STUDY_ATTR,
     TEST_ATTR,
     TIME_ATTR,
@@ -73,7 +74,7 @@ class StudyRecord:
 
     id: str  # random, given when the study was created
     name: str
-    experiment: Experiment  # as it was when the study was created
+    experiment: Experiment  # of its last run: a resumed study may have another budget
     data: Mapping[str, Any]  # sha256, rows, path
     baselines: Mapping[str, float]  # plain forecasts' scores on the validation part
     versions: Mapping[str, str]
@@ -81,6 +82,7 @@ class StudyRecord:
     trials: tuple[TrialRecord, ...]
     finalists: tuple[TrialRecord, ...]
     test: Mapping[str, Any] | None  # the record of the test part's opening
+    ended: str | None = None  # how the last run of its search did: done or interrupted
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
 
     @property
@@ -123,16 +125,24 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     Raises:
         StudyError: the journal does not hold it, or it is not one of ours.
     """
+    where = show_location(location)
     study = load_study(storage, name, location)
     facts = study.user_attrs.get(STUDY_ATTR)
     if not isinstance(facts, dict):
-        raise StudyError(f"{location}: study {name!r} was not made by tuner; give another --study")
+        raise StudyError(f"{where}: study {name!r} was not made by tuner; give another --study")
     if facts["format"] > FORMAT:
         raise StudyError(
-            f"{location}: study {name!r} was made by a newer tuner "
+            f"{where}: study {name!r} was made by a newer tuner "
             f"(format {facts['format']}, this one reads {FORMAT}); upgrade tuner"
         )
-    experiment = Experiment.model_validate(facts["experiment"])
+    run = study.user_attrs.get(RUN_ATTR, {})
+    try:
+        experiment = _experiment(facts, run)
+    except (KeyError, ValueError) as error:
+        raise StudyError(
+            f"{where}: study {name!r} was written by another version of tuner: "
+            f"{one_line(error)[:200]}; begin it again under another --study name"
+        ) from None
     finalists_name = name + FINALISTS_SUFFIX
     names = optuna.get_all_study_names(storage)
     finalists = (
@@ -148,14 +158,24 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         name=name,
         experiment=experiment,
         data=facts["data"],
-        baselines=facts["baselines"],
+        baselines=facts.get("baselines", {}),
         versions=facts["versions"],
         created=facts["created"],
         trials=tuple(trials),
         finalists=tuple(finalists),
         test=study.user_attrs.get(TEST_ATTR),
+        ended=run.get("ended"),
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
     )
+
+
+def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
+    """Return a study's experiment as it was last run: its data may have moved, its budget grown."""
+    raw = facts["experiment"]
+    changed = {"data": {**raw["data"], "path": facts["data"]["path"]}}
+    if "budget" in run:
+        changed["budget"] = run["budget"]
+    return Experiment.model_validate({**raw, **changed})
 
 
 def read_trial(

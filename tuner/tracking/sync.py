@@ -131,6 +131,8 @@ def sync_study(
 def _study_state(record: StudyRecord, running: bool, done: bool | None) -> StudyState:
     if running:
         return StudyState.RUNNING
+    if done is None and record.ended is not None:
+        done = record.ended == "done"
     if done is None:
         top, repeats = record.experiment.finalists.top, record.experiment.finalists.repeats
         n_trained = sum(t.outcome is not None for t in record.trained)

@@ -21,6 +21,7 @@ __all__ = ["MlflowTracker", "NullTracker", "Tracker", "experiment_file"]
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _PAUSE_S = 1.0  # between two syncs, at least
 _READING_SHARE = 0.1  # of the thread's time, at most: reading the journal holds up the search
+_SHORT_S = 10.0  # that closing takes at most where nothing good is to be expected
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 
@@ -111,6 +112,8 @@ class MlflowTracker(Tracker):
             self._done, self._artifacts_at_end = done, artifacts
             self._closing.set()
             self._news.set()
+        if self._warned or not done:  # who waits for a store that does not answer, or to stop?
+            timeout_s = min(timeout_s, _SHORT_S)
         self._thread.join(timeout_s)
         return self._complete
 
