@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +12,90 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 from pydantic import TypeAdapter
 
 from tuner.experiment import SearchSpace
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 
-N_TRIALS = 12
+Space = dict[str, BaseDistribution]
+Params = list[dict[str, Any]]
 
-SPACE: dict[str, BaseDistribution] = to_distributions(
-    TypeAdapter(SearchSpace).validate_python(
-        {
-            "rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True},
-            "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
-            "decay": {"type": "float", "low": -1.0, "high": 1.0},
-            "units": {"type": "int", "low": 8, "high": 128, "log": True},
-            "window": {"type": "int", "low": 4, "high": 25, "step": 3},
-            "batch": {"type": "categorical", "choices": [64, 32, 16]},
-            "cell": {"type": "categorical", "choices": ["lstm", "gru", "rnn"]},
-            "flag": {"type": "categorical", "choices": [True, False]},
-            "only": {"type": "int", "low": 7, "high": 7},
-        }
-    )
+
+def space_of(**changes: object) -> Space:
+    domains: dict[str, object] = {
+        "rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True},
+        "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
+        "decay": {"type": "float", "low": -1.0, "high": 1.0},
+        "units": {"type": "int", "low": 8, "high": 128, "log": True},
+        "window": {"type": "int", "low": 4, "high": 25, "step": 3},
+        "batch": {"type": "categorical", "choices": [64, 32, 16]},
+        "cell": {"type": "categorical", "choices": ["lstm", "gru", "rnn"]},
+        "flag": {"type": "categorical", "choices": [True, False]},
+        "only": {"type": "int", "low": 7, "high": 7},
+    }
+    return to_distributions(TypeAdapter(SearchSpace).validate_python(domains | changes))
+
+
+SPACE = space_of()
+FINITE_SPACE = space_of(
+    rate={"type": "float", "low": 0.02, "high": 0.1, "step": 0.02},
+    decay={"type": "float", "low": -1.0, "high": 1.0, "step": 0.2},
+    units={"type": "int", "low": 8, "high": 128, "step": 40},
 )
+
+
+class Journal(BaseJournalBackend):
+    """A journal in memory: text as in a file, without waiting for the disk."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines[log_number_from:]]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.lines += [json.dumps(log) for log in logs]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A strategy under test, with options so small that it is soon past its beginning."""
+
+    options: Any
+    space: Space
+    n_trials: int
+
+    def sampler(self, seed: int = 0, space: Space | None = None) -> BaseSampler:
+        space = self.space if space is None else space
+        return make_sampler(self.options, space, seed, self.n_trials)
+
+    def study(self, seed: int = 0, **options: Any) -> optuna.Study:
+        return optuna.create_study(sampler=self.sampler(seed), **options)
+
+    def open(self, journal: Journal) -> optuna.Study:
+        """As a new process does: all that it knows is in the journal."""
+        storage = JournalStorage(journal)
+        return self.study(study_name="s", storage=storage, load_if_exists=True)
+
+    def search(self, study: optuna.Study, n_trials: int | None = None) -> Params:
+        while len(study.trials) < (n_trials or self.n_trials):
+            tell(study, study.ask(self.space))
+        return [t.params for t in study.trials]
+
+    def search_in_flight(
+        self, study: optuna.Study, told_before: Callable[[int], int], n_trials: int
+    ) -> Params:
+        """Ask for trials as soon as `told_before` allows, and tell them in order."""
+        running = [
+            optuna.Trial(study, t._trial_id) for t in study.trials if not t.state.is_finished()
+        ]
+        while (number := len(study.trials)) < n_trials:
+            while number - len(running) < told_before(number):
+                tell(study, running.pop(0))
+            running.append(study.ask(self.space))
+        return [t.params for t in study.trials]
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +107,12 @@ def quiet_optuna() -> Iterator[None]:
 
 
 @pytest.fixture(params=STRATEGIES)
-def options(request: pytest.FixtureRequest) -> Any:
-    small = {"population": 5, "batch": 4, "n_startup_trials": 4}  # several generations, soon past
+def subject(request: pytest.FixtureRequest) -> Subject:
+    small = {"population": 5, "batch": 4, "n_startup_trials": 4}
     model = STRATEGIES[request.param].options
-    return model(**{k: v for k, v in small.items() if k in model.model_fields})
-
-
-@pytest.fixture
-def sampler(options: Any) -> Callable[..., BaseSampler]:
-    return lambda seed=0, space=SPACE: make_sampler(options, space, seed, N_TRIALS)
+    options = model(**{k: v for k, v in small.items() if k in model.model_fields})
+    space = FINITE_SPACE if request.param == "brute" else SPACE
+    return Subject(options, space, n_trials=8 if request.param == "gp" else 12)
 
 
 def value_of(params: dict[str, Any]) -> float:
@@ -77,135 +136,156 @@ def tell(study: optuna.Study, trial: optuna.Trial) -> None:
         study.tell(trial, value_of(trial.params))
 
 
-def search(study: optuna.Study, n_trials: int = N_TRIALS) -> list[dict[str, Any]]:
-    while len(study.trials) < n_trials:
-        tell(study, study.ask(SPACE))
-    return [t.params for t in study.trials]
-
-
-def test_every_value_lies_in_its_distribution(sampler: Callable[..., BaseSampler]) -> None:
-    study = optuna.create_study(sampler=sampler())
-    for params in search(study):
-        assert set(params) == set(SPACE)
+def assert_inside(space: Space, found: Params) -> None:
+    for params in found:
+        assert set(params) == set(space)
         for name, value in params.items():
-            assert SPACE[name]._contains(SPACE[name].to_internal_repr(value))
+            assert space[name]._contains(space[name].to_internal_repr(value))
 
 
-def test_the_same_seed_gives_the_same_trials_and_another_one_does_not(
-    sampler: Callable[..., BaseSampler],
-) -> None:
-    a, b, c = (search(optuna.create_study(sampler=sampler(seed))) for seed in (1, 1, 2))
+def test_every_value_lies_in_its_distribution(subject: Subject) -> None:
+    assert_inside(subject.space, subject.search(subject.study()))
+
+
+def test_the_same_seed_gives_the_same_trials_and_another_one_does_not(subject: Subject) -> None:
+    a, b, c = (subject.search(subject.study(seed)) for seed in (1, 1, 2))
     assert a == b
     assert a != c
-    assert len({str(params) for params in a}) > N_TRIALS / 2
+    assert len({str(params) for params in a}) > subject.n_trials / 2
 
 
-def test_a_seed_of_any_size_is_taken(sampler: Callable[..., BaseSampler]) -> None:
-    huge = [search(optuna.create_study(sampler=sampler(s)), 6) for s in (0, 2**32, 2**70)]
+def test_a_seed_of_any_size_is_taken(subject: Subject) -> None:
+    huge = [subject.search(subject.study(seed), 6) for seed in (0, 2**32, 2**70)]
     assert huge[0] != huge[1] != huge[2]
 
 
-def test_the_order_of_the_space_changes_nothing(sampler: Callable[..., BaseSampler]) -> None:
-    turned = dict(reversed(SPACE.items()))
-    study = optuna.create_study(sampler=sampler(space=turned))
-    while len(study.trials) < N_TRIALS:
+def test_the_order_of_the_space_changes_nothing(subject: Subject) -> None:
+    turned = dict(reversed(subject.space.items()))
+    study = optuna.create_study(sampler=subject.sampler(space=turned))
+    while len(study.trials) < subject.n_trials:
         tell(study, study.ask(turned))
-    assert [t.params for t in study.trials] == search(optuna.create_study(sampler=sampler()))
+    assert [t.params for t in study.trials] == subject.search(subject.study())
 
 
-def test_maximizing_is_minimizing_the_negative(sampler: Callable[..., BaseSampler]) -> None:
+def test_maximizing_is_minimizing_the_negative(subject: Subject) -> None:
     found = []
     for direction, sign in (("minimize", 1), ("maximize", -1)):
-        study = optuna.create_study(sampler=sampler(), direction=direction)
-        for _ in range(N_TRIALS):
-            trial = study.ask(SPACE)
+        study = subject.study(direction=direction)
+        for _ in range(subject.n_trials):
+            trial = study.ask(subject.space)
             study.tell(trial, sign * value_of(trial.params))
         found.append([t.params for t in study.trials])
     assert found[0] == found[1]
 
 
-def open_study(path: Path, sampler: BaseSampler) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(
-        study_name="s", storage=storage, sampler=sampler, load_if_exists=True
-    )
+def test_a_study_reopened_before_any_trial_ends_like_one_that_was_not(subject: Subject) -> None:
+    expected = subject.search(subject.study())
+    for k in range(1, subject.n_trials):
+        journal = Journal()
+        subject.search(subject.open(journal), k)
+        assert subject.search(subject.open(journal)) == expected
 
 
-def test_a_study_reopened_before_any_trial_ends_like_one_that_was_not(
-    sampler: Callable[..., BaseSampler], tmp_path: Path
-) -> None:
-    expected = search(optuna.create_study(sampler=sampler()))
-    for k in range(1, N_TRIALS):
-        search(open_study(tmp_path / f"{k}", sampler()), k)
-        assert search(open_study(tmp_path / f"{k}", sampler())) == expected
+@pytest.mark.parametrize("kind", ["journal file", "database"])
+def test_every_storage_gets_the_same_trials(subject: Subject, kind: str, tmp_path: Path) -> None:
+    def reopened() -> optuna.Study:
+        path = tmp_path / "study"
+        storage = (
+            JournalStorage(JournalFileBackend(str(path)))
+            if kind == "journal file"
+            else f"sqlite:///{path}"
+        )
+        return subject.study(study_name="s", storage=storage, load_if_exists=True)
 
-
-def in_rhythm(study: optuna.Study, options: Any, n_trials: int) -> list[dict[str, Any]]:
-    """Ask for trials as soon as the rhythm allows, and tell them in order."""
-    rhythm = rhythm_of(options)
-    running = [optuna.Trial(study, t._trial_id) for t in study.trials if not t.state.is_finished()]
-    while len(study.trials) < n_trials:
-        number = len(study.trials)
-        while number - len(running) < rhythm.told_before(number):
-            tell(study, running.pop(0))
-        running.append(study.ask(SPACE))
-    return [t.params for t in study.trials]
+    subject.search(reopened(), 5)
+    assert subject.search(reopened(), 7) == subject.search(subject.study(), 7)
 
 
 def test_a_study_reopened_with_trials_in_flight_ends_like_one_that_was_not(
-    sampler: Callable[..., BaseSampler], options: Any, tmp_path: Path
+    subject: Subject,
 ) -> None:
-    expected = in_rhythm(optuna.create_study(sampler=sampler()), options, N_TRIALS)
-    for k in range(1, N_TRIALS):
-        in_rhythm(open_study(tmp_path / f"{k}", sampler()), options, k)
-        assert in_rhythm(open_study(tmp_path / f"{k}", sampler()), options, N_TRIALS) == expected
+    rhythm, n = rhythm_of(subject.options), subject.n_trials
+    expected = subject.search_in_flight(subject.study(), rhythm.told_before, n)
+    for k in range(1, n):
+        journal = Journal()
+        subject.search_in_flight(subject.open(journal), rhythm.told_before, k)
+        found = subject.search_in_flight(subject.open(journal), rhythm.told_before, n)
+        assert found == expected
 
 
-def test_a_trial_that_died_between_two_parameters_gets_the_same_rest(
-    sampler: Callable[..., BaseSampler], tmp_path: Path
-) -> None:
-    expected = search(optuna.create_study(sampler=sampler()))
-    for k in range(N_TRIALS):
-        study = open_study(tmp_path / f"{k}", sampler())
-        search(study, k)
+def test_more_workers_than_a_generation_has_trials_get_one_each(subject: Subject) -> None:
+    def told_before(number: int) -> int:  # twelve in flight, and generations of eight
+        return max(0, number - 11)
+
+    eight = {"population": 8} if "population" in type(subject.options).model_fields else {}
+    subject = Subject(subject.options.model_copy(update=eight), subject.space, 30)
+    if subject.options.name == "gp":
+        subject = Subject(subject.options, subject.space, 18)
+    expected = subject.search_in_flight(subject.study(), told_before, subject.n_trials)
+    assert_inside(subject.space, expected)
+    assert len({str(params) for params in expected}) > subject.n_trials * 2 / 3
+    journal, half = Journal(), subject.n_trials // 2
+    subject.search_in_flight(subject.open(journal), told_before, half)
+    reopened = subject.open(journal)
+    assert subject.search_in_flight(reopened, told_before, subject.n_trials) == expected
+
+
+def test_threads_share_a_sampler(subject: Subject) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return value_of({name: trial._suggest(name, d) for name, d in subject.space.items()})
+
+    study = subject.study()
+    study.optimize(objective, n_trials=subject.n_trials, n_jobs=4)
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    found = [t.params for t in study.trials]
+    assert_inside(subject.space, found)
+    assert len({str(params) for params in found}) > subject.n_trials / 2
+
+
+def test_a_trial_that_died_between_two_parameters_gets_the_same_rest(subject: Subject) -> None:
+    expected = subject.search(subject.study())
+    for k in range(subject.n_trials):
+        journal = Journal()
+        study = subject.open(journal)
+        while len(study.trials) < k:
+            tell(study, study.ask(subject.space))
         half = study.ask()
-        for name in list(SPACE)[: len(SPACE) // 2]:
-            half._suggest(name, SPACE[name])
-        reopened = open_study(tmp_path / f"{k}", sampler())
-        again = optuna.Trial(reopened, half._trial_id)
-        for name, distribution in SPACE.items():
+        for name in list(subject.space)[: len(subject.space) // 2]:
+            half._suggest(name, subject.space[name])
+        again = optuna.Trial(subject.open(journal), half._trial_id)
+        for name, distribution in subject.space.items():
             again._suggest(name, distribution)
         assert again.params == expected[k]
 
 
 def test_an_enqueued_start_is_tried_first_and_the_search_goes_on_from_it(
-    sampler: Callable[..., BaseSampler],
+    subject: Subject,
 ) -> None:
-    start = search(optuna.create_study(sampler=sampler(99)), 1)[0]
-    study = optuna.create_study(sampler=sampler())
+    start = subject.search(subject.study(99), 1)[0]
+    study = subject.study()
     study.enqueue_trial(start)
-    params = search(study)
+    params = subject.search(study)
     assert params[0] == start
     assert params.count(start) == 1
 
 
-def test_a_search_in_which_every_trial_fails_goes_on(sampler: Callable[..., BaseSampler]) -> None:
-    study = optuna.create_study(sampler=sampler())
-    for _ in range(N_TRIALS):
-        study.tell(study.ask(SPACE), state=TrialState.FAIL)
-    assert len({str(t.params) for t in study.trials}) == N_TRIALS
-    search(study, 2 * N_TRIALS)
+def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
+    study = subject.study()
+    for _ in range(subject.n_trials):
+        study.tell(study.ask(subject.space), state=TrialState.FAIL)
+    assert len({str(t.params) for t in study.trials}) == subject.n_trials
+    subject.search(study, 2 * subject.n_trials)
 
 
 def test_parameters_that_the_study_decides_on_in_the_run_are_sampled_too(
-    sampler: Callable[..., BaseSampler],
+    subject: Subject,
 ) -> None:
-    study = optuna.create_study(sampler=sampler(space={}))
+    study = optuna.create_study(sampler=subject.sampler(space={}))
 
     def objective(trial: optuna.Trial) -> float:
         if trial.suggest_categorical("deep", [True, False]):
             return trial.suggest_float("x", 0, 1)
         return trial.suggest_float("y", 1, 2)
 
-    study.optimize(objective, n_trials=N_TRIALS)
-    assert len({t.value for t in study.trials}) == N_TRIALS
+    study.optimize(objective, n_trials=subject.n_trials)
+    assert len({t.value for t in study.trials}) == subject.n_trials

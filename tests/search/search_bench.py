@@ -13,7 +13,7 @@ from tuner.search.pruning import make_pruner
 from tuner.search.records import read_study
 from tuner.search.seeds import Role, training_seed
 from tuner.search.work import train_job
-from tuner.strategies.registry import rhythm_of
+from tuner.strategies.registry import STRATEGIES, rhythm_of
 from tuner.strategies.space import to_distributions
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -28,6 +28,7 @@ SMALL_SPACE = {
     "num_layers": {"type": "int", "low": 1, "high": 3},
     "batch_size": {"type": "categorical", "choices": [8, 16, 32, 64]},
 }
+FINITE_SPACE = SPACE | {"dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1}}
 DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
 REF = DataRef("/nowhere", 12, 1, (0, 60), (60, 80), "none", (0.0,), (1.0,))
 
@@ -35,7 +36,11 @@ REF = DataRef("/nowhere", 12, 1, (0, 60), (60, 80), "none", (0.0,), (1.0,))
 def make_experiment(
     strategy="woa", *, space=None, trials=24, epochs=5, seed=3, population=6, **keys
 ):
-    size = {"population": population} if strategy in ("woa", "pso") else {"batch": 3}
+    sizes = {"population": population, "batch": 3}
+    known = STRATEGIES[strategy].options.model_fields
+    size = {key: value for key, value in sizes.items() if key in known}
+    if strategy == "brute" and space is None:
+        space = FINITE_SPACE
     return Experiment.model_validate(
         {
             "name": "simulated",

@@ -12,7 +12,8 @@ from optuna.testing.pytest_samplers import (
     SingleOnlySamplerTestCase,
 )
 
-from tuner.strategies import ParticleSwarmSampler, WhaleSampler
+from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
+from tuner.strategies.cma import CmaSampler
 from tuner.strategies.keyed import KeyedSampler
 
 
@@ -28,6 +29,20 @@ class TestParticleSwarmSampler(
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: ParticleSwarmSampler(population_size=2, seed=0)
+
+
+class TestQuantumSwarmSampler(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: QuantumSwarmSampler(population_size=2, seed=0)
+
+
+class TestCmaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: CmaSampler(population_size=4, seed=0)
 
 
 class TestKeyedSampler(BasicSamplerTestCase, RelativeSamplerTestCase):

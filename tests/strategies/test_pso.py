@@ -1,16 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 
 from tuner.strategies import ParticleSwarmSampler, keys
 from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past
+from tuner.strategies.swarm import Past, SwarmSampler
 
 
 def records(positions: object, velocities: object) -> list[Record]:
@@ -18,6 +16,16 @@ def records(positions: object, velocities: object) -> list[Record]:
         Record(np.array(x), np.array(v))
         for x, v in zip(positions, velocities, strict=True)  # type: ignore[call-overload]
     ]
+
+
+def past_of(sampler: SwarmSampler, positions: object, costs: object, velocities: object) -> Past:
+    """What the swarm knows after these generations."""
+    past = None
+    history = zip(positions, costs, velocities, strict=True)  # type: ignore[call-overload]
+    for generation, (x, c, v) in enumerate(history):
+        past = sampler.learn(past, generation, records(x, v), np.array(c))
+    assert past is not None
+    return past
 
 
 def drawn(seed: int, generation: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -29,10 +37,10 @@ def test_a_step_is_the_particle_swarm_formula_worked_by_hand() -> None:
     x0 = np.array([[0.2, 0.3], [0.6, 0.9], [0.5, 0.5]])
     x1 = np.array([[0.4, 0.4], [0.7, 0.8], [0.9, 0.1]])
     v1 = np.array([[0.1, 0.0], [0.2, -0.1], [-0.3, 0.3]])
-    past = Past(np.array([x0, x1]), np.array([[3.0, 1.0, 9.0], [2.0, 4.0, 5.0]]), records(x1, v1))
     sampler = ParticleSwarmSampler(
         population_size=3, inertia=0.5, c1=0.7, c2=0.3, velocity_clamp=0.2, seed=11
     )
+    past = past_of(sampler, [x0, x1], [[3.0, 1.0, 9.0], [2.0, 4.0, 5.0]], [v1, v1])
 
     r1, r2 = drawn(11, 2, (3, 2))
     own = np.array([x1[0], x0[1], x1[2]])
@@ -47,8 +55,8 @@ def test_a_step_is_the_particle_swarm_formula_worked_by_hand() -> None:
 def test_a_particle_that_crosses_a_bound_is_reflected_and_not_wrapped() -> None:
     x = np.array([[0.95, 0.02], [0.95, 0.02]])
     v = np.array([[0.4, -0.4], [0.4, -0.4]])
-    past = Past(np.array([x]), np.array([[1.0, 2.0]]), records(x, v))
     sampler = ParticleSwarmSampler(population_size=2, inertia=0.5, c1=0, c2=0, seed=0)
+    past = past_of(sampler, [x], [[1.0, 2.0]], [v])
     assert sampler.move(past, 1, 0).position == pytest.approx([0.85, 0.18])
 
 
@@ -56,28 +64,42 @@ def test_a_particle_without_a_value_is_pulled_by_the_swarms_best_alone() -> None
     x0 = np.array([[0.1, 0.1], [0.8, 0.8]])
     x1 = np.array([[0.3, 0.3], [0.7, 0.7]])
     v1 = np.zeros((2, 2))
-    past = Past(np.array([x0, x1]), np.array([[np.inf, 1.0], [np.inf, 2.0]]), records(x1, v1))
     sampler = ParticleSwarmSampler(population_size=2, c1=1, c2=1, velocity_clamp=1, seed=4)
+    past = past_of(sampler, [x0, x1], [[np.inf, 1.0], [np.inf, 2.0]], [v1, v1])
     _, r2 = drawn(4, 2, (2, 2))
     assert sampler.move(past, 2, 0).velocity == pytest.approx(r2[0] * (x0[1] - x1[0]))
 
 
+OPTIONS = {"w": 0.7298, "c1": 1.49618, "c2": 1.49618}
+SCHEDULES = {"w": "lin_variation", "c1": "lin_variation"}  # to 0.4, and to 0.8 of its start
+
+
+@pytest.mark.parametrize("topology", ["star", "ring"])
+@pytest.mark.parametrize("scheduled", [False, True])
 def test_a_search_is_what_pyswarms_own_optimizer_does_with_the_same_random_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    topology: str, scheduled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "logging.yaml"  # keeps pyswarms' hands off the loggers
     config.write_text("{version: 1, incremental: true}")
     monkeypatch.setenv("LOG_CFG", str(config))
-    from pyswarms.single import GlobalBestPSO
+    from pyswarms.single import GlobalBestPSO, LocalBestPSO
 
     n, d, generations = 6, 3, 8
-    sampler = ParticleSwarmSampler(population_size=n, seed=5)
-    first = sampler.spread(0, d)
+    ends = {"inertia_end": 0.4, "c1_end": 0.8 * 1.49618} if scheduled else {}
+    sampler = ParticleSwarmSampler(
+        population_size=n,
+        n_generations=generations,
+        topology=topology,
+        neighbors=4,
+        seed=5,
+        **ends,  # type: ignore[arg-type]
+    )
+    latest = first = sampler.spread(0, d)
     positions = [np.array([r.position for r in first])]
-    costs, latest = [], first
+    past = None
     for generation in range(1, generations):
-        costs.append(((positions[-1] - 0.3) ** 2).sum(axis=1))
-        past = Past(np.array(positions), np.array(costs), latest)
+        costs = ((positions[-1] - 0.3) ** 2).sum(axis=1)
+        past = sampler.learn(past, generation - 1, latest, costs)
         latest = [sampler.move(past, generation, i) for i in range(n)]
         positions.append(np.array([r.position for r in latest]))
 
@@ -89,11 +111,12 @@ def test_a_search_is_what_pyswarms_own_optimizer_does_with_the_same_random_numbe
         return np.asarray(((x - 0.3) ** 2).sum(axis=1))
 
     before = np.random.get_state()  # noqa: NPY002
-    optimizer = GlobalBestPSO(
+    optimizer = (GlobalBestPSO if topology == "star" else LocalBestPSO)(
         n,
         d,
-        {"w": 0.7298, "c1": 1.49618, "c2": 1.49618},
+        OPTIONS if topology == "star" else OPTIONS | {"k": 4, "p": 2},
         bounds=(np.zeros(d), np.ones(d)),
+        oh_strategy=SCHEDULES if scheduled else None,
         bh_strategy="reflective",
         velocity_clamp=(-0.5, 0.5),
         init_pos=positions[0].copy(),
@@ -105,21 +128,34 @@ def test_a_search_is_what_pyswarms_own_optimizer_does_with_the_same_random_numbe
     np.testing.assert_array_equal(theirs, positions)
 
 
-def test_a_particle_swarm_finds_a_shifted_optimum_far_better_than_random_search() -> None:
-    space = {f"x{i}": FloatDistribution(-5, 5) for i in range(6)}
+def test_velocities_stay_between_the_least_and_the_largest() -> None:
+    sampler = ParticleSwarmSampler(population_size=20, velocity_clamp=(-0.1, 0.3), seed=0)
+    first = sampler.spread(0, 5)
+    past = sampler.learn(None, 0, first, np.arange(20.0))
+    moved = [sampler.move(past, 1, i) for i in range(20)]
+    for generation in (first, moved):
+        velocities = np.array([record.velocity for record in generation])
+        assert velocities.min() >= -0.1
+        assert velocities.max() <= 0.3
+        assert velocities.max() > 0.1
 
-    def best(sampler: BaseSampler, seed: int) -> float:
-        optimum = np.random.default_rng(seed).uniform(-4, 4, 6)
-        study = optuna.create_study(sampler=sampler)
-        for _ in range(200):
-            trial = study.ask(space)
-            x = np.array([trial.params[name] for name in space])
-            study.tell(trial, float((((x - optimum) / 10) ** 2).sum()))
-        return study.best_value
 
-    swarm = [best(ParticleSwarmSampler(seed=s, search_space=space), s) for s in range(15)]
-    chance = [best(RandomSampler(seed=s), s) for s in range(15)]
-    assert np.median(swarm) < np.median(chance) / 8
+def test_a_schedule_starts_again_after_its_last_generation() -> None:
+    def velocity(generation: int, **options: float) -> list[float]:
+        sampler = ParticleSwarmSampler(
+            population_size=2,
+            n_generations=4,
+            c1=0,
+            c2=0,
+            **options,  # type: ignore[arg-type]
+        )
+        past = past_of(sampler, [np.full((2, 1), 0.5)], [[1.0, 2.0]], [np.full((2, 1), 0.2)])
+        moved = sampler.move(past, generation, 0).velocity
+        assert moved is not None
+        return list(moved)
+
+    falling = [velocity(g, inertia=0.8, inertia_end=0.4)[0] / 0.2 for g in range(1, 6)]
+    assert falling == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.8])
 
 
 @pytest.mark.parametrize(
@@ -127,12 +163,30 @@ def test_a_particle_swarm_finds_a_shifted_optimum_far_better_than_random_search(
     [
         ("population_size", 0),
         ("inertia", 1.0),
+        ("inertia_end", -0.1),
         ("c1", -0.1),
+        ("c1_end", 4.5),
         ("c2", 4.1),
+        ("c2_end", float("nan")),
         ("velocity_clamp", 0.0),
         ("velocity_clamp", 1.5),
+        ("velocity_clamp", (0.2, 0.2)),
+        ("velocity_clamp", (0.5, -0.5)),
+        ("velocity_clamp", (-2, 0.5)),
+        ("velocity_clamp", (0.1,)),
+        ("topology", "pyramid"),
+        ("neighbors", 0),
     ],
 )
-def test_an_argument_out_of_range_is_refused_by_name_and_value(argument: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {value}$"):
+def test_an_argument_out_of_range_is_refused_by_name_and_value(
+    argument: str, value: object
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
         ParticleSwarmSampler(**{argument: value})  # type: ignore[arg-type]
+
+
+def test_a_ring_needs_as_many_particles_as_neighbors() -> None:
+    with pytest.raises(ValueError, match=r"^neighbors must be from 1 to .* \(2\), got 3$"):
+        ParticleSwarmSampler(population_size=2, topology="ring")
+    assert ParticleSwarmSampler(population_size=2).neighbors == 3
+    assert ParticleSwarmSampler(population_size=2, topology="ring", neighbors=2).neighbors == 2

@@ -25,7 +25,9 @@ SPACE = {"x": FloatDistribution(0, 1)}
 
 
 def test_every_strategy_of_the_experiment_file_is_registered_under_its_name() -> None:
-    assert list(STRATEGIES) == ["random", "tpe", "pso", "woa"]
+    assert list(STRATEGIES) == [
+        *("random", "tpe", "cmaes", "gp", "qmc", "grid", "brute", "pso", "qpso", "woa")
+    ]
     for name, strategy in STRATEGIES.items():
         assert strategy.name == name
         assert strategy.options().name == name  # type: ignore[attr-defined]
@@ -64,7 +66,9 @@ def test_options_reach_the_sampler() -> None:
     pso = make_sampler(options, SPACE, 9, 40)
     assert isinstance(pso, ParticleSwarmSampler)
     assert (pso.population_size, pso.inertia, pso.c1, pso.c2) == (5, 0.1, 0.2, 0.3)
-    assert (pso.velocity_clamp, pso.seed, pso.search_space) == (0.4, 9, SPACE)
+    assert (pso.velocity_clamp, pso.seed, pso.search_space) == ((-0.4, 0.4), 9, SPACE)
+    assert (pso.topology, pso.neighbors) == ("star", 3)
+    assert (pso.inertia_end, pso.c1_end, pso.c2_end) == (None, None, None)
     woa = make_sampler(WhaleStrategy(population=5, b=2, a_start=1.5, a_end=0.5), SPACE, 9, 40)
     assert isinstance(woa, WhaleSampler)
     assert (woa.b, woa.a_start, woa.a_end, woa.seed) == (2, 1.5, 0.5, 9)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.strategies import ParticleSwarmSampler, WhaleSampler
+from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.codec import Codec
 from tuner.strategies.swarm import SwarmSampler
 
@@ -31,7 +35,7 @@ N = 4
 Make = Callable[..., SwarmSampler]
 
 
-@pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler])
+@pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler])
 def make(request: pytest.FixtureRequest) -> Make:
     def made(**options: Any) -> SwarmSampler:
         defaults = {"population_size": N, "n_generations": 5, "seed": 3, "search_space": SPACE}
@@ -101,10 +105,10 @@ def test_individuals_move_from_where_they_were_and_not_from_what_was_decoded(mak
     study = optuna.create_study(sampler=sampler)
     for _ in range(2 * N):
         study.tell(study.ask(space), 1.0)
-    past = sampler._recall(study, 2, Codec(space))
+    past = sampler.past(study, 2, Codec(space))
     assert past is not None
-    stored = positions(study, range(2 * N)).reshape(2, N, 4)
-    np.testing.assert_array_equal(past.positions, stored)
+    np.testing.assert_array_equal(past.positions, positions(study, range(N, 2 * N)))
+    np.testing.assert_array_equal(past.best_positions, positions(study, range(N)))
 
 
 def test_every_generation_is_spread_in_its_own_way(make: Make) -> None:
@@ -155,12 +159,11 @@ def test_a_trial_without_a_finite_value_counts_as_the_worst_and_keeps_its_place(
                 finish(study, trial, ending)
             else:
                 study.tell(trial, value_of(trial.params))
-    if isinstance(broken.sampler, WhaleSampler):
-        assert [t.params for t in broken.trials] == [t.params for t in poor.trials]
-    else:  # a particle without a value has no best of its own, one with a poor value has
-        assert [t.params for t in broken.trials[: 2 * N]] == [
-            t.params for t in poor.trials[: 2 * N]
-        ]
+    # A particle without a value has no best of its own, one with a poor value has: a quantum
+    # particle moves by that at once, another one from where it has been twice, a whale never.
+    same = {WhaleSampler: 3 * N, ParticleSwarmSampler: 2 * N, QuantumSwarmSampler: N}
+    k = same[type(broken.sampler)]
+    assert [t.params for t in broken.trials[:k]] == [t.params for t in poor.trials[:k]]
 
 
 def test_a_pruned_trial_counts_with_its_last_value(make: Make) -> None:
@@ -296,6 +299,30 @@ def frozen(study: optuna.Study, number: int) -> FrozenTrial:
     while len(study.trials) <= number:
         study._storage.create_new_trial(study._study_id)
     return study.trials[number]
+
+
+def test_processes_share_a_study_and_none_waits_for_another(make: Make, tmp_path: Path) -> None:
+    name = type(make()).__name__
+    code = f"""
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from tuner.strategies import {name}
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+storage = JournalStorage(JournalFileBackend("journal"))
+sampler = {name}(population_size=3, seed=0)
+study = optuna.create_study(
+    study_name="s", storage=storage, sampler=sampler, load_if_exists=True
+)
+study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=8)
+"""
+    started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(60) for process in started] == [0, 0]
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+    trials = optuna.load_study(study_name="s", storage=storage).trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 16
+    assert len({t.params["x"] for t in trials}) > 12
+    assert all("swarm" in t.system_attrs for t in trials[6:])
 
 
 def test_several_objectives_are_refused(make: Make) -> None:

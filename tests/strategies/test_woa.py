@@ -41,9 +41,14 @@ def test_a_whale_spirals_towards_the_leader_as_worked_by_hand() -> None:
     assert step(p=0.9, ell=-0.5, b=2.0) == pytest.approx([0.2 - 0.3 * shrunk, 0.4 - 0.9 * shrunk])
 
 
-def past_of(whales: list[list[float]], costs: list[float]) -> Past:
-    positions = np.array([whales], dtype=float)
-    return Past(positions, np.array([costs]), [Record(x) for x in positions[0]])
+def past_of(*generations: tuple[object, list[float]]) -> Past:
+    """What the whales know after these positions and costs."""
+    sampler, past = WhaleSampler(), None
+    for g, (whales, costs) in enumerate(generations):
+        records = [Record(x) for x in np.array(whales, dtype=float)]
+        past = sampler.learn(past, g, records, np.array(costs))
+    assert past is not None
+    return past
 
 
 @pytest.mark.parametrize("individual", [0, 1, 2])
@@ -51,8 +56,7 @@ def test_a_whale_moves_between_minus_one_and_one_by_the_leader_of_all_generation
     individual: int,
 ) -> None:
     first, last = np.random.default_rng(0).random((2, 3, 2))
-    costs = np.array([[3.0, 1.0, 2.0], [4.0, 5.0, 6.0]])
-    past = Past(np.array([first, last]), costs, [Record(x) for x in last])
+    past = past_of((first, [3.0, 1.0, 2.0]), (last, [4.0, 5.0, 6.0]))
     for seed in range(20):
         rng = keys.generator(seed, "woa", 2, individual)
         r1, r2, p = rng.random(3)
@@ -66,7 +70,7 @@ def test_a_whale_moves_between_minus_one_and_one_by_the_leader_of_all_generation
 
 
 def test_a_late_whale_that_encircles_comes_close_to_the_leader() -> None:
-    past = past_of([[0.5, 0.5], [0.9, 0.7]], [1.0, 2.0])  # the leader is the origin: X' = -A |X|
+    past = past_of(([[0.5, 0.5], [0.9, 0.7]], [1.0, 2.0]))  # the leader is the origin: X' = -A |X|
 
     def share_close(generation: int) -> float:
         samplers = [WhaleSampler(population_size=2, n_generations=99, seed=s) for s in range(200)]
@@ -78,7 +82,7 @@ def test_a_late_whale_that_encircles_comes_close_to_the_leader() -> None:
 
 
 def test_a_new_cycle_starts_where_the_first_one_did() -> None:
-    past = past_of([[0.3, 0.5], [0.9, 0.7]], [1.0, 2.0])
+    past = past_of(([[0.3, 0.5], [0.9, 0.7]], [1.0, 2.0]))
     a_of_cycle_start = WhaleSampler(population_size=2, n_generations=7, a_end=0, seed=1)
     constant_a = WhaleSampler(population_size=2, n_generations=7, a_end=2, seed=1)
     for generation, same in ((7, True), (14, True), (13, False)):
@@ -91,7 +95,7 @@ def test_a_new_cycle_starts_where_the_first_one_did() -> None:
 
 def test_whales_never_leave_the_cube() -> None:
     sampler = WhaleSampler(population_size=3, a_start=4, a_end=4, b=10, seed=0)
-    past = past_of([[0.0, 1.0], [1.0, 0.0], [0.1, 0.5]], [3.0, 1.0, math.inf])
+    past = past_of(([[0.0, 1.0], [1.0, 0.0], [0.1, 0.5]], [3.0, 1.0, math.inf]))
     moved = np.array([sampler.move(past, g, 0).position for g in range(1, 200)])
     assert moved.min() == 0.0
     assert moved.max() == 1.0
@@ -99,14 +103,14 @@ def test_whales_never_leave_the_cube() -> None:
 
 def test_whales_converge_on_a_sphere_in_ten_dimensions() -> None:
     sampler = WhaleSampler(population_size=20, n_generations=100, seed=0)
-    positions = np.array([r.position for r in sampler.spread(0, 10)])
-    history, costs = [], []
+    records, past, best = sampler.spread(0, 10), None, math.inf
     for generation in range(1, 100):
-        history.append(positions)
-        costs.append(((2 * positions - 1) ** 2).sum(axis=1))  # in the middle, where C pulls to
-        past = Past(np.array(history), np.array(costs), [Record(x) for x in positions])
-        positions = np.array([sampler.move(past, generation, i).position for i in range(20)])
-    assert np.min(costs) < 1e-12
+        positions = np.array([r.position for r in records])
+        costs = ((2 * positions - 1) ** 2).sum(axis=1)  # in the middle, where C pulls to
+        best = min(best, costs.min())
+        past = sampler.learn(past, generation - 1, records, costs)
+        records = [sampler.move(past, generation, i) for i in range(20)]
+    assert best < 1e-12
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,12 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
+        endless = [name for name, domain in self.search_space.items() if domain.size() is None]
+        if self.strategy.name == "brute" and endless:
+            raise ValueError(
+                f"strategy.name: brute tries every configuration, got the continuum "
+                f"search_space.{endless[0]}; give it a step"
+            )
         for name, domain in self.search_space.items():
             key = f"search_space.{name}"
             if name not in Hyperparameters.model_fields:

@@ -9,7 +9,13 @@ from pydantic import Field, model_validator
 from tuner.experiment.model import Section
 
 __all__ = [
+    "BruteForceStrategy",
+    "CmaEsStrategy",
+    "GPStrategy",
+    "GridStrategy",
     "ParticleSwarmStrategy",
+    "QuantumSwarmStrategy",
+    "QuasiRandomStrategy",
     "RandomStrategy",
     "Strategy",
     "TPEStrategy",
@@ -18,6 +24,9 @@ __all__ = [
 
 _Batch = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 _Population = Annotated[int, Field(ge=2, le=10_000, strict=True)]
+_Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
+_Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
+_Step = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
 
 class RandomStrategy(Section):
@@ -38,20 +47,114 @@ class TPEStrategy(Section):
     """Random trials before the model is trusted."""
 
 
+class CmaEsStrategy(Section):
+    """CMA-ES (cmaes): draws from a normal distribution that learns shape and place."""
+
+    name: Literal["cmaes"] = "cmaes"
+    population: Annotated[int, Field(ge=4, le=10_000, strict=True)] = 10
+    """Trials in a generation."""
+    sigma: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.3
+    """Standard deviation at the beginning, as a share of each range."""
+
+
+class GPStrategy(Section):
+    """Gaussian process (Optuna): models the objective, picks by expected improvement."""
+
+    name: Literal["gp"] = "gp"
+    batch: _Batch = 4
+    """Trials asked for before the first of them is told."""
+    n_startup_trials: Annotated[int, Field(ge=0, strict=True)] = 10
+    """Random trials before the model is trusted."""
+
+
+class QuasiRandomStrategy(Section):
+    """Quasi-random search: a scrambled sequence that covers the space evenly."""
+
+    name: Literal["qmc"] = "qmc"
+    batch: _Batch = 4
+    """Trials asked for before the first of them is told."""
+    sequence: Literal["sobol", "halton"] = "sobol"
+    """Which sequence; Sobol's is most even at powers of two."""
+
+
+class GridStrategy(Section):
+    """Grid search: all combinations of a few values of each parameter, in random order."""
+
+    name: Literal["grid"] = "grid"
+    batch: _Batch = 4
+    """Trials asked for before the first of them is told."""
+    points: Annotated[int, Field(ge=2, le=10_000, strict=True)] = 5
+    """Most values of a number, spread evenly over its range."""
+
+
+class BruteForceStrategy(Section):
+    """Brute force: every configuration of a finite space, in random order."""
+
+    name: Literal["brute"] = "brute"
+    batch: _Batch = 4
+    """Trials asked for before the first of them is told."""
+
+
 class ParticleSwarmStrategy(Section):
     """Particle swarm (pyswarms): particles fly towards their own and the swarm's best."""
 
     name: Literal["pso"] = "pso"
     population: _Population = 10
     """Particles, and with that trials in a generation."""
-    inertia: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.7298
+    topology: Literal["star", "ring"] = "star"
+    """Whose best pulls a particle: all particles', or its nearest neighbours'."""
+    neighbors: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 3
+    """Neighbours in the ring, the particle itself among them."""
+    inertia: _Inertia = 0.7298
     """Share of the velocity that is kept (w)."""
-    c1: Annotated[float, Field(ge=0, le=4, strict=True)] = 1.49618
+    inertia_end: _Inertia | None = None
+    """What the inertia runs to over the generations; constant without."""
+    c1: _Pull = 1.49618
     """Pull of a particle's own best."""
-    c2: Annotated[float, Field(ge=0, le=4, strict=True)] = 1.49618
+    c1_end: _Pull | None = None
+    """What `c1` runs to; constant without."""
+    c2: _Pull = 1.49618
     """Pull of the swarm's best."""
-    velocity_clamp: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
-    """Largest step in one dimension, as a share of its range."""
+    c2_end: _Pull | None = None
+    """What `c2` runs to; constant without."""
+    velocity_clamp: Annotated[float, Field(gt=0, le=1, strict=True)] | tuple[_Step, _Step] = 0.5
+    """Largest step in one dimension, as a share of its range; or the least and the largest."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ParticleSwarmStrategy:
+        if self.topology == "ring" and self.neighbors > self.population:
+            raise ValueError(
+                f"neighbors: must be from 1 to population, {self.population}, "
+                f"got {self.neighbors}; give a smaller number"
+            )
+        match self.velocity_clamp:
+            case (low, high) if low >= high:
+                raise ValueError(
+                    f"velocity_clamp: the least must be below the largest, got {[low, high]}; "
+                    f"swap them?"
+                )
+        return self
+
+
+class QuantumSwarmStrategy(Section):
+    """Quantum particle swarm: particles jump around a point between their bests and the leader."""
+
+    name: Literal["qpso"] = "qpso"
+    population: _Population = 10
+    """Particles, and with that trials in a generation."""
+    alpha_start: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 1.0
+    """Where alpha, how far particles jump, starts."""
+    alpha_end: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 0.5
+    """What alpha falls to."""
+
+    @model_validator(mode="after")
+    def _check(self) -> QuantumSwarmStrategy:
+        if self.alpha_end > self.alpha_start:
+            raise ValueError(
+                f"alpha_end: must not be above alpha_start, {self.alpha_start}, "
+                f"got {self.alpha_end}; swap them?"
+            )
+        return self
 
 
 class WhaleStrategy(Section):
@@ -77,6 +180,15 @@ class WhaleStrategy(Section):
 
 
 Strategy = Annotated[
-    RandomStrategy | TPEStrategy | ParticleSwarmStrategy | WhaleStrategy,
+    RandomStrategy
+    | TPEStrategy
+    | CmaEsStrategy
+    | GPStrategy
+    | QuasiRandomStrategy
+    | GridStrategy
+    | BruteForceStrategy
+    | ParticleSwarmStrategy
+    | QuantumSwarmStrategy
+    | WhaleStrategy,
     Field(discriminator="name"),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
+from scipy.stats import qmc
 
 from tuner.strategies.codec import Codec, values_of
 
@@ -29,7 +30,7 @@ def configuration_key(params: dict[str, Any]) -> str:
 def fresh_configuration(
     distributions: dict[str, BaseDistribution], trained: Container[str], seed: int, number: int
 ) -> dict[str, Any] | None:
-    """Return a random configuration whose key is not in `trained`; the same for the same arguments.
+    """Return a configuration whose key is not in `trained`; the same for the same arguments.
 
     Where every configuration of a finite space has been trained, return None. In a huge space
     that is nearly used up, where a thousand draws find none, return the last one drawn although
@@ -43,9 +44,10 @@ def fresh_configuration(
         left = [params for params in every if configuration_key(params) not in trained]
         return left[rng.integers(len(left))] if left else None
     codec = Codec(distributions)
+    points = qmc.Sobol(codec.n_columns, scramble=True, rng=rng)
     single = {name: v[0] for name, v in finite.items() if len(v) == 1}
     for _ in range(_DRAWS):
-        params = single | codec.decode(rng.random(codec.n_columns))
+        params = single | codec.decode(points.random()[0])
         if configuration_key(params) not in trained:
             break
     return params

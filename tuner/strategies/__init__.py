@@ -12,12 +12,14 @@ from tuner.strategies.registry import STRATEGIES, Rhythm, Strategy, make_sampler
 
 if TYPE_CHECKING:
     from tuner.strategies.pso import ParticleSwarmSampler
+    from tuner.strategies.qpso import QuantumSwarmSampler
     from tuner.strategies.space import to_distributions
     from tuner.strategies.woa import WhaleSampler
 
 __all__ = [
     "STRATEGIES",
     "ParticleSwarmSampler",
+    "QuantumSwarmSampler",
     "Rhythm",
     "Strategy",
     "WhaleSampler",
@@ -33,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from tuner.strategies.pso import ParticleSwarmSampler
 
         return ParticleSwarmSampler
+    if name == "QuantumSwarmSampler":
+        from tuner.strategies.qpso import QuantumSwarmSampler
+
+        return QuantumSwarmSampler
     if name == "WhaleSampler":
         from tuner.strategies.woa import WhaleSampler
 

@@ -37,10 +37,13 @@ class Codec:
     * int, float with `step`, and choices that are numbers in strictly rising or falling order:
       one bin of equal width each;
     * int with `log`: the logarithm over [low - 1/2, high + 1/2], rounded;
-    * other choices: two bins for two of them, else one column each, of which the highest wins.
+    * other choices: two bins for two of them, else one column each, of which the highest wins;
+      bins for any number of them without `one_hot`.
     """
 
-    def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
+    def __init__(
+        self, distributions: Mapping[str, BaseDistribution], *, one_hot: bool = True
+    ) -> None:
         self.distributions = {
             name: distributions[name]
             for name in sorted(distributions)
@@ -49,7 +52,7 @@ class Codec:
         self._scales: dict[str, tuple[_Scale, slice]] = {}
         self.n_columns = 0
         for name, distribution in self.distributions.items():
-            scale = _scale_of(distribution)
+            scale = _scale_of(distribution, one_hot)
             columns = slice(self.n_columns, self.n_columns + scale.width)
             self._scales[name] = (scale, columns)
             self.n_columns += scale.width
@@ -162,7 +165,7 @@ class _OneHot(_Scale):
         return [float(i == chosen) for i in range(self.width)]
 
 
-def _scale_of(distribution: BaseDistribution) -> _Scale:
+def _scale_of(distribution: BaseDistribution, one_hot: bool) -> _Scale:
     match distribution:
         case IntDistribution(log=True):
             return _LogInt(distribution.low - 0.5, distribution.high + 0.5)
@@ -172,8 +175,8 @@ def _scale_of(distribution: BaseDistribution) -> _Scale:
             return _Linear(distribution.low, distribution.high)
         case IntDistribution() | FloatDistribution():
             return _grid(distribution)
-        case CategoricalDistribution() if _is_ordered(distribution) or (
-            len(distribution.choices) == 2
+        case CategoricalDistribution() if (
+            not one_hot or len(distribution.choices) == 2 or _is_ordered(distribution)
         ):
             return _Bins(
                 len(distribution.choices),

@@ -11,17 +11,18 @@ import functools
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
+from tuner.strategies.generations import require
 from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past, SwarmSampler, require
+from tuner.strategies.swarm import Past, SwarmSampler
 
 __all__ = ["ParticleSwarmSampler"]
 
@@ -32,20 +33,34 @@ _GLOBALS = threading.RLock()
 class ParticleSwarmSampler(SwarmSampler):
     """Particles keep part of their velocity and are pulled to their own and the swarm's best.
 
-    The update is that of `pyswarms.single.GlobalBestPSO` with reflecting bounds. A particle that
-    never had a value has no best of its own, and only the swarm's pulls it.
+    The update is that of `pyswarms.single.GlobalBestPSO` (star) or `LocalBestPSO` (ring) with
+    reflecting bounds. A particle that never had a value has no best of its own: only what the
+    others know pulls it. What is scheduled runs linearly from its first value towards its last
+    one over `n_generations` generations and then starts again (Shi and Eberhart, CEC 1999, doi
+    10.1109/CEC.1999.785511).
 
     Args:
-        population_size: Particles; see `SwarmSampler`.
-        n_generations: Taken for the sake of one interface; this swarm has no schedule.
+        population_size: Particles; see `GenerationalSampler`.
+        n_generations: Generations in which the schedules run; see `GenerationalSampler`.
         inertia: Share of the velocity that is kept (w), from 0 to below 1; by default the
             0.7298 of Clerc and Kennedy.
-        c1: Pull of a particle's own best, from 0 to 4; by default 1.49618 (same source).
-        c2: Pull of the swarm's best, from 0 to 4; by default 1.49618 (same source).
+        inertia_end: What the inertia runs to, from 0 to below 1; None, the default, keeps it
+            constant. Shi and Eberhart let it fall from 0.9 to 0.4.
+        c1: Pull of a particle's own best, from 0 to 4; by default 1.49618 (Clerc and Kennedy).
+        c1_end: What `c1` runs to, from 0 to 4; None, the default, keeps it constant.
+        c2: Pull of the best of all (star) or of the neighbours (ring), from 0 to 4; by default
+            1.49618 (Clerc and Kennedy).
+        c2_end: What `c2` runs to, from 0 to 4; None, the default, keeps it constant.
         velocity_clamp: Largest step in one dimension as a share of its range, above 0 and at
-            most 1; by default 0.5.
-        seed: See `SwarmSampler`.
-        search_space: See `SwarmSampler`.
+            most 1; or the least and the largest, from -1 to 1, the first below the second; by
+            default 0.5.
+        topology: Whose best pulls a particle: "star", the default, all particles' (Kennedy and
+            Eberhart); "ring", its nearest neighbours' (pyswarms' Ring: nearest in the space,
+            found anew in every generation), which spreads good news more slowly.
+        neighbors: Neighbours in the ring, the particle itself among them, from 1 to
+            `population_size`; by default 3. A star takes no notice of it.
+        seed: See `GenerationalSampler`.
+        search_space: See `GenerationalSampler`.
     """
 
     def __init__(
@@ -54,9 +69,14 @@ class ParticleSwarmSampler(SwarmSampler):
         population_size: int = 10,
         n_generations: int = 20,
         inertia: float = 0.7298,
+        inertia_end: float | None = None,
         c1: float = 1.49618,
+        c1_end: float | None = None,
         c2: float = 1.49618,
-        velocity_clamp: float = 0.5,
+        c2_end: float | None = None,
+        velocity_clamp: float | tuple[float, float] = 0.5,
+        topology: str = "star",
+        neighbors: int = 3,
         seed: int | None = None,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
@@ -66,20 +86,30 @@ class ParticleSwarmSampler(SwarmSampler):
             seed=seed,
             search_space=search_space,
         )
-        require(0 <= inertia < 1, "inertia", "from 0 to below 1", inertia)
-        require(0 <= c1 <= 4, "c1", "from 0 to 4", c1)
-        require(0 <= c2 <= 4, "c2", "from 0 to 4", c2)
-        require(0 < velocity_clamp <= 1, "velocity_clamp", "above 0 and at most 1", velocity_clamp)
+        for name, w in (("inertia", inertia), ("inertia_end", inertia_end)):
+            require(w is None or 0 <= w < 1, name, "from 0 to below 1", w)
+        for name, c in (("c1", c1), ("c1_end", c1_end), ("c2", c2), ("c2_end", c2_end)):
+            require(c is None or 0 <= c <= 4, name, "from 0 to 4", c)
+        require(topology in ("star", "ring"), "topology", "'star' or 'ring'", topology)
+        most = population_size if topology == "ring" else 10_000
+        rule = "from 1 to population_size"
+        if topology == "ring":
+            rule += f" ({population_size})"
+        require(1 <= neighbors <= most, "neighbors", rule, neighbors)
         self.inertia = inertia
+        self.inertia_end = inertia_end
         self.c1 = c1
+        self.c1_end = c1_end
         self.c2 = c2
-        self.velocity_clamp = velocity_clamp
+        self.c2_end = c2_end
+        self.velocity_clamp = _clamp_of(velocity_clamp)
+        self.topology = topology
+        self.neighbors = neighbors
 
     def spread(self, generation: int, n_columns: int) -> list[Record]:
         """Return a generation spread over the cube, with random velocities within the clamp."""
         rng = keys.generator(self.seed, "velocities", generation)
-        clamp = self.velocity_clamp
-        velocities = rng.uniform(-clamp, clamp, (self.population_size, n_columns))
+        velocities = rng.uniform(*self.velocity_clamp, (self.population_size, n_columns))
         return [
             Record(record.position, velocity)
             for record, velocity in zip(
@@ -89,32 +119,69 @@ class ParticleSwarmSampler(SwarmSampler):
 
     def move(self, past: Past, generation: int, individual: int) -> Record:
         """Return where the particle flies next, and how fast."""
-        backend, star, reflect, unmodified = _pyswarms()
-        n_columns = past.positions.shape[2]
+        parts = _pyswarms()
+        n_columns = len(past.leader)
         bounds = (np.zeros(n_columns), np.ones(n_columns))
-        clamp = (-self.velocity_clamp, self.velocity_clamp)
-        swarm = backend.Swarm(
-            position=past.positions[0],
-            velocity=np.array([record.velocity for record in past.last], dtype=np.float64),
-            options={"w": self.inertia, "c1": self.c1, "c2": self.c2},
-            pbest_cost=np.full(self.population_size, np.inf),
+        has_best = np.isfinite(past.best_costs)[:, np.newaxis]
+        swarm = parts.backend.Swarm(
+            position=past.positions,
+            velocity=np.array([record.velocity for record in past.latest], dtype=np.float64),
+            pbest_pos=np.where(has_best, past.best_positions, past.positions),
+            pbest_cost=past.best_costs,
+            best_pos=past.leader,
+            best_cost=past.leader_cost,
         )
-        for positions, costs in zip(past.positions, past.costs, strict=True):
-            swarm.position, swarm.current_cost = positions, costs
-            swarm.pbest_pos, swarm.pbest_cost = backend.compute_pbest(swarm)
-            swarm.best_pos, swarm.best_cost = star.compute_gbest(swarm)
-        has_best = np.isfinite(swarm.pbest_cost)[:, np.newaxis]
-        swarm.pbest_pos = np.where(has_best, swarm.pbest_pos, swarm.position)
-
+        swarm.options = parts.schedule(
+            {"w": self.inertia, "c1": self.c1, "c2": self.c2},
+            end_opts={
+                "w": self.inertia if self.inertia_end is None else self.inertia_end,
+                "c1": self.c1 if self.c1_end is None else self.c1_end,
+                "c2": self.c2 if self.c2_end is None else self.c2_end,
+            },
+            iternow=(generation - 1) % self.n_generations,
+            itermax=self.n_generations,
+        )
         with _global_numpy_seeded(keys.seed32(self.seed, "pso", generation)):
-            swarm.velocity = star.compute_velocity(swarm, clamp, unmodified, bounds)
-            swarm.position = star.compute_position(swarm, bounds, reflect)
+            # Inside the lock, because a topology keeps its neighbours in itself.
+            if self.topology == "ring":
+                topology = parts.ring
+                swarm.best_pos, _ = topology.compute_gbest(swarm, p=2, k=self.neighbors)
+            else:
+                topology = parts.star
+                swarm.best_pos, _ = topology.compute_gbest(swarm)
+            swarm.velocity = topology.compute_velocity(
+                swarm, self.velocity_clamp, parts.unmodified, bounds
+            )
+            swarm.position = topology.compute_position(swarm, bounds, parts.reflect)
         return Record(swarm.position[individual], swarm.velocity[individual])
 
 
+def _clamp_of(velocity_clamp: float | Sequence[float]) -> tuple[float, float]:
+    """Return the least and the largest velocity; raise ValueError where there are none."""
+    if isinstance(velocity_clamp, int | float):
+        rule = "above 0 and at most 1"
+        require(0 < velocity_clamp <= 1, "velocity_clamp", rule, velocity_clamp)
+        return -velocity_clamp, velocity_clamp
+    holds = len(velocity_clamp) == 2 and -1 <= velocity_clamp[0] < velocity_clamp[1] <= 1
+    rule = "a number, or (min, max) with -1 <= min < max <= 1"
+    require(holds, "velocity_clamp", rule, velocity_clamp)
+    return velocity_clamp[0], velocity_clamp[1]
+
+
+class _Parts(NamedTuple):
+    """What is used of pyswarms."""
+
+    backend: Any
+    star: Any
+    ring: Any
+    reflect: Any
+    unmodified: Any
+    schedule: Any
+
+
 @functools.cache
-def _pyswarms() -> tuple[Any, Any, Any, Any]:
-    """Import pyswarms' backend and make its stateless parts: topology, boundary, velocity.
+def _pyswarms() -> _Parts:
+    """Import pyswarms' backend and make its parts: topologies, boundary, velocity, schedule.
 
     On import, and in the constructor of each part, pyswarms configures logging: it replaces the
     root logger's handlers and opens `report.log` in the current folder, unless the environment
@@ -127,11 +194,18 @@ def _pyswarms() -> tuple[Any, Any, Any, Any]:
         os.environ["LOG_CFG"] = str(config)
         try:
             from pyswarms import backend
-            from pyswarms.backend.topology import Star
+            from pyswarms.backend.topology import Ring, Star
 
-            reflect = backend.BoundaryHandler(strategy="reflective")
-            unmodified = backend.VelocityHandler(strategy="unmodified")
-            return backend, Star(), reflect, unmodified
+            return _Parts(
+                backend=backend,
+                star=Star(),
+                ring=Ring(static=False),
+                reflect=backend.BoundaryHandler(strategy="reflective"),
+                unmodified=backend.VelocityHandler(strategy="unmodified"),
+                schedule=backend.OptionsHandler(
+                    strategy=dict.fromkeys(("w", "c1", "c2"), "lin_variation")
+                ),
+            )
         finally:
             if before is None:
                 del os.environ["LOG_CFG"]

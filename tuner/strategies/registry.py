@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.experiment.model import Section
 from tuner.experiment.strategy import (
+    BruteForceStrategy,
+    CmaEsStrategy,
+    GPStrategy,
+    GridStrategy,
     ParticleSwarmStrategy,
+    QuantumSwarmStrategy,
+    QuasiRandomStrategy,
     RandomStrategy,
     TPEStrategy,
     WhaleStrategy,
 )
+from tuner.strategies import makers
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -68,7 +75,10 @@ class Rhythm:
 def make_sampler(
     options: Section, distributions: Distributions, seed: int, trials: int | None
 ) -> BaseSampler:
-    """Return the sampler for a strategy's options; `trials` is the budget, None without one."""
+    """Return the sampler for a strategy's options; `trials` is the budget, None without one.
+
+    Raises SpaceError for a search space that the strategy cannot search.
+    """
     strategy, rhythm = _strategy_of(options), rhythm_of(options)
     n_generations = _N_GENERATIONS if trials is None else math.ceil(trials / rhythm.size)
     return strategy.make(options, distributions, seed, n_generations)
@@ -85,74 +95,19 @@ def _strategy_of(options: Section) -> Strategy:
     return next(s for s in STRATEGIES.values() if isinstance(options, s.options))
 
 
-def _random(
-    options: RandomStrategy, distributions: Distributions, seed: int, n_generations: int
-) -> BaseSampler:
-    from optuna.samplers import RandomSampler
-
-    from tuner.strategies.keyed import KeyedSampler
-
-    return KeyedSampler(RandomSampler, seed=seed)
-
-
-def _tpe(
-    options: TPEStrategy, distributions: Distributions, seed: int, n_generations: int
-) -> BaseSampler:
-    from optuna.samplers import TPESampler
-
-    from tuner.strategies.keyed import KeyedSampler
-
-    def build(trial_seed: int) -> BaseSampler:
-        return TPESampler(
-            n_startup_trials=options.n_startup_trials,
-            multivariate=True,
-            constant_liar=True,
-            seed=trial_seed,
-        )
-
-    return KeyedSampler(build, seed=seed)
-
-
-def _pso(
-    options: ParticleSwarmStrategy, distributions: Distributions, seed: int, n_generations: int
-) -> BaseSampler:
-    from tuner.strategies.pso import ParticleSwarmSampler
-
-    return ParticleSwarmSampler(
-        population_size=options.population,
-        n_generations=n_generations,
-        inertia=options.inertia,
-        c1=options.c1,
-        c2=options.c2,
-        velocity_clamp=options.velocity_clamp,
-        seed=seed,
-        search_space=distributions,
-    )
-
-
-def _woa(
-    options: WhaleStrategy, distributions: Distributions, seed: int, n_generations: int
-) -> BaseSampler:
-    from tuner.strategies.woa import WhaleSampler
-
-    return WhaleSampler(
-        population_size=options.population,
-        n_generations=n_generations,
-        b=options.b,
-        a_start=options.a_start,
-        a_end=options.a_end,
-        seed=seed,
-        search_space=distributions,
-    )
-
-
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
-        Strategy(RandomStrategy, generational=False, make=_random),
-        Strategy(TPEStrategy, generational=False, make=_tpe),
-        Strategy(ParticleSwarmStrategy, generational=True, make=_pso),
-        Strategy(WhaleStrategy, generational=True, make=_woa),
+        Strategy(RandomStrategy, generational=False, make=makers.random),
+        Strategy(TPEStrategy, generational=False, make=makers.tpe),
+        Strategy(CmaEsStrategy, generational=True, make=makers.cmaes),
+        Strategy(GPStrategy, generational=False, make=makers.gp),
+        Strategy(QuasiRandomStrategy, generational=False, make=makers.qmc),
+        Strategy(GridStrategy, generational=False, make=makers.grid),
+        Strategy(BruteForceStrategy, generational=False, make=makers.brute),
+        Strategy(ParticleSwarmStrategy, generational=True, make=makers.pso),
+        Strategy(QuantumSwarmStrategy, generational=True, make=makers.qpso),
+        Strategy(WhaleStrategy, generational=True, make=makers.woa),
     )
 }
 """Every strategy by its name."""

@@ -14,8 +14,9 @@ from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
 from tuner.strategies.codec import FloatArray
+from tuner.strategies.generations import require
 from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past, SwarmSampler, require
+from tuner.strategies.swarm import Past, SwarmSampler
 
 __all__ = ["WhaleSampler", "move_whale"]
 
@@ -32,15 +33,15 @@ class WhaleSampler(SwarmSampler):
     are [-1, 1], so the pull is to the middle of every range rather than to its lower bound.
 
     Args:
-        population_size: Whales; see `SwarmSampler`.
+        population_size: Whales; see `GenerationalSampler`.
         n_generations: Generations in which `a` falls from `a_start` towards `a_end`; then it
-            starts again. See `SwarmSampler`.
+            starts again. See `GenerationalSampler`.
         b: Shape of the spiral, above 0 and at most 10; 1 in the authors' code.
         a_start: Where `a` starts, above 0 and at most 4; 2 in the paper. |A| reaches up to `a`,
             and whales follow one another only while it can reach 1.
         a_end: What `a` falls to without reaching it, from 0 to `a_start`; 0 in the paper.
-        seed: See `SwarmSampler`.
-        search_space: See `SwarmSampler`.
+        seed: See `GenerationalSampler`.
+        search_space: See `GenerationalSampler`.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class WhaleSampler(SwarmSampler):
         ell = rng.uniform(-1, 1)
         other = rng.integers(self.population_size)
 
-        whales = 2 * past.positions[-1] - 1  # (individuals, n_columns), in [-1, 1]
-        leader = 2 * past.positions.reshape(-1, whales.shape[1])[past.costs.argmin()] - 1
+        whales = 2 * past.positions - 1  # (individuals, n_columns), in [-1, 1]
+        leader = 2 * past.leader - 1
         x = move_whale(whales[individual], leader, whales[other], A=A, C=C, p=p, ell=ell, b=self.b)
         return Record((np.clip(x, -1, 1) + 1) / 2)
 

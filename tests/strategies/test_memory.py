@@ -1,0 +1,153 @@
+"""What a swarm remembers between asks changes nothing but the time that an ask takes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
+from tuner.strategies.cma import CmaSampler
+from tuner.strategies.codec import Codec
+from tuner.strategies.generations import GenerationalSampler
+
+SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
+N = 4
+
+Make = Callable[..., GenerationalSampler[Any]]
+
+
+@pytest.fixture(params=[ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler])
+def make(request: pytest.FixtureRequest) -> Make:
+    def made(**options: Any) -> GenerationalSampler[Any]:
+        defaults = {"population_size": N, "seed": 3, "search_space": SPACE}
+        sampler: GenerationalSampler[Any] = request.param(**(defaults | options))
+        return sampler
+
+    return made
+
+
+@pytest.mark.parametrize("space", [SPACE, None])
+def test_trials_that_end_late_and_out_of_order_count_from_the_moment_they_end(
+    make: Make, space: dict[str, Any] | None
+) -> None:
+    def search(fresh_each_time: bool) -> list[dict[str, Any]]:
+        study = optuna.create_study(sampler=make(search_space=space))
+        rng, running = np.random.default_rng(1), []
+        for _ in range(12 * N):
+            if fresh_each_time:
+                study.sampler = make(search_space=space)
+            running.append(study.ask(SPACE))
+            while len(running) > rng.integers(2 * N):
+                trial = running.pop(rng.integers(len(running)))
+                if rng.random() < 0.2:
+                    study.tell(trial, state=TrialState.FAIL)
+                else:
+                    study.tell(trial, sum(trial.params.values()))
+        return [t.params for t in study.trials]
+
+    assert search(fresh_each_time=False) == search(fresh_each_time=True)
+
+
+def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
+    sampler = make()
+    studies = [optuna.create_study(sampler=sampler) for _ in range(2)]
+    for k in range(4 * N):
+        for study, sign in zip(studies, (1, -1), strict=True):
+            trial = study.ask(SPACE)
+            study.tell(trial, sign * trial.params["u"] + k % 3)
+    alone = optuna.create_study(sampler=make())
+    for k in range(4 * N):
+        trial = alone.ask(SPACE)
+        alone.tell(trial, -trial.params["u"] + k % 3)
+    assert [t.params for t in studies[1].trials] == [t.params for t in alone.trials]
+
+
+def test_a_study_that_takes_the_place_of_a_deleted_one_starts_with_nothing(make: Make) -> None:
+    sampler, storage = make(), optuna.storages.RDBStorage("sqlite:///:memory:")
+    found = []
+    for sign in (1, -1):
+        study = optuna.create_study(sampler=sampler, storage=storage, study_name="s")
+        for _ in range(2 * N):
+            trial = study.ask(SPACE)
+            study.tell(trial, sign * trial.params["u"])
+        found.append([t.params for t in study.trials])
+        optuna.delete_study(study_name="s", storage=storage)
+    alone = optuna.create_study(sampler=make())
+    for _ in range(2 * N):
+        trial = alone.ask(SPACE)
+        alone.tell(trial, -trial.params["u"])
+    assert found[1] == [t.params for t in alone.trials]
+
+
+def test_a_sampler_can_be_copied_and_pickled(make: Make) -> None:
+    sampler = make()
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(2 * N):
+        study.tell(study.ask(SPACE), 1.0)
+    codec = Codec(SPACE)
+    moved = [
+        other.move(other.past(study, 2, codec), 2, 1).position.tolist()
+        for other in (sampler, copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler)))
+    ]
+    assert moved[0] == moved[1] == moved[2]
+
+
+def test_a_generation_of_old_is_worked_out_again(make: Make) -> None:
+    sampler = make()
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(12 * N):
+        trial = study.ask(SPACE)
+        study.tell(trial, trial.params["u"])
+    codec = Codec(SPACE)
+    for generation in (12, 2, 11, 1):
+        a, b = (s.past(study, generation, codec) for s in (sampler, make()))
+        moved = [sampler.move(past, generation, 1).position.tolist() for past in (a, b)]
+        assert moved[0] == moved[1]
+
+
+@functools.cache
+def full(n_trials: int) -> optuna.Study:
+    rng = np.random.default_rng(0)
+    study = optuna.create_study()
+    study.add_trials(
+        optuna.create_trial(
+            params={name: float(x) for name, x in zip(SPACE, rng.random(6), strict=True)},
+            distributions=SPACE,
+            value=float(rng.random()),
+        )
+        for _ in range(n_trials)
+    )
+    return study
+
+
+@pytest.mark.parametrize("space", [SPACE, None])
+def test_to_ask_costs_little_and_no_more_when_there_are_many_trials(
+    make: Make, space: dict[str, Any] | None
+) -> None:
+    def cost_s(n_trials: int) -> float:
+        """The processor time of an ask, over two generations."""
+        study = full(n_trials)
+        study.sampler = make(population_size=10, search_space=space)
+        study.tell(study.ask(SPACE), 1.0)  # reads the trials for the first time
+        spent = 0.0
+        for k in range(20):
+            before = time.thread_time()
+            trial = study.ask(SPACE)
+            spent += time.thread_time() - before
+            study.tell(trial, float(k))
+        return spent / 20
+
+    few = min(cost_s(100) for _ in range(2))
+    many = min(cost_s(10_000) for _ in range(2))
+    assert few < 0.005
+    assert many < 2 * few + 0.0005
