@@ -1,0 +1,190 @@
+"""Recorded landscapes in place of training: what is special about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from tuner.data import DataRef
+from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
+from tuner.experiment import Experiment, Override, space_size
+from tuner.jobs import OutcomeState, PredictJob, TrainJob
+from tuner.search.coordinator import Coordinator
+from tuner.search.journal import write_journal
+from tuner.search.pruning import make_pruner
+from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
+from tuner.strategies.codec import values_of
+
+ROOT = Path(__file__).parents[2]
+LANDSCAPES = sorted((ROOT / "benchmarks/landscapes").glob("*.parquet"))
+REF = DataRef("/nowhere", 8, 1, (0, 80), (80, 120), "none", (0.0,), (1.0,))
+SLOW = Recording((5.0, 4.0, 4.5), seconds=6.0)  # two seconds an epoch
+FAST = Recording((3.0, 2.0, 1.0), seconds=3.0)
+
+every_landscape = pytest.mark.parametrize("path", LANDSCAPES, ids=lambda path: path.stem)
+
+
+def landscape():
+    return Landscape(["x"], [({"x": 0.3}, SLOW), ({"x": 1}, FAST), ({"x": 1}, SLOW)])
+
+
+def job(key="a", x=0.3, seed=0, epochs=10, metric="rmse", **fields):
+    return TrainJob(key, {"x": x, "cell": "lstm"}, seed, epochs, 1000, metric, REF, **fields)
+
+
+def run(executor, *jobs):
+    for each in jobs:
+        executor.submit(each)
+    seen = []
+    while events := executor.poll(0.0):
+        seen += events
+    return seen
+
+
+def outcome(*args, **fields):
+    return run(SimulatedExecutor(landscape()), job(*args, **fields))[-1].outcome
+
+
+def test_an_outcome_is_what_was_recorded():
+    found = outcome()
+    assert [e.metric for e in found.history] == [5.0, 4.0, 4.5]
+    assert (found.objective, found.best_epoch) == (4.0, 1)
+    assert (found.seconds, found.finished_at) == (6.0, 6.0)
+    assert [e.time for e in found.history] == [2.0, 4.0, 6.0]
+
+
+def test_a_smaller_budget_of_epochs_ends_the_curve_earlier():
+    found = outcome(epochs=1)
+    assert (found.objective, found.seconds, len(found.history)) == (5.0, 2.0, 1)
+
+
+def test_a_score_that_is_better_when_higher_takes_the_highest_epoch():
+    assert outcome(metric="r2").objective == 5.0
+
+
+def test_the_seed_picks_the_recording():
+    found = [outcome(x=1, seed=seed).objective for seed in range(4)]
+    assert found == [1.0, 4.0, 1.0, 4.0]
+
+
+def test_a_value_that_differs_by_rounding_is_found():
+    assert outcome(x=0.1 + 0.2).state is OutcomeState.COMPLETE
+
+
+@pytest.mark.parametrize("x", [0.31, 2, "much", None])
+def test_a_configuration_that_was_not_recorded_fails_and_is_named(x):
+    found = outcome(x=x)
+    assert found.state is OutcomeState.FAILED
+    assert found.reason == f"x={x!r} is not recorded in this landscape"
+
+
+def test_a_recording_without_a_finite_value_fails():
+    broken = Landscape(["x"], [({"x": 1}, Recording((float("nan"),), 1.0))])
+    found = run(SimulatedExecutor(broken), job(x=1))[-1].outcome
+    assert found.state is OutcomeState.FAILED
+    assert "finite" in found.reason
+
+
+def test_a_job_that_forecasts_fails():
+    (end,) = run(SimulatedExecutor(landscape()), PredictJob("p", {"x": 1}, {}, REF))
+    assert end.outcome.state is OutcomeState.FAILED
+    assert "forecast" in end.outcome.reason
+
+
+def test_the_recorded_pace_decides_in_which_order_workers_report():
+    seen = run(SimulatedExecutor(landscape(), 2), job("slow"), job("fast", x=1))
+    order = [(e.key, e.epoch.time) for e in seen if isinstance(e, Reported)]
+    assert order[:2] == [("fast", 1.0), ("slow", 2.0)]
+    assert [e.key for e in seen if isinstance(e, Finished)] == ["fast", "slow"]
+
+
+def test_a_worker_that_is_free_begins_the_next_job_when_it_became_free():
+    executor = SimulatedExecutor(landscape(), 2)
+    seen = run(executor, job("slow"), job("fast", x=1), job("next", x=1))
+    ends = {e.key: e.outcome.finished_at for e in seen if isinstance(e, Finished)}
+    assert ends == {"fast": 3.0, "slow": 6.0, "next": 6.0}
+    assert executor.now == 6.0
+
+
+def test_a_pruned_job_took_the_time_until_then():
+    executor = SimulatedExecutor(landscape())
+    executor.submit(job(can_be_pruned=True))
+    assert len(executor.poll(0.0)) == 1
+    assert executor.poll(0.0) == []
+    executor.answer("a", False)
+    (end,) = executor.poll(0.0)
+    assert (end.outcome.state, end.outcome.seconds) == (OutcomeState.PRUNED, 2.0)
+
+
+def test_a_landscape_is_read_back_as_its_table(tmp_path):
+    rows = [
+        {"size": size, "rate": rate, "seed": seed, "curve": [size + seed, rate], "seconds": 1.5}
+        for seed in (1, 0)
+        for size in (1, 2)
+        for rate in (0.1, 0.2)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "l.parquet")
+    found = Landscape.load(tmp_path / "l.parquet")
+    assert len(found) == 4
+    assert found.recordings({"size": 2, "rate": 0.2, "other": 1}) == (
+        Recording((2.0, 0.2), 1.5),
+        Recording((3.0, 0.2), 1.5),
+    )
+
+
+def experiment_on(path):
+    """The experiment of a landscape, on the space that was recorded."""
+    space = ROOT / "search_spaces" / "lstm_grid.yaml"
+    return Experiment.load(
+        ROOT / "experiments" / f"{path.stem}.yaml",
+        [
+            Override("search_space", str(space), "SPACE"),
+            Override("budget.trials", 100, "TRIALS"),
+        ],
+    )
+
+
+def test_two_landscapes_ship():
+    assert len(LANDSCAPES) == 2
+
+
+@every_landscape
+def test_a_landscape_that_ships_holds_its_whole_space_on_three_seeds(path):
+    recorded = Landscape.load(path)
+    space = to_distributions(experiment_on(path).search_space)
+    assert recorded.names == tuple(space)
+    assert len(recorded) == np.prod([len(values_of(d)) for d in space.values()]) == 660
+    for recordings in recorded.all_recordings():
+        assert len(recordings) == 3
+        assert all(np.isfinite(r.curve).all() and r.seconds > 0 for r in recordings)
+    assert path.stat().st_size < 1_000_000
+
+
+@every_landscape
+def test_a_search_over_a_landscape_does_not_depend_on_the_workers(path, tmp_path):
+    experiment = experiment_on(path).model_copy(update={"strategy": STRATEGIES["pso"].options()})
+    distributions = to_distributions(experiment.search_space)
+    found = []
+    for n_workers in (1, 3):
+        with write_journal(str(tmp_path / f"{n_workers}.journal")) as storage:
+            sampler = make_sampler(experiment.strategy, distributions, 5, 30)
+            study = optuna.create_study(storage=storage, sampler=sampler)
+            coordinator = Coordinator(
+                study,
+                distributions,
+                rhythm_of(experiment.strategy),
+                SimulatedExecutor(Landscape.load(path), n_workers),
+                lambda t: TrainJob(
+                    str(t.number), t.params, t.number, 60, 10, "rmse", REF, can_be_pruned=True
+                ),
+                n_trials=30,
+                n_configurations=space_size(experiment.search_space),
+                pruner=make_pruner(experiment.pruner),
+            )
+            assert coordinator.run()
+            found.append([(t.params, t.state, t.value) for t in study.trials])
+    assert found[0] == found[1]
