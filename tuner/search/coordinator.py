@@ -260,7 +260,9 @@ class Coordinator:
         outcome = slot.settled
         assert outcome is not None
         reported = self._frozen(slot).intermediate_values  # by a run that was killed right here
-        for epoch in outcome.history:
+        # Of a repeat the last value is enough, which a pruned trial takes part with.
+        history = outcome.history if slot.original is None else outcome.history[-1:]
+        for epoch in history:
             if epoch.epoch not in reported and math.isfinite(epoch.metric):
                 slot.trial.report(epoch.metric, epoch.epoch)
         match outcome.state:

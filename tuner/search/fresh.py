@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from scipy.stats import qmc
 
 from tuner.strategies.codec import Codec, values_of
 
@@ -43,6 +42,8 @@ def fresh_configuration(
         every = (dict(zip(finite, c, strict=True)) for c in itertools.product(*finite.values()))
         left = [params for params in every if configuration_key(params) not in trained]
         return left[rng.integers(len(left))] if left else None
+    from scipy.stats import qmc  # half a second, and seldom needed
+
     codec = Codec(distributions)
     points = qmc.Sobol(codec.n_columns, scramble=True, rng=rng)
     single = {name: v[0] for name, v in finite.items() if len(v) == 1}
