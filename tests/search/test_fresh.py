@@ -38,3 +38,8 @@ def test_an_infinite_space_is_drawn_from_by_seed_and_number():
 def test_equal_configurations_have_equal_keys_whatever_their_order_and_last_digit():
     assert configuration_key({"a": 1, "b": 0.3}) == configuration_key({"b": 0.1 + 0.2, "a": 1})
     assert configuration_key({"a": 1}) != configuration_key({"a": 2})
+
+
+def test_a_range_too_long_to_list_is_not_listed():
+    space = {"a": IntDistribution(1, 10**12), "b": FloatDistribution(0.0, 1.0)}
+    assert 1 <= fresh_configuration(space, set(), seed=1, number=5)["a"] <= 10**12

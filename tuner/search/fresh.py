@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from tuner.strategies.codec import Codec, values_of
+from tuner.strategies.codec import Codec, count_of, values_of
 
 __all__ = ["configuration_key", "fresh_configuration"]
 
@@ -36,17 +36,18 @@ def fresh_configuration(
     it repeats.
     """
     rng = np.random.default_rng([seed, _ROLE, number])
-    values = {name: values_of(d) for name, d in sorted(distributions.items())}
-    finite = {name: v for name, v in values.items() if v is not None}
-    if len(finite) == len(values) and math.prod(map(len, finite.values())) <= _LISTABLE:
-        every = (dict(zip(finite, c, strict=True)) for c in itertools.product(*finite.values()))
+    ordered = dict(sorted(distributions.items()))
+    counts = [count_of(d) or math.inf for d in ordered.values()]
+    if math.prod(counts) <= _LISTABLE:
+        grid = itertools.product(*(values_of(d) or [] for d in ordered.values()))
+        every = (dict(zip(ordered, values, strict=True)) for values in grid)
         left = [params for params in every if configuration_key(params) not in trained]
         return left[rng.integers(len(left))] if left else None
     from scipy.stats import qmc  # half a second, and seldom needed
 
     codec = Codec(distributions)
     points = qmc.Sobol(codec.n_columns, scramble=True, rng=rng)
-    single = {name: v[0] for name, v in finite.items() if len(v) == 1}
+    single = {name: (values_of(d) or [])[0] for name, d in ordered.items() if d.single()}
     for _ in range(_DRAWS):
         params = single | codec.decode(points.random()[0])
         if configuration_key(params) not in trained:

@@ -22,7 +22,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-__all__ = ["Codec", "FloatArray", "values_of"]
+__all__ = ["Codec", "FloatArray", "count_of", "values_of"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -69,6 +69,20 @@ class Codec:
         """
         z = [x for name, (scale, _) in self._scales.items() for x in scale.encode(params[name])]
         return np.clip(np.array(z, dtype=np.float64), 0.0, 1.0)
+
+
+def count_of(distribution: BaseDistribution) -> int | None:
+    """Return how many values a distribution has, without listing them; None for a continuum."""
+    match distribution:
+        case CategoricalDistribution():
+            return len(distribution.choices)
+        case IntDistribution(log=True):
+            return distribution.high - distribution.low + 1
+        case FloatDistribution(step=None):
+            return 1 if distribution.single() else None
+        case IntDistribution() | FloatDistribution():
+            return _grid(distribution).n
+    raise TypeError(f"no values for {distribution}")
 
 
 def values_of(distribution: BaseDistribution) -> list[Any] | None:
