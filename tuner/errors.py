@@ -87,7 +87,7 @@ def show_path(path: Path | str) -> str:
 
 
 def show_location(location: str) -> str:
-    """Return a journal's location, or any URL, without the password in it."""
+    """Return a journal's location, or any text with URLs, without the passwords in it."""
     return re.sub(r"://[^@/\s]*@", "://", location)
 
 

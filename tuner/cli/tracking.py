@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import threading
 import webbrowser
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from tuner.cli.display import console
 from tuner.cli.inspect import read
-from tuner.errors import InputError, RunError
+from tuner.errors import InputError, RunError, show_location
 from tuner.results.artifacts import study_artifacts
 from tuner.search.journal import journal_location, quiet_journal
 from tuner.search.records import StudyRecord, read_study
@@ -46,7 +45,7 @@ def _sync(record: StudyRecord) -> None:
         )
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
-    where = re.sub(r"://[^@/]*@", "://", tracking_uri())  # without a password
+    where = show_location(tracking_uri())
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     text = f"MLflow agrees with the journal: {', '.join(changed)}, {count.unchanged} unchanged"
     console.print(f"{text} ({where})", markup=False, soft_wrap=True)

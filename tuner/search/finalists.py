@@ -76,6 +76,5 @@ def rank_finalists(record: StudyRecord) -> list[Finalist]:
             by_trial[repeat.configuration].append(repeat)
     top: Sequence[TrialRecord] = record.ranked()[: record.experiment.finalists.top]
     finalists = [Finalist(t, tuple(by_trial[t.number])) for t in top if by_trial[t.number]]
-    sign = -1 if record.experiment.objective.direction == "maximize" else 1
     repeats = record.experiment.finalists.repeats
-    return sorted(finalists, key=lambda f: (len(f.repeats) < repeats, sign * f.mean))
+    return sorted(finalists, key=lambda f: (len(f.repeats) < repeats, record.sign * f.mean))

@@ -90,11 +90,15 @@ class StudyRecord:
         """The trials that came to an end, in order, without repeats."""
         return [t for t in self.trials if t.repeat_of is None and t.outcome is not None]
 
+    @property
+    def sign(self) -> int:
+        """What an objective is multiplied with so that less is better."""
+        return -1 if self.experiment.objective.direction == "maximize" else 1
+
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first; ties by number."""
-        sign = -1 if self.experiment.objective.direction == "maximize" else 1
         complete = [t for t in self.trained if t.status is Status.COMPLETE]
-        return sorted(complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+        return sorted(complete, key=lambda t: (self.sign * (t.value or 0.0), t.number))
 
     @property
     def seconds(self) -> float:

@@ -182,7 +182,7 @@ def _best_so_far(record: StudyRecord) -> Iterator[Point]:
 
     Trials end in any order; told in the order of their numbers, a point never changes.
     """
-    sign = -1 if record.experiment.objective.direction == "maximize" else 1
+    sign = record.sign
     best: float | None = None
     time_ms = 0
     for trial in record.trials:

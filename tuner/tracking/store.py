@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.errors import one_line
+from tuner.errors import one_line, show_location
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +70,7 @@ def open_store() -> MlflowClient:
 
 def explain(error: BaseException) -> str:
     """Say in one line, and without passwords, why MLflow could not do what it was asked."""
-    text = re.sub(r"://[^@/\s]*@", "://", one_line(error))
+    text = show_location(one_line(error))
     if request := re.match(r"API request to (https?://[^/\s]+)\S* failed with", text):
         causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(timed out|too many \d+ \w+)", text)
         why = f" ({''.join(causes[-1])})" if causes else ""
