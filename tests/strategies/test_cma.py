@@ -45,6 +45,17 @@ def test_a_generation_in_which_all_fail_teaches_nothing() -> None:
     assert sampler.learn(past, 1, records, np.full(4, math.inf)) is past
 
 
+def test_the_largest_cost_that_there_is_leaves_room_for_a_failure() -> None:
+    sampler = CmaSampler(population_size=4, seed=0)
+    costs = np.array([1.0, math.inf, np.finfo(float).max, -np.finfo(float).max])
+    records = sampler.spread(0, 2)
+    past = sampler.learn(None, 0, records, costs)
+    ranks = sampler.learn(None, 0, records, np.array([3.0, math.inf, 4.0, 2.0]))
+    assert past is not None
+    assert ranks is not None
+    assert past.mean.tolist() == ranks.mean.tolist()
+
+
 def test_a_search_that_has_converged_begins_anew() -> None:
     sampler = CmaSampler(population_size=4, seed=0)
     past, records = None, sampler.spread(0, 2)

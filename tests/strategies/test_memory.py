@@ -151,3 +151,39 @@ def test_to_ask_costs_little_and_no_more_when_there_are_many_trials(
     many = min(cost_s(10_000) for _ in range(2))
     assert few < 0.005
     assert many < 2 * few + 0.0005
+
+
+def test_a_new_study_with_the_number_of_a_deleted_one_is_another_study(make: Make) -> None:
+    """SQLite gives out the numbers of deleted studies and trials again."""
+    sampler, storage = make(search_space=None), optuna.storages.RDBStorage("sqlite:///:memory:")
+
+    def run(first: optuna.samplers.BaseSampler, then: GenerationalSampler[Any], names: str) -> Any:
+        """A study whose last generation asks another sampler than the ones before."""
+        space = {name: FloatDistribution(0, 1) for name in names}
+        study = optuna.create_study(storage=storage, study_name="s", sampler=first)
+        for k in range(4 * N):
+            study.sampler = then if k >= 3 * N else first
+            study.tell(study.ask(space), float(k % 3))
+        params = [t.params for t in study.trials]
+        optuna.delete_study(study_name="s", storage=storage)
+        return params
+
+    run(sampler, sampler, "uv")
+    others = optuna.samplers.RandomSampler
+    after = run(others(seed=1), sampler, "xy")
+    assert after == run(others(seed=1), make(search_space=None), "xy")
+
+
+def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make: Make) -> None:
+    learned = []
+    sampler = make()
+    learn = sampler.learn
+    sampler.learn = lambda past, g, *rest: learned.append(g) or learn(past, g, *rest)  # type: ignore
+    study = optuna.create_study(sampler=sampler)
+    running = [study.ask(SPACE) for _ in range(24)]  # far more than a generation holds
+    running.pop(0)
+    for k in range(800):
+        before = len(learned)
+        study.tell(running.pop(0), float(k % 7))
+        running.append(study.ask(SPACE))
+        assert len(learned) - before <= 12  # what 24 trials in flight reach back, twice over

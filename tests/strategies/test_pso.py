@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,15 @@ def test_a_schedule_starts_again_after_its_last_generation() -> None:
         ("velocity_clamp", (0.5, -0.5)),
         ("velocity_clamp", (-2, 0.5)),
         ("velocity_clamp", (0.1,)),
+        ("velocity_clamp", ("a", 0.5)),
+        ("velocity_clamp", "0.5"),
+        ("velocity_clamp", True),
+        ("velocity_clamp", None),
+        ("inertia", None),
+        ("c1", "1"),
         ("topology", "pyramid"),
         ("neighbors", 0),
+        ("neighbors", 2.5),
     ],
 )
 def test_an_argument_out_of_range_is_refused_by_name_and_value(
@@ -186,7 +194,36 @@ def test_an_argument_out_of_range_is_refused_by_name_and_value(
 
 
 def test_a_ring_needs_as_many_particles_as_neighbors() -> None:
-    with pytest.raises(ValueError, match=r"^neighbors must be from 1 to .* \(2\), got 3$"):
+    rule = r"^neighbors must be a whole number from 1 to .* \(2\), got 3$"
+    with pytest.raises(ValueError, match=rule):
         ParticleSwarmSampler(population_size=2, topology="ring")
     assert ParticleSwarmSampler(population_size=2).neighbors == 3
     assert ParticleSwarmSampler(population_size=2, topology="ring", neighbors=2).neighbors == 2
+
+
+def test_a_step_and_the_global_generator_leave_each_other_alone() -> None:
+    """An objective in another thread may draw from numpy's generator at any moment."""
+    sampler = ParticleSwarmSampler(population_size=3, seed=1)
+    x, v = np.random.default_rng(0).random((2, 3, 2))
+    past = past_of(sampler, [x], [[1.0, 2.0, 3.0]], [v])
+    expected = sampler.move(past, 1, 2)
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            np.random.seed(0)  # noqa: NPY002
+            first = [np.random.random() for _ in range(5)]  # noqa: NPY002
+            disturbed.append(first != alone)
+
+    alone = np.random.RandomState(0).random_sample(5).tolist()
+    disturbed: list[bool] = []
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        moved = [sampler.move(past, 1, 2) for _ in range(300)]
+    finally:
+        stop.set()
+        thread.join()
+    assert all(m.position.tolist() == expected.position.tolist() for m in moved)
+    assert len(disturbed) > 100
+    assert not any(disturbed)

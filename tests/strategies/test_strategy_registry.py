@@ -68,7 +68,7 @@ def test_options_reach_the_sampler() -> None:
     assert (pso.population_size, pso.inertia, pso.c1, pso.c2) == (5, 0.1, 0.2, 0.3)
     assert (pso.velocity_clamp, pso.seed, pso.search_space) == ((-0.4, 0.4), 9, SPACE)
     assert (pso.topology, pso.neighbors) == ("star", 3)
-    assert (pso.inertia_end, pso.c1_end, pso.c2_end) == (None, None, None)
+    assert (pso.inertia_end, pso.c1_end, pso.c2_end) == (0.1, 0.2, 0.3)  # constant
     woa = make_sampler(WhaleStrategy(population=5, b=2, a_start=1.5, a_end=0.5), SPACE, 9, 40)
     assert isinstance(woa, WhaleSampler)
     assert (woa.b, woa.a_start, woa.a_end, woa.seed) == (2, 1.5, 0.5, 9)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -329,3 +330,40 @@ def test_several_objectives_are_refused(make: Make) -> None:
     study = optuna.create_study(sampler=make(), directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match="is for one objective, got a study with 2"):
         study.ask(SPACE)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("population_size", 2.5),
+        ("population_size", "a"),
+        ("population_size", True),
+        ("population_size", None),
+        ("n_generations", 2.5),
+        ("n_generations", 0),
+        ("seed", -1),
+        ("seed", 1.9),
+        ("seed", "0"),
+        ("search_space", 3),
+        ("search_space", {"x": (0, 1)}),
+        ("search_space", {1: FloatDistribution(0, 1)}),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_refused_by_name_and_value(
+    make: Make, argument: str, value: object
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
+        make(**{argument: value})
+
+
+def test_numpys_numbers_are_numbers(make: Make) -> None:
+    sampler = make(population_size=np.int64(4), seed=np.int32(3), search_space=SPACE)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
+
+
+def test_a_range_wider_than_a_float_holds_is_refused_by_name(make: Make) -> None:
+    space: dict[str, BaseDistribution] = {"w": FloatDistribution(-1.7e308, 1e308)}
+    study = optuna.create_study(sampler=make(search_space=space))
+    with pytest.raises(ValueError, match=r"^the range of w is wider than a float holds"):
+        study.ask(space)

@@ -7,6 +7,7 @@ Shibata, 2024, arXiv:2402.01373.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import cmaes
@@ -14,8 +15,9 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
+from tuner.strategies.checks import require_int, require_number
 from tuner.strategies.codec import FloatArray
-from tuner.strategies.generations import GenerationalSampler, require
+from tuner.strategies.generations import GenerationalSampler
 from tuner.strategies.records import Record
 
 __all__ = ["CmaSampler"]
@@ -52,8 +54,8 @@ class CmaSampler(GenerationalSampler[cmaes.CMA]):
             seed=seed,
             search_space=search_space,
         )
-        require(population_size >= 4, "population_size", "at least 4", population_size)
-        require(0 < sigma <= 1, "sigma", "above 0 and at most 1", sigma)
+        require_int(lambda n: n >= 4, "population_size", "from 4 on", population_size)
+        require_number(lambda s: 0 < s <= 1, "sigma", "above 0 and at most 1", sigma)
         self.sigma = sigma
 
     def learn(
@@ -64,8 +66,7 @@ class CmaSampler(GenerationalSampler[cmaes.CMA]):
         if past is not None and not finite.any():
             return past
         optimizer = self._begin(len(records[0].position)) if past is None else copy.deepcopy(past)
-        worst = costs[finite].max()
-        ranked = np.where(finite, costs, worst + 1 + abs(worst))
+        ranked = np.where(finite, costs, math.nextafter(costs[finite].max(), math.inf))
         optimizer.tell([(r.position, float(c)) for r, c in zip(records, ranked, strict=True)])
         return None if optimizer.should_stop() else optimizer
 

@@ -31,7 +31,8 @@ class Codec:
     """Translates between parameters and positions in the unit cube.
 
     Columns stand in the order of the parameters' names. A parameter with a single value takes no
-    column and is never decoded: Optuna fills it in.
+    column and is never decoded: Optuna fills it in. Raises ValueError for a float range whose
+    width is no float.
 
     * float: linear, or in the logarithm for `log`;
     * int, float with `step`, and choices that are numbers in strictly rising or falling order:
@@ -53,6 +54,8 @@ class Codec:
         self.n_columns = 0
         for name, distribution in self.distributions.items():
             scale = _scale_of(distribution, one_hot)
+            if isinstance(scale, _Linear) and not math.isfinite(scale.high - scale.low):
+                raise ValueError(f"the range of {name} is wider than a float holds: {distribution}")
             columns = slice(self.n_columns, self.n_columns + scale.width)
             self._scales[name] = (scale, columns)
             self.n_columns += scale.width

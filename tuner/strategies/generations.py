@@ -21,11 +21,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.strategies import keys
+from tuner.strategies.checks import require_int, seed_of, space_of
 from tuner.strategies.codec import Codec, FloatArray
 from tuner.strategies.memory import Memory
 from tuner.strategies.records import Record, read_record, write_record
 
-__all__ = ["GenerationalSampler", "refuse_several_objectives", "require"]
+__all__ = ["GenerationalSampler", "refuse_several_objectives"]
 
 State = TypeVar("State")
 
@@ -46,8 +47,8 @@ class GenerationalSampler(BaseSampler, Generic[State]):
             default 10.
         n_generations: Generations in a cycle of the schedules; at least 1, by default 20. A
             strategy without schedules takes no notice of it.
-        seed: Seed of every random number; by default one is drawn. Samplers that continue a
-            study must be given its seed.
+        seed: Seed of every random number, from 0 on; by default one is drawn. Samplers that
+            continue a study must be given its seed.
         search_space: The parameters that are moved in. By default those that all finished
             trials of earlier generations share, as in Optuna's own samplers; then the first
             generation is random.
@@ -61,12 +62,12 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         seed: int | None = None,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
-        require(population_size >= 2, "population_size", "at least 2", population_size)
-        require(n_generations >= 1, "n_generations", "at least 1", n_generations)
-        self.population_size = population_size
-        self.n_generations = n_generations
-        self.seed = keys.new_seed() if seed is None else seed
-        self.search_space = None if search_space is None else dict(search_space)
+        require_int(lambda n: n >= 2, "population_size", "from 2 on", population_size)
+        require_int(lambda n: n >= 1, "n_generations", "from 1 on", n_generations)
+        self.population_size = int(population_size)
+        self.n_generations = int(n_generations)
+        self.seed = seed_of(seed)
+        self.search_space = space_of(search_space)
         self._memory = Memory()
 
     @abstractmethod
@@ -176,12 +177,6 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         direction = study.direction
         space = tuple(codec.distributions.items())
         return self._memory.after(study, space, generation, self.population_size, learn)
-
-
-def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Raise ValueError, naming the constructor's argument, unless the rule holds."""
-    if not holds:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 def refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:

@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tuner.strategies import keys
+from tuner.strategies.checks import seed_of
 
 __all__ = ["KeyedSampler"]
 
@@ -35,7 +36,7 @@ class KeyedSampler(BaseSampler):
 
     def __init__(self, build: Callable[[int], BaseSampler], *, seed: int | None = None) -> None:
         self._build = build
-        self.seed = keys.new_seed() if seed is None else seed
+        self.seed = seed_of(seed)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

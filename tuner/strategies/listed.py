@@ -20,8 +20,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tuner.strategies import keys
+from tuner.strategies.checks import require, require_int, seed_of
 from tuner.strategies.codec import Codec, FloatArray, values_of
-from tuner.strategies.generations import require
 from tuner.strategies.records import all_trials
 
 __all__ = ["GridSampler", "QuasiRandomSampler", "every_value", "spaced_values"]
@@ -35,7 +35,7 @@ class _ListedSampler(BaseSampler):
 
     def __init__(self, search_space: Mapping[str, BaseDistribution], seed: int | None) -> None:
         self.search_space = {name: search_space[name] for name in sorted(search_space)}
-        self.seed = keys.new_seed() if seed is None else seed
+        self.seed = seed_of(seed)
 
     @abstractmethod
     def configuration(self, study: Study, number: int) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def spaced_values(
 
     Both ends of a range are among them; a logarithmic range is spread in the logarithm.
     """
-    require(points >= 2, "points", "at least 2", points)
+    require_int(lambda n: n >= 2, "points", "from 2 on", points)
     return {name: _spaced(name, d, points) for name, d in search_space.items()}
 
 

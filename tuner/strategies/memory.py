@@ -7,44 +7,53 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tuner.strategies.records import all_trials
+from tuner.strategies.records import all_trials, began
 
 __all__ = ["Memory"]
 
 State = TypeVar("State")
 
-_KEPT = 4  # generations; the latest has often trials that are not finished, so older ones serve
-
 
 @dataclass(frozen=True)
-class _Entry:
-    """The state after all trials of the generations before `generation`."""
+class _Checkpoint:
+    """The state after all trials of the generations before one."""
 
-    generation: int
     state: Any
-    unfinished: tuple[int, ...]  # trials that had not ended; once one has, the state is stale
+    unfinished: frozenset[int]  # trials that had not ended; once one has, the state is stale
+
+
+_START = _Checkpoint(None, frozenset())
+
+
+@dataclass
+class _StudyMemory:
+    began: datetime | None  # when its first trial did
+    checkpoints: dict[Hashable, dict[int, _Checkpoint]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
 
 class Memory:
-    """Remembers, for each study, the state that its generations led to.
+    """Remembers, for each study, the states that its generations led to.
 
     A finished trial never changes, so a state is good as long as every trial that was unfinished
     then still is. Safe to share between threads.
     """
 
     def __init__(self) -> None:
-        self._studies: weakref.WeakKeyDictionary[
-            BaseStorage, dict[tuple[int, Hashable], deque[_Entry]]
-        ] = weakref.WeakKeyDictionary()
+        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _StudyMemory]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
@@ -69,35 +78,46 @@ class Memory:
                 beginning), the generation and its trials. It must depend on these alone and
                 leave them as they are.
         """
-        trials: list[FrozenTrial] | None = None
+        if generation == 0:
+            return None
+        trials: Sequence[FrozenTrial] | None = None
         with self._lock:
-            kept = self._studies.setdefault(study._storage, {}).setdefault(
-                (study._study_id, key), deque(maxlen=_KEPT)
-            )
-            if generation == 0:  # perhaps a new study that got the id of one that was deleted
-                kept.clear()
-                return None
-            if any(entry.unfinished for entry in kept):
+            checkpoints = self._of(study).checkpoints[key]
+            unfinished = frozenset().union(*(c.unfinished for c in checkpoints.values()))
+            if unfinished:
                 trials = all_trials(study)
-                good = [e for e in kept if not _is_stale(e, trials)]
-                kept.clear()
-                kept.extend(good)
-            base = max(
-                (entry for entry in kept if entry.generation <= generation),
-                key=lambda entry: entry.generation,
-                default=_Entry(0, None, ()),
-            )
-            for g in range(base.generation, generation):
+                ended = {number for number in unfinished if trials[number].state.is_finished()}
+                for g in [g for g, c in checkpoints.items() if c.unfinished & ended]:
+                    del checkpoints[g]
+            start = max((g for g in checkpoints if g <= generation), default=0)
+            latest = checkpoints.get(start, _START)
+            for g in range(start, generation):
                 if trials is None:
                     trials = all_trials(study)
                 told = trials[g * size : (g + 1) * size]
-                running = tuple(t.number for t in told if not t.state.is_finished())
-                base = _Entry(g + 1, learn(base.state, g, told), base.unfinished + running)
-                if not kept or kept[-1].generation < base.generation:
-                    kept.append(base)
-            state: State | None = base.state
+                running = {t.number for t in told if not t.state.is_finished()}
+                latest = _Checkpoint(learn(latest.state, g, told), latest.unfinished | running)
+                checkpoints[g + 1] = latest
+            _thin(checkpoints)
+            state: State | None = latest.state
             return state
 
+    def _of(self, study: Study) -> _StudyMemory:
+        """Return what is known of the study; nothing, where another one had its number before."""
+        studies = self._studies.setdefault(study._storage, {})
+        memory = studies.get(study._study_id)
+        first = began(study)
+        if memory is None or memory.began != first:
+            memory = studies[study._study_id] = _StudyMemory(first)
+        return memory
 
-def _is_stale(entry: _Entry, trials: Sequence[FrozenTrial]) -> bool:
-    return any(trials[number].state.is_finished() for number in entry.unfinished)
+
+def _thin(checkpoints: dict[int, Any]) -> None:
+    """Keep ever fewer of the older ones, so that none is far from where a trial ends late.
+
+    The latest four stay, and of those at distance d one in about d / 4: to begin again from
+    before a generation costs in proportion to how long ago that was.
+    """
+    latest = max(checkpoints)
+    for g in [g for g in checkpoints if latest - g >= 4 * (g & -g)]:
+        del checkpoints[g]

@@ -8,26 +8,27 @@ Open Source Software 3(21), 2018, doi 10.21105/joss.00433.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
-from tuner.strategies.generations import require
+from tuner.strategies.checks import is_number, require, require_int, require_number
 from tuner.strategies.records import Record
 from tuner.strategies.swarm import Past, SwarmSampler
 
 __all__ = ["ParticleSwarmSampler"]
 
-_GLOBALS = threading.RLock()
-"""Held while the environment or numpy's global generator is not as others left it."""
+_LOCK = threading.RLock()
+"""Held while the environment is not as others left it, and while a shared part is used."""
 
 
 class ParticleSwarmSampler(SwarmSampler):
@@ -37,7 +38,7 @@ class ParticleSwarmSampler(SwarmSampler):
     reflecting bounds. A particle that never had a value has no best of its own: only what the
     others know pulls it. What is scheduled runs linearly from its first value towards its last
     one over `n_generations` generations and then starts again (Shi and Eberhart, CEC 1999, doi
-    10.1109/CEC.1999.785511).
+    10.1109/CEC.1999.785511); the first move takes the first value, as in pyswarms.
 
     Args:
         population_size: Particles; see `GenerationalSampler`.
@@ -86,16 +87,17 @@ class ParticleSwarmSampler(SwarmSampler):
             seed=seed,
             search_space=search_space,
         )
+        inertia_end = inertia if inertia_end is None else inertia_end
+        c1_end = c1 if c1_end is None else c1_end
+        c2_end = c2 if c2_end is None else c2_end
         for name, w in (("inertia", inertia), ("inertia_end", inertia_end)):
-            require(w is None or 0 <= w < 1, name, "from 0 to below 1", w)
+            require_number(lambda v: 0 <= v < 1, name, "from 0 to below 1", w)
         for name, c in (("c1", c1), ("c1_end", c1_end), ("c2", c2), ("c2_end", c2_end)):
-            require(c is None or 0 <= c <= 4, name, "from 0 to 4", c)
+            require_number(lambda v: 0 <= v <= 4, name, "from 0 to 4", c)
         require(topology in ("star", "ring"), "topology", "'star' or 'ring'", topology)
-        most = population_size if topology == "ring" else 10_000
-        rule = "from 1 to population_size"
-        if topology == "ring":
-            rule += f" ({population_size})"
-        require(1 <= neighbors <= most, "neighbors", rule, neighbors)
+        most = population_size if topology == "ring" else math.inf
+        rule = f"from 1 to population_size ({population_size})"
+        require_int(lambda n: 1 <= n <= most, "neighbors", rule, neighbors)
         self.inertia = inertia
         self.inertia_end = inertia_end
         self.c1 = c1
@@ -133,39 +135,34 @@ class ParticleSwarmSampler(SwarmSampler):
         )
         swarm.options = parts.schedule(
             {"w": self.inertia, "c1": self.c1, "c2": self.c2},
-            end_opts={
-                "w": self.inertia if self.inertia_end is None else self.inertia_end,
-                "c1": self.c1 if self.c1_end is None else self.c1_end,
-                "c2": self.c2 if self.c2_end is None else self.c2_end,
-            },
+            end_opts={"w": self.inertia_end, "c1": self.c1_end, "c2": self.c2_end},
             iternow=(generation - 1) % self.n_generations,
             itermax=self.n_generations,
         )
-        with _global_numpy_seeded(keys.seed32(self.seed, "pso", generation)):
-            # Inside the lock, because a topology keeps its neighbours in itself.
-            if self.topology == "ring":
-                topology = parts.ring
-                swarm.best_pos, _ = topology.compute_gbest(swarm, p=2, k=self.neighbors)
-            else:
-                topology = parts.star
-                swarm.best_pos, _ = topology.compute_gbest(swarm)
-            swarm.velocity = topology.compute_velocity(
-                swarm, self.velocity_clamp, parts.unmodified, bounds
-            )
-            swarm.position = topology.compute_position(swarm, bounds, parts.reflect)
+        if self.topology == "ring":
+            with _LOCK:  # the topology keeps its neighbours in itself
+                swarm.best_pos, _ = parts.ring.compute_gbest(swarm, p=2, k=self.neighbors)
+        else:
+            swarm.best_pos, _ = parts.star.compute_gbest(swarm)
+        compute_velocity = _drawing_from(
+            parts.backend.compute_velocity,
+            np.random.RandomState(keys.seed32(self.seed, "pso", generation)),
+        )
+        swarm.velocity = compute_velocity(swarm, self.velocity_clamp, parts.unmodified, bounds)
+        swarm.position = parts.backend.compute_position(swarm, bounds, parts.reflect)
         return Record(swarm.position[individual], swarm.velocity[individual])
 
 
 def _clamp_of(velocity_clamp: float | Sequence[float]) -> tuple[float, float]:
     """Return the least and the largest velocity; raise ValueError where there are none."""
-    if isinstance(velocity_clamp, int | float):
-        rule = "above 0 and at most 1"
-        require(0 < velocity_clamp <= 1, "velocity_clamp", rule, velocity_clamp)
-        return -velocity_clamp, velocity_clamp
-    holds = len(velocity_clamp) == 2 and -1 <= velocity_clamp[0] < velocity_clamp[1] <= 1
-    rule = "a number, or (min, max) with -1 <= min < max <= 1"
-    require(holds, "velocity_clamp", rule, velocity_clamp)
-    return velocity_clamp[0], velocity_clamp[1]
+    name, both = "velocity_clamp", velocity_clamp
+    if not isinstance(both, Sequence) or isinstance(both, str):
+        rule = "above 0 and at most 1, or (min, max)"
+        require_number(lambda v: 0 < v <= 1, name, rule, both)
+        return -float(both), float(both)
+    holds = len(both) == 2 and all(map(is_number, both)) and -1 <= both[0] < both[1] <= 1
+    require(holds, name, "a number, or (min, max) with -1 <= min < max <= 1", both)
+    return float(both[0]), float(both[1])
 
 
 class _Parts(NamedTuple):
@@ -187,7 +184,7 @@ def _pyswarms() -> _Parts:
     root logger's handlers and opens `report.log` in the current folder, unless the environment
     variable LOG_CFG names a configuration; ours changes nothing.
     """
-    with _GLOBALS, tempfile.TemporaryDirectory() as folder:
+    with _LOCK, tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "logging.yaml"
         config.write_text("{version: 1, incremental: true}")
         before = os.environ.get("LOG_CFG")
@@ -213,13 +210,26 @@ def _pyswarms() -> _Parts:
                 os.environ["LOG_CFG"] = before
 
 
-@contextmanager
-def _global_numpy_seeded(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, which pyswarms draws from, and put it back afterwards."""
-    with _GLOBALS:
-        before = np.random.get_state(legacy=False)  # noqa: NPY002
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(before)  # noqa: NPY002
+class _Numpy:
+    """The module numpy with another random generator."""
+
+    def __init__(self, random: np.random.RandomState) -> None:
+        self.random = random
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+def _drawing_from(function: Any, random: np.random.RandomState) -> Any:
+    """Return a function of pyswarms that draws from `random`.
+
+    Its own draws come from numpy's global generator, which an objective in another thread may
+    use or seed at any moment; so it runs with a numpy of its own instead.
+    """
+    return FunctionType(
+        function.__code__,
+        function.__globals__ | {"np": _Numpy(random)},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )

@@ -12,8 +12,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
+from tuner.strategies.checks import require_number
 from tuner.strategies.codec import FloatArray
-from tuner.strategies.generations import require
 from tuner.strategies.records import Record
 from tuner.strategies.swarm import Past, SwarmSampler
 
@@ -30,8 +30,9 @@ class QuantumSwarmSampler(SwarmSampler):
 
     Args:
         population_size: Particles; see `GenerationalSampler`.
-        n_generations: Generations in which alpha runs from `alpha_start` towards `alpha_end`;
-            then it starts again. See `GenerationalSampler`.
+        n_generations: Generations G in which alpha runs from `alpha_start` towards `alpha_end`,
+            as alpha_start - (alpha_start - alpha_end) (g mod G) / G in generation g; then it
+            starts again. Generation 0 is the spread. See `GenerationalSampler`.
         alpha_start: Where alpha, the contraction-expansion coefficient, starts: above 0 and at
             most 1.7, since from 1.781 (e to the power of Euler's constant) on particles
             diverge; by default the 1.0 of Sun et al.
@@ -57,9 +58,10 @@ class QuantumSwarmSampler(SwarmSampler):
             seed=seed,
             search_space=search_space,
         )
-        require(0 < alpha_start <= 1.7, "alpha_start", "above 0 and at most 1.7", alpha_start)
+        rule = "above 0 and at most 1.7"
+        require_number(lambda v: 0 < v <= 1.7, "alpha_start", rule, alpha_start)
         rule = f"above 0 and at most alpha_start ({alpha_start})"
-        require(0 < alpha_end <= alpha_start, "alpha_end", rule, alpha_end)
+        require_number(lambda v: 0 < v <= alpha_start, "alpha_end", rule, alpha_end)
         self.alpha_start = alpha_start
         self.alpha_end = alpha_end
 

@@ -7,6 +7,7 @@ has no public call that gives a running trial an attribute; so both go through t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from optuna.study import Study
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from tuner.strategies.codec import FloatArray
 
-__all__ = ["Record", "all_trials", "read_record", "write_record"]
+__all__ = ["Record", "all_trials", "began", "read_record", "write_record"]
 
 _KEY = "swarm"
 
@@ -30,6 +31,13 @@ class Record:
 def all_trials(study: Study) -> list[FrozenTrial]:
     """Return every trial of the study as it stands in the storage; not to be changed."""
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def began(study: Study) -> datetime | None:
+    """Return when the study's first trial began; that tells it from another of the same number."""
+    storage = study._storage
+    first = storage.get_trial_id_from_study_id_trial_number(study._study_id, 0)
+    return storage.get_trial(first).datetime_start
 
 
 def write_record(study: Study, trial: FrozenTrial, record: Record) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 
 from tuner.strategies import keys
+from tuner.strategies.checks import require_number
 from tuner.strategies.codec import FloatArray
-from tuner.strategies.generations import require
 from tuner.strategies.records import Record
 from tuner.strategies.swarm import Past, SwarmSampler
 
@@ -34,8 +34,9 @@ class WhaleSampler(SwarmSampler):
 
     Args:
         population_size: Whales; see `GenerationalSampler`.
-        n_generations: Generations in which `a` falls from `a_start` towards `a_end`; then it
-            starts again. See `GenerationalSampler`.
+        n_generations: Generations G in which `a` falls from `a_start` towards `a_end`, as
+            a_start - (a_start - a_end) (g mod G) / G in generation g; then it starts again.
+            Generation 0 is the spread. See `GenerationalSampler`.
         b: Shape of the spiral, above 0 and at most 10; 1 in the authors' code.
         a_start: Where `a` starts, above 0 and at most 4; 2 in the paper. |A| reaches up to `a`,
             and whales follow one another only while it can reach 1.
@@ -61,9 +62,10 @@ class WhaleSampler(SwarmSampler):
             seed=seed,
             search_space=search_space,
         )
-        require(0 < b <= 10, "b", "above 0 and at most 10", b)
-        require(0 < a_start <= 4, "a_start", "above 0 and at most 4", a_start)
-        require(0 <= a_end <= a_start, "a_end", f"from 0 to a_start ({a_start})", a_end)
+        require_number(lambda v: 0 < v <= 10, "b", "above 0 and at most 10", b)
+        require_number(lambda v: 0 < v <= 4, "a_start", "above 0 and at most 4", a_start)
+        rule = f"from 0 to a_start ({a_start})"
+        require_number(lambda v: 0 <= v <= a_start, "a_end", rule, a_end)
         self.b = b
         self.a_start = a_start
         self.a_end = a_end

@@ -1,0 +1,58 @@
+"""What constructors demand of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+
+from tuner.strategies import keys
+
+__all__ = ["is_number", "require", "require_int", "require_number", "seed_of", "space_of"]
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Raise ValueError, naming the constructor's argument, unless the rule holds."""
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def require_int(holds: Callable[[int], bool], name: str, rule: str, value: Any) -> None:
+    """Raise ValueError unless the value is a whole number for which the rule holds."""
+    whole = is_number(value) and isinstance(value, Integral)
+    require(whole and holds(value), name, f"a whole number {rule}", value)
+
+
+def require_number(holds: Callable[[float], bool], name: str, rule: str, value: Any) -> None:
+    """Raise ValueError unless the value is a number for which the rule holds."""
+    require(is_number(value) and holds(value), name, rule, value)
+
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def seed_of(seed: int | None) -> int:
+    """Return the seed, or one that nobody chose for None; raise ValueError for what is none."""
+    if seed is None:
+        return keys.new_seed()
+    require_int(lambda n: n >= 0, "seed", "from 0 on, or None", seed)
+    return int(seed)
+
+
+def space_of(
+    search_space: Mapping[str, BaseDistribution] | None,
+) -> dict[str, BaseDistribution] | None:
+    """Return a copy of the search space; raise ValueError for what is none."""
+    if search_space is None:
+        return None
+    rule = "a mapping from names to Optuna's distributions, or None"
+    holds = isinstance(search_space, Mapping) and all(
+        isinstance(name, str) and isinstance(distribution, BaseDistribution)
+        for name, distribution in search_space.items()
+    )
+    require(holds, "search_space", rule, search_space)
+    return dict(search_space)
