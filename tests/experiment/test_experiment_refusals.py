@@ -149,6 +149,8 @@ def test_a_file_that_is_missing_or_a_folder_or_not_text_is_refused(folder: Path)
         ("strategy", {"name": "tpe", "population": 3}, "strategy.population: unknown key"),
         ("strategy", {"name": "woa", "population": 1}, "strategy.population: must be at least 2"),
         ("strategy", {"name": "woa", "a_start": 1, "a_end": 2}, "strategy.a_end: must not be"),
+        ("budget.Trials", 3, "unknown key 'Trials'; did you mean 'trials'?"),
+        ("objective.metric", "RMSE", "unknown metric 'RMSE'; did you mean 'rmse'?"),
         ("objective.metric", "rms", "objective.metric: unknown metric 'rms'; did you mean 'rmse'?"),
         ("pruner.name", "medain", "pruner.name: unknown pruner 'medain'; did you mean 'median'?"),
         ("finalists.top", -1, "finalists.top: must be at least 0, got -1; write `top: 3`, say"),

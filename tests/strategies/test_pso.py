@@ -194,7 +194,7 @@ def test_an_argument_out_of_range_is_refused_by_name_and_value(
 
 
 def test_a_ring_needs_as_many_particles_as_neighbors() -> None:
-    rule = r"^neighbors must be a whole number from 1 to .* \(2\), got 3$"
+    rule = r"^neighbors must be a whole number from 1 to .* \(2\), got 3 \(its default\)$"
     with pytest.raises(ValueError, match=rule):
         ParticleSwarmSampler(population_size=2, topology="ring")
     assert ParticleSwarmSampler(population_size=2).neighbors == 3

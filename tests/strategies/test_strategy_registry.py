@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
@@ -59,6 +60,19 @@ def test_schedules_last_as_many_generations_as_the_budget_allows(
     sampler = make_sampler(WhaleStrategy(), SPACE, 0, trials)
     assert isinstance(sampler, WhaleSampler)
     assert sampler.n_generations == n_generations
+
+
+def test_an_extended_search_is_not_the_one_begun_with_as_many_trials() -> None:
+    def search(*budgets: int) -> list[float]:
+        study = optuna.create_study()
+        study.sampler = make_sampler(WhaleStrategy(), SPACE, 0, budgets[0])  # as it began
+        for _ in range(budgets[-1]):
+            trial = study.ask(SPACE)
+            study.tell(trial, trial.params["x"])
+        return [t.params["x"] for t in study.trials]
+
+    assert search(20, 40)[:10] == search(40)[:10]
+    assert search(20, 40) != search(40)
 
 
 def test_options_reach_the_sampler() -> None:

@@ -231,6 +231,7 @@ def test_without_a_space_the_swarm_moves_in_what_earlier_generations_share(make:
     assert moved == [False] * N + [True] * N
 
 
+@pytest.mark.filterwarnings("ignore:'p' is sampled at random")
 def test_a_parameter_outside_the_space_is_random_and_keyed_by_its_name(make: Make) -> None:
     def extra(sampler: SwarmSampler) -> list[float]:
         study = optuna.create_study(sampler=sampler)

@@ -37,6 +37,12 @@ Journal = Annotated[
     str | None,
     typer.Option(metavar="URL", help="A file, or sqlite:///... \\[default: studies/STUDY.journal]"),
 ]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Use this one's defaults instead; tuner strategies lists them."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
@@ -102,9 +108,7 @@ def init(
 @app.command(rich_help_panel="Search")
 def check(
     experiment: Experiment,
-    strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this strategy's defaults instead.")
-    ] = None,
+    strategy: Strategy = None,
     set_: Set = None,
 ) -> None:
     """Check an experiment and its data, show what would be searched; start nothing."""
@@ -116,12 +120,14 @@ def check(
 @app.command(rich_help_panel="Search")
 def run(
     experiment: Experiment,
-    strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this strategy's defaults instead.")
-    ] = None,
+    strategy: Strategy = None,
     trials: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=_whole("--trials", 40), help="Configurations to train."),
+        typer.Option(
+            metavar="N",
+            parser=_whole("--trials", 40),
+            help="Configurations to train; a swarm paces itself by them.",
+        ),
     ] = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="No new trial after this: 90s, 10m, 1h30m.")

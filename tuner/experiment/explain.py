@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def _problem(details: ErrorDetails, root: type[Section], key: str) -> Problem:
     section, field = _resolve(root, loc)
     if kind == "extra_forbidden":
         known = section.model_fields if section else ()
-        return Problem(key, f"unknown key {loc[-1]!r}{nearest(str(loc[-1]), known)}")
+        return Problem(key, f"unknown key {loc[-1]!r}{_hint(str(loc[-1]), known)}")
     if kind == "missing":
         return Problem(key, "is required", _example(field) or "...")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
@@ -87,12 +88,15 @@ def _problem(details: ErrorDetails, root: type[Section], key: str) -> Problem:
             return Problem(key, f"is required{nearest('', _tags(field))}")
         given = value[tag] if isinstance(value, dict) else details["ctx"]["tag"]
         what = tag if tag != "name" else loc[-1]
-        return Problem(key, f"unknown {what} {shown(given)}{nearest(str(given), _tags(field))}")
+        hint = _hint(_spoken(str(given), field), _tags(field))
+        return Problem(key, f"unknown {what} {shown(given)}{hint}")
     if kind == "literal_error" and field is not None:
         choices = _literals(field.annotation)
-        return Problem(key, f"unknown {loc[-1]} {shown(value)}{nearest(str(value), choices)}")
+        return Problem(key, f"unknown {loc[-1]} {shown(value)}{_hint(str(value), choices)}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         example = _example(field) or "{key: value}"
+        if field is not None and field.discriminator and value in _tags(field):
+            example = f"{{{field.discriminator}: {value}}}"
         if loc == ("search_space",):
             example = f"{{hidden_size: {example}}}"
         return Problem(key, f"must be a block of keys, got {shown(value)}", example)
@@ -164,6 +168,8 @@ def _resolve(
     holder, field = section, None
     options: list[type[Section]] = []
     for part in loc:
+        if str(part).startswith("("):  # the tag of a union
+            continue
         if section is None:
             chosen = [o for o in options if str(part) in _literal_values(o)]
             section, options = (chosen[0], []) if chosen else (None, options)
@@ -198,6 +204,20 @@ def _literal_values(section: type[Section]) -> list[str]:
         if f in section.model_fields
         for v in _literals(section.model_fields[f].annotation)
     ]
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    """Return the nearest of the file's own words, which are all in lower case."""
+    return nearest(word.lower(), known)
+
+
+def _spoken(word: str, field: FieldInfo | None) -> str:
+    """Return the tag of the section whose title has the word: `woa` for `whale`; else the word."""
+    for section in _sections(field.annotation) if field else ():
+        title = re.match(r"[^.:(]+(?=[:(])", section.__doc__ or "")  # "Whale optimization"
+        if title and word.lower() in title[0].lower().split():
+            return _literal_values(section)[0]
+    return word
 
 
 def _tags(field: FieldInfo | None) -> list[str]:

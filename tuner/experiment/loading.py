@@ -53,6 +53,9 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
             source, key = space_file, key.partition(".")[2]
     source = origins[-1] if origins else source
     text = problems[0].text + _remedy(problems[0], origins[-1] if origins else None)
+    if strategy := _strategy_meant(problems[0], overrides):
+        remedy = f"write `--strategy {strategy}`, which takes that strategy's defaults"
+        text = f"{text.partition(';')[0]}; {remedy}"
     raise error_type(f"{source}: {key}: {text}{more}" if key else f"{source}: {text}{more}")
 
 
@@ -66,6 +69,15 @@ def _remedy(problem: Problem, option: str | None) -> str:
     elif option is not None:
         written = f"{option} {problem.example}"
     return f"; write `{written}`, say"
+
+
+def _strategy_meant(problem: Problem, overrides: list[Override]) -> str | None:
+    """Return the strategy that `--set` was to choose, where the problem is that it cannot."""
+    values = {o.key: o.value for o in overrides if o.origin == "--set"}
+    if problem.key == "strategy" and problem.example == f"{{name: {values.get('strategy')}}}":
+        return str(values["strategy"])
+    of_file = problem.key.startswith("strategy.") and problem.key not in values
+    return str(values["strategy.name"]) if of_file and "strategy.name" in values else None
 
 
 def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:

@@ -29,6 +29,23 @@ _Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
 _Step = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
 
+def _check_order(options: Section, lower: str, upper: str) -> None:
+    """Raise ValueError unless `lower` is at most `upper`, naming a key that was written."""
+    low, high = getattr(options, lower), getattr(options, upper)
+    if low <= high:
+        return
+    if lower not in options.model_fields_set:
+        raise ValueError(
+            f"{upper}: must not be below {lower}, {low} (its default), got {high}; "
+            f"give {lower} too, {high} at most"
+        )
+    unwritten = "" if upper in options.model_fields_set else " (its default)"
+    raise ValueError(
+        f"{lower}: must not be above {upper}, {high}{unwritten}, got {low}; "
+        f"give a smaller number, or a larger {upper}"
+    )
+
+
 class RandomStrategy(Section):
     """Random search: every configuration is drawn on its own. The yardstick for the others."""
 
@@ -122,11 +139,8 @@ class ParticleSwarmStrategy(Section):
 
     @model_validator(mode="after")
     def _check(self) -> ParticleSwarmStrategy:
-        if self.topology == "ring" and self.neighbors > self.population:
-            raise ValueError(
-                f"neighbors: must be from 1 to population, {self.population}, "
-                f"got {self.neighbors}; give a smaller number"
-            )
+        if self.topology == "ring":
+            _check_order(self, "neighbors", "population")
         match self.velocity_clamp:
             case (low, high) if low >= high:
                 raise ValueError(
@@ -149,11 +163,7 @@ class QuantumSwarmStrategy(Section):
 
     @model_validator(mode="after")
     def _check(self) -> QuantumSwarmStrategy:
-        if self.alpha_end > self.alpha_start:
-            raise ValueError(
-                f"alpha_end: must not be above alpha_start, {self.alpha_start}, "
-                f"got {self.alpha_end}; swap them?"
-            )
+        _check_order(self, "alpha_end", "alpha_start")
         return self
 
 
@@ -172,10 +182,7 @@ class WhaleStrategy(Section):
 
     @model_validator(mode="after")
     def _check(self) -> WhaleStrategy:
-        if self.a_end > self.a_start:
-            raise ValueError(
-                f"a_end: must not be above a_start, {self.a_start}, got {self.a_end}; swap them?"
-            )
+        _check_order(self, "a_end", "a_start")
         return self
 
 

@@ -6,8 +6,10 @@ goes on as if it had not been.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from tuner.errors import nearest
 from tuner.strategies.registry import STRATEGIES, Rhythm, Strategy, make_sampler, rhythm_of
 
 if TYPE_CHECKING:
@@ -28,23 +30,21 @@ __all__ = [
     "to_distributions",
 ]
 
+# What needs Optuna is imported when it is first asked for: listing strategies stays quick.
+_LATER = {
+    "ParticleSwarmSampler": "tuner.strategies.pso",
+    "QuantumSwarmSampler": "tuner.strategies.qpso",
+    "WhaleSampler": "tuner.strategies.woa",
+    "to_distributions": "tuner.strategies.space",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Optuna when it is first asked for: listing strategies stays quick."""
-    if name == "ParticleSwarmSampler":
-        from tuner.strategies.pso import ParticleSwarmSampler
+    """Return what is imported later, or offer the nearest name."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{nearest(name, __all__)}")
 
-        return ParticleSwarmSampler
-    if name == "QuantumSwarmSampler":
-        from tuner.strategies.qpso import QuantumSwarmSampler
 
-        return QuantumSwarmSampler
-    if name == "WhaleSampler":
-        from tuner.strategies.woa import WhaleSampler
-
-        return WhaleSampler
-    if name == "to_distributions":
-        from tuner.strategies.space import to_distributions
-
-        return to_distributions
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -13,21 +13,30 @@ from tuner.strategies import keys
 __all__ = ["is_number", "require", "require_int", "require_number", "seed_of", "space_of"]
 
 
-def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Raise ValueError, naming the constructor's argument, unless the rule holds."""
+def require(holds: bool, name: str, rule: str, value: object, default: object = None) -> None:
+    """Raise ValueError, naming the constructor's argument, unless the rule holds.
+
+    A rule that another argument sets can be broken by the `default`, which nobody has written:
+    the message says so.
+    """
     if not holds:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        unwritten = " (its default)" if default is not None and value == default else ""
+        raise ValueError(f"{name} must be {rule}, got {value!r}{unwritten}")
 
 
-def require_int(holds: Callable[[int], bool], name: str, rule: str, value: Any) -> None:
+def require_int(
+    holds: Callable[[int], bool], name: str, rule: str, value: Any, default: int | None = None
+) -> None:
     """Raise ValueError unless the value is a whole number for which the rule holds."""
     whole = is_number(value) and isinstance(value, Integral)
-    require(whole and holds(value), name, f"a whole number {rule}", value)
+    require(whole and holds(value), name, f"a whole number {rule}", value, default)
 
 
-def require_number(holds: Callable[[float], bool], name: str, rule: str, value: Any) -> None:
+def require_number(
+    holds: Callable[[float], bool], name: str, rule: str, value: Any, default: float | None = None
+) -> None:
     """Raise ValueError unless the value is a number for which the rule holds."""
-    require(is_number(value) and holds(value), name, rule, value)
+    require(is_number(value) and holds(value), name, rule, value, default)
 
 
 def is_number(value: object) -> bool:

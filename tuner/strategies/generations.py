@@ -8,7 +8,9 @@ nothing else, so its trials may be asked for in any order, together, or again af
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -20,6 +22,7 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.errors import nearest
 from tuner.strategies import keys
 from tuner.strategies.checks import require_int, seed_of, space_of
 from tuner.strategies.codec import Codec, FloatArray
@@ -49,9 +52,9 @@ class GenerationalSampler(BaseSampler, Generic[State]):
             strategy without schedules takes no notice of it.
         seed: Seed of every random number, from 0 on; by default one is drawn. Samplers that
             continue a study must be given its seed.
-        search_space: The parameters that are moved in. By default those that all finished
-            trials of earlier generations share, as in Optuna's own samplers; then the first
-            generation is random.
+        search_space: The parameters that are moved in; any other is random, and the first such
+            one gives a warning. By default those that all finished trials of earlier generations
+            share, as in Optuna's own samplers; then the first generation is random.
     """
 
     def __init__(
@@ -69,6 +72,17 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         self.seed = seed_of(seed)
         self.search_space = space_of(search_space)
         self._memory = Memory()
+        self._warned = False
+
+    def __repr__(self) -> str:
+        """Return the constructor's call with the seed, also a drawn one; of a space its names."""
+        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        space = values.pop("search_space")
+        if space is not None:
+            values["search_space"] = list(space)
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in values.items())})"
+
+    __str__ = __repr__  # Optuna's shows the name alone
 
     @abstractmethod
     def learn(
@@ -148,9 +162,16 @@ class GenerationalSampler(BaseSampler, Generic[State]):
     ) -> Any:
         """Return a random value for a parameter that is not moved in.
 
-        Raises ValueError for a study with several objectives.
+        Warns, once, where a search space was given that lacks it: a misspelt name would turn
+        the search into a random one. Raises ValueError for a study with several objectives.
         """
         refuse_several_objectives(self, study)
+        space = self.search_space
+        if space is not None and param_name not in space and not self._warned:
+            self._warned = True
+            hint = nearest(param_name, space)
+            text = f"{param_name!r} is sampled at random, for search_space lacks it{hint}"
+            warnings.warn(text, stacklevel=4)  # points to the objective's trial.suggest_...
         seed = keys.seed32(self.seed, "independent", trial.number, param_name)
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
@@ -183,7 +204,8 @@ def refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:
     """Raise ValueError for a study with several objectives."""
     if len(study.directions) > 1:
         raise ValueError(
-            f"{sampler} is for one objective, got a study with {len(study.directions)}"
+            f"{type(sampler).__name__} is for one objective, "
+            f"got a study with {len(study.directions)}"
         )
 
 

@@ -97,7 +97,7 @@ class ParticleSwarmSampler(SwarmSampler):
         require(topology in ("star", "ring"), "topology", "'star' or 'ring'", topology)
         most = population_size if topology == "ring" else math.inf
         rule = f"from 1 to population_size ({population_size})"
-        require_int(lambda n: 1 <= n <= most, "neighbors", rule, neighbors)
+        require_int(lambda n: 1 <= n <= most, "neighbors", rule, neighbors, default=3)
         self.inertia = inertia
         self.inertia_end = inertia_end
         self.c1 = c1

@@ -61,7 +61,7 @@ class QuantumSwarmSampler(SwarmSampler):
         rule = "above 0 and at most 1.7"
         require_number(lambda v: 0 < v <= 1.7, "alpha_start", rule, alpha_start)
         rule = f"above 0 and at most alpha_start ({alpha_start})"
-        require_number(lambda v: 0 < v <= alpha_start, "alpha_end", rule, alpha_end)
+        require_number(lambda v: 0 < v <= alpha_start, "alpha_end", rule, alpha_end, default=0.5)
         self.alpha_start = alpha_start
         self.alpha_end = alpha_end
 

@@ -65,7 +65,7 @@ class WhaleSampler(SwarmSampler):
         require_number(lambda v: 0 < v <= 10, "b", "above 0 and at most 10", b)
         require_number(lambda v: 0 < v <= 4, "a_start", "above 0 and at most 4", a_start)
         rule = f"from 0 to a_start ({a_start})"
-        require_number(lambda v: 0 <= v <= a_start, "a_end", rule, a_end)
+        require_number(lambda v: 0 <= v <= a_start, "a_end", rule, a_end, default=0.0)
         self.b = b
         self.a_start = a_start
         self.a_end = a_end

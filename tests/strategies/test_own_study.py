@@ -1,0 +1,125 @@
+"""The swarms in an Optuna study that is not tuner's."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+
+import tuner.strategies
+from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
+from tuner.strategies.swarm import SwarmSampler
+
+DOCS = Path(__file__).parents[2] / "docs/strategies.md"
+SPACE = {"rate": FloatDistribution(0, 1)}
+
+every_swarm = pytest.mark.parametrize(
+    "swarm", [WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler]
+)
+
+
+def optimize(sampler: SwarmSampler, objective: Callable[[optuna.Trial], float]) -> optuna.Study:
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(objective, n_trials=8)
+    return study
+
+
+def test_the_example_of_the_documentation_runs_and_finds_the_minimum() -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.M | re.S)
+    names: dict[str, optuna.Study] = {}
+    exec(example, names)
+    assert len(names["study"].trials) == 200
+    assert names["study"].best_value < 0.01
+
+
+@every_swarm
+def test_a_name_that_the_space_lacks_is_warned_of_once_and_the_nearest_offered(
+    swarm: type[SwarmSampler],
+) -> None:
+    sampler = swarm(population_size=2, seed=0, search_space=SPACE)
+    with pytest.warns(UserWarning, match="sampled at random") as caught:
+        optimize(sampler, lambda t: t.suggest_float("rat", 0, 1) + t.suggest_float("b", 0, 1))
+    (warning,) = caught
+    expected = "'rat' is sampled at random, for search_space lacks it; did you mean 'rate'?"
+    assert str(warning.message) == expected
+    assert warning.filename == __file__
+
+
+@every_swarm
+def test_a_space_that_is_not_given_is_nothing_to_warn_of(swarm: type[SwarmSampler]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        optimize(swarm(population_size=2, seed=0), lambda t: t.suggest_float("rate", 0, 1))
+        given = swarm(population_size=2, seed=0, search_space=SPACE)
+        optimize(given, lambda t: t.suggest_float("rate", 0, 1))
+    assert caught == []
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_conditional_parameter_moves_only_where_the_space_has_it(given: bool) -> None:
+    space = {name: FloatDistribution(0, 1) for name in ("x", "y")} if given else None
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        return x + (trial.suggest_float("y", 0, 1) if trial.number % 3 else 0)
+
+    study = optimize(WhaleSampler(population_size=4, seed=0, search_space=space), objective)
+    widths = {len(t.system_attrs["swarm"]["position"]) for t in study.trials[4:]}
+    assert widths == ({2} if given else {1})
+
+
+def test_a_sampler_prints_as_the_call_that_makes_it() -> None:
+    sampler = WhaleSampler(population_size=10, n_generations=20, seed=0)
+    text = "WhaleSampler(population_size=10, n_generations=20, b=1.0, a_start=2.0, a_end=0.0, seed="
+    assert str(sampler) == repr(sampler) == text + "0)"
+    assert repr(WhaleSampler(seed=7, search_space=SPACE)) == text + "7, search_space=['rate'])"
+
+
+@every_swarm
+def test_a_seed_that_was_drawn_can_be_read_and_given_again(swarm: type[SwarmSampler]) -> None:
+    drawn = swarm()
+    assert repr(drawn).endswith(f", seed={drawn.seed})")
+    assert repr(eval(repr(drawn))) == repr(drawn)
+
+
+def test_a_study_with_several_objectives_is_refused_by_the_samplers_name() -> None:
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=WhaleSampler(seed=0))
+    with pytest.raises(ValueError, match=r"^WhaleSampler is for one objective, got a study with 2"):
+        study.ask(SPACE)
+
+
+def test_the_samplers_are_listed_and_a_misspelt_one_is_answered_with_the_nearest() -> None:
+    assert {"ParticleSwarmSampler", "QuantumSwarmSampler", "WhaleSampler"} <= set(
+        dir(tuner.strategies)
+    )
+    assert all(hasattr(tuner.strategies, name) for name in dir(tuner.strategies))
+    with pytest.raises(AttributeError, match=r"'WaleSampler'; did you mean 'WhaleSampler'\?$"):
+        _ = tuner.strategies.WaleSampler
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: QuantumSwarmSampler(alpha_start=0.4),
+            "alpha_end must be above 0 and at most alpha_start (0.4), got 0.5 (its default)",
+        ),
+        (
+            lambda: WhaleSampler(a_start=1.0, a_end=1.5),
+            "a_end must be from 0 to a_start (1.0), got 1.5",
+        ),
+        (
+            lambda: ParticleSwarmSampler(population_size=2, topology="ring"),
+            "neighbors must be a whole number from 1 to population_size (2), got 3 (its default)",
+        ),
+    ],
+)
+def test_a_default_that_another_argument_rules_out_is_called_one(
+    make: Callable[[], SwarmSampler], text: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        make()
