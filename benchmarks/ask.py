@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
@@ -40,17 +40,24 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     print(f"{'ms an ask':20}{f'at {FEW}':>10}{f'at {MANY}':>10}{'ratio':>8}")
-    for storage in ("memory", "journal"):
-        studies = [filled(storage, n_trials) for n_trials in (FEW, MANY)]
-        for name, sampler in SAMPLERS.items():
-            few, many = (ask_ms(study, sampler, args.asks) for study in studies)
-            print(f"{storage + ', ' + name:20}{few:10.2f}{many:10.2f}{many / few:8.2f}")
+    with tempfile.TemporaryDirectory(prefix="ask-") as folder:
+        for kind in ("memory", "journal"):
+            studies = [filled(new_storage(kind, folder, n), n) for n in (FEW, MANY)]
+            for name, sampler in SAMPLERS.items():
+                few, many = (ask_ms(study, sampler, args.asks) for study in studies)
+                print(f"{kind + ', ' + name:20}{few:10.2f}{many:10.2f}{many / few:8.2f}")
 
 
-def filled(storage: str, n_trials: int) -> optuna.Study:
+def new_storage(kind: str, folder: str, n_trials: int) -> BaseStorage:
+    if kind == "memory":
+        return InMemoryStorage()
+    return JournalStorage(JournalFileBackend(str(Path(folder) / f"{n_trials}.log")))
+
+
+def filled(storage: BaseStorage, n_trials: int) -> optuna.Study:
     """Return a study of that many trials."""
     rng = np.random.default_rng(0)
-    study = optuna.create_study(storage=InMemoryStorage() if storage == "memory" else new_journal())
+    study = optuna.create_study(storage=storage)
     study.add_trials(
         optuna.create_trial(
             params=dict(zip(SPACE, rng.random(len(SPACE)).tolist(), strict=True)),
@@ -60,11 +67,6 @@ def filled(storage: str, n_trials: int) -> optuna.Study:
         for _ in range(n_trials)
     )
     return study
-
-
-def new_journal() -> JournalStorage:
-    folder = tempfile.mkdtemp(prefix="ask-")
-    return JournalStorage(JournalFileBackend(str(Path(folder) / "journal.log")))
 
 
 def ask_ms(study: optuna.Study, sampler: BaseSampler, n_asks: int) -> float:

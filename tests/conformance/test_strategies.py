@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 from pydantic import TypeAdapter
@@ -269,6 +269,14 @@ def test_an_enqueued_start_is_tried_first_and_the_search_goes_on_from_it(
     assert params.count(start) == 1
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_parameter_can_be_fixed_and_let_go_again(subject: Subject) -> None:
+    sampler = subject.sampler()
+    study = optuna.create_study(sampler=PartialFixedSampler({"decay": 0.2}, sampler))
+    assert {params["decay"] for params in subject.search(study)} == {0.2}
+    assert subject.search(optuna.create_study(sampler=sampler)) == subject.search(subject.study())
+
+
 def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
     study = subject.study()
     for _ in range(subject.n_trials):
@@ -277,6 +285,7 @@ def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
     subject.search(study, 2 * subject.n_trials)
 
 
+@pytest.mark.filterwarnings("ignore:'.*' is sampled at random")
 def test_parameters_that_the_study_decides_on_in_the_run_are_sampled_too(
     subject: Subject,
 ) -> None:

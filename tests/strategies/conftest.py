@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import optuna
 import pytest
+from swarms import SPACE, Make, N
+
+from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
+from tuner.strategies.swarm import SwarmSampler
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +17,13 @@ def quiet_optuna() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     yield
     optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler])
+def make(request: pytest.FixtureRequest) -> Make:
+    def made(**options: Any) -> SwarmSampler:
+        defaults = {"population_size": N, "n_generations": 5, "seed": 3, "search_space": SPACE}
+        sampler: SwarmSampler = request.param(**(defaults | options))
+        return sampler
+
+    return made

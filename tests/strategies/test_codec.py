@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.strategies.codec import Codec
+from tuner.strategies.codec import Codec, count_of
 
 ints = st.tuples(st.integers(-50, 50), st.integers(0, 40), st.integers(1, 7)).map(
     lambda t: IntDistribution(t[0], t[0] + t[1] * t[2], step=t[2])
@@ -147,6 +147,20 @@ def test_the_ends_of_a_logarithmic_int_are_as_likely_as_their_logarithm_says() -
 def test_grid_values_are_the_decimals_that_a_person_wrote() -> None:
     codec = Codec({"x": FloatDistribution(0.1, 0.9, step=0.1)})
     assert codec.decode(np.array([0.25]))["x"] == 0.3
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [IntDistribution(0, 10**30), IntDistribution(-3 * 2**100, 3 * 2**100, step=3)],
+)
+def test_ints_of_any_size_are_counted_exactly(distribution: IntDistribution) -> None:
+    codec = Codec({"x": distribution})
+    low, high, step = distribution.low, distribution.high, distribution.step
+    assert count_of(distribution) == (high - low) // step + 1
+    assert [codec.decode(np.array([z]))["x"] for z in (0, 1)] == [low, high]
+    middle = codec.decode(np.array([0.5]))["x"]
+    assert (middle - low) % step == 0
+    assert codec.encode({"x": middle}).tolist() == [0.5]
 
 
 def test_values_outside_the_space_are_encoded_on_its_edge() -> None:

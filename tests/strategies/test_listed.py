@@ -57,6 +57,13 @@ def test_a_grid_that_nobody_could_try_is_refused() -> None:
         make_sampler(GridStrategy(), space, 0, None)
 
 
+def test_a_range_too_long_to_list_is_not_listed() -> None:
+    space = {"n": IntDistribution(0, 2**100)}
+    assert spaced_values(space, 3)["n"] == [0, 2**99, 2**100]
+    with pytest.raises(SpaceError, match=r"at most 1,000,000 configurations, got 1,267,650,600"):
+        make_sampler(BruteForceStrategy(), space, 0, None)
+
+
 def test_a_grid_has_few_values_of_a_number_and_all_choices() -> None:
     space = FINITE | {
         "x": FloatDistribution(-1, 1),

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from optuna.storages import get_storage
 from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
@@ -58,6 +59,32 @@ def test_trials_that_end_late_and_out_of_order_count_from_the_moment_they_end(
     assert search(fresh_each_time=False) == search(fresh_each_time=True)
 
 
+@pytest.mark.parametrize("space", [SPACE, None])
+@pytest.mark.parametrize("known_by", ["record and parameters", "record", "parameters"])
+def test_a_running_trial_stands_in_its_place_from_the_moment_that_it_is_known(
+    make: Make, known_by: str, space: dict[str, Any] | None
+) -> None:
+    def search(fresh_each_time: bool) -> list[dict[str, Any]]:
+        study = optuna.create_study(sampler=make(search_space=space))
+        for k in range(2 * N - 1):
+            study.tell(study.ask(SPACE), float(k % 3))
+        if known_by == "parameters":
+            study.enqueue_trial(dict.fromkeys(SPACE, 0.25))
+        slow = study.ask()  # Optuna asks for its place with the first parameter
+        study.ask(SPACE)  # of the next generation
+        if known_by == "record":
+            assert slow.relative_params
+        else:
+            assert [slow.suggest_float(name, 0, 1) for name in SPACE]
+        for _ in range(2 * N + 1, 3 * N):
+            if fresh_each_time:
+                study.sampler = make(search_space=space)
+            study.ask(SPACE)
+        return [t.params for t in study.trials]
+
+    assert search(fresh_each_time=False) == search(fresh_each_time=True)
+
+
 def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
     sampler = make()
     studies = [optuna.create_study(sampler=sampler) for _ in range(2)]
@@ -73,7 +100,7 @@ def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
 
 
 def test_a_study_that_takes_the_place_of_a_deleted_one_starts_with_nothing(make: Make) -> None:
-    sampler, storage = make(), optuna.storages.RDBStorage("sqlite:///:memory:")
+    sampler, storage = make(), get_storage("sqlite:///:memory:")
     found = []
     for sign in (1, -1):
         study = optuna.create_study(sampler=sampler, storage=storage, study_name="s")
@@ -155,7 +182,7 @@ def test_to_ask_costs_little_and_no_more_when_there_are_many_trials(
 
 def test_a_new_study_with_the_number_of_a_deleted_one_is_another_study(make: Make) -> None:
     """SQLite gives out the numbers of deleted studies and trials again."""
-    sampler, storage = make(search_space=None), optuna.storages.RDBStorage("sqlite:///:memory:")
+    sampler, storage = make(search_space=None), get_storage("sqlite:///:memory:")
 
     def run(first: optuna.samplers.BaseSampler, then: GenerationalSampler[Any], names: str) -> Any:
         """A study whose last generation asks another sampler than the ones before."""

@@ -1,66 +1,24 @@
 from __future__ import annotations
 
 import random
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import (
     BaseDistribution,
-    CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
+from swarms import SPACE, Make, N, positions, search, value_of
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.codec import Codec
 from tuner.strategies.swarm import SwarmSampler
-
-SPACE: dict[str, BaseDistribution] = {
-    "x": FloatDistribution(-1, 1),
-    "y": FloatDistribution(0.01, 1, log=True),
-    "n": IntDistribution(1, 9),
-    "c": CategoricalDistribution(["a", "b", "c"]),
-    "one": IntDistribution(4, 4),
-}
-N = 4
-
-Make = Callable[..., SwarmSampler]
-
-
-@pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler])
-def make(request: pytest.FixtureRequest) -> Make:
-    def made(**options: Any) -> SwarmSampler:
-        defaults = {"population_size": N, "n_generations": 5, "seed": 3, "search_space": SPACE}
-        sampler: SwarmSampler = request.param(**(defaults | options))
-        return sampler
-
-    return made
-
-
-def value_of(params: dict[str, Any]) -> float:
-    return float(abs(params["x"] - 0.3) + params["y"] + params["n"] / 9 + (params["c"] == "b"))
-
-
-def search(
-    study: optuna.Study, n_trials: int, value: Callable[[dict[str, Any]], float] = value_of
-) -> list[dict[str, Any]]:
-    while len(study.trials) < n_trials:
-        trial = study.ask(SPACE)
-        study.tell(trial, value(trial.params))
-    return [t.params for t in study.trials]
-
-
-def positions(study: optuna.Study, numbers: Sequence[int]) -> np.ndarray:
-    return np.array([study.trials[k].system_attrs["swarm"]["position"] for k in numbers])
 
 
 def test_the_first_generation_covers_every_range_evenly(make: Make) -> None:
@@ -98,18 +56,6 @@ def test_a_trial_asked_again_gets_the_same_answer_whatever_was_told_in_between(m
     study.tell(late, -9.0)
     again = optuna.Trial(study, early._trial_id)
     assert again.relative_params == early.relative_params
-
-
-def test_individuals_move_from_where_they_were_and_not_from_what_was_decoded(make: Make) -> None:
-    space = {"n": IntDistribution(1, 3), "c": CategoricalDistribution(["a", "b", "c"])}
-    sampler = make(search_space=space)
-    study = optuna.create_study(sampler=sampler)
-    for _ in range(2 * N):
-        study.tell(study.ask(space), 1.0)
-    past = sampler.past(study, 2, Codec(space))
-    assert past is not None
-    np.testing.assert_array_equal(past.positions, positions(study, range(N, 2 * N)))
-    np.testing.assert_array_equal(past.best_positions, positions(study, range(N)))
 
 
 def test_every_generation_is_spread_in_its_own_way(make: Make) -> None:
@@ -193,35 +139,6 @@ def test_a_search_in_which_everything_failed_goes_on_with_fresh_positions(make: 
     first, second, third = (positions(study, range(g * N, g * N + N)) for g in range(3))
     assert not (first == second).any()
     assert not (second == third).any()
-
-
-def test_an_enqueued_trial_takes_the_place_that_its_parameters_have(make: Make) -> None:
-    best = {"x": 0.3, "y": 0.01, "n": 1, "c": "a", "one": 4}
-    study = optuna.create_study(sampler=make(seed=8))
-    study.enqueue_trial(best)
-    params = search(study, 6 * N)
-    assert params[0] == best
-    assert all(params[k] != best for k in (N, 2 * N))  # it flies on
-    codec = Codec(SPACE)
-    distance = np.abs(positions(study, range(5 * N, 6 * N)) - codec.encode(best)).mean()
-    assert distance < np.abs(positions(study, range(1, N)) - codec.encode(best)).mean()
-
-
-def test_a_partly_enqueued_trial_stands_where_its_parameters_are(make: Make) -> None:
-    study = optuna.create_study(sampler=make())
-    study.enqueue_trial({"x": 0.125})
-    search(study, N)
-    whole = optuna.create_study(sampler=make())
-    whole.enqueue_trial(study.trials[0].params)
-    assert search(study, 2 * N)[N:] == search(whole, 2 * N)[N:]
-
-
-def test_trials_of_another_space_take_part_only_by_their_number(make: Make) -> None:
-    study = optuna.create_study(sampler=make())
-    foreign = {"q": FloatDistribution(0, 1)}
-    study.add_trial(optuna.create_trial(params={"q": 0.5}, distributions=foreign, value=-99.0))
-    search(study, 3 * N)
-    assert len(study.trials) == 3 * N
 
 
 def test_without_a_space_the_swarm_moves_in_what_earlier_generations_share(make: Make) -> None:
@@ -331,36 +248,6 @@ def test_several_objectives_are_refused(make: Make) -> None:
     study = optuna.create_study(sampler=make(), directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match="is for one objective, got a study with 2"):
         study.ask(SPACE)
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("population_size", 2.5),
-        ("population_size", "a"),
-        ("population_size", True),
-        ("population_size", None),
-        ("n_generations", 2.5),
-        ("n_generations", 0),
-        ("seed", -1),
-        ("seed", 1.9),
-        ("seed", "0"),
-        ("search_space", 3),
-        ("search_space", {"x": (0, 1)}),
-        ("search_space", {1: FloatDistribution(0, 1)}),
-    ],
-)
-def test_an_argument_of_the_wrong_kind_is_refused_by_name_and_value(
-    make: Make, argument: str, value: object
-) -> None:
-    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
-        make(**{argument: value})
-
-
-def test_numpys_numbers_are_numbers(make: Make) -> None:
-    sampler = make(population_size=np.int64(4), seed=np.int32(3), search_space=SPACE)
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
 
 
 def test_a_range_wider_than_a_float_holds_is_refused_by_name(make: Make) -> None:

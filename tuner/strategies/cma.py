@@ -48,15 +48,15 @@ class CmaSampler(GenerationalSampler[cmaes.CMA]):
         seed: int | None = None,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
+        require_int(lambda n: n >= 4, "population_size", "from 4 on", population_size)
         super().__init__(
             population_size=population_size,
             n_generations=n_generations,
             seed=seed,
             search_space=search_space,
         )
-        require_int(lambda n: n >= 4, "population_size", "from 4 on", population_size)
         require_number(lambda s: 0 < s <= 1, "sigma", "above 0 and at most 1", sigma)
-        self.sigma = sigma
+        self.sigma = float(sigma)
 
     def learn(
         self, past: cmaes.CMA | None, generation: int, records: list[Record], costs: FloatArray

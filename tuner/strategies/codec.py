@@ -6,11 +6,14 @@ choose from gets bins of equal width, so that no value is likelier than another.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -59,6 +62,11 @@ class Codec:
             columns = slice(self.n_columns, self.n_columns + scale.width)
             self._scales[name] = (scale, columns)
             self.n_columns += scale.width
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What tells this space from any other; the same in every process."""
+        return hashlib.sha256(repr(self.distributions).encode()).hexdigest()[:16]
 
     def decode(self, position: FloatArray) -> dict[str, Any]:
         """Return the parameters at a position, `(n_columns,)`, as values of their distributions."""
@@ -206,14 +214,19 @@ def _scale_of(distribution: BaseDistribution, one_hot: bool) -> _Scale:
 
 
 def _grid(distribution: IntDistribution | FloatDistribution) -> _Bins:
-    """Return the bins of low, low + step, ...; counted in decimals, so 0.1 * 3 is 0.3."""
+    """Return the bins of low, low + step, ..."""
     kind = int if isinstance(distribution, IntDistribution) else float
-    low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
+    low, step = _exact(distribution.low), _exact(distribution.step)
     return _Bins(
-        n=int((Decimal(str(distribution.high)) - low) // step) + 1,
+        n=int((_exact(distribution.high) - low) // step) + 1,
         value=lambda i: kind(low + i * step),
-        index=lambda value: round((Decimal(str(value)) - low) / step),
+        index=lambda value: round(Fraction(_exact(value) - low) / Fraction(step)),
     )
+
+
+def _exact(number: Any) -> Any:
+    """Return the number to count with: a float as the decimal written, so 0.1 * 3 is 0.3."""
+    return number if isinstance(number, int) else Decimal(str(number))
 
 
 def _is_ordered(distribution: CategoricalDistribution) -> bool:

@@ -126,7 +126,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
     ) -> dict[str, BaseDistribution]:
         """Return the search space given, or what the trials of earlier generations share."""
         if self.search_space is not None:
-            return self.search_space
+            return dict(self.search_space)  # a wrapper may take parameters out of it
         generation = trial.number // self.population_size
         space = self._memory.after(study, "space", generation, self.population_size, _shared_space)
         return dict(space or {})
@@ -142,7 +142,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         codec = Codec(search_space)
         if codec.n_columns == 0:
             return {}
-        record = read_record(trial, codec.n_columns)  # asked before, by a process that died
+        record = read_record(trial, codec.digest)  # asked before, by a process that died
         if record is None:
             generation, individual = divmod(trial.number, self.population_size)
             past = self.past(study, generation, codec)
@@ -150,7 +150,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
                 record = self.spread(generation, codec.n_columns)[individual]
             else:
                 record = self.move(past, generation, individual)
-            write_record(study, trial, record)
+            write_record(study, trial, record, codec.digest)
         return codec.decode(record.position)
 
     def sample_independent(
@@ -196,8 +196,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
             return self.learn(past, g, records, costs)
 
         direction = study.direction
-        space = tuple(codec.distributions.items())
-        return self._memory.after(study, space, generation, self.population_size, learn)
+        return self._memory.after(study, codec.digest, generation, self.population_size, learn)
 
 
 def refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:
@@ -220,7 +219,7 @@ def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) ->
 
 def _where(trial: FrozenTrial, codec: Codec) -> Record | None:
     """Return where a trial stood; None if that cannot be known."""
-    record = read_record(trial, codec.n_columns)
+    record = read_record(trial, codec.digest)
     if record is not None:
         decoded = codec.decode(record.position)
         if all(trial.params[name] == decoded[name] for name in decoded.keys() & trial.params):

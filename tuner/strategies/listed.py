@@ -10,18 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tuner.strategies import keys
 from tuner.strategies.checks import require, require_int, seed_of
-from tuner.strategies.codec import Codec, FloatArray, values_of
+from tuner.strategies.codec import Codec, FloatArray, count_of, values_of
 from tuner.strategies.records import all_trials
 
 __all__ = ["GridSampler", "QuasiRandomSampler", "every_value", "spaced_values"]
@@ -45,13 +45,16 @@ class _ListedSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the search space given."""
-        return self.search_space
+        return dict(self.search_space)  # a wrapper may take parameters out of it
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the trial's configuration."""
-        return self.configuration(study, trial.number) if search_space else {}
+        """Return what the trial's configuration holds of the search space."""
+        if not search_space:
+            return {}
+        configuration = self.configuration(study, trial.number)
+        return {name: value for name, value in configuration.items() if name in search_space}
 
     def sample_independent(
         self,
@@ -86,7 +89,8 @@ class QuasiRandomSampler(_ListedSampler):
         seed: int | None = None,
     ) -> None:
         super().__init__(search_space, seed)
-        require(sequence in ("sobol", "halton"), "sequence", "'sobol' or 'halton'", sequence)
+        holds = isinstance(sequence, str) and sequence in ("sobol", "halton")
+        require(holds, "sequence", "'sobol' or 'halton'", sequence)
         self.sequence = sequence
         self._codec = Codec(search_space, one_hot=False)
 
@@ -128,12 +132,7 @@ class GridSampler(_ListedSampler):
     ) -> None:
         super().__init__(search_space, seed)
         self.values = {name: values[name] for name in self.search_space}
-        self.n_configurations = math.prod(len(v) for v in self.values.values())
-        if self.n_configurations > MOST:
-            raise ValueError(
-                f"search_space: a grid must have at most {MOST:,} configurations, "
-                f"got {self.n_configurations:,}; give fewer values, or another strategy"
-            )
+        self.n_configurations = _require_few(len(v) for v in self.values.values())
         self._order = keys.generator(self.seed, "grid").permutation(self.n_configurations)
 
     def configuration(self, study: Study, number: int) -> dict[str, Any]:
@@ -168,17 +167,17 @@ class GridSampler(_ListedSampler):
 def every_value(search_space: Mapping[str, BaseDistribution]) -> dict[str, list[Any]]:
     """Return all values of each parameter.
 
-    Raises ValueError, naming the parameter, where there are infinitely many.
+    Raises ValueError, naming the parameter, where there are infinitely many, and where there are
+    more than a million combinations.
     """
-    values = {name: values_of(d) for name, d in search_space.items()}
-    for name, v in values.items():
-        if v is None:
-            d = search_space[name]
+    for name, d in search_space.items():
+        if count_of(d) is None:
             raise ValueError(
                 f"search_space: {name}: must have finitely many values to try every one of them, "
                 f"got {d}; give it a step"
             )
-    return {name: v for name, v in values.items() if v is not None}
+    _require_few(count_of(d) or 0 for d in search_space.values())
+    return {name: values_of(d) or [] for name, d in search_space.items()}
 
 
 def spaced_values(
@@ -193,12 +192,20 @@ def spaced_values(
 
 
 def _spaced(name: str, distribution: BaseDistribution, points: int) -> list[Any]:
-    every = values_of(distribution)
-    if every is not None and len(every) <= points:
-        return every
-    if not isinstance(distribution, IntDistribution | FloatDistribution):
-        assert every is not None
-        return every
+    n = count_of(distribution)
+    if isinstance(distribution, CategoricalDistribution) or (n is not None and n <= points):
+        return values_of(distribution) or []
     codec = Codec({name: distribution})
     spaced = [codec.decode(np.array([z]))[name] for z in np.linspace(0, 1, points)]
     return [value for value, _ in itertools.groupby(spaced)]
+
+
+def _require_few(counts: Iterable[int]) -> int:
+    """Return how many configurations a grid has; raise ValueError for more than a million."""
+    n = math.prod(counts)
+    if n > MOST:
+        raise ValueError(
+            f"search_space: a grid must have at most {MOST:,} configurations, "
+            f"got {n:,}; give fewer values, or another strategy"
+        )
+    return n

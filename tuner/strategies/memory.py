@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tuner.strategies.records import all_trials, began
+from tuner.strategies.records import Standing, all_trials, began, standing
 
 __all__ = ["Memory"]
 
@@ -29,7 +29,7 @@ class _Checkpoint:
     """The state after all trials of the generations before one."""
 
     state: Any
-    unfinished: frozenset[int]  # trials that had not ended; once one has, the state is stale
+    unfinished: frozenset[Standing]  # of trials that had not ended; once one changes, it is stale
 
 
 _START = _Checkpoint(None, frozenset())
@@ -47,7 +47,7 @@ class Memory:
     """Remembers, for each study, the states that its generations led to.
 
     A finished trial never changes, so a state is good as long as every trial that was unfinished
-    then still is. Safe to share between threads.
+    then still stands as it did. Safe to share between threads.
     """
 
     def __init__(self) -> None:
@@ -86,8 +86,8 @@ class Memory:
             unfinished = frozenset().union(*(c.unfinished for c in checkpoints.values()))
             if unfinished:
                 trials = all_trials(study)
-                ended = {number for number in unfinished if trials[number].state.is_finished()}
-                for g in [g for g, c in checkpoints.items() if c.unfinished & ended]:
+                changed = {s for s in unfinished if s != standing(trials[s.number])}
+                for g in [g for g, c in checkpoints.items() if c.unfinished & changed]:
                     del checkpoints[g]
             start = max((g for g in checkpoints if g <= generation), default=0)
             latest = checkpoints.get(start, _START)
@@ -95,7 +95,7 @@ class Memory:
                 if trials is None:
                     trials = all_trials(study)
                 told = trials[g * size : (g + 1) * size]
-                running = {t.number for t in told if not t.state.is_finished()}
+                running = {standing(t) for t in told if not t.state.is_finished()}
                 latest = _Checkpoint(learn(latest.state, g, told), latest.unfinished | running)
                 checkpoints[g + 1] = latest
             _thin(checkpoints)

@@ -94,19 +94,20 @@ class ParticleSwarmSampler(SwarmSampler):
             require_number(lambda v: 0 <= v < 1, name, "from 0 to below 1", w)
         for name, c in (("c1", c1), ("c1_end", c1_end), ("c2", c2), ("c2_end", c2_end)):
             require_number(lambda v: 0 <= v <= 4, name, "from 0 to 4", c)
-        require(topology in ("star", "ring"), "topology", "'star' or 'ring'", topology)
+        known = isinstance(topology, str) and topology in ("star", "ring")
+        require(known, "topology", "'star' or 'ring'", topology)
         most = population_size if topology == "ring" else math.inf
         rule = f"from 1 to population_size ({population_size})"
         require_int(lambda n: 1 <= n <= most, "neighbors", rule, neighbors, default=3)
-        self.inertia = inertia
-        self.inertia_end = inertia_end
-        self.c1 = c1
-        self.c1_end = c1_end
-        self.c2 = c2
-        self.c2_end = c2_end
+        self.inertia = float(inertia)
+        self.inertia_end = float(inertia_end)
+        self.c1 = float(c1)
+        self.c1_end = float(c1_end)
+        self.c2 = float(c2)
+        self.c2_end = float(c2_end)
         self.velocity_clamp = _clamp_of(velocity_clamp)
         self.topology = topology
-        self.neighbors = neighbors
+        self.neighbors = int(neighbors)
 
     def spread(self, generation: int, n_columns: int) -> list[Record]:
         """Return a generation spread over the cube, with random velocities within the clamp."""
@@ -156,7 +157,7 @@ class ParticleSwarmSampler(SwarmSampler):
 def _clamp_of(velocity_clamp: float | Sequence[float]) -> tuple[float, float]:
     """Return the least and the largest velocity; raise ValueError where there are none."""
     name, both = "velocity_clamp", velocity_clamp
-    if not isinstance(both, Sequence) or isinstance(both, str):
+    if not isinstance(both, Sequence) or isinstance(both, str | bytes | bytearray):
         rule = "above 0 and at most 1, or (min, max)"
         require_number(lambda v: 0 < v <= 1, name, rule, both)
         return -float(both), float(both)

@@ -62,8 +62,8 @@ class QuantumSwarmSampler(SwarmSampler):
         require_number(lambda v: 0 < v <= 1.7, "alpha_start", rule, alpha_start)
         rule = f"above 0 and at most alpha_start ({alpha_start})"
         require_number(lambda v: 0 < v <= alpha_start, "alpha_end", rule, alpha_end, default=0.5)
-        self.alpha_start = alpha_start
-        self.alpha_end = alpha_end
+        self.alpha_start = float(alpha_start)
+        self.alpha_end = float(alpha_end)
 
     def move(self, past: Past, generation: int, individual: int) -> Record:
         """Return where the particle jumps next."""

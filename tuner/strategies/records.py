@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.study import Study
@@ -15,7 +16,15 @@ from optuna.trial import FrozenTrial
 
 from tuner.strategies.codec import FloatArray
 
-__all__ = ["Record", "all_trials", "began", "read_record", "write_record"]
+__all__ = [
+    "Record",
+    "Standing",
+    "all_trials",
+    "began",
+    "read_record",
+    "standing",
+    "write_record",
+]
 
 _KEY = "swarm"
 
@@ -26,6 +35,15 @@ class Record:
 
     position: FloatArray  # (n_columns,)
     velocity: FloatArray | None = None  # (n_columns,); swarms without velocities have none
+
+
+class Standing(NamedTuple):
+    """Which trial, and what may change of it that its place and cost follow from."""
+
+    number: int
+    ended: bool
+    n_params: int
+    space: str | None  # of its record
 
 
 def all_trials(study: Study) -> list[FrozenTrial]:
@@ -40,18 +58,24 @@ def began(study: Study) -> datetime | None:
     return storage.get_trial(first).datetime_start
 
 
-def write_record(study: Study, trial: FrozenTrial, record: Record) -> None:
-    """Store the record with the trial, in one write."""
-    value = {"position": record.position.tolist()}
+def standing(trial: FrozenTrial) -> Standing:
+    """Return how the trial stands now."""
+    space = trial.system_attrs.get(_KEY, {}).get("space")
+    return Standing(trial.number, trial.state.is_finished(), len(trial.params), space)
+
+
+def write_record(study: Study, trial: FrozenTrial, record: Record, space: str) -> None:
+    """Store the record with the trial, in one write; `space` is the digest of its space."""
+    value: dict[str, Any] = {"space": space, "position": record.position.tolist()}
     if record.velocity is not None:
         value["velocity"] = record.velocity.tolist()
     study._storage.set_trial_system_attr(trial._trial_id, _KEY, value)
 
 
-def read_record(trial: FrozenTrial, n_columns: int) -> Record | None:
+def read_record(trial: FrozenTrial, space: str) -> Record | None:
     """Return the record of the trial; None where it has none, or one of another space."""
     value = trial.system_attrs.get(_KEY)
-    if value is None or len(value["position"]) != n_columns:
+    if value is None or value.get("space") != space:
         return None
     velocity = value.get("velocity")
     return Record(

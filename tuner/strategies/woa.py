@@ -24,9 +24,9 @@ __all__ = ["WhaleSampler", "move_whale"]
 class WhaleSampler(SwarmSampler):
     """Whales encircle the best position so far, spiral towards it, or follow another whale.
 
-    The variant is that of the authors' code where paper and code differ: A and C are one number
-    a whale. All whales move at once; what leaves the space is set on its edge; a whale always
-    moves, also to a worse place.
+    A and C are one number a whale, as in the authors' code; X_rand is one whale for all
+    dimensions and l is uniform in [-1, 1], as in the paper. All whales move at once; what leaves
+    the space is set on its edge; a whale always moves, also to a worse place.
 
     The algorithm is not shift-invariant: C pulls towards the origin of the coordinates (Deng and
     Liu, Expert Systems with Applications, 2024, doi 10.1016/j.eswa.2023.121544). The coordinates
@@ -66,9 +66,9 @@ class WhaleSampler(SwarmSampler):
         require_number(lambda v: 0 < v <= 4, "a_start", "above 0 and at most 4", a_start)
         rule = f"from 0 to a_start ({a_start})"
         require_number(lambda v: 0 <= v <= a_start, "a_end", rule, a_end, default=0.0)
-        self.b = b
-        self.a_start = a_start
-        self.a_end = a_end
+        self.b = float(b)
+        self.a_start = float(a_start)
+        self.a_end = float(a_end)
 
     def move(self, past: Past, generation: int, individual: int) -> Record:
         """Return where the whale swims next."""
