@@ -75,7 +75,7 @@ def record(experiment: Experiment, folder: Path, partial: Path, n_workers: int) 
         params = dict(zip(distributions, values, strict=True))
         for seed in SEEDS:
             if (name := key(params, seed)) not in done:
-                job = train_job(experiment, data.ref, name, params, seed)
+                job = train_job(experiment, data.folds, name, params, seed)
                 jobs[name] = (job, params, seed)
     executor: Executor = LocalExecutor(n_workers)
     try:

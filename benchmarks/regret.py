@@ -14,7 +14,7 @@ import pandas as pd
 from functions import FUNCTIONS, N_DIMENSIONS, optimum_at
 from optuna.distributions import FloatDistribution
 
-from tuner.data import DataRef
+from tuner.data import SeriesRef, Shape
 from tuner.errors import TunerError
 from tuner.executors import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # beside every strategy wit
 }
 NAMES = (*STRATEGIES, *VARIANTS)
 
-_REF = DataRef("", 1, 1, (0, 1), (1, 2), "none", (0.0,), (1.0,))
+_REF = SeriesRef("", Shape("forecast", 1), ())
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
 
     def make_job(trial: optuna.trial.FrozenTrial) -> Any:
         seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
-        return train_job(experiment, _REF, str(trial.number), trial.params, seed)
+        return train_job(experiment, (_REF,), str(trial.number), trial.params, seed)
 
     rhythm = rhythm_of(experiment.strategy)
     Coordinator(

@@ -19,7 +19,7 @@ BELOW = {
     "data": {"base", "experiment"},
     "jobs": {"base", "data"},
     "training": {"base", "experiment", "data", "jobs"},
-    "executors": {"base", "data", "jobs", "training"},
+    "executors": {"base", "experiment", "data", "jobs", "training"},
     "strategies": {"base", "experiment"},
     "search": {"base", "experiment", "data", "jobs", "executors", "strategies"},
     "tracking": {"base", "experiment", "jobs", "search"},

@@ -7,6 +7,7 @@ function of its fields: the same job gives the same outcome on the same kind of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,7 +16,16 @@ import numpy as np
 
 from tuner.data import DataRef
 
-__all__ = ["Epoch", "Job", "Outcome", "OutcomeState", "PredictJob", "TrainJob", "Weights"]
+__all__ = [
+    "Epoch",
+    "Job",
+    "Outcome",
+    "OutcomeState",
+    "PredictJob",
+    "TrainJob",
+    "Weights",
+    "intermediate_values",
+]
 
 Weights = dict[str, np.ndarray]
 """A model's parameters by name, as numpy arrays."""
@@ -33,11 +43,13 @@ class OutcomeState(StrEnum):
 class Epoch:
     """One pass over the training windows and what it came to."""
 
-    epoch: int  # from 0
-    train_loss: float  # mean over the training windows, in scaled units
-    val_loss: float  # over the validation windows, in scaled units
+    epoch: int  # from 0, over all folds
+    train_loss: float  # mean over the training samples, in scaled units
+    val_loss: float  # over the validation samples, in scaled units
     metric: float  # the objective's metric on the validation part, in the data's units
     time: float  # when it ended, seconds since 1970
+    fold: int = 0
+    fold_score: float | None = None  # of the fold that ended with this epoch, where there are folds
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,22 @@ class TrainJob:
     epochs: int
     patience: int
     metric: str
-    data: DataRef
+    folds: tuple[DataRef, ...]  # trained one after another; the score is the mean over them
+    device: str = "auto"  # auto (CUDA where there is one) | cpu | cuda
+    mixed_precision: bool = False  # on CUDA
     can_be_pruned: bool = False  # the worker then waits for an answer after every epoch
     keep_weights: bool = False
 
 
 @dataclass(frozen=True)
 class PredictJob:
-    """Forecast the evaluation part of `data` with trained weights."""
+    """Predict the evaluation part of `data` with trained weights."""
 
     key: str
     hyperparameters: dict[str, Any]
     weights: Weights
     data: DataRef
+    device: str = "auto"
 
 
 Job = TrainJob | PredictJob
@@ -72,28 +87,31 @@ Job = TrainJob | PredictJob
 class Outcome:
     """What became of a job.
 
-    `objective` is the metric of the best epoch, in the data's units; it is None for a failed or
-    pruned job, whose story `history` and `reason` tell.
+    `objective` is the metric of the best epoch, in the data's units, or the mean over the folds
+    of theirs; it is None for a failed or pruned job, whose story `history` and `reason` tell.
     """
 
     state: OutcomeState
     objective: float | None = None
-    best_epoch: int | None = None
+    best_epoch: int | None = None  # of the last fold
     history: tuple[Epoch, ...] = ()
     reason: str | None = None
     seconds: float = 0.0  # spent training
     finished_at: float = 0.0  # seconds since 1970
     peak_memory_mb: float = 0.0  # of the worker process
-    weights: Weights | None = None  # where the job asked to keep them
-    predictions: np.ndarray | None = None  # (windows, horizon, targets), of a PredictJob
+    weights: Weights | None = None  # where the job asked to keep them; of the last fold
+    predictions: np.ndarray | None = None  # of a PredictJob; see DataRef.to_units
+    attention: np.ndarray | None = None  # (samples, steps), of a PredictJob with attention pooling
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the journal keeps: everything but the arrays."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del record["weights"], record["predictions"]
+        del record["weights"], record["predictions"], record["attention"]
         record["state"] = self.state.value
         record["history"] = [
-            [e.train_loss, e.val_loss, e.metric, round(e.time, 3)] for e in self.history
+            [e.train_loss, e.val_loss, e.metric, round(e.time, 3)]
+            + ([e.fold, e.fold_score] if e.fold or e.fold_score is not None else [])
+            for e in self.history
         ]
         return record
 
@@ -104,3 +122,15 @@ class Outcome:
         fields["state"] = OutcomeState(fields["state"])
         fields["history"] = tuple(Epoch(i, *row) for i, row in enumerate(fields["history"]))
         return cls(**fields)
+
+
+def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, float]:
+    """Return what a pruner may compare: the metric after every epoch, or the score of every fold.
+
+    Args:
+        history: epochs, in order.
+        n_folds: of the job; 1 without folds.
+    """
+    if n_folds == 1:
+        return {e.epoch: e.metric for e in history}
+    return {e.fold: e.fold_score for e in history if e.fold_score is not None}

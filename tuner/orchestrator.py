@@ -18,7 +18,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from tuner.data.baselines import baseline_scores, season_of
+from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
 from tuner.errors import Interrupted, RunError
 from tuner.executors import Executor, LocalExecutor
@@ -88,10 +88,10 @@ def search(
         data = prepare(experiment, folder / "search")
         storage = stack.enter_context(write_journal(location))
         distributions = to_distributions(experiment.search_space)
-        facts = {"path": experiment.data.path, "sha256": data.series.sha256, "rows": data.rows}
-        season = experiment.task.season or season_of(data.series.frequency)
+        known = data.facts
+        facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
         metric = experiment.objective.metric
-        baselines = partial(baseline_scores, metric, data.ref, season)
+        baselines = partial(mean_baselines, metric, data.folds, known.season)
         opened = open_study(storage, location, name, experiment, facts, baselines, distributions)
 
         def read() -> StudyRecord:
@@ -138,7 +138,7 @@ class _Run:
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
         self._weights: dict[str, Weights] = {}  # of the finalists trained in this run
-        self._job = partial(train_job, experiment, data.ref)
+        self._job = partial(train_job, experiment, data.folds)
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
         """Search until the budget is used."""
@@ -172,7 +172,8 @@ class _Run:
             make_job,
             n_trials=experiment.budget.trials,
             n_configurations=space_size(experiment.search_space),
-            pruner=make_pruner(experiment.pruner),
+            n_folds=experiment.n_folds,
+            pruner=make_pruner(experiment.pruner, experiment.n_folds),
             seed=experiment.seed,
             observer=self._observer,
             stop=self._stop,
@@ -214,6 +215,7 @@ class _Run:
             n_trials=n_trials,
             role=Role.FINALIST,
             distinct=False,
+            n_folds=self._experiment.n_folds,
             observer=self._observer,
             stop=self._stop,
         )

@@ -81,6 +81,8 @@ def test_a_command_line_that_cannot_be_understood_is_refused(
         (["--workers", "0"], "--workers: must be at least 1, got 0; write --workers"),
         (["--seed", "-1"], "--seed: seed: must be at least 0, got -1; write `--seed 0`, say"),
         (["--strategy", "wao"], "unknown strategy 'wao'; did you mean 'woa'?"),
+        (["--strategy", "PSO"], "unknown strategy 'PSO'; did you mean 'pso'?"),
+        (["--set", "strategy=woa"], "write `--strategy woa`, which takes that strategy's defaults"),
         (["--executor", "lokal"], "unknown executor 'lokal'; did you mean 'local'?"),
         (["--study", ""], "--study: must begin with a letter or digit"),
         (["--study", "../x"], "got '../x'; write --study first"),

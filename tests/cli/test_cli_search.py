@@ -284,6 +284,12 @@ def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
     assert "1 trial trained" in tuner("show", STUDY, *journal)
 
 
+def test_a_finalist_retrained_once_has_one_fresh_seed(tuner: Tuner) -> None:
+    settings = ("--trials", "1", "--set", "finalists={top: 1, repeats: 1}", "--study", "one")
+    printed = tuner("run", "air.yaml", *settings, "--no-tracking", "--workers", "1")
+    assert "retrained on 1 fresh seed " in printed
+
+
 @pytest.mark.parametrize("command", [f"show {STUDY}", f"export {STUDY}", "strategies", "--help"])
 def test_a_reader_that_has_seen_enough_is_no_error(here: Path, command: str) -> None:
     script = f"{sys.executable} -m tuner {command} | true; echo ${{PIPESTATUS[0]}}"

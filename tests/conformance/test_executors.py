@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prepared import write_series
 
-from tuner.data import DataRef
 from tuner.executors import (
     Event,
     Executor,
@@ -55,15 +55,11 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Make]:
 def job(tmp_path_factory: pytest.TempPathFactory) -> MakeJob:
     """Makes jobs; a model of two weights a gate on a short sine trains at once."""
     folder: Path = tmp_path_factory.mktemp("arrays")
-    series = np.sin(np.arange(120) / 3)[:, None]
-    np.save(folder / "inputs.npy", series.astype(np.float32))
-    np.save(folder / "targets.npy", series.astype(np.float32))
-    np.save(folder / "truth.npy", series)
-    data = DataRef(str(folder), 8, 1, (0, 80), (80, 120), "none", (0.0,), (1.0,))
+    data = write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
 
     def make(key: str = "a", epochs: int = 2, seed: int = 1, **fields: Any) -> TrainJob:
         hyperparameters = fields.pop("hyperparameters", HYPERPARAMETERS)
-        return TrainJob(key, hyperparameters, seed, epochs, 1000, "rmse", data, **fields)
+        return TrainJob(key, hyperparameters, seed, epochs, 1000, "rmse", (data,), **fields)
 
     return make
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.baselines import last_value, season_of, seasonal_naive
+from tuner.data import SequencesRef, SeriesRef, Shape
+from tuner.data.baselines import baseline_scores, last_value, season_of, seasonal_naive
 
 ROWS = np.column_stack([np.arange(50.0), -np.arange(50.0)])  # every value tells its row
 
@@ -48,3 +52,77 @@ def test_the_season_follows_from_the_frequency(frequency: str | None, season: in
 @pytest.mark.parametrize("alias", ["MS", "ME", "QS", "QE", "W", "D", "B", "h", "15min"])
 def test_every_frequency_that_pandas_names_has_a_season(alias: str) -> None:
     assert season_of(pd.tseries.frequencies.to_offset(alias).freqstr) is not None
+
+
+def save(folder: Path, **arrays: Any) -> str:
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", np.asarray(values))
+    return str(folder)
+
+
+def series(folder: Path, quantiles: tuple[float, ...] = (), rows: int = 12) -> SeriesRef:
+    """Two series of as many rows: one counts, one repeats 0, 1, 2, 3; the last half is scored."""
+    truth = np.concatenate([np.arange(rows), np.arange(rows) % 4 + 100.0])[:, None]
+    save(
+        folder,
+        truth=truth,
+        known=np.ones(len(truth), bool),
+        train=[[0, rows // 2], [rows, rows + rows // 2]],
+        evaluate=[[rows // 2, rows], [rows + rows // 2, 2 * rows]],
+        reach=[[0, rows], [rows, 2 * rows]],
+    )
+    return SeriesRef(str(folder), Shape("forecast", 1, quantiles=quantiles), (1.0,))
+
+
+def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
+    ref = series(tmp_path)
+    scores = baseline_scores("mae", ref, 4)
+    # The last value is one off where the series counts; of 2, 3, 0, 1, 2, 3 after 1 it is
+    # three off once. A season before, it is four off and right.
+    assert scores == {
+        "last_value": pytest.approx((6 * 1 + 5 * 1 + 3) / 12),
+        "seasonal_naive": pytest.approx((6 * 4 + 0) / 12),
+    }
+    assert list(baseline_scores("mae", ref, None)) == ["last_value"]
+
+
+def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> None:
+    ref = series(tmp_path)
+    assert "seasonal_naive" in baseline_scores("mae", ref, 6)
+    assert list(baseline_scores("mae", ref, 7)) == ["last_value"]
+
+
+def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
+    ref = series(tmp_path, quantiles=(0.1, 0.5, 0.9))
+    assert baseline_scores("mae", ref, 4) == baseline_scores("mae", series(tmp_path), 4)
+    pinball = baseline_scores("pinball", ref, 4)
+    # Of the counting series all lie below the truth: a mean of 0.1, 0.5 and 0.9 of the error.
+    assert pinball["seasonal_naive"] == pytest.approx(0.5 * 4 / 2)
+
+
+def test_of_values_of_sequences_the_mean_of_the_training_part_is_scored(tmp_path: Path) -> None:
+    truth = [[1.0, 10.0], [3.0, 30.0], [7.0, 20.0], [100.0, -100.0]]
+    folder = save(tmp_path, truth=truth, train=[0, 1], evaluate=[2])
+    ref = SequencesRef(folder, Shape("regress", 1, targets=2), (1.0, 10.0), (0, 0), (1, 1))
+    assert baseline_scores("mae", ref, None) == {"training_mean": pytest.approx(5 / 2)}
+    assert baseline_scores("mase", ref, None) == {"training_mean": pytest.approx(5 / 2)}
+
+
+def test_of_classes_the_shares_of_the_training_part_are_scored(tmp_path: Path) -> None:
+    folder = save(tmp_path, truth=[0, 0, 0, 1, 2, 0, 2, 2], train=range(4), evaluate=range(4, 8))
+    ref = SequencesRef(folder, Shape("classify", 1, classes=3), ())
+    assert baseline_scores("accuracy", ref, None) == {"class_frequencies": 1 / 4}
+    assert baseline_scores("auroc", ref, None) == {"class_frequencies": 0.5}
+    loss = baseline_scores("cross_entropy", ref, None)["class_frequencies"]
+    assert loss > 20  # class 2 is not in the training part
+
+
+def test_of_labels_the_shares_are_those_of_the_steps(tmp_path: Path) -> None:
+    folder = save(
+        tmp_path, truth=[1, 1, 1, 0, 0, 1, 0], bounds=[[0, 3], [3, 4], [4, 7]],
+        train=[0, 1], evaluate=[2],
+    )  # fmt: skip
+    ref = SequencesRef(folder, Shape("label", 1, classes=2), ())
+    assert baseline_scores("accuracy", ref, None) == {"class_frequencies": pytest.approx(1 / 3)}
+    loss = baseline_scores("cross_entropy", ref, None)["class_frequencies"]
+    assert loss == pytest.approx(-(2 * np.log(1 / 4) + np.log(3 / 4)) / 3)

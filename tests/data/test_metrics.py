@@ -4,44 +4,161 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
+from tuner.data import DataRef, SequencesRef, SeriesRef, Shape
 from tuner.data.metrics import score
+from tuner.experiment.metrics import METRICS
 
 TRUTH = np.array([[[1.0, 10.0], [2.0, 20.0]], [[4.0, 40.0], [8.0, 80.0]]])  # 2 windows, 2 steps
 FORECAST = TRUTH + np.array([1.0, 2.0])
+OF_VALUES = [name for name, metric in METRICS.items() if metric.of == "values"]
+OF_CLASSES = [name for name, metric in METRICS.items() if metric.of == "classes"]
+
+
+def values(naive: tuple[float, ...] = (2.0, 8.0), quantiles: tuple[float, ...] = ()) -> DataRef:
+    return SeriesRef("", Shape("forecast", 2, horizon=2, targets=2, quantiles=quantiles), naive)
+
+
+def classes(n: int) -> DataRef:
+    return SequencesRef("", Shape("classify", 2, classes=n), ())
 
 
 def test_scores_are_means_over_targets_in_their_own_units() -> None:
-    assert score("rmse", TRUTH, FORECAST) == pytest.approx(1.5)
-    assert score("mae", TRUTH, FORECAST) == pytest.approx(1.5)
+    assert score("rmse", TRUTH, FORECAST, values()) == pytest.approx(1.5)
+    assert score("mae", TRUTH, FORECAST, values()) == pytest.approx(1.5)
     mape = np.mean([1 / np.array([1, 2, 4, 8]), 2 / np.array([10, 20, 40, 80])])
-    assert score("mape", TRUTH, FORECAST) == pytest.approx(mape)
+    assert score("mape", TRUTH, FORECAST, values()) == pytest.approx(mape)
     flat = TRUTH.reshape(-1, 2)
     rest = 1 - 4 * np.array([1.0, 4.0]) / ((flat - flat.mean(axis=0)) ** 2).sum(axis=0)
-    assert score("r2", TRUTH, FORECAST) == pytest.approx(rest.mean())
+    assert score("r2", TRUTH, FORECAST, values()) == pytest.approx(rest.mean())
+    smape = np.mean(np.abs(FORECAST - TRUTH) / ((TRUTH + FORECAST) / 2))
+    assert score("smape", TRUTH, FORECAST, values()) == pytest.approx(smape)
+    assert score("mase", TRUTH, FORECAST, values()) == pytest.approx((1 / 2 + 2 / 8) / 2)
 
 
-def test_a_perfect_forecast_has_the_best_score() -> None:
-    assert [score(m, TRUTH, TRUTH) for m in ("rmse", "mae", "mape", "r2")] == [0, 0, 0, 1]
+def test_a_perfect_prediction_has_the_best_score() -> None:
+    assert [score(m, TRUTH, TRUTH, values()) for m in OF_VALUES] == [0, 0, 0, 0, 0, 1]
+    truth = np.array([0, 1, 2, 1])
+    best = [score(m, truth, np.eye(3)[truth], classes(3)) for m in OF_CLASSES]
+    assert best == pytest.approx([1, 1, 1, 0])
 
 
+def test_smape_of_nothing_for_nothing_is_zero_and_two_is_the_worst() -> None:
+    zero, one = np.zeros((1, 2, 2)), np.ones((1, 2, 2))
+    assert score("smape", zero, zero, values()) == 0
+    assert score("smape", zero, one, values()) == 2
+    assert score("smape", -one, one, values()) == 2
+    assert score("smape", one, one * 1e308, values()) == pytest.approx(2)
+
+
+def test_mase_of_a_series_that_repeats_itself_is_nan() -> None:
+    assert math.isnan(score("mase", TRUTH, FORECAST, values((2.0, 0.0))))
+    assert math.isnan(score("mase", TRUTH, TRUTH, values((2.0, 0.0))))
+
+
+def test_of_quantiles_the_middle_one_is_the_value_that_is_scored() -> None:
+    ref = values(quantiles=(0.1, 0.5, 0.9))
+    spread = np.stack([FORECAST - 5, FORECAST, FORECAST + 3], axis=-1)  # (windows, 2, 2, 3)
+    for metric in OF_VALUES:
+        assert score(metric, TRUTH, spread, ref) == score(metric, TRUTH, FORECAST, values())
+
+
+def test_pinball_is_the_mean_over_the_quantiles() -> None:
+    quantiles = (0.1, 0.5, 0.9)
+    spread = np.stack([FORECAST - 5, FORECAST, FORECAST + 3], axis=-1)
+    losses = []
+    for i, q in enumerate(quantiles):
+        over = spread[..., i] - TRUTH
+        losses.append(np.mean(np.where(over > 0, (1 - q) * over, -q * over)))
+    found = score("pinball", TRUTH, spread, values(quantiles=quantiles))
+    assert found == pytest.approx(np.mean(losses))
+
+
+@settings(deadline=None)
 @given(
-    metric=st.sampled_from(["rmse", "mae", "mape", "r2"]),
+    metric=st.sampled_from(OF_VALUES),
     bad=st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1e308]),
     at=st.integers(0, 7),
+    quantiles=st.sampled_from([(), (0.5,)]),
 )
 def test_a_forecast_beyond_all_bounds_scores_nan_or_a_number_and_never_raises(
-    metric: str, bad: float, at: int
+    metric: str, bad: float, at: int, quantiles: tuple[float, ...]
 ) -> None:
     forecast = TRUTH.copy()
     forecast.flat[at] = bad
-    value = score(metric, TRUTH, forecast)
+    forecast = forecast[..., None] if quantiles else forecast
+    for name in (metric, "pinball") if quantiles else (metric,):
+        value = score(name, TRUTH, forecast, values(quantiles=quantiles))
+        assert not math.isinf(value)
+        if not math.isfinite(bad):
+            assert math.isnan(value)
+
+
+def test_r2_of_a_single_value_is_nan_and_so_is_a_score_of_nothing() -> None:
+    assert math.isnan(score("r2", TRUTH[:1, :1], TRUTH[:1, :1], values()))
+    assert [math.isnan(score(m, TRUTH[:0], TRUTH[:0], values())) for m in OF_VALUES] == [True] * 6
+    nothing = np.empty(0, np.int64), np.empty((0, 3))
+    assert [math.isnan(score(m, *nothing, classes(3))) for m in OF_CLASSES] == [True] * 4
+
+
+@settings(deadline=None)
+@given(n=st.integers(2, 5), seed=st.integers(0, 10**6), single=st.booleans())
+def test_scores_of_classes_are_scikit_learns(n: int, seed: int, single: bool) -> None:
+    random = np.random.default_rng(seed)
+    truth = np.concatenate([np.arange(n), random.integers(n, size=30)])  # every class occurs
+    predicted = random.dirichlet(np.ones(n), size=len(truth))
+    best = predicted.argmax(axis=1)
+    area = (
+        metrics.roc_auc_score(truth, predicted[:, 1])
+        if n == 2
+        else metrics.roc_auc_score(truth, predicted, multi_class="ovr", average="macro")
+    )
+    expected = {
+        "accuracy": metrics.accuracy_score(truth, best),
+        "f1": metrics.f1_score(truth, best, average="macro"),
+        "auroc": area,
+        "cross_entropy": metrics.log_loss(truth, predicted),
+    }
+    predicted = predicted.astype(np.float32) if single else predicted
+    for metric, value in expected.items():
+        assert score(metric, truth, predicted, classes(n)) == pytest.approx(value, rel=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(2, 4), metric=st.sampled_from(OF_CLASSES), seed=st.integers(0, 10**6),
+    size=st.integers(1, 6), bad=st.sampled_from([None, math.nan, math.inf, -1.0, 0.0]),
+)  # fmt: skip
+def test_classes_that_do_not_occur_never_raise(
+    n: int, metric: str, seed: int, size: int, bad: float | None
+) -> None:
+    random = np.random.default_rng(seed)
+    truth, predicted = random.integers(n, size=size), random.dirichlet(np.ones(n), size=size)
+    if bad is not None:
+        predicted[0] = bad
+    value = score(metric, truth, predicted, classes(n))
     assert not math.isinf(value)
-    if not math.isfinite(bad):
+    if bad is not None and not math.isfinite(bad):
         assert math.isnan(value)
 
 
-def test_r2_of_a_single_value_is_nan() -> None:
-    assert math.isnan(score("r2", TRUTH[:1, :1], TRUTH[:1, :1]))
+def test_f1_is_the_mean_over_classes_that_are_true_or_predicted_somewhere() -> None:
+    predicted = np.eye(4)[[0, 0, 1, 2]]  # of 0: f1 2/3; of 1: 2/3; of 2: 0; 3 does not occur
+    assert score("f1", np.array([0, 1, 1, 0]), predicted, classes(4)) == pytest.approx(
+        (1 / 2 + 2 / 3 + 0) / 3
+    )
+
+
+def test_auroc_is_the_mean_over_the_classes_that_occur() -> None:
+    predicted = np.array([[0.6, 0.2, 0.2], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1]])
+    assert score("auroc", np.array([0, 1, 0]), predicted, classes(3)) == 1
+    assert math.isnan(score("auroc", np.array([1, 1, 1]), predicted, classes(3)))
+    assert math.isnan(score("auroc", np.array([1, 1, 1]), predicted[:, :2], classes(2)))
+
+
+def test_a_class_that_was_called_impossible_costs_much_and_not_everything() -> None:
+    value = score("cross_entropy", np.array([0, 1]), np.array([[1.0, 0.0]] * 2), classes(2))
+    assert 15 < value < 20

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.data import DataRef
+from tuner.data import DataRef, SeriesRef
+from tuner.data.dataset import Prepared
 from tuner.data.preparing import check_data, prepare
-from tuner.data.scaling import Scaler
 from tuner.data.test_part import open_test_part
 from tuner.errors import DataError
 from tuner.experiment import Experiment
@@ -24,7 +24,8 @@ TRANSFORMS = ("none", "log", "difference")
 SCALES = ("standard", "minmax", "none")
 N, TRAIN, TEST = 40, 25, 34  # rows; where training ends; where the test begins
 SPLIT = {"validation": TEST - TRAIN, "test": N - TEST}
-FILES = ("inputs.npy", "targets.npy", "truth.npy")
+ARRAYS = ("inputs", "targets", "truth")
+FILES = (*ARRAYS, "known", "train", "evaluate", "reach")
 
 
 def values(seed: int = 0) -> np.ndarray:
@@ -35,12 +36,25 @@ def table(rows: np.ndarray) -> str:
     return "x,y,z\n" + "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist())
 
 
+def the_ref(prepared: Prepared) -> SeriesRef:
+    (ref,) = prepared.folds
+    assert isinstance(ref, SeriesRef)
+    return ref
+
+
 def arrays(ref: DataRef) -> tuple[np.ndarray, ...]:
-    return ref.inputs(), ref.targets(), ref.truth()
+    inputs, targets, truth = (ref.load(name) for name in ARRAYS)
+    return inputs, targets, truth
+
+
+def part(ref: DataRef, name: str) -> list[int]:
+    """The rows of a part of the one series."""
+    ((start, end),) = ref.load(name).tolist()
+    return [start, end]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_the_air_passengers_are_prepared_as_documented(tmp_path: Path) -> None:
@@ -48,19 +62,25 @@ def test_the_air_passengers_are_prepared_as_documented(tmp_path: Path) -> None:
             "transform": "log"}  # fmt: skip
     experiment = Experiment.model_validate({"name": "air", "data": data})
     prepared = prepare(experiment, tmp_path / "arrays")
-    assert prepared.parts.train == (0, 93)
-    assert prepared.parts.validation == prepared.ref.evaluate == (93, 122)
-    assert prepared.parts.test == (122, 144)
-    assert (prepared.series.rows, prepared.series.frequency) == (144, "MS")
-    inputs, targets, truth = arrays(prepared.ref)
+    facts, ref = prepared.facts, the_ref(prepared)
+    assert [(p.name, p.count, p.unit) for p in facts.parts] == [
+        ("training", 93, "row"), ("validation", 29, "row"), ("test", 22, "row"),
+    ]  # fmt: skip
+    assert (facts.parts[1].first, facts.test.last) == ("1956-10-01", "1960-12-01")
+    assert (facts.rows, facts.frequency, facts.season) == (144, "MS", 12)
+    assert (facts.features, facts.targets) == (("passengers",), ("passengers",))
+    assert [part(ref, name) for name in ("train", "evaluate", "reach")] == [
+        [0, 93], [93, 122], [0, 122],
+    ]  # fmt: skip
+    inputs, targets, truth = arrays(ref)
     assert inputs.shape == targets.shape == truth.shape == (122, 1)
     assert (inputs.dtype, targets.dtype, truth.dtype) == (np.float32, np.float32, np.float64)
-    assert len(prepared.ref.starts(prepared.ref.train)) == 93 - 12
-    assert len(prepared.ref.starts(prepared.ref.evaluate)) == 29
-    test = open_test_part(experiment, tmp_path / "test", sha256=prepared.series.sha256).ref
-    assert test.evaluate == (122, 144)
-    assert len(test.starts(test.evaluate)) == 22
-    assert test.truth()[[0, -1], 0].tolist() == [112.0, 432.0]
+    assert len(ref.train_samples()) == 93 - 12
+    assert len(ref.evaluate_samples()) == 29
+    test = the_ref(open_test_part(experiment, tmp_path / "test", sha256=facts.sha256))
+    assert part(test, "evaluate") == [122, 144]
+    assert len(test.evaluate_samples()) == 22
+    assert test.load("truth")[[0, -1], 0].tolist() == [112.0, 432.0]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -75,8 +95,9 @@ def test_changing_later_values_moves_no_scaler_and_no_earlier_row(
         other = rows.copy()
         other[changed:] = other[changed:] * 1e6 + 1e6
         after = prepare(experiment_on(table(other), **keys), tmp_path / f"after{changed}")
-        assert dataclasses.replace(after.ref, folder=before.ref.folder) == before.ref
-        for a, b in zip(arrays(before.ref), arrays(after.ref), strict=True):
+        assert dataclasses.replace(the_ref(after), folder=the_ref(before).folder) == the_ref(before)
+        assert after.pipeline == before.pipeline
+        for a, b in zip(arrays(the_ref(before)), arrays(the_ref(after)), strict=True):
             np.testing.assert_array_equal(a[:changed], b[:changed])
             assert (a[changed] != b[changed]).all()
 
@@ -91,9 +112,9 @@ def test_changing_test_values_changes_nothing_that_is_written(
     before = prepare(experiment_on(table(rows), **keys), tmp_path / "before")
     rows[TEST:] = 987654.0
     after = prepare(experiment_on(table(rows), **keys), tmp_path / "after")
-    assert dataclasses.replace(after.ref, folder=before.ref.folder) == before.ref
+    assert dataclasses.replace(the_ref(after), folder=the_ref(before).folder) == the_ref(before)
     assert contents(tmp_path / "before") == contents(tmp_path / "after")
-    assert set(contents(tmp_path / "after")) == set(FILES)
+    assert set(contents(tmp_path / "after")) == {f"fold0/{name}.npy" for name in FILES}
 
 
 def test_the_test_rows_are_in_no_file_and_in_nothing_that_is_returned(
@@ -104,21 +125,15 @@ def test_the_test_rows_are_in_no_file_and_in_nothing_that_is_returned(
     rows[TEST:] = sentinel
     experiment = experiment_on(table(rows), split=SPLIT, scale="none")
     prepared = prepare(experiment, tmp_path / "arrays")
-    for array in arrays(prepared.ref):
+    for array in arrays(the_ref(prepared)):
         assert len(array) == TEST
         assert not np.isclose(array, sentinel).any()
     for file in contents(tmp_path / "arrays").values():
         assert np.float64(sentinel).tobytes() not in file
         assert np.float32(sentinel).tobytes() not in file
-    frame = prepared.series.frame
-    assert len(frame) == TEST
-    assert not np.isclose(frame.to_numpy(), sentinel).any()
-    base = frame.to_numpy()
-    while base.base is not None:
-        base = base.base  # a view would keep the test values alive
-        assert TEST in base.shape
-    opened = open_test_part(experiment, tmp_path / "test").ref
-    assert np.isclose(opened.truth()[TEST:], sentinel).all()
+    assert repr(sentinel) not in repr(prepared)
+    opened = the_ref(open_test_part(experiment, tmp_path / "test"))
+    assert np.isclose(opened.load("truth")[TEST:], sentinel).all()
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -131,13 +146,12 @@ def test_the_test_part_is_opened_on_the_scalers_of_the_search(
     keys = {"target": ["z", "x"], "split": SPLIT, "transform": transform, "scale": scale}
     experiment = experiment_on(table(rows), **keys)
     prepared = prepare(experiment, tmp_path / "arrays")
-    opened = open_test_part(experiment, tmp_path / "test", sha256=prepared.series.sha256).ref
-    assert opened.evaluate == prepared.parts.test == (TEST, N)
-    same = dataclasses.replace(
-        opened, folder=prepared.ref.folder, evaluate=prepared.parts.validation
-    )
-    assert same == prepared.ref
-    for a, b in zip(arrays(prepared.ref), arrays(opened), strict=True):
+    ref = the_ref(prepared)
+    opened = the_ref(open_test_part(experiment, tmp_path / "test", sha256=prepared.facts.sha256))
+    assert part(opened, "evaluate") == [TEST, N]
+    assert part(opened, "train") == part(ref, "train")
+    assert dataclasses.replace(opened, folder=ref.folder) == ref
+    for a, b in zip(arrays(ref), arrays(opened), strict=True):
         np.testing.assert_array_equal(a, b[:TEST])
         assert len(b) == N
     assert set(contents(tmp_path / "arrays")) == set(contents(tmp_path / "test"))
@@ -148,14 +162,14 @@ def test_a_file_that_changed_since_the_search_is_refused(
 ) -> None:
     experiment = experiment_on(table(values()), split=SPLIT)
     prepared = prepare(experiment, tmp_path / "arrays")
-    path = prepared.series.path
+    path = prepared.facts.path
     path.write_text(table(values(1)))
     new = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(DataError) as caught:
-        open_test_part(experiment, tmp_path / "test", sha256=prepared.series.sha256)
+        open_test_part(experiment, tmp_path / "test", sha256=prepared.facts.sha256)
     message = str(caught.value)
     assert message.startswith(f"{path}: data.path: ")
-    assert all(p in message for p in (prepared.series.sha256[:12], new[:12], "bring the file"))
+    assert all(p in message for p in (prepared.facts.sha256[:12], new[:12], "bring the file"))
     assert not (tmp_path / "test").exists()
 
 
@@ -163,7 +177,7 @@ def test_training_columns_are_standard_and_the_target_is_scaled_like_its_feature
     tmp_path: Path, experiment_on: Build
 ) -> None:
     experiment = experiment_on(table(values()), split=SPLIT, transform="log")
-    ref = prepare(experiment, tmp_path / "arrays").ref
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     inputs, targets, truth = arrays(ref)
     np.testing.assert_allclose(inputs[:TRAIN].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(inputs[:TRAIN].std(axis=0), 1, atol=1e-6)
@@ -180,22 +194,19 @@ def test_training_columns_are_standard_and_the_target_is_scaled_like_its_feature
 def test_no_window_contains_the_row_that_has_no_difference(
     tmp_path: Path, experiment_on: Build
 ) -> None:
-    ref = prepare(
-        experiment_on(table(values()), window=3, split=SPLIT, transform="difference"),
-        tmp_path / "arrays",
-    ).ref
-    assert ref.train == (1, TRAIN)
-    inputs = ref.inputs()
+    experiment = experiment_on(table(values()), window=3, split=SPLIT, transform="difference")
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    assert [part(ref, name) for name in ("train", "reach")] == [[1, TRAIN], [1, TEST]]
+    inputs = ref.load("inputs")
     assert np.isnan(inputs[0, 1])
     assert np.isfinite(inputs[1:]).all()
-    starts = ref.starts(ref.train)
-    assert starts[0] - 3 == 1
+    assert ref.train_samples()[0] - 3 == 1
 
 
 def test_the_arrays_are_mapped_and_cannot_be_written_to(
     tmp_path: Path, experiment_on: Build
 ) -> None:
-    ref = prepare(experiment_on(table(values()), split=SPLIT), tmp_path / "arrays").ref
+    ref = the_ref(prepare(experiment_on(table(values()), split=SPLIT), tmp_path / "arrays"))
     for array in arrays(ref):
         assert isinstance(array, np.memmap)
         with pytest.raises(ValueError, match="read-only"):
@@ -219,14 +230,15 @@ def test_inverting_the_scaled_targets_gives_the_truth(
         table(values(seed)), window=window, horizon=horizon, transform=transform, scale=scale,
         **keys,
     )  # fmt: skip
-    ref = prepare(experiment, tmp_path / "arrays").ref
-    test = open_test_part(experiment, tmp_path / "test").ref
-    for part_ref, part in ((ref, ref.train), (ref, ref.evaluate), (test, test.evaluate)):
-        starts = part_ref.starts(part)
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    test = the_ref(open_test_part(experiment, tmp_path / "test"))
+    for of, starts in (
+        (ref, ref.train_samples()), (ref, ref.evaluate_samples()), (test, test.evaluate_samples()),
+    ):  # fmt: skip
         rows = starts[:, None] + np.arange(horizon)
-        restored = part_ref.invert(part_ref.targets()[rows], starts)
+        restored = of.to_units(of.load("targets")[rows], starts)
         assert restored.dtype == np.float64
-        np.testing.assert_allclose(restored, part_ref.truth()[rows], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(restored, of.truth_of(starts), rtol=1e-4, atol=1e-3)
 
 
 def test_a_difference_is_inverted_from_the_last_value_before_the_window(
@@ -235,18 +247,19 @@ def test_a_difference_is_inverted_from_the_last_value_before_the_window(
     experiment = experiment_on(
         table(values()), horizon=3, split=SPLIT, transform="difference", scale="none"
     )
-    ref = prepare(experiment, tmp_path / "arrays").ref
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     starts = np.array([10, 20])
-    forecast = ref.invert(np.ones((2, 3, 1), np.float32), starts)
-    expected = ref.truth()[starts - 1][:, None, :] + np.array([1.0, 2.0, 3.0])[None, :, None]
+    forecast = ref.to_units(np.ones((2, 3, 1), np.float32), starts)
+    expected = ref.load("truth")[starts - 1][:, None, :] + np.array([1.0, 2.0, 3.0])[None, :, None]
     np.testing.assert_allclose(forecast, expected)
 
 
 def test_an_absurd_forecast_becomes_infinite_and_raises_nothing(
     tmp_path: Path, experiment_on: Build
 ) -> None:
-    ref = prepare(experiment_on(table(values()), split=SPLIT, transform="log"), tmp_path).ref
-    assert np.isinf(ref.invert(np.full((1, 1, 1), 1e30, np.float32), np.array([5]))).all()
+    experiment = experiment_on(table(values()), split=SPLIT, transform="log")
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    assert np.isinf(ref.to_units(np.full((1, 1, 1), 1e30, np.float32), np.array([5]))).all()
 
 
 @pytest.mark.parametrize("row", [3, TRAIN + 1, N - 1])
@@ -265,15 +278,3 @@ def test_log_refuses_what_has_no_logarithm_wherever_it_stands(
         assert f"got -2.5 in column 'y', line {row + 2}" in message
         assert message.endswith("write transform: none")
     assert not (tmp_path / "arrays").exists()
-
-
-@pytest.mark.parametrize("kind", SCALES)
-def test_constant_columns_are_kept_finite(kind: str) -> None:
-    rows = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
-    scaler = Scaler.fit(kind, rows)
-    assert scaler.scale[0] == 1.0
-    np.testing.assert_allclose(scaler.inverse(scaler.transform(rows)), rows)
-    if kind == "minmax":
-        assert [scaler.transform(rows).min(), scaler.transform(rows).max()] == [0.0, 1.0]
-    if kind == "none":
-        np.testing.assert_array_equal(scaler.transform(rows), rows)

@@ -115,7 +115,8 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
         ("y\n1\n2O\n", ["data.target", "'2O' in line 3"]),
         ("x,y\na,b\nc,d\n", ["data.target", "no numeric column", "'b' in line 2", "give numbers"]),
         ("x,y\n1,2\n1,\n", ["data.target", "'y'", "finite", "nan in line 3", "fill it in"]),
-        ("x,y\n1,2\n1,-inf\n", ["data.target", "finite", "-inf in line 3", "fill it in"]),
+        ("x,y\n1,2\n1,\n", ["write data.missing: ffill (or interpolate)"]),
+        ("x,y\n1,2\n1,-inf\n", ["data.target", "finite", "-inf in line 3", "correct it"]),
         ("x,y\n1,2\n1,1e31\n", ["data.target", "below 1e30", "1e+31 in line 3"]),
         ("x,y\n1,2\n,3\n", ["data.features", "'x'", "nan in line 3", "choose another column"]),
         ("y\n1\n\n2\n", ["data.target", "nan in line 3"]),
@@ -167,7 +168,9 @@ def test_a_frequency_is_found_with_and_without_gaps(tmp_path: Path, frequency: s
     first = times[20]
     shown = str(first.date()) if first == first.normalize() else str(first)
     told = [f"4 missing at frequency {frequency}, the first {shown} before line 22", "add the rows"]
-    assert_refused(path, "data.time", *told, "leave data.time out", time="t")
+    told += ["data.missing: ffill", "leave data.time out"]
+    assert_refused(path, "data.time", *told, time="t")
+    assert read(path, time="t", missing="ffill").frequency == frequency
 
 
 def test_years_written_as_numbers_are_times(tmp_path: Path) -> None:
@@ -226,9 +229,9 @@ def test_hours_written_as_ten_digits_are_not_taken_for_unix_times(tmp_path: Path
         (["2020-01-02", "2020-01-01", "2020-01-03"],
          ["times must rise", "2020-01-01 in line 3 after 2020-01-02 in line 2", "sort the rows"]),
         (["2020-01-01", "2020-01-02", "2020-01-02"],
-         ["twice", "2020-01-02 in line 3 and in line 4", "keep one"]),
+         ["twice", "2020-01-02 in line 3 and in line 4", "keep one", "data.id"]),
         (["2020-01-01", "2020-01-02", "2020-01-09", "2020-03-01", "2020-03-20"],
-         ["evenly spaced", "1 days", "7 days", "line 4 (2020-01-09)", "resample the rows"]),
+         ["evenly spaced", "1 days", "7 days", "line 4 (2020-01-09)", "data.resample: 1h"]),
     ],
 )  # fmt: skip
 def test_bad_times_are_refused(tmp_path: Path, texts: list[str], parts: list[str]) -> None:

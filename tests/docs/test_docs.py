@@ -11,18 +11,21 @@ from typer.main import get_command
 
 from tuner.cli.commands import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
+from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.reading import read_mapping
 from tuner.experiment.schema import (
     Budget,
     Data,
     Finalists,
+    Folds,
     MedianPruner,
     NoPruner,
     Objective,
     Recorded,
     Split,
     Task,
+    Training,
 )
 from tuner.strategies.registry import STRATEGIES
 
@@ -34,6 +37,7 @@ COMMANDS = get_command(app).commands
 SECTIONS: dict[str, list[type[Section]]] = {
     "top-level": [Experiment],
     "data": [Data],
+    "folds": [Folds],
     "task": [Task],
     "hyperparameters": [Hyperparameters],
     "search_space": [IntDomain, FloatDomain, CategoricalDomain],
@@ -41,6 +45,7 @@ SECTIONS: dict[str, list[type[Section]]] = {
     "budget": [Budget],
     "pruner": [MedianPruner, NoPruner],
     "objective": [Objective],
+    "training": [Training],
     "finalists": [Finalists],
     "recorded": [Recorded],
 }
@@ -143,7 +148,7 @@ def test_every_key_is_documented_and_no_other(section):
 
 
 @pytest.mark.parametrize(
-    "section", ["data", "task", "hyperparameters", "budget", "strategy", "finalists", "objective"]
+    "section", [s for s in SECTIONS if s not in ("top-level", "search_space", "pruner", "recorded")]
 )
 def test_the_defaults_are_as_documented(section):
     rows = documented(section)
@@ -156,7 +161,7 @@ def test_the_defaults_are_as_documented(section):
     for name, field in fields.items():
         if field.is_required():
             assert rows[name] == "required", name
-        elif field.default is not None:
+        elif field.default is not None and field.default_factory is None:
             default = field.default
             written = str(default).lower() if isinstance(default, bool) else str(default)
             assert rows[name] == f"`{written}`", name
@@ -170,6 +175,10 @@ def test_every_experiment_in_the_documentation_loads(block, tmp_path):
     file.write_text(block)
     if {"name", "data"} <= read_mapping(file, "experiment file").keys():
         Experiment.load(file)
+
+
+def test_every_metric_is_documented():
+    assert set(documented("metrics")) == set(METRICS)
 
 
 def test_the_example_of_the_documentation_is_the_one_that_ships(tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import write_series
 
-from tuner.data import DataRef
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import PredictJob, TrainJob
 
@@ -21,11 +21,7 @@ from tuner.jobs import PredictJob, TrainJob
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arrays")
-    series = np.sin(np.arange(120) / 3)[:, None]
-    np.save(folder / "inputs.npy", series.astype(np.float32))
-    np.save(folder / "targets.npy", series.astype(np.float32))
-    np.save(folder / "truth.npy", series)
-    return DataRef(str(folder), 8, 1, (0, 80), (80, 120), "none", (0.0,), (1.0,))
+    return write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def executor():
 
 def job(data, key="a", epochs=2, **fields):
     hyperparameters = {"hidden_size": 4, "batch_size": 16}
-    return TrainJob(key, hyperparameters, 1, epochs, 1000, "rmse", data, **fields)
+    return TrainJob(key, hyperparameters, 1, epochs, 1000, "rmse", (data,), **fields)
 
 
 def events(executor, until, answer=None, timeout_s=60):
@@ -111,8 +107,8 @@ def test_kept_weights_forecast_in_another_worker_what_they_scored(executor, data
     hyperparameters = {"hidden_size": 4, "batch_size": 16}
     other.submit(PredictJob("p", hyperparameters, trained.weights, data))
     forecast = outcomes(events(other, n_finished(1)))["p"].predictions
-    starts = data.starts(data.evaluate)
-    error = np.sqrt(np.mean((forecast[:, 0] - data.truth()[starts]) ** 2))
+    truth = data.truth_of(data.evaluate_samples())
+    error = np.sqrt(np.mean((forecast - truth) ** 2))
     assert error == pytest.approx(trained.objective, rel=1e-12)
 
 

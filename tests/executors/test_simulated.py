@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from tuner.data import DataRef
+from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
@@ -21,7 +21,7 @@ from tuner.strategies.codec import values_of
 
 ROOT = Path(__file__).parents[2]
 LANDSCAPES = sorted((ROOT / "benchmarks/landscapes").glob("*.parquet"))
-REF = DataRef("/nowhere", 8, 1, (0, 80), (80, 120), "none", (0.0,), (1.0,))
+REF = SeriesRef("/nowhere", Shape("forecast", 1), (1.0,))
 SLOW = Recording((5.0, 4.0, 4.5), seconds=6.0)  # two seconds an epoch
 FAST = Recording((3.0, 2.0, 1.0), seconds=3.0)
 
@@ -33,7 +33,7 @@ def landscape():
 
 
 def job(key="a", x=0.3, seed=0, epochs=10, metric="rmse", **fields):
-    return TrainJob(key, {"x": x, "cell": "lstm"}, seed, epochs, 1000, metric, REF, **fields)
+    return TrainJob(key, {"x": x, "cell": "lstm"}, seed, epochs, 1000, metric, (REF,), **fields)
 
 
 def run(executor, *jobs):
@@ -179,7 +179,7 @@ def test_a_search_over_a_landscape_does_not_depend_on_the_workers(path, tmp_path
                 rhythm_of(experiment.strategy),
                 SimulatedExecutor(Landscape.load(path), n_workers),
                 lambda t: TrainJob(
-                    str(t.number), t.params, t.number, 60, 10, "rmse", REF, can_be_pruned=True
+                    str(t.number), t.params, t.number, 60, 10, "rmse", (REF,), can_be_pruned=True
                 ),
                 n_trials=30,
                 n_configurations=space_size(experiment.search_space),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from tuner.data import DataRef
+from tuner.data import SeriesRef, Shape
 from tuner.experiment import Experiment, space_size
 from tuner.search.coordinator import Coordinator
 from tuner.search.journal import write_journal
@@ -30,7 +30,7 @@ SMALL_SPACE = {
 }
 FINITE_SPACE = SPACE | {"dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1}}
 DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
-REF = DataRef("/nowhere", 12, 1, (0, 60), (60, 80), "none", (0.0,), (1.0,))
+REF = SeriesRef("/nowhere", Shape("forecast", 1), (1.0,))
 
 
 def make_experiment(
@@ -44,7 +44,7 @@ def make_experiment(
     return Experiment.model_validate(
         {
             "name": "simulated",
-            "data": {"path": "/data.csv", "target": "y"},
+            "data": {"path": "/data.csv", "target": "y"} | keys.pop("data", {}),
             "search_space": space or SPACE,
             "strategy": {"name": strategy, **size},
             "budget": {"trials": trials, "epochs": epochs},
@@ -69,7 +69,7 @@ class Bench:
             def make_job(trial):
                 return train_job(
                     experiment,
-                    REF,
+                    (REF,) * experiment.n_folds,
                     f"trial {trial.number}",
                     trial.params,
                     training_seed(experiment.seed, Role.TRIAL, trial.number),
@@ -84,7 +84,8 @@ class Bench:
                 make_job,
                 n_trials=experiment.budget.trials,
                 n_configurations=space_size(experiment.search_space),
-                pruner=make_pruner(experiment.pruner),
+                n_folds=experiment.n_folds,
+                pruner=make_pruner(experiment.pruner, experiment.n_folds),
                 seed=experiment.seed,
                 **options,
             )

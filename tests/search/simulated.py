@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 
 from tuner.executors.base import Event, Finished, Lost, Reported
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
@@ -19,7 +20,8 @@ def curve(job: TrainJob) -> list[float]:
     width = abs(math.log2(h["hidden_size"]) - 5)
     level = width + h["batch_size"] / 64 + 3 * h["dropout"] + 0.2 * h["num_layers"]
     noise = random.Random(job.seed).random() * 0.1
-    return [level + noise + 2 / (1 + epoch) for epoch in range(job.epochs)]
+    fold = [level + noise + 2 / (1 + epoch) for epoch in range(job.epochs)]
+    return [value + 0.1 * k for k in range(len(job.folds)) for value in fold]
 
 
 class SimulatedExecutor:
@@ -81,7 +83,10 @@ class SimulatedExecutor:
         if len(epochs) == len(values):
             return self._finish(key, OutcomeState.COMPLETE, epochs)
         number = len(epochs)
-        epoch = Epoch(number, 1.0, 1.0, values[number], time=1e9 + number)
+        fold, score = number // job.epochs, None
+        if len(job.folds) > 1 and (number + 1) % job.epochs == 0:
+            score = min(values[number + 1 - job.epochs : number + 1])
+        epoch = Epoch(number, 1.0, 1.0, values[number], 1e9 + number, fold, score)
         epochs.append(epoch)
         if job.can_be_pruned:
             self._waiting.add(key)
@@ -95,12 +100,14 @@ class SimulatedExecutor:
         del self._running[key]
         best = min(epochs, key=lambda e: e.metric, default=None)
         complete = state is OutcomeState.COMPLETE
+        scores = [e.fold_score for e in epochs if e.fold_score is not None]
+        score = statistics.fmean(scores) if scores else best.metric if best else None
         return [
             Finished(
                 key,
                 Outcome(
                     state,
-                    objective=best.metric if complete else None,
+                    objective=score if complete else None,
                     best_epoch=best.epoch if complete else None,
                     history=tuple(epochs),
                     reason="it failed" if state is OutcomeState.FAILED else None,

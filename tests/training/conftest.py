@@ -1,20 +1,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tuner.data import DataRef
+from tuner.data import DataRef, SequencesRef, SeriesRef, Shape
 from tuner.jobs import Epoch, TrainJob
 
-MakeRef = Callable[..., DataRef]
+MakeSeries = Callable[..., SeriesRef]
+MakeSequences = Callable[..., SequencesRef]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Train on one thread, as workers do: two that wait for one processor are far slower."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")
-def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeRef:
+def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
     """Write a series as prepared data: three quarters to train on, the rest to score."""
     numbers = itertools.count()
 
@@ -23,24 +34,42 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeRef:
         inputs: np.ndarray | None = None,
         *,
         window: int = 8,
+        longest_window: int = 8,
         horizon: int = 1,
+        quantiles: tuple[float, ...] = (),
         offset: float = 100.0,
         scale: float = 10.0,
-    ) -> DataRef:
-        folder = tmp_path_factory.mktemp(f"data{next(numbers)}")
+        train: tuple[int, int] | None = None,
+        evaluate: tuple[int, int] | None = None,
+    ) -> SeriesRef:
+        folder = tmp_path_factory.mktemp(f"series{next(numbers)}")
         targets = np.asarray(targets, np.float32)
-        np.save(folder / "targets.npy", targets)
-        np.save(folder / "inputs.npy", targets if inputs is None else np.asarray(inputs, "f4"))
-        np.save(folder / "truth.npy", targets.astype(np.float64) * scale + offset)
+        inputs = targets if inputs is None else np.asarray(inputs, np.float32)
         n_rows, n_targets = targets.shape
         end = n_rows * 3 // 4
-        return DataRef(
+        arrays = {
+            "inputs": inputs,
+            "targets": targets,
+            "truth": targets.astype(np.float64) * scale + offset,
+            "known": np.ones(n_rows, bool),
+            "train": np.array([train or (0, end)]),
+            "evaluate": np.array([evaluate or (end, n_rows)]),
+            "reach": np.array([[0, n_rows]]),
+        }
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        return SeriesRef(
             folder=str(folder),
+            shape=Shape(
+                "forecast",
+                inputs.shape[1],
+                horizon=horizon,
+                targets=n_targets,
+                quantiles=quantiles,
+            ),
+            naive_errors=(1.0,) * n_targets,
             window=window,
-            horizon=horizon,
-            train=(0, end),
-            evaluate=(end, n_rows),
-            transform="none",
+            longest_window=longest_window,
             offset=(offset,) * n_targets,
             scale=(scale,) * n_targets,
         )
@@ -49,14 +78,112 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeRef:
 
 
 @pytest.fixture(scope="session")
-def sine(make_ref: MakeRef) -> DataRef:
+def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
+    """Write sequences, of numbers (steps, features) or tokens (steps,), as prepared data.
+
+    The truth is of a task's kind: (targets,) values, a class, or the classes of all steps.
+    """
+    numbers = itertools.count()
+
+    def make(
+        task: str,
+        sequences: Sequence[np.ndarray],
+        truth: Sequence[Any],
+        *,
+        classes: int = 0,
+        vocabulary: int = 0,
+        quantiles: tuple[float, ...] = (),
+        offset: float = 100.0,
+        scale: float = 10.0,
+        evaluate: Sequence[int] | None = None,
+    ) -> SequencesRef:
+        folder = tmp_path_factory.mktemp(f"sequences{next(numbers)}")
+        n = len(sequences)
+        ends = np.cumsum([len(s) for s in sequences])
+        scored = np.arange(n * 3 // 4, n) if evaluate is None else np.asarray(evaluate)
+        arrays = {
+            "bounds": np.stack([ends - [len(s) for s in sequences], ends], axis=1),
+            "train": np.setdiff1d(np.arange(n), scored),
+            "evaluate": scored,
+        }
+        rows = np.concatenate(sequences)
+        if vocabulary:
+            arrays["tokens"] = rows.astype(np.int64)
+        else:
+            arrays["inputs"] = rows.astype(np.float32)
+        if task == "label":
+            arrays["truth"] = np.concatenate(truth).astype(np.int64)
+        elif classes:
+            arrays["truth"] = np.asarray(truth, np.int64)
+        else:
+            arrays["targets"] = np.asarray(truth, np.float32)
+            arrays["truth"] = np.asarray(truth, np.float64) * scale + offset
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        n_targets = 1 if classes else arrays["targets"].shape[1]
+        return SequencesRef(
+            folder=str(folder),
+            shape=Shape(
+                task,
+                0 if vocabulary else rows.shape[1],
+                vocabulary=vocabulary,
+                targets=n_targets,
+                quantiles=quantiles,
+                classes=classes,
+            ),
+            naive_errors=() if classes else (1.0,) * n_targets,
+            offset=() if classes else (offset,) * n_targets,
+            scale=() if classes else (scale,) * n_targets,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sine(make_ref: MakeSeries) -> SeriesRef:
     return make_ref(np.sin(np.arange(120) * 0.5)[:, None])
 
 
 @pytest.fixture(scope="session")
-def noise(make_ref: MakeRef) -> DataRef:
+def noise(make_ref: MakeSeries) -> SeriesRef:
     """Nothing can be learned of it, so that the best epoch is an early one."""
     return make_ref(np.random.default_rng(0).normal(size=(80, 1)))
+
+
+def of_lengths(seed: int, n: int, features: int = 2) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(length, features)) for length in rng.integers(1, 9, size=n)]
+
+
+@pytest.fixture(scope="session")
+def sums(make_sequences: MakeSequences) -> SequencesRef:
+    """Sequences of numbers and their mean over the steps."""
+    sequences = of_lengths(1, 80)
+    return make_sequences("regress", sequences, [s.mean(axis=0) for s in sequences])
+
+
+@pytest.fixture(scope="session")
+def signs(make_sequences: MakeSequences) -> SequencesRef:
+    """Sequences of numbers, and whether the first one is positive; 2 where it is large."""
+    sequences = of_lengths(2, 120)
+    truth = [int(s[0, 0] > 0) + int(s[0, 0] > 1) for s in sequences]
+    return make_sequences("classify", sequences, truth, classes=3)
+
+
+@pytest.fixture(scope="session")
+def steps(make_sequences: MakeSequences) -> SequencesRef:
+    """Sequences of numbers, and of every step whether it is positive."""
+    sequences = of_lengths(3, 80)
+    return make_sequences("label", sequences, [s[:, 0] > 0 for s in sequences], classes=2)
+
+
+@pytest.fixture(scope="session")
+def words(make_sequences: MakeSequences) -> SequencesRef:
+    """Sequences of tokens, and whether token 2 is among them."""
+    rng = np.random.default_rng(4)
+    sequences = [rng.integers(1, 6, size=length) for length in rng.integers(1, 9, size=120)]
+    truth = [int(2 in s) for s in sequences]
+    return make_sequences("classify", sequences, truth, classes=2, vocabulary=6)
 
 
 MakeJob = Callable[..., TrainJob]
@@ -65,13 +192,14 @@ MakeJob = Callable[..., TrainJob]
 @pytest.fixture(scope="session")
 def make_job() -> MakeJob:
     def make(
-        data: DataRef,
-        *,
+        *folds: DataRef,
         seed: int = 1,
         epochs: int = 3,
         patience: int = 1000,
         metric: str = "rmse",
         keep_weights: bool = False,
+        device: str = "auto",
+        mixed_precision: bool = False,
         **hyperparameters: Any,
     ) -> TrainJob:
         return TrainJob(
@@ -81,7 +209,9 @@ def make_job() -> MakeJob:
             epochs=epochs,
             patience=patience,
             metric=metric,
-            data=data,
+            folds=folds,
+            device=device,
+            mixed_precision=mixed_precision,
             keep_weights=keep_weights,
         )
 

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.display import console
+from tuner.cli.display import console, counted
 from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
 
 __all__ = ["check"]
 
+_MOST_NAMES = 12  # of columns or classes are shown
+
 
 def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     """Validate an experiment, its space and its data; print what would be searched."""
     experiment = load(path, strategy, set_)
-    series, parts = check_data(experiment)
-    task, data = experiment.task, experiment.data
+    facts = check_data(experiment).facts
+    data = experiment.data
     console.print(f"[bold]{experiment.name}[/] ({escape(str(path))})\n", soft_wrap=True)
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    frequency = f", frequency {series.frequency}" if series.frequency else ""
-    table.add_row("  data", f"{escape(series.path.name)}: {_rows(series.rows)}{frequency}")
-    table.add_row("  target", escape(", ".join(data.targets)))
-    table.add_row("  features", escape(", ".join(series.features)))
+    frequency = f", frequency {facts.frequency}" if facts.frequency else ""
+    table.add_row("  data", f"{escape(facts.path.name)}: {counted(facts.rows, 'row')}{frequency}")
+    table.add_row("  target", escape(", ".join(facts.targets)))
+    if facts.classes:
+        table.add_row("  classes", escape(_listed(facts.classes)))
+    table.add_row("  features", escape(_listed(facts.features)))
+    for what, how_many in facts.notes:
+        table.add_row(f"  {what}", escape(how_many))
     table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
-    table.add_row("  task", f"{_rows(task.horizon)} ahead from the {task.window} before")
-    for name, (first, end) in parts.named().items():
-        when = ""
-        if series.times is not None:
-            when = f"  {_day(series.times[first])} to {_day(series.times[end - 1])}"
-        table.add_row(f"  {name}", f"{_rows(end - first)}{when}")
-    options = experiment.strategy.model_dump(exclude={"name"})
+    table.add_row("  task", _task(experiment))
+    for part in facts.parts:
+        when = "" if part.first is None else f"  {part.first} to {part.last}"
+        table.add_row(f"  {part.name}", f"{counted(part.count, part.unit)}{when}")
+    options = experiment.strategy.model_dump(exclude={"name"}, exclude_none=True)
+    if options.get("topology") == "star":
+        del options["neighbors"]  # the ring's
     shown = ", ".join(f"{key} {value}" for key, value in options.items())
     table.add_row("  strategy", f"{experiment.strategy.name} ({shown})")
     budget = experiment.budget
@@ -46,10 +53,35 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  objective", goal)
     console.print(table)
     _show_space(experiment)
-    then = "run" if experiment.search_space else "train"
-    console.print(
-        f"\nNothing is wrong. Next: [bold]tuner {then} {escape(shlex.quote(str(path)))}[/]"
-    )
+    then = ["run" if experiment.search_space else "train", str(path)]
+    if strategy is not None and experiment.search_space:
+        then += ["--strategy", strategy]
+    then += [word for text in set_ for word in ("--set", text)]
+    command = escape(f"tuner {shlex.join(then)}")
+    console.print(f"\nNothing is wrong. Next: [bold]{command}[/]", soft_wrap=True)
+
+
+def _task(experiment: Experiment) -> str:
+    task = experiment.task
+    match task.kind:
+        case "forecast":
+            window = experiment.given("window")
+            quantiles = f", quantiles {_listed(map(str, task.quantiles))}" if task.quantiles else ""
+            return f"{counted(task.horizon, 'row')} ahead from the {window} before{quantiles}"
+        case "regress":
+            return "a number of every sequence"
+        case "classify":
+            return "a class of every sequence"
+        case "label":
+            return "a class of every step of a sequence"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Write names one after another, of many the first and how many there are."""
+    names = list(names)
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_NAMES])}, ... ({len(names)})"
 
 
 def _show_space(experiment: Experiment) -> None:
@@ -65,13 +97,9 @@ def _show_space(experiment: Experiment) -> None:
         begins = f"starts at {start[name]}" if name in start else "start left to the strategy"
         table.add_row(f"    {name}", _domain(domain), begins)
     console.print(table)
-    fixed = {
-        name: value
-        for name, value in experiment.hyperparameters.model_dump().items()
-        if name not in experiment.search_space
-    }
-    shown = ", ".join(f"{name} {str(v).lower()}" for name, v in fixed.items())
-    console.print(f"  fixed: {shown}", soft_wrap=True)
+    given = experiment.hyperparameters.model_dump(exclude_unset=True)
+    fixed = [f"{k} {str(v).lower()}" for k, v in given.items() if k not in experiment.search_space]
+    console.print(f"  fixed: {', '.join([*fixed, 'the rest at its default'])}", soft_wrap=True)
 
 
 def _domain(domain: Domain) -> str:
@@ -79,12 +107,3 @@ def _domain(domain: Domain) -> str:
         return "one of " + ", ".join(str(c) for c in domain.choices)
     step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
     return f"{domain.low} to {domain.high}{step}{', log scale' if domain.log else ''}"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def _day(time: object) -> str:
-    text = str(time)
-    return text.removesuffix(" 00:00:00")

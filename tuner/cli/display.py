@@ -12,7 +12,15 @@ from rich.table import Table
 from tuner.results.summary import summarize
 from tuner.search.records import Status, StudyRecord
 
-__all__ = ["PipeConsole", "console", "number", "params_line", "show_result", "show_trials"]
+__all__ = [
+    "PipeConsole",
+    "console",
+    "counted",
+    "number",
+    "params_line",
+    "show_result",
+    "show_trials",
+]
 
 
 class PipeConsole(Console):
@@ -72,17 +80,20 @@ def show_result(record: StudyRecord) -> None:
     if best["mean"] is not None:
         spread = f" ± {number(best['std'], 2)}" if best["std"] is not None else ""
         repeats = len(summary["finalists"][0]["scores"])
-        table.add_row("", f"{number(best['mean'])}{spread}", f"retrained on {repeats} fresh seeds")
-    _add_baselines(table, summary["baselines"])
+        seeds = "1 fresh seed" if repeats == 1 else f"{repeats} fresh seeds"
+        table.add_row("", f"{number(best['mean'])}{spread}", f"retrained on {seeds}")
+    unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
+    _add_baselines(table, summary["baselines"], unit)
     test = summary["test"]
     if test:
         spread = f" ± {number(test['std'], 2)}" if test["std"] is not None else ""
-        rows = "1 row" if test["rows"] == 1 else f"{test['rows']} rows"
-        where = f"{units}, {rows}, {test['from']} to {test['to']}"
+        where = f"{units}, {counted(test['rows'], unit)}"
+        if test["from"] is not None:
+            where += f", {test['from']} to {test['to']}"
         if test["configuration"] != best["trial"]:
             where = f"of trial {test['configuration']}'s configuration; {where}"
         table.add_row(f"  test {metric}", f"[bold]{number(test['mean'])}[/]{spread}", where)
-        _add_baselines(table, test["baselines"])
+        _add_baselines(table, test["baselines"], unit)
     console.print()
     console.print(table)
     if test and test["configuration"] != best["trial"]:
@@ -101,9 +112,14 @@ def show_result(record: StudyRecord) -> None:
         _show_finalists(summary)
 
 
-def _add_baselines(table: Table, baselines: dict[str, float]) -> None:
+def counted(count: int, unit: str) -> str:
+    """Write a count with its unit: 1 row, 2 rows."""
+    return f"{count:,} {unit}{'s' * (count != 1)}"
+
+
+def _add_baselines(table: Table, baselines: dict[str, float], unit: str) -> None:
     for name, score in baselines.items():
-        table.add_row("", number(score), f"{name.replace('_', ' ')}, on the same rows")
+        table.add_row("", number(score), f"{name.replace('_', ' ')}, on the same {unit}s")
 
 
 def _show_finalists(summary: dict[str, Any]) -> None:

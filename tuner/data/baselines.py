@@ -1,15 +1,17 @@
-"""Plain forecasts that a tuned model has to beat."""
+"""Plain predictions that a tuned model has to beat."""
 
 from __future__ import annotations
 
 import re
+import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
 from tuner.data.metrics import score
-from tuner.data.reference import DataRef
+from tuner.data.reference import DataRef, SeriesRef
 
-__all__ = ["baseline_scores", "last_value", "season_of", "seasonal_naive"]
+__all__ = ["baseline_scores", "last_value", "mean_baselines", "season_of", "seasonal_naive"]
 
 _STEPS_PER_CYCLE = {
     "s": 86_400, "min": 1_440, "h": 24,  # a day
@@ -37,24 +39,50 @@ def seasonal_naive(truth: np.ndarray, starts: np.ndarray, horizon: int, season: 
 
 
 def baseline_scores(metric: str, ref: DataRef, season: int | None) -> dict[str, float]:
-    """Score the plain forecasts on the rows that `ref` evaluates, in the data's units.
+    """Score the plain predictions of what `ref` evaluates, in the data's units.
 
     Args:
         metric: the experiment's.
         ref: the prepared data.
-        season: rows in a season; without one, or where the data does not reach back so far,
-            there is no seasonal forecast.
+        season: of a forecast, rows in a season; without one, or where a series does not reach
+            back so far, there is no seasonal forecast.
 
     Returns:
-        The scores by name: `last_value`, and `seasonal_naive` where there is a season.
+        The scores by name: of a forecast `last_value`, and `seasonal_naive` where there is a
+        season; of values of sequences `training_mean`; of classes `class_frequencies`, which
+        gives every class the share that it has in the training part.
     """
-    values, starts = ref.truth(), ref.starts(ref.evaluate)
-    truth = values[starts[:, None] + np.arange(ref.horizon)]  # (windows, horizon, targets)
-    scores = {"last_value": score(metric, truth, last_value(values, starts, ref.horizon))}
-    if season is not None and season <= starts[0]:
-        forecast = seasonal_naive(values, starts, ref.horizon, season)
-        scores["seasonal_naive"] = score(metric, truth, forecast)
-    return scores
+    samples = ref.evaluate_samples()
+    truth = ref.truth_of(samples)
+    if isinstance(ref, SeriesRef):
+        plain = _forecasts(ref, samples, season)
+    else:
+        known = ref.truth_of(ref.train_samples())
+        if ref.shape.classes:
+            shares = np.bincount(known, minlength=ref.shape.classes) / len(known)
+            plain = {"class_frequencies": np.tile(shares, (len(truth), 1))}
+        else:
+            plain = {"training_mean": np.broadcast_to(known.mean(axis=0), truth.shape)}
+    if n_quantiles := len(ref.shape.quantiles):  # each is the one value that is forecast
+        plain = {k: np.repeat(v[..., None], n_quantiles, axis=-1) for k, v in plain.items()}
+    return {name: score(metric, truth, predicted, ref) for name, predicted in plain.items()}
+
+
+def mean_baselines(metric: str, folds: Sequence[DataRef], season: int | None) -> dict[str, float]:
+    """Return each plain prediction's mean score over the folds, where every fold has it."""
+    scores = [baseline_scores(metric, ref, season) for ref in folds]
+    names = [name for name in scores[0] if all(name in fold for fold in scores)]
+    return {name: statistics.fmean(fold[name] for fold in scores) for name in names}
+
+
+def _forecasts(ref: SeriesRef, starts: np.ndarray, season: int | None) -> dict[str, np.ndarray]:
+    values, horizon = np.asarray(ref.load("truth")), ref.shape.horizon
+    forecasts = {"last_value": last_value(values, starts, horizon)}
+    firsts = ref.load("reach")[:, 0]  # rising, as series stand one after another
+    of_series = firsts[np.searchsorted(firsts, starts, side="right") - 1]  # (windows,)
+    if season is not None and (starts - season >= of_series).all():
+        forecasts["seasonal_naive"] = seasonal_naive(values, starts, horizon, season)
+    return forecasts
 
 
 def season_of(frequency: str | None) -> int | None:

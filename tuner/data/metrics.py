@@ -1,4 +1,4 @@
-"""The scores of a forecast, by scikit-learn."""
+"""The scores of predictions, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -6,34 +6,93 @@ import math
 
 import numpy as np
 
+from tuner.data.reference import DataRef
+
 __all__ = ["score"]
 
 
-def score(metric: str, truth: np.ndarray, forecast: np.ndarray) -> float:
-    """Score a forecast in the data's units; uniform mean over targets.
+def score(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -> float:
+    """Score predictions in the data's units; of values the uniform mean over targets.
+
+    rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are what scikit-learn says. smape is
+    the mean of |truth - predicted| over the mean of |truth| and |predicted|, from 0 to 2. mase is
+    the mean absolute error over that of the naive prediction on the training part. pinball is
+    the mean over the quantiles, of which 0.5 is the value that the other metrics score. f1 is
+    the mean over the classes that are true or predicted somewhere; auroc that over the classes
+    that are true somewhere, each against the rest, and of two classes that of the second.
 
     Args:
-        metric: rmse, mae, mape (a fraction: 0.05 is five percent) or r2.
-        truth: (windows, horizon, targets).
-        forecast: (windows, horizon, targets).
+        metric: of `tuner.experiment.metrics.METRICS`.
+        truth: (samples, horizon, targets) values, or (n,) classes.
+        predicted: of values the same shape, with quantiles one axis more, last; of classes their
+            probabilities, (n, classes).
+        ref: the data that they are of.
 
     Returns:
-        The score; nan where a forecast is not finite, or there is no finite score of it.
+        The score; nan where a prediction is not finite, or there is no finite score of it.
     """
-    if not np.isfinite(forecast).all():
+    if not len(truth) or not np.isfinite(predicted).all():
         return math.nan
+    with np.errstate(all="ignore"):
+        if ref.shape.classes:
+            value = _score_classes(metric, truth, np.asarray(predicted, np.float64))
+        else:
+            value = _score_values(metric, truth, predicted, ref)
+    return value if math.isfinite(value) else math.nan
+
+
+def _score_values(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -> float:
     from sklearn import metrics  # slow to import
 
+    n_targets, quantiles = truth.shape[-1], ref.shape.quantiles
+    true = truth.reshape(-1, n_targets)  # (samples * horizon, targets)
+    if metric == "pinball":
+        levels = predicted.reshape(-1, n_targets, len(quantiles))
+        losses = [
+            metrics.mean_pinball_loss(true, levels[..., i], alpha=q)
+            for i, q in enumerate(quantiles)
+        ]
+        return float(np.mean(losses))
+    if quantiles:
+        predicted = predicted[..., quantiles.index(0.5)]
+    point = predicted.reshape(-1, n_targets)
+    if metric == "r2" and len(true) < 2:
+        return math.nan
+    if metric in ("smape", "mase"):
+        unit = np.array(ref.naive_errors)
+        if metric == "smape":
+            size = np.abs(true) / 2 + np.abs(point) / 2  # halved first: the sum may overflow
+            unit = np.where(size == 0, 1.0, size)
+        true, point, metric = true / unit, point / unit, "mae"
+        if not (np.isfinite(true).all() and np.isfinite(point).all()):
+            return math.nan
     functions = {
         "rmse": metrics.root_mean_squared_error,
         "mae": metrics.mean_absolute_error,
         "mape": metrics.mean_absolute_percentage_error,
         "r2": metrics.r2_score,
     }
-    n_targets = truth.shape[-1]
-    flat_truth, flat_forecast = truth.reshape(-1, n_targets), forecast.reshape(-1, n_targets)
-    if metric == "r2" and len(flat_truth) < 2:
+    return float(functions[metric](true, point))
+
+
+def _score_classes(metric: str, truth: np.ndarray, predicted: np.ndarray) -> float:
+    from sklearn import metrics  # slow to import
+
+    n_classes = predicted.shape[1]
+    if metric == "accuracy":
+        return float(metrics.accuracy_score(truth, predicted.argmax(axis=1)))
+    if metric == "f1":
+        best = predicted.argmax(axis=1)
+        return float(metrics.f1_score(truth, best, average="macro", zero_division=0.0))
+    if metric == "auroc":
+        counts = np.bincount(truth, minlength=n_classes)
+        mixed = [c for c in range(n_classes) if 0 < counts[c] < len(truth)]
+        scored = [c for c in mixed if c == 1 or n_classes > 2]
+        areas = [metrics.roc_auc_score(truth == c, predicted[:, c]) for c in scored]
+        return float(np.mean(areas)) if areas else math.nan
+    assert metric == "cross_entropy", metric
+    sums = predicted.sum(axis=1, keepdims=True)
+    if (predicted < 0).any() or not ((sums > 0) & np.isfinite(sums)).all():
         return math.nan
-    with np.errstate(all="ignore"):
-        value = float(functions[metric](flat_truth, flat_forecast))
-    return value if math.isfinite(value) else math.nan
+    # Probabilities of 32 bits do not add up to one as exactly as scikit-learn asks.
+    return float(metrics.log_loss(truth, predicted / sums, labels=np.arange(n_classes)))

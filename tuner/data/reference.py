@@ -1,73 +1,188 @@
-"""The reference that a job carries: where the prepared arrays are, and what their rows mean."""
+"""The reference that a job carries: where the prepared arrays are, and what they mean."""
 
 from __future__ import annotations
 
+import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-__all__ = ["DataRef"]
+__all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape"]
 
 
 @dataclass(frozen=True)
-class DataRef:
-    """Prepared arrays in a folder of .npy files, and where the parts begin in them.
+class Shape:
+    """What a model must know of its data."""
 
-    A window that forecasts from row t reads the input rows [t - window, t) and forecasts the
-    target rows [t, t + horizon).
+    task: Literal["forecast", "regress", "classify", "label"]
+    features: int  # numbers in a step; 0 where the steps are tokens
+    vocabulary: int = 0  # tokens, of which 0 pads and 1 is unknown; 0 where the steps are numbers
+    horizon: int = 1
+    targets: int = 1
+    quantiles: tuple[float, ...] = ()  # rising; () where the values themselves are predicted
+    classes: int = 0  # 0 where values are predicted
+
+
+@dataclass(frozen=True)
+class DataRef(ABC):
+    """Prepared arrays in a folder of .npy files: one split into training and evaluation.
+
+    A *sample* is what a model is trained and scored on: a window of a series, known by its
+    first target row, or a sequence, known by its number.
     """
 
     folder: str
-    window: int
-    horizon: int
-    train: tuple[int, int]  # rows [start, end) whose targets are trained on; no window reads before
-    evaluate: tuple[int, int]  # rows that are scored: validation, or the test part once it is open
-    transform: str  # none | log | difference, of the target columns
-    offset: tuple[float, ...]  # of the target columns: scaled = (transformed - offset) / scale
-    scale: tuple[float, ...]
+    shape: Shape
+    naive_errors: tuple[float, ...]  # of each target, what MASE divides by; () for classes
 
-    def inputs(self) -> np.ndarray:
-        """Return the scaled input columns: (rows, features), float32, read-only.
+    @abstractmethod
+    def train_samples(self) -> np.ndarray:
+        """Return the samples to train on, (n,), rising."""
 
-        Under the transform `difference` a target column has no value in row 0: it is nan there.
+    @abstractmethod
+    def evaluate_samples(self) -> np.ndarray:
+        """Return the samples to score, (n,), rising: validation, or test once it is open."""
+
+    @abstractmethod
+    def truth_of(self, samples: np.ndarray) -> np.ndarray:
+        """Return what the samples should come to, in the data's units.
+
+        (samples, horizon, targets) values, float64; (samples,) classes, or the classes of all
+        steps of the samples one after another, (steps,), int64.
         """
-        return self._load("inputs")
 
-    def targets(self) -> np.ndarray:
-        """Return the scaled target columns: (rows, targets), float32, read-only."""
-        return self._load("targets")
-
-    def truth(self) -> np.ndarray:
-        """Return the target columns in the data's units: (rows, targets), float64, read-only."""
-        return self._load("truth")
-
-    def starts(self, part: tuple[int, int]) -> np.ndarray:
-        """Return the first target row of every window whose targets all lie in `part`.
-
-        Inputs may look back over the part's beginning, never before the training part's.
-        """
-        first = max(part[0], self.train[0] + self.window)
-        return np.arange(first, max(first, part[1] - self.horizon + 1))
-
-    def invert(self, scaled: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """Bring forecasts back to the data's units.
+    @abstractmethod
+    def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Bring what a model puts out to the data's units; probabilities stay as they are.
 
         Args:
-            scaled: (windows, horizon, targets), as a model forecasts them.
-            starts: (windows,), the first target row of each.
+            outputs: (samples, horizon, targets), for quantiles with a last axis more; of
+                classes the probabilities, (samples, classes) or (steps, classes).
+            samples: (samples,).
 
         Returns:
-            (windows, horizon, targets), float64; infinite where a forecast is absurd.
+            The same shape, float64; infinite where a prediction is absurd.
         """
+
+    def with_window(self, window: int | None) -> DataRef:
+        """Return the reference for models that read `window` rows; None leaves it as it is."""
+        return self
+
+    def load(self, name: str) -> np.ndarray:
+        """Return a prepared array, read-only and mapped into memory rather than read."""
+        array: np.ndarray = np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r")
+        return array
+
+
+@dataclass(frozen=True)
+class SeriesRef(DataRef):
+    """Rows of one series or of several, one after another, and windows over them.
+
+    A window that forecasts from row t reads the input rows [t - window, t) and forecasts the
+    target rows [t, t + horizon), all of one series. Arrays:
+
+    * inputs: (rows, features), float32, scaled;
+    * targets: (rows, targets), float32, transformed and scaled;
+    * truth: (rows, targets), float64, in the data's units;
+    * known: (rows,), bool: the targets were in the file and not filled in;
+    * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
+      the part; reach: (series, 2), the rows that windows may read.
+    """
+
+    window: int = 1
+    longest_window: int = 1  # of the search: whatever they read, all are scored on the same rows
+    transform: str = "none"  # none | log | difference, of the target columns
+    offset: tuple[float, ...] = ()  # of the target columns: scaled = (transformed - offset) / scale
+    scale: tuple[float, ...] = ()
+
+    def train_samples(self) -> np.ndarray:
+        """Return the samples to train on."""
+        return self._starts("train", self.window)
+
+    def evaluate_samples(self) -> np.ndarray:
+        """Return the samples to score."""
+        return self._starts("evaluate", max(self.window, self.longest_window))
+
+    def truth_of(self, samples: np.ndarray) -> np.ndarray:
+        """Return what the samples should come to, in the data's units."""
+        values: np.ndarray = self.load("truth")[samples[:, None] + np.arange(self.shape.horizon)]
+        return values
+
+    def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Bring what a model puts out to the data's units."""
+        trailing = (1,) * (outputs.ndim - 3)  # quantiles
+        scale = np.array(self.scale).reshape(-1, *trailing)
+        offset = np.array(self.offset).reshape(-1, *trailing)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = np.asarray(scaled, np.float64) * np.array(self.scale) + np.array(self.offset)
+            values = np.asarray(outputs, np.float64) * scale + offset
             if self.transform == "log":
                 values = np.exp(values)
             if self.transform == "difference":
-                values = self.truth()[starts - 1][:, None, :] + values.cumsum(axis=1)
+                last = self.load("truth")[samples - 1][:, None]  # (samples, 1, targets)
+                values = last.reshape(*last.shape, *trailing) + values.cumsum(axis=1)
         return np.asarray(values)
 
-    def _load(self, name: str) -> np.ndarray:
-        array: np.ndarray = np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r")
-        return array
+    def with_window(self, window: int | None) -> SeriesRef:
+        """Return the reference for models that read `window` rows."""
+        return self if window is None else dataclasses.replace(self, window=window)
+
+    def _starts(self, part: str, window: int) -> np.ndarray:
+        """Return the first target row of every window whose targets all lie in the part.
+
+        Inputs may look back over the part's beginning. A window of which a target was not in
+        the file is left out.
+        """
+        horizon = self.shape.horizon
+        ranges = [
+            np.arange(max(begin, first + window), max(begin, end - horizon + 1))
+            for (begin, end), (first, _) in zip(self.load(part), self.load("reach"), strict=True)
+        ]
+        starts: np.ndarray = np.concatenate(
+            [r for r in ranges if len(r)] or [np.empty(0, np.int64)]
+        )
+        unknown = np.concatenate([[0], np.cumsum(~self.load("known"))])  # in the rows before
+        all_known = unknown[starts + horizon] == unknown[starts]
+        return np.asarray(starts[all_known])
+
+
+@dataclass(frozen=True)
+class SequencesRef(DataRef):
+    """Independent sequences of different lengths, one after another. Arrays:
+
+    * inputs: (rows, features), float32, scaled; or tokens: (rows,), int64;
+    * bounds: (sequences, 2), the rows [start, end) of each;
+    * targets: (sequences, targets), float32, scaled, and truth: the same, float64, in the data's
+      units; of classes only truth, int64: (sequences,), or (rows,) where every step has one;
+    * train, evaluate: (n,), int64, the sequences of each part.
+    """
+
+    offset: tuple[float, ...] = ()  # of the targets: scaled = (value - offset) / scale
+    scale: tuple[float, ...] = ()
+
+    def train_samples(self) -> np.ndarray:
+        """Return the samples to train on."""
+        return np.array(self.load("train"))
+
+    def evaluate_samples(self) -> np.ndarray:
+        """Return the samples to score."""
+        return np.array(self.load("evaluate"))
+
+    def truth_of(self, samples: np.ndarray) -> np.ndarray:
+        """Return what the samples should come to, in the data's units."""
+        truth = self.load("truth")
+        if self.shape.task == "label":
+            bounds = self.load("bounds")[samples]
+            return np.concatenate([truth[first:end] for first, end in bounds])
+        return np.asarray(truth[samples][:, None] if truth.ndim == 2 else truth[samples])
+
+    def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Bring what a model puts out to the data's units."""
+        outputs = np.asarray(outputs, np.float64)
+        if self.shape.classes:
+            return outputs
+        trailing = (1,) * (outputs.ndim - 3)
+        scale = np.array(self.scale).reshape(-1, *trailing)
+        return np.asarray(outputs * scale + np.array(self.offset).reshape(-1, *trailing))

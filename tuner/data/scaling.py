@@ -1,4 +1,7 @@
-"""What is done to columns before a model sees them: a transform of the targets, then scaling."""
+"""What is done to columns before a model sees them: a transform of the targets, then scaling.
+
+And what is done to errors: MASE divides them by those of a naive forecast.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import numpy as np
 from tuner.data.reading import Series
 from tuner.data.tables import refusal
 
-__all__ = ["Scaler", "first_usable_row", "transform_targets"]
+__all__ = ["Scaler", "naive_errors", "transform_targets"]
+
+
+_LARGEST = 1e30  # a float32 holds little more
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,37 +38,69 @@ class Scaler:
         return cls(offset, np.where(constant, 1.0, scale))
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return (values - offset) / scale."""
-        return np.asarray((values - self.offset) / self.scale)
+        """Return (values - offset) / scale as float32.
 
-    def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """Return the values that `transform` made `scaled` of."""
-        return np.asarray(scaled * self.scale + self.offset)
-
-
-def first_usable_row(kind: str) -> int:
-    """Return the first row that has a transformed value."""
-    return 1 if kind == "difference" else 0
+        What is far beyond all that was trained on is cut off, and so stays finite.
+        """
+        with np.errstate(over="ignore"):
+            scaled = (values - self.offset) / self.scale
+        return np.asarray(scaled.clip(-_LARGEST, _LARGEST).astype(np.float32))
 
 
-def transform_targets(series: Series, kind: str) -> np.ndarray:
-    """Return the target columns (rows, targets) after the transform none, log or difference.
+def transform_targets(series: Series, values: np.ndarray, kind: str) -> np.ndarray:
+    """Return the targets (rows, targets) after the transform none, log or difference.
 
-    Each row depends on itself and the row before it; the first difference is nan.
+    Each row depends on itself and the row before it in its series; the first difference of each
+    series is nan.
+
+    Args:
+        series: that the values are of.
+        values: (rows, targets), filled in where the series has none.
+        kind: none, log or difference.
 
     Raises:
         DataError: a value has no logarithm.
     """
-    values = series.frame[series.targets].to_numpy()
     if kind == "log":
         if (values <= 0).any():
             row, at = np.argwhere(values <= 0)[0]
+            name = series.targets[at]
+            was_filled = bool(np.isnan(series.frame[name].to_numpy()[row]))
+            column = f"{'filled into' if was_filled else 'in'} column {name!r}"
+            remedy = "write data.missing: ffill, or transform: none"
             text = (
-                f"log needs values above 0, got {values[row, at]} in column "
-                f"{series.targets[at]!r}, {series.place(int(row))}; write transform: none"
+                f"log needs values above 0, got {values[row, at]} {column}, "
+                f"{series.place(int(row))}; {remedy if was_filled else 'write transform: none'}"
             )
             raise refusal(series.path, "data.transform", text)
         return np.asarray(np.log(values))
     if kind == "difference":
-        return np.diff(values, axis=0, prepend=np.nan)
+        differences = np.diff(values, axis=0, prepend=np.nan)
+        starts, ends = series.bounds.T
+        differences[starts[ends > starts]] = np.nan
+        return differences
     return values
+
+
+def naive_errors(
+    truth: np.ndarray, known: np.ndarray, train: np.ndarray, season: int
+) -> tuple[float, ...]:
+    """Return what MASE divides by, for each target; 0 where there is no such error.
+
+    It is the mean absolute error, in the training rows, of the forecast that a value is that of
+    one season before (Hyndman and Koehler 2006, doi 10.1016/j.ijforecast.2006.03.001). Values
+    that were filled in are left out. A season as long as the training part counts as one row.
+
+    Args:
+        truth: (rows, targets).
+        known: (rows, targets), bool.
+        train: (series, 2), the rows [start, end) of each series that are trained on.
+        season: rows in a season.
+    """
+    values = np.where(known, truth, np.nan)
+    step = season if season < np.diff(train).max() else 1
+    pairs = [np.abs(values[a + step : b] - values[a : max(a, b - step)]) for a, b in train]
+    errors = np.concatenate(pairs)  # (pairs, targets)
+    counts = (~np.isnan(errors)).sum(axis=0)
+    means = np.nansum(errors, axis=0) / np.maximum(counts, 1)
+    return tuple(means.tolist())

@@ -1,4 +1,4 @@
-"""Cuts a series into training, validation and test rows, in that order of time."""
+"""Cuts series into training, validation and test rows, in that order of time."""
 
 from __future__ import annotations
 
@@ -6,71 +6,197 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
-from tuner.experiment.schema import Split
+from tuner.experiment.schema import Folds, Split
 
 __all__ = ["Parts", "split_rows"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
-    """The rows [start, end) whose targets belong to each part; each begins where one ends."""
+    """The rows whose targets belong to each part.
 
-    train: tuple[int, int]
-    validation: tuple[int, int]
-    test: tuple[int, int]
+    Each is (series, 2): the rows [start, end) of each series, counted from its first one. A
+    series may lack a part: start and end are then the same.
+    """
 
-    def named(self) -> dict[str, tuple[int, int]]:
-        """Return the parts by name, in order."""
-        return {"training": self.train, "validation": self.validation, "test": self.test}
+    train: tuple[np.ndarray, ...]  # of each fold; one without rolling origins
+    validation: tuple[np.ndarray, ...]  # of each fold, and each begins where the last one ended
+    test: np.ndarray
+
+    def named(self) -> dict[str, np.ndarray]:
+        """Return the parts by name, in order; of the training parts the last fold's."""
+        several = len(self.validation) > 1
+        named = {"training": self.train[-1]}
+        for i, part in enumerate(self.validation):
+            named[f"validation {i + 1}" if several else "validation"] = part
+        return named | {"test": self.test}
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a line of rows, or of times, is cut; negative where a part is too long."""
+
+    n_rows: int
+    begins: tuple[int, ...]  # of the validation part of each fold, and of the test part
+    gap: int = 0
+
+    @property
+    def train_ends(self) -> tuple[int, ...]:
+        return tuple(begin - self.gap for begin in self.begins[:-1])
 
 
 def split_rows(
-    n_rows: int,
+    bounds: np.ndarray,
     split: Split,
     times: pd.DatetimeIndex | None,
     *,
+    first: np.ndarray,
     window: int,
     horizon: int,
     file: Path | str,
-    first: int = 0,
+    window_key: str = "task.window",
 ) -> Parts:
-    """Cut the rows [first, n_rows) into three parts, each long enough for a window's targets.
+    """Cut series into parts, each long enough for a window's targets in one of the series.
+
+    With times all series are cut at the same ones, so that none is trained on what is later than
+    what another is validated on: fractions and numbers of rows are of the distinct times. Without
+    times each series is cut by its own rows.
+
+    Args:
+        bounds: (series, 2), the rows [start, end) of each series.
+        split: the extent of the parts.
+        times: of all rows.
+        first: (series,), how many of each series' first rows cannot be read.
+        window: the longest that is read.
+        horizon: rows ahead.
+        file: to be named when refused.
+        window_key: the key of the experiment that says how long the window is.
 
     Raises:
         DataError: a date is of no use, or a part is too short.
     """
-    test = _begin(n_rows, "test", split.test, n_rows, times, file)
-    validation = _begin(n_rows, "validation", split.validation, test, times, file)
-    if isinstance(split.validation, str) and test > 0 and validation >= test:
-        begin = f"row {test + 1}" if times is None else show_time(times[test])
-        text = f"must begin before the test part ({begin}), got {split.validation}; "
-        raise refusal(file, "data.split.validation", text + "write an earlier date")
-    if validation <= first:
-        n_validation, n_test = test - validation, n_rows - test
-        text = (
-            f"no row is left to train on, validation takes {n_validation} and test {n_test} of "
-            f"{n_rows} rows; make validation or test smaller"
-        )
-        raise refusal(file, "data.split", text)
-    for name, n_part in (("validation", test - validation), ("test", n_rows - test)):
-        if n_part < horizon:
+    lengths = np.diff(bounds)[:, 0]
+    if times is None:
+        cuts = [_cut(int(n), split, None, horizon, file) for n in lengths]
+        line = cuts[int(lengths.argmax())]
+        ends = np.array([c.train_ends for c in cuts]).clip(0)
+        begins = np.array([c.begins for c in cuts]).clip(0)
+    else:
+        distinct = times.unique().sort_values()
+        line = _cut(len(distinct), split, distinct, horizon, file)
+        every = [times[start:end] for start, end in bounds]
+        ends = _find(every, distinct, line.train_ends)
+        begins = _find(every, distinct, line.begins)
+    stops = np.column_stack([begins[:, 1:], lengths])
+    parts = Parts(
+        tuple(np.column_stack([np.minimum(first, end), end]) for end in ends.T),
+        tuple(np.column_stack([begins[:, k], stops[:, k]]) for k in range(ends.shape[1])),
+        np.column_stack([begins[:, -1], lengths]),
+    )
+    if isinstance(split.validation, Folds):
+        _check_folds(parts, line, split.validation, window, horizon, file)
+    else:
+        _check_order(line, split, times, file)
+        n_validation, n_test = line.begins[1] - line.begins[0], line.n_rows - line.begins[1]
+        if n_test >= line.n_rows or not _longest(parts.train[0]):
             text = (
-                f"the part needs as many rows as the horizon, {horizon}, got {n_part} of {n_rows}; "
-                f"make data.split.{name} larger or task.horizon smaller"
+                f"no row is left to train on, validation takes {max(0, n_validation)} and test "
+                f"{n_test} of {line.n_rows} rows{_unread(first)}; make validation or test smaller"
             )
-            raise refusal(file, f"data.split.{name}", text)
-    if validation - first < window + horizon:
+            raise refusal(file, "data.split", text)
+        _check_length("validation", parts.validation[0], line, horizon, file)
+    _check_length("test", parts.test, line, horizon, file)
+    if (n_train := _longest(parts.train[0])) < window + horizon:
         text = (
             f"the training part needs {window + horizon} rows (window {window} + horizon "
-            f"{horizon}), got {validation - first} of {n_rows}; make task.window, task.horizon, "
-            f"data.split.validation or data.split.test smaller"
+            f"{horizon}), got {n_train} of {line.n_rows}{_unread(first)}; make {window_key}, "
+            f"task.horizon, data.split.validation or data.split.test smaller"
         )
-        raise refusal(file, "task.window", text)
-    return Parts((first, validation), (validation, test), (test, n_rows))
+        raise refusal(file, window_key, text)
+    return parts
+
+
+def _check_order(
+    line: _Cut, split: Split, times: pd.DatetimeIndex | None, file: Path | str
+) -> None:
+    validation, test = line.begins
+    if isinstance(split.validation, str) and 0 < test <= validation:
+        assert times is not None
+        begin = show_time(times.unique().sort_values()[test])
+        text = f"must begin before the test part ({begin}), got {split.validation}; "
+        raise refusal(file, "data.split.validation", text + "write an earlier date")
+
+
+def _check_length(name: str, part: np.ndarray, line: _Cut, horizon: int, file: Path | str) -> None:
+    if (n_part := _longest(part)) < horizon:
+        text = (
+            f"the part needs as many rows as the horizon, {horizon}, got {n_part} of "
+            f"{line.n_rows}; make data.split.{name} larger or task.horizon smaller"
+        )
+        raise refusal(file, f"data.split.{name}", text)
+
+
+def _check_folds(
+    parts: Parts, line: _Cut, folds: Folds, window: int, horizon: int, file: Path | str
+) -> None:
+    """Refuse pieces that are shorter than the horizon, and too little before the first of them."""
+    size, key = line.begins[1] - line.begins[0], "data.split.validation"
+    if size < horizon:
+        text = f"a piece needs as many rows as the horizon, {horizon}, got {size} of {line.n_rows}"
+        raise refusal(file, f"{key}.size", f"{text}; make it larger or task.horizon smaller")
+    if (n_train := _longest(parts.train[0])) < window + horizon:
+        n_test = line.n_rows - line.begins[-1]
+        text = (
+            f"fold 1 needs {window + horizon} rows to train on (window {window} + horizon "
+            f"{horizon}), got {n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a "
+            f"gap of {line.gap} and {n_test} for the test; make folds, size or the window smaller"
+        )
+        raise refusal(file, f"{key}.folds", text)
+    for i, part in enumerate(parts.validation):
+        if (n_part := _longest(part)) < horizon:
+            text = f"piece {i + 1} has no series with as many rows as the horizon, {horizon}, got "
+            raise refusal(file, f"{key}.size", f"{text}{n_part}; make it larger")
+
+
+def _longest(part: np.ndarray) -> int:
+    return int(np.diff(part).max())
+
+
+def _unread(first: np.ndarray) -> str:
+    """Say how many rows are not read, if that is part of what went wrong."""
+    if not (n_rows := int(first.min())):
+        return ""
+    return f" (the first {n_rows} have no difference, lag or known value)"
+
+
+def _find(
+    every: list[pd.DatetimeIndex], distinct: pd.DatetimeIndex, cuts: tuple[int, ...]
+) -> np.ndarray:
+    """Return the first row of each series at or after each cut, (series, cuts)."""
+    at = np.array(cuts).clip(0)
+    inside = distinct[np.minimum(at, len(distinct) - 1)]
+    rows = [np.where(at < len(distinct), t.searchsorted(inside), len(t)) for t in every]
+    return np.stack(rows)
+
+
+def _cut(
+    n_rows: int, split: Split, times: pd.DatetimeIndex | None, horizon: int, file: Path | str
+) -> _Cut:
+    """Cut a line of rows, or of times."""
+    test = _begin(n_rows, "test", split.test, n_rows, times, file)
+    if not isinstance(split.validation, Folds):
+        begin = _begin(n_rows, "validation", split.validation, test, times, file)
+        return _Cut(n_rows, (begin, test))
+    folds = split.validation
+    size = test - _begin(n_rows, "validation.size", folds.size, test, times, file)
+    gap = horizon - 1 if folds.gap == "auto" else folds.gap
+    begins = tuple(test - size * k for k in range(folds.folds, -1, -1))
+    return _Cut(n_rows, begins, gap)
 
 
 def _begin(

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tuner.errors import DataError, one_line, show_path
 
-__all__ = ["place_of", "read_frame", "refusal", "separator_hint"]
+__all__ = ["as_written", "place_of", "read_frame", "refusal", "separator_hint"]
 
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 
@@ -33,6 +34,42 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
     if frame.empty:
         raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
     return frame, raw
+
+
+def as_written(
+    path: Path, raw: bytes, frame: pd.DataFrame, names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Return columns as the file writes them, (rows,) of str; "" where there is nothing.
+
+    What a row says then depends on no other row. A column of numbers would lose the zero of 01,
+    write 1 as 1.0 if 2.5 stands below it, and take NA, null and None for nothing.
+
+    Args:
+        path: of the file.
+        raw: its bytes.
+        frame: the table that was read from it.
+        names: of columns that it has.
+    """
+    wanted = set(names)
+    if not wanted:
+        return {}
+    if _is_parquet(path):
+        return {name: _column_as_written(frame[name]) for name in wanted}
+    written = pd.read_csv(
+        io.StringIO(raw.rstrip().decode("utf-8-sig")),
+        dtype=str,
+        na_filter=False,
+        skip_blank_lines=False,  # as in `frame`: a row is a row
+        usecols=lambda column: column.strip() in wanted,
+    )
+    return {str(c).strip(): written[c].to_numpy(object) for c in written}
+
+
+def _column_as_written(column: pd.Series) -> np.ndarray:
+    """Return a column of a file that has types; a whole number has no point."""
+    values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return np.array([str(v) for v in whole], dtype=object)
 
 
 def _read_bytes(path: Path) -> bytes:

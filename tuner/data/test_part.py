@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.data.preparing import Prepared, check_data, write_arrays
+from tuner.data.dataset import Prepared
+from tuner.data.preparing import check_data
 from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
@@ -12,10 +13,11 @@ __all__ = ["open_test_part"]
 
 
 def open_test_part(experiment: Experiment, folder: Path, *, sha256: str | None = None) -> Prepared:
-    """Write all rows into `folder` and return them with the test part to evaluate.
+    """Write all data into `folder` and return it with the test part to evaluate.
 
     To be called once, at the end of a study, by the one who records that the test was opened.
-    The scalers are those of the search, for they are fitted on the same training rows.
+    The scalers are those of the search (with rolling origins, of its last fold), for they are
+    fitted on the same training part.
 
     Args:
         experiment: the study's.
@@ -25,9 +27,10 @@ def open_test_part(experiment: Experiment, folder: Path, *, sha256: str | None =
     Raises:
         DataError: the file is not what it was.
     """
-    series, parts = check_data(experiment)
-    if sha256 is not None and series.sha256 != sha256:
+    dataset = check_data(experiment)
+    facts = dataset.facts
+    if sha256 is not None and facts.sha256 != sha256:
         text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
-        remedy = f"{series.sha256[:12]}; bring the file back"
-        raise refusal(series.path, "data.path", text + remedy)
-    return write_arrays(experiment, series, parts, folder, evaluate=parts.test)
+        remedy = f"{facts.sha256[:12]}; bring the file back"
+        raise refusal(facts.path, "data.path", text + remedy)
+    return dataset.write_test(folder)

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-__all__ = ["as_times", "find_frequency", "find_gaps", "parse_times", "show_time"]
+__all__ = [
+    "as_times",
+    "common_frequency",
+    "every_time",
+    "find_frequency",
+    "find_gaps",
+    "parse_times",
+    "show_time",
+]
 
 _NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
 _TEXTS: tuple[dict[str, Any], ...] = (
@@ -22,6 +30,7 @@ _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd h
 _UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
 _STRETCHES_TRIED = 200
+_FEW = 1000  # steps that a series may span, however few rows it has
 
 
 def parse_times(column: pd.Series) -> pd.Series:
@@ -69,15 +78,44 @@ def find_frequency(times: pd.DatetimeIndex) -> str | None:
         for start in np.unique(np.linspace(0, last, _STRETCHES_TRIED).astype(int)):
             found = _infer(times[start : start + length]) if start >= 0 else None
             if found is not None and found not in candidates and _is_plausible(times, found):
-                steps = _steps(times, found)
+                steps = every_time(times, found)
                 if times.isin(steps).all():
                     candidates[found] = len(steps)
     return min(candidates, key=lambda f: candidates[f], default=None)  # the fewest gaps
 
 
+def common_frequency(series: list[pd.DatetimeIndex]) -> str | None:
+    """Return the frequency whose steps hit every time of every series, gaps allowed, or None.
+
+    Args:
+        series: the times of each, rising; one of less than three times only has to fit.
+    """
+    stretches = list({times.asi8.tobytes(): times for times in series}.values())
+    if len(stretches) == 1:
+        return find_frequency(stretches[0]) if len(stretches[0]) > 2 else None
+    found: list[str] = []
+    sparse = set()  # without a frequency of their own: they may have more gaps than rows
+    for i, times in enumerate(stretches):
+        if not any(_fits(times, frequency) for frequency in found):
+            own = find_frequency(times) if len(times) > 2 else None
+            found += [] if own is None else [own]
+            sparse |= {i} if own is None else set()
+    fitting = [
+        frequency
+        for frequency in found
+        if all(_fits(t, frequency, _FEW if i in sparse else 0) for i, t in enumerate(stretches))
+    ]
+    return min(fitting, key=lambda f: sum(len(every_time(t, f)) for t in stretches), default=None)
+
+
 def find_gaps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
     """Return the times that are missing between the first and the last."""
-    return _steps(times, frequency).difference(times)
+    return every_time(times, frequency).difference(times)
+
+
+def every_time(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+    """Return the times from the first to the last, and those that are missing in between."""
+    return pd.date_range(times[0], times[-1], freq=frequency, unit=times.unit)
 
 
 def show_time(time: pd.Timestamp) -> str:
@@ -99,10 +137,14 @@ def _infer(times: pd.DatetimeIndex) -> str | None:
     return None if found is None else str(getattr(found, "freqstr", found))
 
 
-def _is_plausible(times: pd.DatetimeIndex, frequency: str) -> bool:
+def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
     step = (times[0] + pd.tseries.frequencies.to_offset(frequency)) - times[0]
-    return bool((times[-1] - times[0]) / step < 4 * len(times))  # or there are more gaps than rows
+    most = max(4 * len(times), least)  # or there are more gaps than rows
+    return bool((times[-1] - times[0]) / step < most)
 
 
-def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
-    return pd.date_range(times[0], times[-1], freq=frequency)
+def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
+    """Say whether the frequency hits every time, and there are not too many gaps."""
+    if not _is_plausible(times, frequency, least):
+        return False
+    return bool(times.isin(every_time(times, frequency)).all())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.executors.base import Event, Finished, Reported
+from tuner.experiment.metrics import METRICS
 from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Landscape", "Recording", "SimulatedExecutor"]
 
-_HIGHER_IS_BETTER = {"r2"}
 _Key = tuple[object, ...]
 
 
@@ -99,7 +99,7 @@ class Landscape:
     def _key(self, values: Mapping[str, Any]) -> _Key:
         """Return what is equal for equal configurations; 0.3 and 0.1 + 0.2 are equal."""
         found = (values.get(name) for name in self.names)
-        return tuple(round(v, 12) if isinstance(v, float) else v for v in found)
+        return tuple(float(f"{v:.12g}") if isinstance(v, float) else v for v in found)
 
 
 @dataclass
@@ -125,7 +125,7 @@ class _Run:
     def end(self, state: OutcomeState, now: float) -> Finished:
         best: Epoch | None = None
         if state is OutcomeState.COMPLETE:
-            pick = max if self.job.metric in _HIGHER_IS_BETTER else min
+            pick = max if METRICS[self.job.metric].maximize else min
             finite = [epoch for epoch in self.history if math.isfinite(epoch.metric)]
             best = pick(finite, key=lambda epoch: epoch.metric, default=None)
         failed = state is OutcomeState.COMPLETE and best is None

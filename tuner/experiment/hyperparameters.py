@@ -2,41 +2,109 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tuner.experiment.explain import reword
 from tuner.experiment.model import Section
 
-__all__ = ["Hyperparameters", "check_value"]
+__all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
+
+WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
+"""The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
+
+WHOLE = frozenset(
+    ("hidden_size", "num_layers", "proj_size", "embedding_size", "window", "batch_size")
+)
+"""Hyperparameters that are whole numbers, and so is the width of a layer."""
+
+_MOST_LAYERS = 16
+
+Units = Annotated[int, Field(ge=1, le=8192, strict=True)]
 
 
 class Hyperparameters(Section):
     """One configuration of model and training. Every key can be fixed or searched."""
 
-    cell: Literal["lstm"] = "lstm"
-    """The recurrent cell."""
-    hidden_size: Annotated[int, Field(ge=1, le=8192, strict=True)] = 32
-    """Units of every recurrent layer (of each direction, where bidirectional)."""
-    num_layers: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
-    """Stacked recurrent layers."""
+    cell: Literal["lstm", "gru", "rnn", "peephole"] = "lstm"
+    """The recurrent cell; peephole is the LSTM whose gates also see the cell state."""
+    nonlinearity: Literal["tanh", "relu"] = "tanh"
+    """Of the cell rnn."""
+    hidden_size: Units | Annotated[list[Units], Field(min_length=1, max_length=_MOST_LAYERS)] = (
+        Field(32, examples=[32])
+    )
+    """Units of every recurrent layer (of each direction), or a list: of each layer its own."""
+    num_layers: Annotated[int, Field(ge=1, le=_MOST_LAYERS, strict=True)] = 1
+    """Stacked recurrent layers; the length of hidden_size where that is a list."""
     dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     """Probability of dropping a unit between layers and before the head."""
     bidirectional: Annotated[bool, Field(strict=True)] = False
-    """Whether the window is also read backwards."""
+    """Whether the sequence is also read backwards."""
+    bias: Annotated[bool, Field(strict=True)] = True
+    """Whether the recurrent layers have biases."""
+    proj_size: Annotated[int, Field(ge=0, le=8191, strict=True)] = 0
+    """Units that an LSTM's hidden state is projected to, fewer than hidden_size; 0 for none."""
+    pooling: Literal["last", "mean", "max", "attention"] = "last"
+    """How the steps that the last layer puts out become one vector; idle where all are read."""
+    decoder: Literal["direct", "recursive"] = "direct"
+    """The horizon in one go, or decoded step by step by a second recurrent layer."""
+    embedding_size: Units = 32
+    """Length of the vector that a token becomes."""
+    window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(None, examples=[24])
+    """Past rows that a forecast sees; task.window by default."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32
-    """Windows in one step of the optimizer."""
+    """Windows or sequences in one step of the optimizer."""
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """How the weights follow the gradient; sgd has a momentum of 0.9."""
     learning_rate: Annotated[float, Field(gt=0, le=10, strict=True)] = 1e-3
-    """Step size of Adam."""
+    """Step size of the optimizer."""
+    weight_decay: Annotated[float, Field(ge=0, le=10, strict=True)] = 0.0
+    """Pull of the weights towards 0."""
+    schedule: Literal["none", "cosine", "plateau"] = "none"
+    """Of the learning rate: constant, cosine to 0 over the epochs, or halved on a plateau."""
     gradient_clip: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient; a longer one is scaled down to it."""
+    loss: Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"] = "auto"
+    """What training minimizes; auto: mse, with quantiles quantile, with classes cross_entropy."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Whether rare classes weigh more in the loss, inversely to how often they are trained on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_layers(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(widths := values.get("hidden_size"), list):
+            n_layers = values.get("num_layers", len(widths))
+            if n_layers != len(widths):
+                raise ValueError(
+                    f"num_layers: must be the number of widths in hidden_size ({len(widths)}), "
+                    f"got {n_layers}; leave it out"
+                )
+            return values | {"num_layers": n_layers}
+        return values
+
+    @property
+    def widths(self) -> list[int]:
+        """The units of every recurrent layer, the first one first."""
+        if isinstance(self.hidden_size, list):
+            return list(self.hidden_size)
+        return [self.hidden_size] * self.num_layers
+
+
+def gather_widths(values: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with hidden_size_1, hidden_size_2, ... as one list, hidden_size."""
+    widths = {int(m[1]): v for name, v in values.items() if (m := WIDTH.fullmatch(name))}
+    if not widths:
+        return values
+    rest = {name: v for name, v in values.items() if not WIDTH.fullmatch(name)}
+    return rest | {"hidden_size": [widths[i] for i in sorted(widths)], "num_layers": len(widths)}
 
 
 def check_value(name: str, value: Any) -> str | None:
     """Say what forbids `value` for the hyperparameter `name`; None if nothing does."""
     try:
-        Hyperparameters.model_validate({name: value})
+        Hyperparameters.model_validate({"hidden_size" if WIDTH.fullmatch(name) else name: value})
     except ValidationError as error:
         return reword(error.errors()[0]["msg"])
     return None

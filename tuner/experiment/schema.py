@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tuner.errors import nearest
-from tuner.experiment.hyperparameters import Hyperparameters, check_value
+from tuner.experiment.data import Count, Data, Folds, Split, Task
+from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import load_experiment
+from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, dump_yaml
+from tuner.experiment.rules import check_rules
 from tuner.experiment.space import SearchSpace, space_size
 from tuner.experiment.strategy import Strategy, TPEStrategy
 
@@ -23,6 +24,7 @@ __all__ = [
     "Data",
     "Experiment",
     "Finalists",
+    "Folds",
     "MedianPruner",
     "NoPruner",
     "Objective",
@@ -30,31 +32,8 @@ __all__ = [
     "Recorded",
     "Split",
     "Task",
+    "Training",
 ]
-
-_Count = Annotated[int, Field(strict=True)]
-
-
-def _parse_extent(value: Any) -> Any:
-    """A share of the rows (0.2), a number of rows (24), or a date at which the part begins."""
-    if isinstance(value, dt.datetime | dt.date):
-        return value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(
-            "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
-        )
-    if isinstance(value, int) and value < 1:
-        raise ValueError("a number of rows must be at least 1; write 24, say")
-    if isinstance(value, float) and not 0 < value < 1:
-        raise ValueError("a fraction must be between 0 and 1; write 0.2, say")
-    if isinstance(value, str):
-        try:
-            dt.datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(
-                "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
-            ) from None
-    return value
 
 
 def _parse_duration(value: Any) -> Any:
@@ -74,66 +53,6 @@ Duration = Annotated[
 ]
 
 
-class Split(Section):
-    """The chronological tails: training rows, then validation rows, then test rows."""
-
-    validation: Annotated[int | float | str, BeforeValidator(_parse_extent)] = 0.2
-    """Share of the rows, number of rows, or the date at which the part begins."""
-    test: Annotated[int | float | str, BeforeValidator(_parse_extent)] = 0.15
-    """Likewise; the test part is the last one."""
-
-
-class Data(Section):
-    """Where the series is and how it is prepared."""
-
-    path: Annotated[str, Field(min_length=1, examples=["data/series.csv"])]
-    """CSV file, relative to the experiment file."""
-    time: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["date"])
-    """Column of times; order, gaps and duplicates are checked where it is given."""
-    target: Annotated[
-        Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
-        Field(examples=["sales"]),
-    ]
-    """Column to forecast, or several."""
-    features: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, examples=[["sales", "price"]]
-    )
-    """Columns that the model sees; every numeric one by default."""
-    split: Split = Split()
-    transform: Literal["log", "none", "difference"] = "none"
-    """Done to the target columns before scaling; inverted before metrics."""
-    scale: Literal["standard", "minmax", "none"] = "standard"
-    """Fitted on the training part."""
-
-    @property
-    def targets(self) -> list[str]:
-        """The target columns as a list."""
-        return [self.target] if isinstance(self.target, str) else list(self.target)
-
-    @model_validator(mode="after")
-    def _check(self) -> Data:
-        for key, columns in (("target", self.targets), ("features", self.features or [])):
-            for column in columns:
-                if columns.count(column) > 1:
-                    raise ValueError(f"{key}: names must differ, got {column!r} twice; remove one")
-                if column == self.time:
-                    text = f"{key}: must not name the time column, got {column!r}; remove it"
-                    raise ValueError(text)
-        return self
-
-
-class Task(Section):
-    """What is forecast from what."""
-
-    kind: Literal["forecast"] = "forecast"
-    window: Annotated[_Count, Field(ge=1, le=100_000)] = 12
-    """Past rows that the model sees."""
-    horizon: Annotated[_Count, Field(ge=1, le=10_000)] = 1
-    """Rows ahead that it forecasts."""
-    season: Annotated[_Count, Field(ge=1)] | None = Field(None, examples=[12])
-    """Rows in a season, for the seasonal-naive baseline; found from the time column by default."""
-
-
 class NoPruner(Section):
     """Every trial is trained to its end."""
 
@@ -144,11 +63,11 @@ class MedianPruner(Section):
     """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
 
     name: Literal["median"] = "median"
-    n_startup_trials: Annotated[_Count, Field(ge=0)] = 10
+    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
     """Completed trials before any is pruned."""
-    n_warmup_steps: Annotated[_Count, Field(ge=0)] = 10
-    """Epochs that every trial gets."""
-    interval_steps: Annotated[_Count, Field(ge=1)] = 1
+    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
+    """Epochs that every trial gets; with folds it is always the first fold."""
+    interval_steps: Annotated[Count, Field(ge=1)] = 1
     """Epochs between decisions."""
 
 
@@ -158,11 +77,11 @@ Pruner = Annotated[NoPruner | MedianPruner, Field(discriminator="name")]
 class Budget(Section):
     """How much may be spent."""
 
-    trials: Annotated[_Count, Field(ge=1, le=1_000_000)] = 40
+    trials: Annotated[Count, Field(ge=1, le=1_000_000)] = 40
     """Configurations trained, however they end."""
-    epochs: Annotated[_Count, Field(ge=1, le=1_000_000)] = 100
+    epochs: Annotated[Count, Field(ge=1, le=1_000_000)] = 100
     """Most epochs of one trial."""
-    patience: Annotated[_Count, Field(ge=1)] = 15
+    patience: Annotated[Count, Field(ge=1)] = 15
     """Epochs without a better metric after which a trial stops."""
     timeout: Duration | None = Field(None, examples=["10m"])
     """Seconds (or 10m, 1h30m) after which no further trial starts; over all resumed runs."""
@@ -171,20 +90,34 @@ class Budget(Section):
 class Objective(Section):
     """What the search optimizes on the validation part; the direction follows from it."""
 
-    metric: Literal["rmse", "mae", "mape", "r2"] = "rmse"
+    metric: Literal[
+        "rmse", "mae", "mape", "smape", "mase", "r2",
+        "pinball",
+        "accuracy", "f1", "auroc", "cross_entropy",
+    ] = "rmse"  # fmt: skip
+    """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
         """Whether the smaller or the larger score is better."""
-        return "maximize" if self.metric == "r2" else "minimize"
+        return "maximize" if METRICS[self.metric].maximize else "minimize"
+
+
+class Training(Section):
+    """Where models are trained, and how exactly."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The processor or the GPU; auto takes the GPU where there is one."""
+    mixed_precision: Annotated[bool, Field(strict=True)] = False
+    """Whether a GPU may calculate with 16 bits where that does little harm."""
 
 
 class Finalists(Section):
     """The best configurations, retrained on fresh seeds before one is called the winner."""
 
-    top: Annotated[_Count, Field(ge=0, le=1000)] = 3
+    top: Annotated[Count, Field(ge=0, le=1000)] = 3
     """Configurations; 0 leaves the step out."""
-    repeats: Annotated[_Count, Field(ge=1, le=1000)] = 3
+    repeats: Annotated[Count, Field(ge=1, le=1000)] = 3
     """Fresh seeds for each."""
 
 
@@ -192,7 +125,7 @@ class Recorded(Section):
     """What an exported file remembers of the search that it came from."""
 
     study: str
-    seed: _Count
+    seed: Count
     """The training seed that gives `score`."""
     score: float
     """The validation score that `tuner train` reproduces."""
@@ -202,7 +135,7 @@ class Recorded(Section):
     std: float | None = None
     test: float | None = None
     data_sha256: str
-    rows: _Count
+    rows: Count
     versions: dict[str, str]
     command: str
 
@@ -221,34 +154,30 @@ class Experiment(Section):
     budget: Budget = Budget()
     pruner: Pruner = MedianPruner()
     objective: Objective = Objective()
+    training: Training = Training()
     finalists: Finalists = Finalists()
-    seed: Annotated[_Count, Field(ge=0, le=2**32 - 1)] = 0
+    seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
     recorded: Recorded | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_metric(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("objective", {}) not in ({}, None):
+            return raw
+        task = raw.get("task", {})
+        kind, quantiles = (
+            (task.kind, task.quantiles)
+            if isinstance(task, Task)
+            else (task.get("kind"), task.get("quantiles"))
+            if isinstance(task, dict)
+            else (None, None)
+        )
+        metric = "accuracy" if kind in ("classify", "label") else "pinball" if quantiles else "rmse"
+        return raw | {"objective": {"metric": metric}}
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        endless = [name for name, domain in self.search_space.items() if domain.size() is None]
-        if self.strategy.name == "brute" and endless:
-            raise ValueError(
-                f"strategy.name: brute tries every configuration, got the continuum "
-                f"search_space.{endless[0]}; give it a step"
-            )
-        for name, domain in self.search_space.items():
-            key = f"search_space.{name}"
-            if name not in Hyperparameters.model_fields:
-                known = nearest(name, Hyperparameters.model_fields)
-                raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
-            if domain.type == "float" and Hyperparameters.model_fields[name].annotation is int:
-                raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
-            for value in domain.bounds():
-                if problem := check_value(name, value):
-                    raise ValueError(f"{key}: every value {problem}, got {value!r}; change it")
-            start = getattr(self.hyperparameters, name)
-            if name in self.hyperparameters.model_fields_set and start not in domain:
-                raise ValueError(
-                    f"hyperparameters.{name}: the search starts at this value, which must lie in "
-                    f"search_space.{name}, got {start!r}; move it or widen the space"
-                )
+        check_rules(self)
         return self
 
     @classmethod
@@ -271,8 +200,11 @@ class Experiment(Section):
         from it.
         """
         record = self.model_dump(mode="json", exclude_none=True)
-        for name in set(self.search_space) - self.hyperparameters.model_fields_set:
-            del record["hyperparameters"][name]
+        searched = set(self.search_space)
+        if any(map(WIDTH.fullmatch, searched)):
+            searched |= {"hidden_size", "num_layers"}
+        for name in searched - self.hyperparameters.model_fields_set:
+            record["hyperparameters"].pop(name, None)
         return record
 
     def to_yaml(self) -> str:
@@ -285,14 +217,28 @@ class Experiment(Section):
         size = space_size(self.search_space)
         return self.budget.trials if size is None else min(self.budget.trials, size)
 
+    @property
+    def n_folds(self) -> int:
+        """How many times a trial is trained: once, or for every fold of rolling origins."""
+        validation = self.data.split.validation
+        return validation.folds if isinstance(validation, Folds) else 1
+
     def start(self) -> dict[str, Any]:
         """Return the configuration of trial 0: what is given or the default, where in the space.
 
         A hyperparameter whose default lies outside its domain is left to the strategy.
         """
-        values = {name: getattr(self.hyperparameters, name) for name in self.search_space}
+        values = {name: self.given(name) for name in self.search_space}
         return {n: v for n, v in values.items() if v in self.search_space[n]}
+
+    def given(self, name: str) -> Any:
+        """Return what a hyperparameter is without a search."""
+        if layer := WIDTH.fullmatch(name):
+            widths = self.hyperparameters.widths
+            return widths[min(int(layer[1]), len(widths)) - 1]
+        value = getattr(self.hyperparameters, name)
+        return self.task.window if name == "window" and value is None else value
 
     def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
         """Return every hyperparameter: the fixed ones, and `searched` over them."""
-        return self.hyperparameters.model_dump() | searched
+        return gather_widths(self.hyperparameters.model_dump(exclude_none=True) | searched)

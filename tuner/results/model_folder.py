@@ -13,7 +13,9 @@ __all__ = ["write_model"]
 def write_model(training: Training, folder: Path) -> None:
     """Write `weights.safetensors`, `pipeline.json` and `experiment.yaml` into `folder`.
 
-    `pipeline.json` holds columns, transform, scaling, window and horizon; nothing is pickled.
+    A model with attention adds what it looked at.
+
+    `pipeline.json` holds columns, transform, scaling, window, classes; nothing is pickled.
     """
     from safetensors.numpy import save_file
 
@@ -22,24 +24,12 @@ def write_model(training: Training, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(training.outcome.weights, folder / "weights.safetensors")
     pipeline = {
-        "format": 1,
-        "time": experiment.data.time,
-        "frequency": data.series.frequency,
-        "transform": experiment.data.transform,
-        "inputs": {
-            "columns": data.series.features,
-            "offset": data.input_scaler.offset.tolist(),
-            "scale": data.input_scaler.scale.tolist(),
-        },
-        "targets": {
-            "columns": data.series.targets,
-            "offset": list(data.ref.offset),
-            "scale": list(data.ref.scale),
-        },
-        "window": data.ref.window,
-        "horizon": data.ref.horizon,
+        "format": 2,
+        **data.pipeline,
         "hyperparameters": experiment.hyperparameters.model_dump(),
         "validation": {experiment.objective.metric: training.outcome.objective},
     }
     (folder / "pipeline.json").write_text(json.dumps(pipeline, indent=2) + "\n", encoding="utf-8")
+    if training.attention is not None:
+        training.attention.write(folder)
     (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")

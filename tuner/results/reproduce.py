@@ -6,10 +6,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.data.preparing import Prepared, prepare
+from tuner.data.dataset import Prepared
+from tuner.data.preparing import prepare
 from tuner.executors import LocalExecutor
 from tuner.experiment import Experiment
-from tuner.jobs import Outcome
+from tuner.jobs import Outcome, PredictJob, TrainJob
+from tuner.results.attention import Attention
 from tuner.search.opening import library_versions
 from tuner.search.work import run_jobs, train_job
 
@@ -23,6 +25,7 @@ class Training:
     experiment: Experiment
     data: Prepared
     outcome: Outcome
+    attention: Attention | None = None  # on the validation part, of a model that has it
 
     @property
     def reproduced(self) -> bool | None:
@@ -36,8 +39,8 @@ class Training:
         if recorded is None:
             return []
         found = []
-        if self.data.series.sha256 != recorded.data_sha256:
-            then, now = recorded.rows, self.data.rows
+        if self.data.facts.sha256 != recorded.data_sha256:
+            then, now = recorded.rows, self.data.facts.rows
             how = (
                 f"{then} rows then, {now} now" if then != now else f"other values in its {now} rows"
             )
@@ -63,8 +66,21 @@ def train_again(experiment: Experiment) -> Training:
         data = prepare(experiment, Path(folder))
         executor = LocalExecutor(1)
         try:
-            job = train_job(experiment, data.ref, "training", {}, seed, keep_weights=True)
+            job = train_job(experiment, data.folds, "training", {}, seed, keep_weights=True)
             (outcome,) = run_jobs(executor, [job])
+            attention = None
+            if experiment.hyperparameters.pooling == "attention":
+                attention = _attention(executor, job, outcome)
         finally:
             executor.close()
-    return Training(experiment, data, outcome)
+    return Training(experiment, data, outcome, attention)
+
+
+def _attention(executor: LocalExecutor, job: TrainJob, outcome: Outcome) -> Attention:
+    """Return what the trained model looks at in the samples that it was validated on."""
+    assert outcome.weights is not None
+    data = job.folds[-1]
+    asked = PredictJob("attention", job.hyperparameters, outcome.weights, data, device=job.device)
+    weights = run_jobs(executor, [asked])[0].attention
+    assert weights is not None
+    return Attention(data.evaluate_samples(), weights)

@@ -76,7 +76,7 @@ def _verdict(test: Mapping[str, Any], direction: str) -> str:
         return f"no better than {name} on the test part: do not use this model as it is"
     margin = abs(baseline - score) / abs(baseline) if baseline else math.inf
     better = f" by {100 * margin:.0f} %" if direction == "minimize" else ""
-    return f"better than {name}, the best plain forecast, on the test part{better}"
+    return f"better than {name}, the best baseline, on the test part{better}"
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

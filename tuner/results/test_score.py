@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from tuner.data.baselines import baseline_scores, season_of
+from tuner.data.baselines import baseline_scores
 from tuner.data.metrics import score
 from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
@@ -44,23 +44,20 @@ def score_on_test(
     """
     experiment = record.experiment
     test = open_test_part(experiment, folder, sha256=record.data["sha256"])
+    (ref,) = test.folds
     jobs = [
-        PredictJob(f"test {i}", job.hyperparameters, weights, test.ref)
+        PredictJob(f"test {i}", job.hyperparameters, weights, ref, device=job.device)
         for i, (job, weights) in enumerate(models)
     ]
     outcomes = run_jobs(executor, jobs)
-    ref = test.ref
-    starts = ref.starts(ref.evaluate)
-    values = ref.truth()
-    truth = values[starts[:, None] + range(ref.horizon)]  # (windows, horizon, targets)
+    truth = ref.truth_of(ref.evaluate_samples())
     metric = experiment.objective.metric
-    scores = [score(metric, truth, o.predictions) for o in outcomes if o.predictions is not None]
+    predicted = [outcome.predictions for outcome in outcomes]
+    scores = [score(metric, truth, p, ref) for p in predicted if p is not None]
 
     if not all(map(math.isfinite, scores)):  # a forecast beyond all bounds: the model is no good
         scores = []
-    season = experiment.task.season or season_of(test.series.frequency)
-    times = test.series.times
-    first, last = ref.evaluate
+    part = test.facts.test
     return {
         "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "after_trials": len(record.trained),
@@ -69,9 +66,9 @@ def score_on_test(
         "scores": scores,
         "mean": statistics.fmean(scores) if scores else None,
         "std": statistics.stdev(scores) if len(scores) > 1 else None,
-        "rows": last - first,
-        "from": str(times[first].date()) if times is not None else f"row {first + 1}",
-        "to": str(times[last - 1].date()) if times is not None else f"row {last}",
-        "season": season,
-        "baselines": baseline_scores(metric, ref, season),
+        "rows": part.count,
+        "from": part.first,
+        "to": part.last,
+        "season": test.facts.season,
+        "baselines": baseline_scores(metric, ref, test.facts.season),
     }

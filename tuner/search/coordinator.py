@@ -28,7 +28,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.executors.base import Event, Executor, Finished, Lost
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.search.attributes import OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
 from tuner.search.fresh import configuration_key, fresh_configuration
 from tuner.search.observer import Observer
@@ -75,6 +75,7 @@ class Coordinator:
         role: Role = Role.TRIAL,
         distinct: bool = True,
         n_configurations: int | None = None,
+        n_folds: int = 1,
         pruner: BasePruner | None = None,
         seed: int = 0,
         retries: int = 2,
@@ -95,7 +96,9 @@ class Coordinator:
             distinct: whether a configuration is trained once; a repeat then takes the first
                 one's outcome.
             n_configurations: the size of the search space; None where it is infinite.
-            pruner: decides after each epoch, for jobs that can be pruned.
+            n_folds: of every job; see `TrainJob.folds`.
+            pruner: decides after each epoch, or each fold where there are several, for jobs
+                that can be pruned.
             seed: for the configurations that take the place of endless repeats.
             retries: how often a job that the machine lost is run again.
             observer: is told what happens.
@@ -105,7 +108,8 @@ class Coordinator:
         self._study, self._distributions, self._rhythm = study, distributions, rhythm
         self._executor, self._make_job, self._n_trials = executor, make_job, n_trials
         self._role, self._distinct, self._n_configurations = role, distinct, n_configurations
-        self._pruner, self._seed, self._retries = pruner or NopPruner(), seed, retries
+        self._pruner, self._n_folds = pruner or NopPruner(), n_folds
+        self._seed, self._retries = seed, retries
         self._observer = observer or Observer()
         self._stop, self._out_of_time = stop or threading.Event(), out_of_time
         self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
@@ -249,22 +253,26 @@ class Coordinator:
         self._observer.finished(self._role, slot.trial.number, outcome)
 
     def _should_prune(self, slot: _Slot) -> bool:
+        newest = slot.epochs[-1]
+        if self._n_folds > 1 and (newest.fold_score is None or newest.fold == self._n_folds - 1):
+            return False
         # A repeat is no evidence of its own: counted again, a good trial would prune more and more.
         told = [t for t in self._told[: slot.asked_after] if REPEAT_ATTR not in t.user_attrs]
         number = slot.trial.number
+        values = intermediate_values(slot.epochs, self._n_folds)
         return should_prune(
-            self._pruner, self._study, told, number, slot.params, self._distributions, slot.epochs
+            self._pruner, self._study, told, number, slot.params, self._distributions, values
         )
 
     def _tell(self, slot: _Slot) -> None:
         outcome = slot.settled
         assert outcome is not None
         reported = self._frozen(slot).intermediate_values  # by a run that was killed right here
+        values = list(intermediate_values(outcome.history, self._n_folds).items())
         # Of a repeat the last value is enough, which a pruned trial takes part with.
-        history = outcome.history if slot.original is None else outcome.history[-1:]
-        for epoch in history:
-            if epoch.epoch not in reported and math.isfinite(epoch.metric):
-                slot.trial.report(epoch.metric, epoch.epoch)
+        for step, value in values if slot.original is None else values[-1:]:
+            if step not in reported and math.isfinite(value):
+                slot.trial.report(value, step)
         match outcome.state:
             case OutcomeState.COMPLETE:
                 self._study.tell(slot.trial, outcome.objective)

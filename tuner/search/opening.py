@@ -95,7 +95,7 @@ def library_versions() -> dict[str, str]:
 def _check_same(
     facts: dict[str, Any], experiment: Experiment, data: dict[str, Any], where: str
 ) -> None:
-    old, new = dict(flat(facts["experiment"])), dict(flat(experiment.to_dict()))
+    old, new = dict(flat(_completed(facts["experiment"]))), dict(flat(experiment.to_dict()))
     if old["name"] != new["name"]:
         raise StudyError(
             f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
@@ -105,6 +105,8 @@ def _check_same(
     for key in sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k)):
         if old.get(key) != new.get(key):
             was, now = (repr(keys[key]) if key in keys else "nothing" for keys in (old, new))
+            if key in new and key not in dict(flat(experiment.model_dump(exclude_unset=True))):
+                now += ", the default"
             raise StudyError(
                 f"{where} was begun with {key}={was}, got {now}; "
                 f"put it back, or give another --study name"
@@ -114,3 +116,11 @@ def _check_same(
             f"{where} was begun on other data: {data['path']} has changed since; "
             f"put it back, or give another --study name"
         )
+
+
+def _completed(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment as it was recorded, with the keys that came into being since."""
+    try:
+        return Experiment.model_validate(raw).to_dict()
+    except ValueError:
+        return raw

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.experiment.schema import MedianPruner, NoPruner, Pruner
-from tuner.jobs import Epoch
 
 __all__ = ["StudyView", "make_pruner", "should_prune"]
 
@@ -36,12 +35,18 @@ class StudyView(optuna.Study):
         return self.get_trials(deepcopy, states)
 
 
-def make_pruner(options: Pruner) -> optuna.pruners.BasePruner:
-    """Build Optuna's pruner from the experiment's options."""
+def make_pruner(options: Pruner, n_folds: int = 1) -> optuna.pruners.BasePruner:
+    """Build Optuna's pruner from the experiment's options.
+
+    Where there are folds it decides after each of them, from the first one on: a fold is a whole
+    training.
+    """
     match options:
         case NoPruner():
             return optuna.pruners.NopPruner()
         case MedianPruner():
+            if n_folds > 1:
+                return optuna.pruners.MedianPruner(options.n_startup_trials)
             return optuna.pruners.MedianPruner(**options.model_dump(exclude={"name"}))
 
 
@@ -52,9 +57,9 @@ def should_prune(
     number: int,
     params: dict[str, Any],
     distributions: dict[str, optuna.distributions.BaseDistribution],
-    epochs: Sequence[Epoch],
+    values: Mapping[int, float],
 ) -> bool:
-    """Ask `pruner` whether a trial with these epochs so far should stop.
+    """Ask `pruner` whether a trial with these intermediate values should stop.
 
     Args:
         study: for its direction.
@@ -63,13 +68,13 @@ def should_prune(
         number: the trial's.
         params: the trial's.
         distributions: the trial's.
-        epochs: what the trial has reported, the newest last.
+        values: what the trial has come to after each epoch or fold, the newest last.
     """
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=params,
         distributions=distributions,
-        intermediate_values={e.epoch: e.metric for e in epochs},
+        intermediate_values=dict(values),
     )
     frozen.number = number
     return pruner.prune(StudyView(study, told), frozen)

@@ -16,7 +16,7 @@ __all__ = ["run_jobs", "train_job"]
 
 def train_job(
     experiment: Experiment,
-    data: DataRef,
+    folds: tuple[DataRef, ...],
     key: str,
     params: dict[str, Any],
     seed: int,
@@ -32,7 +32,9 @@ def train_job(
         epochs=experiment.budget.epochs,
         patience=experiment.budget.patience,
         metric=experiment.objective.metric,
-        data=data,
+        folds=folds,
+        device=experiment.training.device,
+        mixed_precision=experiment.training.mixed_precision,
         can_be_pruned=can_be_pruned,
         keep_weights=keep_weights,
     )

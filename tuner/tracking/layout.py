@@ -134,7 +134,9 @@ def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) ->
         "failure_reason": outcome.reason if trial.status is Status.FAILED else None,
         DIGEST: outcome_digest(outcome),
     }
-    params = {**record.experiment.configuration(dict(trial.params)), "trial": trial.number}
+    # The width of every layer besides the list of them: a chart's axis takes numbers.
+    configuration = record.experiment.configuration(dict(trial.params))
+    params = {**configuration, **trial.params, "trial": trial.number}
     return RunLayout(
         name=_name(trial),
         status=_TRIAL_STATUS[trial.status],
@@ -172,6 +174,8 @@ def _curves(outcome: Outcome, metric: str, end_ms: int) -> Iterator[Point]:
             (metric, e.metric),
         ):
             yield Point(key, _finite(value), _ms(e.time), e.epoch)
+        if e.fold_score is not None:
+            yield Point("fold_score", _finite(e.fold_score), _ms(e.time), e.fold)
     if outcome.objective is not None:
         # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
         yield Point("objective", _finite(outcome.objective), end_ms, 0)

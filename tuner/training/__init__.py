@@ -1,11 +1,11 @@
-"""Training: the model, its windows and the loop, run by a worker on one job at a time.
+"""Training: the model, its samples and the loop, run by a worker on one job at a time.
 
 Nothing here knows of a search; a job comes in, an outcome goes out.
 """
 
-from tuner.training.forecaster import Forecaster
+from tuner.training.model import Model
 from tuner.training.predict import predict
 from tuner.training.run import run_job, warm_up
 from tuner.training.trainer import Report, train
 
-__all__ = ["Forecaster", "Report", "predict", "run_job", "train", "warm_up"]
+__all__ = ["Model", "Report", "predict", "run_job", "train", "warm_up"]

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["peak_memory_mb", "pick_device", "to_device"]
+from tuner.training.errors import TrainingError
+
+__all__ = ["give_memory_back", "peak_memory_mb", "pick_device", "to_device"]
 
 
-def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str) -> torch.device:
+    """Return the device of a job: auto is the GPU if there is one, else the CPU.
+
+    Raises:
+        TrainingError: cuda is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "device: cuda: torch finds no CUDA GPU on this machine; set device to auto or cpu"
+        )
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -28,11 +42,26 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
         return torch.from_numpy(array).to(device)
 
 
+def give_memory_back() -> None:
+    """Free what nobody refers to any more, where that does not happen by itself: on a GPU.
+
+    On the CPU a model is freed with the last reference to it; torch keeps a GPU's memory for
+    itself, and other workers of the same GPU would find it taken.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def peak_memory_mb() -> float:
     """Return the most memory that this process has held so far; 0 where that is unknown."""
     if sys.platform == "win32":
         return 0.0
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts what the process held that this one was started by
+        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes; Linux: KB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes; elsewhere KB
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

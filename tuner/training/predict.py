@@ -1,46 +1,108 @@
-"""Forecasts: of a model in training, and of trained weights."""
+"""Predictions: of a model in training, and of trained weights."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from tuner.data import DataRef
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Outcome, OutcomeState, PredictJob
-from tuner.training.device import peak_memory_mb, pick_device
-from tuner.training.forecaster import Forecaster
+from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
+from tuner.training.model import Model
+from tuner.training.padding import real_steps
+from tuner.training.samples import Samples, open_samples, split
 from tuner.training.seeding import seeded
-from tuner.training.windows import Windows
 
-__all__ = ["forecast", "predict"]
+__all__ = ["in_units", "model_outputs", "predict"]
 
 _BATCH = 1024  # never the job's batch_size, so that a score can be had again bit for bit
-
-
-@torch.inference_mode()
-def forecast(model: Forecaster, windows: Windows, starts: Tensor) -> Tensor:
-    """Return scaled forecasts, (windows, horizon, targets), made without dropout."""
-    model.eval()
-    return torch.cat([model(windows.before(batch)) for batch in torch.split(starts, _BATCH)])
+_BATCH_STEPS = 2**20  # long sequences come in smaller batches, so that they fit into memory
 
 
 def predict(job: PredictJob) -> Outcome:
-    """Forecast every window of the evaluation part, in the data's units."""
+    """Predict every sample of the evaluation part, in the data's units."""
     started = time.perf_counter()
-    parameters = Hyperparameters(**job.hyperparameters)
-    device = pick_device()
-    windows = Windows(job.data, device)
-    with seeded(0, device):  # first weights are drawn before the trained ones replace them
-        model = Forecaster(parameters, **windows.shape).to(device)
-    model.load_weights(job.weights)
-    starts = job.data.starts(job.data.evaluate)
-    scaled = forecast(model, windows, windows.index(starts))
+    try:
+        predictions, attention = _predict(job)
+    finally:
+        give_memory_back()
     return Outcome(
         OutcomeState.COMPLETE,
         seconds=time.perf_counter() - started,
         finished_at=time.time(),
         peak_memory_mb=peak_memory_mb(),
-        predictions=job.data.invert(scaled.cpu().numpy(), starts),
+        predictions=predictions,
+        attention=attention,
     )
+
+
+def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return predictions, and the weights of all steps where the model has them."""
+    parameters = Hyperparameters(**job.hyperparameters)
+    device = pick_device(job.device)
+    data = job.data.with_window(parameters.window)
+    samples = open_samples(data, device)
+    with seeded(0, device):  # first weights are drawn before the trained ones replace them
+        model = Model(parameters, data.shape).to(device)
+    model.load_weights(job.weights)
+    scored = data.evaluate_samples()
+    index = samples.index(scored)
+    predictions = in_units(model_outputs(model, samples, index), data, scored)
+    return predictions, _attention(model, samples, index) if model.attends else None
+
+
+@torch.inference_mode()
+def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
+    """Return what the model puts out for the samples of an index, without dropout.
+
+    (samples, horizon, targets[, quantiles]) scaled values; (samples, classes) logits, or those
+    of the real steps of all samples one after another, (steps, classes).
+    """
+    model.eval()
+    parts = []
+    for batch in _batches(samples, index):
+        x, lengths = samples.inputs(batch)
+        outputs = model(x, lengths)
+        if model.shape.task == "label":
+            if lengths is None:
+                outputs = outputs.flatten(0, 1)
+            else:
+                outputs = outputs[real_steps(lengths, x.shape[1], x.device)]
+        parts.append(outputs)
+    return torch.cat(parts)
+
+
+def in_units(outputs: Tensor, data: DataRef, samples: np.ndarray) -> np.ndarray:
+    """Bring `model_outputs` to the data's units, float64; logits become probabilities."""
+    if data.shape.classes:
+        outputs = functional.softmax(outputs.double(), dim=-1)
+    return data.to_units(outputs.cpu().numpy(), samples)
+
+
+@torch.inference_mode()
+def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
+    """Return how much every step weighs, (samples, steps); nan after a sample's last step."""
+    model.eval()
+    parts = []
+    for batch in _batches(samples, index):
+        x, lengths = samples.inputs(batch)
+        weights = model.attention(x, lengths)  # (batch, steps)
+        if lengths is not None:
+            real = real_steps(lengths, x.shape[1], x.device)
+            weights = weights.masked_fill(~real, torch.nan)
+        parts.append(weights.cpu().numpy())
+    steps = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [np.pad(p, ((0, 0), (0, steps - p.shape[1])), constant_values=np.nan) for p in parts]
+    )
+
+
+def _batches(samples: Samples, index: Tensor) -> Iterator[Tensor]:
+    """Return an index in parts that a model can read at once, the same in every job."""
+    return split(index, max(1, min(_BATCH, _BATCH_STEPS // samples.longest)))

@@ -12,13 +12,15 @@ __all__ = ["seeded"]
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+def seeded(seed: int, device: torch.device, *, fold: int = 0) -> Iterator[torch.Generator]:
     """Seed torch for the block, and yield a generator of its own for shuffling.
 
+    The first fold draws what a job without folds draws, every other one from a seed of its own.
     First weights and dropout can only be drawn from torch's global generator; it is put back
     as it was.
     """
-    model_seed, shuffling_seed = map(int, np.random.SeedSequence(seed).generate_state(2))
+    sequence = np.random.SeedSequence(seed, spawn_key=(fold,) if fold else ())
+    model_seed, shuffling_seed = map(int, sequence.generate_state(2))
     with torch.random.fork_rng(
         devices=[] if device.type == "cpu" else [torch.cuda.current_device()]
     ):

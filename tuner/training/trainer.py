@@ -3,125 +3,155 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
-
-from tuner.data.metrics import score
 from tuner.errors import one_line
 from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.metrics import METRICS
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
-from tuner.training.device import peak_memory_mb, pick_device
-from tuner.training.forecaster import Forecaster
-from tuner.training.predict import forecast
+from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
+from tuner.training.errors import TrainingError
+from tuner.training.fit import Fit
 from tuner.training.seeding import seeded
-from tuner.training.windows import Windows
 
 __all__ = ["Report", "train"]
 
 Report = Callable[[Epoch], bool]
 """Hears of every epoch when it has ended, and answers whether to go on."""
 
-_MAXIMIZED = frozenset({"r2"})
+
+class _RefusedError(Exception):
+    """`report` said no."""
 
 
-class _NotFiniteError(Exception):
-    """Training came to a number that nothing can be learned from."""
+@dataclass(frozen=True)
+class _Best:
+    """The best epoch of a fold."""
+
+    epoch: int
+    metric: float
+    weights: Weights | None
 
 
 def train(job: TrainJob, report: Report) -> Outcome:
-    """Train until the epochs are used up, the metric stops improving, or `report` says no.
+    """Train, fold after fold, until epochs are used up, nothing improves, or `report` says no.
 
     A pure function of the job, but for the times in it. A model that diverges or does not fit
     into memory gives a failed outcome with the epochs that it finished; no number in an
     outcome's history is infinite or not a number.
     """
-    parameters = Hyperparameters(**job.hyperparameters)
-    sign = -1.0 if job.metric in _MAXIMIZED else 1.0  # sign * metric is what gets smaller
-    device = pick_device()
-    foreach = device.type != "cpu"  # for a few small tensors on a CPU one by one is faster
-
-    def finite(name: str, value: float) -> float:
-        if not math.isfinite(value):
-            at = f"epoch {len(history)} (learning_rate {parameters.learning_rate:g})"
-            raise _NotFiniteError(f"{name} is {value} at {at}")
-        return value
-
+    trainer = _Trainer(job, report)
     state, reason = OutcomeState.COMPLETE, None
-    history: list[Epoch] = []
-    best: Epoch | None = None
-    best_weights: Weights | None = None
-    seconds, resumed = 0.0, time.perf_counter()  # `report` may wait for an answer: not counted
-
+    best: list[_Best] = []  # of every fold
     try:
-        with seeded(job.seed, device) as shuffling:
-            windows = Windows(job.data, device)
-            train_starts = windows.index(job.data.starts(job.data.train))  # (train windows,)
-            starts = job.data.starts(job.data.evaluate)  # (evaluation windows,)
-            evaluate_starts = windows.index(starts)
-            evaluate_targets = windows.after(evaluate_starts)  # (windows, horizon, targets)
-            truth = job.data.truth()[starts[:, None] + np.arange(job.data.horizon)]  # the same
-
-            model = Forecaster(parameters, **windows.shape).to(device)
-            weights = list(model.parameters())
-            optimizer = torch.optim.Adam(weights, lr=parameters.learning_rate, fused=True)
-
-            for number in range(job.epochs):
-                model.train()
-                total = torch.zeros((), dtype=torch.float64, device=device)
-                order = torch.randperm(len(train_starts), generator=shuffling).to(device)
-                for batch in torch.split(train_starts[order], parameters.batch_size):
-                    optimizer.zero_grad(set_to_none=True)
-                    forecasts = model(windows.before(batch))  # (batch, horizon, targets)
-                    loss = functional.mse_loss(forecasts, windows.after(batch))
-                    torch.autograd.backward(loss)
-                    nn.utils.clip_grad_norm_(weights, parameters.gradient_clip, foreach=foreach)
-                    optimizer.step()
-                    total.add_(loss.detach(), alpha=len(batch))  # read once, after the epoch
-
-                train_loss = finite("train_loss", total.item() / len(train_starts))
-
-                scaled = forecast(model, windows, evaluate_starts)  # (windows, horizon, targets)
-                val_loss = functional.mse_loss(scaled, evaluate_targets).item()
-                val_loss = finite("val_loss", val_loss)
-                in_units = job.data.invert(scaled.cpu().numpy(), starts)
-                metric = finite(job.metric, score(job.metric, truth, in_units))
-
-                epoch = Epoch(number, train_loss, val_loss, metric, time=time.time())
-                history.append(epoch)
-                if best is None or sign * epoch.metric < sign * best.metric:
-                    best = epoch
-                    if job.keep_weights:
-                        best_weights = model.weights()
-
-                seconds += time.perf_counter() - resumed
-                go_on = report(epoch)
-                resumed = time.perf_counter()
-                if not go_on:
-                    state = OutcomeState.PRUNED
-                    break
-                if number - best.epoch >= job.patience:
-                    break
-    except _NotFiniteError as error:
+        for fold in range(len(job.folds)):
+            best.append(trainer.train_fold(fold))
+            give_memory_back()
+    except _RefusedError:
+        state = OutcomeState.PRUNED
+    except TrainingError as error:
         state, reason = OutcomeState.FAILED, str(error)
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory is short
         state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {one_line(error)}"
+    give_memory_back()
 
-    seconds += time.perf_counter() - resumed
-    if state is not OutcomeState.COMPLETE:
-        best, best_weights = None, None
+    complete = state is OutcomeState.COMPLETE
     return Outcome(
         state,
-        objective=best.metric if best else None,
-        best_epoch=best.epoch if best else None,
-        history=tuple(history),
+        objective=statistics.fmean(b.metric for b in best) if complete else None,
+        best_epoch=best[-1].epoch if complete else None,
+        history=tuple(trainer.history),
         reason=reason,
-        seconds=seconds,
+        seconds=trainer.watch.seconds(),
         finished_at=time.time(),
         peak_memory_mb=peak_memory_mb(),
-        weights=best_weights,
+        weights=best[-1].weights if complete else None,
     )
+
+
+class _Trainer:
+    """Trains the folds of a job one by one, and keeps the history of them all."""
+
+    def __init__(self, job: TrainJob, report: Report) -> None:
+        self.job, self.report = job, report
+        self.parameters = Hyperparameters(**job.hyperparameters)
+        self.sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
+        self.history: list[Epoch] = []
+        self.watch = _Stopwatch()
+
+    def train_fold(self, fold: int) -> _Best:
+        """Train a model on one fold until it ends; what is left of it is its best epoch.
+
+        Raises:
+            _RefusedError: `report` said no.
+            TrainingError: a number is not finite, or the job cannot be done here.
+        """
+        job, first = self.job, len(self.history)
+        device = pick_device(job.device)
+        best: _Best | None = None
+        with seeded(job.seed, device, fold=fold) as shuffling:
+            fit = Fit(job, self.parameters, job.folds[fold], device, shuffling)
+            for number in range(first, first + job.epochs):
+                train_loss = self._finite("train_loss", fit.train_epoch())
+                val_loss, metric = fit.evaluate()
+                self._finite("val_loss", val_loss)
+                self._finite(job.metric, metric)
+                fit.schedule(val_loss)
+
+                if best is None or self.sign * metric < self.sign * best.metric:
+                    best = _Best(number, metric, fit.model.weights() if job.keep_weights else None)
+                last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
+                self._tell(
+                    Epoch(
+                        number,
+                        train_loss,
+                        val_loss,
+                        metric,
+                        time=time.time(),
+                        fold=fold,
+                        fold_score=best.metric if last and len(job.folds) > 1 else None,
+                    )
+                )
+                if last:
+                    break
+        assert best is not None, "a job has epochs"
+        return best
+
+    def _finite(self, name: str, value: float) -> float:
+        """Return `value`, or raise where nothing can be learned from it."""
+        if not math.isfinite(value):
+            rate = f"learning_rate {self.parameters.learning_rate:g}"
+            raise TrainingError(f"{name} is {value} at epoch {len(self.history)} ({rate})")
+        return value
+
+    def _tell(self, epoch: Epoch) -> None:
+        """Add an epoch to the history and report it; raise if that was the last one."""
+        self.history.append(epoch)
+        with self.watch.paused():  # it may wait for an answer
+            go_on = self.report(epoch)
+        if not go_on:
+            raise _RefusedError
+
+
+class _Stopwatch:
+    """Counts seconds from when it is made, but for those when it was paused."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return how many seconds were counted."""
+        return time.perf_counter() - self._since
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing in the block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - begun

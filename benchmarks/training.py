@@ -1,0 +1,204 @@
+"""What training costs beside the least that torch could do.
+
+An epoch of ours is measured beside the same epoch of a bare loop: `nn.LSTM` over batches that
+were cut out beforehand, with the same optimizer and clipping, and a forecast of the validation
+windows with their loss and RMSE. A peephole layer, forwards and backwards, stands beside
+`nn.LSTM`. Both sides take turns on one thread, so that a busy machine slows them alike, and the
+medians count.
+
+The memory is that of a process of its own: its peak while it opens a million rows, indexes all
+windows and gathers each of them once, above what it held with all imports done; divided by the
+size of the array of inputs. The targets are a file of their own, and count.
+
+    python benchmarks/training.py [--rounds 15]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tuner.data import SeriesRef, Shape
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import TrainJob
+from tuner.training.cells import PeepholeLSTM
+from tuner.training.fit import Fit
+from tuner.training.samples import Windows, split
+
+CPU = torch.device("cpu")
+FEATURES, BATCH = 8, 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--memory-of", metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory_of:
+        print(windowing_growth(Path(options.memory_of)))
+        return
+
+    table = Table(title=f"Medians of {options.rounds} rounds", title_justify="left")
+    for heading in ("what", "bare", "ours", "ratio", "target", "met"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+
+    def add(what: str, bare: float, ours: float, target: float, unit: str) -> None:
+        ratio = ours / bare
+        cells = f"{bare:.2f} {unit}", f"{ours:.2f} {unit}", f"{ratio:.2f}", f"{target:.2f}"
+        table.add_row(what, *cells, "yes" if ratio <= target else "NO")
+
+    for units, layers in ((16, 1), (64, 2)):
+        for steps in (12, 96):
+            with tempfile.TemporaryDirectory() as folder:
+                both = epochs(Path(folder), units, layers, steps)
+                bare, ours = compare(*both, options.rounds)
+            add(f"epoch, {units} units x {layers}, {steps} steps", bare, ours, 1.15, "ms")
+    for steps in (12, 96):
+        bare, ours = compare(*layers_of(64, steps), 4 * options.rounds)
+        add(f"peephole layer, 64 units, {steps} steps", bare, ours, 4.0, "ms")
+    add("windows of 96 over 1,000,000 x 8", *windowing_memory(), 1.3, "MB")
+    Console(width=100).print(table)
+
+
+def compare(
+    bare: Callable[[], object], ours: Callable[[], object], rounds: int
+) -> tuple[float, float]:
+    """Return the median milliseconds of both, which take turns."""
+    times: dict[Callable[[], object], list[float]] = {bare: [], ours: []}
+    for r in range(rounds + 2):
+        for function in (bare, ours) if r % 2 else (ours, bare):
+            begun = time.perf_counter()
+            function()
+            if r >= 2:  # the first ones import and allocate
+                times[function].append(1000 * (time.perf_counter() - begun))
+    return statistics.median(times[bare]), statistics.median(times[ours])
+
+
+# An epoch
+
+
+def epochs(folder: Path, units: int, layers: int, steps: int) -> tuple[Callable[[], object], ...]:
+    """Return an epoch of the bare loop, and one of ours."""
+    data = write(folder, 1500, window=steps)
+    parameters = Hyperparameters(hidden_size=units, num_layers=layers, batch_size=BATCH)
+    job = TrainJob("job", {}, 0, epochs=1, patience=1, metric="rmse", folds=(data,))
+    fit = Fit(job, parameters, data, CPU, torch.Generator())
+
+    windows = fit.samples
+    batches = [
+        (windows.inputs(batch)[0].clone(), windows.targets(batch).clone())
+        for batch in split(fit.train_index, BATCH)
+    ]
+    seen, truth = windows.inputs(fit.scored_index)[0].clone(), windows.targets(fit.scored_index)
+    lstm, head = nn.LSTM(FEATURES, units, layers, batch_first=True), nn.Linear(units, 1)
+    weights = [*lstm.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=parameters.learning_rate, fused=True)
+
+    def bare() -> float:
+        total = 0.0
+        for x, y in batches:
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.mse_loss(head(lstm(x)[1][0][-1]).unsqueeze(2), y)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(weights, parameters.gradient_clip, foreach=False)
+            optimizer.step()
+            total += loss.item() * len(x)
+        with torch.inference_mode():
+            forecast = head(lstm(seen)[1][0][-1]).unsqueeze(2)
+            total += nn.functional.mse_loss(forecast, truth).item()
+            error = forecast.double().numpy() - fit.truth
+        return total + float(np.sqrt(np.square(error).mean()))
+
+    def ours() -> tuple[float, ...]:
+        return (fit.train_epoch(), *fit.evaluate())
+
+    return bare, ours
+
+
+def write(folder: Path, n_rows: int, *, window: int) -> SeriesRef:
+    """Write a series as the data preparation does: three quarters to train on, then scored."""
+    rows = np.random.default_rng(0).normal(size=(n_rows, FEATURES)).astype(np.float32)
+    np.save(folder / "inputs.npy", rows)
+    np.save(folder / "targets.npy", rows[:, :1].copy())
+    np.save(folder / "truth.npy", rows[:, :1].astype(np.float64))
+    np.save(folder / "known.npy", np.ones(n_rows, bool))
+    np.save(folder / "train.npy", [[0, n_rows * 3 // 4]])
+    np.save(folder / "evaluate.npy", [[n_rows * 3 // 4, n_rows]])
+    np.save(folder / "reach.npy", [[0, n_rows]])
+    shape = Shape("forecast", FEATURES)
+    ones = {"naive_errors": (1.0,), "offset": (0.0,), "scale": (1.0,)}
+    return SeriesRef(str(folder), shape, window=window, longest_window=window, **ones)
+
+
+# A peephole layer
+
+
+def layers_of(units: int, steps: int) -> tuple[Callable[[], object], ...]:
+    """Return a run forwards and backwards of nn.LSTM, and one of a peephole layer."""
+    x = torch.randn(BATCH, steps, FEATURES)
+
+    def run(layer: nn.Module) -> None:
+        layer.zero_grad(set_to_none=True)
+        outputs, _ = layer(x)
+        outputs.sum().backward()
+
+    lstm, peephole = nn.LSTM(FEATURES, units, batch_first=True), PeepholeLSTM(FEATURES, units)
+    return lambda: run(lstm), lambda: run(peephole)
+
+
+# The memory of windows
+
+
+def windowing_memory() -> tuple[float, float]:
+    """Return the megabytes of a million rows, and those of all windows over them."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = write(Path(folder), 1_000_000, window=96)
+        size = data.load("inputs").nbytes / 2**20
+        command = [sys.executable, __file__, "--memory-of", folder]
+        grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return size, float(grown)
+
+
+def windowing_growth(folder: Path) -> float:
+    """Return how many megabytes this process grows by, at most, when it opens the windows."""
+    with tempfile.TemporaryDirectory() as small:
+        gather_all(write(Path(small), 1000, window=96))  # so that all code is in memory
+    shape = Shape("forecast", FEATURES)
+    ones = {"naive_errors": (1.0,), "offset": (0.0,), "scale": (1.0,)}
+    data = SeriesRef(str(folder), shape, window=96, longest_window=96, **ones)
+    before = memory_mb("VmRSS")
+    gather_all(data)
+    return memory_mb("VmHWM") - before
+
+
+def memory_mb(name: str) -> float:
+    """Return what Linux says of this process's memory: VmRSS is held now, VmHWM the most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
+
+
+def gather_all(data: SeriesRef) -> None:
+    """Index all windows of both parts, and gather each of them once."""
+    windows = Windows(data, CPU)
+    parts = [windows.index(data.train_samples()), windows.index(data.evaluate_samples())]
+    for index in parts:
+        for batch in split(index, BATCH):
+            windows.inputs(batch)
+            windows.targets(batch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What `tuner check` prints, and the help that leads to it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.main import run
+
+Check = Callable[..., str]
+
+
+@pytest.fixture
+def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Runs `tuner check`, which must pass, and returns what it printed."""
+
+    def call(*arguments: str) -> str:
+        assert run(["check", *arguments]) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def strategy_line(printed: str) -> str:
+    (line,) = [line for line in printed.splitlines() if line.startswith("  strategy ")]
+    return line.removeprefix("  strategy").strip()
+
+
+def test_check_repeats_its_options_in_the_command_that_comes_next(
+    folder: Path, check: Check
+) -> None:
+    options = ["--strategy", "pso", "--set", "name=a", "--set", "data.features=[passengers, 'x y']"]
+    (folder / "my air.yaml").write_text((folder / "air.yaml").read_text())
+    header, *rows = (folder / "air.csv").read_text().split()
+    rows = [f"{header},x y", *(f"{row},{i}" for i, row in enumerate(rows))]
+    (folder / "air.csv").write_text("\n".join(rows) + "\n")
+    printed = check("my air.yaml", *options)
+    command = printed.splitlines()[-1].partition("Next: ")[2]
+    assert shlex.split(command) == ["tuner", "run", "my air.yaml", *options]
+
+
+def test_check_of_a_fixed_configuration_leads_to_train_which_takes_no_strategy(
+    check: Check,
+) -> None:
+    printed = check("air.yaml", "--strategy", "pso", "--set", "search_space={}")
+    assert printed.endswith("Next: tuner train air.yaml --set 'search_space={}'\n")
+
+
+def test_check_shows_the_options_that_the_strategy_heeds(check: Check) -> None:
+    star = strategy_line(check("air.yaml", "--strategy", "pso"))
+    shown = "inertia 0.7298, c1 1.49618, c2 1.49618, velocity_clamp 0.5)"
+    assert star == f"pso (population 10, topology star, {shown}"
+    ring = ["--set", "strategy.topology=ring", "--set", "strategy.c1_end=1"]
+    shown = "inertia 0.7298, c1 1.49618, c1_end 1.0, c2 1.49618, velocity_clamp 0.5)"
+    line = strategy_line(check("air.yaml", "--strategy", "pso", *ring))
+    assert line == f"pso (population 10, topology ring, neighbors 3, {shown}"
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_help_of_strategy_says_where_the_strategies_are_listed(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    run([command, "--help"])
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if "--strategy " in row]
+    assert "tuner strategies lists them" in line

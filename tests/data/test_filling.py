@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tuner.data.filling import even_rows, fill
+from tuner.data.reading import Series, read_series
+from tuner.errors import DataError
+from tuner.experiment.schema import Data
+
+NAN = np.nan
+ONE = np.array([[0, 9]])
+
+
+def column(*values: float, policy: str, bounds: Any = None) -> list[float]:
+    rows = np.array(values, float)[:, None]
+    return fill(rows, np.array(bounds or [[0, len(rows)]]), policy)[:, 0].tolist()
+
+
+def even(tmp_path: Path, text: str, **keys: Any) -> Series:
+    path = tmp_path / "series.csv"
+    path.write_text(text)
+    data = Data(**{"path": str(path), "time": "t", "target": "y", **keys})
+    return even_rows(read_series(data), data)
+
+
+def dated(*rows: tuple[str, Any]) -> str:
+    return "t,y\n" + "".join(f"{t},{y}\n" for t, y in rows)
+
+
+def assert_refused(tmp_path: Path, text: str, *parts: str, **keys: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        even(tmp_path, text, **keys)
+    assert [p for p in parts if p not in str(caught.value)] == [], caught.value
+
+
+def test_the_last_known_value_stays() -> None:
+    assert column(1, NAN, NAN, 4, NAN, policy="ffill") == [1, 1, 1, 4, 4]
+
+
+def test_the_line_of_the_last_two_values_goes_on_for_as_long_as_they_lie_apart() -> None:
+    assert column(1, 2, NAN, NAN, NAN, 9, policy="interpolate") == [1, 2, 3, 3, 3, 9]
+    got = column(0, NAN, NAN, 6, NAN, NAN, NAN, NAN, 5, policy="interpolate")
+    assert got == [0, 0, 0, 6, 8, 10, 12, 12, 5]  # one known value stays level
+    assert column(4, 2, NAN, NAN, 8, NAN, policy="interpolate") == [4, 2, 0, 0, 8, 10]
+
+
+@pytest.mark.parametrize("policy", ["ffill", "interpolate"])
+def test_nothing_is_known_before_the_first_value_nor_from_another_series(policy: str) -> None:
+    got = column(NAN, 1, 2, NAN, NAN, 7, NAN, policy=policy, bounds=[[0, 3], [3, 7]])
+    np.testing.assert_array_equal(got, [NAN, 1, 2, NAN, NAN, 7, 7])
+
+
+def test_nothing_is_filled_where_that_is_not_asked_for() -> None:
+    np.testing.assert_array_equal(column(1, NAN, policy="refuse"), [1, NAN])
+
+
+@given(
+    values=arrays(
+        float, st.tuples(st.integers(2, 30), st.integers(1, 3)),
+        elements=st.one_of(st.floats(-1e6, 1e6), st.just(NAN)),
+    ),
+    policy=st.sampled_from(["ffill", "interpolate"]),
+    at=st.integers(1, 29),
+)  # fmt: skip
+def test_a_filled_value_follows_from_earlier_rows_alone(
+    values: np.ndarray, policy: str, at: int
+) -> None:
+    bounds = np.array([[0, len(values)]])
+    filled = fill(values, bounds, policy)
+    later = values.copy()
+    later[at:] = 12345.0
+    np.testing.assert_array_equal(fill(later, bounds, policy)[:at], filled[:at])
+    later[at:] = NAN
+    np.testing.assert_array_equal(fill(later, bounds, policy)[:at], filled[:at])
+    np.testing.assert_array_equal(filled[~np.isnan(values)], values[~np.isnan(values)])
+    first = [np.flatnonzero(~np.isnan(c))[:1] for c in values.T]
+    for i, known in enumerate(first):
+        expected = len(values) - known[0] if len(known) else 0
+        assert (~np.isnan(filled[:, i])).sum() == expected
+
+
+def test_missing_rows_are_put_in_at_the_frequency(tmp_path: Path) -> None:
+    rows = [(f"2020-02-{d:02}", d) for d in (1, 2, 3, 6, 7, 8, 9)]
+    series = even(tmp_path, dated(*rows), missing="ffill")
+    np.testing.assert_array_equal(series.frame["y"], [1, 2, 3, NAN, NAN, 6, 7, 8, 9])
+    assert series.lines.tolist() == [0, 1, 2, -1, -1, 3, 4, 5, 6]
+    assert series.times is not None
+    assert series.times.tolist() == pd.date_range("2020-02-01", periods=9).tolist()
+    assert series.place(3) == "a row that is in no line (2020-02-04)"
+    assert series.rows == 7
+
+
+def test_missing_rows_are_put_in_in_each_series(tmp_path: Path) -> None:
+    rows = [(d, s) for s, days in (("a", (1, 2, 3, 5)), ("b", (3, 5, 6))) for d in days]
+    text = "t,s,y\n" + "".join(f"2020-01-{d:02},{s},{d}\n" for d, s in rows)
+    series = even(tmp_path, text, id="s", missing="interpolate")
+    assert series.bounds.tolist() == [[0, 5], [5, 9]]
+    np.testing.assert_array_equal(series.frame["y"], [1, 2, 3, NAN, 5, 3, NAN, 5, 6])
+
+
+MINUTES = dated(
+    ("2020-01-01 00:10", 1), ("2020-01-01 00:59:59", 4), ("2020-01-01 01:00", 2),
+    ("2020-01-01 01:00", 8), ("2020-01-01 03:30", 7),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [("mean", [2.5, 5, NAN, 7]), ("sum", [5, 10, NAN, 7]), ("last", [4, 8, NAN, 7]),
+     ("min", [1, 2, NAN, 7]), ("max", [4, 8, NAN, 7])],
+)  # fmt: skip
+def test_the_rows_of_a_step_become_one_that_bears_its_beginning(
+    tmp_path: Path, aggregate: str, expected: list[float]
+) -> None:
+    series = even(tmp_path, MINUTES, resample="1h", aggregate=aggregate, missing="ffill")
+    np.testing.assert_array_equal(series.frame["y"], expected)
+    assert series.frequency == "h"
+    assert series.times is not None
+    assert series.times.tolist() == pd.date_range("2020-01-01", periods=4, freq="h").tolist()
+    assert series.rows == 5
+
+
+def test_a_value_that_is_missing_has_no_part_in_its_step(tmp_path: Path) -> None:
+    text = MINUTES.replace("00:10,1", "00:10,").replace("03:30,7", "03:30,")
+    for aggregate in ("mean", "sum", "last", "min", "max"):
+        series = even(tmp_path, text, resample="1h", aggregate=aggregate, missing="ffill")
+        assert series.frame["y"].isna().tolist() == [False, False, True, True]
+        assert series.frame["y"][0] == 4
+
+
+def test_a_step_without_rows_is_refused_by_default(tmp_path: Path) -> None:
+    assert_refused(
+        tmp_path, MINUTES, "data.resample", "got 1 such steps of 1h", "first 2020-01-01 02:00:00",
+        "a longer step, or data.missing: ffill (or interpolate)", resample="1h",
+    )  # fmt: skip
+    assert len(even(tmp_path, MINUTES, resample="2h").frame) == 2
+
+
+def test_a_finer_frequency_makes_rows_that_are_missing(tmp_path: Path) -> None:
+    text = dated(("2020-01-01", 1), ("2020-01-02", 2))
+    series = even(tmp_path, text, resample="12h", missing="ffill")
+    np.testing.assert_array_equal(series.frame["y"], [1, NAN, 2])
+    assert_refused(tmp_path, text, "data.resample", "first 2020-01-01 12:00:00", resample="12h")
+
+
+@pytest.mark.parametrize(
+    ("step", "labels"),
+    [
+        ("1D", ["2020-02-27", "2020-03-03"]), ("W", ["2020-02-23", "2020-03-01"]),
+        ("MS", ["2020-02-01", "2020-03-01"]), ("2MS", ["2020-01-01", "2020-03-01"]),
+        ("7h", ["2020-02-27 14:00", "2020-03-03 06:00"]), ("YS", ["2020-01-01"]),
+    ],
+)  # fmt: skip
+def test_steps_begin_at_the_same_times_in_every_file(
+    tmp_path: Path, step: str, labels: list[str]
+) -> None:
+    text = dated(("2020-02-27 18:00", 1), ("2020-03-03 10:00", 2))
+    series = even(tmp_path, text, resample=step, missing="ffill")
+    assert series.times is not None
+    assert [series.times[0], series.times[-1]] == [
+        pd.Timestamp(labels[0]),
+        pd.Timestamp(labels[-1]),
+    ]
+    later = dated(("2020-03-03 10:00", 2), ("2020-03-12", 3))
+    other = even(tmp_path, later, resample=step, missing="ffill")
+    assert other.times is not None
+    assert other.times[0] == series.times[-1]
+
+
+def test_times_before_1970_and_with_a_zone_are_resampled(tmp_path: Path) -> None:
+    text = dated(("1901-05-03T00:00+02:00", 1), ("1901-05-04T03:00+02:00", 2))
+    series = even(tmp_path, text, resample="1D", missing="ffill")
+    assert series.times is not None
+    assert series.times[0].isoformat() == "1901-05-03T00:00:00+02:00"
+    assert series.frame["y"].tolist() == [1, 2]
+
+
+def test_each_series_is_resampled_by_itself_on_common_steps(tmp_path: Path) -> None:
+    text = "t,s,y\n2020-01-01 00:20,a,1\n2020-01-01 01:10,b,5\n2020-01-01 01:40,a,3\n"
+    series = even(tmp_path, text + "2020-01-01 01:50,b,6\n", id="s", resample="1h")
+    assert series.bounds.tolist() == [[0, 2], [2, 3]]
+    assert series.frame["y"].tolist() == [1, 3, 5.5]
+
+
+@pytest.mark.parametrize(
+    ("step", "parts"),
+    [
+        ("xyz", ["pandas knows, got 'xyz'", "write 15min, 1h or 1D, say"]),
+        ("H", ["got 'H'", "write h"]),
+        ("M", ["got 'M'", "write ME"]),
+        ("d", ["got 'd'", "write D"]),
+        ("0h", ["a step forward in time, got '0h'"]),
+        ("1ns", ["fewer than 20,000,000 steps", "a longer one"]),
+    ],
+)
+def test_bad_frequencies_are_refused(tmp_path: Path, step: str, parts: list[str]) -> None:
+    assert_refused(tmp_path, MINUTES, "data.resample: ", *parts, resample=step)

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.data import SequencesRef, Shape
+from tuner.data.dataset import Part, Prepared
+from tuner.data.sequences import SequenceDataset, check_sequences
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+
+EXAMPLES = Path(__file__).parents[2] / "experiments/data"
+SMALL = {"validation": 2, "test": 2}
+
+Check = Callable[..., SequenceDataset]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """The data set of a CSV file with the given text, or of the file at a path."""
+
+    def check(
+        source: str | Path, kind: str, *, metric: str | None = None, **data: Any
+    ) -> SequenceDataset:
+        path = source if isinstance(source, Path) else tmp_path / "s.csv"
+        if isinstance(source, str):
+            path.write_text(source, encoding="utf-8")
+        block = {"path": str(path), "split": SMALL, **data}
+        experiment = {"name": "test", "data": block, "task": {"kind": kind}}
+        if metric:
+            experiment["objective"] = {"metric": metric}
+        return check_sequences(Experiment.model_validate(experiment))
+
+    return check
+
+
+def arrays(prepared: Prepared) -> dict[str, np.ndarray]:
+    return {p.stem: np.load(p) for p in sorted(Path(prepared.folds[0].folder).iterdir())}
+
+
+def ref_of(prepared: Prepared) -> SequencesRef:
+    (ref,) = prepared.folds
+    assert isinstance(ref, SequencesRef)
+    return ref
+
+
+def sequences(header: str, *rows: str, n: int = 8) -> str:
+    """A file of n sequences with the given rows, in which # is the sequence's number."""
+    body = "".join(r.replace("#", str(i)) + "\n" for i in range(n) for r in rows)
+    return f"{header}\n{body}"
+
+
+NUMBERS = sequences("id,x,z,y", "s#,#,1,#0", "s#,#.5,2,#0")
+LETTERS = "text,y\n" + "".join(f"{'ab' * (i + 1)},{'pq'[i % 2]}\n" for i in range(8))
+STEPS = sequences("id,word,y", "s#,a,p", "s#,b,q")
+
+
+def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Check) -> None:
+    data = check(NUMBERS, "regress", id="id", target="y")
+    assert data.facts.features == ("x", "z")
+    assert (data.facts.targets, data.facts.rows, data.facts.classes) == (("y",), 16, ())
+    assert data.facts.parts == (
+        Part("training", 4, "sequence"), Part("validation", 2, "sequence"),
+        Part("test", 2, "sequence"),
+    )  # fmt: skip
+    prepared = data.write(tmp_path / "arrays")
+    ref, found = ref_of(prepared), arrays(prepared)
+    assert ref.shape == Shape("regress", features=2, targets=1)
+    seen = data.draw.seen
+    assert found["bounds"].tolist() == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12]]
+    assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
+        "inputs": ((12, 2), np.float32), "bounds": ((6, 2), np.int64),
+        "targets": ((6, 1), np.float32), "truth": ((6, 1), np.float64),
+        "train": ((4,), np.int64), "evaluate": ((2,), np.int64),
+    }  # fmt: skip
+    assert found["truth"][:, 0].tolist() == [10.0 * i for i in seen]
+    assert seen[found["train"]].tolist() == data.draw.training.tolist()
+    assert seen[found["evaluate"]].tolist() == data.draw.validation.tolist()
+    rows = [r for i in found["train"] for r in range(*found["bounds"][i])]
+    np.testing.assert_allclose(found["inputs"][rows].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(found["inputs"][rows].std(axis=0), 1, rtol=1e-6)
+    scaler = prepared.pipeline["inputs"]
+    raw = found["inputs"] * scaler["scale"] + scaler["offset"]
+    expected = [[i + half, 1 + 2 * half] for i in seen for half in (0, 0.5)]
+    np.testing.assert_allclose(raw, expected, atol=1e-5)
+    known = found["truth"][found["train"]]
+    assert (ref.offset, ref.scale) == ((known.mean(),), (known.std(),))
+    assert ref.naive_errors == (pytest.approx(np.abs(known - known.mean()).mean()),)
+    np.testing.assert_allclose(
+        ref.to_units(found["targets"][found["evaluate"]][:, None], ref.evaluate_samples()),
+        ref.truth_of(ref.evaluate_samples()),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("scale", ["standard", "minmax", "none"])
+def test_the_opened_test_part_is_prepared_as_the_search_was(
+    tmp_path: Path, check: Check, scale: str
+) -> None:
+    data = check(NUMBERS, "regress", id="id", target="y", features=["z", "x"], scale=scale)
+    searched, opened = data.write(tmp_path / "search"), data.write_test(tmp_path / "test")
+    assert opened.pipeline == searched.pipeline
+    assert json.loads(json.dumps(opened.pipeline)) == opened.pipeline
+    before, after = arrays(searched), arrays(opened)
+    assert after["evaluate"].tolist() == data.draw.test.tolist()
+    assert len(after["bounds"]) == 8
+    rows = [r for i in data.draw.seen for r in range(*after["bounds"][i])]
+    np.testing.assert_array_equal(after["inputs"][rows], before["inputs"])
+    np.testing.assert_array_equal(after["targets"][data.draw.seen], before["targets"])
+    assert ref_of(opened).offset == ref_of(searched).offset
+
+
+def test_the_rows_of_a_sequence_are_gathered_wherever_they_stand(check: Check) -> None:
+    lines = NUMBERS.splitlines()
+    apart = "\n".join([lines[0], *lines[1::2], *lines[2::2]])
+    here = check(NUMBERS, "regress", id="id", target="y")
+    there = check(apart, "regress", id="id", target="y")
+    np.testing.assert_array_equal(here.steps, there.steps)
+    np.testing.assert_array_equal(here.bounds, there.bounds)
+    np.testing.assert_array_equal(here.truth, there.truth)
+
+
+def test_the_order_of_sequences_does_not_decide_who_is_tested(check: Check) -> None:
+    lines = NUMBERS.splitlines()
+    moved = "\n".join([lines[0], *lines[9:], *lines[1:9]])
+    here = check(NUMBERS, "regress", id="id", target="y")
+    there = check(moved, "regress", id="id", target="y")
+    for part, other in zip(here.draw.named().values(), there.draw.named().values(), strict=True):
+        assert sorted(here.truth[part, 0]) == sorted(there.truth[other, 0])
+
+
+def test_texts_become_characters_of_the_training_part(tmp_path: Path, check: Check) -> None:
+    data = check(LETTERS, "classify", text="text", target="y")
+    assert (data.facts.features, data.facts.classes) == (("text",), ("p", "q"))
+    assert ("vocabulary", "2 characters") in data.facts.notes
+    prepared = data.write(tmp_path / "arrays")
+    found = arrays(prepared)
+    assert ref_of(prepared).shape == Shape("classify", features=0, vocabulary=4, classes=2)
+    assert set(found) == {"tokens", "bounds", "truth", "train", "evaluate"}
+    assert found["tokens"].dtype == found["truth"].dtype == np.int64
+    assert found["truth"].tolist() == [i % 2 for i in data.draw.seen]
+    for (first, end), i in zip(found["bounds"], data.draw.seen, strict=True):
+        assert found["tokens"][first:end].tolist() == [2, 3] * (i + 1)
+    assert prepared.pipeline["vocabulary"] == ["a", "b"]
+    assert prepared.pipeline["classes"] == ["p", "q"]
+    assert prepared.pipeline["inputs"] is None
+
+
+def test_what_only_validation_and_test_hold_is_unknown(tmp_path: Path, check: Check) -> None:
+    seen = check(LETTERS, "classify", text="text", target="y").draw
+    lines = LETTERS.splitlines()
+    for i in [*seen.validation, *seen.test]:
+        lines[i + 1] = "xyz" + lines[i + 1]
+    data = check("\n".join(lines), "classify", text="text", target="y")
+    assert data.vocabulary is not None
+    assert data.vocabulary.tokens == ("a", "b")
+    found = arrays(data.write(tmp_path / "arrays"))
+    for i in found["evaluate"]:
+        assert found["tokens"][slice(*found["bounds"][i])][:5].tolist() == [1, 1, 1, 2, 3]
+
+
+def test_texts_become_words(check: Check) -> None:
+    text = LETTERS.replace("ab", "Ab aB c\u00e9 ")
+    data = check(text, "classify", text="text", target="y", level="word")
+    assert data.vocabulary is not None
+    assert data.vocabulary.tokens == ("ab", "cé")
+    assert ("vocabulary", "2 words") in data.facts.notes
+    assert ("steps in a sequence", "3 to 24") in data.facts.notes
+
+
+def test_values_can_be_predicted_from_texts(tmp_path: Path, check: Check) -> None:
+    text = "text,y\n" + "".join(f"{'ab' * (i + 1)},{i}\n" for i in range(8))
+    data = check(text, "regress", text="text", target="y")
+    prepared = data.write(tmp_path / "arrays")
+    assert set(arrays(prepared)) == {"tokens", "bounds", "truth", "targets", "train", "evaluate"}
+    assert ref_of(prepared).truth_of(np.array([0])).tolist() == [[[float(data.draw.seen[0])]]]
+
+
+def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
+    data = check(STEPS, "label", id="id", tokens="word", target="y")
+    assert data.facts.classes == ("p", "q")
+    prepared = data.write(tmp_path / "arrays")
+    ref, found = ref_of(prepared), arrays(prepared)
+    assert ref.shape == Shape("label", features=0, vocabulary=4, classes=2)
+    assert found["tokens"].tolist() == [2, 3] * 6
+    assert found["truth"].tolist() == [0, 1] * 6
+    assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
+
+
+def test_tokens_below_a_size_are_taken_as_they_are(tmp_path: Path, check: Check) -> None:
+    data = check(
+        sequences("id,item,y", "s#,#,#", "s#,9,#"), "regress",
+        id="id", tokens="item", vocabulary_size=10, target="y",
+    )  # fmt: skip
+    assert data.shape.vocabulary == 12
+    assert data.steps[:4].tolist() == [2, 11, 3, 11]
+    assert ("vocabulary", "10 tokens") in data.facts.notes
+    pipeline = data.write(tmp_path / "a").pipeline
+    assert (pipeline["vocabulary"], pipeline["vocabulary_size"]) == ([], 10)
+
+
+def test_classes_are_texts_numbers_or_truth(check: Check) -> None:
+    def classes(*labels: str) -> tuple[str, ...]:
+        rows = "".join(f"t,{label}\n" * 5 for label in labels)
+        split = {"validation": len(labels), "test": len(labels)}
+        return check(
+            f"text,y\n{rows}", "classify", text="text", target="y", split=split
+        ).facts.classes
+
+    assert classes("b", "a") == ("a", "b")
+    assert classes("10", "9", "-1") == ("-1", "9", "10")
+    assert classes("True", "False") == ("False", "True")
+    assert classes("NA", "None", "nan") == ("NA", "None", "nan")  # Namibia is a country
+
+
+def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:
+    rows = ("s#,2020-01-01,#,#", "s#,2020-03-05,#,#")
+    data = check(sequences("id,day,x,y", *rows), "regress", id="id", time="day", target="y")
+    assert data.facts.features == ("x",)
+
+
+@pytest.mark.parametrize(("policy", "third"), [("ffill", 3.0), ("interpolate", 5.0)])
+def test_missing_values_are_filled_from_earlier_rows_of_the_same_sequence(
+    check: Check, policy: str, third: float
+) -> None:
+    text = sequences("id,x,y", "s#,1,#", "s#,3,#", "s#,,#", "s#,9,#")
+    data = check(text, "regress", id="id", target="y", missing=policy)
+    assert data.steps[:, 0].tolist() == [1.0, 3.0, third, 9.0] * 8
+    assert ("filled in", "8 values") in data.facts.notes
+
+
+def test_what_is_far_beyond_the_training_part_stays_finite(tmp_path: Path, check: Check) -> None:
+    ids = check(NUMBERS, "regress", id="id", target="y").draw.validation
+    text = sequences("id,x,y", "s#,#e-50,#e-50").replace(f"s{ids[0]},{ids[0]}e-50", f"s{ids[0]},1")
+    prepared = check(text, "regress", id="id", target="y").write(tmp_path / "arrays")
+    assert arrays(prepared)["inputs"].max() == np.float32(1e30)
+
+
+def test_the_digits_the_names_and_the_waves_are_sequences(check: Check) -> None:
+    split = {"validation": 0.2, "test": 0.15}
+    names = check(EXAMPLES / "names.csv", "classify", text="name", target="language", split=split)
+    assert [p.count for p in names.facts.parts] == [1300, 400, 300]
+    for part in names.draw.named().values():
+        assert np.unique(np.bincount(names.truth[part])).size == 1  # 400 of each class
+    digits = check(EXAMPLES / "digits.parquet", "classify", id="image", target="digit", split=split)
+    assert digits.facts.classes == tuple("0123456789")
+    assert digits.shape == Shape("classify", features=8, classes=10)
+    assert ("steps in a sequence", "8") in digits.facts.notes
+    waves = check(EXAMPLES / "waves.csv", "label", id="sequence", target="state", split=split)
+    assert waves.facts.classes == ("fast", "flat", "slow")
+    assert waves.truth.shape == (len(waves.steps),)
+
+
+def test_a_parquet_file_is_read_as_well(tmp_path: Path, check: Check) -> None:
+    path = tmp_path / "s.parquet"
+    pd.DataFrame(
+        {"id": np.arange(12).repeat(2), "x": 1.0, "y": [True, True, False, False] * 6}
+    ).to_parquet(path)
+    data = check(path, "classify", id="id", target="y")
+    assert data.facts.classes == ("False", "True")
+    assert data.truth.tolist() == [1, 0] * 6
+
+
+# The text of a file, the task, the keys of data, and what the refusal must say.
+REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
+    "no target": (
+        NUMBERS, "regress", {"id": "id", "target": "yy"},
+        ["data.target: no column 'yy'", "did you mean 'y'?"]),
+    "no id": (
+        NUMBERS, "regress", {"id": "iid", "target": "y"}, ["data.id: no column 'iid'", "'id'"]),
+    "no feature": (
+        NUMBERS, "regress", {"id": "id", "target": "y", "features": ["x", "w"]},
+        ["data.features: no column 'w'"]),
+    "no text": (LETTERS, "classify", {"text": "t", "target": "y"}, ["data.text: no column 't'"]),
+    "no token": (
+        STEPS, "label", {"id": "id", "tokens": "words", "target": "y"},
+        ["data.tokens: no column 'words'", "'word'"]),
+    "no time": (
+        NUMBERS, "regress", {"id": "id", "time": "t", "target": "y"}, ["data.time: no column 't'"]),
+    "separator": (
+        NUMBERS.replace(",", ";"), "regress", {"id": "id", "target": "y"}, ["separated by ';'"]),
+    "the target as a feature": (
+        NUMBERS, "regress", {"id": "id", "target": "y", "features": ["x", "y"]},
+        ["data.features: must not name the target column, got 'y' with regress"]),
+    "the label as a text": (
+        LETTERS, "classify", {"text": "y", "target": "y"},
+        ["data.text: must not name the target column, got 'y'"]),
+    "the id as a token": (
+        STEPS, "label", {"id": "id", "tokens": "id", "target": "y"},
+        ["data.tokens: must not name the id column, got 'id'"]),
+    "nothing to see": (
+        STEPS, "label", {"id": "id", "target": "y"},
+        ["data.features: no numeric column beside target, id and time", "data.tokens"]),
+    "a row of no sequence": (
+        NUMBERS.replace("s3,3.5", ",3.5"), "regress", {"id": "id", "target": "y"},
+        ["data.id: column 'id' must hold a value in every row, got none in line 9"]),
+    "a text as a feature": (
+        NUMBERS.replace("s2,2.5", "s2,two"), "regress",
+        {"id": "id", "target": "y", "features": ["x"]},
+        ["data.features: column 'x' must hold numbers, got 'two' in line 7 (sequence 's2')"]),
+    "an infinite feature": (
+        NUMBERS.replace("s2,2.5", "s2,inf"), "regress", {"id": "id", "target": "y"},
+        ["data.features: column 'x' must hold finite numbers (below 1e30), got inf in line 7"]),
+    "a huge target": (
+        NUMBERS.replace(",20\n", ",1e31\n"), "regress", {"id": "id", "target": "y"},
+        ["data.target: column 'y'", "finite", "got 1e+31 in line 6"]),
+    "a missing feature": (
+        NUMBERS.replace("s2,2.5", "s2,"), "regress", {"id": "id", "target": "y"},
+        ["data.features: column 'x'", "got none in line 7 (sequence 's2')",
+         "write data.missing: ffill"]),
+    "nothing to fill from": (
+        NUMBERS.replace("s2,2,", "s2,,"), "regress",
+        {"id": "id", "target": "y", "missing": "ffill"},
+        ["data.features: column 'x'", "got none in line 6 (sequence 's2')", "none before it"]),
+    "a missing value as target": (
+        NUMBERS.replace("2.5,2,20", "2.5,2,"), "regress",
+        {"id": "id", "target": "y", "missing": "ffill"},
+        ["data.target: column 'y' must hold a value in every row, got none in line 7"]),
+    "a missing class": (
+        LETTERS.replace("abab,q", "abab,"), "classify", {"text": "text", "target": "y"},
+        ["data.target: column 'y' must hold a value in every row, got none in line 3"]),
+    "a missing label": (
+        STEPS.replace("s2,a,p", "s2,a,"), "label", {"id": "id", "tokens": "word", "target": "y"},
+        ["data.target: column 'y'", "got none in line 6 (sequence 's2')"]),
+    "a missing token": (
+        STEPS.replace("s2,a,p", "s2,,p"), "label", {"id": "id", "tokens": "word", "target": "y"},
+        ["data.tokens: column 'word'", "got none in line 6 (sequence 's2')"]),
+    "an empty text": (
+        LETTERS.replace("\nabab,", '\n" ",'), "classify", {"text": "text", "target": "y"},
+        ["data.text: column 'text'", "got none in line 3"]),
+    "a value that changes": (
+        NUMBERS.replace("2.5,2,20", "2.5,2,21"), "regress", {"id": "id", "target": "y"},
+        ["data.target: column 'y' must be the same in all rows of a sequence",
+         "got 21.0 after 20.0 in line 7 (sequence 's2')"]),
+    "a class that changes": (
+        STEPS, "classify", {"id": "id", "tokens": "word", "target": "y"},
+        ["data.target: column 'y' must be the same", "got q after p in line 3 (sequence 's0')",
+         "task.kind: label"]),
+    "a value as a class": (
+        NUMBERS.replace("0\n", "0.5\n"), "classify", {"id": "id", "target": "y"},
+        ["data.target: column 'y' must hold classes", "got 00.5 in line 2", "task.kind: regress"]),
+    "one class": (
+        LETTERS.replace(",q", ",p"), "classify", {"text": "text", "target": "y"},
+        ["data.target: column 'y' must hold two classes or more, got only 'p'"]),
+    "a rare class": (
+        LETTERS.replace("\nabab,q", "\nabab,r"), "classify",
+        {"text": "text", "target": "y", "split": {"validation": 3, "test": 3}},
+        ["data.target: every class needs", "got 1 of class 'r'"]),
+    "a label that is not trained on": (
+        sequences("id,x,y", "s#,#,#"), "label", {"id": "id", "target": "y"},
+        ["data.target: every class must occur in the training part, got '"]),
+    "a token out of range": (
+        sequences("id,item,y", "s#,#,#"), "regress",
+        {"id": "id", "tokens": "item", "target": "y", "vocabulary_size": 7},
+        ["data.vocabulary_size: token ids must lie in 0 to 6, got '7' in line 9 (sequence 's7')"]),
+    "a token that is no number": (
+        STEPS, "label", {"id": "id", "tokens": "word", "target": "y", "vocabulary_size": 7},
+        ["data.vocabulary_size: token ids must lie in 0 to 6, got 'a' in line 2"]),
+    "a time that falls": (
+        sequences("id,t,x,y", "s#,2021,1,#", "s#,2020,2,#"), "regress",
+        {"id": "id", "time": "t", "target": "y"},
+        ["data.time: times must rise within a sequence, got 2020", "line 3 (sequence 's0')"]),
+    "a time twice": (
+        sequences("id,t,x,y", "s#,2021,1,#", "s#,2021,2,#"), "regress",
+        {"id": "id", "time": "t", "target": "y"}, ["data.time: times must rise"]),
+    "no time in a row": (
+        sequences("id,t,x,y", "s#,2021-01-01,1,#", "s#,soon,2,#"), "regress",
+        {"id": "id", "time": "t", "target": "y"},
+        ["data.time: column 't' must hold a time in every row, got 'soon' in line 3"]),
+    "too few sequences": (
+        NUMBERS, "regress", {"id": "id", "target": "y", "split": {"validation": 4, "test": 4}},
+        ["data.split: no sequence is left to train on"]),
+    "r2 of one sequence": (
+        NUMBERS, "regress",
+        {"id": "id", "target": "y", "metric": "r2", "split": {"validation": 1, "test": 2}},
+        ["data.split.validation: r2 needs at least 2 sequences, got 1", "another metric"]),
+    "mase of what never changes": (
+        NUMBERS, "regress", {"id": "id", "target": "z", "metric": "mase", "features": ["x"]},
+        ["data.target: column 'z' must be the same"]),
+    "mase of a constant": (
+        sequences("id,x,y", "s#,#,5"), "regress", {"id": "id", "target": "y", "metric": "mase"},
+        ["data.target: mase divides by", "choose another metric"]),
+    "auroc of one label": (
+        sequences("id,x,y", "s#,1,p") + "t,1,p\nt,1,q\n", "label",
+        {"id": "id", "target": "y", "metric": "auroc", "split": SMALL | {"seed": 1}},
+        ["data.split.validation: auroc needs at least 2 classes, got 1"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
+    tmp_path: Path, check: Check, name: str
+) -> None:
+    text, kind, data, told = REFUSALS[name]
+    with pytest.raises(DataError) as caught:
+        check(text, kind, **data)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 's.csv'}: data.")
+    assert "\n" not in message
+    assert [t for t in told if t not in message] == [], message
+    assert [p.name for p in tmp_path.iterdir()] == ["s.csv"]

@@ -1,0 +1,114 @@
+"""What columns are divided by, and what errors are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.data.dataset import Prepared
+from tuner.data.preparing import check_data, prepare
+from tuner.data.scaling import Scaler
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+
+Build = Callable[..., Experiment]
+SCALES = ("standard", "minmax", "none")
+SPLIT = {"validation": 10, "test": 8}
+
+
+def days(n_rows: int = 60, **columns: Any) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    times = pd.date_range("2020-01-01", periods=n_rows, freq="D")
+    return pd.DataFrame(
+        {"t": times, "y": rng.uniform(1, 9, n_rows), "x": rng.uniform(1, 9, n_rows)} | columns
+    )
+
+
+def text(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.17g")
+
+
+def assert_refused(experiment: Experiment, *parts: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_data(experiment)
+    message = str(caught.value)
+    assert message.startswith(f"{experiment.data.path}: ")
+    assert "\n" not in message
+    assert [p for p in parts if p not in message] == [], message
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_constant_columns_are_kept_finite(kind: str) -> None:
+    rows = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
+    scaler = Scaler.fit(kind, rows)
+    assert scaler.scale[0] == 1.0
+    back = scaler.transform(rows) * scaler.scale + scaler.offset
+    np.testing.assert_allclose(back, rows, rtol=1e-6)
+    if kind == "minmax":
+        assert [scaler.transform(rows).min(), scaler.transform(rows).max()] == [0.0, 1.0]
+    if kind == "none":
+        np.testing.assert_array_equal(scaler.transform(rows), rows.astype(np.float32))
+
+
+def test_what_is_far_beyond_the_training_rows_stays_finite() -> None:
+    scaler = Scaler.fit("standard", np.array([[1e-20], [2e-20]]))
+    assert np.isfinite(scaler.transform(np.array([[1e30], [-1e30], [1.5e-20]]))).all()
+
+
+def long_form(*frames: pd.DataFrame) -> str:
+    named = [frame.assign(s=f"s{i}") for i, frame in enumerate(frames)]
+    return text(pd.concat(named).sort_values("t", kind="stable"))
+
+
+def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path: Path, experiment_on: Build) -> None:
+    frame = days()
+    experiment = experiment_on(text(frame), target=["y", "x"], lags={"x": [1]}, split=SPLIT)
+    prepared = prepare(experiment, tmp_path / "arrays")
+    (ref,) = prepared.folds
+    inputs, outputs = prepared.pipeline["inputs"], prepared.pipeline["outputs"]
+    assert inputs["names"] == list(prepared.facts.features) == ["y", "x", "x_lag_1"]
+    scaler = Scaler(np.array(inputs["offset"][:2]), np.array(inputs["scale"][:2]))
+    expected = scaler.transform(frame[["y", "x"]].to_numpy()[:52])
+    np.testing.assert_allclose(ref.load("inputs")[:, :2], expected, rtol=1e-5, atol=1e-6)
+    assert (tuple(outputs["offset"]), tuple(outputs["scale"])) == (ref.offset, ref.scale)
+
+
+def naive(prepared: Prepared) -> float:
+    return prepared.folds[0].naive_errors[0]
+
+
+def test_the_naive_error_is_that_of_the_season_within_the_training_rows(
+    tmp_path: Path, experiment_on: Build
+) -> None:
+    frame = days()
+    y = frame["y"].to_numpy()[:42]
+    keys: dict[str, Any] = {"split": SPLIT}
+    found = naive(prepare(experiment_on(text(frame), time="t", **keys), tmp_path / "a"))
+    assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean())  # days: a week
+    found = naive(prepare(experiment_on(text(frame), task={"season": 3}, **keys), tmp_path / "b"))
+    assert found == pytest.approx(np.abs(y[3:] - y[:-3]).mean())
+    found = naive(prepare(experiment_on(text(frame), **keys), tmp_path / "c"))
+    assert found == pytest.approx(np.abs(np.diff(y)).mean())
+    found = naive(prepare(experiment_on(text(frame), task={"season": 50}, **keys), tmp_path / "d"))
+    assert found == pytest.approx(np.abs(np.diff(y)).mean())
+    holed = frame.copy()
+    holed.loc[10, "y"] = np.nan
+    found = naive(prepare(experiment_on(text(holed), missing="ffill", **keys), tmp_path / "e"))
+    assert found == pytest.approx(np.abs(np.diff(y))[np.r_[0:9, 11:41]].mean())
+    both = long_form(frame, frame.assign(y=frame["y"] * 10))
+    found = naive(prepare(experiment_on(both, time="t", id="s", **keys), tmp_path / "f"))
+    assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean() * 11 / 2)
+
+
+def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on: Build) -> None:
+    frame = days(y=np.tile(np.arange(7.0), 9)[:60])
+    mase = {"objective": {"metric": "mase"}}
+    experiment = experiment_on(text(frame), time="t", split=SPLIT, blocks=mase)
+    assert_refused(experiment, "objective.metric: ", "got 0 for 'y'", "write rmse or mae")
+    check_data(experiment_on(text(frame), time="t", split=SPLIT))
+    check_data(experiment_on(text(frame), split=SPLIT, blocks=mase))  # without a season it varies

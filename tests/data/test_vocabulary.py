@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.data.tables import as_written, read_frame
+from tuner.data.vocabulary import Vocabulary, cut, number_classes
+
+
+def column(*texts: str) -> np.ndarray:
+    return np.array(texts, dtype=object)
+
+
+def written(path: Path, *names: str) -> dict[str, list[str]]:
+    frame, raw = read_frame(path)
+    return {k: v.tolist() for k, v in as_written(path, raw, frame, names).items()}
+
+
+def csv(folder: Path, text: str) -> Path:
+    path = folder / "texts.csv"
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_tokens_are_numbered_from_two_in_sorted_order_and_others_are_one() -> None:
+    known = Vocabulary.of("banana")
+    assert known.tokens == ("a", "b", "n")
+    assert (known.size, len(known)) == (3, 5)
+    assert known.encode(column(*"nab", "c", "A", "")).tolist() == [4, 2, 3, 1, 1, 1]
+
+
+@given(train=st.lists(st.text(max_size=3), min_size=1), other=st.lists(st.text(max_size=3)))
+def test_every_known_token_has_a_number_of_its_own(train: list[str], other: list[str]) -> None:
+    known = Vocabulary.of(train)
+    numbers = dict(zip(train, known.encode(column(*train)).tolist(), strict=True))
+    assert sorted(numbers.values()) == list(range(2, len(known)))
+    assert sorted(numbers, key=lambda token: numbers[token]) == sorted(numbers)
+    encoded = known.encode(column(*other))
+    assert encoded.dtype == np.int64
+    assert encoded.tolist() == [numbers.get(t, 1) for t in other]
+
+
+def test_tokens_that_are_numbers_are_used_as_they_are() -> None:
+    known = Vocabulary.of_numbers(1000)
+    assert len(known) == 1002
+    assert known.encode(column("0", "7", "999", "007")).tolist() == [2, 9, 1001, 9]
+    assert known.first_outside(column("0", "999")) is None
+
+
+@pytest.mark.parametrize("bad", ["1000", "-1", "1.5", "2.0", "x", "", "٣", "9" * 30])
+def test_a_token_that_is_no_number_below_the_size_is_found(bad: str) -> None:
+    assert Vocabulary.of_numbers(1000).first_outside(column("5", bad, "6", bad)) == 1
+
+
+def test_a_text_is_cut_into_characters_as_they_are_or_into_words_without_case() -> None:
+    assert cut("Ab ß", "character") == ["A", "b", " ", "ß"]
+    assert cut("  The the\tSTRASSE straße\n", "word") == ["the", "the", "strasse", "strasse"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["b", "a", "b"], ("a", "b")),
+        (["10", "9", "-1"], ("-1", "9", "10")),  # numbers as numbers
+        (["1", "1.0", "2.", "01"], ("1", "2")),
+        (["10", "9", "x"], ("10", "9", "x")),  # texts as texts
+        (["True", "False"], ("False", "True")),
+        (["1.5", "a"], ("1.5", "a")),
+        (["NA", "None", "null"], ("NA", "None", "null")),
+        (["9" * 400, "8"], ("8", "9" * 400)),
+    ],
+)
+def test_classes_are_in_order(labels: list[str], classes: tuple[str, ...]) -> None:
+    found, numbers = number_classes(labels)
+    assert found == classes
+    assert numbers.dtype == np.int64
+    assert set(numbers.tolist()) == set(range(len(classes)))
+    again, same = number_classes([found[i] for i in numbers])
+    assert (again, same.tolist()) == (found, numbers.tolist())
+
+
+def test_a_fraction_is_no_class() -> None:
+    with pytest.raises(ValueError, match=r"^2\.50$"):
+        number_classes(["1", "3.0", "2.50", "7.1"])
+
+
+def test_a_csv_file_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    text = '\ufeff id , x,t\n01,1,NA\n\n1.0,2,"a,\nb"\nnull,3, None\n1e3,4\n'
+    columns = written(csv(tmp_path, text), "id", "t")
+    assert columns == {
+        "id": ["01", "", "1.0", "null", "1e3"],
+        "t": ["NA", "", "a,\nb", " None", ""],
+    }
+
+
+@given(
+    rows=st.lists(st.sampled_from(["1", "01", "1.0", "x", "NA", "", "True", "a b"]), min_size=1),
+    more=st.lists(st.sampled_from(["2", "2.5", "y", "None", "", "false"])),
+)
+def test_what_a_row_says_depends_on_no_other_row(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str], more: list[str]
+) -> None:
+    path = csv(tmp_path_factory.mktemp("csv"), "".join(f"{r},0\n" for r in ["t", *rows, *more]))
+    path.write_text(path.read_text().replace("t,0", "t,x", 1))
+    assert written(path, "t")["t"] == [*rows, *more]
+
+
+def test_a_parquet_file_is_taken_as_if_it_were_written(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "text": ["NA", None, ""],
+            "whole": [1.0, np.nan, 3.0],
+            "int": np.array([1, 2, 3], np.uint8),
+            "bool": [True, False, True],
+            "float": [0.5, 1.0, 2.0],
+            "category": pd.Categorical(["b", "a", None]),
+            "nullable": pd.array([1, None, 3], dtype="Int64"),
+        }
+    )
+    path = tmp_path / "texts.parquet"
+    frame.to_parquet(path)
+    assert written(path, *frame) == {
+        "text": ["NA", "", ""],
+        "whole": ["1", "", "3"],
+        "int": ["1", "2", "3"],
+        "bool": ["True", "False", "True"],
+        "float": ["0.5", "1", "2"],
+        "category": ["b", "a", ""],
+        "nullable": ["1", "", "3"],
+    }

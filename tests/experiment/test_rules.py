@@ -1,0 +1,210 @@
+"""Combinations that cannot be, each refused by its key and with the reason."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.errors import InputError
+from tuner.experiment import Experiment, dump_yaml
+from tuner.experiment.metrics import METRICS
+
+FORECAST = {"data": {"path": "d.csv", "target": "y"}}
+CLASSIFY = {"data": {"path": "d.csv", "target": "y", "id": "i"}, "task": {"kind": "classify"}}
+LABEL = CLASSIFY | {"task": {"kind": "label"}}
+REGRESS = CLASSIFY | {"task": {"kind": "regress"}}
+TEXT = {"data": {"path": "d.csv", "target": "y", "text": "t"}, "task": {"kind": "classify"}}
+
+
+def load(tmp_path: Path, base: dict[str, Any], **changes: Any) -> Experiment:
+    raw = {"name": "e", **base}
+    for key, value in changes.items():
+        block, _, name = key.partition("__")
+        raw = raw | {block: {**raw.get(block, {}), name: value} if name else value}
+    path = tmp_path / "e.yaml"
+    path.write_text(dump_yaml(raw), encoding="utf-8")
+    return Experiment.load(path)
+
+
+def categorical(*choices: Any) -> dict[str, Any]:
+    return {"type": "categorical", "choices": list(choices)}
+
+
+INT = {"type": "int", "low": 8, "high": 64}
+FOLDS = {"folds": 3, "size": 0.1}
+
+REFUSED = [
+    # cells
+    (FORECAST, {"hyperparameters": {"cell": "gru", "proj_size": 4}}, "hyperparameters.proj_size: gru has"),
+    (FORECAST, {"hyperparameters__proj_size": 32}, "hyperparameters.proj_size: must be below hidden_size"),
+    (
+        FORECAST,
+        {"hyperparameters__proj_size": 8, "search_space": {"hidden_size": INT}},
+        "hyperparameters.proj_size: must be below hidden_size, whose least is 8, got 8",
+    ),
+    (
+        FORECAST,
+        {"hyperparameters__proj_size": 4, "search_space": {"cell": categorical("lstm", "gru")}},
+        "proj_size",
+    ),
+    (FORECAST, {"hyperparameters__nonlinearity": "relu"}, "hyperparameters.nonlinearity: is of the cell rnn"),
+    (FORECAST, {"hyperparameters__cell": "ltsm"}, "hyperparameters.cell: unknown cell 'ltsm'"),
+    # widths
+    (FORECAST, {"hyperparameters": {"hidden_size": [8, 4], "num_layers": 3}}, "hyperparameters.num_layers: "),
+    (FORECAST, {"hyperparameters__hidden_size": []}, "hyperparameters.hidden_size"),
+    (FORECAST, {"search_space": {"hidden_size_2": INT}}, "search_space.hidden_size_2: the layers are"),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": INT, "hidden_size_3": INT}},
+        "search_space.hidden_size_3: the layers are numbered from 1, got no hidden_size_2",
+    ),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": INT, "num_layers": {"type": "int", "low": 1, "high": 2}}},
+        "search_space.num_layers: every layer has a width of its own",
+    ),
+    (FORECAST, {"search_space": {"hidden_size_1": INT, "hidden_size": INT}}, "search_space.hidden_size: "),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": INT}, "hyperparameters__hidden_size": [8, 8]},
+        "hyperparameters.hidden_size: the search starts at these widths",
+    ),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": INT}, "hyperparameters__hidden_size": [4]},
+        "hyperparameters.hidden_size: the search starts at this value",
+    ),
+    (FORECAST, {"search_space": {"hidden_sise_1": INT}}, "search_space.hidden_sise_1: unknown hyperparameter"),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": {"type": "float", "low": 8.0, "high": 9.0}}},
+        "search_space.hidden_size_1.type: is a whole number",
+    ),
+    # tasks
+    (FORECAST, {"task__kind": "clasify"}, "task.kind: unknown kind 'clasify'; did you mean 'classify'"),
+    (CLASSIFY, {"task__window": 24}, "task.window: is of forecasts, got 24 with kind classify"),
+    (CLASSIFY, {"task__quantiles": [0.5]}, "task.quantiles: is of forecasts"),
+    (FORECAST, {"task__quantiles": [0.9, 0.5]}, "task.quantiles: must rise"),
+    (FORECAST, {"task__quantiles": [0.1, 0.9]}, "task.quantiles: need 0.5"),
+    (FORECAST, {"task__quantiles": [0.0, 0.5]}, "task.quantiles"),
+    (LABEL, {"hyperparameters__pooling": "attention"}, "hyperparameters.pooling: a label for every step"),
+    (
+        LABEL,
+        {"search_space": {"pooling": categorical("last", "attention")}},
+        "search_space.pooling: a label for every step reads every step, got 'attention'",
+    ),
+    (CLASSIFY, {"hyperparameters__decoder": "recursive"}, "hyperparameters.decoder: classify has no horizon"),
+    (REGRESS, {"hyperparameters__window": 12}, "hyperparameters.window: regress reads whole sequences"),
+    (REGRESS, {"hyperparameters__class_weights": "balanced"}, "hyperparameters.class_weights: regress has no"),
+    (FORECAST, {"hyperparameters__embedding_size": 8}, "hyperparameters.embedding_size: is of tokens"),
+    (CLASSIFY, {"data__target": ["y", "z"]}, "data.target: classify predicts one column, got 2"),
+    # metrics and losses
+    (FORECAST, {"objective__metric": "accuracy"}, "objective.metric: measures classes, which forecast does"),
+    (FORECAST, {"objective__metric": "pinball"}, "objective.metric: measures task.quantiles"),
+    (CLASSIFY, {"objective__metric": "rmse"}, "objective.metric: measures values, which classify does not"),
+    (CLASSIFY, {"hyperparameters__loss": "mse"}, "hyperparameters.loss: does not fit classes: write auto or"),
+    (FORECAST, {"hyperparameters__loss": "quantile"}, "hyperparameters.loss: does not fit values"),
+    (
+        FORECAST,
+        {"task__quantiles": [0.5], "search_space": {"loss": categorical("quantile", "mae")}},
+        "search_space.loss: does not fit quantiles",
+    ),
+    # data
+    (CLASSIFY, {"data": {"path": "d.csv", "target": "y"}}, "data.id: is required by classify"),
+    (FORECAST, {"data__text": "t"}, "data.text: is of sequences, got 't' with kind forecast"),
+    (FORECAST, {"data__tokens": "t"}, "data.tokens: is of sequences"),
+    (TEXT, {"data__id": "i"}, "data.id: each row is a sequence of its own"),
+    (TEXT, {"task__kind": "label"}, "data.text: has one label"),
+    (TEXT, {"data__features": ["x"]}, "data.text: a model sees features or text, got both"),
+    (CLASSIFY, {"data__vocabulary_size": 9}, "data.vocabulary_size: is of data.tokens"),
+    (CLASSIFY, {"data__transform": "log"}, "data.transform: is of forecasts, got 'log' with classify"),
+    (CLASSIFY, {"data__lags": {"x": [1]}}, "data.lags: is of forecasts"),
+    (CLASSIFY, {"data__split": {"validation": FOLDS}}, "data.split.validation: sequences have no order"),
+    (CLASSIFY, {"data__split": {"test": "2020-01-01"}}, "data.split.test: sequences have no order"),
+    (FORECAST, {"data__calendar": ["hour"]}, "data.calendar: needs the time"),
+    (FORECAST, {"data__resample": "1h"}, "data.resample: needs the time"),
+    (FORECAST, {"data": {"path": "d", "target": "y", "time": "t", "resample": "often!"}}, "data.resample: "),
+    (FORECAST, {"data__lags": {"x": []}}, "data.lags.x"),
+    (FORECAST, {"data__lags": {"x": [0]}}, "data.lags.x.0"),
+    (FORECAST, {"data__missing": "drop"}, "data.missing: unknown missing 'drop'"),
+    (FORECAST, {"data__split": {"validation": {"fold": 3}}}, "data.split.validation.fold: unknown key"),
+    (FORECAST, {"data__split": {"validation": {"folds": 0}}}, "data.split.validation.folds: "),
+    (FORECAST, {"data__split": {"validation": FOLDS | {"size": 2.5}}}, "data.split.validation.size: "),
+    (FORECAST, {"data__split": {"validation": FOLDS | {"gap": -1}}}, "data.split.validation.gap"),
+    (FORECAST, {"data__split": {"validation": "soon"}}, "data.split.validation: must be a fraction"),
+    (
+        FORECAST,
+        {"data__transform": "difference", "task": {"horizon": 2, "quantiles": [0.5]}},
+        "data.transform: quantiles of differences",
+    ),
+    (FORECAST, {"training__device": "gpu"}, "training.device: unknown device 'gpu'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "changes", "text"), REFUSED, ids=[r[2] for r in REFUSED])
+def test_what_does_not_go_together_is_refused_in_one_line(
+    tmp_path: Path, base: dict[str, Any], changes: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        load(tmp_path, base, **changes)
+    assert text in str(refused.value)
+    assert "got" in str(refused.value) or "unknown" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "metric"),
+    [
+        (FORECAST, {}, "rmse"),
+        (FORECAST, {"task__quantiles": [0.1, 0.5]}, "pinball"),
+        (REGRESS, {}, "rmse"),
+        (CLASSIFY, {}, "accuracy"),
+        (LABEL, {"objective": {}}, "accuracy"),
+        (TEXT, {"objective__metric": "f1"}, "f1"),
+    ],
+)
+def test_the_metric_follows_from_the_task(
+    tmp_path: Path, base: dict[str, Any], changes: dict[str, Any], metric: str
+) -> None:
+    experiment = load(tmp_path, base, **changes)
+    assert experiment.objective.metric == metric
+    maximized = {"r2", "accuracy", "f1", "auroc"}
+    assert (experiment.objective.direction == "maximize") is (metric in maximized)
+
+
+def test_every_metric_can_be_asked_for(tmp_path: Path) -> None:
+    for name, metric in METRICS.items():
+        base = CLASSIFY if metric.of == "classes" else FORECAST
+        quantiles = {"task__quantiles": [0.5]} if metric.of == "quantiles" else {}
+        assert load(tmp_path, base, objective__metric=name, **quantiles)
+
+
+@pytest.mark.parametrize("base", [FORECAST, CLASSIFY, LABEL, REGRESS, TEXT])
+def test_what_is_written_loads_as_what_it_was(tmp_path: Path, base: dict[str, Any]) -> None:
+    experiment = load(tmp_path, base)
+    again = Experiment.model_validate(experiment.to_dict())
+    assert again.to_dict() == experiment.to_dict()
+    assert again == experiment
+
+
+def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path: Path) -> None:
+    space = {"hidden_size_1": INT, "hidden_size_2": INT | {"low": 2}}
+    experiment = load(tmp_path, FORECAST, search_space=space)
+    assert experiment.start() == {"hidden_size_1": 32, "hidden_size_2": 32}
+    configuration = experiment.configuration({"hidden_size_1": 16, "hidden_size_2": 4})
+    assert (configuration["hidden_size"], configuration["num_layers"]) == ([16, 4], 2)
+    assert not {"hidden_size_1", "hidden_size_2"} & configuration.keys()
+    again = Experiment.model_validate(experiment.to_dict())
+    assert again.start() == experiment.start()
+    begins = load(tmp_path, FORECAST, search_space=space, hyperparameters__hidden_size=[64, 2])
+    assert begins.start() == {"hidden_size_1": 64, "hidden_size_2": 2}
+
+
+def test_a_searched_window_starts_at_the_tasks(tmp_path: Path) -> None:
+    window = {"type": "int", "low": 6, "high": 48}
+    experiment = load(tmp_path, FORECAST, search_space={"window": window}, task__window=24)
+    assert experiment.start() == {"window": 24}
+    assert "window" not in experiment.configuration({})

@@ -1,0 +1,74 @@
+"""Data that was read and checked, and what becomes of it: arrays on disk that jobs refer to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.data.reference import DataRef
+
+__all__ = ["Dataset", "Facts", "Part", "Prepared"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is trained on, validated on, or tested on."""
+
+    name: str  # training, validation, test; with folds validation 1, validation 2, ...
+    count: int
+    unit: str  # row or sequence
+    first: str | None = None  # the times that it runs from and to, where there are times
+    last: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a file, without any of its values."""
+
+    path: Path
+    sha256: str
+    rows: int
+    features: tuple[str, ...]  # columns that a model sees, those made of others among them
+    targets: tuple[str, ...]
+    parts: tuple[Part, ...]  # in order; the last one is the test part
+    frequency: str | None = None  # as pandas writes it: MS, D, h, ...
+    season: int | None = None  # rows in a season, of a forecast
+    classes: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)
+
+    @property
+    def test(self) -> Part:
+        """The test part."""
+        return self.parts[-1]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Arrays on disk, and what is known of them."""
+
+    facts: Facts
+    folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
+    pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
+
+
+class Dataset(ABC):
+    """Data that nothing is wrong with, all of its values still in memory."""
+
+    facts: Facts
+
+    @abstractmethod
+    def write(self, folder: Path) -> Prepared:
+        """Write what a search may see: everything that does not belong to the test part.
+
+        The test values are dropped first. What is fitted is fitted on the training rows alone,
+        in each fold anew.
+        """
+
+    @abstractmethod
+    def write_test(self, folder: Path) -> Prepared:
+        """Write everything, the test part to evaluate, prepared as in the last fold.
+
+        To be called by `tuner.data.test_part` alone.
+        """

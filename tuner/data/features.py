@@ -1,0 +1,114 @@
+"""The columns that a model sees: those of the file, and those made of the time and of lags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tuner.data.filling import fill
+from tuner.data.reading import Series
+from tuner.data.scaling import transform_targets
+from tuner.data.tables import refusal
+from tuner.experiment.schema import Data
+
+__all__ = ["Table", "check_features", "make_table"]
+
+_SECONDS = 86_400
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of series with nothing missing, transformed and not scaled yet."""
+
+    names: tuple[str, ...]  # of the input columns
+    inputs: np.ndarray  # (rows, features)
+    targets: np.ndarray  # (rows, targets), transformed
+    truth: np.ndarray  # (rows, targets), in the data's units
+    known: np.ndarray  # (rows, targets), bool: not filled in
+    first: np.ndarray  # (series,): the first row of each series, counted in it, that can be read
+
+
+def make_table(series: Series, data: Data) -> Table:
+    """Fill, transform, and make the features. Every row follows from itself and earlier ones.
+
+    Args:
+        series: with even rows.
+        data: how.
+
+    Raises:
+        DataError: a target has no logarithm.
+    """
+    columns = list(series.frame)
+    values = fill(series.frame.to_numpy(), series.bounds, data.missing)
+    at = [columns.index(name) for name in series.targets]
+    truth = values[:, at]
+    targets = transform_targets(series, truth, data.transform)
+    values = values.copy()
+    values[:, at] = targets
+    named = {name: values[:, columns.index(name)] for name in series.features}
+    for kind in data.calendar:
+        angle = 2 * np.pi * _place(series, kind)
+        named |= {f"{kind}_sin": np.sin(angle), f"{kind}_cos": np.cos(angle)}
+    for name, lags in data.lags.items():
+        for lag in lags:
+            column = _shift(values[:, columns.index(name)], series.bounds, lag)
+            named[f"{name}_lag_{lag}"] = column
+    inputs = np.column_stack(list(named.values()))
+    readable = ~(np.isnan(inputs).any(axis=1) | np.isnan(targets).any(axis=1))
+    first = [
+        int(readable[start:end].argmax()) if readable[start:end].any() else end - start
+        for start, end in series.bounds
+    ]
+    known = ~series.frame[series.targets].isna().to_numpy()
+    return Table(tuple(named), inputs, targets, truth, known, np.array(first))
+
+
+def check_features(series: Series, data: Data) -> None:
+    """Refuse features that are there twice, or that tell a model nothing.
+
+    Raises:
+        DataError: naming key, column and remedy.
+    """
+    for name in series.frame:
+        if series.frame[name].isna().all():
+            text = f"column {str(name)!r} holds no value; leave it out"
+            raise refusal(series.path, series.key_of(str(name)), text)
+    made = [("calendar", f"{kind}_{wave}") for kind in data.calendar for wave in ("sin", "cos")]
+    made += [("lags", f"{name}_lag_{lag}") for name, lags in data.lags.items() for lag in lags]
+    names = list(series.features)
+    for key, name in made:
+        if name in names:
+            text = f"makes a column {name!r}, and there is one already; rename that one or remove"
+            raise refusal(series.path, f"data.{key}", f"{text} it here")
+        names.append(name)
+    for kind in data.calendar:
+        if len(set(_place(series, kind))) < 2:
+            often = f" at frequency {series.frequency}" if series.frequency else ""
+            text = f"the {kind} is the same in every row{often}, which tells a model nothing"
+            raise refusal(series.path, "data.calendar", f"{text}, got {kind!r}; remove it")
+
+
+def _place(series: Series, kind: str) -> np.ndarray:
+    """Return where each row stands in its day, week or year, from 0 to 1, (rows,).
+
+    Times are as they were read: in UTC, where their offset from it changes.
+    """
+    times = series.times
+    assert isinstance(times, pd.DatetimeIndex)
+    if kind == "hour":
+        place = (times.hour * 3600 + times.minute * 60 + times.second) / _SECONDS
+    elif kind == "weekday":
+        place = times.day_of_week / 7
+    else:
+        place = (times.month - 1) / 12
+    return np.asarray(place, np.float64)
+
+
+def _shift(column: np.ndarray, bounds: np.ndarray, lag: int) -> np.ndarray:
+    """Return the column `lag` rows before, (rows,); nan where a series does not reach back."""
+    shifted = np.full(len(column), np.nan)
+    for start, end in bounds:
+        shifted[start + lag : end] = column[start : max(start, end - lag)]
+    return shifted

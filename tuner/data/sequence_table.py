@@ -1,0 +1,213 @@
+"""The file of sequences: its rows gathered by sequence, and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from tuner.data.filling import fill
+from tuner.data.tables import as_written, place_of, read_frame, refusal, separator_hint
+from tuner.data.times import as_times, show_time
+from tuner.data.vocabulary import Vocabulary, cut, number_classes
+from tuner.errors import DataError, nearest
+from tuner.experiment.data import Data
+
+__all__ = ["SequenceTable"]
+
+_LARGEST = 1e30  # a float32 still holds it, and float64 its square
+_ROLES = ("target", "id", "time", "features", "text", "tokens")
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceTable:
+    """The rows of a file, one sequence after another."""
+
+    path: Path
+    data: Data
+    frame: pd.DataFrame
+    written: dict[str, np.ndarray]  # columns as they are written: (rows,) of str, "" for none
+    rows: np.ndarray  # (rows,), where each stands in the file
+    bounds: np.ndarray  # (sequences, 2), the rows [start, end) of each
+    names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
+
+    @classmethod
+    def read(cls, data: Data, kind: str) -> tuple[SequenceTable, str]:
+        """Read the file, gather the rows of each sequence; return the file's sha256 as well."""
+        path = Path(data.path)
+        frame, raw = read_frame(path)
+        _check_names(path, data, [str(c) for c in frame], kind)
+        labels = data.targets if kind != "regress" else []
+        texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
+        written = as_written(path, raw, frame, texts)
+        names = codes = np.arange(len(frame))
+        if data.id is not None:
+            codes, names = pd.factorize(written[data.id])
+        rows, ends = np.argsort(codes, kind="stable"), np.bincount(codes).cumsum()
+        table = cls(
+            path=path,
+            data=data,
+            frame=frame.take(rows).reset_index(drop=True),
+            written={name: column[rows] for name, column in written.items()},
+            rows=rows,
+            bounds=np.column_stack([np.concatenate([[0], ends[:-1]]), ends]),
+            names=names,
+        )
+        for name in texts:
+            column = table.written[name]
+            empty = [not t.strip() for t in column] if name == data.text else column == ""
+            role = next(role for role in _ROLES if name in _named(data, role))
+            table._refuse_none(f"data.{role}", name, np.flatnonzero(empty))
+        table._check_times()
+        return table, hashlib.sha256(raw).hexdigest()
+
+    def classes(self, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the class of each sequence, or of each row: (n,) int64, and the classes."""
+        name = self.data.targets[0]
+        column = self.written[name]
+        try:
+            classes, numbers = number_classes(column)
+        except ValueError as error:
+            row = int(np.flatnonzero(column == str(error))[0])
+            text = f"column {name!r} must hold classes: texts or whole numbers, got {error}"
+            remedy = "write a class there, or task.kind: regress"
+            raise self._refusal("data.target", text, row, remedy) from None
+        if len(classes) < 2:
+            text = f"column {name!r} must hold two classes or more, got only {classes[0]!r}"
+            raise refusal(self.path, "data.target", f"{text}; choose another column")
+        if kind == "label":
+            return numbers, classes
+        return self._of_sequences(name, numbers, column), classes
+
+    def values(self) -> np.ndarray:
+        """Return the numbers that are the targets of each sequence: (sequences, targets)."""
+        columns = []
+        for name in self.data.targets:
+            column = self._numbers("data.target", name)
+            self._refuse_none("data.target", name, np.flatnonzero(np.isnan(column)))
+            columns.append(self._of_sequences(name, column, column))
+        return np.column_stack(columns)
+
+    def features(self) -> tuple[list[str], np.ndarray, int]:
+        """Return the features' names, values (rows, features), and how many were filled in."""
+        data, frame = self.data, self.frame
+        others = {*data.targets, data.id, data.time}
+        features = data.features or [
+            str(c) for c in frame if c not in others and is_numeric_dtype(frame[c])
+        ]
+        if not features:
+            text = "no numeric column beside target, id and time in the file; name the columns"
+            raise refusal(self.path, "data.features", f"{text}, or set data.tokens")
+        values = np.column_stack([self._numbers("data.features", c) for c in features])
+        n_missing = int(np.isnan(values).sum())
+        values = fill(values, self.bounds, data.missing)
+        for row, at in np.argwhere(np.isnan(values))[:1]:
+            text = f"column {features[at]!r} must hold a number in every row, got none"
+            remedy = "fill it in, or write data.missing: ffill"
+            if data.missing != "refuse":
+                remedy = "there is none before it in the sequence: fill it in, or remove the row"
+            raise self._refusal("data.features", text, int(row), remedy)
+        return features, values, n_missing
+
+    def tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens, (rows,) of str, and their bounds, (sequences, 2)."""
+        if self.data.text is None:
+            return self.written[str(self.data.tokens)], self.bounds
+        texts = [cut(text, self.data.level) for text in self.written[self.data.text]]
+        ends = np.cumsum([len(text) for text in texts])
+        tokens = np.array([token for text in texts for token in text], dtype=object)
+        return tokens, np.column_stack([np.concatenate([[0], ends[:-1]]), ends])
+
+    def vocabulary(self, tokens: np.ndarray, train: np.ndarray) -> Vocabulary:
+        """Return the vocabulary of the tokens that are in the rows `train`."""
+        size = self.data.vocabulary_size
+        if size is None:
+            return Vocabulary.of(tokens[train])
+        known = Vocabulary.of_numbers(size)
+        if (row := known.first_outside(tokens)) is not None:
+            text = f"token ids must lie in 0 to {size - 1}, got {tokens[row]!r}"
+            remedy = "make it larger, or leave it out where tokens are no numbers"
+            raise self._refusal("data.vocabulary_size", text, row, remedy)
+        return known
+
+    def _of_sequences(self, name: str, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """Return the first value of each sequence; all the others must be the same."""
+        first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)
+        for row in np.flatnonzero(values != values[first])[:1]:
+            text = f"column {name!r} must be the same in all rows of a sequence, got {shown[row]} "
+            text += f"after {shown[first[row]]}"
+            remedy = "write one value, or task.kind: label where every row has its own"
+            raise self._refusal("data.target", text, int(row), remedy)
+        return np.asarray(values[self.bounds[:, 0]])
+
+    def _numbers(self, key: str, name: str) -> np.ndarray:
+        """Return a column as numbers, (rows,) float64, nan where there is none."""
+        column = self.frame[name]
+        if not is_numeric_dtype(column):
+            numbers = pd.to_numeric(column.astype(object), errors="coerce")
+            for row in np.flatnonzero(numbers.isna() & column.notna())[:1]:
+                text = f"column {name!r} must hold numbers, got {column[row]!r}"
+                remedy = "write a number there (1234.5), or choose another column"
+                raise self._refusal(key, text, int(row), remedy)
+            column = numbers
+        values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
+        for row in np.flatnonzero(np.abs(values) >= _LARGEST)[:1]:  # False for nan
+            text = f"column {name!r} must hold finite numbers (below 1e30), got {values[row]}"
+            raise self._refusal(key, text, int(row), "correct it, or choose another column")
+        return values
+
+    def _check_times(self) -> None:
+        if (name := self.data.time) is None:
+            return
+        times = as_times(self.frame[name])
+        if len(bad := np.flatnonzero(times.isna())):
+            value = self.frame[name][bad[0]]
+            text = f"column {name!r} must hold a time in every row, got "
+            text += "none" if pd.isna(value) else repr(str(value))
+            remedy = "write 1960-01-31, say, or leave data.time out"
+            raise self._refusal("data.time", text, int(bad[0]), remedy)
+        index = pd.DatetimeIndex(times)
+        falls = np.append(False, index[1:] <= index[:-1])
+        falls[self.bounds[:, 0]] = False
+        for row in np.flatnonzero(falls)[:1]:
+            here, before = show_time(index[row]), show_time(index[row - 1])
+            text = f"times must rise within a sequence, got {here} after {before}"
+            remedy = "sort the rows by time, and keep one of each"
+            raise self._refusal("data.time", text, int(row), remedy)
+
+    def _refuse_none(self, key: str, name: str, rows: np.ndarray) -> None:
+        for row in rows[:1]:
+            text = f"column {name!r} must hold a value in every row, got none"
+            raise self._refusal(key, text, int(row), "write one, or remove the row")
+
+    def _refusal(self, key: str, text: str, row: int, remedy: str) -> DataError:
+        place = place_of(self.path, int(self.rows[row]))
+        if self.data.id is not None:
+            sequence = np.searchsorted(self.bounds[:, 1], row, side="right")
+            place += f" (sequence {self.names[sequence]!r})"
+        return refusal(self.path, key, f"{text} in {place}; {remedy}")
+
+
+def _named(data: Data, role: str) -> list[str]:
+    """Return the columns that a key of the experiment names."""
+    names = getattr(data, role) or []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_names(path: Path, data: Data, known: list[str], kind: str) -> None:
+    """Refuse a column that the file does not have, and one that tells what is to be predicted."""
+    for role in _ROLES:
+        for name in _named(data, role):
+            if name not in known:
+                hint = separator_hint(known) or nearest(name, known)
+                raise refusal(path, f"data.{role}", f"no column {name!r} in the file{hint}")
+    for seen in ("features", "text", "tokens"):
+        for name in _named(data, seen):
+            for role in ("target", "id", "time"):
+                if name in _named(data, role):
+                    text = f"must not name the {role} column, got {name!r} with {kind}; "
+                    raise refusal(path, f"data.{seen}", text + "name another column")

@@ -1,0 +1,186 @@
+"""Independent sequences: checked, drawn, and written as the arrays that jobs refer to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.data.dataset import Dataset, Facts, Part, Prepared
+from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
+from tuner.data.reference import SequencesRef, Shape
+from tuner.data.scaling import Scaler
+from tuner.data.sequence_table import SequenceTable
+from tuner.data.tables import refusal
+from tuner.data.vocabulary import Vocabulary
+from tuner.experiment import Experiment
+from tuner.experiment.data import Data
+
+__all__ = ["SequenceDataset", "check_sequences"]
+
+
+def check_sequences(experiment: Experiment) -> SequenceDataset:
+    """Read the data and refuse everything about it that can be refused; write nothing.
+
+    The rows with one `data.id` are a sequence, in the order of the file, wherever they stand;
+    with `data.text` every row is one. Ids, texts, tokens and classes are taken as they are
+    written: NA and 01 are what they say.
+
+    Raises:
+        DataError: naming file, key, rule, value and remedy.
+    """
+    data, kind = experiment.data, experiment.task.kind
+    assert kind != "forecast"
+    table, sha256 = SequenceTable.read(data, kind)
+    truth, classes = (table.values(), ()) if kind == "regress" else table.classes(kind)
+    vocabulary, n_filled, bounds = None, 0, table.bounds
+    if seen := data.text or data.tokens:
+        features = [seen]
+        tokens, bounds = table.tokens()
+    else:
+        features, steps, n_filled = table.features()
+    strata = truth if kind == "classify" else None
+    draw = draw_sequences(table.names, data.split, file=table.path, labels=strata, classes=classes)
+    if kind == "label":
+        check_labels(draw, bounds, truth, classes, table.path)
+    _check_metric(experiment.objective.metric, table.path, draw, bounds, truth, kind)
+    if seen:
+        vocabulary = table.vocabulary(tokens, rows_of(bounds, draw.training))
+        steps = vocabulary.encode(tokens)
+    facts = Facts(
+        path=table.path,
+        sha256=sha256,
+        rows=len(table.rows),
+        features=tuple(features),
+        targets=tuple(data.targets),
+        parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
+        classes=classes,
+        notes=_notes(data, np.diff(bounds[draw.seen]), vocabulary, n_filled),
+    )
+    shape = Shape(
+        kind,
+        features=0 if seen else len(features),
+        vocabulary=0 if vocabulary is None else len(vocabulary),
+        targets=len(data.targets),
+        classes=len(classes),
+    )
+    return SequenceDataset(facts, data, shape, steps, bounds, truth, draw, vocabulary)
+
+
+def _notes(
+    data: Data, lengths: np.ndarray, vocabulary: Vocabulary | None, n_filled: int
+) -> tuple[tuple[str, str], ...]:
+    """Return what `tuner check` says besides; the lengths are of the sequences a search sees."""
+    least, most = lengths.min(), lengths.max()
+    notes = [("steps in a sequence", f"{least} to {most}" if least < most else f"{most}")]
+    if vocabulary is not None:
+        unit = "token" if data.text is None else data.level
+        notes.append(("vocabulary", _count(vocabulary.size, unit)))
+    if n_filled:
+        notes.append(("filled in", _count(n_filled, "value")))
+    return tuple(notes)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _check_metric(
+    metric: str, path: Path, draw: Draw, bounds: np.ndarray, truth: np.ndarray, kind: str
+) -> None:
+    """Refuse a metric that a part, whatever is predicted, has no score of."""
+    for part, members in draw.named().items():
+        values = truth[rows_of(bounds, members) if kind == "label" else members]
+        if metric == "mase" and part == "training" and (np.ptp(values, axis=0) == 0).any():
+            text = "mase divides by how much a target varies in training, got one that does not"
+            raise refusal(path, "data.target", f"{text}; choose another metric")
+        least = {"r2": (len(values), "sequences"), "auroc": (len(np.unique(values)), "classes")}
+        n, what = least.get(metric, (2, ""))
+        if n < 2 and part != "training":
+            text = f"{metric} needs at least 2 {what}, got 1; make the part larger or choose "
+            raise refusal(path, f"data.split.{part}", text + "another metric")
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceDataset(Dataset):
+    """Sequences that nothing is wrong with, one after another."""
+
+    facts: Facts
+    data: Data
+    shape: Shape
+    steps: np.ndarray  # (rows, features), float64, without gaps; or tokens: (rows,), int64
+    bounds: np.ndarray  # (sequences, 2), the rows [start, end) of each
+    truth: np.ndarray  # (sequences, targets), float64; classes: (sequences,) or (rows,), int64
+    draw: Draw
+    vocabulary: Vocabulary | None  # of the training part; None where the steps are numbers
+
+    def write(self, folder: Path) -> Prepared:
+        """Write the training and the validation part."""
+        seen = self.draw.seen
+        rows, ends = rows_of(self.bounds, seen), np.diff(self.bounds[seen])[:, 0].cumsum()
+        training, validation = (
+            np.searchsorted(seen, part) for part in (self.draw.training, self.draw.validation)
+        )
+        without_test = dataclasses.replace(
+            self,
+            steps=self.steps[rows],
+            bounds=np.column_stack([np.append(0, ends[:-1]), ends]),
+            truth=self.truth[rows if self.shape.task == "label" else seen],
+            draw=Draw(training, validation, test=np.empty(0, np.int64)),
+        )
+        return without_test._write(folder, evaluate=validation)
+
+    def write_test(self, folder: Path) -> Prepared:
+        """Write everything, the test part to evaluate; to be called by `tuner.data.test_part`."""
+        return self._write(folder, evaluate=self.draw.test)
+
+    def _write(self, folder: Path, *, evaluate: np.ndarray) -> Prepared:
+        train, data = self.draw.training, self.data
+        arrays = {"bounds": self.bounds, "truth": self.truth, "train": train, "evaluate": evaluate}
+        inputs = targets = None
+        if self.vocabulary is None:
+            inputs = Scaler.fit(data.scale, self.steps[rows_of(self.bounds, train)])
+            arrays["inputs"] = inputs.transform(self.steps)
+        else:
+            arrays["tokens"] = self.steps
+        ref = SequencesRef(str(folder), self.shape, naive_errors=())
+        if not self.shape.classes:
+            known = self.truth[train]
+            targets = Scaler.fit(data.scale, known)
+            arrays["targets"] = targets.transform(self.truth)
+            ref = dataclasses.replace(
+                ref,
+                # There is no value before it to repeat: the naive prediction is the mean.
+                naive_errors=tuple(np.abs(known - known.mean(axis=0)).mean(axis=0).tolist()),
+                offset=tuple(targets.offset.tolist()),
+                scale=tuple(targets.scale.tolist()),
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        return Prepared(self.facts, (ref,), self._pipeline(inputs, targets))
+
+    def _pipeline(self, inputs: Scaler | None, targets: Scaler | None) -> dict[str, Any]:
+        """Return how steps are made of a file's rows and values of outputs, as JSON."""
+        data = self.data
+        keys = ("id", "time", "text", "tokens", "level", "vocabulary_size", "missing", "scale")
+        return {
+            "task": self.shape.task,
+            "features": list(self.facts.features),
+            "targets": data.targets,
+            **{key: getattr(data, key) for key in keys},
+            "vocabulary": list(self.vocabulary.tokens) if self.vocabulary else None,
+            "classes": list(self.facts.classes),
+            "inputs": _as_json(self.facts.features, inputs),
+            "outputs": _as_json(self.facts.targets, targets),
+        }
+
+
+def _as_json(names: tuple[str, ...], scaler: Scaler | None) -> dict[str, list[Any]] | None:
+    if scaler is None:  # tokens, or classes
+        return None
+    scaling = {"offset": scaler.offset.tolist(), "scale": scaler.scale.tolist()}
+    return {"names": list(names), **scaling}

@@ -1,0 +1,280 @@
+"""Series to forecast: checked, cut, and written as the arrays that jobs refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.data.baselines import season_of
+from tuner.data.dataset import Dataset, Facts, Part, Prepared
+from tuner.data.features import Table, check_features, make_table
+from tuner.data.filling import even_rows
+from tuner.data.reading import Series, read_series
+from tuner.data.reference import SeriesRef, Shape
+from tuner.data.scaling import Scaler, naive_errors
+from tuner.data.splitting import Parts, split_rows
+from tuner.data.tables import refusal
+from tuner.data.times import show_time
+from tuner.experiment import Experiment
+
+__all__ = ["SeriesDataset", "check_series"]
+
+
+def check_series(experiment: Experiment) -> SeriesDataset:
+    """Read the series of a forecast and refuse everything about them that can be refused.
+
+    Raises:
+        DataError: naming file, key, rule, value and remedy.
+    """
+    data, task = experiment.data, experiment.task
+    series = even_rows(read_series(data), data)
+    check_features(series, data)
+    table = make_table(series, data)
+    window, key = _longest_window(experiment)
+    parts = split_rows(
+        series.bounds,
+        data.split,
+        series.times,
+        first=table.first,
+        window=window,
+        horizon=task.horizon,
+        file=series.path,
+        window_key=key,
+    )
+    season = task.season or season_of(series.frequency)
+    facts = Facts(
+        path=series.path,
+        sha256=series.sha256,
+        rows=series.rows,
+        features=table.names,
+        targets=tuple(series.targets),
+        parts=tuple(_part(series, name, part) for name, part in parts.named().items()),
+        frequency=series.frequency,
+        season=season,
+        notes=tuple(_notes(series, table, experiment)),
+    )
+    dataset = SeriesDataset(experiment, series, parts, facts)
+    dataset.check()
+    return dataset
+
+
+class SeriesDataset(Dataset):
+    """Series that nothing is wrong with, the values of their test part among them."""
+
+    def __init__(self, experiment: Experiment, series: Series, parts: Parts, facts: Facts) -> None:
+        self.facts = facts
+        self._experiment = experiment
+        self._series = series
+        self._parts = parts
+
+    def write(self, folder: Path) -> Prepared:
+        """Write what a search may see, a folder for each fold.
+
+        A fold's folder ends with the rows that the fold is validated on.
+        """
+        before_test = self._series.until(self._parts.test[:, 0])  # there are no test values now
+        refs: list[SeriesRef] = []
+        for fold in self._search_folds(before_test):
+            refs.append(fold.save(folder / f"fold{len(refs)}"))
+        return Prepared(self.facts, tuple(refs), self._pipeline(fold))
+
+    def write_test(self, folder: Path) -> Prepared:
+        """Write everything, the test part to evaluate, prepared as in the last fold."""
+        fold = self._test_fold()
+        return Prepared(self.facts, (fold.save(folder / "fold0"),), self._pipeline(fold))
+
+    def check(self) -> None:
+        """Refuse parts that hold no window to train on or to score, and scores that have no sense.
+
+        Raises:
+            DataError: naming file, key, rule, value and remedy.
+        """
+        folds = chain(self._search_folds(self._series), [self._test_fold()])
+        for part, fold in zip(self.facts.parts[1:], folds, strict=True):
+            self._check_fold(part.name, fold.ref)
+
+    def _check_fold(self, name: str, ref: SeriesRef) -> None:
+        path, horizon = self.facts.path, self._experiment.task.horizon
+        metric = self._experiment.objective.metric
+        trained = ref.with_window(ref.longest_window).train_samples()
+        evaluated, key = ref.evaluate_samples(), f"data.split.{name.partition(' ')[0]}"
+        for samples, part, where in (
+            (trained, "training", "data.split"),
+            (evaluated, name, key),
+        ):
+            if not len(samples):
+                text = (
+                    f"no window in the {part} part has {ref.longest_window} rows to read and "
+                    f"{horizon} known targets after them in one series; make the part larger, or "
+                    f"the window or task.horizon smaller"
+                )
+                raise refusal(path, where, text)
+        if metric == "r2" and len(evaluated) * horizon < 2:
+            text = "r2 needs at least 2 rows, got 1; make the part larger or choose another metric"
+            raise refusal(path, key, text)
+        if metric == "mase" and 0.0 in ref.naive_errors:
+            target = self.facts.targets[ref.naive_errors.index(0.0)]
+            text = (
+                f"mase divides by the error of the naive forecast in the training part, got 0 for "
+                f"{target!r}, which is constant or repeats itself; write rmse or mae"
+            )
+            raise refusal(path, "objective.metric", text)
+
+    def _search_folds(self, series: Series) -> Iterator[_Fold]:
+        """Yield the folds one by one, for each may be as large as the data."""
+        for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
+            yield _make_fold(self._experiment, series.until(evaluate[:, 1]), train, evaluate)
+
+    def _test_fold(self) -> _Fold:
+        parts = self._parts
+        return _make_fold(self._experiment, self._series, parts.train[-1], parts.test)
+
+    def _pipeline(self, fold: _Fold) -> dict[str, Any]:
+        data, task = self._experiment.data, self._experiment.task
+        settings = data.model_dump(
+            mode="json",
+            include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
+                     "transform", "scale"},
+        )  # fmt: skip
+        return {
+            "task": task.kind,
+            **settings,
+            "features": list(self._series.features),
+            "targets": list(self._series.targets),
+            "inputs": {
+                "names": list(self.facts.features),
+                "offset": fold.inputs.offset.tolist(),
+                "scale": fold.inputs.scale.tolist(),
+            },
+            "outputs": {
+                "names": list(self._series.targets),
+                "offset": fold.targets.offset.tolist(),
+                "scale": fold.targets.scale.tolist(),
+            },
+            "window": task.window,
+            "horizon": task.horizon,
+            "quantiles": list(task.quantiles),
+            "frequency": self.facts.frequency,
+            "season": self.facts.season,
+        }
+
+
+@dataclass(frozen=True)
+class _HeldRef(SeriesRef):
+    """The reference to arrays that are not written yet."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def load(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """One split into training and evaluation, scaled by what its training rows say."""
+
+    ref: _HeldRef
+    inputs: Scaler
+    targets: Scaler
+
+    def save(self, folder: Path) -> SeriesRef:
+        """Write the arrays into a folder of their own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self.ref.arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        fields = {n: getattr(self.ref, n) for n in SeriesRef.__dataclass_fields__}
+        return SeriesRef(**fields | {"folder": str(folder)})
+
+
+def _make_fold(
+    experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray
+) -> _Fold:
+    """Prepare series that end where the rows to evaluate end; parts are counted in each series."""
+    data, task = experiment.data, experiment.task
+    table = make_table(series, data)
+    starts = series.bounds[:, :1]
+    train, evaluate = train + starts, evaluate + starts
+    rows = np.concatenate([np.arange(first, end) for first, end in train])
+    inputs = Scaler.fit(data.scale, table.inputs[rows])
+    targets = Scaler.fit(data.scale, table.targets[rows])
+    reach = np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]])
+    ref = _HeldRef(
+        folder="",
+        shape=Shape(
+            task="forecast",
+            features=len(table.names),
+            horizon=task.horizon,
+            targets=len(series.targets),
+            quantiles=tuple(task.quantiles),
+        ),
+        naive_errors=naive_errors(
+            table.truth, table.known, train, task.season or season_of(series.frequency) or 1
+        ),
+        window=min(task.window, _longest_window(experiment)[0]),
+        longest_window=_longest_window(experiment)[0],
+        transform=data.transform,
+        offset=tuple(targets.offset.tolist()),
+        scale=tuple(targets.scale.tolist()),
+        arrays={
+            "inputs": inputs.transform(table.inputs),
+            "targets": targets.transform(table.targets),
+            "truth": table.truth,
+            "known": np.asarray(table.known.all(axis=1)),
+            "train": train,
+            "evaluate": evaluate,
+            "reach": reach,
+        },
+    )
+    return _Fold(ref, inputs, targets)
+
+
+def _longest_window(experiment: Experiment) -> tuple[int, str]:
+    """Return the longest window that a trial may read, and the key that says so."""
+    if domain := experiment.search_space.get("window"):
+        return int(max(domain.bounds())), "search_space.window"
+    if experiment.hyperparameters.window is not None:
+        return experiment.hyperparameters.window, "hyperparameters.window"
+    return experiment.task.window, "task.window"
+
+
+def _part(series: Series, name: str, part: np.ndarray) -> Part:
+    rows = part + series.bounds[:, :1]
+    held = rows[rows[:, 1] > rows[:, 0]]
+    part_of = Part(name, int(np.diff(held).sum()), "row")
+    if not len(held) or (series.times is None and len(series.names) > 1):
+        return part_of
+    if series.times is None:
+        return replace(part_of, first=f"row {held[0, 0] + 1}", last=f"row {held[0, 1]}")
+    first, last = series.times[held[:, 0]].min(), series.times[held[:, 1] - 1].max()
+    return replace(part_of, first=show_time(first), last=show_time(last))
+
+
+def _notes(series: Series, table: Table, experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Say what became of the rows of the file: what, and how many."""
+    data = experiment.data
+    if data.id is not None:
+        yield "series", str(len(series.names))
+    if data.resample is not None:
+        yield (
+            "resampled",
+            f"{_count(len(series.frame), 'row')} of {data.resample}, {data.aggregate}",
+        )
+    missing = series.frame.isna().to_numpy()
+    if not missing.any():
+        return
+    lengths = np.diff(series.bounds)[:, 0]
+    place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
+    leading = place < np.repeat(table.first, lengths)
+    empty = missing.all(axis=1)
+    values = _count(int(missing[~empty & ~leading].sum()), "value")
+    rows = _count(int((empty & ~leading).sum()), "row")
+    yield "filled in", f"{values} and {rows}, {data.missing}"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'s' * (number != 1)}"

@@ -1,0 +1,193 @@
+"""The experiment file's blocks `data` and `task`: what is learned from, and what is asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from tuner.experiment.model import Section
+
+__all__ = ["Count", "Data", "Folds", "Name", "Split", "Task"]
+
+Count = Annotated[int, Field(strict=True)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _parse_extent(value: Any) -> Any:
+    """A share of the rows (0.2), a number of rows (24), or a date at which the part begins."""
+    if isinstance(value, dt.datetime | dt.date):
+        return value.isoformat()
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(
+            "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
+        )
+    if isinstance(value, int) and value < 1:
+        raise ValueError("a number of rows must be at least 1; write 24, say")
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError("a fraction must be between 0 and 1; write 0.2, say")
+    if isinstance(value, str):
+        try:
+            dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
+            ) from None
+    return value
+
+
+Extent = Annotated[int | float | str, BeforeValidator(_parse_extent)]
+
+_STEP = re.compile(r"\d*\s*[A-Za-z]{1,5}(-[A-Za-z]+)?")
+
+
+class Folds(Section):
+    """Rolling origins: the part before the test is validated on in pieces, one after another.
+
+    Each fold trains on what lies before its piece; the score is the mean over the folds.
+    """
+
+    folds: Annotated[Count, Field(ge=1, le=100)] = 3
+    """Pieces, each after the one before."""
+    size: Annotated[int | float, BeforeValidator(_parse_extent)] = 0.1
+    """Share of the rows, or number of rows, of one piece."""
+    gap: Literal["auto"] | Annotated[Count, Field(ge=0)] = Field("auto", examples=["auto"])
+    """Rows between training and validation; auto is one less than the horizon."""
+
+
+class Split(Section):
+    """What is trained on, what a configuration is chosen by, and what is kept for the end.
+
+    The rows of series are cut in order of time; independent sequences are drawn, stratified.
+    """
+
+    validation: Annotated[
+        Annotated[Extent, Tag("(extent)")] | Annotated[Folds, Tag("(folds)")],
+        Discriminator(lambda v: "(folds)" if isinstance(v, dict | Folds) else "(extent)"),
+    ] = Field(0.2, examples=[0.2])
+    """Share of the rows or sequences, their number, the date at which the part begins, or folds."""
+    test: Extent = 0.15
+    """Likewise, but no folds; the test part is the last one."""
+    seed: Annotated[Count, Field(ge=0)] = 0
+    """Of the draw of independent sequences; another one is another question."""
+
+
+class Data(Section):
+    """Where the data is and how it is prepared."""
+
+    path: Annotated[str, Field(min_length=1, examples=["data/series.csv"])]
+    """CSV or Parquet file, relative to the experiment file."""
+    time: Name | None = Field(None, examples=["date"])
+    """Column of times; order, gaps and duplicates are checked where it is given."""
+    id: Name | None = Field(None, examples=["store"])
+    """Column that says which series or sequence a row belongs to."""
+    target: Annotated[
+        Name | Annotated[list[Name], Field(min_length=1)],
+        Field(examples=["sales"]),
+    ]
+    """Column to predict, or several."""
+    features: Annotated[list[Name], Field(min_length=1)] | None = Field(
+        None, examples=[["sales", "price"]]
+    )
+    """Columns that the model sees; by default every numeric one but a sequence's label."""
+    text: Name | None = Field(None, examples=["name"])
+    """Column of texts, each row a sequence; seen in place of features."""
+    level: Literal["character", "word"] = "character"
+    """What a text is cut into."""
+    tokens: Name | None = Field(None, examples=["word"])
+    """Column of tokens, one a row of a sequence; seen in place of features."""
+    vocabulary_size: Annotated[Count, Field(ge=1, le=10_000_000)] | None = Field(
+        None, examples=[1000]
+    )
+    """Tokens are numbers below it; by default the vocabulary is what the training part holds."""
+    missing: Literal["refuse", "interpolate", "ffill"] = "refuse"
+    """Missing values and rows: an error, continued on the line of the last two, or the last one."""
+    resample: Name | None = Field(None, examples=["1h"])
+    """Frequency that the rows are brought to, such as 15min, 1h, 1D; needs a time column."""
+    aggregate: Literal["mean", "sum", "last", "min", "max"] = "mean"
+    """What the rows of one step are made into by resample."""
+    calendar: list[Literal["hour", "weekday", "month"]] = Field(
+        default_factory=list, examples=[["hour", "weekday"]]
+    )
+    """Features made of the time: sine and cosine of its place in the day, the week, the year."""
+    lags: dict[Name, Annotated[list[Annotated[Count, Field(ge=1)]], Field(min_length=1)]] = Field(
+        default_factory=dict, examples=[{"price": [1, 24]}]
+    )
+    """Features made of columns: their values so many rows before."""
+    split: Split = Split()
+    transform: Literal["log", "none", "difference"] = "none"
+    """Done to the target columns before scaling; inverted before metrics."""
+    scale: Literal["standard", "minmax", "none"] = "standard"
+    """Fitted on the training part."""
+
+    @property
+    def targets(self) -> list[str]:
+        """The target columns as a list."""
+        return [self.target] if isinstance(self.target, str) else list(self.target)
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        for key, columns in (("target", self.targets), ("features", self.features or [])):
+            for column in columns:
+                if columns.count(column) > 1:
+                    raise ValueError(f"{key}: names must differ, got {column!r} twice; remove one")
+                for role in ("time", "id"):
+                    if column == getattr(self, role):
+                        text = f"{key}: must not name the {role} column, got {column!r}; remove it"
+                        raise ValueError(text)
+        kinds = [key for key in ("features", "text", "tokens") if getattr(self, key) is not None]
+        if len(kinds) > 1:
+            text = f"{kinds[1]}: a model sees {kinds[0]} or {kinds[1]}, got both; remove one"
+            raise ValueError(text)
+        if self.time is None:
+            for key in ("resample", "calendar"):
+                if value := getattr(self, key):
+                    raise ValueError(f"{key}: needs the time, got {value!r}; set data.time as well")
+        if self.resample is not None and not _STEP.fullmatch(self.resample):
+            text = (
+                f"resample: must be a frequency, got {self.resample!r}; write 15min, 1h or 1D, say"
+            )
+            raise ValueError(text)
+        if self.vocabulary_size is not None and self.tokens is None:
+            raise ValueError(
+                f"vocabulary_size: is of data.tokens, got {self.vocabulary_size} without; remove it"
+            )
+        return self
+
+
+_OF_FORECASTS = ("window", "horizon", "season", "quantiles")
+
+
+class Task(Section):
+    """What is predicted from what."""
+
+    kind: Literal["forecast", "regress", "classify", "label"] = "forecast"
+    """Coming values of a series; a number, or a class, of a sequence; a class of its every step."""
+    window: Annotated[Count, Field(ge=1, le=100_000)] = 12
+    """Past rows that a forecast sees."""
+    horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1
+    """Rows ahead that are forecast."""
+    season: Annotated[Count, Field(ge=1)] | None = Field(None, examples=[12])
+    """Rows in a season, for the seasonal-naive baseline; found from the time column by default."""
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list, examples=[[0.1, 0.5, 0.9]]
+    )
+    """Quantiles that are forecast in place of the value, rising; 0.5 is the point forecast."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Task:
+        if self.kind != "forecast":
+            for key in _OF_FORECASTS:
+                if getattr(self, key) != type(self).model_fields[key].get_default(
+                    call_default_factory=True
+                ):
+                    text = f"{key}: is of forecasts, got {getattr(self, key)!r} with kind "
+                    raise ValueError(text + f"{self.kind}; remove it")
+        if any(a >= b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
+            raise ValueError(f"quantiles: must rise, got {self.quantiles}; sort them")
+        if self.quantiles and 0.5 not in self.quantiles:
+            text = f"quantiles: need 0.5, which is the point forecast, got {self.quantiles}; add it"
+            raise ValueError(text)
+        return self

@@ -1,0 +1,193 @@
+"""Rules between the blocks of an experiment: what does not go together is refused by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import nearest
+from tuner.experiment.data import Folds
+from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
+from tuner.experiment.metrics import METRICS
+
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Experiment
+
+__all__ = ["check_rules"]
+
+
+def check_rules(experiment: Experiment) -> None:
+    """Raise ValueError, naming the key, where two parts of an experiment contradict each other."""
+    _check_space(experiment)
+    _check_widths(experiment)
+    _check_cell(experiment)
+    _check_task(experiment)
+    if experiment.task.kind == "forecast":
+        _check_forecast(experiment)
+    else:
+        _check_sequences(experiment)
+
+
+def _check_space(experiment: Experiment) -> None:
+    space = experiment.search_space
+    endless = [name for name, domain in space.items() if domain.size() is None]
+    if experiment.strategy.name == "brute" and endless:
+        raise ValueError(
+            f"strategy.name: brute tries every configuration, got the continuum "
+            f"search_space.{endless[0]}; give it a step"
+        )
+    for name, domain in space.items():
+        key = f"search_space.{name}"
+        if name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
+            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1"])
+            raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
+        if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
+            raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
+        for value in domain.bounds():
+            if problem := check_value(name, value):
+                raise ValueError(f"{key}: every value {problem}, got {value!r}; change it")
+        start = experiment.given(name)
+        given = "hidden_size" if WIDTH.fullmatch(name) else name
+        if given in experiment.hyperparameters.model_fields_set and start not in domain:
+            raise ValueError(
+                f"hyperparameters.{given}: the search starts at this value, which must lie in "
+                f"search_space.{name}, got {start!r}; move it or widen the space"
+            )
+
+
+def _check_widths(experiment: Experiment) -> None:
+    """Check that layers which are searched one by one are numbered from 1, and nothing else."""
+    space, fixed = experiment.search_space, experiment.hyperparameters
+    layers = sorted(int(m[1]) for name in space if (m := WIDTH.fullmatch(name)))
+    for missing in set(range(1, len(layers) + 1)) - set(layers):
+        text = f"the layers are numbered from 1, got no hidden_size_{missing}; "
+        raise ValueError(
+            f"search_space.hidden_size_{layers[-1]}: {text}add it, or number them anew"
+        )
+    several = bool(layers) or isinstance(fixed.hidden_size, list)
+    for name in ("hidden_size", "num_layers"):
+        if several and name in space:
+            raise ValueError(
+                f"search_space.{name}: every layer has a width of its own, got {name} as well; "
+                f"remove one of them"
+            )
+    n_given = len(fixed.hidden_size) if isinstance(fixed.hidden_size, list) else len(layers)
+    if layers and n_given != len(layers):
+        raise ValueError(
+            f"hyperparameters.hidden_size: the search starts at these widths, which must be as "
+            f"many as search_space has layers ({len(layers)}), got {n_given}; give each layer one"
+        )
+
+
+def _check_cell(experiment: Experiment) -> None:
+    cells = _values(experiment, "cell")
+    if others := [cell for cell in cells if cell != "lstm"]:
+        _refuse(experiment, "proj_size", [0], f"{others[0]} has no projection, only lstm has one")
+    if others := [cell for cell in cells if cell != "rnn"]:
+        text = f"is of the cell rnn, and {others[0]} has its own"
+        _refuse(experiment, "nonlinearity", ["tanh"], text)
+    widths = [
+        v for n in experiment.search_space if WIDTH.fullmatch(n) for v in _values(experiment, n)
+    ]
+    for value in () if widths else _values(experiment, "hidden_size"):
+        widths += value if isinstance(value, list) else [value]
+    for value in _values(experiment, "proj_size"):
+        if value >= min(widths):
+            text = f"must be below hidden_size, whose least is {min(widths)}, got {value}; "
+            raise ValueError(f"{_key(experiment, 'proj_size')}: {text}make it smaller, or 0")
+
+
+def _check_task(experiment: Experiment) -> None:
+    """Check what is measured and minimized against what is predicted."""
+    task, metric = experiment.task, experiment.objective.metric
+    classes, quantiles = task.kind in ("classify", "label"), bool(task.quantiles)
+    of = METRICS[metric].of
+    if classes != (of == "classes") or (of == "quantiles" and not quantiles):
+        fits = [
+            name
+            for name, m in METRICS.items()
+            if (m.of == "classes") == classes and (quantiles or m.of != "quantiles")
+        ]
+        what = "task.quantiles" if of == "quantiles" else of
+        text = f"measures {what}, which {task.kind} does not predict, got {metric!r}; "
+        raise ValueError(f"objective.metric: {text}write {', '.join(fits)}")
+    allowed = (
+        ["auto", "cross_entropy"]
+        if classes
+        else ["auto", "quantile"]
+        if quantiles
+        else ["auto", "mse", "mae", "huber"]
+    )
+    predicted = "classes" if classes else "quantiles" if quantiles else "values"
+    _refuse(experiment, "loss", allowed, f"does not fit {predicted}: write {' or '.join(allowed)}")
+    if not classes:
+        _refuse(experiment, "class_weights", ["none"], f"{task.kind} has no classes")
+    if task.kind != "forecast":
+        _refuse(experiment, "decoder", ["direct"], f"{task.kind} has no horizon to decode")
+        _refuse(experiment, "window", [None], f"{task.kind} reads whole sequences")
+    if task.kind == "label":
+        text = "a label for every step reads every step"
+        _refuse(experiment, "pooling", ["last"], text)
+    if experiment.data.text is None and experiment.data.tokens is None:
+        default = Hyperparameters.model_fields["embedding_size"].default
+        text = "is of tokens, and the steps are numbers"
+        _refuse(experiment, "embedding_size", [default], text)
+
+
+def _check_forecast(experiment: Experiment) -> None:
+    data, task = experiment.data, experiment.task
+    for key in ("text", "tokens"):
+        if value := getattr(data, key):
+            text = f"is of sequences, got {value!r} with kind forecast; "
+            raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
+    if task.quantiles and data.transform == "difference" and task.horizon > 1:
+        raise ValueError(
+            "data.transform: quantiles of differences do not add up over a horizon, got "
+            "'difference' with task.quantiles; write none or log"
+        )
+
+
+def _check_sequences(experiment: Experiment) -> None:
+    data, kind = experiment.data, experiment.task.kind
+    if kind != "regress" and len(data.targets) > 1:
+        raise ValueError(
+            f"data.target: {kind} predicts one column, got {len(data.targets)}; keep one"
+        )
+    if data.text is None and data.id is None:
+        text = f"is required by {kind}: the column that says which sequence a row is of, got none"
+        raise ValueError(f"data.id: {text}; set it, or data.text where each row holds a text")
+    if data.text is not None:
+        if kind == "label":
+            text = f"has one label, got {data.text!r} with kind label; "
+            raise ValueError(f"data.text: {text}write one token a row, and data.tokens")
+        for key in ("id", "time"):
+            if value := getattr(data, key):
+                text = f"each row is a sequence of its own, got {value!r} beside data.text"
+                raise ValueError(f"data.{key}: {text}; remove it")
+    for key, neutral in (("transform", "none"), ("resample", None), ("calendar", []), ("lags", {})):
+        if (value := getattr(data, key)) != neutral:
+            raise ValueError(f"data.{key}: is of forecasts, got {value!r} with {kind}; remove it")
+    for key in ("validation", "test"):
+        value = getattr(data.split, key)
+        if isinstance(value, str | Folds):
+            what = "a date" if isinstance(value, str) else "folds"
+            text = f"sequences have no order in time, got {what}; write a share or a number"
+            raise ValueError(f"data.split.{key}: {text}")
+
+
+def _refuse(experiment: Experiment, name: str, allowed: list[Any], why: str) -> None:
+    """Refuse every value of a hyperparameter, fixed or searched, but the ones allowed."""
+    for value in _values(experiment, name):
+        if value not in allowed:
+            remedy = "" if ": write " in why else "; remove it"
+            raise ValueError(f"{_key(experiment, name)}: {why}, got {value!r}{remedy}")
+
+
+def _values(experiment: Experiment, name: str) -> tuple[Any, ...]:
+    """Return what a hyperparameter may be; of a range, its ends."""
+    if name in experiment.search_space:
+        return experiment.search_space[name].bounds()
+    return (getattr(experiment.hyperparameters, name),)
+
+
+def _key(experiment: Experiment, name: str) -> str:
+    return f"search_space.{name}" if name in experiment.search_space else f"hyperparameters.{name}"

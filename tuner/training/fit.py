@@ -1,0 +1,101 @@
+"""One model in training on one split of the data: an epoch, and the score after it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from tuner.data import DataRef
+from tuner.data.metrics import score
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import TrainJob
+from tuner.training.losses import make_loss
+from tuner.training.model import Model
+from tuner.training.optimizers import make_optimizer, make_schedule
+from tuner.training.predict import in_units, model_outputs
+from tuner.training.samples import open_samples, split
+
+__all__ = ["Fit"]
+
+
+class Fit:
+    """A model with its data, optimizer and loss; first weights are drawn when it is made.
+
+    Args:
+        job: gives metric, epochs and mixed_precision.
+        parameters: the job's hyperparameters.
+        data: the split.
+        device: where to train.
+        shuffling: draws the order of the samples, a new one every epoch.
+    """
+
+    def __init__(
+        self,
+        job: TrainJob,
+        parameters: Hyperparameters,
+        data: DataRef,
+        device: torch.device,
+        shuffling: torch.Generator,
+    ) -> None:
+        self.metric, self.parameters, self.shuffling = job.metric, parameters, shuffling
+        self.device = device
+        self.data = data = data.with_window(parameters.window)
+        self.samples = open_samples(data, device)
+        self.train_index = self.samples.index(data.train_samples())  # (train samples,)
+        self.scored_index = self.samples.index(data.evaluate_samples())  # (evaluation samples,)
+        self.scored = self.scored_index.cpu().numpy()
+        self.truth = data.truth_of(self.scored)  # in units, or classes
+
+        self.model = Model(parameters, data.shape).to(device)
+        self.weights = list(self.model.parameters())
+        self.loss = make_loss(parameters, data, device)
+        self.optimizer = make_optimizer(parameters, self.weights)
+        self.schedule = make_schedule(parameters, self.optimizer, epochs=job.epochs)
+        self.half = job.mixed_precision and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
+
+    def train_epoch(self) -> float:
+        """Take every training sample once; return their mean loss, each before its step."""
+        self.model.train()
+        precision = torch.autocast(self.device.type) if self.half else nullcontext()
+        foreach = self.device.type != "cpu"  # for a few small tensors one by one is faster
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batch in split(self._shuffle(), self.parameters.batch_size):
+            self.optimizer.zero_grad(set_to_none=True)
+            x, lengths = self.samples.inputs(batch)
+            with precision:
+                outputs = self.model(x, lengths)
+            loss = self.loss(outputs.float(), self.samples.targets(batch))
+            torch.autograd.backward(self.scaler.scale(loss))
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total.add_(loss.detach(), alpha=len(batch))  # read once, after the epoch
+        return total.item() / len(self.train_index)
+
+    def _shuffle(self) -> Tensor:
+        """Return the training samples in a new order."""
+        order = torch.randperm(
+            len(self.train_index), generator=self.shuffling, dtype=self.train_index.dtype
+        )
+        return self.train_index.index_select(0, order.to(self.train_index.device))
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return loss and metric of the evaluation samples.
+
+        In full precision, as trained weights are used, so that the score can be had again.
+        """
+        outputs = model_outputs(self.model, self.samples, self.scored_index)
+        if self.data.shape.classes:
+            targets = torch.from_numpy(self.truth).to(self.device)  # of real steps alone
+        else:
+            targets = self.samples.targets(self.scored_index)
+        val_loss = self.loss(outputs, targets).item()
+        if not math.isfinite(val_loss):
+            return val_loss, math.nan  # there is nothing to measure
+        predicted = in_units(outputs, self.data, self.scored)
+        return val_loss, score(self.metric, self.truth, predicted, self.data)

@@ -1,0 +1,142 @@
+"""Samples: what a model reads and what it should say, gathered into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.data import DataRef, SequencesRef, SeriesRef
+from tuner.training.device import to_device
+
+__all__ = ["Samples", "Sequences", "Windows", "open_samples", "split", "unfold"]
+
+_PADS = -1  # the class of a step that is none
+
+
+class Samples(Protocol):
+    """The prepared arrays of one split, on the device; a sample is gathered when it is used."""
+
+    longest: int
+    """The most steps that a sample has."""
+
+    def index(self, samples: np.ndarray) -> Tensor:
+        """Return samples as an index, (samples,), parts of which `inputs` and `targets` take."""
+
+    def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gather what is read, in the order of the index.
+
+        Returns:
+            (batch, steps, features), or tokens, (batch, steps), padded with 0; and how many
+            steps of each are real, (batch,), on the CPU; None where all are.
+        """
+
+    def targets(self, index: Tensor) -> Tensor:
+        """Gather what should be said, in the order of the index.
+
+        Returns:
+            (batch, horizon, targets) values, float32; (batch,) classes, or (batch, steps)
+            classes, padded with -1.
+        """
+
+
+def open_samples(data: DataRef, device: torch.device) -> Samples:
+    """Return the samples of prepared data."""
+    if isinstance(data, SeriesRef):
+        return Windows(data, device)
+    assert isinstance(data, SequencesRef)
+    return Sequences(data, device)
+
+
+def unfold(rows: Tensor, length: int) -> Tensor:
+    """View (rows, columns) as (rows - length + 1, length, columns); window i starts at row i."""
+    return rows.unfold(0, length, 1).transpose(1, 2)
+
+
+def split(index: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield the parts of an index, each of `size` samples, the last one of the rest.
+
+    `torch.split` makes all parts at once: of a million windows they take more memory than the
+    index.
+    """
+    for begin in range(0, len(index), size):
+        yield index[begin : begin + size]
+
+
+def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
+    """Return an index in the fewest bytes that torch takes: one of all rows is no small thing."""
+    small = not len(index) or index.max() < 2**31
+    return torch.from_numpy(index.astype(np.int32 if small else np.int64, copy=False)).to(device)
+
+
+class Windows:
+    """Windows over the rows of series, known by their first target row, `t`.
+
+    Rows [t - window, t) are read and rows [t, t + horizon) are forecast. Both are views: a
+    window takes memory only while its batch is in use. A window that would reach past either
+    end of the rows raises (`index_select` takes no negative index).
+    """
+
+    def __init__(self, data: SeriesRef, device: torch.device) -> None:
+        self.longest = data.window
+        inputs = to_device(data.load("inputs"), device)  # (rows, features)
+        targets = to_device(data.load("targets"), device)  # (rows, targets)
+        self._past = unfold(inputs, data.window)  # (rows - window + 1, window, features)
+        self._future = unfold(targets, data.shape.horizon)  # (rows - horizon + 1, horizon, targets)
+
+    def index(self, samples: np.ndarray) -> Tensor:
+        """Return first target rows as an index."""
+        return _narrow(samples, self._past.device)
+
+    def inputs(self, index: Tensor) -> tuple[Tensor, None]:
+        """Gather the rows before, (batch, window, features)."""
+        return self._past.index_select(0, index - self.longest), None
+
+    def targets(self, index: Tensor) -> Tensor:
+        """Gather the rows from there on, (batch, horizon, targets)."""
+        return self._future.index_select(0, index)
+
+
+class Sequences:
+    """Independent sequences of different lengths; a batch is padded to its longest."""
+
+    def __init__(self, data: SequencesRef, device: torch.device) -> None:
+        self._task = data.shape.task
+        self._rows = to_device(data.load("tokens" if data.shape.vocabulary else "inputs"), device)
+        self._targets = to_device(data.load("truth" if data.shape.classes else "targets"), device)
+        # On the CPU, where the layers want lengths to be: a GPU would be waited for every batch.
+        self._bounds = to_device(np.asarray(data.load("bounds"), np.int64), torch.device("cpu"))
+        self.longest = int((self._bounds[:, 1] - self._bounds[:, 0]).max())
+
+    def index(self, samples: np.ndarray) -> Tensor:
+        """Return the numbers of sequences as an index, on the CPU."""
+        return _narrow(samples, torch.device("cpu"))
+
+    def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gather steps, (batch, steps, features), or tokens, (batch, steps), padded with 0."""
+        first, end = self._bounds.index_select(0, index).unbind(1)
+        lengths = end - first
+        x = self._gather(self._rows, index, 0)
+        return x, None if bool((lengths == lengths[0]).all()) else lengths
+
+    def targets(self, index: Tensor) -> Tensor:
+        """Gather values, (batch, 1, targets), classes, (batch,), or those of all steps."""
+        if self._task == "label":
+            return self._gather(self._targets, index, _PADS)  # (batch, steps)
+        targets = self._targets.index_select(0, index.to(self._targets.device))
+        return targets.unsqueeze(1) if self._task == "regress" else targets
+
+    def _gather(self, rows: Tensor, index: Tensor, padding: int) -> Tensor:
+        """Gather (rows, ...) of sequences as (batch, steps, ...)."""
+        first, end = self._bounds.index_select(0, index).unsqueeze(2).unbind(1)  # (batch, 1)
+        at = first + torch.arange(int((end - first).max()))  # (batch, steps)
+        pads = at >= end
+        at = torch.where(pads, first, at)  # any row of its own: it is overwritten
+        steps = rows.index_select(0, at.flatten().to(rows.device)).view(*at.shape, *rows.shape[1:])
+        if bool(pads.any()):
+            pads = pads.view(*at.shape, *[1] * (rows.ndim - 1)).to(rows.device)
+            steps = steps.masked_fill(pads, padding)
+        return steps

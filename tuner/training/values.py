@@ -1,0 +1,36 @@
+"""Numbers that a linear layer puts out, as values of targets or as their quantiles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.data import Shape
+
+__all__ = ["as_values", "middle", "numbers_per_step"]
+
+
+def numbers_per_step(shape: Shape) -> int:
+    """Return how many numbers say what a step of the horizon comes to."""
+    return shape.targets * max(1, len(shape.quantiles))
+
+
+def as_values(numbers: Tensor, shape: Shape) -> Tensor:
+    """Map (batch, steps * numbers_per_step) to (batch, steps, targets), or (..., quantiles).
+
+    Quantiles cannot cross: the lowest is put out, and every other one as a positive step up.
+    """
+    if not shape.quantiles:
+        return numbers.view(len(numbers), -1, shape.targets)
+    numbers = numbers.view(len(numbers), -1, shape.targets, len(shape.quantiles))
+    lowest, steps = numbers[..., :1], functional.softplus(numbers[..., 1:])
+    return torch.cat((lowest, lowest + steps.cumsum(dim=-1)), dim=-1)
+
+
+def middle(values: Tensor, shape: Shape) -> Tensor:
+    """Return the one value of each target, of quantiles the one nearest to the median."""
+    if not shape.quantiles:
+        return values
+    nearest = min(range(len(shape.quantiles)), key=lambda i: abs(shape.quantiles[i] - 0.5))
+    return values[..., nearest]
