@@ -186,12 +186,11 @@ def test_unix_times_are_times_and_no_feature(init: Init) -> None:
 @pytest.mark.parametrize(
     "times",
     [
-        [d for d in days(61) if d != "2020-01-30"],
         but(days(), 30, "2020-01-30"),
         but(days(), 30, "2019-01-01"),
         but(days(), 30, "2020-01-31 00:00:07"),
     ],
-    ids=["missing", "twice", "back", "jitter"],
+    ids=["twice", "back", "jitter"],
 )
 def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) -> None:
     refused = init(date=times, sales=NUMBERS)
@@ -261,3 +260,35 @@ def test_many_rows_of_text_are_judged_quickly_by_some_of_them(init: Init) -> Non
     texts = [f"store {i}" for i in range(50_000)]
     printed = init(date=pd.date_range("1900", periods=50_000), t=texts, y=np.arange(50_000))
     assert "left out: t (text)" in printed
+
+
+def test_several_series_are_told_apart_by_their_column(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
+    rows = [f"{store},{day},{i % 7}" for store in ("a", "b") for i, day in enumerate(days)]
+    Path("stores.csv").write_text("\n".join(["store,day,units", *rows]) + "\n")
+    assert run(["init", "stores.csv"]) == 2
+    assert "init" in (refused := capsys.readouterr().err)
+    assert "with --id" in refused
+    assert run(["init", "stores.csv", "--id", "stores"]) == 2
+    assert "did you mean 'store'" in capsys.readouterr().err
+    assert run(["init", "stores.csv", "--id", "store"]) == 0
+    experiment = Experiment.load("stores.yaml")
+    assert (experiment.data.id, experiment.data.target) == ("store", "units")
+    assert run(["check", "stores.yaml"]) == 0
+
+
+def test_missing_values_are_filled_only_where_there_are_some_and_init_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
+    rows = [f"{day},{i % 7}" for i, day in enumerate(days) if i != 20]
+    Path("gaps.csv").write_text("\n".join(["day,units", *rows]) + "\n")
+    assert run(["init", "gaps.csv"]) == 0
+    assert "filled with the last known one (data.missing: ffill)" in capsys.readouterr().out
+    assert Experiment.load("gaps.yaml").data.missing == "ffill"
+    Path("whole.csv").write_text(series("year,units"))
+    assert run(["init", "whole.csv"]) == 0
+    assert "missing" not in capsys.readouterr().out
+    assert Experiment.load("whole.yaml").data.missing == "refuse"

@@ -86,6 +86,10 @@ def init(
         str | None,
         typer.Option(metavar="COLUMN", help="Column of times. \\[default: the first found]"),
     ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", metavar="COLUMN", help="Column that tells several series apart."),
+    ] = None,
     no_time: Annotated[
         bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
     ] = False,
@@ -99,6 +103,7 @@ def init(
         output,
         target=target,
         time=time,
+        id_=id_,
         no_time=no_time,
         features=features,
         force=force,

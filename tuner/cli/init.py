@@ -28,9 +28,9 @@ _TEMPLATE = """\
 name: {name}
 data:
   path: {path}
-{time}  target: {target}
+{time}{id}  target: {target}
   features: [{features}]
-  split: {{validation: 0.2, test: 0.15}}   # the last rows: fractions, numbers of rows, or dates
+{missing}  split: {{validation: 0.2, test: 0.15}}   # the last rows: fractions, counts, dates
   transform: none                        # none, log (for growth), difference
   scale: standard                        # standard, minmax, none
 task: {{kind: forecast, window: {window}, horizon: 1}}
@@ -43,10 +43,14 @@ search_space:
 strategy: {{name: tpe}}                    # tuner strategies lists them
 budget: {{trials: 40, epochs: 100, patience: 15, timeout: null}}
 pruner: {{name: median}}
-objective: {{metric: rmse}}              # rmse, mae, mape, r2
+objective: {{metric: rmse}}              # rmse, mae, mape, smape, mase, r2
 finalists: {{top: 3, repeats: 3}}
 seed: 0
 """
+
+
+_FILLED = "ffill"
+_MISSING = f"  missing: {_FILLED}                         # or interpolate, or refuse\n"
 
 
 def init(
@@ -55,6 +59,7 @@ def init(
     *,
     target: str | None,
     time: str | None,
+    id_: str | None,
     no_time: bool,
     features: str | None,
     force: bool,
@@ -67,8 +72,17 @@ def init(
     path_to_write = output or Path(f"{path.stem}.yaml")
     _check_output(path_to_write, path, force)
     chosen = _names(features)
-    columns = guess_columns(path, time=time, no_time=no_time, target=target, features=chosen)
-    series = _read(path, columns, chosen)
+    columns = guess_columns(
+        path, time=time, id_=id_, no_time=no_time, target=target, features=chosen
+    )
+    missing = "refuse"
+    try:
+        series = _read(path, columns, chosen, missing)
+    except DataError as error:
+        if f"data.missing: {_FILLED}" not in str(error):
+            raise
+        missing = _FILLED
+        series = _read(path, columns, chosen, missing)
     season = season_of(series.frequency)
     window = max(1, min(season or 12, series.rows // 8))
     text = _TEMPLATE.format(
@@ -81,8 +95,10 @@ def init(
         ),
         path=_quoted(os.path.relpath(path.resolve(), path_to_write.absolute().parent)),
         time=f"  time: {_quoted(columns.time)}\n" if columns.time is not None else "",
+        id=f"  id: {_quoted(id_)}\n" if id_ is not None else "",
         target=_quoted(columns.target),
         features=", ".join(map(_quoted, series.features)),
+        missing="" if missing == "refuse" else _MISSING,
         window=window,
         batch_sizes="8, 16, 32, 64" if series.rows < 5000 else "32, 64, 128, 256",
     )
@@ -93,6 +109,11 @@ def init(
         f"wrote [bold]{escape(str(path_to_write))}[/]: "
         f"forecasts [bold]{escape(columns.target)}[/] one row ahead from the {window} before"
     )
+    if missing != "refuse":
+        console.print(
+            f"values or rows are missing: each is filled with the last known one "
+            f"(data.missing: {missing}); its target is neither trained on nor scored"
+        )
     others = [c for c in columns.numbers if c != columns.target]
     if target is None and others:
         console.print(f"other columns: {escape(', '.join(others))}; choose with --target")
@@ -123,13 +144,15 @@ def _names(features: str | None) -> list[str] | None:
     return names
 
 
-def _read(path: Path, columns: Columns, features: list[str] | None) -> Series:
+def _read(path: Path, columns: Columns, features: list[str] | None, missing: str) -> Series:
     try:
         data = Data(
             path=str(path),
             time=columns.time,
+            id=columns.id,
             target=columns.target,
             features=features or columns.numbers or None,
+            missing=missing,
         )
         return read_series(data)
     except ValidationError as error:
@@ -139,6 +162,7 @@ def _read(path: Path, columns: Columns, features: list[str] | None) -> Series:
         if ": data.time: " not in str(error):
             raise
         problem = re.sub(r", or leave data\.time out.*", "", str(error))
+        problem = problem.replace("as data.id", "with --id")
         raise DataError(f"{problem}, or init with --no-time") from None
 
 

@@ -25,6 +25,7 @@ class Columns:
     """What the columns of a file seem to be."""
 
     time: str | None
+    id: str | None
     target: str
     numbers: list[str]  # the target among them, unless no column holds numbers
     left_out: dict[str, str]  # every other column, and what it holds: text, times, nothing
@@ -34,6 +35,7 @@ def guess_columns(
     path: Path,
     *,
     time: str | None = None,
+    id_: str | None = None,
     no_time: bool = False,
     target: str | None = None,
     features: list[str] | None = None,
@@ -44,16 +46,16 @@ def guess_columns(
         DataError: the file cannot be read, lacks a given column, or has none to forecast.
     """
     frame, _ = read_frame(path)
-    check_names(
-        path, [str(c) for c in frame], [] if target is None else target, time, features or []
-    )
-    kinds = {str(c): _kind(frame[c]) for c in frame}
+    names = [str(c) for c in frame]
+    check_names(path, names, [] if target is None else [target], time, features or [], id=id_)
+    kinds = {str(c): _kind(frame[c]) for c in frame if str(c) != id_}
     kinds |= {c: "numbers" for c in (target, *(features or [])) if c is not None}
     if time is None and not no_time:
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
     numbers = [c for c, kind in kinds.items() if kind == "numbers" and c != time]
     return Columns(
         time=time,
+        id=id_,
         target=target or _guess_target(path, frame, [c for c in features or numbers if c != time]),
         numbers=numbers,
         left_out={c: kind for c, kind in kinds.items() if c != time and c not in numbers},

@@ -208,13 +208,14 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
     here, before = show_time(times[row]), show_time(times[row - 1])
     place, place_before = (place_of(path, int(series.lines[r])) for r in (row, row - 1))
     place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))
+    remedy = ""
+    if len(series.names) == 1 and times.has_duplicates:
+        remedy = ", or name the column that tells several series apart as data.id"
     if times[row] == times[row - 1]:
         text = f"no time may appear twice, got {here} in {place_before} and in {place}; "
-        several = len(series.names) == 1
-        remedy = ", or name the column that tells several series apart as data.id"
-        raise refusal(path, "data.time", text + "keep one of the rows" + remedy * several)
+        raise refusal(path, "data.time", text + "keep one of the rows" + remedy)
     text = f"times must rise, got {here} in {place} after {before} in {place_before}; "
-    raise refusal(path, "data.time", text + "sort the rows by time")
+    raise refusal(path, "data.time", text + "sort the rows by time" + remedy)
 
 
 def _check_regular(series: Series, data: Data) -> str | None:
