@@ -1,0 +1,143 @@
+"""Every task from its experiment file to a model that scores the same again."""
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.cli.main import run
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TASKS = ("forecast", "regress", "classify", "label")
+SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"]
+SMALL += ["--set", "finalists.repeats=1", "--workers", "1", "--no-tracking"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def result(study: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    capsys.readouterr()
+    assert run(["show", study, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def searched_and_reproduced(
+    experiment: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> dict:
+    """The result of a search whose exported winner was trained again to the same score."""
+    assert run(["run", str(experiment), "--study", "s", *options]) == 0
+    found = result("s", capsys)
+    assert run(["export", "s", "-o", "best.yaml"]) == 0
+    capsys.readouterr()
+    assert run(["train", "best.yaml", "-o", "model"]) == 0
+    assert "reproduced: " in capsys.readouterr().out
+    assert json.loads(Path("model/pipeline.json").read_text())["task"] in TASKS
+    return found
+
+
+@pytest.mark.parametrize("name", ["sunspots", "digits", "names", "waves"])
+def test_a_ready_experiment_ends_in_a_model_that_scores_the_same_again(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = searched_and_reproduced(EXPERIMENTS / f"{name}.yaml", SMALL, capsys)
+    assert found["test"]["mean"] is not None
+    assert found["verdict"]
+
+
+SERIES = """
+name: stores
+data:
+  {path: stores.csv, id: store, time: hour, target: [units, visits], missing: interpolate,
+   calendar: [hour, weekday], lags: {price: [24]}, split: {validation: {folds: 2, size: 0.15}}}
+task: {kind: forecast, window: 6, horizon: 3}
+"""
+SPACES = {
+    "stacked": "{hidden_size_1: {type: int, low: 4, high: 8}, hidden_size_2: {type: int, low: 2, high: 4}}",
+    "window": "{window: {type: int, low: 4, high: 12}, cell: {type: categorical, choices: [gru, peephole]}}",
+    "decoder": "{decoder: {type: categorical, choices: [recursive]}, hidden_size: {type: int, low: 4, high: 9}}",
+    "attention": "{pooling: {type: categorical, choices: [attention]}, hidden_size: {type: int, low: 4, high: 9}}",
+}  # fmt: skip
+
+
+@pytest.fixture
+def stores() -> None:
+    hours = pd.date_range("2024-01-01", periods=150, freq="h")
+    rng = np.random.default_rng(0)
+    frames = [
+        pd.DataFrame(
+            {
+                "store": store,
+                "hour": hours,
+                "units": 10 + 3 * np.sin(np.arange(150) / 4) + rng.normal(size=150),
+                "visits": 50 + rng.normal(size=150),
+                "price": rng.random(150),
+            }
+        ).drop(index=[30, 31, 90])
+        for store in ("north", "south")
+    ]
+    frame = pd.concat(frames)
+    frame.loc[40, "units"] = np.nan
+    frame.to_csv("stores.csv", index=False)
+
+
+@pytest.mark.usefixtures("stores")
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("quantiles", [False, True])
+def test_series_with_everything_on_them_are_searched_and_reproduced(
+    space: str, quantiles: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SERIES + f"search_space: {SPACES[space]}\n"
+    if quantiles:
+        text = text.replace("horizon: 3", "horizon: 3, quantiles: [0.1, 0.5, 0.9]")
+    Path("stores.yaml").write_text(text)
+    found = searched_and_reproduced(Path("stores.yaml"), SMALL, capsys)
+    assert found["metric"] == ("pinball" if quantiles else "rmse")
+    assert found["baselines"].keys() == {"last_value", "seasonal_naive"}
+    if space == "attention":
+        weights = pd.read_csv("model/attention.csv", index_col="sample")
+        assert weights.shape[1] == 6
+        assert weights.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
+        assert Path("model/attention.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_digits_are_read_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", str(EXPERIMENTS / "digits.yaml"), "--study", "s", "--no-tracking"]) == 0
+    assert result("s", capsys)["test"]["mean"] >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["air_passengers", "sunspots"])
+def test_a_retrained_winner_beats_the_plain_forecasts(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["run", str(EXPERIMENTS / f"{name}.yaml"), "--study", "s", "--no-tracking"]) == 0
+    test = result("s", capsys)["test"]
+    assert test["mean"] < min(test["baselines"].values())
+
+
+def test_a_number_of_every_sequence_is_searched_and_reproduced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(1)
+    frames = [
+        pd.DataFrame({"run": i, "x": (x := rng.normal(size=5 + i % 4)), "total": x.sum()})
+        for i in range(60)
+    ]
+    pd.concat(frames).to_parquet("runs.parquet")
+    text = "name: runs\ndata: {path: runs.parquet, id: run, target: total}\n"
+    text += (
+        "task: {kind: regress}\nsearch_space: {cell: {type: categorical, choices: [rnn, lstm]}}\n"
+    )
+    Path("runs.yaml").write_text(text)
+    options = [*SMALL, "--trials", "2"]
+    found = searched_and_reproduced(Path("runs.yaml"), options, capsys)
+    assert found["baselines"].keys() == {"training_mean"}
