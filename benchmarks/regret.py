@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # beside every strategy wit
 }
 NAMES = (*STRATEGIES, *VARIANTS)
 
-_REF = SeriesRef("", Shape("forecast", 1), ())
+_REF = SeriesRef("", Shape("forecast", 1))
 
 
 @dataclass(frozen=True)

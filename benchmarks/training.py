@@ -139,7 +139,7 @@ def write(folder: Path, n_rows: int, *, window: int) -> SeriesRef:
     np.save(folder / "evaluate.npy", [[n_rows * 3 // 4, n_rows]])
     np.save(folder / "reach.npy", [[0, n_rows]])
     shape = Shape("forecast", FEATURES)
-    ones = {"naive_errors": (1.0,), "offset": (0.0,), "scale": (1.0,)}
+    ones = {"offset": (0.0,), "scale": (1.0,)}
     return SeriesRef(str(folder), shape, window=window, longest_window=window, **ones)
 
 
@@ -177,7 +177,7 @@ def windowing_growth(folder: Path) -> float:
     with tempfile.TemporaryDirectory() as small:
         gather_all(write(Path(small), 1000, window=96))  # so that all code is in memory
     shape = Shape("forecast", FEATURES)
-    ones = {"naive_errors": (1.0,), "offset": (0.0,), "scale": (1.0,)}
+    ones = {"offset": (0.0,), "scale": (1.0,)}
     data = SeriesRef(str(folder), shape, window=96, longest_window=96, **ones)
     before = memory_mb("VmRSS")
     gather_all(data)

@@ -27,11 +27,11 @@ def write_series(
     np.save(folder / "known.npy", np.ones(n_rows, bool))
     np.save(folder / "train.npy", np.array([[0, train_end]]))
     np.save(folder / "evaluate.npy", np.array([[train_end, n_rows]]))
+    np.save(folder / "naive.npy", np.ones((1, n_targets)))
     np.save(folder / "reach.npy", np.array([[0, n_rows]]))
     return SeriesRef(
         folder=str(folder),
         shape=Shape("forecast", inputs.shape[1], horizon=horizon, targets=n_targets),
-        naive_errors=(1.0,) * n_targets,
         window=window,
         longest_window=window,
         offset=(0.0,) * n_targets,

@@ -83,6 +83,7 @@ def stores() -> None:
         ).drop(index=[30, 31, 90])
         for store in ("north", "south")
     ]
+    frames[1] = frames[1].iloc[85:]  # begins late: a longer window leaves fewer rows of it
     frame = pd.concat(frames)
     frame.loc[40, "units"] = np.nan
     frame.to_csv("stores.csv", index=False)
@@ -103,6 +104,8 @@ def test_series_with_everything_on_them_are_searched_and_reproduced(
     assert found["baselines"].keys() == {"last_value", "seasonal_naive"}
     if space == "attention":
         weights = pd.read_csv("model/attention.csv", index_col="sample")
+        assert weights.index[0].startswith("north 2024-01-0")
+        assert weights.index[-1].startswith("south 2024-01-0")
         assert weights.shape[1] == 6
         assert weights.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
         assert Path("model/attention.png").stat().st_size > 5_000

@@ -7,6 +7,7 @@ function of its fields: the same job gives the same outcome on the same kind of 
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -125,7 +126,9 @@ class Outcome:
 
 
 def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, float]:
-    """Return what a pruner may compare: the metric after every epoch, or the score of every fold.
+    """Return what a pruner may compare: the metric after every epoch, or the score after each fold.
+
+    The score after a fold is the mean over the folds so far: one fold may be harder than another.
 
     Args:
         history: epochs, in order.
@@ -133,4 +136,5 @@ def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, flo
     """
     if n_folds == 1:
         return {e.epoch: e.metric for e in history}
-    return {e.fold: e.fold_score for e in history if e.fold_score is not None}
+    scores = [e.fold_score for e in history if e.fold_score is not None]
+    return {fold: statistics.fmean(scores[: fold + 1]) for fold in range(len(scores))}

@@ -18,12 +18,24 @@ OF_VALUES = [name for name, metric in METRICS.items() if metric.of == "values"]
 OF_CLASSES = [name for name, metric in METRICS.items() if metric.of == "classes"]
 
 
+class Held(SeriesRef):
+    """Two windows, each of a series of its own."""
+
+    def evaluate_samples(self) -> np.ndarray:
+        return np.arange(2)
+
+    def naive_errors(self, samples: np.ndarray) -> np.ndarray:
+        return np.array(self.scale).reshape(-1, 2)[samples]
+
+
 def values(naive: tuple[float, ...] = (2.0, 8.0), quantiles: tuple[float, ...] = ()) -> DataRef:
-    return SeriesRef("", Shape("forecast", 2, horizon=2, targets=2, quantiles=quantiles), naive)
+    """Data whose naive errors are these in both series, or (series, targets) of them."""
+    shape = Shape("forecast", 2, horizon=2, targets=2, quantiles=quantiles)
+    return Held("", shape, scale=naive if len(naive) == 4 else naive * 2)
 
 
 def classes(n: int) -> DataRef:
-    return SequencesRef("", Shape("classify", 2, classes=n), ())
+    return SequencesRef("", Shape("classify", 2, classes=n))
 
 
 def test_scores_are_means_over_targets_in_their_own_units() -> None:
@@ -52,6 +64,15 @@ def test_smape_of_nothing_for_nothing_is_zero_and_two_is_the_worst() -> None:
     assert score("smape", zero, one, values()) == 2
     assert score("smape", -one, one, values()) == 2
     assert score("smape", one, one * 1e308, values()) == pytest.approx(2)
+
+
+def test_mase_divides_the_errors_of_each_series_by_its_own() -> None:
+    each = values((1.0, 8.0, 2.0, 4.0))
+    expected = np.mean([[1 / 1, 2 / 8], [1 / 2, 2 / 4]])
+    assert score("mase", TRUTH, FORECAST, each) == pytest.approx(expected)
+    one = values((1.0, 8.0, math.nan, math.nan))  # the second has no training rows
+    assert score("mase", TRUTH, FORECAST, one) == pytest.approx(np.mean([1, 2 / 8]))
+    assert math.isnan(score("mase", TRUTH, FORECAST, values((math.nan,) * 4)))
 
 
 def test_mase_of_a_series_that_repeats_itself_is_nan() -> None:

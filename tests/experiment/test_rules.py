@@ -83,6 +83,11 @@ REFUSED = [
         {"search_space": {"hidden_size_1": {"type": "float", "low": 8.0, "high": 9.0}}},
         "search_space.hidden_size_1.type: is a whole number",
     ),
+    (
+        FORECAST,
+        {"search_space": {"hidden_size_1": INT, "hidden_size_2": INT}, "hyperparameters__num_layers": 3},
+        "hyperparameters.num_layers: must be the number of layers in search_space (2), got 3",
+    ),
     # tasks
     (FORECAST, {"task__kind": "clasify"}, "task.kind: unknown kind 'clasify'; did you mean 'classify'"),
     (CLASSIFY, {"task__window": 24}, "task.window: is of forecasts, got 24 with kind classify"),
@@ -127,6 +132,8 @@ REFUSED = [
     (FORECAST, {"data__calendar": ["hour"]}, "data.calendar: needs the time"),
     (FORECAST, {"data__resample": "1h"}, "data.resample: needs the time"),
     (FORECAST, {"data": {"path": "d", "target": "y", "time": "t", "resample": "often!"}}, "data.resample: "),
+    (FORECAST, {"data__aggregate": "sum"}, "data.aggregate: is of data.resample, got 'sum' without"),
+    (CLASSIFY, {"data__level": "word"}, "data.level: is of data.text, got 'word' without"),
     (FORECAST, {"data__lags": {"x": []}}, "data.lags.x"),
     (FORECAST, {"data__lags": {"x": [0]}}, "data.lags.x.0"),
     (FORECAST, {"data__missing": "drop"}, "data.missing: unknown missing 'drop'"),

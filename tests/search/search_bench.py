@@ -30,7 +30,7 @@ SMALL_SPACE = {
 }
 FINITE_SPACE = SPACE | {"dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1}}
 DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
-REF = SeriesRef("/nowhere", Shape("forecast", 1), (1.0,))
+REF = SeriesRef("/nowhere", Shape("forecast", 1))
 
 
 def make_experiment(

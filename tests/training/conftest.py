@@ -58,6 +58,7 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
         }
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
+        np.save(folder / "naive.npy", np.ones((1, n_targets)))
         return SeriesRef(
             folder=str(folder),
             shape=Shape(
@@ -67,7 +68,6 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
                 targets=n_targets,
                 quantiles=quantiles,
             ),
-            naive_errors=(1.0,) * n_targets,
             window=window,
             longest_window=longest_window,
             offset=(offset,) * n_targets,
@@ -131,7 +131,7 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
                 quantiles=quantiles,
                 classes=classes,
             ),
-            naive_errors=() if classes else (1.0,) * n_targets,
+            mean_errors=() if classes else (1.0,) * n_targets,
             offset=() if classes else (offset,) * n_targets,
             scale=() if classes else (scale,) * n_targets,
         )

@@ -13,6 +13,7 @@ from tuner.cli.display import console, counted
 from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
+from tuner.experiment.hyperparameters import WIDTH
 
 __all__ = ["check"]
 
@@ -66,6 +67,8 @@ def _task(experiment: Experiment) -> str:
     match task.kind:
         case "forecast":
             window = experiment.given("window")
+            if domain := experiment.search_space.get("window"):
+                window = f"{min(domain.bounds())} to {max(domain.bounds())}"
             quantiles = f", quantiles {_listed(map(str, task.quantiles))}" if task.quantiles else ""
             return f"{counted(task.horizon, 'row')} ahead from the {window} before{quantiles}"
         case "regress":
@@ -98,7 +101,10 @@ def _show_space(experiment: Experiment) -> None:
         table.add_row(f"    {name}", _domain(domain), begins)
     console.print(table)
     given = experiment.hyperparameters.model_dump(exclude_unset=True)
-    fixed = [f"{k} {str(v).lower()}" for k, v in given.items() if k not in experiment.search_space]
+    searched = set(experiment.search_space)
+    if any(map(WIDTH.fullmatch, searched)):
+        searched |= {"hidden_size", "num_layers"}
+    fixed = [f"{name} {str(v).lower()}" for name, v in given.items() if name not in searched]
     console.print(f"  fixed: {', '.join([*fixed, 'the rest at its default'])}", soft_wrap=True)
 
 

@@ -44,8 +44,9 @@ def baseline_scores(metric: str, ref: DataRef, season: int | None) -> dict[str, 
     Args:
         metric: the experiment's.
         ref: the prepared data.
-        season: of a forecast, rows in a season; without one, or where a series does not reach
-            back so far, there is no seasonal forecast.
+        season: of a forecast, rows in a season; without one, or where no series reaches back so
+            far, there is no seasonal forecast. A window without a season before it gets the
+            last value.
 
     Returns:
         The scores by name: of a forecast `last_value`, and `seasonal_naive` where there is a
@@ -78,10 +79,13 @@ def mean_baselines(metric: str, folds: Sequence[DataRef], season: int | None) ->
 def _forecasts(ref: SeriesRef, starts: np.ndarray, season: int | None) -> dict[str, np.ndarray]:
     values, horizon = np.asarray(ref.load("truth")), ref.shape.horizon
     forecasts = {"last_value": last_value(values, starts, horizon)}
-    firsts = ref.load("reach")[:, 0]  # rising, as series stand one after another
-    of_series = firsts[np.searchsorted(firsts, starts, side="right") - 1]  # (windows,)
-    if season is not None and (starts - season >= of_series).all():
-        forecasts["seasonal_naive"] = seasonal_naive(values, starts, horizon, season)
+    if season is None:
+        return forecasts
+    reaches = starts - season >= ref.load("reach")[ref.series_of(starts), 0]  # (windows,)
+    if reaches.any():  # a series that begins late has no season before its first windows
+        seasonal = forecasts["last_value"].copy()
+        seasonal[reaches] = seasonal_naive(values, starts[reaches], horizon, season)
+        forecasts["seasonal_naive"] = seasonal
     return forecasts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Prepared:
     facts: Facts
     folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
     pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
+    name_of: Callable[[int], str]  # what people call a sample of the last fold
 
 
 class Dataset(ABC):

@@ -16,7 +16,8 @@ def score(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -
 
     rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are what scikit-learn says. smape is
     the mean of |truth - predicted| over the mean of |truth| and |predicted|, from 0 to 2. mase is
-    the mean absolute error over that of the naive prediction on the training part. pinball is
+    the mean absolute error over that of the naive prediction on the training part, of a forecast
+    in the same series; series that have no such error are left out. pinball is
     the mean over the quantiles, of which 0.5 is the value that the other metrics score. f1 is
     the mean over the classes that are true or predicted somewhere; auroc that over the classes
     that are true somewhere, each against the rest, and of two classes that of the second.
@@ -59,12 +60,14 @@ def _score_values(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: Da
     if metric == "r2" and len(true) < 2:
         return math.nan
     if metric in ("smape", "mase"):
-        unit = np.array(ref.naive_errors)
+        unit = ref.naive_errors(ref.evaluate_samples()) if metric == "mase" else np.empty(0)
+        unit = np.repeat(unit, truth.shape[1], axis=0)  # (samples * horizon, targets)
         if metric == "smape":
             size = np.abs(true) / 2 + np.abs(point) / 2  # halved first: the sum may overflow
             unit = np.where(size == 0, 1.0, size)
-        true, point, metric = true / unit, point / unit, "mae"
-        if not (np.isfinite(true).all() and np.isfinite(point).all()):
+        has_unit = ~np.isnan(unit).any(axis=1)
+        true, point, metric = (true / unit)[has_unit], (point / unit)[has_unit], "mae"
+        if not (len(true) and np.isfinite(true).all() and np.isfinite(point).all()):
             return math.nan
     functions = {
         "rmse": metrics.root_mean_squared_error,

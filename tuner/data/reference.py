@@ -36,7 +36,6 @@ class DataRef(ABC):
 
     folder: str
     shape: Shape
-    naive_errors: tuple[float, ...]  # of each target, what MASE divides by; () for classes
 
     @abstractmethod
     def train_samples(self) -> np.ndarray:
@@ -67,6 +66,10 @@ class DataRef(ABC):
             The same shape, float64; infinite where a prediction is absurd.
         """
 
+    @abstractmethod
+    def naive_errors(self, samples: np.ndarray) -> np.ndarray:
+        """Return what MASE divides the errors of values by, (samples, targets); nan for none."""
+
     def with_window(self, window: int | None) -> DataRef:
         """Return the reference for models that read `window` rows; None leaves it as it is."""
         return self
@@ -89,7 +92,8 @@ class SeriesRef(DataRef):
     * truth: (rows, targets), float64, in the data's units;
     * known: (rows,), bool: the targets were in the file and not filled in;
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
-      the part; reach: (series, 2), the rows that windows may read.
+      the part; reach: (series, 2), the rows that windows may read;
+    * naive: (series, targets), the naive forecast's mean absolute error in the training rows.
     """
 
     window: int = 1
@@ -124,6 +128,15 @@ class SeriesRef(DataRef):
                 last = self.load("truth")[samples - 1][:, None]  # (samples, 1, targets)
                 values = last.reshape(*last.shape, *trailing) + values.cumsum(axis=1)
         return np.asarray(values)
+
+    def naive_errors(self, samples: np.ndarray) -> np.ndarray:
+        """Return what MASE divides by: of each window's series."""
+        return np.asarray(self.load("naive")[self.series_of(samples)])
+
+    def series_of(self, samples: np.ndarray) -> np.ndarray:
+        """Return the number of the series that each window is of, (samples,)."""
+        firsts = self.load("reach")[:, 0]  # rising, as series stand one after another
+        return np.asarray(np.searchsorted(firsts, samples, side="right") - 1)
 
     def with_window(self, window: int | None) -> SeriesRef:
         """Return the reference for models that read `window` rows."""
@@ -161,6 +174,7 @@ class SequencesRef(DataRef):
 
     offset: tuple[float, ...] = ()  # of the targets: scaled = (value - offset) / scale
     scale: tuple[float, ...] = ()
+    mean_errors: tuple[float, ...] = ()  # mean absolute ones of the training part's mean
 
     def train_samples(self) -> np.ndarray:
         """Return the samples to train on."""
@@ -186,3 +200,7 @@ class SequencesRef(DataRef):
         trailing = (1,) * (outputs.ndim - 3)
         scale = np.array(self.scale).reshape(-1, *trailing)
         return np.asarray(outputs * scale + np.array(self.offset).reshape(-1, *trailing))
+
+    def naive_errors(self, samples: np.ndarray) -> np.ndarray:
+        """Return what MASE divides by: the error of the training part's mean."""
+        return np.tile(self.mean_errors, (len(samples), 1))

@@ -84,12 +84,12 @@ def transform_targets(series: Series, values: np.ndarray, kind: str) -> np.ndarr
 
 def naive_errors(
     truth: np.ndarray, known: np.ndarray, train: np.ndarray, season: int
-) -> tuple[float, ...]:
-    """Return what MASE divides by, for each target; 0 where there is no such error.
+) -> np.ndarray:
+    """Return what MASE divides by, (series, targets); nan where there is no such error.
 
-    It is the mean absolute error, in the training rows, of the forecast that a value is that of
-    one season before (Hyndman and Koehler 2006, doi 10.1016/j.ijforecast.2006.03.001). Values
-    that were filled in are left out. A season as long as the training part counts as one row.
+    It is the mean absolute error, in the training rows of the series, of the forecast that a
+    value is that of one season before (Hyndman and Koehler 2006, doi
+    10.1016/j.ijforecast.2006.03.001). Values that were filled in are left out.
 
     Args:
         truth: (rows, targets).
@@ -98,9 +98,10 @@ def naive_errors(
         season: rows in a season.
     """
     values = np.where(known, truth, np.nan)
-    step = season if season < np.diff(train).max() else 1
-    pairs = [np.abs(values[a + step : b] - values[a : max(a, b - step)]) for a, b in train]
-    errors = np.concatenate(pairs)  # (pairs, targets)
-    counts = (~np.isnan(errors)).sum(axis=0)
-    means = np.nansum(errors, axis=0) / np.maximum(counts, 1)
-    return tuple(means.tolist())
+    found = np.full((len(train), truth.shape[1]), np.nan)
+    for i, (a, b) in enumerate(train):
+        errors = np.abs(values[a + season : b] - values[a : max(a, b - season)])
+        counts = (~np.isnan(errors)).sum(axis=0)
+        sums = np.nansum(errors, axis=0)
+        found[i] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return found

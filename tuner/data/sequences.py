@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner.data.dataset import Dataset, Facts, Part, Prepared
 from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
+from tuner.data.measurable import check_measurable
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
 from tuner.data.sequence_table import SequenceTable
@@ -46,7 +47,6 @@ def check_sequences(experiment: Experiment) -> SequenceDataset:
     draw = draw_sequences(table.names, data.split, file=table.path, labels=strata, classes=classes)
     if kind == "label":
         check_labels(draw, bounds, truth, classes, table.path)
-    _check_metric(experiment.objective.metric, table.path, draw, bounds, truth, kind)
     if seen:
         vocabulary = table.vocabulary(tokens, rows_of(bounds, draw.training))
         steps = vocabulary.encode(tokens)
@@ -67,7 +67,11 @@ def check_sequences(experiment: Experiment) -> SequenceDataset:
         targets=len(data.targets),
         classes=len(classes),
     )
-    return SequenceDataset(facts, data, shape, steps, bounds, truth, draw, vocabulary)
+    dataset = SequenceDataset(
+        facts, data, shape, steps, bounds, truth, draw, vocabulary, table.names
+    )
+    dataset.check(experiment.objective.metric)
+    return dataset
 
 
 def _notes(
@@ -88,22 +92,6 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _check_metric(
-    metric: str, path: Path, draw: Draw, bounds: np.ndarray, truth: np.ndarray, kind: str
-) -> None:
-    """Refuse a metric that a part, whatever is predicted, has no score of."""
-    for part, members in draw.named().items():
-        values = truth[rows_of(bounds, members) if kind == "label" else members]
-        if metric == "mase" and part == "training" and (np.ptp(values, axis=0) == 0).any():
-            text = "mase divides by how much a target varies in training, got one that does not"
-            raise refusal(path, "data.target", f"{text}; choose another metric")
-        least = {"r2": (len(values), "sequences"), "auroc": (len(np.unique(values)), "classes")}
-        n, what = least.get(metric, (2, ""))
-        if n < 2 and part != "training":
-            text = f"{metric} needs at least 2 {what}, got 1; make the part larger or choose "
-            raise refusal(path, f"data.split.{part}", text + "another metric")
-
-
 @dataclass(frozen=True, eq=False)
 class SequenceDataset(Dataset):
     """Sequences that nothing is wrong with, one after another."""
@@ -116,6 +104,31 @@ class SequenceDataset(Dataset):
     truth: np.ndarray  # (sequences, targets), float64; classes: (sequences,) or (rows,), int64
     draw: Draw
     vocabulary: Vocabulary | None  # of the training part; None where the steps are numbers
+    names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
+
+    def check(self, metric: str) -> None:
+        """Refuse a metric that has no score in the validation or the test part.
+
+        Raises:
+            DataError: naming metric, part and remedy.
+        """
+        for part, members in list(self.draw.named().items())[1:]:
+            if not self.shape.classes:
+                units = np.tile(self._mean_errors(), (len(members), 1))
+                check_measurable(metric, self.facts, part, self.truth[members], units)
+            elif metric == "auroc":
+                labelled = rows_of(self.bounds, members) if self.shape.task == "label" else members
+                if len(np.unique(self.truth[labelled])) < 2:
+                    text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
+                    raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
+
+    def _mean_errors(self) -> np.ndarray:
+        """Return how far training targets are from their mean, (targets,).
+
+        There is no value before a sequence to repeat: the naive prediction is the mean.
+        """
+        known = self.truth[self.draw.training]
+        return np.asarray(np.abs(known - known.mean(axis=0)).mean(axis=0))
 
     def write(self, folder: Path) -> Prepared:
         """Write the training and the validation part."""
@@ -129,6 +142,7 @@ class SequenceDataset(Dataset):
             steps=self.steps[rows],
             bounds=np.column_stack([np.append(0, ends[:-1]), ends]),
             truth=self.truth[rows if self.shape.task == "label" else seen],
+            names=self.names[seen],
             draw=Draw(training, validation, test=np.empty(0, np.int64)),
         )
         return without_test._write(folder, evaluate=validation)
@@ -146,22 +160,21 @@ class SequenceDataset(Dataset):
             arrays["inputs"] = inputs.transform(self.steps)
         else:
             arrays["tokens"] = self.steps
-        ref = SequencesRef(str(folder), self.shape, naive_errors=())
+        ref = SequencesRef(str(folder), self.shape)
         if not self.shape.classes:
-            known = self.truth[train]
-            targets = Scaler.fit(data.scale, known)
+            targets = Scaler.fit(data.scale, self.truth[train])
             arrays["targets"] = targets.transform(self.truth)
             ref = dataclasses.replace(
                 ref,
-                # There is no value before it to repeat: the naive prediction is the mean.
-                naive_errors=tuple(np.abs(known - known.mean(axis=0)).mean(axis=0).tolist()),
+                mean_errors=tuple(self._mean_errors().tolist()),
                 offset=tuple(targets.offset.tolist()),
                 scale=tuple(targets.scale.tolist()),
             )
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        return Prepared(self.facts, (ref,), self._pipeline(inputs, targets))
+        pipeline = self._pipeline(inputs, targets)
+        return Prepared(self.facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
 
     def _pipeline(self, inputs: Scaler | None, targets: Scaler | None) -> dict[str, Any]:
         """Return how steps are made of a file's rows and values of outputs, as JSON."""

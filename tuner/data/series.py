@@ -14,6 +14,7 @@ from tuner.data.baselines import season_of
 from tuner.data.dataset import Dataset, Facts, Part, Prepared
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
+from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, naive_errors
@@ -81,12 +82,13 @@ class SeriesDataset(Dataset):
         refs: list[SeriesRef] = []
         for fold in self._search_folds(before_test):
             refs.append(fold.save(folder / f"fold{len(refs)}"))
-        return Prepared(self.facts, tuple(refs), self._pipeline(fold))
+        return Prepared(self.facts, tuple(refs), self._pipeline(fold), fold.name_of)
 
     def write_test(self, folder: Path) -> Prepared:
         """Write everything, the test part to evaluate, prepared as in the last fold."""
         fold = self._test_fold()
-        return Prepared(self.facts, (fold.save(folder / "fold0"),), self._pipeline(fold))
+        ref = fold.save(folder / "fold0")
+        return Prepared(self.facts, (ref,), self._pipeline(fold), fold.name_of)
 
     def check(self) -> None:
         """Refuse parts that hold no window to train on or to score, and scores that have no sense.
@@ -99,7 +101,7 @@ class SeriesDataset(Dataset):
             self._check_fold(part.name, fold.ref)
 
     def _check_fold(self, name: str, ref: SeriesRef) -> None:
-        path, horizon = self.facts.path, self._experiment.task.horizon
+        horizon = self._experiment.task.horizon
         metric = self._experiment.objective.metric
         trained = ref.with_window(ref.longest_window).train_samples()
         evaluated, key = ref.evaluate_samples(), f"data.split.{name.partition(' ')[0]}"
@@ -113,26 +115,26 @@ class SeriesDataset(Dataset):
                     f"{horizon} known targets after them in one series; make the part larger, or "
                     f"the window or task.horizon smaller"
                 )
-                raise refusal(path, where, text)
-        if metric == "r2" and len(evaluated) * horizon < 2:
-            text = "r2 needs at least 2 rows, got 1; make the part larger or choose another metric"
-            raise refusal(path, key, text)
-        if metric == "mase" and 0.0 in ref.naive_errors:
-            target = self.facts.targets[ref.naive_errors.index(0.0)]
-            text = (
-                f"mase divides by the error of the naive forecast in the training part, got 0 for "
-                f"{target!r}, which is constant or repeats itself; write rmse or mae"
-            )
-            raise refusal(path, "objective.metric", text)
+                raise refusal(self.facts.path, where, text)
+        truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
+        check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
     def _search_folds(self, series: Series) -> Iterator[_Fold]:
         """Yield the folds one by one, for each may be as large as the data."""
         for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
-            yield _make_fold(self._experiment, series.until(evaluate[:, 1]), train, evaluate)
+            until = series.until(evaluate[:, 1])
+            yield _make_fold(self._experiment, until, train, evaluate, self._naive_step)
 
     def _test_fold(self) -> _Fold:
         parts = self._parts
-        return _make_fold(self._experiment, self._series, parts.train[-1], parts.test)
+        args = (self._series, parts.train[-1], parts.test, self._naive_step)
+        return _make_fold(self._experiment, *args)
+
+    @property
+    def _naive_step(self) -> int:
+        """A season, in all folds alike; one row where the shortest training part has no two."""
+        season, shortest = self.facts.season, self._parts.train[0]
+        return season if season is not None and season < np.diff(shortest).max() else 1
 
     def _pipeline(self, fold: _Fold) -> dict[str, Any]:
         data, task = self._experiment.data, self._experiment.task
@@ -156,7 +158,7 @@ class SeriesDataset(Dataset):
                 "offset": fold.targets.offset.tolist(),
                 "scale": fold.targets.scale.tolist(),
             },
-            "window": task.window,
+            "window": self._experiment.given("window"),
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
@@ -179,8 +181,16 @@ class _Fold:
     """One split into training and evaluation, scaled by what its training rows say."""
 
     ref: _HeldRef
+    series: Series  # up to where the evaluation ends
     inputs: Scaler
     targets: Scaler
+
+    def name_of(self, row: int) -> str:
+        """Return the series and the time, or the row, of a window's first target."""
+        times, bounds = self.series.times, self.series.bounds
+        of = int(bounds[:, 1].searchsorted(row, side="right"))
+        place = row - bounds[of, 0] + 1 if times is None else show_time(times[row])
+        return f"{self.series.names[of]} {place}".strip()
 
     def save(self, folder: Path) -> SeriesRef:
         """Write the arrays into a folder of their own."""
@@ -192,9 +202,12 @@ class _Fold:
 
 
 def _make_fold(
-    experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray
+    experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray, step: int
 ) -> _Fold:
-    """Prepare series that end where the rows to evaluate end; parts are counted in each series."""
+    """Prepare series that end where the rows to evaluate end; parts are counted in each series.
+
+    MASE divides by the errors of the forecast that a value is that of `step` rows before.
+    """
     data, task = experiment.data, experiment.task
     table = make_table(series, data)
     starts = series.bounds[:, :1]
@@ -212,9 +225,6 @@ def _make_fold(
             targets=len(series.targets),
             quantiles=tuple(task.quantiles),
         ),
-        naive_errors=naive_errors(
-            table.truth, table.known, train, task.season or season_of(series.frequency) or 1
-        ),
         window=min(task.window, _longest_window(experiment)[0]),
         longest_window=_longest_window(experiment)[0],
         transform=data.transform,
@@ -228,18 +238,18 @@ def _make_fold(
             "train": train,
             "evaluate": evaluate,
             "reach": reach,
+            "naive": naive_errors(table.truth, table.known, train, step),
         },
     )
-    return _Fold(ref, inputs, targets)
+    return _Fold(ref, series, inputs, targets)
 
 
 def _longest_window(experiment: Experiment) -> tuple[int, str]:
     """Return the longest window that a trial may read, and the key that says so."""
     if domain := experiment.search_space.get("window"):
         return int(max(domain.bounds())), "search_space.window"
-    if experiment.hyperparameters.window is not None:
-        return experiment.hyperparameters.window, "hyperparameters.window"
-    return experiment.task.window, "task.window"
+    fixed, window = experiment.hyperparameters.window or 1, experiment.task.window
+    return (fixed, "hyperparameters.window") if fixed > window else (window, "task.window")
 
 
 def _part(series: Series, name: str, part: np.ndarray) -> Part:

@@ -10,10 +10,11 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.experiment.model import Section
 
-__all__ = ["Count", "Data", "Folds", "Name", "Split", "Task"]
+__all__ = ["OF_FORECASTS", "Count", "Data", "Folds", "Name", "Split", "Task"]
 
 Count = Annotated[int, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1)]
+Lag = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 def _parse_extent(value: Any) -> Any:
@@ -112,7 +113,7 @@ class Data(Section):
         default_factory=list, examples=[["hour", "weekday"]]
     )
     """Features made of the time: sine and cosine of its place in the day, the week, the year."""
-    lags: dict[Name, Annotated[list[Annotated[Count, Field(ge=1)]], Field(min_length=1)]] = Field(
+    lags: dict[Name, Annotated[list[Lag], Field(min_length=1)]] = Field(
         default_factory=dict, examples=[{"price": [1, 24]}]
     )
     """Features made of columns: their values so many rows before."""
@@ -150,6 +151,12 @@ class Data(Section):
                 f"resample: must be a frequency, got {self.resample!r}; write 15min, 1h or 1D, say"
             )
             raise ValueError(text)
+        for key, other in (("aggregate", "resample"), ("level", "text")):
+            if getattr(self, key) != type(self).model_fields[key].default and not getattr(
+                self, other
+            ):
+                value = getattr(self, key)
+                raise ValueError(f"{key}: is of data.{other}, got {value!r} without; remove it")
         if self.vocabulary_size is not None and self.tokens is None:
             raise ValueError(
                 f"vocabulary_size: is of data.tokens, got {self.vocabulary_size} without; remove it"
@@ -157,7 +164,7 @@ class Data(Section):
         return self
 
 
-_OF_FORECASTS = ("window", "horizon", "season", "quantiles")
+OF_FORECASTS = ("window", "horizon", "season", "quantiles")
 
 
 class Task(Section):
@@ -179,7 +186,7 @@ class Task(Section):
     @model_validator(mode="after")
     def _check(self) -> Task:
         if self.kind != "forecast":
-            for key in _OF_FORECASTS:
+            for key in OF_FORECASTS:
                 if getattr(self, key) != type(self).model_fields[key].get_default(
                     call_default_factory=True
                 ):

@@ -76,6 +76,11 @@ def _check_widths(experiment: Experiment) -> None:
             f"hyperparameters.hidden_size: the search starts at these widths, which must be as "
             f"many as search_space has layers ({len(layers)}), got {n_given}; give each layer one"
         )
+    if layers and fixed.num_layers not in (1, len(layers)):
+        raise ValueError(
+            f"hyperparameters.num_layers: must be the number of layers in search_space "
+            f"({len(layers)}), got {fixed.num_layers}; leave it out"
+        )
 
 
 def _check_cell(experiment: Experiment) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tuner.experiment.data import Count, Data, Folds, Split, Task
+from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import load_experiment
 from tuner.experiment.metrics import METRICS
@@ -200,6 +200,9 @@ class Experiment(Section):
         from it.
         """
         record = self.model_dump(mode="json", exclude_none=True)
+        if self.task.kind != "forecast":
+            for key in OF_FORECASTS:
+                record["task"].pop(key, None)
         searched = set(self.search_space)
         if any(map(WIDTH.fullmatch, searched)):
             searched |= {"hidden_size", "num_layers"}

@@ -14,7 +14,7 @@ __all__ = ["Attention"]
 class Attention:
     """How much every step of every sample counted."""
 
-    samples: np.ndarray  # (samples,), first target rows of windows, or numbers of sequences
+    samples: list[str]  # what people call them: a series and a time, or the id of a sequence
     weights: np.ndarray  # (samples, steps); a row adds up to 1, and is nan behind a sequence's end
 
     def write(self, folder: Path) -> None:

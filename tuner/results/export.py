@@ -33,6 +33,9 @@ def exported(record: StudyRecord, folder: Path, file_name: str) -> dict[str, Any
     for key in _SEARCH_KEYS:
         experiment.pop(key, None)
     experiment["hyperparameters"] = winner.hyperparameters(record)
+    if window := record.experiment.search_space.get("window"):
+        # Whatever they read, all trials were scored on the rows that the longest window leaves.
+        experiment["task"]["window"] = max(window.bounds())
     experiment["data"]["path"] = os.path.relpath(record.data["path"], folder.absolute())
     tested = record.test is not None and record.test["configuration"] == winner.trial.number
     experiment["recorded"] = {

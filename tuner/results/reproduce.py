@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,17 +71,19 @@ def train_again(experiment: Experiment) -> Training:
             (outcome,) = run_jobs(executor, [job])
             attention = None
             if experiment.hyperparameters.pooling == "attention":
-                attention = _attention(executor, job, outcome)
+                attention = _attention(executor, job, outcome, data.name_of)
         finally:
             executor.close()
     return Training(experiment, data, outcome, attention)
 
 
-def _attention(executor: LocalExecutor, job: TrainJob, outcome: Outcome) -> Attention:
+def _attention(
+    executor: LocalExecutor, job: TrainJob, outcome: Outcome, name_of: Callable[[int], str]
+) -> Attention:
     """Return what the trained model looks at in the samples that it was validated on."""
     assert outcome.weights is not None
     data = job.folds[-1]
     asked = PredictJob("attention", job.hyperparameters, outcome.weights, data, device=job.device)
     weights = run_jobs(executor, [asked])[0].attention
     assert weights is not None
-    return Attention(data.evaluate_samples(), weights)
+    return Attention([name_of(sample) for sample in data.evaluate_samples().tolist()], weights)

@@ -260,6 +260,8 @@ class Coordinator:
         told = [t for t in self._told[: slot.asked_after] if REPEAT_ATTR not in t.user_attrs]
         number = slot.trial.number
         values = intermediate_values(slot.epochs, self._n_folds)
+        if self._n_folds > 1:  # the best of them says nothing: it may be of an easy fold
+            values = dict([values.popitem()])
         return should_prune(
             self._pruner, self._study, told, number, slot.params, self._distributions, values
         )

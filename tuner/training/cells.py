@@ -79,6 +79,7 @@ class PeepholeLSTM(nn.Module):
                 recurrent,
                 self.weight_peephole,
                 *(s.to(recurrent.dtype) for s in state or (zeros, zeros)),
+                torch.is_grad_enabled(),
             )  # each (steps, directions, batch, units)
         # Steps that pad come after the real ones and cannot change them: no mask in the loop.
         if lengths is None:
@@ -113,7 +114,13 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, projected: Tensor, recurrent: Tensor, peepholes: Tensor, h: Tensor, c: Tensor
+        ctx: Any,
+        projected: Tensor,
+        recurrent: Tensor,
+        peepholes: Tensor,
+        h: Tensor,
+        c: Tensor,
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
         """Map projected inputs to all h and all c, (steps, directions, batch, units) each.
 
@@ -124,13 +131,15 @@ class _Recurrence(torch.autograd.Function):
             peepholes: p of the gates i, f, o, (directions, 3, units).
             h: before the first step, (directions, batch, units).
             c: the same.
+            keep: whether `backward` may follow; else all steps share the memory of one.
         """
         n_steps, *rest, _ = projected.shape
         units = h.shape[-1]
-        gates = torch.empty_like(projected, memory_format=torch.contiguous_format)
+        kept = n_steps if keep else 1
+        gates = projected.new_empty(kept, *projected.shape[1:]).expand_as(projected)
         hs, cs = (projected.new_empty(n_steps + 1, *rest, units) for _ in range(2))
         hs[0], cs[0] = h, c  # the row before a step's is the state that it begins with
-        tanhs = torch.empty_like(cs[1:])
+        tanhs = cs.new_empty(kept, *rest, units).expand(n_steps, *rest, units)
         p_if, p_o = peepholes[:, None, :2], peepholes[:, None, 2]  # the same for the whole batch
         u = recurrent.transpose(1, 2)  # (directions, units, 4 * units)
         gate = gates.view(n_steps, *rest, 4, units)
@@ -153,7 +162,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Map the gradients of all h and all c to those of forward's five tensors."""
         gates, hs, cs, tanhs, u, peepholes = ctx.saved_tensors
         grad_h, grad_c = (None if g is None else g.unbind() for g in grads)
@@ -189,4 +198,4 @@ class _Recurrence(torch.autograd.Function):
         d_u = [dz[:, d].flatten(0, 1).T @ hs[:-1, d].flatten(0, 1) for d in range(len(u))]
         seen = ((d_i, cs[:-1]), (d_f, cs[:-1]), (d_o, cs[1:]))
         d_p = torch.stack([(d * c).sum(dim=(0, 2)) for d, c in seen], dim=1)
-        return dz, torch.stack(d_u), d_p, dh, dc
+        return dz, torch.stack(d_u), d_p, dh, dc, None

@@ -58,11 +58,11 @@ class Fit:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
 
     def train_epoch(self) -> float:
-        """Take every training sample once; return their mean loss, each before its step."""
+        """Take every training sample once; return the mean loss, of each before its step."""
         self.model.train()
         precision = torch.autocast(self.device.type) if self.half else nullcontext()
         foreach = self.device.type != "cpu"  # for a few small tensors one by one is faster
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total, n_losses = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for batch in split(self._shuffle(), self.parameters.batch_size):
             self.optimizer.zero_grad(set_to_none=True)
             x, lengths = self.samples.inputs(batch)
@@ -74,8 +74,16 @@ class Fit:
             nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            total.add_(loss.detach(), alpha=len(batch))  # read once, after the epoch
-        return total.item() / len(self.train_index)
+            n = self._n_losses(x, lengths)
+            total.add_(loss.detach(), alpha=n)  # read once, after the epoch
+            n_losses += n
+        return total.item() / n_losses
+
+    def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
+        """Return how many samples, or to label real steps, the loss of a batch is the mean of."""
+        if self.data.shape.task != "label":
+            return len(x)
+        return x.shape[:2].numel() if lengths is None else int(lengths.sum())
 
     def _shuffle(self) -> Tensor:
         """Return the training samples in a new order."""

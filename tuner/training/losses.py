@@ -63,10 +63,18 @@ def pinball(outputs: Tensor, targets: Tensor, *, levels: Tensor) -> Tensor:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None) -> Tensor:
-    """Return the mean over classes or real steps, each weighing as its class does."""
-    return functional.cross_entropy(
-        outputs.flatten(0, -2), targets.flatten(), weight=weights, ignore_index=-1
+    """Return the mean over classes or real steps, each loss times the weight of its class.
+
+    Torch's mean divides by the weights in the batch, so that a class alone in it weighs nothing.
+    """
+    total = functional.cross_entropy(
+        outputs.flatten(0, -2),
+        targets.flatten(),
+        weight=weights,
+        ignore_index=-1,
+        reduction="sum",
     )
+    return total / (targets != -1).sum()
 
 
 def balanced_weights(classes: np.ndarray, n_classes: int) -> Tensor:

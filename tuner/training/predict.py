@@ -22,7 +22,7 @@ from tuner.training.seeding import seeded
 __all__ = ["in_units", "model_outputs", "predict"]
 
 _BATCH = 1024  # never the job's batch_size, so that a score can be had again bit for bit
-_BATCH_STEPS = 2**20  # long sequences come in smaller batches, so that they fit into memory
+_BATCH_NUMBERS = 2**24  # that a layer holds: long or wide ones fit into memory by fewer samples
 
 
 def predict(job: PredictJob) -> Outcome:
@@ -66,7 +66,7 @@ def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
     """
     model.eval()
     parts = []
-    for batch in _batches(samples, index):
+    for batch in _batches(model, samples, index):
         x, lengths = samples.inputs(batch)
         outputs = model(x, lengths)
         if model.shape.task == "label":
@@ -90,7 +90,7 @@ def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
     """Return how much every step weighs, (samples, steps); nan after a sample's last step."""
     model.eval()
     parts = []
-    for batch in _batches(samples, index):
+    for batch in _batches(model, samples, index):
         x, lengths = samples.inputs(batch)
         weights = model.attention(x, lengths)  # (batch, steps)
         if lengths is not None:
@@ -103,6 +103,7 @@ def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
     )
 
 
-def _batches(samples: Samples, index: Tensor) -> Iterator[Tensor]:
-    """Return an index in parts that a model can read at once, the same in every job."""
-    return split(index, max(1, min(_BATCH, _BATCH_STEPS // samples.longest)))
+def _batches(model: Model, samples: Samples, index: Tensor) -> Iterator[Tensor]:
+    """Return an index in parts that the model can read at once, by its size and data alone."""
+    numbers = samples.longest * max(16, model.recurrent.widest)  # of one sample
+    return split(index, max(1, min(_BATCH, _BATCH_NUMBERS // numbers)))

@@ -85,6 +85,8 @@ class Recurrent(nn.Module):
         self.directions = 2 if both else 1
         project = parameters.proj_size if parameters.cell == "lstm" else 0
         widths = parameters.widths
+        self.widest = max(inputs, self.directions * max(widths))
+        """The most numbers that a step is, read or in a layer."""
         if parameters.cell != "peephole" and len(set(widths)) == 1:
             stacks = [(widths[0], len(widths))]
         else:
