@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tuner.training.cells import PeepholeLSTM
 from tuner.training.padding import reverse
@@ -127,6 +129,51 @@ def test_what_pads_a_sequence_changes_neither_its_result_nor_its_gradient(bidire
         torch.testing.assert_close((h[:, k], c[:, k]), (h_alone[:, 0], c_alone[:, 0]))
         torch.testing.assert_close(x.grad[k, :length], alone.grad[0])
         assert not x.grad[k, length:].any()
+
+
+class Allocations(TorchDispatchMode):
+    """Adds up the memory of all tensors that are made, in bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()  # kept, so that its address is not used again
+                self.storages[storage.data_ptr()] = storage
+        return made
+
+    @property
+    def total(self):
+        return sum(s.nbytes() for s in self.storages.values())
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_without_gradients_it_puts_out_the_same_bits(without, bidirectional, lengths):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 5, bidirectional=bidirectional)
+    x = torch.randn(3, 6, 2)
+    outputs, final = layer(x, None, lengths)
+    with without():
+        outputs_alone, final_alone = layer(x, None, lengths)
+    assert torch.equal(outputs_alone, outputs)
+    assert all(map(torch.equal, final_alone, final))
+
+
+def test_without_gradients_it_keeps_nothing_that_only_they_need():
+    layer = PeepholeLSTM(2, 5)
+    x = torch.randn(3, 6, 2)
+    with Allocations() as for_training:
+        layer(x)
+    with torch.no_grad(), Allocations() as for_use:
+        layer(x)
+    # Four gates and the tanh of the cell state, of all steps but one: (steps, batch, units).
+    assert for_training.total - for_use.total == 5 * (6 - 1) * 3 * 5 * x.element_size()
 
 
 def test_its_first_weights_are_drawn_as_torchs_are():

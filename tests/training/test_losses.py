@@ -101,7 +101,26 @@ def test_class_weights_come_from_the_training_part_alone(make_sequences):
     logits[0, 0] = 5  # so that the first class costs next to nothing
     loss = loss_of(ref, class_weights="balanced")(logits, classes).item()
     weights = torch.tensor([24 / 2 / 18, 24 / 2 / 6])
-    assert loss == pytest.approx(functional.cross_entropy(logits, classes, weights).item())
+    each = functional.cross_entropy(logits, classes, weights, reduction="none")
+    assert loss == pytest.approx(each.mean().item())
+
+
+def test_class_weights_are_the_same_in_batches_of_every_size(make_sequences):
+    truth = [0, 0, 0, 1] * 8
+    ref = make_sequences("classify", [np.zeros((2, 1))] * 32, truth, classes=2)
+    logits, classes = torch.randn(24, 2), torch.tensor(truth[:24])
+    plain, balanced = (loss_of(ref, class_weights=w) for w in ("none", "balanced"))
+    alone = plain(logits[3:4], classes[3:4]).item()
+    assert balanced(logits[3:4], classes[3:4]).item() == pytest.approx(2 * alone)
+    whole = balanced(logits, classes).item()
+    for size in (1, 3, 8):
+        parts = [
+            balanced(*part).item()
+            for part in zip(logits.split(size), classes.split(size), strict=True)
+        ]
+        assert np.mean(parts) == pytest.approx(whole, rel=1e-5)
+    same = torch.zeros(24, 2)  # all cost the same, so that the mean weight, 1, is left
+    assert balanced(same, classes).item() == pytest.approx(plain(same, classes).item())
 
 
 def test_of_labels_every_step_counts_for_the_class_weights(make_sequences):
@@ -110,9 +129,11 @@ def test_of_labels_every_step_counts_for_the_class_weights(make_sequences):
     ref = make_sequences("label", sequences, truth, classes=2)  # the last one is scored
     weights = balanced_weights(np.array([0, 0, 1, 0, 0, 1]), 2)
     logits, classes = torch.randn(3, 2, 2), torch.randint(2, (3, 2))
-    expected = functional.cross_entropy(logits.flatten(0, 1), classes.flatten(), weights)
+    each = functional.cross_entropy(
+        logits.flatten(0, 1), classes.flatten(), weights, reduction="none"
+    )
     assert loss_of(ref, class_weights="balanced")(logits, classes).item() == pytest.approx(
-        expected.item()
+        each.mean().item()
     )
 
 

@@ -6,11 +6,15 @@ import importlib
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from tuner.data.metrics import score
+from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState, PredictJob
-from tuner.training import predict, train
+from tuner.training import Model, predict, train
+from tuner.training.samples import Sequences
 
 LEVELS = (0.1, 0.5, 0.9)
 CLASSES = sorted(m for m in METRICS if METRICS[m].of == "classes")
@@ -74,6 +78,22 @@ def test_the_loss_of_labels_is_the_mean_over_real_steps(steps, make_job, go_on):
         make_job(steps, epochs=1, keep_weights=True, metric="cross_entropy"), go_on
     )
     assert outcome.history[0].val_loss == pytest.approx(outcome.objective, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_the_training_loss_of_labels_is_the_mean_over_real_steps(
+    steps, make_job, go_on, batch_size
+):
+    # A step so small that no weight changes: every loss is that of the first weights.
+    options = {"learning_rate": 1e-30, "batch_size": batch_size, "metric": "cross_entropy"}
+    trained = train(make_job(steps, epochs=1, keep_weights=True, **options), go_on)
+    model = Model(Hyperparameters(hidden_size=8), steps.shape).eval()
+    model.load_weights(trained.weights)
+    samples = Sequences(steps, torch.device("cpu"))
+    index = samples.index(steps.train_samples())
+    logits, targets = model(*samples.inputs(index)), samples.targets(index)
+    expected = functional.cross_entropy(logits[targets >= 0], targets[targets >= 0])
+    assert trained.history[0].train_loss == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_tokens_are_read(words, make_job, go_on):
@@ -148,6 +168,38 @@ def test_long_sequences_are_predicted_in_small_batches_with_the_same_result(
     job = make_job(signs, epochs=1, keep_weights=True, metric="cross_entropy")
     _, whole = learn(job, go_on)
     module = importlib.import_module("tuner.training.predict")
-    monkeypatch.setattr(module, "_BATCH_STEPS", 1)
+    monkeypatch.setattr(module, "_BATCH_NUMBERS", 1)
     _, one_by_one = learn(job, go_on)
     np.testing.assert_allclose(one_by_one.predictions, whole.predictions, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "largest"),
+    [
+        ({"hidden_size": 1}, 10),
+        ({"hidden_size": 16}, 10),
+        ({"hidden_size": 32}, 5),
+        ({"hidden_size": [8, 40, 16]}, 4),
+        ({"hidden_size": 40, "bidirectional": True}, 2),
+        ({"hidden_size": 1000}, 1),
+        ({"hidden_size": 16, "pooling": "attention"}, 10),
+        ({"hidden_size": 16, "embedding_size": 160}, 1),
+    ],
+    ids=str,
+)
+def test_the_wider_the_layers_the_fewer_sequences_are_predicted_at_once(
+    words, make_job, go_on, monkeypatch, hyperparameters, largest
+):
+    longest = int(np.diff(words.load("bounds")).max())
+    module = importlib.import_module("tuner.training.predict")
+    monkeypatch.setattr(module, "_BATCH_NUMBERS", 10 * 16 * longest)
+    options = {"embedding_size": 4} | hyperparameters
+    job = make_job(words, epochs=1, keep_weights=True, metric="cross_entropy", **options)
+    outcome = train(job, go_on)
+    sizes = []
+    encode = Model._encode
+    monkeypatch.setattr(
+        Model, "_encode", lambda self, x, lengths: sizes.append(len(x)) or encode(self, x, lengths)
+    )
+    predict(PredictJob("p", job.hyperparameters, outcome.weights, words))
+    assert max(sizes) == largest

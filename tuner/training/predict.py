@@ -22,7 +22,7 @@ from tuner.training.seeding import seeded
 __all__ = ["in_units", "model_outputs", "predict"]
 
 _BATCH = 1024  # never the job's batch_size, so that a score can be had again bit for bit
-_BATCH_NUMBERS = 2**24  # that a layer holds: long or wide ones fit into memory by fewer samples
+_BATCH_NUMBERS = 2**24  # in a layer; of long or wide sequences fewer fit into memory
 
 
 def predict(job: PredictJob) -> Outcome:
