@@ -71,7 +71,7 @@ def series(folder: Path, quantiles: tuple[float, ...] = (), rows: int = 12) -> S
         evaluate=[[rows // 2, rows], [rows + rows // 2, 2 * rows]],
         reach=[[0, rows], [rows, 2 * rows]],
     )
-    return SeriesRef(str(folder), Shape("forecast", 1, quantiles=quantiles), (1.0,))
+    return SeriesRef(str(folder), Shape("forecast", 1, quantiles=quantiles))
 
 
 def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
@@ -88,8 +88,11 @@ def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
 
 def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> None:
     ref = series(tmp_path)
-    assert "seasonal_naive" in baseline_scores("mae", ref, 6)
-    assert list(baseline_scores("mae", ref, 7)) == ["last_value"]
+    # The first window of each has no season before it and gets the last value, which is one off.
+    # The other five are seven off where the series counts, and 3, 1, 1, 1, 3 where it repeats.
+    found = baseline_scores("mae", ref, 7)["seasonal_naive"]
+    assert found == pytest.approx((1 + 5 * 7 + 1 + 9) / 12)
+    assert list(baseline_scores("mae", ref, 12)) == ["last_value"]
 
 
 def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
 def test_of_values_of_sequences_the_mean_of_the_training_part_is_scored(tmp_path: Path) -> None:
     truth = [[1.0, 10.0], [3.0, 30.0], [7.0, 20.0], [100.0, -100.0]]
     folder = save(tmp_path, truth=truth, train=[0, 1], evaluate=[2])
-    ref = SequencesRef(folder, Shape("regress", 1, targets=2), (1.0, 10.0), (0, 0), (1, 1))
+    ref = SequencesRef(folder, Shape("regress", 1, targets=2), (0, 0), (1, 1), (1.0, 10.0))
     assert baseline_scores("mae", ref, None) == {"training_mean": pytest.approx(5 / 2)}
     assert baseline_scores("mase", ref, None) == {"training_mean": pytest.approx(5 / 2)}
 

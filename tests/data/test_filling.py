@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tuner.data.filling import even_rows, fill
+from tuner.data.preparing import check_data
 from tuner.data.reading import Series, read_series
 from tuner.errors import DataError
+from tuner.experiment import Experiment
 from tuner.experiment.schema import Data
 
 NAN = np.nan
@@ -151,6 +154,68 @@ def test_a_finer_frequency_makes_rows_that_are_missing(tmp_path: Path) -> None:
     assert_refused(tmp_path, text, "data.resample", "first 2020-01-01 12:00:00", resample="12h")
 
 
+def hourly(n_rows: int, *without: int, start: str = "2020-01-01", name: str = "") -> str:
+    times = pd.date_range(start, periods=n_rows, freq="h").delete(list(without))
+    return "".join(f"{t},{name},1\n" for t in times)
+
+
+def daily(tmp_path: Path, *rows: str, **keys: Any) -> Series:
+    return even(tmp_path, "t,s,y\n" + "".join(rows), id="s", resample="1D", **keys)
+
+
+def test_a_step_that_lacks_some_of_its_rows_is_missing(tmp_path: Path) -> None:
+    rows = hourly(6 * 24, 30, *range(70, 80), name="a")
+    for aggregate in ("mean", "sum", "last", "min", "max"):
+        series = daily(tmp_path, rows, missing="ffill", aggregate=aggregate)
+        whole = 24 if aggregate == "sum" else 1
+        np.testing.assert_array_equal(series.frame["y"], [whole, *[NAN] * 3, whole, whole])
+    assert_refused(
+        tmp_path, "t,s,y\n" + rows, "data.resample: no step may lack rows, got 3 such steps of 1D",
+        "first 2020-01-02;", "data.missing: ffill (or interpolate)", resample="1D",
+    )  # fmt: skip
+    two = "t,s,y\n" + hourly(24, name="b") + rows
+    assert_refused(tmp_path, two, "the first 2020-01-02 of series 'a'", id="s", resample="1D")
+
+
+def test_incomplete_steps_at_the_ends_of_a_series_are_left_out(tmp_path: Path) -> None:
+    rows = hourly(60, name="a"), hourly(80, 25, start="2020-01-01 07:00", name="b")
+    series = daily(tmp_path, *rows, aggregate="sum")
+    assert series.bounds.tolist() == [[0, 2], [2, 3]]
+    assert series.times is not None
+    assert series.times.day.tolist() == [1, 2, 3]  # of the second series, a day and 10 hours lack
+    assert series.frame["y"].tolist() == [24, 24, 24]
+    assert (series.rows, series.lines.tolist()) == (139, [-1] * 3)
+    short = "t,s,y\n" + rows[0] + hourly(30, start="2020-01-01 12:00", name="c")
+    assert_refused(tmp_path, short, "no step of 1D has all its rows at frequency h of series 'c'",
+                   "write a shorter one", id="s", resample="1D")  # fmt: skip
+
+
+def test_a_column_is_missing_in_a_step_that_lacks_some_of_its_values(tmp_path: Path) -> None:
+    rows = [f"{t},{'' if t.hour == 5 and t.day == 2 else 1},2" for t in
+            pd.date_range("2020-01-01", periods=72, freq="h")]  # fmt: skip
+    text = "t,y,x\n" + "\n".join(rows)
+    series = even(tmp_path, text, resample="1D", aggregate="sum", missing="ffill")
+    np.testing.assert_array_equal(series.frame, [[24, 48], [NAN, 48], [24, 48]])
+
+
+def test_rows_are_counted_by_the_frequency_that_they_keep(tmp_path: Path) -> None:
+    months = pd.date_range("2019-02-01", periods=24, freq="MS").delete(7)
+    text = dated(*[(str(t.date()), t.month) for t in months])
+    series = even(tmp_path, text, resample="QS", missing="ffill", aggregate="sum")
+    np.testing.assert_array_equal(series.frame["y"], [15, NAN, 33, 6, 15, 24, 33])
+    twice = hourly(48, name="a").replace(
+        "2020-01-01 05:00:00,a,1\n", "2020-01-01 05:00:00,a,1\n" * 2
+    )
+    assert daily(tmp_path, twice, aggregate="sum").frame["y"].tolist() == [25, 24]
+    twice = twice.replace("2020-01-01 06:00:00,a,1\n", "")  # 24 rows, and not all of the day's
+    assert daily(tmp_path, twice, aggregate="sum").frame["y"].tolist() == [24]
+
+
+def test_rows_without_a_frequency_are_taken_as_they_are(tmp_path: Path) -> None:
+    series = even(tmp_path, MINUTES.replace("03:30", "02:30"), resample="1h", aggregate="sum")
+    assert series.frame["y"].tolist() == [5, 10, 7]
+
+
 @pytest.mark.parametrize(
     ("step", "labels"),
     [
@@ -195,11 +260,29 @@ def test_each_series_is_resampled_by_itself_on_common_steps(tmp_path: Path) -> N
     [
         ("xyz", ["pandas knows, got 'xyz'", "write 15min, 1h or 1D, say"]),
         ("H", ["got 'H'", "write h"]),
-        ("M", ["got 'M'", "write ME"]),
+        ("2H", ["got '2H'", "write 2h"]),
         ("d", ["got 'd'", "write D"]),
+        ("99999999999999999999h", ["pandas knows, got '99999999999999999999h'"]),
+        ("99999999999h", ["a step that a calendar holds, got '99999999999h'"]),
+        ("M", ["got 'M'", "write MS"]),
+        ("Q-DEC", ["got 'Q-DEC'", "write QS-JAN"]),
+        ("A", ["got 'A'", "write YS"]),
+        ("ME", ["the time at which a step begins, got 'ME', the end of one; write MS"]),
+        ("2QE", ["begins, got '2QE'", "write 2QS"]),
+        ("YE-JUN", ["begins, got 'YE-JUN'", "write YS-JUL"]),
+        ("SME", ["begins, got 'SME'", "write SMS"]),
+        ("BME", ["begins, got 'BME'", "write BMS"]),
+        ("CBME", ["begins, got 'CBME'", "write CBMS"]),
         ("0h", ["a step forward in time, got '0h'"]),
         ("1ns", ["fewer than 20,000,000 steps", "a longer one"]),
     ],
 )
 def test_bad_frequencies_are_refused(tmp_path: Path, step: str, parts: list[str]) -> None:
     assert_refused(tmp_path, MINUTES, "data.resample: ", *parts, resample=step)
+
+
+def test_a_week_with_a_holiday_is_a_week(experiment_on: Callable[..., Experiment]) -> None:
+    days = pd.bdate_range("2024-01-01", periods=200).delete([17, 63])
+    text = "t,y\n" + "".join(f"{d:%Y-%m-%d},{i}\n" for i, d in enumerate(days))
+    experiment = experiment_on(text, time="t", resample="W", aggregate="mean")
+    assert check_data(experiment).facts.notes == (("resampled", "40 rows of W, mean"),)

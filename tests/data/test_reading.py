@@ -89,6 +89,20 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
     assert_refused(path, "data.path", "is no Parquet file")
 
 
+def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path: Path) -> None:
+    path = tmp_path / "series.parquet"
+    pd.DataFrame({0: [1, 2], 1: [2020, 2021]}).to_parquet(path)
+    assert read(path, target="0", time="1").features == ["0"]
+    frame = pd.DataFrame({"y": [1, 2], "t": [2020, 2021]})
+    frame.set_index(pd.Index([4, 5], name="t")).to_parquet(path)
+    assert_refused(path, "data.path", "must differ, got 't' twice among columns and index",
+                   "rename one")  # fmt: skip
+    rows = pd.MultiIndex.from_tuples([("a", 1, 7), ("b", 2, 8)], names=["s", None, "x"])
+    frame.set_index(rows).to_parquet(path)
+    series = read(path, id="s")
+    assert (series.names, series.features) == (("a", "b"), ["x", "y", "t"])
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
@@ -118,6 +132,7 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
         ("x,y\n1,2\n1,\n", ["write data.missing: ffill (or interpolate)"]),
         ("x,y\n1,2\n1,-inf\n", ["data.target", "finite", "-inf in line 3", "correct it"]),
         ("x,y\n1,2\n1,1e31\n", ["data.target", "below 1e30", "1e+31 in line 3"]),
+        (f"x,y\n1,2\n1,-{'1' * 400}\n", ["data.target", "-inf in line 3", "correct it"]),
         ("x,y\n1,2\n,3\n", ["data.features", "'x'", "nan in line 3", "choose another column"]),
         ("y\n1\n\n2\n", ["data.target", "nan in line 3"]),
     ],

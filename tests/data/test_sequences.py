@@ -310,6 +310,9 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
     "a huge target": (
         NUMBERS.replace(",20\n", ",1e31\n"), "regress", {"id": "id", "target": "y"},
         ["data.target: column 'y'", "finite", "got 1e+31 in line 6"]),
+    "a target that no float holds": (
+        NUMBERS.replace(",20\n", f",{'1' * 400}\n"), "regress", {"id": "id", "target": "y"},
+        ["data.target: column 'y'", "finite", "got inf in line 6"]),
     "a missing feature": (
         NUMBERS.replace("s2,2.5", "s2,"), "regress", {"id": "id", "target": "y"},
         ["data.features: column 'x'", "got none in line 7 (sequence 's2')",

@@ -38,13 +38,22 @@ class Case:
         return pd.Timedelta(self.keys.get("resample", "1h"))
 
     def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
-        """The series of each row of the file, and the row of that series that it belongs to."""
+        """The series of each row of the file, and the row of that series that it belongs to.
+
+        The series is -1 where the row is in an incomplete step at an end, which is left out.
+        """
         ids = self.frame["s"] if "id" in self.keys else pd.Series("", index=self.frame.index)
         series = pd.factorize(ids)[0]
         if "time" not in self.keys:
             return series, ids.groupby(ids).cumcount().to_numpy()
         steps = self.frame["t"].dt.floor(self.step)
-        return series, ((steps - steps.groupby(series).transform("min")) // self.step).to_numpy()
+        whole = steps
+        if (self.frame["t"] == self.frame["t"].dt.floor("1h")).all():  # else there is no frequency
+            held = steps.groupby([series, steps]).transform("size")
+            whole = steps.where(held == self.step // pd.Timedelta("1h"))
+        first, last = (whole.groupby(series).transform(end) for end in ("min", "max"))
+        inside = ((first <= steps) & (steps <= last)).to_numpy()
+        return np.where(inside, series, -1), ((steps - first) // self.step).to_numpy()
 
     def changed(self, chosen: np.ndarray, seed: int) -> Case:
         """The same file, with every value of the chosen rows changed, or its being missing."""

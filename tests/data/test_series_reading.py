@@ -81,6 +81,20 @@ def test_series_in_long_form_are_checked_each_by_itself(tmp_path: Path) -> None:
     refused("2020-01-04,3", "2020-01-03 12:00,3", "evenly spaced", "line 9 (2020-01-03 12:00:00)")
 
 
+def test_several_series_are_not_to_be_read_without_their_times(tmp_path: Path) -> None:
+    """Each would be cut by its own rows: one trained on what is later than another's test."""
+    for broken in (
+        LONG.replace("2020-01-04,3,43\n", ""),
+        LONG.replace("2020-01-04,3", "2020-01-03 12:00,3"),
+        LONG.replace("2020-01-04,3", "soon,3"),
+        LONG + "".join(f"2020-01-01 {hour:02}:30,5,1\n" for hour in range(4)),
+    ):
+        path = written(tmp_path, broken)
+        with pytest.raises(DataError, match=r"data\.time: .*; (write|add)") as caught:
+            read(path, time="t", id="shop")
+        assert "leave data.time out" not in str(caught.value)
+
+
 def test_the_common_frequency_is_the_one_that_fits_every_series(tmp_path: Path) -> None:
     days = pd.date_range("2020-01-01", periods=40, freq="D")
     rows = [f"{t},a,1\n" for t in days[::2]] + [f"{t},b,1\n" for t in days]

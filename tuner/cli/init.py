@@ -160,10 +160,23 @@ def _read(path: Path, columns: Columns, features: list[str] | None, missing: str
         raise InputError(f"--{problem}") from None
     except DataError as error:
         if ": data.time: " not in str(error):
-            raise
+            raise _with_classes(error, path, columns) from None
         problem = re.sub(r", or leave data\.time out.*", "", str(error))
+        problem = re.sub(r"write data\.resample: .*", "even them out", problem)
         problem = problem.replace("as data.id", "with --id")
         raise DataError(f"{problem}, or init with --no-time") from None
+
+
+def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
+    """Add the remedy for a target of texts, which may well be classes: init only forecasts."""
+    problem = str(error).replace("write a number there (1234.5), or ", "")
+    if ": data.target: " not in problem or "; " not in problem:
+        return error
+    kinds = guess_columns(path, id_=columns.id, no_time=True).left_out
+    if kinds.get(columns.target) != "text":
+        return error
+    by_hand = "for classes write the file by hand: task.kind: classify, see docs/tasks-and-data.md"
+    return DataError(f"{problem}, or {by_hand}")
 
 
 def _check(text: str, data: Path, file: Path) -> None:

@@ -75,6 +75,11 @@ def check_features(series: Series, data: Data) -> None:
         if series.frame[name].isna().all():
             text = f"column {str(name)!r} holds no value; leave it out"
             raise refusal(series.path, series.key_of(str(name)), text)
+    longest = int(np.diff(series.bounds).max())
+    for name, lags in data.lags.items():
+        if max(lags) >= longest:
+            text = f"no series reaches back so far, got {max(lags)} for {name!r} and at most "
+            raise refusal(series.path, "data.lags", f"{text}{longest} rows; write a shorter lag")
     made = [("calendar", f"{kind}_{wave}") for kind in data.calendar for wave in ("sin", "cos")]
     made += [("lags", f"{name}_lag_{lag}") for name, lags in data.lags.items() for lag in lags]
     names = list(series.features)

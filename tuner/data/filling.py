@@ -13,23 +13,27 @@ from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.reading import Series
 from tuner.data.tables import refusal
-from tuner.data.times import every_time, show_time
+from tuner.data.times import common_frequency, every_time, find_gaps, show_time
 from tuner.errors import one_line
 from tuner.experiment.schema import Data
 
 __all__ = ["even_rows", "fill"]
 
 _MOST_STEPS = 20_000_000
+_MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
+_ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
 
 
 def even_rows(series: Series, data: Data) -> Series:
     """Return the series with a row at every step of their frequency; missing ones are nan.
 
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
-    first midnight of 1970, so that they are the same in every file.
+    first midnight of 1970, so that they are the same in every file. Where the rows keep a
+    frequency, a step that lacks one of them is missing, and left out at either end of a series;
+    of a column, so is a step that lacks a value.
 
     Raises:
-        DataError: the frequency is none, or there are steps without rows and `data.missing`
+        DataError: the frequency is none, or there are steps that lack rows and `data.missing`
             refuses them.
     """
     if data.resample is not None:
@@ -97,31 +101,64 @@ def _resample(series: Series, data: Data, step: str) -> Series:
     offset = _offset(series.path, step)
     times = series.times
     edges = _edges(series.path, times.min(), times.max(), offset, step)
-    bins = edges.searchsorted(times, side="right") - 1  # (rows,)
-    firsts, lasts = bins[series.bounds[:, 0]], bins[series.bounds[:, 1] - 1]
-    bounds = _bounds(list(lasts - firsts + 1))
-    place = bins + np.repeat(bounds[:, 0] - firsts, np.diff(series.bounds)[:, 0])
-    groups = series.frame.groupby(place)
-    rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
-    made_of = np.concatenate([np.arange(a, b + 1) for a, b in zip(firsts, lasts, strict=True)])
-    n_rows = int(bounds[-1, 1])
-    if data.missing == "refuse" and len(rows) < n_rows:
-        empty = np.setdiff1d(np.arange(n_rows), rows.index)
-        at = int(bounds[:, 1].searchsorted(empty[0], side="right"))
+    every = [series.times_of(i).unique() for i in range(len(series.names))]
+    frequency = common_frequency(every)
+    if frequency == "B":
+        frequency = None  # a holiday is no row that is missing
+    whole = [_whole_steps(of, edges, frequency) for of in every]
+    for i, found in enumerate(whole):
+        if not len(found):
+            text = f"no step of {step} has all its rows at frequency {frequency}{series.whose(i)}; "
+            raise refusal(series.path, "data.resample", text + "write a shorter one")
+    steps = [np.arange(found[0], found[-1] + 1) for found in whole]
+    bounds = _bounds([len(of) for of in steps])
+    made_of = np.concatenate(steps)
+    lacking = np.concatenate([~np.isin(of, found) for of, found in zip(steps, whole, strict=True)])
+    if data.missing == "refuse" and lacking.any():
+        first = int(lacking.argmax())
+        at = int(bounds[:, 1].searchsorted(first, side="right"))
         text = (
-            f"no step may be without rows, got {len(empty)} such steps of {step}, the first "
-            f"{show_time(edges[made_of[empty[0]]])}{series.whose(at)}; write a longer step, or "
-            f"data.missing: ffill (or interpolate)"
+            f"no step may lack rows, got {lacking.sum()} such steps of {step}, the first "
+            f"{show_time(edges[made_of[first]])}{series.whose(at)}; add the rows, write a longer "
+            f"step, or data.missing: ffill (or interpolate)"
         )
         raise refusal(series.path, "data.resample", text)
+    place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
+    groups = series.frame.groupby(place)
+    rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
+    if frequency is not None:
+        rows = rows.mask(series.frame.isna().groupby(place).any())
+    rows = rows.reindex(made_of + _shifts(bounds, len(edges)))
+    rows[lacking] = np.nan
     return dataclasses.replace(
         series,
-        frame=rows.reindex(np.arange(n_rows)),
+        frame=rows.reset_index(drop=True),
         bounds=bounds,
-        lines=np.full(n_rows, -1),
+        lines=np.full(len(rows), -1),
         times=edges[made_of],
         frequency=offset.freqstr,
     )
+
+
+def _shifts(bounds: np.ndarray, apart: int) -> np.ndarray:
+    """Return for each row the number of its series, times `apart`, (rows,)."""
+    return np.repeat(np.arange(len(bounds)) * apart, np.diff(bounds)[:, 0])
+
+
+def _whole_steps(
+    times: pd.DatetimeIndex, edges: pd.DatetimeIndex, frequency: str | None
+) -> np.ndarray:
+    """Return the steps that have rows, rising; at a frequency, those that have all of theirs."""
+    steps = np.unique(_steps_of(times, edges))
+    if frequency is None:
+        return steps
+    apart = pd.tseries.frequencies.to_offset(frequency)
+    around = pd.DatetimeIndex([times[0] - apart, times[-1] + apart])
+    return np.setdiff1d(steps, _steps_of(find_gaps(times, frequency).append(around), edges))
+
+
+def _steps_of(times: pd.Index, edges: pd.DatetimeIndex) -> np.ndarray:
+    return np.asarray(edges.searchsorted(times, side="right") - 1)
 
 
 def _offset(path: Path, step: str) -> BaseOffset:
@@ -129,32 +166,51 @@ def _offset(path: Path, step: str) -> BaseOffset:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an alias that pandas is about to give up
             offset = pd.tseries.frequencies.to_offset(step)
-    except (ValueError, Warning) as error:
-        hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+)'?", one_line(error))
-        instead = f"write {hint[1]}" if hint else "write 15min, 1h or 1D, say"
+    except (OverflowError, ValueError, Warning) as error:
+        hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
+        number = step[: len(step) - len(step.lstrip("0123456789 "))]
+        instead = f"write {_beginning(number + hint[1])}" if hint else "write 15min, 1h or 1D, say"
         text = f"must be a frequency that pandas knows, got {step!r}; {instead}"
         raise refusal(path, "data.resample", text) from None
     if offset.n < 1:
         text = f"must be a step forward in time, got {step!r}; write 15min, 1h or 1D, say"
         raise refusal(path, "data.resample", text)
+    if (instead := _beginning(step)) != step:
+        text = f"must name the time at which a step begins, got {step!r}, the end of one; "
+        raise refusal(path, "data.resample", f"{text}write {instead}")
     return offset
+
+
+def _beginning(step: str) -> str:
+    """Return the frequency of the times right after those that are ends: MS for ME."""
+    if not (found := _ENDS.fullmatch(step)):
+        return step
+    number, unit, anchor = found.groups()
+    if anchor in _MONTHS:
+        anchor = _MONTHS[(_MONTHS.index(anchor) + 1) % 12]
+    return f"{number}{unit}S" + (f"-{anchor}" if anchor else "")
 
 
 def _edges(
     path: Path, first: pd.Timestamp, last: pd.Timestamp, offset: BaseOffset, step: str
 ) -> pd.DatetimeIndex:
-    """Return the beginnings of all steps from the one with the first time to that with the last."""
-    begin = offset.rollback(pd.Timestamp("1970-01-01", tz=first.tz))
-    length = (begin + offset) - begin
-    if (last - first) / length > _MOST_STEPS:
-        text = f"there must be fewer than {_MOST_STEPS:,} steps, got {step!r} from "
-        text += f"{show_time(first)} to {show_time(last)}; write a longer one"
-        raise refusal(path, "data.resample", text)
-    if isinstance(offset, pd.offsets.Tick):
-        begin += (first - begin) // length * length
-    while begin > first:
-        begin -= offset
-    edges = pd.date_range(begin, last, freq=offset)
+    """Return the beginnings of the steps from that of the first time to the one after the last."""
+    try:
+        begin = offset.rollback(pd.Timestamp("1970-01-01", tz=first.tz))
+        length = (begin + offset) - begin
+        if (last - first) / length > _MOST_STEPS:
+            text = f"there must be fewer than {_MOST_STEPS:,} steps, got {step!r} from "
+            text += f"{show_time(first)} to {show_time(last)}; write a longer one"
+            raise refusal(path, "data.resample", text)
+        if isinstance(offset, pd.offsets.Tick):
+            begin += (first - begin) // length * length
+        while begin > first:
+            begin -= offset
+        edges = pd.date_range(begin, last, freq=offset)
+        edges = pd.DatetimeIndex(edges.append(pd.DatetimeIndex([edges[-1] + offset])))
+    except (OverflowError, ValueError):  # beyond the times that there are
+        text = f"must be a step that a calendar holds, got {step!r}; write 15min, 1h or 1D, say"
+        raise refusal(path, "data.resample", text) from None
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 

@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tuner.data.tables import as_written, place_of, read_frame, refusal, separator_hint
+from tuner.data.tables import (
+    as_numbers,
+    as_written,
+    place_of,
+    read_frame,
+    refusal,
+    separator_hint,
+)
 from tuner.data.times import as_times, common_frequency, find_frequency, find_gaps, show_time
 from tuner.errors import nearest
 from tuner.experiment.schema import Data
@@ -105,7 +112,7 @@ def read_series(data: Data) -> Series:
                 columns[name] = _numbers(path, key, frame, name)
     ids = None if data.id is None else as_written(path, raw, frame, [data.id])[data.id]
     order, bounds, series_names = _group(path, data.id, ids, len(frame))
-    times = None if data.time is None else _parse_times(path, frame[data.time])[order]
+    times = None if data.time is None else _parse_times(path, data, frame[data.time])[order]
     series = Series(
         path=path,
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -156,20 +163,17 @@ def check_names(
             raise refusal(path, key, text + ("time" if name == time else "id") + "; remove it")
 
 
-def _numbers(path: Path, key: str, frame: pd.DataFrame, name: str) -> pd.Series:
+def _numbers(path: Path, key: str, frame: pd.DataFrame, name: str) -> np.ndarray:
     column = frame[name]
-    if not is_numeric_dtype(column):
-        numbers = pd.to_numeric(column.astype(object), errors="coerce")
-        bad = np.flatnonzero(numbers.isna() & column.notna())
-        if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
-            text = f"the file has no numeric column, got {column[0]!r} in "
-            raise refusal(path, key, text + f"{place_of(path, 0)} of {name!r}; give numbers")
-        if len(bad):
-            text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
-            remedy = "; write a number there (1234.5), or choose another column"
-            raise refusal(path, key, text + place_of(path, bad[0]) + remedy)
-        column = numbers
-    return column.astype(np.float64)
+    values, bad = as_numbers(column)
+    if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
+        text = f"the file has no numeric column, got {column[0]!r} in "
+        raise refusal(path, key, text + f"{place_of(path, 0)} of {name!r}; give numbers")
+    if len(bad):
+        text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
+        remedy = "; write a number there (1234.5), or choose another column"
+        raise refusal(path, key, text + place_of(path, bad[0]) + remedy)
+    return values
 
 
 def _group(
@@ -187,13 +191,13 @@ def _group(
     return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
 
 
-def _parse_times(path: Path, column: pd.Series) -> pd.DatetimeIndex:
+def _parse_times(path: Path, data: Data, column: pd.Series) -> pd.DatetimeIndex:
     parsed = as_times(column)
     if (bad := np.flatnonzero(parsed.isna())).size:
         value = column[bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         text = f"column {column.name!r} must hold a time in every row, got {got} in "
-        remedy = "; write 1960-01-31, 1960-01 or 1960, say, or leave data.time out"
+        remedy = _remedy(data, "write 1960-01-31, 1960-01 or 1960, say")
         raise refusal(path, "data.time", text + place_of(path, bad[0]) + remedy)
     return pd.DatetimeIndex(parsed)
 
@@ -224,7 +228,7 @@ def _check_regular(series: Series, data: Data) -> str | None:
     if frequency is None:
         if max(map(len, every)) < 3:
             return None
-        raise _uneven(series, every)
+        raise _uneven(series, data, every)
     for i, times in enumerate(every if data.missing == "refuse" else []):
         missing = find_gaps(times, frequency)
         if len(missing):
@@ -232,18 +236,27 @@ def _check_regular(series: Series, data: Data) -> str | None:
             text = (
                 f"times must have no gaps, got {len(missing)} missing at frequency {frequency}, "
                 f"the first {show_time(missing[0])} before "
-                f"{place_of(series.path, int(series.lines[row]))}{series.whose(i)}; add the rows, "
-                f"write data.missing: ffill (or interpolate), or leave data.time out to take them "
-                f"as they come"
+                f"{place_of(series.path, int(series.lines[row]))}{series.whose(i)}"
             )
-            raise refusal(series.path, "data.time", text)
+            ways = ("add the rows", "write data.missing: ffill (or interpolate)")
+            raise refusal(series.path, "data.time", text + _remedy(data, *ways))
     return frequency
 
 
-def _uneven(series: Series, every: list[pd.DatetimeIndex]) -> Exception:
+def _remedy(data: Data, *ways: str) -> str:
+    """Say what helps: for one series alone, to do without times as well.
+
+    Several would be cut each by its own rows: one be trained on what is later than another's test.
+    """
+    if data.id is None:
+        ways = (*ways, "leave data.time out to take the rows as they come")
+    return "; " + ", ".join([*ways[:-1], f"or {ways[-1]}" if len(ways) > 1 else ways[0]])
+
+
+def _uneven(series: Series, data: Data, every: list[pd.DatetimeIndex]) -> Exception:
     """Return the refusal of series that have no common frequency."""
     found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
-    remedy = "; write data.resample: 1h, say, or leave data.time out to take them as they come"
+    remedy = _remedy(data, "write data.resample: 1h, say")
     if at := [i for i, frequency in found.items() if frequency is None]:
         times = every[at[0]]
         steps = times[1:] - times[:-1]

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.filling import fill
-from tuner.data.tables import as_written, place_of, read_frame, refusal, separator_hint
+from tuner.data.tables import as_numbers, as_written, place_of, read_frame, refusal, separator_hint
 from tuner.data.times import as_times, show_time
 from tuner.data.vocabulary import Vocabulary, cut, number_classes
 from tuner.errors import DataError, nearest
@@ -146,15 +146,11 @@ class SequenceTable:
 
     def _numbers(self, key: str, name: str) -> np.ndarray:
         """Return a column as numbers, (rows,) float64, nan where there is none."""
-        column = self.frame[name]
-        if not is_numeric_dtype(column):
-            numbers = pd.to_numeric(column.astype(object), errors="coerce")
-            for row in np.flatnonzero(numbers.isna() & column.notna())[:1]:
-                text = f"column {name!r} must hold numbers, got {column[row]!r}"
-                remedy = "write a number there (1234.5), or choose another column"
-                raise self._refusal(key, text, int(row), remedy)
-            column = numbers
-        values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
+        values, bad = as_numbers(self.frame[name])
+        for row in bad[:1]:
+            text = f"column {name!r} must hold numbers, got {self.frame[name][row]!r}"
+            remedy = "write a number there (1234.5), or choose another column"
+            raise self._refusal(key, text, int(row), remedy)
         for row in np.flatnonzero(np.abs(values) >= _LARGEST)[:1]:  # False for nan
             text = f"column {name!r} must hold finite numbers (below 1e30), got {values[row]}"
             raise self._refusal(key, text, int(row), "correct it, or choose another column")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from tuner.errors import DataError, one_line, show_path
 
-__all__ = ["as_written", "place_of", "read_frame", "refusal", "separator_hint"]
+__all__ = ["as_numbers", "as_written", "place_of", "read_frame", "refusal", "separator_hint"]
 
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 
@@ -34,6 +35,19 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
     if frame.empty:
         raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
     return frame, raw
+
+
+def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column's numbers, (rows,) float64, nan for none, and the rows that hold no number.
+
+    A whole number that is too large for float64 is infinite.
+    """
+    numbers = column
+    if not is_numeric_dtype(column):
+        values = column.astype(object).map(lambda v: str(v) if type(v) is int else v)
+        numbers = pd.to_numeric(values, errors="coerce")
+    bad = np.flatnonzero(numbers.isna() & column.notna())
+    return numbers.to_numpy(np.float64, na_value=np.nan, copy=True), bad
 
 
 def as_written(
@@ -108,7 +122,15 @@ def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
     except (ImportError, OSError, ValueError) as error:
         text = f"is no Parquet file: {one_line(error)}; write it again, or as CSV"
         raise refusal(path, "data.path", text) from None
-    return frame.reset_index(drop=frame.index.name is None)
+    index = [
+        pd.Series(frame.index.get_level_values(level), name=name)
+        for level, name in enumerate(frame.index.names)
+        if name is not None
+    ]
+    frame = pd.concat([*index, frame.reset_index(drop=True)], axis=1)
+    names = [str(c) for c in frame]
+    _check_differ(path, names, "among columns and index")
+    return frame.set_axis(names, axis=1)
 
 
 def _parse_csv(path: Path, raw: bytes) -> pd.DataFrame:
@@ -140,11 +162,15 @@ def _check_header(path: Path, record: list[str]) -> list[str]:
     if all(_VALUE.fullmatch(c) for c in header):
         problem = f"line 1 must name the columns, got the values {', '.join(header)}; "
         raise refusal(path, "data.path", problem + "write a line of names before it (time,value)")
-    for name in header:
-        if name and header.count(name) > 1:
-            problem = f"column names must differ, got {name!r} twice in line 1; rename one"
-            raise refusal(path, "data.path", problem)
+    _check_differ(path, header, "in line 1")
     return header
+
+
+def _check_differ(path: Path, names: list[str], where: str) -> None:
+    for name in names:
+        if name and names.count(name) > 1:
+            problem = f"column names must differ, got {name!r} twice {where}; rename one"
+            raise refusal(path, "data.path", problem)
 
 
 def _ragged(path: Path, text: str, header: list[str], error: Exception | str = "") -> DataError:
