@@ -173,7 +173,7 @@ class _Run:
             n_trials=experiment.budget.trials,
             n_configurations=space_size(experiment.search_space),
             n_folds=experiment.n_folds,
-            pruner=make_pruner(experiment.pruner, experiment.n_folds),
+            pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
             seed=experiment.seed,
             observer=self._observer,
             stop=self._stop,

@@ -13,14 +13,13 @@ from tuner.cli.commands import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
+from tuner.experiment.pruner import PRUNERS
 from tuner.experiment.reading import read_mapping
 from tuner.experiment.schema import (
     Budget,
     Data,
     Finalists,
     Folds,
-    MedianPruner,
-    NoPruner,
     Objective,
     Recorded,
     Split,
@@ -43,7 +42,7 @@ SECTIONS: dict[str, list[type[Section]]] = {
     "search_space": [IntDomain, FloatDomain, CategoricalDomain],
     "strategy": [s.options for s in STRATEGIES.values()],
     "budget": [Budget],
-    "pruner": [MedianPruner, NoPruner],
+    "pruner": list(PRUNERS),
     "objective": [Objective],
     "training": [Training],
     "finalists": [Finalists],

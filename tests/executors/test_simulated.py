@@ -183,7 +183,7 @@ def test_a_search_over_a_landscape_does_not_depend_on_the_workers(path, tmp_path
                 ),
                 n_trials=30,
                 n_configurations=space_size(experiment.search_space),
-                pruner=make_pruner(experiment.pruner),
+                pruner=make_pruner(experiment.pruner, 60),
             )
             assert coordinator.run()
             found.append([(t.params, t.state, t.value) for t in study.trials])

@@ -147,6 +147,10 @@ REFUSED = [
         {"data__transform": "difference", "task": {"horizon": 2, "quantiles": [0.5]}},
         "data.transform: quantiles of differences",
     ),
+    (FORECAST, {"pruner": {"name": "wilcoxon"}}, "pruner.name: wilcoxon compares folds, got no rolling"),
+    (FORECAST, {"pruner": {"name": "halving"}}, "pruner.name: unknown pruner 'halving'"),
+    (FORECAST, {"pruner": {"name": "percentile", "percentile": 101.0}}, "pruner.percentile: must be"),
+    (FORECAST, {"pruner": {"name": "patient", "wrapped": {"name": "patient"}}}, "pruner.wrapped.name"),
     (FORECAST, {"training__device": "gpu"}, "training.device: unknown device 'gpu'"),
 ]  # fmt: skip
 

@@ -21,6 +21,11 @@ def check_rules(experiment: Experiment) -> None:
     _check_widths(experiment)
     _check_cell(experiment)
     _check_task(experiment)
+    if experiment.pruner.name == "wilcoxon" and experiment.n_folds < 2:
+        raise ValueError(
+            "pruner.name: wilcoxon compares folds, got no rolling origins; write "
+            "data.split.validation: {folds: 5, size: 0.1}, or name: median"
+        )
     if experiment.task.kind == "forecast":
         _check_forecast(experiment)
     else:

@@ -14,6 +14,7 @@ from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widt
 from tuner.experiment.loading import load_experiment
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
+from tuner.experiment.pruner import MedianPruner, Pruner
 from tuner.experiment.reading import Override, dump_yaml
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import SearchSpace, space_size
@@ -25,10 +26,7 @@ __all__ = [
     "Experiment",
     "Finalists",
     "Folds",
-    "MedianPruner",
-    "NoPruner",
     "Objective",
-    "Pruner",
     "Recorded",
     "Split",
     "Task",
@@ -51,27 +49,6 @@ Duration = Annotated[
     BeforeValidator(_parse_duration),
     Field(gt=0, strict=True, allow_inf_nan=False),
 ]
-
-
-class NoPruner(Section):
-    """Every trial is trained to its end."""
-
-    name: Literal["none"] = "none"
-
-
-class MedianPruner(Section):
-    """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
-
-    name: Literal["median"] = "median"
-    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
-    """Completed trials before any is pruned."""
-    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
-    """Epochs that every trial gets; with folds it is always the first fold."""
-    interval_steps: Annotated[Count, Field(ge=1)] = 1
-    """Epochs between decisions."""
-
-
-Pruner = Annotated[NoPruner | MedianPruner, Field(discriminator="name")]
 
 
 class Budget(Section):

@@ -53,6 +53,8 @@ class _Slot:
     job: TrainJob | None = None  # in progress
     losses: int = 0
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
+    rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
+    compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
 
     @property
     def settled(self) -> Outcome | None:
@@ -220,6 +222,7 @@ class Coordinator:
 
     def _dispatch(self, slot: _Slot) -> None:
         slot.epochs.clear()
+        slot.rungs.clear()
         slot.job = self._make_job(self._frozen(slot))
         self._in_flight[slot.job.key] = slot
         self._executor.submit(slot.job)
@@ -256,15 +259,25 @@ class Coordinator:
         newest = slot.epochs[-1]
         if self._n_folds > 1 and (newest.fold_score is None or newest.fold == self._n_folds - 1):
             return False
-        # A repeat is no evidence of its own: counted again, a good trial would prune more and more.
-        told = [t for t in self._told[: slot.asked_after] if REPEAT_ATTR not in t.user_attrs]
-        number = slot.trial.number
-        values = intermediate_values(slot.epochs, self._n_folds)
-        if self._n_folds > 1:  # the best of them says nothing: it may be of an easy fold
-            values = dict([values.popitem()])
-        return should_prune(
-            self._pruner, self._study, told, number, slot.params, self._distributions, values
+        if slot.compared_with is None:
+            # A repeat is no evidence: counted again, a good trial would prune more and more.
+            told = self._told[: slot.asked_after]
+            slot.compared_with = [t for t in told if REPEAT_ATTR not in t.user_attrs]
+        known = len(slot.rungs)
+        prune = should_prune(
+            self._pruner,
+            self._study,
+            slot.compared_with,
+            slot.trial.number,
+            slot.params,
+            self._distributions,
+            intermediate_values(slot.epochs, self._n_folds),
+            slot.rungs,
+            n_folds=self._n_folds,
         )
+        for key, value in list(slot.rungs.items())[known:]:
+            self._study._storage.set_trial_system_attr(slot.trial._trial_id, key, value)
+        return prune
 
     def _tell(self, slot: _Slot) -> None:
         outcome = slot.settled

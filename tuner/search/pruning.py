@@ -2,79 +2,156 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna import pruners
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.experiment.schema import MedianPruner, NoPruner, Pruner
+from tuner.experiment.pruner import (
+    HyperbandPruner,
+    MedianPruner,
+    NoPruner,
+    PatientPruner,
+    PercentilePruner,
+    Pruner,
+    SuccessiveHalvingPruner,
+    WilcoxonPruner,
+)
 
-__all__ = ["StudyView", "make_pruner", "should_prune"]
-
-
-class StudyView(optuna.Study):
-    """A study that consists of the trials which it is given, and cannot be written to."""
-
-    def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-        self.__dict__.update(study.__dict__)
-        self._visible = trials
-
-    def get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """Return the visible trials in `states`."""
-        return [t for t in self._visible if states is None or t.state in states]
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        return self.get_trials(deepcopy, states)
+__all__ = ["make_pruner", "should_prune"]
 
 
-def make_pruner(options: Pruner, n_folds: int = 1) -> optuna.pruners.BasePruner:
+def make_pruner(options: Pruner, n_epochs: int, n_folds: int = 1) -> pruners.BasePruner:
     """Build Optuna's pruner from the experiment's options.
 
-    Where there are folds it decides after each of them, from the first one on: a fold is a whole
-    training.
+    None of them is left to find out anything from the trials that it sees first: it would
+    remember it, and which these are is a matter of timing.
+
+    Args:
+        options: the experiment's.
+        n_epochs: the most that a trial is trained.
+        n_folds: where there are several, what counts as an epoch otherwise is a fold, and every
+            trial gets the first, which is a whole training.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return _make_pruner(options, n_epochs, n_folds)
+
+
+def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePruner:
     match options:
         case NoPruner():
-            return optuna.pruners.NopPruner()
-        case MedianPruner():
-            if n_folds > 1:
-                return optuna.pruners.MedianPruner(options.n_startup_trials)
-            return optuna.pruners.MedianPruner(**options.model_dump(exclude={"name"}))
+            return pruners.NopPruner()
+        case MedianPruner() | PercentilePruner():
+            percentile = options.percentile if isinstance(options, PercentilePruner) else 50.0
+            warmup = (options.n_warmup_steps, options.interval_steps) if n_folds == 1 else (0, 1)
+            return pruners.PercentilePruner(percentile, options.n_startup_trials, *warmup)
+        case SuccessiveHalvingPruner():
+            return pruners.SuccessiveHalvingPruner(**options.model_dump(exclude={"name"}))
+        case HyperbandPruner():
+            most = n_epochs if n_folds == 1 else n_folds
+            return pruners.HyperbandPruner(
+                options.min_resource, max(most, options.min_resource), options.reduction_factor
+            )
+        case PatientPruner():
+            wrapped = _make_pruner(options.wrapped, n_epochs, n_folds)
+            if isinstance(options.wrapped, NoPruner):
+                return pruners.PatientPruner(None, options.patience, options.min_delta)
+            return pruners.PatientPruner(wrapped, options.patience, options.min_delta)
+        case WilcoxonPruner():
+            return pruners.WilcoxonPruner(
+                p_threshold=options.p_threshold, n_startup_steps=options.n_startup_steps
+            )
 
 
 def should_prune(
-    pruner: optuna.pruners.BasePruner,
+    pruner: pruners.BasePruner,
     study: optuna.Study,
     told: Sequence[FrozenTrial],
     number: int,
-    params: dict[str, Any],
-    distributions: dict[str, optuna.distributions.BaseDistribution],
+    params: Mapping[str, Any],
+    distributions: dict[str, BaseDistribution],
     values: Mapping[int, float],
+    rungs: dict[str, Any],
+    *,
+    n_folds: int = 1,
 ) -> bool:
     """Ask `pruner` whether a trial with these intermediate values should stop.
 
     Args:
-        study: for its direction.
+        pruner: what decides.
+        study: for its name and direction.
         told: the trials that had been told when this one was asked: all that it may be
             compared with.
         number: the trial's.
         params: the trial's.
         distributions: the trial's.
         values: what the trial has come to after each epoch or fold, the newest last.
+        rungs: what a pruner has noted of the trial so far; what it notes now is added.
+        n_folds: where there are several, the values are means over the folds so far.
     """
+    if n_folds > 1 and isinstance(pruner, pruners.WilcoxonPruner):
+        told, values = [_with_fold_scores(trial) for trial in told], _fold_scores(values)
+    elif n_folds > 1 and isinstance(pruner, pruners.PercentilePruner):
+        values = dict([list(values.items())[-1]])  # the best of them may be of an easy fold
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
-        params=params,
+        params=dict(params),
         distributions=distributions,
         intermediate_values=dict(values),
+        system_attrs=dict(rungs),
     )
     frozen.number = number
-    return pruner.prune(StudyView(study, told), frozen)
+    view = optuna.Study(study.study_name, _Told(study, told, rungs))
+    return bool(pruner.prune(view, frozen))
+
+
+class _Told(InMemoryStorage):
+    """A storage of the trials that had been told; what is written about a trial is kept aside."""
+
+    def __init__(
+        self, study: optuna.Study, told: Sequence[FrozenTrial], written: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.create_new_study([study.direction], study.study_name)
+        self._told, self._written = told, written
+        self._sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials that had been told, in `states`."""
+        return [t for t in self._told if states is None or t.state in states]
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the best of them; raises ValueError where none is complete."""
+        complete = [t for t in self._told if t.state is TrialState.COMPLETE]
+        if not complete:
+            raise ValueError("no trial is complete yet")
+        return min(complete, key=lambda t: self._sign * (t.value or 0.0))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Take a note about the trial that is decided on."""
+        self._written[key] = value
+
+
+def _with_fold_scores(trial: FrozenTrial) -> FrozenTrial:
+    trial = copy.copy(trial)
+    trial.intermediate_values = _fold_scores(trial.intermediate_values)
+    return trial
+
+
+def _fold_scores(means: Mapping[int, float]) -> dict[int, float]:
+    """Return each fold's own score from the means over the folds so far."""
+    return {k: (k + 1) * mean - k * means.get(k - 1, 0.0) for k, mean in means.items()}
