@@ -10,37 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from tuner.data.reading import Series, read_series
-from tuner.errors import DataError
-from tuner.experiment.schema import Data
+from series_files import assert_read_refuses as assert_refused
+from series_files import dated, read, written
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
-
-
-def read(path: Path, **keys: Any) -> Series:
-    return read_series(Data(**{"path": str(path), "target": "y", **keys}))
-
-
-def written(tmp_path: Path, content: str | bytes) -> Path:
-    path = tmp_path / "series.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def dated(index: Any) -> str:
-    return "t,y\n" + "".join(f"{t},{i}\n" for i, t in enumerate(index))
-
-
-def assert_refused(path: Path, *parts: str, **keys: Any) -> None:
-    """The message is one line that begins with the file and holds every part."""
-    with pytest.raises(DataError) as caught:
-        read(path, **keys)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    assert [p for p in parts if p not in message] == [], message
-    assert caught.value.exit_status == 2
 
 
 def test_the_air_passengers_are_monthly() -> None:

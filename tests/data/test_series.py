@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from series_files import SPLIT, days, text
+from series_files import assert_check_refuses as assert_refused
 
 from tuner.data import Shape
 from tuner.data.dataset import Dataset
@@ -18,28 +20,6 @@ from tuner.errors import DataError
 from tuner.experiment import Experiment
 
 Build = Callable[..., Experiment]
-SPLIT = {"validation": 10, "test": 8}
-
-
-def days(n_rows: int = 60, **columns: Any) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    times = pd.date_range("2020-01-01", periods=n_rows, freq="D")
-    return pd.DataFrame(
-        {"t": times, "y": rng.uniform(1, 9, n_rows), "x": rng.uniform(1, 9, n_rows)} | columns
-    )
-
-
-def text(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, float_format="%.17g")
-
-
-def assert_refused(experiment: Experiment, *parts: str) -> None:
-    with pytest.raises(DataError) as caught:
-        check_data(experiment)
-    message = str(caught.value)
-    assert message.startswith(f"{experiment.data.path}: ")
-    assert "\n" not in message
-    assert [p for p in parts if p not in message] == [], message
 
 
 def test_the_shape_and_the_facts_tell_what_a_model_sees(
