@@ -20,18 +20,18 @@ from optuna.trial import FrozenTrial
 
 from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
-from tuner.errors import Interrupted, RunError
+from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import Outcome, TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
-from tuner.search.attributes import FINALIST_ATTR, RUN_ATTR, TEST_ATTR, TIME_ATTR
+from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR, TIME_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.finalists import enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
 from tuner.search.observer import Observer, Observers
-from tuner.search.opening import open_study
+from tuner.search.opening import open_study, recorded_run
 from tuner.search.pruning import make_pruner
 from tuner.search.records import StudyRecord, read_study
 from tuner.search.seeds import Role, training_seed
@@ -99,7 +99,7 @@ def search(
 
         tracker = make_tracker(read) if make_tracker else NullTracker()
         stack.enter_context(_tracked(tracker))
-        stack.enter_context(_recorded(opened, experiment))
+        stack.enter_context(recorded_run(opened, experiment))
         executor = make_executor(workers)
         stack.callback(executor.close)
         run = _Run(
@@ -173,6 +173,7 @@ class _Run:
             n_trials=experiment.budget.trials,
             n_configurations=space_size(experiment.search_space),
             n_folds=experiment.n_folds,
+            stagnation=experiment.budget.stagnation,
             pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
             seed=experiment.seed,
             observer=self._observer,
@@ -190,6 +191,11 @@ class _Run:
         if finished and coordinator.exhausted and coordinator.trained < experiment.budget.trials:
             self._observer.note(
                 f"every configuration of the search space ({coordinator.trained}) has been trained"
+            )
+        elif finished and coordinator.stagnated and coordinator.trained < experiment.n_trials:
+            self._observer.note(
+                f"no better score in {experiment.budget.stagnation} generations: the search ends "
+                f"after {coordinator.trained} of {experiment.n_trials} trials"
             )
         self._interrupt_unless(finished)
 
@@ -265,27 +271,6 @@ class _Wake(Observer):
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         self._tracker.wake()
-
-
-@contextlib.contextmanager
-def _recorded(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
-    """Journal the budget of this run and how it ended, where that is news."""
-    run = {"budget": experiment.budget.model_dump(mode="json")}
-
-    def write(**ended: str) -> None:
-        if study.user_attrs.get(RUN_ATTR) != run | ended:
-            study.set_user_attr(RUN_ATTR, run | ended)
-
-    if study.user_attrs.get(RUN_ATTR) != run | {"ended": "done"}:
-        write()
-    try:
-        yield
-    except RunError:
-        raise  # nothing more can be written, or nothing was brought to an end
-    except BaseException:
-        write(ended="interrupted")
-        raise
-    write(ended="done")
 
 
 @contextlib.contextmanager

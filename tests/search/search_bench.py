@@ -85,6 +85,7 @@ class Bench:
                 n_trials=experiment.budget.trials,
                 n_configurations=space_size(experiment.search_space),
                 n_folds=experiment.n_folds,
+                stagnation=experiment.budget.stagnation,
                 pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
                 seed=experiment.seed,
                 **options,

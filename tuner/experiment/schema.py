@@ -60,6 +60,8 @@ class Budget(Section):
     """Most epochs of one trial."""
     patience: Annotated[Count, Field(ge=1)] = 15
     """Epochs without a better metric after which a trial stops."""
+    stagnation: Annotated[Count, Field(ge=1)] | None = Field(None, examples=[5])
+    """Generations or batches without a better score after which the search ends."""
     timeout: Duration | None = Field(None, examples=["10m"])
     """Seconds (or 10m, 1h30m) after which no further trial starts; over all resumed runs."""
 

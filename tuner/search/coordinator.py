@@ -14,52 +14,26 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.executors.base import Event, Executor, Finished, Lost
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights, intermediate_values
+from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.search.attributes import OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
 from tuner.search.fresh import configuration_key, fresh_configuration
 from tuner.search.observer import Observer
 from tuner.search.pruning import should_prune
 from tuner.search.seeds import Role
+from tuner.search.slots import Slot, suggest
 from tuner.strategies.registry import Rhythm
 
 __all__ = ["Coordinator"]
 
 _POLL_S = 0.5  # how often the clock and the stop request are looked at when nothing happens
-
-
-@dataclass
-class _Slot:
-    """A trial that has been asked for."""
-
-    trial: optuna.Trial
-    params: dict[str, Any]
-    asked_after: int
-    original: _Slot | None = None  # the earlier trial with the same configuration
-    outcome: Outcome | None = None
-    job: TrainJob | None = None  # in progress
-    losses: int = 0
-    epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
-    rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
-    compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
-
-    @property
-    def settled(self) -> Outcome | None:
-        """The outcome: its own, or that of the trial which it repeats."""
-        return self.original.settled if self.original else self.outcome
 
 
 class Coordinator:
@@ -78,6 +52,7 @@ class Coordinator:
         distinct: bool = True,
         n_configurations: int | None = None,
         n_folds: int = 1,
+        stagnation: int | None = None,
         pruner: BasePruner | None = None,
         seed: int = 0,
         retries: int = 2,
@@ -99,6 +74,7 @@ class Coordinator:
                 one's outcome.
             n_configurations: the size of the search space; None where it is infinite.
             n_folds: of every job; see `TrainJob.folds`.
+            stagnation: generations without a better score after which no further trial starts.
             pruner: decides after each epoch, or each fold where there are several, for jobs
                 that can be pruned.
             seed: for the configurations that take the place of endless repeats.
@@ -111,14 +87,15 @@ class Coordinator:
         self._executor, self._make_job, self._n_trials = executor, make_job, n_trials
         self._role, self._distinct, self._n_configurations = role, distinct, n_configurations
         self._pruner, self._n_folds = pruner or NopPruner(), n_folds
-        self._seed, self._retries = seed, retries
+        self._stagnation, self._seed, self._retries = stagnation, seed, retries
         self._observer = observer or Observer()
         self._stop, self._out_of_time = stop or threading.Event(), out_of_time
         self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
-        self._slots: list[_Slot] = []
-        self._first: dict[str, _Slot] = {}  # by configuration
+        self._slots: list[Slot] = []
+        self._first: dict[str, Slot] = {}  # by configuration
         self._told: list[FrozenTrial] = []
-        self._in_flight: dict[str, _Slot] = {}
+        self._best, self._improved_at = math.inf, 0  # of the trials told: the score, and whose
+        self._in_flight: dict[str, Slot] = {}
         self.trained = 0  # trials, without repeats
 
     def run(self) -> bool:
@@ -154,16 +131,16 @@ class Coordinator:
                 continue
             trial = optuna.Trial(self._study, frozen._trial_id)
             if frozen.state is TrialState.RUNNING:
-                _suggest(trial, self._distributions)
+                suggest(trial, self._distributions)
             else:
-                self._told.append(frozen)
+                self._note(frozen)
             asked_after = frozen.user_attrs.get(TOLD_ATTR)
             if asked_after is None:  # killed while it was asked for; nothing was told since
                 asked_after = len(self._told)
                 trial.set_user_attr(TOLD_ATTR, asked_after)
             record = frozen.user_attrs.get(OUTCOME_ATTR)
             outcome = Outcome.from_json(record) if record else None
-            self._admit(_Slot(trial, trial.params, asked_after, outcome=outcome))
+            self._admit(Slot(trial, trial.params, asked_after, outcome=outcome))
 
     def _advance(self) -> None:
         """Tell and ask as far as the outcomes allow."""
@@ -181,8 +158,18 @@ class Coordinator:
             else:
                 return
 
+    @property
+    def stagnated(self) -> bool:
+        """Whether the last generations that were told brought no better score."""
+        if self._stagnation is None:
+            return False
+        size = self._rhythm.size
+        return len(self._told) // size - self._improved_at // size > self._stagnation
+
     def _wants_more(self) -> bool:
-        return self.trained < self._n_trials and not self.exhausted and not self._out_of_time()
+        if self.trained >= self._n_trials or self.exhausted or self.stagnated:
+            return False
+        return not self._out_of_time()
 
     def _ask(self) -> None:
         recent = self._slots[-self._rhythm.size :]
@@ -198,9 +185,9 @@ class Coordinator:
             self._study.enqueue_trial(params)
         trial = self._study.ask(self._distributions)
         trial.set_user_attr(TOLD_ATTR, len(self._told))
-        self._admit(_Slot(trial, trial.params, len(self._told)))
+        self._admit(Slot(trial, trial.params, len(self._told)))
 
-    def _admit(self, slot: _Slot) -> None:
+    def _admit(self, slot: Slot) -> None:
         """Take a trial with its parameters in, and have it trained unless that is settled."""
         self._slots.append(slot)
         configuration = configuration_key(slot.params)
@@ -220,7 +207,7 @@ class Coordinator:
             else:
                 self._observer.finished(self._role, number, slot.outcome)
 
-    def _dispatch(self, slot: _Slot) -> None:
+    def _dispatch(self, slot: Slot) -> None:
         slot.epochs.clear()
         slot.rungs.clear()
         slot.job = self._make_job(self._frozen(slot))
@@ -247,7 +234,7 @@ class Coordinator:
             if slot.job is not None and slot.job.can_be_pruned:
                 self._executor.answer(event.key, not self._should_prune(slot))
 
-    def _settle(self, key: str, slot: _Slot, outcome: Outcome) -> None:
+    def _settle(self, key: str, slot: Slot, outcome: Outcome) -> None:
         slot.trial.set_user_attr(OUTCOME_ATTR, outcome.to_json())
         slot.outcome = outcome
         if outcome.weights is not None:
@@ -255,7 +242,7 @@ class Coordinator:
         del self._in_flight[key]
         self._observer.finished(self._role, slot.trial.number, outcome)
 
-    def _should_prune(self, slot: _Slot) -> bool:
+    def _should_prune(self, slot: Slot) -> bool:
         newest = slot.epochs[-1]
         if self._n_folds > 1 and (newest.fold_score is None or newest.fold == self._n_folds - 1):
             return False
@@ -279,7 +266,7 @@ class Coordinator:
             self._study._storage.set_trial_system_attr(slot.trial._trial_id, key, value)
         return prune
 
-    def _tell(self, slot: _Slot) -> None:
+    def _tell(self, slot: Slot) -> None:
         outcome = slot.settled
         assert outcome is not None
         reported = self._frozen(slot).intermediate_values  # by a run that was killed right here
@@ -295,19 +282,14 @@ class Coordinator:
                 self._study.tell(slot.trial, state=TrialState.PRUNED)
             case OutcomeState.FAILED:
                 self._study.tell(slot.trial, state=TrialState.FAIL)
-        self._told.append(self._frozen(slot))
+        self._note(self._frozen(slot))
 
-    def _frozen(self, slot: _Slot) -> FrozenTrial:
+    def _note(self, told: FrozenTrial) -> None:
+        self._told.append(told)
+        if told.state is TrialState.COMPLETE and told.value is not None:
+            sign = -1.0 if self._study.direction is StudyDirection.MAXIMIZE else 1.0
+            if sign * told.value < self._best:
+                self._best, self._improved_at = sign * told.value, told.number
+
+    def _frozen(self, slot: Slot) -> FrozenTrial:
         return self._study._storage.get_trial(slot.trial._trial_id)
-
-
-def _suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
-    """Have every parameter of a trial suggested; those that it has already keep their value."""
-    for name, d in distributions.items():
-        match d:
-            case IntDistribution():
-                trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
-            case FloatDistribution():
-                trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
-            case CategoricalDistribution():
-                trial.suggest_categorical(name, d.choices)

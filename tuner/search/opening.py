@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib.metadata
 import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 
-from tuner.errors import StudyError, show_location
+from tuner.errors import RunError, StudyError, show_location
 from tuner.experiment import Experiment, flat
-from tuner.search.attributes import STUDY_ATTR
+from tuner.search.attributes import RUN_ATTR, STUDY_ATTR
 from tuner.search.records import FORMAT
 from tuner.strategies.registry import make_sampler
 
-__all__ = ["library_versions", "open_study"]
+__all__ = ["library_versions", "open_study", "recorded_run"]
 
 # What a resumed study may change; the data file may move, but its content must be the same.
 _FREE = {"budget.trials", "budget.timeout", "data.path"}
@@ -84,6 +85,27 @@ def open_study(
     if not study.get_trials(deepcopy=False) and (start := begun.start()):
         study.enqueue_trial(start)  # so that a search never ends worse than what it started from
     return study
+
+
+@contextlib.contextmanager
+def recorded_run(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
+    """Journal the budget of this run and how it ended, where that is news."""
+    run = {"budget": experiment.budget.model_dump(mode="json")}
+
+    def write(**ended: str) -> None:
+        if study.user_attrs.get(RUN_ATTR) != run | ended:
+            study.set_user_attr(RUN_ATTR, run | ended)
+
+    if study.user_attrs.get(RUN_ATTR) != run | {"ended": "done"}:
+        write()
+    try:
+        yield
+    except RunError:
+        raise  # nothing more can be written, or nothing was brought to an end
+    except BaseException:
+        write(ended="interrupted")
+        raise
+    write(ended="done")
 
 
 def library_versions() -> dict[str, str]:

@@ -1,0 +1,52 @@
+"""A trial on its way: asked for, trained, told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from tuner.jobs import Epoch, Outcome, TrainJob
+
+__all__ = ["Slot", "suggest"]
+
+
+@dataclass
+class Slot:
+    """A trial that has been asked for."""
+
+    trial: optuna.Trial
+    params: dict[str, Any]
+    asked_after: int
+    original: Slot | None = None  # the earlier trial with the same configuration
+    outcome: Outcome | None = None
+    job: TrainJob | None = None  # in progress
+    losses: int = 0
+    epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
+    rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
+    compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
+
+    @property
+    def settled(self) -> Outcome | None:
+        """The outcome: its own, or that of the trial which it repeats."""
+        return self.original.settled if self.original else self.outcome
+
+
+def suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
+    """Have every parameter of a trial suggested; those that it has already keep their value."""
+    for name, d in distributions.items():
+        match d:
+            case IntDistribution():
+                trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
+            case FloatDistribution():
+                trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
+            case CategoricalDistribution():
+                trial.suggest_categorical(name, d.choices)
