@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_bench import SMALL_SPACE, make_experiment, told
+from search_bench import REF, SMALL_SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.jobs import OutcomeState
@@ -15,6 +15,7 @@ from tuner.search.attributes import TOLD_ATTR
 from tuner.search.journal import read_journal
 from tuner.search.observer import Observer
 from tuner.search.records import Status
+from tuner.search.work import cost, train_job
 from tuner.strategies.registry import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -222,3 +223,29 @@ def test_outcomes_survive_the_journal_field_by_field(bench):
     assert trial.value is None
     assert trial.outcome.history[0].time == 1e9
     assert (trial.generation, trial.individual) == divmod(trial.number, 6)
+
+
+def test_of_a_generation_the_dearest_trials_are_begun_first(bench):
+    executor = SimulatedExecutor(1)
+    _, record = bench.run(make_experiment("woa", trials=12), executor)
+    for generation in (record.trials[:6], record.trials[6:12]):
+        numbers = {f"trial {t.number}": t.params for t in generation if t.repeat_of is None}
+        begun = [numbers[key] for key in executor.begun if key in numbers]
+        smallest = min(
+            begun, key=lambda p: p["hidden_size"] * p["num_layers"] + 1e3 / p["batch_size"]
+        )
+        assert begun.index(smallest) >= len(begun) // 2
+
+
+def test_larger_models_and_smaller_batches_cost_more():
+    def of(**params):
+        return cost(train_job(make_experiment("woa"), (REF,), "j", params, 0))
+
+    for more, less in [
+        ({"hidden_size": 128}, {"hidden_size": 8}),
+        ({"num_layers": 3}, {"num_layers": 1}),
+        ({"batch_size": 8}, {"batch_size": 64}),
+        ({"bidirectional": True}, {"bidirectional": False}),
+        ({"window": 48}, {"window": 12}),
+    ]:
+        assert of(**more) > of(**less)

@@ -4,8 +4,7 @@ It alone writes to a study. What it decides depends on the journal's content and
 timing, so a search gives the same trials with any number of workers, and after any interruption:
 
 - trial k is asked when exactly `rhythm.told_before(k)` trials have been told;
-- an outcome is journaled at once, as an attribute of its still-running trial, and *told* in the
-  order of the trials' numbers;
+- an outcome is journaled at once, and *told* in the order of the trials' numbers;
 - pruning of trial k sees the trials that had been told when k was asked.
 """
 
@@ -29,6 +28,7 @@ from tuner.search.observer import Observer
 from tuner.search.pruning import should_prune
 from tuner.search.seeds import Role
 from tuner.search.slots import Slot, suggest
+from tuner.search.work import cost
 from tuner.strategies.registry import Rhythm
 
 __all__ = ["Coordinator"]
@@ -69,18 +69,16 @@ class Coordinator:
             executor: where jobs run.
             make_job: gives the job of a trial that has its parameters.
             n_trials: how many trials are trained in all; repeats do not count.
-            role: what the trials are for.
-            distinct: whether a configuration is trained once; a repeat then takes the first
-                one's outcome.
+            role: of the trials.
+            distinct: whether a repeat takes the first one's outcome and is not trained.
             n_configurations: the size of the search space; None where it is infinite.
             n_folds: of every job; see `TrainJob.folds`.
             stagnation: generations without a better score after which no further trial starts.
-            pruner: decides after each epoch, or each fold where there are several, for jobs
-                that can be pruned.
+            pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
             seed: for the configurations that take the place of endless repeats.
             retries: how often a job that the machine lost is run again.
             observer: is told what happens.
-            stop: once set, no further trial starts and those in progress come to their end.
+            stop: once set, no further trial starts; those in progress end.
             out_of_time: says when no further trial may start.
         """
         self._study, self._distributions, self._rhythm = study, distributions, rhythm
@@ -95,6 +93,7 @@ class Coordinator:
         self._first: dict[str, Slot] = {}  # by configuration
         self._told: list[FrozenTrial] = []
         self._best, self._improved_at = math.inf, 0  # of the trials told: the score, and whose
+        self._ready: list[Slot] = []  # to be handed out
         self._in_flight: dict[str, Slot] = {}
         self.trained = 0  # trials, without repeats
 
@@ -114,6 +113,7 @@ class Coordinator:
                     del self._in_flight[key]
             else:
                 self._advance()
+                self._dispatch_all()
             if not self._in_flight:
                 return not stopped
             for event in self._executor.poll(_POLL_S):
@@ -201,21 +201,26 @@ class Coordinator:
         number = slot.trial.number
         repeat_of = slot.original.trial.number if slot.original else None
         self._observer.asked(self._role, number, repeat_of)
-        if slot.original is None:
-            if slot.outcome is None:
-                self._dispatch(slot)
-            else:
-                self._observer.finished(self._role, number, slot.outcome)
+        if slot.original is None and slot.outcome is None:
+            self._ready.append(slot)
+        elif slot.original is None and slot.outcome is not None:
+            self._observer.finished(self._role, number, slot.outcome)
 
-    def _dispatch(self, slot: Slot) -> None:
-        slot.epochs.clear()
-        slot.rungs.clear()
-        slot.job = self._make_job(self._frozen(slot))
-        self._in_flight[slot.job.key] = slot
-        self._executor.submit(slot.job)
+    def _dispatch_all(self) -> None:
+        """Hand out what is ready, the dearest first, so that no worker waits long at the end."""
+        jobs = [(slot, self._make_job(self._frozen(slot))) for slot in self._ready]
+        self._ready.clear()
+        for slot, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
+            self._dispatch(slot, job)
+
+    def _dispatch(self, slot: Slot, job: TrainJob) -> None:
+        slot.begin(job)
+        self._in_flight[job.key] = slot
+        self._executor.submit(job)
 
     def _handle(self, event: Event) -> None:
         slot = self._in_flight[event.key]
+        assert slot.job is not None
         number = slot.trial.number
         if isinstance(event, Finished):
             self._settle(event.key, slot, event.outcome)
@@ -223,7 +228,7 @@ class Coordinator:
             slot.losses += 1
             if slot.losses <= self._retries:
                 self._observer.lost(self._role, number, event.reason)
-                self._dispatch(slot)
+                self._dispatch(slot, slot.job)
             else:
                 reason = f"lost {slot.losses} times: {event.reason}"
                 outcome = Outcome(OutcomeState.FAILED, reason=reason)
@@ -231,7 +236,7 @@ class Coordinator:
         else:
             slot.epochs.append(event.epoch)
             self._observer.epoch(self._role, number, event.epoch)
-            if slot.job is not None and slot.job.can_be_pruned:
+            if slot.job.can_be_pruned:
                 self._executor.answer(event.key, not self._should_prune(slot))
 
     def _settle(self, key: str, slot: Slot, outcome: Outcome) -> None:

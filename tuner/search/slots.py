@@ -34,6 +34,12 @@ class Slot:
     rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
     compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
 
+    def begin(self, job: TrainJob) -> None:
+        """Note that an attempt begins."""
+        self.job = job
+        self.epochs.clear()
+        self.rungs.clear()
+
     @property
     def settled(self) -> Outcome | None:
         """The outcome: its own, or that of the trial which it repeats."""

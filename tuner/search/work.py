@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuner.data import DataRef
+from tuner.data import DataRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors.base import Executor, Finished, Lost
 from tuner.experiment import Experiment
+from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Job, Outcome, OutcomeState, TrainJob
 
-__all__ = ["run_jobs", "train_job"]
+__all__ = ["cost", "run_jobs", "train_job"]
+
+_STEP = 800_000
+"""What a step of the optimizer costs twice, and once more a layer: in products of weights.
+
+Measured on a CPU with one thread: 0.43 ms for one layer, 0.58 ms for two, and 0.16 ms for a
+million products, forwards and backwards.
+"""
 
 
 def train_job(
@@ -38,6 +46,24 @@ def train_job(
         can_be_pruned=can_be_pruned,
         keep_weights=keep_weights,
     )
+
+
+def cost(job: TrainJob) -> float:
+    """Estimate how long a job takes beside others of the same search; only the order counts.
+
+    A step of the optimizer costs as much as some arithmetic whatever it computes; the rest
+    grows with the products of the recurrent layers' widths.
+    """
+    parameters = Hyperparameters(**job.hyperparameters)
+    directions = 2 if parameters.bidirectional else 1
+    products, inputs = 0, job.folds[0].shape.features or parameters.embedding_size
+    for width in parameters.widths:
+        products += directions * width * (inputs + width)
+        inputs = directions * width
+    data = job.folds[0].with_window(parameters.window)
+    steps = data.window if isinstance(data, SeriesRef) else 1
+    overhead = _STEP * (2 + directions * len(parameters.widths)) / parameters.batch_size
+    return len(job.folds) * job.epochs * (steps * products + overhead)
 
 
 def run_jobs(executor: Executor, jobs: Sequence[Job], retries: int = 2) -> list[Outcome]:
