@@ -286,3 +286,13 @@ def test_a_week_with_a_holiday_is_a_week(experiment_on: Callable[..., Experiment
     text = "t,y\n" + "".join(f"{d:%Y-%m-%d},{i}\n" for i, d in enumerate(days))
     experiment = experiment_on(text, time="t", resample="W", aggregate="mean")
     assert check_data(experiment).facts.notes == (("resampled", "40 rows of W, mean"),)
+
+
+def test_a_step_finer_than_the_rows_is_refused(experiment_on: Callable[..., Experiment]) -> None:
+    hours = pd.date_range("2024-01-01", periods=90, freq="10min")
+    text = "t,y\n" + "".join(f"{t},{i}\n" for i, t in enumerate(hours))
+    experiment = experiment_on(text, time="t", resample="5min", missing="ffill")
+    with pytest.raises(
+        DataError, match="data.resample: must not be finer than the rows, which are"
+    ):
+        check_data(experiment)

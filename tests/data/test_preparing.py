@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.data import DataRef, SeriesRef
+from tuner.data import DataRef, SeriesRef, Shape
 from tuner.data.dataset import Prepared
 from tuner.data.preparing import check_data, prepare
 from tuner.data.test_part import open_test_part
@@ -278,3 +278,16 @@ def test_log_refuses_what_has_no_logarithm_wherever_it_stands(
         assert f"got -2.5 in column 'y', line {row + 2}" in message
         assert message.endswith("write transform: none")
     assert not (tmp_path / "arrays").exists()
+
+
+def test_rows_that_windows_forecast_are_counted_once(tmp_path: Path) -> None:
+    arrays = {
+        "known": np.ones(30, bool),
+        "evaluate": [[4, 10], [22, 23]],
+        "reach": [[0, 10], [10, 30]],
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", np.asarray(array))
+    for horizon, count in ((1, 7), (3, 6), (6, 6), (7, 0)):
+        ref = SeriesRef(str(tmp_path), Shape("forecast", 1, horizon=horizon))
+        assert ref.count_of(ref.evaluate_samples()) == count

@@ -118,7 +118,10 @@ def test_a_series_may_lack_a_part(tmp_path: Path, experiment_on: Build) -> None:
     assert [(p.name, p.count) for p in prepared.facts.parts] == [
         ("training", 72), ("validation", 18), ("test", 21),
     ]  # fmt: skip
-    assert prepared.facts.notes == (("series", "4"),)
+    assert prepared.facts.notes == (
+        ("series", "4"),
+        ("without windows", "s2, s3 in training; s1, s3 in validation; s1 in test"),
+    )
     (ref,) = prepared.folds
     assert ref.load("train").tolist() == [[0, 42], [52, 82], [82, 82], [90, 90]]
     assert ref.load("evaluate").tolist() == [[42, 52], [82, 82], [82, 90], [90, 90]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_series_cases import ROWS, Arrays, Case, cases
+from series_cases import ROWS, Arrays, Case, cases
 
 slowly = settings(
     max_examples=60,

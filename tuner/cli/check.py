@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -36,7 +37,10 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  features", escape(_listed(facts.features)))
     for what, how_many in facts.notes:
         table.add_row(f"  {what}", escape(how_many))
-    table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
+    if experiment.task.kind == "forecast":
+        table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
+    elif data.text is None and data.tokens is None:
+        table.add_row("  preparation", f"scale {data.scale}")
     table.add_row("  task", _task(experiment))
     for part in facts.parts:
         when = "" if part.first is None else f"  {part.first} to {part.last}"
@@ -44,14 +48,15 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     options = experiment.strategy.model_dump(exclude={"name"}, exclude_none=True)
     if options.get("topology") == "star":
         del options["neighbors"]  # the ring's
-    shown = ", ".join(f"{key} {value}" for key, value in options.items())
-    table.add_row("  strategy", f"{experiment.strategy.name} ({shown})")
+    table.add_row("  strategy", _with_options(experiment.strategy.name, options))
     budget = experiment.budget
     limit = f", no new trial after {budget.timeout:.0f} s" if budget.timeout else ""
     trials = f"{budget.trials} trials of up to {budget.epochs} epochs, patience {budget.patience}"
     table.add_row("  budget", trials + limit)
     goal = f"{experiment.objective.direction} the validation part's {experiment.objective.metric}"
     table.add_row("  objective", goal)
+    pruner = experiment.pruner.model_dump(exclude={"name"})
+    table.add_row("  pruner", _with_options(experiment.pruner.name, pruner))
     console.print(table)
     _show_space(experiment)
     then = ["run" if experiment.search_space else "train", str(path)]
@@ -60,6 +65,11 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     then += [word for text in set_ for word in ("--set", text)]
     command = escape(f"tuner {shlex.join(then)}")
     console.print(f"\nNothing is wrong. Next: [bold]{command}[/]", soft_wrap=True)
+
+
+def _with_options(name: str, options: dict[str, Any]) -> str:
+    shown = ", ".join(f"{key} {value}" for key, value in options.items())
+    return f"{name} ({shown})" if shown else name
 
 
 def _task(experiment: Experiment) -> str:

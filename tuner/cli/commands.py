@@ -69,7 +69,9 @@ def _tuner(
 
 @app.command(rich_help_panel="Search")
 def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA.csv", help="A CSV file with a series.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file with a series.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The file to write. \\[default: DATA.yaml, here]"),

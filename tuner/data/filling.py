@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.reading import Series
@@ -103,6 +104,9 @@ def _resample(series: Series, data: Data, step: str) -> Series:
     edges = _edges(series.path, times.min(), times.max(), offset, step)
     every = [series.times_of(i).unique() for i in range(len(series.names))]
     frequency = common_frequency(every)
+    if frequency is not None and edges[0] + offset < edges[0] + to_offset(frequency):
+        text = f"must not be finer than the rows, which are {frequency} apart, got {step!r}; "
+        raise refusal(series.path, "data.resample", f"{text}write a longer step, or leave it out")
     if frequency == "B":
         frequency = None  # a holiday is no row that is missing
     whole = [_whole_steps(of, edges, frequency) for of in every]
@@ -152,7 +156,7 @@ def _whole_steps(
     steps = np.unique(_steps_of(times, edges))
     if frequency is None:
         return steps
-    apart = pd.tseries.frequencies.to_offset(frequency)
+    apart = to_offset(frequency)
     around = pd.DatetimeIndex([times[0] - apart, times[-1] + apart])
     return np.setdiff1d(steps, _steps_of(find_gaps(times, frequency).append(around), edges))
 
@@ -165,7 +169,7 @@ def _offset(path: Path, step: str) -> BaseOffset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an alias that pandas is about to give up
-            offset = pd.tseries.frequencies.to_offset(step)
+            offset = to_offset(step)
     except (OverflowError, ValueError, Warning) as error:
         hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
         number = step[: len(step) - len(step.lstrip("0123456789 "))]

@@ -74,6 +74,10 @@ class DataRef(ABC):
         """Return the reference for models that read `window` rows; None leaves it as it is."""
         return self
 
+    def count_of(self, samples: np.ndarray) -> int:
+        """Return how many rows, or sequences, the samples predict something of."""
+        return len(samples)
+
     def load(self, name: str) -> np.ndarray:
         """Return a prepared array, read-only and mapped into memory rather than read."""
         array: np.ndarray = np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r")
@@ -132,6 +136,11 @@ class SeriesRef(DataRef):
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
         """Return what MASE divides by: of each window's series."""
         return np.asarray(self.load("naive")[self.series_of(samples)])
+
+    def count_of(self, samples: np.ndarray) -> int:
+        """Return how many rows the windows, which overlap, forecast."""
+        horizon = self.shape.horizon
+        return int(np.minimum(np.diff(samples), horizon).sum()) + min(len(samples), 1) * horizon
 
     def series_of(self, samples: np.ndarray) -> np.ndarray:
         """Return the number of the series that each window is of, (samples,)."""

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
-from tuner.data.dataset import Dataset, Facts, Part, Prepared
-from tuner.data.features import Table, check_features, make_table
+from tuner.data.dataset import Dataset, Facts, Prepared
+from tuner.data.features import check_features, make_table
 from tuner.data.filling import even_rows
 from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, naive_errors
+from tuner.data.series_facts import notes_of, part_of
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
 from tuner.experiment import Experiment
 
 __all__ = ["SeriesDataset", "check_series"]
+
+
+_NAMED = 5  # series at most
 
 
 def check_series(experiment: Experiment) -> SeriesDataset:
@@ -54,10 +58,10 @@ def check_series(experiment: Experiment) -> SeriesDataset:
         rows=series.rows,
         features=table.names,
         targets=tuple(series.targets),
-        parts=tuple(_part(series, name, part) for name, part in parts.named().items()),
+        parts=tuple(part_of(series, name, part) for name, part in parts.named().items()),
         frequency=series.frequency,
         season=season,
-        notes=tuple(_notes(series, table, experiment)),
+        notes=tuple(notes_of(series, table, experiment)),
     )
     dataset = SeriesDataset(experiment, series, parts, facts)
     dataset.check()
@@ -97,8 +101,23 @@ class SeriesDataset(Dataset):
             DataError: naming file, key, rule, value and remedy.
         """
         folds = chain(self._search_folds(self._series), [self._test_fold()])
+        lacking: list[str] = []
         for part, fold in zip(self.facts.parts[1:], folds, strict=True):
             self._check_fold(part.name, fold.ref)
+            lacking += self._without_windows(part.name, fold.ref, fold.ref.evaluate_samples())
+        lacking = self._without_windows("training", fold.ref, fold.ref.train_samples()) + lacking
+        if lacking:
+            notes = (*self.facts.notes, ("without windows", "; ".join(lacking)))
+            self.facts = replace(self.facts, notes=notes)
+
+    def _without_windows(self, part: str, ref: SeriesRef, samples: np.ndarray) -> list[str]:
+        """Say which series have no window in a part: nothing is learned of them, or scored."""
+        have = set(ref.series_of(samples).tolist())
+        names = [name for i, name in enumerate(self._series.names) if i not in have]
+        if not names:
+            return []
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return [f"{', '.join(names[:_NAMED])}{more} in {part}"]
 
     def _check_fold(self, name: str, ref: SeriesRef) -> None:
         horizon = self._experiment.task.horizon
@@ -250,41 +269,3 @@ def _longest_window(experiment: Experiment) -> tuple[int, str]:
         return int(max(domain.bounds())), "search_space.window"
     fixed, window = experiment.hyperparameters.window or 1, experiment.task.window
     return (fixed, "hyperparameters.window") if fixed > window else (window, "task.window")
-
-
-def _part(series: Series, name: str, part: np.ndarray) -> Part:
-    rows = part + series.bounds[:, :1]
-    held = rows[rows[:, 1] > rows[:, 0]]
-    part_of = Part(name, int(np.diff(held).sum()), "row")
-    if not len(held) or (series.times is None and len(series.names) > 1):
-        return part_of
-    if series.times is None:
-        return replace(part_of, first=f"row {held[0, 0] + 1}", last=f"row {held[0, 1]}")
-    first, last = series.times[held[:, 0]].min(), series.times[held[:, 1] - 1].max()
-    return replace(part_of, first=show_time(first), last=show_time(last))
-
-
-def _notes(series: Series, table: Table, experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Say what became of the rows of the file: what, and how many."""
-    data = experiment.data
-    if data.id is not None:
-        yield "series", str(len(series.names))
-    if data.resample is not None:
-        yield (
-            "resampled",
-            f"{_count(len(series.frame), 'row')} of {data.resample}, {data.aggregate}",
-        )
-    missing = series.frame.isna().to_numpy()
-    if not missing.any():
-        return
-    lengths = np.diff(series.bounds)[:, 0]
-    place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
-    leading = place < np.repeat(table.first, lengths)
-    empty = missing.all(axis=1)
-    values = _count(int(missing[~empty & ~leading].sum()), "value")
-    rows = _count(int((empty & ~leading).sum()), "row")
-    yield "filled in", f"{values} and {rows}, {data.missing}"
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'s' * (number != 1)}"

@@ -66,7 +66,7 @@ def score_on_test(
         "scores": scores,
         "mean": statistics.fmean(scores) if scores else None,
         "std": statistics.stdev(scores) if len(scores) > 1 else None,
-        "rows": part.count,
+        "rows": ref.count_of(ref.evaluate_samples()),
         "from": part.first,
         "to": part.last,
         "season": test.facts.season,
