@@ -183,3 +183,26 @@ def test_a_trial_that_the_machine_took_away_has_no_times_of_its_own(
     run = runs_of(client, record)[1]["0"]
     assert run.info.status == "FAILED"
     assert run.info.start_time == run.info.end_time == 1_699_999_200_000
+
+
+def test_the_scores_of_folds_are_a_curve_and_the_widths_of_layers_are_params_of_their_own(
+    client, make_record, four_trials
+):
+    trial = four_trials[0]
+    history = [
+        dataclasses.replace(epoch, fold=k, fold_score=10.0 + k)
+        for k, epoch in enumerate(trial.outcome.history)
+    ]
+    outcome = dataclasses.replace(trial.outcome, history=tuple(history))
+    params = {"hidden_size_1": 8, "hidden_size_2": 4}
+    record = make_record(dataclasses.replace(trial, outcome=outcome, params=params))
+    sync(client, record)
+    _, children = runs_of(client, record)
+    scores = client.get_metric_history(children["0"].info.run_id, "fold_score")
+    assert [(m.step, m.value) for m in scores] == [(0, 10.0), (1, 11.0), (2, 12.0)]
+    shown = children["0"].data.params
+    assert (shown["hidden_size"], shown["hidden_size_1"], shown["num_layers"]) == (
+        "[8, 4]",
+        "8",
+        "2",
+    )
