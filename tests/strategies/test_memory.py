@@ -201,11 +201,18 @@ def test_a_new_study_with_the_number_of_a_deleted_one_is_another_study(make: Mak
     assert after == run(others(seed=1), make(search_space=None), "xy")
 
 
-def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make: Make) -> None:
+def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learned = []
     sampler = make()
     learn = sampler.learn
-    sampler.learn = lambda past, g, *rest: learned.append(g) or learn(past, g, *rest)  # type: ignore
+
+    def counting(past: Any, generation: int, *rest: Any) -> Any:
+        learned.append(generation)
+        return learn(past, generation, *rest)
+
+    monkeypatch.setattr(sampler, "learn", counting)
     study = optuna.create_study(sampler=sampler)
     running = [study.ask(SPACE) for _ in range(24)]  # far more than a generation holds
     running.pop(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.data.reference import DataRef
 
-__all__ = ["Dataset", "Facts", "Part", "Prepared"]
+__all__ = ["Dataset", "Facts", "Part", "Prepared", "counted"]
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,8 @@ class Dataset(ABC):
 
         To be called by `tuner.data.test_part` alone.
         """
+
+
+def counted(number: int, unit: str) -> str:
+    """Write a number with its unit, for a note: 1 row, 2 rows."""
+    return f"{number} {unit}{'s' * (number != 1)}"

@@ -13,7 +13,7 @@ from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.reading import Series
-from tuner.data.tables import refusal
+from tuner.data.tables import bounds_of, refusal
 from tuner.data.times import common_frequency, every_time, find_gaps, show_time
 from tuner.errors import one_line
 from tuner.experiment.schema import Data
@@ -45,7 +45,7 @@ def even_rows(series: Series, data: Data) -> Series:
     every = [every_time(series.times_of(i), frequency) for i in range(len(series.names))]
     if sum(map(len, every)) == len(series.frame):
         return series
-    bounds = _bounds([len(times) for times in every])
+    bounds = bounds_of([len(times) for times in every])
     places = [
         start + times.searchsorted(series.times_of(i))
         for i, (times, (start, _)) in enumerate(zip(every, bounds, strict=True))
@@ -115,7 +115,7 @@ def _resample(series: Series, data: Data, step: str) -> Series:
             text = f"no step of {step} has all its rows at frequency {frequency}{series.whose(i)}; "
             raise refusal(series.path, "data.resample", text + "write a shorter one")
     steps = [np.arange(found[0], found[-1] + 1) for found in whole]
-    bounds = _bounds([len(of) for of in steps])
+    bounds = bounds_of([len(of) for of in steps])
     made_of = np.concatenate(steps)
     lacking = np.concatenate([~np.isin(of, found) for of, found in zip(steps, whole, strict=True)])
     if data.missing == "refuse" and lacking.any():
@@ -216,8 +216,3 @@ def _edges(
         text = f"must be a step that a calendar holds, got {step!r}; write 15min, 1h or 1D, say"
         raise refusal(path, "data.resample", text) from None
     return edges[edges.searchsorted(first, side="right") - 1 :]
-
-
-def _bounds(lengths: list[int]) -> np.ndarray:
-    ends = np.cumsum(lengths)
-    return np.column_stack([ends - np.array(lengths), ends])

@@ -14,6 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.tables import (
     as_numbers,
     as_written,
+    bounds_of,
     place_of,
     read_frame,
     refusal,
@@ -53,11 +54,10 @@ class Series:
         rows = np.concatenate(
             [np.arange(start, start + n) for (start, _), n in zip(self.bounds, ends, strict=True)]
         )
-        after = np.cumsum(ends)
         return dataclasses.replace(
             self,
             frame=self.frame.iloc[rows].reset_index(drop=True),
-            bounds=np.column_stack([after - ends, after]),
+            bounds=bounds_of(ends),
             lines=self.lines[rows],
             times=None if self.times is None else self.times[rows],
         )
@@ -186,8 +186,7 @@ def _group(
         text = f"column {column!r} must say in every row which series it belongs to, got none in "
         raise refusal(path, "data.id", text + place_of(path, bad[0]) + "; fill it in")
     codes, found = pd.factorize(ids)
-    ends = np.bincount(codes).cumsum()
-    bounds = np.column_stack([np.concatenate([[0], ends[:-1]]), ends])
+    bounds = bounds_of(np.bincount(codes))
     return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
 
 

@@ -11,7 +11,15 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.filling import fill
-from tuner.data.tables import as_numbers, as_written, place_of, read_frame, refusal, separator_hint
+from tuner.data.tables import (
+    as_numbers,
+    as_written,
+    bounds_of,
+    place_of,
+    read_frame,
+    refusal,
+    separator_hint,
+)
 from tuner.data.times import as_times, show_time
 from tuner.data.vocabulary import Vocabulary, cut, number_classes
 from tuner.errors import DataError, nearest
@@ -47,14 +55,14 @@ class SequenceTable:
         names = codes = np.arange(len(frame))
         if data.id is not None:
             codes, names = pd.factorize(written[data.id])
-        rows, ends = np.argsort(codes, kind="stable"), np.bincount(codes).cumsum()
+        rows = np.argsort(codes, kind="stable")
         table = cls(
             path=path,
             data=data,
             frame=frame.take(rows).reset_index(drop=True),
             written={name: column[rows] for name, column in written.items()},
             rows=rows,
-            bounds=np.column_stack([np.concatenate([[0], ends[:-1]]), ends]),
+            bounds=bounds_of(np.bincount(codes)),
             names=names,
         )
         for name in texts:
@@ -118,9 +126,8 @@ class SequenceTable:
         if self.data.text is None:
             return self.written[str(self.data.tokens)], self.bounds
         texts = [cut(text, self.data.level) for text in self.written[self.data.text]]
-        ends = np.cumsum([len(text) for text in texts])
         tokens = np.array([token for text in texts for token in text], dtype=object)
-        return tokens, np.column_stack([np.concatenate([[0], ends[:-1]]), ends])
+        return tokens, bounds_of([len(text) for text in texts])
 
     def vocabulary(self, tokens: np.ndarray, train: np.ndarray) -> Vocabulary:
         """Return the vocabulary of the tokens that are in the rows `train`."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.dataset import Dataset, Facts, Part, Prepared
+from tuner.data.dataset import Dataset, Facts, Part, Prepared, counted
 from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
 from tuner.data.measurable import check_measurable
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
 from tuner.data.sequence_table import SequenceTable
-from tuner.data.tables import refusal
+from tuner.data.tables import bounds_of, refusal
 from tuner.data.vocabulary import Vocabulary
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
@@ -82,14 +82,10 @@ def _notes(
     notes = [("steps in a sequence", f"{least} to {most}" if least < most else f"{most}")]
     if vocabulary is not None:
         unit = "token" if data.text is None else data.level
-        notes.append(("vocabulary", _count(vocabulary.size, unit)))
+        notes.append(("vocabulary", counted(vocabulary.size, unit)))
     if n_filled:
-        notes.append(("filled in", _count(n_filled, "value")))
+        notes.append(("filled in", counted(n_filled, "value")))
     return tuple(notes)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +129,14 @@ class SequenceDataset(Dataset):
     def write(self, folder: Path) -> Prepared:
         """Write the training and the validation part."""
         seen = self.draw.seen
-        rows, ends = rows_of(self.bounds, seen), np.diff(self.bounds[seen])[:, 0].cumsum()
+        rows = rows_of(self.bounds, seen)
         training, validation = (
             np.searchsorted(seen, part) for part in (self.draw.training, self.draw.validation)
         )
         without_test = dataclasses.replace(
             self,
             steps=self.steps[rows],
-            bounds=np.column_stack([np.append(0, ends[:-1]), ends]),
+            bounds=bounds_of(np.diff(self.bounds[seen])[:, 0]),
             truth=self.truth[rows if self.shape.task == "label" else seen],
             names=self.names[seen],
             draw=Draw(training, validation, test=np.empty(0, np.int64)),

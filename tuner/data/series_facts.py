@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tuner.data.dataset import Part
+from tuner.data.dataset import Part, counted
 from tuner.data.features import Table
 from tuner.data.reading import Series
 from tuner.data.times import show_time
@@ -20,16 +20,16 @@ def part_of(series: Series, name: str, part: np.ndarray) -> Part:
     """Return what is said of a part, (series, 2), the rows [start, end) counted in each series."""
     rows = part + series.bounds[:, :1]
     held = rows[rows[:, 1] > rows[:, 0]]
-    counted = Part(name, int(np.diff(held).sum()), "row")
+    found = Part(name, int(np.diff(held).sum()), "row")
     if not len(held) or (series.times is None and len(series.names) > 1):
-        return counted
+        return found
     if series.times is None:
-        return replace(counted, first=f"row {held[0, 0] + 1}", last=f"row {held[0, 1]}")
+        return replace(found, first=f"row {held[0, 0] + 1}", last=f"row {held[0, 1]}")
     first, last = series.times[held[:, 0]].min(), series.times[held[:, 1] - 1].max()
     shown = [show_time(first), show_time(last)]
     if len(shown[0]) != len(shown[1]):  # one of them is midnight
         shown = [str(first), str(last)]
-    return replace(counted, first=shown[0], last=shown[1])
+    return replace(found, first=shown[0], last=shown[1])
 
 
 def notes_of(series: Series, table: Table, experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -40,7 +40,7 @@ def notes_of(series: Series, table: Table, experiment: Experiment) -> Iterator[t
     if data.resample is not None:
         yield (
             "resampled",
-            f"{_count(len(series.frame), 'row')} of {data.resample}, {data.aggregate}",
+            f"{counted(len(series.frame), 'row')} of {data.resample}, {data.aggregate}",
         )
     missing = series.frame.isna().to_numpy()
     if not missing.any():
@@ -49,10 +49,6 @@ def notes_of(series: Series, table: Table, experiment: Experiment) -> Iterator[t
     place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
     leading = place < np.repeat(table.first, lengths)
     empty = missing.all(axis=1)
-    values = _count(int(missing[~empty & ~leading].sum()), "value")
-    rows = _count(int((empty & ~leading).sum()), "row")
+    values = counted(int(missing[~empty & ~leading].sum()), "value")
+    rows = counted(int((empty & ~leading).sum()), "row")
     yield "filled in", f"{values} and {rows}, {data.missing}"
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'s' * (number != 1)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,15 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.errors import DataError, one_line, show_path
 
-__all__ = ["as_numbers", "as_written", "place_of", "read_frame", "refusal", "separator_hint"]
+__all__ = [
+    "as_numbers",
+    "as_written",
+    "bounds_of",
+    "place_of",
+    "read_frame",
+    "refusal",
+    "separator_hint",
+]
 
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 
@@ -212,3 +220,9 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     for record in records:
         yield line, record
         line = records.line_num + 1
+
+
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the rows [start, end) of stretches that stand one after another, (stretches, 2)."""
+    ends = np.cumsum(lengths)
+    return np.column_stack([ends - np.asarray(lengths), ends])

@@ -62,9 +62,9 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
                 options.min_resource, max(most, options.min_resource), options.reduction_factor
             )
         case PatientPruner():
-            wrapped = _make_pruner(options.wrapped, n_epochs, n_folds)
-            if isinstance(options.wrapped, NoPruner):
-                return pruners.PatientPruner(None, options.patience, options.min_delta)
+            wrapped = None
+            if not isinstance(options.wrapped, NoPruner):
+                wrapped = _make_pruner(options.wrapped, n_epochs, n_folds)
             return pruners.PatientPruner(wrapped, options.patience, options.min_delta)
         case WilcoxonPruner():
             return pruners.WilcoxonPruner(
