@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +27,7 @@ __all__ = [
     "TrainJob",
     "Weights",
     "intermediate_values",
+    "timed_out",
 ]
 
 Weights = dict[str, np.ndarray]
@@ -67,6 +69,7 @@ class TrainJob:
     device: str = "auto"  # auto (CUDA where there is one) | cpu | cuda
     mixed_precision: bool = False  # on CUDA
     can_be_pruned: bool = False  # the worker then waits for an answer after every epoch
+    timeout_s: float | None = None  # the executor ends the job after that; see `timed_out`
     keep_weights: bool = False
 
 
@@ -138,3 +141,18 @@ def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, flo
         return {e.epoch: e.metric for e in history}
     scores = [e.fold_score for e in history if e.fold_score is not None]
     return {fold: statistics.fmean(scores[: fold + 1]) for fold in range(len(scores))}
+
+
+def timed_out(job: TrainJob) -> Outcome:
+    """Return what becomes of a job that its executor has ended after `timeout_s`.
+
+    A hanging job and a slow one end alike: what a slow one has come to by then would be another
+    score on a faster machine.
+    """
+    limit = f"{job.timeout_s:g} s"
+    return Outcome(
+        OutcomeState.FAILED,
+        reason=f"it trained for longer than budget.trial_timeout, {limit}",
+        seconds=job.timeout_s or 0.0,
+        finished_at=time.time(),
+    )

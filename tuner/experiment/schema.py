@@ -28,6 +28,7 @@ __all__ = [
     "Folds",
     "Objective",
     "Recorded",
+    "Resources",
     "Split",
     "Task",
     "Training",
@@ -64,6 +65,25 @@ class Budget(Section):
     """Generations or batches without a better score after which the search ends."""
     timeout: Duration | None = Field(None, examples=["10m"])
     """Seconds (or 10m, 1h30m) after which no further trial starts; over all resumed runs."""
+    trial_timeout: Duration | None = Field(None, examples=["5m"])
+    """Seconds (or 5m) after which a trial that still trains is ended, as failed."""
+    retries: Annotated[Count, Field(ge=0, le=1000)] = 2
+    """How often a trial that the machine lost (its worker was killed, say) is trained again."""
+
+
+class Resources(Section):
+    """What a trial takes of a machine while it trains."""
+
+    cpus: Annotated[float, Field(gt=0, le=1024, strict=True, allow_inf_nan=False)] = 1
+    """Cores that are set aside for it; it trains with one thread whatever this is."""
+    gpus: Annotated[float, Field(ge=0, le=64, strict=True, allow_inf_nan=False)] = 0
+    """GPUs, or the part of one: with 0.25 four trials share a GPU."""
+
+    @model_validator(mode="after")
+    def _whole_above_one(self) -> Resources:
+        if self.gpus > 1 and not self.gpus.is_integer():
+            raise ValueError("gpus: must be a part of one GPU or a whole number of them")
+        return self
 
 
 class Objective(Section):
@@ -134,6 +154,9 @@ class Experiment(Section):
     pruner: Pruner = MedianPruner()
     objective: Objective = Objective()
     training: Training = Training()
+    resources: Resources = Resources()
+    asynchronous: Annotated[bool, Field(strict=True)] = False
+    """Whether trials start when a worker is free: busier workers, and no two searches alike."""
     finalists: Finalists = Finalists()
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
     recorded: Recorded | None = None

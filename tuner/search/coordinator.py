@@ -211,6 +211,7 @@ class Coordinator:
         jobs = [(slot, self._make_job(self._frozen(slot))) for slot in self._ready]
         self._ready.clear()
         for slot, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
+            self._observer.dispatched(self._role, slot.trial.number, cost(job))
             self._dispatch(slot, job)
 
     def _dispatch(self, slot: Slot, job: TrainJob) -> None:

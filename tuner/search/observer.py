@@ -19,6 +19,9 @@ class Observer:
     def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
         """A trial has its configuration (that of `repeat_of`, if it is not None)."""
 
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
+
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """A trial ended an epoch."""
 
@@ -42,6 +45,11 @@ class Observers(Observer):
         """Tell all."""
         for observer in self._observers:
             observer.asked(role, number, repeat_of)
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.dispatched(role, number, cost)
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Tell all."""

@@ -23,7 +23,14 @@ from tuner.strategies.registry import make_sampler
 __all__ = ["library_versions", "open_study", "recorded_run"]
 
 # What a resumed study may change; the data file may move, but its content must be the same.
-_FREE = {"budget.trials", "budget.timeout", "data.path"}
+_FREE = {
+    "budget.trials",
+    "budget.timeout",
+    "budget.retries",
+    "resources.cpus",
+    "resources.gpus",
+    "data.path",
+}
 _LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas")
 
 

@@ -44,6 +44,7 @@ def train_job(
         device=experiment.training.device,
         mixed_precision=experiment.training.mixed_precision,
         can_be_pruned=can_be_pruned,
+        timeout_s=experiment.budget.trial_timeout,
         keep_weights=keep_weights,
     )
 
