@@ -26,10 +26,12 @@ from tuner.experiment import Experiment, space_size
 from tuner.jobs import Outcome, TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
+from tuner.search.asynchronous import AsynchronousCoordinator
 from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR, TIME_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.finalists import enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
+from tuner.search.limits import Limits
 from tuner.search.observer import Observer, Observers
 from tuner.search.opening import open_study, recorded_run
 from tuner.search.pruning import make_pruner
@@ -164,21 +166,25 @@ class _Run:
         def out_of_time() -> bool:
             return limit_s is not None and spent_s + time.monotonic() - begun >= limit_s
 
-        coordinator = Coordinator(
+        kind = AsynchronousCoordinator if experiment.asynchronous else Coordinator
+        coordinator = kind(
             self._study,
             distributions,
             rhythm_of(experiment.strategy),
             self._executor,
             make_job,
-            n_trials=experiment.budget.trials,
-            n_configurations=space_size(experiment.search_space),
+            Limits(
+                experiment.budget.trials,
+                n_configurations=space_size(experiment.search_space),
+                stagnation=experiment.budget.stagnation,
+                retries=experiment.budget.retries,
+                out_of_time=out_of_time,
+            ),
             n_folds=experiment.n_folds,
-            stagnation=experiment.budget.stagnation,
             pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
             seed=experiment.seed,
             observer=self._observer,
             stop=self._stop,
-            out_of_time=out_of_time,
         )
         try:
             finished = coordinator.run()
@@ -218,7 +224,7 @@ class _Run:
             Rhythm(size=n_trials, generational=True),  # none waits for another
             self._executor,
             make_job,
-            n_trials=n_trials,
+            Limits(n_trials, retries=self._experiment.budget.retries),
             role=Role.FINALIST,
             distinct=False,
             n_folds=self._experiment.n_folds,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import optuna
 
 from tuner.data import SeriesRef, Shape
 from tuner.experiment import Experiment, space_size
+from tuner.search.asynchronous import AsynchronousCoordinator
 from tuner.search.coordinator import Coordinator
 from tuner.search.journal import write_journal
+from tuner.search.limits import Limits
 from tuner.search.opening import open_study
 from tuner.search.pruning import make_pruner
 from tuner.search.records import read_study
@@ -76,16 +80,23 @@ class Bench:
                     can_be_pruned=experiment.pruner.name != "none",
                 )
 
-            coordinator = Coordinator(
+            limits = {
+                "n_trials": experiment.budget.trials,
+                "n_configurations": space_size(experiment.search_space),
+                "stagnation": experiment.budget.stagnation,
+                "retries": experiment.budget.retries,
+            }
+            changed = {f.name for f in dataclasses.fields(Limits)} & options.keys()
+            limits |= {name: options.pop(name) for name in changed}
+            kind = AsynchronousCoordinator if experiment.asynchronous else Coordinator
+            coordinator = kind(
                 study,
                 distributions,
                 rhythm_of(experiment.strategy),
                 executor,
                 make_job,
-                n_trials=experiment.budget.trials,
-                n_configurations=space_size(experiment.search_space),
+                Limits(**limits),
                 n_folds=experiment.n_folds,
-                stagnation=experiment.budget.stagnation,
                 pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
                 seed=experiment.seed,
                 **options,

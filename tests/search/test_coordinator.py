@@ -10,7 +10,8 @@ import pytest
 from search_bench import REF, SMALL_SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
-from tuner.jobs import OutcomeState
+from tuner.executors import Finished, Lost
+from tuner.jobs import OutcomeState, timed_out
 from tuner.search.attributes import TOLD_ATTR
 from tuner.search.journal import read_journal
 from tuner.search.observer import Observer
@@ -92,6 +93,51 @@ def test_a_job_that_is_lost_too_often_fails_with_its_reason(bench):
     assert finished
     assert [t.status for t in record.trials] == [Status.FAILED] * 3
     assert record.trials[0].outcome.reason == "lost 3 times: killed by signal 9"
+    assert record.trials[0].lost == ("killed by signal 9",) * 3
+
+
+def test_what_was_lost_is_recorded_and_counts_on_after_the_coordinator_was_killed(bench):
+    experiment = make_experiment("random", trials=1, epochs=2)
+    for _ in range(2):
+        executor = SimulatedExecutor(1)
+        executor.poll = lambda timeout_s, e=executor: lose_once(e)
+        with pytest.raises(Killed):
+            bench.run(experiment, executor, retries=2)
+    calm = SimulatedExecutor(1)
+    _, record = bench.run(experiment, calm, retries=2)
+    assert record.trials[0].status is Status.COMPLETE
+    assert record.trials[0].lost == ("killed by signal 9",) * 2
+
+
+def lose_once(executor):
+    """Lose the first job that was handed out; die when asked again."""
+    if executor.begun:
+        raise Killed
+    job = executor._queue.pop(0)
+    executor.begun.append(job.key)
+    return [Lost(job.key, "killed by signal 9")]
+
+
+def test_a_job_that_did_not_live_to_tell_keeps_the_epochs_that_it_reported(bench):
+    class TimesOut(SimulatedExecutor):
+        def poll(self, timeout_s):
+            events = super().poll(timeout_s)
+            if isinstance(events[0], Finished):
+                events = [Finished(events[0].key, timed_out(self.jobs[events[0].key]))]
+            return events
+
+        def submit(self, job):
+            self.jobs[job.key] = job
+            super().submit(job)
+
+    executor = TimesOut(1)
+    executor.jobs = {}
+    experiment = make_experiment("random", budget={"trials": 2, "epochs": 3, "trial_timeout": 1.5})
+    _, record = bench.run(experiment, executor)
+    for trial in record.trials:
+        assert trial.status is Status.FAILED
+        assert trial.outcome.reason == "it trained for longer than budget.trial_timeout, 1.5 s"
+        assert [e.epoch for e in trial.outcome.history] == [0, 1, 2]
 
 
 @EVERY_STRATEGY

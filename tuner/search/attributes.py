@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "DURABLE",
     "FINALIST_ATTR",
+    "LOST_ATTR",
     "OUTCOME_ATTR",
     "REPEAT_ATTR",
     "RUN_ATTR",
@@ -20,6 +21,7 @@ RUN_ATTR = "run"  # of a study: the budget of its last run, and how that ended
 TIME_ATTR = "seconds"  # of a study: how long the runs that searched took, together
 OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
 REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
+LOST_ATTR = "lost"  # of a trial: why the machine took attempts away, in order
 TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked
 FINALIST_ATTR = "finalist"  # of a finalist's trial: [configuration's trial number, repeat]
 

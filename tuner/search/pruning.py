@@ -25,6 +25,7 @@ from tuner.experiment.pruner import (
     SuccessiveHalvingPruner,
     WilcoxonPruner,
 )
+from tuner.jobs import Epoch, intermediate_values
 
 __all__ = ["make_pruner", "should_prune"]
 
@@ -79,12 +80,12 @@ def should_prune(
     number: int,
     params: Mapping[str, Any],
     distributions: dict[str, BaseDistribution],
-    values: Mapping[int, float],
+    epochs: Sequence[Epoch],
     rungs: dict[str, Any],
     *,
     n_folds: int = 1,
 ) -> bool:
-    """Ask `pruner` whether a trial with these intermediate values should stop.
+    """Ask `pruner` whether a trial that has come this far should stop.
 
     Args:
         pruner: what decides.
@@ -94,10 +95,14 @@ def should_prune(
         number: the trial's.
         params: the trial's.
         distributions: the trial's.
-        values: what the trial has come to after each epoch or fold, the newest last.
+        epochs: what the trial has come to, the newest last.
         rungs: what a pruner has noted of the trial so far; what it notes now is added.
-        n_folds: where there are several, the values are means over the folds so far.
+        n_folds: where there are several, a trial may stop at the end of each but the last, and
+            is compared by the mean over its folds so far.
     """
+    if n_folds > 1 and (epochs[-1].fold_score is None or epochs[-1].fold == n_folds - 1):
+        return False
+    values: Mapping[int, float] = intermediate_values(epochs, n_folds)
     if n_folds > 1 and isinstance(pruner, pruners.WilcoxonPruner):
         told, values = [_with_fold_scores(trial) for trial in told], _fold_scores(values)
     elif n_folds > 1 and isinstance(pruner, pruners.PercentilePruner):

@@ -20,6 +20,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Outcome
 from tuner.search.attributes import (
     FINALIST_ATTR,
+    LOST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
     RUN_ATTR,
@@ -61,6 +62,7 @@ class TrialRecord:
     individual: int | None = None
     configuration: int | None = None  # of a finalist: the trial that it retrains
     repeat: int | None = None  # of a finalist: which of its fresh seeds, from 0
+    lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
 
     @property
     def value(self) -> float | None:
@@ -198,6 +200,7 @@ def read_trial(
         "status": Status(outcome.state.value) if outcome else Status.RUNNING,
         "asked_at": frozen.datetime_start,
         "outcome": outcome,
+        "lost": tuple(attrs.get(LOST_ATTR, ())),
     }
     if FINALIST_ATTR in attrs:
         configuration, repeat = attrs[FINALIST_ATTR]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from tuner.jobs import Epoch, Outcome, TrainJob
 __all__ = ["Slot", "suggest"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A trial that has been asked for."""
 
@@ -29,7 +30,9 @@ class Slot:
     original: Slot | None = None  # the earlier trial with the same configuration
     outcome: Outcome | None = None
     job: TrainJob | None = None  # in progress
-    losses: int = 0
+    told: bool = False
+    last: dict[int, float] = field(default_factory=dict)  # intermediate value, of one told
+    lost: list[str] = field(default_factory=list)  # why the machine took attempts away
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
     rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
     compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
@@ -39,6 +42,14 @@ class Slot:
         self.job = job
         self.epochs.clear()
         self.rungs.clear()
+
+    def end(self, values: dict[int, float]) -> None:
+        """Let go, once the trial is told with these values, of what is in the journal."""
+        self.told, self.job, self.compared_with = True, None, None
+        self.epochs, self.rungs = [], {}
+        self.last = dict(list(values.items())[-1:])
+        if self.outcome is not None:
+            self.outcome = dataclasses.replace(self.outcome, history=(), weights=None)
 
     @property
     def settled(self) -> Outcome | None:
