@@ -60,9 +60,9 @@ def test_pruning_compares_with_every_trial_told_so_far(name, bench, monkeypatch)
     """In the repeatable mode a trial of one batch is compared with earlier batches alone."""
     seen = {}
 
-    def spy(pruner, study, told, number, *rest, n_folds):
-        seen.setdefault(number, set()).update(t.number for t in told)
-        return should_prune(pruner, study, told, number, *rest, n_folds=n_folds)
+    def spy(pruner, evidence, number, *rest, n_folds):
+        seen.setdefault(number, set()).update(t.number for t in evidence.trials)
+        return should_prune(pruner, evidence, number, *rest, n_folds=n_folds)
 
     monkeypatch.setattr("tuner.search.coordinator.should_prune", spy)
     options = {"n_startup_trials": 2, "n_warmup_steps": 0} if name == "median" else {}

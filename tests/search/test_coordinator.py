@@ -202,8 +202,8 @@ def test_a_repeat_takes_the_outcome_of_the_first_and_is_not_trained(bench):
 def test_pruning_sees_only_what_was_told_when_the_trial_was_asked(bench, monkeypatch):
     seen = {}
 
-    def spy(pruner, study, told, number, *rest, n_folds):
-        seen.setdefault(number, set()).add(tuple(t.number for t in told))
+    def spy(pruner, evidence, number, *rest, n_folds):
+        seen.setdefault(number, set()).add(tuple(t.number for t in evidence.trials))
         return False
 
     monkeypatch.setattr("tuner.search.coordinator.should_prune", spy)

@@ -6,11 +6,6 @@ pruning compares with, depends on which trial ends first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from optuna.trial import FrozenTrial
-
-from tuner.search.attributes import REPEAT_ATTR
 from tuner.search.coordinator import Coordinator
 from tuner.search.slots import Slot
 
@@ -29,5 +24,5 @@ class AsynchronousCoordinator(Coordinator):
                 return
             self._ask()
 
-    def _compared_with(self, slot: Slot) -> Sequence[FrozenTrial]:
-        return [trial for trial in self._told.trials if REPEAT_ATTR not in trial.user_attrs]
+    def _n_seen(self, slot: Slot) -> int:
+        return len(self._told)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -28,7 +28,7 @@ from tuner.search.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR, TOLD_A
 from tuner.search.fresh import configuration_key, fresh_configuration
 from tuner.search.limits import Limits
 from tuner.search.observer import Observer
-from tuner.search.pruning import should_prune
+from tuner.search.pruning import Evidence, should_prune
 from tuner.search.seeds import Role
 from tuner.search.slots import Slot, suggest
 from tuner.search.telling import tell
@@ -260,8 +260,7 @@ class Coordinator:
         known = len(slot.rungs)
         prune = should_prune(
             self._pruner,
-            self._study,
-            self._compared_with(slot),
+            self._evidence(slot),
             slot.trial.number,
             slot.params,
             self._distributions,
@@ -273,13 +272,15 @@ class Coordinator:
             self._study._storage.set_trial_system_attr(slot.trial._trial_id, key, value)
         return prune
 
-    def _compared_with(self, slot: Slot) -> Sequence[FrozenTrial]:
-        """Return the trials that pruning of this one may look at."""
-        if slot.compared_with is None:
-            # A repeat is no evidence: counted again, a good trial would prune more and more.
-            told = self._told.trials[: slot.asked_after]
-            slot.compared_with = [t for t in told if REPEAT_ATTR not in t.user_attrs]
-        return slot.compared_with
+    def _evidence(self, slot: Slot) -> Evidence:
+        n_seen = self._n_seen(slot)
+        if slot.evidence is None or slot.evidence.n_seen != n_seen:
+            slot.evidence = Evidence(self._study, self._told.evidence(n_seen), n_seen)
+        return slot.evidence
+
+    def _n_seen(self, slot: Slot) -> int:
+        """Return how many of the trials told pruning of this one may look at."""
+        return slot.asked_after
 
     def _tell(self, slot: Slot) -> None:
         outcome = slot.settled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from tuner.experiment.pruner import (
 )
 from tuner.jobs import Epoch, intermediate_values
 
-__all__ = ["make_pruner", "should_prune"]
+__all__ = ["Evidence", "make_pruner", "should_prune"]
 
 
 def make_pruner(options: Pruner, n_epochs: int, n_folds: int = 1) -> pruners.BasePruner:
@@ -75,8 +76,7 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
 
 def should_prune(
     pruner: pruners.BasePruner,
-    study: optuna.Study,
-    told: Sequence[FrozenTrial],
+    evidence: Evidence,
     number: int,
     params: Mapping[str, Any],
     distributions: dict[str, BaseDistribution],
@@ -89,9 +89,7 @@ def should_prune(
 
     Args:
         pruner: what decides.
-        study: for its name and direction.
-        told: the trials that had been told when this one was asked: all that it may be
-            compared with.
+        evidence: what the trial may be compared with.
         number: the trial's.
         params: the trial's.
         distributions: the trial's.
@@ -104,7 +102,7 @@ def should_prune(
         return False
     values: Mapping[int, float] = intermediate_values(epochs, n_folds)
     if n_folds > 1 and isinstance(pruner, pruners.WilcoxonPruner):
-        told, values = [_with_fold_scores(trial) for trial in told], _fold_scores(values)
+        evidence, values = evidence.of_folds, _fold_scores(values)
     elif n_folds > 1 and isinstance(pruner, pruners.PercentilePruner):
         values = dict([list(values.items())[-1]])  # the best of them may be of an easy fold
     frozen = optuna.trial.create_trial(
@@ -115,20 +113,42 @@ def should_prune(
         system_attrs=dict(rungs),
     )
     frozen.number = number
-    view = optuna.Study(study.study_name, _Told(study, told, rungs))
-    return bool(pruner.prune(view, frozen))
+    return evidence.decide(pruner, frozen, rungs)
+
+
+class Evidence:
+    """The trials that a trial may be compared with, as a study that holds no other."""
+
+    def __init__(self, study: optuna.Study, told: Sequence[FrozenTrial], n_seen: int) -> None:
+        """Take the trials `told` that count among the first `n_seen`."""
+        self._study, self.trials, self.n_seen = study, told, n_seen
+        self._storage = _Told(study, told)
+        self._view = optuna.Study(study.study_name, self._storage)
+
+    def decide(
+        self, pruner: pruners.BasePruner, trial: FrozenTrial, written: dict[str, Any]
+    ) -> bool:
+        """Ask the pruner; what it notes of the trial is added to `written`."""
+        self._storage.written = written
+        return bool(pruner.prune(self._view, trial))
+
+    @functools.cached_property
+    def of_folds(self) -> Evidence:
+        """The same trials with the score of each fold in place of the means over the folds."""
+        told = [_with_fold_scores(trial) for trial in self.trials]
+        return Evidence(self._study, told, self.n_seen)
 
 
 class _Told(InMemoryStorage):
-    """A storage of the trials that had been told; what is written about a trial is kept aside."""
+    """A storage of trials that have been told; what is written about another is kept aside."""
 
-    def __init__(
-        self, study: optuna.Study, told: Sequence[FrozenTrial], written: dict[str, Any]
-    ) -> None:
+    def __init__(self, study: optuna.Study, told: Sequence[FrozenTrial]) -> None:
         super().__init__()
         self.create_new_study([study.direction], study.study_name)
-        self._told, self._written = told, written
+        self._told = told
+        self._in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
         self._sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+        self.written: dict[str, Any] = {}
 
     def get_all_trials(
         self,
@@ -136,8 +156,11 @@ class _Told(InMemoryStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials that had been told, in `states`."""
-        return [t for t in self._told if states is None or t.state in states]
+        """Return those in `states`, which is worked out once: pruners ask after every epoch."""
+        wanted = tuple(state for state in TrialState if states is None or state in states)
+        if wanted not in self._in_states:
+            self._in_states[wanted] = [t for t in self._told if t.state in wanted]
+        return self._in_states[wanted]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """Return the best of them; raises ValueError where none is complete."""
@@ -148,7 +171,7 @@ class _Told(InMemoryStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Take a note about the trial that is decided on."""
-        self._written[key] = value
+        self.written[key] = value
 
 
 def _with_fold_scores(trial: FrozenTrial) -> FrozenTrial:

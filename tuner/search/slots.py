@@ -13,9 +13,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial
 
 from tuner.jobs import Epoch, Outcome, TrainJob
+from tuner.search.pruning import Evidence
 
 __all__ = ["Slot", "suggest"]
 
@@ -35,7 +35,7 @@ class Slot:
     lost: list[str] = field(default_factory=list)  # why the machine took attempts away
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
     rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
-    compared_with: list[FrozenTrial] | None = None  # the trials that pruning may look at
+    evidence: Evidence | None = None  # what pruning may look at
 
     def begin(self, job: TrainJob) -> None:
         """Note that an attempt begins."""
@@ -45,7 +45,7 @@ class Slot:
 
     def end(self, values: dict[int, float]) -> None:
         """Let go, once the trial is told with these values, of what is in the journal."""
-        self.told, self.job, self.compared_with = True, None, None
+        self.told, self.job, self.evidence = True, None, None
         self.epochs, self.rungs = [], {}
         self.last = dict(list(values.items())[-1:])
         if self.outcome is not None:

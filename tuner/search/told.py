@@ -7,6 +7,8 @@ import math
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.search.attributes import REPEAT_ATTR
+
 __all__ = ["Told"]
 
 
@@ -14,22 +16,34 @@ class Told:
     """The trials told so far, in the order of telling, and when the score last improved."""
 
     def __init__(self, direction: StudyDirection) -> None:
-        self.trials: list[FrozenTrial] = []
+        self._n = 0
+        self._originals: list[FrozenTrial] = []
+        self._n_originals = [0]  # among the first so many
         self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
         self._best, self._improved_at = math.inf, 0
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self.trials)
+        return self._n
 
     def add(self, trial: FrozenTrial) -> None:
         """Take up a trial that has just been told."""
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             value = self._sign * trial.value
             if value < self._best:
-                self._best, self._improved_at = value, len(self.trials)
-        self.trials.append(trial)
+                self._best, self._improved_at = value, self._n
+        self._n += 1
+        if REPEAT_ATTR not in trial.user_attrs:
+            self._originals.append(trial)
+        self._n_originals.append(len(self._originals))
+
+    def evidence(self, n: int) -> list[FrozenTrial]:
+        """Return what a trial may be compared with that sees the first `n`.
+
+        A repeat is no evidence: counted again, a good trial would prune more and more.
+        """
+        return self._originals[: self._n_originals[n]]
 
     def stagnant(self, size: int) -> int:
         """Return after how many generations of `size` trials none has brought a better score."""
-        return len(self.trials) // size - self._improved_at // size - 1
+        return self._n // size - self._improved_at // size - 1

@@ -1,0 +1,102 @@
+"""Searches whose processes are killed with SIGKILL again and again end like undisturbed ones."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from waves import EXPERIMENT, start, trials, tuner, write_series
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LONG = EXPERIMENT.replace("trials: 12, epochs: 8", "trials: 60, epochs: 120, patience: 1000")
+N_KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> Path:
+    """A folder in which the search ran undisturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    prepare(folder)
+    tuner(folder, "run", "waves.yaml", "--workers", "1", "--no-tracking")
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    write_series(folder)
+    (folder / "waves.yaml").write_text(LONG)
+
+
+def run(folder: Path) -> subprocess.Popen[str]:
+    return start(folder, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+
+
+def outcomes(folder: Path) -> list[int]:
+    """The trials' ids of the outcomes in the journal, in order; a torn last line is none."""
+    path = folder / "studies" / "waves-woa-0.journal"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [r["trial_id"] for r in records if "outcome" in r.get("user_attr", {})]
+
+
+def kill(process: subprocess.Popen[str], whom: str) -> None:
+    """Kill the coordinator, its workers before it, or it before its workers."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    victims = [psutil.Process(process.pid)]
+    if whom == "workers too":
+        victims = children + victims
+    elif whom == "workers after":
+        victims = victims + children
+    for victim in victims:
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate()
+
+
+def test_fifty_kills_change_nothing_and_nothing_finished_is_trained_again(calm, tmp_path):
+    prepare(tmp_path)
+    rng = random.Random(2)
+    for _ in range(N_KILLS):
+        before = len(outcomes(tmp_path))
+        process = run(tmp_path)
+        while len(outcomes(tmp_path)) == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.04)  # mostly before the other worker's result
+        kill(process, rng.choice(["coordinator", "workers too", "workers after"]))
+    assert len(outcomes(tmp_path)) < 66, "the search was over before it had been killed so often"
+    tuner(tmp_path, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+    assert trials(tmp_path) == trials(calm)
+    trained = Counter(outcomes(tmp_path))
+    assert set(trained.values()) == {1}
+    assert sorted(trained) == sorted(outcomes(calm))
+
+
+def test_ten_workers_killed_change_nothing(calm, tmp_path):
+    prepare(tmp_path)
+    rng = random.Random(3)
+    process = start(
+        tmp_path, "run", "waves.yaml", "--workers", "2", "--no-tracking",
+        "--set", "budget.retries=50",
+    )  # fmt: skip
+    for _ in range(10):
+        before = len(outcomes(tmp_path))
+        while len(outcomes(tmp_path)) == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.15)
+        children = psutil.Process(process.pid).children()
+        rng.choice(children).send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert trials(tmp_path) == trials(calm)
+    assert set(Counter(outcomes(tmp_path)).values()) == {1}
