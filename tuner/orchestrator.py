@@ -6,7 +6,6 @@ experiment -> prepared data -> study -> trials -> finalists -> test part, opened
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
+from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
@@ -86,7 +86,7 @@ def search(
     name = study or default_study_name(experiment)
     location = journal_location(name, journal)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-")))
+        folder = stack.enter_context(scratch_folder())
         data = prepare(experiment, folder / "search")
         storage = stack.enter_context(write_journal(location))
         distributions = to_distributions(experiment.search_space)

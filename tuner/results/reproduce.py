@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner.data.dataset import Prepared
 from tuner.data.preparing import prepare
+from tuner.data.scratch import scratch_folder
 from tuner.executors import LocalExecutor
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, PredictJob, TrainJob
@@ -63,8 +62,8 @@ def train_again(experiment: Experiment) -> Training:
         RunError: the training failed.
     """
     seed = experiment.recorded.seed if experiment.recorded else experiment.seed
-    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
-        data = prepare(experiment, Path(folder))
+    with scratch_folder() as folder:
+        data = prepare(experiment, folder)
         executor = LocalExecutor(1)
         try:
             job = train_job(experiment, data.folds, "training", {}, seed, keep_weights=True)

@@ -1,0 +1,76 @@
+"""The folder of prepared arrays goes away with its search, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tuner.data.scratch import scratch_folder
+
+HOLDS = """\
+import sys
+from tuner.data.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "array.npy").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def holder(temporary):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    return process, Path(process.stdout.readline().strip())
+
+
+def grow_old(folder):
+    os.utime(folder, (1e9, 1e9))
+
+
+def test_a_folder_is_removed_in_the_end(temporary):
+    with scratch_folder() as folder:
+        (folder / "array.npy").write_text("x")
+        assert folder.parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_that_of_a_killed_process_is_removed_by_the_next_one_and_no_other(temporary):
+    living, kept = holder(temporary)
+    dead, lost = holder(temporary)
+    other = temporary / "tuner-of-somebody-else"
+    other.mkdir()
+    dead.send_signal(signal.SIGKILL)
+    dead.communicate()
+    assert lost.exists()
+    for folder in (kept, lost, other):
+        grow_old(folder)
+    with scratch_folder():
+        assert not lost.exists()
+        assert (kept / "array.npy").exists()
+        assert other.exists()
+    living.communicate("")
+    assert not kept.exists()
+
+
+def test_a_folder_that_has_just_been_made_is_left_alone(temporary):
+    young = temporary / "lstm-tuner-arrays-young"
+    young.mkdir()
+    with scratch_folder():
+        assert young.exists()
