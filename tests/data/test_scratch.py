@@ -74,3 +74,26 @@ def test_a_folder_that_has_just_been_made_is_left_alone(temporary):
     young.mkdir()
     with scratch_folder():
         assert young.exists()
+
+
+def test_a_disk_that_is_full_is_an_error_of_one_line_that_names_the_folder(temporary):
+    script = (
+        "import resource, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from tuner.data.scratch import save_arrays\n"
+        "from tuner.errors import RunError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    save_arrays(Path(sys.argv[1]), {'inputs': np.zeros(100_000)})\n"
+        "except RunError as error:\n"
+        "    print(error)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(temporary / "data")],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert out.startswith(f"{temporary / 'data'}: the prepared data cannot be written: ")
+    assert out.rstrip().endswith("set TMPDIR to another folder")
+    assert out.count("\n") == 1

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-__all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape"]
+__all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape", "hold_arrays", "read_arrays"]
+
+
+_held: dict[str, Mapping[str, np.ndarray]] = {}  # by folder and name
+
+
+def hold_arrays(folders: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Have `DataRef.load` return these arrays, by folder and name, where it would read files.
+
+    A worker on another machine calls it, as the files are not there; it holds no others then.
+    """
+    _held.clear()
+    _held.update(folders)
+
+
+def read_arrays(folder: str) -> dict[str, np.ndarray]:
+    """Return all arrays of a folder by name, mapped into memory: what such a worker is sent."""
+    files = sorted(Path(folder).glob("*.npy"))
+    return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in files}
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,8 @@ class DataRef(ABC):
 
     def load(self, name: str) -> np.ndarray:
         """Return a prepared array, read-only and mapped into memory rather than read."""
+        if self.folder in _held:
+            return _held[self.folder][name]
         array: np.ndarray = np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r")
         return array
 

@@ -8,10 +8,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["scratch_folder"]
+import numpy as np
+
+from tuner.errors import RunError
+
+__all__ = ["save_arrays", "scratch_folder"]
 
 _PREFIX = "lstm-tuner-arrays-"
 _YOUNG_S = 60.0  # its owner may be about to lock it
@@ -32,6 +36,24 @@ def scratch_folder() -> Iterator[Path]:
             yield Path(name)
         finally:
             os.close(descriptor)
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into a folder of their own, which is made.
+
+    Raises:
+        RunError: they cannot be written, on a full disk for example.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+    except OSError as error:  # numpy's own says no more than how much it has written
+        why = error.strerror or "the disk may be full"
+        raise RunError(
+            f"{folder}: the prepared data cannot be written: {why}; make room, or set TMPDIR to "
+            f"another folder"
+        ) from None
 
 
 def _remove_orphans(parent: Path) -> None:

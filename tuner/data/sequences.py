@@ -14,6 +14,7 @@ from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
 from tuner.data.measurable import check_measurable
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
+from tuner.data.scratch import save_arrays
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.tables import bounds_of, refusal
 from tuner.data.vocabulary import Vocabulary
@@ -166,9 +167,7 @@ class SequenceDataset(Dataset):
                 offset=tuple(targets.offset.tolist()),
                 scale=tuple(targets.scale.tolist()),
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
+        save_arrays(folder, arrays)
         pipeline = self._pipeline(inputs, targets)
         return Prepared(self.facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
 

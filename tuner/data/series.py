@@ -18,6 +18,7 @@ from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, naive_errors
+from tuner.data.scratch import save_arrays
 from tuner.data.series_facts import notes_of, part_of
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.tables import refusal
@@ -213,9 +214,7 @@ class _Fold:
 
     def save(self, folder: Path) -> SeriesRef:
         """Write the arrays into a folder of their own."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self.ref.arrays.items():
-            np.save(folder / f"{name}.npy", array)
+        save_arrays(folder, self.ref.arrays)
         fields = {n: getattr(self.ref, n) for n in SeriesRef.__dataclass_fields__}
         return SeriesRef(**fields | {"folder": str(folder)})
 
