@@ -20,13 +20,6 @@ def runs_of(client, record):
     return list(client.search_runs([experiment.experiment_id], order_by=["start_time ASC"]))
 
 
-def wait_for(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def dead_uri():
     with socket.socket() as probe:
@@ -34,7 +27,7 @@ def dead_uri():
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd):
+def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd, wait_for):
     record, warnings = make_record(), []
     records = [record]
     tracker = MlflowTracker(lambda: records[-1], "s1", warnings.append)
@@ -107,7 +100,7 @@ def test_a_server_that_hangs_does_not_hang_the_end(make_record, monkeypatch):
     assert "does not answer (timed out)" in warnings[0]
 
 
-def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial):
+def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wait_for):
     record, warnings, failures = make_record(make_trial(0)), [], [OSError("disk full")]
 
     def read():

@@ -29,6 +29,7 @@ def test_a_trial_is_one_finished_child_run_with_all_that_the_journal_says(
     tags = {k: v for k, v in run.data.tags.items() if k != "outcome_digest"}
     assert tags == {
         "mlflow.runName": "0",
+        "attempt": "1699999998000",
         PARENT: parent.info.run_id,
         "study_id": record.id,
         "study": "s1",

@@ -10,23 +10,26 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from tuner.experiment import flat
-from tuner.jobs import Outcome
+from tuner.jobs import Epoch, Outcome
 from tuner.search.records import Status, StudyRecord, TrialRecord
 from tuner.search.seeds import Role
+from tuner.tracking.live import Attempt
 
 __all__ = [
+    "ATTEMPT",
     "DIGEST",
     "PARENT",
     "STUDY_ROLE",
     "Point",
     "RunLayout",
     "StudyState",
+    "attempt_tag",
     "outcome_digest",
     "study_layout",
     "text_digest",
@@ -35,6 +38,7 @@ __all__ = [
 
 PARENT = "mlflow.parentRunId"
 DIGEST = "outcome_digest"
+ATTEMPT = "attempt"
 STUDY_ROLE = "study"
 
 _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # MLflow's limits, in characters
@@ -58,6 +62,7 @@ _TRIAL_STATUS = {
     Status.COMPLETE: "FINISHED",
     Status.PRUNED: "KILLED",
     Status.FAILED: "FAILED",
+    Status.RUNNING: "RUNNING",
 }
 
 
@@ -112,11 +117,33 @@ def study_layout(record: StudyRecord, state: StudyState) -> RunLayout:
     )
 
 
-def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) -> RunLayout:
-    """Lay out the child run of a trial that has an outcome."""
-    assert trial.outcome is not None
-    outcome = trial.outcome
-    end_s = _end(record, trial)
+def trial_layout(
+    record: StudyRecord,
+    trial: TrialRecord,
+    parent_run_id: str,
+    attempt: Attempt | None = None,
+    n_copied: int = 0,
+) -> RunLayout:
+    """Lay out the child run of a trial.
+
+    Args:
+        record: the study.
+        trial: one with an outcome, or one that trains.
+        parent_run_id: the study's.
+        attempt: how far a trial without an outcome has come.
+        n_copied: epochs that the run has already; their points are left out.
+    """
+    outcome, metric = trial.outcome, record.experiment.objective.metric
+    if outcome is not None:
+        epochs, end_s = outcome.history, _end(record, trial)
+        start_s = end_s - outcome.seconds
+    else:
+        assert attempt is not None
+        epochs, start_s, end_s = attempt.epochs, attempt.began, attempt.epochs[-1].time
+    points = [*_epochs(epochs[n_copied:], metric)]
+    if outcome is not None and outcome.objective is not None:
+        # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
+        points.append(Point("objective", _finite(outcome.objective), _ms(end_s), 0))
     tags = {
         PARENT: parent_run_id,
         "study_id": record.id,
@@ -131,8 +158,9 @@ def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) ->
         "repeat_of": trial.repeat_of,
         "configuration": trial.configuration,
         "repeat": trial.repeat,
-        "failure_reason": outcome.reason if trial.status is Status.FAILED else None,
-        DIGEST: outcome_digest(outcome),
+        "failure_reason": outcome.reason if outcome and trial.status is Status.FAILED else None,
+        ATTEMPT: attempt_tag(epochs),
+        DIGEST: outcome_digest(outcome) if outcome else None,
     }
     # The width of every layer besides the list of them: a chart's axis takes numbers.
     configuration = record.experiment.configuration(dict(trial.params))
@@ -140,11 +168,11 @@ def trial_layout(record: StudyRecord, trial: TrialRecord, parent_run_id: str) ->
     return RunLayout(
         name=_name(trial),
         status=_TRIAL_STATUS[trial.status],
-        start_ms=_ms(end_s - outcome.seconds),
+        start_ms=_ms(start_s),
         end_ms=_ms(end_s),
         tags=_texts(tags, _MAX_TAG),
         params=_texts(params, _MAX_PARAM),
-        points=tuple(_curves(outcome, record.experiment.objective.metric, _ms(end_s))),
+        points=tuple(points),
     )
 
 
@@ -152,6 +180,11 @@ def _name(trial: TrialRecord) -> str:
     if trial.role is Role.FINALIST:
         return f"finalist {trial.configuration} repeat {trial.repeat}"
     return str(trial.number) if trial.repeat_of is None else f"{trial.number} = {trial.repeat_of}"
+
+
+def attempt_tag(epochs: Sequence[Epoch]) -> str | None:
+    """Return what tells one training of a trial from another: when its first epoch ended."""
+    return str(_ms(epochs[0].time)) if epochs else None
 
 
 def outcome_digest(outcome: Outcome) -> str:
@@ -166,8 +199,8 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _curves(outcome: Outcome, metric: str, end_ms: int) -> Iterator[Point]:
-    for e in outcome.history:
+def _epochs(history: Iterable[Epoch], metric: str) -> Iterator[Point]:
+    for e in history:
         for key, value in (
             ("train_loss", e.train_loss),
             ("val_loss", e.val_loss),
@@ -176,9 +209,6 @@ def _curves(outcome: Outcome, metric: str, end_ms: int) -> Iterator[Point]:
             yield Point(key, _finite(value), _ms(e.time), e.epoch)
         if e.fold_score is not None:
             yield Point("fold_score", _finite(e.fold_score), _ms(e.time), e.fold)
-    if outcome.objective is not None:
-        # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
-        yield Point("objective", _finite(outcome.objective), end_ms, 0)
 
 
 def _best_so_far(record: StudyRecord) -> Iterator[Point]:

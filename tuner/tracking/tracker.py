@@ -10,8 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuner.search.records import StudyRecord
+from tuner.tracking.live import LiveCurves
+from tuner.tracking.state import SyncState
 from tuner.tracking.store import explain, open_store
-from tuner.tracking.sync import SyncState, sync_study
+from tuner.tracking.sync import sync_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +29,9 @@ _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 class Tracker(abc.ABC):
     """Follows a search from beside it. No method ever raises, or blocks the search."""
+
+    def __init__(self) -> None:
+        self.live = LiveCurves()
 
     @abc.abstractmethod
     def wake(self) -> None:
@@ -84,6 +89,7 @@ class MlflowTracker(Tracker):
         warn: Callable[[str], None],
         artifacts_of: Callable[[StudyRecord], Mapping[str, str]] = experiment_file,
     ) -> None:
+        super().__init__()
         self._read, self._study, self._warn = read, study, warn
         self._artifacts_of = artifacts_of
         self._artifacts_at_end: Mapping[str, str] = _NOTHING
@@ -136,6 +142,7 @@ class MlflowTracker(Tracker):
         """Copy what is new; return how long reading it took."""
         if self._client is None:
             self._client = open_store()
+        live = self.live.snapshot()  # before the journal: what ends in between has its outcome
         begun = time.monotonic()
         record = self._read()
         reading_s = time.monotonic() - begun
@@ -151,6 +158,7 @@ class MlflowTracker(Tracker):
             running=not closing,
             done=self._done,
             artifacts=artifacts,
+            live={} if closing else live,
         )
         return reading_s
 

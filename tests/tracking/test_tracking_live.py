@@ -1,0 +1,184 @@
+"""Trials in progress: their curves move in MLflow, and no run is left running without its trial."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tracking_helpers import Spy, runs_of, snapshot, sync
+
+from tuner.jobs import Epoch, OutcomeState
+from tuner.search.seeds import Role
+from tuner.tracking import MlflowTracker, SyncCount, SyncState
+from tuner.tracking.live import Attempt
+
+T = 1_700_000_000.0
+
+
+def attempt_of(trial, n_epochs):
+    """What a trial with an outcome had come to after so many epochs."""
+    outcome = trial.outcome
+    return Attempt(outcome.finished_at - outcome.seconds, outcome.history[:n_epochs])
+
+
+def in_progress(trial):
+    return dataclasses.replace(trial, outcome=None, status="running")
+
+
+def steps(client, record, name, key="rmse"):
+    _, children = runs_of(client, record)
+    return [m.step for m in client.get_metric_history(children[name].info.run_id, key)]
+
+
+@pytest.fixture
+def study(make_record, make_trial):
+    """A study with a trial in progress, the same when it has ended, and that trial."""
+    ended = make_trial(1, epochs=5)
+    running = make_record(make_trial(0), in_progress(ended), id="live-" + make_record().id)
+    return running, dataclasses.replace(running, trials=(running.trials[0], ended)), ended
+
+
+def test_the_curve_of_a_trial_grows_while_it_trains(client, study):
+    running, ended, trial = study
+    state = SyncState()
+    for n in (1, 2, 4):
+        sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, n)})
+        assert steps(client, running, "1") == list(range(n))
+    run = runs_of(client, running)[1]["1"]
+    assert (run.info.status, run.data.tags["state"]) == ("RUNNING", "running")
+    assert run.data.params["hidden_size"] == "9"
+    assert sync(client, ended, state, running=True) == SyncCount(created=1, unchanged=1)
+    after = runs_of(client, ended)[1]["1"]
+    assert after.info.run_id == run.info.run_id
+    assert (after.info.status, after.data.tags["state"]) == ("FINISHED", "complete")
+
+
+@pytest.mark.parametrize("state", [OutcomeState.COMPLETE, OutcomeState.PRUNED])
+def test_a_run_that_was_copied_live_says_the_same_as_one_copied_at_the_end(
+    client, make_record, make_trial, state
+):
+    trial = make_trial(0, state, epochs=6)
+    records = [make_record(trial, id=f"{kind}-{state}-{make_record().id}") for kind in "ab"]
+    live_state = SyncState()
+    running = dataclasses.replace(records[0], trials=(in_progress(trial),))
+    for n in (1, 3):
+        sync(client, running, live_state, running=True, live={("trial", 0): attempt_of(trial, n)})
+    sync(client, records[0], live_state)
+    sync(client, records[1])
+    found = []
+    for record in records:
+        seen = list(snapshot(client, record).values())
+        for run in seen:
+            for tag in ("study_id", "mlflow.parentRunId"):
+                run[4].pop(tag, None)
+            for history in run[5].values():
+                history.sort()
+        found.append(sorted(seen, key=str))
+    assert found[0] == found[1]
+    spy = Spy(client)
+    sync(spy, records[0])
+    assert spy.writes == []
+
+
+def test_what_was_copied_live_is_not_written_again(client, study):
+    running, ended, trial = study
+    state = SyncState()
+    sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, 3)})
+    written = []
+
+    class Counts(Spy):
+        def __getattr__(self, name):
+            if name == "log_batch":
+                return lambda run_id, **batch: (
+                    written.extend((m.key, m.step) for m in batch["metrics"]),
+                    self.client.log_batch(run_id, **batch),
+                )
+            return super().__getattr__(name)
+
+    sync(Counts(client), running, state, running=True, live={("trial", 1): attempt_of(trial, 3)})
+    assert written == []
+    sync(Counts(client), ended, state, running=True)
+    assert sorted(step for key, step in written if key == "rmse") == [3, 4]
+
+
+def test_an_attempt_after_a_fault_replaces_the_run_of_the_one_before(client, study):
+    running, ended, trial = study
+    state = SyncState()
+    lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
+    sync(client, running, state, running=True, live={("trial", 1): lost})
+    first = runs_of(client, running)[1]["1"].info.run_id
+    sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, 1)})
+    assert runs_of(client, running)[1]["1"].info.run_id != first
+    assert steps(client, running, "1") == [0]
+    sync(client, ended, state)
+    assert steps(client, ended, "1") == [0, 1, 2, 3, 4]
+
+
+def test_the_outcome_of_another_attempt_replaces_the_run(client, study):
+    running, ended, _ = study
+    lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
+    sync(client, running, state := SyncState(), running=True, live={("trial", 1): lost})
+    assert sync(client, ended, state) == SyncCount(replaced=1, unchanged=1)
+    assert steps(client, ended, "1") == [0, 1, 2, 3, 4]
+
+
+def test_no_run_is_left_running_whose_trial_is_not(client, study):
+    running, ended, trial = study
+    sync(client, running, running=True, live={("trial", 1): attempt_of(trial, 2)})
+    # Its coordinator is killed; the next one, or a sync, knows nothing of it.
+    sync(client, running, running=True)
+    run = runs_of(client, running)[1]["1"]
+    assert (run.info.status, run.data.tags["state"]) == ("KILLED", "interrupted")
+    spy = Spy(client)
+    sync(spy, running, running=True)
+    assert spy.writes == []
+    assert sync(client, ended) == SyncCount(replaced=1, unchanged=1)
+    assert runs_of(client, ended)[1]["1"].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_live_copy_killed_at_any_write_is_completed(client, make_record, make_trial, after):
+    ended = make_trial(0, epochs=4)
+    running = make_record(in_progress(ended))
+    sync(client, running)  # the experiment is there
+    for die_at in range(12):
+        identity = f"{running.id}-{after}-{die_at}"
+        before = dataclasses.replace(running, id=identity)
+        done = dataclasses.replace(before, trials=(ended,))
+        spy, state, died = Spy(client, die_at, after), SyncState(), False
+        for record, n in ((before, 1), (before, 3), (done, None)):
+            live = {("trial", 0): attempt_of(ended, n)} if n else {}
+            try:
+                sync(spy, record, state, running=True, live=live)
+            except ConnectionError:
+                died = True
+                sync(client, record, state, running=True, live=live)
+        assert died == (die_at < len(spy.writes))
+        sync(client, done)
+        assert steps(client, done, "0") == [0, 1, 2, 3]
+        run = runs_of(client, done)[1]["0"]
+        assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
+        assert run.data.metrics["objective"] == 10.0
+    assert not died, "not every write was killed"
+
+
+def test_a_tracker_copies_what_it_is_told_live_and_ends_it_when_it_closes(
+    client, make_record, make_trial, wait_for
+):
+    record = make_record(in_progress(make_trial(0)))
+    tracker = MlflowTracker(lambda: record, "s1", pytest.fail)
+    tracker.live.began(Role.TRIAL, 0, T)
+    for e in range(3):
+        tracker.live.epoch(Role.TRIAL, 0, Epoch(e, 1.0, 1.0, 5.0, T + e + 0.12345))
+    tracker.wake()
+    experiment = record.experiment.name
+
+    def children():
+        found = client.get_experiment_by_name(experiment)
+        return runs_of(client, record)[1] if found else {}
+
+    wait_for(lambda: "0" in children())
+    assert steps(client, record, "0") == [0, 1, 2]
+    assert children()["0"].info.start_time == T * 1000
+    assert tracker.close(done=False)
+    assert children()["0"].info.status == "KILLED"
