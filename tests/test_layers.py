@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ BELOW = {
     "search": {"base", "experiment", "data", "jobs", "executors", "strategies"},
     "tracking": {"base", "experiment", "jobs", "search"},
     "results": {"base", "experiment", "data", "jobs", "executors", "search"},
+    "report": {"base", "experiment", "jobs", "strategies", "search", "results"},
 }
 BELOW["orchestrator"] = set(BELOW) | {"tracking"}
 BELOW["cli"] = set(BELOW)
@@ -71,7 +74,7 @@ def test_imports_run_downwards(path):
 def test_search_and_training_do_not_know_each_other(path):
     part = part_of(module_name(path))
     libraries = {module.split(".")[0] for module in imports(path)}
-    trains = part == "training" or path.name == "worker.py"
+    trains = part == "training" or module_name(path) == "tuner.executors.training"
     if trains:
         assert not libraries & HEAVY_OF_SEARCH
     else:
@@ -79,6 +82,24 @@ def test_search_and_training_do_not_know_each_other(path):
         assert not any(m.startswith("tuner.training") for m in imports(path))
     if part == "data":
         assert not libraries & (HEAVY_OF_SEARCH | {"torch"})
+
+
+def test_only_worker_processes_bring_torch_along():
+    users = {
+        other: [module_name(p) for p in FILES if other in imports(p)]
+        for other in ("tuner.executors.training", "tuner.executors.worker")
+    }
+    assert users["tuner.executors.training"] == ["tuner.executors.worker"]
+    assert users["tuner.executors.worker"] == []  # it is started with python -m
+
+
+def test_only_one_file_imports_ray_and_only_when_it_is_used():
+    users = [p for p in FILES if any(m.split(".")[0] in ("ray", "grpc") for m in imports(p))]
+    assert [module_name(p) for p in users] == ["tuner.executors.ray_connection"]
+    command = (
+        "import sys, tuner.executors; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0
 
 
 def test_only_one_file_knows_pyswarms():

@@ -1,4 +1,4 @@
-"""What every executor must hold to; a new one is tested by adding it to the fixture."""
+"""What every executor must hold to; a new one is tested by adding it to `MAKERS`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tuner.executors import (
     Reported,
     SimulatedExecutor,
 )
+from tuner.executors.ray_executor import RayExecutor
 from tuner.jobs import Outcome, OutcomeState, TrainJob
 
 HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
@@ -37,18 +38,72 @@ def simulated(n_workers: int) -> Executor:
     return SimulatedExecutor(Landscape(HYPERPARAMETERS, rows), n_workers)
 
 
-@pytest.fixture(params=[LocalExecutor, simulated], ids=["local", "simulated"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes executors by the number of workers, and closes them."""
+def on_ray(n_workers: int, **options: Any) -> Executor:
+    return RayExecutor(n_workers, cpus=0.5, **options)
+
+
+MAKERS: dict[str, Make] = {"local": LocalExecutor, "ray": on_ray, "simulated": simulated}
+HANGING: dict[str, Make] = {
+    "local": lambda n_workers: LocalExecutor(n_workers, module="hanging"),
+    "ray": lambda n_workers: on_ray(n_workers, training="hanging"),
+}
+REAL = tuple(HANGING)  # executors that train
+
+
+@pytest.fixture(scope="module")
+def hanging_path() -> Iterator[None]:
+    """Lets every worker import the module `hanging`."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "executors"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(hanging_path: None) -> Iterator[None]:
+    """One for all executors: they use the connection that is there."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=0,
+        object_store_memory=200 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def make_named(request: pytest.FixtureRequest) -> Iterator[Callable[[Make, str, int], Executor]]:
+    """Makes executors, and closes them."""
     made: list[Executor] = []
 
-    def make(n_workers: int) -> Executor:
-        made.append(request.param(n_workers))
+    def make(maker: Make, name: str, n_workers: int) -> Executor:
+        if name == "ray":
+            request.getfixturevalue("ray_cluster")
+        made.append(maker(n_workers))
         return made[-1]
 
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(params=list(MAKERS))
+def executor(request: pytest.FixtureRequest, make_named: Callable[..., Executor]) -> Make:
+    """Makes executors of each kind by the number of workers."""
+    return lambda n_workers: make_named(MAKERS[request.param], request.param, n_workers)
+
+
+@pytest.fixture(params=REAL)
+def hanging(
+    request: pytest.FixtureRequest, make_named: Callable[..., Executor], hanging_path: None
+) -> Make:
+    """Makes executors whose jobs hang where their seed is 0."""
+    return lambda n_workers: make_named(HANGING[request.param], request.param, n_workers)
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +224,11 @@ def test_pruning_ends_a_job_after_the_refused_epoch(executor: Make, job: MakeJob
 def test_withdrawn_jobs_never_begin(executor: Make, job: MakeJob) -> None:
     workers = executor(1)
     for key in "abc":
-        workers.submit(job(key))
+        workers.submit(job(key, can_be_pruned=True))
+    assert keys_of(events(workers, bool), Reported) == ["a"]
     assert workers.withdraw() == ["b", "c"]
     assert workers.withdraw() == []
+    workers.answer("a", False)
     assert set(outcomes(events(workers, n_finished(1)))) == {"a"}
     assert is_idle(workers)
     workers.submit(job("b"))  # its key is free again
@@ -216,3 +273,78 @@ def test_closing_gives_up_what_is_in_progress_and_may_be_done_twice(
 def test_fewer_than_one_worker_is_refused(executor: Make) -> None:
     with pytest.raises(ValueError, match="n_workers must be at least 1, got 0"):
         executor(0)
+
+
+def test_a_job_that_trains_for_too_long_is_ended_alone(executor: Make, job: MakeJob) -> None:
+    workers = executor(1)
+    workers.submit(job("long", epochs=10_000_000, timeout_s=1.5))
+    workers.submit(job("next", timeout_s=60))
+    ended = outcomes(events(workers, n_finished(2)))
+    failed = ended["long"]
+    assert failed.state is OutcomeState.FAILED
+    assert failed.reason == "it trained for longer than budget.trial_timeout, 1.5 s"
+    assert failed.seconds == 1.5
+    assert ended["next"].state is OutcomeState.COMPLETE
+    assert is_idle(workers)
+    workers.submit(job("long"))  # its key is free again, and so is its worker
+    assert outcomes(events(workers, n_finished(1)))["long"].state is OutcomeState.COMPLETE
+
+
+def test_a_limit_counts_neither_the_wait_for_a_worker_nor_for_an_answer(
+    executor: Make, job: MakeJob
+) -> None:
+    workers = executor(1)
+    for key in "ab":
+        workers.submit(job(key, timeout_s=1.0, can_be_pruned=True))
+    events(workers, bool)
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        assert workers.poll(0.1) == []
+    workers.answer("a", True)
+    ended = outcomes(events(workers, n_finished(2), waits=True))
+    assert {end.state for end in ended.values()} == {OutcomeState.COMPLETE}
+
+
+def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor: Make, job: MakeJob) -> None:
+    workers = executor(1)
+    workers.submit(job("warm"))
+    events(workers, n_finished(1))
+    workers.submit(job(timeout_s=1.0, can_be_pruned=True))
+    time.sleep(2.5)
+    ended = outcomes(events(workers, n_finished(1), waits=True))
+    assert ended["a"].state is OutcomeState.COMPLETE
+
+
+def test_a_job_that_hangs_in_c_code_is_ended_and_the_queue_goes_on(
+    hanging: Make, job: MakeJob
+) -> None:
+    workers = hanging(2)
+    workers.submit(job("hangs", seed=0, timeout_s=1.0))
+    for key in "abc":
+        workers.submit(job(key, seed=1))
+    ended = outcomes(events(workers, n_finished(4)))
+    assert ended["hangs"].reason == "it trained for longer than budget.trial_timeout, 1 s"
+    assert all(ended[key].state is OutcomeState.COMPLETE for key in "abc")
+
+
+def test_every_executor_that_trains_comes_to_the_same_bits(
+    make_named: Callable[..., Executor], job: MakeJob
+) -> None:
+    found = []
+    for name in REAL:
+        workers = make_named(MAKERS[name], name, 2)
+        for seed, key in enumerate("ab"):
+            widths = {"hidden_size": 12, "num_layers": 2, "dropout": 0.2, "batch_size": 16}
+            workers.submit(job(key, seed=seed, epochs=4, hyperparameters=widths, keep_weights=True))
+        ended = outcomes(events(workers, n_finished(2)))
+        found.append([_timeless(ended[key]) for key in "ab"])
+    assert all(each == found[0] for each in found)
+    assert found[0][0] != found[0][1]
+
+
+def _timeless(outcome: Outcome) -> tuple[object, ...]:
+    """What is the same however fast a job was done."""
+    assert outcome.weights is not None
+    weights = {name: array.tobytes() for name, array in outcome.weights.items()}
+    numbers = [(e.epoch, e.train_loss, e.val_loss, e.metric) for e in outcome.history]
+    return outcome.state, outcome.objective, outcome.best_epoch, numbers, weights

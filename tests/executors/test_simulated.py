@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import optuna
 import pandas as pd
 import pytest
 
+import tuner.jobs
 from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 from tuner.search.coordinator import Coordinator
 from tuner.search.journal import write_journal
+from tuner.search.limits import Limits
 from tuner.search.pruning import make_pruner
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 from tuner.strategies.codec import values_of
@@ -120,6 +123,41 @@ def test_a_pruned_job_took_the_time_until_then():
     assert (end.outcome.state, end.outcome.seconds) == (OutcomeState.PRUNED, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "epochs"), [(6.0, 3), (5.9, 2), (4.0, 2), (3.9, 1), (0.5, 0)]
+)
+def test_a_job_over_its_limit_is_ended_at_it(timeout_s, epochs):
+    executor = SimulatedExecutor(landscape())
+    seen = run(executor, job(timeout_s=timeout_s), job("b"))
+    reports = [e for e in seen if isinstance(e, Reported) and e.key == "a"]
+    assert [e.trained_s for e in reports] == [2.0 * (n + 1) for n in range(epochs)]
+    (end,) = [e for e in seen if isinstance(e, Finished) and e.key == "a"]
+    if epochs == 3:
+        assert end.outcome.state is OutcomeState.COMPLETE
+    else:
+        assert end.outcome == timed_out(job(timeout_s=timeout_s), timeout_s)
+    assert executor.now == timeout_s + 6.0
+
+
+def timed_out(job, now):
+    return dataclasses.replace(tuner.jobs.timed_out(job), finished_at=now)
+
+
+def test_a_limit_does_not_count_simulated_time_in_which_a_job_waited():
+    executor = SimulatedExecutor(landscape(), 2)
+    executor.submit(job(timeout_s=6.0, can_be_pruned=True))
+    executor.submit(job("b", epochs=3))
+    seen = []
+    while not any(isinstance(e, Finished) for e in seen):  # `a` waits until `b` has ended
+        seen += executor.poll(0.0)
+    assert executor.now == 6.0
+    while not any(e.key == "a" and isinstance(e, Finished) for e in seen):
+        executor.answer("a", True)
+        seen += executor.poll(0.0)
+    assert seen[-1].outcome.state is OutcomeState.COMPLETE
+    assert executor.now == 10.0
+
+
 def test_a_landscape_is_read_back_as_its_table(tmp_path):
     rows = [
         {"size": size, "rate": rate, "seed": seed, "curve": [size + seed, rate], "seconds": 1.5}
@@ -181,8 +219,7 @@ def test_a_search_over_a_landscape_does_not_depend_on_the_workers(path, tmp_path
                 lambda t: TrainJob(
                     str(t.number), t.params, t.number, 60, 10, "rmse", (REF,), can_be_pruned=True
                 ),
-                n_trials=30,
-                n_configurations=space_size(experiment.search_space),
+                Limits(n_trials=30, n_configurations=space_size(experiment.search_space)),
                 pruner=make_pruner(experiment.pruner, 60),
             )
             assert coordinator.run()

@@ -16,6 +16,7 @@ class Reported:
 
     key: str
     epoch: Epoch
+    trained_s: float = 0.0  # seconds spent on the job so far, without its waits for answers
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Executor(Protocol):
     """Runs jobs in the order in which they were submitted, some at a time.
 
     All methods are called from one thread. An executor never runs a lost job again by itself.
+    A job that trains for longer than its `timeout_s` is ended with its worker, and finishes with
+    what `tuner.jobs.timed_out` says of it; its waits, for a worker or an answer, do not count.
     """
 
     n_workers: int

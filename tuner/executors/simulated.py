@@ -6,6 +6,7 @@ answers jobs from it under a clock of its own that runs as fast as it is asked t
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 from collections import deque
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.executors.base import Event, Finished, Reported
 from tuner.experiment.metrics import METRICS
-from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob
+from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob, timed_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,22 @@ class _Run:
     def seconds_per_epoch(self) -> float:
         return self.recording.seconds / len(self.recording.curve)
 
+    @property
+    def trained_s(self) -> float:
+        return len(self.history) * self.seconds_per_epoch
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it has trained for too long; infinite without a limit."""
+        limit = self.job.timeout_s
+        return math.inf if limit is None else limit - self.trained_s
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its next epoch ends after its limit, by more than a sum's rounding."""
+        too_long = self.seconds_per_epoch > self.left_s + 1e-9
+        return too_long and len(self.history) < self.n_epochs
+
     def next_epoch(self, now: float) -> Epoch:
         number = len(self.history)
         value = self.recording.curve[number]
@@ -138,6 +155,10 @@ class _Run:
             seconds=now - self.began,
             finished_at=now,
         )
+        return Finished(self.job.key, outcome)
+
+    def time_out(self, now: float) -> Finished:
+        outcome = dataclasses.replace(timed_out(self.job), finished_at=now)
         return Finished(self.job.key, outcome)
 
 
@@ -185,15 +206,13 @@ class SimulatedExecutor:
         while not self._failed and self._agenda:
             self.now, _, key = heapq.heappop(self._agenda)
             run = self._running[key]
-            stopped = key in self._stopping
-            if stopped or len(run.history) == run.n_epochs:
-                state = OutcomeState.PRUNED if stopped else OutcomeState.COMPLETE
+            if end := self._end_of(run):
                 self._stopping.discard(key)
                 del self._running[key]
-                events.append(run.end(state, self.now))
+                events.append(end)
                 self._assign()
                 return events
-            events.append(Reported(key, run.next_epoch(self.now)))
+            events.append(Reported(key, run.next_epoch(self.now), run.trained_s))
             if run.job.can_be_pruned:
                 self._waiting.add(key)
                 return events
@@ -247,10 +266,21 @@ class SimulatedExecutor:
         recordings = self._landscape.recordings(job.hyperparameters)
         return recordings[job.seed % len(recordings)]
 
+    def _end_of(self, run: _Run) -> Finished | None:
+        """Return what becomes of a run now, or None where another epoch has ended."""
+        if run.job.key in self._stopping:
+            return run.end(OutcomeState.PRUNED, self.now)
+        if run.is_cut_short:
+            return run.time_out(self.now)
+        if len(run.history) == run.n_epochs:
+            return run.end(OutcomeState.COMPLETE, self.now)
+        return None
+
     def _plan_next(self, run: _Run) -> None:
         """Put the end of the run's next epoch on the agenda, or its own end."""
         key = run.job.key
         goes_on = len(run.history) < run.n_epochs and key not in self._stopping
-        when = self.now + (run.seconds_per_epoch if goes_on else 0.0)
+        next_s = max(0.0, min(run.seconds_per_epoch, run.left_s))
+        when = self.now + (next_s if goes_on else 0.0)
         heapq.heappush(self._agenda, (when, self._n_planned, key))
         self._n_planned += 1

@@ -8,8 +8,9 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from tuner.executors.base import Finished, Reported
-from tuner.jobs import Epoch, Job, TrainJob
+from tuner.executors.messages import Message
+from tuner.executors.serving import serve
+from tuner.jobs import Job
 
 
 def main(file_descriptor: int) -> None:
@@ -17,31 +18,28 @@ def main(file_descriptor: int) -> None:
     connection = Connection(file_descriptor)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
-    import torch
+    from tuner.executors.training import prepare
 
-    from tuner.training import run_job, warm_up
+    run_job = prepare()
 
-    torch.set_num_threads(1)
-    warm_up()
+    def say(message: Message) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            os._exit(1)  # nobody is left to train for
+
+    def hear() -> bool:
+        try:
+            return bool(connection.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+
     while True:
         try:
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
-
-        def report(epoch: Epoch, job: Job = job) -> bool:
-            try:
-                connection.send(Reported(job.key, epoch))
-                waits = isinstance(job, TrainJob) and job.can_be_pruned
-                return bool(connection.recv()) if waits else True
-            except (EOFError, OSError):
-                os._exit(1)  # nobody is left to train for
-
-        outcome = run_job(job, report)
-        try:
-            connection.send(Finished(job.key, outcome))
-        except OSError:
-            return
+        serve(job, run_job, say, hear)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,302 @@
+"""Workers on Ray: what is special about them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+from prepared import write_series
+
+from tuner.data import SeriesRef
+from tuner.data.reference import hold_arrays
+from tuner.errors import InputError, RunError
+from tuner.executors import Finished, Lost, Reported
+from tuner.executors.ray_connection import connection_to
+from tuner.executors.ray_executor import RayExecutor
+from tuner.executors.ray_worker import RayWorker
+from tuner.jobs import OutcomeState, PredictJob, TrainJob
+
+HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for `environment`
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=1,  # nobody looks whether it is there
+            object_store_memory=200 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def executor(cluster):
+    executors = []
+
+    def make(n_workers, **options):
+        executors.append(RayExecutor(n_workers, **options))
+        return executors[-1]
+
+    yield make
+    for each in executors:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("arrays")
+    return write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
+
+
+def job(data, key="a", epochs=2, **fields):
+    folds = fields.pop("folds", (data,))
+    return TrainJob(key, HYPERPARAMETERS, 1, epochs, 1000, "rmse", folds, **fields)
+
+
+def events(executor, until, timeout_s=60):
+    seen, deadline = [], time.monotonic() + timeout_s
+    while not until(seen):
+        assert time.monotonic() < deadline, seen
+        for event in executor.poll(0.2):
+            seen.append(event)
+            if isinstance(event, Reported):
+                executor.answer(event.key, True)
+    return seen
+
+
+def n_finished(n):
+    return lambda seen: sum(isinstance(e, Finished) for e in seen) == n
+
+
+def outcomes(seen):
+    return {e.key: e.outcome for e in seen if isinstance(e, Finished)}
+
+
+def actors():
+    """The processes of this file's workers."""
+    found = psutil.Process().children(recursive=True)
+    return [p for p in found if p.name().startswith("ray::RayWorker")]
+
+
+def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
+    workers = executor(2)
+    for key in "ab":
+        workers.submit(job(data, key, epochs=1_000_000, can_be_pruned=True))
+    events(workers, lambda seen: {e.key for e in seen} == {"a", "b"})
+    before = actors()
+    assert len(before) == 2
+    before[0].kill()
+    seen = events(workers, lambda seen: any(isinstance(e, Lost) for e in seen))
+    (lost,) = [e for e in seen if isinstance(e, Lost)]
+    assert lost.reason.startswith("its worker died (SYSTEM_ERROR: Worker unexpectedly exits")
+    assert "\n" not in lost.reason
+    workers.submit(job(data, "c"))
+    seen = events(workers, n_finished(1))
+    assert outcomes(seen)["c"].state is OutcomeState.COMPLETE
+    assert ({"a", "b"} - {lost.key}) & {e.key for e in seen}  # the other one trains on
+
+
+def test_a_worker_that_dies_while_it_has_no_job_costs_no_job(executor, data):
+    workers = executor(1)
+    workers.submit(job(data))
+    events(workers, n_finished(1))
+    actors()[0].kill()
+    time.sleep(1)
+    workers.poll(0.2)
+    workers.submit(job(data))
+    assert {type(e) for e in events(workers, n_finished(1))} == {Reported, Finished}
+
+
+def test_data_is_put_into_the_object_store_once(executor, data, tmp_path, monkeypatch):
+    other = write_series(tmp_path, np.cos(np.arange(120) / 3)[:, None], train_end=80)
+    put, n_puts = ray.put, []
+    monkeypatch.setattr(ray, "put", lambda value: n_puts.append(sorted(value)) or put(value))
+    workers = executor(2)
+    for key in "abcd":
+        workers.submit(job(data, key, folds=(data, other, data)))
+    seen = events(workers, n_finished(4))
+    assert len(n_puts) == 2  # one for each folder
+    assert n_puts[0] == sorted(p.stem for p in Path(data.folder).glob("*.npy"))
+    assert {end.state for end in outcomes(seen).values()} == {OutcomeState.COMPLETE}
+
+
+def test_workers_need_no_files(executor, tmp_path):
+    gone = write_series(tmp_path, np.sin(np.arange(120) / 3)[:, None], train_end=80)
+    workers = executor(1)
+    workers.submit(job(gone, epochs=1_000_000, can_be_pruned=True))
+    workers.submit(job(gone, "b", keep_weights=True))
+    events(workers, bool)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    while not workers.poll(0.2):
+        pass
+    workers.answer("a", False)
+    ended = outcomes(events(workers, n_finished(2)))
+    assert ended["a"].state is OutcomeState.PRUNED
+    assert ended["b"].state is OutcomeState.COMPLETE
+    workers.submit(PredictJob("p", HYPERPARAMETERS, ended["b"].weights, gone))
+    found = outcomes(events(workers, n_finished(1)))["p"].predictions
+    assert found.shape == (40, 1, 1)
+
+
+def test_held_arrays_take_the_place_of_files():
+    array = np.arange(3)
+    ref = SeriesRef("/nowhere", None)
+    hold_arrays({"/nowhere": {"inputs": array}})
+    assert ref.load("inputs") is array
+    hold_arrays({})
+    with pytest.raises(FileNotFoundError):
+        ref.load("inputs")
+
+
+def test_workers_without_room_hold_no_job_back(executor, data):
+    workers = executor(5, cpus=2.0)  # there is room for one
+    for key in "abc":
+        workers.submit(job(data, key))
+    seen = events(workers, n_finished(3))
+    assert {end.state for end in outcomes(seen).values()} == {OutcomeState.COMPLETE}
+    assert len(actors()) == 1
+
+
+def test_a_worker_without_a_gpu_sees_none(executor, monkeypatch):
+    assert _visible_gpus(executor, gpus=0.0) == ""
+    assert _visible_gpus(executor, gpus=0.5) == "0"
+
+
+def _visible_gpus(executor, gpus):
+    workers = executor(1, gpus=gpus, training="environment")
+    workers.submit(job(SeriesRef("/nowhere", None), folds=()))
+    found = outcomes(events(workers, n_finished(1)))["a"].reason
+    workers.close()
+    return found
+
+
+def test_a_worker_of_another_version_is_refused(executor, data, monkeypatch):
+    monkeypatch.setattr("tuner.executors.ray_executor.__version__", "9.9")
+    workers = executor(1)
+    workers.submit(job(data))
+    with pytest.raises(RunError, match=r"has lstm-tuner 0\.\d.* and this machine 9\.9"):
+        events(workers, n_finished(1))
+
+
+def test_workers_that_cannot_start_end_the_search_and_name_the_reason(executor, data):
+    workers = executor(1, training="no_such_module")
+    workers.submit(job(data))
+    expected = "no worker can be started: ModuleNotFoundError: No module named 'no_such_module'"
+    with pytest.raises(RunError, match=expected):
+        events(workers, n_finished(1))
+
+
+def test_a_cluster_without_room_for_a_worker_ends_the_search(executor, data, monkeypatch):
+    monkeypatch.setattr("tuner.executors.ray_executor._STRANDED_S", 0.5)
+    workers = executor(1, cpus=3.0)
+    workers.submit(job(data))
+    with pytest.raises(RunError, match="no node of the cluster has 3 CPUs and 0 GPUs"):
+        events(workers, n_finished(1))
+
+
+def test_closing_leaves_a_connection_that_was_there(executor):
+    executor(1).close()
+    assert ray.is_initialized()
+
+
+def test_ray_is_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    expected = r"--executor: ray is not installed; pip install 'lstm-tuner\[ray\]'"
+    with pytest.raises(InputError, match=expected):
+        connection_to(None).connect()
+
+
+def test_the_actor_serves_what_it_is_asked(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # it is put back
+    worker = RayWorker("environment", gpus=0)
+    (ready,) = worker.next_messages()
+    worker.hear(True)
+    worker.train(job(SeriesRef("/nowhere", None), folds=()), [])
+    started, finished = worker.next_messages()
+    assert started.key == finished.key == "a"
+
+
+# A search's process: it starts a cluster of its own, and says what becomes of its job.
+COORDINATOR = """
+    import pathlib, pickle, signal, sys
+    job = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+    interrupted = []
+    signal.signal(signal.SIGINT, lambda *_: interrupted.append("interrupted"))
+    signal.signal(signal.SIGTERM, lambda *_: interrupted.append("terminated"))
+    from tuner.executors.ray_executor import RayExecutor
+    executor = RayExecutor(1)
+    executor.submit(job)
+    n_seen = 0
+    while True:
+        for event in executor.poll(0.2):
+            n_seen += 1
+            if n_seen == 1:
+                print(type(event).__name__, "torch" in sys.modules, flush=True)
+            if type(event).__name__ in ("Finished", "Lost"):
+                print(type(event).__name__, *interrupted, flush=True)
+                executor.close()
+                sys.exit()
+"""
+
+
+@pytest.fixture
+def coordinator(tmp_path, data):
+    import pickle
+
+    script = tmp_path / "coordinator.py"
+    script.write_text(textwrap.dedent(COORDINATOR))
+    (tmp_path / "job").write_bytes(pickle.dumps(job(data, epochs=1500)))
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(script), str(tmp_path / "job")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_and_sigterm_reach_the_search_and_not_the_workers(coordinator):
+    assert coordinator.stdout.readline() == "Reported False\n"  # and torch is not imported here
+    os.killpg(coordinator.pid, signal.SIGINT)
+    coordinator.terminate()
+    out, errors = coordinator.communicate(timeout=60)
+    assert sorted(out.split()) == ["Finished", "interrupted", "terminated"]
+    assert errors == ""
+    assert coordinator.returncode == 0
+
+
+def test_a_cluster_that_was_started_ends_with_a_killed_search_and_quietly(coordinator):
+    coordinator.stdout.readline()
+    begun = psutil.Process(coordinator.pid).children(recursive=True)
+    begun = [p for p in begun if "Agent" not in p.name()]  # those look up seldom
+    assert any(p.name().startswith("ray::RayWorker") for p in begun)
+    coordinator.kill()
+    assert psutil.wait_procs(begun, timeout=20)[1] == []
+
+
+def test_a_killed_worker_leaves_no_trace_on_the_terminal(coordinator):
+    coordinator.stdout.readline()
+    begun = psutil.Process(coordinator.pid).children(recursive=True)
+    next(p for p in begun if p.name().startswith("ray::RayWorker")).kill()
+    out, errors = coordinator.communicate(timeout=60)
+    assert (out, errors) == ("Lost\n", "")

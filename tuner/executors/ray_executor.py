@@ -1,0 +1,219 @@
+"""Workers on a Ray cluster, one job each at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tuner import __version__
+from tuner.data import DataRef
+from tuner.data.reference import read_arrays
+from tuner.errors import RunError, one_line
+from tuner.executors.base import Event
+from tuner.executors.capacity import room
+from tuner.executors.messages import Died, Message, Ready, Started
+from tuner.executors.pool import PooledWorker, WorkerPool
+from tuner.executors.ray_connection import connection_to, import_ray
+from tuner.executors.ray_worker import N_CALLS, RayWorker
+from tuner.jobs import Job, TrainJob
+
+__all__ = ["RayExecutor"]
+
+_STRANDED_S = 60.0  # without a node that has room for a worker, before the executor gives up
+
+
+class _Actor(PooledWorker):
+    """One Ray actor, and what of it is awaited: its next messages, and the end of its job."""
+
+    def __init__(self, handle: Any, share: Any) -> None:
+        super().__init__(ready=False)
+        self._handle, self._share = handle, share
+        self.said = handle.next_messages.remote()
+        self.doing: Any = None
+
+    def send_job(self, job: Job) -> None:
+        folders = sorted({data.folder for data in _data_of(job)})
+        references = [self._share(folder) for folder in folders]
+        self.doing = self._handle.train.remote(job, folders, *references)
+
+    def send_answer(self, go_on: bool) -> None:
+        self._handle.hear.remote(go_on)
+
+    def listen_on(self) -> None:
+        """Ask for the messages after those that came."""
+        self.said = self._handle.next_messages.remote()
+
+    def end(self) -> None:
+        import_ray().kill(self._handle)
+
+
+class RayExecutor(WorkerPool[_Actor]):
+    """Runs jobs in `n_workers` actors of a Ray cluster, which Ray places where there is room.
+
+    Data goes into Ray's object store once, and every node fetches it from there. A worker that
+    is lost, with its node say, is replaced by an actor that Ray places on what nodes are left;
+    where no room is left for it the other workers do the jobs.
+    """
+
+    def __init__(
+        self,
+        n_workers: int,
+        address: str | None = None,
+        *,
+        cpus: float = 1.0,
+        gpus: float = 0.0,
+        training: str = "tuner.executors.training",
+    ) -> None:
+        """Connect; each worker starts when there is a job for it.
+
+        Args:
+            n_workers: actors at a time, as far as the cluster has room.
+            address: `ray://HOST:PORT`; None for a cluster of this machine alone, started here;
+                else what `ray.init` takes, `auto` say. A connection that the process has
+                already is used whatever this is.
+            cpus: reserved for each worker.
+            gpus: reserved for each worker; without any it trains on the processor.
+            training: the module that workers train with, see `tuner.executors.training`.
+
+        Raises:
+            ValueError: `n_workers` is below 1.
+            InputError: Ray is not installed, or cannot be reached.
+        """
+        super().__init__(n_workers)
+        self._connection = connection_to(address)
+        self._cpus, self._gpus, self._training = cpus, gpus, training
+        self._shared: dict[str, Any] = {}  # the object store's references, by folder
+        self._seen = time.monotonic()  # when there was a worker, or room for one
+        self._is_open = False
+        self._connection.hold()
+        self._is_open = True
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; raises as `poll` does."""
+        with self._failures_named():
+            super().submit(job)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Return the events of all workers, waiting up to `timeout_s` for something to happen.
+
+        Raises:
+            RunError: the connection is lost, or workers cannot be started any more.
+        """
+        with self._failures_named():
+            return super().poll(timeout_s)
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """Tell a waiting job whether to train on; raises as `poll` does."""
+        with self._failures_named():
+            super().answer(key, go_on)
+
+    def close(self) -> None:
+        """End the workers, and disconnect or end the cluster if that was begun here."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            with suppress(ConnectionError):  # then the cluster ends the workers by itself
+                if not self._connection.is_lost:
+                    super().close()
+        finally:
+            self._shared.clear()
+            self._connection.release()
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        """Make RunErrors of what is wrong with the cluster rather than with a worker."""
+        try:
+            if self._connection.is_lost:
+                raise ConnectionError("it was closed")
+            yield
+        except ConnectionError as error:
+            where = self._connection.address or "the cluster"
+            raise RunError(
+                f"lost the connection to {where}: {one_line(error)}; the same command goes on"
+            ) from None
+        except ModuleNotFoundError as error:
+            raise RunError(f"the cluster's nodes cannot run workers: {one_line(error)}") from None
+
+    def _start_worker(self) -> _Actor:
+        actor = import_ray().remote(RayWorker)
+        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": N_CALLS}
+        return _Actor(actor.options(**options).remote(self._training, self._gpus), self._share)
+
+    def _share(self, folder: str) -> Any:
+        """Return the reference to a folder's arrays in the object store, put there once."""
+        if folder not in self._shared:
+            self._shared[folder] = import_ray().put(read_arrays(folder))
+        return self._shared[folder]
+
+    def _listen(self, timeout_s: float) -> list[tuple[_Actor, Message]]:
+        ray = import_ray()
+        workers = {ref: w for w in self._workers for ref in (w.said, w.doing) if ref is not None}
+        if not workers:
+            time.sleep(timeout_s)  # nothing can happen
+            return []
+        ready, _ = ray.wait(list(workers), timeout=timeout_s)
+        if ready:  # then all that are
+            ready, _ = ray.wait(list(workers), num_returns=len(workers), timeout=0)
+        said: list[tuple[_Actor, Message]] = []
+        for reference in ready:
+            said += [(workers[reference], m) for m in self._hear(workers[reference], reference)]
+        self._check_room()
+        return said
+
+    def _hear(self, worker: _Actor, reference: Any) -> list[Message]:
+        """Return what a reference of a worker has come to."""
+        ray = import_ray()
+        try:
+            messages: list[Message] | None = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            if not isinstance(error, ray.exceptions.RayActorError):
+                self._shared.clear()  # the store may have lost them
+            return [Died(_reason(error))]
+        if reference == worker.doing:
+            worker.doing = None
+            return []
+        assert messages is not None
+        for message in messages:
+            if isinstance(message, Ready) and message.version != __version__:
+                raise RunError(
+                    f"a node of the cluster has lstm-tuner {message.version} and this machine "
+                    f"{__version__}; install the same everywhere"
+                )
+            if isinstance(message, Started):
+                worker.send_answer(True)
+        worker.listen_on()
+        return messages
+
+    def _check_room(self) -> None:
+        """Raise where jobs wait and no node is left that could ever do them."""
+        now = time.monotonic()
+        if any(w.ready for w in self._workers) or not self._queue:
+            self._seen = now
+        elif now - self._seen > _STRANDED_S:
+            if not any(room(node, self._cpus, self._gpus) for node in self._connection.nodes()):
+                raise RunError(
+                    f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for "
+                    f"a worker any more; the same command goes on when there is one"
+                )
+            self._seen = now
+
+
+def _data_of(job: Job) -> tuple[DataRef, ...]:
+    return job.folds if isinstance(job, TrainJob) else (job.data,)
+
+
+def _reason(error: Exception) -> str:
+    """Return what Ray says of a death in one line, without its advice and addresses."""
+    if "creation task" in str(error):
+        return one_line(str(error).strip().splitlines()[-1])
+    text = one_line(error)
+    _, unreachable, why = text.partition("temporarily unavailable: ")
+    if unreachable:
+        return f"its worker died, or cannot be reached ({why.partition(' rpc_code')[0]})"
+    _, found, why = text.partition("The actor is dead because ")
+    why = (why if found else text).partition(" Some common causes")[0]
+    why = why.removeprefix("its worker process has died. Worker exit type: ")
+    return f"its worker died ({why.replace(' Worker exit detail:', ':')[:300].rstrip('.')})"
