@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
-from tuner.jobs import Outcome, TrainJob, Weights
+from tuner.jobs import TrainJob, Weights
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import Winner, find_winner
 from tuner.search.asynchronous import AsynchronousCoordinator
@@ -41,6 +41,7 @@ from tuner.search.work import run_jobs, train_job
 from tuner.strategies.registry import Rhythm, rhythm_of
 from tuner.strategies.space import to_distributions
 from tuner.tracking import NullTracker, Tracker
+from tuner.tracking.observing import TrackingObserver, closed_at_end
 
 __all__ = ["default_study_name", "search"]
 
@@ -100,7 +101,7 @@ def search(
             return read_study(storage, name, location)
 
         tracker = make_tracker(read) if make_tracker else NullTracker()
-        stack.enter_context(_tracked(tracker))
+        stack.enter_context(closed_at_end(tracker))
         stack.enter_context(recorded_run(opened, experiment))
         executor = make_executor(workers)
         stack.callback(executor.close)
@@ -111,7 +112,7 @@ def search(
             storage=storage,
             read=read,
             executor=executor,
-            observer=Observers([observer or Observer(), _Wake(tracker)]),
+            observer=Observers([observer or Observer(), TrackingObserver(tracker)]),
             stop=stop or threading.Event(),
         )
         run.trials(distributions)
@@ -155,12 +156,12 @@ class _Run:
         begun, limit_s = time.monotonic(), experiment.budget.timeout
         record = self._read()
         trained_before, spent_s = len(record.trained), record.seconds
-
-        if trained_before < experiment.n_trials:
+        n_trials = experiment.n_trials
+        if n_trials is None or trained_before < n_trials:
             done = f"{trained_before} of " if trained_before else ""
+            count = "" if n_trials is None else f"{done}{n_trials} trials, "
             self._observer.note(
-                f"searching {self._study.study_name}: {done}{experiment.n_trials} trials, "
-                f"{self._executor.n_workers} at a time"
+                f"searching {self._study.study_name}: {count}{self._executor.n_workers} at a time"
             )
 
         def out_of_time() -> bool:
@@ -191,19 +192,25 @@ class _Run:
         finally:
             if coordinator.trained > trained_before:
                 self._study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
-        if finished and coordinator.trained < experiment.n_trials and out_of_time():
-            n_trials = f"{coordinator.trained} of {experiment.n_trials} trials"
-            self._observer.note(f"the time is up ({limit_s:g} s): {n_trials} were trained")
-        if finished and coordinator.exhausted and coordinator.trained < experiment.budget.trials:
-            self._observer.note(
-                f"every configuration of the search space ({coordinator.trained}) has been trained"
-            )
-        elif finished and coordinator.stagnated and coordinator.trained < experiment.n_trials:
-            self._observer.note(
-                f"no better score in {experiment.budget.stagnation} generations: the search ends "
-                f"after {coordinator.trained} of {experiment.n_trials} trials"
-            )
+        if finished:
+            self._say_why_it_ended(coordinator, out_of_time())
         self._interrupt_unless(finished)
+
+    def _say_why_it_ended(self, coordinator: Coordinator, out_of_time: bool) -> None:
+        budget, trained = self._experiment.budget, coordinator.trained
+        if budget.trials is not None and trained >= budget.trials:
+            return
+        of = "" if budget.trials is None else f" of {budget.trials}"
+        if coordinator.exhausted:
+            note = f"every configuration of the search space ({trained}) has been trained"
+        elif out_of_time:
+            note = f"the time is up ({budget.timeout:g} s): {trained}{of} trials were trained"
+        else:
+            note = (
+                f"no better score in {budget.stagnation} generations: the search ends after "
+                f"{trained}{of} trials"
+            )
+        self._observer.note(note)
 
     def finalists(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
         """Train the best configurations again on fresh seeds."""
@@ -267,24 +274,3 @@ class _Run:
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:
             raise Interrupted("stopped; what was finished is kept, and the same command resumes")
-
-
-class _Wake(Observer):
-    """Wakes the tracker when the journal has something new."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        self._tracker.wake()
-
-
-@contextlib.contextmanager
-def _tracked(tracker: Tracker) -> Iterator[None]:
-    """Close the tracker, which copies the rest, whatever ends the search."""
-    done = False
-    try:
-        yield
-        done = True
-    finally:
-        tracker.close(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -9,14 +10,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
+from simulated_search import Clock, complete, simulate
 
 from tuner.cli.progress import PlainProgress
 from tuner.experiment import Experiment
-from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.search.seeds import Role
 
 TUNER = [sys.executable, "-m", "tuner"]
@@ -50,7 +50,9 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
     assert "━" in text
-    assert re.search(r"trials ━+ 4/4 0 pruned, best rmse [\d.]+", text)
+    assert re.search(r"trials ━+ 4/4 0:\d\d", text)
+    assert re.search(r"best rmse [\d.]+ \(trial \d\)", text)
+    assert re.search(r" trial +epoch +rmse +time +configuration", text)
     assert re.search(r"finalists ━+ 4/4", text)
     assert "Best configuration" in text
     assert "[1/4]" not in text
@@ -87,44 +89,40 @@ def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(
     assert trials_of(folder) == trials_of(finished)
 
 
-def test_a_search_killed_by_sigterm_says_so_in_one_line_and_can_go_on(folder: Path) -> None:
-    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking", "--trials", "2"]
-    options = ["--set", "finalists.top=0", "--set", "budget.patience=100000"]
-    long = [*options, "--set", "budget.epochs=100000", "--study", "long"]
-    process = subprocess.Popen([*command, *long], stderr=subprocess.PIPE, text=True)
-    journal = folder / "studies/long.journal"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size):
-        time.sleep(0.1)
-    time.sleep(0.5)
-    process.terminate()
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.startswith("tuner: stopped at once; ")
-    assert err.count("\n") == 1
+def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folder: Path) -> None:
+    clock, stream = Clock(), io.StringIO()
+    console = Console(file=stream, width=1000)
+    progress = PlainProgress(Experiment.load("air.yaml"), console, 1, clock=clock)
+    costs = [15.0, 5.0, 5.0, 5.0]
+    simulate(progress, clock, costs, n_workers=1, n_epochs=3)
+    assert stream.getvalue().splitlines() == [
+        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left",
+        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left",
+        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left",
+        "[4/4] trial 3 complete  rmse 3  best 0 (trial 0)",
+    ]
+    stream.seek(0)
+    stream.truncate()
+    progress.standing.totals[Role.TRIAL] = 5
+    simulate(progress, clock, [1000.0], n_workers=1, n_epochs=10, first=4)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("trial 4 goes on: epoch 1, rmse 1  ")
+    assert lines[0].endswith(" left")
+    assert lines[-1].startswith("[5/5] trial 4 complete")
 
 
-def test_the_time_left_does_not_count_the_start_of_the_workers(folder: Path) -> None:
-    experiment = Experiment.load("air.yaml")
-    progress = PlainProgress(experiment, Console(quiet=True))
-    progress.asked(Role.TRIAL, 0, None)
-    progress._begun[Role.TRIAL] -= 100  # loading torch took long
-    progress.epoch(Role.TRIAL, 0, Epoch(0, 1.0, 1.0, 1.0, time.time()))
-    outcome = Outcome(OutcomeState.COMPLETE, objective=0.0, finished_at=time.time())
-    progress.finished(Role.TRIAL, 0, outcome)
-    assert progress.best == (0.0, 0)
-    assert progress.time_left(Role.TRIAL) == "0:00 left"
-    assert progress.done(Role.TRIAL) == 1
-
-
-def test_the_totals_are_what_can_be_trained(folder: Path) -> None:
-    path = folder / "small.yaml"
-    path.write_text(
-        "name: small\ndata: {path: air.csv, target: passengers}\n"
-        "search_space: {num_layers: {type: int, low: 1, high: 2}}\nfinalists: {top: 3}\n"
-    )
-    progress = PlainProgress(Experiment.load(path), Console(quiet=True))
-    assert progress.totals[Role.TRIAL] == 2
-    for number in range(6):  # two configurations, three repeats
-        progress.asked(Role.FINALIST, number, None)
-    assert progress.totals[Role.FINALIST] == 6
+def test_only_what_this_run_trained_gets_a_line(folder: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=1000)
+    progress = PlainProgress(Experiment.load("air.yaml"), console, clock=Clock())
+    progress.asked(Role.TRIAL, 0, None, {})
+    progress.finished(Role.TRIAL, 0, complete(2.0))
+    progress.asked(Role.TRIAL, 1, None, {})
+    progress.dispatched(Role.TRIAL, 1, 1.0)
+    progress.lost(Role.TRIAL, 1, "its worker [died]")
+    progress.finished(Role.TRIAL, 1, complete(3.0))
+    assert stream.getvalue().splitlines() == [
+        "trial 1 runs again: its worker [died]",
+        "[2/4] trial 1 complete  rmse 3  best 2 (trial 0)",
+    ]

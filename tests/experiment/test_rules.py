@@ -37,6 +37,12 @@ INT = {"type": "int", "low": 8, "high": 64}
 FOLDS = {"folds": 3, "size": 0.1}
 
 REFUSED = [
+    # budget
+    (
+        FORECAST,
+        {"budget": {"trials": None}, "search_space": {"dropout": {"type": "float", "low": 0, "high": 0.5}}},
+        "budget.trials: must be a number where nothing else ends the search, got null; write 40",
+    ),
     # cells
     (FORECAST, {"hyperparameters": {"cell": "gru", "proj_size": 4}}, "hyperparameters.proj_size: gru has"),
     (FORECAST, {"hyperparameters__proj_size": 32}, "hyperparameters.proj_size: must be below hidden_size"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from search_bench import make_experiment, told
+from search_bench import SMALL_SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.search.records import Status
@@ -44,3 +44,20 @@ def test_without_it_the_budget_alone_ends_a_search(bench):
     experiment = make_experiment("random", trials=40, epochs=2)
     _, record = bench.run(experiment, SimulatedExecutor(2))
     assert len(record.trained) == 40
+
+
+def test_without_a_budget_of_trials_the_other_limits_end_a_search(make_bench):
+    budget = {"trials": None, "epochs": 2}
+    experiment = make_experiment("woa", budget=budget | {"stagnation": 3})
+    _, stagnant = make_bench("stagnant").run(experiment, SimulatedExecutor(2))
+    assert len(stagnant.trained) > 18
+    experiment = make_experiment("pso", space=SMALL_SPACE, budget=budget)
+    _, whole = make_bench("whole").run(experiment, SimulatedExecutor(2))
+    assert len(whole.trained) == experiment.n_trials == 12
+    experiment = make_experiment("tpe", budget=budget | {"timeout": 60})
+    assert experiment.n_trials is None
+    executor = SimulatedExecutor(2)
+    _, timed = make_bench("timed").run(
+        experiment, executor, out_of_time=lambda: executor.finished >= 20
+    )
+    assert 20 <= len(timed.trained) <= 24

@@ -51,8 +51,15 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  strategy", _with_options(experiment.strategy.name, options))
     budget = experiment.budget
     limit = f", no new trial after {budget.timeout:.0f} s" if budget.timeout else ""
-    trials = f"{budget.trials} trials of up to {budget.epochs} epochs, patience {budget.patience}"
+    if budget.trial_timeout:
+        limit += f", none longer than {budget.trial_timeout:.0f} s"
+    if budget.stagnation:
+        limit += f", until {budget.stagnation} generations bring no better score"
+    count = "" if budget.trials is None else f"{budget.trials} "
+    trials = f"{count}trials of up to {budget.epochs} epochs, patience {budget.patience}"
     table.add_row("  budget", trials + limit)
+    if experiment.asynchronous:
+        table.add_row("  asynchronous", "workers never wait, and no two searches are alike")
     goal = f"{experiment.objective.direction} the validation part's {experiment.objective.metric}"
     table.add_row("  objective", goal)
     pruner = experiment.pruner.model_dump(exclude={"name"})

@@ -158,7 +158,15 @@ def run(
         ),
     ] = None,
     journal: Journal = None,
-    executor: Annotated[str, typer.Option(metavar="NAME", help="Where trials run.")] = "local",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="local, ray or ray://HOST:PORT: where trials run.")
+    ] = "local",
+    asynchronous: Annotated[
+        bool,
+        typer.Option(
+            "--asynchronous", help="Let no worker wait; the search cannot be repeated exactly."
+        ),
+    ] = False,
     tracking: Annotated[
         bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
     ] = True,
@@ -167,6 +175,9 @@ def run(
         typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
     ] = True,
     set_: Set = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
+    ] = False,
 ) -> None:
     """Search; the same command again resumes."""
     from tuner.cli import run as command
@@ -180,6 +191,7 @@ def run(
             trials=("budget.trials", trials),
             timeout=("budget.timeout", timeout),
             seed=("seed", seed),
+            asynchronous=("asynchronous", asynchronous or None),
         ),
         study=study,
         journal=journal,
@@ -187,6 +199,7 @@ def run(
         executor=executor,
         tracking=tracking,
         open_test=test,
+        as_json=json,
     )
 
 

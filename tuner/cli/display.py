@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.cli.state import State
 from tuner.results.summary import summarize
 from tuner.search.records import Status, StudyRecord
 
@@ -18,7 +19,9 @@ __all__ = [
     "counted",
     "number",
     "params_line",
+    "show_next",
     "show_result",
+    "show_running",
     "show_trials",
 ]
 
@@ -55,18 +58,21 @@ def params_line(params: dict[str, Any]) -> str:
     )
 
 
-def show_result(record: StudyRecord) -> None:
+def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     """Print the best configuration and every score that speaks for or against it."""
     summary = summarize(record)
     counts, metric = summary["trials"], summary["metric"]
     words = {Status.RUNNING: "to be trained again"}  # asked for, and lost when the search stopped
+    if state in (State.RUNNING, State.UNKNOWN):
+        words = {Status.RUNNING: "in progress"}
     parts = [f"{counts[s.value]} {words.get(s, s.value)}" for s in Status if counts[s.value]]
     if counts["repeats"]:
         parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
     trials = f"{counts['trained']} trials" if counts["trained"] != 1 else "1 trial"
-    if counts["trained"] < summary["budget"]:
+    if summary["budget"] is not None and counts["trained"] < summary["budget"]:
         trials = f"{counts['trained']} of {summary['budget']} trials"
-    console.print(f"\n[bold]{record.name}[/]: {trials} trained ({', '.join(parts)})")
+    listed = f" ({', '.join(parts)})" if parts else ""
+    console.print(f"\n[bold]{record.name}[/]: {trials} trained{listed}")
     best = summary["best"]
     if best is None:
         return
@@ -112,6 +118,13 @@ def show_result(record: StudyRecord) -> None:
         _show_finalists(summary)
 
 
+def show_next(commands: list[tuple[str, str]]) -> None:
+    """Print what to type next, each command with a remark."""
+    console.print("\nNext:")
+    for command, remark in commands:
+        console.print(f"  [bold]{escape(command)}[/]" + (f"   ({remark})" if remark else ""))
+
+
 def counted(count: int, unit: str) -> str:
     """Write a count with its unit: 1 row, 2 rows."""
     return f"{count:,} {unit}{'s' * (count != 1)}"
@@ -126,7 +139,7 @@ def _show_finalists(summary: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
     for heading in ("trial", "search", "mean", "std"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration", no_wrap=True)
+    table.add_column("configuration")  # the one that gives way on a narrow terminal
     for finalist in summary["finalists"]:
         table.add_row(
             str(finalist["trial"]),
@@ -136,6 +149,23 @@ def _show_finalists(summary: dict[str, Any]) -> None:
             params_line(finalist["params"]),
         )
     console.print()
+    console.print(table)
+
+
+def show_running(record: StudyRecord, most: int = 10) -> None:
+    """Print what has been asked for and not ended: with a worker, or waiting for one."""
+    ended = sum(trial.outcome is not None for trial in record.finalists)
+    running = [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
+    console.print("\n[bold]The search is running[/]", end="")
+    if record.finalists:
+        console.print(f": {ended} of {len(record.finalists)} retrainings of finalists are done")
+        return
+    console.print(f": {counted(len(running), 'trial')} in progress")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for trial in running[:most]:
+        table.add_row(f"  trial {trial.number}", params_line(dict(trial.params)))
+    if len(running) > most:
+        table.add_row("  …", f"and {len(running) - most} more")
     console.print(table)
 
 
@@ -149,7 +179,7 @@ def show_trials(record: StudyRecord, most: int = 10) -> None:
     )
     for heading in ("trial", record.experiment.objective.metric, "epochs", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration", no_wrap=True)
+    table.add_column("configuration")  # the one that gives way on a narrow terminal
     for trial in ranked:
         assert trial.outcome is not None
         table.add_row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from tuner.cli.display import console, number, show_result, show_trials
+from tuner.cli.display import console, number, show_result, show_running, show_trials
+from tuner.cli.plain_json import to_json
+from tuner.cli.state import State, state_of
 from tuner.errors import InputError, JournalError, nearest
 from tuner.strategies.registry import STRATEGIES
 
@@ -62,7 +63,8 @@ def studies(journal: str | None, as_json: bool) -> None:
             continue
         for name in names:
             try:
-                rows.append(summarize(read_study(storage, name, location)))
+                record = read_study(storage, name, location)
+                rows.append(summarize(record) | {"state": state_of(record, location)})
             except InputError as error:  # nor does somebody else's study
                 sys.stderr.write(f"tuner: {error}\n")
     if as_json:
@@ -72,7 +74,16 @@ def studies(journal: str | None, as_json: bool) -> None:
         console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("study", "experiment", "strategy", "seed", "trials", "best", "created"):
+    for heading in (
+        "study",
+        "experiment",
+        "strategy",
+        "seed",
+        "trials",
+        "state",
+        "best",
+        "created",
+    ):
         table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
     for row in rows:
         best = row["best"]
@@ -82,7 +93,8 @@ def studies(journal: str | None, as_json: bool) -> None:
             row["experiment"],
             row["strategy"],
             str(row["seed"]),
-            f"{row['trials']['trained']}/{row['budget']}",
+            f"{row['trials']['trained']}" + (f"/{row['budget']}" if row["budget"] else ""),
+            row["state"],
             score,
             f"{row['created'][:16].replace('T', ' ')} UTC",
         )
@@ -92,12 +104,16 @@ def studies(journal: str | None, as_json: bool) -> None:
 def show(study: str, journal: str | None, as_json: bool) -> None:
     """Print one study's result and its best trials."""
     from tuner.results.summary import summarize
+    from tuner.search.journal import journal_location
 
     record = read(study, journal)
+    state = state_of(record, journal_location(study, journal))
     if as_json:
-        _print_json(summarize(record, with_trials=True))
+        _print_json(summarize(record, with_trials=True) | {"state": state})
         return
-    show_result(record)
+    show_result(record, state)
+    if state is State.RUNNING:
+        show_running(record)
     show_trials(record)
 
 
@@ -119,4 +135,4 @@ def read(study: str, journal: str | None) -> Any:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(to_json(value, indent=2) + "\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
 from tuner.cli.commands import app
+from tuner.cli.streams import to_nowhere
 from tuner.errors import TunerError, one_line
 
 __all__ = ["main", "run"]
@@ -19,7 +19,10 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status: 0 done, 1 failed, 2 bad input, 130 stopped."""
+    """Run one command and return its exit status.
+
+    0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    """
     try:
         status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
         sys.stdout.flush()
@@ -35,7 +38,7 @@ def run(arguments: list[str]) -> int:
     except (BrokenPipeError, SystemExit) as error:  # the reader, `head` say, has seen enough
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         return 0
     except OSError as error:  # a full disk, a folder that may not be written to
         if error.filename is None:
@@ -54,4 +57,7 @@ def _usage(error: typer.TyperException) -> str:
 
 def _say(text: str) -> None:
     """Write one line on stderr, never wrapped."""
-    sys.stderr.write(f"tuner: {text}\n")
+    try:
+        sys.stderr.write(f"tuner: {text}\n")
+    except OSError:  # the terminal was closed
+        to_nowhere(sys.stderr)

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
-import psutil
-from rich.markup import escape
+from rich.console import Console
 
-from tuner.cli.display import PipeConsole, console, show_result
-from tuner.cli.progress import make_progress
-from tuner.errors import InputError, Interrupted, nearest
+from tuner.cli.display import PipeConsole
+from tuner.cli.events import JsonEvents
+from tuner.cli.live import LiveProgress
+from tuner.cli.progress import PlainProgress
+from tuner.cli.stopping import stopped_by_signals
+from tuner.cli.streams import Terminal, to_nowhere
+from tuner.cli.watcher import Beginning, Watcher
+from tuner.cli.workers import check_workers, choose_workers, warnings
+from tuner.errors import InputError, Interrupted, show_location
 from tuner.experiment import Experiment
-from tuner.strategies.registry import rhythm_of
 
 if TYPE_CHECKING:
+    from tuner.executors import Executor
     from tuner.search.records import StudyRecord
 
 __all__ = ["run"]
@@ -37,66 +39,98 @@ def run(
     executor: str,
     tracking: bool,
     open_test: bool,
+    as_json: bool,
 ) -> None:
-    """Search, and print the result."""
-    n_workers = _check_workers(workers, experiment)
-    if executor != "local":
-        raise InputError(f"--executor: unknown executor {executor!r}{nearest(executor, ['local'])}")
+    """Search, and show what happens and what comes of it."""
+    check_workers(workers)
     _check_study_name(study)
     _check_journal(journal)
 
     import optuna
 
+    from tuner.executors.choosing import choose_executor
     from tuner.orchestrator import default_study_name, search
     from tuner.results.artifacts import study_artifacts
+    from tuner.search.journal import journal_location
     from tuner.tracking import MlflowTracker, NullTracker, Tracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    choice = choose_executor(executor, experiment.resources)
+    n_workers = choose_workers(workers, experiment, choice)
     name = study or default_study_name(experiment)
-    progress = make_progress(experiment, PipeConsole(highlight=False, soft_wrap=True))
+    readers: list[Callable[[], StudyRecord]] = []
     trackers: list[MlflowTracker] = []
 
     def make_tracker(read: Callable[[], StudyRecord]) -> Tracker:
+        readers.append(read)
         if not tracking:
             return NullTracker()
-        trackers.append(MlflowTracker(read, name, progress.note, study_artifacts))
+        trackers.append(MlflowTracker(read, name, watcher.note, study_artifacts))
         return trackers[0]
 
-    with progress, _stopped_by_signals() as stop:
-        try:
-            record = search(
-                experiment,
-                study=study,
-                journal=journal,
-                workers=n_workers,
-                make_tracker=make_tracker,
-                observer=progress,
-                stop=stop,
-                open_test=open_test,
-            )
-        finally:
-            behind = any(not tracker.complete for tracker in trackers)
-            if behind:
-                progress.note(f"MLflow lacks some of it; `tuner sync {name}` completes the copy")
-    show_result(record)
-    option = f" --journal {escape(shlex.quote(journal))}" if journal else ""
-    console.print("\nNext:")
-    if behind:
-        console.print(f"  [bold]tuner sync {name}{option}[/]   (MLflow lacks trials)")
+    def make_executor(n_workers: int) -> Executor:
+        made = choice.make(n_workers)
+        beginning = Beginning(
+            record=readers[0](),
+            journal=show_location(journal_location(name, journal)),
+            n_workers=n_workers,
+            executor=executor,
+            warnings=tuple(warnings(workers, experiment, choice)),
+        )
+        watcher.begun(beginning)
+        return made
+
+    with stopped_by_signals() as stop:
+        watcher = _make_watcher(experiment, n_workers, stop.is_set, as_json)
+        with watcher:
+            try:
+                record = search(
+                    experiment,
+                    study=study,
+                    journal=journal,
+                    workers=n_workers,
+                    make_executor=make_executor,
+                    make_tracker=make_tracker,
+                    observer=watcher,
+                    stop=stop,
+                    open_test=open_test,
+                )
+            except BrokenPipeError:
+                to_nowhere(sys.stdout)  # a note may follow
+                text = "nobody reads what it prints: stopped; the same command resumes"
+                raise Interrupted(text) from None
+            finally:
+                behind = any(not tracker.complete for tracker in trackers)
+                if behind:
+                    watcher.note(f"MLflow lacks some of it; `tuner sync {name}` completes the copy")
+    watcher.result(record, _next_commands(name, journal, tracking=tracking, behind=behind))
+
+
+def _make_watcher(
+    experiment: Experiment, n_workers: int, stopping: Callable[[], bool], as_json: bool
+) -> Watcher:
+    if as_json:
+        return JsonEvents(sys.stdout)
+    console = PipeConsole(highlight=False, soft_wrap=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return PlainProgress(experiment, console, n_workers, stopping=stopping)
+    terminal = Console(file=cast("IO[str]", Terminal(sys.stdout)), highlight=False, soft_wrap=True)
+    return LiveProgress(experiment, terminal, n_workers, stopping=stopping)
+
+
+def _next_commands(
+    name: str, journal: str | None, *, tracking: bool, behind: bool
+) -> list[tuple[str, str]]:
+    option = f" --journal {shlex.quote(journal)}" if journal else ""
+    commands = [
+        (f"tuner export {name}{option} -o best.yaml", ""),
+        ("tuner train best.yaml", ""),
+    ]
     if tracking:
-        console.print(f"  [bold]tuner ui {name}{option}[/]")
-    console.print(f"  [bold]tuner export {name}{option} -o best.yaml[/]")
-    console.print("  [bold]tuner train best.yaml[/]")
-
-
-def _check_workers(workers: int | None, experiment: Experiment) -> int:
-    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
-    useful = rhythm_of(experiment.strategy).size
-    if workers is None:
-        return max(1, min(cores, useful))
-    if workers < 1:
-        raise InputError(f"--workers: must be at least 1, got {workers}; write --workers {cores}")
-    return workers
+        commands.insert(0, (f"tuner ui {name}{option}", ""))
+    if behind:
+        commands.insert(0, (f"tuner sync {name}{option}", "MLflow lacks trials"))
+    return commands
 
 
 def _check_study_name(study: str | None) -> None:
@@ -129,25 +163,3 @@ def _check_journal(journal: str | None) -> None:
         raise InputError(
             f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
         )
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets; the second one, or SIGTERM, raises."""
-    stop = threading.Event()
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set() or signum == signal.SIGTERM:
-            raise KeyboardInterrupt
-        stop.set()  # the search says so: a handler must not print
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {s: signal.signal(s, interrupt) for s in handled}
-    try:
-        yield stop
-    except KeyboardInterrupt:
-        text = "stopped at once; what was finished is kept, and the same command resumes"
-        raise Interrupted(text) from None
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

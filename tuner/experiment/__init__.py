@@ -2,7 +2,7 @@
 
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.reading import Override, dump_yaml, flat, parse_value
-from tuner.experiment.schema import Experiment, Recorded, Split
+from tuner.experiment.schema import Experiment, Recorded, Resources, Split
 from tuner.experiment.space import (
     CategoricalDomain,
     Domain,
@@ -21,6 +21,7 @@ __all__ = [
     "IntDomain",
     "Override",
     "Recorded",
+    "Resources",
     "SearchSpace",
     "Split",
     "dump_yaml",

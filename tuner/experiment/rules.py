@@ -21,6 +21,12 @@ def check_rules(experiment: Experiment) -> None:
     _check_widths(experiment)
     _check_cell(experiment)
     _check_task(experiment)
+    budget = experiment.budget
+    if experiment.n_trials is None and budget.timeout is None and budget.stagnation is None:
+        raise ValueError(
+            "budget.trials: must be a number where nothing else ends the search, got null; "
+            "write 40, or give budget.timeout or budget.stagnation"
+        )
     if experiment.pruner.name == "wilcoxon" and experiment.n_folds < 2:
         raise ValueError(
             "pruner.name: wilcoxon compares folds, got no rolling origins; write "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,8 +56,8 @@ Duration = Annotated[
 class Budget(Section):
     """How much may be spent."""
 
-    trials: Annotated[Count, Field(ge=1, le=1_000_000)] = 40
-    """Configurations trained, however they end."""
+    trials: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(40, examples=[40])
+    """Configurations trained, however they end; null where something else ends the search."""
     epochs: Annotated[Count, Field(ge=1, le=1_000_000)] = 100
     """Most epochs of one trial."""
     patience: Annotated[Count, Field(ge=1)] = 15
@@ -82,7 +83,10 @@ class Resources(Section):
     @model_validator(mode="after")
     def _whole_above_one(self) -> Resources:
         if self.gpus > 1 and not self.gpus.is_integer():
-            raise ValueError("gpus: must be a part of one GPU or a whole number of them")
+            raise ValueError(
+                f"gpus: must be a part of one GPU or a whole number of them, got {self.gpus:g}; "
+                f"write {math.ceil(self.gpus)}"
+            )
         return self
 
 
@@ -217,10 +221,10 @@ class Experiment(Section):
         return dump_yaml(self.to_dict())
 
     @property
-    def n_trials(self) -> int:
+    def n_trials(self) -> int | None:
         """How many trials can be trained: the budget, or as many as the space has."""
-        size = space_size(self.search_space)
-        return self.budget.trials if size is None else min(self.budget.trials, size)
+        limits = (self.budget.trials, space_size(self.search_space))
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def n_folds(self) -> int:

@@ -32,7 +32,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         "trials": {
             "trained": len(record.trained),
             **{status.value: record.count(status) for status in Status},
-            "repeats": len(record.trials) - len(record.trained),
+            "repeats": sum(trial.repeat_of is not None for trial in record.trials),
         },
         "budget": experiment.n_trials,
         "baselines": dict(record.baselines),
@@ -48,7 +48,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
             }
             for f in rank_finalists(record)
         ],
-        "test": dict(record.test) if record.test else None,
+        "test": _scores(record.test) if record.test else None,
         "verdict": _verdict(record.test, experiment.objective.direction) if record.test else None,
     }
     if winner:
@@ -77,6 +77,11 @@ def _verdict(test: Mapping[str, Any], direction: str) -> str:
     margin = abs(baseline - score) / abs(baseline) if baseline else math.inf
     better = f" by {100 * margin:.0f} %" if direction == "minimize" else ""
     return f"better than {name}, the best baseline, on the test part{better}"
+
+
+def _scores(test: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the test record without what only pictures need."""
+    return {key: value for key, value in test.items() if key not in ("parts", "predictions")}
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

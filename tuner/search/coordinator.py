@@ -85,14 +85,13 @@ class Coordinator:
         self._observer, self._stop = observer or Observer(), stop or threading.Event()
         self._n_configurations = limits.n_configurations
         self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
-        self._asked = 0
         self._recent: deque[Slot] = deque(maxlen=rhythm.size)  # as many as are asked together
         self._untold: list[Slot] = []
         self._first: dict[str, Slot] = {}  # by configuration
         self._told = Told(study.direction)
         self._ready: list[Slot] = []  # to be handed out
         self._in_flight: dict[str, Slot] = {}
-        self.trained = 0  # trials, without repeats
+        self._asked = self.trained = 0  # trials, with and without repeats
 
     def run(self) -> bool:
         """Run until the budget is used; returns False where it was stopped before."""
@@ -168,9 +167,10 @@ class Coordinator:
         return limit is not None and self._told.stagnant(self._rhythm.size) >= limit
 
     def _wants_more(self) -> bool:
-        if self.trained >= self._limits.n_trials or self.exhausted or self.stagnated:
+        n_trials = self._limits.n_trials
+        if n_trials is not None and self.trained >= n_trials:
             return False
-        return not self._limits.out_of_time()
+        return not (self.exhausted or self.stagnated or self._limits.out_of_time())
 
     def _ask(self) -> None:
         stuck = len(self._recent) == self._rhythm.size and all(s.original for s in self._recent)
@@ -203,7 +203,7 @@ class Coordinator:
             self.trained += 1
         number = slot.trial.number
         repeat_of = slot.original.trial.number if slot.original else None
-        self._observer.asked(self._role, number, repeat_of)
+        self._observer.asked(self._role, number, repeat_of, slot.params)
         if slot.original is None and slot.outcome is None:
             self._ready.append(slot)
         elif slot.original is None and slot.outcome is not None:
@@ -239,6 +239,8 @@ class Coordinator:
                 outcome = Outcome(OutcomeState.FAILED, reason=reason)
                 self._settle(event.key, slot, outcome)
         else:
+            if not slot.epochs:
+                self._observer.began(self._role, number, event.epoch.time - event.trained_s)
             slot.epochs.append(event.epoch)
             self._observer.epoch(self._role, number, event.epoch)
             if slot.job.can_be_pruned:
@@ -247,8 +249,7 @@ class Coordinator:
     def _settle(self, key: str, slot: Slot, outcome: Outcome) -> None:
         if not outcome.history:  # of a job that did not live to tell it
             outcome = dataclasses.replace(outcome, history=tuple(slot.epochs))
-        # Not by way of the trial, which would keep a copy.
-        storage, trial_id = self._study._storage, slot.trial._trial_id
+        storage, trial_id = self._study._storage, slot.trial._trial_id  # a Trial keeps a copy
         storage.set_trial_user_attr(trial_id, OUTCOME_ATTR, outcome.to_json())
         slot.outcome = outcome
         if outcome.weights is not None:

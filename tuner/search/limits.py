@@ -12,7 +12,7 @@ __all__ = ["Limits"]
 class Limits:
     """When a search ends, and when a trial is given up."""
 
-    n_trials: int  # trained in all; repeats do not count
+    n_trials: int | None  # trained in all; repeats do not count
     n_configurations: int | None = None  # of the search space; None where it is infinite
     stagnation: int | None = None  # generations without a better score
     retries: int = 2  # of a job that the machine lost

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tuner.jobs import Epoch, Outcome
 from tuner.search.seeds import Role
@@ -16,11 +17,16 @@ class Observer:
     Called from the coordinator's thread; must return at once.
     """
 
-    def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
+    def asked(
+        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+    ) -> None:
         """A trial has its configuration (that of `repeat_of`, if it is not None)."""
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """A trial began to train then, seconds since 1970; said when its first epoch has ended."""
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """A trial ended an epoch."""
@@ -41,15 +47,22 @@ class Observers(Observer):
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
-    def asked(self, role: Role, number: int, repeat_of: int | None) -> None:
+    def asked(
+        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+    ) -> None:
         """Tell all."""
         for observer in self._observers:
-            observer.asked(role, number, repeat_of)
+            observer.asked(role, number, repeat_of, params)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Tell all."""
         for observer in self._observers:
             observer.dispatched(role, number, cost)
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.began(role, number, time)
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Tell all."""

@@ -93,8 +93,10 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
         top, repeats = record.experiment.finalists.top, record.experiment.finalists.repeats
         n_trained = sum(t.outcome is not None for t in record.trained)
         n_finalists = sum(t.outcome is not None for t in record.finalists)
+        n_trials = record.experiment.n_trials
         done = record.test is not None or (
-            n_trained >= record.experiment.budget.trials
+            n_trials is not None
+            and n_trained >= n_trials
             and n_finalists >= min(top, record.count(Status.COMPLETE)) * repeats
         )
     return StudyState.DONE if done else StudyState.INTERRUPTED

@@ -1,0 +1,77 @@
+"""A search under a clock of its own, told to an observer as the coordinator tells it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+
+from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.search.observer import Observer
+from tuner.search.seeds import Role
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def epoch(number: int, metric: float = 1.0) -> Epoch:
+    return Epoch(number, 1.0, 1.0, metric, 0.0)
+
+
+def complete(value: float = 1.0) -> Outcome:
+    return Outcome(OutcomeState.COMPLETE, objective=value)
+
+
+def simulate(
+    observer: Observer,
+    clock: Clock,
+    costs: Sequence[float],
+    *,
+    seconds: Sequence[float] | None = None,
+    n_workers: int = 2,
+    generation: int = 10,
+    n_epochs: int = 10,
+    epochs: Sequence[int] | None = None,
+    first: int = 0,
+    starting_s: float = 0.0,
+    after: Callable[[int], None] = lambda n_ended: None,
+) -> float:
+    """Train trials in generations, the dearest of each first; return when the last ended.
+
+    Args:
+        costs: of the trials, as the coordinator estimates them.
+        seconds: how long each takes; as long as its cost, by default.
+        epochs: after how many each ends; all of `n_epochs`, by default.
+        first: the first trial's number.
+        starting_s: how long a worker takes to start.
+        after: is called after every end of a trial.
+    """
+    seconds, order = seconds or costs, itertools.count()
+    free = [clock.now + starting_s] * n_workers
+    n_ended = 0
+    for begin in range(0, len(costs), generation):
+        numbers = range(begin, min(begin + generation, len(costs)))
+        for k in numbers:
+            observer.asked(Role.TRIAL, first + k, None, {})
+        events: list[tuple[float, int, int, int]] = []
+        for k in sorted(numbers, key=lambda k: -costs[k]):
+            observer.dispatched(Role.TRIAL, first + k, costs[k])
+            since = max(heapq.heappop(free), clock.now)
+            last = epochs[k] if epochs else n_epochs
+            events += [
+                (since + seconds[k] * (e + 1) / last, next(order), k, e) for e in range(last)
+            ]
+            heapq.heappush(free, since + seconds[k])
+        for time, _, k, e in sorted(events):
+            clock.now = time
+            observer.epoch(Role.TRIAL, first + k, epoch(e))
+            if e + 1 == (epochs[k] if epochs else n_epochs):
+                observer.finished(Role.TRIAL, first + k, complete(float(k)))
+                n_ended += 1
+                after(n_ended)
+    return clock.now

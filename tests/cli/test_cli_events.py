@@ -1,0 +1,248 @@
+"""`tuner run --json`: a stream of events that any program can read."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_search import epoch
+
+from tuner.cli.events import JsonEvents
+from tuner.cli.plain_json import to_json
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState
+from tuner.search.seeds import Role
+
+TUNER = [sys.executable, "-m", "tuner"]
+KEYS = {
+    "begun": "study id journal experiment strategy seed metric direction trials trained epochs "
+    "workers executor asynchronous",
+    "asked": "role trial params repeat_of",
+    "dispatched": "role trial cost",
+    "epoch": "role trial epoch value train_loss val_loss fold",
+    "finished": "role trial state value reason epochs seconds earlier",
+    "lost": "role trial reason",
+    "note": "text",
+}
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def read(text: str) -> list[dict[str, Any]]:
+    assert text.endswith("\n")
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def search(folder: Path, *options: str) -> list[dict[str, Any]]:
+    command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return read(done.stdout)
+
+
+def of(events: list[dict[str, Any]], name: str, role: str = "trial") -> list[dict[str, Any]]:
+    return [e for e in events if e["event"] == name and e.get("role", role) == role]
+
+
+def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> None:
+    events = search(folder, "--trials", "3")
+    assert events[0]["event"] == "begun"
+    assert events[-1]["event"] == "result"
+    assert events[0] | {"id": "", "time": 0} == {
+        **{"event": "begun", "time": 0, "study": "air-random-0", "id": ""},
+        **{"journal": "studies/air-random-0.journal", "experiment": "air", "strategy": "random"},
+        **{"seed": 0, "metric": "rmse", "direction": "minimize", "trials": 3, "trained": 0},
+        **{"epochs": 3, "workers": 1, "executor": "local", "asynchronous": False},
+    }
+    for event in events[:-1]:
+        assert list(event) == ["event", "time", *KEYS[event["event"]].split()]
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    for role, count in (("trial", 3), ("finalist", 4)):
+        assert [e["trial"] for e in of(events, "asked", role)] == list(range(count))
+        assert len(of(events, "epoch", role)) == 3 * count
+        assert len(of(events, "finished", role)) == count
+        order = [e["trial"] for e in of(events, "dispatched", role)]
+        assert sorted(order) == list(range(count))
+        for trial in range(count):
+            of_trial = [e["event"] for e in events if e.get("trial") == trial and e["role"] == role]
+            assert of_trial == ["asked", "dispatched", "epoch", "epoch", "epoch", "finished"]
+    assert [e["epoch"] for e in of(events, "epoch")] == [1, 2, 3] * 3
+    assert not any(e["earlier"] for e in of(events, "finished"))
+
+    shown = subprocess.run(
+        [*TUNER, "show", "air-random-0", "--json"], cwd=folder, capture_output=True, check=True
+    )
+    expected = json.loads(shown.stdout)
+    for trial, finished in zip(
+        expected.pop("all_trials"),
+        sorted(of(events, "finished"), key=lambda e: e["trial"]),
+        strict=True,
+    ):
+        assert (finished["value"], finished["state"]) == (trial["value"], trial["status"])
+        assert finished["epochs"] == trial["epochs"] == 3
+    del expected["state"]
+    result = {k: v for k, v in events[-1].items() if k not in ("event", "time")}
+    assert result == expected
+
+
+def test_a_resumed_search_first_tells_what_was_finished_before(folder: Path) -> None:
+    search(folder, "--trials", "2", "--no-tracking")
+    events = search(folder, "--trials", "3", "--no-tracking")
+    assert (events[0]["trials"], events[0]["trained"]) == (3, 2)
+    finished = of(events, "finished")
+    assert [(e["trial"], e["earlier"]) for e in finished] == [(0, True), (1, True), (2, False)]
+    assert [e["trial"] for e in of(events, "dispatched")] == [2]
+    assert all(e["time"] > finished[0]["time"] - 1 for e in events)
+
+
+def test_every_event_is_written_at_once() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw, 1 << 20), encoding="utf-8")  # type: ignore[arg-type]
+    JsonEvents(stream).note("now")
+    assert read(raw.getvalue().decode())[0]["text"] == "now"
+
+
+def test_epochs_are_told_while_a_trial_runs(folder: Path) -> None:
+    command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", "--no-tracking"]
+    long = ["--set", "budget.epochs=100000", "--set", "budget.patience=100000"]
+    process = subprocess.Popen([*command, *long], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if json.loads(line)["event"] == "epoch":
+                break
+        else:
+            raise AssertionError("it ended without an epoch")
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--set", "data.path=no.csv"], ["--trials", "0"], ["--executor", "lokal"], ["--workers", "0"]],
+)
+def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(
+    folder: Path, options: list[str]
+) -> None:
+    command = [*TUNER, "run", "air.yaml", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tuner: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_warning_is_a_note_among_the_events(folder: Path) -> None:
+    events = search(
+        folder, "--workers", "64", "--trials", "1", "--no-tracking", "--set", "finalists.top=0"
+    )
+    assert [e["event"] for e in events[:2]] == ["begun", "note"]
+    assert events[1]["text"].startswith("--workers 64: ")
+    assert events[0]["workers"] == 64
+
+
+def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
+    import signal
+
+    command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", "--no-tracking"]
+    process = subprocess.Popen(
+        [*command, "--set", "budget.epochs=200", "--set", "budget.patience=1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    for line in process.stdout:
+        first += line
+        if '"epoch"' in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("\n")) == (130, 1)
+    events = read(first + rest)
+    assert "result" not in [e["event"] for e in events]
+    assert any(e["event"] == "note" and "stopping when" in e["text"] for e in events)
+    assert of(events, "finished"), "the trial in progress came to its end"
+
+
+def test_what_is_no_number_in_json_is_null(folder: Path) -> None:
+    stream = io.StringIO()
+    events = JsonEvents(stream)
+    events.asked(Role.TRIAL, 0, None, {"x": math.inf, "of": ["\u2028", -math.inf, (math.nan,)]})
+    events.dispatched(Role.TRIAL, 0, math.inf)
+    events.epoch(Role.TRIAL, 0, epoch(0, math.nan))
+    events.finished(Role.TRIAL, 0, Outcome(OutcomeState.FAILED, reason="a\nb\x00\u2028 \ud800"))
+    events.lost(Role.TRIAL, 1, "it\r\ndied")
+    asked, dispatched, ended, failed, lost = read(stream.getvalue())
+    assert asked["params"] == {"x": None, "of": ["\u2028", None, [None]]}
+    assert dispatched["cost"] is None
+    assert ended["value"] is None
+    assert failed["reason"] == "a\nb\x00\u2028 \ud800"
+    assert lost["reason"] == "it\r\ndied"
+
+
+def test_to_json_leaves_all_else_as_it_is() -> None:
+    value = {"a": [1, 1.5, True, None, "NaN", {"b": -0.0}], "3": (2,)}
+    assert json.loads(to_json(value)) == {"a": [1, 1.5, True, None, "NaN", {"b": -0.0}], "3": [2]}
+    assert to_json(value) == '{"a":[1,1.5,true,null,"NaN",{"b":-0.0}],"3":[2]}'
+    assert to_json({"a": math.nan}, indent=2) == '{\n  "a": null\n}'
+
+
+def test_notes_of_another_thread_do_not_cut_a_line_in_two() -> None:
+    import threading
+
+    class Slow(io.StringIO):
+        def write(self, text: str) -> int:
+            for character in text:
+                super().write(character)
+            return len(text)
+
+    stream = Slow()
+    events = JsonEvents(stream)
+    threads = [
+        threading.Thread(target=lambda: [events.note("x" * 50) for _ in range(200)])
+        for _ in range(4)
+    ]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(read(stream.getvalue())) == 800
+
+
+def test_an_outcome_is_told_once_as_this_runs_and_then_as_an_earlier_ones() -> None:
+    stream = io.StringIO()
+    events = JsonEvents(stream)
+    for number in range(500):
+        events.dispatched(Role.TRIAL, number, 1.0)
+        events.finished(Role.TRIAL, number, Outcome(OutcomeState.COMPLETE, 1.0))
+    assert not any(e["earlier"] for e in of(read(stream.getvalue()), "finished"))
+    assert events._handed_out == set()
+
+
+def test_all_documented_keys_are_written_and_no_others(folder: Path) -> None:
+    Experiment.load("air.yaml")
+    page = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    rows = {
+        line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")
+    }
+    for event, keys in KEYS.items():
+        for key in keys.split():
+            assert f"`{key}`" in rows[event] or key in ("role", "trial"), (event, key)
+    assert "result" in rows

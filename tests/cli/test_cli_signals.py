@@ -1,0 +1,222 @@
+"""Ctrl-C, SIGTERM, SIGHUP and a reader that has gone: nothing is lost, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tuner.cli.stopping import stopped_by_signals
+from tuner.errors import Interrupted
+
+TUNER = [sys.executable, "-m", "tuner"]
+LONG = [
+    *("run", "air.yaml", "--workers", "2", "--study", "long"),
+    *("--set", "finalists.top=0", "--set", "budget.patience=100000"),
+    *("--set", "budget.epochs=100000"),
+]
+AT_ONCE = "tuner: stopped at once; what was finished is kept, and the same command resumes\n"
+
+
+def folders_in(temporary: Path) -> list[str]:
+    """Return the folders of prepared data: torch makes some of its own."""
+    return [path.name for path in temporary.glob("*tuner-*")]
+
+
+class Search:
+    """A search of trials that take an hour, in a process with a temporary folder of its own."""
+
+    def __init__(self, folder: Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self.process = subprocess.Popen(
+            [*prefix, *TUNER, *LONG, *options],
+            env=os.environ | {"TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.workers: list[psutil.Process] = []
+
+    def wait_until_it_trains(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and len(self.workers) < 2:
+            time.sleep(0.1)
+            assert self.process.poll() is None, self.process.communicate()
+            self.workers = [
+                child
+                for child in psutil.Process(self.process.pid).children(recursive=True)
+                if any("tuner.executors" in word for word in child.cmdline())
+            ]
+        while time.monotonic() < deadline:
+            if all(sum(w.cpu_times()[:2]) > 3 for w in self.workers):  # past its imports
+                return
+            time.sleep(0.1)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end; return status, output and errors."""
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+    def leaves(self) -> list[str]:
+        """Return what is left of it: workers that live, folders of data."""
+        _, alive = psutil.wait_procs(self.workers, timeout=3)
+        return [f"worker {worker.pid}" for worker in alive] + self.folders()
+
+    def folders(self) -> list[str]:
+        return folders_in(self.temporary)
+
+
+@pytest.fixture
+def searches(folder: Path) -> Iterator[list[Search]]:
+    started: list[Search] = []
+    yield started
+    for search in started:
+        for process in [search.process, *search.workers]:
+            if process.pid and psutil.pid_exists(process.pid):
+                process.kill()
+        search.process.communicate()
+
+
+def begin(searches: list[Search], *options: str, prefix: tuple[str, ...] = ()) -> Search:
+    searches.append(Search(Path.cwd(), *options, prefix=prefix))
+    searches[-1].wait_until_it_trains()
+    return searches[-1]
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["term", "hup"]
+)
+def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(
+    searches: list[Search], signum: int, status: int
+) -> None:
+    search = begin(searches, "--no-tracking", prefix=("env", "--default-signal=HUP"))
+    assert search.folders()
+    sent = time.monotonic()
+    search.process.send_signal(signum)
+    found, _, err = search.end()
+    assert time.monotonic() - sent < 10
+    assert (found, err) == (status, AT_ONCE)
+    assert search.leaves() == []
+
+
+def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches: list[Search]) -> None:
+    search = begin(searches, "--tracking")
+    for _ in range(50):
+        if search.process.poll() is not None:
+            break
+        search.process.send_signal(signal.SIGTERM)
+        search.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert search.end()[::2] == (143, AT_ONCE)
+    assert search.leaves() == []
+
+
+def test_a_signal_during_the_clearing_up_raises_nothing() -> None:
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.getsignal(signum) for signum in handled}
+    cleared = []
+
+    def search() -> None:
+        with stopped_by_signals() as stop:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+            finally:
+                for signum in handled:
+                    os.kill(os.getpid(), signum)
+                cleared.append(stop.is_set())
+
+    try:
+        with pytest.raises(Interrupted) as caught:
+            search()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert caught.value.exit_status == 143
+    assert cleared == [False]
+
+
+def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) -> None:
+    search = begin(searches, "--no-tracking")
+    os.killpg(search.process.pid, signal.SIGINT)
+    assert search.process.stdout is not None
+    for line in search.process.stdout:
+        if "stopping when the trials in progress have ended; Ctrl-C again stops now" in line:
+            break
+    time.sleep(1)
+    assert search.process.poll() is None, "the trials in progress go on"
+    assert all(worker.is_running() for worker in search.workers)
+    os.killpg(search.process.pid, signal.SIGINT)
+    status, _, err = search.end()
+    assert (status, err) == (130, AT_ONCE)
+    assert search.leaves() == []
+
+
+def test_after_it_was_stopped_the_trials_in_progress_are_to_be_trained_again(
+    searches: list[Search], folder: Path
+) -> None:
+    search = begin(searches, "--no-tracking", "--trials", "2")
+    search.process.terminate()
+    assert search.end()[0] == 143
+    shown = subprocess.run(
+        [*TUNER, "show", "long"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "long: 0 of 2 trials trained (2 to be trained again" in shown
+    assert "The search is running" not in shown
+
+
+def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> None:
+    search = begin(searches, "--no-tracking", prefix=("nohup",))
+    search.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert search.process.poll() is None
+    search.process.terminate()
+    assert search.end()[0] == 143
+    assert search.leaves() == []
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["all on the terminal", "errors in a file"])
+def test_a_terminal_that_is_closed_ends_the_search_without_a_traceback(
+    folder: Path, log: bool
+) -> None:
+    temporary, errors = folder / "temporary", folder / "errors"
+    temporary.mkdir()
+    pid, terminal = pty.fork()
+    if pid == 0:  # the child: what a terminal starts
+        os.environ |= {"TMPDIR": str(temporary), "TERM": "xterm"}
+        if log:
+            os.dup2(os.open(errors, os.O_CREAT | os.O_WRONLY), 2)
+        os.execvp("env", ["env", "--default-signal=HUP", *TUNER, *LONG, "--no-tracking"])
+    seen, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline and b"1/100000" not in seen:
+        seen += os.read(terminal, 65536)
+    workers = psutil.Process(pid).children(recursive=True)
+    assert workers
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+    assert folders_in(temporary) == []
+    assert not log or errors.read_text() == AT_ONCE
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "events"])
+def test_a_search_whose_output_nobody_reads_any_more_stops_and_says_so(
+    folder: Path, json: list[str]
+) -> None:
+    command = " ".join([*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *json])
+    script = f"{command} 2> errors | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "130"
+    text = "nobody reads what it prints: stopped; the same command resumes\n"
+    assert (folder / "errors").read_text() == f"tuner: {text}"

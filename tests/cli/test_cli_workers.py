@@ -1,0 +1,166 @@
+"""How many workers there are, where they run, and what is said of a number that makes no sense."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.main import run
+from tuner.cli.workers import choose_workers, warnings
+from tuner.errors import InputError
+from tuner.executors import LocalExecutor
+from tuner.executors.choosing import ExecutorChoice
+from tuner.experiment import Experiment, Override
+from tuner.experiment.schema import Resources
+
+WOA = {"name": "woa", "population": 10}
+
+
+def choice(capacity: int = 4) -> ExecutorChoice:
+    return ExecutorChoice(LocalExecutor, capacity, f"this machine's {capacity} cores")
+
+
+def experiment(asynchronous: bool = False, **strategy: object) -> Experiment:
+    overrides = [Override("asynchronous", asynchronous, "test")]
+    if strategy:
+        overrides.append(Override("strategy", strategy, "test"))
+    return Experiment.load("air.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "strategy", "n_workers"),
+    [
+        (1, WOA, 1),
+        (4, WOA, 4),
+        (64, WOA, 10),
+        (64, {"name": "tpe", "batch": 3}, 3),
+    ],
+)
+def test_by_default_there_are_as_many_workers_as_have_room_and_use(
+    folder: Path, capacity: int, strategy: dict[str, object], n_workers: int
+) -> None:
+    assert choose_workers(None, experiment(**strategy), choice(capacity)) == n_workers
+    assert warnings(None, experiment(**strategy), choice(capacity)) == []
+
+
+def test_an_asynchronous_search_uses_all_there_is_room_for_up_to_its_trials(folder: Path) -> None:
+    asynchronous = experiment(asynchronous=True, name="tpe", batch=2)
+    assert choose_workers(None, asynchronous, choice(3)) == 3
+    assert choose_workers(None, asynchronous, choice(64)) == 4  # budget.trials
+    (said,) = warnings(None, asynchronous, choice(3))
+    assert said.startswith("asynchronous: ")
+    assert "other trials" in said
+
+
+@pytest.mark.parametrize(
+    ("workers", "capacity", "strategy", "text"),
+    [
+        (64, 4, WOA, "--workers 64: more than fit on this machine's 4 cores, "),
+        (64, 4, WOA, "; --workers 4 is enough"),
+        (5, 4, {"name": "tpe", "batch": 2}, "; --workers 2 is enough"),
+        (16, 32, WOA, "(strategy.population is 10); --workers 10 is enough"),
+        (16, 32, {"name": "tpe", "batch": 6}, "(strategy.batch is 6); --workers 6 is enough"),
+    ],
+)
+def test_more_workers_than_have_room_or_use_are_warned_of_in_one_note_that_says_what_is_enough(
+    folder: Path, workers: int, capacity: int, strategy: dict[str, object], text: str
+) -> None:
+    assert choose_workers(workers, experiment(**strategy), choice(capacity)) == workers
+    (said,) = warnings(workers, experiment(**strategy), choice(capacity))
+    assert text in said
+    enough = re.search(r"--workers (\d+) is enough", said)
+    assert enough
+    assert warnings(int(enough[1]), experiment(**strategy), choice(capacity)) == []
+
+
+def test_as_many_workers_as_fit_exactly_are_not_warned_of(folder: Path) -> None:
+    assert warnings(10, experiment(**WOA), choice(10)) == []
+    with_limit = experiment(asynchronous=True, **WOA)
+    assert len(warnings(4, with_limit, choice(10))) == 1
+    assert "(budget.trials is 4)" in warnings(5, with_limit, choice(10))[0]
+
+
+Printed = Callable[..., str]
+
+
+@pytest.fixture
+def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
+    def call(*arguments: str) -> str:
+        assert run(list(arguments)) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+
+    return call
+
+
+SMALL = ("run", "air.yaml", "--no-tracking", "--trials", "1", "--set", "finalists.top=0")
+
+
+def test_the_warning_comes_before_the_search_and_does_not_stop_it(printed: Printed) -> None:
+    lines = printed(*SMALL, "--workers", "64").splitlines()
+    assert lines[0].startswith("--workers 64: more than fit on this machine's ")
+    assert lines[1] == "searching air-random-0: 1 trials, 64 at a time"
+    assert "1 trial trained" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("option", [["--asynchronous"], ["--set", "asynchronous=true"]])
+def test_an_asynchronous_search_says_that_it_cannot_be_repeated(
+    printed: Printed, option: list[str]
+) -> None:
+    assert printed(*SMALL, "--workers", "1", *option).startswith("asynchronous: ")
+    checked = printed("check", "air.yaml", "--set", "asynchronous=true")
+    assert re.search(r"asynchronous +workers never wait, and no two searches are alike", checked)
+    assert "asynchronous" not in printed("check", "air.yaml")
+
+
+def test_a_study_does_not_become_asynchronous_on_the_way(
+    printed: Printed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(*SMALL, "--workers", "1")
+    assert run([*SMALL, "--asynchronous"]) == 2
+    out, err = capsys.readouterr()
+    assert "was begun with asynchronous=False, got True; put it back" in err
+    assert out == ""
+
+
+def test_set_comes_after_the_option(printed: Printed) -> None:
+    said = printed(*SMALL, "--workers", "1", "--asynchronous", "--set", "asynchronous=false")
+    assert said.startswith("searching ")
+
+
+def test_jobs_are_made_by_the_executor_that_was_chosen_with_the_experiments_resources(
+    printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Resources]] = []
+    made: list[int] = []
+
+    def choose(name: str, resources: Resources) -> ExecutorChoice:
+        asked.append((name, resources))
+
+        def make(n_workers: int) -> LocalExecutor:
+            made.append(n_workers)
+            return LocalExecutor(1)
+
+        return ExecutorChoice(make, 7, "the cluster's 14 cores")
+
+    monkeypatch.setattr("tuner.executors.choosing.choose_executor", choose)
+    text = printed(*SMALL, "--executor", "ray://far:10001", "--set", "resources.cpus=2")
+    assert asked == [("ray://far:10001", Resources(cpus=2))]
+    assert made == [4]  # random asks for four at a time
+    assert "searching" in text
+
+
+def test_an_executor_that_cannot_be_had_is_bad_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def choose(name: str, resources: Resources) -> ExecutorChoice:
+        raise InputError(f"--executor: {name} does not answer")
+
+    monkeypatch.setattr("tuner.executors.choosing.choose_executor", choose)
+    assert run([*SMALL, "--executor", "ray://far:10001"]) == 2
+    assert capsys.readouterr() == ("", "tuner: --executor: ray://far:10001 does not answer\n")
+    assert not Path("studies").exists()

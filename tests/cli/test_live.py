@@ -1,0 +1,281 @@
+"""The table on a terminal: what a frame shows, how large it is, and what it costs."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from simulated_search import Clock, complete, epoch
+
+from tuner.cli.live import LiveProgress, Rows
+from tuner.cli.standing import InProgress
+from tuner.experiment import Experiment, Override
+from tuner.jobs import Outcome, OutcomeState
+from tuner.search.seeds import Role
+
+PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
+TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
+
+
+class Screen:
+    """A progress display, and what a terminal of a given size would show of it."""
+
+    def __init__(self, width: int = 80, height: int = 24, n_workers: int = 2, **keys: str) -> None:
+        overrides = [Override("budget.trials", 100, "test"), Override("budget.epochs", 100, "test")]
+        overrides += [
+            Override(key.replace("__", "."), value, "test") for key, value in keys.items()
+        ]
+        self.clock, self.stopping = Clock(), False
+        self.console = Console(
+            file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None
+        )
+        self.progress = LiveProgress(
+            Experiment.load("air.yaml", overrides),
+            self.console,
+            n_workers,
+            stopping=lambda: self.stopping,
+            clock=self.clock,
+        )
+
+    def hand_out(self, *numbers: int) -> None:
+        for number in numbers:
+            self.progress.asked(TRIAL, number, None, PARAMS)
+        for number in numbers:
+            self.progress.dispatched(TRIAL, number, 1.0)
+
+    def lines(self) -> list[str]:
+        with self.console.capture() as capture:
+            self.console.print(self.progress.frame())
+        return [line.rstrip() for line in capture.get().splitlines()]
+
+    def text(self) -> str:
+        return "\n".join(self.lines())
+
+    def rows(self) -> list[int]:
+        found = (re.match(r" +(\d+) +\d+/\d+ ", line) for line in self.lines())
+        return [int(match[1]) for match in found if match]
+
+
+def test_a_frame_says_what_runs_what_is_best_and_how_long_it_takes(folder: Path) -> None:
+    screen = Screen(pruner__name="median")
+    assert screen.text() == ""
+    screen.hand_out(*range(12))
+    for number in range(4):
+        for k in range(10):
+            screen.clock.now += 1
+            screen.progress.epoch(TRIAL, number, epoch(k, 30.0 - number))
+        state = [OutcomeState.COMPLETE, OutcomeState.PRUNED, OutcomeState.FAILED][number % 3]
+        value = 27.25 - number if state is OutcomeState.COMPLETE else None
+        screen.progress.finished(TRIAL, number, Outcome(state, objective=value, reason="NaN"))
+    screen.clock.now += 5
+    screen.progress.epoch(TRIAL, 5, epoch(36, 21.4567))
+    assert screen.lines() == [
+        "    trial    epoch     rmse   time  configuration",
+        "        4    0/100        -   0:15  hidden_size=122  num_layers=3  dropout=0.36…",
+        "        5   37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.36…",
+        "",
+        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left",
+        "          best rmse 24.25 (trial 3), 1 pruned, 1 failed, 6 waiting",
+    ]
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 12, 64, 1000])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 11), (40, 24), (200, 60), (80, 3)])
+def test_no_frame_is_wider_than_the_terminal_or_higher_than_half_of_it_needs(
+    folder: Path, n_workers: int, width: int, height: int
+) -> None:
+    screen = Screen(width, height, n_workers)
+    screen.hand_out(*range(n_workers + 3))
+    for number in range(n_workers):
+        screen.progress.epoch(TRIAL, number, epoch(99, 123456.789))
+    lines = screen.lines()
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= max(height - 2, 8)
+    assert len(screen.rows()) >= 1
+    if n_workers > 12:
+        assert re.search(rf"… and {n_workers - len(screen.rows())} more", screen.text())
+        assert len(screen.rows()) <= 12
+
+
+def test_every_trial_keeps_its_row_until_it_ends(folder: Path) -> None:
+    screen = Screen(n_workers=3)
+    screen.hand_out(*range(7))
+    assert screen.rows() == [0, 1, 2]
+    screen.progress.finished(TRIAL, 1, complete())
+    assert screen.rows() == [0, 3, 2]
+    screen.progress.finished(TRIAL, 0, complete())
+    screen.progress.finished(TRIAL, 2, complete())
+    assert screen.rows() == [4, 3, 5]
+
+
+def test_the_table_does_not_shrink_between_two_generations(folder: Path) -> None:
+    screen = Screen(n_workers=3)
+    screen.hand_out(0, 1, 2)
+    height = len(screen.lines())
+    for number in range(3):
+        screen.progress.finished(TRIAL, number, complete())
+        assert len(screen.lines()) == height
+    screen.hand_out(3, 4, 5)
+    assert len(screen.lines()) == height
+
+
+def test_a_trial_without_a_row_gets_the_next_one_that_is_free() -> None:
+    running = [InProgress(TRIAL, number, {}) for number in range(5)]
+    rows = Rows()
+
+    def shown(trials: list[InProgress], most: int) -> list[int | None]:
+        return [trial.number if trial else None for trial in rows.update(trials, most)]
+
+    assert shown(running[:3], 2) == [0, 1]
+    assert shown(running[1:3], 2) == [2, 1]
+    assert shown(running[2:3], 2) == [2, None]
+    assert shown(running[3:5], 2) == [3, 4]
+    assert shown(running[3:5], 1) == [3]  # the window became smaller
+    assert shown(running[3:5], 4) == [3, 4]
+
+
+def test_columns_stay_where_they_are_while_numbers_grow(folder: Path) -> None:
+    screen = Screen(n_workers=1)
+    screen.hand_out(0)
+    found = set()
+    for k, value in ((0, 1.0), (8, 21.456789), (99, 1234.5), (99, 123456.0), (99, 1.2e-7)):
+        screen.progress.epoch(TRIAL, 0, epoch(k, value))
+        found.add(screen.lines()[1].index("hidden_size"))
+    assert len(found) == 1
+
+
+def test_the_bars_of_both_stages_remain_at_the_end_and_the_table_does_not(folder: Path) -> None:
+    screen = Screen(budget__trials=2)
+    screen.hand_out(0, 1)
+    screen.clock.now += 10
+    for number in range(2):
+        screen.progress.finished(TRIAL, number, complete(2.5))
+    screen.clock.now += 100
+    for number in range(3):
+        screen.progress.asked(FINALIST, number, None, PARAMS)
+        screen.progress.dispatched(FINALIST, number, 1.0)
+    screen.clock.now += 3
+    assert screen.rows() == [0, 1]
+    for number in range(3):
+        screen.progress.finished(FINALIST, number, complete(1.0))
+    with screen.progress:
+        pass
+    trials, finalists, counts = screen.lines()
+    assert trials == "   trials ━━━━━━━━━━━━━━━━━━━━━━━━ 2/2 0:10"
+    assert finalists == "finalists ━━━━━━━━━━━━━━━━━━━━━━━━ 3/3 0:03"
+    assert counts == "          best rmse 2.5 (trial 0)"
+
+
+def test_of_a_search_that_was_interrupted_only_the_bars_remain(folder: Path) -> None:
+    screen = Screen()
+    screen.hand_out(0, 1, 2)
+    assert screen.rows() == [0, 1]
+    with screen.progress:
+        pass
+    assert screen.rows() == []
+    assert "trials" in screen.text()
+
+
+def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder: Path) -> None:
+    screen = Screen(n_workers=2)
+    screen.hand_out(*range(5))
+    screen.stopping = True
+    screen.progress.finished(TRIAL, 0, complete())
+    assert screen.rows() == [1]
+    assert "stopping" in screen.text()
+    assert "waiting" not in screen.text()
+
+
+def test_square_brackets_in_a_value_are_no_markup(folder: Path) -> None:
+    screen = Screen(n_workers=1)
+    screen.progress.asked(TRIAL, 0, None, {"choice": "[red]"})
+    screen.progress.dispatched(TRIAL, 0, 1.0)
+    assert "choice=[red]" in screen.text()
+    screen.progress.note("a note [bold]with[/] brackets [/]")
+    assert "[bold]with[/]" in screen.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_failures_losses_and_notes_get_a_line_of_their_own(folder: Path) -> None:
+    screen = Screen()
+    screen.progress.asked(TRIAL, 0, None, {})
+    failed = Outcome(OutcomeState.FAILED, reason="the loss is nan")
+    screen.progress.finished(TRIAL, 0, failed)  # by an earlier run: it has had its line
+    screen.hand_out(1, 2)
+    screen.progress.lost(TRIAL, 1, "its worker died")
+    screen.progress.finished(TRIAL, 2, failed)
+    printed = screen.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert printed == ["trial 1 runs again: its worker died", "trial 2 failed: the loss is nan"]
+
+
+def test_an_epoch_is_only_counted_however_many_there_are(folder: Path) -> None:
+    screen = Screen(n_workers=64)
+    screen.hand_out(*range(64))
+    with screen.progress:
+        begun, n_epochs = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - begun) < 1.0:
+            screen.progress.epoch(TRIAL, n_epochs % 64, epoch(n_epochs % 100))
+            n_epochs += 1
+    assert n_epochs > 20_000, "at most 50 microseconds each: thousands a second cost little"
+    frames = screen.console.file.getvalue().count("configuration")  # type: ignore[attr-defined]
+    assert frames <= 2 + 8 * seconds
+
+
+def test_frames_are_drawn_while_another_thread_counts(folder: Path) -> None:
+    screen = Screen(n_workers=8)
+    screen.hand_out(*range(400))  # so many that adding them up takes a while
+    screen.clock.now += 1
+    screen.progress.epoch(TRIAL, 0, epoch(0))
+    screen.clock.now += 1
+    over = threading.Event()
+    problems: list[BaseException] = []
+
+    def draw() -> None:
+        try:
+            while not over.is_set():
+                screen.lines()
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=draw)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for number in range(400, 2000):
+            screen.hand_out(number)
+            screen.progress.epoch(TRIAL, number - 400, epoch(1))
+            screen.progress.finished(TRIAL, number - 400, complete())
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert problems == []
+
+
+def test_a_terminal_that_does_not_take_anything_holds_up_no_epoch(folder: Path) -> None:
+    class Stuck(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stuck, self.released = threading.Event(), threading.Event()
+
+        def write(self, text: str) -> int:
+            if "configuration" in text:  # Ctrl-S
+                self.stuck.set()
+                assert self.released.wait(30)
+            return len(text)
+
+    screen = Screen()
+    stream = screen.console.file = Stuck()
+    screen.hand_out(0)
+    with screen.progress:
+        assert stream.stuck.wait(10)
+        for k in range(100):
+            screen.progress.epoch(TRIAL, 0, epoch(k))
+        screen.progress.finished(TRIAL, 0, complete())
+        stream.released.set()

@@ -1,0 +1,191 @@
+"""What a search is said to have come to: counts, the best, what runs and what waits."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from simulated_search import Clock, complete, epoch
+
+from tuner.cli.standing import Standing, clock_text
+from tuner.experiment import Experiment, Override
+from tuner.jobs import Outcome, OutcomeState
+from tuner.search.seeds import Role
+
+TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def standing(folder: Path, clock: Clock) -> Standing:
+    return Standing(Experiment.load("air.yaml"), 2, clock=clock)
+
+
+def hand_out(standing: Standing, *numbers: int) -> None:
+    for number in numbers:
+        standing.asked(TRIAL, number, None, {"hidden_size": number})
+        standing.dispatched(TRIAL, number, 1.0)
+
+
+def running(standing: Standing) -> list[int]:
+    return [number for _, number in standing.running]
+
+
+def waiting(standing: Standing) -> list[int]:
+    return [number for _, number in standing.waiting]
+
+
+def test_as_many_trials_run_as_there_are_workers_and_the_others_wait(standing: Standing) -> None:
+    hand_out(standing, 3, 0, 2, 1)
+    assert (running(standing), waiting(standing)) == ([3, 0], [2, 1])
+    standing.finished(TRIAL, 3, complete())
+    assert (running(standing), waiting(standing)) == ([0, 2], [1])
+    assert standing.running[TRIAL, 2].params == {"hidden_size": 2}
+
+
+def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing: Standing) -> None:
+    hand_out(standing, 0, 1, 2, 3)
+    standing.epoch(TRIAL, 3, epoch(0, 21.5))
+    assert running(standing) == [0, 1, 3]
+    assert (standing.running[TRIAL, 3].epochs, standing.running[TRIAL, 3].value) == (1, 21.5)
+    standing.finished(TRIAL, 0, complete())
+    assert (running(standing), waiting(standing)) == ([1, 3], [2])
+
+
+def test_the_time_of_a_trial_begins_when_it_has_a_worker(standing: Standing, clock: Clock) -> None:
+    hand_out(standing, 0, 1, 2)
+    clock.now += 60
+    standing.finished(TRIAL, 0, complete())
+    clock.now += 5
+    assert standing.running[TRIAL, 2].since == clock.now - 5
+    assert standing.running[TRIAL, 1].since == clock.now - 65
+
+
+def test_a_lost_trial_waits_again_behind_the_others_and_begins_at_nothing(
+    standing: Standing, clock: Clock
+) -> None:
+    hand_out(standing, 0, 1, 2)
+    standing.epoch(TRIAL, 0, epoch(6))
+    standing.lost(TRIAL, 0, "its worker died")
+    assert (running(standing), waiting(standing)) == ([1, 2], [0])
+    standing.finished(TRIAL, 1, complete())
+    assert running(standing) == [2, 0]
+    assert standing.running[TRIAL, 0].epochs == 0
+    assert standing.running[TRIAL, 0].params == {"hidden_size": 0}
+    assert standing.done(TRIAL) == 1
+
+
+def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder: Path) -> None:
+    stopping = False
+    standing = Standing(Experiment.load("air.yaml"), 1, stopping=lambda: stopping)
+    hand_out(standing, 0, 1)
+    stopping = True
+    standing.finished(TRIAL, 0, complete())
+    assert running(standing) == []
+    assert standing.time_left(TRIAL) == ""
+
+
+def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
+    standing: Standing, clock: Clock
+) -> None:
+    hand_out(standing, 0)
+    for k in range(2):
+        clock.now += 10
+        standing.epoch(TRIAL, 0, epoch(k))
+    assert standing.time_left(TRIAL) == "up to 1:40 left"
+    standing.finished(TRIAL, 0, complete())
+    assert not standing.time_left(TRIAL).startswith("up to")
+
+
+def test_what_an_earlier_run_finished_counts_and_was_never_in_progress(standing: Standing) -> None:
+    standing.asked(TRIAL, 0, None, {})
+    assert not standing.in_progress(TRIAL, 0)
+    standing.finished(TRIAL, 0, complete(3.0))
+    standing.asked(TRIAL, 1, None, {})
+    standing.dispatched(TRIAL, 1, 1.0)
+    assert standing.in_progress(TRIAL, 1)
+    assert standing.done(TRIAL) == 1
+    assert standing.best == (3.0, 0)
+
+
+def test_a_repeat_is_no_trial_that_was_trained(standing: Standing) -> None:
+    hand_out(standing, 0)
+    standing.asked(TRIAL, 1, 0, {})
+    standing.finished(TRIAL, 0, complete())
+    assert (standing.done(TRIAL), standing.repeats) == (1, 1)
+    assert (running(standing), waiting(standing)) == ([], [])
+
+
+def test_a_trial_lost_for_good_is_a_failed_one(standing: Standing) -> None:
+    hand_out(standing, 0)
+    standing.finished(TRIAL, 0, Outcome(OutcomeState.FAILED, reason="lost 3 times"))
+    assert standing.counts[TRIAL][OutcomeState.FAILED] == 1
+    assert running(standing) == []
+    assert standing.best is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"), [("rmse", [2, 1, 1, 3], 1), ("r2", [0.1, -5, 0.9, 0.9], 2)]
+)
+def test_the_best_is_the_first_of_the_best_and_only_of_the_search(
+    folder: Path, metric: str, values: list[float], best: int
+) -> None:
+    experiment = Experiment.load("air.yaml", [Override("objective.metric", metric, "test")])
+    standing = Standing(experiment)
+    for number, value in enumerate(values):
+        hand_out(standing, number)
+        standing.finished(TRIAL, number, complete(value))
+    standing.asked(FINALIST, 0, None, {})
+    standing.dispatched(FINALIST, 0, 1.0)
+    standing.finished(FINALIST, 0, complete(math.inf if metric == "r2" else 0.0))
+    assert standing.best == (values[best], best)
+
+
+def test_the_totals_are_what_can_be_trained(folder: Path) -> None:
+    path = folder / "small.yaml"
+    path.write_text(
+        "name: small\ndata: {path: air.csv, target: passengers}\n"
+        "search_space: {num_layers: {type: int, low: 1, high: 2}}\nfinalists: {top: 3}\n"
+    )
+    standing = Standing(Experiment.load(path))
+    assert standing.totals[TRIAL] == 2
+    for number in range(6):  # two configurations, three repeats
+        standing.asked(FINALIST, number, None, {})
+    assert standing.totals[FINALIST] == 6
+
+
+def test_the_time_of_a_stage_stands_still_when_it_is_over(standing: Standing, clock: Clock) -> None:
+    assert standing.elapsed(TRIAL) == 0
+    hand_out(standing, 0, 1, 2, 3)
+    clock.now += 30
+    assert standing.elapsed(TRIAL) == 30
+    for number in range(4):
+        standing.finished(TRIAL, number, complete())
+    clock.now += 12
+    standing.asked(FINALIST, 0, None, {})
+    clock.now += 7
+    assert (standing.elapsed(TRIAL), standing.elapsed(FINALIST)) == (30, 7)
+
+
+def test_nothing_of_a_trial_that_ended_is_kept(standing: Standing) -> None:
+    for number in range(1000):
+        hand_out(standing, number)
+        standing.epoch(TRIAL, number, epoch(0))
+        standing.finished(TRIAL, number, complete())
+        standing.asked(TRIAL, 1000 + number, None, {})  # an earlier run's
+        standing.finished(TRIAL, 1000 + number, complete())
+    kept = [standing.running, standing.waiting, standing._params]
+    kept.append(standing._paces[TRIAL]._in_progress)
+    assert [len(what) for what in kept] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599.4, "59:59"), (90061, "25:01:01")]
+)
+def test_durations_are_written_as_on_a_clock(seconds: float, text: str) -> None:
+    assert clock_text(seconds) == text

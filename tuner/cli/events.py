@@ -1,0 +1,118 @@
+"""A search as a stream of events, one JSON object a line, for programs that start one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from tuner.cli.plain_json import to_json
+from tuner.cli.watcher import Beginning, Watcher
+from tuner.jobs import Epoch, Outcome
+from tuner.results.summary import summarize
+from tuner.search.records import StudyRecord
+from tuner.search.seeds import Role
+
+__all__ = ["JsonEvents"]
+
+
+class JsonEvents(Watcher):
+    """Writes what happens when it happens; `docs/commands.md` lists the events and their keys.
+
+    A search that goes on first tells what its earlier runs had finished, marked `earlier`.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._stream, self._clock = stream, clock
+        self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
+        self._handed_out: set[tuple[Role, int]] = set()  # and not ended
+
+    def begun(self, beginning: Beginning) -> None:
+        """Write what is searched, and how far an earlier run has come."""
+        record = beginning.record
+        experiment = record.experiment
+        self._write(
+            "begun",
+            study=record.name,
+            id=record.id,
+            journal=beginning.journal,
+            experiment=experiment.name,
+            strategy=experiment.strategy.name,
+            seed=experiment.seed,
+            metric=experiment.objective.metric,
+            direction=experiment.objective.direction,
+            trials=experiment.n_trials,
+            trained=len(record.trained),
+            epochs=experiment.budget.epochs * experiment.n_folds,
+            workers=beginning.n_workers,
+            executor=beginning.executor,
+            asynchronous=experiment.asynchronous,
+        )
+        for text in beginning.warnings:
+            self.note(text)
+
+    def asked(
+        self,
+        role: Role,
+        number: int,
+        repeat_of: int | None,
+        params: Mapping[str, Any],
+    ) -> None:
+        """Write that a trial has its configuration."""
+        self._trial("asked", role, number, params=params, repeat_of=repeat_of)
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """Write that a trial waits for a worker, or has one."""
+        self._handed_out.add((role, number))
+        self._trial("dispatched", role, number, cost=cost)
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Write what a trial has come to; the first epoch is 1."""
+        self._trial(
+            "epoch",
+            role,
+            number,
+            epoch=epoch.epoch + 1,
+            value=epoch.metric,
+            train_loss=epoch.train_loss,
+            val_loss=epoch.val_loss,
+            fold=epoch.fold,
+        )
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Write how a trial ended."""
+        earlier = (role, number) not in self._handed_out
+        self._handed_out.discard((role, number))
+        self._trial(
+            "finished",
+            role,
+            number,
+            state=outcome.state.value,
+            value=outcome.objective,
+            reason=outcome.reason,
+            epochs=len(outcome.history),
+            seconds=round(outcome.seconds, 3),
+            earlier=earlier,
+        )
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Write that a trial runs again."""
+        self._trial("lost", role, number, reason=reason)
+
+    def note(self, text: str) -> None:
+        """Write what a person should read."""
+        self._write("note", text=text)
+
+    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
+        """Write what `tuner show --json` prints, without the trials: they have been told."""
+        self._write("result", **summarize(record))
+
+    def _trial(self, event: str, role: Role, number: int, **facts: Any) -> None:
+        self._write(event, role=role.value, trial=number, **facts)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        line = to_json({"event": event, "time": round(self._clock(), 3), **facts})
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()

@@ -1,0 +1,223 @@
+"""A search on a terminal: the trials that run, over a bar for each stage, drawn again and again.
+
+The coordinator's thread only counts; a thread of Rich's draws, so that a thousand epochs a
+second cost no more drawing than one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from math import isinf
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.cli.display import number as text_of
+from tuner.cli.display import params_line, show_next, show_result
+from tuner.cli.standing import InProgress, Standing, clock_text
+from tuner.cli.watcher import Beginning, Watcher
+from tuner.experiment import Experiment
+from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.search.records import StudyRecord
+from tuner.search.seeds import Role
+
+__all__ = ["LiveProgress", "Rows"]
+
+_TITLES = {Role.TRIAL: "trials", Role.FINALIST: "finalists"}
+_A_SECOND = 5  # frames
+_MOST_ROWS = 12
+_OTHER_LINES = 10  # bars, counts, heading, and some of what was there before
+
+
+class Rows:
+    """Which trials have a row: each keeps its own until it ends, and the next takes its place."""
+
+    def __init__(self) -> None:
+        self._shown: list[InProgress | None] = []
+
+    def update(self, running: list[InProgress], most: int) -> list[InProgress | None]:
+        """Return what stands in each row; there are never fewer than before, where they fit."""
+        alive = {id(trial) for trial in running}
+        shown = [t if t and id(t) in alive else None for t in self._shown[:most]]
+        kept = {id(trial) for trial in shown if trial}
+        rest = [trial for trial in running if id(trial) not in kept]
+        while rest and (None in shown or len(shown) < most):
+            trial = rest.pop(0)
+            if None in shown:
+                shown[shown.index(None)] = trial
+            else:
+                shown.append(trial)
+        self._shown = shown
+        return list(shown)
+
+
+class LiveProgress(Watcher):
+    """Draws the running trials and a bar with counts, the best score and the time left."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        console: Console,
+        n_workers: int = 1,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console
+        self.standing = Standing(experiment, n_workers, stopping=stopping, clock=clock)
+        self._lock = threading.Lock()  # of the standing; never held while something is written
+        self._prunes = experiment.pruner.name != "none"
+        self._rows = Rows()
+        self._live = Live(get_renderable=self.frame, console=console, refresh_per_second=_A_SECOND)
+        self._over = False
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop drawing; the bars stay where they are."""
+        self._over = True
+        self._live.stop()
+
+    def begun(self, beginning: Beginning) -> None:
+        """Print the warnings above the table."""
+        for text in beginning.warnings:
+            self.note(text)
+
+    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
+        """Print the best configuration, every score, and what to type next."""
+        show_result(record)
+        show_next(commands)
+
+    def asked(
+        self,
+        role: Role,
+        number: int,
+        repeat_of: int | None,
+        params: Mapping[str, Any],
+    ) -> None:
+        """Count it."""
+        with self._lock:
+            self.standing.asked(role, number, repeat_of, params)
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """Count it."""
+        with self._lock:
+            self.standing.dispatched(role, number, cost)
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Count it."""
+        with self._lock:
+            self.standing.epoch(role, number, epoch)
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Count it; only a failure in this run gets a line of its own."""
+        with self._lock:
+            here = self.standing.in_progress(role, number)
+            self.standing.finished(role, number, outcome)
+        if here and outcome.state is OutcomeState.FAILED:
+            self.note(f"{role.value} {number} failed: {outcome.reason}")
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Say that a trial runs again."""
+        with self._lock:
+            self.standing.lost(role, number, reason)
+        self.note(f"{role.value} {number} runs again: {reason}")
+
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self.console.print(text, markup=False)
+
+    def frame(self) -> RenderableType:
+        """Return what the terminal shows now."""
+        with self._lock:
+            standing = self.standing
+            stages = standing.stages
+            if not stages:
+                return ""
+            parts: list[RenderableType] = [self._bars(stages), self._counts()]
+            stage = stages[-1]
+            if not self._over and standing.done(stage) < standing.totals[stage]:
+                parts.insert(0, self._table())
+            return Group(*parts)
+
+    def _table(self) -> RenderableType:
+        standing, now = self.standing, self.standing.clock()
+        running = list(standing.running.values())
+        most = max(1, min(_MOST_ROWS, self.console.height - _OTHER_LINES))
+        rows = self._rows.update(running, most)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        epochs = len(f"{standing.n_epochs}/{standing.n_epochs}")
+        # As wide as the widest will be: columns that move are hard to read.
+        for heading, width in (("trial", 9), ("epoch", epochs), (standing.metric, 7), ("time", 5)):
+            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+        table.add_column("configuration")  # the one that gives way on a narrow terminal
+        for trial in rows:
+            if trial is None:
+                table.add_row("")
+                continue
+            table.add_row(
+                str(trial.number),
+                f"{trial.epochs}/{standing.n_epochs}",
+                text_of(trial.value),
+                clock_text(now - (trial.since or now)),
+                _one_line(params_line(dict(trial.params)) if trial.params else ""),
+            )
+        unseen = len(running) - sum(row is not None for row in rows)
+        more = f"          … and {unseen} more\n" if unseen else ""
+        return Group(table, more)
+
+    def _bars(self, stages: list[Role]) -> Table:
+        standing = self.standing
+        bars = Table.grid(padding=(0, 1))
+        bars.add_column(justify="right", width=9)
+        bars.add_column(width=24)
+        for _ in range(3):
+            bars.add_column(no_wrap=True)
+        for role in stages:
+            done, total = standing.done(role), standing.totals[role]
+            left = standing.time_left(role) if role is stages[-1] else ""
+            if standing.stopping() and done < total:
+                left = "stopping"
+            bars.add_row(
+                _TITLES[role],
+                ProgressBar(total=None if isinf(total) else total, completed=done, width=24),
+                standing.count(role),
+                Text(clock_text(standing.elapsed(role)), style="yellow"),
+                Text(left, style="cyan"),
+            )
+        return bars
+
+    def _counts(self) -> Text:
+        standing = self.standing
+        parts = []
+        if standing.best:
+            score, trial = standing.best
+            parts.append((f"best {standing.metric} {text_of(score)} (trial {trial})", "green"))
+        pruned = standing.counts[Role.TRIAL][OutcomeState.PRUNED]
+        if self._prunes:
+            parts.append((f"{pruned} pruned", ""))
+        if failed := sum(counts[OutcomeState.FAILED] for counts in standing.counts.values()):
+            parts.append((f"{failed} failed", "red"))
+        if standing.waiting and not standing.stopping():
+            parts.append((f"{len(standing.waiting)} waiting", ""))
+        text = Text(", ").join(Text(*part) for part in parts)
+        return Text(" " * 10) + text
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")

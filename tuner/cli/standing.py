@@ -1,0 +1,179 @@
+"""Where a search stands: what has ended, what runs, what waits, and how long the rest takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tuner.cli.pace import Pace
+from tuner.experiment import Experiment
+from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.search.observer import Observer
+from tuner.search.seeds import Role
+
+__all__ = ["NO_PARAMS", "InProgress", "Standing", "clock_text"]
+
+NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass
+class InProgress:
+    """A trial that was handed to the executor."""
+
+    role: Role
+    number: int
+    params: Mapping[str, Any]
+    since: float | None = None  # when a worker began it, by the standing's clock
+    epochs: int = 0
+    value: float | None = None  # the metric after the newest epoch
+
+
+class Standing(Observer):
+    """Keeps count for whoever shows a search.
+
+    Args:
+        experiment: what is searched.
+        n_workers: how many trials run at a time. An executor begins them in the order in which
+            they were handed out, and does not say when.
+        stopping: says whether no further trial is begun.
+        clock: seconds, from any beginning.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        n_workers: int = 1,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.metric = experiment.objective.metric
+        self.n_epochs = experiment.budget.epochs * experiment.n_folds
+        self.stopping, self.clock = stopping, clock
+        self.totals: dict[Role, float] = {
+            Role.TRIAL: math.inf if experiment.n_trials is None else experiment.n_trials,
+            Role.FINALIST: 0,  # known once they are asked for, which is all at once
+        }
+        self.counts = {role: dict.fromkeys(OutcomeState, 0) for role in Role}
+        self.best: tuple[float, int] | None = None  # of the trials: the score, and whose
+        self.repeats = 0
+        self.running: dict[tuple[Role, int], InProgress] = {}
+        self.waiting: dict[tuple[Role, int], InProgress] = {}  # for a worker
+        self._n_workers = n_workers
+        self._sign = -1 if experiment.objective.direction == "maximize" else 1
+        self._params: dict[tuple[Role, int], Mapping[str, Any]] = {}  # until it is handed out
+        self._paces = {role: Pace(self.n_epochs, clock) for role in Role}
+        self._begun: dict[Role, float] = {}
+        self._newest: dict[Role, float] = {}  # when the newest trial of a stage ended
+
+    def asked(
+        self,
+        role: Role,
+        number: int,
+        repeat_of: int | None,
+        params: Mapping[str, Any],
+    ) -> None:
+        """Note that a stage goes on; a repeat is not trained."""
+        self._begun.setdefault(role, self.clock())
+        if repeat_of is not None:
+            self.repeats += 1
+        else:
+            self._params[role, number] = params
+        if role is Role.FINALIST:
+            self.totals[role] += 1
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """Queue a trial."""
+        params = self._params.pop((role, number), NO_PARAMS)
+        self.waiting[role, number] = InProgress(role, number, params)
+        self._paces[role].dispatched(number, cost)
+        self._occupy()
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Note what a trial has come to: it surely runs."""
+        if trial := self.waiting.pop((role, number), None):
+            self._begin(trial)
+        if trial := self.running.get((role, number)):
+            trial.epochs, trial.value = epoch.epoch + 1, epoch.metric
+        self._paces[role].epoch(number)
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Count a trial, also one that an earlier run had finished."""
+        self.counts[role][outcome.state] += 1
+        self._newest[role] = self.clock()
+        value = outcome.objective
+        best = self.best[0] if self.best else self._sign * math.inf
+        if role is Role.TRIAL and value is not None and self._sign * value < self._sign * best:
+            self.best = (value, number)
+        self._params.pop((role, number), None)
+        self._take_out(role, number)
+        self._paces[role].finished(number)
+        self._occupy()
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Queue a trial again, behind the others."""
+        if trial := self._take_out(role, number):
+            self.waiting[role, number] = InProgress(role, number, trial.params)
+        self._paces[role].lost(number)
+        self._occupy()
+
+    def in_progress(self, role: Role, number: int) -> bool:
+        """Whether this run has handed a trial out, and it has not ended."""
+        return (role, number) in self.running or (role, number) in self.waiting
+
+    def done(self, role: Role) -> int:
+        """Return how many trials have ended, earlier runs included."""
+        return sum(self.counts[role].values())
+
+    @property
+    def stages(self) -> list[Role]:
+        """The stages that have begun, in order."""
+        return list(self._begun)
+
+    def count(self, role: Role) -> str:
+        """Write how many trials of a stage have ended, and of how many where that is known."""
+        total = self.totals[role]
+        return f"{self.done(role)}" if math.isinf(total) else f"{self.done(role)}/{total:.0f}"
+
+    def elapsed(self, role: Role) -> float:
+        """Return the seconds that a stage of this run has taken, or took."""
+        if role not in self._begun:
+            return 0.0
+        until = self.clock()
+        if role is not self.stages[-1] or self.done(role) >= self.totals[role]:
+            until = self._newest.get(role, until)
+        return until - self._begun[role]
+
+    def time_left(self, role: Role) -> str:
+        """Estimate the rest of a stage from the pace of this run; empty while it is unknown."""
+        pace, total = self._paces[role], self.totals[role]
+        if math.isinf(total):
+            return ""
+        seconds = pace.seconds_left(int(total) - self.done(role))
+        if seconds is None or self.stopping():
+            return ""
+        return f"{'' if pace.certain else 'up to '}{clock_text(seconds)} left"
+
+    def _take_out(self, role: Role, number: int) -> InProgress | None:
+        waiting = self.waiting.pop((role, number), None)
+        return self.running.pop((role, number), None) or waiting
+
+    def _occupy(self) -> None:
+        """Take it that free workers begin the trials that have waited longest."""
+        while len(self.running) < self._n_workers and self.waiting and not self.stopping():
+            self._begin(self.waiting.pop(next(iter(self.waiting))))
+
+    def _begin(self, trial: InProgress) -> None:
+        trial.since = self.clock()
+        self.running[trial.role, trial.number] = trial
+
+
+def clock_text(seconds: float) -> str:
+    """Write a duration as 0:05 or 1:00:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

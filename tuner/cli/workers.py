@@ -1,0 +1,66 @@
+"""How many trials run at a time, and what there is to say about that."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tuner.errors import InputError
+from tuner.experiment import Experiment
+from tuner.strategies.registry import rhythm_of
+
+if TYPE_CHECKING:
+    from tuner.executors.choosing import ExecutorChoice
+
+__all__ = ["check_workers", "choose_workers", "warnings"]
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number that no machine has.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(
+            f"--workers: must be at least 1, got {workers}; write --workers 1, or leave it out"
+        )
+
+
+def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
+    """Return what was asked for, or else as many as there is room and use for."""
+    if workers is not None:
+        return workers
+    return max(1, min(choice.capacity, _useful(experiment)))
+
+
+def warnings(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
+    """Return what a person should know who asked for so many workers."""
+    found = []
+    useful = _useful(experiment)
+    enough = max(1, min(choice.capacity, useful))
+    if workers is not None and workers > choice.capacity:
+        found.append(
+            f"--workers {workers}: more than fit on {choice.unit}, they get in each other's way; "
+            f"--workers {enough} is enough"
+        )
+    elif workers is not None and workers > useful:
+        key = "population" if rhythm_of(experiment.strategy).generational else "batch"
+        what = "budget.trials" if experiment.asynchronous else f"strategy.{key}"
+        found.append(
+            f"--workers {workers}: more than there are trials at a time ({what} is {useful}); "
+            f"--workers {enough} is enough"
+        )
+    if experiment.asynchronous:
+        found.append(
+            "asynchronous: a trial starts when a worker is free, so the same search run again "
+            "gives other trials"
+        )
+    return found
+
+
+def _useful(experiment: Experiment) -> int:
+    """Return how many trials the strategy can have in progress."""
+    if experiment.asynchronous:
+        return sys.maxsize if experiment.n_trials is None else experiment.n_trials
+    return rhythm_of(experiment.strategy).size
