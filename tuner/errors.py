@@ -88,7 +88,8 @@ def show_path(path: Path | str) -> str:
 
 def show_location(location: str) -> str:
     """Return a journal's location, or any text with URLs, without the passwords in it."""
-    return re.sub(r"://[^@/\s]*@", "://", location)
+    without = re.sub(r"://(?:[^/\s]*|[^@/:\s]*:(?!\d+/)\S*)@", "://", location)
+    return re.sub(r"(?<=[?&])password=[^&\s]*", "password=…", without)
 
 
 def one_line(error: BaseException | str) -> str:

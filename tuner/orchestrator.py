@@ -15,7 +15,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
 
 from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
@@ -84,12 +83,13 @@ def search(
         RunError: every trial failed.
         Interrupted: `stop` was set; the same call goes on from there.
     """
+    observer = observer or Observer()
     name = study or default_study_name(experiment)
     location = journal_location(name, journal)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = prepare(experiment, folder / "search")
-        storage = stack.enter_context(write_journal(location))
+        storage = stack.enter_context(write_journal(location, name, observer.note))
         distributions = to_distributions(experiment.search_space)
         known = data.facts
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
@@ -112,7 +112,7 @@ def search(
             storage=storage,
             read=read,
             executor=executor,
-            observer=Observers([observer or Observer(), TrackingObserver(tracker)]),
+            observer=Observers([observer, TrackingObserver(tracker)]),
             stop=stop or threading.Event(),
         )
         run.trials(distributions)
@@ -148,7 +148,7 @@ class _Run:
         experiment = self._experiment
         prunes = experiment.pruner.name != "none"
 
-        def make_job(trial: FrozenTrial) -> TrainJob:
+        def make_job(trial: optuna.Trial) -> TrainJob:
             seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
             key = f"trial {trial.number}"
             return self._job(key, trial.params, seed, can_be_pruned=prunes)
@@ -221,7 +221,7 @@ class _Run:
         study = enqueue_finalists(self._storage, record)
         n_trials = len(study.get_trials(deepcopy=False))
 
-        def make_job(trial: FrozenTrial) -> TrainJob:
+        def make_job(trial: optuna.Trial) -> TrainJob:
             configuration, repeat = trial.user_attrs[FINALIST_ATTR]
             return self._finalist_job(configuration, repeat, trial.params)
 

@@ -91,13 +91,13 @@ def test_a_full_disk_ends_a_search_in_one_line_and_keeps_what_was_written(bench,
     import errno
     import os
 
-    from tuner.search import journal
+    from tuner.search import journal_file
 
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     bench.run(make_experiment("random", trials=2), SimulatedExecutor(1))
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr(journal_file.os, "fsync", full)
     with pytest.raises(RunError, match="cannot be written: No space left on device"):
         bench.run(make_experiment("random", trials=6), SimulatedExecutor(1))
     monkeypatch.undo()

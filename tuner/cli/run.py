@@ -157,7 +157,7 @@ def _check_journal(journal: str | None) -> None:
         )
     if "://" in journal and not journal.startswith("sqlite:///"):
         return
-    path = Path(journal.removeprefix("sqlite:///"))
+    path = Path(journal.removeprefix("sqlite:///").partition("?")[0])
     folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
     if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
         raise InputError(

@@ -30,7 +30,7 @@ def sync(study: str, journal: str | None) -> None:
     """Make MLflow agree with a study's journal."""
     read(study, journal)  # offers the nearest name
     location = journal_location(study, journal)
-    with quiet_journal(location) as storage:  # a search copies what it does itself
+    with quiet_journal(location, study) as storage:  # a search copies what it does itself
         _sync(read_study(storage, study, location))
 
 

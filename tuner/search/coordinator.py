@@ -20,7 +20,7 @@ from collections.abc import Callable
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tuner.executors.base import Event, Executor, Finished, Lost
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
@@ -50,7 +50,7 @@ class Coordinator:
         distributions: dict[str, BaseDistribution],
         rhythm: Rhythm,
         executor: Executor,
-        make_job: Callable[[FrozenTrial], TrainJob],
+        make_job: Callable[[optuna.Trial], TrainJob],
         limits: Limits,
         *,
         role: Role = Role.TRIAL,
@@ -137,6 +137,7 @@ class Coordinator:
             record = frozen.user_attrs.get(OUTCOME_ATTR)
             slot = Slot(trial, trial.params, asked_after)
             slot.outcome = Outcome.from_json(record) if record else None
+            slot.reported = frozenset(frozen.intermediate_values)
             slot.lost = list(frozen.user_attrs.get(LOST_ATTR, []))
             slot.told = frozen.state is not TrialState.RUNNING
             self._admit(slot)
@@ -211,7 +212,7 @@ class Coordinator:
 
     def _dispatch_all(self) -> None:
         """Hand out what is ready, the dearest first, so that no worker waits long at the end."""
-        jobs = [(slot, self._make_job(self._frozen(slot))) for slot in self._ready]
+        jobs = [(slot, self._make_job(slot.trial)) for slot in self._ready]
         self._ready.clear()
         for slot, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
             self._observer.dispatched(self._role, slot.trial.number, cost(job))
@@ -292,9 +293,6 @@ class Coordinator:
             if slot.original
             else intermediate_values(outcome.history, self._n_folds)
         )
-        self._told.add(tell(self._study, slot.trial, outcome, values))
+        self._told.add(tell(self._study, slot.trial, outcome, values, slot.reported))
         self._untold.remove(slot)
         slot.end(values)
-
-    def _frozen(self, slot: Slot) -> FrozenTrial:
-        return self._study._storage.get_trial(slot.trial._trial_id)

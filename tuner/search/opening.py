@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 
-from tuner.errors import RunError, StudyError, show_location
+from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
 from tuner.search.attributes import RUN_ATTR, STUDY_ATTR
 from tuner.search.records import FORMAT
@@ -31,6 +31,7 @@ _FREE = {
     "resources.gpus",
     "data.path",
 }
+_SHOWN = 4  # differences that an error names
 _LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas")
 
 
@@ -55,8 +56,8 @@ def open_study(
         distributions: the search space.
 
     Raises:
-        StudyError: the study belongs to another experiment, or differs in a key that may not
-            change; it names the key and both values.
+        StudyError: the study belongs to another experiment, was written by another version of
+            tuner, or differs in keys that may not change; it names them with both values.
     """
     where = show_location(location)
     if name in optuna.get_all_study_names(storage):
@@ -124,22 +125,33 @@ def library_versions() -> dict[str, str]:
 def _check_same(
     facts: dict[str, Any], experiment: Experiment, data: dict[str, Any], where: str
 ) -> None:
-    old, new = dict(flat(_completed(facts["experiment"]))), dict(flat(experiment.to_dict()))
+    if facts["format"] > FORMAT:
+        raise StudyError(
+            f"{where} was made by a newer tuner (format {facts['format']}, this one writes "
+            f"{FORMAT}); upgrade tuner, or give another --study name"
+        )
+    old, new = dict(flat(_completed(facts["experiment"], where))), dict(flat(experiment.to_dict()))
     if old["name"] != new["name"]:
         raise StudyError(
             f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
             f"give another --study name"
         )
+    given = dict(flat(experiment.model_dump(exclude_unset=True)))
     # Names first: with another strategy all of its options differ as well.
-    for key in sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k)):
-        if old.get(key) != new.get(key):
-            was, now = (repr(keys[key]) if key in keys else "nothing" for keys in (old, new))
-            if key in new and key not in dict(flat(experiment.model_dump(exclude_unset=True))):
-                now += ", the default"
-            raise StudyError(
-                f"{where} was begun with {key}={was}, got {now}; "
-                f"put it back, or give another --study name"
-            )
+    keys = sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k))
+    differences = []
+    for key in (k for k in keys if old.get(k) != new.get(k)):
+        was, now = (repr(keys[key]) if key in keys else "nothing" for keys in (old, new))
+        default = ", the default" if key in new and key not in given else ""
+        differences.append(f"{key}={was}, got {now}{default}")
+    if differences:
+        n_more = len(differences) - _SHOWN
+        more = f"; and {n_more} more differ" if n_more > 0 else ""
+        it = "it" if len(differences) == 1 else "them"
+        raise StudyError(
+            f"{where} was begun with {'; with '.join(differences[:_SHOWN])}{more}; "
+            f"put {it} back, or give another --study name"
+        )
     if facts["data"]["sha256"] != data["sha256"]:
         raise StudyError(
             f"{where} was begun on other data: {data['path']} has changed since; "
@@ -147,9 +159,12 @@ def _check_same(
         )
 
 
-def _completed(raw: dict[str, Any]) -> dict[str, Any]:
+def _completed(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """Return an experiment as it was recorded, with the keys that came into being since."""
     try:
         return Experiment.model_validate(raw).to_dict()
-    except ValueError:
-        return raw
+    except ValueError as error:
+        raise StudyError(
+            f"{where} was written by another version of tuner: {one_line(error)[:200]}; "
+            f"begin it again under another --study name"
+        ) from None

@@ -32,6 +32,7 @@ class Slot:
     job: TrainJob | None = None  # in progress
     told: bool = False
     last: dict[int, float] = field(default_factory=dict)  # intermediate value, of one told
+    reported: frozenset[int] = frozenset()  # steps, by a run that was killed as it told the trial
     lost: list[str] = field(default_factory=list)  # why the machine took attempts away
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
     rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted

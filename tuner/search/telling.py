@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,14 +20,22 @@ _STATES = {
 
 
 def tell(
-    study: optuna.Study, trial: optuna.Trial, outcome: Outcome, values: Mapping[int, float]
+    study: optuna.Study,
+    trial: optuna.Trial,
+    outcome: Outcome,
+    values: Mapping[int, float],
+    reported: Container[int] = (),
 ) -> FrozenTrial:
     """Tell an outcome with its intermediate values; returns the trial as the study now has it.
 
-    Values that a run reported which was killed right here are not reported again.
+    Args:
+        study: that the trial belongs to.
+        trial: in progress.
+        outcome: its own, or that of the trial which it repeats.
+        values: by step.
+        reported: steps whose values the journal has already.
     """
     storage, trial_id = study._storage, trial._trial_id
-    reported = storage.get_trial(trial_id).intermediate_values
     for step, value in values.items():
         if step not in reported and math.isfinite(value):
             storage.set_trial_intermediate_value(trial_id, step, value)

@@ -1,0 +1,164 @@
+"""What every journal must hold to; a new one is tested by adding it to the fixture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from search_bench import Bench, make_experiment, told
+from simulated import Killed, SimulatedExecutor
+
+from tuner.errors import JournalError
+from tuner.search.journal import is_held, quiet_journal, read_journal, study_names, write_journal
+from tuner.search.observer import Observer
+from tuner.search.records import Status, read_study
+
+
+@pytest.fixture(params=["file", "sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a journal will be."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    path = tmp_path / "here" / "s.journal"
+    return str(path) if request.param == "file" else f"sqlite:///{path}"
+
+
+WRITER = """\
+import sys, time, optuna
+from tuner.search.journal import quiet_journal, write_journal
+with (write_journal if sys.argv[1] == "write" else quiet_journal)(sys.argv[2], "s") as storage:
+    if "s" not in optuna.get_all_study_names(storage):
+        optuna.create_study(study_name="s", storage=storage)
+    print("holds it", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another(location: str, how: str = "write") -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the study `s`."""
+    command = [sys.executable, "-c", WRITER, how, location]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds it\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def refusal(location: str, study: str | None = "s", how: str = "write") -> str:
+    with (
+        pytest.raises(JournalError) as error,
+        (write_journal if how == "write" else quiet_journal)(location, study),
+    ):
+        pass
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def everything(location: str) -> object:
+    """All that a journal holds."""
+    storage = read_journal(location)
+    studies = optuna.study.get_all_study_summaries(storage, include_best_trial=False)
+    return [(s.study_name, s.user_attrs) for s in studies], [
+        optuna.load_study(study_name=s.study_name, storage=storage).trials for s in studies
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["woa", "tpe"])
+def test_the_same_search_has_the_same_trials(location, strategy, tmp_path):
+    experiment = make_experiment(strategy, trials=14)
+    _, expected = Bench(tmp_path / "expected.journal").run(experiment, SimulatedExecutor(1))
+    finished, found = Bench(location).run(experiment, SimulatedExecutor(3, chaos=1))
+    assert finished
+    assert told(found) == told(expected)
+
+
+def test_a_search_killed_again_and_again_ends_like_one_that_was_not(location, tmp_path):
+    experiment = make_experiment("pso", trials=14)
+    _, expected = Bench(tmp_path / "expected.journal").run(experiment, SimulatedExecutor(2))
+    for attempt in range(20):
+        with contextlib.suppress(Killed):
+            executor = SimulatedExecutor(2, chaos=attempt, die_after=3)
+            finished, found = Bench(location).run(experiment, executor)
+            break
+    assert attempt > 2
+    assert finished
+    assert told(found) == told(expected)
+
+
+def test_a_finished_study_that_is_run_again_leaves_its_journal_as_it_is(location):
+    experiment = make_experiment("woa", trials=6)
+    Bench(location).run(experiment, SimulatedExecutor(2))
+    before = everything(location)
+    Bench(location).run(experiment, SimulatedExecutor(2))
+    assert everything(location) == before
+
+
+def test_anyone_may_read_while_it_is_written(location):
+    seen: list[int] = []
+
+    class Reader(Observer):
+        def finished(self, role, number, outcome):
+            record = read_study(read_journal(location), "s", location)
+            assert record.trials[number].outcome == outcome
+            seen.append(sum(t.status is Status.RUNNING for t in record.trials))
+
+    Bench(location).run(make_experiment("woa", trials=6), SimulatedExecutor(2), observer=Reader())
+    assert len(seen) >= 6
+    assert seen[-1] == 0
+
+
+def test_a_second_writer_is_refused_and_told_who_holds_it(location):
+    with another(location) as holder:
+        who = rf"process {holder.pid} on {socket.gethostname()[:24]}, since \d{{4}}-\d\d-\d\d "
+        for how in ("write", "read"):
+            message = refusal(location, how=how)
+            assert re.search(rf"another search is writing to it: {who}", message), message
+        assert study_names(read_journal(location)) == ["s"]
+        assert is_held(location, "s")
+    with write_journal(location, "s"):
+        assert f"process {os.getpid()} on" in refusal(location)
+    assert not is_held(location, "s")
+
+
+def test_who_reads_quietly_keeps_writers_off_and_no_readers(location):
+    with write_journal(location, "s") as storage:
+        optuna.create_study(study_name="s", storage=storage)
+    with another(location, "read"):
+        assert "another search is writing to it" in refusal(location)
+        with quiet_journal(location, "s") as storage:
+            assert study_names(storage) == ["s"]
+    with write_journal(location, "s"):
+        pass
+
+
+def test_a_killed_writer_leaves_no_lock_behind(location):
+    with another(location) as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with quiet_journal(location, "s"):
+        assert f"process {holder.pid} " not in refusal(location)
+    with write_journal(location, "s") as storage:
+        assert study_names(storage) == ["s"]
+    if (folder := Path(location.removeprefix("sqlite:///")).parent).exists():
+        assert [p.name for p in folder.iterdir()] == ["s.journal"]
+
+
+def test_a_writer_that_ends_leaves_nothing_open(location):
+    with write_journal(location, "s") as storage:
+        optuna.create_study(study_name="s", storage=storage)
+    with quiet_journal(location):
+        pass
+    with write_journal(location):
+        pass

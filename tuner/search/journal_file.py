@@ -1,0 +1,122 @@
+"""Journals in a file: one record a line, each written at once and whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tuner.errors import JournalError, RunError, one_line
+from tuner.search.attributes import DURABLE
+
+__all__ = ["check_is_journal", "open_held", "replay"]
+
+_BEGINS = b'{"op_code"'  # as every record of Optuna's journal does
+
+
+class _HeldFile(JournalFileBackend):
+    """A journal file that its one writer holds, so that Optuna's own lock is not needed.
+
+    Every record is handed to the system at once and survives the death of this process. Only
+    what is dear waits for the disk, and takes with it all that was written before: a search
+    that lost power asks again for what came after, and gets the same.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        super().__init__(str(file.name))
+        self._file = file
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        content = "".join(lines).encode()
+        end = self._file.tell()
+        try:
+            while content:  # the file is unbuffered: what is not written is not pending either
+                content = content[self._file.write(content) :]
+            if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is written next must not follow half a line
+                self._file.truncate(self._file.seek(end))
+            raise RunError(
+                f"{self._file.name}: cannot be written: {error.strerror}; what is in it is kept: "
+                f"make room, and the same command resumes"
+            ) from None
+
+
+def check_is_journal(path: Path) -> None:
+    """Look at a file's first line.
+
+    Raises:
+        JournalError: it is something else, or cannot be read.
+    """
+    if path.is_dir():
+        raise JournalError(f"{path}: is a folder, not a journal; give another --journal")
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+    except OSError as error:
+        raise JournalError(
+            f"--journal: {path}: cannot be opened: {error.strerror}; give another"
+        ) from None
+    if not first.endswith(b"\n") and first[: len(_BEGINS)] == _BEGINS[: len(first)]:
+        return  # left by a coordinator that died in its first record, or before it
+    try:
+        record = json.loads(first)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "op_code" not in record:
+        raise JournalError(
+            f"{path}: is not a journal, its first line is {first[:40]!r}; "
+            f"give --study another name or move the file away"
+        )
+
+
+def open_held(file: FileIO) -> BaseStorage:
+    """Open a journal file for the one writer that holds it.
+
+    Raises:
+        JournalError: a record in it is damaged.
+    """
+    _drop_torn_tail(file)
+    return replay(_HeldFile(file), str(file.name))
+
+
+def replay(backend: JournalFileBackend, location: str) -> BaseStorage:
+    """Have Optuna read the records of a journal file.
+
+    Raises:
+        JournalError: one of them is damaged.
+    """
+    try:
+        return JournalStorage(backend)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise JournalError(
+            f"{location}: a record in it is damaged ({type(error).__name__}: "
+            f"{one_line(error)[:100]}); restore the file from a copy, or give --study another name"
+        ) from None
+
+
+def _drop_torn_tail(file: FileIO) -> None:
+    """Cut off what was not written whole: Optuna cannot append to it.
+
+    A dying coordinator leaves half a record at the end, a machine without power zeros.
+    """
+    file.seek(0)
+    content = file.read()
+    whole, _, _ = content.partition(b"\0")
+    whole = whole[: whole.rfind(b"\n") + 1]
+    last_line = whole[:-1].rpartition(b"\n")[2]
+    try:
+        json.loads(last_line or b"{}")
+    except ValueError:
+        whole = whole[: -len(last_line) - 1]
+    if len(whole) < len(content):
+        file.truncate(len(whole))
+    file.seek(0, os.SEEK_END)
