@@ -95,7 +95,7 @@ def watch_parts() -> Parts:
     from tuner import orchestrator
     from tuner.executors import LocalExecutor
     from tuner.search import coordinator
-    from tuner.search.journal import _HeldFile
+    from tuner.search.journal_file import _HeldFile
     from tuner.tracking import tracker
 
     parts = Parts()

@@ -20,6 +20,7 @@ from tuner.executors import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
 from tuner.search.attributes import REPEAT_ATTR
 from tuner.search.coordinator import Coordinator
+from tuner.search.limits import Limits
 from tuner.search.seeds import Role, training_seed
 from tuner.search.work import train_job
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
@@ -122,7 +123,7 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
     )
     study.enqueue_trial(experiment.start())
 
-    def make_job(trial: optuna.trial.FrozenTrial) -> Any:
+    def make_job(trial: optuna.Trial) -> Any:
         seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
         return train_job(experiment, (_REF,), str(trial.number), trial.params, seed)
 
@@ -133,8 +134,7 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
         rhythm,
         SimulatedExecutor(landscape, n_workers=rhythm.size),
         make_job,
-        n_trials=task.budget,
-        n_configurations=space_size(experiment.search_space),
+        Limits(task.budget, n_configurations=space_size(experiment.search_space)),
         seed=experiment.seed,
     ).run()
     trials = study.get_trials(deepcopy=False)

@@ -1,0 +1,41 @@
+"""The benchmarks of searches without training run to their end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=SCRIPTS, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def test_growth_counts_every_trial_and_epoch() -> None:
+    found = json.loads(run("coordinator.py", "growth", "--one", "--trials", "40", "--epochs", "3"))
+    assert found["reported"] == pytest.approx(3)
+    assert found["ms"] > 0
+
+
+def test_trials_of_equal_length_keep_all_simulated_workers_busy() -> None:
+    arguments = ["--workers", "4", "--population", "8", "--trials", "16"]
+    rows = run("coordinator.py", "workers", *arguments).splitlines()
+    (repeatable,) = [row for row in rows if "repeatable" in row and "2.5" not in row]
+    assert " 1.000 " in repeatable
+
+
+def test_a_landscape_is_searched_to_the_end_of_its_budget() -> None:
+    code = (
+        "from regret import Task, search_landscape\n"
+        "found = search_landscape(Task('woa', 'air_passengers', '', 12, 0))\n"
+        "print(len(found['regret']))\n"
+    )
+    assert run("-c", code) == "12\n"
