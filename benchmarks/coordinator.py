@@ -8,10 +8,10 @@ efficiency: seconds that the same jobs take one after another in one process, ov
 from the first dispatch to the last result x workers). Runs and sequences alternate, so that both
 see the same machine; the jobs are those that the search itself drew.
 
-growth: coordinator and journal together, without the strategy (which is random search) and
-without training: milliseconds a trial with none and with several epochs reported, whence the
-cost of an epoch; the last thousand trials beside the first; and memory that stays, by the growth
-of this process. With each pruner named.
+growth: coordinator and journal together with the strategy (random search) and Optuna, without
+training: milliseconds a trial, by the clock and of the processor (what is missing waits for the
+disk, whose pace varies); the last thousand trials beside the first; and memory that stays, by
+the growth of this process. With each number of epochs and each pruner named.
 
 workers: simulated time does not sleep. Trials take five seconds, or between 2.5 and 7.5 in a way
 that nobody can foresee. Busy is the time that the workers trained over the time
@@ -288,8 +288,8 @@ def growth(options: argparse.Namespace) -> None:
         print(json.dumps(found))
         return
     table = Table(title=f"{options.trials} simulated trials", title_justify="left")
-    headings = ("pruner", "epochs", "ms a trial", "allowed", "first 1000", "last 1000", "ratio")
-    for heading in (*headings, "allowed", "KB a trial", "allowed"):
+    headings = ("pruner", "epochs", "ms", "allowed", "CPU ms", "first", "last", "ratio")
+    for heading in (*headings, "of CPU", "allowed", "KB", "allowed"):
         table.add_column(heading, justify="left" if heading == "pruner" else "right")
     for pruner in options.pruners:
         for epochs in options.epochs:
@@ -309,9 +309,11 @@ def growth(options: argparse.Namespace) -> None:
                 str(epochs),
                 f"{found['ms']:.2f}",
                 f"{8 + 0.3 * found['reported']:.1f}",
+                f"{found['cpu_ms']:.2f}",
                 f"{found['first_ms']:.2f}",
                 f"{found['last_ms']:.2f}",
                 f"{found['last_ms'] / found['first_ms']:.2f}",
+                f"{found['cpu_ratio']:.2f}",
                 "1.5",
                 f"{found['kb']:.1f}",
                 "20",
@@ -326,25 +328,29 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
     from tuner.executors import SimulatedExecutor
     from tuner.search.observer import Observer
 
-    aside = 0.0
+    aside = np.zeros(2)
+
+    def now() -> Any:
+        return np.array([time.perf_counter(), time.process_time()])
 
     def stopped(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal aside
-            begun = time.perf_counter()
+            begun = now()
             try:
                 return function(*args, **kwargs)
             finally:
-                aside += time.perf_counter() - begun
+                aside = aside + now() - begun
 
         return call
 
     for name in ("submit", "poll", "answer"):
         setattr(SimulatedExecutor, name, stopped(getattr(SimulatedExecutor, name)))
+    part = min(1000, trials // 2)
 
     class Clock(Observer):
         def __init__(self) -> None:
-            self.moments: list[float] = []
+            self.moments: list[Any] = []
             self.memory: list[int] = []
             self.reported = 0
 
@@ -352,14 +358,14 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
             self.reported += 1
 
         def finished(self, role: Any, number: int, outcome: Any) -> None:
-            self.moments.append(time.perf_counter() - aside)
-            if len(self.moments) in (min(1000, trials // 2), trials):
+            self.moments.append(now() - aside)
+            if len(self.moments) in (part, trials):
                 gc.collect()
                 self.memory.append(psutil.Process().memory_info().rss)
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        begun = now()
         simulated_search(
             folder,
             trials=trials,
@@ -370,12 +376,16 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
             journal=journal,
             observer=clock,
         )
-    part = min(1000, trials // 2)
     moments = clock.moments
+    whole = 1000 * (moments[-1] - begun) / trials
+    first = 1000 * (moments[part - 1] - begun) / part
+    last = 1000 * (moments[-1] - moments[-part - 1]) / part
     return {
-        "ms": 1000 * (moments[-1] - begun) / trials,
-        "first_ms": 1000 * (moments[part - 1] - begun) / part,
-        "last_ms": 1000 * (moments[-1] - moments[-part - 1]) / part,
+        "ms": whole[0],
+        "cpu_ms": whole[1],
+        "first_ms": first[0],
+        "last_ms": last[0],
+        "cpu_ratio": last[1] / first[1],
         "reported": clock.reported / trials,
         "kb": (clock.memory[-1] - clock.memory[0]) / 1024 / (trials - part),
     }
