@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +277,35 @@ def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> 
     first = tuner("sync", STUDY)
     assert "MLflow agrees with the journal: 8 created" in first
     assert "0 created, 0 completed, 0 replaced, 8 unchanged" in tuner("sync", STUDY)
+
+
+def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
+    here: Path, tuner: Tuner
+) -> None:
+    command = [sys.executable, "-m", "tuner", "sync", STUDY]
+    shutil.copy(JOURNAL, here.parent / "before")
+    killed = subprocess.Popen(command)
+    database = here / "mlflow.db"
+    while not database.exists() or _n_runs(database) < 3:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    printed = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert sum("0 created, 0 completed, 0 replaced, 8 unchanged" in out for out in printed) == 2
+    assert _n_runs(database) == 9
+    assert (here / JOURNAL).read_bytes() == (here.parent / "before").read_bytes()
+
+
+def _n_runs(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        try:
+            query = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
+            return int(connection.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # it is being created
 
 
 def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:

@@ -17,6 +17,7 @@ from tuner.search.records import StudyRecord, read_study
 from tuner.tracking import (
     SyncState,
     explain,
+    only_copier,
     open_store,
     start_ui,
     sync_study,
@@ -36,13 +37,14 @@ def sync(study: str, journal: str | None) -> None:
 
 def _sync(record: StudyRecord) -> None:
     try:
-        count = sync_study(
-            open_store(),
-            record,
-            SyncState(),
-            running=False,
-            artifacts=study_artifacts(record),
-        )
+        with only_copier(record.id):  # or two would both create what is missing
+            count = sync_study(
+                open_store(),
+                record,
+                SyncState(),
+                running=False,
+                artifacts=study_artifacts(record),
+            )
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
     where = show_location(tracking_uri())

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,15 @@ from tuner.errors import one_line, show_location
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["artifact_root", "explain", "is_server", "open_store", "sqlite_path", "tracking_uri"]
+__all__ = [
+    "artifact_root",
+    "explain",
+    "is_server",
+    "only_copier",
+    "open_store",
+    "sqlite_path",
+    "tracking_uri",
+]
 
 # How MLflow behaves unless the user has said otherwise. Its own patience with a server that is
 # down is four minutes a request; ours is a few seconds, since what is not copied now is later.
@@ -76,6 +85,15 @@ def explain(error: BaseException) -> str:
         why = f" ({''.join(causes[-1])})" if causes else ""
         return f"the MLflow server at {request[1]} does not answer{why}"
     return f"MLflow: {text[:300]}"
+
+
+@contextlib.contextmanager
+def only_copier(study_id: str) -> Iterator[None]:
+    """Wait until no other process of this user on this machine copies a study after its search."""
+    path = Path(tempfile.gettempdir()) / f"lstm-tuner-sync-{os.getuid()}-{study_id}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
