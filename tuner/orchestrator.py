@@ -197,7 +197,7 @@ class _Run:
         self._interrupt_unless(finished)
 
     def _say_why_it_ended(self, coordinator: Coordinator, out_of_time: bool) -> None:
-        budget, trained = self._experiment.budget, coordinator.trained
+        budget, trained = self._experiment.budget, len(self._read().trained)
         if budget.trials is not None and trained >= budget.trials:
             return
         of = "" if budget.trials is None else f" of {budget.trials}"

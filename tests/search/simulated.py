@@ -73,6 +73,7 @@ class SimulatedExecutor:
         job, epochs = self._running[key]
         if self._rng.random() < self._p_lost:
             del self._running[key]
+            self._stopped.discard(key)
             return [Lost(key, "killed by signal 9")]
         values = curve(job)
         if key in self._stopped:

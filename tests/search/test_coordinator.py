@@ -261,6 +261,43 @@ def test_no_trial_starts_when_the_time_is_used_up(bench):
     assert record.trials == ()
 
 
+def test_when_the_time_is_up_queued_trials_do_not_start_and_more_time_goes_on_with_them(
+    make_bench,
+):
+    experiment = make_experiment("woa", population=12, trials=24)
+    _, reference = make_bench("calm").run(experiment, SimulatedExecutor(2))
+    bench, executor = make_bench("timed"), SimulatedExecutor(2)
+    finished, record = bench.run(experiment, executor, out_of_time=lambda: executor.finished >= 3)
+    assert finished
+    assert 3 <= len(record.trained) <= 5
+    assert sorted(executor.begun) == sorted(executor.delivered)
+    _, resumed = bench.run(experiment, SimulatedExecutor(2))
+    assert told(resumed) == told(reference)
+
+
+def test_a_trial_that_is_lost_after_ctrl_c_is_left_to_the_next_run(bench):
+    stop = threading.Event()
+
+    class Loses(SimulatedExecutor):
+        def poll(self, timeout_s):
+            events = super().poll(timeout_s)
+            if self.begun and not stop.is_set():
+                stop.set()
+                self._p_lost = 1.0
+            return events
+
+    executor = Loses(2, chaos=1)
+    finished, record = bench.run(make_experiment("random"), executor, stop=stop)
+    assert not finished
+    assert len(executor.begun) == 2
+    lost = [t for t in record.trials if t.lost]
+    assert lost
+    assert all(t.status is Status.RUNNING for t in lost)
+    finished, record = bench.run(make_experiment("random"), SimulatedExecutor(2))
+    assert finished
+    assert record.count(Status.RUNNING) == 0
+
+
 def test_outcomes_survive_the_journal_field_by_field(bench):
     _, record = bench.run(make_experiment("woa"), SimulatedExecutor(2))
     trial = next(t for t in record.trials if t.status is Status.PRUNED)

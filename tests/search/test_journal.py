@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import optuna
 import pytest
 from search_bench import DATA, make_experiment
@@ -10,6 +13,8 @@ from simulated import SimulatedExecutor
 from tuner.errors import JournalError, StudyError
 from tuner.search.attributes import STUDY_ATTR
 from tuner.search.journal import (
+    journal_location,
+    quiet_journal,
     read_journal,
     study_names,
     write_journal,
@@ -60,6 +65,73 @@ def test_a_journal_torn_in_its_first_record_is_begun_again(tmp_path, torn):
     with write_journal(str(path)) as storage:
         optuna.create_study(study_name="a", storage=storage)
     assert names(path) == ["a"]
+
+
+def test_a_file_that_another_process_makes_at_the_same_moment_keeps_what_it_wrote(
+    tmp_path, monkeypatch
+):
+    path, exists = tmp_path / "s.journal", Path.exists
+    with write_journal(str(path)) as storage:
+        optuna.create_study(study_name="a", storage=storage)
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:  # who looked before it was there
+            patch.setattr(Path, "exists", lambda self: self != path and exists(self))
+            assert "another search is writing to it" in refusal(str(path))
+        assert path.read_bytes() == before
+    assert names(path) == ["a"]
+
+
+def test_a_new_file_is_made_as_the_umask_has_it(tmp_path):
+    path, plain = tmp_path / "s.journal", tmp_path / "plain"
+    plain.touch()
+    with write_journal(str(path)):
+        assert path.stat().st_mode == plain.stat().st_mode
+
+
+def refusal(location, how=write_journal):
+    with pytest.raises(JournalError) as error, how(location, "s"):
+        pass
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+WHOLE = '{"op_code":0,"worker_id":"w","study_name":"a","directions":[1]}\n'
+DAMAGE = {
+    "held": None,
+    "no journal": "hello\n",
+    "damaged": WHOLE + '{"op_code":77,"worker_id":"w"}\n' + WHOLE,
+}
+ANOTHER_NAME = "give another --study name"
+REMEDIES = [
+    ("held", None, f"; wait for it, stop it, or {ANOTHER_NAME}"),
+    ("held", "my.journal", "; wait for it, stop it, or give another --journal"),
+    ("held", "studies/t.journal", "; wait for it, stop it, or give another --journal"),
+    ("held", "sqlite:///my.db", "; wait for it, stop it, or give another --journal"),
+    ("no journal", None, f"; {ANOTHER_NAME} or move the file away"),
+    ("no journal", "my.journal", "; give another --journal"),
+    ("damaged", None, f"; restore the file from a copy, or {ANOTHER_NAME}"),
+    ("damaged", "my.journal", "; restore the file from a copy, or give another --journal"),
+]
+
+
+@pytest.mark.parametrize(("why", "journal", "remedy"), REMEDIES)
+def test_a_file_that_cannot_be_used_is_not_helped_by_a_name_that_leads_to_the_same_one(
+    why, journal, remedy, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tuner.search.holders.PATIENCE_S", 0.0)
+    location = journal_location("s", journal)
+    with contextlib.ExitStack() as stack:
+        if (content := DAMAGE[why]) is None:
+            stack.enter_context(write_journal(location, "s"))
+        else:
+            Path(location).parent.mkdir(exist_ok=True)
+            Path(location).write_text(content)
+        message = refusal(location)
+        assert message.endswith(remedy)
+        assert message.count("give") == 1
+        if why == "held":  # `tuner sync` wants this one
+            assert refusal(location, quiet_journal).endswith(" UTC; wait for it or stop it")
 
 
 def test_an_unknown_database_is_an_error_of_one_line(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from io import FileIO
 from pathlib import Path
 
 import optuna
@@ -19,8 +20,9 @@ from search_bench import Bench, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.errors import JournalError, RunError
-from tuner.search.enduring import Enduring, Lost, Refused
-from tuner.search.journal import read_journal
+from tuner.search.enduring import ConnectionLost, Enduring, Refused
+from tuner.search.journal import read_journal, study_names
+from tuner.search.journal_file import open_held
 from tuner.search.observer import Observer
 from tuner.search.opening import recorded_run
 from tuner.search.records import read_study
@@ -38,13 +40,19 @@ class Flaky:
         def run(*args, **kwargs):
             fault = self._fault(name)
             if fault == "before":
-                raise Lost("lost")
+                raise ConnectionLost("lost")
             result = operation(*args, **kwargs)
             if fault == "after":
-                raise Lost("lost")
+                raise ConnectionLost("lost")
             return result
 
         return run
+
+
+WAITING = (
+    "; waiting for it; Ctrl-C twice stops the search, what is in the journal is kept, and the "
+    "same command resumes"
+)
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_a_connection_lost_at_any_operation_changes_nothing(
     # In memory: nothing but what `Enduring` does differs between the two.
     monkeypatch.setattr(
         "tuner.search.journal.open_held",
-        lambda file: Enduring(Flaky(InMemoryStorage(), fault), "memory"),
+        lambda file, instead: Enduring(Flaky(InMemoryStorage(), fault), "memory"),
     )
     found = search(make_bench("flaky"), experiment)
     assert n_faults > 100
@@ -153,7 +161,7 @@ def test_a_database_that_stays_away_ends_a_search_and_is_not_waited_for_again():
             "and the same command resumes"
         )
     assert time.monotonic() - begun < 0.05
-    assert notes == ["the journal's database does not answer (lost); waiting for it"]
+    assert notes == [f"the journal's database does not answer (lost){WAITING}"]
 
 
 def test_several_threads_say_once_that_the_database_is_away_and_once_that_it_is_back():
@@ -169,7 +177,7 @@ def test_several_threads_say_once_that_the_database_is_away_and_once_that_it_is_
     for thread in threads:
         thread.join(10)
     assert notes == [
-        "the journal's database does not answer (lost); waiting for it",
+        f"the journal's database does not answer (lost){WAITING}",
         "the journal's database answers again; the search goes on",
     ]
 
@@ -303,9 +311,7 @@ def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench,
     found = search(bench, experiment, observer=Browser())
     connection.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.db"]
-    assert notes[0] == (
-        "the journal's database does not answer (database is locked); waiting for it"
-    )
+    assert notes[0] == f"the journal's database does not answer (database is locked){WAITING}"
     assert len(notes) == 2
     assert told(found) == told(search(make_bench("file"), experiment))
 
@@ -335,3 +341,41 @@ def test_a_file_that_cannot_grow_keeps_what_is_in_it_and_no_half_record(share, m
     assert "cannot be written: File too large; what is in it is kept: make room" in done.stdout
     assert path.read_bytes().endswith(b"\n")
     assert told(search(make_bench("full"), experiment)) == told(expected)
+
+
+class Halting(FileIO):
+    """A file of which one write is short, and then Ctrl-C comes: before the rest, or after it."""
+
+    def __init__(self, path, n_written, whole):
+        super().__init__(path, "w+")
+        self._n_written, self._whole, self._n_writes = n_written, whole, None
+
+    def halt(self):
+        self._n_writes = 0
+
+    def write(self, content):
+        if self._n_writes is None:
+            return super().write(content)
+        self._n_writes += 1
+        if self._n_writes == 1:
+            return super().write(bytes(content)[: self._n_written])
+        if self._whole:
+            super().write(content)
+        self._n_writes = None
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("n_written", "whole"), [(1, False), (20, False), (20, True)])
+def test_ctrl_c_between_the_parts_of_a_record_leaves_none_of_it(tmp_path, n_written, whole):
+    path = tmp_path / "s.journal"
+    with Halting(path, n_written, whole) as file:
+        storage = open_held(file, "")
+        optuna.create_study(study_name="a", storage=storage)
+        before = path.read_bytes()
+        file.halt()
+        with pytest.raises(KeyboardInterrupt):
+            storage.create_new_study([1], "b")
+        assert path.read_bytes() == before
+        storage.create_new_study([1], "c")  # as who clears up writes that it was interrupted
+        assert study_names(storage) == ["a", "c"]
+    assert study_names(read_journal(str(path))) == ["a", "c"]

@@ -100,7 +100,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
     _, found = Bench(own_url).run(experiment, SimulatedExecutor(2), observer=After({3: stop}))
     assert told(found) == expected_of(experiment, make_bench)
     assert len(notes) == 2
-    assert re.match(r"the journal's database does not answer \(.+\); waiting for it", notes[0])
+    assert re.match(
+        r"the journal's database does not answer \(.+\); waiting for it; Ctrl-C twice", notes[0]
+    )
     assert notes[1] == BACK
 
 
@@ -224,6 +226,39 @@ def test_searches_that_begin_together_on_an_empty_database_create_its_tables_onc
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(begin, "abcdef"))
     assert study_names(read_journal(postgresql_url)) == list("abcdef")
+
+
+def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not_waited_for(
+    postgresql_url, monkeypatch
+):
+    monkeypatch.setattr("tuner.search.server_lock._CREATING_S", 0.5)
+    with connect(postgresql_url) as suspended:
+        StudyLock("a").take_to_create(suspended)
+        resumed = threading.Timer(5, suspended.close)  # or who waits for it would wait for ever
+        resumed.start()
+        begun = time.monotonic()
+        with pytest.raises(JournalError) as error, write_journal(postgresql_url, "b"):
+            pass
+        resumed.cancel()
+        resumed.join()
+    assert time.monotonic() - begun < 4
+    assert re.search(
+        rf": another search is creating its tables: process {os.getpid()} on \S+, since .* UTC; "
+        r"wait for it, stop it, or give another --journal$",
+        str(error.value),
+    )
+    with write_journal(postgresql_url, "b"):
+        pass
+
+
+def test_who_creates_tables_is_waited_for_as_long_as_it_is_another_one(postgresql_url, monkeypatch):
+    monkeypatch.setattr("tuner.search.server_lock._CREATING_S", 1.0)
+    first, second = connect(postgresql_url), connect(postgresql_url)
+    with first, second, ThreadPoolExecutor(2) as pool:
+        StudyLock("a").take_to_create(first)
+        next_one = pool.submit(StudyLock("b").take_to_create, second)
+        third = pool.submit(write_journal(postgresql_url, "c").__enter__)
+        time.sleep(0.6)
 
 
 def test_what_the_server_refuses_ends_a_search_in_one_line_and_the_same_command_resumes(

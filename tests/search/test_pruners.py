@@ -5,11 +5,13 @@ from __future__ import annotations
 import optuna
 import pytest
 import simulated
+from optuna.trial import TrialState, create_trial
 from search_bench import make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.experiment.pruner import PRUNERS
-from tuner.search.pruning import make_pruner
+from tuner.jobs import Epoch
+from tuner.search.pruning import Evidence, make_pruner, should_prune
 from tuner.search.records import Status
 
 OPTIONS = {
@@ -104,3 +106,19 @@ def test_told_one_by_one_trials_are_pruned_as_in_a_study_of_optunas_own(name, me
         else:
             study.tell(trial, ours.value)
     assert pruned > 3
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["median", "patient median"])
+def test_after_an_easy_first_fold_a_bad_second_one_is_pruned(wrapped):
+    told = [
+        create_trial(state=TrialState.COMPLETE, value=1.5, intermediate_values={0: 1.0, 1: 1.5})
+        for _ in range(5)
+    ]
+    median = {"name": "median", "n_startup_trials": 1}
+    options = {"name": "patient", "patience": 0, "wrapped": median} if wrapped else median
+    experiment = make_experiment("random", pruner=options)
+    evidence = Evidence(optuna.create_study(), told, 5)
+    epochs = [Epoch(0, 1, 1, 0.9, 0.0, 0, 0.9), Epoch(1, 1, 1, 9.1, 0.0, 1, 9.1)]
+    pruner = make_pruner(experiment.pruner, 10, 3)
+    assert not should_prune(pruner, evidence, 5, {}, {}, epochs[:1], {}, n_folds=3)
+    assert should_prune(pruner, evidence, 5, {}, {}, epochs, {}, n_folds=3)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,10 @@ def dead_uri():
 def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd, wait_for):
     record, warnings = make_record(), []
     records = [record]
-    tracker = MlflowTracker(lambda: records[-1], "s1", warnings.append)
+    at_end = {"best.yaml": "x: 1\n", "pictures/history.png": b"\x89PNG"}
+    tracker = MlflowTracker(
+        lambda: records[-1], "s1", warnings.append, artifacts_at_end_of=lambda record: at_end
+    )
     wait_for(lambda: len(runs_of(client, record)) == 1)
     records.append(make_record(make_trial(0), id=record.id))
     tracker.wake()
@@ -38,14 +42,16 @@ def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd
     parent, child = runs_of(client, record)
     assert (parent.info.status, child.info.status) == ("RUNNING", "FINISHED")
     records.append(make_record(make_trial(0), make_trial(1), id=record.id))
-    assert tracker.close(done=True, artifacts={"best.yaml": "x: 1\n"})
+    assert tracker.close(done=True)
     parent, *children = runs_of(client, record)
     assert parent.info.status == "FINISHED"
     assert len(children) == 2
     names = {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert names == {"experiment.yaml", "best.yaml"}
+    assert names == {"experiment.yaml", "best.yaml", "pictures"}
     assert warnings == []
     assert capfd.readouterr() == ("", "")
+    path = client.download_artifacts(parent.info.run_id, "pictures/history.png")
+    assert Path(path).read_bytes() == b"\x89PNG"
 
 
 def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_trial):

@@ -14,7 +14,7 @@ from tuner.tracking import SyncCount, SyncState, open_store
 def test_a_second_sync_writes_nothing(client, make_record, make_trial, four_trials):
     finalist = make_trial(0, role=Role.FINALIST, configuration=0, repeat=0)
     record = make_record(*four_trials, finalists=[finalist], test={"rmse": 1.0})
-    artifacts = {"experiment.yaml": "a: 1\n", "best.yaml": "b: 2\n"}
+    artifacts = {"experiment.yaml": "a: 1\n", "best.yaml": "b: 2\n", "pictures/a.png": b"\x89"}
     state = SyncState()
     assert sync(client, record, state, artifacts=artifacts) == SyncCount(created=5)
     before = snapshot(client, record)
@@ -30,7 +30,7 @@ def test_a_copy_killed_at_any_write_is_completed_without_duplicates(
     client, make_record, make_trial, after
 ):
     trials = [make_trial(0), make_trial(1, OutcomeState.FAILED, reason="out of memory")]
-    artifacts = {"best.yaml": "x: 1\n"}
+    artifacts = {"best.yaml": "x: 1\n", "pictures/a.png": b"\x89"}
     whole = Spy(client)
     sync(whole, make_record(*trials), artifacts=artifacts)
     assert len(whole.writes) > 8

@@ -56,6 +56,7 @@ class Spy:
         "set_terminated",
         "update_run",
         "log_text",
+        "log_artifact",
         "delete_run",
         "set_tag",
         "create_experiment",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tuner.errors import InputError
+from tuner.cli.options import (
+    AsJson,
+    Experiment,
+    Force,
+    Journal,
+    Set,
+    Strategy,
+    Study,
+    whole,
+)
 
 __all__ = ["app"]
 
@@ -18,36 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Search the hyperparameters of LSTM models, and believe the score.",
 )
-
-
-def _whole(option: str, example: int) -> Callable[[str | int], int]:
-    def parse(text: str | int) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            problem = f"{option}: must be a whole number, got {text!r}; write {option} {example}"
-            raise InputError(problem) from None
-
-    return parse
-
-
-Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
-Journal = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="A file, or sqlite:///... \\[default: studies/STUDY.journal]"),
-]
-Strategy = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="Use this one's defaults instead; tuner strategies lists them."
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def _version(show: bool) -> None:
@@ -95,7 +73,7 @@ def init(
     no_time: Annotated[
         bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite any file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
     from tuner.cli import init as command
@@ -132,7 +110,7 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            parser=_whole("--trials", 40),
+            parser=whole("--trials", 40),
             help="Configurations to train; a swarm paces itself by them.",
         ),
     ] = None,
@@ -143,13 +121,13 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            parser=_whole("--workers", 2),
+            parser=whole("--workers", 2),
             help="Trials at a time. \\[default: one per core]",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=_whole("--seed", 1), help="Seed of everything random."),
+        typer.Option(metavar="N", parser=whole("--seed", 1), help="Seed of everything random."),
     ] = None,
     study: Annotated[
         str | None,
@@ -230,7 +208,7 @@ def export(
         typer.Option("--format", metavar="yaml|json", help="\\[default: by the file's name]"),
     ] = None,
     journal: Journal = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite any file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write the best configuration as an experiment file that trains again."""
     from tuner.cli import export as command
@@ -253,6 +231,21 @@ def train(
     command.train(experiment, output, set_ or [])
 
 
+@app.command(rich_help_panel="Results")
+def report(
+    study: Study,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The page to write.")
+    ] = Path("report.html"),
+    journal: Journal = None,
+    force: Force = False,
+) -> None:
+    """Write a study's result as one page, with pictures and what they rest on."""
+    from tuner.cli import report as command
+
+    command.report(study, output, journal, force)
+
+
 @app.command(rich_help_panel="Tracking")
 def sync(study: Study, journal: Journal = None) -> None:
     """Make MLflow agree with a study's journal."""
@@ -268,7 +261,7 @@ def ui(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=_whole("--port", 5000), help="\\[default: a free one]"),
+        typer.Option(metavar="N", parser=whole("--port", 5000), help="\\[default: a free one]"),
     ] = None,
     journal: Journal = None,
 ) -> None:

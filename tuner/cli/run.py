@@ -50,6 +50,7 @@ def run(
 
     from tuner.executors.choosing import choose_executor
     from tuner.orchestrator import default_study_name, search
+    from tuner.report.artifacts import final_artifacts
     from tuner.results.artifacts import study_artifacts
     from tuner.search.journal import journal_location
     from tuner.tracking import MlflowTracker, NullTracker, Tracker
@@ -65,7 +66,8 @@ def run(
         readers.append(read)
         if not tracking:
             return NullTracker()
-        trackers.append(MlflowTracker(read, name, watcher.note, study_artifacts))
+        files = study_artifacts, final_artifacts
+        trackers.append(MlflowTracker(read, name, watcher.note, *files))
         return trackers[0]
 
     def make_executor(n_workers: int) -> Executor:

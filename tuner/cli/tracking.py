@@ -11,7 +11,7 @@ from pathlib import Path
 from tuner.cli.display import console
 from tuner.cli.inspect import read
 from tuner.errors import InputError, RunError, show_location
-from tuner.results.artifacts import study_artifacts
+from tuner.report.artifacts import final_artifacts
 from tuner.search.journal import journal_location, quiet_journal
 from tuner.search.records import StudyRecord, read_study
 from tuner.tracking import (
@@ -43,7 +43,7 @@ def _sync(record: StudyRecord) -> None:
                 record,
                 SyncState(),
                 running=False,
-                artifacts=study_artifacts(record),
+                artifacts=final_artifacts(record),
             )
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error

@@ -82,12 +82,19 @@ class _Machines:
         return f"{self.name}'s {n:g} {kind if n != 1 else kind[:-1]}"
 
 
-def choose_executor(name: str, resources: Resources) -> ExecutorChoice:
+def choose_executor(
+    name: str, resources: Resources, note: Callable[[str], None] = lambda text: None
+) -> ExecutorChoice:
     """Return the executor of a name: `local`, `ray` or `ray://HOST:PORT`.
 
     `ray` is a cluster of this machine, or the one that the environment's RAY_ADDRESS names. A
     running cluster is connected to at once; the executor made of the choice disconnects when it
     is closed.
+
+    Args:
+        name: of the executor.
+        resources: what each of its workers takes.
+        note: is told what people should know while the executor runs.
 
     Raises:
         InputError: there is no such executor, it cannot be reached, or it has no room for a
@@ -112,7 +119,9 @@ def choose_executor(name: str, resources: Resources) -> ExecutorChoice:
             connection = connection_to(address)
             connection.connect()
             machines = _Machines(connection.nodes(), is_cluster=True)
-        make = partial(RayExecutor, address=address, cpus=resources.cpus, gpus=resources.gpus)
+        make = partial(
+            RayExecutor, address=address, cpus=resources.cpus, gpus=resources.gpus, note=note
+        )
     else:
         known = ["local", "ray", "ray://HOST:PORT"]
         raise InputError(f"--executor: unknown executor {name!r}{nearest(name, known)}")

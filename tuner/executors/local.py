@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import IO, Any
 
-from tuner.errors import one_line
+from tuner.errors import RunError, one_line
 from tuner.executors.gpus import find_gpus, least_used
 from tuner.executors.messages import Died, Message
 from tuner.executors.pool import PooledWorker, WorkerPool
@@ -25,27 +27,39 @@ __all__ = ["LocalExecutor"]
 # order of floating-point sums no longer depends on how many cores there are.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
 
+_START_S = 120.0  # after which a worker that is still starting counts as one that cannot
+_END_S = 30.0  # that a killed process is waited for; one that the kernel holds may never end
+
 
 class _Process(PooledWorker):
-    """One process and the connection to it. It takes jobs at once, and begins when it can."""
+    """One process and the connection to it, at whose other end is `tuner.executors.worker`."""
 
     def __init__(self, module: str, gpus: Sequence[str]) -> None:
-        super().__init__(ready=True)
+        """Start the process.
+
+        Raises:
+            OSError: there is no room for it, or no file that it needs.
+        """
+        super().__init__(ready=False, start_limit_s=_START_S)
         self.gpus = gpus
-        self.connection, theirs = Pipe()
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         pinned = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        # A process group of its own: Ctrl-C is for the coordinator, which decides what ends.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self.errors,
-            stderr=self.errors,
-            env=os.environ | _ONE_THREAD | pinned,
-            process_group=0,
-        )
-        theirs.close()
+        with ExitStack() as undone_on_failure:
+            self.connection, theirs = Pipe()
+            undone_on_failure.callback(self.connection.close)
+            with theirs:
+                self.errors: IO[bytes] = undone_on_failure.enter_context(tempfile.TemporaryFile())
+                # A process group of its own: Ctrl-C is for the coordinator, which decides what
+                # ends.
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", module, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.errors,
+                    stderr=self.errors,
+                    env=os.environ | _ONE_THREAD | pinned,
+                    process_group=0,
+                )
+            undone_on_failure.pop_all()
 
     def send_job(self, job: Job) -> None:
         self._send(job)
@@ -63,7 +77,8 @@ class _Process(PooledWorker):
 
     def end(self) -> None:
         self.process.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_S)
         self.connection.close()
         self.errors.close()
 
@@ -83,7 +98,10 @@ class _Process(PooledWorker):
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        return f"its worker died ({how})" + (f": {one_line(lines[-1])}" if lines else "")
+        if status == -signal.SIGKILL:
+            how += "; out of memory, perhaps"
+        who = "its worker" if self.ready else "it"  # a job's, or one that was to have one
+        return f"{who} died ({how})" + (f": {one_line(lines[-1])}" if lines else "")
 
 
 class LocalExecutor(WorkerPool[_Process]):
@@ -119,7 +137,15 @@ class LocalExecutor(WorkerPool[_Process]):
 
     def _start_worker(self) -> _Process:
         in_use = [gpu for worker in self._workers for gpu in worker.gpus]
-        return _Process(self._module, least_used(self._gpus, in_use, self._gpus_each))
+        try:
+            return _Process(self._module, least_used(self._gpus, in_use, self._gpus_each))
+        except OSError as error:
+            why = error.strerror or one_line(error)
+            what = f": {error.filename}" if error.filename else ""
+            raise RunError(
+                f"no worker can be started: {why}{what}; the same command goes on, with fewer "
+                f"--workers say"
+            ) from None
 
     def _listen(self, timeout_s: float) -> list[tuple[_Process, Message]]:
         by_connection = {w.connection: w for w in self._workers}

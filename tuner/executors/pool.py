@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,9 +22,16 @@ class PooledWorker(ABC):
     Sending never fails and never waits: of a worker that has died the pool hears by `Died`.
     """
 
-    def __init__(self, *, ready: bool) -> None:
-        """Begin with a worker that is starting, or that takes jobs already."""
+    def __init__(self, *, ready: bool, start_limit_s: float = math.inf) -> None:
+        """Begin with a worker that is starting, or that takes jobs already.
+
+        Args:
+            ready: whether it takes jobs already.
+            start_limit_s: after which a worker that is not ready counts as one that cannot start.
+        """
         self.ready = ready
+        self.start_limit_s = start_limit_s
+        self._began = time.monotonic()
         self.job: Job | None = None
         self.waits = False  # its job, for an answer
         self._trained_s = 0.0  # what its job had trained when it last said so
@@ -60,10 +68,12 @@ class PooledWorker(ABC):
         self.waits, self._trained_s, self._since = True, trained_s, None
 
     def left_s(self) -> float:
-        """Return how many seconds the job may train on, infinite without a limit."""
+        """Return how many seconds the worker may start or its job train on; inf for no limit."""
+        if not self.ready:
+            return self.start_limit_s - (time.monotonic() - self._began)
         limit = self.job.timeout_s if isinstance(self.job, TrainJob) else None
         if limit is None or self._since is None:
-            return float("inf")
+            return math.inf
         return limit - self._trained_s - (time.monotonic() - self._since)
 
 
@@ -116,9 +126,12 @@ class WorkerPool(ABC, Generic[W]):
             if worker in self._workers:  # or it has died, and that is known already
                 events += self._take(worker, message)
         for worker in [w for w in self._workers if w.left_s() <= 0]:
-            assert isinstance(worker.job, TrainJob)
             self._remove(worker)
-            events.append(Finished(worker.job.key, timed_out(worker.job)))
+            if worker.ready:
+                assert isinstance(worker.job, TrainJob)
+                events.append(Finished(worker.job.key, timed_out(worker.job)))
+            else:
+                self._count_failed_start(f"it was not ready after {worker.start_limit_s:g} s")
         self._assign()
         return events
 
@@ -179,7 +192,9 @@ class WorkerPool(ABC, Generic[W]):
         """Give up where no worker starts: one may die as it starts, or a node with many."""
         self._failed_starts += 1
         if self._failed_starts > 2 * self.n_workers:
-            raise RunError(f"no worker can be started: {reason}")
+            raise RunError(
+                f"no worker can be started: {reason}; the same command goes on when one can be"
+            )
 
     def _remove(self, worker: W) -> None:
         self._workers.remove(worker)

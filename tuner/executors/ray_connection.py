@@ -146,6 +146,14 @@ class RayConnection:
         """Return the resources of every node that lives, by Ray's names: CPU, GPU."""
         return [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
 
+    def free(self) -> str:
+        """Return in words which of the cluster's CPUs and GPUs nobody has reserved."""
+        ray = import_ray()
+        has, left = ray.cluster_resources(), ray.available_resources()
+        return " and ".join(
+            f"{left.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU")
+        )
+
 
 @functools.cache
 def connection_to(address: str | None) -> RayConnection:

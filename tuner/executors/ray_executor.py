@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,6 +22,8 @@ from tuner.jobs import Job, TrainJob
 __all__ = ["RayExecutor"]
 
 _STRANDED_S = 60.0  # without a node that has room for a worker, before the executor gives up
+_PATIENT_S = 20.0  # that jobs wait for a first worker, before the executor says so
+_LOOK_S = 1.0  # between two looks at the nodes, which are asked of the cluster
 
 
 class _Actor(PooledWorker):
@@ -65,6 +67,7 @@ class RayExecutor(WorkerPool[_Actor]):
         cpus: float = 1.0,
         gpus: float = 0.0,
         training: str = "tuner.executors.training",
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Connect; each worker starts when there is a job for it.
 
@@ -76,6 +79,7 @@ class RayExecutor(WorkerPool[_Actor]):
             cpus: reserved for each worker.
             gpus: reserved for each worker; without any it trains on the processor.
             training: the module that workers train with, see `tuner.executors.training`.
+            note: is told what people should know: that nothing happens as others hold the room.
 
         Raises:
             ValueError: `n_workers` is below 1.
@@ -85,7 +89,11 @@ class RayExecutor(WorkerPool[_Actor]):
         self._connection = connection_to(address)
         self._cpus, self._gpus, self._training = cpus, gpus, training
         self._shared: dict[str, Any] = {}  # the object store's references, by folder
-        self._seen = time.monotonic()  # when there was a worker, or room for one
+        self._note = note
+        self._waiting_since: float | None = None  # jobs, for a first worker
+        self._stranded_since: float | None = None  # they, without a node that has room for it
+        self._looked = -_LOOK_S  # at the nodes
+        self._has_noted = False  # since the last worker that was ready
         self._is_open = False
         self._connection.hold()
         self._is_open = True
@@ -115,7 +123,8 @@ class RayExecutor(WorkerPool[_Actor]):
             return
         self._is_open = False
         try:
-            with suppress(ConnectionError):  # then the cluster ends the workers by itself
+            # Where that fails the cluster ends the workers by itself.
+            with suppress(ConnectionError, import_ray().exceptions.RayError):
                 if not self._connection.is_lost:
                     super().close()
         finally:
@@ -136,6 +145,9 @@ class RayExecutor(WorkerPool[_Actor]):
             ) from None
         except ModuleNotFoundError as error:
             raise RunError(f"the cluster's nodes cannot run workers: {one_line(error)}") from None
+        except import_ray().exceptions.RayError as error:  # its object store is full, say
+            what = f"{type(error).__name__}: {one_line(error)[:300].rstrip('.')}"
+            raise RunError(f"Ray failed: {what}; the same command goes on") from None
 
     def _start_worker(self) -> _Actor:
         actor = import_ray().remote(RayWorker)
@@ -188,17 +200,32 @@ class RayExecutor(WorkerPool[_Actor]):
         return messages
 
     def _check_room(self) -> None:
-        """Raise where jobs wait and no node is left that could ever do them."""
-        now = time.monotonic()
+        """Say so where jobs wait for a first worker; raise where no node is left for one."""
         if any(w.ready for w in self._workers) or not self._queue:
-            self._seen = now
-        elif now - self._seen > _STRANDED_S:
-            if not any(room(node, self._cpus, self._gpus) for node in self._connection.nodes()):
-                raise RunError(
-                    f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for "
-                    f"a worker any more; the same command goes on when there is one"
-                )
-            self._seen = now
+            self._waiting_since = self._stranded_since = None
+            self._has_noted = False
+            return
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if any(room(node, self._cpus, self._gpus) for node in self._connection.nodes()):
+            self._stranded_since = None
+        elif self._stranded_since is None:
+            self._stranded_since = now
+        elif now - self._stranded_since > _STRANDED_S:
+            raise RunError(
+                f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for "
+                f"a worker any more; the same command goes on when there is one"
+            )
+        if now - self._waiting_since > _PATIENT_S and not self._has_noted:
+            self._has_noted = True
+            self._note(
+                f"waiting for room on the cluster: a worker takes {self._cpus:g} CPUs and "
+                f"{self._gpus:g} GPUs, and {self._connection.free()} are free"
+            )
 
 
 def _data_of(job: Job) -> tuple[DataRef, ...]:
@@ -207,8 +234,11 @@ def _data_of(job: Job) -> tuple[DataRef, ...]:
 
 def _reason(error: Exception) -> str:
     """Return what Ray says of a death in one line, without its advice and addresses."""
+    last_line = one_line(str(error).strip().rpartition("\n")[2])
     if "creation task" in str(error):
-        return one_line(str(error).strip().splitlines()[-1])
+        return last_line
+    if isinstance(error, import_ray().exceptions.RayTaskError):
+        return f"its worker died ({last_line})"
     text = one_line(error)
     _, unreachable, why = text.partition("temporarily unavailable: ")
     if unreachable:

@@ -12,7 +12,10 @@ from tuner.jobs import Epoch, Job, Outcome, TrainJob
 __all__ = ["RunJob", "serve"]
 
 RunJob = Callable[[Job, Callable[[Epoch], bool]], Outcome]
-"""Does a job; calls back after every epoch and stops where the answer is False."""
+"""Does a job; calls back after every epoch and stops where the answer is False.
+
+What it raises says that the worker is of no use any more: that ends, and its job is lost.
+"""
 
 
 def serve(

@@ -6,15 +6,20 @@ import os
 import sys
 import threading
 import time
+import traceback
 from multiprocessing.connection import Connection
 
-from tuner.executors.messages import Message
+from tuner import __version__
+from tuner.executors.messages import Message, Ready
 from tuner.executors.serving import serve
 from tuner.jobs import Job
 
 
 def main(file_descriptor: int) -> None:
-    """Serve the coordinator at the other end of the connection until it goes away."""
+    """Serve the coordinator at the other end of the connection until it goes away.
+
+    Says `Ready` first. What escapes a job ends the process, and is the last that it writes.
+    """
     connection = Connection(file_descriptor)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -34,12 +39,18 @@ def main(file_descriptor: int) -> None:
         except (EOFError, OSError):
             os._exit(1)
 
+    say(Ready(__version__))
     while True:
         try:
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
-        serve(job, run_job, say, hear)
+        try:
+            serve(job, run_job, say, hear)
+        except Exception:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # a broken CUDA would have the last word, and may never let go
 
 
 def _die_with_parent() -> None:

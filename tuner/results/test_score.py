@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 import statistics
@@ -13,6 +14,7 @@ from tuner.data.metrics import score
 from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
 from tuner.jobs import PredictJob, TrainJob, Weights
+from tuner.results.test_predictions import predictions_record
 from tuner.results.winner import Winner
 from tuner.search.records import StudyRecord
 from tuner.search.work import run_jobs
@@ -40,7 +42,8 @@ def score_on_test(
 
     Returns:
         The record of the opening: when, of which configuration, the scores in the data's units
-        with mean and standard deviation, the rows, and the baselines' scores.
+        with mean and standard deviation, the rows, the baselines' scores, what every part of
+        the data was, and the predictions (see `predictions_record`).
     """
     experiment = record.experiment
     test = open_test_part(experiment, folder, sha256=record.data["sha256"])
@@ -52,8 +55,8 @@ def score_on_test(
     outcomes = run_jobs(executor, jobs)
     truth = ref.truth_of(ref.evaluate_samples())
     metric = experiment.objective.metric
-    predicted = [outcome.predictions for outcome in outcomes]
-    scores = [score(metric, truth, p, ref) for p in predicted if p is not None]
+    predicted = [outcome.predictions for outcome in outcomes if outcome.predictions is not None]
+    scores = [score(metric, truth, p, ref) for p in predicted]
 
     if not all(map(math.isfinite, scores)):  # a forecast beyond all bounds: the model is no good
         scores = []
@@ -71,4 +74,6 @@ def score_on_test(
         "to": part.last,
         "season": test.facts.season,
         "baselines": baseline_scores(metric, ref, test.facts.season),
+        "parts": [dataclasses.asdict(p) for p in test.facts.parts],
+        "predictions": predictions_record(test, truth, predicted),
     }

@@ -22,6 +22,8 @@ class AsynchronousCoordinator(Coordinator):
             busy = len(self._ready) + len(self._in_flight)
             if busy >= self._executor.n_workers or not self._wants_more():
                 return
+            if self._stagnant(len(self._told)):
+                return
             self._ask()
 
     def _n_seen(self, slot: Slot) -> int:

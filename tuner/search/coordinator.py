@@ -30,7 +30,7 @@ from tuner.search.limits import Limits
 from tuner.search.observer import Observer
 from tuner.search.pruning import Evidence, should_prune
 from tuner.search.seeds import Role
-from tuner.search.slots import Slot, suggest
+from tuner.search.slots import Slot, restored
 from tuner.search.telling import tell
 from tuner.search.told import Told
 from tuner.search.work import cost
@@ -99,12 +99,12 @@ class Coordinator:
         told_of_it = False
         while True:
             stopped = self._stop.is_set()
-            if stopped:
-                if not told_of_it:
-                    self._observer.note(
-                        "stopping when the trials in progress have ended; Ctrl-C again stops now"
-                    )
-                    told_of_it = True
+            if stopped and not told_of_it:
+                self._observer.note(
+                    "stopping when the trials in progress have ended; Ctrl-C again stops now"
+                )
+                told_of_it = True
+            if self._over():
                 for key in self._executor.withdraw():
                     del self._in_flight[key]
             else:
@@ -115,6 +115,10 @@ class Coordinator:
             for event in self._executor.poll(_POLL_S):
                 self._handle(event)
 
+    def _over(self) -> bool:
+        """Whether no further trial may start."""
+        return self._stop.is_set() or self._limits.out_of_time()
+
     @property
     def exhausted(self) -> bool:
         """Whether every configuration of a finite space has been trained."""
@@ -122,24 +126,9 @@ class Coordinator:
 
     def _restore(self) -> None:
         """Take up the trials in the journal; those without an outcome are trained again."""
-        for frozen in self._study.get_trials(deepcopy=False):
-            if frozen.state is TrialState.WAITING:
-                continue
-            trial = optuna.Trial(self._study, frozen._trial_id)
-            if frozen.state is TrialState.RUNNING:
-                suggest(trial, self._distributions)
-            else:
+        for slot, frozen in restored(self._study, self._distributions):
+            if slot.told:
                 self._told.add(frozen)
-            asked_after = frozen.user_attrs.get(TOLD_ATTR)
-            if asked_after is None:  # killed while it was asked for; nothing was told since
-                asked_after = len(self._told)
-                trial.set_user_attr(TOLD_ATTR, asked_after)
-            record = frozen.user_attrs.get(OUTCOME_ATTR)
-            slot = Slot(trial, trial.params, asked_after)
-            slot.outcome = Outcome.from_json(record) if record else None
-            slot.reported = frozenset(frozen.intermediate_values)
-            slot.lost = list(frozen.user_attrs.get(LOST_ATTR, []))
-            slot.told = frozen.state is not TrialState.RUNNING
             self._admit(slot)
             if slot.told:
                 slot.end(frozen.intermediate_values)
@@ -147,31 +136,30 @@ class Coordinator:
     def _advance(self) -> None:
         """Tell and ask as far as the outcomes allow."""
         while True:
-            wants_more = self._wants_more()
-            asked, told = self._asked, len(self._told)
-            needed = self._rhythm.told_before(asked) if wants_more else asked
-            if told < needed:
-                due = self._untold[: needed - told]
+            asks = self._wants_more()
+            needed = self._rhythm.told_before(self._asked) if asks else self._asked
+            if asks and len(self._told) >= needed and self._stagnant(needed):
+                needed = self._asked  # what was asked since may be better
+                asks = len(self._told) >= needed and not self._stagnant(needed)
+            if len(self._told) < needed:
+                due = self._untold[: needed - len(self._told)]
                 if not all(slot.settled for slot in due):
                     return
                 for slot in due:
                     self._tell(slot)
-            elif wants_more:
+            elif asks:
                 self._ask()
             else:
                 return
 
-    @property
-    def stagnated(self) -> bool:
-        """Whether the last generations that were told brought no better score."""
+    def _stagnant(self, n: int) -> bool:
+        """Whether the last generations of the first `n` trials brought no better score."""
         limit = self._limits.stagnation
-        return limit is not None and self._told.stagnant(self._rhythm.size) >= limit
+        return limit is not None and self._told.stagnant(n, self._rhythm.size) >= limit
 
     def _wants_more(self) -> bool:
         n_trials = self._limits.n_trials
-        if n_trials is not None and self.trained >= n_trials:
-            return False
-        return not (self.exhausted or self.stagnated or self._limits.out_of_time())
+        return not self.exhausted and (n_trials is None or self.trained < n_trials)
 
     def _ask(self) -> None:
         stuck = len(self._recent) == self._rhythm.size and all(s.original for s in self._recent)
@@ -234,7 +222,9 @@ class Coordinator:
             slot.trial.set_user_attr(LOST_ATTR, slot.lost)
             if len(slot.lost) <= self._limits.retries:
                 self._observer.lost(self._role, number, event.reason)
-                self._dispatch(slot, slot.job)
+                del self._in_flight[event.key]
+                if not self._over():  # or the next run trains it
+                    self._dispatch(slot, slot.job)
             else:
                 reason = f"lost {len(slot.lost)} times: {event.reason}"
                 outcome = Outcome(OutcomeState.FAILED, reason=reason)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from tuner.errors import JournalError, one_line, show_location
-from tuner.search.enduring import Enduring, Lost, Refused
+from tuner.search.enduring import ConnectionLost, Enduring, Refused
 from tuner.search.holders import Held
 from tuner.search.server_lock import StudyLock
 
@@ -64,11 +64,12 @@ def write_database(
         JournalError: the database cannot be used, or another coordinator holds the study.
     """
     with _explained(url):
-        _create(url)
+        lock = StudyLock(study)
+        _create(url, lock)
         storage = _open(url, poolclass=QueuePool, pool_size=1, max_overflow=0)
         try:
             if storage.engine.name == "postgresql":
-                _lock_every_connection(storage.engine, StudyLock(study))
+                _lock_every_connection(storage.engine, lock)
             elif storage.engine.name != "sqlite":
                 note(f"nothing keeps a second search from a study in {storage.engine.name}")
             storage.get_all_studies()
@@ -122,12 +123,12 @@ def _has_studies(url: str) -> bool:
         return sqlalchemy.inspect(connection).has_table("studies")
 
 
-def _create(url: str) -> None:
+def _create(url: str, lock: StudyLock) -> None:
     """Have Optuna make its tables, or check that they are its own."""
     _within(_ANSWERS_IN_S, lambda: _has_studies(url))  # whether it answers at all
     with _connected(url) as connection:
         if connection.dialect.name == "postgresql":
-            StudyLock.wait_to_create(connection.connection.driver_connection)
+            lock.take_to_create(connection.connection.driver_connection)
         RDBStorage(url, {"poolclass": NullPool, **_options(url)})
 
 
@@ -167,7 +168,7 @@ def _tell_apart(context: ExceptionContext) -> None:
     """Raise what a driver's error means, before Optuna does an operation twice because of it.
 
     Raises:
-        Lost: nobody knows whether the statement took effect.
+        ConnectionLost: nobody knows whether the statement took effect.
         Refused: it did not.
     """
     error = context.original_exception
@@ -175,11 +176,12 @@ def _tell_apart(context: ExceptionContext) -> None:
         return  # Ctrl-C; and what Optuna expects
     reason = _reason(error)
     if context.dialect.name == "sqlite":
-        raise (Lost if "database is locked" in reason else Refused)(reason) from error
+        away = "database is locked" in reason
+        raise (ConnectionLost if away else Refused)(reason) from error
     if (getattr(error, "sqlstate", None) or "").startswith(_GONE):
         context.is_disconnect = True
     if context.is_disconnect or context.connection is None:
-        raise Lost(reason) from error
+        raise ConnectionLost(reason) from error
     raise Refused(reason) from error
 
 
@@ -198,9 +200,7 @@ def _explained(url: str) -> Iterator[None]:
     except JournalError:
         raise
     except Held as held:
-        raise JournalError(
-            f"{show_location(url)}: {held}; wait for it, stop it, or give --study another name"
-        ) from None
+        raise JournalError(f"{show_location(url)}: {held}; {held.remedy}") from None
     except TimeoutError:
         raise JournalError(
             f"{where}: does not answer within {_ANSWERS_IN_S:g} s; check the host and the port"

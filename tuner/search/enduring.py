@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tuner.errors import JournalError, RunError, TunerError, one_line
 from tuner.search.holders import Held
 
-__all__ = ["Enduring", "Lost", "Refused"]
+__all__ = ["ConnectionLost", "Enduring", "Refused"]
 
 _T = TypeVar("_T")
 
@@ -31,7 +31,7 @@ _PATIENCE_S = 3600.0  # with a database that does not answer
 _LONGEST_PAUSE_S = 5.0  # between two attempts
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The database does not answer; whether it did what it was asked to is not known."""
 
 
@@ -45,8 +45,8 @@ class Enduring(BaseStorage):
     One operation is attempted at a time, whatever thread asks for it.
 
     Args:
-        inner: the storage; an operation of it raises `Lost` or `Refused`, and not both that and
-            any effect on what the storage keeps in memory.
+        inner: the storage; an operation of it raises `ConnectionLost` or `Refused`, and not both
+            that and any effect on what the storage keeps in memory.
         shown: where it is, for messages.
         note: is told, once each time, that the database does not answer and that it does again.
         patience_s: how long to wait for it; a reader does not.
@@ -91,7 +91,7 @@ class Enduring(BaseStorage):
                     result = attempt()
                     self._say_back()
                     return result
-            except Lost as lost:
+            except ConnectionLost as lost:
                 attempt = again or attempt
                 if pause_s:  # a connection that was idle for too long is no news
                     self._say_away(lost)
@@ -141,12 +141,15 @@ class Enduring(BaseStorage):
             raise KeyboardInterrupt
         raise RunError(f"{self._shown}: the search was interrupted")
 
-    def _say_away(self, lost: Lost) -> None:
+    def _say_away(self, lost: ConnectionLost) -> None:
         with self._alone:
             if self._away or self._over is not None or self._patience_s == 0:
                 return
             self._away = True
-        self._note(f"the journal's database does not answer ({lost}); waiting for it")
+        self._note(
+            f"the journal's database does not answer ({lost}); waiting for it; Ctrl-C twice stops "
+            f"the search, what is in the journal is kept, and the same command resumes"
+        )
 
     def _say_back(self) -> None:
         if self._away:

@@ -68,29 +68,43 @@ class Held(Exception):
 
     Args:
         by: who, for people; None where that is not known.
+        instead: what to give so that it is not needed; None where nothing else will do.
+        creating: whether it is held only until its tables are there.
     """
 
-    def __init__(self, by: str | None) -> None:
-        who = f": {by}" if by else " or a `tuner sync` reading it"
-        super().__init__(f"another search is writing to it{who}")
+    def __init__(
+        self, by: str | None, instead: str | None = None, *, creating: bool = False
+    ) -> None:
+        if creating:
+            who = f": {by}" if by else ""
+            super().__init__(f"another search is creating its tables{who}")
+        else:
+            who = f": {by}" if by else " or a `tuner sync` reading it"
+            super().__init__(f"another search is writing to it{who}")
+        self.remedy = f"wait for it, stop it, or {instead}" if instead else "wait for it or stop it"
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[FileIO]:
+def locked(path: Path, instead: str | None = None, *, shared: bool = False) -> Iterator[FileIO]:
     """Hold a file, alone or with others who share it; an empty one is made where there is none.
+
+    Args:
+        path: the file; what is in it stays, also where another process makes it right now.
+        instead: what to give where it is held, so that it is not needed.
+        shared: whether others may hold it at the same time, who share it as well.
 
     Raises:
         JournalError: it cannot be opened, or another process holds it; the error names that one.
     """
     try:
-        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        file = FileIO(path, "r+", opener=lambda p, flags: os.open(p, flags | os.O_CREAT, 0o666))
     except OSError as error:
         raise JournalError(
             f"--journal: {path}: cannot be opened: {error.strerror}; give another"
         ) from None
     beside = path.with_name(f"{path.name}.held")
     with file:
-        _take(file, path, beside, shared)
+        _take(file, path, beside, shared, instead)
         # Of one who was killed, if there is one: nobody writes now.
         with contextlib.suppress(OSError):
             beside.unlink()
@@ -116,7 +130,7 @@ def file_is_held(path: Path) -> bool:
     return False
 
 
-def _take(file: FileIO, path: Path, beside: Path, shared: bool) -> None:
+def _take(file: FileIO, path: Path, beside: Path, shared: bool, instead: str | None) -> None:
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -125,10 +139,8 @@ def _take(file: FileIO, path: Path, beside: Path, shared: bool) -> None:
             return
         except OSError:
             if time.monotonic() > deadline:
-                raise JournalError(
-                    f"{path}: {Held(_who(beside))}; wait for it, stop it, "
-                    f"or give --study another name"
-                ) from None
+                held = Held(_who(beside), instead)
+                raise JournalError(f"{path}: {held}; {held.remedy}") from None
             time.sleep(0.05)
 
 

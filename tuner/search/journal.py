@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 FINALISTS_SUFFIX = ".finalists"
+_READ_ANOTHER = "check the study's name or --journal"
 
 
 def journal_location(study: str, journal: str | None) -> str:
@@ -45,11 +46,11 @@ def read_journal(location: str) -> BaseStorage:
         JournalError: there is none, it is something else, or its database does not answer.
     """
     if (path := _path_of(location)) is not None and not path.exists():
-        raise JournalError(f"{path}: no such journal; check the study's name or --journal")
+        raise JournalError(f"{path}: no such journal; {_READ_ANOTHER}")
     if "://" in location:
         return read_database(location)
-    check_is_journal(Path(location))
-    return replay(JournalFileBackend(location), location)
+    check_is_journal(Path(location), _READ_ANOTHER)
+    return replay(JournalFileBackend(location), location, _READ_ANOTHER)
 
 
 @contextlib.contextmanager
@@ -78,12 +79,15 @@ def write_journal(
             yield storage
         return
     in_file = "://" not in location
+    # The file is held as a whole: another study's name helps only where it names another file.
+    default = study is not None and location == journal_location(study, None)
+    instead = "give another --study name" if default else "give another --journal"
     if in_file and path.exists():
-        check_is_journal(path)
+        check_is_journal(path, f"{instead} or move the file away" if default else instead)
     _make_folder(path)
-    with locked(path) as file:
+    with locked(path, instead) as file:
         if in_file:
-            yield open_held(file)
+            yield open_held(file, instead)
             return
         with write_database(location, study, note) as storage:
             yield storage

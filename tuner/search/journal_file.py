@@ -41,23 +41,29 @@ class _HeldFile(JournalFileBackend):
                 content = content[self._file.write(content) :]
             if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
                 os.fsync(self._file.fileno())
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C as well: what is in progress is recorded then
             with contextlib.suppress(OSError):  # what is written next must not follow half a line
                 self._file.truncate(self._file.seek(end))
+            if not isinstance(error, OSError):
+                raise
             raise RunError(
                 f"{self._file.name}: cannot be written: {error.strerror}; what is in it is kept: "
                 f"make room, and the same command resumes"
             ) from None
 
 
-def check_is_journal(path: Path) -> None:
+def check_is_journal(path: Path, instead: str) -> None:
     """Look at a file's first line.
+
+    Args:
+        path: the file.
+        instead: what to do where it is something else.
 
     Raises:
         JournalError: it is something else, or cannot be read.
     """
     if path.is_dir():
-        raise JournalError(f"{path}: is a folder, not a journal; give another --journal")
+        raise JournalError(f"{path}: is a folder, not a journal; {instead}")
     try:
         with path.open("rb") as file:
             first = file.readline()
@@ -72,24 +78,30 @@ def check_is_journal(path: Path) -> None:
     except ValueError:
         record = None
     if not isinstance(record, dict) or "op_code" not in record:
-        raise JournalError(
-            f"{path}: is not a journal, its first line is {first[:40]!r}; "
-            f"give --study another name or move the file away"
-        )
+        raise JournalError(f"{path}: is not a journal, its first line is {first[:40]!r}; {instead}")
 
 
-def open_held(file: FileIO) -> BaseStorage:
+def open_held(file: FileIO, instead: str) -> BaseStorage:
     """Open a journal file for the one writer that holds it.
+
+    Args:
+        file: the file, locked.
+        instead: what to do where it is damaged and there is no copy.
 
     Raises:
         JournalError: a record in it is damaged.
     """
     _drop_torn_tail(file)
-    return replay(_HeldFile(file), str(file.name))
+    return replay(_HeldFile(file), str(file.name), instead)
 
 
-def replay(backend: JournalFileBackend, location: str) -> BaseStorage:
+def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStorage:
     """Have Optuna read the records of a journal file.
+
+    Args:
+        backend: reads the file.
+        location: the file, for messages.
+        instead: what to do where it is damaged and there is no copy.
 
     Raises:
         JournalError: one of them is damaged.
@@ -99,7 +111,7 @@ def replay(backend: JournalFileBackend, location: str) -> BaseStorage:
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise JournalError(
             f"{location}: a record in it is damaged ({type(error).__name__}: "
-            f"{one_line(error)[:100]}); restore the file from a copy, or give --study another name"
+            f"{one_line(error)[:100]}); restore the file from a copy, or {instead}"
         ) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -54,7 +53,9 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
             return pruners.NopPruner()
         case MedianPruner() | PercentilePruner():
             percentile = options.percentile if isinstance(options, PercentilePruner) else 50.0
-            warmup = (options.n_warmup_steps, options.interval_steps) if n_folds == 1 else (0, 1)
+            if n_folds > 1:
+                return _OfNewest(pruners.PercentilePruner(percentile, options.n_startup_trials))
+            warmup = options.n_warmup_steps, options.interval_steps
             return pruners.PercentilePruner(percentile, options.n_startup_trials, *warmup)
         case SuccessiveHalvingPruner():
             return pruners.SuccessiveHalvingPruner(**options.model_dump(exclude={"name"}))
@@ -69,9 +70,37 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
                 wrapped = _make_pruner(options.wrapped, n_epochs, n_folds)
             return pruners.PatientPruner(wrapped, options.patience, options.min_delta)
         case WilcoxonPruner():
-            return pruners.WilcoxonPruner(
-                p_threshold=options.p_threshold, n_startup_steps=options.n_startup_steps
+            return _OfFolds(
+                pruners.WilcoxonPruner(
+                    p_threshold=options.p_threshold, n_startup_steps=options.n_startup_steps
+                )
             )
+
+
+class _OfNewest(pruners.BasePruner):
+    """Shows a pruner the newest mean alone: the best of the earlier may be of an easy fold."""
+
+    def __init__(self, pruner: pruners.BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask the pruner."""
+        trial = copy.copy(trial)
+        trial.intermediate_values = dict(list(trial.intermediate_values.items())[-1:])
+        return bool(self._pruner.prune(study, trial))
+
+
+class _OfFolds(pruners.BasePruner):
+    """Shows a pruner the score of each fold in place of the means over the folds so far."""
+
+    def __init__(self, pruner: pruners.BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask the pruner."""
+        told = [_with_fold_scores(other) for other in study.get_trials(deepcopy=False)]
+        view = optuna.Study(study.study_name, _Told(study, told))
+        return bool(self._pruner.prune(view, _with_fold_scores(trial)))
 
 
 def should_prune(
@@ -101,10 +130,6 @@ def should_prune(
     if n_folds > 1 and (epochs[-1].fold_score is None or epochs[-1].fold == n_folds - 1):
         return False
     values: Mapping[int, float] = intermediate_values(epochs, n_folds)
-    if n_folds > 1 and isinstance(pruner, pruners.WilcoxonPruner):
-        evidence, values = evidence.of_folds, _fold_scores(values)
-    elif n_folds > 1 and isinstance(pruner, pruners.PercentilePruner):
-        values = dict([list(values.items())[-1]])  # the best of them may be of an easy fold
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=dict(params),
@@ -131,12 +156,6 @@ class Evidence:
         """Ask the pruner; what it notes of the trial is added to `written`."""
         self._storage.written = written
         return bool(pruner.prune(self._view, trial))
-
-    @functools.cached_property
-    def of_folds(self) -> Evidence:
-        """The same trials with the score of each fold in place of the means over the folds."""
-        told = [_with_fold_scores(trial) for trial in self.trials]
-        return Evidence(self._study, told, self.n_seen)
 
 
 class _Told(InMemoryStorage):

@@ -16,6 +16,7 @@ from tuner.search.holders import PATIENCE_S, Held, Holder
 __all__ = ["StudyLock"]
 
 _CREATING = "\0tables"  # no study has such a name
+_CREATING_S = 5.0  # for one who creates tables; it takes a fraction of a second
 
 # The server shows the two halves of a key.
 _HOLDERS = """\
@@ -47,7 +48,7 @@ class StudyLock:
         Raises:
             Held: somebody else has it.
         """
-        _ask(connection, f"SELECT set_config('application_name', '{self._me.written}', false)")
+        self._introduce(connection)
         # What is written must outlive a crash of the server: this process goes on after it.
         _ask(
             connection,
@@ -60,10 +61,17 @@ class StudyLock:
             self._take(connection, "", shared=True)
             self._take(connection, self._study, shared=self._shared)
 
-    @staticmethod
-    def wait_to_create(connection: Any) -> None:
-        """Be the only one who creates a journal's tables, as long as the connection lives."""
-        _ask(connection, f"SELECT pg_advisory_lock({_key(connection, _CREATING)})::text")
+    def take_to_create(self, connection: Any) -> None:
+        """Be the only one who creates a journal's tables, as long as a connection lives.
+
+        Those who begin together wait for one another; one who was suspended there is not
+        waited for.
+
+        Raises:
+            Held: somebody else has been creating them for too long.
+        """
+        self._introduce(connection)
+        self._take(connection, _CREATING, shared=False)
 
     def is_taken(self, connection: Any) -> bool:
         """Return whether somebody writes to the study."""
@@ -72,18 +80,30 @@ class StudyLock:
             mode == "ExclusiveLock" for key in keys for *_, mode in _holders(connection, key)
         )
 
+    def _introduce(self, connection: Any) -> None:
+        _ask(connection, f"SELECT set_config('application_name', '{self._me.written}', false)")
+
     def _take(self, connection: Any, name: str, *, shared: bool) -> None:
         key = _key(connection, name)
         function = f"pg_try_advisory_lock{'_shared' if shared else ''}"
-        deadline = time.monotonic() + PATIENCE_S
+        creating = name == _CREATING
+        patience_s = _CREATING_S if creating else PATIENCE_S
+        deadline, before = time.monotonic() + patience_s, set()
         while not _ask(connection, f"SELECT {function}({key})")[0][0]:
             holders = _holders(connection, key)
             for pid, written, *_ in holders:
                 if written == self._me.written:  # our own lost connection, not missed yet
                     _ask(connection, f"SELECT pg_terminate_backend({int(pid)})")
+            if creating and (now := {pid for pid, *_ in holders}) != before:
+                deadline, before = time.monotonic() + patience_s, now  # it is another one's turn
             if time.monotonic() > deadline:
-                raise Held(_who(holders))
+                raise Held(_who(holders), self._instead(name), creating=creating)
             time.sleep(0.05)
+
+    def _instead(self, name: str) -> str | None:
+        if self._shared:  # a reader, who wants this one
+            return None
+        return "give another --study name" if name == self._study else "give another --journal"
 
 
 def _ask(connection: Any, statement: str) -> list[Any]:

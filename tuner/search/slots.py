@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,13 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.jobs import Epoch, Outcome, TrainJob
+from tuner.search.attributes import LOST_ATTR, OUTCOME_ATTR, TOLD_ATTR
 from tuner.search.pruning import Evidence
 
-__all__ = ["Slot", "suggest"]
+__all__ = ["Slot", "restored"]
 
 
 @dataclass(eq=False)
@@ -58,7 +61,42 @@ class Slot:
         return self.original.settled if self.original else self.outcome
 
 
-def suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
+def restored(
+    study: optuna.Study, distributions: dict[str, BaseDistribution]
+) -> Iterator[tuple[Slot, FrozenTrial]]:
+    """Return the trials that a study's journal holds, in order; those that only wait are left out.
+
+    What a process that was killed left unsaid of a trial is completed.
+    """
+    n_told = 0
+    for frozen in study.get_trials(deepcopy=False):
+        if frozen.state is TrialState.WAITING:
+            continue
+        trial = optuna.Trial(study, frozen._trial_id)
+        told = frozen.state is not TrialState.RUNNING
+        n_told += told
+        if not told:
+            _suggest(trial, distributions)
+        asked_after = frozen.user_attrs.get(TOLD_ATTR)
+        if asked_after is None:  # killed while it was asked for; nothing was told since
+            asked_after = n_told
+            trial.set_user_attr(TOLD_ATTR, asked_after)
+        record = frozen.user_attrs.get(OUTCOME_ATTR)
+        yield (
+            Slot(
+                trial,
+                trial.params,
+                asked_after,
+                outcome=Outcome.from_json(record) if record else None,
+                told=told,
+                reported=frozenset(frozen.intermediate_values),
+                lost=list(frozen.user_attrs.get(LOST_ATTR, ())),
+            ),
+            frozen,
+        )
+
+
+def _suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
     """Have every parameter of a trial suggested; those that it has already keep their value."""
     for name, d in distributions.items():
         match d:

@@ -20,7 +20,8 @@ class Told:
         self._originals: list[FrozenTrial] = []
         self._n_originals = [0]  # among the first so many
         self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
-        self._best, self._improved_at = math.inf, 0
+        self._best = math.inf
+        self._improved_at = [0]  # as known when the first so many had been told
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -28,10 +29,10 @@ class Told:
 
     def add(self, trial: FrozenTrial) -> None:
         """Take up a trial that has just been told."""
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            value = self._sign * trial.value
-            if value < self._best:
-                self._best, self._improved_at = value, self._n
+        complete = trial.state is TrialState.COMPLETE and trial.value is not None
+        value = self._sign * (trial.value or 0.0) if complete else math.inf
+        self._improved_at.append(self._n if value < self._best else self._improved_at[-1])
+        self._best = min(self._best, value)
         self._n += 1
         if REPEAT_ATTR not in trial.user_attrs:
             self._originals.append(trial)
@@ -44,6 +45,6 @@ class Told:
         """
         return self._originals[: self._n_originals[n]]
 
-    def stagnant(self, size: int) -> int:
-        """Return after how many generations of `size` trials none has brought a better score."""
-        return self._n // size - self._improved_at // size - 1
+    def stagnant(self, n: int, size: int) -> int:
+        """Return after how many generations of `size`, of the first `n`, none has improved."""
+        return n // size - self._improved_at[n] // size - 1

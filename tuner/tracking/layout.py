@@ -42,7 +42,16 @@ ATTEMPT = "attempt"
 STUDY_ROLE = "study"
 
 _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # MLflow's limits, in characters
-_PARAMS_OF_A_STUDY = ("strategy", "budget", "pruner", "objective", "finalists", "task", "seed")
+_PARAMS_OF_A_STUDY = (
+    "strategy",
+    "budget",
+    "pruner",
+    "objective",
+    "finalists",
+    "task",
+    "seed",
+    "asynchronous",
+)
 
 
 class StudyState(StrEnum):
@@ -194,9 +203,10 @@ def outcome_digest(outcome: Outcome) -> str:
     return text_digest(json.dumps(facts))
 
 
-def text_digest(text: str) -> str:
-    """Return 16 characters that stand for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def text_digest(content: str | bytes) -> str:
+    """Return 16 characters that stand for a text, or for a file."""
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _epochs(history: Iterable[Epoch], metric: str) -> Iterator[Point]:

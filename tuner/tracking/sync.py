@@ -13,7 +13,7 @@ from tuner.tracking.layout import RunLayout, StudyState, study_layout, text_dige
 from tuner.tracking.live import Attempt, TrialKey
 from tuner.tracking.state import Parent, SyncState, read_store
 from tuner.tracking.trials import copy_attempt, copy_trial, end_abandoned
-from tuner.tracking.writing import log
+from tuner.tracking.writing import log, log_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +39,7 @@ def sync_study(
     state: SyncState,
     *,
     running: bool,
-    artifacts: Mapping[str, str],
+    artifacts: Mapping[str, str | bytes],
     done: bool | None = None,
     live: Mapping[TrialKey, Attempt] = _NONE,
 ) -> SyncCount:
@@ -50,7 +50,7 @@ def sync_study(
         record: the study as its journal has it.
         state: what earlier calls for this study learned; a new one reads it from MLflow.
         running: whether a coordinator is at work on the study.
-        artifacts: texts by file name, kept with the study's run.
+        artifacts: files by name, kept with the study's run.
         done: whether a study that does not run came to its end; by default the record says so.
         live: how far the trials have come that train at this moment.
 
@@ -103,15 +103,15 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
 
 
 def _update_parent(
-    client: MlflowClient, parent: Parent, layout: RunLayout, artifacts: Mapping[str, str]
+    client: MlflowClient, parent: Parent, layout: RunLayout, artifacts: Mapping[str, str | bytes]
 ) -> None:
     """Write what the study's run lacks."""
     wanted = dict(layout.tags)
-    for name, text in artifacts.items():
+    for name, content in artifacts.items():
         tag = f"artifact {name}"
-        wanted[tag] = text_digest(text)
+        wanted[tag] = text_digest(content)
         if parent.tags.get(tag) != wanted[tag]:
-            client.log_text(parent.run_id, text, name)
+            log_file(client, parent.run_id, name, content)
     tags = {k: v for k, v in wanted.items() if parent.tags.get(k) != v}
     params = {k: v for k, v in layout.params.items() if k not in parent.params}
     points = [p for p in layout.points if (p.step, p.value) not in parent.best]

@@ -6,7 +6,6 @@ import abc
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuner.search.records import StudyRecord
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowTracker", "NullTracker", "Tracker", "experiment_file"]
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+Files = Mapping[str, str | bytes]
+"""Texts and pictures by file name."""
+
 _PAUSE_S = 1.0  # between two syncs, at least
 _READING_SHARE = 0.1  # of the thread's time, at most: reading the journal holds up the search
 _SHORT_S = 10.0  # that closing takes at most where nothing good is to be expected
@@ -38,14 +39,11 @@ class Tracker(abc.ABC):
         """Say that the journal has something new."""
 
     @abc.abstractmethod
-    def close(
-        self, done: bool, artifacts: Mapping[str, str] = _NOTHING, timeout_s: float = 60
-    ) -> bool:
+    def close(self, done: bool, timeout_s: float = 60) -> bool:
         """Copy what is left and end.
 
         Args:
             done: whether the study came to its end.
-            artifacts: texts by file name, kept with the study's run.
             timeout_s: how long to wait for it.
 
         Returns:
@@ -59,14 +57,12 @@ class NullTracker(Tracker):
     def wake(self) -> None:
         """Do nothing."""
 
-    def close(
-        self, done: bool, artifacts: Mapping[str, str] = _NOTHING, timeout_s: float = 60
-    ) -> bool:
+    def close(self, done: bool, timeout_s: float = 60) -> bool:
         """Have nothing left to do."""
         return True
 
 
-def experiment_file(record: StudyRecord) -> dict[str, str]:
+def experiment_file(record: StudyRecord) -> dict[str, str | bytes]:
     """Return the artifact that every study has: its experiment as it was understood."""
     return {"experiment.yaml": record.experiment.to_yaml()}
 
@@ -79,7 +75,8 @@ class MlflowTracker(Tracker):
         study: its name, for the warning.
         warn: is told once, in the tracker's thread, when MLflow cannot be written to. The search
             goes on, and so do the attempts.
-        artifacts_of: the texts that the study's run holds; called at the beginning and at the end.
+        artifacts_of: the files that the study's run holds; called at the beginning and at the end.
+        artifacts_at_end_of: those that it holds besides once the study is done.
     """
 
     def __init__(
@@ -87,12 +84,12 @@ class MlflowTracker(Tracker):
         read: Callable[[], StudyRecord],
         study: str,
         warn: Callable[[str], None],
-        artifacts_of: Callable[[StudyRecord], Mapping[str, str]] = experiment_file,
+        artifacts_of: Callable[[StudyRecord], Files] = experiment_file,
+        artifacts_at_end_of: Callable[[StudyRecord], Files] = lambda record: {},
     ) -> None:
         super().__init__()
         self._read, self._study, self._warn = read, study, warn
-        self._artifacts_of = artifacts_of
-        self._artifacts_at_end: Mapping[str, str] = _NOTHING
+        self._artifacts_of, self._artifacts_at_end_of = artifacts_of, artifacts_at_end_of
         self._client: MlflowClient | None = None
         self._state = SyncState()
         self._news, self._closing = threading.Event(), threading.Event()
@@ -110,12 +107,10 @@ class MlflowTracker(Tracker):
         """Have the thread copy what is new; returns at once."""
         self._news.set()
 
-    def close(
-        self, done: bool, artifacts: Mapping[str, str] = _NOTHING, timeout_s: float = 60
-    ) -> bool:
+    def close(self, done: bool, timeout_s: float = 60) -> bool:
         """Copy what is left, say in MLflow how the study ended, and end the thread."""
         if not self._closing.is_set():
-            self._done, self._artifacts_at_end = done, artifacts
+            self._done = done
             self._closing.set()
             self._news.set()
         if self._warned or not done:  # who waits for a store that does not answer, or to stop?
@@ -146,11 +141,11 @@ class MlflowTracker(Tracker):
         begun = time.monotonic()
         record = self._read()
         reading_s = time.monotonic() - begun
-        artifacts: dict[str, str] = {}
+        artifacts: dict[str, str | bytes] = {}
         if closing or self._state.parent is None:
             artifacts |= self._artifacts_of(record)
-        if closing:
-            artifacts |= self._artifacts_at_end
+        if closing and self._done:
+            artifacts |= self._artifacts_at_end_of(record)
         sync_study(
             self._client,
             record,

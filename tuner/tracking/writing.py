@@ -1,8 +1,10 @@
-"""The two writes that every copy is made of."""
+"""The writes that every copy is made of."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.tracking.layout import Point, RunLayout
@@ -10,7 +12,7 @@ from tuner.tracking.layout import Point, RunLayout
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["create_run", "log"]
+__all__ = ["create_run", "log", "log_file"]
 
 
 def create_run(client: MlflowClient, experiment_id: str, layout: RunLayout) -> str:
@@ -38,3 +40,15 @@ def log(
         tags=[RunTag(key, value) for key, value in tags.items()],
         synchronous=True,
     )
+
+
+def log_file(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
+    """Keep a file with a run, in place of one of that name."""
+    if isinstance(content, str):
+        client.log_text(run_id, content, name)
+        return
+    folder, _, file_name = name.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / file_name
+        path.write_bytes(content)
+        client.log_artifact(run_id, str(path), folder or None)

@@ -20,21 +20,46 @@ __all__ = ["run_job", "warm_up"]
 
 
 def run_job(job: Job, report: Report) -> Outcome:
-    """Do `job`. What it raises becomes a failed outcome; an interruption is passed on."""
+    """Do `job`. What it raises becomes a failed outcome; an interruption is passed on.
+
+    Raises:
+        RuntimeError: the job failed, and with it CUDA in this process, where every later job
+            would fail too. Another process may do it: the error is not the job's, or not it alone.
+    """
     started = time.perf_counter()
     try:
-        return predict(job) if isinstance(job, PredictJob) else train(job, report)
+        outcome = predict(job) if isinstance(job, PredictJob) else train(job, report)
     except Interrupted:
         raise
     except Exception as error:
         kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
-        return Outcome(
+        outcome = Outcome(
             OutcomeState.FAILED,
             reason=kind + one_line(error),
             seconds=time.perf_counter() - started,
             finished_at=time.time(),
             peak_memory_mb=peak_memory_mb(),
         )
+    if outcome.state is OutcomeState.FAILED:
+        _check_cuda()
+    return outcome
+
+
+def _check_cuda() -> None:
+    """Raise RuntimeError where CUDA was used and has broken: then nothing on it works any more.
+
+    Short memory does not break it, nor does what CUDA refuses to do.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        what, _, _ = str(error).partition("\n")  # advice follows
+    else:
+        return
+    # Of no class of torch's: Ray would import torch where the search runs to show it.
+    raise RuntimeError(f"CUDA does not work in this process any more: {what}")
 
 
 def warm_up() -> None:

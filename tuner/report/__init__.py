@@ -1,0 +1,1 @@
+"""What people look at after a search: pictures, and the result as one page."""

@@ -1,0 +1,170 @@
+"""What all pictures share: their size, colours and letters, and how they become PNG.
+
+Figures are made without pyplot, which keeps them in a global list: pictures are drawn in the
+tracker's thread too.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BAD",
+    "BEST",
+    "COLOURS",
+    "GREY",
+    "MAP",
+    "POINT",
+    "WIDTH_IN",
+    "Picture",
+    "clipped",
+    "good_range",
+    "label",
+    "near",
+    "new_figure",
+    "number",
+    "png",
+    "round_values",
+    "spread_out",
+    "tidy",
+    "whole_ticks",
+]
+
+# Okabe and Ito's palette, which people who cannot tell red from green can tell apart.
+POINT, BEST, BAD, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8c8c8c"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+MAP = "cividis"  # made for the same people; dark is low
+
+WIDTH_IN = 6.4
+_DOTS_PER_INCH = 160
+_MARGIN = 0.04  # of an axis, beyond the outermost value
+_FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge
+_FEW = 8  # values that are all shown, however far apart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a study, or why there is none."""
+
+    name: str  # of its file, without .png
+    title: str
+    about: str  # what it shows; without `png` why it shows nothing
+    png: bytes | None = None
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """Return an empty figure that finds room for its labels by itself."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as a PNG; the same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(_DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    file = io.BytesIO()
+    # A palette makes a third of the bytes, and no library's name or date is written beside it.
+    Image.fromarray(np.ascontiguousarray(pixels)).quantize(256, dither=Image.Dither.NONE).save(
+        file, "PNG"
+    )
+    return file.getvalue()
+
+
+def tidy(axes: Axes) -> None:
+    """Give the axes of a picture their common look."""
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def label(text: object) -> str:
+    """Return people's text as it stands: no formula between dollars, no letter without a shape."""
+    letters = _letters()
+    shown = "".join(c if ord(c) in letters else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return shown.replace("$", r"\$")
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Have an axis name whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Return the characters that the font has: a missing one would print a warning."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a number for people: four significant digits, a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
+    """Return the limits of an axis on which the better values can be told apart.
+
+    Args:
+        values: finite objectives.
+        sign: what they are multiplied with so that less is better.
+    """
+    costs = sign * np.array(near(values, sign), np.float64)
+    if not len(costs):
+        return (0.0, 1.0)
+    low, high = float(costs.min()), float(costs.max())
+    margin = _MARGIN * (high - low) or _MARGIN * abs(low) or _MARGIN
+    ends = sign * np.array([low - margin, high + margin])
+    return (float(ends.min()), float(ends.max()))
+
+
+def near(values: Iterable[float], sign: int) -> list[float]:
+    """Return the values, those that are far worse than most as the worst that is not."""
+    costs = sign * np.array(list(values), np.float64)
+    if len(costs) >= _FEW:
+        first, third = np.quantile(costs, [0.25, 0.75])
+        costs = np.minimum(costs, costs[costs <= third + _FAR * (third - first)].max())
+    nearer: list[float] = (sign * costs).tolist()
+    return nearer
+
+
+def clipped(values: Any, limits: tuple[float, float]) -> np.ndarray:
+    """Return the values, those beyond the limits at the nearer one."""
+    return np.clip(np.asarray(values, np.float64), *limits)
+
+
+def round_values(limits: tuple[float, float]) -> list[float]:
+    """Return a handful of round values within the limits."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = limits
+    return [float(v) for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
+
+
+def spread_out(numbers: Iterable[int], width: float) -> np.ndarray:
+    """Return a shift for each trial that keeps equal values apart, always the same."""
+    golden = (np.sqrt(5) - 1) / 2
+    turned: np.ndarray = np.array(list(numbers), np.float64) * golden % 1.0
+    return width * (turned - 0.5)

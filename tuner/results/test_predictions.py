@@ -1,0 +1,119 @@
+"""What the test record keeps of the predictions themselves, for whoever draws them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tuner.data.baselines import last_value, seasonal_naive
+from tuner.data.dataset import Prepared
+from tuner.data.reference import DataRef, SeriesRef
+
+__all__ = ["predictions_record"]
+
+_MOST_POINTS = 2000  # that are kept: the journal is read often
+_MOST_CLASSES = 60  # of a confusion matrix that people can still read
+
+
+def predictions_record(
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+) -> dict[str, Any] | None:
+    """Return the truth, the models' predictions and the plain ones, as JSON.
+
+    Args:
+        test: the opened test part.
+        truth: of its samples, as `DataRef.truth_of` has it.
+        predicted: what each of the winner's models says of them.
+
+    Returns:
+        Of values, `kind` values: the first step of the first target, of every `every`-th of
+        `total` samples: `at` (their names), `truth`, `predicted` (the models' mean), `lower`,
+        `upper` and what that `band` is where there is one, `baselines`, and where there are
+        several, the `series` of each. Of classes, `kind` classes: `confusion`, how often a true
+        class (row) was taken for another (column), counted over all models. None where no model
+        said anything, or where there are more classes than a picture can show.
+    """
+    (ref,) = test.folds
+    if not predicted:
+        return None
+    if ref.shape.classes:
+        return _classes(test, truth, predicted)
+    samples = ref.evaluate_samples()
+    every = max(1, math.ceil(len(samples) / _MOST_POINTS))
+    kept = slice(None, None, every)
+    models = np.stack([_point(p, ref)[kept] for p in predicted])  # (models, samples)
+    with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
+        mean = models.mean(axis=0)
+    record: dict[str, Any] = {
+        "kind": "values",
+        "target": test.facts.targets[0],
+        "horizon": ref.shape.horizon,
+        "models": len(models),
+        "total": len(samples),
+        "every": every,
+        "at": [test.name_of(sample) for sample in samples[kept].tolist()],
+        "truth": _numbers(truth[kept, 0, 0]),
+        "predicted": _numbers(mean),
+        "baselines": {k: _numbers(v[kept]) for k, v in _plain(test, ref, samples).items()},
+    }
+    if quantiles := ref.shape.quantiles:
+        lowest, highest = (np.mean([p[kept, 0, 0, i] for p in predicted], axis=0) for i in (0, -1))
+        record |= {"lower": _numbers(lowest), "upper": _numbers(highest)}
+        record["band"] = f"quantiles {quantiles[0]:g} to {quantiles[-1]:g}"
+    elif len(models) > 1:
+        record |= {"lower": _numbers(models.min(axis=0)), "upper": _numbers(models.max(axis=0))}
+        record["band"] = f"range of {len(models)} models"
+    if isinstance(ref, SeriesRef):
+        of = ref.series_of(samples[kept])
+        if len(set(of.tolist())) > 1:
+            record["series"] = of.tolist()
+    return record
+
+
+def _classes(
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+) -> dict[str, Any] | None:
+    n = len(test.facts.classes)
+    if n > _MOST_CLASSES:
+        return None
+    counts = np.zeros((n, n), np.int64)
+    for probabilities in predicted:
+        np.add.at(counts, (truth, probabilities.argmax(axis=1)), 1)
+    names = [str(name) for name in test.facts.classes]
+    return {
+        "kind": "classes",
+        "models": len(predicted),
+        "total": len(truth),
+        "classes": names,
+        "confusion": counts.tolist(),
+    }
+
+
+def _point(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
+    """Return the first step of the first target; of quantiles the middle one, (samples,)."""
+    first = predicted[:, 0, 0]
+    quantiles = ref.shape.quantiles
+    return np.asarray(first[:, quantiles.index(0.5)] if quantiles else first)
+
+
+def _plain(test: Prepared, ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the first step of the plain predictions that `baseline_scores` scores."""
+    if not isinstance(ref, SeriesRef):
+        known = ref.truth_of(ref.train_samples())
+        return {"training_mean": np.full(len(samples), known[:, 0, 0].mean())}
+    values, season = np.asarray(ref.load("truth")), test.facts.season
+    plain = {"last_value": last_value(values, samples, 1)[:, 0, 0]}
+    if season is not None:
+        reaches = samples - season >= ref.load("reach")[ref.series_of(samples), 0]
+        if reaches.any():
+            seasonal = plain["last_value"].copy()
+            seasonal[reaches] = seasonal_naive(values, samples[reaches], 1, season)[:, 0, 0]
+            plain["seasonal_naive"] = seasonal
+    return plain
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Return the values with the seven digits that a picture can show; JSON has no infinity."""
+    return [float(f"{v:.7g}") if math.isfinite(v) else None for v in values.tolist()]
