@@ -252,13 +252,26 @@ def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not
 
 
 def test_who_creates_tables_is_waited_for_as_long_as_it_is_another_one(postgresql_url, monkeypatch):
-    monkeypatch.setattr("tuner.search.server_lock._CREATING_S", 1.0)
+    monkeypatch.setattr("tuner.search.server_lock._CREATING_S", 1.5)
     first, second = connect(postgresql_url), connect(postgresql_url)
-    with first, second, ThreadPoolExecutor(2) as pool:
-        StudyLock("a").take_to_create(first)
-        next_one = pool.submit(StudyLock("b").take_to_create, second)
-        third = pool.submit(write_journal(postgresql_url, "c").__enter__)
-        time.sleep(0.6)
+    StudyLock("a").take_to_create(first)
+    key = "SELECT objid::bigint | (classid::bigint << 32) FROM pg_locks WHERE locktype = 'advisory'"
+
+    def one_after_the_other():
+        time.sleep(1)
+        first.close()
+        next_one.result()
+        time.sleep(1)
+        second.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        next_one = pool.submit(second.execute, f"SELECT pg_advisory_lock(({key} AND granted))")
+        while not second.pgconn.transaction_status:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        pool.submit(one_after_the_other)
+        with write_journal(postgresql_url, "c"):
+            assert time.monotonic() - begun > 1.9
 
 
 def test_what_the_server_refuses_ends_a_search_in_one_line_and_the_same_command_resumes(

@@ -26,6 +26,7 @@ __all__ = ["library_versions", "open_study", "recorded_run"]
 _FREE = {
     "budget.trials",
     "budget.timeout",
+    "budget.trial_timeout",
     "budget.retries",
     "resources.cpus",
     "resources.gpus",

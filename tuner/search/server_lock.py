@@ -88,7 +88,7 @@ class StudyLock:
         function = f"pg_try_advisory_lock{'_shared' if shared else ''}"
         creating = name == _CREATING
         patience_s = _CREATING_S if creating else PATIENCE_S
-        deadline, before = time.monotonic() + patience_s, set()
+        deadline, before = time.monotonic() + patience_s, set[int]()
         while not _ask(connection, f"SELECT {function}({key})")[0][0]:
             holders = _holders(connection, key)
             for pid, written, *_ in holders:
