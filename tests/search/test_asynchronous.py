@@ -97,7 +97,7 @@ def test_the_record_says_that_a_search_was_asynchronous_and_it_stays_so(bench):
     experiment = make_experiment("woa", trials=6, asynchronous=True)
     _, record = bench.run(experiment, SimulatedExecutor(2))
     assert record.experiment.asynchronous
-    with pytest.raises(StudyError, match="asynchronous=True, got False"):
+    with pytest.raises(StudyError, match="asynchronous=true, got false"):
         bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
 
 

@@ -267,7 +267,7 @@ class Coordinator:
     def _evidence(self, slot: Slot) -> Evidence:
         n_seen = self._n_seen(slot)
         if slot.evidence is None or slot.evidence.n_seen != n_seen:
-            slot.evidence = Evidence(self._study, self._told.evidence(n_seen), n_seen)
+            slot.evidence = Evidence(self._study, n_seen, *self._told.evidence(n_seen))
         return slot.evidence
 
     def _n_seen(self, slot: Slot) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Container, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import JournalError, RunError, one_line
 from tuner.search.attributes import DURABLE
@@ -95,6 +97,49 @@ def open_held(file: FileIO, instead: str) -> BaseStorage:
     return replay(_HeldFile(file), str(file.name), instead)
 
 
+class _OwnJournal(JournalStorage):
+    """A journal that nobody else writes to, so that it need not look which trials wait.
+
+    Optuna looks through all of them whenever one is asked for.
+    """
+
+    def __init__(self, backend: JournalFileBackend) -> None:
+        super().__init__(backend)
+        self._waiting: dict[int, set[int]] = {}  # trials' ids, by study's
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial, which may wait."""
+        trial_id = super().create_new_trial(study_id, template_trial)
+        if template_trial is not None and template_trial.state is TrialState.WAITING:
+            self._waiting_of(study_id).add(trial_id)
+        return trial_id
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Change a trial's state."""
+        for waiting in self._waiting.values():
+            waiting.discard(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return a study's trials in `states`."""
+        if states == (TrialState.WAITING,):
+            return [self.get_trial(trial_id) for trial_id in sorted(self._waiting_of(study_id))]
+        return super().get_all_trials(study_id, deepcopy, states)
+
+    def _waiting_of(self, study_id: int) -> set[int]:
+        if study_id not in self._waiting:
+            found = super().get_all_trials(study_id, False, (TrialState.WAITING,))
+            self._waiting[study_id] = {trial._trial_id for trial in found}
+        return self._waiting[study_id]
+
+
 def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStorage:
     """Have Optuna read the records of a journal file.
 
@@ -107,7 +152,7 @@ def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStor
         JournalError: one of them is damaged.
     """
     try:
-        return JournalStorage(backend)
+        return _OwnJournal(backend) if isinstance(backend, _HeldFile) else JournalStorage(backend)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise JournalError(
             f"{location}: a record in it is damaged ({type(error).__name__}: "

@@ -142,7 +142,7 @@ def _check_same(
     keys = sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k))
     differences = []
     for key in (k for k in keys if old.get(k) != new.get(k)):
-        was, now = (repr(keys[key]) if key in keys else "nothing" for keys in (old, new))
+        was, now = (_shown(keys[key]) if key in keys else "nothing" for keys in (old, new))
         default = ", the default" if key in new and key not in given else ""
         differences.append(f"{key}={was}, got {now}{default}")
     if differences:
@@ -158,6 +158,11 @@ def _check_same(
             f"{where} was begun on other data: {data['path']} has changed since; "
             f"put it back, or give another --study name"
         )
+
+
+def _shown(value: Any) -> str:
+    """Write a value as it stands in an experiment file."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _completed(raw: dict[str, Any], where: str) -> dict[str, Any]:

@@ -144,10 +144,17 @@ def should_prune(
 class Evidence:
     """The trials that a trial may be compared with, as a study that holds no other."""
 
-    def __init__(self, study: optuna.Study, told: Sequence[FrozenTrial], n_seen: int) -> None:
-        """Take the trials `told` that count among the first `n_seen`."""
-        self._study, self.trials, self.n_seen = study, told, n_seen
-        self._storage = _Told(study, told)
+    def __init__(
+        self,
+        study: optuna.Study,
+        n_seen: int,
+        trials: list[FrozenTrial],
+        complete: list[FrozenTrial],
+    ) -> None:
+        """Take those trials among the first `n_seen` that count; `complete` are some of them."""
+        self.n_seen, self.trials = n_seen, trials
+        self._storage = _Told(study, trials)
+        self._storage.in_states[TrialState.COMPLETE,] = complete  # what pruners ask for
         self._view = optuna.Study(study.study_name, self._storage)
 
     def decide(
@@ -165,7 +172,7 @@ class _Told(InMemoryStorage):
         super().__init__()
         self.create_new_study([study.direction], study.study_name)
         self._told = told
-        self._in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
+        self.in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
         self._sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
         self.written: dict[str, Any] = {}
 
@@ -177,9 +184,9 @@ class _Told(InMemoryStorage):
     ) -> list[FrozenTrial]:
         """Return those in `states`, which is worked out once: pruners ask after every epoch."""
         wanted = tuple(state for state in TrialState if states is None or state in states)
-        if wanted not in self._in_states:
-            self._in_states[wanted] = [t for t in self._told if t.state in wanted]
-        return self._in_states[wanted]
+        if wanted not in self.in_states:
+            self.in_states[wanted] = [t for t in self._told if t.state in wanted]
+        return self.in_states[wanted]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """Return the best of them; raises ValueError where none is complete."""

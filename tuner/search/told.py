@@ -18,7 +18,8 @@ class Told:
     def __init__(self, direction: StudyDirection) -> None:
         self._n = 0
         self._originals: list[FrozenTrial] = []
-        self._n_originals = [0]  # among the first so many
+        self._complete: list[FrozenTrial] = []  # of the originals
+        self._counts = [(0, 0)]  # of both, among the first so many
         self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
         self._best = math.inf
         self._improved_at = [0]  # as known when the first so many had been told
@@ -36,14 +37,17 @@ class Told:
         self._n += 1
         if REPEAT_ATTR not in trial.user_attrs:
             self._originals.append(trial)
-        self._n_originals.append(len(self._originals))
+            if trial.state is TrialState.COMPLETE:
+                self._complete.append(trial)
+        self._counts.append((len(self._originals), len(self._complete)))
 
-    def evidence(self, n: int) -> list[FrozenTrial]:
-        """Return what a trial may be compared with that sees the first `n`.
+    def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Return what a trial may be compared with that sees the first `n`: all, and the complete.
 
         A repeat is no evidence: counted again, a good trial would prune more and more.
         """
-        return self._originals[: self._n_originals[n]]
+        n_originals, n_complete = self._counts[n]
+        return self._originals[:n_originals], self._complete[:n_complete]
 
     def stagnant(self, n: int, size: int) -> int:
         """Return after how many generations of `size`, of the first `n`, none has improved."""
