@@ -17,6 +17,7 @@ from tuner.executors import (
     Finished,
     Landscape,
     LocalExecutor,
+    Lost,
     Recording,
     Reported,
     SimulatedExecutor,
@@ -102,7 +103,7 @@ def executor(request: pytest.FixtureRequest, make_named: Callable[..., Executor]
 def hanging(
     request: pytest.FixtureRequest, make_named: Callable[..., Executor], hanging_path: None
 ) -> Make:
-    """Makes executors whose jobs hang where their seed is 0."""
+    """Makes executors whose jobs hang where their seed is 0, and raise where it is 13."""
     return lambda n_workers: make_named(HANGING[request.param], request.param, n_workers)
 
 
@@ -325,6 +326,23 @@ def test_a_job_that_hangs_in_c_code_is_ended_and_the_queue_goes_on(
     ended = outcomes(events(workers, n_finished(4)))
     assert ended["hangs"].reason == "it trained for longer than budget.trial_timeout, 1 s"
     assert all(ended[key].state is OutcomeState.COMPLETE for key in "abc")
+
+
+def test_a_job_that_breaks_its_worker_is_lost_and_the_next_has_another(
+    hanging: Make, job: MakeJob
+) -> None:
+    workers = hanging(1)
+    workers.submit(job("breaks", seed=13))
+    workers.submit(job("next", seed=1))
+    seen = events(workers, n_finished(1))
+    (lost,) = [event for event in seen if isinstance(event, Lost)]
+    assert lost.key == "breaks"
+    assert lost.reason.startswith("its worker died (")
+    assert "for good" in lost.reason
+    assert "\n" not in lost.reason
+    assert outcomes(seen)["next"].state is OutcomeState.COMPLETE
+    workers.submit(job("breaks", seed=1))  # its key is free again
+    assert outcomes(events(workers, n_finished(1)))["breaks"].state is OutcomeState.COMPLETE
 
 
 def test_every_executor_that_trains_comes_to_the_same_bits(

@@ -1,4 +1,4 @@
-"""Training that never ends and never lets go, in place of `tuner.executors.training`."""
+"""Training that never lets go, or breaks its worker, in place of `tuner.executors.training`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from tuner.jobs import Epoch, Outcome, OutcomeState
 
 
 def run_job(job: Any, report: Callable[[Epoch], bool]) -> Outcome:
-    """Hang in C code, with Python's lock held, where the seed is 0."""
+    """Hang in C code, with Python's lock held, where the seed is 0; raise where it is 13."""
     if job.seed == 0:
         ctypes.PyDLL(None).sleep(1000)
+    if job.seed == 13:
+        raise RuntimeError("CUDA is broken for good")
     report(Epoch(0, 1.0, 1.0, 1.0, time=0.0))
     return Outcome(OutcomeState.COMPLETE, objective=1.0, best_epoch=0)
 

@@ -205,6 +205,15 @@ def cluster(monkeypatch):
     return stand_in
 
 
+def test_an_executor_on_a_cluster_says_what_people_should_know_to_whom_it_was_told(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "tuner.executors.ray_executor.RayExecutor", lambda *_, **options: made.append(options)
+    )
+    choose_executor("ray", Resources(), note=print).make(2)
+    assert made[0]["note"] is print
+
+
 NODES = [{"CPU": 2.0}, {"CPU": 6.0, "GPU": 1.0}]
 
 

@@ -12,12 +12,13 @@ from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 
 DONE = Outcome(OutcomeState.COMPLETE, objective=1.0)
+START_S = 30.0
 EPOCH = Epoch(0, 1.0, 1.0, 1.0, 0.0)
 
 
 class Worker(PooledWorker):
     def __init__(self, ready):
-        super().__init__(ready=ready)
+        super().__init__(ready=ready, start_limit_s=START_S)
         self.heard = []
         self.ended = False
 
@@ -153,6 +154,42 @@ def test_a_worker_that_dies_loses_its_own_job_alone():
     assert [worker.heard for worker in pool.made] == [["a"], ["b"], ["c"]]
     pool.hear(2, Finished("c", DONE))
     assert pool.hear(2, Died("killed")) == []  # it had no job
+
+
+def test_a_worker_that_is_long_in_starting_is_replaced_and_counts_as_one_that_cannot(clock):
+    pool = Pool(1, workers_are_ready=False)
+    pool.submit(job(timeout_s=1.0))
+    clock[0] = 29.0
+    assert pool.hear(0) == []
+    assert pool.waited_s == pytest.approx(1.0)
+    clock[0] = 30.0
+    assert pool.hear(0) == []
+    assert pool.made[0].ended
+    assert len(pool.made) == 2
+    clock[0] = 59.0
+    assert pool.hear(1, Ready("1")) == []
+    clock[0] = 100.0  # it is ready: nothing is counted before its job begins
+    assert pool.hear(1) == []
+    assert pool.made[1].heard == ["a"]
+
+
+def test_what_a_starting_worker_has_said_counts_before_its_limit(clock):
+    pool = Pool(1, workers_are_ready=False)
+    pool.submit(job())
+    clock[0] = 1000.0  # nobody looked meanwhile
+    assert pool.hear(0, Ready("1")) == []
+    assert pool.made[0].heard == ["a"]
+
+
+def test_workers_that_are_long_in_starting_are_given_up_after_some(clock):
+    pool = Pool(1, workers_are_ready=False)
+    pool.submit(job())
+    for n in range(2):
+        clock[0] += START_S
+        pool.hear(n)
+    clock[0] += START_S
+    with pytest.raises(RunError, match="no worker can be started: it was not ready after 30 s; "):
+        pool.hear(2)
 
 
 def test_workers_that_cannot_start_are_given_up_after_some():

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -94,6 +95,7 @@ def actors():
     return [p for p in found if p.name().startswith("ray::RayWorker")]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
     workers = executor(2)
     for key in "ab":
@@ -112,6 +114,7 @@ def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
     assert ({"a", "b"} - {lost.key}) & {e.key for e in seen}  # the other one trains on
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_it_has_no_job_costs_no_job(executor, data):
     workers = executor(1)
     workers.submit(job(data))
@@ -211,6 +214,101 @@ def test_a_cluster_without_room_for_a_worker_ends_the_search(executor, data, mon
         events(workers, n_finished(1))
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The executor's seconds; a test moves them on."""
+    now = [1000.0]
+    stand_in = SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep)
+    monkeypatch.setattr("tuner.executors.ray_executor.time", stand_in)
+    return now
+
+
+def test_a_moment_without_a_node_ends_no_search_that_was_paused(executor, data, clock):
+    workers = executor(1, cpus=3.0)
+    clock[0] += 3600
+    workers.submit(job(data))
+    clock[0] += 3600  # nobody looked
+    assert workers.poll(0.0) == []
+    clock[0] += 59
+    assert workers.poll(0.0) == []
+    workers._connection = SimpleNamespace(  # a node, for a moment
+        nodes=lambda: [{"CPU": 3.0}], is_lost=False, release=workers._connection.release
+    )
+    clock[0] += 59
+    assert workers.poll(0.0) == []
+    workers._connection.nodes = lambda: []
+    workers._connection.free = lambda: "none"
+    clock[0] += 59
+    assert workers.poll(0.0) == []
+    clock[0] += 59
+    assert workers.poll(0.0) == []
+    clock[0] += 2
+    with pytest.raises(RunError, match="no node of the cluster has 3 CPUs and 0 GPUs"):
+        workers.poll(0.0)
+
+
+@pytest.mark.slow
+def test_a_search_that_waits_for_others_says_so_once(executor, data, clock):
+    others = executor(1, cpus=1.5)
+    others.submit(job(data))
+    events(others, n_finished(1))
+    notes = []
+    workers = executor(1, cpus=1.5, gpus=0.5, note=notes.append)
+    workers.submit(job(data, "b"))
+    assert workers.poll(0.0) == []
+    clock[0] += 19
+    assert workers.poll(0.0) == []
+    assert notes == []
+    for _ in range(3):
+        clock[0] += 2
+        assert workers.poll(0.0) == []
+    assert notes == [
+        "waiting for room on the cluster: a worker takes 1.5 CPUs and 0.5 GPUs, and 0.5 of 2 CPUs "
+        "and 1 of 1 GPUs are free"
+    ]
+    others.close()
+    assert outcomes(events(workers, n_finished(1)))["b"].state is OutcomeState.COMPLETE
+
+
+@pytest.mark.parametrize("kind", ["ObjectStoreFullError", "OutOfDiskError"])
+def test_a_store_that_is_full_ends_the_search_in_one_line(executor, data, monkeypatch, kind):
+    def refuse(value):
+        raise getattr(ray.exceptions, kind)("Failed to put object.\nThe disk\nis full. ")
+
+    workers = executor(1)
+    workers.submit(job(data))
+    monkeypatch.setattr(ray, "put", refuse)
+    with pytest.raises(RunError) as caught:
+        events(workers, n_finished(1))
+    text = str(caught.value)
+    assert text.startswith(f"Ray failed: {kind}: Failed to put object. The disk is full")
+    assert text.endswith("; the same command goes on")
+    assert "\n" not in text
+
+
+def test_a_cluster_that_fails_as_workers_are_ended_does_not_hinder_closing(
+    executor, data, monkeypatch
+):
+    workers = executor(1)
+    workers.submit(job(data))
+    events(workers, n_finished(1))
+
+    def refuse(handle):
+        raise ray.exceptions.RaySystemError("no raylet")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ray, "kill", refuse)
+        workers.close()
+    assert ray.is_initialized()
+
+
+def test_what_escapes_a_job_is_the_reason_of_its_loss(executor):
+    workers = executor(1, training="hanging")
+    workers.submit(TrainJob("a", {}, 13, 1, 1, "rmse", ()))
+    (lost,) = events(workers, bool)
+    assert lost.reason == "its worker died (RuntimeError: CUDA is broken for good)"
+
+
 def test_closing_leaves_a_connection_that_was_there(executor):
     executor(1).close()
     assert ray.is_initialized()
@@ -275,6 +373,7 @@ def coordinator(tmp_path, data):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_reach_the_search_and_not_the_workers(coordinator):
     assert coordinator.stdout.readline() == "Reported False\n"  # and torch is not imported here
     os.killpg(coordinator.pid, signal.SIGINT)
@@ -285,6 +384,7 @@ def test_ctrl_c_and_sigterm_reach_the_search_and_not_the_workers(coordinator):
     assert coordinator.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_cluster_that_was_started_ends_with_a_killed_search_and_quietly(coordinator):
     coordinator.stdout.readline()
     begun = psutil.Process(coordinator.pid).children(recursive=True)
@@ -294,6 +394,7 @@ def test_a_cluster_that_was_started_ends_with_a_killed_search_and_quietly(coordi
     assert psutil.wait_procs(begun, timeout=20)[1] == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_trace_on_the_terminal(coordinator):
     coordinator.stdout.readline()
     begun = psutil.Process(coordinator.pid).children(recursive=True)

@@ -14,6 +14,8 @@ from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.executors.ray_executor import RayExecutor
 from tuner.jobs import TrainJob
 
+pytestmark = pytest.mark.slow
+
 N_JOBS = 6
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from tuner.errors import Interrupted
 from tuner.jobs import Outcome, OutcomeState, PredictJob
@@ -69,3 +70,55 @@ def test_an_interruption_is_passed_on(sine, make_job, error):
 
     with pytest.raises(error):
         run_job(make_job(sine), interrupt)
+
+
+CUDA_ERROR = """CUDA error: device-side assert triggered
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1"""
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Stands for a CUDA that is in use; returns what breaks it."""
+    broken = []
+
+    def synchronize():
+        if broken:
+            raise RuntimeError(CUDA_ERROR)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "empty_cache", synchronize)
+    return lambda: broken.append(True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(CUDA_ERROR), KeyError("any other")])
+def test_a_job_that_fails_as_cuda_breaks_is_not_to_blame(sine, make_job, cuda, error):
+    def report(epoch):
+        cuda()
+        raise error
+
+    with pytest.raises(RuntimeError) as caught:
+        run_job(make_job(sine), report)
+    expected = (
+        "CUDA does not work in this process any more: CUDA error: device-side assert triggered"
+    )
+    assert str(caught.value) == expected
+    assert type(caught.value) is RuntimeError
+
+
+def test_a_prediction_that_fails_as_cuda_breaks_is_not_to_blame(sine, go_on, cuda):
+    cuda()
+    with pytest.raises(RuntimeError, match="CUDA does not work in this process any more"):
+        run_job(PredictJob("p", {"hidden_size": 9}, {}, sine), go_on)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: no kernel")]
+)
+def test_a_job_that_fails_while_cuda_works_has_failed(sine, make_job, cuda, error):
+    def report(epoch):
+        raise error
+
+    outcome = run_job(make_job(sine), report)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == f"{type(error).__name__}: {error}"

@@ -150,9 +150,8 @@ class RayConnection:
         """Return in words which of the cluster's CPUs and GPUs nobody has reserved."""
         ray = import_ray()
         has, left = ray.cluster_resources(), ray.available_resources()
-        return " and ".join(
-            f"{left.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU")
-        )
+        kinds = [kind for kind in ("CPU", "GPU") if has.get(kind)]
+        return " and ".join(f"{left.get(kind, 0):g} of {has[kind]:g} {kind}s" for kind in kinds)
 
 
 @functools.cache

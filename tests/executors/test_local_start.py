@@ -1,0 +1,186 @@
+"""Worker processes that do not come up, or that the machine has no room for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuner.data import SeriesRef
+from tuner.errors import RunError
+from tuner.executors import Finished, LocalExecutor
+from tuner.jobs import PredictJob, TrainJob
+
+pytestmark = pytest.mark.timeout(60)
+
+NOWHERE = SeriesRef("/nowhere", None)
+SOON_S = 10.0
+TOO_MANY = (
+    "no worker can be started: Too many open files(: .*)?; the same command goes on, with fewer "
+    "--workers say"
+)
+
+
+@pytest.fixture
+def executor(monkeypatch):
+    """Makes executors whose workers run modules of this folder."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    executors = []
+
+    def make(n_workers, module):
+        executors.append(LocalExecutor(n_workers, module=module))
+        return executors[-1]
+
+    yield make
+    for each in executors:
+        each.close()
+
+
+def job(key="a"):
+    return TrainJob(key, {}, 1, 1, 1, "rmse", (NOWHERE,))
+
+
+def events(executor, n):
+    seen, deadline = [], time.monotonic() + SOON_S
+    while len(seen) < n:
+        assert time.monotonic() < deadline, seen
+        seen += executor.poll(0.2)
+    return seen
+
+
+def test_workers_that_cannot_start_cost_no_job_and_end_the_search(executor):
+    workers = executor(2, "no_such_module")
+    for key in "abc":
+        workers.submit(job(key))
+    with pytest.raises(RunError) as caught:
+        events(workers, 1)
+    assert str(caught.value) == (
+        f"no worker can be started: it died (exit status 1): {sys.executable}: No module named "
+        f"no_such_module; the same command goes on when one can be"
+    )
+    assert workers.withdraw() == list("abc")
+
+
+def test_a_worker_that_dies_as_it_starts_is_replaced_and_its_job_is_not_lost(
+    executor, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TEST_STARTING", f"die once: {tmp_path / 'died'}")
+    workers = executor(1, "starting")
+    workers.submit(job())
+    (end,) = events(workers, 1)
+    assert isinstance(end, Finished)
+    assert (tmp_path / "died").exists()
+
+
+def test_a_worker_that_hangs_as_it_starts_is_given_up(executor, monkeypatch):
+    monkeypatch.setattr("tuner.executors.local._START_S", 0.2)
+    monkeypatch.setenv("TEST_STARTING", "hang")
+    workers = executor(1, "starting")
+    workers.submit(job())
+    (first,) = workers.pids
+    with pytest.raises(RunError, match=r"started: it was not ready after 0\.2 s; the same"):
+        events(workers, 1)
+    assert workers.pids == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+def test_a_worker_that_starts_keeps_nobody_waiting_who_sends_it_much(executor, monkeypatch):
+    monkeypatch.setenv("TEST_STARTING", "hang")
+    workers = executor(1, "starting")
+    weights = {"w": np.zeros(2**21)}  # 16 MB: more than a connection holds
+    begun = time.monotonic()
+    workers.submit(PredictJob("p", {}, weights, NOWHERE))
+    assert workers.poll(0.1) == []
+    assert time.monotonic() - begun < 2
+
+
+def test_workers_start_side_by_side(executor, monkeypatch):
+    monkeypatch.setenv("TEST_STARTING", "hang")
+    workers = executor(3, "starting")
+    for key in "abcd":
+        workers.submit(job(key))
+    assert len(workers.pids) == 3
+
+
+def test_a_worker_that_is_killed_may_have_run_out_of_memory(executor):
+    workers = executor(1, "hanging")
+    workers.submit(TrainJob("a", {}, 0, 1, 1, "rmse", (NOWHERE,)))
+    while workers._workers[0].job is None:
+        workers.poll(0.2)
+    workers._workers[0].process.kill()
+    (lost,) = events(workers, 1)
+    assert lost.reason == "its worker died (killed by signal 9; out of memory, perhaps)"
+
+
+def open_files():
+    return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+
+
+@contextmanager
+def free_files(n):
+    """Leave so many files to be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(open_files())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+    taken = []
+    try:
+        while True:
+            try:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                break
+        for _ in range(n):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
+@pytest.mark.parametrize("n_free", range(10))
+def test_too_many_open_files_end_the_search_in_one_line_and_none_stays_open(executor, n_free):
+    workers = executor(1, "hanging")
+    _ = workers._gpus  # looked up before
+    before = len(open_files())
+    with free_files(n_free):
+        try:
+            workers.submit(job())
+        except RunError as error:
+            text = str(error)
+        else:
+            text = ""
+        workers.close()
+    assert len(open_files()) == before
+    if n_free == 9:
+        assert text == ""
+    else:
+        assert text == "" or re.fullmatch(TOO_MANY, text)
+    assert text or n_free
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_machine_without_room_for_a_process_ends_the_search(executor, monkeypatch, number):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(RunError, match=f"no worker can be started: {os.strerror(number)}; "):
+        executor(1, "hanging").submit(job())
+
+
+def test_a_python_that_is_gone_is_named(executor, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(RunError, match=r"No such file or directory: /nowhere/python; "):
+        executor(1, "hanging").submit(job())
