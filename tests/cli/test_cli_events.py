@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -11,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_study import study
 from simulated_search import epoch
 
 from tuner.cli.events import JsonEvents
 from tuner.cli.plain_json import to_json
+from tuner.cli.run import told_how_it_ends
+from tuner.cli.watcher import Beginning
+from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.search.seeds import Role
 
+DONE = {"state": "done", "reason": None, "exit_status": 0}
 TUNER = [sys.executable, "-m", "tuner"]
 KEYS = {
     "begun": "study id journal experiment strategy seed metric direction trials trained epochs "
@@ -29,6 +35,7 @@ KEYS = {
     "finished": "role trial state value reason epochs seconds earlier",
     "lost": "role trial reason",
     "note": "text",
+    "ended": "state reason exit_status",
 }
 
 
@@ -53,9 +60,16 @@ def of(events: list[dict[str, Any]], name: str, role: str = "trial") -> list[dic
 
 
 def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> None:
-    events = search(folder, "--trials", "3")
+    events = search(folder, "--trials", "3", "--no-tracking")
     assert events[0]["event"] == "begun"
+    ended = events.pop()
+    assert ended == {"event": "ended", "time": ended["time"], **DONE}
     assert events[-1]["event"] == "result"
+    asked = {e["trial"]: e["params"] for e in of(events, "asked")}
+    for event in (e for e in events if e.get("role") == "finalist"):
+        number = event.pop("configuration")
+        retrained = of(events, "asked", "finalist")[event["trial"]]["params"]
+        assert asked[number] == retrained
     assert events[0] | {"id": "", "time": 0} == {
         **{"event": "begun", "time": 0, "study": "air-random-0", "id": ""},
         **{"journal": "studies/air-random-0.journal", "experiment": "air", "strategy": "random"},
@@ -94,6 +108,7 @@ def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> No
     assert result == expected
 
 
+@pytest.mark.slow
 def test_a_resumed_search_first_tells_what_was_finished_before(folder: Path) -> None:
     search(folder, "--trials", "2", "--no-tracking")
     events = search(folder, "--trials", "3", "--no-tracking")
@@ -128,6 +143,10 @@ def test_epochs_are_told_while_a_trial_runs(folder: Path) -> None:
         process.communicate(timeout=30)
 
 
+def beginning(*warnings: str) -> Beginning:
+    return Beginning(study([]), "studies/air.journal", 4, "local", warnings)
+
+
 @pytest.mark.parametrize(
     "options",
     [["--set", "data.path=no.csv"], ["--trials", "0"], ["--executor", "lokal"], ["--workers", "0"]],
@@ -143,12 +162,63 @@ def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(
 
 
 def test_a_warning_is_a_note_among_the_events(folder: Path) -> None:
-    events = search(
-        folder, "--workers", "64", "--trials", "1", "--no-tracking", "--set", "finalists.top=0"
+    stream = io.StringIO()
+    JsonEvents(stream).begun(beginning("--workers 64: more than fit"))
+    begun, note = read(stream.getvalue())
+    assert (begun["event"], begun["workers"]) == ("begun", 4)
+    assert note["text"] == "--workers 64: more than fit"
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (None, DONE),
+        (
+            Interrupted("stopped; the same command resumes"),
+            {"state": "interrupted", "reason": "stopped; the same command resumes"}
+            | {"exit_status": 130},
+        ),
+        (RunError("no complete\ntrial"), {"reason": "no complete trial", "exit_status": 1}),
+        (ValueError(), {"state": "failed", "reason": "ValueError", "exit_status": 1}),
+    ],
+)
+def test_the_last_event_says_how_a_search_ended_and_why(
+    folder: Path, error: Exception | None, ended: dict[str, Any]
+) -> None:
+    stream = io.StringIO()
+    events = JsonEvents(stream)
+    expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with expected, told_how_it_ends(events):
+        events.begun(beginning())
+        if error:
+            raise error
+    assert read(stream.getvalue())[-1].items() >= {"event": "ended", **ended}.items()
+
+
+def test_a_search_that_is_refused_has_not_begun_and_does_not_end() -> None:
+    stream = io.StringIO()
+    with pytest.raises(InputError), told_how_it_ends(JsonEvents(stream)):
+        raise InputError("another search writes to it")
+    assert stream.getvalue() == ""
+
+
+def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
+    stream = io.StringIO()
+    events = JsonEvents(stream)
+    events.asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1})
+    events.asked(Role.TRIAL, 1, 0, {"x": 1, "y": 0.1})
+    events.asked(Role.TRIAL, 2, None, {"x": 2, "y": 0.1})
+    for number, x in enumerate([2, 1, 3]):
+        events.asked(Role.FINALIST, number, None, {"y": 0.1, "x": x})
+        events.dispatched(Role.FINALIST, number, 1.0)
+        events.epoch(Role.FINALIST, number, epoch(0))
+        events.lost(Role.FINALIST, number, "it died")
+        events.finished(Role.FINALIST, number, Outcome(OutcomeState.COMPLETE, 1.0))
+    of_trials, of_finalists = (
+        [e for e in read(stream.getvalue()) if e["role"] == role] for role in ("trial", "finalist")
     )
-    assert [e["event"] for e in events[:2]] == ["begun", "note"]
-    assert events[1]["text"].startswith("--workers 64: ")
-    assert events[0]["workers"] == 64
+    assert not any("configuration" in e for e in of_trials)
+    assert [e["configuration"] for e in of_finalists] == [2] * 5 + [0] * 5 + [None] * 5
 
 
 def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
@@ -172,6 +242,10 @@ def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
     assert (process.returncode, err.count("\n")) == (130, 1)
     events = read(first + rest)
     assert "result" not in [e["event"] for e in events]
+    assert events[-1] | {"time": 0} == {
+        **{"event": "ended", "time": 0, "state": "interrupted", "exit_status": 130},
+        "reason": err.removeprefix("tuner: ").strip(),
+    }
     assert any(e["event"] == "note" and "stopping when" in e["text"] for e in events)
     assert of(events, "finished"), "the trial in progress came to its end"
 
@@ -246,3 +320,4 @@ def test_all_documented_keys_are_written_and_no_others(folder: Path) -> None:
         for key in keys.split():
             assert f"`{key}`" in rows[event] or key in ("role", "trial"), (event, key)
     assert "result" in rows
+    assert "`configuration`" in page

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from simulated_search import Clock, complete, simulate
 
@@ -58,6 +59,7 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
     assert "[1/4]" not in text
 
 
+@pytest.mark.slow
 def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(
     finished: Path, folder: Path
 ) -> None:
@@ -96,9 +98,9 @@ def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folde
     costs = [15.0, 5.0, 5.0, 5.0]
     simulate(progress, clock, costs, n_workers=1, n_epochs=3)
     assert stream.getvalue().splitlines() == [
-        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left",
-        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left",
-        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left",
+        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left, then 4 finalists",
+        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left, then 4 finalists",
+        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left, then 4 finalists",
         "[4/4] trial 3 complete  rmse 3  best 0 (trial 0)",
     ]
     stream.seek(0)
@@ -108,7 +110,7 @@ def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folde
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
     assert lines[0].startswith("trial 4 goes on: epoch 1, rmse 1  ")
-    assert lines[0].endswith(" left")
+    assert lines[0].endswith(" left, then 4 finalists")
     assert lines[-1].startswith("[5/5] trial 4 complete")
 
 

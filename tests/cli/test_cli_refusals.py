@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,10 @@ def test_a_command_line_that_cannot_be_understood_is_refused(
         (["--journal", ""], "--journal: must name a file or a database that lasts, got ''"),
         (["--journal", "sqlite://"], "--journal: must name a file or a database that lasts"),
         (["--journal", "air.csv/x.journal"], "--journal: cannot be written in"),
+        (["--journal", "no/j.log"], "--journal: no folder no, got 'no/j.log'; create it first"),
+        (["--journal", "/no/way/j.log"], "--journal: "),
+        (["--journal", "sqlite:///no/x.db"], "--journal: no folder no, got 'sqlite:///no/x.db'; "),
+        (["--journal", "sqlite+pysqlite:///no/x.db?a=b"], "--journal: no folder no, got"),
         (["--journal", "air.csv"], "air.csv: is not a journal, its first line is"),
         (["--journal", "."], "is a folder, not a journal"),
         (["--journal", "foo://bar"], "--journal: foo://bar: "),
@@ -177,6 +182,8 @@ def test_data_that_cannot_be_used_is_refused_before_anything_starts(
         (["ui", "nope"], "no study 'nope'"),
         (["ui"], "no such MLflow store; run `tuner run EXPERIMENT.yaml` first"),
         (["export", "nope", "--format", "xml"], "--format: unknown format 'xml'; choose from"),
+        (["show", "air.csv"], "air.csv: is a file, not a study's name; write `tuner studies --jou"),
+        (["run", "air.csv"], "air.csv: is a data file, not an experiment; give air.yaml"),
         (["show", "x", "--journal", "nope.journal"], "nope.journal: no such journal"),
         (["show", "x", "--journal", "air.csv"], "air.csv: is not a journal"),
         (["studies", "--journal", "air.csv"], "air.csv: is not a journal"),
@@ -196,6 +203,17 @@ def test_what_the_other_commands_cannot_use_is_refused(
     refused: Refused, arguments: list[str], text: str
 ) -> None:
     assert text in refused(*arguments)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "train"])
+@pytest.mark.parametrize("name", ["a load.csv", "load.parquet", "load.CSV"])
+def test_a_data_file_in_place_of_an_experiment_is_answered_with_init(
+    folder: Path, refused: Refused, command: str, name: str
+) -> None:
+    (folder / name).write_text("y\n1\n")
+    init = f"`tuner init {shlex.quote(name)}`"
+    expected = f"{name}: is a data file, not an experiment; write {init} first"
+    assert refused(command, name) == expected
 
 
 def test_a_file_that_is_no_journal_is_not_taken_for_one(folder: Path, refused: Refused) -> None:

@@ -151,6 +151,28 @@ def test_a_mistyped_study_is_answered_with_the_nearest_name(tuner: Tuner) -> Non
     assert f"holds no study 'air-rando-0'; did you mean {STUDY!r}?" in refused
 
 
+def test_the_path_of_a_journal_in_studies_is_taken_for_its_studys_name(
+    here: Path, tuner: Tuner
+) -> None:
+    by_name = tuner("show", STUDY)
+    assert tuner("show", JOURNAL) == tuner("show", f"./{JOURNAL}") == by_name
+    assert tuner("show", str(here / JOURNAL)) == by_name
+    assert tuner("export", JOURNAL) == tuner("export", STUDY)
+    shutil.copy(JOURNAL, "other.journal")
+    refused = tuner("show", "other.journal", status=2)
+    assert "is a file, not a study's name; write `tuner studies --journal other.j" in refused
+
+
+def test_fewer_trials_than_are_trained_change_nothing_and_that_is_said(tuner: Tuner) -> None:
+    before = json.loads(tuner("show", STUDY, "--json"))["best"]
+    said = "4 trials are trained already: --trials 2 changes nothing\n"
+    assert tuner("run", "air.yaml", "--no-tracking", "--trials", "2").startswith(said)
+    said = "4 trials are trained already: budget.trials 3 changes nothing\n"
+    assert tuner("run", "air.yaml", "--no-tracking", "--set", "budget.trials=3").startswith(said)
+    assert json.loads(tuner("show", STUDY, "--json"))["best"] == before
+    assert "already" not in tuner("run", "air.yaml", "--no-tracking", "--trials", "4")
+
+
 def test_studies_lists_the_others_where_one_journal_is_broken(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,12 +295,14 @@ def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path
     assert {"experiment.yaml", "best.yaml", "result.json"} <= names
 
 
+@pytest.mark.slow
 def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> None:
     first = tuner("sync", STUDY)
     assert "MLflow agrees with the journal: 8 created" in first
     assert "0 created, 0 completed, 0 replaced, 8 unchanged" in tuner("sync", STUDY)
 
 
+@pytest.mark.slow
 def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
     here: Path, tuner: Tuner
 ) -> None:
@@ -316,6 +340,7 @@ def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
     assert "1 trial trained" in tuner("show", STUDY, *journal)
 
 
+@pytest.mark.slow
 def test_a_finalist_retrained_once_has_one_fresh_seed(tuner: Tuner) -> None:
     settings = ("--trials", "1", "--set", "finalists={top: 1, repeats: 1}", "--study", "one")
     printed = tuner("run", "air.yaml", *settings, "--no-tracking", "--workers", "1")

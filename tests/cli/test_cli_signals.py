@@ -31,6 +31,13 @@ def folders_in(temporary: Path) -> list[str]:
     return [path.name for path in temporary.glob("*tuner-*")]
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
+
+
 class Search:
     """A search of trials that take an hour, in a process with a temporary folder of its own."""
 
@@ -55,7 +62,7 @@ class Search:
             self.workers = [
                 child
                 for child in psutil.Process(self.process.pid).children(recursive=True)
-                if any("tuner.executors" in word for word in child.cmdline())
+                if any("tuner.executors" in word for word in words_of(child))
             ]
         while time.monotonic() < deadline:
             if all(sum(w.cpu_times()[:2]) > 3 for w in self.workers):  # past its imports
@@ -94,7 +101,11 @@ def begin(searches: list[Search], *options: str, prefix: tuple[str, ...] = ()) -
 
 
 @pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["term", "hup"]
+    ("signum", "status"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="term"),
+        pytest.param(signal.SIGHUP, 129, id="hup", marks=pytest.mark.slow),
+    ],
 )
 def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(
     searches: list[Search], signum: int, status: int
@@ -109,6 +120,7 @@ def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(
     assert search.leaves() == []
 
 
+@pytest.mark.slow
 def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches: list[Search]) -> None:
     search = begin(searches, "--tracking")
     for _ in range(50):
@@ -146,6 +158,7 @@ def test_a_signal_during_the_clearing_up_raises_nothing() -> None:
     assert cleared == [False]
 
 
+@pytest.mark.slow
 def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) -> None:
     search = begin(searches, "--no-tracking")
     os.killpg(search.process.pid, signal.SIGINT)
@@ -162,6 +175,7 @@ def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) 
     assert search.leaves() == []
 
 
+@pytest.mark.slow
 def test_after_it_was_stopped_the_trials_in_progress_are_to_be_trained_again(
     searches: list[Search], folder: Path
 ) -> None:
@@ -171,10 +185,12 @@ def test_after_it_was_stopped_the_trials_in_progress_are_to_be_trained_again(
     shown = subprocess.run(
         [*TUNER, "show", "long"], capture_output=True, text=True, check=True
     ).stdout
-    assert "long: 0 of 2 trials trained (2 to be trained again" in shown
-    assert "The search is running" not in shown
+    assert "long: 0 of 2 trials trained (2 asked for, not ended" in shown
+    assert "interrupted: the same command resumes" in shown
+    assert "is running" not in shown
 
 
+@pytest.mark.slow
 def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> None:
     search = begin(searches, "--no-tracking", prefix=("nohup",))
     search.process.send_signal(signal.SIGHUP)
@@ -185,7 +201,13 @@ def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> N
     assert search.leaves() == []
 
 
-@pytest.mark.parametrize("log", [False, True], ids=["all on the terminal", "errors in a file"])
+@pytest.mark.parametrize(
+    "log",
+    [
+        pytest.param(False, id="all on the terminal", marks=pytest.mark.slow),
+        pytest.param(True, id="errors in a file"),
+    ],
+)
 def test_a_terminal_that_is_closed_ends_the_search_without_a_traceback(
     folder: Path, log: bool
 ) -> None:

@@ -58,17 +58,20 @@ def test_an_asynchronous_search_uses_all_there_is_room_for_up_to_its_trials(fold
 @pytest.mark.parametrize(
     ("workers", "capacity", "strategy", "text"),
     [
-        (64, 4, WOA, "--workers 64: more than fit on this machine's 4 cores, "),
-        (64, 4, WOA, "; --workers 4 is enough"),
-        (5, 4, {"name": "tpe", "batch": 2}, "; --workers 2 is enough"),
+        (64, 4, WOA, "--workers 64: more than fit on this machine's 4 cores, they get in each"),
+        (64, 4, WOA, ", though 10 at most are used (strategy.population); --workers 4 is enough"),
+        (6, 4, WOA, "they get in each other's way; --workers 4 is enough"),
+        (5, 4, {"name": "tpe", "batch": 2}, "(strategy.batch is 2); --workers 2 is enough"),
+        (100, 4, {"name": "tpe", "batch": 4}, "(strategy.batch is 4); --workers 4 is enough"),
         (16, 32, WOA, "(strategy.population is 10); --workers 10 is enough"),
         (16, 32, {"name": "tpe", "batch": 6}, "(strategy.batch is 6); --workers 6 is enough"),
     ],
 )
-def test_more_workers_than_have_room_or_use_are_warned_of_in_one_note_that_says_what_is_enough(
+def test_of_too_many_workers_one_note_names_the_smaller_limit_and_no_more_than_are_of_use_begin(
     folder: Path, workers: int, capacity: int, strategy: dict[str, object], text: str
 ) -> None:
-    assert choose_workers(workers, experiment(**strategy), choice(capacity)) == workers
+    size = strategy.get("population") or strategy["batch"]
+    assert choose_workers(workers, experiment(**strategy), choice(capacity)) == min(workers, size)
     (said,) = warnings(workers, experiment(**strategy), choice(capacity))
     assert text in said
     enough = re.search(r"--workers (\d+) is enough", said)
@@ -102,8 +105,8 @@ SMALL = ("run", "air.yaml", "--no-tracking", "--trials", "1", "--set", "finalist
 
 def test_the_warning_comes_before_the_search_and_does_not_stop_it(printed: Printed) -> None:
     lines = printed(*SMALL, "--workers", "64").splitlines()
-    assert lines[0].startswith("--workers 64: more than fit on this machine's ")
-    assert lines[1] == "searching air-random-0: 1 trials, 64 at a time"
+    assert lines[0].startswith("--workers 64: more than ")
+    assert lines[1] == "searching air-random-0: 1 trials, 4 at a time"
     assert "1 trial trained" in "\n".join(lines)
 
 
@@ -123,7 +126,7 @@ def test_a_study_does_not_become_asynchronous_on_the_way(
     printed(*SMALL, "--workers", "1")
     assert run([*SMALL, "--asynchronous"]) == 2
     out, err = capsys.readouterr()
-    assert "was begun with asynchronous=False, got True; put it back" in err
+    assert "was begun with asynchronous=false, got true; put it back" in err
     assert out == ""
 
 
@@ -138,7 +141,7 @@ def test_jobs_are_made_by_the_executor_that_was_chosen_with_the_experiments_reso
     asked: list[tuple[str, Resources]] = []
     made: list[int] = []
 
-    def choose(name: str, resources: Resources) -> ExecutorChoice:
+    def choose(name: str, resources: Resources, note: object) -> ExecutorChoice:
         asked.append((name, resources))
 
         def make(n_workers: int) -> LocalExecutor:
@@ -157,7 +160,7 @@ def test_jobs_are_made_by_the_executor_that_was_chosen_with_the_experiments_reso
 def test_an_executor_that_cannot_be_had_is_bad_input(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def choose(name: str, resources: Resources) -> ExecutorChoice:
+    def choose(name: str, resources: Resources, note: object) -> ExecutorChoice:
         raise InputError(f"--executor: {name} does not answer")
 
     monkeypatch.setattr("tuner.executors.choosing.choose_executor", choose)

@@ -58,7 +58,7 @@ class Screen:
         return "\n".join(self.lines())
 
     def rows(self) -> list[int]:
-        found = (re.match(r" +(\d+) +\d+/\d+ ", line) for line in self.lines())
+        found = (re.match(r" +(\d+) +(?:\d+/\d+|starting) ", line) for line in self.lines())
         return [int(match[1]) for match in found if match]
 
 
@@ -74,13 +74,14 @@ def test_a_frame_says_what_runs_what_is_best_and_how_long_it_takes(folder: Path)
         value = 27.25 - number if state is OutcomeState.COMPLETE else None
         screen.progress.finished(TRIAL, number, Outcome(state, objective=value, reason="NaN"))
     screen.clock.now += 5
+    screen.progress.began(TRIAL, 5, time.time() - 5)
     screen.progress.epoch(TRIAL, 5, epoch(36, 21.4567))
     assert screen.lines() == [
-        "    trial    epoch     rmse   time  configuration",
-        "        4    0/100        -   0:15  hidden_size=122  num_layers=3  dropout=0.36…",
-        "        5   37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.36…",
+        "    trial     epoch     rmse   time  configuration",
+        "        4  starting        -      -  hidden_size=122  num_layers=3  dropout=0.3…",
+        "        5    37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.3…",
         "",
-        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left",
+        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left, then 4 finalists",
         "          best rmse 24.25 (trial 3), 1 pruned, 1 failed, 6 waiting",
     ]
 
@@ -144,6 +145,7 @@ def test_columns_stay_where_they_are_while_numbers_grow(folder: Path) -> None:
     screen = Screen(n_workers=1)
     screen.hand_out(0)
     found = set()
+    found.add(screen.lines()[1].index("hidden_size"))
     for k, value in ((0, 1.0), (8, 21.456789), (99, 1234.5), (99, 123456.0), (99, 1.2e-7)):
         screen.progress.epoch(TRIAL, 0, epoch(k, value))
         found.add(screen.lines()[1].index("hidden_size"))

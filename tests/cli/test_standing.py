@@ -57,13 +57,89 @@ def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing: Standin
     assert (running(standing), waiting(standing)) == ([1, 3], [2])
 
 
-def test_the_time_of_a_trial_begins_when_it_has_a_worker(standing: Standing, clock: Clock) -> None:
+def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder: Path, clock: Clock) -> None:
+    wall = Clock()
+    wall.now = 1.7e9
+    standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=wall)
+    begun = clock.now
     hand_out(standing, 0, 1, 2)
+    assert [trial.since for trial in standing.running.values()] == [None, None]
     clock.now += 60
+    wall.now += 60
+    standing.began(TRIAL, 0, wall.now - 40)
+    standing.epoch(TRIAL, 0, epoch(0))
+    assert standing.running[TRIAL, 0].since == begun + 20
+    assert standing.running[TRIAL, 1].since is None
+    standing.began(TRIAL, 2, wall.now - 10)  # it has a worker after all
+    assert standing.running[TRIAL, 2].since == begun + 50
+    standing.lost(TRIAL, 0, "its worker died")
+    assert standing.waiting[TRIAL, 0].since is None
+
+
+@pytest.mark.parametrize(("ago", "since"), [(1e6, 0), (-1e6, 60)])
+def test_another_machines_wrong_clock_gives_no_time_before_a_trial_was_handed_out_or_to_come(
+    folder: Path, clock: Clock, ago: float, since: float
+) -> None:
+    standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=clock)
+    begun = clock.now
+    hand_out(standing, 0)
+    clock.now += 60
+    standing.began(TRIAL, 0, clock.now - ago)
+    assert standing.running[TRIAL, 0].since == begun + since
+
+
+def with_timeout(clock: Clock, seconds: float, **budget: object) -> Standing:
+    keys = {"timeout": seconds, "trials": 4} | budget
+    overrides = [Override(f"budget.{key}", value, "test") for key, value in keys.items()]
+    return Standing(Experiment.load("air.yaml", overrides), 1, clock=clock)
+
+
+def train_one_in(standing: Standing, clock: Clock, seconds: float) -> None:
+    hand_out(standing, 0, 1, 2, 3)
+    for k in range(3):
+        clock.now += seconds / 3
+        standing.epoch(TRIAL, 0, epoch(k))
     standing.finished(TRIAL, 0, complete())
-    clock.now += 5
-    assert standing.running[TRIAL, 2].since == clock.now - 5
-    assert standing.running[TRIAL, 1].since == clock.now - 65
+
+
+@pytest.mark.parametrize(
+    ("timeout", "used", "left"),
+    [
+        (1000, 0, "0:30 left, then 4 finalists"),
+        (30, 0, "at most 0:20 left, then 4 finalists"),
+        (1000, 975, "at most 0:15 left, then 4 finalists"),
+        (5, 0, "the time is up"),
+        (1000, 1000, "the time is up"),
+    ],
+)
+def test_the_time_left_is_never_more_than_the_budget_has(
+    folder: Path, clock: Clock, timeout: float, used: float, left: str
+) -> None:
+    standing = with_timeout(clock, timeout)
+    clock.now += 100  # until it begins: no part of its time
+    standing.used(used)
+    train_one_in(standing, clock, 10)
+    assert standing.time_left(TRIAL) == left
+
+
+def test_a_search_without_a_number_of_trials_shows_the_time_that_its_budget_has(
+    folder: Path, clock: Clock
+) -> None:
+    standing = with_timeout(clock, 18, trials=None)
+    train_one_in(standing, clock, 10)
+    assert standing.time_left(TRIAL) == "at most 0:08 left, then 4 finalists"
+
+
+def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) -> None:
+    standing = with_timeout(clock, 5)
+    for number in range(2):
+        standing.asked(FINALIST, number, None, {})
+        standing.dispatched(FINALIST, number, 1.0)
+    for k in range(3):
+        clock.now += 4
+        standing.epoch(FINALIST, 0, epoch(k))
+    standing.finished(FINALIST, 0, complete())
+    assert standing.time_left(FINALIST) == "0:12 left"
 
 
 def test_a_lost_trial_waits_again_behind_the_others_and_begins_at_nothing(
@@ -97,7 +173,7 @@ def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
     for k in range(2):
         clock.now += 10
         standing.epoch(TRIAL, 0, epoch(k))
-    assert standing.time_left(TRIAL) == "up to 1:40 left"
+    assert standing.time_left(TRIAL) == "up to 1:40 left, then 4 finalists"
     standing.finished(TRIAL, 0, complete())
     assert not standing.time_left(TRIAL).startswith("up to")
 

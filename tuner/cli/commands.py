@@ -15,6 +15,7 @@ from tuner.cli.options import (
     Set,
     Strategy,
     Study,
+    study_name,
     whole,
 )
 
@@ -174,6 +175,7 @@ def run(
         study=study,
         journal=journal,
         workers=workers,
+        trials=trials,
         executor=executor,
         tracking=tracking,
         open_test=test,
@@ -257,7 +259,8 @@ def sync(study: Study, journal: Journal = None) -> None:
 @app.command(rich_help_panel="Tracking")
 def ui(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Open at this study's trials.")
+        str | None,
+        typer.Argument(metavar="[STUDY]", parser=study_name, help="Open at this study's trials."),
     ] = None,
     port: Annotated[
         int | None,

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.state import State
+from tuner.cli.unfinished import failures, is_over, open_trials, standing_of
 from tuner.results.summary import summarize
 from tuner.search.records import Status, StudyRecord
 
@@ -62,9 +63,8 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     """Print the best configuration and every score that speaks for or against it."""
     summary = summarize(record)
     counts, metric = summary["trials"], summary["metric"]
-    words = {Status.RUNNING: "to be trained again"}  # asked for, and lost when the search stopped
-    if state in (State.RUNNING, State.UNKNOWN):
-        words = {Status.RUNNING: "in progress"}
+    never = is_over(record, state)
+    words = {Status.RUNNING: "asked for, never trained" if never else "asked for, not ended"}
     parts = [f"{counts[s.value]} {words.get(s, s.value)}" for s in Status if counts[s.value]]
     if counts["repeats"]:
         parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
@@ -73,10 +73,13 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
         trials = f"{counts['trained']} of {summary['budget']} trials"
     listed = f" ({', '.join(parts)})" if parts else ""
     console.print(f"\n[bold]{record.name}[/]: {trials} trained{listed}")
+    for line in (*standing_of(record, state), *failures(record)):
+        console.print(f"  {line}", markup=False)
     best = summary["best"]
     if best is None:
         return
-    console.print(f"\n[bold]Best configuration[/] (trial {best['trial']})")
+    so_far = "" if state is State.DONE else " so far"
+    console.print(f"\n[bold]Best configuration{so_far}[/] (trial {best['trial']})")
     console.print(f"  [green]{params_line(best['params'])}[/]")
 
     units = escape(", ".join(record.experiment.data.targets))
@@ -153,14 +156,11 @@ def _show_finalists(summary: dict[str, Any]) -> None:
 
 
 def show_running(record: StudyRecord, most: int = 10) -> None:
-    """Print what has been asked for and not ended: with a worker, or waiting for one."""
-    ended = sum(trial.outcome is not None for trial in record.finalists)
-    running = [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
-    console.print("\n[bold]The search is running[/]", end="")
-    if record.finalists:
-        console.print(f": {ended} of {len(record.finalists)} retrainings of finalists are done")
+    """Print the trials of a running search that a worker has, or that wait for one."""
+    running = open_trials(record)
+    if not running or is_over(record, State.RUNNING):
         return
-    console.print(f": {counted(len(running), 'trial')} in progress")
+    console.print("\n[bold]Asked for, not ended[/]")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for trial in running[:most]:
         table.add_row(f"  trial {trial.number}", params_line(dict(trial.params)))

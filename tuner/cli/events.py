@@ -27,10 +27,13 @@ class JsonEvents(Watcher):
         self._stream, self._clock = stream, clock
         self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
         self._handed_out: set[tuple[Role, int]] = set()  # and not ended
+        self._first: dict[str, int] = {}  # trial by its configuration
+        self._retrains: dict[int, int | None] = {}  # finalist -> trial
+        self._begun = False
 
     def begun(self, beginning: Beginning) -> None:
         """Write what is searched, and how far an earlier run has come."""
-        record = beginning.record
+        self._begun, record = True, beginning.record
         experiment = record.experiment
         self._write(
             "begun",
@@ -60,6 +63,11 @@ class JsonEvents(Watcher):
         params: Mapping[str, Any],
     ) -> None:
         """Write that a trial has its configuration."""
+        configuration = to_json(dict(sorted(params.items())))
+        if role is Role.FINALIST:
+            self._retrains[number] = self._first.get(configuration)
+        elif repeat_of is None:
+            self._first.setdefault(configuration, number)
         self._trial("asked", role, number, params=params, repeat_of=repeat_of)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
@@ -108,7 +116,14 @@ class JsonEvents(Watcher):
         """Write what `tuner show --json` prints, without the trials: they have been told."""
         self._write("result", **summarize(record))
 
+    def ended(self, state: str, reason: str | None, exit_status: int) -> None:
+        """Write how it ended, the last of all; nothing of what was refused before it began."""
+        if self._begun:
+            self._write("ended", state=state, reason=reason, exit_status=exit_status)
+
     def _trial(self, event: str, role: Role, number: int, **facts: Any) -> None:
+        if role is Role.FINALIST:
+            facts = {"configuration": self._retrains.get(number), **facts}
         self._write(event, role=role.value, trial=number, **facts)
 
     def _write(self, event: str, **facts: Any) -> None:

@@ -128,6 +128,10 @@ def read(study: str, journal: str | None) -> Any:
 
     location = journal_location(study, journal)
     if journal is None and not Path(location).exists():
+        if Path(study).is_file():
+            raise JournalError(
+                f"{study}: is a file, not a study's name; write `tuner studies --journal {study}`"
+            )
         known = [path.stem for path in Path("studies").glob("*.journal")]
         hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
         raise JournalError(f"{location}: no study {study!r} in this folder{hint}")

@@ -31,6 +31,7 @@ from tuner.search.seeds import Role
 __all__ = ["LiveProgress", "Rows"]
 
 _TITLES = {Role.TRIAL: "trials", Role.FINALIST: "finalists"}
+_STARTING = "starting"  # a trial whose first epoch has not ended, in place of its epochs
 _A_SECOND = 5  # frames
 _MOST_ROWS = 12
 _OTHER_LINES = 10  # bars, counts, heading, and some of what was there before
@@ -95,6 +96,8 @@ class LiveProgress(Watcher):
 
     def begun(self, beginning: Beginning) -> None:
         """Print the warnings above the table."""
+        with self._lock:
+            self.standing.used(beginning.record.seconds)
         for text in beginning.warnings:
             self.note(text)
 
@@ -118,6 +121,11 @@ class LiveProgress(Watcher):
         """Count it."""
         with self._lock:
             self.standing.dispatched(role, number, cost)
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Count its time from then."""
+        with self._lock:
+            self.standing.began(role, number, time)
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Count it."""
@@ -161,7 +169,7 @@ class LiveProgress(Watcher):
         most = max(1, min(_MOST_ROWS, self.console.height - _OTHER_LINES))
         rows = self._rows.update(running, most)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        epochs = len(f"{standing.n_epochs}/{standing.n_epochs}")
+        epochs = max(len(_STARTING), len(f"{standing.n_epochs}/{standing.n_epochs}"))
         # As wide as the widest will be: columns that move are hard to read.
         for heading, width in (("trial", 9), ("epoch", epochs), (standing.metric, 7), ("time", 5)):
             table.add_column(heading, justify="right", no_wrap=True, min_width=width)
@@ -172,9 +180,9 @@ class LiveProgress(Watcher):
                 continue
             table.add_row(
                 str(trial.number),
-                f"{trial.epochs}/{standing.n_epochs}",
+                _STARTING if trial.since is None else f"{trial.epochs}/{standing.n_epochs}",
                 text_of(trial.value),
-                clock_text(now - (trial.since or now)),
+                "-" if trial.since is None else clock_text(now - trial.since),
                 _one_line(params_line(dict(trial.params)) if trial.params else ""),
             )
         unseen = len(running) - sum(row is not None for row in rows)
@@ -190,7 +198,7 @@ class LiveProgress(Watcher):
             bars.add_column(no_wrap=True)
         for role in stages:
             done, total = standing.done(role), standing.totals[role]
-            left = standing.time_left(role) if role is stages[-1] else ""
+            left = standing.time_left(role) if role is stages[-1] and not self._over else ""
             if standing.stopping() and done < total:
                 left = "stopping"
             bars.add_row(

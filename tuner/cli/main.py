@@ -7,7 +7,7 @@ import sys
 import typer
 
 from tuner.cli.commands import app
-from tuner.cli.streams import to_nowhere
+from tuner.cli.streams import checked_output, to_nowhere
 from tuner.errors import TunerError, one_line
 
 __all__ = ["main", "run"]
@@ -24,8 +24,9 @@ def run(arguments: list[str]) -> int:
     0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
     try:
-        status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
-        sys.stdout.flush()
+        with checked_output():
+            status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
+            sys.stdout.flush()
     except TunerError as error:
         _say(one_line(error))
         return error.exit_status

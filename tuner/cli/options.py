@@ -10,7 +10,17 @@ import typer
 
 from tuner.errors import InputError
 
-__all__ = ["AsJson", "Experiment", "Force", "Journal", "Set", "Strategy", "Study", "whole"]
+__all__ = [
+    "AsJson",
+    "Experiment",
+    "Force",
+    "Journal",
+    "Set",
+    "Strategy",
+    "Study",
+    "study_name",
+    "whole",
+]
 
 
 def whole(option: str, example: int) -> Callable[[str | int], int]:
@@ -26,11 +36,23 @@ def whole(option: str, example: int) -> Callable[[str | int], int]:
     return parse
 
 
+def study_name(text: str) -> str:
+    """Return a study's name; of the path of a journal in studies/, the study that it is of."""
+    path = Path(text)
+    if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():
+        return path.stem
+    return text
+
+
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+Study = Annotated[str, typer.Argument(metavar="STUDY", parser=study_name, help="The study's name.")]
 Journal = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A file, or sqlite:///... \\[default: studies/STUDY.journal]"),
+    typer.Option(
+        metavar="URL",
+        help="A file, sqlite:///FILE or postgresql+psycopg://... "
+        "\\[default: studies/STUDY.journal]",
+    ),
 ]
 Strategy = Annotated[
     str | None,

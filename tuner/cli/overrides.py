@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from tuner.errors import InputError
 from tuner.experiment import Experiment, Override, parse_value
 
 __all__ = ["load", "overrides"]
+
+_DATA = (".csv", ".parquet")
 
 
 def overrides(set_: list[str], **options: tuple[str, Any]) -> list[Override]:
@@ -35,6 +38,16 @@ def overrides(set_: list[str], **options: tuple[str, Any]) -> list[Override]:
 def load(
     path: Path, strategy: str | None, set_: list[str], **options: tuple[str, Any]
 ) -> Experiment:
-    """Load an experiment with options laid over it; `--set` comes last."""
+    """Load an experiment with options laid over it; `--set` comes last.
+
+    Raises:
+        ExperimentError: the file or an option breaks a rule.
+        InputError: it is a file of data.
+    """
+    if path.suffix.lower() in _DATA and path.is_file():
+        written = f"{path.stem}.yaml"  # as `tuner init` does
+        command = f"tuner init {shlex.quote(str(path))}"
+        remedy = f"give {written}" if Path(written).exists() else f"write `{command}` first"
+        raise InputError(f"{path}: is a data file, not an experiment; {remedy}")
     block = None if strategy is None else {"name": strategy}
     return Experiment.load(path, overrides(set_, strategy=("strategy", block), **options))

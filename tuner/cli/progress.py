@@ -40,6 +40,7 @@ class PlainProgress(Watcher):
 
     def begun(self, beginning: Beginning) -> None:
         """Print the warnings."""
+        self.standing.used(beginning.record.seconds)
         for text in beginning.warnings:
             self.note(text)
 
@@ -63,6 +64,10 @@ class PlainProgress(Watcher):
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Print nothing yet."""
         self.standing.dispatched(role, number, cost)
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Print nothing yet."""
+        self.standing.began(role, number, time)
 
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Say that a long trial lives."""

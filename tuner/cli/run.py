@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -14,20 +16,21 @@ from rich.console import Console
 
 from tuner.cli.display import PipeConsole
 from tuner.cli.events import JsonEvents
+from tuner.cli.failing import NothingButFailures
 from tuner.cli.live import LiveProgress
 from tuner.cli.progress import PlainProgress
 from tuner.cli.stopping import stopped_by_signals
 from tuner.cli.streams import Terminal, to_nowhere
 from tuner.cli.watcher import Beginning, Watcher
 from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, show_location
+from tuner.errors import InputError, Interrupted, TunerError, one_line, show_location
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
     from tuner.executors import Executor
     from tuner.search.records import StudyRecord
 
-__all__ = ["run"]
+__all__ = ["run", "told_how_it_ends"]
 
 
 def run(
@@ -36,12 +39,13 @@ def run(
     study: str | None,
     journal: str | None,
     workers: int | None,
+    trials: int | None = None,
     executor: str,
     tracking: bool,
     open_test: bool,
     as_json: bool,
 ) -> None:
-    """Search, and show what happens and what comes of it."""
+    """Search, and show what happens and what comes of it; `trials` is what `--trials` gave."""
     check_workers(workers)
     _check_study_name(study)
     _check_journal(journal)
@@ -53,10 +57,11 @@ def run(
     from tuner.report.artifacts import final_artifacts
     from tuner.results.artifacts import study_artifacts
     from tuner.search.journal import journal_location
+    from tuner.search.observer import Observers
     from tuner.tracking import MlflowTracker, NullTracker, Tracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    choice = choose_executor(executor, experiment.resources)
+    choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)
     name = study or default_study_name(experiment)
     readers: list[Callable[[], StudyRecord]] = []
@@ -71,20 +76,22 @@ def run(
         return trackers[0]
 
     def make_executor(n_workers: int) -> Executor:
-        made = choice.make(n_workers)
+        made, record = choice.make(n_workers), readers[0]()
+        said = warnings(workers, experiment, choice) + _fewer_trials(record, experiment, trials)
         beginning = Beginning(
-            record=readers[0](),
+            record=record,
             journal=show_location(journal_location(name, journal)),
             n_workers=n_workers,
             executor=executor,
-            warnings=tuple(warnings(workers, experiment, choice)),
+            warnings=tuple(said),
         )
         watcher.begun(beginning)
         return made
 
-    with stopped_by_signals() as stop:
-        watcher = _make_watcher(experiment, n_workers, stop.is_set, as_json)
-        with watcher:
+    stop = threading.Event()
+    watcher = _make_watcher(experiment, n_workers, stop.is_set, as_json)
+    with told_how_it_ends(watcher):
+        with stopped_by_signals(stop), watcher:
             try:
                 record = search(
                     experiment,
@@ -93,7 +100,7 @@ def run(
                     workers=n_workers,
                     make_executor=make_executor,
                     make_tracker=make_tracker,
-                    observer=watcher,
+                    observer=Observers([watcher, NothingButFailures(watcher.note)]),
                     stop=stop,
                     open_test=open_test,
                 )
@@ -105,7 +112,28 @@ def run(
                 behind = any(not tracker.complete for tracker in trackers)
                 if behind:
                     watcher.note(f"MLflow lacks some of it; `tuner sync {name}` completes the copy")
-    watcher.result(record, _next_commands(name, journal, tracking=tracking, behind=behind))
+        watcher.result(record, _next_commands(name, journal, tracking=tracking, behind=behind))
+
+
+@contextlib.contextmanager
+def told_how_it_ends(watcher: Watcher) -> Iterator[None]:
+    """Tell a watcher how a search ended, whatever ended it."""
+    try:
+        yield
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, Interrupted) else "failed"
+        status = error.exit_status if isinstance(error, TunerError) else 1
+        watcher.ended(state, one_line(error) or type(error).__name__, status)
+        raise
+    watcher.ended("done", None, 0)
+
+
+def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None) -> list[str]:
+    n_trials, trained = experiment.budget.trials, len(record.trained)
+    if n_trials is None or trained <= n_trials:
+        return []
+    what = f"--trials {n_trials}" if given == n_trials else f"budget.trials {n_trials}"
+    return [f"{trained} trials are trained already: {what} changes nothing"]
 
 
 def _make_watcher(
@@ -157,11 +185,14 @@ def _check_journal(journal: str | None) -> None:
             f"--journal: must name a file or a database that lasts, got {journal!r}; "
             f"write --journal studies/first.journal, say"
         )
-    if "://" in journal and not journal.startswith("sqlite:///"):
+    scheme, in_database, database = journal.partition(":///")
+    if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
         return
-    path = Path(journal.removeprefix("sqlite:///").partition("?")[0])
+    path = Path(database.partition("?")[0] if in_database else journal)
     folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
     if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
         raise InputError(
             f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
         )
+    if not path.parent.exists() and path.parent != Path("studies"):  # which is made where needed
+        raise InputError(f"--journal: no folder {path.parent}, got {journal!r}; create it first")

@@ -27,7 +27,8 @@ class InProgress:
     role: Role
     number: int
     params: Mapping[str, Any]
-    since: float | None = None  # when a worker began it, by the standing's clock
+    handed_out: float = 0.0  # when, by the standing's clock
+    since: float | None = None  # when it began to train, by the same; not known at first
     epochs: int = 0
     value: float | None = None  # the metric after the newest epoch
 
@@ -38,9 +39,10 @@ class Standing(Observer):
     Args:
         experiment: what is searched.
         n_workers: how many trials run at a time. An executor begins them in the order in which
-            they were handed out, and does not say when.
+            they were handed out, and says when with the first epoch.
         stopping: says whether no further trial is begun.
         clock: seconds, from any beginning.
+        wall: seconds since 1970.
     """
 
     def __init__(
@@ -50,10 +52,11 @@ class Standing(Observer):
         *,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.metric = experiment.objective.metric
         self.n_epochs = experiment.budget.epochs * experiment.n_folds
-        self.stopping, self.clock = stopping, clock
+        self.stopping, self.clock, self._wall = stopping, clock, wall
         self.totals: dict[Role, float] = {
             Role.TRIAL: math.inf if experiment.n_trials is None else experiment.n_trials,
             Role.FINALIST: 0,  # known once they are asked for, which is all at once
@@ -64,11 +67,20 @@ class Standing(Observer):
         self.running: dict[tuple[Role, int], InProgress] = {}
         self.waiting: dict[tuple[Role, int], InProgress] = {}  # for a worker
         self._n_workers = n_workers
+        self._limit_s = experiment.budget.timeout  # of the trials, over all runs
+        self._until = None if self._limit_s is None else clock() + self._limit_s
+        most = min(experiment.finalists.top, self.totals[Role.TRIAL])
+        self._n_finalists = int(most) * experiment.finalists.repeats
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
         self._params: dict[tuple[Role, int], Mapping[str, Any]] = {}  # until it is handed out
         self._paces = {role: Pace(self.n_epochs, clock) for role in Role}
         self._begun: dict[Role, float] = {}
         self._newest: dict[Role, float] = {}  # when the newest trial of a stage ended
+
+    def used(self, seconds: float) -> None:
+        """Note how long earlier runs took; this one begins now."""
+        if self._limit_s is not None:
+            self._until = self.clock() + self._limit_s - seconds
 
     def asked(
         self,
@@ -89,15 +101,26 @@ class Standing(Observer):
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Queue a trial."""
         params = self._params.pop((role, number), NO_PARAMS)
-        self.waiting[role, number] = InProgress(role, number, params)
+        self.waiting[role, number] = InProgress(role, number, params, self.clock())
         self._paces[role].dispatched(number, cost)
         self._occupy()
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Note what a trial has come to: it surely runs."""
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Note when a trial began to train, `time` seconds since 1970: it surely runs."""
         if trial := self.waiting.pop((role, number), None):
-            self._begin(trial)
+            self._occupied(trial)
         if trial := self.running.get((role, number)):
+            now = self.clock()
+            since = now - (self._wall() - time)
+            trial.since = min(max(since, trial.handed_out), now)  # another machine's clock is wrong
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Note what a trial has come to."""
+        trial = self.running.get((role, number))
+        if trial is None or trial.since is None:
+            self.began(role, number, self._wall())
+            trial = self.running.get((role, number))
+        if trial is not None:
             trial.epochs, trial.value = epoch.epoch + 1, epoch.metric
         self._paces[role].epoch(number)
 
@@ -117,7 +140,7 @@ class Standing(Observer):
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Queue a trial again, behind the others."""
         if trial := self._take_out(role, number):
-            self.waiting[role, number] = InProgress(role, number, trial.params)
+            self.waiting[role, number] = InProgress(role, number, trial.params, self.clock())
         self._paces[role].lost(number)
         self._occupy()
 
@@ -149,14 +172,25 @@ class Standing(Observer):
         return until - self._begun[role]
 
     def time_left(self, role: Role) -> str:
-        """Estimate the rest of a stage from the pace of this run; empty while it is unknown."""
-        pace, total = self._paces[role], self.totals[role]
-        if math.isinf(total):
+        """Say how long a stage goes on, by the pace of this run and the budget's time.
+
+        Empty while it is unknown, and when the stage is over.
+        """
+        pace, n_left = self._paces[role], self.totals[role] - self.done(role)
+        if self.stopping() or n_left <= 0:
             return ""
-        seconds = pace.seconds_left(int(total) - self.done(role))
-        if seconds is None or self.stopping():
+        seconds = None if math.isinf(n_left) else pace.seconds_left(int(n_left))
+        text = "" if seconds is None else f"{'' if pace.certain else 'up to '}{clock_text(seconds)}"
+        if role is Role.TRIAL and self._until is not None:
+            at_most = self._until - self.clock()
+            if at_most <= 0:
+                return "the time is up"  # those in progress end
+            if seconds is None or at_most < seconds:
+                text = f"at most {clock_text(at_most)}"
+        if not text:
             return ""
-        return f"{'' if pace.certain else 'up to '}{clock_text(seconds)} left"
+        then = role is Role.TRIAL and self._n_finalists > 0
+        return f"{text} left{f', then {_finalists(self._n_finalists)}' if then else ''}"
 
     def _take_out(self, role: Role, number: int) -> InProgress | None:
         waiting = self.waiting.pop((role, number), None)
@@ -165,11 +199,14 @@ class Standing(Observer):
     def _occupy(self) -> None:
         """Take it that free workers begin the trials that have waited longest."""
         while len(self.running) < self._n_workers and self.waiting and not self.stopping():
-            self._begin(self.waiting.pop(next(iter(self.waiting))))
+            self._occupied(self.waiting.pop(next(iter(self.waiting))))
 
-    def _begin(self, trial: InProgress) -> None:
-        trial.since = self.clock()
+    def _occupied(self, trial: InProgress) -> None:
         self.running[trial.role, trial.number] = trial
+
+
+def _finalists(count: int) -> str:
+    return "1 finalist" if count == 1 else f"{count} finalists"
 
 
 def clock_text(seconds: float) -> str:

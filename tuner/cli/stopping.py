@@ -14,8 +14,8 @@ __all__ = ["stopped_by_signals"]
 
 
 @contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets.
+def stopped_by_signals(stop: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets: `stop`, or one of its own.
 
     The second one, SIGTERM (a batch system's) or SIGHUP (a terminal that is closed) end the
     search at once. After that no signal disturbs the clearing up, which takes seconds, or the
@@ -25,7 +25,7 @@ def stopped_by_signals() -> Iterator[threading.Event]:
         Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
             number, as shells and batch systems know it.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
     ended_by: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:

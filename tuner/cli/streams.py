@@ -1,11 +1,16 @@
-"""Streams whose other end may go away: a pipe's reader, a terminal that is closed."""
+"""Streams that may not take what is written: no reader, a closed terminal, a full disk."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from typing import IO, Any
 
-__all__ = ["Terminal", "to_nowhere"]
+from tuner.errors import TunerError
+
+__all__ = ["Terminal", "checked_output", "to_nowhere"]
 
 
 def to_nowhere(stream: IO[str]) -> None:
@@ -15,6 +20,50 @@ def to_nowhere(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
+class _Output:
+    """Standard output, which says in one line that it cannot be written to.
+
+    That nobody reads it any more (BrokenPipeError) is for the command to judge.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = self.unchecked = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._checked():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._checked():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # ENOSPC, EIO
+            to_nowhere(self._stream)
+            raise TunerError(
+                f"standard output: {error.strerror}: stopped; send it elsewhere"
+            ) from None
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Let a standard output that cannot be written to raise TunerError, in the block."""
+    before = sys.stdout
+    sys.stdout = _Output(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
 class Terminal:
     """A stream to a terminal that may be closed while something is drawn on it.
 
@@ -22,7 +71,7 @@ class Terminal:
     """
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+        self._stream = getattr(stream, "unchecked", stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -26,7 +26,7 @@ class Beginning:
 class Watcher(Observer):
     """Shows a search from its beginning to its result. This one shows nothing.
 
-    All between `__enter__` and `__exit__` but the result, which comes after them.
+    All between `__enter__` and `__exit__` but the result and the end, which come after them.
     """
 
     def __enter__(self) -> Self:
@@ -46,3 +46,9 @@ class Watcher(Observer):
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
         """The search came to its end; `commands` are what to type next, each with a remark."""
+
+    def ended(self, state: str, reason: str | None, exit_status: int) -> None:
+        """Called last of all; `state` is done, interrupted or failed.
+
+        The reason is None where it is done. Else the entry point prints it, with any watcher.
+        """

@@ -28,10 +28,8 @@ def check_workers(workers: int | None) -> None:
 
 
 def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
-    """Return what was asked for, or else as many as there is room and use for."""
-    if workers is not None:
-        return workers
-    return max(1, min(choice.capacity, _useful(experiment)))
+    """Return what was asked for, or else as many as there is room for; never more than are used."""
+    return max(1, min(choice.capacity if workers is None else workers, _useful(experiment)))
 
 
 def warnings(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
@@ -39,18 +37,16 @@ def warnings(workers: int | None, experiment: Experiment, choice: ExecutorChoice
     found = []
     useful = _useful(experiment)
     enough = max(1, min(choice.capacity, useful))
-    if workers is not None and workers > choice.capacity:
-        found.append(
-            f"--workers {workers}: more than fit on {choice.unit}, they get in each other's way; "
-            f"--workers {enough} is enough"
-        )
-    elif workers is not None and workers > useful:
+    if workers is not None and workers > enough:
         key = "population" if rhythm_of(experiment.strategy).generational else "batch"
         what = "budget.trials" if experiment.asynchronous else f"strategy.{key}"
-        found.append(
-            f"--workers {workers}: more than there are trials at a time ({what} is {useful}); "
-            f"--workers {enough} is enough"
-        )
+        if useful <= choice.capacity:
+            why = f"more than there are trials at a time ({what} is {useful})"
+        else:
+            why = f"more than fit on {choice.unit}, they get in each other's way"
+            if workers > useful:
+                why += f", though {useful} at most are used ({what})"
+        found.append(f"--workers {workers}: {why}; --workers {enough} is enough")
     if experiment.asynchronous:
         found.append(
             "asynchronous: a trial starts when a worker is free, so the same search run again "

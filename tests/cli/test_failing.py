@@ -1,0 +1,48 @@
+"""A search of which every trial fails says so, once, while there is time to stop it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuner.cli.failing import NothingButFailures
+from tuner.jobs import Outcome, OutcomeState
+from tuner.search.seeds import Role
+
+FAILED = Outcome(OutcomeState.FAILED, reason="it trained for longer than 1 s")
+COMPLETE = Outcome(OutcomeState.COMPLETE, 1.0)
+PRUNED = Outcome(OutcomeState.PRUNED)
+
+
+def told(*outcomes: Outcome, earlier: int = 0, role: Role = Role.TRIAL) -> list[str]:
+    """Return what is said when trials end so, the first of them in an earlier run."""
+    said: list[str] = []
+    observer = NothingButFailures(said.append)
+    for number, outcome in enumerate(outcomes):
+        observer.asked(role, number, None, {})
+        if number >= earlier:
+            observer.dispatched(role, number, 1.0)
+        observer.finished(role, number, outcome)
+    return said
+
+
+def test_three_failures_and_nothing_else_are_told_once_with_the_reason() -> None:
+    assert told(FAILED, FAILED) == []
+    assert told(*[FAILED] * 9) == [
+        "every trial so far has failed: it trained for longer than 1 s; Ctrl-C stops"
+    ]
+
+
+@pytest.mark.parametrize("other", [COMPLETE, PRUNED])
+def test_where_a_trial_did_not_fail_nothing_is_said(other: Outcome) -> None:
+    assert told(other, *[FAILED] * 9) == []
+    assert told(FAILED, FAILED, other, *[FAILED] * 9) == []
+
+
+def test_what_an_earlier_run_finished_is_heard_out_first() -> None:
+    assert told(*[FAILED] * 5, COMPLETE, FAILED, FAILED, FAILED, earlier=6) == []
+    assert told(*[FAILED] * 5, earlier=5) == []
+    assert len(told(*[FAILED] * 8, earlier=5)) == 1
+
+
+def test_finalists_are_no_trials() -> None:
+    assert told(*[FAILED] * 9, role=Role.FINALIST) == []

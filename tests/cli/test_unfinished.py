@@ -1,0 +1,122 @@
+"""What `tuner show` says of a study that is not done, or not as far as it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_study import study
+
+from tuner.cli.display import show_result, show_running
+from tuner.cli.state import State
+from tuner.search.records import StudyRecord
+
+Show = Callable[..., str]
+
+
+@pytest.fixture
+def show(folder: Path, capsys: pytest.CaptureFixture[str]) -> Show:
+    def call(record: StudyRecord, state: State) -> str:
+        show_result(record, state)
+        if state is State.RUNNING:
+            show_running(record)
+        return re.sub(" +\n", "\n", capsys.readouterr().out)
+
+    return call
+
+
+def test_of_an_interrupted_search_it_is_said_that_the_same_command_resumes(show: Show) -> None:
+    shown = show(study([3.0, None, None]), State.INTERRUPTED)
+    assert "air: 1 of 4 trials trained (2 asked for, not ended, 1 complete)" in shown
+    assert "\n  interrupted: the same command resumes\n" in shown
+    assert "Best configuration so far (trial 0)" in shown
+    assert "in progress" not in shown
+
+
+def test_what_runs_and_what_waits_is_not_told_apart(show: Show) -> None:
+    shown = show(study([3.0, None, None]), State.RUNNING)
+    assert "\n  the search is running\n" in shown
+    assert "Asked for, not ended\n  trial 1  hidden_size=1\n  trial 2  hidden_size=2\n" in shown
+    assert "in progress" not in shown
+
+
+def test_where_nobody_can_tell_it_is_said_that_it_may_run(show: Show) -> None:
+    shown = show(study([3.0, None]), State.UNKNOWN)
+    assert "running or killed, its database does not tell: the same command resumes" in shown
+
+
+def test_every_reason_for_which_trials_failed_is_shown_with_its_count(show: Show) -> None:
+    why = "the loss is [nan]"
+    shown = show(study([why, "out of\nmemory", why, 2.0], [(3, why), (3, 1.0)]), State.RUNNING)
+    assert "\n  2 trials failed: the loss is [nan]\n  1 trial failed: out of memory\n" in shown
+    assert "\n  1 finalist failed: the loss is [nan]\n" in shown
+    many = show(study([f"reason {k}" for k in range(9)], trials=9), State.INTERRUPTED)
+    assert many.count("1 trial failed: ") == 5
+    assert "and for 4 other reasons" in many
+    assert "it came to nothing: no trial is complete" in many
+    assert "resumes" not in many
+    repeated = study([why, why])
+    (first, second) = repeated.trials
+    repeat = dataclasses.replace(second, repeat_of=0)
+    shown = show(dataclasses.replace(repeated, trials=(first, repeat)), State.RUNNING)
+    assert "1 trial failed" in shown
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.INTERRUPTED])
+def test_the_best_is_not_decided_before_all_finalists_are_retrained(
+    show: Show, state: State
+) -> None:
+    scores = [1.0, 2.0, 3.0, 4.0]
+    some = show(study(scores, [(0, 5.0), (0, None), (1, 6.0), (1, None)]), state)
+    assert "\n  finalists: 2 of 4 retrained; which is the best is decided when all are\n" in some
+    assert "Best configuration so far" in some
+    # asked for one by one, they are as many all the same; a former finalist is none
+    fewer = show(study(scores, [(0, 5.0), (3, 6.0), (3, 6.0)]), state)
+    assert "finalists: 1 of 4 retrained" in fewer
+    assert "retrained on 1 fresh seed\n" in fewer
+    done = study(scores, [(0, 5.0), (0, 5.0), (1, 6.0), (1, 6.0)], ended="done")
+    assert "retrained;" not in show(done, State.DONE)
+    assert "Best configuration (trial 0)" in show(done, State.DONE)
+
+
+def test_finalists_of_an_earlier_run_are_not_the_state_of_one_that_goes_on(show: Show) -> None:
+    former = [(0, 5.0), (0, 5.0), (1, 6.0), (1, 6.0)]
+    shown = show(study([1.0, 2.0, 3.0, 4.0, None], former, trials=9), State.RUNNING)
+    assert "retrained;" not in shown
+    assert "finalists:" not in shown
+    assert "trial 4  hidden_size=4" in shown
+
+
+def test_of_a_search_ended_by_its_time_that_is_said_and_nothing_is_in_progress(show: Show) -> None:
+    trials = [1.0, 2.0, None, None]
+    done = show(study(trials, ended="done", seconds=90.2, timeout=90), State.DONE)
+    assert "air: 2 of 4 trials trained (2 asked for, never trained, 2 complete)" in done
+    assert "\n  the time is up (90 s)\n" in done
+    endless = show(study(trials, ended="done", seconds=90, timeout=90, trials=None), State.DONE)
+    assert "the time is up (90 s)" in endless
+
+    open_finalists = [(0, 5.0), (0, None)]
+    running = study(trials, open_finalists, seconds=91, timeout=90)
+    shown = show(running, State.RUNNING)
+    assert "the time is up (90 s)" in shown
+    assert "finalists: 1 of 4 retrained" in shown
+    assert "2 asked for, never trained" in shown
+    assert "hidden_size=2" not in shown
+    assert "interrupted: the same command resumes\n  the time is up (90 s)" in show(
+        running, State.INTERRUPTED
+    )
+
+
+def test_trials_that_still_run_when_the_time_is_up_are_not_given_up(show: Show) -> None:
+    shown = show(study([1.0, None], seconds=91, timeout=90), State.RUNNING)
+    assert "asked for, not ended" in shown
+    assert "trial 1  hidden_size=1" in shown
+    assert "the time is up" not in shown
+
+
+def test_all_trials_trained_within_the_time_are_no_search_ended_by_it(show: Show) -> None:
+    trials = [1.0, 2.0, 3.0, 4.0]
+    assert "time" not in show(study(trials, ended="done", seconds=99, timeout=90), State.DONE)
