@@ -34,8 +34,8 @@ def prepare(folder: Path) -> None:
     (folder / "waves.yaml").write_text(LONG)
 
 
-def run(folder: Path) -> subprocess.Popen[str]:
-    return start(folder, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+def run(folder: Path, workers: int) -> subprocess.Popen[str]:
+    return start(folder, "run", "waves.yaml", "--workers", str(workers), "--no-tracking")
 
 
 def outcomes(folder: Path) -> list[int]:
@@ -65,15 +65,20 @@ def kill(process: subprocess.Popen[str], whom: str) -> None:
 def test_fifty_kills_change_nothing_and_nothing_finished_is_trained_again(calm, tmp_path):
     prepare(tmp_path)
     rng = random.Random(2)
-    for _ in range(N_KILLS):
+    n_kills = 0
+    for life in range(N_KILLS):
         before = len(outcomes(tmp_path))
-        process = run(tmp_path)
-        while len(outcomes(tmp_path)) == before:
-            assert process.poll() is None, process.communicate()
+        # Mostly one worker: two may end their trials together, and the search would be over soon.
+        process = run(tmp_path, workers=2 if life % 5 == 0 else 1)
+        while process.poll() is None and len(outcomes(tmp_path)) == before:
             time.sleep(0.01)
-        time.sleep(rng.random() * 0.04)  # mostly before the other worker's result
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()
+            break
+        time.sleep(rng.random() * 0.04)
         kill(process, rng.choice(["coordinator", "workers too", "workers after"]))
-    assert len(outcomes(tmp_path)) < 66, "the search was over before it had been killed so often"
+        n_kills += 1
+    assert n_kills >= 0.8 * N_KILLS, "the search was over before it had been killed so often"
     tuner(tmp_path, "run", "waves.yaml", "--workers", "2", "--no-tracking")
     assert trials(tmp_path) == trials(calm)
     trained = Counter(outcomes(tmp_path))
