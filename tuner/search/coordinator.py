@@ -104,7 +104,7 @@ class Coordinator:
                     "stopping when the trials in progress have ended; Ctrl-C again stops now"
                 )
                 told_of_it = True
-            if self._over():
+            if stopped or self._limits.out_of_time():
                 for key in self._executor.withdraw():
                     del self._in_flight[key]
             else:

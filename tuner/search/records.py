@@ -65,6 +65,11 @@ class TrialRecord:
     lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
 
     @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the others of its study: role and number."""
+        return str(self.role), self.number
+
+    @property
     def value(self) -> float | None:
         """The objective; None unless the trial is complete."""
         return self.outcome.objective if self.outcome else None

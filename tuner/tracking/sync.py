@@ -69,7 +69,7 @@ def sync_study(
             if trial.outcome is not None
         )
         for trial in (*record.trials, *record.finalists):
-            attempt = live.get((str(trial.role), trial.number))
+            attempt = live.get(trial.key)
             if trial.outcome is None and attempt is not None and attempt.epochs:
                 copy_attempt(client, record, trial, attempt, state)
         end_abandoned(client, record, live, state)

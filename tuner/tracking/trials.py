@@ -30,7 +30,7 @@ def copy_trial(
     """Copy a trial that has ended, unless it has been; return what was done, as in SyncCount."""
     assert trial.outcome is not None
     assert state.parent is not None
-    key, outcome = (str(trial.role), trial.number), trial.outcome
+    key, outcome = trial.key, trial.outcome
     mark = (outcome.state, outcome.finished_at, outcome.objective, len(outcome.history))
     if state.copied.get(key) == mark:
         return "unchanged"
@@ -65,11 +65,7 @@ def copy_attempt(
 ) -> None:
     """Copy what a trial in progress has come to since the last call."""
     assert state.parent is not None
-    key, known = (
-        (str(trial.role), trial.number),
-        state.children.get((str(trial.role), trial.number)),
-    )
-    tag = attempt_tag(attempt.epochs)
+    known, tag = state.children.get(trial.key), attempt_tag(attempt.epochs)
     if known is not None and (known.ended or known.attempt != tag):
         client.delete_run(known.run_id)
         known = None
@@ -83,7 +79,7 @@ def copy_attempt(
     else:
         run_id = known.run_id
         log(client, run_id, {}, {}, layout.points)
-    state.children[key] = Child(run_id, None, False, tag, len(attempt.epochs))
+    state.children[trial.key] = Child(run_id, None, False, tag, len(attempt.epochs))
 
 
 def end_abandoned(
@@ -97,7 +93,7 @@ def end_abandoned(
     They are trained again, and get a new run then.
     """
     trials = (*record.trials, *record.finalists)
-    ended = {(str(t.role), t.number) for t in trials if t.outcome is not None}
+    ended = {t.key for t in trials if t.outcome is not None}
     for key, child in state.children.items():
         if not child.ended and key not in live and key not in ended:
             client.set_tag(child.run_id, "state", StudyState.INTERRUPTED)
