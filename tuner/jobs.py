@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data import DataRef
+from tuner.data import DataRef, Shape
 
 __all__ = [
+    "LARGEST_ONNX",
     "Epoch",
+    "ExportJob",
+    "Exported",
     "Job",
     "Outcome",
     "OutcomeState",
@@ -32,6 +35,9 @@ __all__ = [
 
 Weights = dict[str, np.ndarray]
 """A model's parameters by name, as numpy arrays."""
+
+LARGEST_ONNX = 2**31 - 2**20
+"""Bytes of weights that an ONNX file holds: it ends at 2 GB, and the graph takes some."""
 
 
 class OutcomeState(StrEnum):
@@ -71,6 +77,8 @@ class TrainJob:
     can_be_pruned: bool = False  # the worker then waits for an answer after every epoch
     timeout_s: float | None = None  # the executor ends the job after that; see `timed_out`
     keep_weights: bool = False
+    validates: bool = True  # else it trains all its epochs without a score, and keeps the last
+    schedule_epochs: int | None = None  # that a learning rate's schedule is laid over; `epochs`
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,26 @@ class PredictJob:
     device: str = "auto"
 
 
-Job = TrainJob | PredictJob
+@dataclass(frozen=True)
+class ExportJob:
+    """Write trained weights as an ONNX model, and check what it puts out against torch."""
+
+    key: str
+    hyperparameters: dict[str, Any]
+    weights: Weights
+    shape: Shape
+    steps: int  # of the sequences that both are given
+
+
+Job = TrainJob | PredictJob | ExportJob
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as ONNX."""
+
+    file: bytes
+    difference: float  # from torch's outputs at most, over the largest of them
 
 
 @dataclass(frozen=True)
@@ -92,7 +119,8 @@ class Outcome:
     """What became of a job.
 
     `objective` is the metric of the best epoch, in the data's units, or the mean over the folds
-    of theirs; it is None for a failed or pruned job, whose story `history` and `reason` tell.
+    of theirs; it is None for a failed or pruned job, whose story `history` and `reason` tell,
+    and where nothing was validated.
     """
 
     state: OutcomeState
@@ -103,14 +131,17 @@ class Outcome:
     seconds: float = 0.0  # spent training
     finished_at: float = 0.0  # seconds since 1970
     peak_memory_mb: float = 0.0  # of the worker process
+    device: str = ""  # what calculated, as far as its kind can change the last digit
     weights: Weights | None = None  # where the job asked to keep them; of the last fold
     predictions: np.ndarray | None = None  # of a PredictJob; see DataRef.to_units
     attention: np.ndarray | None = None  # (samples, steps), of a PredictJob with attention pooling
+    exported: Exported | None = None  # of an ExportJob
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the journal keeps: everything but the arrays."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del record["weights"], record["predictions"], record["attention"]
+        for name in ("weights", "predictions", "attention", "exported"):
+            del record[name]
         record["state"] = self.state.value
         record["history"] = [
             [e.train_loss, e.val_loss, e.metric, round(e.time, 3)]

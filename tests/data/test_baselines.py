@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data import SequencesRef, SeriesRef, Shape
-from tuner.data.baselines import baseline_scores, last_value, season_of, seasonal_naive
+from tuner.data.baselines import (
+    baseline_scores,
+    last_value,
+    plain_predictions,
+    season_of,
+    seasonal_naive,
+)
 
 ROWS = np.column_stack([np.arange(50.0), -np.arange(50.0)])  # every value tells its row
 
@@ -82,8 +88,9 @@ def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
     assert scores == {
         "last_value": pytest.approx((6 * 1 + 5 * 1 + 3) / 12),
         "seasonal_naive": pytest.approx((6 * 4 + 0) / 12),
+        "training_mean": pytest.approx((36 + 20 / 3) / 12),  # of 2.5, and of 7/6
     }
-    assert list(baseline_scores("mae", ref, None)) == ["last_value"]
+    assert list(baseline_scores("mae", ref, None)) == ["last_value", "training_mean"]
 
 
 def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> None:
@@ -92,7 +99,25 @@ def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> Non
     # The other five are seven off where the series counts, and 3, 1, 1, 1, 3 where it repeats.
     found = baseline_scores("mae", ref, 7)["seasonal_naive"]
     assert found == pytest.approx((1 + 5 * 7 + 1 + 9) / 12)
-    assert list(baseline_scores("mae", ref, 12)) == ["last_value"]
+    assert list(baseline_scores("mae", ref, 12)) == ["last_value", "training_mean"]
+
+
+def test_the_training_mean_is_of_what_was_in_the_file_and_of_each_series_its_own(
+    tmp_path: Path,
+) -> None:
+    save(
+        tmp_path,
+        truth=[[1.0], [3.0], [90.0], [5.0], [7.0], [100.0], [300.0], [8.0], [9.0]],
+        known=[True, True, False, True, True, True, True, True, True],  # 90 was filled in
+        train=[[0, 3], [5, 7], [7, 7]],
+        evaluate=[[3, 5], [7, 7], [7, 9]],
+        reach=[[0, 5], [5, 7], [7, 9]],
+    )
+    ref = SeriesRef(str(tmp_path), Shape("forecast", 1))
+    found = plain_predictions(ref, np.array([4, 8]), None)["training_mean"]
+    # The last series has no training rows: it gets the mean of all others', 1, 3, 100 and 300.
+    assert found.tolist() == [[[2.0]], [[101.0]]]
+    assert baseline_scores("mae", ref, None)["training_mean"] == pytest.approx((3 + 5 + 92) / 3)
 
 
 def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
         "task": "forecast", "time": "t", "id": None, "missing": "ffill", "resample": "1D",
         "aggregate": "last", "calendar": ["weekday"], "lags": {"x": [1]}, "transform": "log",
         "scale": "minmax", "features": ["y"], "targets": ["y"], "window": 2, "horizon": 2,
-        "quantiles": [0.5], "frequency": "D", "season": 5,
+        "quantiles": [0.5], "frequency": "D", "day_first": False, "season": 5,
     }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Facts:
     frequency: str | None = None  # as pandas writes it: MS, D, h, ...
     season: int | None = None  # rows in a season, of a forecast
     classes: tuple[str, ...] = ()
+    vocabulary: int = 0  # tokens that have a number; 0 where the steps are numbers themselves
     notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)
 
     @property

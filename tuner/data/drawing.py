@@ -25,11 +25,15 @@ class Draw:
     @property
     def seen(self) -> np.ndarray:
         """The sequences that a search may see, (n,), rising."""
-        return np.sort(np.concatenate([self.training, self.validation]))
+        return np.union1d(self.training, self.validation)
 
     def named(self) -> dict[str, np.ndarray]:
         """Return the parts by name, in order."""
         return {"training": self.training, "validation": self.validation, "test": self.test}
+
+    def with_all(self) -> Draw:
+        """Return the parts where the validation part is trained on as well."""
+        return Draw(self.seen, self.validation, self.test)
 
 
 def rows_of(bounds: np.ndarray, sequences: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from tuner.data.filling import fill
+from tuner.data.preparation import Preparation
 from tuner.data.reading import Series
 from tuner.data.scaling import transform_targets
 from tuner.data.tables import refusal
-from tuner.experiment.schema import Data
 
 __all__ = ["Table", "check_features", "make_table"]
 
@@ -30,7 +30,7 @@ class Table:
     first: np.ndarray  # (series,): the first row of each series, counted in it, that can be read
 
 
-def make_table(series: Series, data: Data) -> Table:
+def make_table(series: Series, data: Preparation) -> Table:
     """Fill, transform, and make the features. Every row follows from itself and earlier ones.
 
     Args:
@@ -65,7 +65,7 @@ def make_table(series: Series, data: Data) -> Table:
     return Table(tuple(named), inputs, targets, truth, known, np.array(first))
 
 
-def check_features(series: Series, data: Data) -> None:
+def check_features(series: Series, data: Preparation) -> None:
     """Refuse features that are there twice, or that tell a model nothing.
 
     Raises:

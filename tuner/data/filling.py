@@ -12,11 +12,11 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
+from tuner.data.preparation import Preparation
 from tuner.data.reading import Series
 from tuner.data.tables import bounds_of, refusal
 from tuner.data.times import common_frequency, every_time, find_gaps, show_time
 from tuner.errors import one_line
-from tuner.experiment.schema import Data
 
 __all__ = ["even_rows", "fill"]
 
@@ -25,7 +25,7 @@ _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT",
 _ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
 
 
-def even_rows(series: Series, data: Data) -> Series:
+def even_rows(series: Series, data: Preparation) -> Series:
     """Return the series with a row at every step of their frequency; missing ones are nan.
 
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
@@ -97,7 +97,7 @@ def fill(values: np.ndarray, bounds: np.ndarray, policy: str) -> np.ndarray:
     return np.where(known, values, np.where(last >= start, filled, np.nan))
 
 
-def _resample(series: Series, data: Data, step: str) -> Series:
+def _resample(series: Series, data: Preparation, step: str) -> Series:
     assert series.times is not None
     offset = _offset(series.path, step)
     times = series.times

@@ -10,8 +10,14 @@ from tuner.experiment import Experiment
 __all__ = ["Prepared", "check_data", "prepare"]
 
 
-def check_data(experiment: Experiment) -> Dataset:
+def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
     """Read the data and refuse everything about it that can be refused; write nothing.
+
+    Args:
+        experiment: says which data, and how it is prepared.
+        all_data: whether the validation part is trained on too, and everything fitted on both;
+            with rolling origins, on all before the test part. What is evaluated then was seen
+            in training: it gives no score.
 
     Raises:
         DataError: naming file, key, rule, value and remedy.
@@ -19,16 +25,21 @@ def check_data(experiment: Experiment) -> Dataset:
     if experiment.task.kind == "forecast":
         from tuner.data.series import check_series
 
-        return check_series(experiment)
+        return check_series(experiment, all_data=all_data)
     from tuner.data.sequences import check_sequences
 
-    return check_sequences(experiment)
+    return check_sequences(experiment, all_data=all_data)
 
 
-def prepare(experiment: Experiment, folder: Path) -> Prepared:
+def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> Prepared:
     """Read, check, split, transform and scale, and write the arrays without the test part.
+
+    Args:
+        experiment: says which data, and how it is prepared.
+        folder: where the arrays are written.
+        all_data: see `check_data`.
 
     Raises:
         DataError: as `check_data` does, before anything is written.
     """
-    return check_data(experiment).write(folder)
+    return check_data(experiment, all_data=all_data).write(folder)

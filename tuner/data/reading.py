@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tuner.data.tables import (
-    as_numbers,
-    as_written,
-    bounds_of,
-    place_of,
-    read_frame,
-    refusal,
-    separator_hint,
-)
-from tuner.data.times import as_times, common_frequency, find_frequency, find_gaps, show_time
+from tuner.data.preparation import Preparation
+from tuner.data.regularity import check_frequency, check_regular, ways_out
+from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
+from tuner.data.times import as_times, is_day_first, show_time
 from tuner.errors import nearest
-from tuner.experiment.schema import Data
 
-__all__ = [
-    "Series",
-    "check_names",
-    "read_series",
-]
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Data
+
+__all__ = ["Series", "check_names", "read_series", "series_of"]
 
 _LARGEST = 1e30  # a float32 still holds it, and float64 its square
 
@@ -48,6 +40,7 @@ class Series:
     frequency: str | None  # of every series, as pandas writes it: MS, D, h, ...
     features: list[str]
     targets: list[str]
+    day_first: bool = False  # in texts of times
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -95,13 +88,32 @@ def read_series(data: Data) -> Series:
     Raises:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
     """
-    path = Path(data.path)
-    frame, raw = read_frame(path)
-    lagged = list(data.lags)
-    names = [str(c) for c in frame]
-    check_names(path, names, data.target, data.time, data.features or [], id=data.id, lags=lagged)
+    return series_of(RawTable.read(Path(data.path)), data)
+
+
+def series_of(
+    table: RawTable,
+    data: Preparation,
+    frequency: str | None = None,
+    *,
+    day_first: bool = False,
+) -> Series:
+    """Return the series in a table, and check the columns that are used.
+
+    Args:
+        table: the rows.
+        data: which columns, and what is done about missing values.
+        frequency: that the rows must keep; by default whichever they do.
+        day_first: whether 1/2/2020 is in February; by default where some row can only be so.
+
+    Raises:
+        DataError: as `read_series` says.
+    """
+    path, frame = table.path, table.frame
+    lagged, features = list(data.lags), data.features or []
+    check_names(path, table.names, data.targets, data.time, features, id=data.id, lags=lagged)
     columns = {name: _numbers(path, "data.target", frame, name) for name in data.targets}
-    features = data.features or [
+    features = features or [
         str(c)
         for c in frame
         if c not in (data.time, data.id) and (c in columns or is_numeric_dtype(frame[c]))
@@ -110,12 +122,15 @@ def read_series(data: Data) -> Series:
         for name in used:
             if name not in columns:
                 columns[name] = _numbers(path, key, frame, name)
-    ids = None if data.id is None else as_written(path, raw, frame, [data.id])[data.id]
+    ids = None if data.id is None else table.written([data.id])[data.id]
     order, bounds, series_names = _group(path, data.id, ids, len(frame))
-    times = None if data.time is None else _parse_times(path, data, frame[data.time])[order]
+    times = None
+    if data.time is not None:
+        times = _parse_times(path, data, frame[data.time], day_first)[order]
+        day_first = day_first or is_day_first(frame[data.time])
     series = Series(
         path=path,
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=table.sha256,
         rows=len(frame),
         frame=pd.DataFrame(columns).iloc[order].reset_index(drop=True),
         bounds=bounds,
@@ -125,11 +140,17 @@ def read_series(data: Data) -> Series:
         frequency=None,
         features=features,
         targets=data.targets,
+        day_first=day_first,
     )
     if times is not None:
         _check_order(series, times, may_repeat=data.resample is not None)
         if data.resample is None:
-            series = dataclasses.replace(series, frequency=_check_regular(series, data))
+            found = (
+                check_regular(series, data)
+                if frequency is None
+                else check_frequency(series, data, frequency)
+            )
+            series = dataclasses.replace(series, frequency=found)
     _check_finite(series, data)
     return series
 
@@ -190,13 +211,15 @@ def _group(
     return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
 
 
-def _parse_times(path: Path, data: Data, column: pd.Series) -> pd.DatetimeIndex:
-    parsed = as_times(column)
+def _parse_times(
+    path: Path, data: Preparation, column: pd.Series, day_first: bool
+) -> pd.DatetimeIndex:
+    parsed = as_times(column, day_first)
     if (bad := np.flatnonzero(parsed.isna())).size:
         value = column[bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         text = f"column {column.name!r} must hold a time in every row, got {got} in "
-        remedy = _remedy(data, "write 1960-01-31, 1960-01 or 1960, say")
+        remedy = ways_out(data, "write 1960-01-31, 1960-01 or 1960, say")
         raise refusal(path, "data.time", text + place_of(path, bad[0]) + remedy)
     return pd.DatetimeIndex(parsed)
 
@@ -221,66 +244,7 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
     raise refusal(path, "data.time", text + "sort the rows by time" + remedy)
 
 
-def _check_regular(series: Series, data: Data) -> str | None:
-    every = [series.times_of(i) for i in range(len(series.names))]
-    frequency = common_frequency(every)
-    if frequency is None:
-        if max(map(len, every)) < 3:
-            return None
-        raise _uneven(series, data, every)
-    for i, times in enumerate(every if data.missing == "refuse" else []):
-        missing = find_gaps(times, frequency)
-        if len(missing):
-            row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
-            text = (
-                f"times must have no gaps, got {len(missing)} missing at frequency {frequency}, "
-                f"the first {show_time(missing[0])} before "
-                f"{place_of(series.path, int(series.lines[row]))}{series.whose(i)}"
-            )
-            ways = ("add the rows", "write data.missing: ffill (or interpolate)")
-            raise refusal(series.path, "data.time", text + _remedy(data, *ways))
-    return frequency
-
-
-def _remedy(data: Data, *ways: str) -> str:
-    """Say what helps: for one series alone, to do without times as well.
-
-    Several would be cut each by its own rows: one be trained on what is later than another's test.
-    """
-    if data.id is None:
-        ways = (*ways, "leave data.time out to take the rows as they come")
-    return "; " + ", ".join([*ways[:-1], f"or {ways[-1]}" if len(ways) > 1 else ways[0]])
-
-
-def _uneven(series: Series, data: Data, every: list[pd.DatetimeIndex]) -> Exception:
-    """Return the refusal of series that have no common frequency."""
-    found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
-    remedy = _remedy(data, "write data.resample: 1h, say")
-    if at := [i for i, frequency in found.items() if frequency is None]:
-        times = every[at[0]]
-        steps = times[1:] - times[:-1]
-        row = int(np.flatnonzero(steps != steps[0])[0]) + 1
-        text = (
-            f"times must be evenly spaced, got a step of {_step(steps[0])} at first and of "
-            f"{_step(steps[row - 1])} in {series.place(int(series.bounds[at[0], 0]) + row)}"
-        )
-        return refusal(series.path, "data.time", text + remedy)
-    first = next(iter(found))
-    other = next((i for i in found if found[i] != found[first]), None)
-    if other is None:  # one of two rows, then, which do not lie on the others' steps
-        other = int(np.diff(series.bounds)[:, 0].argmin())
-    text = (
-        f"the times of all series must have one frequency, got {found[first]} in "
-        f"{series.names[first]!r} and {found.get(other, 'another')} in {series.names[other]!r}"
-    )
-    return refusal(series.path, "data.time", text + remedy)
-
-
-def _step(step: pd.Timedelta) -> str:
-    return str(step).removesuffix(" 00:00:00").removeprefix("0 days ")
-
-
-def _check_finite(series: Series, data: Data) -> None:
+def _check_finite(series: Series, data: Preparation) -> None:
     values = series.frame.to_numpy()
     usable = np.abs(values) < _LARGEST  # False for nan as well
     if data.missing != "refuse":

@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from tuner.data.units import to_units
+
 __all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape", "hold_arrays", "read_arrays"]
 
 
@@ -142,17 +144,8 @@ class SeriesRef(DataRef):
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""
-        trailing = (1,) * (outputs.ndim - 3)  # quantiles
-        scale = np.array(self.scale).reshape(-1, *trailing)
-        offset = np.array(self.offset).reshape(-1, *trailing)
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = np.asarray(outputs, np.float64) * scale + offset
-            if self.transform == "log":
-                values = np.exp(values)
-            if self.transform == "difference":
-                last = self.load("truth")[samples - 1][:, None]  # (samples, 1, targets)
-                values = last.reshape(*last.shape, *trailing) + values.cumsum(axis=1)
-        return np.asarray(values)
+        last = self.load("truth")[samples - 1] if self.transform == "difference" else None
+        return to_units(outputs, self.offset, self.scale, transform=self.transform, last=last)
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
         """Return what MASE divides by: of each window's series."""
@@ -224,12 +217,9 @@ class SequencesRef(DataRef):
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""
-        outputs = np.asarray(outputs, np.float64)
         if self.shape.classes:
-            return outputs
-        trailing = (1,) * (outputs.ndim - 3)
-        scale = np.array(self.scale).reshape(-1, *trailing)
-        return np.asarray(outputs * scale + np.array(self.offset).reshape(-1, *trailing))
+            return np.asarray(outputs, np.float64)
+        return to_units(outputs, self.offset, self.scale)
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
         """Return what MASE divides by: the error of the training part's mean."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +10,11 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.filling import fill
-from tuner.data.tables import (
-    as_numbers,
-    as_written,
-    bounds_of,
-    place_of,
-    read_frame,
-    refusal,
-    separator_hint,
-)
+from tuner.data.preparation import Preparation
+from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
 from tuner.data.times import as_times, show_time
 from tuner.data.vocabulary import Vocabulary, cut, number_classes
 from tuner.errors import DataError, nearest
-from tuner.experiment.data import Data
 
 __all__ = ["SequenceTable"]
 
@@ -36,7 +27,7 @@ class SequenceTable:
     """The rows of a file, one sequence after another."""
 
     path: Path
-    data: Data
+    data: Preparation
     frame: pd.DataFrame
     written: dict[str, np.ndarray]  # columns as they are written: (rows,) of str, "" for none
     rows: np.ndarray  # (rows,), where each stands in the file
@@ -44,14 +35,17 @@ class SequenceTable:
     names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
 
     @classmethod
-    def read(cls, data: Data, kind: str) -> tuple[SequenceTable, str]:
-        """Read the file, gather the rows of each sequence; return the file's sha256 as well."""
-        path = Path(data.path)
-        frame, raw = read_frame(path)
-        _check_names(path, data, [str(c) for c in frame], kind)
+    def of(cls, raw: RawTable, data: Preparation, kind: str) -> SequenceTable:
+        """Gather the rows of each sequence.
+
+        Raises:
+            DataError: naming file, key, rule, value and remedy.
+        """
+        path, frame = raw.path, raw.frame
+        _check_names(path, data, raw.names, kind)
         labels = data.targets if kind != "regress" else []
         texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
-        written = as_written(path, raw, frame, texts)
+        written = raw.written(texts)
         names = codes = np.arange(len(frame))
         if data.id is not None:
             codes, names = pd.factorize(written[data.id])
@@ -71,7 +65,7 @@ class SequenceTable:
             role = next(role for role in _ROLES if name in _named(data, role))
             table._refuse_none(f"data.{role}", name, np.flatnonzero(empty))
         table._check_times()
-        return table, hashlib.sha256(raw).hexdigest()
+        return table
 
     def classes(self, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return the class of each sequence, or of each row: (n,) int64, and the classes."""
@@ -195,13 +189,13 @@ class SequenceTable:
         return refusal(self.path, key, f"{text} in {place}; {remedy}")
 
 
-def _named(data: Data, role: str) -> list[str]:
+def _named(data: Preparation, role: str) -> list[str]:
     """Return the columns that a key of the experiment names."""
-    names = getattr(data, role) or []
+    names = getattr(data, "targets" if role == "target" else role) or []
     return [names] if isinstance(names, str) else list(names)
 
 
-def _check_names(path: Path, data: Data, known: list[str], kind: str) -> None:
+def _check_names(path: Path, data: Preparation, known: list[str], kind: str) -> None:
     """Refuse a column that the file does not have, and one that tells what is to be predicted."""
     for role in _ROLES:
         for name in _named(data, role):

@@ -16,7 +16,7 @@ from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
 from tuner.data.scratch import save_arrays
 from tuner.data.sequence_table import SequenceTable
-from tuner.data.tables import bounds_of, refusal
+from tuner.data.tables import RawTable, bounds_of, refusal
 from tuner.data.vocabulary import Vocabulary
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
@@ -24,19 +24,21 @@ from tuner.experiment.data import Data
 __all__ = ["SequenceDataset", "check_sequences"]
 
 
-def check_sequences(experiment: Experiment) -> SequenceDataset:
+def check_sequences(experiment: Experiment, *, all_data: bool = False) -> SequenceDataset:
     """Read the data and refuse everything about it that can be refused; write nothing.
 
     The rows with one `data.id` are a sequence, in the order of the file, wherever they stand;
     with `data.text` every row is one. Ids, texts, tokens and classes are taken as they are
-    written: NA and 01 are what they say.
+    written: NA and 01 are what they say. With `all_data` the sequences of the validation part
+    are trained on as well.
 
     Raises:
         DataError: naming file, key, rule, value and remedy.
     """
     data, kind = experiment.data, experiment.task.kind
     assert kind != "forecast"
-    table, sha256 = SequenceTable.read(data, kind)
+    raw = RawTable.read(Path(data.path))
+    table = SequenceTable.of(raw, data, kind)
     truth, classes = (table.values(), ()) if kind == "regress" else table.classes(kind)
     vocabulary, n_filled, bounds = None, 0, table.bounds
     if seen := data.text or data.tokens:
@@ -48,23 +50,26 @@ def check_sequences(experiment: Experiment) -> SequenceDataset:
     draw = draw_sequences(table.names, data.split, file=table.path, labels=strata, classes=classes)
     if kind == "label":
         check_labels(draw, bounds, truth, classes, table.path)
+    if all_data:
+        draw = draw.with_all()
     if seen:
         vocabulary = table.vocabulary(tokens, rows_of(bounds, draw.training))
         steps = vocabulary.encode(tokens)
     facts = Facts(
         path=table.path,
-        sha256=sha256,
+        sha256=raw.sha256,
         rows=len(table.rows),
         features=tuple(features),
         targets=tuple(data.targets),
         parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
         classes=classes,
+        vocabulary=0 if vocabulary is None else len(vocabulary),
         notes=_notes(data, np.diff(bounds[draw.seen]), vocabulary, n_filled),
     )
     shape = Shape(
         kind,
         features=0 if seen else len(features),
-        vocabulary=0 if vocabulary is None else len(vocabulary),
+        vocabulary=facts.vocabulary,
         targets=len(data.targets),
         classes=len(classes),
     )

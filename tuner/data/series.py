@@ -31,8 +31,10 @@ __all__ = ["SeriesDataset", "check_series"]
 _NAMED = 5  # series at most
 
 
-def check_series(experiment: Experiment) -> SeriesDataset:
+def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDataset:
     """Read the series of a forecast and refuse everything about them that can be refused.
+
+    With `all_data` the rows of the validation part are trained on as well.
 
     Raises:
         DataError: naming file, key, rule, value and remedy.
@@ -52,6 +54,8 @@ def check_series(experiment: Experiment) -> SeriesDataset:
         file=series.path,
         window_key=key,
     )
+    if all_data:
+        parts = parts.with_all(table.first)
     season = task.season or season_of(series.frequency)
     facts = Facts(
         path=series.path,
@@ -182,6 +186,7 @@ class SeriesDataset(Dataset):
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
+            "day_first": self._series.day_first,
             "season": self.facts.season,
         }
 

@@ -36,6 +36,18 @@ class Parts:
             named[f"validation {i + 1}" if several else "validation"] = part
         return named | {"test": self.test}
 
+    def with_all(self, first: np.ndarray) -> Parts:
+        """Return the parts where one fold trains on all rows before the test part.
+
+        It is the last fold, whose validation rows are trained on as well.
+
+        Args:
+            first: (series,), how many of each series' first rows cannot be read.
+        """
+        end = self.validation[-1][:, 1]
+        train = np.column_stack([np.minimum(first, end), end])
+        return Parts((train,), self.validation[-1:], self.test)
+
 
 @dataclass(frozen=True)
 class _Cut:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.errors import DataError, one_line, show_path
 
 __all__ = [
+    "RawTable",
     "as_numbers",
     "as_written",
     "bounds_of",
@@ -32,6 +35,50 @@ def refusal(path: Path | str, key: str, text: str) -> DataError:
     return DataError(f"{show_path(path)}: {key}: {one_line(text)}")
 
 
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """A table as it stands in a file, or as somebody handed it over."""
+
+    path: Path
+    frame: pd.DataFrame
+    raw: bytes | None  # of the file; None where there is none
+
+    @classmethod
+    def read(cls, path: Path) -> RawTable:
+        """Read a CSV or Parquet file.
+
+        Raises:
+            DataError: the file is missing, empty, without rows, or no such file.
+        """
+        return cls(path, *read_frame(path))
+
+    @classmethod
+    def held(cls, frame: pd.DataFrame) -> RawTable:
+        """Take a table that is in memory; levels of its index that have a name are columns.
+
+        Raises:
+            DataError: it has no rows, or two columns of one name.
+        """
+        path = Path("data frame")
+        table = _with_index(path, frame)
+        _check_rows(path, table)
+        return cls(path, table, None)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return [str(c) for c in self.frame]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; of no bytes where there is none."""
+        return hashlib.sha256(self.raw or b"").hexdigest()
+
+    def written(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return columns as they are written, (rows,) of str; see `as_written`."""
+        return as_written(self.path, self.raw, self.frame, names)
+
+
 def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
     """Return the table in a CSV or Parquet file as it stands, and the file's bytes.
 
@@ -40,8 +87,7 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
     """
     raw = _read_bytes(path)
     frame = _parse_parquet(path, raw) if _is_parquet(path) else _parse_csv(path, raw)
-    if frame.empty:
-        raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
+    _check_rows(path, frame)
     return frame, raw
 
 
@@ -59,7 +105,7 @@ def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_written(
-    path: Path, raw: bytes, frame: pd.DataFrame, names: Iterable[str]
+    path: Path, raw: bytes | None, frame: pd.DataFrame, names: Iterable[str]
 ) -> dict[str, np.ndarray]:
     """Return columns as the file writes them, (rows,) of str; "" where there is nothing.
 
@@ -68,14 +114,14 @@ def as_written(
 
     Args:
         path: of the file.
-        raw: its bytes.
+        raw: its bytes; None where it has none.
         frame: the table that was read from it.
         names: of columns that it has.
     """
     wanted = set(names)
     if not wanted:
         return {}
-    if _is_parquet(path):
+    if raw is None or _is_parquet(path):
         return {name: _column_as_written(frame[name]) for name in wanted}
     written = pd.read_csv(
         io.StringIO(raw.rstrip().decode("utf-8-sig")),
@@ -109,9 +155,14 @@ def _read_bytes(path: Path) -> bytes:
     return raw
 
 
+def _check_rows(path: Path, frame: pd.DataFrame) -> None:
+    if frame.empty:
+        raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
+
+
 def place_of(path: Path, row: int) -> str:
     """Say where a row stands: in the lines of the file, of which the header is line 1."""
-    if _is_parquet(path):
+    if _is_parquet(path) or not path.is_file():
         return f"row {row + 1}"
     with path.open(encoding="utf-8-sig", newline="") as file:
         for record, (line, _) in enumerate(_records(file)):
@@ -130,6 +181,11 @@ def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
     except (ImportError, OSError, ValueError) as error:
         text = f"is no Parquet file: {one_line(error)}; write it again, or as CSV"
         raise refusal(path, "data.path", text) from None
+    return _with_index(path, frame)
+
+
+def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which the levels of the index that have a name are columns."""
     index = [
         pd.Series(frame.index.get_level_values(level), name=name)
         for level, name in enumerate(frame.index.names)

@@ -15,6 +15,8 @@ __all__ = [
     "every_time",
     "find_frequency",
     "find_gaps",
+    "is_day_first",
+    "keeps",
     "parse_times",
     "show_time",
 ]
@@ -33,34 +35,41 @@ _STRETCHES_TRIED = 200
 _FEW = 1000  # steps that a series may span, however few rows it has
 
 
-def parse_times(column: pd.Series) -> pd.Series:
-    """Return the column as times; NaT where a value is none."""
+def parse_times(column: pd.Series, day_first: bool = False) -> pd.Series:
+    """Return the column as times; NaT where a value is none.
+
+    Args:
+        column: of times, numbers or texts.
+        day_first: whether 1/2/2020 is in February, which else only other rows can tell.
+    """
     if is_datetime64_any_dtype(column):
         return column
     if is_numeric_dtype(column):
         return _parse_numbers(column)
-    for options in _TEXTS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.filterwarnings("error", "Could not infer format")  # a guess for each value
-                return pd.to_datetime(column, **options)
-        except (OverflowError, ValueError, Warning):
-            continue
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        attempts = [pd.to_datetime(column, errors="coerce", **options) for options in _TEXTS]
-    return min(attempts, key=lambda times: int(times.isna().sum()))
+    return _parse_texts(column, day_first)[0]
 
 
-def as_times(column: pd.Series) -> pd.Series:
+def is_day_first(column: pd.Series) -> bool:
+    """Say whether the column is of texts that were read with the day before the month."""
+    if is_datetime64_any_dtype(column) or is_numeric_dtype(column):
+        return False
+    times, options = _parse_texts(column, False)
+    could_be_either = (times.dt.day <= 12) & (times.dt.day != times.dt.month)
+    if "format" in options or not could_be_either.any():
+        return False
+    at = could_be_either.idxmax()
+    alone, _ = _parse_texts(column.loc[[at]], False)  # the month first, where that is possible
+    return bool(alone.loc[at] != times.loc[at])
+
+
+def as_times(column: pd.Series, day_first: bool = False) -> pd.Series:
     """Return the column as times, NaT where a value is none; numbers may be Unix times."""
     if is_numeric_dtype(column):
         middle = column.dropna().astype(np.float64).median()
         for unit, factor in _UNIX_UNITS.items():
             if _UNIX_TIMES[0] <= middle / factor < _UNIX_TIMES[1]:
                 return pd.to_datetime(column, unit=unit, errors="coerce")
-    return parse_times(column)
+    return parse_times(column, day_first)
 
 
 def find_frequency(times: pd.DatetimeIndex) -> str | None:
@@ -118,9 +127,36 @@ def every_time(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
     return pd.date_range(times[0], times[-1], freq=frequency, unit=times.unit)
 
 
+def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """Say whether the steps of a frequency hit every time, and there are not too many gaps.
+
+    Args:
+        times: rising.
+        frequency: to be kept.
+    """
+    return _fits(times, frequency, _FEW)
+
+
 def show_time(time: pd.Timestamp) -> str:
     """Write a time without an hour that it does not need."""
     return str(time.date()) if time == time.normalize() else str(time)
+
+
+def _parse_texts(column: pd.Series, day_first: bool) -> tuple[pd.Series, dict[str, Any]]:
+    """Return texts as times, and the options with which the most of them are some."""
+    ways = [options for options in _TEXTS if options or not day_first]
+    for options in ways:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", "Could not infer format")  # a guess for each value
+                return pd.to_datetime(column, **options), options
+        except (OverflowError, ValueError, Warning):
+            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attempts = [(pd.to_datetime(column, errors="coerce", **o), o) for o in ways]
+    return min(attempts, key=lambda attempt: int(attempt[0].isna().sum()))
 
 
 def _parse_numbers(column: pd.Series) -> pd.Series:

@@ -1,35 +1,111 @@
-"""A trained model as a folder: weights, and all that turns a series into its inputs."""
+"""A trained model as a folder that predicts without torch, and trains again with it."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
+from tuner import __version__
+from tuner.data import SeriesRef
+from tuner.errors import RunError
+from tuner.executors import Executor, LocalExecutor
+from tuner.experiment import Experiment, dump_yaml
+from tuner.jobs import Exported, ExportJob
+from tuner.prediction.folder import FORMAT, MODEL, PIPELINE, checksum, record_checksum
+from tuner.results.model_readme import readme
 from tuner.results.reproduce import Training
+from tuner.search.work import run_jobs
 
 __all__ = ["write_model"]
 
+_STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
+_README = "README.md"  # not checked: whoever gets the folder may write into it
 
-def write_model(training: Training, folder: Path) -> None:
-    """Write `weights.safetensors`, `pipeline.json` and `experiment.yaml` into `folder`.
 
-    A model with attention adds what it looked at.
+def write_model(training: Training, folder: Path, executor: Executor | None = None) -> None:
+    """Write a trained model as `model.onnx`, with all that prediction needs, into `folder`.
 
-    `pipeline.json` holds columns, transform, scaling, window, classes; nothing is pickled.
+    `pipeline.json` holds columns, transform, scaling, window, classes and the checksums of the
+    other files: `weights.safetensors`, `experiment.yaml`, and what attention looked at. Nothing
+    is pickled. `pipeline.json` comes last: a folder without it, or with one that does not fit
+    the other files, is no model. ONNX is written and checked by a worker of the executor; without
+    one, by a worker of its own.
+
+    Raises:
+        RunError: the model cannot be exported, or ONNX puts out something else than torch.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     assert training.outcome.weights is not None
-    experiment, data = training.experiment, training.data
+    exported = _export(training, executor)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(training.outcome.weights, folder / "weights.safetensors")
-    pipeline = {
-        "format": 2,
-        **data.pipeline,
-        "hyperparameters": experiment.hyperparameters.model_dump(),
-        "validation": {experiment.objective.metric: training.outcome.objective},
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+        written = Path(name)
+        (written / MODEL).write_bytes(exported.file)
+        (written / "weights.safetensors").write_bytes(save(training.outcome.weights))
+        again = _experiment(training.experiment, folder)
+        (written / "experiment.yaml").write_text(again, encoding="utf-8")
+        if training.attention is not None:
+            training.attention.write(written)
+        files = {path.name: checksum(path.read_bytes()) for path in sorted(written.iterdir())}
+        record = _pipeline(training, exported) | {"files": files}
+        record["sha256"] = record_checksum(record)
+        (written / _README).write_text(readme(training, folder), encoding="utf-8")
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        (written / PIPELINE).write_text(text + "\n", encoding="utf-8")
+        for path in sorted(written.iterdir(), key=lambda path: path.name == PIPELINE):
+            path.replace(folder / path.name)
+        for stale in {"attention.csv", "attention.png"} - set(files):
+            (folder / stale).unlink(missing_ok=True)
+
+
+def _export(training: Training, given: Executor | None) -> Exported:
+    assert training.outcome.weights is not None
+    job = ExportJob(
+        key=MODEL,
+        hyperparameters=training.experiment.configuration({}),
+        weights=training.outcome.weights,
+        shape=training.data.folds[-1].shape,
+        steps=_window(training) or _STEPS,
+    )
+    executor = given or LocalExecutor(1)
+    try:
+        (outcome,) = run_jobs(executor, [job])
+    finally:
+        if given is None:
+            executor.close()
+    if outcome.exported is None:
+        raise RunError(f"{MODEL}: the worker brought none back; run the command again")
+    return outcome.exported
+
+
+def _window(training: Training) -> int | None:
+    """Return how many rows the forecasts of the model read; None where it reads sequences."""
+    data = training.data.folds[-1].with_window(training.experiment.hyperparameters.window)
+    return data.window if isinstance(data, SeriesRef) else None
+
+
+def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
+    experiment = training.experiment
+    parameters = experiment.hyperparameters
+    metric, score = experiment.objective.metric, training.outcome.objective
+    return {
+        "format": FORMAT,
+        "tuner": __version__,
+        **training.data.pipeline,
+        **({} if (window := _window(training)) is None else {"window": window}),
+        "width": (2 if parameters.bidirectional else 1) * max(parameters.widths),
+        "hyperparameters": parameters.model_dump(),
+        "validation": None if score is None else {metric: score},
+        "onnx_difference": exported.difference,
     }
-    (folder / "pipeline.json").write_text(json.dumps(pipeline, indent=2) + "\n", encoding="utf-8")
-    if training.attention is not None:
-        training.attention.write(folder)
-    (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+
+
+def _experiment(experiment: Experiment, folder: Path) -> str:
+    """Return the file that trains the model again, as long as it and the data stay in place."""
+    record = experiment.to_dict()
+    record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.absolute())
+    return dump_yaml(record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import platform
 import sys
 import warnings
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from tuner.training.errors import TrainingError
 
-__all__ = ["give_memory_back", "peak_memory_mb", "pick_device", "to_device"]
+__all__ = ["describe_device", "give_memory_back", "peak_memory_mb", "pick_device", "to_device"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,6 +31,29 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+@functools.cache
+def describe_device(device: torch.device) -> str:
+    """Return the kind of a device, as far as it can change the last digit of what it calculates.
+
+    That is the name of a GPU; of a CPU the architecture, the vector instructions that torch uses,
+    and the model, by whose caches libraries choose how they multiply matrices.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {instructions} {_cpu_model()}".strip()
+
+
+def _cpu_model() -> str:
+    """Return the name that the CPU gives itself; empty where it cannot be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    names = [value for key, _, value in (x.partition(":") for x in lines) if "model name" in key]
+    return " ".join(names[0].split()) if names else ""
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:

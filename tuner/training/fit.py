@@ -25,7 +25,7 @@ class Fit:
     """A model with its data, optimizer and loss; first weights are drawn when it is made.
 
     Args:
-        job: gives metric, epochs and mixed_precision.
+        job: gives metric, the schedule's epochs and mixed_precision.
         parameters: the job's hyperparameters.
         data: the split.
         device: where to train.
@@ -53,7 +53,8 @@ class Fit:
         self.weights = list(self.model.parameters())
         self.loss = make_loss(parameters, data, device)
         self.optimizer = make_optimizer(parameters, self.weights)
-        self.schedule = make_schedule(parameters, self.optimizer, epochs=job.epochs)
+        over = job.schedule_epochs or job.epochs
+        self.schedule = make_schedule(parameters, self.optimizer, epochs=over)
         self.half = job.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
 

@@ -10,7 +10,7 @@ import torch
 from tuner.data import SeriesRef, Shape
 from tuner.data.metrics import score
 from tuner.errors import Interrupted, one_line
-from tuner.jobs import Job, Outcome, OutcomeState, PredictJob
+from tuner.jobs import ExportJob, Job, Outcome, OutcomeState, PredictJob
 from tuner.training.device import peak_memory_mb
 from tuner.training.errors import TrainingError
 from tuner.training.predict import predict
@@ -28,7 +28,7 @@ def run_job(job: Job, report: Report) -> Outcome:
     """
     started = time.perf_counter()
     try:
-        outcome = predict(job) if isinstance(job, PredictJob) else train(job, report)
+        outcome = _do(job, report)
     except Interrupted:
         raise
     except Exception as error:
@@ -43,6 +43,17 @@ def run_job(job: Job, report: Report) -> Outcome:
     if outcome.state is OutcomeState.FAILED:
         _check_cuda()
     return outcome
+
+
+def _do(job: Job, report: Report) -> Outcome:
+    match job:
+        case PredictJob():
+            return predict(job)
+        case ExportJob():
+            from tuner.training.export import export  # onnx and its runtime: seldom needed
+
+            return export(job)
+    return train(job, report)
 
 
 def _check_cuda() -> None:

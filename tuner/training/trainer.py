@@ -13,7 +13,7 @@ from tuner.errors import one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.metrics import METRICS
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
-from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
+from tuner.training.device import describe_device, give_memory_back, peak_memory_mb, pick_device
 from tuner.training.errors import TrainingError
 from tuner.training.fit import Fit
 from tuner.training.seeding import seeded
@@ -30,15 +30,17 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True)
 class _Best:
-    """The best epoch of a fold."""
+    """The best epoch of a fold; where nothing is validated, the last."""
 
     epoch: int
-    metric: float
+    metric: float | None
     weights: Weights | None
 
 
 def train(job: TrainJob, report: Report) -> Outcome:
     """Train, fold after fold, until epochs are used up, nothing improves, or `report` says no.
+
+    A job that does not validate trains its epochs, and has neither score nor history.
 
     A pure function of the job, but for the times in it. A model that diverges or does not fit
     into memory gives a failed outcome with the epochs that it finished; no number in an
@@ -60,15 +62,17 @@ def train(job: TrainJob, report: Report) -> Outcome:
     give_memory_back()
 
     complete = state is OutcomeState.COMPLETE
+    scores = [b.metric for b in best if b.metric is not None]
     return Outcome(
         state,
-        objective=statistics.fmean(b.metric for b in best) if complete else None,
+        objective=statistics.fmean(scores) if complete and scores else None,
         best_epoch=best[-1].epoch if complete else None,
         history=tuple(trainer.history),
         reason=reason,
         seconds=trainer.watch.seconds(),
         finished_at=time.time(),
         peak_memory_mb=peak_memory_mb(),
+        device=trainer.device,
         weights=best[-1].weights if complete else None,
     )
 
@@ -82,6 +86,7 @@ class _Trainer:
         self.sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
         self.history: list[Epoch] = []
         self.watch = _Stopwatch()
+        self.device = ""  # what calculates
 
     def train_fold(self, fold: int) -> _Best:
         """Train a model on one fold until it ends; what is left of it is its best epoch.
@@ -90,42 +95,57 @@ class _Trainer:
             _RefusedError: `report` said no.
             TrainingError: a number is not finite, or the job cannot be done here.
         """
-        job, first = self.job, len(self.history)
-        device = pick_device(job.device)
-        best: _Best | None = None
-        with seeded(job.seed, device, fold=fold) as shuffling:
-            fit = Fit(job, self.parameters, job.folds[fold], device, shuffling)
-            for number in range(first, first + job.epochs):
-                train_loss = self._finite("train_loss", fit.train_epoch())
-                val_loss, metric = fit.evaluate()
-                self._finite("val_loss", val_loss)
-                self._finite(job.metric, metric)
-                fit.schedule(val_loss)
+        device = pick_device(self.job.device)
+        self.device = describe_device(device)
+        with seeded(self.job.seed, device, fold=fold) as shuffling:
+            fit = Fit(self.job, self.parameters, self.job.folds[fold], device, shuffling)
+            return self._validate(fit, fold) if self.job.validates else self._train_all(fit)
 
-                if best is None or self.sign * metric < self.sign * best.metric:
-                    best = _Best(number, metric, fit.model.weights() if job.keep_weights else None)
-                last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
-                self._tell(
-                    Epoch(
-                        number,
-                        train_loss,
-                        val_loss,
-                        metric,
-                        time=time.time(),
-                        fold=fold,
-                        fold_score=best.metric if last and len(job.folds) > 1 else None,
-                    )
+    def _validate(self, fit: Fit, fold: int) -> _Best:
+        """Train until the score has not improved for a while."""
+        job, first = self.job, len(self.history)
+        best: _Best | None = None
+        best_metric = math.inf
+        for number in range(first, first + job.epochs):
+            train_loss = self._finite("train_loss", fit.train_epoch(), number)
+            val_loss, metric = fit.evaluate()
+            self._finite("val_loss", val_loss, number)
+            self._finite(job.metric, metric, number)
+            fit.schedule(val_loss)
+
+            if best is None or self.sign * metric < best_metric:
+                best_metric = self.sign * metric
+                best = _Best(number, metric, fit.model.weights() if job.keep_weights else None)
+            last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
+            self._tell(
+                Epoch(
+                    number,
+                    train_loss,
+                    val_loss,
+                    metric,
+                    time=time.time(),
+                    fold=fold,
+                    fold_score=best.metric if last and len(job.folds) > 1 else None,
                 )
-                if last:
-                    break
+            )
+            if last:
+                break
         assert best is not None, "a job has epochs"
         return best
 
-    def _finite(self, name: str, value: float) -> float:
+    def _train_all(self, fit: Fit) -> _Best:
+        """Train every epoch; a schedule that follows the validation loss follows training's."""
+        for number in range(self.job.epochs):
+            fit.schedule(self._finite("train_loss", fit.train_epoch(), number))
+        return _Best(
+            self.job.epochs - 1, None, fit.model.weights() if self.job.keep_weights else None
+        )
+
+    def _finite(self, name: str, value: float, epoch: int) -> float:
         """Return `value`, or raise where nothing can be learned from it."""
         if not math.isfinite(value):
             rate = f"learning_rate {self.parameters.learning_rate:g}"
-            raise TrainingError(f"{name} is {value} at epoch {len(self.history)} ({rate})")
+            raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
         return value
 
     def _tell(self, epoch: Epoch) -> None:

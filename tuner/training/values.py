@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tuner.data import Shape
 
-__all__ = ["as_values", "middle", "numbers_per_step"]
+__all__ = ["as_values", "middle", "middle_at", "numbers_per_step"]
 
 
 def numbers_per_step(shape: Shape) -> int:
@@ -30,7 +30,9 @@ def as_values(numbers: Tensor, shape: Shape) -> Tensor:
 
 def middle(values: Tensor, shape: Shape) -> Tensor:
     """Return the one value of each target, of quantiles the one nearest to the median."""
-    if not shape.quantiles:
-        return values
-    nearest = min(range(len(shape.quantiles)), key=lambda i: abs(shape.quantiles[i] - 0.5))
-    return values[..., nearest]
+    return values[..., middle_at(shape)] if shape.quantiles else values
+
+
+def middle_at(shape: Shape) -> int:
+    """Return the place of the quantile that is nearest to the median."""
+    return min(range(len(shape.quantiles)), key=lambda i: abs(shape.quantiles[i] - 0.5))

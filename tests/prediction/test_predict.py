@@ -1,0 +1,254 @@
+"""What predictions look like: their rows, columns, times and units."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from model_folders import make_model, months
+
+from tuner.cli.main import run
+from tuner.prediction import Model, PredictionWarning, load_model, running
+
+SMALL = {"hidden_size": 4}
+
+
+def made(frame: pd.DataFrame, raw: dict[str, Any], folder: Path) -> Model:
+    path = folder / "train.parquet"
+    frame.to_parquet(path, index=False)
+    raw = {"hyperparameters": SMALL} | raw | {"data": raw["data"] | {"path": str(path)}}
+    make_model(raw, folder)
+    return load_model(folder / "model")
+
+
+def sales_model(folder: Path, **changes: Any) -> Model:
+    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6, "horizon": 3}}
+    return made(months(), raw | changes, folder)
+
+
+def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path: Path) -> None:
+    found = sales_model(tmp_path).predict(months(20))
+    assert list(found) == ["month", "step", "sales"]
+    assert found["step"].tolist() == [1, 2, 3]
+    assert [str(t.date()) for t in found["month"]] == ["2016-09-01", "2016-10-01", "2016-11-01"]
+    assert found["sales"].between(50, 150).all()  # in the data's units
+    every = sales_model(tmp_path).predict(months(20), all_windows=True)
+    pd.testing.assert_frame_equal(every.tail(3).reset_index(drop=True), found)
+    assert len(every) == 3 * (20 - 6 + 1)
+    assert str(every["month"][0].date()) == "2015-07-01"
+
+
+def test_as_many_rows_as_the_window_are_enough(tmp_path: Path) -> None:
+    model = sales_model(tmp_path)
+    pd.testing.assert_frame_equal(
+        model.predict(months(20).tail(6)), model.predict(months(20)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("frequency", "last", "then"),
+    [
+        ("ME", "2021-11-30", ["2021-12-31", "2022-01-31"]),
+        ("B", "2021-12-31", ["2022-01-03", "2022-01-04"]),
+        ("W-WED", "2021-12-29", ["2022-01-05", "2022-01-12"]),
+        ("QS", "2021-10-01", ["2022-01-01", "2022-04-01"]),
+        ("15min", "2021-12-31 23:45", ["2022-01-01 00:00", "2022-01-01 00:15"]),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_times_go_on_at_the_recorded_frequency(
+    frequency: str, last: str, then: list[str], zone: str | None, tmp_path: Path
+) -> None:
+    times = pd.date_range(end=last, periods=72, freq=frequency)
+    frame = months().assign(month=times.tz_localize(zone))
+    model = made(
+        frame,
+        {"data": {"time": "month", "target": "sales"}, "task": {"window": 4, "horizon": 2}},
+        tmp_path,
+    )
+    expected = [pd.Timestamp(t, tz=zone) for t in then]
+    assert model.predict(frame)["month"].tolist() == expected
+    # Few rows may keep several frequencies: those of one working week are daily rows as well.
+    assert model.predict(frame.tail(4))["month"].tolist() == expected
+
+
+def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path: Path) -> None:
+    days = pd.date_range("2020-01-20", periods=72, freq="D")
+    frame = months().assign(month=days.strftime("%d/%m/%Y"))
+    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
+    model = made(frame, raw, tmp_path)
+    ambiguous = frame[frame["month"].str.endswith("02/2020")][:10]  # may be the first of ten months
+    assert model.predict(ambiguous)["month"].tolist() == [pd.Timestamp("2020-02-11")]
+
+
+def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> None:
+    frame = pd.concat(
+        [months(40).assign(store="b"), months(50, seed=1).assign(store="01")], ignore_index=True
+    )
+    raw = {
+        "data": {"time": "month", "target": ["sales", "price"], "id": "store"},
+        "task": {"window": 6, "horizon": 2, "quantiles": [0.1, 0.5, 0.9]},
+    }
+    model = made(frame, raw, tmp_path)
+    shuffled = frame.sort_values(["month", "store"])  # the series' rows may stand interleaved
+    found = model.predict(shuffled)
+    columns = ["sales", "sales_q0.1", "sales_q0.9", "price", "price_q0.1", "price_q0.9"]
+    assert list(found) == ["store", "month", "step", *columns] == model.columns
+    place = {(r.store, str(r.month.date()), r.step) for r in found.itertuples()}
+    assert place == {
+        ("b", "2018-05-01", 1), ("b", "2018-06-01", 2),
+        ("01", "2019-03-01", 1), ("01", "2019-04-01", 2),
+    }  # fmt: skip
+    assert (found["sales_q0.1"] < found["sales"]).all()
+    assert (found["sales"] < found["sales_q0.9"]).all()
+    alone = model.predict(frame[frame["store"] == "01"])
+    of_both = found[found["store"] == "01"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, of_both, rtol=1e-5)
+    # A series that was not in the training is one like the others.
+    new = model.predict(frame.assign(store="new").iloc[:40])
+    assert new["store"].tolist() == ["new", "new"]
+
+
+def test_without_times_rows_are_counted_on(tmp_path: Path) -> None:
+    raw = {"data": {"target": "sales"}, "task": {"window": 6, "horizon": 2}}
+    found = made(months().drop(columns="month"), raw, tmp_path).predict(months(30))
+    assert list(found) == ["row", "step", "sales"]
+    assert found["row"].tolist() == [31, 32]
+
+
+def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> None:
+    data = {"target": "sales", "lags": {"price": [3]}, "transform": "difference"}
+    raw = {"data": data, "task": {"window": 6, "horizon": 2}}
+    found = made(months().drop(columns="month"), raw, tmp_path).predict(months(30), True)
+    assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
+
+
+def test_a_table_is_read_like_a_file_and_its_named_index_like_columns(tmp_path: Path) -> None:
+    model = sales_model(tmp_path)
+    months(30).to_csv(tmp_path / "data.csv", index=False)
+    expected = model.predict(tmp_path / "data.csv")
+    for frame in (months(30), months(30).set_index("month"), months(30).astype({"month": str})):
+        pd.testing.assert_frame_equal(
+            model.predict(frame), expected, rtol=1e-5, check_index_type=False
+        )
+    path = str(tmp_path / "data.csv")
+    pd.testing.assert_frame_equal(model.predict(path), expected)
+    frame = months(30)
+    before = frame.copy()
+    model.predict(frame, True)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_a_table_that_cannot_be_used_is_refused_by_rows(tmp_path: Path) -> None:
+    model = sales_model(tmp_path)
+    with pytest.raises(Exception, match=r"^data frame: .* got 'x' in row 3; write a number"):
+        model.predict(months(30).astype({"sales": object}).assign(sales=[1, 2, "x", *range(27)]))
+    with pytest.raises(Exception, match="^data frame: has column names but no rows"):
+        model.predict(months(30)[:0])
+
+
+def test_a_series_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
+    frame = pd.concat([months().assign(store=s) for s in "ab"])
+    raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
+    model = made(frame, raw, tmp_path)
+    short = pd.concat([months(9).assign(store="a"), months(2).assign(store="b")])
+    with pytest.warns(PredictionWarning, match="no forecast for b: the model needs 6 rows"):
+        assert model.predict(short)["store"].tolist() == ["a"]
+    with pytest.warns(PredictionWarning, match="no forecast for b"):
+        assert len(model.predict(short, all_windows=True)) == 9 - 6 + 1
+
+
+def test_labels_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"run": f"r{i}", "day": f"2024-01-0{t + 1}", "x": rng.normal(), "sign": "du"[t % 2]}
+        for t in range(5) for i in range(20)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    raw = {
+        "data": {"id": "run", "time": "day", "features": ["x"], "target": "sign"},
+        "task": {"kind": "label"},
+    }
+    model = made(frame, raw, tmp_path)
+    unlabelled = frame.drop(columns="sign")
+    found = model.predict(unlabelled)
+    assert list(found) == ["run", "day", "row", "sign", "p_d", "p_u"] == model.columns
+    assert found["run"].tolist() == frame["run"].tolist()
+    assert found["day"].tolist() == frame["day"].tolist()
+    assert found["row"].tolist() == list(range(1, 101))
+    np.testing.assert_allclose(found["p_d"] + found["p_u"], 1)
+    assert (found["sign"] == np.where(found["p_u"] > 0.5, "u", "d")).all()
+    alone = model.predict(unlabelled[unlabelled["run"] == "r3"])
+    of_all = found[found["run"] == "r3"]
+    np.testing.assert_allclose(alone["p_u"], of_all["p_u"], rtol=1e-5)
+
+
+def test_texts_are_counted_and_values_are_in_their_units(tmp_path: Path) -> None:
+    texts = pd.DataFrame(
+        {"name": ["ab", "b", "abba", "bab"] * 10, "size": [1e6, 2e6, 3e6, 4e6] * 10}
+    )
+    raw = {"data": {"text": "name", "target": "size"}, "task": {"kind": "regress"}}
+    found = made(texts, raw, tmp_path).predict(texts[["name"]][:4])
+    assert list(found) == ["row", "size"]
+    assert found["row"].tolist() == [1, 2, 3, 4]
+    assert found["size"].between(0, 6e6).all()
+
+
+def test_columns_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    frame = months().rename(columns={"sales": "step"})
+    raw = {"data": {"time": "month", "target": "step"}, "task": {"window": 6}}
+    assert list(made(frame, raw, tmp_path).predict(frame)) == ["month", "step", "step_"]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 10_000])
+def test_a_prediction_does_not_depend_on_what_is_predicted_beside_it(
+    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sales_model(tmp_path)
+    expected = model.predict(months(), all_windows=True)
+    monkeypatch.setattr(running, "BATCH", batch)
+    pd.testing.assert_frame_equal(model.predict(months(), all_windows=True), expected, rtol=1e-5)
+
+
+def test_long_sequences_are_read_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    model = sales_model(tmp_path, hyperparameters={"hidden_size": 8, "bidirectional": True})
+    monkeypatch.setattr(running, "_BATCH_NUMBERS", 6 * 16 * 5)
+    monkeypatch.setattr(
+        running.Runner, "_run",
+        lambda self, inputs: sizes.append(len(inputs)) or np.zeros((len(inputs), 3, 1)),
+    )  # fmt: skip
+    model.predict(months(), all_windows=True)
+    assert sizes == [5] * 13 + [2]
+
+
+def test_the_command_writes_csv_to_a_file_or_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = sales_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    months(30).to_csv("data.csv", index=False)
+    assert run(["predict", "model", "data.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    expected = model.predict("data.csv")
+    printed = pd.read_csv(io.StringIO(out), parse_dates=["month"])
+    pd.testing.assert_frame_equal(printed, expected, rtol=1e-9, check_dtype=False)
+    assert out.splitlines()[1].startswith("2017-07-01,1,")
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+    assert Path("out.csv").read_text() == out
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "wrote out.csv: 3 rows, month, step, sales\n")
+
+
+def test_a_model_says_what_it_is(tmp_path: Path) -> None:
+    model = sales_model(tmp_path)
+    assert repr(model) == f"Model({str(tmp_path / 'model')!r}: forecast sales)"
+    assert "onnxruntime" in sys.modules

@@ -1,0 +1,403 @@
+"""Bad input of `tuner predict`: one line, exit status 2, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from model_folders import make_model, months
+
+from tuner.cli.main import run
+from tuner.prediction.folder import FORMAT, record_checksum
+
+Refuses = Callable[..., str]
+SALES: dict[str, Any] = {
+    "data": {"time": "month", "target": "sales", "transform": "log"},
+    "task": {"window": 6, "horizon": 2},
+    "hyperparameters": {"hidden_size": 4},
+}
+RUNS = pd.DataFrame(
+    [
+        {"run": i, "word": "abc"[(i + t) % 3], "code": (i + t) % 4, "x": i + t, "kind": "uv"[i % 2]}
+        for i in range(20)
+        for t in range(4)
+    ]
+)
+
+
+def write(frame: pd.DataFrame, path: Path) -> Path:
+    frame.to_csv(path, index=False)
+    return path
+
+
+def make_on(frame: pd.DataFrame, raw: dict[str, Any], folder: Path) -> None:
+    path = write(frame, folder / "train.csv")
+    make_model(raw | {"data": raw["data"] | {"path": str(path)}}, folder)
+
+
+@pytest.fixture(scope="session")
+def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sales")
+    make_on(months(), SALES, folder)
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path, sales: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write the model of an experiment on a frame; the current folder has nothing else."""
+
+    def make(raw: dict[str, Any] | None = None, frame: pd.DataFrame | None = None) -> Path:
+        if raw is None:
+            shutil.copytree(sales, tmp_path, dirs_exist_ok=True)
+        else:
+            make_on(months() if frame is None else frame, raw, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "model"
+
+    return make
+
+
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refuses:
+    def check(*parts: str, command: tuple[str, ...] = ("model", "data.csv")) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        assert run(["predict", *command]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert [part for part in parts if part not in err] == [], err
+        assert "data." not in err.replace("data.csv", ""), "a key of an experiment"
+        assert sorted(tmp_path.rglob("*")) == before
+        return err
+
+    return check
+
+
+def altered(**columns: Any) -> pd.DataFrame:
+    return months().assign(**columns)
+
+
+def with_value(value: Any, row: int = 9, column: str = "sales") -> pd.DataFrame:
+    frame = months().astype({column: object})
+    frame.loc[row, column] = value
+    return frame
+
+
+DATA: dict[str, tuple[pd.DataFrame, list[str]]] = {
+    "a column is missing": (
+        months().rename(columns={"sales": "sale"}),
+        ["no column 'sales' in the file; did you mean 'sale'?"],
+    ),
+    "the times are missing": (months().drop(columns="month"), ["no column 'month'"]),
+    "too few rows": (months(5), ["the model needs 6 rows, got 5; give it more rows"]),
+    "another frequency": (
+        altered(month=pd.date_range("2015-01-01", periods=72, freq="D")),
+        ["trained on rows at frequency MS, got D; give it rows at frequency MS"],
+    ),
+    "another frequency of two rows": (
+        altered(month=pd.date_range("2015-01-01", periods=72, freq="h"))[:2],
+        ["trained on rows at frequency MS, got a first step of 01:00:00"],
+    ),
+    "a frequency whose rows all lie on the model's": (
+        altered(month=pd.date_range("2015-01-01", periods=72, freq="QS")),
+        ["trained on rows at frequency MS, got QS-JAN"],
+    ),
+    "a row is missing": (
+        months().drop(index=9),
+        ["times must have no gaps, got 1 missing", "2015-10-01 before line 11; add the rows\n"],
+    ),
+    "a time appears twice": (months().iloc[[0, 1, 1, *range(2, 9)]], ["2015-02-01", "line 4"]),
+    "a cell is no number": (
+        with_value("many"),
+        ["'sales' must hold numbers, got 'many' in line 11; write a number there (1234.5)\n"],
+    ),
+    "a value is missing": (
+        with_value(np.nan),
+        ["must hold a finite number", "got nan in line 11 (2015-10-01); fill it in\n"],
+    ),
+    "a value is not finite": (with_value(np.inf), ["got inf", "correct it\n"]),
+    "a value has no logarithm": (
+        with_value(0.0),
+        ["log needs values above 0, got 0.0 in column 'sales', line 11", "; correct the data\n"],
+    ),
+    "a time is none": (with_value("soon", column="month"), ["got 'soon' in line 11; write 1960"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_that_is_not_like_the_training_s_is_refused(
+    name: str, made: Callable[..., Path], refuses: Refuses
+) -> None:
+    frame, parts = DATA[name]
+    made()
+    write(frame, Path("data.csv"))
+    refuses("tuner: data.csv: ", *parts)
+
+
+def test_rows_that_the_first_ones_lack_for_lags_or_differences_are_counted(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    data = SALES["data"] | {"transform": "difference", "lags": {"price": [3]}}
+    made(SALES | {"data": data})
+    write(months(8), Path("data.csv"))
+    refuses("the model needs 9 rows (6 to read, 3 before them for lags or differences), got 8")
+    write(months(9), Path("data.csv"))
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+    assert len(pd.read_csv("out.csv")) == 2
+
+
+def test_series_that_are_too_short_are_refused_only_if_all_are(
+    made: Callable[..., Path], refuses: Refuses, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.concat([months().assign(store="old"), months(seed=1).assign(store="older")])
+    made(SALES | {"data": SALES["data"] | {"id": "store"}}, frame)
+    short = [months(n).assign(store=f"new {n}") for n in (3, 4)]
+    write(pd.concat(short), Path("data.csv"))
+    refuses("the model needs 6 rows, got 4 in the longest series; give it more rows")
+
+    write(pd.concat([*short, months(20).assign(store="another")]), Path("data.csv"))
+    assert run(["predict", "model", "data.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert err == (
+        "tuner: note: no forecast for new 3, new 4: the model needs 6 rows in a series\n"
+    )
+    assert [line.split(",")[:3] for line in out.splitlines()] == [
+        ["store", "month", "step"],
+        ["another", "2016-09-01", "1"],
+        ["another", "2016-10-01", "2"],
+    ]
+
+
+def test_rows_that_lack_values_at_the_beginning_are_no_rows_to_read(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    made(SALES | {"data": SALES["data"] | {"missing": "ffill"}})
+    frame = months(8)
+    frame.loc[:3, "price"] = np.nan
+    write(frame, Path("data.csv"))
+    refuses("needs 6 rows, got 8, of which the first lack values that nothing before can")
+
+
+def test_classes_and_numbered_tokens_that_the_model_does_not_know_are_refused(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    data = {"id": "run", "tokens": "code", "vocabulary_size": 4, "target": "kind"}
+    made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    write(RUNS.assign(code=[7, *RUNS["code"][1:]]), Path("data.csv"))
+    refuses("column 'code' must hold numbers from 0 to 3, got '7' in line 2")
+    write(RUNS.assign(kind=["u", "new", *RUNS["kind"][2:]]), Path("data.csv"))
+    refuses("column 'kind' must hold classes that the model knows, got 'new' in line 3; leave")
+    write(RUNS.assign(kind=["", "u", *RUNS["kind"][2:]]), Path("data.csv"))
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+
+
+def test_tokens_that_the_model_does_not_know_are_read_as_unknown_with_a_note(
+    made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"id": "run", "tokens": "word", "target": "kind"}
+    made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    words = RUNS["word"].where(RUNS["run"] > 0, "zebra")
+    write(RUNS.assign(word=words).drop(columns="kind"), Path("data.csv"))
+    capsys.readouterr()
+    assert run(["predict", "model", "data.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 21
+    assert err.startswith("tuner: note: 4 of 80 tokens are not in the model's vocabulary")
+    assert err.endswith("read as unknown: 'zebra'\n")
+
+
+def test_missing_values_of_sequences_are_refused(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    data = {"id": "run", "features": ["x"], "target": "kind"}
+    made({"data": data, "task": {"kind": "label"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    write(RUNS.assign(x=[1.0, np.nan, *RUNS["x"][2:]]), Path("data.csv"))
+    refuses("column 'x' must hold a number in every row, got none in line 3", "; fill it in\n")
+    write(RUNS.drop(columns="run"), Path("data.csv"))
+    refuses("no column 'run' in the file")
+
+
+FILES: dict[str, tuple[tuple[str, ...], list[str]]] = {
+    "no such data": (("model", "none.csv"), ["none.csv: no such file; check the path"]),
+    "no such model": (("none", "train.csv"), ["none: no such folder; give the folder that"]),
+    "a file for a model": (("train.csv", "train.csv"), ["train.csv: is a file; give the folder"]),
+    "a folder without a model": (("arrays", "train.csv"), ["arrays/pipeline.json: is missing"]),
+    "a folder to write to": (("model", "train.csv", "-o", "arrays"), ["-o: must be a file"]),
+    "a file in no folder": (("model", "train.csv", "-o", "no/out.csv"), ["existing folder"]),
+    "the data itself": (("model", "train.csv", "-o", "train.csv"), ["is the data that is read"]),
+    "a file of the model": (
+        ("model", "train.csv", "-o", "model/weights.safetensors", "--force"),
+        ["lies in the model's folder"],
+    ),
+    "another file": (
+        ("model", "train.csv", "-o", "notes.txt"),
+        ["notes.txt exists and is no prediction of this model; write elsewhere, or add --force"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_cannot_be_read_or_written_are_refused(
+    name: str, made: Callable[..., Path], refuses: Refuses
+) -> None:
+    made()
+    Path("notes.txt").write_text("mine\n")
+    command, parts = FILES[name]
+    refuses(*parts, command=command)
+    assert Path("notes.txt").read_text() == "mine\n"
+
+
+def test_an_earlier_prediction_is_overwritten(made: Callable[..., Path]) -> None:
+    made()
+    for options in (["--all"], []):
+        assert run(["predict", "model", "train.csv", "-o", "out.csv", *options]) == 0
+    assert len(pd.read_csv("out.csv")) == 2
+
+
+def rewrite(model: Path, sign: bool = True, **values: Any) -> None:
+    """Change what pipeline.json says, as somebody would who can calculate checksums."""
+    path = model / "pipeline.json"
+    record = json.loads(path.read_text()) | values
+    record = {key: value for key, value in record.items() if value != "REMOVED"}
+    if sign:
+        record["sha256"] = record_checksum(record)
+    path.write_text(json.dumps(record))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def leads_out(model: Path, name: str) -> None:
+    outside = model.parent / f"outside {name}"
+    (model / name).rename(outside)
+    (model / name).symlink_to(outside)
+
+
+def listed(model: Path, name: str) -> dict[str, str]:
+    files: dict[str, str] = json.loads((model / "pipeline.json").read_text())["files"]
+    return files | {name: "0" * 64}
+
+
+MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "the model was changed": (
+        lambda m: flip_a_bit(m / "model.onnx"),
+        ["model/model.onnx: is not as it was written (its checksum differs)"],
+    ),
+    "the weights were changed": (
+        lambda m: flip_a_bit(m / "weights.safetensors"),
+        ["model/weights.safetensors: is not as it was written"],
+    ),
+    "the pipeline was changed": (
+        lambda m: rewrite(m, sign=False, window=5),
+        ["model/pipeline.json: is not as it was written (its checksum differs)"],
+    ),
+    "a newer format": (
+        lambda m: rewrite(m, format=FORMAT + 1),
+        [f"format: this version of tuner reads up to {FORMAT}, got {FORMAT + 1}; install a newer"],
+    ),
+    "an older format": (
+        lambda m: rewrite(m, format=2),
+        [f"reads {FORMAT}, got 2; export the model again"],
+    ),
+    "no format": (lambda m: rewrite(m, format="REMOVED"), ["format: must be a whole number"]),
+    "no JSON": (
+        lambda m: (m / "pipeline.json").write_text("{"),
+        ["model/pipeline.json: is not JSON"],
+    ),
+    "not UTF-8": (
+        lambda m: (m / "pipeline.json").write_bytes(b"\xff\xfe\xfa"),
+        ["model/pipeline.json: is not JSON"],
+    ),
+    "no object": (
+        lambda m: (m / "pipeline.json").write_text("[1]"),
+        ["must be an object, got a list"],
+    ),
+    "nested too deeply": (
+        lambda m: (m / "pipeline.json").write_text("[" * 100_000),
+        ["model/pipeline.json: is not JSON"],
+    ),
+    "a file is missing": (
+        lambda m: (m / "model.onnx").unlink(),
+        ["model/model.onnx: is missing; export the model again"],
+    ),
+    "no list of files": (lambda m: rewrite(m, files={}), ["files: must list model.onnx"]),
+    "a path out of the folder": (
+        lambda m: rewrite(m, files=listed(m, "../train.csv")),
+        ["files: must be names in the folder, got '../train.csv'"],
+    ),
+    "an absolute path": (
+        lambda m: rewrite(m, files=listed(m, "/etc/passwd")),
+        ["files: must be names in the folder, got '/etc/passwd'"],
+    ),
+    "the folder itself": (lambda m: rewrite(m, files=listed(m, ".")), ["got '.'"]),
+    "a name with a zero byte": (lambda m: rewrite(m, files=listed(m, "a\0")), ["names in the"]),
+    "a link out of the folder": (
+        lambda m: leads_out(m, "model.onnx"),
+        ["model/model.onnx: leads out of the folder"],
+    ),
+    "a pipeline that is such a link": (
+        lambda m: leads_out(m, "pipeline.json"),
+        ["model/pipeline.json: leads out of the folder"],
+    ),
+    "a key is missing": (
+        lambda m: rewrite(m, horizon="REMOVED"),
+        ["pipeline.json: horizon: the key is missing; export the model again"],
+    ),
+    "an unknown task": (lambda m: rewrite(m, task="guess"), ["task: no model has 'guess' there"]),
+    "a window of none": (lambda m: rewrite(m, window=0), ["window: no model has 0 there"]),
+    "a scale of 0": (
+        lambda m: rewrite(m, outputs={"offset": [0.0], "scale": [0]}),
+        ["outputs: no model has"],
+    ),
+    "a scale of too many columns": (
+        lambda m: rewrite(m, inputs={"offset": [0.0] * 9, "scale": [1.0] * 9}),
+        ["inputs: no model has"],
+    ),
+    "quantiles without a median": (
+        lambda m: rewrite(m, quantiles=[0.1, 0.9]),
+        ["quantiles: no model has [0.1, 0.9] there"],
+    ),
+    "a window that the graph cannot read": (
+        lambda m: rewrite(m, features=["sales"], inputs={"offset": [0.0], "scale": [1.0]}),
+        ["model/model.onnx: does not read or say what pipeline.json says"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_folder_that_is_not_as_it_was_written_is_refused(
+    name: str, made: Callable[..., Path], refuses: Refuses
+) -> None:
+    change, parts = MODELS[name]
+    change(made())
+    refuses(*parts, command=("model", "train.csv"))
+
+
+def test_a_model_that_is_no_onnx_is_refused(made: Callable[..., Path], refuses: Refuses) -> None:
+    from tuner.prediction.folder import checksum
+
+    model = made()
+    (model / "model.onnx").write_bytes(b"nonsense")
+    files = listed(model, "model.onnx") | {"model.onnx": checksum(b"nonsense")}
+    rewrite(model, files=files)
+    refuses("model/model.onnx: onnxruntime cannot read it", command=("model", "train.csv"))
+
+
+def test_a_readme_may_be_written_into_and_the_folder_may_be_a_link(
+    made: Callable[..., Path],
+) -> None:
+    model = made()
+    with (model / "README.md").open("a") as file:
+        file.write("In use since May.\n")
+    Path("link").symlink_to(model)
+    assert run(["predict", "link", "train.csv", "-o", "out.csv"]) == 0

@@ -1,0 +1,158 @@
+"""ONNX models put out what torch's do: every cell, pooling, head, decoder and task."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from tuner.data import Shape
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import ExportJob, Outcome, OutcomeState
+from tuner.training import export as export_module
+from tuner.training import onnx_layers, run_job
+from tuner.training.model import Model
+from tuner.training.onnx_model import to_onnx
+
+CELLS: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "lstm with projection": {"cell": "lstm", "proj_size": 3},
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn"},
+    "rnn with relu": {"cell": "rnn", "nonlinearity": "relu"},
+    "peephole": {"cell": "peephole"},
+}
+LAYERS: dict[str, dict[str, Any]] = {
+    "one": {"hidden_size": 8},
+    "two that read both ways": {"hidden_size": 8, "num_layers": 2, "bidirectional": True},
+    "two of their own widths without bias": {
+        "hidden_size": [8, 6], "num_layers": 2, "bias": False, "dropout": 0.5,
+    },
+}  # fmt: skip
+POOLINGS = ("last", "mean", "max", "attention")
+VALUES = Shape("forecast", 3, horizon=4, targets=2)
+QUANTILES = Shape("forecast", 2, horizon=3, targets=2, quantiles=(0.1, 0.5, 0.9))
+MEDIAN = Shape("forecast", 1, horizon=1, quantiles=(0.5,))
+SHAPES: dict[str, list[Shape]] = {
+    "forecast": [VALUES, QUANTILES, MEDIAN],
+    "regress": [Shape("regress", 2, targets=2)],
+    "classify": [Shape("classify", 3, classes=3), Shape("classify", 0, vocabulary=9, classes=2)],
+    "label": [Shape("label", 2, classes=3), Shape("label", 0, vocabulary=9, classes=4)],
+}
+
+
+def heads(task: str) -> Iterator[tuple[Shape, dict[str, str]]]:
+    for shape, pooling in itertools.product(SHAPES[task], POOLINGS):
+        if task == "label" and pooling != "last":
+            continue
+        yield shape, {"pooling": pooling}
+        if task == "forecast":
+            yield shape, {"pooling": pooling, "decoder": "recursive"}
+
+
+def drawn(shape: Shape, **values: Any) -> Model:
+    torch.manual_seed(len(values))
+    return Model(Hyperparameters(**values), shape).eval()
+
+
+def outputs(
+    model: Model, session: onnxruntime.InferenceSession, size: int, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ONNX and torch say of random sequences; of labels, of the steps that are real."""
+    shape, lengths = model.shape, None
+    x = torch.randn(size, steps, shape.features)
+    if shape.vocabulary:
+        x = torch.randint(0, shape.vocabulary, (size, steps))
+    feed = {"tokens" if shape.vocabulary else "inputs": x.numpy()}
+    if shape.task != "forecast":
+        lengths = torch.randint(1, steps + 1, (size,))
+        lengths[-1] = steps
+        feed["lengths"] = lengths.numpy()
+    (found,) = session.run(None, feed)
+    with torch.inference_mode():
+        expected = model(x, lengths).numpy()
+    assert found.shape == expected.shape
+    if shape.task == "label":
+        assert lengths is not None
+        real = np.arange(steps) < lengths.numpy()[:, None]
+        return found[real], expected[real]
+    return found, expected
+
+
+@pytest.mark.parametrize("task", SHAPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_onnx_says_what_torch_does_of_batches_and_sequences_of_any_length(
+    cell: str, task: str
+) -> None:
+    for layers, (shape, head) in itertools.product(LAYERS, heads(task)):
+        model = drawn(shape, **CELLS[cell], **LAYERS[layers], **head)
+        file = to_onnx(model)
+        onnx.checker.check_model(file, full_check=True)
+        session = onnxruntime.InferenceSession(file.SerializeToString())
+        for size, steps in ((1, 1), (3, 9), (33, 40)):
+            found, expected = outputs(model, session, size, steps)
+            difference = np.abs(found - expected).max() / np.abs(expected).max()
+            assert difference <= 1e-5, (layers, shape, head, size, steps)
+
+
+def job(shape: Shape = VALUES, **values: Any) -> ExportJob:
+    return ExportJob("model.onnx", values, drawn(shape, **values).weights(), shape, steps=12)
+
+
+def exported(asked: ExportJob) -> Outcome:
+    return run_job(asked, lambda epoch: True)
+
+
+def test_an_export_brings_the_file_and_how_far_it_is_from_torch() -> None:
+    outcome = exported(job(hidden_size=8, decoder="recursive"))
+    assert outcome.state is OutcomeState.COMPLETE
+    assert outcome.exported is not None
+    assert 0 < outcome.exported.difference < 1e-5
+    assert onnx.load_from_string(outcome.exported.file).ir_version <= 10
+    assert "exported" not in outcome.to_json()
+
+
+def test_exports_are_alike_byte_for_byte_and_draw_from_no_generator_of_others() -> None:
+    before = torch.random.get_rng_state()
+    first, second = (exported(job(hidden_size=8)).exported for _ in range(2))
+    torch.manual_seed(1)
+    assert first == second
+    exported(asked := job(hidden_size=8))
+    state = torch.random.get_rng_state()
+    exported(asked)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.random.set_rng_state(before)
+
+
+@pytest.mark.parametrize("task", SHAPES)
+def test_a_file_that_says_something_else_than_torch_is_no_export(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(onnx_layers._GATES, "LSTM", (0, 1, 2, 3))
+    outcome = exported(job(SHAPES[task][0], hidden_size=8))
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.exported is None
+    assert "differs from torch by" in str(outcome.reason)
+
+
+def test_rounding_errors_that_a_model_blows_up_do_not_forbid_its_export() -> None:
+    asked = job(cell="rnn", hidden_size=24)
+    recurrent = {n: 5 * w if "weight_hh" in n else 0.1 * w for n, w in asked.weights.items()}
+    chaotic = recurrent | {n: w for n, w in asked.weights.items() if n.startswith("head")}
+    asked = ExportJob("model.onnx", asked.hyperparameters, chaotic, VALUES, steps=200)
+    outcome = exported(asked)
+    assert outcome.exported is not None, outcome.reason
+    assert outcome.exported.difference > 1e-3
+
+
+def test_a_model_that_no_file_can_hold_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_module, "LARGEST_ONNX", 1000)
+    outcome = exported(job(hidden_size=8))
+    assert outcome.state is OutcomeState.FAILED
+    assert "an ONNX file holds 2 GB; make hidden_size or embedding_size" in str(outcome.reason)

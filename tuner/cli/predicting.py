@@ -1,0 +1,46 @@
+"""Predicts with an exported model, from a file into a file."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+from tuner.cli.outputs import check_file
+from tuner.errors import InputError
+from tuner.prediction import Model, PredictionWarning, load_model
+
+__all__ = ["predict"]
+
+_DIGITS = "%.10g"  # a model calculates with seven, and the data's level may take up some
+
+
+def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bool) -> None:
+    """Predict with an exported model, into a file or on standard output."""
+    model = load_model(folder)
+    if output is not None:
+        _check_output(output, data, model, force)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", PredictionWarning)
+        predicted = model.predict(data, all_windows=all_)
+    for note in notes:
+        sys.stderr.write(f"tuner: note: {note.message}\n")
+    if output is None:
+        predicted.to_csv(sys.stdout, index=False, float_format=_DIGITS)
+        return
+    predicted.to_csv(output, index=False, float_format=_DIGITS)
+    rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
+    sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
+
+
+def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
+    def is_prediction(path: Path) -> bool:
+        """Say whether the file is one that this model, or one like it, has written."""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n") == ",".join(model.columns)
+
+    if output.resolve() == data.resolve():
+        raise InputError(f"-o: {output} is the data that is read; write elsewhere")
+    if output.resolve().parent == model.folder.resolve():
+        raise InputError(f"-o: {output} lies in the model's folder; write elsewhere")
+    check_file("-o", output, "prediction of this model", None if force else is_prediction)

@@ -1,0 +1,71 @@
+"""What is done to the columns of a file, whoever says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+__all__ = ["Preparation"]
+
+
+class Preparation(Protocol):
+    """Which columns are read, and how: `data` of an experiment, or the record beside a model.
+
+    The attributes are the keys of an experiment's `data`.
+    """
+
+    @property
+    def time(self) -> str | None:
+        """Column of times."""
+
+    @property
+    def id(self) -> str | None:
+        """Column that says which series or sequence a row belongs to."""
+
+    @property
+    def targets(self) -> list[str]:
+        """Columns to predict; none where sequences have no label yet."""
+
+    @property
+    def features(self) -> list[str] | None:
+        """Columns that the model sees; None for every numeric one."""
+
+    @property
+    def text(self) -> str | None:
+        """Column of texts."""
+
+    @property
+    def level(self) -> str:
+        """What a text is cut into."""
+
+    @property
+    def tokens(self) -> str | None:
+        """Column of tokens."""
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Tokens are numbers below it."""
+
+    @property
+    def missing(self) -> str:
+        """What is done about missing values."""
+
+    @property
+    def resample(self) -> str | None:
+        """Frequency that the rows are brought to."""
+
+    @property
+    def aggregate(self) -> str:
+        """What the rows of one step are made into."""
+
+    @property
+    def calendar(self) -> Sequence[str]:
+        """Features made of the time."""
+
+    @property
+    def lags(self) -> Mapping[str, Sequence[int]]:
+        """Features made of columns: their values so many rows before."""
+
+    @property
+    def transform(self) -> str:
+        """Done to the target columns before scaling."""

@@ -1,0 +1,123 @@
+"""Forecasts: windows over series, and what comes after them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from tuner.data.features import make_table
+from tuner.data.filling import even_rows
+from tuner.data.reading import Series, series_of
+from tuner.data.tables import RawTable, bounds_of, refusal
+from tuner.data.units import to_units
+from tuner.prediction.naming import differing
+from tuner.prediction.notes import PredictionWarning
+from tuner.prediction.pipeline import Pipeline
+from tuner.prediction.running import Runner
+
+__all__ = ["forecast", "forecast_columns"]
+
+_NAMED = 5  # series at most
+
+
+def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: bool) -> pd.DataFrame:
+    """Forecast the horizon after the last row of each series, or after every row that can be.
+
+    Raises:
+        DataError: the series are not what the model was trained on, or all are too short.
+    """
+    columns = pipeline.columns
+    # Where rows are resampled, what comes of it has the frequency.
+    read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
+    series = even_rows(read, columns)
+    table = make_table(series, columns)
+    window, horizon = pipeline.window, pipeline.horizon
+    firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
+    _check_lengths(series, pipeline, firsts <= ends)
+    if not all_windows:
+        firsts = np.where(firsts <= ends, ends, firsts)
+    counts = (ends + 1 - firsts).clip(0)
+    of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
+    samples = np.arange(len(of)) + np.repeat(firsts - bounds_of(counts)[:, 0], counts)
+
+    assert pipeline.inputs is not None
+    assert pipeline.outputs is not None
+    outputs = runner.windows(pipeline.inputs.transform(table.inputs), samples, window)
+    values = to_units(
+        outputs,
+        pipeline.outputs.offset,
+        pipeline.outputs.scale,
+        transform=columns.transform,
+        last=table.truth[samples - 1],
+    )
+    place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
+    found: list[np.ndarray | pd.DatetimeIndex] = []
+    if columns.id is not None:
+        found.append(np.array(series.names, object)[of].repeat(horizon))
+    found.append(_times(series, of, place, horizon) if columns.time else place.ravel() + 1)
+    found.append(np.tile(np.arange(1, horizon + 1), len(samples)))
+    for i in range(len(pipeline.targets)):
+        of_target = values[:, :, i].reshape(len(samples) * horizon, -1)  # (rows, quantiles or 1)
+        found += [of_target[:, at] for at in _order(pipeline)]
+    return pd.DataFrame(dict(zip(forecast_columns(pipeline), found, strict=True)))
+
+
+def forecast_columns(pipeline: Pipeline) -> list[str]:
+    """Return the names of the columns of a forecast."""
+    names = [] if pipeline.columns.id is None else [pipeline.columns.id]
+    others = [pipeline.columns.time or "row", "step"]
+    for target in pipeline.targets:
+        quantiles = [pipeline.quantiles[at] for at in _order(pipeline)[1:]]
+        others += [target, *(f"{target}_q{quantile:g}" for quantile in quantiles)]
+    return differing([*names, *others])
+
+
+def _order(pipeline: Pipeline) -> list[int]:
+    """Return the places of the quantiles, the median first; of a value its only place."""
+    if not pipeline.quantiles:
+        return [0]
+    median = pipeline.quantiles.index(0.5)
+    return [median, *(i for i in range(len(pipeline.quantiles)) if i != median)]
+
+
+def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> None:
+    """Refuse series of which none can be forecast, and say which of several cannot."""
+    if long_enough.all():
+        return
+    columns, lengths = pipeline.columns, np.diff(series.bounds)[:, 0]
+    lost = max((lag for lags in columns.lags.values() for lag in lags), default=0)
+    lost = max(lost, columns.transform == "difference")
+    needs = f"{pipeline.window + lost} rows"
+    if lost:
+        needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"
+    if not long_enough.any():
+        text = f"the model needs {needs}, got {lengths.max()}"
+        text += f" of {columns.resample}" if columns.resample else ""
+        text += " in the longest series" if len(lengths) > 1 else ""
+        if lengths.max() >= pipeline.window + lost:
+            text += ", of which the first lack values that nothing before can fill in"
+        raise refusal(series.path, "data.path", f"{text}; give it more rows")
+    names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    text = f"no forecast for {', '.join(names[:_NAMED])}{more}: the model needs {needs} in a series"
+    warnings.warn(text, PredictionWarning, stacklevel=4)
+
+
+def _times(series: Series, of: np.ndarray, place: np.ndarray, horizon: int) -> pd.DatetimeIndex:
+    """Return the times of rows, (samples, horizon) counted in their series; also after its end."""
+    every = []
+    for i in range(len(series.names)):
+        times = series.times_of(i)
+        every.append(times.append(_following(times, series.frequency, horizon)))
+    starts = bounds_of([len(times) for times in every])[:, 0]
+    together = every[0].append(every[1:])
+    return pd.DatetimeIndex(together[(starts[of][:, None] + place).ravel()])
+
+
+def _following(times: pd.DatetimeIndex, frequency: str | None, horizon: int) -> pd.DatetimeIndex:
+    """Return the times after the last one; none are known where there is no frequency."""
+    if frequency is None:
+        return pd.DatetimeIndex([pd.NaT] * horizon, dtype=times.dtype)
+    return pd.date_range(times[-1], periods=horizon + 1, freq=frequency, unit=times.unit)[1:]

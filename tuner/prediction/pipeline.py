@@ -1,0 +1,224 @@
+"""What `pipeline.json` says: which columns are read, what is done to them, what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.data.scaling import Scaler
+from tuner.data.vocabulary import Vocabulary
+from tuner.errors import ModelError, show_path
+
+__all__ = ["Columns", "Pipeline"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are read, and how; a `tuner.data.preparation.Preparation`."""
+
+    time: str | None
+    id: str | None
+    targets: list[str]  # of a forecast; a sequence needs no label
+    features: list[str] | None
+    missing: str
+    text: str | None = None
+    level: str = "character"
+    tokens: str | None = None
+    vocabulary_size: int | None = None
+    resample: str | None = None
+    aggregate: str = "mean"
+    calendar: list[str] = field(default_factory=list)
+    lags: dict[str, list[int]] = field(default_factory=dict)
+    transform: str = "none"
+
+    @property
+    def numbers(self) -> list[str]:
+        """Those that hold numbers."""
+        return list(dict.fromkeys([*(self.features or []), *self.targets, *self.lags]))
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that are read."""
+        others = (self.id, self.time, self.text, self.tokens)
+        return [*(name for name in others if name is not None), *self.numbers]
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """How inputs are made of a file's rows, and predictions of what the model puts out."""
+
+    task: str  # forecast, regress, classify or label
+    columns: Columns
+    targets: tuple[str, ...]  # what is predicted
+    width: int  # the most numbers that a step is in a layer
+    classes: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = None  # where the steps are tokens
+    inputs: Scaler | None = None  # where they are numbers
+    outputs: Scaler | None = None  # where values are predicted
+    window: int = 1  # rows that a forecast reads
+    horizon: int = 1
+    quantiles: tuple[float, ...] = ()
+    frequency: str | None = None  # of the rows that a forecast was trained on
+    day_first: bool = False  # in texts of their times
+
+    @classmethod
+    def of(cls, record: dict[str, Any], path: Path) -> Pipeline:
+        """Return what `pipeline.json` at a path says.
+
+        Raises:
+            ModelError: it lacks a key, or one cannot be what it is.
+        """
+        get = _Getter(record, path)
+        task = get("task", _one_of("forecast", "regress", "classify", "label"))
+        return _forecast(get) if task == "forecast" else _sequences(get, task)
+
+
+def _forecast(get: _Getter) -> Pipeline:
+    targets, window = get("targets", _names), get("window", _count)
+    columns = Columns(
+        time=get("time", _name_or_none),
+        id=get("id", _name_or_none),
+        targets=targets,
+        features=get("features", _names),
+        missing=get("missing", _one_of("refuse", "ffill", "interpolate")),
+        resample=get("resample", _name_or_none),
+        aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
+        calendar=get("calendar", _all_in("hour", "weekday", "month")),
+        lags=get("lags", _lags),
+        transform=get("transform", _one_of("none", "log", "difference")),
+    )
+    if columns.time is None and (columns.resample or columns.calendar):
+        raise get.refusal("time", None)
+    return Pipeline(
+        task="forecast",
+        columns=columns,
+        targets=tuple(targets),
+        width=get("width", _count),
+        inputs=get.scaler("inputs", _n_inputs(columns)),
+        outputs=get.scaler("outputs", len(targets)),
+        window=window,
+        horizon=get("horizon", _count),
+        quantiles=tuple(get("quantiles", _quantiles)),
+        frequency=get("frequency", _name_or_none),
+        day_first=get("day_first", lambda v: isinstance(v, bool)),
+    )
+
+
+def _n_inputs(columns: Columns) -> int:
+    lags = sum(map(len, columns.lags.values()))
+    return len(columns.features or []) + 2 * len(columns.calendar) + lags
+
+
+def _sequences(get: _Getter, task: str) -> Pipeline:
+    targets, features = get("targets", _names), get("features", _names)
+    text, tokens = get("text", _name_or_none), get("tokens", _name_or_none)
+    reads_tokens = text is not None or tokens is not None
+    columns = Columns(
+        time=get("time", _name_or_none),
+        id=get("id", _name_or_none),
+        targets=[],
+        features=None if reads_tokens else features,
+        missing=get("missing", _one_of("refuse", "ffill", "interpolate")),
+        text=text,
+        level=get("level", _one_of("character", "word")),
+        tokens=tokens,
+        vocabulary_size=get("vocabulary_size", _count_or_none),
+    )
+    vocabulary = None
+    if reads_tokens:
+        size, known = columns.vocabulary_size, tuple(get("vocabulary", _texts))
+        vocabulary = Vocabulary(known, len(known)) if size is None else Vocabulary.of_numbers(size)
+    return Pipeline(
+        task=task,
+        columns=columns,
+        targets=tuple(targets),
+        width=get("width", _count),
+        classes=() if task == "regress" else tuple(get("classes", _names)),
+        vocabulary=vocabulary,
+        inputs=None if reads_tokens else get.scaler("inputs", len(features)),
+        outputs=get.scaler("outputs", len(targets)) if task == "regress" else None,
+    )
+
+
+class _Getter:
+    """Gets the values of keys, and refuses those that cannot be."""
+
+    def __init__(self, record: dict[str, Any], path: Path) -> None:
+        self._record, self._path = record, path
+
+    def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
+        """Return the value of a key for which `can_be` is true."""
+        if key not in self._record:
+            raise ModelError(
+                f"{show_path(self._path)}: {key}: the key is missing; export the model again"
+            )
+        value = self._record[key]
+        if not can_be(value):
+            raise self.refusal(key, value)
+        return value
+
+    def scaler(self, key: str, n_columns: int) -> Scaler:
+        """Return the scaling of so many columns."""
+        record = self(key, lambda v: isinstance(v, dict))
+        parts = [record.get(name) for name in ("offset", "scale")]
+        if not all(_numbers(part) and len(part) == n_columns for part in parts) or 0 in parts[1]:
+            raise self.refusal(key, record)
+        offset, scale = (np.array(part, np.float64) for part in parts)
+        return Scaler(offset, scale)
+
+    def refusal(self, key: str, value: Any) -> ModelError:
+        """Return the error that a key cannot have a value."""
+        got = repr(value)
+        got = got if len(got) <= 60 else got[:57] + "..."
+        return ModelError(
+            f"{show_path(self._path)}: {key}: no model has {got} there; export the model again"
+        )
+
+
+def _one_of(*values: str) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, str) and v in values
+
+
+def _all_in(*values: str) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, list) and all(x in values for x in v)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _names(value: Any) -> bool:
+    return _texts(value) and len(value) > 0
+
+
+def _name_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _count_or_none(value: Any) -> bool:
+    return value is None or _count(value)
+
+
+def _lags(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(lags, list) and all(map(_count, lags)) for lags in value.values()
+    )
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value
+    )
+
+
+def _quantiles(value: Any) -> bool:
+    return _numbers(value) and all(0 < q < 1 for q in value) and (not value or 0.5 in value)

@@ -1,0 +1,118 @@
+"""Runs the model over windows or sequences, batch by batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.errors import ModelError, one_line, show_path
+from tuner.prediction.pipeline import Pipeline
+
+__all__ = ["BATCH", "Runner"]
+
+BATCH = 512
+"""Windows at once; more are slower, as they leave the processor's cache."""
+_BATCH_NUMBERS = 2**24  # in a layer; of long or wide sequences fewer fit into memory
+
+
+class Runner:
+    """A model in onnxruntime, which uses all cores.
+
+    Raises:
+        ModelError: onnxruntime does not take the file, or it is of another pipeline.
+    """
+
+    def __init__(self, file: bytes, path: Path, pipeline: Pipeline) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors, which are raised as well
+        try:
+            session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of classes that onnxruntime does not name
+            text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
+            raise ModelError(f"{show_path(path)}: {text}") from None
+        self._width = pipeline.width
+        read = {i.name: [n for n in i.shape if isinstance(n, int)] for i in session.get_inputs()}
+        (said,) = session.get_outputs()
+        if (read, [n for n in said.shape if isinstance(n, int)]) != _sizes(pipeline):
+            text = "does not read or say what pipeline.json says; export the model again"
+            raise ModelError(f"{show_path(path)}: {text}")
+        self._session = session
+
+    def windows(self, rows: np.ndarray, ends: np.ndarray, window: int) -> np.ndarray:
+        """Read the `window` rows before each end.
+
+        Args:
+            rows: (rows, features), float32.
+            ends: (samples,), the row after the last one that is read.
+            window: how many are read.
+
+        Returns:
+            (samples, horizon, targets[, quantiles]), scaled.
+        """
+        views = np.lib.stride_tricks.sliding_window_view(rows, window, axis=0)
+        views = views.swapaxes(1, 2)  # (rows - window + 1, window, features)
+        size = self._batch(window)
+        parts = [
+            self._run(inputs=views[ends[i : i + size] - window]) for i in range(0, len(ends), size)
+        ]
+        return np.concatenate(parts)
+
+    def sequences(self, rows: np.ndarray, bounds: np.ndarray, *, each_step: bool) -> np.ndarray:
+        """Read sequences, those of about the same length together.
+
+        Args:
+            rows: of all sequences: (rows, features), float32, or tokens, (rows,), int64.
+            bounds: (sequences, 2), the rows [start, end) of each.
+            each_step: whether the model says something of every step.
+
+        Returns:
+            What is said of each sequence, (sequences, ...), or of each row, (rows, ...).
+        """
+        lengths = np.diff(bounds)[:, 0]
+        order = np.argsort(-lengths, kind="stable")
+        name = "tokens" if rows.ndim == 1 else "inputs"
+        found: np.ndarray | None = None
+        begin = 0
+        while begin < len(order):
+            longest = lengths[order[begin]]
+            batch = order[begin : begin + self._batch(int(longest))]
+            begin += len(batch)
+            step = np.arange(longest)
+            real = step < lengths[batch][:, None]  # (batch, steps)
+            at = np.where(real, bounds[batch, :1] + step, bounds[batch, :1])  # any row may pad
+            outputs = self._run(**{name: rows[at], "lengths": lengths[batch].astype(np.int64)})
+            if each_step:
+                outputs, batch = outputs[real], at[real]
+            if found is None:
+                found = np.empty((len(rows if each_step else bounds), *outputs.shape[1:]))
+            found[batch] = outputs
+        assert found is not None, "a file has rows"
+        return found
+
+    def _batch(self, steps: int) -> int:
+        return max(1, min(BATCH, _BATCH_NUMBERS // (steps * self._width)))
+
+    def _run(self, **feed: np.ndarray) -> np.ndarray:
+        found: list[Any] = self._session.run(
+            None, {name: np.ascontiguousarray(array) for name, array in feed.items()}
+        )
+        return np.asarray(found[0])
+
+
+def _sizes(pipeline: Pipeline) -> tuple[dict[str, list[int]], list[int]]:
+    """Return the sizes of a model's inputs, by name, and of its output, where they are fixed."""
+    read: dict[str, list[int]] = {"tokens": []}
+    if pipeline.inputs is not None:
+        read = {"inputs": [len(pipeline.inputs.offset)]}
+    if pipeline.task != "forecast":
+        read["lengths"] = []
+    if pipeline.classes:
+        return read, [len(pipeline.classes)]
+    quantiles = [len(pipeline.quantiles)] if pipeline.quantiles else []
+    return read, [pipeline.horizon, len(pipeline.targets), *quantiles]

@@ -1,0 +1,111 @@
+"""Export: trained weights as an ONNX model, checked against the model that they came from."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import LARGEST_ONNX, Exported, ExportJob, Outcome, OutcomeState
+from tuner.training.device import peak_memory_mb
+from tuner.training.errors import TrainingError
+from tuner.training.model import Model
+from tuner.training.onnx_model import to_onnx
+from tuner.training.padding import real_steps
+from tuner.training.seeding import seeded
+
+__all__ = ["export"]
+
+_TOLERANCE = 1e-5  # of the largest output
+_ROUNDING = 10  # times torch's own rounding errors, where a model makes more of them than that
+_BATCHES = ((1, 1.0), (7, 0.5), (64, 1.0))  # sizes, and the part of the job's steps that each has
+
+
+def export(job: ExportJob) -> Outcome:
+    """Return the model as ONNX, and how far it is from torch's on random inputs.
+
+    Raises:
+        TrainingError: it is too large for a file, or puts out something else.
+    """
+    started = time.perf_counter()
+    with seeded(0, torch.device("cpu")):
+        model = Model(Hyperparameters(**job.hyperparameters), job.shape)
+        model.load_weights(job.weights)
+        model.eval()
+        file = _serialized(to_onnx(model))
+        difference = _difference(model, file, job.steps)
+    return Outcome(
+        OutcomeState.COMPLETE,
+        seconds=time.perf_counter() - started,
+        finished_at=time.time(),
+        peak_memory_mb=peak_memory_mb(),
+        exported=Exported(file, difference),
+    )
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    n_bytes = sum(len(constant.raw_data) for constant in model.graph.initializer)
+    if n_bytes > LARGEST_ONNX:
+        raise TrainingError(
+            f"its weights are {n_bytes / 1e9:.1f} GB, and an ONNX file holds 2 GB; make "
+            f"hidden_size or embedding_size smaller to export it"
+        )
+    return bytes(model.SerializeToString())
+
+
+def _difference(model: Model, file: bytes, steps: int) -> float:
+    """Return the largest difference between ONNX and torch, over the largest output."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    exact = copy.deepcopy(model).double()
+    worst = 0.0
+    for size, part in _BATCHES:
+        x, lengths = _random_inputs(model, size, max(1, round(part * steps)))
+        (found,) = session.run(None, _feed(x, lengths))
+        with torch.inference_mode():
+            expected = model(x, lengths)
+            true = exact(x.double() if x.is_floating_point() else x, lengths)
+        if found.shape != tuple(expected.shape):
+            raise TrainingError(f"it puts out {found.shape}, torch {tuple(expected.shape)}")
+        outputs = [torch.from_numpy(found).double(), expected.double(), true]
+        if model.shape.task == "label":
+            assert lengths is not None
+            real = real_steps(lengths, x.shape[1], x.device)
+            outputs = [output[real] for output in outputs]
+        of_onnx, of_torch, true = outputs
+        largest = float(of_torch.abs().max()) or 1.0
+        difference = float((of_onnx - of_torch).abs().max()) / largest
+        # A recurrence may blow rounding errors up. Then both are compared to what is exact.
+        error, rounding = ((o - true).abs().max() / largest for o in (of_onnx, of_torch))
+        if not (difference <= _TOLERANCE or error <= _ROUNDING * rounding):
+            raise TrainingError(
+                f"it differs from torch by {difference:.1e} of the largest output, more than "
+                f"{_TOLERANCE:g}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _random_inputs(model: Model, size: int, steps: int) -> tuple[Tensor, Tensor | None]:
+    """Draw a batch from torch's generator: as many sequences, the first with as many steps."""
+    shape = model.shape
+    lengths = None
+    if shape.task != "forecast":
+        lengths = torch.randint(1, steps + 1, (size,))
+        lengths[0] = steps
+    if shape.vocabulary:
+        return torch.randint(0, shape.vocabulary, (size, steps)), lengths
+    return torch.randn(size, steps, shape.features), lengths
+
+
+def _feed(x: Tensor, lengths: Tensor | None) -> dict[str, np.ndarray]:
+    """Return a batch by the names of the inputs of `to_onnx`."""
+    feed = {"inputs" if x.is_floating_point() else "tokens": x.numpy()}
+    return feed if lengths is None else feed | {"lengths": lengths.numpy()}
