@@ -13,7 +13,7 @@ from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
 
-__all__ = ["load_experiment"]
+__all__ = ["check_experiment", "load_experiment"]
 
 S = TypeVar("S", bound=Section)
 
@@ -35,13 +35,35 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
         apply_override(raw, override)
     space_file = _inline_space(raw, folder) or space_file
     _make_absolute(raw, folder, str(path))
+    return check_experiment(cls, raw, str(path), overrides, space_file)
+
+
+def check_experiment(
+    cls: type[S],
+    raw: dict[str, Any],
+    source: str,
+    overrides: list[Override],
+    space_file: str | None = None,
+) -> S:
+    """Check a mapping as a `cls`.
+
+    Args:
+        cls: what it is read as.
+        raw: the mapping, with the overrides laid over it.
+        source: what an error names, where an override or the space's file is not to blame.
+        overrides: which keys had their values from an option.
+        space_file: where the search space was read.
+
+    Raises:
+        ExperimentError: naming source (or option), key, rule, value and remedy.
+    """
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
         problems = explain(error, cls, raw)
     key = problems[0].key
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    source, error_type = str(path), ExperimentError
+    error_type = ExperimentError
     origins = [
         o.origin
         for o in overrides

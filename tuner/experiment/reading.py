@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
 from tuner.errors import ExperimentError, InputError, one_line
 
@@ -112,12 +113,26 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def dump_yaml(value: dict[str, Any]) -> str:
     """Write a mapping as YAML, in the order of its keys."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
+    yaml.width = 10_000  # a path or a command is one line
     stream = io.StringIO()
     yaml.dump(value, stream)
     return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Puts texts in double quotes whose characters are lost in single ones: line ends, mostly."""
+
+
+def _represent_text(representer: SafeRepresenter, text: str) -> Any:
+    style = '"' if _LOST.search(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_LOST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_Representer.add_representer(str, _represent_text)
 
 
 def _yaml() -> YAML:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +12,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
-from tuner.experiment.loading import load_experiment
+from tuner.experiment.loading import check_experiment, load_experiment
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.pruner import MedianPruner, Pruner
-from tuner.experiment.reading import Override, dump_yaml
+from tuner.experiment.reading import Override, apply_override, dump_yaml
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import SearchSpace, space_size
 from tuner.experiment.strategy import Strategy, TPEStrategy
@@ -122,23 +122,35 @@ class Finalists(Section):
     """Configurations; 0 leaves the step out."""
     repeats: Annotated[Count, Field(ge=1, le=1000)] = 3
     """Fresh seeds for each."""
+    baseline: Annotated[bool, Field(strict=True)] = True
+    """Whether the untuned default is trained as well, as often, to compare the winner with."""
 
 
 class Recorded(Section):
     """What an exported file remembers of the search that it came from."""
 
     study: str
-    seed: Count
+    seed: Annotated[Count, Field(ge=0, le=2**32 - 1)]
     """The training seed that gives `score`."""
-    score: float
+    score: Annotated[float, Field(allow_inf_nan=False)]
     """The validation score that `tuner train` reproduces."""
     metric: str
+    epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[20])
+    """After how many epochs that training was best; `tuner train --all-data` trains as many."""
+    search: float | None = None
+    """What the configuration scored in the search, where it was retrained afterwards."""
+    seeds: list[Count] = Field(default_factory=list)
+    """Of every retraining, the first of which is `seed`."""
+    scores: list[float] = Field(default_factory=list)
+    """Of every retraining."""
     mean: float | None = None
-    """Over the finalist's repeats."""
+    """Over the retrainings."""
     std: float | None = None
     test: float | None = None
     data_sha256: str
     rows: Count
+    device: str | None = None
+    """What `score` was calculated on."""
     versions: dict[str, str]
     command: str
 
@@ -198,6 +210,18 @@ class Experiment(Section):
             ExperimentError: naming file, key, rule and value, and what to write instead.
         """
         return load_experiment(cls, Path(path), list(overrides))
+
+    def changed(self, values: Mapping[str, Any]) -> Experiment:
+        """Return the experiment with other values, by their dotted keys (`budget.epochs`).
+
+        Raises:
+            ExperimentError: naming key, rule, value and remedy.
+        """
+        raw = self.to_dict()
+        overrides = [Override(key, value, "changed") for key, value in values.items()]
+        for override in overrides:
+            apply_override(raw, override)
+        return check_experiment(type(self), raw, self.name, overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what loads as this experiment, defaults included.

@@ -1,0 +1,206 @@
+"""A study to work with in a program or a notebook: what was found, and what to make of it."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tuner.search.records import StudyRecord, TrialRecord
+
+__all__ = ["Best", "Report", "Study"]
+
+_SCORES = ("search", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The winning configuration, and the validation scores that speak for it."""
+
+    trial: int
+    params: dict[str, Any]  # what was searched
+    hyperparameters: dict[str, Any]  # all of them, the fixed ones too
+    metric: str
+    search_score: float  # the best of many: optimistic
+    mean: float | None  # retrained on fresh seeds; None where that was not done
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that needs nothing else; a notebook shows it in a frame."""
+
+    html: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the page to a file."""
+        Path(path).write_text(self.html, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.html, quote=True)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
+
+
+class Study:
+    """One search and its result, as the journal had it when this was made.
+
+    `tuner.search` and `tuner.load_study` make it.
+    """
+
+    def __init__(self, record: StudyRecord, location: str) -> None:
+        self._record, self._location = record, location
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        return self._record.name
+
+    @property
+    def experiment(self) -> Experiment:
+        """What was searched."""
+        return self._record.experiment
+
+    @property
+    def best(self) -> Best:
+        """The winner: the best mean over its retrainings, or without any the best trial.
+
+        Raises:
+            RunError: no trial is complete.
+        """
+        from tuner.results.winner import find_winner
+
+        winner = find_winner(self._record)
+        score, finalist = winner.trial.value, winner.finalist
+        assert score is not None
+        return Best(
+            trial=winner.trial.number,
+            params=dict(winner.trial.params),
+            hyperparameters=winner.hyperparameters(self._record),
+            metric=self.experiment.objective.metric,
+            search_score=score,
+            mean=finalist.mean if finalist else None,
+            std=finalist.std if finalist else None,
+        )
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial, by its number.
+
+        Columns: `status`, `score` (NaN where there is none), every searched hyperparameter,
+        `epochs`, `seconds` of training, `seed` of the training, `repeat_of` (the trial whose
+        outcome this one took) and the `reason` of a failure.
+        """
+        import pandas as pd
+
+        rows = [self._row(trial) for trial in self._record.trials]
+        index = pd.Index([trial.number for trial in self._record.trials], name="trial")
+        columns = ["status", "score", *self.experiment.search_space]
+        columns += ["epochs", "seconds", "seed", "repeat_of", "reason"]
+        table = pd.DataFrame(rows, index=index, columns=columns)
+        numbers = {"score": "float64", "seconds": "float64", "repeat_of": "Int64"}
+        return table.astype(numbers)
+
+    @property
+    def finalists(self) -> pd.DataFrame:
+        """A row for each retrained configuration, the best mean first, by its trial's number.
+
+        Columns: every searched hyperparameter; `search`, the score that the search saw; `mean`,
+        `std` and `scores` of the retrainings.
+        """
+        import pandas as pd
+
+        found = self.summary()["finalists"]
+        rows = [
+            f["params"]
+            | {"search": f["search_score"]}
+            | {k: f[k] for k in ("mean", "std", "scores")}
+            for f in found
+        ]
+        index = pd.Index([f["trial"] for f in found], name="trial")
+        return pd.DataFrame(
+            rows, index=index, columns=[*self.experiment.search_space, *_SCORES, "scores"]
+        )
+
+    @property
+    def test(self) -> dict[str, Any] | None:
+        """The winner's and the baselines' scores on the test part; None before it is opened."""
+        test: dict[str, Any] | None = self.summary()["test"]
+        return test
+
+    @property
+    def verdict(self) -> str | None:
+        """What the test part says, in one sentence; None before it is opened."""
+        verdict: str | None = self.summary()["verdict"]
+        return verdict
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as plain data, as `tuner show --json` prints it."""
+        from tuner.results.summary import summarize
+
+        return summarize(self._record)
+
+    def report(self) -> Report:
+        """Return the result as a page with pictures."""
+        from tuner.report.page import report
+
+        return Report(report(self._record))
+
+    def export(self, path: str | Path) -> Path:
+        """Write the best configuration as an experiment file, JSON where the name says so.
+
+        `Experiment.load` and `tuner train` read it. What is at `path` is replaced.
+
+        Raises:
+            RunError: no trial is complete.
+        """
+        from tuner.results.export import exported, render
+
+        path = Path(path)
+        best = exported(self._record, path.absolute().parent, path.name)
+        path.write_text(render(best, as_json=path.suffix == ".json"), encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}: {self._standing()})"
+
+    def _repr_html_(self) -> str:
+        parts = [f"<strong>{html.escape(self.name)}</strong>: {html.escape(self._standing())}"]
+        if self._record.best is not None:
+            params = ", ".join(f"{k}={_short(v)}" for k, v in self.best.params.items())
+            parts.append(f"<code>{html.escape(params)}</code>")
+        if self.verdict:
+            parts.append(html.escape(self.verdict))
+        return "<br>".join(parts)
+
+    def _standing(self) -> str:
+        n_trials = f"{len(self._record.trained)} trials trained"
+        if self._record.best is None:
+            return n_trials
+        best = self.best
+        score = f"{best.metric} {_short(best.search_score)}"
+        if best.mean is not None:
+            score += f", retrained {_short(best.mean)}"
+            score += f" ± {_short(best.std)}" if best.std is not None else ""
+        return f"{n_trials}, best trial {best.trial}, {score}"
+
+    def _row(self, trial: TrialRecord) -> dict[str, Any]:
+        outcome = trial.outcome
+        return dict(trial.params) | {
+            "status": trial.status.value,
+            "score": trial.value,
+            "epochs": len(outcome.history) if outcome else 0,
+            "seconds": outcome.seconds if outcome else None,
+            "seed": trial.seed,
+            "repeat_of": trial.repeat_of,
+            "reason": outcome.reason if outcome else None,
+        }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
