@@ -1,13 +1,23 @@
 """What the copy in MLflow costs.
 
     python benchmarks/tracking.py copy [--trials 100]     a finished trial against the bare calls
-    python benchmarks/tracking.py growth [--trials 1000]  the last hundred against the first, and
-                                                          a sync that has nothing to do
-    python benchmarks/tracking.py search                  trials of about 2 s, tracking on and off
+    python benchmarks/tracking.py growth [--trials 1000]  the last hundred against the first
+    python benchmarks/tracking.py nothing [--trials 1000] `tuner sync` that has nothing to do
+    python benchmarks/tracking.py search [--waits]        trials of 2 s, tracking on and off
 
-Each on SQLite and against an `mlflow server` on loopback, in an empty folder. copy: 10 params, 100
-epochs x 3 metrics; bare is `create_run` + `log_batch` + `set_terminated` with the same content, in
-turns with ours. search: one worker, from the first dispatch to the last result, in turns.
+Each on SQLite and against an `mlflow server` on loopback (`--store` takes one of them), in an
+empty folder. What is compared is measured in turns, so that a busy machine or disk slows both.
+
+    copy     10 params, 100 epochs x 3 metrics; bare is `create_run` + `log_batch` +
+             `set_terminated` with the same content
+    growth   20 epochs; two stores, one with nothing and one with all but a hundred trials
+    nothing  the command as a whole, in a process of its own; the journal is a real one
+    search   one worker, from the first dispatch to the last result, each search in a process of
+             its own; with --waits epochs wait instead of calculating, which leaves what the
+             coordinator loses, whatever else the machine does
+
+Times are wall times; in brackets those of the processor in this process, where they help: they
+are the same on a slow disk.
 """
 
 from __future__ import annotations
@@ -15,6 +25,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import statistics
 import subprocess
@@ -36,17 +47,27 @@ T0 = 1_700_000_000.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", choices=["SQLite", "HTTP"])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("copy").add_argument("--trials", type=int, default=100)
     commands.add_parser("growth").add_argument("--trials", type=int, default=1000)
-    one = commands.add_parser("search")
-    one.add_argument("--trials", type=int, default=12)
-    one.add_argument("--repeats", type=int, default=3)
+    commands.add_parser("nothing").add_argument("--trials", type=int, default=1000)
+    compared = commands.add_parser("search")
+    compared.add_argument("--trials", type=int, default=12)
+    compared.add_argument("--repeats", type=int, default=3)
+    compared.add_argument("--waits", action="store_true")
+    one = commands.add_parser("one")  # how `search` starts itself
+    one.add_argument("--trials", type=int)
+    one.add_argument("--waits", action="store_true")
+    one.add_argument("--tracks", action="store_true")
     options = parser.parse_args()
-    command = {"copy": copy, "growth": growth, "search": search}[options.command]
-    for kind in ("SQLite", "HTTP"):
+    if options.command == "one":
+        print(json.dumps(search_once(options.trials, options.waits, options.tracks)))
+        return
+    command = {"copy": copy, "growth": growth, "nothing": nothing, "search": search}
+    for kind in (options.store,) if options.store else ("SQLite", "HTTP"):
         with store(kind):
-            command(kind, options)
+            command[options.command](kind, options)
 
 
 @contextlib.contextmanager
@@ -147,6 +168,32 @@ def first(record: Any, n: int) -> Any:
     return dataclasses.replace(record, trials=record.trials[:n])
 
 
+class Stopwatch:
+    """Wall time and processor time, summed over its laps."""
+
+    def __init__(self) -> None:
+        self.wall_s, self.cpu_s, self.laps = 0.0, 0.0, 0
+
+    @contextlib.contextmanager
+    def lap(self) -> Iterator[None]:
+        """Time what the context does."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall_s += time.perf_counter() - wall
+        self.cpu_s += time.process_time() - cpu
+        self.laps += 1
+
+    def __str__(self) -> str:
+        wall, cpu = (1000 * total / self.laps for total in (self.wall_s, self.cpu_s))
+        return f"{wall:.1f} ms ({cpu:.1f})"
+
+    def against(self, other: Stopwatch) -> str:
+        """Say how many times the other's mean lap this one's is."""
+        wall = self.wall_s / self.laps * other.laps / other.wall_s
+        cpu = self.cpu_s / self.laps * other.laps / other.cpu_s
+        return f"{wall:.2f} times ({cpu:.2f})"
+
+
 def copy(kind: str, options: argparse.Namespace) -> None:
     from mlflow.entities import Metric, Param
 
@@ -156,103 +203,161 @@ def copy(kind: str, options: argparse.Namespace) -> None:
     record = make_record(options.trials + 1)
     sync_study(client, first(record, 1), state, running=True, artifacts={})
     experiment_id = client.create_experiment(f"bare-{uuid.uuid4().hex[:6]}")
-    ours, bare = [], []
+    ours, bare = Stopwatch(), Stopwatch()
     for n in range(1, options.trials + 1):
-        begun = time.perf_counter()
-        sync_study(client, first(record, n + 1), state, running=True, artifacts={})
-        between = time.perf_counter()
-        run = client.create_run(experiment_id)
-        metrics = [
-            Metric(key, getattr(e, name), int(1000 * e.time), e.epoch)
-            for e in record.trials[n].outcome.history
-            for key, name in (("train", "train_loss"), ("val", "val_loss"), ("rmse", "metric"))
-        ]
-        params = [Param(f"p{i}", str(i)) for i in range(10)]
-        client.log_batch(run.info.run_id, metrics=metrics, params=params)
-        client.set_terminated(run.info.run_id)
-        ended = time.perf_counter()
-        ours.append(between - begun)
-        bare.append(ended - between)
-    mean, plain = statistics.fmean(ours), statistics.fmean(bare)
+        with ours.lap():
+            sync_study(client, first(record, n + 1), state, running=True, artifacts={})
+        with bare.lap():
+            run = client.create_run(experiment_id)
+            metrics = [
+                Metric(key, getattr(e, name), int(1000 * e.time), e.epoch)
+                for e in record.trials[n].outcome.history
+                for key, name in (("train", "train_loss"), ("val", "val_loss"), ("rmse", "metric"))
+            ]
+            params = [Param(f"p{i}", str(i)) for i in range(10)]
+            client.log_batch(run.info.run_id, metrics=metrics, params=params)
+            client.set_terminated(run.info.run_id)
     console.print(
-        f"{kind}: a finished trial {1000 * mean:.1f} ms, the bare calls {1000 * plain:.1f} ms: "
-        f"{mean / plain:.2f} times (target 1.5)"
+        f"{kind}: a finished trial {ours}, the bare calls {bare}: {ours.against(bare)}; target 1.5"
     )
 
 
 def growth(kind: str, options: argparse.Namespace) -> None:
-    from tuner.tracking import SyncState, open_store, sync_study
+    from tuner.tracking import SyncState, sync_study
 
-    client, state = open_store(), SyncState()
-    record = make_record(options.trials, epochs=20)
-    sync_study(client, first(record, 1), state, running=True, artifacts={})
-    costs = []
-    for n in range(1, options.trials):
-        begun = time.perf_counter()
-        sync_study(client, first(record, n + 1), state, running=True, artifacts={})
-        costs.append(time.perf_counter() - begun)
-    sync_study(client, record, state, running=False, artifacts={}, done=True)
-    early, late = statistics.fmean(costs[:100]), statistics.fmean(costs[-100:])
-    begun = time.perf_counter()
-    sync_study(open_store(), record, SyncState(), running=False, artifacts={})
-    nothing = time.perf_counter() - begun
+    with contextlib.ExitStack() as stack:
+        copies = []
+        for n in (1, options.trials - 100):
+            record, state = make_record(n + 100, epochs=20), SyncState()
+            client = stack.enter_context(another_store(kind))
+            sync_study(client, first(record, n), state, running=True, artifacts={})
+            copies.append((record, state, client, n, Stopwatch()))
+        for k in range(1, 101):
+            for record, state, client, n, watch in copies:
+                wanted = first(record, n + k)
+                with watch.lap():
+                    sync_study(client, wanted, state, running=True, artifacts={})
+        early, late = (watch for *_, watch in copies)
     console.print(
-        f"{kind}: {options.trials} trials, the first hundred {1000 * early:.1f} ms each, the last "
-        f"{1000 * late:.1f} ms: {late / early:.2f} times (target 1.3); nothing to do: "
-        f"{nothing:.1f} s (target 5)"
+        f"{kind}: {options.trials} trials, the first hundred {early} each, the last {late}: "
+        f"{late.against(early)}; target 1.3"
     )
 
 
-def search(kind: str, options: argparse.Namespace) -> None:
-    """Search with and without tracking in turns."""
-    from tuner.experiment import Experiment
+@contextlib.contextmanager
+def another_store(kind: str) -> Iterator[Any]:
+    """Open a store that nothing else uses."""
+    from tuner.tracking import open_store
+
+    with store(kind):
+        yield open_store()
+
+
+def nothing(kind: str, options: argparse.Namespace) -> None:
+    from overhead import make_executor
+
     from tuner.orchestrator import search as run_search
-    from tuner.search.observer import Observer
-    from tuner.tracking import MlflowTracker
 
-    class Moments(Observer):
-        begun = ended = 0.0
+    experiment = make_experiment(options.trials, waits=False)
+    run_search(experiment, study="s", make_executor=make_executor, open_test=False)
+    command = [sys.executable, "-m", "tuner", "sync", "s"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        times.append(time.perf_counter() - begun)
+        assert f"0 created, 0 completed, 0 replaced, {options.trials} unchanged" in ended.stdout
+    console.print(
+        f"{kind}: `tuner sync` of {options.trials} trials with nothing to do: "
+        f"{', '.join(f'{t:.1f}' for t in times)} s; target 5"
+    )
 
-        def dispatched(self, role: Any, number: int, cost: float) -> None:
-            self.begun = self.begun or time.perf_counter()
 
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
-            self.ended = time.perf_counter()
+def make_experiment(n_trials: int, *, waits: bool) -> Any:
+    """Make an experiment in the current folder, of trials that take about 2 s."""
+    from tuner.experiment import Experiment
 
     rng = np.random.default_rng(0)
     rows = np.sin(np.arange(3000) / 7) + rng.normal(0, 0.1, 3000)
     Path("series.csv").write_text("y\n" + "\n".join(f"{value:.5f}" for value in rows))
-    experiment = Experiment.model_validate(
+    return Experiment.model_validate(
         {
             "name": "tracked",
             "data": {"path": str(Path("series.csv").absolute()), "target": "y"},
             "task": {"window": 24},
-            "search_space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}},
+            "search_space": {
+                "learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2},
+                "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+            },
+            "hyperparameters": {"hidden_size": 32},
             "strategy": {"name": "random"},
-            "budget": {"trials": options.trials, "epochs": 24, "patience": 1000},
-            "pruner": {"name": "none"},
+            "budget": {"trials": n_trials, "epochs": 20, "patience": 1000},
+            # Asked after every epoch, which the worker waits for, and never in favour.
+            "pruner": {"name": "median", "n_startup_trials": 100_000},
             "finalists": {"top": 0},
         }
     )
-    times: dict[bool, list[float]] = {False: [], True: []}
+
+
+def search_once(n_trials: int, waits: bool, tracks: bool) -> dict[str, Any]:
+    """Search in the current folder; return the seconds that it and each of its trials took."""
+    import optuna
+    from overhead import make_executor
+
+    from tuner.executors import LocalExecutor
+    from tuner.orchestrator import search as run_search
+    from tuner.search.observer import Observer
+    from tuner.tracking import MlflowTracker
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    moments: list[float] = []
+
+    class Moments(Observer):
+        def dispatched(self, role: Any, number: int, cost: float) -> None:
+            moments[:] = moments or [time.perf_counter()]
+
+        def finished(self, role: Any, number: int, outcome: Any) -> None:
+            moments.append(time.perf_counter())
+
+    run_search(
+        make_experiment(n_trials, waits=waits),
+        study=uuid.uuid4().hex,
+        make_executor=make_executor if waits else LocalExecutor,
+        make_tracker=(lambda read: MlflowTracker(read, "s", print)) if tracks else None,
+        observer=Moments(),
+        open_test=False,
+    )
+    return {"search_s": moments[-1] - moments[0], "trials_s": np.diff(moments[1:]).tolist()}
+
+
+def search(kind: str, options: argparse.Namespace) -> None:
+    """Search with and without tracking in turns."""
+    command = [sys.executable, __file__, "one", "--trials", str(options.trials)]
+    command += ["--waits"] if options.waits else []
+    environment = os.environ | {"IDLE_EPOCH_S": "0.1"}
+    runs: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for repeat in range(options.repeats):
-        for tracks in (False, True):
-            moments = Moments()
-            run_search(
-                experiment,
-                study=f"s{repeat}{tracks}",
-                make_tracker=(lambda read: MlflowTracker(read, "s", print)) if tracks else None,
-                observer=moments,
-                open_test=False,
+        for tracks in (False, True) if repeat % 2 == 0 else (True, False):
+            ended = subprocess.run(
+                [*command, *(["--tracks"] if tracks else [])],
+                env=environment,
+                check=True,
+                stdout=subprocess.PIPE,
             )
-            times[tracks].append(moments.ended - moments.begun)
-    ratios = [on / off for off, on in zip(times[False], times[True], strict=True)]
-    off, on = (statistics.median(times[tracks]) for tracks in (False, True))
+            runs[tracks].append(json.loads(ended.stdout))
+    off, on = ([run["search_s"] for run in runs[tracks]] for tracks in (False, True))
+    pairs = [100 * (b / a - 1) for a, b in zip(off, on, strict=True)]
+    trials = [
+        statistics.median(t for run in runs[tracks] for t in run["trials_s"])
+        for tracks in (False, True)
+    ]
     console.print(
-        f"{kind}: {options.trials} trials without tracking {off:.1f} s, with it {on:.1f} s: "
-        f"{100 * (statistics.median(ratios) - 1):+.1f} % (target 3; pairs "
-        + ", ".join(f"{100 * (ratio - 1):+.1f}" for ratio in ratios)
-        + ")"
+        f"{kind}: {options.trials} trials without tracking {statistics.median(off):.2f} s, with "
+        f"it {statistics.median(on):.2f} s: {statistics.median(pairs):+.1f} % (pairs "
+        + ", ".join(f"{pair:+.1f}" for pair in pairs)
+        + f"); the median trial {trials[0]:.3f} s and {trials[1]:.3f} s: "
+        f"{100 * (trials[1] / trials[0] - 1):+.1f} %; target 3 %"
     )
 
 

@@ -106,6 +106,29 @@ def test_finalists_are_child_runs_with_a_role_of_their_own(client, make_record, 
     assert children["finalist 3 repeat 1"].data.tags["configuration"] == "3"
 
 
+def test_trainings_of_the_default_are_child_runs_with_the_whole_configuration(
+    client, make_record, make_trial
+):
+    default = make_trial(0, role=Role.BASELINE, repeat=0, params={"hidden_size": 32})
+    record = make_record(make_trial(0), finalists=[default])
+    sync(client, record)
+    _, children = runs_of(client, record)
+    assert set(children) == {"0", "default repeat 0"}
+    tags, params = children["default repeat 0"].data.tags, children["default repeat 0"].data.params
+    assert (tags["role"], tags["repeat"], params["hidden_size"]) == ("baseline", "0", "32")
+    assert "configuration" not in tags
+    assert params["learning_rate"] == "0.001"
+
+
+def test_the_verdict_is_a_tag_of_the_study(client, make_record, make_trial):
+    record = make_record(make_trial(0), test={"verdict": "the search paid"})
+    sync(client, record)
+    assert runs_of(client, record)[0].data.tags["verdict"] == "the search paid"
+    older = make_record(make_trial(0), test={"mean": 1.0})
+    sync(client, older)
+    assert "verdict" not in runs_of(client, older)[0].data.tags
+
+
 def test_trials_that_still_run_are_left_out(client, make_record, make_trial):
     record = make_record(make_trial(0), make_trial(1, None), make_trial(2))
     sync(client, record, running=True)

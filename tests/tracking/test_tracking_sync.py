@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 from tracking_helpers import Spy, runs_of, snapshot, sync
@@ -23,6 +25,20 @@ def test_a_second_sync_writes_nothing(client, make_record, make_trial, four_tria
     assert sync(spy, record, artifacts=artifacts) == SyncCount(unchanged=5)  # knowing nothing
     assert spy.writes == []
     assert snapshot(client, record) == before
+
+
+def test_the_data_set_is_an_input_of_the_studys_run(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    sync(client, record)
+    parent, _ = runs_of(client, record)
+    (used,) = parent.inputs.dataset_inputs
+    data = used.dataset
+    assert data.name == "air.csv"
+    assert data.digest == ("ab" * 32)[:36]  # as much of the sha256 as MLflow holds
+    assert json.loads(data.source) == {"uri": Path("air.csv").absolute().as_uri()}
+    assert json.loads(data.profile) == {"num_rows": 144}
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -72,6 +88,40 @@ def test_copies_that_met_by_accident_are_reduced_to_one(client, make_record, mak
     assert set(runs_of(client, record)[1]) == {"0"}
 
 
+CHANGES = {
+    "a trial more": lambda r, trial: {"trials": (*r.trials, trial(1))},
+    "another outcome": lambda r, trial: {"trials": (trial(0, finished_at=1_700_000_001.0),)},
+    "other params": lambda r, trial: {"trials": (trial(0, params={"hidden_size": 9}),)},
+    "a finalist": lambda r, trial: {"finalists": (trial(0, role=Role.FINALIST, repeat=0),)},
+    "the test part opened": lambda r, trial: {"test": {"mean": 1.0}},
+    "the end": lambda r, trial: {"ended": "done"},
+    "data elsewhere": lambda r, trial: {"data": {**r.data, "path": "b.csv"}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_files_are_drawn_again_only_of_a_record_that_has_changed(
+    client, make_record, make_trial, change
+):
+    record, drawn = make_record(make_trial(0)), []
+
+    def draw():
+        drawn.append(f"report {len(drawn)}")
+        return {"report.html": drawn[-1]}
+
+    def copy(client=client):
+        sync(client, record, artifacts=draw)
+        run_id = runs_of(client, record)[0].info.run_id
+        return Path(client.download_artifacts(run_id, "report.html")).read_text()
+
+    with pytest.raises(ConnectionError):
+        copy(Spy(client, 5, after=False))  # the write of the file
+    assert [copy(), copy()] == ["report 1", "report 1"]
+    record = dataclasses.replace(record, **change(record, make_trial))
+    assert [copy(), copy()] == ["report 2", "report 2"]
+    assert len(drawn) == 3
+
+
 def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):
     mine, yours = make_record(make_trial(0)), make_record(make_trial(0), make_trial(1))
     assert (mine.name, mine.experiment.name) == (yours.name, yours.experiment.name)
@@ -88,8 +138,10 @@ def test_the_study_is_running_interrupted_resumed_and_done(client, make_record, 
     all_four = make_record(*(make_trial(i) for i in range(4)), id="phases")
     finalists = [make_trial(i, role=Role.FINALIST, configuration=3, repeat=i) for i in (0, 1)]
     whole = dataclasses.replace(all_four, finalists=tuple(finalists))
+    defaults = [make_trial(i, role=Role.BASELINE, repeat=i) for i in (0, 1)]
+    compared = dataclasses.replace(all_four, finalists=tuple(defaults))
     seen = []
-    for record, running in ((one, True), (one, False), (one, True), (all_four, False)):
+    for record, running in ((one, True), (one, False), (one, True), (compared, False)):
         sync(client, record, running=running)
         parent = runs_of(client, record)[0]
         seen.append((parent.info.status, parent.data.tags["state"]))
@@ -123,6 +175,8 @@ def test_mlflow_settings_of_other_programs_confuse_nothing(
     sync(client, other)
     foreign = runs_of(client, other)[1]["0"].info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", foreign)
+    monkeypatch.setenv("MLFLOW_PARENT_RUN_ID", foreign)
+    monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", f"m-{foreign}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     record = make_record(make_trial(0), make_trial(1))
@@ -130,6 +184,29 @@ def test_mlflow_settings_of_other_programs_confuse_nothing(
     assert set(runs_of(client, record)[1]) == {"0", "1"}
     assert client.get_experiment_by_name("elsewhere") is None
     assert client.get_run(foreign).data.tags["study_id"] == other.id
+
+
+def test_a_run_and_a_model_that_are_active_in_this_process_stay_as_they_are(
+    client, make_record, make_trial
+):
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        mlflow.set_experiment("of the user")
+        with mlflow.start_run() as run:
+            mlflow.set_active_model(name="theirs")
+            record = make_record(make_trial(0))
+            sync(client, record)
+            assert mlflow.active_run().info.run_id == run.info.run_id
+        assert set(runs_of(client, record)[1]) == {"0"}
+        theirs = client.get_run(run.info.run_id)
+        assert (theirs.data.metrics, theirs.data.params) == ({}, {})
+        model = mlflow.get_logged_model(mlflow.get_active_model_id())
+        assert not model.metrics
+    finally:
+        mlflow.clear_active_model()
+        mlflow.set_tracking_uri(None)
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_bring_it_back(

@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import socket
-import urllib.parse
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tuner.errors import InputError, RunError
 from tuner.jobs import OutcomeState
-from tuner.tracking import SyncCount, SyncState, open_store, runs_link, start_ui, sync_study
+from tuner.tracking import SyncCount, SyncState, find_links, open_store, start_ui, sync_study
+from tuner.tracking.address import running_ui
+from tuner.tracking.uris import tracking_uri
+from tuner.tracking.views import studies_view, study_view, trials_view
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +28,8 @@ def server(shared_folder):
         patch.chdir(shared_folder)
         open_store()
         before = set(shared_folder.iterdir())
-        with start_ui() as link:
-            base_url, _, page = link.partition("/#/")
+        with start_ui() as ui:
+            base_url, _, page = ui.links[0].url.partition("/#/")
             assert page == "experiments"
             yield base_url
         assert set(shared_folder.iterdir()) - before <= {shared_folder / "mlartifacts"}
@@ -82,17 +89,54 @@ def test_artifacts_of_a_local_study_show_in_the_ui(server, client, make_record, 
     assert get(f"{server}/get-artifact?path=best.yaml&run_uuid={run_id}") == "x: 1\n"
 
 
-def test_with_a_server_in_use_the_link_is_to_it(server, client, make_record, monkeypatch):
-    record, state = make_record(), SyncState()
+def test_links_open_views_that_are_saved_for_the_uis_menu(
+    server, client, make_record, make_trial, monkeypatch
+):
+    record, state = make_record(make_trial(0)), SyncState()
     sync_study(client, record, state, running=False, artifacts={})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server + "/")
-    with start_ui(record.experiment.name) as link:
-        assert link == runs_link(server, state.parent.experiment_id)
-    with (
-        pytest.raises(InputError, match=f"did you mean '{record.experiment.name}'"),
-        start_ui(record.experiment.name + "x"),
-    ):
+    parent, of_experiment = state.parent, record.experiment.name
+    views = [study_view(record, parent.run_id), trials_view(record), studies_view(record)]
+    tags = [view.tag for view in views]
+    with start_ui(record, of_study=True) as ui:
+        expected = [view.link(server, parent.experiment_id, saved=tags) for view in views]
+        assert [link.url for link in ui.links] == expected
+        assert (ui.server, ui.earlier) == (None, None)
+        ui.wait()  # for nothing: it is not ours
+    with start_ui(record) as ui:
+        assert [link.url for link in ui.links] == expected[1:]
+    saved = client.get_experiment_by_name(of_experiment).tags
+    assert {tag: saved[tag] for tag in tags} == {v.tag: v.as_saved(record.created) for v in views}
+
+    changed = json.dumps(json.loads(saved[tags[1]]) | {"name": "Mine", "updatedAt": 1})
+    client.set_experiment_tag(parent.experiment_id, tags[1], changed)
+    client.set_experiment_tag(parent.experiment_id, tags[2], "of an earlier version")
+    with start_ui(record):
+        after = client.get_experiment_by_name(of_experiment).tags
+        assert after == saved | {tags[1]: changed}
+
+
+def test_a_study_that_was_not_tracked_is_refused_by_name_and_else_all_experiments_show(
+    server, make_record
+):
+    record = make_record()
+    refusal = "MLflow has no run of s1; `tuner sync s1` copies it"
+    with pytest.raises(InputError, match=refusal), start_ui(record, of_study=True):
         pass
+    with start_ui(record) as ui:
+        assert [link.url for link in ui.links] == [f"{server}/#/experiments"]
+
+
+def test_a_store_has_one_ui_which_others_find(server, client, make_record):
+    address = running_ui(tracking_uri())
+    assert address.base_url == server
+    assert psutil.pid_exists(address.pid)
+    with start_ui() as ui:
+        assert (ui.server, ui.earlier) == (None, address.pid)
+        assert ui.links[0].url == f"{server}/#/experiments"
+    assert running_ui(tracking_uri()) == address
+    assert running_ui("sqlite:////somewhere/else.db") is None
+    assert find_links(make_record()) is None
 
 
 def test_without_a_store_the_ui_says_what_to_do_first(tmp_path, monkeypatch):
@@ -114,28 +158,65 @@ def test_a_port_in_use_is_refused(client):
             pass
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_last_words(tmp_path, monkeypatch):
-    (tmp_path / "mlflow.db").write_text("this is no database, however long one looks at it " * 40)
+@pytest.fixture
+def bad_server(tmp_path, monkeypatch):
+    """Has other words and another end than MLflow's server."""
+
+    def make(script):
+        program = tmp_path / "server"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return make
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_last_words(
+    tmp_path, bad_server, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="did not start: .+"), start_ui():
+    open_store()
+    last = "cannot reach postgresql://me:secret@db/runs"
+    bad_server(f"echo first; echo '{last}'; exit 3")
+    said = "^the MLflow server did not start: cannot reach postgresql://db/runs$"
+    with pytest.raises(RunError, match=said), start_ui():
         pass
+    bad_server("echo waiting; sleep 60")
+    with (
+        pytest.raises(RunError, match="did not answer in 0.3 s: waiting"),
+        start_ui(timeout_s=0.3),
+    ):
+        pass
+    assert running_ui(tracking_uri()) is None
 
 
-def test_links_carry_every_facet_that_the_ui_wants():
-    link = runs_link("http://127.0.0.1:5000/", "7", "abc", ascending=False)
-    page, _, query = link.partition("?")
-    assert page == "http://127.0.0.1:5000/#/experiments/7/runs"
-    assert dict(urllib.parse.parse_qsl(query)) == {
-        "workflowType": "machine_learning",
-        "searchFilter": "tags.`mlflow.parentRunId` = 'abc' and tags.role = 'trial'",
-        "orderByKey": "metrics.`objective`",
-        "orderByAsc": "false",
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "modelVersionFilter": "All Runs",
-        "datasetsFilter": "W10=",
-        "compareRunsMode": "CHART",
-    }
-    assert (
-        runs_link("http://x", "7") == "http://x/#/experiments/7/runs?workflowType=machine_learning"
-    )
+@pytest.mark.slow
+def test_the_ui_of_a_folder_keeps_its_port_says_how_its_server_died_and_leaves_nothing_behind(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    open_store()
+    command = [sys.executable, "-m", "tuner", "ui"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ports = set()
+    for ended_by in (signal.SIGHUP, "the death of its server"):
+        with subprocess.Popen(command, **pipes) as ui:
+            base_url = ui.stdout.readline().partition("/#/")[0]
+            ports.add(base_url)
+            processes = psutil.Process(ui.pid).children(recursive=True)
+            assert len(processes) >= 2
+            if isinstance(ended_by, signal.Signals):
+                os.kill(ui.pid, ended_by)
+            else:
+                os.kill(running_ui(tracking_uri()).pid, signal.SIGKILL)
+            _, err = ui.communicate(timeout=30)
+        if isinstance(ended_by, signal.Signals):
+            assert (ui.returncode, err) == (0, "")
+        else:
+            assert ui.returncode == 1
+            assert err.startswith("tuner: the MLflow server has ended (signal 9): ")
+            assert "running on http://127.0.0.1" in err
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        assert alive == []
+        assert running_ui(tracking_uri()) is None
+    assert len(ports) == 1

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import threading
+import sys
 import webbrowser
+from functools import partial
 from pathlib import Path
+
+import typer
 
 from tuner.cli.display import console
 from tuner.cli.inspect import read
-from tuner.errors import InputError, RunError, show_location
+from tuner.cli.winner import check_register, log_winner
+from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.report.artifacts import final_artifacts
 from tuner.search.journal import journal_location, quiet_journal
 from tuner.search.records import StudyRecord, read_study
@@ -27,12 +32,34 @@ from tuner.tracking import (
 __all__ = ["sync", "ui"]
 
 
-def sync(study: str, journal: str | None) -> None:
-    """Make MLflow agree with a study's journal."""
+def sync(study: str, journal: str | None, register: str | None = None) -> None:
+    """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
+    if register is not None:
+        check_register(register)
     read(study, journal)  # offers the nearest name
     location = journal_location(study, journal)
     with quiet_journal(location, study) as storage:  # a search copies what it does itself
-        _sync(read_study(storage, study, location))
+        record = read_study(storage, study, location)
+        _sync(record)
+    if record.test is not None or register is not None:
+        _log_winner(record, register)
+
+
+def _log_winner(record: StudyRecord, register: str | None) -> None:
+    """Log the winner's model; what is wrong with it is said, and MLflow has all else."""
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    try:
+        log_winner(record, note, register=register)
+    except TunerError as error:
+        note(f"without the winner's model: {error}")
+        if register is not None:
+            raise typer.Exit(1) from error
+    except Exception as error:
+        again = f"run `tuner sync {record.name}` again later"
+        raise RunError(f"the winner's model: {explain(error)}; {again}") from error
 
 
 def _sync(record: StudyRecord) -> None:
@@ -43,8 +70,10 @@ def _sync(record: StudyRecord) -> None:
                 record,
                 SyncState(),
                 running=False,
-                artifacts=final_artifacts(record),
+                artifacts=partial(final_artifacts, record),
             )
+    except InputError:
+        raise
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
     where = show_location(tracking_uri())
@@ -54,23 +83,31 @@ def _sync(record: StudyRecord) -> None:
 
 
 def ui(study: str | None, port: int | None, journal: str | None) -> None:
-    """Serve the MLflow UI until Ctrl-C; print the link, and open it on a terminal."""
+    """Serve the MLflow UI until Ctrl-C; print its links, and open the first on a terminal."""
     record = read(study, journal) if study else _newest()
-    name = record.experiment.name if record else None
-    study_id = record.id if record and study else None
-    ascending = record is None or record.experiment.objective.direction == "minimize"
     if port is not None and not 0 < port < 65536:
         raise InputError(f"--port: must lie between 1 and 65535, got {port}; write --port 5000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this command
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        start_ui(name, study_id, ascending=ascending, port=port) as link,
-    ):
-        console.print(link, markup=False, soft_wrap=True)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        with console.status("starting the MLflow UI"):
+            shown = stack.enter_context(start_ui(record, of_study=study is not None, port=port))
+        for link in shown.links:
+            console.print(f"{link.url}  ({link.shows})", markup=False, soft_wrap=True)
+        if shown.earlier is not None:
+            console.print(f"It is served already, by process {shown.earlier}")
         if console.is_terminal:
-            console.print("Ctrl-C ends it")
-            webbrowser.open(link)
-        threading.Event().wait()
+            if shown.server is not None:
+                console.print("Ctrl-C ends it")
+            _open(shown.links[0].url)
+        shown.wait()
+
+
+def _open(url: str) -> None:
+    """Open a page in a browser with windows: one of text would take the terminal."""
+    if sys.platform == "darwin" or {"BROWSER", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        webbrowser.open(url)
 
 
 def _newest() -> StudyRecord | None:

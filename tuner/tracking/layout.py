@@ -5,32 +5,33 @@ Everything here follows from the study's record alone, so that copying it twice 
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from tuner import __version__
 from tuner.experiment import flat
 from tuner.jobs import Epoch, Outcome
 from tuner.search.records import Status, StudyRecord, TrialRecord
 from tuner.search.seeds import Role
-from tuner.tracking.live import Attempt
+from tuner.tracking.limits import MAX_PARAM, MAX_TAG, Point, run_name, texts
+from tuner.tracking.live import Attempt, TrialKey
 
 __all__ = [
     "ATTEMPT",
     "DIGEST",
     "PARENT",
     "STUDY_ROLE",
-    "Point",
     "RunLayout",
     "StudyState",
     "attempt_tag",
     "outcome_digest",
+    "record_digest",
     "study_layout",
     "text_digest",
     "trial_layout",
@@ -41,7 +42,6 @@ DIGEST = "outcome_digest"
 ATTEMPT = "attempt"
 STUDY_ROLE = "study"
 
-_MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # MLflow's limits, in characters
 _PARAMS_OF_A_STUDY = (
     "strategy",
     "budget",
@@ -76,16 +76,6 @@ _TRIAL_STATUS = {
 
 
 @dataclass(frozen=True)
-class Point:
-    """One value of one metric."""
-
-    key: str
-    value: float
-    time_ms: int  # since 1970
-    step: int
-
-
-@dataclass(frozen=True)
 class RunLayout:
     """One MLflow run."""
 
@@ -98,8 +88,16 @@ class RunLayout:
     points: tuple[Point, ...]
 
 
-def study_layout(record: StudyRecord, state: StudyState) -> RunLayout:
-    """Lay out the parent run of a study."""
+def study_layout(
+    record: StudyRecord, state: StudyState, known: Container[tuple[int, float]] = ()
+) -> RunLayout:
+    """Lay out the parent run of a study.
+
+    Args:
+        record: the study.
+        state: where it stands.
+        known: the best objectives, by step, that the run has already; they are left out.
+    """
     experiment = record.experiment.to_dict()
     params = dict(flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
     params |= {f"search_space.{k}": json.dumps(v) for k, v in experiment["search_space"].items()}
@@ -111,18 +109,20 @@ def study_layout(record: StudyRecord, state: StudyState) -> RunLayout:
         "strategy": record.experiment.strategy.name,
         "seed": record.experiment.seed,
     }
+    if record.test is not None:
+        tags["verdict"] = record.test.get("verdict")
     tags |= {f"data_{key}": value for key, value in record.data.items()}
     tags |= {f"version_{library}": version for library, version in record.versions.items()}
     start_s = _created(record)
     ends = [_end(record, t) for t in (*record.trials, *record.finalists) if t.outcome is not None]
     return RunLayout(
-        name=record.name,
+        name=run_name(record.name),
         status=_STUDY_STATUS[state],
         start_ms=_ms(start_s),
         end_ms=_ms(max([start_s, *ends])),
-        tags=_texts(tags, _MAX_TAG),
-        params=_texts(params, _MAX_PARAM),
-        points=tuple(_best_so_far(record)),
+        tags=texts(tags, MAX_TAG),
+        params=texts(params, MAX_PARAM),
+        points=tuple(_best_so_far(record, known)),
     )
 
 
@@ -179,8 +179,8 @@ def trial_layout(
         status=_TRIAL_STATUS[trial.status],
         start_ms=_ms(start_s),
         end_ms=_ms(end_s),
-        tags=_texts(tags, _MAX_TAG),
-        params=_texts(params, _MAX_PARAM),
+        tags=texts(tags, MAX_TAG),
+        params=texts(params, MAX_PARAM),
         points=tuple(points),
     )
 
@@ -188,6 +188,8 @@ def trial_layout(
 def _name(trial: TrialRecord) -> str:
     if trial.role is Role.FINALIST:
         return f"finalist {trial.configuration} repeat {trial.repeat}"
+    if trial.role is Role.BASELINE:
+        return f"default repeat {trial.repeat}"
     return str(trial.number) if trial.repeat_of is None else f"{trial.number} = {trial.repeat_of}"
 
 
@@ -201,6 +203,22 @@ def outcome_digest(outcome: Outcome) -> str:
     history = [(e.train_loss, e.val_loss, e.metric, e.time) for e in outcome.history]
     facts = [outcome.state, outcome.objective, outcome.finished_at, outcome.reason, history]
     return text_digest(json.dumps(facts))
+
+
+def record_digest(record: StudyRecord, outcomes: Mapping[TrialKey, str | None]) -> str:
+    """Return what tells a record from what it was or will be: the files drawn of it are the same.
+
+    Args:
+        record: the study.
+        outcomes: the digests of its trials' outcomes.
+    """
+    facts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    trials = [
+        (t.key, t.params, t.seed, t.repeat_of, t.configuration, t.repeat, outcomes.get(t.key))
+        for t in (*facts.pop("trials"), *facts.pop("finalists"))
+    ]
+    facts["experiment"] = record.experiment.to_dict()
+    return text_digest(json.dumps([__version__, facts, trials], default=str))
 
 
 def text_digest(content: str | bytes) -> str:
@@ -221,22 +239,23 @@ def _epochs(history: Iterable[Epoch], metric: str) -> Iterator[Point]:
             yield Point("fold_score", _finite(e.fold_score), _ms(e.time), e.fold)
 
 
-def _best_so_far(record: StudyRecord) -> Iterator[Point]:
+def _best_so_far(record: StudyRecord, known: Container[tuple[int, float]] = ()) -> Iterator[Point]:
     """The best objective after each trial, up to the first that still runs.
 
     Trials end in any order; told in the order of their numbers, a point never changes.
     """
     sign = record.sign
     best: float | None = None
-    time_ms = 0
+    time_s = 0.0
     for trial in record.trials:
         if trial.outcome is None:
             return
-        time_ms = max(time_ms, _ms(_end(record, trial)))
-        if trial.value is not None and (best is None or sign * trial.value < sign * best):
-            best = trial.value
-        if best is not None:
-            yield Point("best_objective", best, time_ms, trial.number)
+        time_s = max(time_s, _end(record, trial))
+        value = trial.value
+        if value is not None and math.isfinite(value):
+            best = value if best is None or sign * value < sign * best else best
+        if best is not None and (trial.number, best) not in known:
+            yield Point("best_objective", best, _ms(time_s), trial.number)
 
 
 def _created(record: StudyRecord) -> float:
@@ -256,16 +275,3 @@ def _finite(value: float) -> float:
 
 def _ms(seconds: float) -> int:
     return max(1, round(1000 * seconds))
-
-
-def _texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
-    """Write keys and values as MLflow takes them; what is None is left out."""
-    return {_key(k): _cut(str(v), limit) for k, v in values.items() if v is not None}
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^\w.\- ]|^\.", "_", name)[:_MAX_KEY]
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

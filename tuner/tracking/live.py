@@ -38,8 +38,8 @@ class LiveCurves:
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Add an epoch, with its time as the journal will have it."""
         with self._lock:
-            _, epochs = self._attempts[str(role), number]
-            epochs.append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
+            if (attempt := self._attempts.get((str(role), number))) is not None:
+                attempt[1].append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
 
     def ended(self, role: Role, number: int) -> None:
         """Let go of a trial whose outcome the journal has."""

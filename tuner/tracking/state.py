@@ -10,7 +10,8 @@ from tuner.errors import InputError
 from tuner.search.records import StudyRecord
 from tuner.tracking.layout import ATTEMPT, DIGEST, PARENT, STUDY_ROLE, StudyState, study_layout
 from tuner.tracking.live import TrialKey
-from tuner.tracking.store import artifact_root, is_server
+from tuner.tracking.store import artifact_root
+from tuner.tracking.uris import is_server
 from tuner.tracking.writing import create_run
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Parent:
     tags: dict[str, str]
     params: dict[str, str]
     best: set[tuple[int, float]]  # the points of best_objective: step and value
+    datasets: set[str]  # the digests of its inputs
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> N
         tags=dict(parent.data.tags),
         params=dict(parent.data.params),
         best={(m.step, m.value) for m in client.get_metric_history(run_id, "best_objective")},
+        datasets={made_of.dataset.digest for made_of in parent.inputs.dataset_inputs},
     )
 
 

@@ -6,27 +6,19 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.errors import one_line, show_location
+from tuner.tracking.databases import check_database, create_database
+from tuner.tracking.uris import check_uri, is_database, is_server, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = [
-    "artifact_root",
-    "explain",
-    "is_server",
-    "only_copier",
-    "open_store",
-    "sqlite_path",
-    "tracking_uri",
-]
+__all__ = ["artifact_root", "check_store", "only_copier", "open_store"]
 
 # How MLflow behaves unless the user has said otherwise. Its own patience with a server that is
 # down is four minutes a request; ours is a few seconds, since what is not copied now is later.
@@ -35,23 +27,10 @@ _DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s
 }
-
-
-def tracking_uri() -> str:
-    """Return `MLFLOW_TRACKING_URI`, or the SQLite store in the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def is_server(uri: str) -> bool:
-    """Say whether a store is behind a server, which knows itself where artifacts go."""
-    return uri.startswith(("http://", "https://", "databricks"))
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite store; None for any other."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+# And with the first request, which is a small one: whether anybody is there.
+_AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
 
 
 def artifact_root() -> Path:
@@ -63,28 +42,31 @@ def open_store() -> MlflowClient:
     """Open the store in use, creating a local one that does not exist.
 
     Raises:
+        InputError: there can be no store at its URI, or MLflow must be changed first.
         Exception: MLflow's, or its database's; `explain` says in one line what is wrong.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", r"The ``noload`` loader", DeprecationWarning)
+    uri = tracking_uri()
+    check_uri(uri)
+    _be_quiet()
     from mlflow import MlflowClient
 
-    for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+    if is_database(uri):
+        create_database(uri, artifact_root())
+        check_database(uri)
+    client = MlflowClient(tracking_uri=uri)
+    if is_server(uri):
+        with _impatient():
+            client.search_experiments(max_results=1)
+    return client
+
+
+def check_store() -> None:
+    """Refuse a store that cannot be used, as `open_store` does, but ask no server."""
     uri = tracking_uri()
-    with _alone(sqlite_path(uri)):
-        return MlflowClient(tracking_uri=uri)
-
-
-def explain(error: BaseException) -> str:
-    """Say in one line, and without passwords, why MLflow could not do what it was asked."""
-    text = show_location(one_line(error))
-    if request := re.match(r"API request to (https?://[^/\s]+)\S* failed with", text):
-        causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)|(timed out|too many \d+ \w+)", text)
-        why = f" ({''.join(causes[-1])})" if causes else ""
-        return f"the MLflow server at {request[1]} does not answer{why}"
-    return f"MLflow: {text[:300]}"
+    check_uri(uri)
+    if is_database(uri):
+        _be_quiet()
+        check_database(uri)
 
 
 @contextlib.contextmanager
@@ -96,17 +78,26 @@ def only_copier(study_id: str) -> Iterator[None]:
         yield
 
 
+def _be_quiet() -> None:
+    """Have MLflow say nothing by itself: what goes wrong is raised, and said once by us."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", r"The ``noload`` loader", DeprecationWarning)
+    warnings.filterwarnings("ignore", r"Unverified HTTPS request")  # as the user wants it
+    import mlflow  # noqa: F401 - sets up its loggers
+
+    for logger in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
-    """Let one process at a time open an SQLite store: two that create it at once both fail."""
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(database.parent, os.O_RDONLY)
+def _impatient() -> Iterator[None]:
+    """Wait less long for an answer, where the user has not said how long."""
+    before = {name: os.environ[name] for name in _AT_FIRST}
+    changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
+    # Variables are set and never removed: another thread may be starting a process.
+    os.environ.update({name: _AT_FIRST[name] for name in changed})
     try:
-        with contextlib.suppress(OSError):  # a network file system that cannot lock folders
-            fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder)
+        os.environ.update(before)

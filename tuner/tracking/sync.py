@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuner.search.records import Status, StudyRecord
-from tuner.tracking.layout import RunLayout, StudyState, study_layout, text_digest
+from tuner.search.seeds import Role
+from tuner.tracking.dataset import dataset_digest, dataset_input
+from tuner.tracking.layout import (
+    RunLayout,
+    StudyState,
+    record_digest,
+    study_layout,
+    text_digest,
+)
 from tuner.tracking.live import Attempt, TrialKey
 from tuner.tracking.state import Parent, SyncState, read_store
 from tuner.tracking.trials import copy_attempt, copy_trial, end_abandoned
@@ -18,9 +26,13 @@ from tuner.tracking.writing import log, log_file
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["SyncCount", "sync_study"]
+__all__ = ["Files", "SyncCount", "sync_study"]
+
+Files = Mapping[str, str | bytes]
+"""Texts and pictures by file name."""
 
 _NONE: Mapping[TrialKey, Attempt] = MappingProxyType({})
+_FILES_OF = "files_of"  # the tag that says of which record the study's run has the files
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ def sync_study(
     state: SyncState,
     *,
     running: bool,
-    artifacts: Mapping[str, str | bytes],
+    artifacts: Files | Callable[[], Files],
     done: bool | None = None,
     live: Mapping[TrialKey, Attempt] = _NONE,
 ) -> SyncCount:
@@ -50,7 +62,8 @@ def sync_study(
         record: the study as its journal has it.
         state: what earlier calls for this study learned; a new one reads it from MLflow.
         running: whether a coordinator is at work on the study.
-        artifacts: files by name, kept with the study's run.
+        artifacts: files by name, kept with the study's run; where it takes time to make them, a
+            function that does, called unless the run has those of this very record.
         done: whether a study that does not run came to its end; by default the record says so.
         live: how far the trials have come that train at this moment.
 
@@ -63,21 +76,19 @@ def sync_study(
             read_store(client, record, state)
         assert state.parent is not None
         assert state.parent.study_id == record.id, "one SyncState is for one study"
-        counts = Counter(
-            copy_trial(client, record, trial, state)
-            for trial in (*record.trials, *record.finalists)
-            if trial.outcome is not None
-        )
+        counts: Counter[str] = Counter()
         for trial in (*record.trials, *record.finalists):
-            attempt = live.get(trial.key)
-            if trial.outcome is None and attempt is not None and attempt.epochs:
+            if trial.outcome is not None:
+                counts[copy_trial(client, record, trial, state)] += 1
+            elif (attempt := live.get(trial.key)) is not None and attempt.epochs:
                 copy_attempt(client, record, trial, attempt, state)
         end_abandoned(client, record, live, state)
         news = counts.total() > counts["unchanged"]
         if done is None and not news and state.parent.status == "FINISHED":
             done = True  # as its coordinator said, who also knows whether the time was used up
-        layout = study_layout(record, _study_state(record, running, done))
-        _update_parent(client, state.parent, layout, artifacts)
+        layout = study_layout(record, _study_state(record, running, done), state.parent.best)
+        tags = _keep_files(client, record, state, artifacts)
+        _update_parent(client, record, state.parent, layout, {**layout.tags, **tags})
     except BaseException:
         state.forget()
         raise
@@ -92,7 +103,8 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
     if done is None:
         top, repeats = record.experiment.finalists.top, record.experiment.finalists.repeats
         n_trained = sum(t.outcome is not None for t in record.trained)
-        n_finalists = sum(t.outcome is not None for t in record.finalists)
+        retrained = [t for t in record.finalists if t.role is Role.FINALIST]
+        n_finalists = sum(t.outcome is not None for t in retrained)
         n_trials = record.experiment.n_trials
         done = record.test is not None or (
             n_trials is not None
@@ -102,23 +114,46 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
     return StudyState.DONE if done else StudyState.INTERRUPTED
 
 
-def _update_parent(
-    client: MlflowClient, parent: Parent, layout: RunLayout, artifacts: Mapping[str, str | bytes]
-) -> None:
-    """Write what the study's run lacks."""
-    wanted = dict(layout.tags)
+def _keep_files(
+    client: MlflowClient,
+    record: StudyRecord,
+    state: SyncState,
+    artifacts: Files | Callable[[], Files],
+) -> dict[str, str]:
+    """Write the files that the study's run lacks; return the tags that say which it has then."""
+    assert state.parent is not None
+    run_id, known, tags = state.parent.run_id, state.parent.tags, {}
+    if not isinstance(artifacts, Mapping):
+        digest = record_digest(record, {key: c.digest for key, c in state.children.items()})
+        if known.get(_FILES_OF) == digest:
+            return {}
+        tags[_FILES_OF] = digest
+        artifacts = artifacts()
     for name, content in artifacts.items():
         tag = f"artifact {name}"
-        wanted[tag] = text_digest(content)
-        if parent.tags.get(tag) != wanted[tag]:
-            log_file(client, parent.run_id, name, content)
+        tags[tag] = text_digest(content)
+        if known.get(tag) != tags[tag]:
+            log_file(client, run_id, name, content)
+    return tags
+
+
+def _update_parent(
+    client: MlflowClient,
+    record: StudyRecord,
+    parent: Parent,
+    layout: RunLayout,
+    wanted: Mapping[str, str],
+) -> None:
+    """Write what the study's run lacks; `wanted` are its tags."""
     tags = {k: v for k, v in wanted.items() if parent.tags.get(k) != v}
     params = {k: v for k, v in layout.params.items() if k not in parent.params}
-    points = [p for p in layout.points if (p.step, p.value) not in parent.best]
-    log(client, parent.run_id, params, tags, points)
+    log(client, parent.run_id, params, tags, layout.points)
     parent.tags |= tags
     parent.params |= params
-    parent.best |= {(p.step, p.value) for p in points}
+    parent.best |= {(p.step, p.value) for p in layout.points}
+    if (digest := dataset_digest(record)) not in parent.datasets:
+        client.log_inputs(parent.run_id, [dataset_input(record)])
+        parent.datasets.add(digest)
     if layout.status == "RUNNING":
         if parent.status != "RUNNING":
             client.update_run(parent.run_id, status="RUNNING")

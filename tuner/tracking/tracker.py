@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tuner.search.records import StudyRecord
+from tuner.tracking.explaining import describe_store, explain
 from tuner.tracking.live import LiveCurves
 from tuner.tracking.state import SyncState
-from tuner.tracking.store import explain, open_store
-from tuner.tracking.sync import sync_study
+from tuner.tracking.store import open_store
+from tuner.tracking.sync import Files, sync_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = ["MlflowTracker", "NullTracker", "Tracker", "experiment_file"]
 
-Files = Mapping[str, str | bytes]
-"""Texts and pictures by file name."""
-
 _PAUSE_S = 1.0  # between two syncs, at least
 _READING_SHARE = 0.1  # of the thread's time, at most: reading the journal holds up the search
-_SHORT_S = 10.0  # that closing takes at most where nothing good is to be expected
+_LONG_S = 30.0  # that closing takes at most: pictures are drawn, and many trials may be left
+_SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it to stop
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 
@@ -39,12 +40,12 @@ class Tracker(abc.ABC):
         """Say that the journal has something new."""
 
     @abc.abstractmethod
-    def close(self, done: bool, timeout_s: float = 60) -> bool:
+    def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
         """Copy what is left and end.
 
         Args:
             done: whether the study came to its end.
-            timeout_s: how long to wait for it.
+            timeout_s: how long to wait for it, at most.
 
         Returns:
             Whether the copy is complete.
@@ -57,7 +58,7 @@ class NullTracker(Tracker):
     def wake(self) -> None:
         """Do nothing."""
 
-    def close(self, done: bool, timeout_s: float = 60) -> bool:
+    def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
         """Have nothing left to do."""
         return True
 
@@ -72,9 +73,9 @@ class MlflowTracker(Tracker):
 
     Args:
         read: reads the study from its journal; called in the tracker's thread.
-        study: its name, for the warning.
-        warn: is told once, in the tracker's thread, when MLflow cannot be written to. The search
-            goes on, and so do the attempts.
+        study: what `tuner sync` is to be given, for the warning.
+        warn: is told once, in either thread, when MLflow cannot be written to. The search goes
+            on, and so do the attempts; it is told again if the copy is complete in the end.
         artifacts_of: the files that the study's run holds; called at the beginning and at the end.
         artifacts_at_end_of: those that it holds besides once the study is done.
     """
@@ -93,7 +94,8 @@ class MlflowTracker(Tracker):
         self._client: MlflowClient | None = None
         self._state = SyncState()
         self._news, self._closing = threading.Event(), threading.Event()
-        self._done = self._complete = self._warned = False
+        self._done = self._complete = self._failing = self._warned = False
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._news.set()  # the study's run is there from the start
         self._thread.start()
@@ -107,15 +109,21 @@ class MlflowTracker(Tracker):
         """Have the thread copy what is new; returns at once."""
         self._news.set()
 
-    def close(self, done: bool, timeout_s: float = 60) -> bool:
+    def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
         """Copy what is left, say in MLflow how the study ended, and end the thread."""
-        if not self._closing.is_set():
-            self._done = done
-            self._closing.set()
-            self._news.set()
-        if self._warned or not done:  # who waits for a store that does not answer, or to stop?
+        if self._closing.is_set():
+            self._thread.join(timeout_s)
+            return self._complete
+        self._done = done
+        self._closing.set()
+        self._news.set()
+        if self._failing or not done:  # who waits for a store that does not answer, or to stop?
             timeout_s = min(timeout_s, _SHORT_S)
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._tell(f"{describe_store()} takes too long to answer; {self._remedy}")
+        elif self._complete and self._warned:
+            self._warn_quietly("MLflow answers again, and has all of it")
         return self._complete
 
     def _run(self) -> None:
@@ -124,12 +132,15 @@ class MlflowTracker(Tracker):
             self._news.wait()
             self._closing.wait(pause_s)
             self._news.clear()
-            closing = self._closing.is_set()
+            closing, begun = self._closing.is_set(), time.monotonic()
             try:
                 pause_s = max(_PAUSE_S, self._sync(closing) / _READING_SHARE)
-                self._complete = closing
+                self._complete, self._failing = closing, False
             except Exception as error:
+                self._failing = True
                 self._report(error)
+                if self._closing.is_set() and time.monotonic() - begun > _PAUSE_S:
+                    return  # it waited in vain, and would again
                 pause_s = min(max(_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
                 self._news.set()  # try again, whether or not there is more to copy
 
@@ -141,11 +152,11 @@ class MlflowTracker(Tracker):
         begun = time.monotonic()
         record = self._read()
         reading_s = time.monotonic() - begun
-        artifacts: dict[str, str | bytes] = {}
-        if closing or self._state.parent is None:
-            artifacts |= self._artifacts_of(record)
+        artifacts: Files | Callable[[], Files] = {}
         if closing and self._done:
-            artifacts |= self._artifacts_at_end_of(record)
+            artifacts = partial(self._all_artifacts_of, record)  # drawn unless they are there
+        elif closing or self._state.parent is None:
+            artifacts = self._artifacts_of(record)
         sync_study(
             self._client,
             record,
@@ -157,10 +168,25 @@ class MlflowTracker(Tracker):
         )
         return reading_s
 
+    def _all_artifacts_of(self, record: StudyRecord) -> Files:
+        return {**self._artifacts_of(record), **self._artifacts_at_end_of(record)}
+
+    @property
+    def _remedy(self) -> str:
+        return f"`tuner sync {self._study}` completes the copy"
+
     def _report(self, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            self._warn(
-                f"{explain(error)}; the search goes on, and `tuner sync {self._study}` "
-                f"completes the copy later"
-            )
+        goes_on = "" if self._closing.is_set() else "the search goes on, and "
+        later = " later" if goes_on else ""
+        self._tell(f"{explain(error)}; {goes_on}{self._remedy}{later}")
+
+    def _tell(self, text: str) -> None:
+        """Warn, for the first time alone."""
+        with self._telling:
+            warned, self._warned = self._warned, True
+        if not warned:
+            self._warn_quietly(text)
+
+    def _warn_quietly(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it
+            self._warn(text)

@@ -92,10 +92,13 @@ def end_abandoned(
 
     They are trained again, and get a new run then.
     """
+    open_runs = {k: c for k, c in state.children.items() if not c.ended and k not in live}
+    if not open_runs:
+        return
     trials = (*record.trials, *record.finalists)
     ended = {t.key for t in trials if t.outcome is not None}
-    for key, child in state.children.items():
-        if not child.ended and key not in live and key not in ended:
+    for key, child in open_runs.items():
+        if key not in ended:
             client.set_tag(child.run_id, "state", StudyState.INTERRUPTED)
             client.set_terminated(child.run_id, "KILLED")
             state.children[key] = dataclasses.replace(child, ended=True)

@@ -1,137 +1,165 @@
-"""The MLflow UI on the store in use, and links into it."""
+"""MLflow's UI on the store in use, served on loopback, and the links to open in it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from typing import NamedTuple
 
-from tuner.errors import InputError, RunError, nearest
-from tuner.search.seeds import Role
+from tuner.errors import InputError, RunError, show_location, show_path
+from tuner.search.records import StudyRecord
+from tuner.tracking.address import Address, announced, answers, running_ui
+from tuner.tracking.explaining import explain
 from tuner.tracking.layout import STUDY_ROLE
-from tuner.tracking.store import (
-    artifact_root,
-    explain,
-    is_server,
-    open_store,
-    sqlite_path,
-    tracking_uri,
-)
+from tuner.tracking.store import artifact_root, check_store, open_store
+from tuner.tracking.uris import check_uri, is_server, sqlite_path, tracking_uri
+from tuner.tracking.views import View, save_view, studies_view, study_view, trials_view
 
-__all__ = ["runs_link", "start_ui"]
+__all__ = ["Link", "Ui", "start_ui"]
 
 _HOST = "127.0.0.1"
+_PORTS = range(20_000, 30_000)  # below those that the system gives to connections
+
+
+class Link(NamedTuple):
+    """A page of the UI."""
+
+    url: str
+    shows: str
+
+
+@dataclass(frozen=True)
+class Ui:
+    """MLflow's UI: the pages to open, the first one first, and who serves them."""
+
+    links: tuple[Link, ...]
+    earlier: int | None = None  # the process that serves it already
+    server: subprocess.Popen[bytes] | None = None  # of our own
+    log: Path | None = None
+
+    def wait(self) -> None:
+        """Wait as long as our own server runs; return at once where there is none.
+
+        Raises:
+            RunError: it ended, which it does not do by itself.
+        """
+        if self.server is not None and self.log is not None:
+            status = self.server.wait()
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise RunError(f"the MLflow server has ended ({how}): {_last_line(self.log)}")
 
 
 @contextlib.contextmanager
 def start_ui(
-    experiment_name: str | None = None,
-    study_id: str | None = None,
+    record: StudyRecord | None = None,
     *,
-    ascending: bool = True,
+    of_study: bool = False,
     port: int | None = None,
     timeout_s: float = 60,
-) -> Iterator[str]:
-    """Serve the MLflow UI while the context lasts; yield the link to open.
+) -> Iterator[Ui]:
+    """Serve the MLflow UI while the context lasts.
 
-    Where `MLFLOW_TRACKING_URI` is a server already, none is started.
+    None is started where `MLFLOW_TRACKING_URI` is a server already, or where this user serves the
+    UI of the same store already and `port` does not ask for another.
 
     Args:
-        experiment_name: what the link shows; all experiments by default.
-        study_id: of a study in it: the link then shows that study's trials, best first.
-        ascending: whether the smallest objective is the best.
-        port: on loopback; a free one by default.
+        record: the links are to its experiment; to all experiments by default.
+        of_study: whether they are to this study, which MLflow must have then.
+        port: on loopback; by default one that a store keeps, as browsers keep what a person
+            has set up in the UI by its port, or else a free one.
         timeout_s: how long the server may take to answer.
 
     Raises:
-        InputError: there is no store yet, or no such experiment in it, or the port is in use.
-        RunError: the server did not start.
+        InputError: there is no store yet, or none that can be used, or no such study in it,
+            or the port is in use.
+        RunError: the server did not start, or the one in use does not answer.
     """
     uri = tracking_uri()
+    check_uri(uri)
     if is_server(uri):
-        yield _link(uri.rstrip("/"), experiment_name, study_id, ascending)
+        if not uri.lower().startswith("http"):
+            raise InputError(f"MLFLOW_TRACKING_URI: {uri} has a UI of its own; open it there")
+        yield Ui(_links(show_location(uri).rstrip("/"), record, of_study))
         return
     if (database := sqlite_path(uri)) is not None and not database.exists():
-        raise InputError(f"{database}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
+        shown = show_path(database)
+        raise InputError(f"{shown}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
+    _check_usable()
+    if port is None and (running := running_ui(uri)) is not None:
+        yield Ui(_links(running.base_url, record, of_study), earlier=running.pid)
+        return
     with contextlib.ExitStack() as stack:
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-ui-"))) / "log"
-        port = _check_free(port) if port is not None else _free_port()
+        port = _usual_port(uri) if port is None else _check_free(port)
         server = stack.enter_context(_server(uri, port, log))
         base_url = f"http://{_HOST}:{port}"
-        link = _link(base_url, experiment_name, study_id, ascending)  # looked up while it starts
-        _wait(server, port, log, timeout_s)
-        yield link
+        links = _links(base_url, record, of_study)  # looked up while it starts
+        _wait(server, base_url, log, timeout_s)
+        stack.enter_context(announced(uri, Address(base_url, server.pid)))
+        yield Ui(links, server=server, log=log)
 
 
-def runs_link(
-    base_url: str, experiment_id: str, parent_run_id: str | None = None, ascending: bool = True
-) -> str:
-    """Return the link to an experiment's runs, or to the trials of one study.
-
-    Args:
-        base_url: of the server.
-        experiment_id: in MLflow.
-        parent_run_id: the study's run; its trials are then shown ordered by their objective.
-        ascending: whether the smallest objective comes first.
-    """
-    link = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    facets = {"workflowType": "machine_learning"}  # or the UI shows traces of language models
-    if parent_run_id is not None:
-        facets |= {
-            "searchFilter": (
-                f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.role = '{Role.TRIAL}'"
-            ),
-            "orderByKey": "metrics.`objective`",
-            "orderByAsc": str(ascending).lower(),
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "modelVersionFilter": "All Runs",
-            "datasetsFilter": "W10=",
-            "compareRunsMode": "CHART",
-        }
-    return f"{link}?{urlencode(facets, quote_via=quote, safe='')}"
-
-
-def _link(base_url: str, name: str | None, study_id: str | None, ascending: bool) -> str:
-    if name is None:
-        return f"{base_url}/#/experiments"
+def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[Link, ...]:
+    everything = Link(f"{base_url}/#/experiments", "all experiments")
     try:
         client = open_store()
+        if record is None:
+            return (everything,)
+        name = record.experiment.name
         experiment = client.get_experiment_by_name(name)
-        names = [] if experiment else [e.name for e in client.search_experiments()]
         parents = []
-        if experiment is not None and study_id is not None:
-            wanted = f"tags.study_id = '{study_id}' and tags.role = '{STUDY_ROLE}'"
-            parents = client.search_runs([experiment.experiment_id], wanted, max_results=1)
+        if experiment is not None:
+            search = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
+            parents = client.search_runs([experiment.experiment_id], search, max_results=1)
+        if of_study and not parents:
+            raise InputError(
+                f"MLflow has no run of {record.name}; `tuner sync {record.name}` copies it"
+            )
+        if experiment is None:
+            return (everything,)
+        pages: list[tuple[View, str]] = []
+        if parents:  # saved in any case: it is in the UI's menu then
+            view = study_view(record, parents[0].info.run_id)
+            pages.append((view, f"the trials of {record.name}, best first, and charts"))
+        pages.append((trials_view(record), f"all trials of {name}, best first"))
+        pages.append((studies_view(record), f"the studies of {name}, each with its trials"))
+        saved = {v.tag for v, _ in pages if save_view(client, experiment, v, record.created)}
+    except InputError:
+        raise
     except Exception as error:
         raise RunError(explain(error)) from error
-    if experiment is None:
-        raise InputError(
-            f"MLflow has no experiment {name!r}{nearest(name, names)}; "
-            f"if its studies were not tracked, `tuner sync STUDY` copies them"
-        )
-    if study_id is not None and not parents:
-        raise InputError("MLflow has no run of this study; `tuner sync STUDY` copies it")
-    parent_run_id = parents[0].info.run_id if parents else None
-    return runs_link(base_url, experiment.experiment_id, parent_run_id, ascending)
+    links = [Link(v.link(base_url, experiment.experiment_id, saved), what) for v, what in pages]
+    return tuple(links if of_study else links[-2:])
+
+
+def _check_usable() -> None:
+    try:
+        check_store()
+    except InputError:
+        raise
+    except Exception as error:
+        raise RunError(explain(error)) from error
 
 
 @contextlib.contextmanager
 def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-    command += ["--host", _HOST, "--port", str(port), "--backend-store-uri", uri]
+    command += ["--host", _HOST, "--port", str(port)]
     command += ["--default-artifact-root", artifact_root().as_uri()]
     command += ["--artifacts-destination", artifact_root().as_uri()]
     environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # a command line shows everybody its password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes rather than 11
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -150,32 +178,36 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal_number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            # A second Ctrl-C does not wait for the first to be obeyed.
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 server.wait(timeout=5)
 
 
-def _wait(server: subprocess.Popen[bytes], port: int, log: Path, timeout_s: float) -> None:
-    health = f"http://{_HOST}:{port}/health"
-    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy to loopback
+def _wait(server: subprocess.Popen[bytes], base_url: str, log: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RunError(f"the MLflow server did not start: {_last_line(log)}")
-        with contextlib.suppress(OSError), browser.open(health, timeout=2):
+        if answers(base_url, timeout_s=2):
             return
         time.sleep(0.1)
     raise RunError(f"the MLflow server did not answer in {timeout_s:g} s: {_last_line(log)}")
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote no log")
+    lines = [line.strip() for line in log.read_text(errors="replace").split("\n")]
+    told = [line for line in lines if line and not re.search(r'"[A-Z]+ \S+ HTTP/', line)]
+    return show_location(told[-1]) if told else "it wrote no log"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+def _usual_port(uri: str) -> int:
+    usual = _PORTS[zlib.crc32(uri.encode()) % len(_PORTS)]
+    try:
+        return _check_free(usual)
+    except InputError:
+        with socket.socket() as probe:
+            probe.bind((_HOST, 0))
+            return int(probe.getsockname()[1])
 
 
 def _check_free(port: int) -> int:

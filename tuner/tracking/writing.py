@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.tracking.layout import Point, RunLayout
+from tuner.tracking.layout import RunLayout
+from tuner.tracking.limits import Point, batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,16 +31,19 @@ def log(
     tags: Mapping[str, str],
     points: Iterable[Point],
 ) -> None:
-    """Write one batch, which MLflow's client divides into requests within its limits."""
+    """Write params, tags and points in as few requests as MLflow's limits allow."""
     from mlflow.entities import Metric, Param, RunTag
 
-    client.log_batch(
-        run_id,
-        metrics=[Metric(p.key, p.value, p.time_ms, p.step) for p in points],
-        params=[Param(key, value) for key, value in params.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-        synchronous=True,
-    )
+    # The client itself would give the points to whatever model this process has made the active
+    # one, by `MLFLOW_ACTIVE_MODEL_ID` say; a store that does not have that model refuses them.
+    store = client._tracking_client.store
+    for batch in batches(points, params, tags):
+        store.log_batch(
+            run_id,
+            metrics=[Metric(p.key, p.value, p.time_ms, p.step) for p in batch.points],
+            params=[Param(key, value) for key, value in batch.params.items()],
+            tags=[RunTag(key, value) for key, value in batch.tags.items()],
+        )
 
 
 def log_file(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:

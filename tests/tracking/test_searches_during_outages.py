@@ -1,0 +1,425 @@
+"""Real searches while real MLflow servers, and disks, fail them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway import Gateway
+from mlflow_server import MlflowServer
+from real_searches import (
+    LONGER,
+    RUN,
+    STUDY,
+    Ended,
+    begin,
+    copy_at,
+    full_copy,
+    make_folder,
+    result,
+    tuner,
+    when,
+)
+from tracking_helpers import runs_of
+
+from tuner.tracking import MlflowTracker, open_store
+
+pytestmark = pytest.mark.slow
+
+LATER = f"the search goes on, and `tuner sync {STUDY}` completes the copy later"
+AGAIN = f"run `tuner sync {STUDY}` again later"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "here")
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[..., MlflowServer]]:
+    """Makes servers, which are killed in the end."""
+    made: list[MlflowServer] = []
+
+    def make(*options: str, **settings: Any) -> MlflowServer:
+        folder = tmp_path / f"server {len(made)}"
+        folder.mkdir()
+        made.append(MlflowServer(folder, *options, **settings))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def gateway(servers: Callable[..., MlflowServer]) -> Iterator[Gateway]:
+    gateway = Gateway(servers().start().url)
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture(scope="module")
+def untracked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Any]:
+    """Returns what a search comes to without tracking."""
+    results: dict[tuple[str, ...], Any] = {}
+
+    def search(command: tuple[str, ...]) -> Any:
+        if command not in results:
+            folder = make_folder(tmp_path_factory.mktemp("untracked"))
+            assert tuner(folder, *command, "--no-tracking").status == 0
+            results[command] = result(folder)
+        return results[command]
+
+    return search
+
+
+def ended_well(ended: Ended, *warnings: str) -> None:
+    assert (ended.status, ended.err) == (0, "")
+    assert len(ended.said_of_mlflow) == len(warnings), ended.said_of_mlflow
+    for said, warning in zip(ended.said_of_mlflow, warnings, strict=True):
+        at_the_end = f"`tuner sync {STUDY}` completes the copy"
+        assert said in (f"{warning}; {LATER}", f"{warning}; {at_the_end}")
+        _, _, following = ended.out.partition("\nNext:\n")
+        assert following.startswith(f"  tuner sync {STUDY}   (MLflow lacks trials)\n")
+
+
+def synced(folder: Path) -> None:
+    """Sync, and again."""
+    first, second = tuner(folder, "sync", STUDY), tuner(folder, "sync", STUDY)
+    assert (first.status, second.status) == (0, 0), first.err + second.err
+    assert "0 created, 0 completed, 0 replaced, " in second.out
+
+
+def test_a_server_that_is_down_from_the_start(
+    here: Path,
+    servers: Callable[..., MlflowServer],
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = servers()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    away = f"the MLflow server at {server.url} does not answer (Connection refused)"
+    ended_well(tuner(here, *RUN), away)
+    assert result(here) == untracked(RUN)
+    failed = tuner(here, "sync", STUDY)
+    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {away}; {AGAIN}\n")
+    assert failed.seconds < 10
+    server.start()
+    synced(here)
+    assert copy_at(server.url) == full_copy(here)
+
+
+def test_a_server_that_is_killed_in_the_middle(
+    here: Path,
+    servers: Callable[..., MlflowServer],
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = servers().start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    ended = when(begin(here, *LONGER), "[2/4]", server.kill)
+    away = f"the MLflow server at {server.url} does not answer (Connection refused)"
+    ended_well(ended, away)
+    assert result(here) == untracked(LONGER)
+    server.start()
+    synced(here)
+    assert copy_at(server.url) == full_copy(here)
+
+
+def test_a_server_that_begins_to_fail(
+    here: Path,
+    gateway: Gateway,
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    ended = when(begin(here, *LONGER), "[2/4]", lambda: setattr(gateway, "status", 500))
+    ended_well(ended, f"the MLflow server at {gateway.url} answers with error 500")
+    assert result(here) == untracked(LONGER)
+    failed = tuner(here, "sync", STUDY)
+    assert failed.err == (
+        f"tuner: the MLflow server at {gateway.url} answers with error 500; {AGAIN}\n"
+    )
+    assert (failed.status, failed.out) == (1, "")
+    gateway.status = None
+    synced(here)
+    assert copy_at(gateway.url) == full_copy(here)
+
+
+def test_a_server_that_hangs_holds_up_the_end_for_half_a_minute_at_most(
+    here: Path,
+    gateway: Gateway,
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    ended = when(begin(here, *LONGER), "[3/4]", lambda: setattr(gateway, "silent", True))
+    ended_well(ended, f"the MLflow server at {gateway.url} takes too long to answer")
+    assert ended.seconds < 60
+    assert result(here) == untracked(LONGER)
+    failed = tuner(here, "sync", STUDY)
+    assert failed.err == (
+        f"tuner: the MLflow server at {gateway.url} does not answer (timed out); {AGAIN}\n"
+    )
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.seconds < 15
+    gateway.answer_again()
+    synced(here)
+    assert copy_at(gateway.url) == full_copy(here)
+
+
+def test_a_server_that_comes_back_gets_all_of_it(
+    gateway: Gateway,
+    make_record: Callable[..., Any],
+    make_trial: Callable[..., Any],
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    records = [make_record(make_trial(0))]
+    told: list[str] = []
+    tracker = MlflowTracker(lambda: records[-1], "s1", told.append)
+    client = open_store()
+
+    def n_runs() -> int:
+        experiment = client.get_experiment_by_name(records[0].experiment.name)
+        return len(client.search_runs([experiment.experiment_id])) if experiment else 0
+
+    wait_for(lambda: n_runs() == 2)
+    gateway.status = 500
+    records.append(make_record(make_trial(0), make_trial(1), id=records[0].id))
+    tracker.wake()
+    wait_for(lambda: bool(told))
+    gateway.answer_again()
+    wait_for(lambda: n_runs() == 3)
+    records.append(make_record(*map(make_trial, range(3)), id=records[0].id))
+    assert tracker.close(done=True)
+    assert told == [
+        f"the MLflow server at {gateway.url} answers with error 500; the search goes on, and "
+        "`tuner sync s1` completes the copy later",
+        "MLflow answers again, and has all of it",
+    ]
+    parent, children = runs_of(client, records[-1])
+    assert parent.info.status == "FINISHED"
+    assert set(children) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("delay_s", [3, 30])
+def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(
+    here: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, delay_s: float
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+
+    def stop() -> None:
+        gateway.delay_s = delay_s
+        process.send_signal(signal.SIGINT)
+
+    process = begin(here, *LONGER)
+    ended = when(process, "[2/4]", stop)
+    assert ended.status == 130
+    assert ended.err == (
+        "tuner: stopped; what was finished is kept, and the same command resumes\n"
+    )
+    assert ended.seconds < 30
+    assert ended.said_of_mlflow == [
+        f"the MLflow server at {gateway.url} takes too long to answer; "
+        f"`tuner sync {STUDY}` completes the copy"
+    ]
+    gateway.answer_again()
+    resumed = tuner(here, *LONGER)
+    assert resumed.said_of_mlflow == []
+    assert copy_at(gateway.url) == full_copy(here)
+
+
+def test_credentials_reach_a_server_and_wrong_ones_are_said_to_be(
+    here: Path,
+    servers: Callable[..., MlflowServer],
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    accounts = tmp_path / "accounts.ini"
+    accounts.write_text(
+        "[mlflow]\n"
+        "default_permission = READ\n"
+        f"database_uri = sqlite:///{tmp_path / 'accounts.db'}\n"
+        "admin_username = admin\n"
+        "admin_password = right password 12\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    server = servers(
+        "--app-name",
+        "basic-auth",
+        settings={
+            "MLFLOW_AUTH_CONFIG_PATH": str(accounts),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": "right password 12",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of this test",
+        },
+    ).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong password 12")
+    refused = (
+        f"the MLflow server at {server.url} refuses the credentials (401); set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
+    ended_well(tuner(here, *RUN), refused)
+    assert result(here) == untracked(RUN)
+    failed = tuner(here, "sync", STUDY)
+    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {refused}; {AGAIN}\n")
+    shown = tuner(here, "ui", STUDY)
+    assert (shown.status, shown.out, shown.err) == (1, "", f"tuner: {refused}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right password 12")
+    synced(here)
+    found = copy_at(server.url)
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    assert found == full_copy(here)
+
+
+def test_a_token_reaches_a_server(
+    here: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token")
+    gateway.authorization = "Bearer a-token"
+    ended_well(tuner(here, *RUN))
+    assert copy_at(gateway.url) == full_copy(here)
+
+
+def test_a_password_in_the_uri_reaches_a_server_and_no_message(
+    here: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = gateway.url.replace("://", "://ann:secret@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    pair = base64.b64encode(b"ann:secret").decode()
+    gateway.authorization = f"Basic {pair}"
+    ended_well(tuner(here, *RUN))
+    synced_again = tuner(here, "sync", STUDY)
+    assert f" unchanged ({gateway.url})" in synced_again.out
+    gateway.authorization = "Basic another"
+    failed = tuner(here, "sync", STUDY)
+    assert failed.err.startswith(f"tuner: the MLflow server at {gateway.url} refuses the cred")
+
+
+def test_what_other_programs_have_set_in_the_environment_confuses_nothing(
+    here: Path, servers: Callable[..., MlflowServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = servers().start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    client = open_store()
+    others = client.create_experiment("elsewhere")
+    run = client.create_run(others)
+    settings = {
+        "MLFLOW_RUN_ID": run.info.run_id,
+        "MLFLOW_EXPERIMENT_NAME": "elsewhere",
+        "MLFLOW_EXPERIMENT_ID": others,
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "true",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "MLFLOW_REGISTRY_URI": "foo://x",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    ended_well(tuner(here, *RUN))
+    synced(here)
+    assert [r.info.run_id for r in client.search_runs([others])] == [run.info.run_id]
+    assert client.get_run(run.info.run_id).data.tags == run.data.tags
+    for name in settings:
+        monkeypatch.delenv(name)
+    assert copy_at(server.url) == full_copy(here)
+
+
+def test_a_workspace_of_a_server_is_used_or_said_not_to_be_there(
+    here: Path, servers: Callable[..., MlflowServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = servers("--enable-workspaces").start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    open_store().create_workspace("team")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
+    ended_well(tuner(here, *RUN))
+    assert open_store().get_experiment_by_name("air") is not None
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "nobody")
+    failed = tuner(here, "sync", STUDY)
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err.startswith(f"tuner: the MLflow server at {server.url}: ")
+    assert "nobody" in failed.err
+    monkeypatch.delenv("MLFLOW_WORKSPACE")
+    assert open_store().get_experiment_by_name("air") is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    # Lazily: this process has read the store, and MLflow keeps its connections.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write until the disk is full."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    for size in (4096, 1):
+        try:
+            while True:
+                os.write(descriptor, b"x" * size)
+        except OSError:
+            pass
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("store_is_there", [False, True])
+def test_a_store_whose_disk_is_full(
+    here: Path,
+    small_disk: Path,
+    untracked: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    store_is_there: bool,
+) -> None:
+    store = small_disk / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    if store_is_there:
+        with monkeypatch.context() as patch:
+            patch.chdir(here)
+            open_store()
+    fill(small_disk / "ballast")
+    full = f"the MLflow store {store}: database or disk is full"
+    ended_well(tuner(here, *RUN), full)
+    assert result(here) == untracked(RUN)
+    failed = tuner(here, "sync", STUDY)
+    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {full}; {AGAIN}\n")
+    (small_disk / "ballast").unlink()
+    synced(here)
+    assert [path.name for path in small_disk.iterdir()] == ["mlflow.db"]
+    assert copy_at(f"sqlite:///{store}") == full_copy(here)
+
+
+def test_a_store_that_cannot_grow(
+    here: Path, untracked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.chdir(here)
+        open_store()
+    limit = (here / "mlflow.db").stat().st_size + 8192
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    ended = tuner(here, *RUN, preexec_fn=limited)
+    ended_well(ended, "the MLflow store mlflow.db: disk I/O error")
+    assert result(here) == untracked(RUN)
+    synced(here)
+    shutil.move(here / "mlflow.db", here / "synced.db")
+    assert copy_at(f"sqlite:///{here / 'synced.db'}") == full_copy(here)

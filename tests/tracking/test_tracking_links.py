@@ -1,0 +1,210 @@
+"""Links to a study's runs, found without MLflow and without waiting."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from gateway import Gateway
+from tracking_helpers import runs_of, sync
+
+from tuner.jobs import OutcomeState
+from tuner.search.seeds import Role
+from tuner.tracking import find_links, has_study, open_store, start_ui
+from tuner.tracking.address import Address, announced, running_ui
+from tuner.tracking.uris import tracking_uri
+
+WORKFLOW = "workflowType=machine_learning"
+
+
+@pytest.fixture(scope="module")
+def server(shared_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shared_folder)
+        open_store()
+        with start_ui() as ui:
+            yield ui.links[0].url.partition("/#/")[0]
+
+
+@pytest.fixture
+def gateway(server, monkeypatch):
+    gateway = Gateway(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def record(server, client, make_record, make_trial):
+    """Seven trials, of which 6 is the best of the search and 4 the winner; 0 was pruned."""
+    first = make_trial(0, OutcomeState.PRUNED)
+    others = [make_trial(number) for number in range(1, 7)]
+    retrained = {6: 9.0, 5: 8.0, 4: 3.0}
+    finalists = [
+        make_trial(n, role=Role.FINALIST, configuration=configuration, repeat=0, objective=score)
+        for n, (configuration, score) in enumerate(retrained.items())
+    ]
+    experiment = {"finalists": {"top": 3, "repeats": 1, "baseline": False}}
+    record = make_record(first, *others, finalists=finalists, experiment=experiment)
+    sync(client, record, running=True)
+    return record
+
+
+def expected(client, record, base_url, numbers):
+    parent, children = runs_of(client, record)
+    runs = f"{base_url}/#/experiments/{parent.info.experiment_id}/runs"
+    best = {n: f"{runs}/{children[str(n)].info.run_id}?{WORKFLOW}" for n in numbers}
+    return runs, parent.info.run_id, best
+
+
+def test_the_links_are_to_the_study_its_trials_and_the_best_of_these(server, client, record):
+    links = find_links(record)  # on the SQLite store, of which a UI runs
+    runs, parent, best = expected(client, record, server, [4, 5, 6, 3, 2])
+    assert links.study == f"{runs}/{parent}?{WORKFLOW}"
+    assert links.trials.startswith(f"{runs}?{WORKFLOW}&searchFilter=tags.")
+    assert (dict(links.best), list(links.best)) == (best, [4, 5, 6, 3, 2])
+    assert links.report is None, "the search runs"
+    sync(client, record)
+    assert find_links(record).report == f"{runs}/{parent}/artifacts/report.html?{WORKFLOW}"
+    with start_ui(record, of_study=True) as ui:
+        assert find_links(record).trials == ui.links[0].url, "the view that is saved now"
+
+
+def test_what_mlflow_lacks_has_no_link(server, client, record, make_record, make_trial):
+    assert find_links(make_record(make_trial(0))) is None, "its experiment"
+    name = {"name": record.experiment.name}
+    assert find_links(make_record(make_trial(0), experiment=name)) is None, "the study"
+    _, children = runs_of(client, record)
+    client.delete_run(children["5"].info.run_id)
+    assert list(find_links(record).best) == [4, 6, 3, 2], "a trial"
+
+
+@pytest.mark.parametrize("how", ["user", "token", "uri"])
+def test_a_server_gets_the_credentials_and_the_links_do_not(
+    gateway, client, record, monkeypatch, how
+):
+    pair = base64.b64encode(b"me:pass word").decode()
+    _, _, best = expected(client, record, gateway.url, [4, 5, 6, 3, 2])
+    gateway.authorization = "Bearer a-token" if how == "token" else f"Basic {pair}"
+    assert find_links(record) is None
+    if how == "user":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pass word")
+    elif how == "token":
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token")
+    else:
+        uri = gateway.url.replace("//", "//me:pass%20word@") + "/"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert find_links(record).best == best
+
+
+def test_a_redirect_does_not_take_the_credentials_along(record, monkeypatch):
+    asked = []
+
+    class Login(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path.partition("?")[0], self.headers["Authorization"]))
+            self.send_response(302)
+            self.send_header("Location", "/login")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Login) as login:
+        thread = threading.Thread(target=login.serve_forever, args=(0.05,))
+        thread.start()
+        uri = f"http://127.0.0.1:{login.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token")
+        assert find_links(record) is None
+        login.shutdown()
+        thread.join()
+    assert asked == [("/api/2.0/mlflow/experiments/get-by-name", "Bearer a-token")]
+
+
+def test_a_server_that_is_away_slow_or_something_else_costs_two_seconds_at_most(
+    gateway, record, monkeypatch
+):
+    def seconds(**options):
+        begun = time.monotonic()
+        assert find_links(record, **options) is None
+        return time.monotonic() - begun
+
+    gateway.status = 500
+    assert seconds() < 1
+    gateway.status, gateway.delay_s = None, 0.3  # every answer in time, all of them too late
+    assert 1 <= seconds(timeout_s=1) < 1.5
+    gateway.silent = True
+    assert 2 <= seconds() < 2.5
+    gateway.close()
+    assert seconds() < 1
+    for uri in ("databricks", "http://127.0.0.1:1", "gopher://x"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert seconds() < 1
+
+
+def test_a_store_without_a_ui_is_looked_into_for_the_study(
+    tmp_path, monkeypatch, client, record, make_record
+):
+    assert has_study(record)
+    assert not has_study(make_record())
+    monkeypatch.chdir(tmp_path)
+    assert not has_study(record)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mlflow.db").write_text("no database" * 1000)
+    assert not has_study(record)
+    (tmp_path / "mlflow.db").unlink()
+    sqlite3.connect(tmp_path / "mlflow.db").close()
+    assert not has_study(record)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert not has_study(record)
+
+
+def test_where_a_ui_runs_is_known_to_its_user_alone_and_as_long_as_it_answers(
+    server, shared_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    uri = tracking_uri()
+    assert running_ui(uri) is None
+    address = Address(server, 1)
+    with announced(uri, address):
+        (file,) = tmp_path.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert running_ui(uri) == address
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "link").symlink_to(shared_folder)
+        assert running_ui(f"sqlite:///{tmp_path / 'link' / 'mlflow.db'}") == address
+        assert running_ui(f"sqlite:///{tmp_path / 'mlflow.db'}") is None
+        for planted in ("[]", "{", json.dumps({"base_url": "ftp://x", "pid": 1}), '{"pid": 1}'):
+            file.write_text(planted)
+            assert running_ui(uri) is None
+        file.write_text(json.dumps({"base_url": "http://127.0.0.1:1", "pid": 1}))
+        assert running_ui(uri) is None, "nobody answers"
+        file.unlink()
+        os.mkfifo(file)
+        assert running_ui(uri) is None
+        file.unlink()
+        with announced(uri, address), announced(uri, Address(server, 2)):
+            assert running_ui(uri) == Address(server, 2)
+        assert running_ui(uri) is None
+
+
+def test_links_are_found_without_importing_mlflow(server, record):
+    command = (
+        "import sys, tuner.cli.linking; from tuner.tracking.address import running_ui; "
+        "from tuner.tracking.uris import tracking_uri; from tuner.tracking.rest import RestServer; "
+        "ui = running_ui(tracking_uri()); "
+        "found = RestServer(ui.base_url, 5, ours=True).ask('experiments/search?max_results=1'); "
+        "sys.exit('experiments' not in found or 'mlflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0

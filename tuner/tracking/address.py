@@ -1,0 +1,80 @@
+"""Where on this machine a store's UI is served, written down as long as it is.
+
+A UI on loopback is one user's on one machine, and so is the file: in the folder of temporary
+files, not beside the store, which other machines may see and its user may not write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tuner.tracking.uris import sqlite_path
+
+__all__ = ["Address", "announced", "answers", "running_ui"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a UI is served, and by which process."""
+
+    base_url: str
+    pid: int
+
+
+@contextlib.contextmanager
+def announced(uri: str, address: Address) -> Iterator[None]:
+    """Have `running_ui` find a store's UI while the context lasts."""
+    path = _file(uri)
+    with contextlib.suppress(OSError):  # then nobody finds it
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(asdict(address), file)
+    try:
+        yield
+    finally:
+        if _read(path) == address:  # not that of another one, on a port of its own
+            path.unlink(missing_ok=True)
+
+
+def running_ui(uri: str, timeout_s: float = 1) -> Address | None:
+    """Return where this user serves a store's UI on this machine, if it answers."""
+    address = _read(_file(uri))
+    return address if address and answers(address.base_url, timeout_s) else None
+
+
+def answers(base_url: str, timeout_s: float) -> bool:
+    """Say whether an MLflow server on loopback answers."""
+    no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with no_proxy.open(f"{base_url}/health", timeout=timeout_s) as answer:
+            return bool(answer.read(16) == b"OK")
+    except (OSError, ValueError):
+        return False
+
+
+def _file(uri: str) -> Path:
+    database = sqlite_path(uri)
+    store = uri if database is None else str(database.resolve())
+    digest = hashlib.sha256(store.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"lstm-tuner-ui-{os.getuid()}-{digest}.json"
+
+
+def _read(path: Path) -> Address | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123
+            facts = os.fstat(descriptor)
+            if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
+                return None  # anybody can put files there
+            return Address(**json.load(file))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,157 @@
+"""MLflow stores that are databases opened here: created whole or not at all, never migrated."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import glob
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.errors import InputError, show_location, show_path
+from tuner.tracking.uris import sqlite_path
+
+__all__ = ["check_database", "create_database"]
+
+_CONNECTS_IN_S = 5  # a server that is there
+_OTHER = "give another by MLFLOW_TRACKING_URI"
+
+
+def create_database(uri: str, artifact_root: Path) -> None:
+    """Create an SQLite store whose file does not exist; one that does is left as it is.
+
+    MLflow creates one in some seventy steps, and a store in which it was killed between two is
+    never usable again. So it is created under another name, and takes its own when it is whole.
+
+    Raises:
+        Exception: the file system's, or the database's.
+    """
+    path = sqlite_path(uri)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.parent):
+        if path.exists():
+            return
+        _remove_unfinished(path)  # by processes that were killed
+        # A name of its own each time: MLflow keeps a connection to every file that it opened.
+        unfinished = path.with_name(f"{path.name}.new-{uuid.uuid4().hex[:8]}")
+        try:
+            _create(unfinished, artifact_root)
+            _name(unfinished, path)
+        finally:
+            _remove_unfinished(path)
+
+
+def check_database(uri: str) -> None:
+    """Refuse a store that this MLflow cannot write to, or could only after changing it for good.
+
+    Left to itself, MLflow would migrate an older store in place, without a copy of it.
+
+    Raises:
+        InputError: it is of another MLflow, another program's, unfinished or no database.
+        Exception: the database's, where it cannot be reached.
+    """
+    import sqlalchemy
+    from sqlalchemy.exc import DatabaseError, NoSuchModuleError, OperationalError
+    from sqlalchemy.pool import NullPool
+
+    shown = _shown(uri)
+    options = {}
+    if "psycopg" in sqlalchemy.make_url(uri).get_driver_name():
+        options["connect_timeout"] = _CONNECTS_IN_S
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=options)
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            if "alembic_version" not in tables:  # empty, or with tables that are in nobody's way
+                return
+            text = sqlalchemy.text("SELECT version_num FROM alembic_version")
+            revision = connection.execute(text).scalar()
+            if "experiments" not in tables:
+                raise InputError(f"{shown}: holds another program's tables, not MLflow's; {_OTHER}")
+            text = sqlalchemy.text("SELECT 1 FROM experiments")
+            is_whole = connection.execute(text).first() is not None
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise InputError(f"{shown}: the database's driver is missing: {error}") from None
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        if "file is not a database" in str(error.orig):
+            raise InputError(f"{shown}: is no SQLite database; {_OTHER}") from None
+        raise
+    _check_revision(uri, revision, is_whole)
+
+
+def _check_revision(uri: str, revision: str | None, is_whole: bool) -> None:
+    import mlflow
+
+    newest, known = _revisions()
+    if revision == newest:
+        return
+    shown = _shown(uri)
+    if not is_whole and sqlite_path(uri):  # MLflow's last step is a store's first experiment
+        raise InputError(f"{shown}: holds nothing, it was not created to its end; delete it")
+    if revision in known:
+        raise InputError(
+            f"{shown}: was written by an older MLflow than {mlflow.__version__}; copy it, then "
+            f"run `mlflow db upgrade {show_location(uri)}`"
+        )
+    raise InputError(
+        f"{shown}: was written by a newer MLflow than {mlflow.__version__}; "
+        f"upgrade with `pip install --upgrade mlflow`, or {_OTHER}"
+    )
+
+
+@functools.cache
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """Return the revision of stores that the installed MLflow writes, and all that it knows."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    folder = Path(mlflow.__file__).parent / "store" / "db_migrations"
+    scripts = ScriptDirectory(str(folder))
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return scripts.get_current_head(), known
+
+
+def _create(path: Path, artifact_root: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{path}", artifact_root.as_uri())
+    store.engine.dispose()
+
+
+def _name(unfinished: Path, path: Path) -> None:
+    """Give a store its name, unless a program that asks nobody has created one meanwhile."""
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        unfinished.rename(path)
+
+
+def _remove_unfinished(path: Path) -> None:
+    for unfinished in path.parent.glob(f"{glob.escape(path.name)}.new-*"):
+        unfinished.unlink(missing_ok=True)
+
+
+def _shown(uri: str) -> str:
+    path = sqlite_path(uri)
+    return show_location(uri) if path is None else show_path(path)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time create a store in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network file system that cannot lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
