@@ -1,204 +1,192 @@
-"""What a person sees who opens the link that `tuner ui` prints, in a real browser."""
+"""What a person sees who opens the links that `tuner ui` and `tuner show` print."""
 
 from __future__ import annotations
 
-import contextlib
-import html
-import json
 import os
+import pty
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from pages import AXES, LINES
+from selenium.webdriver.common.by import By
 
-from tuner.tracking import open_store, runs_link
+from tuner.search.journal import journal_location, read_journal
+from tuner.search.records import read_study
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-N_TRIALS, N_RETRAININGS = 3, 2
+pytestmark = pytest.mark.slow
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs chromium"),
-]
-
-
-@dataclass(frozen=True)
-class Study:
-    """A finished search, as MLflow has it."""
-
-    folder: Path
-    name: str
-    experiment_id: str
-    run_id: str
-    trials: dict[str, tuple[str, float]]  # name -> run id, objective
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_mlflow_settings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith("MLFLOW_"):
-                patch.delenv(name)
-        yield
+SEARCHED = {"hidden_size", "num_layers", "dropout", "batch_size"}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, no_mlflow_settings: None) -> Study:
-    folder = tmp_path_factory.mktemp("search")
-    tuner(
-        folder,
-        "run",
-        str(ROOT / "experiments/air_passengers.yaml"),
-        "--study=seen",
-        "--strategy=random",
-        f"--trials={N_TRIALS}",
-        "--workers=1",
-        "--set=budget.epochs=3",
-        "--set=pruner={name: none}",
-        f"--set=finalists={{top: 1, repeats: {N_RETRAININGS}}}",
+def record(study):
+    location = str(study.folder / journal_location(study.name, None))
+    return read_study(read_journal(location), study.name, location)
+
+
+def in_rows(browser, css):
+    """Return what elements of the list of runs say, from its top to its bottom."""
+    script = f"""
+        return [...document.querySelectorAll('.ag-row {css}')].map(
+            e => [Number(e.closest('.ag-row').getAttribute('row-index')), e.innerText.trim()]);
+    """
+    return [text for _, text in sorted(map(tuple, browser.run(script)))]
+
+
+def names(browser):
+    return in_rows(browser, 'a[href*="/runs/"]')
+
+
+def column(browser, key):
+    return in_rows(browser, f'[col-id="{key}"]')
+
+
+def test_the_experiments_page_lists_a_study_and_under_it_its_trials(browser, study, record):
+    browser.open(study.studies)
+    browser.see("air_passengers", "Model training", study.name, "matching runs")
+    browser.wait(lambda: names(browser) == [study.name])  # closed until someone opens it
+    browser.press(".ag-row [col-id='attributes.`Run Name`'] button")
+    browser.wait(lambda: len(names(browser)) > min(len(record.trials) + len(record.finalists), 10))
+    first, *children = names(browser)
+    assert first == study.name
+    retrained = [name for name in children if re.fullmatch(r"\w+( \d+)? repeat \d+", name)]
+    trials = [name for name in children if re.fullmatch(r"\d+( = \d+)?", name)]
+    assert len(retrained) + len(trials) == len(children), children
+    assert retrained
+    assert {int(name.split()[0]) for name in trials} <= {t.number for t in record.trials}
+    assert len(trials) >= min(len(record.trials), 4)
+    browser.picture("mlflow-ui")
+
+
+def test_the_trials_of_an_experiment_are_listed_best_first_with_what_was_searched(browser, study):
+    browser.open(study.trials)
+    browser.see("Trials, best first", f"{len(study.trained)} matching runs")
+    browser.wait(lambda: column(browser, "metrics.`objective`"))
+    values = [float(text) for text in column(browser, "metrics.`objective`") if text != "-"]
+    assert values == sorted(values)
+    best = study.best
+    assert values[0] == pytest.approx(best["value"])
+    for name in SEARCHED:
+        assert float(column(browser, f"params.`{name}`")[0]) == pytest.approx(best["params"][name])
+    browser.picture("mlflow-trials")
+
+
+def test_a_study_given_by_name_opens_at_charts_of_all_its_trials(browser, study):
+    browser.open(study.charts)
+    text = browser.see("Parallel Coordinates", "val_loss", "train_loss", "rmse", study.name)
+    assert f"{len(study.trained)} matching runs" in text
+    browser.wait(lambda: len(browser.run(LINES)) >= 2)
+    browser.wait(lambda: names(browser)[:1] == [str(study.best["number"])])
+    axes = browser.run(
+        "return [...document.querySelectorAll('.parcoords .dimension')].map(d => d.textContent)"
     )
-    shown = json.loads(tuner(folder, "show", "seen", "--json"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        client = open_store()
-        (experiment,) = client.search_experiments(filter_string="name = 'air_passengers'")
-        runs = client.search_runs([experiment.experiment_id])
-    by_name = {run.info.run_name: run.info.run_id for run in runs}
-    return Study(
-        folder,
-        "seen",
-        experiment.experiment_id,
-        by_name["seen"],
-        {str(t["number"]): (by_name[str(t["number"])], t["value"]) for t in shown["all_trials"]},
-    )
+    for name in (*SEARCHED, "objective"):
+        assert any(name in axis for axis in axes), axes
+    browser.picture("mlflow-charts")
 
 
-@pytest.fixture(scope="module")
-def base_url(study: Study) -> Iterator[str]:
-    with ui(study) as link:
-        yield link.partition("/#/")[0]
+def test_a_trials_page_tells_its_scores_and_hyperparameters_and_leads_back(browser, study):
+    best = study.links["best"][0]
+    (trial,) = [t for t in study.facts["all_trials"] if t["number"] == best["trial"]]
+    browser.open(best["link"])
+    text = browser.see("Parameters (", "Parent run", "Finished", study.name)
+    assert "Model training" in text
+    shown = dict(re.findall(r"^(\w+)\n([^\n]+)$", text, re.M))
+    assert float(shown["objective"]) == pytest.approx(trial["value"])
+    for name, value in trial["params"].items():
+        assert float(shown[name]) == pytest.approx(value)
+    assert "state: complete" in text.replace("\n", " ").replace(" :", ":")
+    browser.picture("mlflow-trial")
+    browser.press("a", study.name)
+    browser.see("Child runs", "best_objective")
 
 
-def tuner(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "tuner", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_a_trials_curves_have_a_point_for_each_epoch(browser, study, record):
+    best = study.links["best"][0]
+    browser.open(best["link"])
+    browser.press("[role=tab]", "Model metrics")
+    history = record.trials[best["trial"]].outcome.history
+    for name, values in {
+        "val_loss": [e.val_loss for e in history],
+        "train_loss": [e.train_loss for e in history],
+        "rmse": [e.metric for e in history],
+    }.items():
+        curve = browser.wait(lambda name=name: browser.run(LINES).get(name))
+        assert curve["x"] == [e.epoch for e in history]
+        assert curve["y"] == pytest.approx(values)
+        browser.wait(lambda name=name: browser.run(LINES)[name]["drawn"])
+    browser.picture("mlflow-curves")
 
 
-@contextlib.contextmanager
-def ui(study: Study, *arguments: str) -> Iterator[str]:
-    """Run `tuner ui` and yield the link that it prints."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tuner", "ui", *arguments],
-        cwd=study.folder,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            link = process.stdout.readline().strip()
-            assert link.startswith("http://127.0.0.1:"), link
-            yield link
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+def choose(browser, label, *options):
+    """Take options that are not chosen from a list below a label, and leave out those that are."""
+    path = f"//*[text()='{label}']/following::*[contains(@class, 'select-selector')][1]"
+    browser.wait(lambda: browser.driver.find_element(By.XPATH, path)).click()
+    for option in options:
+        browser.press(f".du-bois-light-select-item-option[title='{option}']")
+    browser.press("[role=tab]", "Parallel Coordinates Plot")  # closes the list
 
 
-def look(link: str, folder: Path) -> str:
-    """Open a link in a new browser and return the text of the page once it is still."""
-    assert CHROMIUM is not None, "chromium is not installed"
+def test_comparing_all_trials_draws_their_parallel_coordinates(browser, study):
+    browser.open(study.trials)
+    browser.see(f"{len(study.trained)} matching runs")
+    browser.press(".ag-header .ag-header-select-all .ag-checkbox-input-wrapper")
+    browser.press("button", "Compare")
+    browser.see(f"Comparing {len(study.trained)} Runs", "Parallel Coordinates Plot")
+    browser.wait(lambda: browser.run(AXES))
+    choose(browser, "Parameters:", "num_layers")  # three of them, and a metric, are there at first
+    choose(browser, "Metrics:", "train_loss", "objective")
+    wanted = {*SEARCHED, "objective"}
+    axes = browser.wait(lambda: axes if (axes := browser.run(AXES)).keys() == wanted else None)
+    trials = study.trained
+    objectives = axes.pop("objective")
+    assert len(objectives) == len(trials)
+    assert min(objectives) == pytest.approx(study.best["value"])
+    for name, values in axes.items():
+        assert sorted(values) == pytest.approx(sorted(t["params"][name] for t in trials))
+    browser.picture("mlflow-compare")
+
+
+def test_the_report_opens_among_a_studys_artifacts(browser, study):
+    browser.open(study.links["study"])
+    browser.press("[role=tab]", "Artifacts")
+    browser.press("[aria-label='report.html']")
+    with browser.inside("iframe"):
+        text = browser.see(study.name, "Scores", "Reproduce")
+        assert f"{study.facts['test']['mean']:.4g}" in text
+        pictures = browser.run(
+            "return [...document.images].map(i => [i.complete, i.naturalWidth > 0])"
+        )
+        assert pictures
+        assert all(complete and drawn for complete, drawn in pictures)
+    browser.open(study.links["report"])
+    with browser.inside("iframe"):
+        browser.see(study.name, "Scores", "Reproduce")
+    browser.picture("mlflow-report")
+
+
+def test_a_ui_that_runs_already_is_opened_and_no_other_is_started(study, tmp_path):
+    opened, opener = tmp_path / "opened", tmp_path / "opener"
+    opener.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    opener.chmod(0o755)
+    terminal, inside = pty.openpty()
     done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--no-proxy-server",
-            f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1500,1000",
-            "--virtual-time-budget=20000",
-            f"--screenshot={folder / 'page.png'}",
-            "--dump-dom",
-            link,
-        ],
-        capture_output=True,
+        [sys.executable, "-m", "tuner", "ui", study.name],
+        cwd=study.folder,
+        env={**os.environ, "BROWSER": f"{opener} %s", "COLUMNS": "80", "TERM": "xterm"},
+        stdout=inside,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=60,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    visible = re.sub(r"<(style|script)\b.*?</\1>", " ", done.stdout, flags=re.S)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", visible)).split())
-
-
-def test_the_link_shows_a_study_as_one_run_that_holds_its_trials(study, tmp_path):
-    with ui(study) as link:
-        page = look(link, tmp_path)
-    assert "air_passengers" in page
-    assert "Model training" in page
-    assert study.name in page
-    assert f"{1 + N_TRIALS + N_RETRAININGS} matching runs" in page
-    assert "finalist" not in page, "the study is closed until someone opens it"
-
-
-def test_a_studys_page_lists_its_trials_and_draws_their_objective(study, base_url, tmp_path):
-    page = look(runs_link(base_url, study.experiment_id, study.run_id), tmp_path)
-    assert f"{N_TRIALS} matching runs" in page
-    assert "Sort: objective" in page
-    listed = page[page.index("Run Name") :]
-    for name in study.trials:
-        assert re.search(rf"\b{name}\b", listed), name
-        assert f"{name} (train_loss)" in page, name
-    assert "finalist" not in listed
-
-
-def test_a_trials_page_tells_its_objective_and_hyperparameters(study, base_url, tmp_path):
-    name, (run_id, objective) = next(iter(study.trials.items()))
-    link = f"{base_url}/#/experiments/{study.experiment_id}/runs/{run_id}"
-    page = look(link, tmp_path)
-    assert f"objective {objective:.3f}"[:12] in page
-    for parameter in ("hidden_size", "num_layers", "dropout", "batch_size", "learning_rate"):
-        assert parameter in page
-    assert "complete" in page
-    assert study.name in page, "the way back to the study"
-    assert re.search(rf"\b{name}\b", page)
-
-
-def test_a_studys_own_page_tells_its_best_objective_and_its_trials(study, base_url, tmp_path):
-    link = f"{base_url}/#/experiments/{study.experiment_id}/runs/{study.run_id}"
-    page = look(link, tmp_path)
-    best = min(objective for _, objective in study.trials.values())
-    assert f"best_objective {best:.3f}"[:17] in page
-    children = page[page.index("Child runs") :]
-    for name in (*study.trials, "finalist"):
-        assert re.search(rf"\b{name}\b", children), name
-
-
-def test_a_study_given_by_name_opens_at_its_trials(study, tmp_path):
-    with ui(study, study.name) as link:
-        assert study.run_id in link
-        assert f"{N_TRIALS} matching runs" in look(link, tmp_path)
-
-
-def test_nothing_serves_any_more_when_the_command_has_ended(study):
-    with ui(study) as link:
-        server = link.partition("#")[0]
-        with urllib.request.urlopen(server, timeout=10) as answer:
-            assert answer.status == 200
-    with pytest.raises(urllib.error.URLError, match="refused"):
-        urllib.request.urlopen(server, timeout=2)
+    os.close(inside)
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(terminal, 100_000).decode())
+    os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    for link in (study.charts, study.trials, study.studies):
+        assert f"{link}  (" in said
+    assert "served already, by process" in said
+    assert "Ctrl-C" not in said
+    assert opened.read_text().strip() == study.charts
