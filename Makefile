@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow check format lock bench clean
+.PHONY: demo test test-slow pictures check format lock bench clean
 
 # With another goal beside it (make -j2), the demo waits until nothing is installed any more.
 demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/installed-test)
@@ -17,6 +17,10 @@ test: check
 
 test-slow: .venv/installed-test
 	$(PYTEST) -m slow
+
+# The tests in a browser, on the search of the README.
+pictures: .venv/installed-test
+	TUNER_PICTURES=docs/images $(PYTEST) tests/browser
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,8 +1,12 @@
-"""A worker whose jobs do nothing; all else is as in `tuner.executors.worker`."""
+"""A worker whose jobs do nothing; all else is as in `tuner.executors.worker`.
+
+With `IDLE_EPOCH_S` in the environment each epoch waits for so many seconds.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +17,7 @@ from tuner.executors import worker
 from tuner.jobs import Epoch, Outcome, OutcomeState, PredictJob
 
 N_EPOCHS = 20
+EPOCH_S = float(os.environ.get("IDLE_EPOCH_S", "0"))
 
 
 def do_nothing(job: Any, report: Callable[[Any], bool]) -> Any:
@@ -26,6 +31,7 @@ def do_nothing(job: Any, report: Callable[[Any], bool]) -> Any:
     history: list[Epoch] = []
     state = OutcomeState.COMPLETE
     for number in range(N_EPOCHS):
+        time.sleep(EPOCH_S)
         loss = math.exp(-number / 5) + 0.0123456789
         epoch = Epoch(number, loss, 1.1 * loss, best * (1 + loss), time.time())
         history.append(epoch)

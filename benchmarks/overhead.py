@@ -103,6 +103,7 @@ def watch_parts() -> Parts:
     parts.watch(orchestrator, "open_study", "before: data, study, start of the worker")
     parts.watch(sys.modules[__name__], "make_executor", "before: data, study, start of the worker")
     parts.watch(optuna.Study, "ask", "ask")
+    parts.watch(coordinator, "asked", "ask")
     parts.watch(optuna.Study, "tell", "tell")
     parts.watch(coordinator.Coordinator, "_tell", "tell")
     parts.watch(_HeldFile, "append_logs", APPENDS)

@@ -52,10 +52,10 @@ def tuner(folder: Path, *arguments: str) -> str:
 
 
 def trials(folder: Path) -> tuple:
-    """What must be equal between two runs: every trial, the finalists and the test score."""
+    """What must be equal between two runs: trials, finalists, the default, and test scores."""
     shown = json.loads(tuner(folder, "show", "waves-woa-0", "--json"))
     for trial in shown["all_trials"]:
         del trial["seconds"]
     test = shown["test"]
     del test["opened_at"]
-    return shown["all_trials"], shown["finalists"], test
+    return shown["all_trials"], [*shown["finalists"], shown["default"]], test

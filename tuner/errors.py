@@ -17,6 +17,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "JournalError",
+    "ModelError",
     "RunError",
     "SpaceError",
     "StudyError",
@@ -58,6 +59,10 @@ class StudyError(InputError):
 
 class JournalError(InputError):
     """A journal cannot be read, is no journal, or is in use."""
+
+
+class ModelError(InputError):
+    """A model folder is none, is not as it was written, or is of another version."""
 
 
 class RunError(TunerError):

@@ -8,10 +8,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -23,18 +22,21 @@ from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob, Weights
+from tuner.results.openings import why_not_again
+from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
-from tuner.results.winner import Winner, find_winner
+from tuner.results.winner import find_winner
+from tuner.results.winner_model import trained
 from tuner.search.asynchronous import AsynchronousCoordinator
-from tuner.search.attributes import FINALIST_ATTR, TEST_ATTR, TIME_ATTR
+from tuner.search.attributes import REOPENED_ATTR, TEST_ATTR, TIME_ATTR
 from tuner.search.coordinator import Coordinator
-from tuner.search.finalists import enqueue_finalists
+from tuner.search.finalists import default_of, enqueue_finalists
 from tuner.search.journal import journal_location, write_journal
-from tuner.search.limits import Limits
+from tuner.search.limits import Limits, why_it_ended
 from tuner.search.observer import Observer, Observers
 from tuner.search.opening import open_study, recorded_run
 from tuner.search.pruning import make_pruner
-from tuner.search.records import StudyRecord, read_study
+from tuner.search.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.search.seeds import Role, training_seed
 from tuner.search.work import run_jobs, train_job
 from tuner.strategies.registry import Rhythm, rhythm_of
@@ -46,8 +48,12 @@ __all__ = ["default_study_name", "search"]
 
 
 def default_study_name(experiment: Experiment) -> str:
-    """Return the name that a study gets unless one is given."""
-    return f"{experiment.name}-{experiment.strategy.name}-{experiment.seed}"
+    """Return the name that a study gets unless one is given.
+
+    Where nothing is searched the strategy has no say; an exported file is run beside its study.
+    """
+    how = experiment.strategy.name if experiment.search_space else "fixed"
+    return f"{experiment.name}-{how}-{experiment.seed}"
 
 
 def search(
@@ -60,7 +66,10 @@ def search(
     make_tracker: Callable[[Callable[[], StudyRecord]], Tracker] | None = None,
     observer: Observer | None = None,
     stop: threading.Event | None = None,
+    finalists: bool = True,
     open_test: bool = True,
+    reopen_test: bool = False,
+    keep_model: Callable[[Training, Executor], None] | None = None,
 ) -> StudyRecord:
     """Run an experiment to its end, or go on where an earlier run of it stopped.
 
@@ -73,7 +82,13 @@ def search(
         make_tracker: makes the tracker from a function that reads the study; none by default.
         observer: is told what happens.
         stop: once set, trials in progress come to their end and the search stops.
+        finalists: whether the best configurations are retrained after the search; a later call
+            may do it. Without that the test part stays closed as well.
         open_test: whether the test part is opened at the end; a later call may do it.
+        reopen_test: whether it is opened again where the search has gone on since and has
+            another winner; the score is not one of unseen rows then.
+        keep_model: is given the winner's training, and the executor, at the end of a call that
+            retrained it; its arrays are there while it is called.
 
     Returns:
         The study as its journal has it.
@@ -116,9 +131,12 @@ def search(
             stop=stop or threading.Event(),
         )
         run.trials(distributions)
-        run.finalists(distributions)
-        if open_test:
-            run.test(folder / "test")
+        if finalists:
+            run.finalists(distributions)
+        if finalists and open_test:
+            run.test(folder / "test", again=reopen_test)
+        if finalists and keep_model is not None:
+            run.keep(keep_model)
         return read()
 
 
@@ -140,7 +158,7 @@ class _Run:
         self._experiment, self._data, self._study = experiment, data, study
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
-        self._weights: dict[str, Weights] = {}  # of the finalists trained in this run
+        self._weights: dict[str, Weights] = {}  # of what this run has retrained
         self._job = partial(train_job, experiment, data.folds)
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
@@ -193,37 +211,25 @@ class _Run:
             if coordinator.trained > trained_before:
                 self._study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
         if finished:
-            self._say_why_it_ended(coordinator, out_of_time())
+            n_trained, exhausted = len(self._read().trained), coordinator.exhausted
+            if why := why_it_ended(experiment, n_trained, exhausted, out_of_time()):
+                self._observer.note(why)
         self._interrupt_unless(finished)
 
-    def _say_why_it_ended(self, coordinator: Coordinator, out_of_time: bool) -> None:
-        budget, trained = self._experiment.budget, len(self._read().trained)
-        if budget.trials is not None and trained >= budget.trials:
-            return
-        of = "" if budget.trials is None else f" of {budget.trials}"
-        if coordinator.exhausted:
-            note = f"every configuration of the search space ({trained}) has been trained"
-        elif out_of_time:
-            note = f"the time is up ({budget.timeout:g} s): {trained}{of} trials were trained"
-        else:
-            note = (
-                f"no better score in {budget.stagnation} generations: the search ends after "
-                f"{trained}{of} trials"
-            )
-        self._observer.note(note)
-
     def finalists(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
-        """Train the best configurations again on fresh seeds."""
+        """Train the best configurations, and the untuned default, again on fresh seeds."""
         record = self._read()
         find_winner(record)  # raises where every trial failed
-        if self._experiment.finalists.top == 0:
-            return
+        if record.test is not None and record.test["after_trials"] >= len(record.trained):
+            return  # what was tested then was complete
         study = enqueue_finalists(self._storage, record)
-        n_trials = len(study.get_trials(deepcopy=False))
+        n_trials = len(study.get_trials(deepcopy=False)) if study else 0
+        if study is None or not n_trials:
+            return
 
         def make_job(trial: optuna.Trial) -> TrainJob:
-            configuration, repeat = trial.user_attrs[FINALIST_ATTR]
-            return self._finalist_job(configuration, repeat, trial.params)
+            frozen = self._storage.get_trial(trial._trial_id)
+            return self._retraining_job(read_trial(frozen, self._experiment))
 
         coordinator = Coordinator(
             study,
@@ -232,7 +238,6 @@ class _Run:
             self._executor,
             make_job,
             Limits(n_trials, retries=self._experiment.budget.retries),
-            role=Role.FINALIST,
             distinct=False,
             n_folds=self._experiment.n_folds,
             observer=self._observer,
@@ -241,35 +246,46 @@ class _Run:
         self._interrupt_unless(coordinator.run())
         self._weights = coordinator.weights
 
-    def test(self, folder: Path) -> None:
-        """Open the test part, unless this study has opened it before."""
+    def test(self, folder: Path, *, again: bool) -> None:
+        """Open the test part; where this study has done so before, only if it is asked to."""
         record = self._read()
         if record.test is not None:
-            return
+            if not again:
+                return
+            if why_not := why_not_again(record):
+                self._observer.note(why_not)
+                return
         self._interrupt_unless(not self._stop.is_set())
-        winner = find_winner(record)
-        models = self._models_of(winner)
-        opened = score_on_test(record, winner, models, self._executor, folder)
-        self._study.set_user_attr(TEST_ATTR, opened)
-
-    def _models_of(self, winner: Winner) -> list[tuple[TrainJob, Weights]]:
-        """Return the winner's trained models; those not in memory are trained again."""
-        params = dict(winner.trial.params)
-        if winner.finalist is None:
-            jobs = [self._job("winner", params, winner.trial.seed, keep_weights=True)]
+        winner, default = find_winner(record), default_of(record)
+        models = self._models_of(winner.runs)
+        own = default.repeats if default and not default.is_trial(winner.trial.number) else ()
+        default_models = self._models_of(own)
+        opened = score_on_test(record, winner, models, self._executor, folder, default_models)
+        if record.test is None:
+            self._study.set_user_attr(TEST_ATTR, opened)
         else:
-            number = winner.trial.number
-            jobs = [self._finalist_job(number, run.repeat or 0, params) for run in winner.runs]
+            self._study.set_user_attr(REOPENED_ATTR, [*record.openings[1:], opened])
+
+    def keep(self, keep_model: Callable[[Training, Executor], None]) -> None:
+        """Hand over the winner's training, if this run has its weights."""
+        record = self._read()
+        run = find_winner(record).reproducible
+        job = self._retraining_job(run)
+        if (weights := self._weights.get(job.key)) is not None:
+            keep_model(trained(record, self._data, job, weights, self._executor), self._executor)
+
+    def _models_of(self, runs: Sequence[TrialRecord]) -> list[tuple[TrainJob, Weights]]:
+        """Return what some trainings came to; models that are not in memory are trained again."""
+        jobs = [self._retraining_job(run) for run in runs]
         missing = [job for job in jobs if job.key not in self._weights]
         for job, outcome in zip(missing, run_jobs(self._executor, missing), strict=True):
             assert outcome.weights is not None
             self._weights[job.key] = outcome.weights
         return [(job, self._weights[job.key]) for job in jobs]
 
-    def _finalist_job(self, configuration: int, repeat: int, params: dict[str, Any]) -> TrainJob:
-        seed = training_seed(self._experiment.seed, Role.FINALIST, configuration, repeat)
-        key = f"finalist {configuration} repeat {repeat}"
-        return self._job(key, params, seed, keep_weights=True)
+    def _retraining_job(self, run: TrialRecord) -> TrainJob:
+        key = f"{run.role} {run.number}"
+        return self._job(key, dict(run.params), run.seed, keep_weights=True)
 
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:

@@ -39,3 +39,11 @@ def test_a_landscape_is_searched_to_the_end_of_its_budget() -> None:
         "print(len(found['regret']))\n"
     )
     assert run("-c", code) == "12\n"
+
+
+def test_how_many_seeds_it_takes_is_a_table() -> None:
+    arguments = ["--searches", "20", "--trials", "2", "--draws", "5"]
+    lines = run("seeds.py", *arguments).splitlines()
+    assert lines[-3].startswith("| seeds | `tpe` over `random` | ")
+    assert lines[-1].startswith("| 5 | ")
+    assert lines[-1].count(" % |") == 5

@@ -89,6 +89,9 @@ def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> No
         for trial in range(count):
             of_trial = [e["event"] for e in events if e.get("trial") == trial and e["role"] == role]
             assert of_trial == ["asked", "dispatched", "epoch", "epoch", "epoch", "finished"]
+    defaults = of(events, "asked", "baseline")
+    assert [e["trial"] for e in defaults] == [4, 5]  # after the finalists, in their study
+    assert all(e["params"] == {"hidden_size": 32, "learning_rate": 0.001} for e in defaults)
     assert [e["epoch"] for e in of(events, "epoch")] == [1, 2, 3] * 3
     assert not any(e["earlier"] for e in of(events, "finished"))
 
@@ -103,7 +106,7 @@ def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> No
     ):
         assert (finished["value"], finished["state"]) == (trial["value"], trial["status"])
         assert finished["epochs"] == trial["epochs"] == 3
-    del expected["state"]
+    del expected["state"], expected["links"]
     result = {k: v for k, v in events[-1].items() if k not in ("event", "time")}
     assert result == expected
 

@@ -54,7 +54,7 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
     assert re.search(r"trials ━+ 4/4 0:\d\d", text)
     assert re.search(r"best rmse [\d.]+ \(trial \d\)", text)
     assert re.search(r" trial +epoch +rmse +time +configuration", text)
-    assert re.search(r"finalists ━+ 4/4", text)
+    assert re.search(r"finalists ━+ 6/6", text)
     assert "Best configuration" in text
     assert "[1/4]" not in text
 
@@ -98,9 +98,9 @@ def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folde
     costs = [15.0, 5.0, 5.0, 5.0]
     simulate(progress, clock, costs, n_workers=1, n_epochs=3)
     assert stream.getvalue().splitlines() == [
-        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left, then 4 finalists",
-        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left, then 4 finalists",
-        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left, then 4 finalists",
+        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left, then 6 finalists",
+        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left, then 6 finalists",
+        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left, then 6 finalists",
         "[4/4] trial 3 complete  rmse 3  best 0 (trial 0)",
     ]
     stream.seek(0)
@@ -110,7 +110,7 @@ def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folde
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
     assert lines[0].startswith("trial 4 goes on: epoch 1, rmse 1  ")
-    assert lines[0].endswith(" left, then 4 finalists")
+    assert lines[0].endswith(" left, then 6 finalists")
     assert lines[-1].startswith("[5/5] trial 4 complete")
 
 

@@ -85,6 +85,7 @@ def test_a_command_line_that_cannot_be_understood_is_refused(
         (["--strategy", "PSO"], "unknown strategy 'PSO'; did you mean 'pso'?"),
         (["--set", "strategy=woa"], "write `--strategy woa`, which takes that strategy's defaults"),
         (["--executor", "lokal"], "unknown executor 'lokal'; did you mean 'local'?"),
+        (["--no-test", "--reopen-test"], "--reopen-test: opens the test part, got --no-test as we"),
         (["--study", ""], "--study: must begin with a letter or digit"),
         (["--study", "../x"], "got '../x'; write --study first"),
         (["--study", "a\nb"], "got 'a\\nb'"),

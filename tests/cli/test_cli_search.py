@@ -53,11 +53,18 @@ def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(fini
     assert "\x1b" not in log
     lines = log.splitlines()
     assert lines[0].startswith("searching ")
-    assert [line[:5] for line in lines[1:9]] == [f"[{i}/4]" for i in (1, 2, 3, 4)] * 2
+    counted = [f"[{i}/4]" for i in range(1, 5)] + [f"[{i}/6]" for i in range(1, 7)]
+    assert [line[:5] for line in lines[1:11]] == counted
     for part in (
         f"{STUDY}: 4 trials trained (4 complete)",
         "Best configuration (trial ",
-        "retrained on 2 fresh seeds",
+        "retrained on 2 fresh seeds, gap ",
+        "default LSTM, on 2 fresh seeds",
+        "default LSTM, on the same rows",
+        "training mean, on the same rows",
+        "The test part was opened once, after 4 trials.",
+        "Verdict: ",
+        "First and second: too few repeats to tell (2; five or more are needed).",
         "test rmse",
         "passengers, 22 rows, 1959-03-01 to 1960-12-01",
         "last value, on the same rows",
@@ -112,8 +119,8 @@ def test_an_extended_study_goes_on_and_does_not_open_the_test_part_again(tuner: 
     before = json.loads(tuner("show", STUDY, "--json"))
     printed = tuner("run", "air.yaml", "--trials", "6", "--workers", "1", "--no-tracking")
     assert "[5/6] trial 4 complete" in printed
-    assert "The test part was opened after 4 trials" in printed
-    assert "it is not opened again" in printed
+    assert "The test part was opened once, after 4 trials." in printed
+    assert "The search has gone on since, to 6 trials, and " in printed
     after = json.loads(tuner("show", STUDY, "--json"))
     assert after["all_trials"][:4] == before["all_trials"]
     assert after["trials"]["trained"] == 6
@@ -231,24 +238,11 @@ def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
     recorded = Experiment.load("../exports/best.yaml").recorded
     assert recorded is not None
     assert printed == f"wrote a model\nreproduced: {recorded.score}\n"
-    names = sorted(p.name for p in Path("a model").iterdir())
-    assert names == ["experiment.yaml", "pipeline.json", "weights.safetensors"]
+    names = {path.name for path in Path("a model").iterdir()}
+    assert names >= {"experiment.yaml", "pipeline.json", "weights.safetensors"}
     pipeline = json.loads(Path("a model/pipeline.json").read_text())
     assert (pipeline["window"], pipeline["horizon"]) == (12, 1)
     assert "reproduced:" in tuner("train", "../exports/best.yaml", "-o", "a model")
-
-
-def test_an_export_on_changed_data_says_that_its_score_is_not_reproduced_and_why(
-    here: Path, tuner: Tuner
-) -> None:
-    tuner("export", STUDY, "-o", "best.yaml")
-    recorded = Experiment.load("best.yaml").recorded
-    assert recorded is not None
-    text = (here / "air.csv").read_text()
-    (here / "air.csv").write_text(text.replace("112", "212", 1))
-    printed = tuner("train", "best.yaml", "--set", "data.path=air.csv", status=1)
-    assert printed.startswith(f"not reproduced: {recorded.score}, got ")
-    assert "the data has changed (other values in its 144 rows)" in printed
 
 
 def test_train_of_an_experiment_that_was_not_exported_prints_its_score(tuner: Tuner) -> None:
@@ -271,10 +265,13 @@ def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path
     (parent,) = parents
     assert parent.info.run_name == STUDY
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == len(runs) - 1 == 8
+    assert len(children) == len(runs) - 1 == 10
     trials = {r.info.run_name: r for r in children if r.data.tags["role"] == "trial"}
     assert sorted(trials) == ["0", "1", "2", "3"]
     assert len([r for r in children if r.data.tags["role"] == "finalist"]) == 4
+    defaults = [r for r in children if r.data.tags["role"] == "baseline"]
+    assert {r.info.run_name for r in defaults} == {"default repeat 0", "default repeat 1"}
+    assert all(r.data.params["hidden_size"] == "32" for r in defaults)
     shown = json.loads(
         subprocess.run(
             [sys.executable, "-m", "tuner", "show", STUDY, "--json"],
@@ -298,8 +295,8 @@ def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path
 @pytest.mark.slow
 def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> None:
     first = tuner("sync", STUDY)
-    assert "MLflow agrees with the journal: 8 created" in first
-    assert "0 created, 0 completed, 0 replaced, 8 unchanged" in tuner("sync", STUDY)
+    assert "MLflow agrees with the journal: 10 created" in first
+    assert "0 created, 0 completed, 0 replaced, 10 unchanged" in tuner("sync", STUDY)
 
 
 @pytest.mark.slow
@@ -318,8 +315,8 @@ def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0, 0]
-    assert sum("0 created, 0 completed, 0 replaced, 8 unchanged" in out for out in printed) == 2
-    assert _n_runs(database) == 9
+    assert sum("0 created, 0 completed, 0 replaced, 10 unchanged" in out for out in printed) == 2
+    assert _n_runs(database) == 11
     assert (here / JOURNAL).read_bytes() == (here.parent / "before").read_bytes()
 
 
@@ -344,7 +341,7 @@ def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
 def test_a_finalist_retrained_once_has_one_fresh_seed(tuner: Tuner) -> None:
     settings = ("--trials", "1", "--set", "finalists={top: 1, repeats: 1}", "--study", "one")
     printed = tuner("run", "air.yaml", *settings, "--no-tracking", "--workers", "1")
-    assert "retrained on 1 fresh seed " in printed
+    assert "retrained on 1 fresh seed, gap " in printed
 
 
 @pytest.mark.parametrize("command", [f"show {STUDY}", f"export {STUDY}", "strategies", "--help"])

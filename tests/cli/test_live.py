@@ -81,7 +81,7 @@ def test_a_frame_says_what_runs_what_is_best_and_how_long_it_takes(folder: Path)
         "        4  starting        -      -  hidden_size=122  num_layers=3  dropout=0.3…",
         "        5    37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.3…",
         "",
-        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left, then 4 finalists",
+        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left, then 6 finalists",
         "          best rmse 24.25 (trial 3), 1 pruned, 1 failed, 6 waiting",
     ]
 

@@ -201,7 +201,7 @@ def test_only_the_pace_of_this_run_counts_after_a_resume(folder: Any) -> None:
     clock.now += 500  # the workers start
     simulate(standing, clock, [4.0] * 10, n_workers=1, first=30)
     assert standing.done(Role.TRIAL) == 40
-    assert standing.time_left(Role.TRIAL) == "1:20 left, then 4 finalists"
+    assert standing.time_left(Role.TRIAL) == "1:20 left, then 6 finalists"
 
 
 def test_the_estimate_of_an_asynchronous_search_counts_what_has_not_been_asked(
@@ -211,7 +211,7 @@ def test_the_estimate_of_an_asynchronous_search_counts_what_has_not_been_asked(
     standing = Standing(Experiment.load("air.yaml"), 2, clock=clock)
     standing.totals[Role.TRIAL] = 100
     simulate(standing, clock, [4.0] * 20, n_workers=2, generation=2)
-    assert standing.time_left(Role.TRIAL) in [f"2:{s} left, then 4 finalists" for s in (39, 40)]
+    assert standing.time_left(Role.TRIAL) in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
 
 
 def test_an_epoch_of_a_search_long_under_way_costs_no_more_than_the_first(folder: Any) -> None:

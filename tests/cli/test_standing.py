@@ -105,9 +105,9 @@ def train_one_in(standing: Standing, clock: Clock, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("timeout", "used", "left"),
     [
-        (1000, 0, "0:30 left, then 4 finalists"),
-        (30, 0, "at most 0:20 left, then 4 finalists"),
-        (1000, 975, "at most 0:15 left, then 4 finalists"),
+        (1000, 0, "0:30 left, then 6 finalists"),
+        (30, 0, "at most 0:20 left, then 6 finalists"),
+        (1000, 975, "at most 0:15 left, then 6 finalists"),
         (5, 0, "the time is up"),
         (1000, 1000, "the time is up"),
     ],
@@ -127,7 +127,7 @@ def test_a_search_without_a_number_of_trials_shows_the_time_that_its_budget_has(
 ) -> None:
     standing = with_timeout(clock, 18, trials=None)
     train_one_in(standing, clock, 10)
-    assert standing.time_left(TRIAL) == "at most 0:08 left, then 4 finalists"
+    assert standing.time_left(TRIAL) == "at most 0:08 left, then 6 finalists"
 
 
 def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) -> None:
@@ -173,7 +173,7 @@ def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
     for k in range(2):
         clock.now += 10
         standing.epoch(TRIAL, 0, epoch(k))
-    assert standing.time_left(TRIAL) == "up to 1:40 left, then 4 finalists"
+    assert standing.time_left(TRIAL) == "up to 1:40 left, then 6 finalists"
     standing.finished(TRIAL, 0, complete())
     assert not standing.time_left(TRIAL).startswith("up to")
 

@@ -71,12 +71,12 @@ def test_the_best_is_not_decided_before_all_finalists_are_retrained(
 ) -> None:
     scores = [1.0, 2.0, 3.0, 4.0]
     some = show(study(scores, [(0, 5.0), (0, None), (1, 6.0), (1, None)]), state)
-    assert "\n  finalists: 2 of 4 retrained; which is the best is decided when all are\n" in some
+    assert "\n  finalists: 2 of 6 retrained; which is the best is decided when all are\n" in some
     assert "Best configuration so far" in some
     # asked for one by one, they are as many all the same; a former finalist is none
     fewer = show(study(scores, [(0, 5.0), (3, 6.0), (3, 6.0)]), state)
-    assert "finalists: 1 of 4 retrained" in fewer
-    assert "retrained on 1 fresh seed\n" in fewer
+    assert "finalists: 1 of 6 retrained" in fewer
+    assert "retrained on 1 fresh seed, gap +4 (+400 %)\n" in fewer
     done = study(scores, [(0, 5.0), (0, 5.0), (1, 6.0), (1, 6.0)], ended="done")
     assert "retrained;" not in show(done, State.DONE)
     assert "Best configuration (trial 0)" in show(done, State.DONE)
@@ -98,11 +98,11 @@ def test_of_a_search_ended_by_its_time_that_is_said_and_nothing_is_in_progress(s
     endless = show(study(trials, ended="done", seconds=90, timeout=90, trials=None), State.DONE)
     assert "the time is up (90 s)" in endless
 
-    open_finalists = [(0, 5.0), (0, None)]
+    open_finalists = [(0, 5.0), (0, None)]  # of two, and the default
     running = study(trials, open_finalists, seconds=91, timeout=90)
     shown = show(running, State.RUNNING)
     assert "the time is up (90 s)" in shown
-    assert "finalists: 1 of 4 retrained" in shown
+    assert "finalists: 1 of 6 retrained" in shown
     assert "2 asked for, never trained" in shown
     assert "hidden_size=2" not in shown
     assert "interrupted: the same command resumes\n  the time is up (90 s)" in show(

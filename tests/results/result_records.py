@@ -150,6 +150,30 @@ def retrain(record, repeats) -> tuple[TrialRecord, ...]:
     )
 
 
+def with_default(record, scores, tested=None):
+    """The record with trainings of the untuned default; `tested` are its scores on the test."""
+    trained = tuple(
+        TrialRecord(
+            number=len(record.finalists) + repeat,
+            role=Role.BASELINE,
+            params={"hidden_size": 32, "dropout": 0.0},
+            seed=2000 + repeat,
+            status=Status.FAILED if score is None else Status.COMPLETE,
+            asked_at=None,
+            outcome=make_outcome(FAILED if score is None else COMPLETE, score or 0.0),
+            repeat=repeat,
+        )
+        for repeat, score in enumerate(scores)
+    )
+    changed = {"finalists": (*record.finalists, *trained)}
+    if record.test is not None and tested is not None:
+        mean = sum(tested) / len(tested) if tested else None
+        default = {"name": "default LSTM", "params": {}, "is_winner": False, "scores": tested,
+                   "mean": mean, "std": None}  # fmt: skip
+        changed["test"] = record.test | {"default": default}
+    return StudyRecord(**{**vars(record), **changed})
+
+
 def values_test(n=30, *, every=1, horizon=1, series=None, at=None, configuration=0, **fields):
     """The record of a test part that was opened, with predictions of values."""
     truth = [10.0 + (i % 12) for i in range(n)]
@@ -225,6 +249,16 @@ def objective(params):
 
 STUDIES = {
     "usual": lambda: make_study(finalists=3, test=values_test()),
+    "default": lambda: with_default(
+        make_study(finalists=5, test=values_test()), [26.0, 27.0, 26.5, 25.5, 25.0], [0.6]
+    ),
+    "default failed": lambda: with_default(
+        make_study(finalists=3, test=values_test()), [None, None, None], []
+    ),
+    "reopened": lambda: make_study(
+        earlier_tests=(values_test() | {"after_trials": 20},),
+        test=values_test() | {"opened_at": "2026-01-03T04:00:00+00:00"},
+    ),
     "no trial": lambda: make_study(0),
     "one trial": lambda: make_study(1),
     "all failed": lambda: make_study(12, state=lambda n: FAILED),

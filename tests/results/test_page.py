@@ -149,9 +149,41 @@ def test_scores_of_finalists_baselines_and_test_are_all_there():
         assert f" {value} " in text
 
 
+def test_the_default_stands_among_the_finalists_and_beside_the_winner():
+    record = STUDIES["default"]()
+    text = read(record)[1].text
+    assert "default LSTM – 26 0.79 – 26, 27, 26.5, 25.5, 25 " in text
+    assert "default LSTM 26 ± 0.79 0.6 " in text
+    assert "0.6 default LSTM on the test part" in text
+    assert "the search paid: 17 % below the default LSTM (RMSE), and 50 % below last value." in text
+    assert "on 5 seeds of its own" in text
+    assert "hidden_size 32, dropout 0.0" in text
+    assert f"First and second: {summarize(record)['first_and_second']}." in text
+
+
+def test_a_default_that_is_a_finalist_is_named_where_it_stands():
+    space = {"dropout": {"type": "categorical", "choices": [0.0, 0.3]}}
+    experiment = make_experiment(search_space=space)
+    record = make_study(6, experiment=experiment, finalists=3)
+    number = record.ranked()[0].number
+    assert record.trials[number].params == {"dropout": 0.0}
+    text = read(record)[1].text
+    assert f"trial {number}, the default LSTM" in text
+    assert f"The default LSTM is trial {number}, and was not trained again." in text
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        ("usual", "too few repeats to tell (3; five or more are needed)"),
+        ("usual", "The test part was opened once, after 36 trials."),
+        ("default failed", "Of the default LSTM, 3 trainings failed."),
+        ("default failed", "default LSTM – – –"),
+        ("default failed", "training 0 of the default"),
+        ("reopened", "The test part was opened 2 times, after 20 and 36 trials: the newest score"),
+        ("reopened", "was opened first at 2026-01-02T04:00:00+00:00, after 20 trials"),
+        ("reopened", "was opened again at 2026-01-03T04:00:00+00:00, after 36 trials"),
+        ("reopened", "Its rows were no longer unseen then."),
         ("no trial", "No verdict: no trial is complete."),
         ("all failed", "No verdict: no trial is complete, and 12 failed."),
         ("running", "This search has not come to its end: 7 of 40 trials are trained."),
@@ -177,7 +209,7 @@ def test_a_test_score_of_another_configuration_is_not_the_winners():
     record = make_study()
     other = record.ranked()[3].number
     text = read(dataclasses.replace(record, test=values_test(configuration=other)))[1].text
-    assert f"That is the configuration of trial {other}: the test part was opened" in text
+    assert f"Of trial {other}, which no longer wins: " in text
     assert f"the winner (trial {record.best.number}) {record.best.value:.4g} –" in text
 
 

@@ -84,9 +84,11 @@ def test_what_is_kept_are_the_predictions_that_were_scored(opened):
     assert len(part.at) == record.test["rows"] == 30
     assert part.at[0] == "171"
     assert part.band is None
-    assert set(part.baselines) == set(record.test["baselines"]) == {"last_value", "seasonal_naive"}
-    for name, score in record.test["baselines"].items():
-        assert rmse(part.truth, part.baselines[name]) == pytest.approx(score, rel=1e-5)
+    assert set(part.baselines) == {"last_value", "seasonal_naive"}
+    assert set(record.test["baselines"]) == {*part.baselines, "training_mean"}
+    for name, values in part.baselines.items():
+        score = record.test["baselines"][name]
+        assert rmse(part.truth, values) == pytest.approx(score, rel=1e-5)
 
 
 def test_of_several_models_it_is_the_mean_and_their_range(opened):
@@ -218,4 +220,5 @@ def test_every_part_of_the_data_is_named(opened):
 def test_scripts_are_not_given_what_only_pictures_need(opened):
     record = opened(waves(), task={"window": 6})
     shown = summarize(record)["test"]
-    assert record.test.keys() - shown.keys() == {"parts", "predictions"}
+    assert record.test.keys() - shown.keys() == {"parts", "predictions", "verdict"}
+    assert record.test["verdict"] == summarize(record)["verdict"]

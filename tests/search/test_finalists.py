@@ -90,5 +90,6 @@ def test_training_seeds_differ_between_roles_and_numbers():
     seeds += [
         training_seed(s, Role.FINALIST, n, r) for s in range(3) for n in range(50) for r in (0, 1)
     ]
+    seeds += [training_seed(s, Role.BASELINE, r) for s in range(3) for r in range(50)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)

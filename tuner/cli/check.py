@@ -15,6 +15,7 @@ from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.results.exportable import why_not_exportable
 
 __all__ = ["check"]
 
@@ -64,6 +65,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  objective", goal)
     pruner = experiment.pruner.model_dump(exclude={"name"})
     table.add_row("  pruner", _with_options(experiment.pruner.name, pruner))
+    if problem := why_not_exportable(experiment, facts):
+        table.add_row("  export", problem)
     console.print(table)
     _show_space(experiment)
     then = ["run" if experiment.search_space else "train", str(path)]

@@ -7,17 +7,31 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.compare import compare
+from tuner.cli.mlflow_commands import sync, ui
 from tuner.cli.options import (
+    AllData,
     AsJson,
+    DataFile,
+    DataPath,
     Experiment,
+    Features,
     Force,
+    Id,
     Journal,
+    Model,
+    Register,
+    ReopenTest,
     Set,
     Strategy,
+    Strict,
     Study,
-    study_name,
+    Target,
+    Test,
+    Time,
     whole,
 )
+from tuner.cli.predict import predict
 
 __all__ = ["app"]
 
@@ -55,22 +69,10 @@ def init(
         Path | None,
         typer.Option("-o", "--output", help="The file to write. \\[default: DATA.yaml, here]"),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column to forecast. \\[default: a numeric one]"),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Columns the model sees. \\[default: the numeric ones]"),
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column of times. \\[default: the first found]"),
-    ] = None,
-    id_: Annotated[
-        str | None,
-        typer.Option("--id", metavar="COLUMN", help="Column that tells several series apart."),
-    ] = None,
+    target: Target = None,
+    features: Features = None,
+    time: Time = None,
+    id_: Id = None,
     no_time: Annotated[
         bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
     ] = False,
@@ -92,11 +94,7 @@ def init(
 
 
 @app.command(rich_help_panel="Search")
-def check(
-    experiment: Experiment,
-    strategy: Strategy = None,
-    set_: Set = None,
-) -> None:
+def check(experiment: Experiment, strategy: Strategy = None, set_: Set = None) -> None:
     """Check an experiment and its data, show what would be searched; start nothing."""
     from tuner.cli import check as command
 
@@ -149,10 +147,9 @@ def run(
     tracking: Annotated[
         bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
     ] = True,
-    test: Annotated[
-        bool,
-        typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
-    ] = True,
+    register: Register = None,
+    test: Test = True,
+    reopen_test: ReopenTest = False,
     set_: Set = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
@@ -178,9 +175,14 @@ def run(
         trials=trials,
         executor=executor,
         tracking=tracking,
+        register=register,
         open_test=test,
+        reopen_test=reopen_test,
         as_json=json,
     )
+
+
+app.command(rich_help_panel="Search")(compare)
 
 
 @app.command(rich_help_panel="Results")
@@ -209,13 +211,25 @@ def export(
         str | None,
         typer.Option("--format", metavar="yaml|json", help="\\[default: by the file's name]"),
     ] = None,
+    model: Model = None,
+    all_data: AllData = False,
+    data: DataPath = None,
     journal: Journal = None,
     force: Force = False,
 ) -> None:
-    """Write the best configuration as an experiment file that trains again."""
+    """Write the best configuration as an experiment file that trains again, and its model."""
     from tuner.cli import export as command
 
-    command.export(study, output, format_, journal, force)
+    command.export(
+        study,
+        output,
+        format_,
+        journal,
+        force=force,
+        data=data,
+        model=model,
+        all_data=all_data,
+    )
 
 
 @app.command(rich_help_panel="Results")
@@ -225,12 +239,18 @@ def train(
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Write the trained model here."),
     ] = None,
+    data: DataFile = None,
+    all_data: AllData = False,
+    strict: Strict = False,
     set_: Set = None,
 ) -> None:
     """Train one configuration; of an exported one, say whether its score is reproduced."""
     from tuner.cli import train as command
 
-    command.train(experiment, output, set_ or [])
+    command.train(experiment, output, set_ or [], data=data, all_data=all_data, strict=strict)
+
+
+app.command(rich_help_panel="Results")(predict)
 
 
 @app.command(rich_help_panel="Results")
@@ -248,30 +268,8 @@ def report(
     command.report(study, output, journal, force)
 
 
-@app.command(rich_help_panel="Tracking")
-def sync(study: Study, journal: Journal = None) -> None:
-    """Make MLflow agree with a study's journal."""
-    from tuner.cli import tracking as command
-
-    command.sync(study, journal)
-
-
-@app.command(rich_help_panel="Tracking")
-def ui(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", parser=study_name, help="Open at this study's trials."),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(metavar="N", parser=whole("--port", 5000), help="\\[default: a free one]"),
-    ] = None,
-    journal: Journal = None,
-) -> None:
-    """Start the MLflow UI on this folder's trials; Ctrl-C ends it."""
-    from tuner.cli import tracking as command
-
-    command.ui(study, port, journal)
+app.command(rich_help_panel="Tracking")(sync)
+app.command(rich_help_panel="Tracking")(ui)
 
 
 @app.command(rich_help_panel="Search")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tuner.cli.state import State
 from tuner.cli.unfinished import failures, is_over, open_trials, standing_of
+from tuner.results.differences import gap_in_words
 from tuner.results.summary import summarize
 from tuner.search.records import Status, StudyRecord
 
@@ -87,36 +88,32 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     search = f"{number(best['search_score'])}"
     table.add_row(f"  validation {metric}", f"[bold]{search}[/]", "in the search")
     if best["mean"] is not None:
-        spread = f" ± {number(best['std'], 2)}" if best["std"] is not None else ""
-        repeats = len(summary["finalists"][0]["scores"])
-        seeds = "1 fresh seed" if repeats == 1 else f"{repeats} fresh seeds"
-        table.add_row("", f"{number(best['mean'])}{spread}", f"retrained on {seeds}")
+        seeds = counted(len(summary["finalists"][0]["scores"]), "fresh seed")
+        gap = gap_in_words(metric, best["gap"], best["search_score"])
+        luck = f", gap {gap}" if gap else ""
+        table.add_row("", _spread(best), f"retrained on {seeds}{luck}")
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
+    if summary["default"]:
+        _add_default(table, summary["default"], best["trial"])
     _add_baselines(table, summary["baselines"], unit)
     test = summary["test"]
     if test:
-        spread = f" ± {number(test['std'], 2)}" if test["std"] is not None else ""
         where = f"{units}, {counted(test['rows'], unit)}"
         if test["from"] is not None:
             where += f", {test['from']} to {test['to']}"
         if test["configuration"] != best["trial"]:
             where = f"of trial {test['configuration']}'s configuration; {where}"
-        table.add_row(f"  test {metric}", f"[bold]{number(test['mean'])}[/]{spread}", where)
+        table.add_row(f"  test {metric}", f"[bold]{_spread(test)}[/]", where)
+        if (default := test.get("default")) and not default["is_winner"]:
+            table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
         _add_baselines(table, test["baselines"], unit)
     console.print()
     console.print(table)
-    if test and test["configuration"] != best["trial"]:
-        console.print(
-            f"  The test part was opened after {test['after_trials']} trials, for the "
-            f"configuration of trial {test['configuration']}; it is not opened again."
-        )
-    elif test and test["after_trials"] < counts["trained"]:
-        console.print(
-            f"  The test part was opened after {test['after_trials']} trials; "
-            f"it is not opened again for an extended study."
-        )
-    if test and test["configuration"] == best["trial"]:
-        console.print(f"  Verdict: {summary['verdict']}.")
+    for sentence in summary["opened"]:
+        console.print(f"  {sentence}", markup=False)
+    if test:
+        of = "" if test["configuration"] == best["trial"] else f" of trial {test['configuration']}"
+        console.print(f"  [bold]Verdict{of}:[/] {escape(summary['verdict'])}.")
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
 
@@ -133,6 +130,27 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
+def _add_default(table: Table, default: dict[str, Any], winner: int) -> None:
+    what: str = default["name"]
+    if default["trial"] is not None:
+        what += f", which is trial {default['trial']}"
+    elif default["scores"]:
+        what += f", on {counted(len(default['scores']), 'fresh seed')}"
+    if default["failed"]:
+        what += f"; {counted(default['failed'], 'training')} of it failed"
+    if default["trial"] == winner:
+        table.add_row("", "", f"the winner is the {default['name']}")
+    else:
+        table.add_row("", _spread(default), what)
+
+
+def _spread(scores: dict[str, Any]) -> str:
+    """Write a mean with its standard deviation, where there is one."""
+    return number(scores["mean"]) + (
+        f" ± {number(scores['std'], 2)}" if scores["std"] is not None else ""
+    )
+
+
 def _add_baselines(table: Table, baselines: dict[str, float], unit: str) -> None:
     for name, score in baselines.items():
         table.add_row("", number(score), f"{name.replace('_', ' ')}, on the same {unit}s")
@@ -140,19 +158,23 @@ def _add_baselines(table: Table, baselines: dict[str, float], unit: str) -> None
 
 def _show_finalists(summary: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
-    for heading in ("trial", "search", "mean", "std"):
+    for heading in ("trial", "search", "mean", "std", "gap"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("configuration")  # the one that gives way on a narrow terminal
+    metric = summary["metric"]
     for finalist in summary["finalists"]:
         table.add_row(
             str(finalist["trial"]),
             number(finalist["search_score"]),
             number(finalist["mean"]),
             number(finalist["std"], 2),
+            gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "-",
             params_line(finalist["params"]),
         )
     console.print()
     console.print(table)
+    if said := summary["first_and_second"]:
+        console.print(f"  First and second: {said}.", markup=False)
 
 
 def show_running(record: StudyRecord, most: int = 10) -> None:

@@ -116,6 +116,11 @@ class JsonEvents(Watcher):
         """Write what `tuner show --json` prints, without the trials: they have been told."""
         self._write("result", **summarize(record))
 
+    def comparison(self, facts: Mapping[str, Any]) -> None:
+        """Write how strategies differ, after the results of their searches."""
+        self._begun = True  # also where earlier runs have made all of them
+        self._write("comparison", **facts)
+
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
         """Write how it ended, the last of all; nothing of what was refused before it began."""
         if self._begun:

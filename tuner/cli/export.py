@@ -2,44 +2,79 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
+import typer
 from rich.markup import escape
 
 from tuner.cli.display import console
 from tuner.cli.inspect import read
+from tuner.cli.outputs import check_file, check_model_folder
+from tuner.cli.state import State, state_of
+from tuner.cli.train import say_whether_reproduced, warn
 from tuner.errors import InputError, TunerError, nearest
 from tuner.experiment import Experiment
-from tuner.results.export import exported, render
+from tuner.results.export import exported, render, train_command
+from tuner.results.model_folder import write_model
+from tuner.results.reproduce import Training, train_again
+from tuner.results.winner import find_winner
+from tuner.search.journal import journal_location
+from tuner.search.records import StudyRecord
 
 __all__ = ["export"]
 
 
 def export(
-    study: str, output: Path | None, format_: str | None, journal: str | None, force: bool
+    study: str,
+    output: Path | None,
+    format_: str | None,
+    journal: str | None,
+    *,
+    force: bool,
+    data: str | None,
+    model: Path | None,
+    all_data: bool,
 ) -> None:
-    """Write the best configuration of a study as an experiment file."""
-    if format_ is not None and format_ not in ("yaml", "json"):
+    """Write the best configuration of a study as an experiment file, and its trained model."""
+    as_json = _as_json(format_, output)
+    if all_data and model is None:
+        raise InputError("--all-data: is for the trained model; add --model DIR")
+    if data == "":
+        raise InputError("--data: must be a path, got ''; write --data sales.csv, say")
+    record = read(study, journal)
+    folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
+    if output is not None:
+        check_file("-o", output, "export", None if force else _is_export)
+        _check_spared(output, record, journal)
+    if model is not None:
+        check_model_folder("--model", model)
+    best = exported(record, folder, name, data)
+    _say_what_is_missing(record, journal_location(study, journal))
+    if output is None and model is None:
+        sys.stdout.write(render(best, as_json))
+        return
+    training = None if model is None else _trained(best, record, all_data)
+    if output is not None:
+        output.write_text(render(best, as_json), encoding="utf-8")
+        _say_written(output, f"; next: [bold]{escape(train_command(str(output)))}[/]")
+    if training is not None and model is not None:
+        if not say_whether_reproduced(training, []):
+            console.print(f"no model is written; `{train_command('best.yaml')} -o DIR` does it")
+            raise typer.Exit(1)
+        write_model(training, model)
+        _say_written(model)
+
+
+def _as_json(format_: str | None, output: Path | None) -> bool:
+    if format_ is None:
+        return output is not None and output.suffix.lower() == ".json"
+    if format_ not in ("yaml", "json"):
         raise InputError(
             f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"
         )
-    as_json = format_ == "json" or (
-        format_ is None and output is not None and output.suffix == ".json"
-    )
-    record = read(study, journal)
-    if output is None:
-        sys.stdout.write(render(exported(record, Path.cwd(), "best.yaml"), as_json))
-        return
-    if output.is_dir() or not output.parent.is_dir():
-        raise InputError(f"-o: must be a file in an existing folder, got {output}; create it first")
-    if output.exists() and not force and not _is_export(output):
-        raise InputError(f"-o: {output} exists and is no export; write elsewhere, or add --force")
-    text = render(exported(record, output.parent, output.name), as_json)
-    output.write_text(text, encoding="utf-8")
-    path = escape(shlex.quote(str(output)))
-    console.print(f"wrote [bold]{escape(str(output))}[/]; next: [bold]tuner train {path}[/]")
+    return format_ == "json"
 
 
 def _is_export(path: Path) -> bool:
@@ -47,3 +82,38 @@ def _is_export(path: Path) -> bool:
         return Experiment.load(path).recorded is not None
     except TunerError:
         return False
+
+
+def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:
+    """Refuse to write over what the study is made of, also with `--force`."""
+    kept = {
+        "data file": Path(record.data["path"]),
+        "journal": Path(journal_location(record.name, journal)),
+    }
+    for what, path in kept.items():
+        if output.resolve() == path.resolve():
+            raise InputError(f"-o: {output} is the {what} of {record.name}; write elsewhere")
+
+
+def _say_what_is_missing(record: StudyRecord, location: str) -> None:
+    """Warn of a study that has not come to its end: its best is not the best yet."""
+    state = state_of(record, location)
+    if state is State.DONE:
+        return
+    stands = "is running or was killed" if state is State.UNKNOWN else f"is {state.value}"
+    text = f"{record.name} {stands}: this is the best of the trials so far"
+    if record.experiment.finalists.top:
+        lack = "are missing" if find_winner(record).finalist is None else "are not all retrained"
+        text += f", and its finalists {lack}"
+    warn(text)
+
+
+def _trained(best: dict[str, Any], record: StudyRecord, all_data: bool) -> Training:
+    """Train the exported configuration on the study's data, wherever the file will find it."""
+    data = best["data"] | {"path": record.data["path"]}
+    experiment = Experiment.model_validate(best | {"data": data})
+    return train_again(experiment, all_data=all_data, strict=True)
+
+
+def _say_written(path: Path, more: str = "") -> None:
+    console.print(f"wrote [bold]{escape(str(path))}[/]{more}", soft_wrap=True)

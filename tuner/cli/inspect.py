@@ -102,19 +102,22 @@ def studies(journal: str | None, as_json: bool) -> None:
 
 
 def show(study: str, journal: str | None, as_json: bool) -> None:
-    """Print one study's result and its best trials."""
+    """Print one study's result, its best trials and where they are in MLflow."""
+    from tuner.cli.linking import links_as_json, show_links
     from tuner.results.summary import summarize
     from tuner.search.journal import journal_location
 
     record = read(study, journal)
     state = state_of(record, journal_location(study, journal))
     if as_json:
-        _print_json(summarize(record, with_trials=True) | {"state": state})
+        known = {"state": state, "links": links_as_json(record)}
+        _print_json(summarize(record, with_trials=True) | known)
         return
     show_result(record, state)
     if state is State.RUNNING:
         show_running(record)
     show_trials(record)
+    show_links(record, journal)
 
 
 def read(study: str, journal: str | None) -> Any:

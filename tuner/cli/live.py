@@ -30,7 +30,6 @@ from tuner.search.seeds import Role
 
 __all__ = ["LiveProgress", "Rows"]
 
-_TITLES = {Role.TRIAL: "trials", Role.FINALIST: "finalists"}
 _STARTING = "starting"  # a trial whose first epoch has not ended, in place of its epochs
 _A_SECOND = 5  # frames
 _MOST_ROWS = 12
@@ -70,13 +69,19 @@ class LiveProgress(Watcher):
         *,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        transient: bool = False,
     ) -> None:
         self.console = console
         self.standing = Standing(experiment, n_workers, stopping=stopping, clock=clock)
         self._lock = threading.Lock()  # of the standing; never held while something is written
         self._prunes = experiment.pruner.name != "none"
         self._rows = Rows()
-        self._live = Live(get_renderable=self.frame, console=console, refresh_per_second=_A_SECOND)
+        self._live = Live(
+            get_renderable=self.frame,
+            console=console,
+            refresh_per_second=_A_SECOND,
+            transient=transient,
+        )
         self._over = False
 
     def __enter__(self) -> Self:
@@ -90,7 +95,7 @@ class LiveProgress(Watcher):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop drawing; the bars stay where they are."""
+        """Stop drawing; the bars stay where they are, unless they are transient."""
         self._over = True
         self._live.stop()
 
@@ -202,7 +207,7 @@ class LiveProgress(Watcher):
             if standing.stopping() and done < total:
                 left = "stopping"
             bars.add_row(
-                _TITLES[role],
+                standing.titles[role],
                 ProgressBar(total=None if isinf(total) else total, completed=done, width=24),
                 standing.count(role),
                 Text(clock_text(standing.elapsed(role)), style="yellow"),

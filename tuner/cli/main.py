@@ -41,6 +41,15 @@ def run(arguments: list[str]) -> int:
             raise
         to_nowhere(sys.stdout)
         return 0
+    except ModuleNotFoundError as error:  # where only what prediction needs was installed
+        name = str(error.name).partition(".")[0]
+        if name == "tuner":
+            raise
+        _say(
+            f"this needs {name}, which is not installed: only what predicts is; "
+            f"pip install lstm-tuner installs the rest"
+        )
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written to
         if error.filename is None:
             raise

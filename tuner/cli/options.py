@@ -11,13 +11,24 @@ import typer
 from tuner.errors import InputError
 
 __all__ = [
+    "AllData",
     "AsJson",
+    "DataFile",
+    "DataPath",
     "Experiment",
+    "Features",
     "Force",
+    "Id",
     "Journal",
+    "Model",
+    "ReopenTest",
     "Set",
     "Strategy",
+    "Strict",
     "Study",
+    "Target",
+    "Test",
+    "Time",
     "study_name",
     "whole",
 ]
@@ -66,3 +77,50 @@ Set = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
+AllData = Annotated[
+    bool,
+    typer.Option("--all-data", help="Train on the validation part too, to deploy it: no score."),
+]
+DataFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Train on this file, not on the one that is named."),
+]
+DataPath = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Write this as data.path. \\[default: where the data is]"),
+]
+Model = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Train it again, and write the model here.")
+]
+Register = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Register the winner's model in MLflow under this name."),
+]
+ReopenTest = Annotated[
+    bool,
+    typer.Option(
+        "--reopen-test", help="Open it once more for an extended study; that is recorded."
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse data that is not what was searched on.")
+]
+Test = Annotated[
+    bool,
+    typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column to forecast. \\[default: a numeric one]"),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Columns the model sees. \\[default: the numeric ones]"),
+]
+Time = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of times. \\[default: the first found]")
+]
+Id = Annotated[
+    str | None,
+    typer.Option("--id", metavar="COLUMN", help="Column that tells several series apart."),
+]

@@ -16,21 +16,21 @@ from rich.console import Console
 
 from tuner.cli.display import PipeConsole
 from tuner.cli.events import JsonEvents
-from tuner.cli.failing import NothingButFailures
 from tuner.cli.live import LiveProgress
 from tuner.cli.progress import PlainProgress
+from tuner.cli.searching import search_watched
 from tuner.cli.stopping import stopped_by_signals
-from tuner.cli.streams import Terminal, to_nowhere
-from tuner.cli.watcher import Beginning, Watcher
+from tuner.cli.streams import Terminal
+from tuner.cli.watcher import Watcher
+from tuner.cli.winner import check_register
 from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, TunerError, one_line, show_location
+from tuner.errors import InputError, Interrupted, TunerError, one_line
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
-    from tuner.executors import Executor
     from tuner.search.records import StudyRecord
 
-__all__ = ["run", "told_how_it_ends"]
+__all__ = ["check_journal", "make_watcher", "run", "told_how_it_ends"]
 
 
 def run(
@@ -42,76 +42,53 @@ def run(
     trials: int | None = None,
     executor: str,
     tracking: bool,
+    register: str | None = None,
     open_test: bool,
+    reopen_test: bool = False,
     as_json: bool,
 ) -> None:
     """Search, and show what happens and what comes of it; `trials` is what `--trials` gave."""
     check_workers(workers)
     _check_study_name(study)
-    _check_journal(journal)
+    check_journal(journal)
+    if register is not None:
+        check_register(register, tracking)
+    if reopen_test and not open_test:
+        raise InputError("--reopen-test: opens the test part, got --no-test as well; leave one out")
 
     import optuna
 
     from tuner.executors.choosing import choose_executor
-    from tuner.orchestrator import default_study_name, search
-    from tuner.report.artifacts import final_artifacts
-    from tuner.results.artifacts import study_artifacts
-    from tuner.search.journal import journal_location
-    from tuner.search.observer import Observers
-    from tuner.tracking import MlflowTracker, NullTracker, Tracker
+    from tuner.orchestrator import default_study_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)
     name = study or default_study_name(experiment)
-    readers: list[Callable[[], StudyRecord]] = []
-    trackers: list[MlflowTracker] = []
 
-    def make_tracker(read: Callable[[], StudyRecord]) -> Tracker:
-        readers.append(read)
-        if not tracking:
-            return NullTracker()
-        files = study_artifacts, final_artifacts
-        trackers.append(MlflowTracker(read, name, watcher.note, *files))
-        return trackers[0]
-
-    def make_executor(n_workers: int) -> Executor:
-        made, record = choice.make(n_workers), readers[0]()
-        said = warnings(workers, experiment, choice) + _fewer_trials(record, experiment, trials)
-        beginning = Beginning(
-            record=record,
-            journal=show_location(journal_location(name, journal)),
-            n_workers=n_workers,
-            executor=executor,
-            warnings=tuple(said),
-        )
-        watcher.begun(beginning)
-        return made
+    def said_at_first(record: StudyRecord) -> list[str]:
+        said = _nothing_searched(experiment) + warnings(workers, experiment, choice)
+        return said + _fewer_trials(record, experiment, trials)
 
     stop = threading.Event()
-    watcher = _make_watcher(experiment, n_workers, stop.is_set, as_json)
+    watcher = make_watcher(experiment, n_workers, stop.is_set, as_json)
     with told_how_it_ends(watcher):
         with stopped_by_signals(stop), watcher:
-            try:
-                record = search(
-                    experiment,
-                    study=study,
-                    journal=journal,
-                    workers=n_workers,
-                    make_executor=make_executor,
-                    make_tracker=make_tracker,
-                    observer=Observers([watcher, NothingButFailures(watcher.note)]),
-                    stop=stop,
-                    open_test=open_test,
-                )
-            except BrokenPipeError:
-                to_nowhere(sys.stdout)  # a note may follow
-                text = "nobody reads what it prints: stopped; the same command resumes"
-                raise Interrupted(text) from None
-            finally:
-                behind = any(not tracker.complete for tracker in trackers)
-                if behind:
-                    watcher.note(f"MLflow lacks some of it; `tuner sync {name}` completes the copy")
+            record, behind = search_watched(
+                experiment,
+                watcher,
+                name=name,
+                journal=journal,
+                n_workers=n_workers,
+                executor=executor,
+                make_executor=choice.make,
+                warnings=said_at_first,
+                tracking=tracking,
+                register=register,
+                stop=stop,
+                open_test=open_test,
+                reopen_test=reopen_test,
+            )
         watcher.result(record, _next_commands(name, journal, tracking=tracking, behind=behind))
 
 
@@ -128,6 +105,14 @@ def told_how_it_ends(watcher: Watcher) -> Iterator[None]:
     watcher.ended("done", None, 0)
 
 
+def _nothing_searched(experiment: Experiment) -> list[str]:
+    if experiment.search_space:
+        return []
+    text = "there is no search space: the one configuration is trained on seeds of this study"
+    known = experiment.recorded is not None
+    return [text + ("; `tuner train` reproduces the recorded score" if known else "")]
+
+
 def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None) -> list[str]:
     n_trials, trained = experiment.budget.trials, len(record.trained)
     if n_trials is None or trained <= n_trials:
@@ -136,16 +121,30 @@ def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None
     return [f"{trained} trials are trained already: {what} changes nothing"]
 
 
-def _make_watcher(
-    experiment: Experiment, n_workers: int, stopping: Callable[[], bool], as_json: bool
+def make_watcher(
+    experiment: Experiment,
+    n_workers: int,
+    stopping: Callable[[], bool],
+    as_json: bool,
+    *,
+    transient: bool = False,
 ) -> Watcher:
+    """Return what shows a search where standard output leads to.
+
+    Args:
+        experiment: what is searched.
+        n_workers: how many trials run at a time.
+        stopping: says whether no further trial is begun.
+        as_json: whether programs read it.
+        transient: whether what is drawn on a terminal vanishes when the search ends.
+    """
     if as_json:
         return JsonEvents(sys.stdout)
     console = PipeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal or console.is_dumb_terminal:
         return PlainProgress(experiment, console, n_workers, stopping=stopping)
     terminal = Console(file=cast("IO[str]", Terminal(sys.stdout)), highlight=False, soft_wrap=True)
-    return LiveProgress(experiment, terminal, n_workers, stopping=stopping)
+    return LiveProgress(experiment, terminal, n_workers, stopping=stopping, transient=transient)
 
 
 def _next_commands(
@@ -177,7 +176,12 @@ def _check_study_name(study: str | None) -> None:
         )
 
 
-def _check_journal(journal: str | None) -> None:
+def check_journal(journal: str | None) -> None:
+    """Refuse a `--journal` where none can be.
+
+    Raises:
+        InputError: naming the folder that is missing, or may not be written to.
+    """
     if journal is None:
         return
     if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):

@@ -15,7 +15,10 @@ from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.search.observer import Observer
 from tuner.search.seeds import Role
 
-__all__ = ["NO_PARAMS", "InProgress", "Standing", "clock_text"]
+__all__ = ["NO_PARAMS", "STAGES", "InProgress", "Standing", "clock_text"]
+
+STAGES = {Role.TRIAL: Role.TRIAL, Role.FINALIST: Role.FINALIST, Role.BASELINE: Role.FINALIST}
+"""Which part of a run a training belongs to: the default is trained among the finalists."""
 
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 
@@ -61,6 +64,10 @@ class Standing(Observer):
             Role.TRIAL: math.inf if experiment.n_trials is None else experiment.n_trials,
             Role.FINALIST: 0,  # known once they are asked for, which is all at once
         }
+        self.titles = {
+            Role.TRIAL: "trials",
+            Role.FINALIST: "finalists" if experiment.finalists.top else "default",
+        }
         self.counts = {role: dict.fromkeys(OutcomeState, 0) for role in Role}
         self.best: tuple[float, int] | None = None  # of the trials: the score, and whose
         self.repeats = 0
@@ -70,7 +77,9 @@ class Standing(Observer):
         self._limit_s = experiment.budget.timeout  # of the trials, over all runs
         self._until = None if self._limit_s is None else clock() + self._limit_s
         most = min(experiment.finalists.top, self.totals[Role.TRIAL])
-        self._n_finalists = int(most) * experiment.finalists.repeats
+        has_default = experiment.finalists.baseline and bool(experiment.search_space)
+        n_retrained = int(most) + has_default if most else 0
+        self._n_finalists = n_retrained * experiment.finalists.repeats  # at most
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
         self._params: dict[tuple[Role, int], Mapping[str, Any]] = {}  # until it is handed out
         self._paces = {role: Pace(self.n_epochs, clock) for role in Role}
@@ -90,19 +99,20 @@ class Standing(Observer):
         params: Mapping[str, Any],
     ) -> None:
         """Note that a stage goes on; a repeat is not trained."""
-        self._begun.setdefault(role, self.clock())
+        stage = STAGES[role]
+        self._begun.setdefault(stage, self.clock())
         if repeat_of is not None:
             self.repeats += 1
         else:
             self._params[role, number] = params
-        if role is Role.FINALIST:
-            self.totals[role] += 1
+        if stage is Role.FINALIST:
+            self.totals[stage] += 1
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Queue a trial."""
         params = self._params.pop((role, number), NO_PARAMS)
         self.waiting[role, number] = InProgress(role, number, params, self.clock())
-        self._paces[role].dispatched(number, cost)
+        self._paces[STAGES[role]].dispatched(number, cost)
         self._occupy()
 
     def began(self, role: Role, number: int, time: float) -> None:
@@ -122,26 +132,27 @@ class Standing(Observer):
             trial = self.running.get((role, number))
         if trial is not None:
             trial.epochs, trial.value = epoch.epoch + 1, epoch.metric
-        self._paces[role].epoch(number)
+        self._paces[STAGES[role]].epoch(number)
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Count a trial, also one that an earlier run had finished."""
-        self.counts[role][outcome.state] += 1
-        self._newest[role] = self.clock()
+        stage = STAGES[role]
+        self.counts[stage][outcome.state] += 1
+        self._newest[stage] = self.clock()
         value = outcome.objective
         best = self.best[0] if self.best else self._sign * math.inf
         if role is Role.TRIAL and value is not None and self._sign * value < self._sign * best:
             self.best = (value, number)
         self._params.pop((role, number), None)
         self._take_out(role, number)
-        self._paces[role].finished(number)
+        self._paces[stage].finished(number)
         self._occupy()
 
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Queue a trial again, behind the others."""
         if trial := self._take_out(role, number):
             self.waiting[role, number] = InProgress(role, number, trial.params, self.clock())
-        self._paces[role].lost(number)
+        self._paces[STAGES[role]].lost(number)
         self._occupy()
 
     def in_progress(self, role: Role, number: int) -> bool:
@@ -150,7 +161,7 @@ class Standing(Observer):
 
     def done(self, role: Role) -> int:
         """Return how many trials have ended, earlier runs included."""
-        return sum(self.counts[role].values())
+        return sum(self.counts[STAGES[role]].values())
 
     @property
     def stages(self) -> list[Role]:
@@ -159,7 +170,7 @@ class Standing(Observer):
 
     def count(self, role: Role) -> str:
         """Write how many trials of a stage have ended, and of how many where that is known."""
-        total = self.totals[role]
+        total = self.totals[STAGES[role]]
         return f"{self.done(role)}" if math.isinf(total) else f"{self.done(role)}/{total:.0f}"
 
     def elapsed(self, role: Role) -> float:
@@ -176,7 +187,8 @@ class Standing(Observer):
 
         Empty while it is unknown, and when the stage is over.
         """
-        pace, n_left = self._paces[role], self.totals[role] - self.done(role)
+        stage = STAGES[role]
+        pace, n_left = self._paces[stage], self.totals[stage] - self.done(stage)
         if self.stopping() or n_left <= 0:
             return ""
         seconds = None if math.isinf(n_left) else pace.seconds_left(int(n_left))

@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
 from rich.markup import escape
 
-from tuner.cli.display import console
+from tuner.cli.display import console, counted
+from tuner.cli.outputs import check_model_folder
 from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.errors import InputError
 from tuner.results.model_folder import write_model
-from tuner.results.reproduce import train_again
+from tuner.results.reproduce import Training, epochs_without_score, train_again
 
-__all__ = ["train"]
+__all__ = ["say_whether_reproduced", "train", "warn"]
 
 
-def train(path: Path, output: Path | None, set_: list[str]) -> None:
+def train(
+    path: Path,
+    output: Path | None,
+    set_: list[str],
+    *,
+    data: Path | None,
+    all_data: bool,
+    strict: bool,
+) -> None:
     """Train one configuration and compare its score with the recorded one."""
-    experiment = load(path, None, set_)
+    elsewhere = None if data is None else str(data.absolute())
+    experiment = load(path, None, set_, data=("data.path", elsewhere))
     if output is not None:
-        _check_output(output)
+        check_model_folder("-o", output)
     if experiment.recorded and any(text.startswith("seed=") for text in set_):
         raise InputError("--set: seed: this file trains on its own seed; set recorded.seed instead")
+    if strict and all_data:
+        raise InputError(
+            "--strict: is for reproducing a score, and --all-data has none; leave one of them out"
+        )
+    if strict and experiment.recorded is None:
+        raise InputError(
+            f"--strict: {path} records no data that this must be; give a file that `tuner export` "
+            f"wrote, or leave it out"
+        )
+    if all_data:
+        epochs_without_score(experiment)
     if experiment.search_space:
         check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)
         console.print(f"training the values under hyperparameters; not searching {searched}")
-    training = train_again(experiment)
-    score, metric = training.outcome.objective, experiment.objective.metric
+    training = train_again(experiment, all_data=all_data, strict=strict, warn=warn)
     if output is not None:
         write_model(training, output)
         console.print(f"wrote [bold]{escape(str(output))}[/]")
-    recorded = experiment.recorded
-    if recorded is None:
-        console.print(f"validation {metric}: {score}")
-    elif training.reproduced:
-        console.print(f"reproduced: {score}")
-    else:
-        why = "; ".join([*(f"--set {text}" for text in set_), *training.differences()])
-        why = why or "same data and versions: was the file edited, or is the CPU of another kind?"
-        text = f"not reproduced: {recorded.score}, got {score}: {why}"
-        console.print(text, markup=False, soft_wrap=True)
+    changed = [f"--set {text}" for text in set_]
+    if not say_whether_reproduced(training, changed):
         raise typer.Exit(1)
 
 
-def _check_output(folder: Path) -> None:
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise InputError(f"-o: must be a folder, got the file {existing}; give another name")
-    if existing is folder and any(folder.iterdir()) and not (folder / "pipeline.json").exists():
-        raise InputError(f"-o: {folder} is not empty and holds no model; give another name")
+def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
+    """Print what came of a training, and return False where that is not what was recorded.
+
+    Args:
+        training: it.
+        changed: the options that changed the experiment.
+    """
+    score, recorded = training.outcome.objective, training.experiment.recorded
+    if score is None:
+        part, epochs = training.data.facts.parts[0], training.outcome.best_epoch
+        assert epochs is not None
+        console.print(
+            f"trained on training and validation part together, {counted(part.count, part.unit)}, "
+            f"for {counted(epochs + 1, 'epoch')}; there is no validation score"
+        )
+    elif recorded is None:
+        console.print(f"validation {training.experiment.objective.metric}: {score}")
+    elif training.reproduced:
+        console.print(f"reproduced: {score}")
+    else:
+        alike = "data, versions and device" if recorded.device else "data and versions"
+        why = "; ".join([*changed, *training.differences()])
+        why = why or f"{alike} are the same: was the file edited?"
+        text = f"not reproduced: {recorded.score}, got {score}: {why}"
+        console.print(text, markup=False, soft_wrap=True)
+        return False
+    return True
+
+
+def warn(text: str) -> None:
+    """Write a warning on stderr, in one line."""
+    sys.stderr.write(f"tuner: warning: {text}\n")

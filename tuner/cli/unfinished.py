@@ -6,6 +6,7 @@ from collections import Counter
 
 from tuner.cli.state import State
 from tuner.errors import one_line
+from tuner.search.finalists import retrained_of
 from tuner.search.records import Status, StudyRecord, TrialRecord
 
 __all__ = ["failures", "is_over", "open_trials", "standing_of"]
@@ -41,7 +42,7 @@ def standing_of(record: StudyRecord, state: State) -> list[str]:
             said.append("interrupted: the same command resumes")
     if over and _time_is_up(record):
         said.append(f"the time is up ({record.experiment.budget.timeout:g} s)")
-    done, total = _retrained(record)
+    done, total = retrained_of(record)
     if state is not State.DONE and total and (over or not open_trials(record)):
         undecided = "" if done == total else "; which is the best is decided when all are"
         said.append(f"finalists: {done} of {total} retrained{undecided}")
@@ -62,16 +63,6 @@ def failures(record: StudyRecord) -> list[str]:
     if (n_more := len(reasons) - _MOST_REASONS) > 0:
         lines.append(f"and for {n_more} other reason{'s' * (n_more != 1)}")
     return lines
-
-
-def _retrained(record: StudyRecord) -> tuple[int, int]:
-    """Return how many retrainings of finalists have ended, and of how many; 0 before they begin."""
-    settings = record.experiment.finalists
-    top = {trial.number for trial in record.ranked()[: settings.top]}
-    begun = [trial for trial in record.finalists if trial.configuration in top]
-    if not begun:
-        return 0, 0
-    return sum(trial.outcome is not None for trial in begun), len(top) * settings.repeats
 
 
 def _is_full(record: StudyRecord) -> bool:

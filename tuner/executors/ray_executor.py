@@ -17,7 +17,7 @@ from tuner.executors.messages import Died, Message, Ready, Started
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.executors.ray_connection import connection_to, import_ray
 from tuner.executors.ray_worker import N_CALLS, RayWorker
-from tuner.jobs import Job, TrainJob
+from tuner.jobs import ExportJob, Job, TrainJob
 
 __all__ = ["RayExecutor"]
 
@@ -229,6 +229,8 @@ class RayExecutor(WorkerPool[_Actor]):
 
 
 def _data_of(job: Job) -> tuple[DataRef, ...]:
+    if isinstance(job, ExportJob):
+        return ()
     return job.folds if isinstance(job, TrainJob) else (job.data,)
 
 

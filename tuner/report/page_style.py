@@ -29,7 +29,7 @@ nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; margin: 0.8rem 0; font-s
   border-left: 0.3rem solid var(--dim); border-radius: 0.3rem; }
 .verdict.good { border-color: var(--good); }
 .verdict.bad { border-color: var(--bad); }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr));
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr));
   gap: 0.6rem; margin: 1rem 0; }
 .numbers div { padding: 0.6rem 0.8rem; background: var(--card); border-radius: 0.3rem; }
 .numbers b { display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums; }
@@ -38,6 +38,8 @@ nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; margin: 0.8rem 0; font-s
 table { border-collapse: collapse; font-size: 0.92rem; overflow-wrap: normal; }
 th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
+th:last-child, td:last-child { padding-right: 0; }
+@media (max-width: 30rem) { table { font-size: 0.85rem; } th, td { padding-right: 0.55rem; } }
 th { color: var(--dim); font-weight: 600; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 pre { padding: 0.7rem 0.9rem; background: var(--card); border-radius: 0.3rem; font-size: 0.85rem;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from tuner.experiment import Experiment, Split
 from tuner.report.markup import Html, code, details, items, paragraph, section, table
+from tuner.search.finalists import Default, default_of
 from tuner.search.records import StudyRecord
 
 __all__ = ["protocol", "reproduction"]
@@ -37,18 +39,17 @@ def protocol(record: StudyRecord) -> Html:
     if experiment.finalists.top:
         said.append(
             f"The best {experiment.finalists.top} configurations are retrained on "
-            f"{experiment.finalists.repeats} seeds that the search did not use."
+            f"{experiment.finalists.repeats} seeds that the search did not use, on the same "
+            f"training part."
         )
+    if default := default_of(record):
+        said.append(_how_default(default))
+    said.append("Plain predictions know the training part, and of a series the rows before the "
+                "one that they forecast.")  # fmt: skip
     if test is None:
         said.append("The test part has not been opened: nothing here was chosen by it.")
-    else:
-        span = f", {test['from']} to {test['to']}" if test["from"] is not None else ""
-        unit = "rows" if forecast else "sequences"
-        said.append(
-            f"The test part was opened once: at {test['opened_at']}, after {test['after_trials']} "
-            f"trials, for the configuration of trial {test['configuration']} "
-            f"({len(test['scores'])} models, {test['rows']:,} {unit}{span})."
-        )
+    openings = record.openings
+    said += [_opening(o, forecast, o is openings[0], len(openings)) for o in openings]
     name = PurePath(str(record.data["path"])).name
     said.append(f"Data: {name}, {record.data['rows']:,} rows, sha256 {record.data['sha256']}.")
     return section("protocol", "Protocol", shown, items(said))
@@ -82,6 +83,32 @@ def reproduction(record: StudyRecord) -> Html:
         said,
         table(("", ""), rows),
         details("experiment.yaml", code(record.experiment.to_yaml())),
+    )
+
+
+def _how_default(default: Default) -> str:
+    """Say what the default is, and whence its scores."""
+    if default.trial is not None:
+        return f"The {default.name} is trial {default.trial.number}, and was not trained again."
+    values = ", ".join(f"{name} {value}" for name, value in default.params.items())
+    seeds = f"{len(default.scores)} seed{'s' * (len(default.scores) != 1)} of its own"
+    return (
+        f"The {default.name} has every searched hyperparameter as it is without a search "
+        f"({values}), and was trained like the finalists, on {seeds}."
+    )
+
+
+def _opening(opening: Mapping[str, Any], forecast: bool, is_first: bool, of: int) -> str:
+    """Say when the test part was opened, and for what."""
+    how = "again" if not is_first else "once:" if of == 1 else "first"
+    span = f", {opening['from']} to {opening['to']}" if opening["from"] is not None else ""
+    unit = "rows" if forecast else "sequences"
+    models = len(opening["scores"])
+    return (
+        f"The test part was opened {how} at {opening['opened_at']}, "
+        f"after {opening['after_trials']:,} trials, for the configuration of trial "
+        f"{opening['configuration']} ({models} model{'s' * (models != 1)}, {opening['rows']:,} "
+        f"{unit}{span})." + ("" if is_first else " Its rows were no longer unseen then.")
     )
 
 

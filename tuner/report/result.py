@@ -6,31 +6,42 @@ from typing import Any
 
 from tuner.report.drawing import number
 from tuner.report.markup import Html, paragraph, section, table, text
+from tuner.results.differences import gap_in_words
+from tuner.results.verdict import Worth, best_plain
 from tuner.search.records import Status, StudyRecord
 
 __all__ = ["finalists", "verdict"]
+
+_KINDS = {Worth.PAID: "good", Worth.BETTER: "good", Worth.USELESS: "bad"}
 
 
 def verdict(record: StudyRecord, summary: dict[str, Any]) -> Html:
     """Return the verdict in a sentence, and the scores as large numbers."""
     sentence, kind = _sentence(summary)
-    return Html(f"{paragraph(sentence, kind=f'verdict {kind}'.strip())}{_numbers(summary)}")
+    said = "".join(paragraph(sentence, kind="dim") for sentence in summary["opened"])
+    shown = paragraph(sentence, kind=f"verdict {kind}".strip())
+    return Html(f"{shown}{_numbers(summary)}{said}")
 
 
 def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
-    """Return the table of the retrained configurations, and those of the plain predictions."""
-    metric = summary["metric"]
+    """Return the table of the retrained configurations, and that of all they have to beat."""
+    metric, default = summary["metric"], summary["default"]
     rows = [
         (
-            f"trial {finalist['trial']}",
+            _name(finalist["trial"], default),
             number(finalist["search_score"]),
             number(finalist["mean"]),
             number(finalist["std"], 2),
-            _gap(finalist["search_score"], finalist["mean"]),
+            gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "–",
             ", ".join(map(number, finalist["scores"])),
         )
         for finalist in summary["finalists"]
     ]
+    among = default and default["trial"] in [f["trial"] for f in summary["finalists"]]
+    if rows and default and not among:
+        scores = ", ".join(map(number, default["scores"])) or "–"
+        own = (number(default["mean"]), number(default["std"], 2), "–", scores)
+        rows.append((default["name"], "–", *own))
     headings = ("configuration", "in the search", "mean", "std", "gap", "every retraining")
     parts = [table(headings, rows, numbers=5)]
     if rows:
@@ -42,12 +53,17 @@ def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
                 kind="dim",
             )
         )
+        if said := summary["first_and_second"]:
+            parts.insert(1, paragraph(f"First and second: {said}."))
+        if default and default["failed"]:
+            failed = f"Of the {default['name']}, {default['failed']} trainings failed."
+            parts.append(paragraph(failed))
     elif record.experiment.finalists.top == 0:
         parts.append(paragraph("No configuration was retrained on fresh seeds: finalists.top is 0. "
                                "The best score of the search is partly luck."))  # fmt: skip
     else:
         parts.append(paragraph("No configuration has been retrained on fresh seeds yet."))
-    parts += [Html("<h3>Beside plain predictions</h3>\n"), _baselines(summary)]
+    parts += [Html("<h3>Beside what has to be beaten</h3>\n"), _baselines(summary)]
     return section("scores", "Scores", *parts)
 
 
@@ -60,16 +76,10 @@ def _sentence(summary: dict[str, Any]) -> tuple[str, str]:
             failed = f", and {counts[Status.FAILED.value]} failed" if counts["failed"] else ""
             return (f"No verdict: no trial is complete{failed}.", "")
         return ("No verdict yet: the test part has not been opened.", "")
-    sentence = summary["verdict"][:1].upper() + summary["verdict"][1:] + "."
-    kind = "good" if summary["verdict"].startswith("better") else "bad"
+    of = summary["verdict"]
     if best is not None and test["configuration"] != best["trial"]:
-        sentence += (
-            f" That is the configuration of trial {test['configuration']}: the test part was "
-            f"opened after {test['after_trials']} trials and is not opened again."
-        )
-    elif test["after_trials"] < summary["trials"]["trained"]:
-        sentence += f" The test part was opened after {test['after_trials']} trials."
-    return sentence, kind
+        of = f"of trial {test['configuration']}, which no longer wins: {of}"
+    return f"{of[:1].upper()}{of[1:]}.", _KINDS.get(summary["worth"], "")
 
 
 def _numbers(summary: dict[str, Any]) -> Html:
@@ -77,9 +87,10 @@ def _numbers(summary: dict[str, Any]) -> Html:
     shown: list[tuple[str, str]] = []
     if test is not None:
         shown.append((_with_std(test), f"{metric} on the test part"))
-        pick = max if summary["direction"] == "maximize" else min
-        name, score = pick(test["baselines"].items(), key=lambda item: float(item[1]))
-        shown.append((number(score), f"{name.replace('_', ' ')} on the test part"))
+        if (default := test.get("default")) and not default["is_winner"]:
+            shown.append((_with_std(default), f"{default['name']} on the test part"))
+        if plain := best_plain(test):
+            shown.append((number(plain[1]), f"{plain[0]} on the test part"))
     if best is not None:
         if best["mean"] is not None:
             repeats = len(summary["finalists"][0]["scores"])
@@ -91,20 +102,25 @@ def _numbers(summary: dict[str, Any]) -> Html:
 
 
 def _baselines(summary: dict[str, Any]) -> Html:
-    best, test = summary["best"], summary["test"]
-    on_test = test["baselines"] if test else {}
+    best, test, default = summary["best"], summary["test"], summary["default"]
+    on_validation, on_test = summary["baselines"], test["baselines"] if test else {}
+    tested = (test or {}).get("default")
     rows: list[tuple[str, str, str]] = []
     if best is not None:
-        mean = best["mean"] if best["mean"] is not None else best["search_score"]
+        retrained = best["mean"] is not None
+        mean = _with_std(best) if retrained else number(best["search_score"])
         same = test is not None and test["configuration"] == best["trial"]
-        rows.append((f"the winner (trial {best['trial']})", number(mean),
-                     number(test["mean"]) if same else "–"))  # fmt: skip
+        winner = f"the winner ({_name(best['trial'], default)})"
+        rows.append((winner, mean, _with_std(test) if same else "–"))
         if test is not None and not same:
-            rows.append((f"trial {test['configuration']}", "–", number(test["mean"])))
-    names = dict.fromkeys([*summary["baselines"], *on_test])
+            rows.append((f"trial {test['configuration']}", "–", _with_std(test)))
+    known = [scores for scores in (default, tested) if scores]
+    if known and not (default and best and default["trial"] == best["trial"]):
+        shown = [_with_std(s) if s and s["scores"] else "–" for s in (default, tested)]
+        rows.append((known[0]["name"], shown[0], shown[1]))
     rows += [
-        (name.replace("_", " "), number(summary["baselines"].get(name)), number(on_test.get(name)))
-        for name in names
+        (name.replace("_", " "), number(on_validation.get(name)), number(on_test.get(name)))
+        for name in dict.fromkeys([*on_validation, *on_test])
     ]
     metric = summary["metric"]
     better = "more" if summary["direction"] == "maximize" else "less"
@@ -114,14 +130,13 @@ def _baselines(summary: dict[str, Any]) -> Html:
     )
 
 
+def _name(trial: int, default: dict[str, Any] | None) -> str:
+    is_default = default is not None and default["trial"] == trial
+    return f"trial {trial}" + (f", the {default['name']}" if default and is_default else "")
+
+
 def _with_std(scores: dict[str, Any]) -> str:
     if scores["mean"] is None:
         return "not finite"
     std = scores["std"]
     return number(scores["mean"]) + (f" ± {number(std, 2)}" if std is not None else "")
-
-
-def _gap(search: float | None, mean: float) -> str:
-    if search is None:
-        return "–"
-    return f"{mean - search:+.3g}" + (f" ({(mean / search - 1):+.0%})" if search else "")

@@ -10,6 +10,7 @@ from tuner.experiment import CategoricalDomain, Domain, flat
 from tuner.report.drawing import number
 from tuner.report.markup import Html, details, items, paragraph, section, table
 from tuner.search.records import Status, StudyRecord, TrialRecord
+from tuner.search.seeds import Role
 
 __all__ = ["best_configuration", "how_searched", "problems"]
 
@@ -97,6 +98,8 @@ def _by_reason(failed: Iterable[tuple[TrialRecord, str]]) -> list[tuple[str, str
 
 
 def _name(trial: TrialRecord) -> str:
+    if trial.role is Role.BASELINE:
+        return f"training {trial.repeat} of the default"
     if trial.configuration is not None:
         return f"retraining {trial.repeat} of trial {trial.configuration}"
     return f"trial {trial.number}"

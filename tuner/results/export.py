@@ -4,60 +4,97 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 from tuner.experiment import Experiment, dump_yaml
-from tuner.results.winner import find_winner
+from tuner.jobs import Outcome
+from tuner.results.winner import Winner, find_winner
 from tuner.search.records import StudyRecord
 
-__all__ = ["exported", "render"]
+__all__ = ["exported", "render", "train_command"]
 
-_SEARCH_KEYS = ("search_space", "strategy", "pruner", "finalists")
+_OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
+_OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON may hold as it is, and YAML may not, or takes for the end of a line."""
 
 
-def exported(record: StudyRecord, folder: Path, file_name: str) -> dict[str, Any]:
+def exported(
+    record: StudyRecord, folder: Path, file_name: str, data_path: str | None = None
+) -> dict[str, Any]:
     """Return the experiment that trains the winner again, with what it scored.
 
     Args:
         record: the study.
         folder: where the file will be; `data.path` is relative to it.
         file_name: the file's name, for the command that reproduces the score.
+        data_path: what to write as `data.path` instead, as it is.
 
     Raises:
         RunError: the study has no complete trial.
     """
     winner = find_winner(record)
-    run = winner.reproducible
     experiment = record.experiment.to_dict()
-    for key in _SEARCH_KEYS:
+    for key in _OF_THE_SEARCH:
         experiment.pop(key, None)
+    experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
     if window := record.experiment.search_space.get("window"):
         # Whatever they read, all trials were scored on the rows that the longest window leaves.
         experiment["task"]["window"] = max(window.bounds())
-    experiment["data"]["path"] = os.path.relpath(record.data["path"], folder.absolute())
-    tested = record.test is not None and record.test["configuration"] == winner.trial.number
-    experiment["recorded"] = {
-        "study": record.name,
-        "seed": run.seed,
-        "score": run.value,
-        "metric": record.experiment.objective.metric,
-        "mean": winner.finalist.mean if winner.finalist else None,
-        "std": winner.finalist.std if winner.finalist else None,
-        "test": record.test["mean"] if record.test and tested else None,
-        "data_sha256": record.data["sha256"],
-        "rows": record.data["rows"],
-        "versions": dict(record.versions),
-        "command": f"tuner train {file_name}",
-    }
-    experiment["recorded"] = {k: v for k, v in experiment["recorded"].items() if v is not None}
+    # Of the folder itself where it is named by a link, as `..` leads out of the folder itself.
+    relative = os.path.relpath(record.data["path"], folder.resolve())
+    experiment["data"]["path"] = relative if data_path is None else data_path
+    experiment["recorded"] = _recorded(record, winner) | {"command": train_command(file_name)}
     Experiment.model_validate(experiment)
     return experiment
 
 
+def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
+    run, finalist = winner.reproducible, winner.finalist
+    assert run.outcome is not None
+    tested = record.test is not None and record.test["configuration"] == winner.trial.number
+    recorded = {
+        "study": record.name,
+        "seed": run.seed,
+        "score": run.value,
+        "metric": record.experiment.objective.metric,
+        "epochs": _best_epochs(run.outcome),
+        "search": winner.trial.value if finalist else None,
+        "seeds": [repeat.seed for repeat in finalist.repeats] if finalist else None,
+        "scores": finalist.scores if finalist else None,
+        "mean": finalist.mean if finalist else None,
+        "std": finalist.std if finalist else None,
+        "test": record.test["mean"] if record.test and tested else None,
+        "data_sha256": record.data["sha256"],
+        "rows": record.data["rows"],
+        "device": run.outcome.device or None,
+        "versions": dict(record.versions),
+    }
+    return {key: value for key, value in recorded.items() if value is not None}
+
+
+def _best_epochs(outcome: Outcome) -> int | None:
+    """Return after how many epochs a training was best; with rolling origins, that of its last."""
+    if outcome.best_epoch is None or not outcome.history:
+        return None
+    begun = next(e.epoch for e in outcome.history if e.fold == outcome.history[-1].fold)
+    return outcome.best_epoch - begun + 1
+
+
+def train_command(path: str) -> str:
+    """Return the command that trains an exported file, to be typed where `path` leads to it."""
+    return f"tuner train {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
+
+
 def render(experiment: dict[str, Any], as_json: bool) -> str:
     """Write an exported experiment as YAML, or as JSON (which is YAML too)."""
-    if as_json:  # without \\u escapes: two of them for one character are no YAML
-        return json.dumps(experiment, indent=2, ensure_ascii=False) + "\n"
-    return dump_yaml(experiment)
+    if not as_json:
+        return dump_yaml(experiment)
+    # Else without \\u escapes: two of them for one character are no YAML.
+    text = json.dumps(experiment, indent=2, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n"

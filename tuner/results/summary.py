@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
+from tuner.results.differences import compare
+from tuner.results.openings import opened_in_words
+from tuner.results.verdict import verdict_of
 from tuner.results.winner import find_winner
-from tuner.search.finalists import rank_finalists
+from tuner.search.finalists import Finalist, default_of, rank_finalists
 from tuner.search.records import Status, StudyRecord, TrialRecord
 
 __all__ = ["summarize"]
+
+_OF_AN_OPENING = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
+_NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest
 
 
 def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, Any]:
@@ -20,6 +24,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
     """
     experiment = record.experiment
     winner = find_winner(record) if record.best else None
+    finalists, verdict = rank_finalists(record), verdict_of(record)
     summary: dict[str, Any] = {
         "study": record.name,
         "id": record.id,
@@ -36,25 +41,34 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         },
         "budget": experiment.n_trials,
         "baselines": dict(record.baselines),
+        "default": _default(record),
         "best": None,
         "finalists": [
             {
                 "trial": f.trial.number,
                 "search_score": f.trial.value,
+                "gap": _gap(f),
                 "mean": f.mean,
                 "std": f.std,
                 "scores": f.scores,
                 "params": dict(f.trial.params),
             }
-            for f in rank_finalists(record)
+            for f in finalists
         ],
-        "test": _scores(record.test) if record.test else None,
-        "verdict": _verdict(record.test, experiment.objective.direction) if record.test else None,
+        "first_and_second": _first_and_second(record, finalists),
+        "test": _scores(record),
+        "openings": [
+            {key: opening.get(key) for key in _OF_AN_OPENING} for opening in record.openings
+        ],
+        "opened": opened_in_words(record),
+        "verdict": verdict.sentence if verdict else None,
+        "worth": verdict.worth if verdict else None,
     }
     if winner:
         summary["best"] = {
             "trial": winner.trial.number,
             "search_score": winner.trial.value,
+            "gap": _gap(winner.finalist) if winner.finalist else None,
             "mean": winner.finalist.mean if winner.finalist else None,
             "std": winner.finalist.std if winner.finalist else None,
             "params": dict(winner.trial.params),
@@ -65,23 +79,47 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
     return summary
 
 
-def _verdict(test: Mapping[str, Any], direction: str) -> str:
-    """Say in one sentence whether the model is worth having, by the rows it never saw."""
-    pick = max if direction == "maximize" else min
-    name, baseline = pick(test["baselines"].items(), key=lambda item: float(item[1]))
-    name, score = name.replace("_", " "), test["mean"]
-    if score is None:
-        return "the forecasts of the test part are beyond all bounds: do not use this model"
-    if pick(score, baseline) != score or score == baseline:
-        return f"no better than {name} on the test part: do not use this model as it is"
-    margin = abs(baseline - score) / abs(baseline) if baseline else math.inf
-    better = f" by {100 * margin:.0f} %" if direction == "minimize" else ""
-    return f"better than {name}, the best baseline, on the test part{better}"
+def _default(record: StudyRecord) -> dict[str, Any] | None:
+    """Return the untuned default's scores on the validation part."""
+    default = default_of(record)
+    if default is None:
+        return None
+    return {
+        "name": default.name,
+        "trial": default.trial.number if default.trial else None,
+        "mean": default.mean if default.scores else None,
+        "std": default.std,
+        "scores": default.scores,
+        "failed": default.failed,
+        "params": default.params,
+    }
 
 
-def _scores(test: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the test record without what only pictures need."""
-    return {key: value for key, value in test.items() if key not in ("parts", "predictions")}
+def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | None:
+    """Say whether the best two finalists differ beyond the luck of their seeds.
+
+    None where there is one, and before all are retrained.
+    """
+    if len(finalists) < 2 or any(run.outcome is None for run in record.finalists):
+        return None
+    first, second = finalists[:2]
+    numbers = [first.trial.number, second.trial.number]
+    seed, metric = [record.experiment.seed, *numbers], record.experiment.objective.metric
+    difference = compare(metric, first.scores, second.scores, seed)
+    return difference.in_words(*(f"trial {number}" for number in numbers))
+
+
+def _gap(finalist: Finalist) -> float | None:
+    """Return how far the mean lies from the search's score: the luck of the search."""
+    return None if finalist.trial.value is None else finalist.mean - finalist.trial.value
+
+
+def _scores(record: StudyRecord) -> dict[str, Any] | None:
+    """Return the newest test record without what only pictures need."""
+    if record.test is None:
+        return None
+    shown = {key: value for key, value in record.test.items() if key not in _NOT_SHOWN}
+    return shown | {"unseen": not record.earlier_tests}
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

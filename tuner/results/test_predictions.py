@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.baselines import last_value, seasonal_naive
+from tuner.data.baselines import plain_predictions
 from tuner.data.dataset import Prepared
 from tuner.data.reference import DataRef, SeriesRef
 
@@ -44,6 +44,9 @@ def predictions_record(
     every = max(1, math.ceil(len(samples) / _MOST_POINTS))
     kept = slice(None, None, every)
     models = np.stack([_point(p, ref)[kept] for p in predicted])  # (models, samples)
+    plain = plain_predictions(ref, samples[kept], test.facts.season)
+    if isinstance(ref, SeriesRef):
+        del plain["training_mean"]  # a flat line, in the way of all others
     with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
         mean = models.mean(axis=0)
     record: dict[str, Any] = {
@@ -56,7 +59,7 @@ def predictions_record(
         "at": [test.name_of(sample) for sample in samples[kept].tolist()],
         "truth": _numbers(truth[kept, 0, 0]),
         "predicted": _numbers(mean),
-        "baselines": {k: _numbers(v[kept]) for k, v in _plain(test, ref, samples).items()},
+        "baselines": {name: _numbers(values[:, 0, 0]) for name, values in plain.items()},
     }
     if quantiles := ref.shape.quantiles:
         lowest, highest = (np.mean([p[kept, 0, 0, i] for p in predicted], axis=0) for i in (0, -1))
@@ -96,22 +99,6 @@ def _point(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
     first = predicted[:, 0, 0]
     quantiles = ref.shape.quantiles
     return np.asarray(first[:, quantiles.index(0.5)] if quantiles else first)
-
-
-def _plain(test: Prepared, ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the first step of the plain predictions that `baseline_scores` scores."""
-    if not isinstance(ref, SeriesRef):
-        known = ref.truth_of(ref.train_samples())
-        return {"training_mean": np.full(len(samples), known[:, 0, 0].mean())}
-    values, season = np.asarray(ref.load("truth")), test.facts.season
-    plain = {"last_value": last_value(values, samples, 1)[:, 0, 0]}
-    if season is not None:
-        reaches = samples - season >= ref.load("reach")[ref.series_of(samples), 0]
-        if reaches.any():
-            seasonal = plain["last_value"].copy()
-            seasonal[reaches] = seasonal_naive(values, samples[reaches], 1, season)[:, 0, 0]
-            plain["seasonal_naive"] = seasonal
-    return plain
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""The test part's one opening: the winner's models and the baselines on the same rows."""
+"""An opening of the test part: the winner, the default and plain predictions on the same rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,96 @@ from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
 from tuner.jobs import PredictJob, TrainJob, Weights
 from tuner.results.test_predictions import predictions_record
+from tuner.results.verdict import verdict_of
 from tuner.results.winner import Winner
+from tuner.search.finalists import default_of
 from tuner.search.records import StudyRecord
 from tuner.search.work import run_jobs
 
-__all__ = ["score_on_test"]
+__all__ = ["Models", "score_on_test"]
+
+Models = Sequence[tuple[TrainJob, Weights]]
+"""Trained models: of each the job that trained it, and its weights."""
 
 
 def score_on_test(
     record: StudyRecord,
     winner: Winner,
-    models: list[tuple[TrainJob, Weights]],
+    models: Models,
     executor: Executor,
     folder: Path,
+    default_models: Models = (),
 ) -> dict[str, Any]:
-    """Score the winner's trained models on the test part, and plain forecasts beside them.
+    """Score the winner's trained models on the test part, and what they have to beat beside them.
 
-    To be called once for a study; the caller records what is returned in the journal.
+    The only function that opens the test part. It is called once for a study, and again only
+    where a person asks for it; the caller records what is returned in the journal.
 
     Args:
         record: the study, with its search and finalists done.
         winner: the configuration that is tested.
-        models: the job and the weights of each of the winner's trainings.
+        models: of each of the winner's trainings.
         executor: runs the forecasts.
         folder: an empty folder for the arrays with the test rows.
+        default_models: of each training of the untuned default, where that is not the winner.
 
     Returns:
         The record of the opening: when, of which configuration, the scores in the data's units
-        with mean and standard deviation, the rows, the baselines' scores, what every part of
-        the data was, and the predictions (see `predictions_record`).
+        with mean and standard deviation, the rows, the scores of the default and of plain
+        predictions, the verdict, what every part of the data was, and the predictions (see
+        `predictions_record`).
     """
     experiment = record.experiment
     test = open_test_part(experiment, folder, sha256=record.data["sha256"])
     (ref,) = test.folds
     jobs = [
         PredictJob(f"test {i}", job.hyperparameters, weights, ref, device=job.device)
-        for i, (job, weights) in enumerate(models)
+        for i, (job, weights) in enumerate([*models, *default_models])
     ]
     outcomes = run_jobs(executor, jobs)
     truth = ref.truth_of(ref.evaluate_samples())
     metric = experiment.objective.metric
     predicted = [outcome.predictions for outcome in outcomes if outcome.predictions is not None]
     scores = [score(metric, truth, p, ref) for p in predicted]
-
-    if not all(map(math.isfinite, scores)):  # a forecast beyond all bounds: the model is no good
-        scores = []
+    of_winner, of_default = scores[: len(models)], scores[len(models) :]
     part = test.facts.test
-    return {
+    opened = {
         "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "after_trials": len(record.trained),
         "configuration": winner.trial.number,
         "metric": metric,
-        "scores": scores,
-        "mean": statistics.fmean(scores) if scores else None,
-        "std": statistics.stdev(scores) if len(scores) > 1 else None,
+        **_of_several(of_winner),
         "rows": ref.count_of(ref.evaluate_samples()),
         "from": part.first,
         "to": part.last,
         "season": test.facts.season,
         "baselines": baseline_scores(metric, ref, test.facts.season),
+        "default": _default(record, winner, of_winner, of_default),
         "parts": [dataclasses.asdict(p) for p in test.facts.parts],
-        "predictions": predictions_record(test, truth, predicted),
+        "predictions": predictions_record(test, truth, predicted[: len(models)]),
+    }
+    verdict = verdict_of(dataclasses.replace(record, test=opened))
+    assert verdict is not None
+    return opened | {"verdict": verdict.sentence}
+
+
+def _default(
+    record: StudyRecord, winner: Winner, of_winner: list[float], scores: list[float]
+) -> dict[str, Any] | None:
+    default = default_of(record)
+    if default is None:
+        return None
+    is_winner = default.is_trial(winner.trial.number)
+    own = _of_several(of_winner if is_winner else scores)
+    return {"name": default.name, "params": default.params, "is_winner": is_winner, **own}
+
+
+def _of_several(scores: list[float]) -> dict[str, Any]:
+    """Return scores with mean and deviation; none where a forecast is beyond all bounds."""
+    if not all(map(math.isfinite, scores)):
+        scores = []
+    return {
+        "scores": scores,
+        "mean": statistics.fmean(scores) if scores else None,
+        "std": statistics.stdev(scores) if len(scores) > 1 else None,
     }

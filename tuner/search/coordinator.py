@@ -24,13 +24,12 @@ from optuna.trial import TrialState
 
 from tuner.executors.base import Event, Executor, Finished, Lost
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
-from tuner.search.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR, TOLD_ATTR
+from tuner.search.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.search.fresh import configuration_key, fresh_configuration
 from tuner.search.limits import Limits
 from tuner.search.observer import Observer
 from tuner.search.pruning import Evidence, should_prune
-from tuner.search.seeds import Role
-from tuner.search.slots import Slot, restored
+from tuner.search.slots import Slot, asked, restored
 from tuner.search.telling import tell
 from tuner.search.told import Told
 from tuner.search.work import cost
@@ -53,7 +52,6 @@ class Coordinator:
         make_job: Callable[[optuna.Trial], TrainJob],
         limits: Limits,
         *,
-        role: Role = Role.TRIAL,
         distinct: bool = True,
         n_folds: int = 1,
         pruner: BasePruner | None = None,
@@ -70,7 +68,6 @@ class Coordinator:
             executor: where jobs run.
             make_job: gives the job of a trial that has its parameters.
             limits: when the search ends.
-            role: of the trials.
             distinct: whether a repeat takes the first one's outcome and is not trained.
             n_folds: of every job; see `TrainJob.folds`.
             pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
@@ -80,7 +77,7 @@ class Coordinator:
         """
         self._study, self._distributions, self._rhythm = study, distributions, rhythm
         self._executor, self._make_job, self._limits = executor, make_job, limits
-        self._role, self._distinct, self._seed = role, distinct, seed
+        self._distinct, self._seed = distinct, seed
         self._pruner, self._n_folds = pruner or NopPruner(), n_folds
         self._observer, self._stop = observer or Observer(), stop or threading.Event()
         self._n_configurations = limits.n_configurations
@@ -172,9 +169,7 @@ class Coordinator:
                 self._n_configurations = self.trained  # fewer than was thought: two were equal
                 return
             self._study.enqueue_trial(params)
-        trial = self._study.ask(self._distributions)
-        trial.set_user_attr(TOLD_ATTR, len(self._told))
-        self._admit(Slot(trial, trial.params, len(self._told)))
+        self._admit(asked(self._study, self._distributions, len(self._told)))
 
     def _admit(self, slot: Slot) -> None:
         """Take a trial with its parameters in, and have it trained unless that is settled."""
@@ -192,18 +187,18 @@ class Coordinator:
             self.trained += 1
         number = slot.trial.number
         repeat_of = slot.original.trial.number if slot.original else None
-        self._observer.asked(self._role, number, repeat_of, slot.params)
+        self._observer.asked(slot.role, number, repeat_of, slot.params)
         if slot.original is None and slot.outcome is None:
             self._ready.append(slot)
         elif slot.original is None and slot.outcome is not None:
-            self._observer.finished(self._role, number, slot.outcome)
+            self._observer.finished(slot.role, number, slot.outcome)
 
     def _dispatch_all(self) -> None:
         """Hand out what is ready, the dearest first, so that no worker waits long at the end."""
         jobs = [(slot, self._make_job(slot.trial)) for slot in self._ready]
         self._ready.clear()
         for slot, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
-            self._observer.dispatched(self._role, slot.trial.number, cost(job))
+            self._observer.dispatched(slot.role, slot.trial.number, cost(job))
             self._dispatch(slot, job)
 
     def _dispatch(self, slot: Slot, job: TrainJob) -> None:
@@ -221,7 +216,7 @@ class Coordinator:
             slot.lost.append(event.reason)
             slot.trial.set_user_attr(LOST_ATTR, slot.lost)
             if len(slot.lost) <= self._limits.retries:
-                self._observer.lost(self._role, number, event.reason)
+                self._observer.lost(slot.role, number, event.reason)
                 del self._in_flight[event.key]
                 if not self._over():  # or the next run trains it
                     self._dispatch(slot, slot.job)
@@ -231,9 +226,9 @@ class Coordinator:
                 self._settle(event.key, slot, outcome)
         else:
             if not slot.epochs:
-                self._observer.began(self._role, number, event.epoch.time - event.trained_s)
+                self._observer.began(slot.role, number, event.epoch.time - event.trained_s)
             slot.epochs.append(event.epoch)
-            self._observer.epoch(self._role, number, event.epoch)
+            self._observer.epoch(slot.role, number, event.epoch)
             if slot.job.can_be_pruned:
                 self._executor.answer(event.key, not self._should_prune(slot))
 
@@ -246,7 +241,7 @@ class Coordinator:
         if outcome.weights is not None:
             self.weights[key] = outcome.weights
         del self._in_flight[key]
-        self._observer.finished(self._role, slot.trial.number, outcome)
+        self._observer.finished(slot.role, slot.trial.number, outcome)
 
     def _should_prune(self, slot: Slot) -> bool:
         known = len(slot.rungs)

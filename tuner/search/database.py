@@ -19,7 +19,7 @@ from tuner.search.enduring import ConnectionLost, Enduring, Refused
 from tuner.search.holders import Held
 from tuner.search.server_lock import StudyLock
 
-__all__ = ["quiet_database", "read_database", "study_is_held", "write_database"]
+__all__ = ["has_studies", "quiet_database", "read_database", "study_is_held", "write_database"]
 
 _T = TypeVar("_T")
 
@@ -34,6 +34,16 @@ _PATIENCE = {
 }
 _GONE = ("08", "57P")  # SQLSTATEs: the connection failed; the server was told to shut down
 _PACKAGES = {"psycopg": "'lstm-tuner[postgresql]'", "MySQLdb": "mysqlclient"}
+
+
+def has_studies(url: str) -> bool:
+    """Return whether a database has a journal's tables.
+
+    Raises:
+        JournalError: it does not answer.
+    """
+    with _explained(url):
+        return _within(_ANSWERS_IN_S, lambda: _has_studies(url))
 
 
 def read_database(url: str) -> BaseStorage:

@@ -15,13 +15,20 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 
 from tuner.errors import JournalError, StudyError, nearest, show_location
-from tuner.search.database import quiet_database, read_database, study_is_held, write_database
+from tuner.search.database import (
+    has_studies,
+    quiet_database,
+    read_database,
+    study_is_held,
+    write_database,
+)
 from tuner.search.holders import file_is_held, locked
 from tuner.search.journal_file import check_is_journal, open_held, replay
 
 __all__ = [
     "FINALISTS_SUFFIX",
     "is_held",
+    "journal_exists",
     "journal_location",
     "load_study",
     "quiet_journal",
@@ -37,6 +44,16 @@ _READ_ANOTHER = "check the study's name or --journal"
 def journal_location(study: str, journal: str | None) -> str:
     """Return where a study's journal is: what was given, or a file named after the study."""
     return journal or str(Path("studies") / f"{study}.journal")
+
+
+def journal_exists(location: str) -> bool:
+    """Return whether there is something to read, a journal or not.
+
+    Raises:
+        JournalError: it is a database that does not answer.
+    """
+    path = _path_of(location)
+    return has_studies(location) if path is None else path.exists()
 
 
 def read_journal(location: str) -> BaseStorage:

@@ -14,13 +14,14 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 
+from tuner import __version__
 from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
 from tuner.search.attributes import RUN_ATTR, STUDY_ATTR
 from tuner.search.records import FORMAT
 from tuner.strategies.registry import make_sampler
 
-__all__ = ["library_versions", "open_study", "recorded_run"]
+__all__ = ["check_study", "library_versions", "open_study", "recorded_run"]
 
 # What a resumed study may change; the data file may move, but its content must be the same.
 _FREE = {
@@ -33,7 +34,7 @@ _FREE = {
     "data.path",
 }
 _SHOWN = 4  # differences that an error names
-_LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas")
+_LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas", "scikit-learn")
 
 
 def open_study(
@@ -60,19 +61,12 @@ def open_study(
         StudyError: the study belongs to another experiment, was written by another version of
             tuner, or differs in keys that may not change; it names them with both values.
     """
-    where = show_location(location)
     if name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
-        facts = study.user_attrs.get(STUDY_ATTR)
-        if facts is None and study.get_trials(deepcopy=False):
-            raise StudyError(
-                f"{where}: study {name!r} was not made by tuner; give another --study name"
-            )
-        if facts is not None:
-            _check_same(facts, experiment, data, f"{where}: study {name!r}")
-            if facts["data"] != data:  # the same content elsewhere: exports point to it there
-                facts = facts | {"data": data}
-                study.set_user_attr(STUDY_ATTR, facts)
+        facts = check_study(study, location, experiment, data)
+        if facts is not None and facts["data"] != data:  # elsewhere: exports point to it there
+            facts = facts | {"data": data}
+            study.set_user_attr(STUDY_ATTR, facts)
     else:
         study = optuna.create_study(
             study_name=name, storage=storage, direction=experiment.objective.direction
@@ -94,6 +88,26 @@ def open_study(
     if not study.get_trials(deepcopy=False) and (start := begun.start()):
         study.enqueue_trial(start)  # so that a search never ends worse than what it started from
     return study
+
+
+def check_study(
+    study: optuna.Study, location: str, experiment: Experiment, data: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Check that a study which is there is the search of an experiment on this data.
+
+    Returns:
+        What it was begun with; None where it was killed before it had begun.
+
+    Raises:
+        StudyError: as `open_study` does.
+    """
+    where = f"{show_location(location)}: study {study.study_name!r}"
+    facts: dict[str, Any] | None = study.user_attrs.get(STUDY_ATTR)
+    if facts is not None:
+        _check_same(facts, experiment, data, where)
+    elif study.get_trials(deepcopy=False):
+        raise StudyError(f"{where} was not made by tuner; give another --study name")
+    return facts
 
 
 @contextlib.contextmanager
@@ -118,9 +132,9 @@ def recorded_run(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions that decide what a training run computes."""
+    """Return the versions that decide what is searched, and what a training run computes."""
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"python": platform.python_version(), **found}
+    return {"tuner": __version__, "python": platform.python_version(), **found}
 
 
 def _check_same(

@@ -19,14 +19,17 @@ from tuner.errors import StudyError, one_line, show_location
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome
 from tuner.search.attributes import (
+    BASELINE_ATTR,
     FINALIST_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
+    REOPENED_ATTR,
     REPEAT_ATTR,
     RUN_ATTR,
     STUDY_ATTR,
     TEST_ATTR,
     TIME_ATTR,
+    params_of,
 )
 from tuner.search.journal import FINALISTS_SUFFIX, load_study
 from tuner.search.seeds import Role, training_seed
@@ -48,7 +51,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of a search, or one retraining of a finalist."""
+    """One trial of a search, one retraining of a finalist, or one training of the default."""
 
     number: int
     role: Role
@@ -61,7 +64,7 @@ class TrialRecord:
     generation: int | None = None
     individual: int | None = None
     configuration: int | None = None  # of a finalist: the trial that it retrains
-    repeat: int | None = None  # of a finalist: which of its fresh seeds, from 0
+    repeat: int | None = None  # of a finalist, or the default: which of its fresh seeds, from 0
     lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
 
     @property
@@ -87,10 +90,11 @@ class StudyRecord:
     versions: Mapping[str, str]
     created: str
     trials: tuple[TrialRecord, ...]
-    finalists: tuple[TrialRecord, ...]
-    test: Mapping[str, Any] | None  # the record of the test part's opening
+    finalists: tuple[TrialRecord, ...]  # retrainings, and trainings of the untuned default
+    test: Mapping[str, Any] | None  # the record of the test part's newest opening
     ended: str | None = None  # how the last run of its search did: done or interrupted
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
+    earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -101,6 +105,11 @@ class StudyRecord:
     def sign(self) -> int:
         """What an objective is multiplied with so that less is better."""
         return -1 if self.experiment.objective.direction == "maximize" else 1
+
+    @property
+    def openings(self) -> list[Mapping[str, Any]]:
+        """The records of all openings of the test part, in order."""
+        return [*self.earlier_tests, self.test] if self.test is not None else []
 
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first; ties by number."""
@@ -164,6 +173,7 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     trials: list[TrialRecord] = []
     for frozen in _trials(study):
         trials.append(read_trial(frozen, experiment, trials))
+    openings = [study.user_attrs.get(TEST_ATTR), *study.user_attrs.get(REOPENED_ATTR, ())]
     return StudyRecord(
         id=facts["id"],
         name=name,
@@ -174,9 +184,10 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         created=facts["created"],
         trials=tuple(trials),
         finalists=tuple(finalists),
-        test=study.user_attrs.get(TEST_ATTR),
+        test=openings[-1],
         ended=run.get("ended"),
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
+        earlier_tests=tuple(openings[:-1]),
     )
 
 
@@ -201,7 +212,7 @@ def read_trial(
         outcome = Outcome.from_json(attrs[OUTCOME_ATTR]) if OUTCOME_ATTR in attrs else None
     common = {
         "number": frozen.number,
-        "params": dict(frozen.params),
+        "params": params_of(frozen, attrs),
         "status": Status(outcome.state.value) if outcome else Status.RUNNING,
         "asked_at": frozen.datetime_start,
         "outcome": outcome,
@@ -213,6 +224,10 @@ def read_trial(
         return TrialRecord(
             role=Role.FINALIST, seed=seed, configuration=configuration, repeat=repeat, **common
         )
+    if BASELINE_ATTR in attrs:
+        repeat = attrs[BASELINE_ATTR]["repeat"]
+        seed = training_seed(experiment.seed, Role.BASELINE, repeat)
+        return TrialRecord(role=Role.BASELINE, seed=seed, repeat=repeat, **common)
     rhythm = rhythm_of(experiment.strategy)
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(

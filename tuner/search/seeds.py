@@ -14,9 +14,10 @@ class Role(StrEnum):
 
     TRIAL = "trial"
     FINALIST = "finalist"
+    BASELINE = "baseline"  # the untuned default, for comparison
 
 
-_CODES = {Role.TRIAL: 101, Role.FINALIST: 102}
+_CODES = {Role.TRIAL: 101, Role.FINALIST: 102, Role.BASELINE: 104}  # 103: fresh.py
 
 
 def training_seed(seed: int, role: Role, *numbers: int) -> int:

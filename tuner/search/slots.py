@@ -17,10 +17,17 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.jobs import Epoch, Outcome, TrainJob
-from tuner.search.attributes import LOST_ATTR, OUTCOME_ATTR, TOLD_ATTR
+from tuner.search.attributes import (
+    LOST_ATTR,
+    OUTCOME_ATTR,
+    TOLD_ATTR,
+    params_of,
+    role_of,
+)
 from tuner.search.pruning import Evidence
+from tuner.search.seeds import Role
 
-__all__ = ["Slot", "restored"]
+__all__ = ["Slot", "asked", "restored"]
 
 
 @dataclass(eq=False)
@@ -28,6 +35,7 @@ class Slot:
     """A trial that has been asked for."""
 
     trial: optuna.Trial
+    role: Role
     params: dict[str, Any]
     asked_after: int
     original: Slot | None = None  # the earlier trial with the same configuration
@@ -61,6 +69,15 @@ class Slot:
         return self.original.settled if self.original else self.outcome
 
 
+def asked(study: optuna.Study, distributions: dict[str, BaseDistribution], n_told: int) -> Slot:
+    """Ask a study for a trial with its parameters, when so many trials have been told."""
+    trial = study.ask()
+    attrs = trial.user_attrs
+    _suggest(trial, attrs, distributions)
+    trial.set_user_attr(TOLD_ATTR, n_told)
+    return Slot(trial, role_of(attrs), params_of(trial, attrs), n_told)
+
+
 def restored(
     study: optuna.Study, distributions: dict[str, BaseDistribution]
 ) -> Iterator[tuple[Slot, FrozenTrial]]:
@@ -76,7 +93,7 @@ def restored(
         told = frozen.state is not TrialState.RUNNING
         n_told += told
         if not told:
-            _suggest(trial, distributions)
+            _suggest(trial, frozen.user_attrs, distributions)
         asked_after = frozen.user_attrs.get(TOLD_ATTR)
         if asked_after is None:  # killed while it was asked for; nothing was told since
             asked_after = n_told
@@ -85,7 +102,8 @@ def restored(
         yield (
             Slot(
                 trial,
-                trial.params,
+                role_of(frozen.user_attrs),
+                params_of(trial, frozen.user_attrs),
                 asked_after,
                 outcome=Outcome.from_json(record) if record else None,
                 told=told,
@@ -96,8 +114,12 @@ def restored(
         )
 
 
-def _suggest(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
+def _suggest(
+    trial: optuna.Trial, attrs: dict[str, Any], distributions: dict[str, BaseDistribution]
+) -> None:
     """Have every parameter of a trial suggested; those that it has already keep their value."""
+    if role_of(attrs) is Role.BASELINE:
+        return
     for name, d in distributions.items():
         match d:
             case IntDistribution():

@@ -1,0 +1,448 @@
+"""`tuner export` and `tuner train` on what a real search left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from tuner.cli import export as export_command
+from tuner.cli.commands import app
+from tuner.cli.inspect import read
+from tuner.cli.main import run
+from tuner.cli.train import say_whether_reproduced
+from tuner.data.preparing import prepare
+from tuner.experiment import Experiment, Recorded
+from tuner.jobs import Outcome, OutcomeState
+from tuner.results import reproduce
+from tuner.results.reproduce import Training
+from tuner.search.records import Status, StudyRecord
+
+STUDY = "air-random-0"
+
+Tuner = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder in which the search ended; the study's data is the copy's."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    monkeypatch.chdir(folder)
+    moved = {"path": str(folder / "air.csv")}
+    change_record(monkeypatch, lambda r: dataclasses.replace(r, data=dict(r.data) | moved))
+    return folder
+
+
+def change_record(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[StudyRecord], StudyRecord]
+) -> None:
+    """Let `tuner export` find another record than the journal's."""
+    before = export_command.read
+    monkeypatch.setattr(export_command, "read", lambda *args: change(before(*args)))
+
+
+@pytest.fixture
+def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
+    """Runs a command; returns its status and what it printed on stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(list(arguments))
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be trained."""
+
+    def train(*args: Any) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(reproduce, "run_jobs", train)
+
+
+def recorded_of(file: str) -> Recorded:
+    recorded = Experiment.load(file).recorded
+    assert recorded is not None
+    return recorded
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# Export
+
+
+def test_an_export_with_its_model_says_that_the_score_came_out_again(
+    here: Path, tuner: Tuner
+) -> None:
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "my model")
+    score = recorded_of("best.yaml").score
+    wrote = "wrote best.yaml; next: tuner train best.yaml"
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [wrote, f"reproduced: {score}", "wrote my model"]
+    assert (here / "my model/weights.safetensors").exists()
+    assert (here / "my model/pipeline.json").exists()
+    written = Experiment.load(here / "my model/experiment.yaml")
+    assert written.hyperparameters == Experiment.load("best.yaml").hyperparameters
+
+
+@pytest.mark.slow
+def test_a_model_of_all_data_has_no_score_and_that_is_said(here: Path, tuner: Tuner) -> None:
+    status, out, err = tuner("export", STUDY, "--model", "model", "--all-data")
+    assert (status, err) == (0, "")
+    how, wrote = out.splitlines()
+    assert how.endswith("; there is no validation score")
+    assert wrote == "wrote model"
+    pipeline = json.loads((here / "model/pipeline.json").read_text())
+    assert pipeline["validation"] is None
+    (scaled,) = pipeline["outputs"]["offset"]
+    values = [float(row.split(",")[1]) for row in (here / "air.csv").read_text().split()[1:]]
+    assert scaled == pytest.approx(sum(map(math.log, values[:122])) / 122)
+
+
+def test_a_score_that_does_not_come_out_again_leaves_no_model(
+    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = json.loads(tuner("export", STUDY, "--format", "json")[1])["recorded"]
+    score = math.nextafter(recorded["score"], 0)  # it differs in the last digit
+    outcome = Outcome(OutcomeState.COMPLETE, objective=score, device=recorded["device"])
+    monkeypatch.setattr(reproduce, "run_jobs", lambda *args: [outcome])
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "model")
+    wrote, what, then = out.splitlines()
+    assert (status, err) == (1, "")
+    assert wrote.startswith("wrote best.yaml")
+    why = "data, versions and device are the same: was the file edited?"
+    assert what == f"not reproduced: {recorded['score']}, got {score}: {why}"
+    assert then == "no model is written; `tuner train best.yaml -o DIR` does it"
+    assert not (here / "model").exists()
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--all-data"], "--all-data: is for the trained model; add --model DIR"),
+        (["--model", "air.csv"], "--model: must be a folder, got the file"),
+        (["--model", "studies"], "--model: studies is not empty and holds no model"),
+        (["--model", "m", "--format", "xml"], "--format: unknown format 'xml'"),
+        (["--model", "m", "-o", "air.yaml"], "-o: air.yaml exists and is no export; write else"),
+        (["-o", "air.csv", "--force"], f"-o: air.csv is the data file of {STUDY}; write elsewhere"),
+        (
+            ["-o", f"studies/../studies/{STUDY}.journal", "--force"],
+            f"is the journal of {STUDY}; write elsewhere",
+        ),
+        (["-o", "no/best.yaml", "--force"], "-o: must be a file in an existing folder"),
+        (["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data sales.csv"),
+    ],
+)
+def test_what_export_cannot_do_is_refused_before_anything_is_trained_or_written(
+    here: Path, tuner: Tuner, arguments: list[str], text: str
+) -> None:
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    status, out, err = tuner("export", STUDY, *arguments)
+    assert (status, out) == (2, "")
+    assert text in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("untrained")
+def test_no_model_is_trained_on_data_that_has_changed(here: Path, tuner: Tuner) -> None:
+    text = (here / "air.csv").read_text()
+    (here / "air.csv").write_text(text + "1961-01-01,450\n")
+    before = names(here)
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "model")
+    assert (status, out) == (2, "")
+    assert f"is not the data that {STUDY} was searched on: 144 rows then, 145 now" in err
+    assert names(here) == before
+    assert tuner("export", STUDY, "-o", "best.yaml")[0] == 0  # nothing is trained for that
+
+
+def test_a_study_without_a_complete_trial_is_one_line_with_the_last_failures_reason(
+    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(record: StudyRecord) -> StudyRecord:
+        trials = [
+            dataclasses.replace(
+                t, status=Status.FAILED, outcome=Outcome(OutcomeState.FAILED, reason=f"bad {i}")
+            )
+            for i, t in enumerate(record.trials)
+        ]
+        return dataclasses.replace(record, trials=tuple(trials), finalists=())
+
+    change_record(monkeypatch, failing)
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml")
+    assert (status, out) == (1, "")
+    assert err == f"tuner: study {STUDY!r} has no complete trial; the last failure: bad 3\n"
+    assert not (here / "best.yaml").exists()
+
+
+def test_a_study_that_was_interrupted_gives_the_best_so_far_and_says_what_is_missing(
+    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, finished, _ = tuner("export", STUDY)
+    change_record(monkeypatch, lambda r: dataclasses.replace(r, ended="interrupted"))
+    begun = f"tuner: warning: {STUDY} is interrupted: this is the best of the trials so far, "
+    status, out, err = tuner("export", STUDY)
+    assert (status, out) == (0, finished)
+    assert err == f"{begun}and its finalists are not all retrained\n"
+    change_record(monkeypatch, lambda r: dataclasses.replace(r, finalists=(), test=None))
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml")
+    assert (status, err) == (0, f"{begun}and its finalists are missing\n")
+    record: StudyRecord = read(STUDY, None)
+    assert record.best is not None
+    assert recorded_of("best.yaml").score == record.best.value
+    without = record.experiment.model_copy(
+        update={"finalists": record.experiment.finalists.model_copy(update={"top": 0})}
+    )
+    change_record(monkeypatch, lambda r: dataclasses.replace(r, experiment=without))
+    assert tuner("export", STUDY)[2] == f"{begun.removesuffix(', ')}\n"
+
+
+def test_the_path_that_is_written_may_be_given(here: Path, tuner: Tuner) -> None:
+    (here / "out").mkdir()
+    assert tuner("export", STUDY, "-o", "out/best.yaml", "--data", "data/ä b.csv")[0] == 0
+    assert Experiment.load("out/best.yaml").data.path == str(here / "out/data/ä b.csv")
+    refused = tuner("train", "out/best.yaml")
+    assert refused[0] == 2
+    assert refused[2].startswith("tuner: out/data/ä b.csv: data.path: no such file")
+
+
+# Train
+
+
+@pytest.mark.slow
+def test_data_elsewhere_is_as_good_where_it_is_the_same(here: Path, tuner: Tuner) -> None:
+    tuner("export", STUDY, "-o", "best.json")
+    (here / "other place").mkdir()
+    (here / "air.csv").rename(here / "other place/ä.csv")
+    assert tuner("train", "best.json")[0] == 2
+    status, out, err = tuner("train", "best.json", "--data", "other place/ä.csv", "--strict")
+    assert (status, out, err) == (0, f"reproduced: {recorded_of('best.json').score}\n", "")
+
+
+def test_other_data_is_warned_of_before_it_is_trained_on_and_refused_where_one_is_strict(
+    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    (here / "new.csv").write_text((here / "air.csv").read_text().replace("112", "212", 1))
+    what = f"is not the data that {STUDY} was searched on: other values in its 144 rows"
+
+    device = recorded_of("best.yaml").device or ""
+    said_before = []
+
+    def train(*args: Any) -> list[Outcome]:
+        said_before.append(capsys.readouterr().err)
+        return [Outcome(OutcomeState.COMPLETE, objective=1.5, device=device)]
+
+    monkeypatch.setattr(reproduce, "run_jobs", train)
+    status, out, err = tuner("train", "best.yaml", "--data", "new.csv")
+    assert said_before == [f"tuner: warning: new.csv: {what}\n"]
+    assert (status, err) == (1, "")
+    why = "the data has changed (other values in its 144 rows)"
+    assert out == f"not reproduced: {recorded_of('best.yaml').score}, got 1.5: {why}\n"
+
+    status, out, err = tuner("train", "best.yaml", "--data", "new.csv", "--strict", "-o", "model")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"tuner: new.csv: data.path: {what} (sha256 ")
+    assert len(said_before) == 1
+    assert not (here / "model").exists()
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["best.yaml", "--strict", "--all-data"], "--strict: is for reproducing a score, and --al"),
+        (["air.yaml", "--strict"], "--strict: air.yaml records no data that this must be; give a"),
+        (["air.yaml", "--all-data"], "--all-data: needs recorded.epochs, as no score says when"),
+        (["best.yaml", "--set", "seed=3"], "--set: seed: this file trains on its own seed; set"),
+        (["best.yaml", "--set", "recorded.epochs=0"], "recorded.epochs: must be at least 1, got 0"),
+        (["best.yaml", "--data", "nope.csv"], "nope.csv: data.path: no such file"),
+        (["best.yaml", "--data", "."], "data.path: is a folder; give the CSV file in it"),
+        (["best.yaml", "-o", "studies"], "-o: studies is not empty and holds no model"),
+        (["best.yaml", "-o", "gone"], "-o: must be a folder, got the file"),
+    ],
+)
+def test_what_train_cannot_do_is_refused_before_anything_is_trained(
+    here: Path, tuner: Tuner, arguments: list[str], text: str
+) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    (here / "gone").symlink_to(here / "nowhere")
+    before = names(here)
+    status, out, err = tuner("train", *arguments)
+    assert (status, out) == (2, "")
+    assert text in err
+    assert err.count("\n") == 1
+    assert names(here) == before
+
+
+def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    text = Path("best.yaml").read_text()
+    epochs = recorded_of("best.yaml").epochs
+    Path("best.yaml").write_text(
+        text.replace(f"  epochs: {epochs}\n  search", "  epochs: 5\n  search")
+    )
+    status, out, err = tuner("train", "best.yaml", "--all-data")
+    assert (status, err) == (0, "")
+    assert out == (
+        "trained on training and validation part together, 122 rows, for 5 epochs; "
+        "there is no validation score\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """What came of a training whose score is recorded, and nothing has changed since."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = "".join(f"{5 + i % 7}\n" for i in range(60))
+    (folder / "y.csv").write_text(f"y\n{rows}")
+    raw = {
+        "name": "y",
+        "data": {"path": str(folder / "y.csv"), "target": "y"},
+        "budget": {"epochs": 2},
+    }
+    experiment = Experiment.model_validate(raw)
+    outcome = Outcome(OutcomeState.COMPLETE, objective=1.25, device="a loom")
+    training = Training(experiment, prepare(experiment, folder / "arrays"), outcome)
+    recorded = Recorded(
+        study="s",
+        seed=0,
+        score=1.25,
+        metric="rmse",
+        data_sha256=training.data.facts.sha256,
+        rows=60,
+        device="a loom",
+        versions=reproduce.library_versions(),
+        command="tuner train best.yaml",
+    )
+    return with_record(training, recorded)
+
+
+def with_record(training: Training, recorded: Recorded) -> Training:
+    experiment = training.experiment.model_copy(update={"recorded": recorded})
+    return dataclasses.replace(training, experiment=experiment)
+
+
+def said(training: Training, capsys: pytest.CaptureFixture[str], *changed: str) -> str:
+    capsys.readouterr()
+    assert say_whether_reproduced(training, list(changed)) is (training.reproduced is True)
+    (line,) = capsys.readouterr().out.splitlines()
+    return line
+
+
+NOW = reproduce.library_versions()
+DIFFERENCES = {
+    "nothing": ({}, "data, versions and device are the same: was the file edited?"),
+    "a device that was not recorded": (
+        {"device": None},
+        "data and versions are the same: was the file edited?",
+    ),
+    "values": ({"data_sha256": "ab"}, "the data has changed (other values in its 60 rows)"),
+    "rows": (
+        {"data_sha256": "ab", "rows": 48},
+        "the data has changed (48 rows then, 60 now)",
+    ),
+    "a version": ({"versions": NOW | {"torch": "1.0"}}, f"torch is {NOW['torch']}, was 1.0"),
+    "a library that is gone": ({"versions": NOW | {"x": "1"}}, "x is missing, was 1"),
+    "of the search alone": (
+        {"versions": NOW | {"optuna": "1", "pyswarms": "2"}},
+        "data, versions and device are the same: was the file edited?",
+    ),
+    "several": (
+        {"versions": NOW | {"python": "3.1"}, "data_sha256": "ab", "device": "an abacus"},
+        "the data has changed (other values in its 60 rows); "
+        f"python is {NOW['python']}, was 3.1; the device is a loom, was an abacus",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENCES)
+def test_a_score_that_did_not_come_out_is_told_with_what_differs(
+    trained: Training, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    changes, why = DIFFERENCES[what]
+    recorded = trained.experiment.recorded
+    assert recorded is not None
+    score = recorded.score
+    off = recorded.model_copy(update={"score": math.nextafter(score, 0), **changes})
+    line = said(with_record(trained, off), capsys)
+    assert line == f"not reproduced: {off.score}, got {score}: {why}"
+    # Whatever differs, a score that came out did.
+    same = with_record(trained, off.model_copy(update={"score": score}))
+    assert said(same, capsys) == f"reproduced: {score}"
+
+
+def test_options_that_changed_the_experiment_are_named_first(
+    trained: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = trained.experiment.recorded
+    assert recorded is not None
+    off = with_record(trained, recorded.model_copy(update={"score": 0.5, "device": "an abacus"}))
+    line = said(off, capsys, "--set training.device=cpu", "--set budget.epochs=9")
+    assert ": --set training.device=cpu; --set budget.epochs=9; the device is " in line
+
+
+# Every command
+
+
+TAKEN = {
+    "check": (),
+    "run": ("--no-tracking", "--no-test", "--workers", "1", "--set", "finalists.top=0"),
+    "train": (),
+}
+REFUSED = {"compare": "search_space: there is nothing to search, every hyperparameter is fixed"}
+
+
+def test_every_command_that_takes_an_experiment_takes_an_exported_one(tuner: Tuner) -> None:
+    commands = get_command(app).commands
+    takes = {
+        name
+        for name, command in commands.items()
+        if any(p.param_type_name == "argument" and p.name == "experiment" for p in command.params)
+    }
+    assert takes == TAKEN.keys() | (REFUSED.keys() & commands.keys())
+    tuner("export", STUDY, "-o", "best.json")
+    for name in takes:
+        status, out, err = tuner(name, "best.json", *TAKEN.get(name, ()))
+        if name in REFUSED:
+            assert (status, out) == (2, "")
+            assert REFUSED[name] in err
+        else:
+            assert (status, err) == (0, ""), name
+
+
+@pytest.mark.slow
+def test_a_run_of_an_export_trains_its_one_configuration_beside_the_study_it_came_from(
+    here: Path, tuner: Tuner
+) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    before = (here / f"studies/{STUDY}.journal").read_bytes()
+    options = ("--set", "finalists.top=0", "--no-tracking", "--no-test", "--workers", "1")
+    status, out, err = tuner("run", "best.yaml", *options)
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        "there is no search space: the one configuration is trained on seeds of this study; "
+        "`tuner train` reproduces the recorded score\n"
+    )
+    assert "[1/1] trial 0 complete" in out
+    assert "every configuration of the search space" not in out
+    assert (here / "studies/air-fixed-0.journal").exists()
+    assert (here / f"studies/{STUDY}.journal").read_bytes() == before
+    assert tuner("export", "air-fixed-0", "-o", "again.yaml")[0] == 0
+    again, best = Experiment.load("again.yaml"), Experiment.load("best.yaml")
+    assert again.hyperparameters == best.hyperparameters
+    assert recorded_of("again.yaml").study == "air-fixed-0"

@@ -1,0 +1,140 @@
+"""Whether two configurations differ beyond the luck of their seeds, and how that is said."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.experiment.metrics import METRICS
+from tuner.results.differences import ENOUGH, compare, gap_in_words, percent, relative
+
+any_score = st.floats(-1e6, 1e6).map(lambda v: round(v, 6))
+some_scores = st.lists(any_score, min_size=1, max_size=9)
+enough_scores = st.lists(any_score, min_size=ENOUGH, max_size=9)
+metrics = st.sampled_from(sorted(METRICS))
+
+
+def around(mean, spread=0.01, n=5):
+    return [mean * (1 + spread * (i - (n - 1) / 2)) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "a", "b", "says"),
+    [
+        ("rmse", around(20), around(25), "A beats B by 18 to 22 % (95 % interval)"),
+        ("rmse", around(25), around(20), "B beats A by 18 to 22 % (95 % interval)"),
+        ("accuracy", around(0.9), around(0.6), "A beats B by 47 to 53 % (95 % interval)"),
+        ("accuracy", around(0.6), around(0.9), "B beats A by 47 to 53 % (95 % interval)"),
+        ("rmse", around(20, 0.3), around(21, 0.3), "A and B cannot be told apart"),
+        ("rmse", [3.0] * 5, [3.0] * 5, "A and B cannot be told apart"),
+        ("rmse", [0.1] * 7, [0.1] * 5, "A and B cannot be told apart"),
+        ("rmse", [3.0] * 5, [6.0] * 5, "A beats B by 50 % (95 % interval)"),
+        ("r2", around(0.8), around(-0.4), "A beats B by 1.19 to 1.21 in r2 (95 % interval)"),
+        ("rmse", [0.0] * 5, [0.0] * 5, "A and B cannot be told apart"),
+        ("accuracy", [0.9] * 5, [0.0] * 5, "A beats B by 0.9 in accuracy (95 % interval)"),
+        ("rmse", [1.0] * 3, [2.0] * 5, "too few repeats to tell (3; five or more are needed)"),
+        ("rmse", [1.0] * 9, [2.0], "too few repeats to tell (1; five or more are needed)"),
+        ("rmse", [1.0] * 5, [math.inf] * 5, "A and B cannot be compared: a score is not finite"),
+    ],
+)
+def test_it_is_said_in_words(metric, a, b, says):
+    assert compare(metric, a, b, [0]).in_words("A", "B") == says
+
+
+@given(metrics, enough_scores, enough_scores, st.integers(0, 2**32 - 1))
+def test_the_same_scores_and_seed_give_the_same_words(metric, a, b, seed):
+    first, again = (compare(metric, a, b, [seed, 3]) for _ in range(2))
+    assert first == again
+
+
+@given(metrics, some_scores, some_scores)
+def test_below_five_repeats_nothing_is_said_about_chance(metric, a, b):
+    found = compare(metric, a, b, [0])
+    fewest = min(len(a), len(b))
+    assert found.repeats == fewest
+    assert (found.real is None) == (fewest < ENOUGH)
+    if fewest < ENOUGH:
+        assert found.in_words("A", "B") == (
+            f"too few repeats to tell ({fewest}; five or more are needed)"
+        )
+
+
+@given(metrics, enough_scores, enough_scores)
+def test_one_is_called_better_only_if_its_mean_is_and_never_by_a_negative_amount(metric, a, b):
+    found = compare(metric, a, b, [0])
+    said = found.in_words("A", "B")
+    better = found.gain > 0
+    assert better == (METRICS[metric].sign * np.mean(a) < METRICS[metric].sign * np.mean(b))
+    if " beats " in said:
+        assert said.startswith("A beats B by " if better else "B beats A by ")
+        ends = [float(end) for end in re.findall(r"(?<= )-?[\d.]+(?:e[+-]\d+)?(?= |$)", said)][:-1]
+        assert all(end >= 0 for end in ends)
+        assert ends == sorted(ends)
+        assert not ("%" in said.removesuffix("(95 % interval)") and metric == "r2")
+    else:
+        assert said == "A and B cannot be told apart"
+        assert not found.real
+
+
+@given(enough_scores, enough_scores)
+def test_which_of_the_two_comes_first_does_not_matter(a, b):
+    there, back = compare("mae", a, b, [1]), compare("mae", b, a, [1])
+    assert there.gain == -back.gain
+    assert there.low <= there.gain + 1e-6
+    assert -back.high <= there.gain + 1e-6
+
+
+@given(enough_scores, any_score)
+def test_what_has_no_seeds_is_compared_with_as_well(a, fixed):
+    found = compare("rmse", a, fixed, [0])
+    assert found.second == fixed
+    assert found.low <= found.gain + 1e-6
+    assert found.high >= found.gain - 1e-6
+    if min(a) > fixed + 1e-3:
+        assert found.gain < 0
+
+
+def test_the_interval_covers_no_difference_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    cases = [rng.normal(10, 1, (2, 5)) for _ in range(300)]
+    covered = sum(not compare("rmse", *case.tolist(), [i]).real for i, case in enumerate(cases))
+    assert 0.92 <= covered / len(cases) <= 0.98  # the plain percentile interval: 0.89
+
+
+@given(metrics, any_score, any_score)
+def test_percent_are_told_only_of_what_has_a_zero(metric, gain, reference):
+    share = relative(metric, gain, reference)
+    if metric == "r2" or reference <= 0:
+        assert share is None
+    elif share is not None:
+        assert abs(share) <= 10
+        assert share == pytest.approx(gain / reference)
+
+
+@pytest.mark.parametrize(
+    ("share", "written"),
+    [(0.184, "18"), (0.0184, "2"), (0.00184, "0.2"), (1e-6, "less than 0.01"), (1.0, "100"),
+     (-0.5, "-50"), (4.5, "450")],
+)  # fmt: skip
+def test_percent_are_written_short(share, written):
+    assert percent(share) == written
+
+
+@pytest.mark.parametrize(
+    ("metric", "gap", "search", "says"),
+    [
+        ("rmse", 1.03, 24.9, "+1.03 (+4 %)"),
+        ("rmse", -0.5, 25.0, "-0.5 (-2 %)"),
+        ("r2", -0.25, 0.5, "-0.25"),
+        ("r2", -0.25, -0.5, "-0.25"),
+        ("rmse", 0.5, 0.0, "+0.5"),
+        ("rmse", None, 1.0, None),
+    ],
+)
+def test_the_gap_to_the_searchs_score_is_a_number_and_a_share_of_it(metric, gap, search, says):
+    assert gap_in_words(metric, gap, search) == says

@@ -1,0 +1,200 @@
+"""The verdict: one sentence, and an honest one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from result_records import CLASSES, make_experiment, make_study, make_test
+
+from tuner.experiment.metrics import METRICS
+from tuner.results.verdict import Worth, verdict_of
+
+RMSE = make_study(3)
+CLASSIFIED = make_study(3, experiment=make_experiment(**CLASSES), objective=lambda p: 0.5)
+
+
+def default(scores, is_winner=False, name="default LSTM"):
+    mean = sum(scores) / len(scores) if scores else None
+    return {"name": name, "params": {}, "is_winner": is_winner, "scores": scores, "mean": mean,
+            "std": None}  # fmt: skip
+
+
+def judged(metric, scores, baselines, untuned=None, record=RMSE):
+    mean = sum(scores) / len(scores) if scores else None
+    test = make_test(baselines, mean, metric, None, 0, scores=scores, default=untuned)
+    return verdict_of(dataclasses.replace(record, test=test))
+
+
+NAIVE = {"last_value": 60.0, "seasonal_naive": 50.0, "training_mean": 200.0}
+FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "baselines", "untuned", "says", "worth"),
+    [
+        ("rmse", [41.0], NAIVE, default([50.0]),
+         "the search paid: 18 % below the default LSTM (RMSE), and 18 % below seasonal naive",
+         Worth.PAID),
+        ("rmse", [41.0], {}, default([50.0]),
+         "the search paid: 18 % below the default LSTM (RMSE)", Worth.PAID),
+        ("rmse", FIVE, NAIVE, default([48.0, 49.0, 49.5, 48.5, 50.0], name="default GRU"),
+         "the search paid: 14 % below the default GRU (RMSE), and 16 % below seasonal naive",
+         Worth.PAID),
+        ("rmse", FIVE, NAIVE, default([41.0, 42.0, 43.0, 44.0, 45.0]),
+         "the search did not pay: within noise of the default LSTM, but 16 % below seasonal naive "
+         "(RMSE)", Worth.UNPAID),
+        ("rmse", FIVE, NAIVE, default([39.0, 40.0, 41.0, 42.0, 43.0]),
+         "the search did not pay: within noise of the default LSTM, but 16 % below seasonal naive "
+         "(RMSE)", Worth.UNPAID),
+        ("rmse", [41.0], NAIVE, default([40.0]),
+         "the search did not pay: no better than the default LSTM, but 18 % below seasonal naive "
+         "(RMSE)", Worth.UNPAID),
+        ("rmse", [41.0], {}, default([41.0]),
+         "the search did not pay: no better than the default LSTM", Worth.UNPAID),
+        ("rmse", [41.0], NAIVE, default([41.0], is_winner=True),
+         "the search did not pay: the default LSTM won, 18 % below seasonal naive (RMSE)",
+         Worth.UNPAID),
+        ("rmse", [51.0], NAIVE, default([80.0]),
+         "no better than seasonal naive: do not use an LSTM here", Worth.USELESS),
+        ("rmse", [50.0], NAIVE, default([80.0]),
+         "no better than seasonal naive: do not use an LSTM here", Worth.USELESS),
+        ("rmse", [30.0, 40.0, 50.0, 60.0, 65.0], NAIVE, default([80.0] * 5),
+         "no better than seasonal naive (within noise): do not use an LSTM here", Worth.USELESS),
+        ("rmse", [41.0], NAIVE, default([]),
+         "the search paid: the default LSTM came to nothing; 18 % below seasonal naive (RMSE)",
+         Worth.PAID),
+        ("rmse", [41.0], NAIVE, None,
+         "18 % below seasonal naive (RMSE); no default was trained to compare with",
+         Worth.BETTER),
+        ("rmse", [41.0], {}, None, "there is nothing to compare the test score with",
+         Worth.UNKNOWN),
+        ("rmse", [41.0], {"last_value": math.nan, "seasonal_naive": None}, None,
+         "there is nothing to compare the test score with", Worth.UNKNOWN),
+        ("rmse", [], NAIVE, default([1.0]),
+         "the forecasts of the test part are beyond all bounds: do not use this model",
+         Worth.USELESS),
+        ("rmse", [0.0], NAIVE, default([0.0]),
+         "the search did not pay: no better than the default LSTM, but 100 % below seasonal naive "
+         "(RMSE)", Worth.UNPAID),
+        ("rmse", [0.0], {"last_value": 0.0}, None,
+         "no better than last value: do not use an LSTM here", Worth.USELESS),
+        ("rmse", [49.99], NAIVE, default([50.0]),
+         "the search paid: 0.02 % below the default LSTM (RMSE), and 0.02 % below seasonal naive",
+         Worth.PAID),
+        ("r2", [0.83], {"last_value": -0.4}, default([0.71]),
+         "the search paid: 0.83 against 0.71 of the default LSTM (R²), and 0.83 against -0.4 of "
+         "last value", Worth.PAID),
+        ("r2", [-0.1], {"last_value": -0.4}, default([-0.3]),
+         "the search paid: -0.1 against -0.3 of the default LSTM (R²), and -0.1 against -0.4 of "
+         "last value", Worth.PAID),
+        ("r2", [-0.5], {"last_value": -0.4}, default([-0.7]),
+         "no better than last value: do not use an LSTM here", Worth.USELESS),
+    ],
+)  # fmt: skip
+def test_the_sentence_is_as_good_as_the_scores_are(metric, scores, baselines, untuned, says, worth):
+    found = judged(metric, scores, baselines, untuned)
+    assert (found.sentence, found.worth) == (says, worth)
+
+
+def test_where_more_is_better_it_is_above():
+    baselines = {"class_frequencies": 0.5}
+    found = judged("accuracy", [0.9], baselines, default([0.75]), CLASSIFIED)
+    assert found.sentence == (
+        "the search paid: 20 % above the default LSTM (accuracy), and 80 % above class frequencies"
+    )
+    found = judged("accuracy", [0.5], baselines, default([0.4]), CLASSIFIED)
+    assert found.sentence == "no better than class frequencies: do not use an LSTM here"
+    found = judged("accuracy", [0.9], {"class_frequencies": 0.01}, default([0.0]), CLASSIFIED)
+    assert found.sentence == (
+        "the search paid: 0.9 against 0 of the default LSTM (accuracy), and 0.9 against 0.01 of "
+        "class frequencies"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "model"),
+    [("gru", "a GRU"), ("rnn", "an RNN"), ("lstm", "an LSTM"), ("peephole", "a peephole LSTM")],
+)
+def test_the_model_that_is_not_to_be_used_is_the_one_that_was_tested(cell, model):
+    fixed = make_study(3, experiment=make_experiment(hyperparameters={"cell": cell}))
+    assert judged("rmse", [51.0], NAIVE, None, fixed).sentence.endswith(f"do not use {model} here")
+
+
+def test_where_nothing_was_searched_no_search_paid():
+    fixed = make_study(1, experiment=make_experiment(search_space={}))
+    found = judged("rmse", [41.0], NAIVE, None, fixed)
+    assert found.sentence == "18 % below seasonal naive (RMSE); nothing was searched"
+    assert found.worth is Worth.BETTER
+
+
+def test_before_the_test_part_is_opened_there_is_no_verdict():
+    assert verdict_of(RMSE) is None
+
+
+any_score = st.floats(-1e9, 1e9)
+error = st.floats(0, 1e9)
+metrics = st.sampled_from(sorted(METRICS))
+
+
+@st.composite
+def openings(draw):
+    metric = draw(metrics)
+    of = any_score if metric == "r2" else error
+    scores = draw(st.lists(of, max_size=7))
+    names = st.sampled_from(["last_value", "seasonal_naive", "training_mean"])
+    plain = draw(st.dictionaries(names, of | st.none() | st.just(math.nan), max_size=3))
+    untuned = draw(st.none() | st.lists(of, max_size=7).map(default))
+    return metric, scores, plain, untuned
+
+
+@given(openings())
+def test_no_sentence_promises_what_the_scores_do_not_hold(opening):
+    metric, scores, plain, untuned = opening
+    found = judged(*opening)
+    sign = METRICS[metric].sign
+    mean = sum(scores) / len(scores) if scores else None
+    finite = [s for s in plain.values() if s is not None and math.isfinite(s)]
+    beaten = mean is not None and all(sign * mean < sign * s for s in finite)
+    if found.worth in (Worth.PAID, Worth.UNPAID, Worth.BETTER):
+        assert beaten
+    if found.worth is Worth.PAID and untuned["scores"]:
+        assert sign * mean < sign * untuned["mean"]
+    if mean is None or (finite and not beaten):
+        assert found.worth is Worth.USELESS
+    assert ("search paid" in found.sentence) == (found.worth is Worth.PAID)
+    assert ("do not use" in found.sentence) == (found.worth is Worth.USELESS)
+    assert "nan" not in found.sentence
+    assert "inf" not in found.sentence
+    assert "\n" not in found.sentence
+    assert not found.sentence.endswith(".")
+
+
+@given(openings())
+def test_no_share_in_a_sentence_is_nonsense(opening):
+    metric, scores, _, _ = opening
+    said = judged(*opening).sentence
+    shares = [float(s) for s in re.findall(r"([\d.]+) % (?:below|above)", said)]
+    assert all(0 <= share <= 1000 for share in shares)
+    if metric == "r2":
+        assert "%" not in said
+    assert (" above " not in said) or METRICS[metric].maximize
+    assert (" below " not in said) or not METRICS[metric].maximize
+    if " below " in said:
+        assert all(share <= 100 for share in shares)  # no error is below 0
+
+
+@given(openings())
+def test_the_same_opening_gives_the_same_verdict(opening):
+    assert judged(*opening) == judged(*opening)
+
+
+@given(st.lists(error, min_size=5, max_size=7))
+def test_with_enough_repeats_the_same_scores_never_pay(scores):
+    found = judged("rmse", scores, {}, default(list(reversed(scores))))
+    assert found.worth is Worth.UNPAID
+    assert "within noise of the default LSTM" in found.sentence

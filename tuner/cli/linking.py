@@ -1,0 +1,50 @@
+"""A study's links into MLflow's UI, as `tuner show` prints them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from tuner.cli.display import console
+from tuner.tracking import StudyLinks, find_links, has_study
+
+if TYPE_CHECKING:
+    from tuner.search.records import StudyRecord
+
+__all__ = ["links_as_json", "show_links"]
+
+
+def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
+    """Return a study's links as JSON; None where no UI that has it answers."""
+    links = find_links(record)
+    if links is None:
+        return None
+    best = [{"trial": number, "link": link} for number, link in links.best.items()]
+    return {
+        "study": links.study,
+        "report": links.report,
+        "trials": links.trials,
+        "best": best,
+    }
+
+
+def show_links(record: StudyRecord, journal: str | None) -> None:
+    """Print a study's links, or the command that serves them; nothing where MLflow lacks it."""
+    links = find_links(record)
+    if links is not None:
+        _print(links)
+    elif has_study(record):
+        option = f" --journal {shlex.quote(journal)}" if journal else ""
+        console.print(f"\nIn MLflow: [bold]{escape(f'tuner ui {record.name}{option}')}[/]")
+
+
+def _print(links: StudyLinks) -> None:
+    lines = {"study": links.study, "report": links.report, "trials": links.trials}
+    lines |= {f"trial {number}": link for number, link in links.best.items()}
+    lines = {what: link for what, link in lines.items() if link is not None}
+    width = max(map(len, lines))
+    console.print("\n[bold]In MLflow[/]")
+    for what, link in lines.items():
+        console.print(f"  {what:{width}}  {link}", markup=False, soft_wrap=True)

@@ -1,0 +1,52 @@
+"""Where commands may write: what would be lost, or cannot be written, is refused beforehand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tuner.errors import InputError
+
+__all__ = ["check_file", "check_model_folder"]
+
+
+def check_file(option: str, path: Path, what: str, is_ours: Callable[[Path], bool] | None) -> None:
+    """Refuse a file that cannot be written, or that is there and none of ours.
+
+    Args:
+        option: that named it.
+        path: the file.
+        what: its kind, for the message: an export, say.
+        is_ours: says whether a file is of that kind; None where any file may be overwritten.
+
+    Raises:
+        InputError: naming the option, the path and the remedy.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"{option}: must be a file in an existing folder, got {path}; create it first"
+        )
+    if path.exists() and is_ours is not None and not is_ours(path):
+        text = f"{option}: {path} exists and is no {what}; write elsewhere, or add --force"
+        raise InputError(text)
+    _check_rights(option, path, path if path.exists() else path.parent)
+
+
+def check_model_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made, or that holds something else than a model.
+
+    Raises:
+        InputError: naming the option, the path and the remedy.
+    """
+    existing = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not existing.is_dir():
+        raise InputError(f"{option}: must be a folder, got the file {existing}; give another name")
+    if existing is folder and any(folder.iterdir()) and not (folder / "pipeline.json").exists():
+        raise InputError(f"{option}: {folder} is not empty and holds no model; give another name")
+    _check_rights(option, folder, existing)
+
+
+def _check_rights(option: str, path: Path, existing: Path) -> None:
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{option}: {existing} may not be written to, got {path}; write elsewhere")

@@ -1,0 +1,138 @@
+"""One search as the command line does it: watched, tracked, and stopped where nobody reads on."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from tuner.cli.failing import NothingButFailures
+from tuner.cli.streams import to_nowhere
+from tuner.cli.watcher import Beginning, Watcher
+from tuner.cli.winner import KeptModel, log_winner
+from tuner.errors import Interrupted, TunerError, show_location
+from tuner.experiment import Experiment
+
+if TYPE_CHECKING:
+    from tuner.executors import Executor
+    from tuner.search.records import StudyRecord
+    from tuner.tracking import MlflowTracker, Tracker
+
+__all__ = ["search_watched", "stopped_without_reader"]
+
+
+@contextlib.contextmanager
+def stopped_without_reader() -> Iterator[None]:
+    """Raise Interrupted where what is printed in the block finds no reader."""
+    try:
+        yield
+    except BrokenPipeError:
+        to_nowhere(sys.stdout)  # a note may follow
+        text = "nobody reads what it prints: stopped; the same command resumes"
+        raise Interrupted(text) from None
+
+
+def search_watched(
+    experiment: Experiment,
+    watcher: Watcher,
+    *,
+    name: str,
+    journal: str | None,
+    n_workers: int,
+    executor: str,
+    make_executor: Callable[[int], Executor],
+    warnings: Callable[[StudyRecord], list[str]],
+    tracking: bool,
+    register: str | None = None,
+    stop: threading.Event,
+    **stages: bool,
+) -> tuple[StudyRecord, bool]:
+    """Search as `tuner.orchestrator.search` does, and tell a watcher from its beginning.
+
+    Args:
+        experiment: what is searched.
+        watcher: is told all but the result and the end.
+        name: the study's.
+        journal: as `--journal` gave it.
+        n_workers: how many trials run at a time.
+        executor: its name.
+        make_executor: makes it from the number of workers.
+        warnings: what there is to say when the study is open.
+        tracking: whether trials are copied to MLflow, and the winner's model in the end.
+        register: the name under which that is registered; by default it is not.
+        stop: once set, trials in progress come to their end and the search stops.
+        stages: those of `search` that may be left out.
+
+    Returns:
+        The study as its journal has it, and whether MLflow lacks some of it.
+
+    Raises:
+        TunerError: as `search` does; Interrupted also where nobody reads what is printed.
+    """
+    from tuner.orchestrator import search
+    from tuner.report.artifacts import final_artifacts
+    from tuner.results.artifacts import study_artifacts
+    from tuner.search.journal import journal_location
+    from tuner.search.observer import Observers
+    from tuner.tracking import MlflowTracker, NullTracker
+
+    readers: list[Callable[[], StudyRecord]] = []
+    trackers: list[MlflowTracker] = []
+
+    def make_tracker(read: Callable[[], StudyRecord]) -> Tracker:
+        readers.append(read)
+        if not tracking:
+            return NullTracker()
+        files = study_artifacts, final_artifacts
+        to_sync = f"{name} --journal {shlex.quote(show_location(journal))}" if journal else name
+        trackers.append(MlflowTracker(read, to_sync, watcher.note, *files))
+        return trackers[0]
+
+    def make_told_executor(n_workers: int) -> Executor:
+        made, record = make_executor(n_workers), readers[0]()
+        beginning = Beginning(
+            record=record,
+            journal=show_location(journal_location(name, journal)),
+            n_workers=n_workers,
+            executor=executor,
+            warnings=tuple(warnings(record)),
+        )
+        watcher.begun(beginning)
+        return made
+
+    with KeptModel(watcher.note) as kept:
+        with stopped_without_reader():
+            record = search(
+                experiment,
+                study=name,
+                journal=journal,
+                workers=n_workers,
+                make_executor=make_told_executor,
+                make_tracker=make_tracker,
+                observer=Observers([watcher, NothingButFailures(watcher.note)]),
+                stop=stop,
+                keep_model=kept.keep if tracking else None,
+                **stages,
+            )
+        behind = any(not tracker.complete for tracker in trackers)
+        if tracking and not behind and (kept.is_there or register):
+            behind = not _log_winner(record, watcher.note, kept, register)
+    return record, behind
+
+
+def _log_winner(
+    record: StudyRecord, note: Callable[[str], None], kept: KeptModel, register: str | None
+) -> bool:
+    """Log the winner's model; return whether that was done. The search has its result already."""
+    from tuner.tracking import explain
+
+    try:
+        log_winner(record, note, folder=kept.folder if kept.is_there else None, register=register)
+    except Exception as error:
+        why = error if isinstance(error, TunerError) else explain(error)
+        note(f"the winner's model is not in MLflow: {why}")
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""The winner as a trained model: from the search that has just trained it, or trained again."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.data.tables import RawTable
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+from tuner.prediction import Model, PredictionWarning
+from tuner.results.export import exported
+from tuner.results.reproduce import Training, look_at_attention, train_again
+from tuner.results.winner import find_winner
+from tuner.search.records import StudyRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tuner.data.dataset import Prepared
+    from tuner.executors import Executor
+    from tuner.jobs import TrainJob, Weights
+
+__all__ = ["example_rows", "retrained", "trained", "training_name", "winner_experiment"]
+
+_FEWEST = 16  # rows of an example; more where the model needs them
+
+
+def winner_experiment(record: StudyRecord) -> Experiment:
+    """Return the experiment that trains the winner again, on the data where it was.
+
+    Raises:
+        RunError: the study has no complete trial.
+    """
+    return Experiment.model_validate(exported(record, Path.cwd(), "best.yaml", record.data["path"]))
+
+
+def training_name(record: StudyRecord) -> str:
+    """Return what tells the winner's training from another one of the study."""
+    run = find_winner(record).reproducible
+    return f"trial {find_winner(record).trial.number} seed {run.seed} score {run.value!r}"
+
+
+def trained(
+    record: StudyRecord, data: Prepared, job: TrainJob, weights: Weights, executor: Executor
+) -> Training:
+    """Return the winner's training, of which a search still has the weights."""
+    found = find_winner(record).reproducible.outcome
+    assert found is not None
+    outcome = dataclasses.replace(found, weights=weights)
+    experiment, attention = winner_experiment(record), None
+    if experiment.hyperparameters.pooling == "attention":
+        attention = look_at_attention(executor, job, outcome, data.name_of)
+    return Training(experiment, data, outcome, attention)
+
+
+def retrained(record: StudyRecord) -> Training:
+    """Train the winner again, on the data of the search and no other.
+
+    Raises:
+        DataError: the data cannot be read any more, or has changed.
+        RunError: the study has no complete trial, or the training failed.
+    """
+    return train_again(winner_experiment(record), strict=True)
+
+
+def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
+    """Return the first rows of a study's data from which its model predicts, numbers as float64.
+
+    Raises:
+        DataError: the data cannot be read any more.
+    """
+    columns = model.pipeline.columns
+    table = RawTable.read(Path(record.data["path"])).frame[columns.names]
+    table = table.astype(dict.fromkeys(columns.numbers, "float64"))
+    n_rows = max(_FEWEST, model.pipeline.window)
+    while True:
+        example = table.head(n_rows)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PredictionWarning)
+                if len(model.predict(example)):
+                    return example
+        except DataError:
+            if n_rows >= len(table):
+                raise
+        n_rows *= 2
