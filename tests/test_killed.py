@@ -91,6 +91,30 @@ def test_fifty_kills_change_nothing_and_nothing_finished_is_trained_again(calm, 
     assert sorted(trained) == sorted(outcomes(calm))
 
 
+def test_killed_after_every_retraining_the_same_configuration_and_default_come_out(calm, tmp_path):
+    prepare(tmp_path)
+    tuner(tmp_path, "run", "waves.yaml", "--workers", "2", "--no-tracking", "--no-test")
+    whole = (tmp_path / "studies" / "waves-woa-0.journal").read_bytes()
+    n_retrainings = len(outcomes(tmp_path)) - 60
+    assert n_retrainings == 2 * 2 + 2  # of the finalists, and of the default
+    for life in range(n_retrainings):
+        folder = tmp_path / str(life)
+        folder.mkdir()
+        prepare(folder)
+        (folder / "studies").mkdir()
+        lines, n_kept = whole.splitlines(keepends=True), 60 + life
+        of_outcomes = [i for i, line in enumerate(lines) if b'"outcome"' in line]
+        kept = b"".join(lines[: of_outcomes[n_kept - 1] + 1])
+        (folder / "studies" / "waves-woa-0.journal").write_bytes(kept)
+        process = run(folder, workers=1 + life % 2)
+        while process.poll() is None and len(outcomes(folder)) == n_kept:
+            time.sleep(0.01)
+        kill(process, "workers too")
+        tuner(folder, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+        assert trials(folder) == trials(calm)
+        assert set(Counter(outcomes(folder)).values()) == {1}
+
+
 def test_ten_workers_killed_change_nothing(calm, tmp_path):
     prepare(tmp_path)
     rng = random.Random(3)

@@ -298,3 +298,11 @@ def test_missing_values_are_filled_only_where_there_are_some_and_init_says_so(
     assert run(["init", "whole.csv"]) == 0
     assert "missing" not in capsys.readouterr().out
     assert Experiment.load("whole.yaml").data.missing == "refuse"
+
+
+def test_a_file_in_a_folder_that_is_a_link_leads_to_the_data(tmp_path: Path) -> None:
+    Path("very/deep/folder").mkdir(parents=True)
+    Path("link").symlink_to("very/deep/folder")
+    Path("s.csv").write_text(series("year,y"))
+    assert run(["init", "s.csv", "-o", "link/s.yaml"]) == 0
+    assert Experiment.load("link/s.yaml").data.path == str(tmp_path / "s.csv")

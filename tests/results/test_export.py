@@ -245,7 +245,7 @@ records = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(target=texts, feature=texts, hyperparameters=configurations, recorded=records)
 def test_yaml_and_json_are_read_alike_and_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, target, feature, hyperparameters, recorded

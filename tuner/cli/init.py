@@ -93,7 +93,7 @@ def init(
         name=_quoted(
             re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:100] or "experiment"
         ),
-        path=_quoted(os.path.relpath(path.resolve(), path_to_write.absolute().parent)),
+        path=_quoted(os.path.relpath(path.resolve(), path_to_write.parent.resolve())),
         time=f"  time: {_quoted(columns.time)}\n" if columns.time is not None else "",
         id=f"  id: {_quoted(id_)}\n" if id_ is not None else "",
         target=_quoted(columns.target),

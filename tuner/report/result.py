@@ -86,7 +86,9 @@ def _numbers(summary: dict[str, Any]) -> Html:
     metric, best, test = summary["metric"], summary["best"], summary["test"]
     shown: list[tuple[str, str]] = []
     if test is not None:
-        shown.append((_with_std(test), f"{metric} on the test part"))
+        tested = test["configuration"]
+        of = "" if best and test["configuration"] == best["trial"] else f", trial {tested}"
+        shown.append((_with_std(test), f"{metric} on the test part{of}"))
         if (default := test.get("default")) and not default["is_winner"]:
             shown.append((_with_std(default), f"{default['name']} on the test part"))
         if plain := best_plain(test):

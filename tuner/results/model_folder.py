@@ -107,5 +107,5 @@ def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
 def _experiment(experiment: Experiment, folder: Path) -> str:
     """Return the file that trains the model again, as long as it and the data stay in place."""
     record = experiment.to_dict()
-    record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.absolute())
+    record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
     return dump_yaml(record)

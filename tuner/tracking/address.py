@@ -70,7 +70,7 @@ def _file(uri: str) -> Path:
 
 def _read(path: Path) -> Address | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123
             facts = os.fstat(descriptor)
             if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):

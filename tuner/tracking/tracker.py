@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["MlflowTracker", "NullTracker", "Tracker", "experiment_file"]
 
 _PAUSE_S = 1.0  # between two syncs, at least
-_READING_SHARE = 0.1  # of the thread's time, at most: reading the journal holds up the search
+_LONG_PAUSE_S = 5.0  # at most, while all is well: curves are seen to move
+_SHARE = 0.02  # of a processor's time that the search may lose to the copy of a trial's curve
 _LONG_S = 30.0  # that closing takes at most: pictures are drawn, and many trials may be left
 _SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it to stop
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
@@ -134,7 +135,7 @@ class MlflowTracker(Tracker):
             self._news.clear()
             closing, begun = self._closing.is_set(), time.monotonic()
             try:
-                pause_s = max(_PAUSE_S, self._sync(closing) / _READING_SHARE)
+                pause_s = min(max(_PAUSE_S, self._sync(closing) / _SHARE), _LONG_PAUSE_S)
                 self._complete, self._failing = closing, False
             except Exception as error:
                 self._failing = True
@@ -145,13 +146,12 @@ class MlflowTracker(Tracker):
                 self._news.set()  # try again, whether or not there is more to copy
 
     def _sync(self, closing: bool) -> float:
-        """Copy what is new; return how long reading it took."""
+        """Copy what is new; return how much of a processor's time that took, in seconds."""
         if self._client is None:
             self._client = open_store()
         live = self.live.snapshot()  # before the journal: what ends in between has its outcome
-        begun = time.monotonic()
+        begun = time.thread_time()
         record = self._read()
-        reading_s = time.monotonic() - begun
         artifacts: Files | Callable[[], Files] = {}
         if closing and self._done:
             artifacts = partial(self._all_artifacts_of, record)  # drawn unless they are there
@@ -166,7 +166,7 @@ class MlflowTracker(Tracker):
             artifacts=artifacts,
             live={} if closing else live,
         )
-        return reading_s
+        return time.thread_time() - begun
 
     def _all_artifacts_of(self, record: StudyRecord) -> Files:
         return {**self._artifacts_of(record), **self._artifacts_at_end_of(record)}
