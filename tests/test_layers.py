@@ -66,7 +66,7 @@ def module_name(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_run_downwards(path):
     part = part_of(module_name(path))
-    if path in (PACKAGE / "__main__.py", PACKAGE / "__init__.py"):  # they open the doors
+    if path.name == "__main__.py":
         return
     for module in imports(path):
         if module.startswith("tuner."):

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from waves import EXPERIMENT, tuner, write_series
 
-from tuner.errors import ExperimentError, InputError, JournalError
+from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.library import load_study, search
+from tuner.library import InputError, load_study, search
 
 ROOT = Path(__file__).parents[1]
 

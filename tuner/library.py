@@ -12,15 +12,27 @@ from tuner.cli.display import PipeConsole
 from tuner.cli.progress import PlainProgress
 from tuner.cli.stopping import stopped_by_signals
 from tuner.cli.workers import check_workers, choose_workers
+from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
-from tuner.study import Study
+from tuner.study import Best, Report, Study
 
 if TYPE_CHECKING:
     from tuner.search.observer import Observer
     from tuner.search.records import StudyRecord
     from tuner.tracking import Tracker
 
-__all__ = ["load_study", "search"]
+__all__ = [
+    "Best",
+    "Experiment",
+    "InputError",
+    "Interrupted",
+    "Report",
+    "RunError",
+    "Study",
+    "TunerError",
+    "load_study",
+    "search",
+]
 
 
 def search(

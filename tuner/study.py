@@ -50,7 +50,7 @@ class Report:
 class Study:
     """One search and its result, as the journal had it when this was made.
 
-    `tuner.search` and `tuner.load_study` make it.
+    `tuner.library.search` and `load_study` make it.
     """
 
     def __init__(self, record: StudyRecord, location: str) -> None:

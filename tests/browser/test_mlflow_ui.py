@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 
 from tuner.search.journal import journal_location, read_journal
 from tuner.search.records import read_study
+from tuner.tracking.views import studies_view, study_view
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,21 @@ def test_a_study_given_by_name_opens_at_charts_of_all_its_trials(browser, study)
     for name in (*SEARCHED, "objective"):
         assert any(name in axis for axis in axes), axes
     browser.picture("mlflow-charts")
+
+
+def test_links_without_saved_views_open_the_same_lists_whatever_was_open_before(
+    browser, study, record
+):
+    found = re.search(r"/experiments/(\w+)/runs/(\w+)", study.links["study"])
+    experiment_id, parent_run_id = found.groups()
+    browser.open(study.trials)
+    browser.see("Sort: objective")
+    browser.open(studies_view(record).link(study.base_url, experiment_id))
+    browser.see("Sort: Created", "matching runs")
+    browser.wait(lambda: names(browser) == [study.name])
+    browser.open(study_view(record, parent_run_id).link(study.base_url, experiment_id))
+    browser.see("Sort: objective", f"{len(study.trained)} matching runs", "val_loss")
+    browser.wait(lambda: names(browser)[:1] == [str(study.best["number"])])
 
 
 def test_a_trials_page_tells_its_scores_and_hyperparameters_and_leads_back(browser, study):

@@ -153,6 +153,33 @@ def test_rows_that_the_first_ones_lack_for_lags_or_differences_are_counted(
     assert len(pd.read_csv("out.csv")) == 2
 
 
+def test_lags_of_differences_lose_a_row_more(made: Callable[..., Path], refuses: Refuses) -> None:
+    data = SALES["data"] | {"transform": "difference", "lags": {"sales": [3]}}
+    made(SALES | {"data": data})
+    write(months(9), Path("data.csv"))
+    refuses("the model needs 10 rows (6 to read, 4 before them for lags or differences), got 9")
+    write(months(10), Path("data.csv"))
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+
+
+def test_rows_that_cannot_be_resampled_as_in_training_are_refused(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    days = pd.date_range("2020-01-01", periods=288, freq="D")
+    frame = pd.concat([months()] * 4).assign(month=days)
+    data = SALES["data"] | {"resample": "2D", "split": {"validation": 20, "test": 10}}
+    made(SALES | {"data": data}, frame)
+    write(months(), Path("data.csv"))
+    refuses("resample: must not be finer than the rows, which are MS apart, got '2D'; correct the")
+    write(frame.drop(frame.index[[20, 21]]), Path("data.csv"))
+    refuses("resample: no step may lack rows, got", "; add the rows\n")
+    write(frame[:11], Path("data.csv"))
+    refuses("the model needs 6 rows, got 5 of 2D; give it more rows")
+    write(frame[:13], Path("data.csv"))
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+    assert pd.read_csv("out.csv")["month"].tolist() == ["2020-01-13", "2020-01-15"]
+
+
 def test_series_that_are_too_short_are_refused_only_if_all_are(
     made: Callable[..., Path], refuses: Refuses, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +279,17 @@ def test_files_that_cannot_be_read_or_written_are_refused(
     command, parts = FILES[name]
     refuses(*parts, command=command)
     assert Path("notes.txt").read_text() == "mine\n"
+
+
+def test_a_full_disk_is_said_in_one_line(
+    made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made()
+    capsys.readouterr()
+    assert run(["predict", "model", "train.csv", "-o", "/dev/full"]) == 1
+    assert capsys.readouterr().err == (
+        "tuner: -o: /dev/full: No space left on device; write elsewhere\n"
+    )
 
 
 def test_an_earlier_prediction_is_overwritten(made: Callable[..., Path]) -> None:

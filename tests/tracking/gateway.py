@@ -50,7 +50,7 @@ class Gateway:
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = self.body()
                 let_go = gateway._let_go
                 if let_go.wait(None if gateway.silent else gateway.delay_s):
                     self.close_connection = True  # unanswered
@@ -65,13 +65,24 @@ class Gateway:
                 with contextlib.suppress(OSError):  # one side is gone: so is the other one
                     super().handle()
 
+            def body(self) -> bytes:
+                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                    return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                chunks = []
+                while size := int(self.rfile.readline(), 16):
+                    chunks.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(chunks)
+
             def pass_on(self, body: bytes) -> None:
+                ours = ("connection", "content-length", "transfer-encoding")
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ours}
                 connection = http.client.HTTPConnection(netloc, timeout=60)
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                self.send(answer.status, answer.read(), answer.headers["Content-Type"])
-                connection.close()
+                with contextlib.closing(connection):
+                    connection.request(self.command, self.path, body, headers)
+                    answer = connection.getresponse()
+                    self.send(answer.status, answer.read(), answer.headers["Content-Type"])
 
             def send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
                 self.send_response(status)

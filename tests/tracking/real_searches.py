@@ -80,16 +80,17 @@ def tuner(folder: Path, *arguments: str, **popen: Any) -> Ended:
 
 
 def when(process: subprocess.Popen[str], line: str, act: Callable[[], object]) -> Ended:
-    """Do something when a command prints a line that begins so; then see it to its end."""
-    begun, lines = time.monotonic(), []
+    """Do something when a command prints a line that begins so; the seconds count from there."""
+    lines = []
     assert process.stdout is not None
     for printed in process.stdout:
         lines.append(printed)
         if printed.startswith(line):
             act()
             break
+    acted = time.monotonic()
     out, err = process.communicate(timeout=200)
-    return Ended(process.returncode, "".join(lines) + out, err, time.monotonic() - begun)
+    return Ended(process.returncode, "".join(lines) + out, err, time.monotonic() - acted)
 
 
 def result(folder: Path) -> dict[str, Any]:

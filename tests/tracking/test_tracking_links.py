@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import sqlite3
@@ -194,9 +195,12 @@ def test_where_a_ui_runs_is_known_to_its_user_alone_and_as_long_as_it_answers(
         os.mkfifo(file)
         assert running_ui(uri) is None
         file.unlink()
-        with announced(uri, address), announced(uri, Address(server, 2)):
-            assert running_ui(uri) == Address(server, 2)
-        assert running_ui(uri) is None
+    with contextlib.ExitStack() as longer:
+        with announced(uri, address):
+            longer.enter_context(announced(uri, Address(server, 2)))
+        assert running_ui(uri) == Address(server, 2), "the first to end was not the last to begin"
+    assert running_ui(uri) is None
+    assert list(tmp_path.glob("*.json")) == []
 
 
 def test_links_are_found_without_importing_mlflow(server, record):

@@ -155,9 +155,13 @@ def test_a_password_is_in_no_message(gateway, monkeypatch):
             {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "secret"},
             f"Basic {base64.b64encode(b'ann:secret').decode()}",
         ),
+        (
+            {"MLFLOW_TRACKING_URI": "http://ann:secret@{netloc}"},
+            f"Basic {base64.b64encode(b'ann:secret').decode()}",
+        ),
         ({"MLFLOW_TRACKING_TOKEN": "a-token"}, "Bearer a-token"),
     ],
-    ids=["password", "token"],
+    ids=["password", "uri", "token"],
 )
 def test_credentials_of_the_environment_reach_the_server(
     gateway, monkeypatch, settings, authorization
@@ -166,7 +170,7 @@ def test_credentials_of_the_environment_reach_the_server(
     with pytest.raises(Exception, match="401"):
         open_store()
     for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.format(netloc=gateway.url.removeprefix("http://")))
     with pytest.raises(Exception, match="Remote end closed"):  # it was let through, to nobody
         open_store()
 

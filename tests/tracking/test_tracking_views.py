@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import urllib.parse
+from types import SimpleNamespace
 
-from tuner.tracking.views import studies_view, study_view, trials_view
+from tuner.tracking.views import save_view, studies_view, study_view, trials_view
 
 SERVER = "http://127.0.0.1:5000/"
 
@@ -84,6 +85,18 @@ def test_a_view_of_a_wide_search_space_fits_into_a_tag(make_record):
     for i in range(60):
         wide[f"a_hyperparameter_with_a_long_name_{i}"] = wide["dropout"]
     assert len(study_view(record, "f" * 32).as_saved(record.created)) < 5000
+
+
+def test_who_may_only_read_gets_links_without_saved_views(make_record):
+    class Client:
+        def set_experiment_tag(self, *_):
+            raise PermissionError
+
+    record, experiment = make_record(), SimpleNamespace(experiment_id="7", tags={})
+    view = trials_view(record)
+    assert not save_view(Client(), experiment, view, record.created)
+    experiment.tags[view.tag] = view.as_saved(record.created)
+    assert save_view(Client(), experiment, view, record.created), "somebody else has saved it"
 
 
 def test_a_study_of_one_configuration_has_its_trials_as_an_axis(make_record):

@@ -25,7 +25,9 @@ def ui(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(metavar="N", parser=whole("--port", 5000), help="\\[default: a free one]"),
+        typer.Option(
+            metavar="N", parser=whole("--port", 5000), help="\\[default: the store's own]"
+        ),
     ] = None,
     journal: Journal = None,
 ) -> None:

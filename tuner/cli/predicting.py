@@ -6,8 +6,10 @@ import sys
 import warnings
 from pathlib import Path
 
+import pandas as pd
+
 from tuner.cli.outputs import check_file
-from tuner.errors import InputError
+from tuner.errors import InputError, TunerError
 from tuner.prediction import Model, PredictionWarning, load_model
 
 __all__ = ["predict"]
@@ -28,7 +30,10 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
     if output is None:
         predicted.to_csv(sys.stdout, index=False, float_format=_DIGITS)
         return
-    predicted.to_csv(output, index=False, float_format=_DIGITS)
+    try:
+        predicted.to_csv(output, index=False, float_format=_DIGITS)
+    except OSError as error:  # ENOSPC
+        raise TunerError(f"-o: {output}: {error.strerror}; write elsewhere") from None
     rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
     sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
 
@@ -36,8 +41,11 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
 def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
     def is_prediction(path: Path) -> bool:
         """Say whether the file is one that this model, or one like it, has written."""
+        if not path.is_file():  # a pipe, a terminal: nothing is lost
+            return True
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline().rstrip("\n") == ",".join(model.columns)
+            header = file.readline(1_000_000).rstrip("\n")
+        return header == pd.DataFrame(columns=model.columns).to_csv(index=False).rstrip("\n")
 
     if output.resolve() == data.resolve():
         raise InputError(f"-o: {output} is the data that is read; write elsewhere")

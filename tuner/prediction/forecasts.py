@@ -87,8 +87,8 @@ def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) 
     if long_enough.all():
         return
     columns, lengths = pipeline.columns, np.diff(series.bounds)[:, 0]
-    lost = max((lag for lags in columns.lags.values() for lag in lags), default=0)
-    lost = max(lost, columns.transform == "difference")
+    differs = set(columns.targets) if columns.transform == "difference" else set()
+    lost = max([int(bool(differs)), *(max(v) + (k in differs) for k, v in columns.lags.items())])
     needs = f"{pipeline.window + lost} rows"
     if lost:
         needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"

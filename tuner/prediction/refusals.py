@@ -8,13 +8,16 @@ from tuner.errors import DataError
 
 __all__ = ["for_a_model"]
 
-_KEY = re.compile(r": data\.\w+: ")
-_OF_TRAINING = re.compile(r"\b(data|task|transform)[.:]|choose another column|write a longer step")
+_KEY = re.compile(r": data\.(\w+): ")
+_OF_TRAINING = re.compile(
+    r"\b(data|task|transform)[.:]|choose another column|write a (longer|shorter)|leave it out"
+)
 
 
 def for_a_model(error: DataError) -> DataError:
     """Return the error without the key of an experiment, and without remedies that change one."""
-    text = _KEY.sub(": ", str(error), count=1)
+    # What is resampled to is the model's: the text says nothing without it.
+    text = _KEY.sub(lambda key: f": {key[1]}: " if key[1] == "resample" else ": ", str(error), 1)
     problem, semicolon, remedy = text.rpartition("; ")
     if not _OF_TRAINING.search(remedy):
         return DataError(text)

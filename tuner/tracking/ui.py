@@ -96,7 +96,7 @@ def start_ui(
         shown = show_path(database)
         raise InputError(f"{shown}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
     _check_usable()
-    if False and (running := running_ui(uri)) is not None:
+    if port is None and (running := running_ui(uri)) is not None:
         yield Ui(_links(running.base_url, record, of_study), earlier=running.pid)
         return
     with contextlib.ExitStack() as stack:
