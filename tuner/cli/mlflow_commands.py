@@ -26,7 +26,7 @@ def ui(
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="N", parser=whole("--port", 5000), help="\\[default: the store's own]"
+            metavar="N", parser=whole("--port", 5000), help="\\[default: its usual one]"
         ),
     ] = None,
     journal: Journal = None,
