@@ -295,7 +295,7 @@ def make_experiment(n_trials: int, *, waits: bool) -> Any:
             "budget": {"trials": n_trials, "epochs": 20 if waits else 42, "patience": 1000},
             # Asked after every epoch, which the worker waits for, and never in favour.
             "pruner": {"name": "median", "n_startup_trials": 100_000},
-            "finalists": {"top": 0},
+            "finalists": {"top": 0, "baseline": False},
         }
     )
 

@@ -25,9 +25,7 @@ def ui(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", parser=whole("--port", 5000), help="\\[default: its usual one]"
-        ),
+        typer.Option(metavar="N", parser=whole("--port", 5000), help="\\[default: its usual one]"),
     ] = None,
     journal: Journal = None,
 ) -> None:
