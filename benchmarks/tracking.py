@@ -254,10 +254,12 @@ def another_store(kind: str) -> Iterator[Any]:
 
 
 def nothing(kind: str, options: argparse.Namespace) -> None:
+    import optuna
     from overhead import make_executor
 
     from tuner.orchestrator import search as run_search
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = make_experiment(options.trials, waits=False)
     run_search(experiment, study="s", make_executor=make_executor, open_test=False)
     command = [sys.executable, "-m", "tuner", "sync", "s"]

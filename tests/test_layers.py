@@ -25,7 +25,7 @@ BELOW = {
     "strategies": {"base", "experiment"},
     "search": {"base", "experiment", "data", "jobs", "executors", "strategies"},
     "prediction": {"base", "data"},
-    "tracking": {"base", "experiment", "jobs", "search", "prediction"},
+    "tracking": {"base", "experiment", "data", "jobs", "search", "prediction"},
     "results": {"base", "experiment", "data", "jobs", "executors", "search", "prediction"},
     "report": {"base", "experiment", "jobs", "strategies", "search", "results"},
     "comparison": {"base", "experiment", "search", "report"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 from waves import EXPERIMENT, tuner, write_series
 
+from tuner.cli.stopping import stopped_by_signals
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.library import InputError, load_study, search
+from tuner.library import InputError, Interrupted, load_study, search
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,6 +91,21 @@ def test_an_export_is_read_again_and_trains_to_the_same_score(study, folder, tmp
     assert json.loads(as_json.read_text())["recorded"]["study"] == study.name
 
 
+def test_nothing_but_an_earlier_export_or_report_is_written_over(study, tmp_path):
+    (tmp_path / "sales.csv").write_text("y\n1\n")
+    for write in (study.export, study.report().save):
+        with pytest.raises(InputError, match=r"sales\.csv: exists and is no"):
+            write(tmp_path / "sales.csv")
+        with pytest.raises(InputError, match="existing folder"):
+            write(tmp_path / "nodir" / "file")
+        with pytest.raises(InputError, match="existing folder"):
+            write(tmp_path)
+    assert (tmp_path / "sales.csv").read_text() == "y\n1\n"
+    for _ in range(2):
+        study.export(tmp_path / "best.yaml")
+        study.report().save(tmp_path / "report.html")
+
+
 def test_a_study_is_found_again_and_one_that_is_not_is_refused(study, folder, monkeypatch):
     monkeypatch.chdir(folder)
     found = load_study(study.name)
@@ -127,6 +144,9 @@ def test_progress_is_a_line_for_every_trial(folder, monkeypatch, capfd):
         ({"workers": 0}, "workers"),
         ({"executor": "locl"}, "did you mean 'local'"),
         ({"seed": -1}, "seed"),
+        ({"study": "a/b"}, "must begin with a letter"),
+        ({"study": "x.finalists"}, "kept for a study's finalists"),
+        ({"journal": ""}, "must name a file"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_created(
@@ -137,6 +157,20 @@ def test_a_wrong_argument_is_refused_before_anything_is_created(
     with pytest.raises(InputError, match=text):
         search(experiment, progress=False, **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_that_was_stopped_leaves_the_programs_signals_as_they_were():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def stopped_at_once():
+        with stopped_by_signals(process_ends=False) as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.is_set()
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        stopped_at_once()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_a_changed_experiment_is_checked():

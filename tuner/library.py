@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner.cli.display import PipeConsole
 from tuner.cli.progress import PlainProgress
+from tuner.cli.run import check_journal, check_study_name
+from tuner.cli.searching import search_watched
 from tuner.cli.stopping import stopped_by_signals
-from tuner.cli.workers import check_workers, choose_workers
-from tuner.errors import InputError, Interrupted, RunError, TunerError
+from tuner.cli.watcher import Watcher
+from tuner.cli.winner import KeptModel, sync_command
+from tuner.cli.workers import check_workers, choose_workers, warnings
+from tuner.errors import InputError, Interrupted, RunError, TunerError, show_location
 from tuner.experiment import Experiment
 from tuner.study import Best, Report, Study
-
-if TYPE_CHECKING:
-    from tuner.search.observer import Observer
-    from tuner.search.records import StudyRecord
-    from tuner.tracking import Tracker
 
 __all__ = [
     "Best",
@@ -66,7 +65,8 @@ def search(
             result does not depend on it.
         executor: `local`, `ray` or `ray://HOST:PORT`.
         tracking: whether trials are copied to MLflow while they run.
-        progress: whether a line is printed for every trial.
+        progress: whether a line is printed for every trial. Without, notes go to the logger
+            `tuner` as information.
         open_test: whether the winner is scored on the test part at the end, which happens once
             for a study; a later call may do it.
         reopen_test: whether it is scored again after the search has gone on and another
@@ -84,37 +84,52 @@ def search(
 
     from tuner.executors.choosing import choose_executor
     from tuner.orchestrator import default_study_name
-    from tuner.orchestrator import search as run_search
     from tuner.search.journal import journal_location
-    from tuner.search.observer import Observer
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = _with_arguments(experiment, strategy, trials, seed)
     check_workers(workers)
-    name = study or default_study_name(experiment)
-    watcher: Observer = Observer()
+    check_study_name(study)
+    if reopen_test and not open_test:
+        raise InputError("reopen_test: opens the test part, got open_test=False; leave one out")
+    check_journal(journal)
+    name, stop = study or default_study_name(experiment), threading.Event()
     choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)
-    stop = threading.Event()
+    watcher: Watcher = _Logged()
     if progress:
         console = PipeConsole(highlight=False, soft_wrap=True)
         watcher = PlainProgress(experiment, console, n_workers, stopping=stop.is_set)
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():  # no other one gets signals
-            stack.enter_context(stopped_by_signals(stop))
-        record = run_search(
-            experiment,
-            study=name,
-            journal=journal,
-            workers=n_workers,
-            make_executor=choice.make,
-            make_tracker=_tracker_of(name, watcher) if tracking else None,
-            observer=watcher,
-            stop=stop,
-            open_test=open_test,
-            reopen_test=reopen_test,
-        )
+    with KeptModel(watcher.note) as kept:
+        with contextlib.ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():  # no other one gets signals
+                stack.enter_context(stopped_by_signals(stop, process_ends=False))
+            record, behind = search_watched(
+                experiment,
+                watcher,
+                name=name,
+                journal=journal,
+                n_workers=n_workers,
+                executor=executor,
+                make_executor=choice.make,
+                warnings=lambda record: warnings(workers, experiment, choice),
+                tracking=tracking,
+                kept=kept,
+                stop=stop,
+                open_test=open_test,
+                reopen_test=reopen_test,
+            )
+        if tracking and not behind:
+            kept.log(record, None, show_location(sync_command(name, journal)))
     return Study(record, journal_location(name, journal))
+
+
+class _Logged(Watcher):
+    """Shows nothing; what is noted goes to the logger `tuner`."""
+
+    def note(self, text: str) -> None:
+        """Log a line."""
+        logging.getLogger("tuner").info(text)
 
 
 def load_study(name: str, journal: str | None = None) -> Study:
@@ -145,14 +160,3 @@ def _with_arguments(
     }
     given = {key: value for key, value in values.items() if value is not None}
     return experiment.changed(given) if given else experiment
-
-
-def _tracker_of(name: str, watcher: Observer) -> Callable[[Callable[[], StudyRecord]], Tracker]:
-    from tuner.report.artifacts import final_artifacts
-    from tuner.results.artifacts import study_artifacts
-    from tuner.tracking import MlflowTracker
-
-    def make(read: Callable[[], StudyRecord]) -> Tracker:
-        return MlflowTracker(read, name, watcher.note, study_artifacts, final_artifacts)
-
-    return make

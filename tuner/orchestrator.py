@@ -69,7 +69,7 @@ def search(
     finalists: bool = True,
     open_test: bool = True,
     reopen_test: bool = False,
-    keep_model: Callable[[Training, Executor], None] | None = None,
+    keep_model: Callable[[Callable[[], Training], Executor], None] | None = None,
 ) -> StudyRecord:
     """Run an experiment to its end, or go on where an earlier run of it stopped.
 
@@ -87,8 +87,8 @@ def search(
         open_test: whether the test part is opened at the end; a later call may do it.
         reopen_test: whether it is opened again where the search has gone on since and has
             another winner; the score is not one of unseen rows then.
-        keep_model: is given the winner's training, and the executor, at the end of a call that
-            retrained it; its arrays are there while it is called.
+        keep_model: is called at the end, where this call opened the test part, with what gives
+            the winner's training, and the executor; the data's arrays are there until it returns.
 
     Returns:
         The study as its journal has it.
@@ -135,7 +135,7 @@ def search(
             run.finalists(distributions)
         if finalists and open_test:
             run.test(folder / "test", again=reopen_test)
-        if finalists and keep_model is not None:
+        if finalists and open_test and keep_model is not None:
             run.keep(keep_model)
         return read()
 
@@ -159,6 +159,7 @@ class _Run:
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
         self._weights: dict[str, Weights] = {}  # of what this run has retrained
+        self._unlike: set[str] = set()  # what came to another score than the journal's
         self._job = partial(train_job, experiment, data.folds)
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
@@ -266,21 +267,26 @@ class _Run:
         else:
             self._study.set_user_attr(REOPENED_ATTR, [*record.openings[1:], opened])
 
-    def keep(self, keep_model: Callable[[Training, Executor], None]) -> None:
+    def keep(self, keep_model: Callable[[Callable[[], Training], Executor], None]) -> None:
         """Hand over the winner's training, if this run has its weights."""
         record = self._read()
         run = find_winner(record).reproducible
         job = self._retraining_job(run)
-        if (weights := self._weights.get(job.key)) is not None:
-            keep_model(trained(record, self._data, job, weights, self._executor), self._executor)
+        weights = self._weights.get(job.key)
+        if weights is not None and job.key not in self._unlike:
+            executor = self._executor
+            keep_model(partial(trained, record, self._data, job, weights, executor), executor)
 
     def _models_of(self, runs: Sequence[TrialRecord]) -> list[tuple[TrainJob, Weights]]:
         """Return what some trainings came to; models that are not in memory are trained again."""
         jobs = [self._retraining_job(run) for run in runs]
+        scores = {job.key: run.value for job, run in zip(jobs, runs, strict=True)}
         missing = [job for job in jobs if job.key not in self._weights]
         for job, outcome in zip(missing, run_jobs(self._executor, missing), strict=True):
             assert outcome.weights is not None
             self._weights[job.key] = outcome.weights
+            if outcome.objective != scores[job.key]:
+                self._unlike.add(job.key)
         return [(job, self._weights[job.key]) for job in jobs]
 
     def _retraining_job(self, run: TrialRecord) -> TrainJob:

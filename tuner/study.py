@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.errors import InputError
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["Best", "Report", "Study"]
 
 _SCORES = ("search", "mean", "std")
+
+
+def check_free(path: Path, what: str, is_one: Callable[[Path], bool]) -> Path:
+    """Return a path at which a file may be written.
+
+    Raises:
+        InputError: it is a folder, in none that exists, or a file that is no earlier one.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: must be a file in an existing folder; create it first")
+    if path.exists() and not is_one(path):
+        raise InputError(f"{path}: exists and is no {what}; write elsewhere, or remove it first")
+    return path
 
 
 @dataclass(frozen=True)
@@ -39,8 +54,14 @@ class Report:
     html: str
 
     def save(self, path: str | Path) -> None:
-        """Write the page to a file."""
-        Path(path).write_text(self.html, encoding="utf-8")
+        """Write the page to a file; an earlier report is replaced.
+
+        Raises:
+            InputError: there is something else, or no folder for it.
+        """
+        from tuner.report.page import is_report
+
+        check_free(Path(path), "report", is_report).write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html, quote=True)
@@ -154,14 +175,15 @@ class Study:
     def export(self, path: str | Path) -> Path:
         """Write the best configuration as an experiment file, JSON where the name says so.
 
-        `Experiment.load` and `tuner train` read it. What is at `path` is replaced.
+        `Experiment.load` and `tuner train` read it. An earlier export at `path` is replaced.
 
         Raises:
+            InputError: there is something else, or no folder for it.
             RunError: no trial is complete.
         """
-        from tuner.results.export import exported, render
+        from tuner.results.export import exported, is_export, render
 
-        path = Path(path)
+        path = check_free(Path(path), "export", is_export)
         best = exported(self._record, path.absolute().parent, path.name)
         path.write_text(render(best, as_json=path.suffix == ".json"), encoding="utf-8")
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 from tracking_helpers import Spy, runs_of, snapshot, sync
@@ -160,6 +161,28 @@ def test_a_live_copy_killed_at_any_write_is_completed(client, make_record, make_
         assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
         assert run.data.metrics["objective"] == 10.0
     assert not died, "not every write was killed"
+
+
+def test_copying_takes_a_small_share_of_a_processor(client, make_record, make_trial, wait_for):
+    record, reads = make_record(make_trial(0)), []
+
+    def read():
+        until = time.thread_time() + 0.1
+        while time.thread_time() < until:  # a long journal
+            pass
+        reads.append(record)
+        return record
+
+    tracker = MlflowTracker(read, "s1", pytest.fail)
+    wait_for(lambda: len(reads) == 1)
+    until = time.monotonic() + 2  # twice the shortest pause
+    while time.monotonic() < until:
+        tracker.wake()
+        time.sleep(0.01)
+    assert len(reads) == 1
+    assert tracker.close(done=True)  # at once
+    assert time.monotonic() < until + 2
+    assert len(reads) == 2
 
 
 def test_a_tracker_copies_what_it_is_told_live_and_ends_it_when_it_closes(

@@ -15,12 +15,16 @@ import pytest
 from mlflow import MlflowClient
 from waves import EXPERIMENT, start, tuner, write_series
 
+from tuner.cli.winner import KeptModel
+from tuner.experiment.reading import read_mapping
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow about its own types
     import mlflow.pyfunc
 
 # What MLflow and its database library say about themselves when a test reads a store.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -86,6 +90,27 @@ def test_the_model_in_mlflow_predicts_what_the_exported_one_does(client, folder)
     found = loaded.predict(pd.read_csv(folder / "waves.csv"), params={"all_windows": True})
     np.testing.assert_allclose(found.y, expected.y, rtol=1e-5)
     assert len(loaded.predict(example)) == 2  # the horizon after the last row
+    counts = _series(folder).round().astype(int).assign(more="columns do no harm")
+    assert len(loaded.predict(counts)) == 2
+    again = yaml(folder, model, "experiment.yaml")
+    assert again["data"]["path"] == str(folder / "waves.csv")  # wherever MLflow puts the file
+
+
+def yaml(folder: Path, model, name: str) -> dict:
+    (path,) = (folder / "mlartifacts").rglob(f"{model.model_id}/**/{name}")
+    return read_mapping(path, "artifact")
+
+
+def test_what_is_wrong_with_a_model_is_noted_and_never_raised():
+    notes: list[str] = []
+
+    def fails():
+        raise MemoryError("as large as the disk")
+
+    with KeptModel(notes.append) as kept:
+        kept.keep(fails, None)
+        kept.log(None, None, "tuner sync x")  # there is none
+    assert notes == ["MLflow gets no model of the winner: as large as the disk"]
 
 
 def test_whoever_loads_the_model_needs_no_tuner(client, tmp_path):
@@ -131,9 +156,13 @@ def test_a_model_that_is_lost_or_half_written_is_made_again_by_a_sync(client, fo
     (whole,) = models(client)
     client.delete_logged_model(whole.model_id)
     run = study_run(client)
-    client.create_logged_model(run.info.experiment_id, "winner", run.info.run_id)  # and killed
+    experiment, run_id = run.info.experiment_id, run.info.run_id
+    client.create_logged_model(experiment, "winner", run_id, tags=whole.tags)  # and killed
+    theirs = client.create_logged_model(experiment, "theirs", run_id)  # somebody uploads it
     assert "training the winner again" in tuner(folder, "sync", STUDY)
-    (made,) = models(client)
+    (made,) = [model for model in models(client) if model.name == "winner"]
+    assert client.get_logged_model(theirs.model_id).name == "theirs"
+    client.delete_logged_model(theirs.model_id)
     assert str(made.status) == "READY"
     assert made.tags["training"] == whole.tags["training"]
     assert len(mlflow.pyfunc.load_model(made.model_uri).predict(_series(folder))) == 2

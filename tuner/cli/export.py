@@ -14,9 +14,9 @@ from tuner.cli.inspect import read
 from tuner.cli.outputs import check_file, check_model_folder
 from tuner.cli.state import State, state_of
 from tuner.cli.train import say_whether_reproduced, warn
-from tuner.errors import InputError, TunerError, nearest
+from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
-from tuner.results.export import exported, render, train_command
+from tuner.results.export import exported, is_export, render, train_command
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
@@ -46,7 +46,7 @@ def export(
     record = read(study, journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
-        check_file("-o", output, "export", None if force else _is_export)
+        check_file("-o", output, "export", None if force else is_export)
         _check_spared(output, record, journal)
     if model is not None:
         check_model_folder("--model", model)
@@ -75,13 +75,6 @@ def _as_json(format_: str | None, output: Path | None) -> bool:
             f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"
         )
     return format_ == "json"
-
-
-def _is_export(path: Path) -> bool:
-    try:
-        return Experiment.load(path).recorded is not None
-    except TunerError:
-        return False
 
 
 def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:

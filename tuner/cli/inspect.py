@@ -15,7 +15,7 @@ from tuner.cli.state import State, state_of
 from tuner.errors import InputError, JournalError, nearest
 from tuner.strategies.registry import STRATEGIES
 
-__all__ = ["read", "show", "strategies", "studies"]
+__all__ = ["locate", "read", "show", "strategies", "studies"]
 
 
 def strategies(as_json: bool) -> None:
@@ -126,8 +126,20 @@ def read(study: str, journal: str | None) -> Any:
     Raises:
         InputError: there is no such study; the nearest name is offered.
     """
-    from tuner.search.journal import journal_location, read_journal
+    from tuner.search.journal import read_journal
     from tuner.search.records import read_study
+
+    location = locate(study, journal)
+    return read_study(read_journal(location), study, location)
+
+
+def locate(study: str, journal: str | None) -> str:
+    """Return where the journal of a study is that a command names.
+
+    Raises:
+        InputError: there is no such file in this folder; the nearest name is offered.
+    """
+    from tuner.search.journal import journal_location
 
     location = journal_location(study, journal)
     if journal is None and not Path(location).exists():
@@ -138,7 +150,7 @@ def read(study: str, journal: str | None) -> Any:
         known = [path.stem for path in Path("studies").glob("*.journal")]
         hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
         raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
-    return read_study(read_journal(location), study, location)
+    return location
 
 
 def _print_json(value: Any) -> None:

@@ -22,15 +22,15 @@ from tuner.cli.searching import search_watched
 from tuner.cli.stopping import stopped_by_signals
 from tuner.cli.streams import Terminal
 from tuner.cli.watcher import Watcher
-from tuner.cli.winner import check_register
+from tuner.cli.winner import KeptModel, check_register, sync_command
 from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, TunerError, one_line
+from tuner.errors import InputError, Interrupted, TunerError, one_line, show_location
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
     from tuner.search.records import StudyRecord
 
-__all__ = ["check_journal", "make_watcher", "run", "told_how_it_ends"]
+__all__ = ["check_journal", "check_study_name", "make_watcher", "run", "told_how_it_ends"]
 
 
 def run(
@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Search, and show what happens and what comes of it; `trials` is what `--trials` gave."""
     check_workers(workers)
-    _check_study_name(study)
+    check_study_name(study)
     check_journal(journal)
     if register is not None:
         check_register(register, tracking)
@@ -72,7 +72,7 @@ def run(
 
     stop = threading.Event()
     watcher = make_watcher(experiment, n_workers, stop.is_set, as_json)
-    with told_how_it_ends(watcher):
+    with told_how_it_ends(watcher), KeptModel(watcher.note) as kept:
         with stopped_by_signals(stop), watcher:
             record, behind = search_watched(
                 experiment,
@@ -84,12 +84,16 @@ def run(
                 make_executor=choice.make,
                 warnings=said_at_first,
                 tracking=tracking,
-                register=register,
+                kept=kept,
                 stop=stop,
                 open_test=open_test,
                 reopen_test=reopen_test,
             )
-        watcher.result(record, _next_commands(name, journal, tracking=tracking, behind=behind))
+        to_sync = sync_command(name, journal, register) if behind else None
+        watcher.result(record, _next_commands(name, journal, tracking, to_sync))
+        if tracking and not behind:
+            again = show_location(sync_command(name, journal, register))
+            kept.log(record, register, again)
 
 
 @contextlib.contextmanager
@@ -148,7 +152,7 @@ def make_watcher(
 
 
 def _next_commands(
-    name: str, journal: str | None, *, tracking: bool, behind: bool
+    name: str, journal: str | None, tracking: bool, to_sync: str | None
 ) -> list[tuple[str, str]]:
     option = f" --journal {shlex.quote(journal)}" if journal else ""
     commands = [
@@ -157,12 +161,17 @@ def _next_commands(
     ]
     if tracking:
         commands.insert(0, (f"tuner ui {name}{option}", ""))
-    if behind:
-        commands.insert(0, (f"tuner sync {name}{option}", "MLflow lacks trials"))
+    if to_sync is not None:
+        commands.insert(0, (to_sync, "MLflow lacks trials"))
     return commands
 
 
-def _check_study_name(study: str | None) -> None:
+def check_study_name(study: str | None) -> None:
+    """Refuse a name that no study can have.
+
+    Raises:
+        InputError: it is no file's name, or is kept for finalists.
+    """
     if study is None:
         return
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,149}", study):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 from tuner.cli.failing import NothingButFailures
 from tuner.cli.streams import to_nowhere
 from tuner.cli.watcher import Beginning, Watcher
-from tuner.cli.winner import KeptModel, log_winner
-from tuner.errors import Interrupted, TunerError, show_location
+from tuner.cli.winner import KeptModel, sync_command
+from tuner.errors import Interrupted, show_location
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def search_watched(
     make_executor: Callable[[int], Executor],
     warnings: Callable[[StudyRecord], list[str]],
     tracking: bool,
-    register: str | None = None,
+    kept: KeptModel | None = None,
     stop: threading.Event,
     **stages: bool,
 ) -> tuple[StudyRecord, bool]:
@@ -61,8 +60,8 @@ def search_watched(
         executor: its name.
         make_executor: makes it from the number of workers.
         warnings: what there is to say when the study is open.
-        tracking: whether trials are copied to MLflow, and the winner's model in the end.
-        register: the name under which that is registered; by default it is not.
+        tracking: whether trials are copied to MLflow.
+        kept: keeps the winner's model for MLflow.
         stop: once set, trials in progress come to their end and the search stops.
         stages: those of `search` that may be left out.
 
@@ -87,7 +86,7 @@ def search_watched(
         if not tracking:
             return NullTracker()
         files = study_artifacts, final_artifacts
-        to_sync = f"{name} --journal {shlex.quote(show_location(journal))}" if journal else name
+        to_sync = show_location(sync_command(name, journal).removeprefix("tuner sync "))
         trackers.append(MlflowTracker(read, to_sync, watcher.note, *files))
         return trackers[0]
 
@@ -103,36 +102,17 @@ def search_watched(
         watcher.begun(beginning)
         return made
 
-    with KeptModel(watcher.note) as kept:
-        with stopped_without_reader():
-            record = search(
-                experiment,
-                study=name,
-                journal=journal,
-                workers=n_workers,
-                make_executor=make_told_executor,
-                make_tracker=make_tracker,
-                observer=Observers([watcher, NothingButFailures(watcher.note)]),
-                stop=stop,
-                keep_model=kept.keep if tracking else None,
-                **stages,
-            )
-        behind = any(not tracker.complete for tracker in trackers)
-        if tracking and not behind and (kept.is_there or register):
-            behind = not _log_winner(record, watcher.note, kept, register)
-    return record, behind
-
-
-def _log_winner(
-    record: StudyRecord, note: Callable[[str], None], kept: KeptModel, register: str | None
-) -> bool:
-    """Log the winner's model; return whether that was done. The search has its result already."""
-    from tuner.tracking import explain
-
-    try:
-        log_winner(record, note, folder=kept.folder if kept.is_there else None, register=register)
-    except Exception as error:
-        why = error if isinstance(error, TunerError) else explain(error)
-        note(f"the winner's model is not in MLflow: {why}")
-        return False
-    return True
+    with stopped_without_reader():
+        record = search(
+            experiment,
+            study=name,
+            journal=journal,
+            workers=n_workers,
+            make_executor=make_told_executor,
+            make_tracker=make_tracker,
+            observer=Observers([watcher, NothingButFailures(watcher.note)]),
+            stop=stop,
+            keep_model=kept.keep if tracking and kept is not None else None,
+            **stages,
+        )
+    return record, any(not tracker.complete for tracker in trackers)

@@ -14,12 +14,14 @@ __all__ = ["stopped_by_signals"]
 
 
 @contextmanager
-def stopped_by_signals(stop: threading.Event | None = None) -> Iterator[threading.Event]:
+def stopped_by_signals(
+    stop: threading.Event | None = None, *, process_ends: bool = True
+) -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C sets: `stop`, or one of its own.
 
     The second one, SIGTERM (a batch system's) or SIGHUP (a terminal that is closed) end the
-    search at once. After that no signal disturbs the clearing up, which takes seconds, or the
-    end of the process.
+    search at once. After that no signal disturbs the clearing up, which takes seconds, or, where
+    the process is to end, its end.
 
     Raises:
         Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
@@ -50,4 +52,4 @@ def stopped_by_signals(stop: threading.Event | None = None) -> Iterator[threadin
         raise stopped from None
     finally:
         for signum, handler in before.items():  # a process that ends sets its own to the default
-            signal.signal(signum, signal.SIG_IGN if ended_by else handler)
+            signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)

@@ -13,11 +13,11 @@ from pathlib import Path
 import typer
 
 from tuner.cli.display import console
-from tuner.cli.inspect import read
+from tuner.cli.inspect import locate, read
 from tuner.cli.winner import check_register, log_winner
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.report.artifacts import final_artifacts
-from tuner.search.journal import journal_location, quiet_journal
+from tuner.search.journal import quiet_journal
 from tuner.search.records import StudyRecord, read_study
 from tuner.tracking import (
     SyncState,
@@ -36,8 +36,7 @@ def sync(study: str, journal: str | None, register: str | None = None) -> None:
     """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
     if register is not None:
         check_register(register)
-    read(study, journal)  # offers the nearest name
-    location = journal_location(study, journal)
+    location = locate(study, journal)
     with quiet_journal(location, study) as storage:  # a search copies what it does itself
         record = read_study(storage, study, location)
         _sync(record)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.errors import InputError, RunError
+from tuner.errors import InputError, RunError, TunerError, one_line
 
 if TYPE_CHECKING:
     from tuner.executors import Executor
     from tuner.results.reproduce import Training
     from tuner.search.records import StudyRecord
 
-__all__ = ["KeptModel", "check_register", "log_winner"]
+__all__ = ["KeptModel", "check_register", "log_winner", "sync_command"]
 
 
 def check_register(name: str, tracking: bool = True) -> None:
@@ -32,33 +33,55 @@ def check_register(name: str, tracking: bool = True) -> None:
         )
 
 
+def sync_command(name: str, journal: str | None, register: str | None = None) -> str:
+    """Return the command that completes what MLflow lacks of a study."""
+    at = f" --journal {shlex.quote(journal)}" if journal else ""
+    return f"tuner sync {name}{at}" + (f" --register {shlex.quote(register)}" if register else "")
+
+
 class KeptModel:
-    """The model of a search that is about to end, until MLflow has it."""
+    """The model of a search that is about to end, until MLflow has it.
+
+    Whatever is wrong with it is noted: the search has its result already.
+    """
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
-        self._parent = tempfile.TemporaryDirectory(prefix="lstm-tuner-model-")
-        self.folder = Path(self._parent.name) / "model"
+        self._stack = contextlib.ExitStack()
+        self._folder: Path | None = None
 
-    def keep(self, training: Training, executor: Executor) -> None:
-        """Write the model; what cannot be exported is noted, and the search is none the worse."""
+    def keep(self, training: Callable[[], Training], executor: Executor) -> None:
+        """Write the model."""
+        from tuner.data.scratch import scratch_folder
         from tuner.results.model_folder import write_model
 
+        folder = self._stack.enter_context(scratch_folder()) / "model"
         try:
-            write_model(training, self.folder, executor)
-        except RunError as error:
-            self._note(f"MLflow gets no model: {error}")
+            write_model(training(), folder, executor, moves=True)
+        except Exception as error:
+            self._note(f"MLflow gets no model of the winner: {one_line(error)}")
+        else:
+            self._folder = folder
 
-    @property
-    def is_there(self) -> bool:
-        """Whether there is one."""
-        return self.folder.exists()
+    def log(self, record: StudyRecord, register: str | None, again: str) -> None:
+        """Log the model, if there is one; `again` is the command that does it later."""
+        from tuner.tracking import explain
+
+        if self._folder is None and register is None:
+            return
+        try:
+            log_winner(record, self._note, folder=self._folder, register=register)
+        except (Exception, KeyboardInterrupt) as error:
+            why = one_line(error) if isinstance(error, TunerError) else explain(error)
+            if isinstance(error, KeyboardInterrupt):
+                why = "stopped"
+            self._note(f"MLflow has no model of the winner: {why}; `{again}` adds it")
 
     def __enter__(self) -> KeptModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._parent.cleanup()
+        self._stack.close()
 
 
 def log_winner(
@@ -78,26 +101,36 @@ def log_winner(
 
     Raises:
         InputError: the data cannot be read any more, or has changed.
-        RunError: the training failed, or its model cannot be exported.
+        RunError: the training failed or came to another score, or its model cannot be exported.
         Exception: MLflow's own.
     """
+    from tuner.data.scratch import scratch_folder
     from tuner.prediction import load_model
     from tuner.results.model_folder import write_model
     from tuner.results.winner_model import example_rows, retrained, training_name
     from tuner.tracking import only_copier, open_store
     from tuner.tracking.model import find_model, log_model, register_model, study_run
 
-    client, training = open_store(), training_name(record)
-    with only_copier(record.id), tempfile.TemporaryDirectory(prefix="lstm-tuner-model-") as made:
-        run_id = study_run(client, record)
-        logged = find_model(client, run_id, training)
-        if logged is None:
-            if folder is None:
-                note("training the winner again, as MLflow has no model of it")
-                folder = Path(made) / "model"
-                write_model(retrained(record), folder)
-            model = load_model(folder)
-            logged = log_model(client, run_id, model, example_rows(model, record), training)
-        if register is not None:
-            version = register_model(client, logged, register)
-            note(f"the winner's model is version {version} of {register} in MLflow's registry")
+    client, name = open_store(), training_name(record)
+    run_id = study_run(client, record)
+    with scratch_folder() as made:
+        if find_model(client, run_id, name) is None and folder is None:
+            note("training the winner again, as MLflow has no model of it")
+            training = retrained(record)
+            if training.reproduced is False:
+                why = "; ".join(training.differences()) or "is the CPU of another kind?"
+                raise RunError(
+                    f"its training came to {training.outcome.objective} this time, and not to "
+                    f"what was recorded: {why}"
+                )
+            folder = made / "model"
+            write_model(training, folder, moves=True)
+        with only_copier(record.id):  # not while it trains: others would wait
+            logged = find_model(client, run_id, name)
+            if logged is None:
+                assert folder is not None, "nobody else removes it"
+                model = load_model(folder)
+                logged = log_model(client, run_id, model, example_rows(model, record), name)
+            if register is not None:
+                version = register_model(client, logged, register)
+                note(f"the winner's model is version {version} of {register} in MLflow's registry")

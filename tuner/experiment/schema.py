@@ -218,10 +218,9 @@ class Experiment(Section):
             ExperimentError: naming key, rule, value and remedy.
         """
         raw = self.to_dict()
-        overrides = [Override(key, value, "changed") for key, value in values.items()]
-        for override in overrides:
-            apply_override(raw, override)
-        return check_experiment(type(self), raw, self.name, overrides)
+        for key, value in values.items():
+            apply_override(raw, Override(key, value, self.name))
+        return check_experiment(type(self), raw, self.name, [])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what loads as this experiment, defaults included.

@@ -9,12 +9,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
 from tuner.jobs import Outcome
 from tuner.results.winner import Winner, find_winner
 from tuner.search.records import StudyRecord
 
-__all__ = ["exported", "render", "train_command"]
+__all__ = ["exported", "is_export", "render", "train_command"]
 
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
 _OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
@@ -98,3 +99,11 @@ def render(experiment: dict[str, Any], as_json: bool) -> str:
     # Else without \\u escapes: two of them for one character are no YAML.
     text = json.dumps(experiment, indent=2, ensure_ascii=False)
     return _NOT_IN_YAML.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n"
+
+
+def is_export(path: Path) -> bool:
+    """Return whether a file is an export, which a newer one may replace."""
+    try:
+        return Experiment.load(path).recorded is not None
+    except TunerError:
+        return False

@@ -25,14 +25,17 @@ _STEPS = 32  # of the sequences that the export is checked on; of a forecast, th
 _README = "README.md"  # not checked: whoever gets the folder may write into it
 
 
-def write_model(training: Training, folder: Path, executor: Executor | None = None) -> None:
+def write_model(
+    training: Training, folder: Path, executor: Executor | None = None, *, moves: bool = False
+) -> None:
     """Write a trained model as `model.onnx`, with all that prediction needs, into `folder`.
 
     `pipeline.json` holds columns, transform, scaling, window, classes and the checksums of the
     other files: `weights.safetensors`, `experiment.yaml`, and what attention looked at. Nothing
     is pickled. `pipeline.json` comes last: a folder without it, or with one that does not fit
     the other files, is no model. ONNX is written and checked by a worker of the executor; without
-    one, by a worker of its own.
+    one, by a worker of its own. Of a folder that `moves`, to MLflow, `experiment.yaml` names the
+    data by its absolute path.
 
     Raises:
         RunError: the model cannot be exported, or ONNX puts out something else than torch.
@@ -46,7 +49,7 @@ def write_model(training: Training, folder: Path, executor: Executor | None = No
         written = Path(name)
         (written / MODEL).write_bytes(exported.file)
         (written / "weights.safetensors").write_bytes(save(training.outcome.weights))
-        again = _experiment(training.experiment, folder)
+        again = _experiment(training.experiment, None if moves else folder)
         (written / "experiment.yaml").write_text(again, encoding="utf-8")
         if training.attention is not None:
             training.attention.write(written)
@@ -104,8 +107,12 @@ def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
     }
 
 
-def _experiment(experiment: Experiment, folder: Path) -> str:
-    """Return the file that trains the model again, as long as it and the data stay in place."""
+def _experiment(experiment: Experiment, folder: Path | None) -> str:
+    """Return the file that trains the model again, as long as the data stays in place.
+
+    Where it will be in `folder`, the data's path is relative to that.
+    """
     record = experiment.to_dict()
-    record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
+    if folder is not None:
+        record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
     return dump_yaml(record)

@@ -18,7 +18,10 @@ def readme(training: Training, folder: Path) -> str:
     """Return the text, about ten lines of Markdown."""
     experiment, metric = training.experiment, training.experiment.objective.metric
     score = training.outcome.objective
-    scored = "" if score is None else f" It scored a validation {metric} of {score:.6g}."
+    scored = " It learned from the validation part too, so no score is known."
+    option = " --all-data"
+    if score is not None:
+        scored, option = f" It scored a validation {metric} of {score:.6g}.", ""
     parameters = experiment.hyperparameters
     units = ", ".join(map(str, parameters.widths))
     cell = f"bidirectional {parameters.cell}" if parameters.bidirectional else parameters.cell
@@ -33,7 +36,7 @@ The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}.{sco
 
 Prediction reads `model.onnx` and `pipeline.json` alone and needs no torch: `pip install -r
 requirements-predict.txt`, then `pip install --no-deps lstm-tuner`. `weights.safetensors` holds
-the weights by torch's names; `tuner train experiment.yaml` trains the model again.
+the weights by torch's names; `tuner train experiment.yaml{option}` trains the model again.
 Change no file but this one: `pipeline.json` knows their checksums.
 """
 

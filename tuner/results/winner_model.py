@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.data.tables import RawTable
-from tuner.errors import DataError
+from tuner.errors import DataError, InputError, show_path
 from tuner.experiment import Experiment
 from tuner.prediction import Model, PredictionWarning
 from tuner.results.export import exported
@@ -67,23 +67,27 @@ def retrained(record: StudyRecord) -> Training:
 
 
 def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
-    """Return the first rows of a study's data from which its model predicts, numbers as float64.
+    """Return the first rows of a study's data from which its model predicts, as they are read.
 
     Raises:
         DataError: the data cannot be read any more.
+        InputError: it has changed.
     """
-    columns = model.pipeline.columns
-    table = RawTable.read(Path(record.data["path"])).frame[columns.names]
-    table = table.astype(dict.fromkeys(columns.numbers, "float64"))
+    path = Path(record.data["path"])
+    table = RawTable.read(path)
+    if table.sha256 != record.data["sha256"]:
+        raise InputError(f"{show_path(path)}: has changed since the search; bring it back")
+    frame = table.frame[model.pipeline.columns.names]
     n_rows = max(_FEWEST, model.pipeline.window)
-    while True:
-        example = table.head(n_rows)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", PredictionWarning)
-                if len(model.predict(example)):
-                    return example
-        except DataError:
-            if n_rows >= len(table):
-                raise
+    while n_rows < len(frame) and not _predicts(model, frame.head(n_rows)):
         n_rows *= 2
+    return frame.head(n_rows)
+
+
+def _predicts(model: Model, rows: pd.DataFrame) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PredictionWarning)
+        try:
+            return len(model.predict(rows)) > 0
+        except DataError:
+            return False

@@ -62,12 +62,19 @@ def read_journal(location: str) -> BaseStorage:
     Raises:
         JournalError: there is none, it is something else, or its database does not answer.
     """
-    if (path := _path_of(location)) is not None and not path.exists():
-        raise JournalError(f"{path}: no such journal; {_READ_ANOTHER}")
+    _existing_path(location)
     if "://" in location:
         return read_database(location)
     check_is_journal(Path(location), _READ_ANOTHER)
     return replay(JournalFileBackend(location), location, _READ_ANOTHER)
+
+
+def _existing_path(location: str) -> Path | None:
+    """Return the file of an existing journal, or None for one on a server."""
+    path = _path_of(location)
+    if path is not None and not path.exists():
+        raise JournalError(f"{path}: no such journal; {_READ_ANOTHER}")
+    return path
 
 
 @contextlib.contextmanager
@@ -121,9 +128,9 @@ def quiet_journal(location: str, study: str | None = None) -> Iterator[BaseStora
     Raises:
         JournalError: as `read_journal`; or a search is writing to it.
     """
-    storage = read_journal(location)
-    path = _path_of(location)
+    path = _existing_path(location)
     if path is None:
+        storage = read_journal(location)
         with quiet_database(location, study):
             yield storage
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tuner
+from tuner.data.scratch import scratch_folder
 from tuner.prediction import Model
 from tuner.search.records import StudyRecord
 from tuner.tracking.layout import STUDY_ROLE
@@ -48,10 +48,12 @@ def find_model(client: MlflowClient, run_id: str, training: str) -> LoggedModel 
     found = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
     complete = None
     for model in found:
-        if model.status != LoggedModelStatus.READY:
-            client.delete_logged_model(model.model_id)
-        elif model.tags.get(_TRAINING) == training:
+        if model.name != NAME or model.tags.get(_TRAINING) != training:
+            continue
+        if model.status == LoggedModelStatus.READY:
             complete = model
+        else:
+            client.delete_logged_model(model.model_id)
     return complete
 
 
@@ -75,31 +77,50 @@ def log_model(
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
+    predicted = model.predict(example)
     experiment = client.get_run(run_id).info.experiment_id
     made = client.create_logged_model(experiment, NAME, run_id, tags={_TRAINING: training})
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # hints on types, MLflow's own among them
+    try:
+        with scratch_folder() as folder:
+            _save(folder / NAME, made, model, example, predicted)
+            client.log_model_artifacts(made.model_id, str(folder / NAME))
+        logged = client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+    except BaseException:
+        client.delete_logged_model(made.model_id)
+        raise
+    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    return logged
+
+
+def _save(
+    path: Path, made: LoggedModel, model: Model, example: pd.DataFrame, predicted: pd.DataFrame
+) -> None:
+    """Write the files that MLflow keeps of a model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on types, and MLflow about its own code
         import mlflow.pyfunc
         from mlflow.models import Model as MlflowModel
         from mlflow.models import infer_signature
+        from mlflow.types.schema import AnyType, ColSpec, Schema
 
+        signature = infer_signature(None, predicted, params={"all_windows": False})
+        # The model checks its columns itself, and takes what a file may hold: 1, 1.0 or "1".
+        signature.inputs = Schema([ColSpec(AnyType(), str(name)) for name in example])
         mlflow.pyfunc.save_model(
-            f"{folder}/{NAME}",
+            str(path),
             mlflow_model=MlflowModel(
-                made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id
+                made.artifact_location,
+                made.source_run_id,
+                model_uuid=made.model_id,
+                model_id=made.model_id,
             ),
             loader_module=_LOADER,
             data_path=str(model.folder),
             code_paths=[str(Path(tuner.__file__).parent)],
-            signature=infer_signature(
-                example, model.predict(example), params={"all_windows": False}
-            ),
+            signature=signature,
             input_example=example,
             pip_requirements=[*_NEEDS],
         )
-        client.log_model_artifacts(made.model_id, f"{folder}/{NAME}")
-    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-    return client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
 
 
 def register_model(client: MlflowClient, model: LoggedModel, name: str) -> str:
@@ -108,6 +129,7 @@ def register_model(client: MlflowClient, model: LoggedModel, name: str) -> str:
     Raises:
         Exception: MLflow's own.
     """
+    import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
@@ -119,7 +141,12 @@ def register_model(client: MlflowClient, model: LoggedModel, name: str) -> str:
     for version in client.search_model_versions(f"name = '{name}'"):
         if model.model_uri == version.source:
             return str(version.version)
-    made = client.create_model_version(
-        name, model.model_uri, model.source_run_id, model_id=model.model_id
-    )
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)  # where MLflow looks the model up
+    try:
+        made = client.create_model_version(
+            name, model.model_uri, model.source_run_id, model_id=model.model_id
+        )
+    finally:
+        mlflow.set_tracking_uri(before)
     return str(made.version)

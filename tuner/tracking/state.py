@@ -79,7 +79,7 @@ def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> N
     run_id = parent.info.run_id
     for key, run in found.items():
         if run.data.tags.get(PARENT) != run_id:
-            client.set_tag(run.info.run_id, PARENT, run_id)
+            client.set_tag(run.info.run_id, PARENT, run_id, synchronous=True)
         state.children[key] = Child(
             run.info.run_id,
             run.data.tags.get(DIGEST),

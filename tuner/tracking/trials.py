@@ -99,6 +99,6 @@ def end_abandoned(
     ended = {t.key for t in trials if t.outcome is not None}
     for key, child in open_runs.items():
         if key not in ended:
-            client.set_tag(child.run_id, "state", StudyState.INTERRUPTED)
+            client.set_tag(child.run_id, "state", StudyState.INTERRUPTED, synchronous=True)
             client.set_terminated(child.run_id, "KILLED")
             state.children[key] = dataclasses.replace(child, ended=True)
