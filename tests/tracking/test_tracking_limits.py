@@ -187,6 +187,15 @@ def test_no_request_is_larger_than_a_megabyte(store, make_record, make_trial):
     assert sync(store, record) == SyncCount(unchanged=1)
 
 
+def test_a_search_space_longer_than_a_param_is_cut(store, make_record):
+    domain = {"type": "categorical", "choices": list(range(1, 2001))}
+    record = make_record(experiment={"search_space": {"batch_size": domain}})
+    sync(store, record)
+    shown = runs_of(store.client, record)[0].data.params["search_space.batch_size"]
+    assert (len(shown), shown[-1]) == (6000, "…")
+    assert sync(store, record) == SyncCount()
+
+
 def test_an_experiment_may_have_the_longest_name_that_an_experiment_can_have(
     store, make_record, make_trial
 ):

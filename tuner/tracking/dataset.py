@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.search.records import StudyRecord
+from tuner.tracking.limits import storable
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -32,7 +33,7 @@ def dataset_input(record: StudyRecord) -> DatasetInput:
 
     path = Path(record.data["path"]).absolute()
     dataset = Dataset(
-        name=path.name[:500],
+        name=storable(path.name)[:500],
         digest=dataset_digest(record),
         source_type="local",
         source=json.dumps({"uri": path.as_uri()}),

@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MAX_PARAM", "MAX_TAG", "Batch", "Point", "batches", "run_name", "texts"]
+__all__ = ["MAX_PARAM", "MAX_TAG", "Batch", "Point", "batches", "run_name", "storable", "texts"]
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters of a value
 _MAX_KEY = 250
@@ -57,13 +57,18 @@ def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in values.items():
         if value is not None:
-            found[_key(str(key), found)] = _cut(_storable(str(value)), limit)
+            found[_key(str(key), found)] = _cut(storable(str(value)), limit)
     return found
+
+
+def storable(text: str) -> str:
+    """Replace what no database keeps: halves of surrogate pairs and, in PostgreSQL, NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def run_name(name: str) -> str:
     """Write the name of a run as MLflow takes it."""
-    return _cut(_storable(name), _MAX_RUN_NAME)
+    return _cut(storable(name), _MAX_RUN_NAME)
 
 
 def batches(
@@ -97,11 +102,6 @@ def _key(name: str, taken: Container[str]) -> str:
         n += 1
         key = f"{allowed[: _MAX_KEY - 8]} {n}"
     return key
-
-
-def _storable(text: str) -> str:
-    """Replace what no database keeps: halves of surrogate pairs and, in PostgreSQL, NUL."""
-    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def _cut(text: str, limit: int) -> str:
