@@ -101,7 +101,7 @@ def test_series_with_everything_on_them_are_searched_and_reproduced(
     Path("stores.yaml").write_text(text)
     found = searched_and_reproduced(Path("stores.yaml"), SMALL, capsys)
     assert found["metric"] == ("pinball" if quantiles else "rmse")
-    assert found["baselines"].keys() == {"last_value", "seasonal_naive"}
+    assert found["baselines"].keys() == {"last_value", "seasonal_naive", "training_mean"}
     if space == "attention":
         weights = pd.read_csv("model/attention.csv", index_col="sample")
         assert weights.index[0].startswith("north 2024-01-0")
