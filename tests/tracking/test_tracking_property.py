@@ -185,7 +185,7 @@ class Step:
     """One copy on the way: how far the study had come, and what befell it."""
 
     n_ended: int  # trials, of search and finalists in this order
-    n_epochs: int  # that the next two trials have come to
+    n_epochs: int  # that the next two trials have come to; 0 where none trains
     lost: bool  # whether these are of an attempt that the machine takes away afterwards
     knows: bool  # whether it is the process that made the copy before
     dies_at: int | None  # the write at which it is interrupted
@@ -215,7 +215,7 @@ def at(whole, step):
     ]
     live = {}
     for trial in every[step.n_ended : step.n_ended + 2]:
-        if trial.repeat_of is None and trial.outcome.history:
+        if step.n_epochs and trial.repeat_of is None and trial.outcome.history:
             history = trial.outcome.history[: step.n_epochs]
             if step.lost:
                 history = tuple(dataclasses.replace(e, time=e.time - 1e5) for e in history)
@@ -453,15 +453,16 @@ def compare(found, wanted):
 
 
 def compare_live(runs, live):
-    """Check that those runs are open whose trials train, and how far their curves have come."""
+    """Check that those runs are open whose trials train, with what these have come to."""
     curves = {
         (run["tags"]["role"], int(run["tags"]["trial"])): run["points"]["train_loss"]
         for run in runs.values()
         if run["status"] == "RUNNING" and run["tags"]["role"] != "study"
     }
-    assert {key: [step for step, _, _ in curve] for key, curve in curves.items()} == {
-        key: list(range(len(attempt.epochs))) for key, attempt in live.items() if attempt.epochs
-    }
+    assert curves.keys() == live.keys()
+    for key, attempt in live.items():
+        begun = [(e.epoch, ms(e.time), value_of(e.train_loss)) for e in attempt.epochs]
+        assert curves[key][: len(begun)] == begun  # an earlier copy may have come further
 
 
 # The copy

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -120,6 +121,19 @@ def test_files_are_drawn_again_only_of_a_record_that_has_changed(
     record = dataclasses.replace(record, **change(record, make_trial))
     assert [copy(), copy()] == ["report 2", "report 2"]
     assert len(drawn) == 3
+
+
+def test_a_file_that_changed_back_is_right_wherever_a_copy_between_was_killed(
+    client, make_record, make_trial
+):
+    for n in range(4):
+        record = make_record(make_trial(0))
+        sync(client, record, artifacts={"best.yaml": "1"})
+        with contextlib.suppress(ConnectionError):
+            sync(Spy(client, n, after=True), record, artifacts={"best.yaml": "2"})
+        sync(client, record, artifacts={"best.yaml": "1"})
+        run_id = runs_of(client, record)[0].info.run_id
+        assert Path(client.download_artifacts(run_id, "best.yaml")).read_text() == "1", n
 
 
 def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):

@@ -129,12 +129,14 @@ def _keep_files(
             return {}
         tags[_FILES_OF] = digest
         artifacts = artifacts()
+    digests = {f"artifact {name}": text_digest(content) for name, content in artifacts.items()}
+    changed = {tag for tag, digest in digests.items() if known.get(tag) != digest}
+    if replaced := dict.fromkeys(changed & known.keys(), ""):
+        log(client, run_id, {}, replaced, [])  # who is killed in between knows neither
     for name, content in artifacts.items():
-        tag = f"artifact {name}"
-        tags[tag] = text_digest(content)
-        if known.get(tag) != tags[tag]:
+        if f"artifact {name}" in changed:
             log_file(client, run_id, name, content)
-    return tags
+    return tags | digests
 
 
 def _update_parent(
