@@ -20,12 +20,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tuner.coordination.work import train_job
 from tuner.data import DataRef
 from tuner.data.metrics import score
 from tuner.data.preparing import check_data, prepare
 from tuner.experiment import Experiment, Override
 from tuner.jobs import PredictJob, TrainJob
-from tuner.search.work import train_job
 from tuner.training import predict, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "experiments"

@@ -94,11 +94,11 @@ def efficiency(options: argparse.Namespace) -> None:
 
 def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float]:
     """Search, and do the same jobs in one process: (seconds alone, wall seconds of the search)."""
+    from tuner.coordination.observer import Observer
+    from tuner.coordination.seeds import Role, training_seed
+    from tuner.coordination.work import train_job
     from tuner.data.preparing import prepare
     from tuner.orchestrator import search
-    from tuner.search.observer import Observer
-    from tuner.search.seeds import Role, training_seed
-    from tuner.search.work import train_job
 
     class Moments(Observer):
         def __init__(self) -> None:
@@ -223,17 +223,17 @@ def simulated_search(
     """Run the coordinator on a simulated executor; returns that executor."""
     import optuna
 
+    from tuner.coordination.asynchronous import AsynchronousCoordinator
+    from tuner.coordination.coordinator import Coordinator
+    from tuner.coordination.journal import write_journal
+    from tuner.coordination.limits import Limits
+    from tuner.coordination.opening import open_study
+    from tuner.coordination.pruning import make_pruner
+    from tuner.coordination.seeds import Role, training_seed
+    from tuner.coordination.work import train_job
     from tuner.data import SeriesRef, Shape
     from tuner.executors import SimulatedExecutor
     from tuner.experiment import Experiment
-    from tuner.search.asynchronous import AsynchronousCoordinator
-    from tuner.search.coordinator import Coordinator
-    from tuner.search.journal import write_journal
-    from tuner.search.limits import Limits
-    from tuner.search.opening import open_study
-    from tuner.search.pruning import make_pruner
-    from tuner.search.seeds import Role, training_seed
-    from tuner.search.work import train_job
     from tuner.strategies.registry import rhythm_of
     from tuner.strategies.space import to_distributions
 
@@ -325,8 +325,8 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
     """Search once; strategy and executor are stopped out of the time."""
     import psutil
 
+    from tuner.coordination.observer import Observer
     from tuner.executors import SimulatedExecutor
-    from tuner.search.observer import Observer
 
     aside = np.zeros(2)
 
@@ -392,7 +392,7 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
 
 
 def workers(options: argparse.Namespace) -> None:
-    from tuner.search.observer import Observer
+    from tuner.coordination.observer import Observer
 
     class Trained(Observer):
         def __init__(self) -> None:

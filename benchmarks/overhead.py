@@ -93,9 +93,9 @@ def watch_parts() -> Parts:
     import optuna
 
     from tuner import orchestrator
+    from tuner.coordination import coordinator
+    from tuner.coordination.journal_file import _HeldFile
     from tuner.executors import LocalExecutor
-    from tuner.search import coordinator
-    from tuner.search.journal_file import _HeldFile
     from tuner.tracking import tracker
 
     parts = Parts()
@@ -141,11 +141,11 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     import optuna
 
     from tuner.cli.overrides import load
+    from tuner.coordination.observer import Observer
+    from tuner.coordination.seeds import Role
     from tuner.executors import LocalExecutor
     from tuner.orchestrator import search
     from tuner.results.artifacts import study_artifacts
-    from tuner.search.observer import Observer
-    from tuner.search.seeds import Role
     from tuner.tracking import MlflowTracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
+from tuner.coordination.work import run_jobs
 from tuner.data.preparing import prepare
 from tuner.executors import LocalExecutor
 from tuner.experiment import Experiment
@@ -31,7 +32,6 @@ from tuner.prediction import load_model
 from tuner.prediction.running import BATCH
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training
-from tuner.search.work import run_jobs
 
 N_WINDOWS = 100_000
 WINDOWS = (24, 96)

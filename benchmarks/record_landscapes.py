@@ -23,11 +23,11 @@ from typing import Any
 import pandas as pd
 from rich.progress import track
 
+from tuner.coordination.work import train_job
 from tuner.data.preparing import prepare
 from tuner.executors import Executor, Finished, LocalExecutor, Lost
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Job
-from tuner.search.work import train_job
 from tuner.strategies.codec import values_of
 from tuner.strategies.space import to_distributions
 

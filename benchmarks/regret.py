@@ -14,15 +14,15 @@ import pandas as pd
 from functions import FUNCTIONS, N_DIMENSIONS, optimum_at
 from optuna.distributions import FloatDistribution
 
+from tuner.coordination.attributes import REPEAT_ATTR
+from tuner.coordination.coordinator import Coordinator
+from tuner.coordination.limits import Limits
+from tuner.coordination.seeds import Role, training_seed
+from tuner.coordination.work import train_job
 from tuner.data import SeriesRef, Shape
 from tuner.errors import TunerError
 from tuner.executors import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
-from tuner.search.attributes import REPEAT_ATTR
-from tuner.search.coordinator import Coordinator
-from tuner.search.limits import Limits
-from tuner.search.seeds import Role, training_seed
-from tuner.search.work import train_job
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 from tuner.strategies.swarm import SwarmSampler
 

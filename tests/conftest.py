@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from postgresql import Server
 
-sys.path.append(str(Path(__file__).parent / "search"))  # its bench serves other folders too
+sys.path.append(str(Path(__file__).parent / "coordination"))  # its bench serves other folders too
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,10 +15,10 @@ import pandas as pd
 import pytest
 from waves import EXPERIMENT, tuner, write_series
 
+from tuner import InputError, Interrupted, load_study, search
 from tuner.cli.stopping import stopped_by_signals
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.library import InputError, Interrupted, load_study, search
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +44,21 @@ def test_a_search_from_a_program_and_one_from_the_command_line_are_the_same(stud
     assert study.summary() == {k: v for k, v in shown.items() if k in study.summary()}
     again = tuner(folder, "run", "waves.yaml", "--trials", "6", "--no-tracking")
     assert "trial 0 complete" not in again  # it only prints
+
+
+def test_the_package_has_the_librarys_names_and_imports_nothing_before_they_are_used():
+    program = """
+import sys, tuner
+assert not {"optuna", "pandas", "pydantic", "typer", "tuner.library"} & sys.modules.keys()
+assert set(tuner.__all__) < set(dir(tuner))
+assert "tuner.library" not in sys.modules
+from tuner import *
+assert search is sys.modules["tuner.library"].search and tuner.Experiment is Experiment
+assert tuner.__all__ == tuner.library.__all__
+tuner.sarch
+"""
+    ran = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
+    assert ran.stderr.splitlines()[-1].startswith("AttributeError: module 'tuner' has no attri")
 
 
 def test_the_trials_are_a_table(study):
@@ -141,7 +158,7 @@ def test_progress_is_a_line_for_every_trial(folder, monkeypatch, capfd):
     [
         ({"strategy": "pzo"}, "did you mean 'pso'"),
         ({"trials": 0}, "budget.trials"),
-        ({"workers": 0}, "workers"),
+        ({"workers": 0}, "^workers: must be at least 1, got 0; write workers=1, or leave it out"),
         ({"executor": "locl"}, "did you mean 'local'"),
         ({"seed": -1}, "seed"),
         ({"study": "a/b"}, "must begin with a letter"),

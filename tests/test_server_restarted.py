@@ -10,9 +10,9 @@ import pytest
 from postgresql import schema_of_its_own
 from waves import EXPERIMENT, start, tuner, write_series
 
+from tuner.coordination.journal import read_journal
+from tuner.coordination.records import Status, read_study
 from tuner.errors import InputError
-from tuner.search.journal import read_journal
-from tuner.search.records import Status, read_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -1,3 +1,50 @@
-"""Hyperparameter search for LSTM models; `tuner.library` is the way to it from a program."""
+"""Hyperparameter search for LSTM models.
+
+From a program: `from tuner import Experiment, search`. These names come from `tuner.library`,
+which is imported when one of them is first used: `tuner --help` and the workers do without.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.library import (
+        Best,
+        Experiment,
+        InputError,
+        Interrupted,
+        Report,
+        RunError,
+        Study,
+        TunerError,
+        load_study,
+        search,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Best",
+    "Experiment",
+    "InputError",
+    "Interrupted",
+    "Report",
+    "RunError",
+    "Study",
+    "TunerError",
+    "load_study",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tuner import library
+
+    return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -82,13 +82,13 @@ def search(
     """
     import optuna
 
+    from tuner.coordination.journal import journal_location
     from tuner.executors.choosing import choose_executor
     from tuner.orchestrator import default_study_name
-    from tuner.search.journal import journal_location
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = _with_arguments(experiment, strategy, trials, seed)
-    check_workers(workers)
+    check_workers(workers, "workers", "=1")
     check_study_name(study)
     if reopen_test and not open_test:
         raise InputError("reopen_test: opens the test part, got open_test=False; leave one out")
@@ -143,7 +143,7 @@ def load_study(name: str, journal: str | None = None) -> Study:
         InputError: there is no such study, or its journal cannot be read.
     """
     from tuner.cli.inspect import read
-    from tuner.search.journal import journal_location
+    from tuner.coordination.journal import journal_location
 
     return Study(read(name, journal), journal_location(name, journal))
 

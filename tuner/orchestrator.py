@@ -15,6 +15,18 @@ from pathlib import Path
 import optuna
 from optuna.storages import BaseStorage
 
+from tuner.coordination.asynchronous import AsynchronousCoordinator
+from tuner.coordination.attributes import REOPENED_ATTR, TEST_ATTR, TIME_ATTR
+from tuner.coordination.coordinator import Coordinator
+from tuner.coordination.finalists import default_of, enqueue_finalists
+from tuner.coordination.journal import journal_location, write_journal
+from tuner.coordination.limits import Limits, why_it_ended
+from tuner.coordination.observer import Observer, Observers
+from tuner.coordination.opening import open_study, recorded_run
+from tuner.coordination.pruning import make_pruner
+from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
+from tuner.coordination.seeds import Role, training_seed
+from tuner.coordination.work import run_jobs, train_job
 from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
 from tuner.data.scratch import scratch_folder
@@ -27,18 +39,6 @@ from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import find_winner
 from tuner.results.winner_model import trained
-from tuner.search.asynchronous import AsynchronousCoordinator
-from tuner.search.attributes import REOPENED_ATTR, TEST_ATTR, TIME_ATTR
-from tuner.search.coordinator import Coordinator
-from tuner.search.finalists import default_of, enqueue_finalists
-from tuner.search.journal import journal_location, write_journal
-from tuner.search.limits import Limits, why_it_ended
-from tuner.search.observer import Observer, Observers
-from tuner.search.opening import open_study, recorded_run
-from tuner.search.pruning import make_pruner
-from tuner.search.records import StudyRecord, TrialRecord, read_study, read_trial
-from tuner.search.seeds import Role, training_seed
-from tuner.search.work import run_jobs, train_job
 from tuner.strategies.registry import Rhythm, rhythm_of
 from tuner.strategies.space import to_distributions
 from tuner.tracking import NullTracker, Tracker

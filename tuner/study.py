@@ -14,7 +14,7 @@ from tuner.experiment import Experiment
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tuner.search.records import StudyRecord, TrialRecord
+    from tuner.coordination.records import StudyRecord, TrialRecord
 
 __all__ = ["Best", "Report", "Study"]
 
@@ -71,7 +71,7 @@ class Report:
 class Study:
     """One search and its result, as the journal had it when this was made.
 
-    `tuner.library.search` and `load_study` make it.
+    `tuner.search` and `load_study` make it.
     """
 
     def __init__(self, record: StudyRecord, location: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from pages import AXES, LINES
 from selenium.webdriver.common.by import By
 
-from tuner.search.journal import journal_location, read_journal
-from tuner.search.records import read_study
+from tuner.coordination.journal import journal_location, read_journal
+from tuner.coordination.records import read_study
 from tuner.tracking.views import studies_view, study_view
 
 pytestmark = pytest.mark.slow

@@ -6,9 +6,9 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 
+from tuner.coordination.observer import Observer
+from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.search.observer import Observer
-from tuner.search.seeds import Role
 
 
 class Clock:

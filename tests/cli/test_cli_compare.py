@@ -20,10 +20,10 @@ from made_study import study
 from tuner.cli.compared import Lines
 from tuner.cli.main import run
 from tuner.cli.planned import Planned
+from tuner.coordination.journal import read_journal
+from tuner.coordination.records import StudyRecord, read_study
 from tuner.executors import choosing
 from tuner.executors.simulated import Landscape, SimulatedExecutor
-from tuner.search.journal import read_journal
-from tuner.search.records import StudyRecord, read_study
 
 ROOT = Path(__file__).parents[2]
 GRID = f"""\
@@ -399,7 +399,7 @@ def test_a_study_that_is_another_search_stops_all_before_the_first_begins(
 def test_a_study_that_is_being_searched_stops_all_before_the_first_begins(
     compare: Compare, refused: Refused
 ) -> None:
-    from tuner.search.journal import write_journal
+    from tuner.coordination.journal import write_journal
 
     both = ("--strategies", "tpe,woa", "--seeds", "1")
     compare(*both)
@@ -433,7 +433,8 @@ def test_the_page_has_no_password(
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "1", "--no-tracking")
     assert run(["compare", "grid.yaml", *arguments]) == 0
     monkeypatch.setattr(
-        "tuner.search.journal.journal_location", lambda study, journal: f"studies/{study}.journal"
+        "tuner.coordination.journal.journal_location",
+        lambda study, journal: f"studies/{study}.journal",
     )
     there = "postgresql+psycopg://me:secret@there/db"
     assert run(["compare", "grid.yaml", *arguments, "--journal", there]) == 0

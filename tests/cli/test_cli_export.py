@@ -18,12 +18,12 @@ from tuner.cli.commands import app
 from tuner.cli.inspect import read
 from tuner.cli.main import run
 from tuner.cli.train import say_whether_reproduced
+from tuner.coordination.records import Status, StudyRecord
 from tuner.data.preparing import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
 from tuner.results import reproduce
 from tuner.results.reproduce import Training
-from tuner.search.records import Status, StudyRecord
 
 STUDY = "air-random-0"
 
@@ -144,6 +144,7 @@ def test_a_score_that_does_not_come_out_again_leaves_no_model(
             f"is the journal of {STUDY}; write elsewhere",
         ),
         (["-o", "no/best.yaml", "--force"], "-o: must be a file in an existing folder"),
+        (["-o", "best.toml"], "-o: must end in .yaml or .yml or .json, got best.toml; rename it"),
         (["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data sales.csv"),
     ],
 )
@@ -261,6 +262,24 @@ def test_other_data_is_warned_of_before_it_is_trained_on_and_refused_where_one_i
     assert not (here / "model").exists()
 
 
+def test_a_report_is_written_over_a_report_and_over_nothing_else(here: Path, tuner: Tuner) -> None:
+    for _ in range(2):
+        status, out, err = tuner("report", STUDY, "-o", "report.html")
+        assert (status, out, err) == (0, "wrote report.html\n", "")
+    (here / "mine.html").write_text("<p>mine</p>")
+    for output, text in {
+        "mine.html": "-o: mine.html exists and is no report; write elsewhere, or add --force",
+        "report.pdf": "-o: must end in .html or .htm, got report.pdf; rename it",
+        "no/report.html": "-o: must be a file in an existing folder, got no/report.html",
+        "studies": "-o: must be a file in an existing folder, got studies",
+    }.items():
+        status, out, err = tuner("report", STUDY, "-o", output)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert text in err
+    assert (here / "mine.html").read_text() == "<p>mine</p>"
+    assert tuner("report", STUDY, "-o", "mine.html", "--force")[0] == 0
+
+
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize(
     ("arguments", "text"),
@@ -268,6 +287,7 @@ def test_other_data_is_warned_of_before_it_is_trained_on_and_refused_where_one_i
         (["best.yaml", "--strict", "--all-data"], "--strict: is for reproducing a score, and --al"),
         (["air.yaml", "--strict"], "--strict: air.yaml records no data that this must be; give a"),
         (["air.yaml", "--all-data"], "--all-data: needs recorded.epochs, as no score says when"),
+        (["best.yaml", "--all-data"], "--all-data: is for the trained model; add -o DIR"),
         (["best.yaml", "--set", "seed=3"], "--set: seed: this file trains on its own seed; set"),
         (["best.yaml", "--set", "recorded.epochs=0"], "recorded.epochs: must be at least 1, got 0"),
         (["best.yaml", "--data", "nope.csv"], "nope.csv: data.path: no such file"),
@@ -296,9 +316,10 @@ def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -
     Path("best.yaml").write_text(
         text.replace(f"  epochs: {epochs}\n  search", "  epochs: 5\n  search")
     )
-    status, out, err = tuner("train", "best.yaml", "--all-data")
+    status, out, err = tuner("train", "best.yaml", "--all-data", "-o", "model")
     assert (status, err) == (0, "")
     assert out == (
+        "wrote model\n"
         "trained on training and validation part together, 122 rows, for 5 epochs; "
         "there is no validation score\n"
     )

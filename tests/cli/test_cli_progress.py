@@ -17,8 +17,8 @@ from rich.console import Console
 from simulated_search import Clock, complete, simulate
 
 from tuner.cli.progress import PlainProgress
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
-from tuner.search.seeds import Role
 
 TUNER = [sys.executable, "-m", "tuner"]
 

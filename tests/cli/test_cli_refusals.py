@@ -183,7 +183,7 @@ def test_data_that_cannot_be_used_is_refused_before_anything_starts(
         (["ui", "nope"], "no study 'nope'"),
         (["ui"], "no such MLflow store; run `tuner run EXPERIMENT.yaml` first"),
         (["export", "nope", "--format", "xml"], "--format: unknown format 'xml'; choose from"),
-        (["show", "air.csv"], "air.csv: is a file, not a study's name; write `tuner studies --jou"),
+        (["show", "air.csv"], "air.csv: is a file, not a study's name; write `tuner studies`"),
         (["run", "air.csv"], "air.csv: is a data file, not an experiment; give air.yaml"),
         (["show", "x", "--journal", "nope.journal"], "nope.journal: no such journal"),
         (["show", "x", "--journal", "air.csv"], "air.csv: is not a journal"),

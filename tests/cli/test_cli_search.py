@@ -184,7 +184,7 @@ def test_studies_lists_the_others_where_one_journal_is_broken(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "studies/broken.journal").write_text("dear diary\n")
-    assert run(["studies"]) == 0
+    assert run(["studies"]) == 2
     printed = capsys.readouterr()
     assert STUDY in printed.out
     assert printed.err.startswith("tuner: studies/broken.journal: is not a journal")

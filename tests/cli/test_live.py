@@ -15,9 +15,9 @@ from simulated_search import Clock, complete, epoch
 
 from tuner.cli.live import LiveProgress, Rows
 from tuner.cli.standing import InProgress
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.search.seeds import Role
 
 PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST

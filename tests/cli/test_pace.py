@@ -11,9 +11,9 @@ from simulated_search import Clock, complete, epoch, simulate
 
 from tuner.cli.pace import Pace
 from tuner.cli.standing import Standing
+from tuner.coordination.observer import Observer
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
-from tuner.search.observer import Observer
-from tuner.search.seeds import Role
 
 N_EPOCHS = 10
 

@@ -12,7 +12,7 @@ from made_study import study
 
 from tuner.cli.display import show_result, show_running
 from tuner.cli.state import State
-from tuner.search.records import StudyRecord
+from tuner.coordination.records import StudyRecord
 
 Show = Callable[..., str]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from tuner.comparison.comparison import Comparison, compare
 from tuner.comparison.trajectory import trajectory_of
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
-from tuner.search.records import Status, StudyRecord, TrialRecord
-from tuner.search.seeds import Role
 
 NOON = 1.7e9  # when searches begin, seconds since 1970
 

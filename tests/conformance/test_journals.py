@@ -17,10 +17,16 @@ import pytest
 from search_bench import Bench, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
+from tuner.coordination.journal import (
+    is_held,
+    quiet_journal,
+    read_journal,
+    study_names,
+    write_journal,
+)
+from tuner.coordination.observer import Observer
+from tuner.coordination.records import Status, read_study
 from tuner.errors import JournalError
-from tuner.search.journal import is_held, quiet_journal, read_journal, study_names, write_journal
-from tuner.search.observer import Observer
-from tuner.search.records import Status, read_study
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -34,7 +40,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 WRITER = """\
 import sys, time, optuna
-from tuner.search.journal import quiet_journal, write_journal
+from tuner.coordination.journal import quiet_journal, write_journal
 with (write_journal if sys.argv[1] == "write" else quiet_journal)(sys.argv[2], "s") as storage:
     if "s" not in optuna.get_all_study_names(storage):
         optuna.create_study(study_name="s", storage=storage)

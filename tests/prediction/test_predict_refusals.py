@@ -263,9 +263,13 @@ FILES: dict[str, tuple[tuple[str, ...], list[str]]] = {
         ("model", "train.csv", "-o", "model/weights.safetensors", "--force"),
         ["lies in the model's folder"],
     ),
+    "a format that is not written": (
+        ("model", "train.csv", "-o", "out.parquet"),
+        ["-o: must end in .csv or .csv.gz, got out.parquet; rename it"],
+    ),
     "another file": (
-        ("model", "train.csv", "-o", "notes.txt"),
-        ["notes.txt exists and is no prediction of this model; write elsewhere, or add --force"],
+        ("model", "train.csv", "-o", "notes.csv"),
+        ["notes.csv exists and is no prediction of this model; write elsewhere, or add --force"],
     ),
 }
 
@@ -275,10 +279,10 @@ def test_files_that_cannot_be_read_or_written_are_refused(
     name: str, made: Callable[..., Path], refuses: Refuses
 ) -> None:
     made()
-    Path("notes.txt").write_text("mine\n")
+    Path("notes.csv").write_text("mine\n")
     command, parts = FILES[name]
     refuses(*parts, command=command)
-    assert Path("notes.txt").read_text() == "mine\n"
+    assert Path("notes.csv").read_text() == "mine\n"
 
 
 def test_a_full_disk_is_said_in_one_line(

@@ -6,11 +6,11 @@ import functools
 import math
 import random
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.report.pictures import draw_all
-from tuner.search.records import Status, StudyRecord, TrialRecord
-from tuner.search.seeds import Role
 
 SPACE = {
     "hidden_size": {"type": "int", "low": 8, "high": 128, "log": True},

@@ -17,8 +17,8 @@ import pytest
 from gateway import Gateway
 from tracking_helpers import runs_of, sync
 
+from tuner.coordination.seeds import Role
 from tuner.jobs import OutcomeState
-from tuner.search.seeds import Role
 from tuner.tracking import find_links, has_study, open_store, start_ui
 from tuner.tracking.address import Address, announced, running_ui
 from tuner.tracking.uris import tracking_uri

@@ -8,8 +8,8 @@ import time
 import pytest
 from tracking_helpers import Spy, runs_of, snapshot, sync
 
+from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, OutcomeState
-from tuner.search.seeds import Role
 from tuner.tracking import MlflowTracker, SyncCount, SyncState
 from tuner.tracking.live import Attempt
 

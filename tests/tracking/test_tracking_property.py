@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tracking_helpers import Spy
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.search.records import Status, StudyRecord, TrialRecord
-from tuner.search.seeds import Role
 from tuner.tracking import SyncState, open_store, sync_study
 from tuner.tracking.live import Attempt
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tracking_helpers import Spy, runs_of, snapshot, sync
 
+from tuner.coordination.seeds import Role
 from tuner.errors import InputError
 from tuner.jobs import OutcomeState
-from tuner.search.seeds import Role
 from tuner.tracking import SyncCount, SyncState, open_store
 
 

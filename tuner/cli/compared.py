@@ -22,7 +22,7 @@ from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
     from tuner.comparison.comparison import Comparison
-    from tuner.search.records import StudyRecord
+    from tuner.coordination.records import StudyRecord
 
 __all__ = ["Events", "Lines", "Show"]
 

@@ -25,11 +25,11 @@ from tuner.experiment import Experiment, space_size
 if TYPE_CHECKING:
     from tuner.comparison.comparison import Comparison
     from tuner.comparison.trajectory import Trajectory
+    from tuner.coordination.records import StudyRecord
     from tuner.executors import Executor
     from tuner.executors.base import Event
     from tuner.executors.choosing import ExecutorChoice
     from tuner.jobs import Job
-    from tuner.search.records import StudyRecord
 
 __all__ = ["compare"]
 
@@ -161,8 +161,8 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
 
 
 def _read(one: Planned) -> StudyRecord:
-    from tuner.search.journal import read_journal
-    from tuner.search.records import read_study
+    from tuner.coordination.journal import read_journal
+    from tuner.coordination.records import read_study
 
     return read_study(read_journal(one.location), one.study, one.location)
 

@@ -9,10 +9,10 @@ from typing import Any, TextIO
 
 from tuner.cli.plain_json import to_json
 from tuner.cli.watcher import Beginning, Watcher
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome
 from tuner.results.summary import summarize
-from tuner.search.records import StudyRecord
-from tuner.search.seeds import Role
 
 __all__ = ["JsonEvents"]
 

@@ -14,14 +14,14 @@ from tuner.cli.inspect import read
 from tuner.cli.outputs import check_file, check_model_folder
 from tuner.cli.state import State, state_of
 from tuner.cli.train import say_whether_reproduced, warn
+from tuner.coordination.journal import journal_location
+from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
 from tuner.results.export import exported, is_export, render, train_command
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
-from tuner.search.journal import journal_location
-from tuner.search.records import StudyRecord
 
 __all__ = ["export"]
 
@@ -46,7 +46,8 @@ def export(
     record = read(study, journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
-        check_file("-o", output, "export", None if force else is_export)
+        endings = (".yaml", ".yml", ".json")
+        check_file(output, "export", endings, None if force else is_export)
         _check_spared(output, record, journal)
     if model is not None:
         check_model_folder("--model", model)

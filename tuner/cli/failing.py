@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tuner.coordination.observer import Observer
+from tuner.coordination.seeds import Role
 from tuner.jobs import Outcome, OutcomeState
-from tuner.search.observer import Observer
-from tuner.search.seeds import Role
 
 __all__ = ["NothingButFailures"]
 

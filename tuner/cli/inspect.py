@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich import box
 from rich.table import Table
 
@@ -46,12 +47,13 @@ def _options(name: str) -> dict[str, Any]:
 
 def studies(journal: str | None, as_json: bool) -> None:
     """Print the studies of this folder's journals, or of the one given."""
+    from tuner.coordination.journal import read_journal, study_names
+    from tuner.coordination.records import read_study
     from tuner.results.summary import summarize
-    from tuner.search.journal import read_journal, study_names
-    from tuner.search.records import read_study
 
     locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
     rows: list[dict[str, Any]] = []
+    n_unreadable = 0
     for location in locations:
         try:
             storage = read_journal(location)
@@ -60,6 +62,7 @@ def studies(journal: str | None, as_json: bool) -> None:
             if journal:
                 raise
             sys.stderr.write(f"tuner: {error}\n")
+            n_unreadable += 1
             continue
         for name in names:
             try:
@@ -69,10 +72,15 @@ def studies(journal: str | None, as_json: bool) -> None:
                 sys.stderr.write(f"tuner: {error}\n")
     if as_json:
         _print_json(rows)
-        return
-    if not rows:
+    elif rows:
+        _print_studies(rows)
+    elif not n_unreadable:
         console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
-        return
+    if n_unreadable:
+        raise typer.Exit(InputError.exit_status)
+
+
+def _print_studies(rows: list[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in (
         "study",
@@ -104,8 +112,8 @@ def studies(journal: str | None, as_json: bool) -> None:
 def show(study: str, journal: str | None, as_json: bool) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
     from tuner.cli.linking import links_as_json, show_links
+    from tuner.coordination.journal import journal_location
     from tuner.results.summary import summarize
-    from tuner.search.journal import journal_location
 
     record = read(study, journal)
     state = state_of(record, journal_location(study, journal))
@@ -126,8 +134,8 @@ def read(study: str, journal: str | None) -> Any:
     Raises:
         InputError: there is no such study; the nearest name is offered.
     """
-    from tuner.search.journal import read_journal
-    from tuner.search.records import read_study
+    from tuner.coordination.journal import read_journal
+    from tuner.coordination.records import read_study
 
     location = locate(study, journal)
     return read_study(read_journal(location), study, location)
@@ -139,13 +147,15 @@ def locate(study: str, journal: str | None) -> str:
     Raises:
         InputError: there is no such file in this folder; the nearest name is offered.
     """
-    from tuner.search.journal import journal_location
+    from tuner.coordination.journal import journal_location
 
     location = journal_location(study, journal)
     if journal is None and not Path(location).exists():
         if Path(study).is_file():
+            journals = (".journal", ".db", ".sqlite", ".log")
+            asked = f" --journal {study}" if Path(study).suffix in journals else ""
             raise JournalError(
-                f"{study}: is a file, not a study's name; write `tuner studies --journal {study}`"
+                f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
             )
         known = [path.stem for path in Path("studies").glob("*.journal")]
         hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"

@@ -11,7 +11,7 @@ from tuner.cli.display import console
 from tuner.tracking import StudyLinks, find_links, has_study
 
 if TYPE_CHECKING:
-    from tuner.search.records import StudyRecord
+    from tuner.coordination.records import StudyRecord
 
 __all__ = ["links_as_json", "show_links"]
 

@@ -23,10 +23,10 @@ from tuner.cli.display import number as text_of
 from tuner.cli.display import params_line, show_next, show_result
 from tuner.cli.standing import InProgress, Standing, clock_text
 from tuner.cli.watcher import Beginning, Watcher
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.search.records import StudyRecord
-from tuner.search.seeds import Role
 
 __all__ = ["LiveProgress", "Rows"]
 

@@ -11,18 +11,23 @@ from tuner.errors import InputError
 __all__ = ["check_file", "check_model_folder"]
 
 
-def check_file(option: str, path: Path, what: str, is_ours: Callable[[Path], bool] | None) -> None:
-    """Refuse a file that cannot be written, or that is there and none of ours.
+def check_file(
+    path: Path, what: str, endings: tuple[str, ...], is_ours: Callable[[Path], bool] | None
+) -> None:
+    """Refuse a file for `-o` that cannot be written, or that is there and none of ours.
 
     Args:
-        option: that named it.
         path: the file.
         what: its kind, for the message: an export, say.
+        endings: of the names of such files; a name without any is one, too.
         is_ours: says whether a file is of that kind; None where any file may be overwritten.
 
     Raises:
         InputError: naming the option, the path and the remedy.
     """
+    option = "-o"
+    if path.suffix and not path.name.lower().endswith(endings):
+        raise InputError(f"{option}: must end in {' or '.join(endings)}, got {path}; rename it")
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(
             f"{option}: must be a file in an existing folder, got {path}; create it first"

@@ -120,9 +120,9 @@ def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> li
         InputError: a strategy cannot search the space, the data cannot be used, or a journal
             holds another study of that name, or is being written to.
     """
+    from tuner.coordination.journal import journal_location
     from tuner.data.preparing import check_data
     from tuner.orchestrator import default_study_name
-    from tuner.search.journal import journal_location
     from tuner.strategies.registry import make_sampler
     from tuner.strategies.space import to_distributions
 
@@ -153,9 +153,9 @@ class _Journals:
         self, experiment: Experiment, name: str, location: str, data: dict[str, Any]
     ) -> bool:
         """Return whether a journal has all trials of a study; raise where it has others."""
-        from tuner.search.journal import load_study, quiet_journal, study_names
-        from tuner.search.opening import check_study
-        from tuner.search.records import read_study
+        from tuner.coordination.journal import load_study, quiet_journal, study_names
+        from tuner.coordination.opening import check_study
+        from tuner.coordination.records import read_study
 
         storage = self._storage(location)
         if storage is None:
@@ -177,7 +177,7 @@ class _Journals:
             return False
 
     def _storage(self, location: str) -> BaseStorage | None:
-        from tuner.search.journal import journal_exists, read_journal
+        from tuner.coordination.journal import journal_exists, read_journal
 
         if location not in self._storages:
             there = journal_exists(location)

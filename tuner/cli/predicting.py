@@ -51,4 +51,5 @@ def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
         raise InputError(f"-o: {output} is the data that is read; write elsewhere")
     if output.resolve().parent == model.folder.resolve():
         raise InputError(f"-o: {output} lies in the model's folder; write elsewhere")
-    check_file("-o", output, "prediction of this model", None if force else is_prediction)
+    what = "prediction of this model"
+    check_file(output, what, (".csv", ".csv.gz"), None if force else is_prediction)

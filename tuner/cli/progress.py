@@ -12,10 +12,10 @@ from tuner.cli.display import number as text_of
 from tuner.cli.display import show_next, show_result
 from tuner.cli.standing import Standing
 from tuner.cli.watcher import Beginning, Watcher
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome
-from tuner.search.records import StudyRecord
-from tuner.search.seeds import Role
 
 _SILENCE_S = 20.0  # after which a line says that training goes on
 

@@ -28,7 +28,7 @@ from tuner.errors import InputError, Interrupted, TunerError, one_line, show_loc
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
-    from tuner.search.records import StudyRecord
+    from tuner.coordination.records import StudyRecord
 
 __all__ = ["check_journal", "check_study_name", "make_watcher", "run", "told_how_it_ends"]
 

@@ -16,8 +16,8 @@ from tuner.errors import Interrupted, show_location
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
+    from tuner.coordination.records import StudyRecord
     from tuner.executors import Executor
-    from tuner.search.records import StudyRecord
     from tuner.tracking import MlflowTracker, Tracker
 
 __all__ = ["search_watched", "stopped_without_reader"]
@@ -71,11 +71,11 @@ def search_watched(
     Raises:
         TunerError: as `search` does; Interrupted also where nobody reads what is printed.
     """
+    from tuner.coordination.journal import journal_location
+    from tuner.coordination.observer import Observers
     from tuner.orchestrator import search
     from tuner.report.artifacts import final_artifacts
     from tuner.results.artifacts import study_artifacts
-    from tuner.search.journal import journal_location
-    from tuner.search.observer import Observers
     from tuner.tracking import MlflowTracker, NullTracker
 
     readers: list[Callable[[], StudyRecord]] = []

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from tuner.cli.pace import Pace
+from tuner.coordination.observer import Observer
+from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.search.observer import Observer
-from tuner.search.seeds import Role
 
 __all__ = ["NO_PARAMS", "STAGES", "InProgress", "Standing", "clock_text"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from tuner.search.journal import is_held
-from tuner.search.records import StudyRecord
+from tuner.coordination.journal import is_held
+from tuner.coordination.records import StudyRecord
 
 __all__ = ["State", "state_of"]
 

@@ -15,10 +15,10 @@ import typer
 from tuner.cli.display import console
 from tuner.cli.inspect import locate, read
 from tuner.cli.winner import check_register, log_winner
+from tuner.coordination.journal import quiet_journal
+from tuner.coordination.records import StudyRecord, read_study
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.report.artifacts import final_artifacts
-from tuner.search.journal import quiet_journal
-from tuner.search.records import StudyRecord, read_study
 from tuner.tracking import (
     SyncState,
     explain,

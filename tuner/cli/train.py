@@ -46,6 +46,8 @@ def train(
         )
     if all_data:
         epochs_without_score(experiment)
+        if output is None:
+            raise InputError("--all-data: is for the trained model; add -o DIR")
     if experiment.search_space:
         check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)

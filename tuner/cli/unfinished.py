@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from tuner.cli.state import State
+from tuner.coordination.finalists import retrained_of
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.errors import one_line
-from tuner.search.finalists import retrained_of
-from tuner.search.records import Status, StudyRecord, TrialRecord
 
 __all__ = ["failures", "is_over", "open_trials", "standing_of"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tuner.search.observer import Observer
-from tuner.search.records import StudyRecord
+from tuner.coordination.observer import Observer
+from tuner.coordination.records import StudyRecord
 
 __all__ = ["Beginning", "Watcher"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tuner.errors import InputError, RunError, TunerError, one_line
 
 if TYPE_CHECKING:
+    from tuner.coordination.records import StudyRecord
     from tuner.executors import Executor
     from tuner.results.reproduce import Training
-    from tuner.search.records import StudyRecord
 
 __all__ = ["KeptModel", "check_register", "log_winner", "sync_command"]
 

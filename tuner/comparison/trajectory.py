@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.search.records import StudyRecord, TrialRecord
+from tuner.coordination.records import StudyRecord, TrialRecord
 
 __all__ = ["Trajectory", "trajectory_of"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.page import report
 from tuner.report.pictures import draw_all
 from tuner.results.artifacts import study_artifacts
-from tuner.search.records import StudyRecord
 
 __all__ = ["final_artifacts"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.experiment import CategoricalDomain, Domain
-from tuner.search.records import StudyRecord, TrialRecord
 
 __all__ = ["DomainAxis", "axes_of", "complete_trials", "has_all"]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import MAP, WIDTH_IN, Picture, label, new_figure, png
 from tuner.report.predicted import predicted_classes
-from tuner.search.records import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

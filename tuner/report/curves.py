@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.report.drawing import (
     COLOURS,
     Picture,
@@ -18,7 +19,6 @@ from tuner.report.drawing import (
     tidy,
     whole_ticks,
 )
-from tuner.search.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

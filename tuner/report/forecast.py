@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import (
     COLOURS,
     GREY,
@@ -18,7 +19,6 @@ from tuner.report.drawing import (
     tidy,
 )
 from tuner.report.predicted import CROWDED, Predicted, predicted_values, what_is_kept
-from tuner.search.records import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

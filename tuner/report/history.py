@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.jobs import intermediate_values
 from tuner.report.drawing import (
     BAD,
@@ -25,7 +26,6 @@ from tuner.report.drawing import (
     tidy,
     whole_ticks,
 )
-from tuner.search.records import Status, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

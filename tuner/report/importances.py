@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.errors import RunError
 from tuner.report.drawing import POINT, Picture, label, near, new_figure, png, tidy
-from tuner.search.records import Status, StudyRecord, TrialRecord
 from tuner.strategies.space import to_distributions
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import Picture
 from tuner.report.markup import Html, figure, paragraph, section, text
 from tuner.report.page_style import STYLE
@@ -13,7 +14,6 @@ from tuner.report.protocol import protocol, reproduction
 from tuner.report.result import finalists, verdict
 from tuner.report.searched import best_configuration, how_searched, problems
 from tuner.results.summary import summarize
-from tuner.search.records import StudyRecord
 
 __all__ = ["is_report", "report"]
 

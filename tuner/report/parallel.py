@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.report.axes import DomainAxis, axes_of, complete_trials, has_all
 from tuner.report.drawing import (
     BEST,
@@ -22,7 +23,6 @@ from tuner.report.drawing import (
     round_values,
     spread_out,
 )
-from tuner.search.records import Status, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

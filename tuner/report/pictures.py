@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.confusion import confusion_picture
 from tuner.report.curves import curves_picture
 from tuner.report.drawing import Picture
@@ -12,7 +13,6 @@ from tuner.report.parallel import parallel_picture
 from tuner.report.residuals import residuals_picture
 from tuner.report.slices import slices_picture
 from tuner.report.spread import spread_picture
-from tuner.search.records import StudyRecord
 
 __all__ = ["draw_all", "study_pictures"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import whole_ticks
-from tuner.search.records import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from tuner.coordination.finalists import Default, default_of
+from tuner.coordination.records import StudyRecord
 from tuner.experiment import Experiment, Split
 from tuner.report.markup import Html, code, details, items, paragraph, section, table
-from tuner.search.finalists import Default, default_of
-from tuner.search.records import StudyRecord
 
 __all__ = ["protocol", "reproduction"]
 

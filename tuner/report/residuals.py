@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import COLOURS, POINT, Picture, label, new_figure, png, tidy
 from tuner.report.predicted import CROWDED, predicted_values, what_is_kept
-from tuner.search.records import StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

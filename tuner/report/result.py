@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuner.coordination.records import Status, StudyRecord
 from tuner.report.drawing import number
 from tuner.report.markup import Html, paragraph, section, table, text
 from tuner.results.differences import gap_in_words
 from tuner.results.verdict import Worth, best_plain
-from tuner.search.records import Status, StudyRecord
 
 __all__ = ["finalists", "verdict"]
 

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import CategoricalDomain, Domain, flat
 from tuner.report.drawing import number
 from tuner.report.markup import Html, details, items, paragraph, section, table
-from tuner.search.records import Status, StudyRecord, TrialRecord
-from tuner.search.seeds import Role
 
 __all__ = ["best_configuration", "how_searched", "problems"]
 

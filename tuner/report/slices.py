@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import Status, StudyRecord
 from tuner.report.axes import DomainAxis, axes_of, complete_trials, has_all
 from tuner.report.drawing import (
     BEST,
@@ -24,7 +25,6 @@ from tuner.report.drawing import (
     whole_ticks,
 )
 from tuner.report.history import last_value_of
-from tuner.search.records import Status, StudyRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

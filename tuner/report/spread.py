@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuner.coordination.records import StudyRecord
 from tuner.report.axes import axes_of, has_all
 from tuner.report.drawing import (
     GREY,
@@ -21,7 +22,6 @@ from tuner.report.drawing import (
     tidy,
     whole_ticks,
 )
-from tuner.search.records import StudyRecord
 from tuner.strategies.codec import Codec
 from tuner.strategies.registry import rhythm_of
 from tuner.strategies.space import to_distributions

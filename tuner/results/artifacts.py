@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tuner.coordination.records import StudyRecord
 from tuner.results.export import exported, render
 from tuner.results.summary import summarize
-from tuner.search.records import StudyRecord
 
 __all__ = ["study_artifacts"]
 

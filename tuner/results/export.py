@@ -9,11 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tuner.coordination.records import StudyRecord
 from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
 from tuner.jobs import Outcome
 from tuner.results.winner import Winner, find_winner
-from tuner.search.records import StudyRecord
 
 __all__ = ["exported", "is_export", "render", "train_command"]
 

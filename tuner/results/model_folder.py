@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import __version__
+from tuner.coordination.work import run_jobs
 from tuner.data import SeriesRef
 from tuner.errors import RunError
 from tuner.executors import Executor, LocalExecutor
@@ -17,7 +18,6 @@ from tuner.jobs import Exported, ExportJob
 from tuner.prediction.folder import FORMAT, MODEL, PIPELINE, checksum, record_checksum
 from tuner.results.model_readme import readme
 from tuner.results.reproduce import Training
-from tuner.search.work import run_jobs
 
 __all__ = ["write_model"]
 

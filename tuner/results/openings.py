@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tuner.coordination.finalists import default_of
+from tuner.coordination.records import StudyRecord
 from tuner.results.winner import find_winner
-from tuner.search.finalists import default_of
-from tuner.search.records import StudyRecord
 
 __all__ = ["REOPEN", "opened_in_words", "why_not_again"]
 

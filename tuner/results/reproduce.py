@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tuner.coordination.opening import library_versions
+from tuner.coordination.work import run_jobs, train_job
 from tuner.data.dataset import Facts, Prepared
 from tuner.data.preparing import prepare
 from tuner.data.scratch import scratch_folder
@@ -15,8 +17,6 @@ from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, PredictJob, TrainJob
 from tuner.results.attention import Attention
-from tuner.search.opening import library_versions
-from tuner.search.work import run_jobs, train_job
 
 __all__ = ["Training", "epochs_without_score", "look_at_attention", "train_again"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuner.coordination.finalists import Finalist, default_of, rank_finalists
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.results.differences import compare
 from tuner.results.openings import opened_in_words
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import find_winner
-from tuner.search.finalists import Finalist, default_of, rank_finalists
-from tuner.search.records import Status, StudyRecord, TrialRecord
 
 __all__ = ["summarize"]
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.coordination.finalists import default_of
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.work import run_jobs
 from tuner.data.baselines import baseline_scores
 from tuner.data.metrics import score
 from tuner.data.test_part import open_test_part
@@ -18,9 +21,6 @@ from tuner.jobs import PredictJob, TrainJob, Weights
 from tuner.results.test_predictions import predictions_record
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import Winner
-from tuner.search.finalists import default_of
-from tuner.search.records import StudyRecord
-from tuner.search.work import run_jobs
 
 __all__ = ["Models", "score_on_test"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tuner.coordination.records import StudyRecord
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.untuned import MODEL_NAMES
 from tuner.results.differences import Difference, compare, percent, relative
-from tuner.search.records import StudyRecord
 
 __all__ = ["Verdict", "Worth", "best_plain", "verdict_of"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tuner.coordination.finalists import Finalist, rank_finalists
+from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.errors import RunError
-from tuner.search.finalists import Finalist, rank_finalists
-from tuner.search.records import StudyRecord, TrialRecord
 
 __all__ = ["Winner", "find_winner"]
 

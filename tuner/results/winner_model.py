@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.coordination.records import StudyRecord
 from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError, show_path
 from tuner.experiment import Experiment
@@ -14,7 +15,6 @@ from tuner.prediction import Model, PredictionWarning
 from tuner.results.export import exported
 from tuner.results.reproduce import Training, look_at_attention, train_again
 from tuner.results.winner import find_winner
-from tuner.search.records import StudyRecord
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.search.records import StudyRecord
+from tuner.coordination.records import StudyRecord
 from tuner.tracking.limits import storable
 
 if TYPE_CHECKING:

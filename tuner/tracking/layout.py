@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tuner import __version__
+from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.coordination.seeds import Role
 from tuner.experiment import flat
 from tuner.jobs import Epoch, Outcome
-from tuner.search.records import Status, StudyRecord, TrialRecord
-from tuner.search.seeds import Role
 from tuner.tracking.limits import MAX_PARAM, MAX_TAG, Point, run_name, texts
 from tuner.tracking.live import Attempt, TrialKey
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tuner.search.finalists import rank_finalists
-from tuner.search.records import StudyRecord
-from tuner.search.seeds import Role
+from tuner.coordination.finalists import rank_finalists
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.tracking.address import running_ui
 from tuner.tracking.layout import STUDY_ROLE, StudyState
 from tuner.tracking.rest import RestServer

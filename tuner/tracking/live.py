@@ -7,8 +7,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch
-from tuner.search.seeds import Role
 
 __all__ = ["Attempt", "LiveCurves", "TrialKey"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tuner
+from tuner.coordination.records import StudyRecord
 from tuner.data.scratch import scratch_folder
 from tuner.prediction import Model
-from tuner.search.records import StudyRecord
 from tuner.tracking.layout import STUDY_ROLE
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from tuner.coordination.observer import Observer
+from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome
-from tuner.search.observer import Observer
-from tuner.search.seeds import Role
 from tuner.tracking.tracker import Tracker
 
 __all__ = ["TrackingObserver", "closed_at_end"]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError
-from tuner.search.records import StudyRecord
 from tuner.tracking.layout import ATTEMPT, DIGEST, PARENT, STUDY_ROLE, StudyState, study_layout
 from tuner.tracking.live import TrialKey
 from tuner.tracking.store import artifact_root

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tuner.search.records import Status, StudyRecord
-from tuner.search.seeds import Role
+from tuner.coordination.records import Status, StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.tracking.dataset import dataset_digest, dataset_input
 from tuner.tracking.layout import (
     RunLayout,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tuner.search.records import StudyRecord
+from tuner.coordination.records import StudyRecord
 from tuner.tracking.explaining import describe_store, explain
 from tuner.tracking.live import LiveCurves
 from tuner.tracking.state import SyncState

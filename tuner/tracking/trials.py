@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tuner.search.records import StudyRecord, TrialRecord
+from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.tracking.layout import StudyState, attempt_tag, outcome_digest, trial_layout
 from tuner.tracking.live import Attempt, TrialKey
 from tuner.tracking.state import Child, SyncState

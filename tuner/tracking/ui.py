@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, RunError, show_location, show_path
-from tuner.search.records import StudyRecord
 from tuner.tracking.address import Address, announced, answers, running_ui
 from tuner.tracking.explaining import explain
 from tuner.tracking.layout import STUDY_ROLE

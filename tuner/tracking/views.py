@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from tuner.search.records import StudyRecord
-from tuner.search.seeds import Role
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

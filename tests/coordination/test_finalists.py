@@ -1,0 +1,95 @@
+"""Finalists and the winner, on records made by the real coordinator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from search_bench import make_experiment
+from simulated import SimulatedExecutor
+
+from tuner.coordination.attributes import FINALIST_ATTR
+from tuner.coordination.finalists import enqueue_finalists, rank_finalists
+from tuner.coordination.journal import write_journal
+from tuner.coordination.records import Status, TrialRecord
+from tuner.coordination.seeds import Role, training_seed
+from tuner.errors import RunError
+from tuner.results.winner import find_winner
+
+
+@pytest.fixture
+def record(bench):
+    return bench.run(make_experiment("random", trials=8), SimulatedExecutor(2))[1]
+
+
+def repeats(record, scores):
+    """Retrainings with these scores: {configuration: [score, or None for a failure]}."""
+    made = []
+    for configuration, values in scores.items():
+        for repeat, value in enumerate(values):
+            outcome = record.trials[configuration].outcome
+            made.append(
+                TrialRecord(
+                    number=len(made),
+                    role=Role.FINALIST,
+                    params=record.trials[configuration].params,
+                    seed=training_seed(3, Role.FINALIST, configuration, repeat),
+                    status=Status.COMPLETE if value is not None else Status.FAILED,
+                    asked_at=None,
+                    outcome=dataclasses.replace(outcome, objective=value),
+                    configuration=configuration,
+                    repeat=repeat,
+                )
+            )
+    return dataclasses.replace(record, finalists=tuple(made))
+
+
+def top(record):
+    return [t.number for t in record.ranked()[:3]]
+
+
+def test_the_mean_over_fresh_seeds_decides_and_not_the_luckiest(record):
+    a, b, c = top(record)
+    judged = repeats(record, {a: [1.0, 9.0, 9.0], b: [5.0, 5.0, 5.0], c: [6.0, 6.0, 6.0]})
+    assert [f.trial.number for f in rank_finalists(judged)] == [b, c, a]
+    winner = find_winner(judged)
+    assert winner.trial.number == b
+    assert winner.reproducible.seed == training_seed(3, Role.FINALIST, b, 0)
+
+
+def test_a_finalist_with_a_failed_repeat_comes_after_those_without(record):
+    a, b, c = top(record)
+    judged = repeats(record, {a: [1.0, 1.0, None], b: [5.0, 5.0, 5.0], c: [None, None, None]})
+    assert [f.trial.number for f in rank_finalists(judged)] == [b, a]
+
+
+def test_without_finalists_the_best_trial_wins(record):
+    winner = find_winner(record)
+    assert winner.trial is record.ranked()[0]
+    assert winner.reproducible is winner.trial
+
+
+def test_a_study_without_a_complete_trial_has_no_winner(bench):
+    _, record = bench.run(
+        make_experiment("random", trials=3), SimulatedExecutor(1, fails=lambda job: True)
+    )
+    with pytest.raises(RunError, match="no complete trial; the last failure: it failed"):
+        find_winner(record)
+
+
+def test_finalists_are_queued_once_and_new_ones_are_added(bench, record):
+    for _ in range(2):
+        with write_journal(bench.location) as storage:
+            study = enqueue_finalists(storage, record)
+            queued = [tuple(t.user_attrs[FINALIST_ATTR]) for t in study.get_trials()]
+        assert sorted(queued) == sorted((c, r) for c in top(record) for r in range(3))
+
+
+def test_training_seeds_differ_between_roles_and_numbers():
+    seeds = [training_seed(s, Role.TRIAL, n) for s in range(3) for n in range(50)]
+    seeds += [
+        training_seed(s, Role.FINALIST, n, r) for s in range(3) for n in range(50) for r in (0, 1)
+    ]
+    seeds += [training_seed(s, Role.BASELINE, r) for s in range(3) for r in range(50)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds)

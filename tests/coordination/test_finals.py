@@ -1,0 +1,504 @@
+"""From the last trial to the verdict: finalists, the untuned default, openings of the test part.
+
+The whole of a search runs, but for the training: what a model comes to is a function of its job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from search_bench import told
+from simulated import Killed, SimulatedExecutor, curve
+
+from tuner.cli.display import show_result
+from tuner.coordination.attributes import STUDY_ATTR, TEST_ATTR, role_of
+from tuner.coordination.finalists import default_of, rank_finalists
+from tuner.coordination.journal import read_journal, write_journal
+from tuner.coordination.observer import Observer
+from tuner.coordination.records import read_study
+from tuner.coordination.seeds import Role, training_seed
+from tuner.errors import Interrupted
+from tuner.executors.base import Finished
+from tuner.experiment import Experiment
+from tuner.experiment.untuned import untuned
+from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.orchestrator import search
+from tuner.results import test_score
+from tuner.results.summary import summarize
+from tuner.results.winner import find_winner
+
+# The default, of 32 units, is not in the space.
+SPACE = {
+    "hidden_size": {"type": "int", "low": 40, "high": 128, "log": True},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+}
+
+START = {"hidden_size": 128, "dropout": 0.5}  # so that a search finds better ones for long
+
+
+class PretendExecutor(SimulatedExecutor):
+    """Trains nothing; a model predicts the truth, off by as much as its curve came to."""
+
+    def __init__(self, n_workers, *args, **keys):
+        super().__init__(n_workers, *args, **keys)
+        self._jobs, self._predictions = {}, []
+
+    def submit(self, job):
+        if isinstance(job, PredictJob):
+            truth = job.data.truth_of(job.data.evaluate_samples())
+            outcome = Outcome(OutcomeState.COMPLETE, predictions=truth + job.weights["off"])
+            self._predictions.append(Finished(job.key, outcome))
+        else:
+            self._jobs[job.key] = job
+            super().submit(job)
+
+    def poll(self, timeout_s):
+        if self._predictions:
+            return [self._predictions.pop()]
+        events = super().poll(timeout_s)
+        return [self._with_weights(e) if isinstance(e, Finished) else e for e in events]
+
+    def _with_weights(self, event):
+        job = self._jobs[event.key]
+        if not job.keep_weights:
+            return event
+        weights = {"off": np.array(min(curve(job)))}
+        return Finished(event.key, dataclasses.replace(event.outcome, weights=weights))
+
+
+class Notes(Observer):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+class Case:
+    """One study in a folder of its own, run as often as one likes."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        t = np.arange(90)
+        rows = "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(t / 2) + t % 5)
+        (folder / "waves.csv").write_text(f"y\n{rows}")
+        self.folder, self.location = folder, str(folder / "s.journal")
+        self.executor, self.notes = None, Notes()
+
+    def experiment(self, trials=8, space=SPACE, **keys):
+        return Experiment.model_validate(
+            {
+                "name": "waves",
+                "data": {
+                    "path": str(self.folder / "waves.csv"),
+                    "target": "y",
+                    "split": {"validation": 15, "test": 12},
+                },
+                "task": {"window": 6, "season": 5},
+                "search_space": space,
+                "hyperparameters": keys.pop("hyperparameters", START if space is SPACE else {}),
+                "strategy": {"name": "random", "batch": 4},
+                "budget": {"trials": trials, "epochs": 3} | keys.pop("budget", {}),
+                "pruner": {"name": "none"},
+                "finalists": {"top": 2, "repeats": 3} | keys.pop("finalists", {}),
+                **keys,
+            }
+        )
+
+    def run(self, trials=8, *, executor=None, stages=None, **keys):
+        self.executor, self.notes = executor or PretendExecutor(2), Notes()
+        return search(
+            self.experiment(trials, **keys),
+            study="s",
+            journal=self.location,
+            make_executor=lambda n_workers: self.executor,
+            observer=self.notes,
+            **(stages or {}),
+        )
+
+    def read(self):
+        return read_study(read_journal(self.location), "s", self.location)
+
+
+@pytest.fixture
+def make_case(tmp_path):
+    return lambda name: Case(tmp_path / name)
+
+
+@pytest.fixture
+def case(make_case):
+    return make_case("case")
+
+
+@pytest.fixture
+def openings(monkeypatch):
+    """What was known each time the test part was opened: the study's record."""
+    seen, really = [], test_score.open_test_part
+
+    def opened(experiment, folder, **keys):
+        seen.append(folder)
+        return really(experiment, folder, **keys)
+
+    monkeypatch.setattr(test_score, "open_test_part", opened)
+    return seen
+
+
+def runs(record, role):
+    return [r for r in record.finalists if r.role is role]
+
+
+def everything(record):
+    """All of a study that must not depend on timing."""
+    retrained = [
+        (r.role, r.configuration, r.repeat, r.seed, dict(r.params), r.value)
+        for r in record.finalists
+    ]
+    openings = [{k: v for k, v in o.items() if k != "opened_at"} for o in record.openings]
+    return told(record), retrained, json.loads(json.dumps(openings))
+
+
+def test_the_default_is_trained_like_a_finalist_on_seeds_of_its_own(case):
+    record = case.run()
+    found = default_of(record)
+    assert found.name == "default LSTM"
+    assert found.params == {"hidden_size": 32, "dropout": 0.0}
+    assert [r.repeat for r in found.repeats] == [0, 1, 2]
+    assert [r.seed for r in found.repeats] == [training_seed(0, Role.BASELINE, r) for r in range(3)]
+    assert all(r.configuration is None for r in found.repeats)
+    assert len(runs(record, Role.FINALIST)) == 2 * 3
+    assert {f.trial.number for f in rank_finalists(record)} == {
+        t.number for t in record.ranked()[:2]
+    }
+    study = optuna.load_study(study_name="s.finalists", storage=read_journal(case.location))
+    drawn = [t.params for t in study.trials if role_of(t.user_attrs) is Role.BASELINE]
+    assert drawn == [{}] * 3  # no parameter of the search space is made up for it
+    tested = record.test["default"]
+    assert tested["scores"] == pytest.approx(found.scores)  # it is off by as much as it scored
+    assert not tested["is_winner"]
+    seeds = [r.seed for r in (*record.trials, *record.finalists)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_what_is_trained_as_the_default_is_the_configuration_without_a_search(case):
+    case.run(hyperparameters={"hidden_size": 50, "learning_rate": 0.01})
+    jobs = [job for job in case.executor._jobs.values() if job.key.startswith("baseline")]
+    assert len(jobs) == 3
+    for job in jobs:
+        found = job.hyperparameters
+        assert (found["hidden_size"], found["dropout"], found["learning_rate"]) == (32, 0.0, 0.01)
+        assert job.keep_weights
+        assert not job.can_be_pruned
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_killed_between_any_two_retrainings_it_ends_like_one_that_was_not(make_case, workers):
+    calm = make_case("calm")
+    reference = everything(calm.run(executor=PretendExecutor(1)))
+    trained = [key for key in calm.executor.begun if not key.startswith("trial")]
+    assert len(trained) == 9
+    for at in range(8, 8 + 9):
+        killed = make_case(f"killed{at}")
+        with pytest.raises(Killed):
+            killed.run(executor=PretendExecutor(workers, chaos=at, die_after=at))
+        kept = sum(r.outcome is not None for r in killed.read().finalists)
+        assert kept == at - 8
+        assert everything(killed.run(executor=PretendExecutor(workers, chaos=at + 7))) == reference
+
+
+def test_what_is_finished_is_not_trained_again_but_for_the_models_of_the_test(case):
+    with pytest.raises(Killed):
+        case.run(executor=PretendExecutor(1, die_after=8 + 8))
+    record = case.run(executor=PretendExecutor(1))
+    begun = [key for key in case.executor.begun if not key.startswith("trial")]
+    winner = find_winner(record).runs
+    needed = {f"{r.role} {r.number}" for r in (*winner, *runs(record, Role.BASELINE))}
+    (missing,) = {f"{r.role} {r.number}" for r in record.finalists} - {
+        f"{r.role} {r.number}" for r in record.finalists if r.number < 8
+    }
+    assert set(begun) == needed | {missing}
+    assert len(begun) == len(set(begun))
+
+
+TWIN = {"hidden_size": {"type": "categorical", "choices": [16, 32, 64, 128]}}
+
+
+def test_a_finalist_that_is_the_default_is_not_trained_twice(case):
+    record = case.run(4, space=TWIN)  # trial 0 is the default, and the best
+    assert runs(record, Role.BASELINE) == []
+    found = default_of(record)
+    assert found.trial.number == 0
+    assert found.repeats == rank_finalists(record)[0].repeats
+    assert record.test["default"]["is_winner"]
+    assert record.test["default"]["scores"] == record.test["scores"]
+    assert summarize(record)["worth"] in ("unpaid", "useless")
+
+
+def test_the_default_is_not_trained_again_where_the_search_finds_it_later(case):
+    # The start is another configuration; the default is found among the last two.
+    keys = {"space": TWIN, "hyperparameters": {"hidden_size": 128}, "finalists": {"top": 4}}
+    trials = 1
+    while 32 not in [t.params["hidden_size"] for t in case.run(trials, **keys).trained]:
+        before = case.read()
+        trials += 1
+    assert len(runs(before, Role.BASELINE)) == 3
+    after = case.read()
+    assert runs(after, Role.BASELINE) == runs(before, Role.BASELINE)
+    found = default_of(after)
+    assert after.trials[found.trial.number].params == {"hidden_size": 32}
+    assert not [r for r in after.finalists if r.configuration == found.trial.number]
+    (finalist,) = (f for f in rank_finalists(after) if f.trial.number == found.trial.number)
+    assert finalist.repeats == found.repeats == tuple(runs(before, Role.BASELINE))
+
+
+def test_a_former_finalist_that_is_the_default_keeps_its_retrainings(case):
+    keys = {"space": TWIN | {"dropout": SPACE["dropout"]}, "finalists": {"top": 1}}
+    keys["hyperparameters"] = {"hidden_size": 32, "dropout": 0.0}
+    first = case.run(1, **keys)
+    assert default_of(first).trial.number == 0
+    assert runs(first, Role.BASELINE) == []
+    later = dataclasses.replace(
+        first,
+        trials=(
+            *first.trials,
+            dataclasses.replace(
+                first.trials[0],
+                number=1,
+                params={"hidden_size": 64, "dropout": 0.0},
+                outcome=dataclasses.replace(first.trials[0].outcome, objective=0.0),
+            ),
+        ),
+    )
+    found = default_of(later)
+    assert (found.trial.number, len(found.repeats)) == (0, 3)
+    assert rank_finalists(later) == []  # the new one is not retrained yet
+
+
+def test_without_finalists_the_default_is_trained_once_like_the_winner(case):
+    record = case.run(finalists={"top": 0})
+    (only,) = record.finalists
+    assert (only.role, only.repeat) == (Role.BASELINE, 0)
+    assert find_winner(record).finalist is None
+    assert len(record.test["scores"]) == len(record.test["default"]["scores"]) == 1
+
+
+def test_without_finalists_a_winner_that_is_the_default_is_not_trained_again(case):
+    record = case.run(4, space=TWIN, finalists={"top": 0})
+    assert record.finalists == ()
+    assert record.test["default"]["is_winner"]
+    assert default_of(record).scores == [record.best.value]
+
+
+def test_where_nothing_is_searched_there_is_no_default(case):
+    record = case.run(1, space={}, hyperparameters={"hidden_size": 50})
+    assert {r.role for r in record.finalists} == {Role.FINALIST}
+    assert default_of(record) is record.test["default"] is None
+
+
+def test_the_default_is_left_out_where_one_says_so(case):
+    record = case.run(finalists={"baseline": False})
+    assert {r.role for r in record.finalists} == {Role.FINALIST}
+    assert default_of(record) is None
+    assert record.test["default"] is None
+    assert summarize(record)["worth"] in ("better", "useless")
+
+
+def test_a_default_that_fails_is_no_reason_to_fail(case):
+    executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
+    record = case.run(executor=executor)
+    assert default_of(record).scores == []
+    assert default_of(record).failed == 3
+    assert record.test["default"]["mean"] is None
+    assert record.test["mean"] is not None
+    assert summarize(record)["default"]["failed"] == 3
+
+
+def test_what_time_is_left_does_not_matter_to_finalists_and_default(case):
+    case.run(8, stages={"finalists": False})
+    record = case.run(20, budget={"timeout": 1e-6})
+    assert len(record.trained) == 8
+    assert len(runs(record, Role.FINALIST)) == 6
+    assert len(runs(record, Role.BASELINE)) == 3
+    assert record.test is not None
+
+
+def test_the_test_part_is_opened_once_and_after_all_else(case, monkeypatch):
+    really, n_opened = test_score.open_test_part, []
+
+    def opened(experiment, folder, **keys):
+        record = case.read()
+        assert len(record.trained) == 8
+        assert len(record.finalists) == 9
+        assert all(r.outcome is not None for r in record.finalists)
+        n_opened.append(1)
+        return really(experiment, folder, **keys)
+
+    monkeypatch.setattr(test_score, "open_test_part", opened)
+    case.run(stages={"open_test": False})
+    assert not n_opened
+    case.run()
+    assert len(n_opened) == 1
+    case.run()
+    case.run(stages={"reopen_test": True})
+    assert len(n_opened) == 1
+
+
+def test_a_finished_study_that_is_run_again_only_prints(case, openings):
+    case.run()
+    before = Path(case.location).read_bytes()
+    case.run()
+    assert Path(case.location).read_bytes() == before
+    assert case.executor.begun == []
+    assert case.notes.said == []
+    case.run(stages={"reopen_test": True})
+    assert Path(case.location).read_bytes() == before
+    assert case.notes.said == [
+        "--reopen-test: the test part stays closed, for nothing would be new: no trial was "
+        "trained since it was opened"
+    ]
+    assert len(openings) == 1
+
+
+def extended(case):
+    """Search on until another configuration wins; return how many trials that took."""
+    record = case.read()
+    before, trials = find_winner(record).trial.number, len(record.trained)
+    while find_winner(case.run(trials := trials + 4)).trial.number == before:
+        assert trials < 100
+    return trials
+
+
+def test_an_extended_study_gets_no_new_test_score_unless_one_asks_for_it(case, openings):
+    first = case.run(2).test
+    trials = extended(case)
+    record = case.read()
+    assert record.openings == [first]
+    assert len(openings) == 1
+    said = " ".join(summarize(record)["opened"])
+    assert "opened once, after 2 trials" in said
+    assert "has no test score" in said
+    assert "--reopen-test" in said
+
+    record = case.run(trials, stages={"reopen_test": True})
+    assert len(openings) == 2
+    assert record.openings[0] == first
+    assert [o["after_trials"] for o in record.openings] == [2, trials]
+    assert record.test["configuration"] == find_winner(record).trial.number
+    summary = summarize(record)
+    assert not summary["test"]["unseen"]
+    assert [o["scores"] for o in summary["openings"]] == [o["scores"] for o in record.openings]
+    assert f"opened 2 times, after 2 and {trials} trials" in summary["opened"][0]
+    assert "no longer of unseen rows" in summary["opened"][0]
+
+    before = Path(case.location).read_bytes()
+    case.run(trials, stages={"reopen_test": True})
+    assert Path(case.location).read_bytes() == before
+    assert len(openings) == 2
+
+
+def test_a_third_opening_loses_neither_of_the_first_two(case):
+    seen = case.run(1).openings
+    for _ in range(2):
+        trials = len(case.read().trained)
+        while len(case.read().openings) == len(seen):
+            trials += 1
+            assert trials < 60
+            case.run(trials, stages={"reopen_test": True})
+        assert case.read().openings[:-1] == seen
+        seen = case.read().openings
+    assert len(seen) == 3
+
+
+def test_a_winner_that_stays_is_not_tested_again(case, openings):
+    case.run()
+    winner = find_winner(case.read()).trial.number
+    record = case.run(9, stages={"reopen_test": True})
+    assert find_winner(record).trial.number == winner, "the ninth trial was to be no winner"
+    assert len(openings) == 1
+    (said,) = (text for text in case.notes.said if "--reopen-test" in text)
+    assert said.endswith(f"trial {winner}, which was tested then, still wins")
+    assert summarize(record)["test"]["unseen"]
+    assert "the same configuration won: its score stands" in summarize(record)["opened"][1]
+
+
+def test_a_reopening_that_is_interrupted_goes_on_with_the_same_call(make_case, monkeypatch):
+    case, calm, scout = make_case("case"), make_case("calm"), make_case("scout")
+    for each in (case, calm, scout):
+        each.run(2)
+    trials = extended(scout)
+    reference = everything(calm.run(trials, stages={"reopen_test": True}))
+    stages = {"reopen_test": True}
+    with pytest.raises(Killed):  # while the finalists are retrained
+        case.run(trials, stages=stages, executor=PretendExecutor(2, die_after=trials - 2 + 1))
+    really = test_score.open_test_part
+
+    def stopped(*args, **keys):
+        really(*args, **keys)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(test_score, "open_test_part", stopped)
+    with pytest.raises(Interrupted):
+        case.run(trials, stages=stages)
+    assert len(case.read().openings) == 1
+    monkeypatch.undo()
+    assert everything(case.run(trials, stages=stages)) == reference
+
+
+def test_a_journal_of_an_older_version_is_read_and_only_printed(case):
+    record = case.run(finalists={"baseline": False})
+    with write_journal(case.location, "s", lambda text: None) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        facts = study.user_attrs[STUDY_ATTR]
+        del facts["experiment"]["finalists"]["baseline"], facts["baselines"]["training_mean"]
+        study.set_user_attr(STUDY_ATTR, facts)
+        old = study.user_attrs[TEST_ATTR]
+        del old["default"], old["verdict"], old["baselines"]["training_mean"]
+        study.set_user_attr(TEST_ATTR, old)
+    before = Path(case.location).read_bytes()
+    again = case.run()
+    assert Path(case.location).read_bytes() == before
+    assert again.experiment.finalists.baseline
+    summary = summarize(again)
+    assert summary["default"] is None
+    assert summary["verdict"]
+    assert summary["openings"][0]["scores"] == record.test["scores"]
+    assert summary["opened"] == ["The test part was opened once, after 8 trials."]
+
+
+def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
+    def shown(record):
+        capsys.readouterr()
+        show_result(record)
+        return " ".join(capsys.readouterr().out.split())
+
+    own = make_case("own").run(finalists={"repeats": 5})
+    text = shown(own)
+    assert "default LSTM, on 5 fresh seeds" in text
+    assert "default LSTM, on the same rows" in text
+    assert "The test part was opened once, after 8 trials. Verdict: " in text
+    assert f"First and second: {summarize(own)['first_and_second']}." in text
+    assert "too few" not in text
+    won = shown(make_case("won").run(4, space=TWIN))
+    assert "the winner is the default LSTM" in won
+    assert "too few repeats to tell (3; five or more are needed)" in won
+    executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
+    failed = shown(make_case("failed").run(executor=executor))
+    assert "- default LSTM; 3 trainings of it failed" in failed
+    again = make_case("again")
+    first = find_winner(again.run(2)).trial.number
+    trials = extended(again)
+    assert f"Verdict of trial {first}: " in shown(again.read())
+    reopened = shown(again.run(trials, stages={"reopen_test": True}))
+    assert "opened 2 times" in reopened
+    assert "no longer of unseen rows" in reopened
+
+
+def test_the_default_is_the_librarys_and_not_the_start_of_the_search(case):
+    keys = {"hyperparameters": {"hidden_size": 100, "dropout": 0.3, "batch_size": 4}}
+    experiment = case.experiment(**keys)
+    assert experiment.start() == {"hidden_size": 100, "dropout": 0.3}
+    assert untuned(experiment) == {"hidden_size": 32, "dropout": 0.0}

@@ -1,0 +1,247 @@
+"""Journal files: what is refused, what is repaired, who may write."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import optuna
+import pytest
+from search_bench import DATA, make_experiment
+from simulated import SimulatedExecutor
+
+from tuner.coordination.attributes import STUDY_ATTR
+from tuner.coordination.journal import (
+    journal_location,
+    quiet_journal,
+    read_journal,
+    study_names,
+    write_journal,
+)
+from tuner.coordination.opening import open_study
+from tuner.coordination.records import read_study
+from tuner.errors import JournalError, StudyError
+from tuner.strategies.space import to_distributions
+
+
+def names(location):
+    return study_names(read_journal(str(location)))
+
+
+def test_reading_creates_nothing(tmp_path):
+    for location in (tmp_path / "none.journal", f"sqlite:///{tmp_path}/none.db"):
+        with pytest.raises(JournalError, match="no such journal"):
+            read_journal(str(location))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"\x00\xff", b"[1]\n", b'{"a": 1}\n'])
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "s.journal"
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="is not a journal") as error, write_journal(str(path)):
+        pass
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
+
+
+def test_a_torn_tail_is_cut_off_and_the_rest_kept(tmp_path):
+    path = tmp_path / "s.journal"
+    with write_journal(str(path)) as storage:
+        optuna.create_study(study_name="a", storage=storage)
+    whole = path.read_bytes()
+    for torn in (b'{"op_code": 5, "wor', b"\x00" * 100, b'{"op_code"\n', b"\xff\n"):
+        path.write_bytes(whole + torn)
+        with write_journal(str(path)) as storage:
+            optuna.create_study(study_name="b", storage=storage)
+        assert names(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"op_code":0,"wor'])
+def test_a_journal_torn_in_its_first_record_is_begun_again(tmp_path, torn):
+    path = tmp_path / "s.journal"
+    path.write_bytes(torn)
+    with write_journal(str(path)) as storage:
+        optuna.create_study(study_name="a", storage=storage)
+    assert names(path) == ["a"]
+
+
+def test_a_file_that_another_process_makes_at_the_same_moment_keeps_what_it_wrote(
+    tmp_path, monkeypatch
+):
+    path, exists = tmp_path / "s.journal", Path.exists
+    with write_journal(str(path)) as storage:
+        optuna.create_study(study_name="a", storage=storage)
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:  # who looked before it was there
+            patch.setattr(Path, "exists", lambda self: self != path and exists(self))
+            assert "another search is writing to it" in refusal(str(path))
+        assert path.read_bytes() == before
+    assert names(path) == ["a"]
+
+
+def test_a_new_file_is_made_as_the_umask_has_it(tmp_path):
+    path, plain = tmp_path / "s.journal", tmp_path / "plain"
+    plain.touch()
+    with write_journal(str(path)):
+        assert path.stat().st_mode == plain.stat().st_mode
+
+
+def refusal(location, how=write_journal):
+    with pytest.raises(JournalError) as error, how(location, "s"):
+        pass
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+WHOLE = '{"op_code":0,"worker_id":"w","study_name":"a","directions":[1]}\n'
+DAMAGE = {
+    "held": None,
+    "no journal": "hello\n",
+    "damaged": WHOLE + '{"op_code":77,"worker_id":"w"}\n' + WHOLE,
+}
+ANOTHER_NAME = "give another --study name"
+REMEDIES = [
+    ("held", None, f"; wait for it, stop it, or {ANOTHER_NAME}"),
+    ("held", "my.journal", "; wait for it, stop it, or give another --journal"),
+    ("held", "studies/t.journal", "; wait for it, stop it, or give another --journal"),
+    ("held", "sqlite:///my.db", "; wait for it, stop it, or give another --journal"),
+    ("no journal", None, f"; {ANOTHER_NAME} or move the file away"),
+    ("no journal", "my.journal", "; give another --journal"),
+    ("damaged", None, f"; restore the file from a copy, or {ANOTHER_NAME}"),
+    ("damaged", "my.journal", "; restore the file from a copy, or give another --journal"),
+]
+
+
+@pytest.mark.parametrize(("why", "journal", "remedy"), REMEDIES)
+def test_a_file_that_cannot_be_used_is_not_helped_by_a_name_that_leads_to_the_same_one(
+    why, journal, remedy, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tuner.coordination.holders.PATIENCE_S", 0.0)
+    location = journal_location("s", journal)
+    with contextlib.ExitStack() as stack:
+        if (content := DAMAGE[why]) is None:
+            stack.enter_context(write_journal(location, "s"))
+        else:
+            Path(location).parent.mkdir(exist_ok=True)
+            Path(location).write_text(content)
+        message = refusal(location)
+        assert message.endswith(remedy)
+        assert message.count("give") == 1
+        if why == "held":  # `tuner sync` wants this one
+            assert refusal(location, quiet_journal).endswith(" UTC; wait for it or stop it")
+
+
+def test_an_unknown_database_is_an_error_of_one_line(tmp_path):
+    for url in ("nosuch://x/y", f"sqlite:////proc/{tmp_path.name}/x.db"):
+        with pytest.raises(JournalError, match="--journal: ") as error, write_journal(url):
+            pass
+        assert "\n" not in str(error.value)
+
+
+def reopen(bench, experiment, data=DATA):
+    with write_journal(bench.location) as storage:
+        distributions = to_distributions(experiment.search_space)
+        open_study(storage, bench.location, "s", experiment, data, dict, distributions)
+
+
+CHANGES = {
+    "seed": {"seed": 4},
+    "strategy.population": {"population": 7},
+    "budget.epochs": {"budget": {"trials": 6, "epochs": 6}},
+    "search_space.dropout.high": {
+        "space": {
+            "hidden_size": {"type": "int", "low": 8, "high": 128, "log": True},
+            "num_layers": {"type": "int", "low": 1, "high": 3},
+            "dropout": {"type": "float", "low": 0.0, "high": 0.4},
+            "batch_size": {"type": "categorical", "choices": [8, 16, 32, 64]},
+        }
+    },
+    "hyperparameters.learning_rate": {"hyperparameters": {"learning_rate": 0.5}},
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_resumed_study_may_not_change(key, bench):
+    bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
+    with pytest.raises(StudyError) as error:
+        reopen(bench, make_experiment(**({"strategy": "woa", "trials": 6} | CHANGES[key])))
+    assert f"{key}=" in str(error.value)
+    assert "got" in str(error.value)
+
+
+def test_a_resumed_study_may_change_its_budget_of_trials_and_time(bench):
+    bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
+    reopen(bench, make_experiment("woa", budget={"trials": 9, "epochs": 5, "timeout": 60}))
+
+
+def refusal_of(bench, experiment):
+    with pytest.raises(StudyError) as error:
+        reopen(bench, experiment)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_all_that_differs_is_said_in_one_line(bench):
+    bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
+    other = make_experiment("woa", trials=6, seed=4, population=7)
+    assert refusal_of(bench, other).endswith(
+        "study 's' was begun with seed=3, got 4; with strategy.population=6, got 7; "
+        "put them back, or give another --study name"
+    )
+    assert "was begun with strategy.name='woa', got 'tpe'; with strategy." in refusal_of(
+        bench, make_experiment("tpe", trials=6)
+    )
+    many = {f"{name}": 0.3 for name in ("learning_rate", "weight_decay")}
+    other = make_experiment("woa", seed=4, population=7, epochs=9, hyperparameters=many)
+    assert "; and 1 more differ; put them back" in refusal_of(bench, other)
+
+
+def change_facts(bench, change):
+    with write_journal(bench.location) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        facts = study.user_attrs[STUDY_ATTR]
+        change(facts)
+        study.set_user_attr(STUDY_ATTR, facts)
+
+
+def test_a_study_of_a_newer_version_is_refused_whoever_opens_it(bench):
+    experiment = make_experiment("woa", trials=6)
+    bench.run(experiment, SimulatedExecutor(2))
+    change_facts(bench, lambda facts: facts.update(format=99))
+    assert "was made by a newer tuner (format 99, this one writes 1); upgrade" in refusal_of(
+        bench, experiment
+    )
+    with pytest.raises(StudyError, match=r"a newer tuner \(format 99"):
+        read_study(read_journal(bench.location), "s", bench.location)
+
+
+def test_a_study_of_a_version_with_other_keys_is_refused_and_says_which(bench):
+    experiment = make_experiment("woa", trials=6)
+    bench.run(experiment, SimulatedExecutor(2))
+    change_facts(bench, lambda facts: facts["experiment"]["budget"].update(fuel=3))
+    message = refusal_of(bench, experiment)
+    assert "was written by another version of tuner: " in message
+    assert "budget.fuel" in message
+
+
+def test_a_study_of_another_experiment_or_other_data_is_refused(bench):
+    experiment = make_experiment("woa", trials=6)
+    bench.run(experiment, SimulatedExecutor(2))
+    with pytest.raises(StudyError, match="belongs to experiment 'simulated', got 'other'"):
+        reopen(bench, make_experiment("woa", trials=6, name="other"))
+    with pytest.raises(StudyError, match="was begun on other data"):
+        reopen(bench, experiment, {**DATA, "sha256": "1" * 64})
+
+
+def test_a_study_made_by_someone_else_is_refused(tmp_path):
+    path = str(tmp_path / "s.journal")
+    with write_journal(path) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    with pytest.raises(StudyError, match="was not made by tuner"):
+        read_study(read_journal(path), "s", path)
+    with pytest.raises(StudyError, match="did you mean 's'|holds no study 'ss'"):
+        read_study(read_journal(path), "ss", path)

@@ -1,0 +1,381 @@
+"""Journals whose database or disk fails: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from io import FileIO
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.storages import InMemoryStorage
+from search_bench import Bench, make_experiment, told
+from simulated import Killed, SimulatedExecutor
+
+from tuner.coordination.enduring import ConnectionLost, Enduring, Refused
+from tuner.coordination.journal import read_journal, study_names
+from tuner.coordination.journal_file import open_held
+from tuner.coordination.observer import Observer
+from tuner.coordination.opening import recorded_run
+from tuner.coordination.records import read_study
+from tuner.errors import JournalError, RunError
+
+
+class Flaky:
+    """A storage whose connection is lost before an operation, or after it, as `fault` says."""
+
+    def __init__(self, inner, fault):
+        self._inner, self._fault = inner, fault
+
+    def __getattr__(self, name):
+        operation = getattr(self._inner, name)
+
+        def run(*args, **kwargs):
+            fault = self._fault(name)
+            if fault == "before":
+                raise ConnectionLost("lost")
+            result = operation(*args, **kwargs)
+            if fault == "after":
+                raise ConnectionLost("lost")
+            return result
+
+        return run
+
+
+WAITING = (
+    "; waiting for it; Ctrl-C twice stops the search, what is in the journal is kept, and the "
+    "same command resumes"
+)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """No pauses between attempts."""
+    monkeypatch.setattr("tuner.coordination.enduring._LONGEST_PAUSE_S", 1e-6)
+
+
+def read(bench):
+    return read_study(read_journal(bench.location), "s", bench.location)
+
+
+def search(bench, experiment, **options):
+    return bench.run(experiment, SimulatedExecutor(2), **options)[1]
+
+
+@pytest.mark.parametrize("strategy", ["woa", "tpe"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_lost_at_any_operation_changes_nothing(
+    strategy, seed, make_bench, monkeypatch, at_once, tmp_path
+):
+    experiment = make_experiment(strategy, trials=20)
+    expected = search(make_bench("calm"), experiment)
+    rng, n_faults = random.Random(seed), 0
+
+    def fault(name):
+        nonlocal n_faults
+        fault = rng.choice(["before", "after"]) if rng.random() < 0.3 else None
+        n_faults += fault is not None
+        return fault
+
+    # In memory: nothing but what `Enduring` does differs between the two.
+    monkeypatch.setattr(
+        "tuner.coordination.journal.open_held",
+        lambda file, instead: Enduring(Flaky(InMemoryStorage(), fault), "memory"),
+    )
+    found = search(make_bench("flaky"), experiment)
+    assert n_faults > 100
+    assert told(found) == told(expected)
+    assert [t.number for t in found.trials] == list(range(len(expected.trials)))
+
+
+OPERATIONS = {
+    "create_new_study": lambda s: s.create_new_study([1], "t"),
+    "delete_study": lambda s: s.delete_study(0),
+    "create_new_trial": lambda s: s.create_new_trial(0),
+    "set_trial_state_values": lambda s: s.set_trial_state_values(0, optuna.trial.TrialState.FAIL),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_done_although_nobody_said_so_is_not_done_twice(name, when, at_once):
+    faults = []
+
+    def fault(operation):
+        if operation == name and len(faults) < 2:
+            faults.append(operation)
+            return when
+        return None
+
+    inner, calm = InMemoryStorage(), InMemoryStorage()
+    results = []
+    for storage in (Enduring(Flaky(inner, fault), "memory"), calm):
+        study = optuna.create_study(study_name="s", storage=calm if storage is calm else inner)
+        study.ask()
+        results.append(OPERATIONS[name](storage))
+    assert results[0] == results[1]
+    assert faults
+    for a, b in zip(inner.get_all_studies(), calm.get_all_studies(), strict=True):
+        assert a.study_name == b.study_name
+        states = [[t.state for t in s.get_all_trials(a._study_id)] for s in (inner, calm)]
+        assert states[0] == states[1]
+
+
+def test_a_waiting_trial_whose_beginning_nobody_confirmed_is_begun(at_once):
+    lost = []
+
+    def fault(operation):
+        if operation == "set_trial_state_values" and not lost:
+            lost.append(operation)
+            return "after"
+        return None
+
+    study = optuna.create_study(storage=Enduring(Flaky(InMemoryStorage(), fault), "memory"))
+    study.enqueue_trial({"x": 0.5})
+    trial = study.ask()
+    assert lost
+    assert trial.number == 0
+    assert trial.suggest_float("x", 0, 1) == 0.5
+
+
+def away(name):
+    return "before"
+
+
+def test_a_database_that_stays_away_ends_a_search_and_is_not_waited_for_again():
+    notes = []
+    storage = Enduring(Flaky(InMemoryStorage(), away), "there", notes.append, patience_s=0.3)
+    for _ in range(2):  # the second is not attempted at all
+        begun = time.monotonic()
+        with pytest.raises(RunError) as error:
+            storage.get_all_studies()
+        assert str(error.value) == (
+            "there: cannot be written: does not answer: lost; what is in it is kept: mend that, "
+            "and the same command resumes"
+        )
+    assert time.monotonic() - begun < 0.05
+    assert notes == [f"the journal's database does not answer (lost){WAITING}"]
+
+
+def test_several_threads_say_once_that_the_database_is_away_and_once_that_it_is_back():
+    notes, is_away = [], True
+    storage = Enduring(
+        Flaky(InMemoryStorage(), lambda name: "before" if is_away else None), "there", notes.append
+    )
+    threads = [threading.Thread(target=storage.get_all_studies, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.6)
+    is_away = False
+    for thread in threads:
+        thread.join(10)
+    assert notes == [
+        f"the journal's database does not answer (lost){WAITING}",
+        "the journal's database answers again; the search goes on",
+    ]
+
+
+def test_a_connection_that_was_closed_while_idle_is_no_news():
+    notes, lost = [], []
+
+    def fault(name):
+        lost.append(name)
+        return "before" if len(lost) == 1 else None
+
+    storage = Enduring(Flaky(InMemoryStorage(), fault), "there", notes.append)
+    assert storage.get_all_studies() == []
+    assert notes == []
+
+
+def test_ctrl_c_gets_out_of_the_wait_at_once_and_out_of_all_that_is_cleared_up_after_it():
+    inner, is_away = InMemoryStorage(), False
+    storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
+    study = optuna.create_study(storage=storage)
+
+    def search_that_is_cut_off():
+        nonlocal is_away
+        with recorded_run(study, make_experiment()):
+            is_away = True
+            try:
+                study.ask()
+            finally:
+                study.set_user_attr("seconds", 1.0)
+
+    main = threading.main_thread().ident
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGUSR1)).start()
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            search_that_is_cut_off()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - begun < 1.5
+    failures = []
+
+    def read():
+        try:
+            study.get_trials()
+        except RunError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=read, daemon=True)  # a tracker that still runs
+    thread.start()
+    thread.join(5)
+    assert failures == ["there: the search was interrupted"]
+
+
+def test_ctrl_c_elsewhere_does_not_wait_for_a_database_that_is_away():
+    inner, is_away = InMemoryStorage(), False
+    storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
+    study = optuna.create_study(storage=storage)
+
+    def search_that_is_cut_off():
+        nonlocal is_away
+        with recorded_run(study, make_experiment()):
+            is_away = True
+            raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        search_that_is_cut_off()
+    assert time.monotonic() - begun < 0.5
+
+
+def test_a_reader_does_not_wait():
+    storage = Enduring(Flaky(InMemoryStorage(), away), "there", reading=True)
+    with pytest.raises(JournalError, match="there: cannot be read: does not answer: lost; try"):
+        storage.get_all_studies()
+
+
+def test_a_storage_that_is_closed_is_not_opened_again_by_a_thread_that_is_left_over():
+    storage = Enduring(InMemoryStorage(), "there")
+    storage.close()
+    with pytest.raises(RunError, match="there: is closed"):
+        storage.get_all_studies()
+
+
+def test_what_the_database_refuses_ends_a_search_in_one_line():
+    class Full:
+        def get_all_studies(self):
+            raise Refused("No space left on device")
+
+    with pytest.raises(RunError, match="^there: cannot be written: No space left on device; what"):
+        Enduring(Full(), "there").get_all_studies()
+
+
+def die_after(bench, experiment, n_results):
+    with pytest.raises(Killed):
+        bench.run(experiment, SimulatedExecutor(2, die_after=n_results))
+
+
+def test_a_full_disk_ends_a_search_on_sqlite_and_the_same_command_resumes(tmp_path, make_bench):
+    experiment = make_experiment("woa", trials=12)
+    bench = Bench(f"sqlite:///{tmp_path}/s.db")
+    die_after(bench, experiment, 3)
+    n_before = len(read(bench).trials)
+
+    def fill(connection, record):
+        (n_pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {n_pages + 1}")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", fill)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(RunError, match="database or disk is full; what is in it is kept"):
+            search(bench, experiment)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", fill)
+    assert time.monotonic() - begun < 3  # Optuna would try again, five times
+    assert n_before <= len(read(bench).trials) < 12
+    assert told(search(bench, experiment)) == told(search(make_bench("file"), experiment))
+
+
+def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench, notes):
+    class Browser(Observer):
+        def finished(self, role, number, outcome):
+            if number == 2:
+                connection.execute("BEGIN EXCLUSIVE")
+                threading.Timer(0.5, lambda: connection.execute("ROLLBACK")).start()
+
+    experiment = make_experiment("woa", trials=6)
+    connection = sqlite3.connect(tmp_path / "s.db", check_same_thread=False, isolation_level=None)
+    bench = Bench(f"sqlite:///{tmp_path}/s.db?timeout=0.1")
+    found = search(bench, experiment, observer=Browser())
+    connection.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.db"]
+    assert notes[0] == f"the journal's database does not answer (database is locked){WAITING}"
+    assert len(notes) == 2
+    assert told(found) == told(search(make_bench("file"), experiment))
+
+
+UNTIL_FULL = """\
+import resource, sys
+sys.path.append(sys.argv[1])
+from search_bench import Bench, make_experiment
+from simulated import SimulatedExecutor
+from tuner.errors import RunError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    Bench(sys.argv[2]).run(make_experiment("woa", trials=12), SimulatedExecutor(2))
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("share", [0.3, 0.61, 0.9])
+def test_a_file_that_cannot_grow_keeps_what_is_in_it_and_no_half_record(share, make_bench):
+    experiment = make_experiment("woa", trials=12)
+    expected = search(make_bench("calm"), experiment)
+    calm, path = Path(make_bench("calm").location), Path(make_bench("full").location)
+    limit = int(calm.stat().st_size * share)
+    command = [sys.executable, "-c", UNTIL_FULL, str(Path(__file__).parent), str(path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be written: File too large; what is in it is kept: make room" in done.stdout
+    assert path.read_bytes().endswith(b"\n")
+    assert told(search(make_bench("full"), experiment)) == told(expected)
+
+
+class Halting(FileIO):
+    """A file of which one write is short, and then Ctrl-C comes: before the rest, or after it."""
+
+    def __init__(self, path, n_written, whole):
+        super().__init__(path, "w+")
+        self._n_written, self._whole, self._n_writes = n_written, whole, None
+
+    def halt(self):
+        self._n_writes = 0
+
+    def write(self, content):
+        if self._n_writes is None:
+            return super().write(content)
+        self._n_writes += 1
+        if self._n_writes == 1:
+            return super().write(bytes(content)[: self._n_written])
+        if self._whole:
+            super().write(content)
+        self._n_writes = None
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("n_written", "whole"), [(1, False), (20, False), (20, True)])
+def test_ctrl_c_between_the_parts_of_a_record_leaves_none_of_it(tmp_path, n_written, whole):
+    path = tmp_path / "s.journal"
+    with Halting(path, n_written, whole) as file:
+        storage = open_held(file, "")
+        optuna.create_study(study_name="a", storage=storage)
+        before = path.read_bytes()
+        file.halt()
+        with pytest.raises(KeyboardInterrupt):
+            storage.create_new_study([1], "b")
+        assert path.read_bytes() == before
+        storage.create_new_study([1], "c")  # as who clears up writes that it was interrupted
+        assert study_names(storage) == ["a", "c"]
+    assert study_names(read_journal(str(path))) == ["a", "c"]

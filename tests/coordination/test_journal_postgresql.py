@@ -1,0 +1,352 @@
+"""Journals on a PostgreSQL server that is stopped, started and shared."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from postgresql import SCHEME, schema_of_its_own
+from search_bench import Bench, make_experiment, told
+from simulated import SimulatedExecutor
+
+from tuner.coordination.holders import Held, Holder
+from tuner.coordination.journal import (
+    is_held,
+    quiet_journal,
+    read_journal,
+    study_names,
+    write_journal,
+)
+from tuner.coordination.observer import Observer
+from tuner.coordination.server_lock import StudyLock
+from tuner.errors import JournalError, RunError
+
+AWAY = "the journal's database does not answer ("
+BACK = "the journal's database answers again; the search goes on"
+
+
+@pytest.fixture
+def own_url(postgresql):
+    """A journal on the server that a test may stop."""
+    with schema_of_its_own(postgresql.url) as url:
+        yield url
+
+
+def connect(url):
+    return psycopg.connect(url.replace(SCHEME, "postgresql://"), autocommit=True)
+
+
+class Slow(SimulatedExecutor):
+    def poll(self, timeout_s):
+        time.sleep(0.02)
+        return super().poll(timeout_s)
+
+
+class After(Observer):
+    """Does something when a number of trials have ended."""
+
+    def __init__(self, actions):
+        self._actions, self._n_ended = dict(actions), 0
+
+    def finished(self, role, number, outcome):
+        self._n_ended += 1
+        if action := self._actions.pop(self._n_ended, None):
+            action()
+
+
+def expected_of(experiment, make_bench):
+    return told(make_bench("calm").run(experiment, SimulatedExecutor(2))[1])
+
+
+@pytest.mark.parametrize(("strategy", "seed"), [("woa", 0), ("woa", 1), ("tpe", 2)])
+def test_a_server_that_crashes_at_random_moments_changes_nothing(
+    strategy, seed, postgresql, own_url, make_bench, notes
+):
+    experiment = make_experiment(strategy, trials=24)
+    rng, ended, n_crashes = random.Random(seed), threading.Event(), 0
+
+    def crash():
+        nonlocal n_crashes
+        while not ended.wait(rng.uniform(0.05, 0.6)):
+            postgresql.restart()
+            n_crashes += 1
+
+    thread = threading.Thread(target=crash)
+    try:
+        finished, found = Bench(own_url).run(
+            experiment, Slow(2, chaos=seed), observer=After({1: thread.start})
+        )
+    finally:
+        ended.set()
+        thread.join()
+    assert n_crashes >= 3
+    assert finished
+    assert told(found) == expected_of(experiment, make_bench)
+    assert all(note.startswith(AWAY) for note in notes[::2])
+    assert set(notes[1::2]) <= {BACK}
+    assert len(notes) % 2 == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    how, postgresql, own_url, make_bench, notes
+):
+    def stop():
+        postgresql.stop(how)
+        threading.Timer(1.5, postgresql.start).start()
+
+    experiment = make_experiment("woa", trials=12)
+    _, found = Bench(own_url).run(experiment, SimulatedExecutor(2), observer=After({3: stop}))
+    assert told(found) == expected_of(experiment, make_bench)
+    assert len(notes) == 2
+    assert re.match(
+        r"the journal's database does not answer \(.+\); waiting for it; Ctrl-C twice", notes[0]
+    )
+    assert notes[1] == BACK
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_lost_before_or_after_a_commit_changes_nothing(
+    seed, postgresql_url, make_bench, notes, monkeypatch
+):
+    experiment = make_experiment("woa", trials=18)
+    expected = expected_of(experiment, make_bench)
+    rng, commit, lost = random.Random(seed), psycopg.Connection.commit, []
+    monkeypatch.setattr("tuner.coordination.enduring._LONGEST_PAUSE_S", 0.001)
+
+    def lossy(connection):
+        if rng.random() < 0.9:
+            return commit(connection)
+        if rng.random() < 0.5:
+            commit(connection)
+        lost.append(connection)
+        connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    class Connected(Observer):
+        def asked(self, *trial):  # from the first one on
+            monkeypatch.setattr(psycopg.Connection, "commit", lossy)
+
+    _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=Connected())
+    monkeypatch.undo()
+    assert len(lost) > 20
+    assert told(found) == expected
+    n_trials = "SELECT count(*), count(DISTINCT number) FROM trials"
+    with connect(postgresql_url) as connection:
+        assert connection.execute(n_trials).fetchone() == (len(expected), len(expected))
+
+
+def test_a_study_that_somebody_took_while_the_server_was_away_is_left_to_him(postgresql_url, notes):
+    mine = None
+
+    def take():
+        nonlocal mine
+        mine = connect(postgresql_url)
+        mine.autocommit = False
+        end_all_sessions(mine)
+        StudyLock("s").take(mine)
+
+    experiment = make_experiment("woa", trials=12)
+    with pytest.raises(RunError) as error:
+        Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: take}))
+    assert re.search(
+        r"while it did not answer, it was taken: another search is writing to it: process "
+        rf"{os.getpid()} on \S+, since .* UTC; what is in it is kept, and this search ends",
+        str(error.value),
+    )
+    mine.close()
+    assert Bench(postgresql_url).run(experiment, SimulatedExecutor(2))[0]
+
+
+def end_all_sessions(connection):
+    """End every other session of tuner's, and wait until they are gone."""
+    others = (
+        "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'tuner %'"
+    )
+    connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+    while True:
+        connection.commit()
+        if connection.execute(f"SELECT count(*) {others}").fetchone() == (0,):
+            return
+
+
+def test_a_thread_that_is_left_over_does_not_take_a_study_again(postgresql_url):
+    with write_journal(postgresql_url, "s") as storage:
+        assert is_held(postgresql_url, "s")
+    with pytest.raises(RunError, match="is closed"):
+        study_names(storage)
+    assert not is_held(postgresql_url, "s")
+
+
+def test_a_session_of_ours_that_the_server_has_not_missed_yet_does_not_keep_us_out(postgresql_url):
+    lock = StudyLock("s")
+    plain = postgresql_url.replace(SCHEME, "postgresql://")
+    with psycopg.connect(plain) as vanished, psycopg.connect(plain) as new:
+        lock.take(vanished)
+        lock.take(new)
+        with pytest.raises(psycopg.OperationalError):
+            vanished.execute("SELECT 1")
+        vanished.close()
+        with psycopg.connect(plain) as other, pytest.raises(Held, match=f"process {os.getpid()} "):
+            StudyLock("s").take(other)
+
+
+def test_studies_on_one_server_do_not_keep_each_other_waiting(postgresql_url):
+    with write_journal(postgresql_url, "a"), write_journal(postgresql_url, "b"):
+        with quiet_journal(postgresql_url, "c"):
+            pass
+        for who in (quiet_journal, write_journal):  # of all studies
+            with (
+                pytest.raises(JournalError, match="another search is writing"),
+                who(postgresql_url),
+            ):
+                pass
+        assert [is_held(postgresql_url, name) for name in "abc"] == [True, True, False]
+    with write_journal(postgresql_url):
+        with pytest.raises(JournalError, match="another search is writing to it: process"):
+            write_journal(postgresql_url, "a").__enter__()
+        assert is_held(postgresql_url, "a")
+
+
+def test_a_journal_in_another_schema_is_another_journal(postgresql_url):
+    with (
+        schema_of_its_own(postgresql_url.partition("?")[0]) as other,
+        write_journal(postgresql_url, "a"),
+        write_journal(other, "a") as storage,
+    ):
+        assert study_names(storage) == []
+
+
+def test_searches_that_begin_together_on_an_empty_database_create_its_tables_once(postgresql_url):
+    def begin(name):
+        with write_journal(postgresql_url, name) as storage:
+            storage.create_new_study([1], name)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(begin, "abcdef"))
+    assert study_names(read_journal(postgresql_url)) == list("abcdef")
+
+
+def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not_waited_for(
+    postgresql_url, monkeypatch
+):
+    monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 0.5)
+    with connect(postgresql_url) as suspended:
+        StudyLock("a").take_to_create(suspended)
+        resumed = threading.Timer(5, suspended.close)  # or who waits for it would wait for ever
+        resumed.start()
+        begun = time.monotonic()
+        with pytest.raises(JournalError) as error, write_journal(postgresql_url, "b"):
+            pass
+        resumed.cancel()
+        resumed.join()
+    assert time.monotonic() - begun < 4
+    assert re.search(
+        rf": another search is creating its tables: process {os.getpid()} on \S+, since .* UTC; "
+        r"wait for it, stop it, or give another --journal$",
+        str(error.value),
+    )
+    with write_journal(postgresql_url, "b"):
+        pass
+
+
+def test_who_creates_tables_is_waited_for_as_long_as_it_is_another_one(postgresql_url, monkeypatch):
+    monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 1.5)
+    first, second = connect(postgresql_url), connect(postgresql_url)
+    StudyLock("a").take_to_create(first)
+    key = "SELECT objid::bigint | (classid::bigint << 32) FROM pg_locks WHERE locktype = 'advisory'"
+
+    def one_after_the_other():
+        time.sleep(1)
+        first.close()
+        next_one.result()
+        time.sleep(1)
+        second.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        next_one = pool.submit(second.execute, f"SELECT pg_advisory_lock(({key} AND granted))")
+        while not second.pgconn.transaction_status:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        pool.submit(one_after_the_other)
+        with write_journal(postgresql_url, "c"):
+            assert time.monotonic() - begun > 1.9
+
+
+def test_what_the_server_refuses_ends_a_search_in_one_line_and_the_same_command_resumes(
+    postgresql_url, make_bench, notes
+):
+    def forbid():
+        with connect(postgresql_url) as connection:
+            connection.execute("ALTER TABLE trial_user_attributes RENAME TO gone")
+
+    experiment = make_experiment("woa", trials=12)
+    begun = time.monotonic()
+    with pytest.raises(RunError, match="cannot be written: relation .* does not exist") as error:
+        Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: forbid}))
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - begun < 5
+    with connect(postgresql_url) as connection:
+        connection.execute("ALTER TABLE gone RENAME TO trial_user_attributes")
+    _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
+    assert told(found) == expected_of(experiment, make_bench)
+    assert notes == []
+
+
+def test_a_full_disk_of_the_server_ends_a_search_in_one_line(
+    postgresql_url, make_bench, notes, monkeypatch
+):
+    def full(connection):
+        connection.rollback()
+        raise psycopg.errors.DiskFull("could not extend file: No space left on device")
+
+    def fill():
+        monkeypatch.setattr(psycopg.Connection, "commit", full)
+
+    experiment = make_experiment("woa", trials=12)
+    begun = time.monotonic()
+    with pytest.raises(RunError, match="No space left on device; what is in it is kept: mend"):
+        Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: fill}))
+    assert time.monotonic() - begun < 5
+    monkeypatch.undo()
+    _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
+    assert told(found) == expected_of(experiment, make_bench)
+
+
+def test_who_reads_while_the_server_is_away_is_told_in_one_line(postgresql, own_url):
+    with write_journal(own_url):
+        pass
+    storage = read_journal(own_url)
+    postgresql.stop()
+    try:
+        with pytest.raises(JournalError, match="cannot be read: does not answer: ") as error:
+            study_names(storage)
+    finally:
+        postgresql.start()
+    assert "\n" not in str(error.value)
+    assert study_names(storage) == []
+
+
+def test_a_commit_waits_for_the_disk_also_where_the_server_would_not(postgresql_url):
+    relaxed = postgresql_url + "%20-csynchronous_commit%3Doff"
+    lock = StudyLock("s")
+    with psycopg.connect(relaxed.replace(SCHEME, "postgresql://")) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
+        lock.take(connection)
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
+def test_a_holder_is_read_as_it_was_written():
+    holder = Holder.here()
+    assert Holder.read(holder.written) == holder
+    assert len(Holder(4194304, "h" * 24, holder.since).written) <= 63
+    for text in ("", "psql", "tuner 1@h soon abcdef"):
+        assert Holder.read(text) is None
+    assert str(Holder(1, "h", "20261340T000000Z")) == "process 1 on h"

@@ -1,0 +1,124 @@
+"""Every pruner decides as Optuna's own does, and never by timing."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+import simulated
+from optuna.trial import TrialState, create_trial
+from search_bench import make_experiment, told
+from simulated import Killed, SimulatedExecutor
+
+from tuner.coordination.pruning import Evidence, make_pruner, should_prune
+from tuner.coordination.records import Status
+from tuner.experiment.pruner import PRUNERS
+from tuner.jobs import Epoch
+
+OPTIONS = {
+    "none": {},
+    "median": {"n_startup_trials": 4, "n_warmup_steps": 1},
+    "percentile": {"n_startup_trials": 4, "n_warmup_steps": 1, "percentile": 30.0},
+    "successive_halving": {"min_resource": 2, "reduction_factor": 2},
+    "hyperband": {"min_resource": 2, "reduction_factor": 2},
+    "patient": {
+        "patience": 1,
+        "wrapped": {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 1},
+    },
+    "wilcoxon": {"p_threshold": 0.4},
+}
+FOLDS = {"split": {"validation": {"folds": 5, "size": 0.1}}}
+BEGINS_TO_OVERFIT = 4  # epochs
+
+
+@pytest.fixture(autouse=True)
+def trials_that_overfit(monkeypatch):
+    plain = simulated.curve
+
+    def curve(job):
+        worse = [0.4 * max(0, i % job.epochs - BEGINS_TO_OVERFIT) for i in range(len(plain(job)))]
+        return [value + w for value, w in zip(plain(job), worse, strict=True)]
+
+    monkeypatch.setattr(simulated, "curve", curve)
+
+
+BY_EPOCHS = [name for name in OPTIONS if name not in ("none", "wilcoxon")]
+
+
+def experiment_with(name, **keys):
+    options = OPTIONS[name]
+    folds = {"data": FOLDS} if name == "wilcoxon" else {}
+    epochs = 4 if folds else 9
+    return make_experiment(pruner={"name": name, **options}, epochs=epochs, **folds, **keys)
+
+
+def test_every_pruner_is_tried_here() -> None:
+    assert {model.model_fields["name"].default for model in PRUNERS} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", [n for n in OPTIONS if n != "none"])
+@pytest.mark.parametrize("strategy", ["woa", "tpe"])
+def test_a_pruner_prunes_the_same_with_any_number_of_workers_and_after_a_kill(
+    name, strategy, make_bench
+):
+    experiment = experiment_with(name, strategy=strategy)
+    _, reference = make_bench("one").run(experiment, SimulatedExecutor(1))
+    assert reference.count(Status.PRUNED) > 0
+    assert reference.count(Status.COMPLETE) > 0
+    for workers, chaos in [(2, 1), (5, 2)]:
+        _, record = make_bench(f"{workers}").run(experiment, SimulatedExecutor(workers, chaos))
+        assert told(record) == told(reference)
+    bench, lives = make_bench("killed"), 0
+    while True:
+        try:
+            _, record = bench.run(experiment, SimulatedExecutor(3, chaos=lives, die_after=2))
+            break
+        except Killed:
+            lives += 1
+    assert lives > 5
+    assert told(record) == told(reference)
+
+
+@pytest.mark.parametrize("name", BY_EPOCHS)
+@pytest.mark.parametrize("metric", ["rmse", "r2"])
+def test_told_one_by_one_trials_are_pruned_as_in_a_study_of_optunas_own(name, metric, bench):
+    """With a batch of one, every trial sees all the earlier ones, as in Optuna's own loop."""
+    strategy = {"name": "random", "batch": 1}
+    experiment = experiment_with(name, trials=40, objective={"metric": metric})
+    experiment = type(experiment).model_validate(experiment.to_dict() | {"strategy": strategy})
+    _, record = bench.run(experiment, SimulatedExecutor(1))
+    study = optuna.create_study(
+        study_name="s",
+        direction=experiment.objective.direction,
+        pruner=make_pruner(experiment.pruner, experiment.budget.epochs),
+    )
+    pruned = 0
+    for ours in record.trials:
+        trial = study.ask()
+        curve = ours.outcome.history
+        for epoch in curve[:-1]:
+            trial.report(epoch.metric, epoch.epoch)
+            assert not trial.should_prune()
+        trial.report(curve[-1].metric, curve[-1].epoch)
+        assert bool(trial.should_prune()) is (ours.status is Status.PRUNED)
+        if ours.status is Status.PRUNED:
+            pruned += 1
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, ours.value)
+    assert pruned > 3
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["median", "patient median"])
+def test_after_an_easy_first_fold_a_bad_second_one_is_pruned(wrapped):
+    told = [
+        create_trial(state=TrialState.COMPLETE, value=1.5, intermediate_values={0: 1.0, 1: 1.5})
+        for _ in range(5)
+    ]
+    median = {"name": "median", "n_startup_trials": 1}
+    options = {"name": "patient", "patience": 0, "wrapped": median} if wrapped else median
+    experiment = make_experiment("random", pruner=options)
+    evidence = Evidence(optuna.create_study(), 5, told, told)
+    epochs = [Epoch(0, 1, 1, 0.9, 0.0, 0, 0.9), Epoch(1, 1, 1, 9.1, 0.0, 1, 9.1)]
+    pruner = make_pruner(experiment.pruner, 10, 3)
+    assert not should_prune(pruner, evidence, 5, {}, {}, epochs[:1], {}, n_folds=3)
+    assert should_prune(pruner, evidence, 5, {}, {}, epochs, {}, n_folds=3)

@@ -1,0 +1,179 @@
+"""Experiments of every kind, and data for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from model_folders import months
+
+HOURS = pd.date_range("2024-01-01", periods=400, freq="h")
+RNG = np.random.default_rng(7)
+
+
+def stores(**columns: Any) -> pd.DataFrame:
+    """Two series, of which the second begins later, both with rows and values missing."""
+    frames = []
+    for store, begin in (("01", 0), ("north, old", 150)):
+        n = len(HOURS) - begin
+        frame = pd.DataFrame(
+            {
+                "store": store,
+                "hour": HOURS[begin:],
+                "units": 10 + 3 * np.sin(np.arange(n) / 4) + RNG.normal(size=n),
+                "visits": 50 + RNG.normal(size=n),
+                "price": RNG.uniform(1, 2, n),
+            }
+        )
+        frame.loc[[20, 21, n - 9], "units"] = np.nan
+        frames.append(frame.drop(index=[30, 31, 90, n - 30]))
+    return pd.concat(frames).assign(**columns)
+
+
+FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+    "log, recursive": (
+        months(),
+        {
+            "data": {"time": "month", "target": "sales", "transform": "log"},
+            "task": {"window": 6, "horizon": 4},
+            "hyperparameters": {"decoder": "recursive", "num_layers": 2, "hidden_size": 8},
+        },
+    ),
+    "difference, minmax, two targets": (
+        months(),
+        {
+            "data": {
+                "time": "month", "target": ["sales", "price"],
+                "transform": "difference", "scale": "minmax",
+            },
+            "task": {"window": 5, "horizon": 3},
+            "hyperparameters": {"cell": "gru", "hidden_size": [8, 6]},
+        },
+    ),
+    "quantiles of series with lags, a calendar, gaps and attention": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"],
+                "features": ["price", "units"], "missing": "interpolate",
+                "calendar": ["hour", "weekday"], "lags": {"price": [1, 24], "visits": [2]},
+            },
+            "task": {"window": 6, "horizon": 3, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"pooling": "attention", "bidirectional": True, "hidden_size": 8},
+        },
+    ),
+    "differences of series with gaps, filled and not scaled": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "units", "missing": "ffill",
+                "transform": "difference", "scale": "none",
+            },
+            "task": {"window": 9, "horizon": 2},
+            "hyperparameters": {"pooling": "mean", "cell": "peephole", "hidden_size": 8},
+        },
+    ),
+    "resampled": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "visits", "missing": "ffill",
+                "resample": "6h", "aggregate": "sum", "calendar": ["hour"], "transform": "log",
+                "split": {"validation": 10, "test": 8},
+            },
+            "task": {"window": 4, "horizon": 2},
+            "hyperparameters": {"pooling": "max", "cell": "rnn", "hidden_size": 8},
+        },
+    ),
+    "series without times, quantiles decoded from another window": (
+        stores().fillna(1.0),
+        {
+            "data": {"id": "store", "target": "units", "features": ["units", "price"]},
+            "task": {"window": 6, "horizon": 3, "quantiles": [0.25, 0.5]},
+            "hyperparameters": {
+                "window": 11, "decoder": "recursive", "proj_size": 3, "hidden_size": 8,
+            },
+        },
+    ),
+    "rows alone": (
+        months().drop(columns="month"),
+        {"data": {"target": "sales"}, "hyperparameters": {"hidden_size": 8, "bias": False}},
+    ),
+}  # fmt: skip
+
+
+def walks(n: int = 40) -> pd.DataFrame:
+    """Sequences of 3 to 9 steps, their rows interleaved, with labels of each and of every step."""
+    rows = [
+        {"run": f"r{i:02}", "step": 2000 + t, "x": (x := RNG.normal()), "y": RNG.normal(),
+         "word": RNG.choice(["up", "down", "NA", "1"]), "code": RNG.integers(0, 6),
+         "kind": "ab"[i % 2], "sign": int(x > 0), "size": i / 7, "weight": -i}
+        for i in range(n) for t in range(3 + i % 7)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame.loc[[4, 9], "x"] = np.nan
+    return frame.sort_values(["step", "run"], kind="stable")
+
+
+TEXTS = pd.DataFrame(
+    {
+        "name": ["Öl, gut", "aba", "b", "cc d", "NA", "a b a", "dad"] * 6,
+        "language": ["01", "02", "01", "03", "02", "03", "01"] * 6,
+    }
+)
+SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+    "classes": (
+        walks(),
+        {
+            "data": {
+                "id": "run", "time": "step", "target": "kind", "features": ["x", "y"],
+                "missing": "ffill",
+            },
+            "task": {"kind": "classify"},
+            "hyperparameters": {"pooling": "attention", "bidirectional": True, "hidden_size": 8},
+        },
+    ),
+    "values": (
+        walks(),
+        {
+            "data": {
+                "id": "run", "target": ["size", "weight"], "features": ["y"], "scale": "minmax",
+            },
+            "task": {"kind": "regress"},
+            "hyperparameters": {"pooling": "mean", "cell": "gru", "hidden_size": 8},
+        },
+    ),
+    "labels of tokens": (
+        walks(),
+        {
+            "data": {"id": "run", "time": "step", "target": "sign", "tokens": "word"},
+            "task": {"kind": "label"},
+            "hyperparameters": {"num_layers": 2, "bidirectional": True, "hidden_size": 8},
+        },
+    ),
+    "classes of numbered tokens": (
+        walks(),
+        {
+            "data": {"id": "run", "target": "kind", "tokens": "code", "vocabulary_size": 6},
+            "task": {"kind": "classify"},
+            "hyperparameters": {"pooling": "max", "cell": "peephole", "hidden_size": 8},
+        },
+    ),
+    "texts by character": (
+        TEXTS,
+        {
+            "data": {"text": "name", "target": "language"},
+            "task": {"kind": "classify"},
+            "hyperparameters": {"hidden_size": 8, "proj_size": 2},
+        },
+    ),
+    "texts by word": (
+        TEXTS,
+        {
+            "data": {"text": "name", "level": "word", "target": "language"},
+            "task": {"kind": "classify"},
+            "hyperparameters": {"cell": "rnn", "nonlinearity": "relu", "hidden_size": 8},
+        },
+    ),
+}  # fmt: skip

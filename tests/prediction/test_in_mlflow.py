@@ -1,0 +1,64 @@
+"""A model of every kind in MLflow says what it says in its folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from model_cases import FORECASTS, SEQUENCES
+from model_folders import make_model
+
+from tuner.prediction import load_model
+from tuner.tracking import open_store
+from tuner.tracking.model import log_model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of MLflow about its own types
+    import mlflow.pyfunc
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # what MLflow and its database library
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # say about themselves
+    pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning"),
+]
+
+CASES = FORECASTS | SEQUENCES
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield open_store()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(
+    name: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, raw = CASES[name]
+    path = tmp_path / "data.csv"
+    frame.to_csv(path, index=False)
+    make_model(raw | {"data": raw["data"] | {"path": str(path)}}, tmp_path)
+    model = load_model(tmp_path / "model")
+    run = client.create_run("0")
+    texts = {column: str for column in ("store", "name", "language") if column in frame}
+    read = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    example = read[model.pipeline.columns.names].head(200)
+
+    logged = log_model(client, run.info.run_id, model, example, "this one")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    for rows in (read, loaded.input_example):
+        for all_windows in (False, True):
+            found = loaded.predict(rows, params={"all_windows": all_windows})
+            expected = model.predict(rows, all_windows)
+            assert len(found) > 0
+            pd.testing.assert_frame_equal(found, expected)

@@ -1,0 +1,85 @@
+"""Who watches a search: progress bars, tracking, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.coordination.seeds import Role
+from tuner.jobs import Epoch, Outcome
+
+__all__ = ["Observer", "Observers"]
+
+
+class Observer:
+    """Is told what happens in a search. This one does nothing with it: the null observer.
+
+    Called from the coordinator's thread; must return at once.
+    """
+
+    def asked(
+        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+    ) -> None:
+        """A trial has its configuration (that of `repeat_of`, if it is not None)."""
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """A trial began to train then, seconds since 1970; said when its first epoch has ended."""
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """A trial ended an epoch."""
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """A trial's outcome is in the journal."""
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """A trial was taken away by the machine, and runs again."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should read, once."""
+
+
+class Observers(Observer):
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def asked(
+        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+    ) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.asked(role, number, repeat_of, params)
+
+    def dispatched(self, role: Role, number: int, cost: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.dispatched(role, number, cost)
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.began(role, number, time)
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.epoch(role, number, epoch)
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.finished(role, number, outcome)
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.lost(role, number, reason)
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.note(text)

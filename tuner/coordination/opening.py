@@ -1,0 +1,190 @@
+"""Opens a study for the coordinator: a new one, or one that goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import platform
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+
+from tuner import __version__
+from tuner.coordination.attributes import RUN_ATTR, STUDY_ATTR
+from tuner.coordination.records import FORMAT
+from tuner.errors import RunError, StudyError, one_line, show_location
+from tuner.experiment import Experiment, flat
+from tuner.strategies.registry import make_sampler
+
+__all__ = ["check_study", "library_versions", "open_study", "recorded_run"]
+
+# What a resumed study may change; the data file may move, but its content must be the same.
+_FREE = {
+    "budget.trials",
+    "budget.timeout",
+    "budget.trial_timeout",
+    "budget.retries",
+    "resources.cpus",
+    "resources.gpus",
+    "data.path",
+}
+_SHOWN = 4  # differences that an error names
+_LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas", "scikit-learn")
+
+
+def open_study(
+    storage: BaseStorage,
+    location: str,
+    name: str,
+    experiment: Experiment,
+    data: dict[str, Any],
+    baselines: Callable[[], dict[str, float]],
+    distributions: dict[str, BaseDistribution],
+) -> optuna.Study:
+    """Create the study `name`, or open it after checking that it is the same search.
+
+    Args:
+        storage: the journal, held for writing.
+        location: where it is, for messages.
+        name: the study's.
+        experiment: what is searched.
+        data: the data file's path, sha256 and number of rows.
+        baselines: scores the plain forecasts on the validation part, for a new study.
+        distributions: the search space.
+
+    Raises:
+        StudyError: the study belongs to another experiment, was written by another version of
+            tuner, or differs in keys that may not change; it names them with both values.
+    """
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        facts = check_study(study, location, experiment, data)
+        if facts is not None and facts["data"] != data:  # elsewhere: exports point to it there
+            facts = facts | {"data": data}
+            study.set_user_attr(STUDY_ATTR, facts)
+    else:
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction=experiment.objective.direction
+        )
+        facts = None
+    if facts is None:
+        facts = {
+            "format": FORMAT,
+            "id": uuid.uuid4().hex,
+            "experiment": experiment.to_dict(),
+            "data": data,
+            "baselines": baselines(),
+            "versions": library_versions(),
+            "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        }
+        study.set_user_attr(STUDY_ATTR, facts)
+    begun = Experiment.model_validate(facts["experiment"])
+    study.sampler = make_sampler(begun.strategy, distributions, begun.seed, begun.budget.trials)
+    if not study.get_trials(deepcopy=False) and (start := begun.start()):
+        study.enqueue_trial(start)  # so that a search never ends worse than what it started from
+    return study
+
+
+def check_study(
+    study: optuna.Study, location: str, experiment: Experiment, data: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Check that a study which is there is the search of an experiment on this data.
+
+    Returns:
+        What it was begun with; None where it was killed before it had begun.
+
+    Raises:
+        StudyError: as `open_study` does.
+    """
+    where = f"{show_location(location)}: study {study.study_name!r}"
+    facts: dict[str, Any] | None = study.user_attrs.get(STUDY_ATTR)
+    if facts is not None:
+        _check_same(facts, experiment, data, where)
+    elif study.get_trials(deepcopy=False):
+        raise StudyError(f"{where} was not made by tuner; give another --study name")
+    return facts
+
+
+@contextlib.contextmanager
+def recorded_run(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
+    """Journal the budget of this run and how it ended, where that is news."""
+    run = {"budget": experiment.budget.model_dump(mode="json")}
+
+    def write(**ended: str) -> None:
+        if study.user_attrs.get(RUN_ATTR) != run | ended:
+            study.set_user_attr(RUN_ATTR, run | ended)
+
+    if study.user_attrs.get(RUN_ATTR) != run | {"ended": "done"}:
+        write()
+    try:
+        yield
+    except RunError:
+        raise  # nothing more can be written, or nothing was brought to an end
+    except BaseException:
+        write(ended="interrupted")
+        raise
+    write(ended="done")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that decide what is searched, and what a training run computes."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"tuner": __version__, "python": platform.python_version(), **found}
+
+
+def _check_same(
+    facts: dict[str, Any], experiment: Experiment, data: dict[str, Any], where: str
+) -> None:
+    if facts["format"] > FORMAT:
+        raise StudyError(
+            f"{where} was made by a newer tuner (format {facts['format']}, this one writes "
+            f"{FORMAT}); upgrade tuner, or give another --study name"
+        )
+    old, new = dict(flat(_completed(facts["experiment"], where))), dict(flat(experiment.to_dict()))
+    if old["name"] != new["name"]:
+        raise StudyError(
+            f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
+            f"give another --study name"
+        )
+    given = dict(flat(experiment.model_dump(exclude_unset=True)))
+    # Names first: with another strategy all of its options differ as well.
+    keys = sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k))
+    differences = []
+    for key in (k for k in keys if old.get(k) != new.get(k)):
+        was, now = (_shown(keys[key]) if key in keys else "nothing" for keys in (old, new))
+        default = ", the default" if key in new and key not in given else ""
+        differences.append(f"{key}={was}, got {now}{default}")
+    if differences:
+        n_more = len(differences) - _SHOWN
+        more = f"; and {n_more} more differ" if n_more > 0 else ""
+        it = "it" if len(differences) == 1 else "them"
+        raise StudyError(
+            f"{where} was begun with {'; with '.join(differences[:_SHOWN])}{more}; "
+            f"put {it} back, or give another --study name"
+        )
+    if facts["data"]["sha256"] != data["sha256"]:
+        raise StudyError(
+            f"{where} was begun on other data: {data['path']} has changed since; "
+            f"put it back, or give another --study name"
+        )
+
+
+def _shown(value: Any) -> str:
+    """Write a value as it stands in an experiment file."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _completed(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return an experiment as it was recorded, with the keys that came into being since."""
+    try:
+        return Experiment.model_validate(raw).to_dict()
+    except ValueError as error:
+        raise StudyError(
+            f"{where} was written by another version of tuner: {one_line(error)[:200]}; "
+            f"begin it again under another --study name"
+        ) from None

@@ -1,0 +1,54 @@
+"""The trials that have been told to the study: what strategy and pruner may know."""
+
+from __future__ import annotations
+
+import math
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.coordination.attributes import REPEAT_ATTR
+
+__all__ = ["Told"]
+
+
+class Told:
+    """The trials told so far, in the order of telling, and when the score last improved."""
+
+    def __init__(self, direction: StudyDirection) -> None:
+        self._n = 0
+        self._originals: list[FrozenTrial] = []
+        self._complete: list[FrozenTrial] = []  # of the originals
+        self._counts = [(0, 0)]  # of both, among the first so many
+        self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
+        self._best = math.inf
+        self._improved_at = [0]  # as known when the first so many had been told
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._n
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Take up a trial that has just been told."""
+        complete = trial.state is TrialState.COMPLETE and trial.value is not None
+        value = self._sign * (trial.value or 0.0) if complete else math.inf
+        self._improved_at.append(self._n if value < self._best else self._improved_at[-1])
+        self._best = min(self._best, value)
+        self._n += 1
+        if REPEAT_ATTR not in trial.user_attrs:
+            self._originals.append(trial)
+            if trial.state is TrialState.COMPLETE:
+                self._complete.append(trial)
+        self._counts.append((len(self._originals), len(self._complete)))
+
+    def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Return what a trial may be compared with that sees the first `n`: all, and the complete.
+
+        A repeat is no evidence: counted again, a good trial would prune more and more.
+        """
+        n_originals, n_complete = self._counts[n]
+        return self._originals[:n_originals], self._complete[:n_complete]
+
+    def stagnant(self, n: int, size: int) -> int:
+        """Return after how many generations of `size`, of the first `n`, none has improved."""
+        return n // size - self._improved_at[n] // size - 1
