@@ -96,7 +96,9 @@ def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> 
     }
     model = made(frame, raw, tmp_path)
     shuffled = frame.sort_values(["month", "store"])  # the series' rows may stand interleaved
-    found = model.predict(shuffled)
+    text = "^the series end at different times, b at 2018-04-01 and 01 at 2019-02-01; each forecast"
+    with pytest.warns(PredictionWarning, match=text):
+        found = model.predict(shuffled)
     columns = ["sales", "sales_q0.1", "sales_q0.9", "price", "price_q0.1", "price_q0.9"]
     assert list(found) == ["store", "month", "step", *columns] == model.columns
     place = {(r.store, str(r.month.date()), r.step) for r in found.itertuples()}

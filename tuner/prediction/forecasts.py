@@ -11,6 +11,7 @@ from tuner.data.features import make_table
 from tuner.data.filling import even_rows
 from tuner.data.reading import Series, series_of
 from tuner.data.tables import RawTable, bounds_of, refusal
+from tuner.data.times import show_time
 from tuner.data.units import to_units
 from tuner.prediction.naming import differing
 from tuner.prediction.notes import PredictionWarning
@@ -37,6 +38,7 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
     _check_lengths(series, pipeline, firsts <= ends)
     if not all_windows:
+        _note_ends(series, pipeline, firsts <= ends)
         firsts = np.where(firsts <= ends, ends, firsts)
     counts = (ends + 1 - firsts).clip(0)
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
@@ -103,6 +105,18 @@ def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) 
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     text = f"no forecast for {', '.join(names[:_NAMED])}{more}: the model needs {needs} in a series"
     warnings.warn(text, PredictionWarning, stacklevel=4)
+
+
+def _note_ends(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> None:
+    """Say so where forecasts do not begin at the same time."""
+    if not pipeline.columns.time:
+        return
+    ends = [(series.times_of(i)[-1], series.names[i]) for i in np.flatnonzero(long_enough)]
+    (first, earliest), (last, latest) = min(ends), max(ends)
+    if first < last:
+        text = f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
+        text += f"at {show_time(last)}; each forecast begins after its own last row"
+        warnings.warn(text, PredictionWarning, stacklevel=4)
 
 
 def _times(series: Series, of: np.ndarray, place: np.ndarray, horizon: int) -> pd.DatetimeIndex:
