@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# How many files of tests at a time; the tests start processes of their own.
+FILES ?= 2
 
 .PHONY: demo test test-slow pictures check format lock bench clean
 
@@ -13,7 +15,7 @@ demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/i
 	@echo "These commands are in .venv; first type:  source .venv/bin/activate"
 
 test: check
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" -n $(FILES) --dist loadfile
 
 test-slow: .venv/installed-test
 	$(PYTEST) -m slow

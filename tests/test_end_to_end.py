@@ -23,6 +23,7 @@ def folder(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_a_search_killed_with_its_workers_ends_like_one_that_was_not(folder):
     calm, killed = folder("calm"), folder("killed")
     tuner(calm, "run", "waves.yaml", "--workers", "1", "--no-tracking")

@@ -14,6 +14,8 @@ from tuner.cli.main import run
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TASKS = ("forecast", "regress", "classify", "label")
+SLOW = pytest.mark.slow
+FAST = [("window", False), ("attention", True)]  # of those with everything on them
 SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"]
 SMALL += ["--set", "finalists.repeats=1", "--workers", "1", "--no-tracking"]
 
@@ -43,7 +45,9 @@ def searched_and_reproduced(
     return found
 
 
-@pytest.mark.parametrize("name", ["sunspots", "digits", "names", "waves"])
+@pytest.mark.parametrize(
+    "name", ["names", *(pytest.param(name, marks=SLOW) for name in ("sunspots", "digits", "waves"))]
+)
 def test_a_ready_experiment_ends_in_a_model_that_scores_the_same_again(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,8 +94,14 @@ def stores() -> None:
 
 
 @pytest.mark.usefixtures("stores")
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("quantiles", [False, True])
+@pytest.mark.parametrize(
+    ("space", "quantiles"),
+    [
+        pytest.param(space, quantiles, marks=[] if (space, quantiles) in FAST else SLOW)
+        for space in SPACES
+        for quantiles in (False, True)
+    ],
+)
 def test_series_with_everything_on_them_are_searched_and_reproduced(
     space: str, quantiles: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

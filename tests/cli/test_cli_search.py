@@ -215,18 +215,19 @@ def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner
     loaded = [Experiment.load(name) for name in ("printed.yaml", "best.yaml", "best.json")]
     assert loaded[0].hyperparameters == loaded[1].hyperparameters == loaded[2].hyperparameters
 
-    (here / "notes.txt").write_text("mine")
-    for name in ("notes.txt", "air.yaml", "air.csv"):
+    (here / "notes.yml").write_text("mine")
+    for name in ("notes.yml", "air.yaml"):
         text = (here / name).read_bytes()
         refused = tuner("export", STUDY, "-o", name, status=2)
         assert f"-o: {name} exists and is no export; write elsewhere, or add --force" in refused
         assert (here / name).read_bytes() == text
     assert "-o: must be a file" in tuner("export", STUDY, "-o", "studies", status=2)
     assert "-o: must be a file" in tuner("export", STUDY, "-o", "no/best.yaml", status=2)
-    tuner("export", STUDY, "-o", "notes.txt", "--force")
-    assert Experiment.load("notes.txt").recorded is not None
+    tuner("export", STUDY, "-o", "notes.yml", "--force")
+    assert Experiment.load("notes.yml").recorded is not None
 
 
+@pytest.mark.slow
 def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
     here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

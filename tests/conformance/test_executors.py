@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ HANGING: dict[str, Make] = {
 REAL = tuple(HANGING)  # executors that train
 
 
+def kinds(names: Iterable[str]) -> list[Any]:
+    """Names as parameters; Ray's processes take long to begin."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n == "ray" else n for n in names]
+
+
 @pytest.fixture(scope="module")
 def hanging_path() -> Iterator[None]:
     """Lets every worker import the module `hanging`."""
@@ -93,13 +98,13 @@ def make_named(request: pytest.FixtureRequest) -> Iterator[Callable[[Make, str, 
         each.close()
 
 
-@pytest.fixture(params=list(MAKERS))
+@pytest.fixture(params=kinds(MAKERS))
 def executor(request: pytest.FixtureRequest, make_named: Callable[..., Executor]) -> Make:
     """Makes executors of each kind by the number of workers."""
     return lambda n_workers: make_named(MAKERS[request.param], request.param, n_workers)
 
 
-@pytest.fixture(params=REAL)
+@pytest.fixture(params=kinds(REAL))
 def hanging(
     request: pytest.FixtureRequest, make_named: Callable[..., Executor], hanging_path: None
 ) -> Make:
@@ -345,6 +350,7 @@ def test_a_job_that_breaks_its_worker_is_lost_and_the_next_has_another(
     assert outcomes(events(workers, n_finished(1)))["breaks"].state is OutcomeState.COMPLETE
 
 
+@pytest.mark.slow
 def test_every_executor_that_trains_comes_to_the_same_bits(
     make_named: Callable[..., Executor], job: MakeJob
 ) -> None:

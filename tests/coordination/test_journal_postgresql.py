@@ -30,6 +30,7 @@ from tuner.errors import JournalError, RunError
 
 AWAY = "the journal's database does not answer ("
 BACK = "the journal's database answers again; the search goes on"
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -65,7 +66,10 @@ def expected_of(experiment, make_bench):
     return told(make_bench("calm").run(experiment, SimulatedExecutor(2))[1])
 
 
-@pytest.mark.parametrize(("strategy", "seed"), [("woa", 0), ("woa", 1), ("tpe", 2)])
+@pytest.mark.parametrize(
+    ("strategy", "seed"),
+    [("woa", 0), pytest.param("woa", 1, marks=SLOW), pytest.param("tpe", 2, marks=SLOW)],
+)
 def test_a_server_that_crashes_at_random_moments_changes_nothing(
     strategy, seed, postgresql, own_url, make_bench, notes
 ):
@@ -94,7 +98,7 @@ def test_a_server_that_crashes_at_random_moments_changes_nothing(
     assert len(notes) % 2 == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGQUIT, marks=SLOW), signal.SIGINT])
 def test_a_server_that_is_away_for_a_while_is_waited_for(
     how, postgresql, own_url, make_bench, notes
 ):

@@ -126,6 +126,7 @@ def test_a_worker_that_dies_while_it_has_no_job_costs_no_job(executor, data):
     assert {type(e) for e in events(workers, n_finished(1))} == {Reported, Finished}
 
 
+@pytest.mark.slow
 def test_data_is_put_into_the_object_store_once(executor, data, tmp_path, monkeypatch):
     other = write_series(tmp_path, np.cos(np.arange(120) / 3)[:, None], train_end=80)
     put, n_puts = ray.put, []
@@ -139,6 +140,7 @@ def test_data_is_put_into_the_object_store_once(executor, data, tmp_path, monkey
     assert {end.state for end in outcomes(seen).values()} == {OutcomeState.COMPLETE}
 
 
+@pytest.mark.slow
 def test_workers_need_no_files(executor, tmp_path):
     gone = write_series(tmp_path, np.sin(np.arange(120) / 3)[:, None], train_end=80)
     workers = executor(1)
@@ -168,6 +170,7 @@ def test_held_arrays_take_the_place_of_files():
         ref.load("inputs")
 
 
+@pytest.mark.slow
 def test_workers_without_room_hold_no_job_back(executor, data):
     workers = executor(5, cpus=2.0)  # there is room for one
     for key in "abc":
@@ -177,6 +180,7 @@ def test_workers_without_room_hold_no_job_back(executor, data):
     assert len(actors()) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_without_a_gpu_sees_none(executor, monkeypatch):
     assert _visible_gpus(executor, gpus=0.0) == ""
     assert _visible_gpus(executor, gpus=0.5) == "0"
@@ -286,6 +290,7 @@ def test_a_store_that_is_full_ends_the_search_in_one_line(executor, data, monkey
     assert "\n" not in text
 
 
+@pytest.mark.slow
 def test_a_cluster_that_fails_as_workers_are_ended_does_not_hinder_closing(
     executor, data, monkeypatch
 ):

@@ -46,9 +46,9 @@ def export(
     record = read(study, journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
+        _check_spared(output, record, journal)
         endings = (".yaml", ".yml", ".json")
         check_file(output, "export", endings, None if force else is_export)
-        _check_spared(output, record, journal)
     if model is not None:
         check_model_folder("--model", model)
     best = exported(record, folder, name, data)
