@@ -111,7 +111,7 @@ def _note_ends(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> N
     """Say so where forecasts do not begin at the same time."""
     if not pipeline.columns.time:
         return
-    ends = [(series.times_of(i)[-1], series.names[i]) for i in np.flatnonzero(long_enough)]
+    ends = [(series.times_of(i)[-1], series.names[i]) for i in np.flatnonzero(long_enough).tolist()]
     (first, earliest), (last, latest) = min(ends), max(ends)
     if first < last:
         text = f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
