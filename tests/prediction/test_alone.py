@@ -66,9 +66,11 @@ def processor_s(code: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_the_prediction_code_imports_in_half_a_second() -> None:
-    seconds = min(processor_s("import tuner.prediction, onnxruntime") for _ in range(3))
-    assert seconds - min(processor_s("") for _ in range(3)) < 0.5
+def test_the_prediction_code_imports_little_more_than_the_libraries_that_it_stands_on() -> None:
+    libraries, code = "import numpy, pandas, onnxruntime", "import tuner.prediction, onnxruntime"
+    pairs = [(processor_s(code), processor_s(libraries)) for _ in range(4)]
+    ours, theirs = (min(seconds) for seconds in zip(*pairs, strict=True))
+    assert ours < 1.4 * theirs
 
 
 def test_the_requirements_of_prediction_are_those_of_the_package() -> None:
