@@ -14,6 +14,8 @@ from tuner.cli.options import (
     AsJson,
     DataFile,
     DataPath,
+    Events,
+    Executor,
     Experiment,
     Features,
     Force,
@@ -29,6 +31,9 @@ from tuner.cli.options import (
     Target,
     Test,
     Time,
+    Tracking,
+    Trials,
+    Workers,
     whole,
 )
 from tuner.cli.predict import predict
@@ -105,25 +110,11 @@ def check(experiment: Experiment, strategy: Strategy = None, set_: Set = None) -
 def run(
     experiment: Experiment,
     strategy: Strategy = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--trials", 40),
-            help="Configurations to train; a swarm paces itself by them.",
-        ),
-    ] = None,
+    trials: Trials = None,
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="No new trial after this: 90s, 10m, 1h30m.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--workers", 2),
-            help="Trials at a time. \\[default: one per core]",
-        ),
-    ] = None,
+    workers: Workers = None,
     seed: Annotated[
         int | None,
         typer.Option(metavar="N", parser=whole("--seed", 1), help="Seed of everything random."),
@@ -135,25 +126,19 @@ def run(
         ),
     ] = None,
     journal: Journal = None,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, ray or ray://HOST:PORT: where trials run.")
-    ] = "local",
+    executor: Executor = "local",
     asynchronous: Annotated[
         bool,
         typer.Option(
             "--asynchronous", help="Let no worker wait; the search cannot be repeated exactly."
         ),
     ] = False,
-    tracking: Annotated[
-        bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
-    ] = True,
+    tracking: Tracking = True,
     register: Register = None,
     test: Test = True,
     reopen_test: ReopenTest = False,
     set_: Set = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
-    ] = False,
+    json: Events = False,
 ) -> None:
     """Search; the same command again resumes."""
     from tuner.cli import run as command

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Experiment, Force, Journal, Set, whole
+from tuner.cli.options import (
+    Events,
+    Executor,
+    Experiment,
+    Force,
+    Journal,
+    Set,
+    Tracking,
+    Trials,
+    Workers,
+    whole,
+)
 
 __all__ = ["compare"]
 
@@ -25,22 +36,8 @@ def compare(
             help="Searches of each: on the experiment's seed and the ones after it.",
         ),
     ] = 5,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--trials", 40),
-            help="Configurations that each trains.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--workers", 2),
-            help="Trials at a time. \\[default: one per core]",
-        ),
-    ] = None,
+    trials: Trials = None,
+    workers: Workers = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -51,17 +48,11 @@ def compare(
         ),
     ] = None,
     journal: Journal = None,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, ray or ray://HOST:PORT: where trials run.")
-    ] = "local",
-    tracking: Annotated[
-        bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
-    ] = True,
+    executor: Executor = "local",
+    tracking: Tracking = True,
     set_: Set = None,
     force: Force = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
-    ] = False,
+    json: Events = False,
 ) -> None:
     """Compare strategies: a search of each on several seeds, and which differences are real."""
     from tuner.cli import comparing

@@ -15,6 +15,8 @@ __all__ = [
     "AsJson",
     "DataFile",
     "DataPath",
+    "Events",
+    "Executor",
     "Experiment",
     "Features",
     "Force",
@@ -29,6 +31,9 @@ __all__ = [
     "Target",
     "Test",
     "Time",
+    "Tracking",
+    "Trials",
+    "Workers",
     "study_name",
     "whole",
 ]
@@ -76,6 +81,31 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Events = Annotated[
+    bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=whole("--trials", 40),
+        help="Configurations to train; a swarm paces itself by them.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=whole("--workers", 2),
+        help="Trials at a time. \\[default: one per core]",
+    ),
+]
+Executor = Annotated[
+    str, typer.Option(metavar="NAME", help="local, ray or ray://HOST:PORT: where trials run.")
+]
+Tracking = Annotated[
+    bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
 AllData = Annotated[
     bool,
