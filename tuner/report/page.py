@@ -66,9 +66,10 @@ def is_report(path: Path) -> bool:
 def _head(record: StudyRecord) -> Html:
     experiment = record.experiment
     trained, most = len(record.trained), experiment.n_trials
+    begun = record.created[:16].replace("T", " ")
     facts = (
         f"Experiment {experiment.name}, strategy {experiment.strategy.name}, seed "
-        f"{experiment.seed}; begun {record.created}."
+        f"{experiment.seed}; begun {begun} UTC."
     )
     parts = [Html(f"<h1>{text(record.name)}</h1>\n"), paragraph(facts, kind="dim")]
     ended = record.ended or ("done" if record.test is not None else None)  # older ones lack it
