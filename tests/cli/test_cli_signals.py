@@ -55,7 +55,7 @@ class Search:
         self.workers: list[psutil.Process] = []
 
     def wait_until_it_trains(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and len(self.workers) < 2:
             time.sleep(0.1)
             assert self.process.poll() is None, self.process.communicate()
@@ -64,10 +64,13 @@ class Search:
                 for child in psutil.Process(self.process.pid).children(recursive=True)
                 if any("tuner.executors" in word for word in words_of(child))
             ]
-        while time.monotonic() < deadline:
-            if all(sum(w.cpu_times()[:2]) > 3 for w in self.workers):  # past its imports
-                return
+        while not all(self._has_data(worker) for worker in self.workers):
+            assert time.monotonic() < deadline
             time.sleep(0.1)
+
+    def _has_data(self, worker: psutil.Process) -> bool:
+        """Whether a worker has come to its trial, however long its imports take."""
+        return any(mapped.path.startswith(str(self.temporary)) for mapped in worker.memory_maps())
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the end; return status, output and errors."""
