@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# How many files of tests at a time; the tests start processes of their own.
+# How many files of tests at a time: tests start processes of their own.
 FILES ?= 2
+AT_ONCE := -n $(FILES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow pictures check format lock bench clean
 
@@ -15,10 +16,10 @@ demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/i
 	@echo "These commands are in .venv; first type:  source .venv/bin/activate"
 
 test: check
-	$(PYTEST) -m "not slow" -n $(FILES) --dist loadfile
+	$(PYTEST) -m "not slow" $(AT_ONCE)
 
 test-slow: .venv/installed-test
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(AT_ONCE)
 
 # The tests in a browser, on the search of the README.
 pictures: .venv/installed-test

@@ -160,7 +160,7 @@ def test_a_database_that_stays_away_ends_a_search_and_is_not_waited_for_again():
             "there: cannot be written: does not answer: lost; what is in it is kept: mend that, "
             "and the same command resumes"
         )
-    assert time.monotonic() - begun < 0.05
+    assert time.monotonic() - begun < 0.2
     assert notes == [f"the journal's database does not answer (lost){WAITING}"]
 
 

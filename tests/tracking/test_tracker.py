@@ -138,7 +138,7 @@ def test_waking_never_waits(make_record):
     begun = time.monotonic()
     for _ in range(1000):
         tracker.wake()
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 1
     gate.set()
     assert tracker.close(done=True)
 
