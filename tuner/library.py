@@ -88,7 +88,7 @@ def search(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = _with_arguments(experiment, strategy, trials, seed)
-    check_workers(workers, "workers", "=1")
+    check_workers(workers, "workers", "workers=1")
     check_study_name(study)
     if reopen_test and not open_test:
         raise InputError("reopen_test: opens the test part, got open_test=False; leave one out")

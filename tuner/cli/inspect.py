@@ -53,7 +53,7 @@ def studies(journal: str | None, as_json: bool) -> None:
 
     locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
     rows: list[dict[str, Any]] = []
-    n_unreadable = 0
+    unreadable = False
     for location in locations:
         try:
             storage = read_journal(location)
@@ -62,7 +62,7 @@ def studies(journal: str | None, as_json: bool) -> None:
             if journal:
                 raise
             sys.stderr.write(f"tuner: {error}\n")
-            n_unreadable += 1
+            unreadable = True
             continue
         for name in names:
             try:
@@ -74,9 +74,9 @@ def studies(journal: str | None, as_json: bool) -> None:
         _print_json(rows)
     elif rows:
         _print_studies(rows)
-    elif not n_unreadable:
+    elif not unreadable:
         console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
-    if n_unreadable:
+    if unreadable:
         raise typer.Exit(InputError.exit_status)
 
 

@@ -25,17 +25,13 @@ def check_file(
     Raises:
         InputError: naming the option, the path and the remedy.
     """
-    option = "-o"
     if path.suffix and not path.name.lower().endswith(endings):
-        raise InputError(f"{option}: must end in {' or '.join(endings)}, got {path}; rename it")
+        raise InputError(f"-o: must end in {' or '.join(endings)}, got {path}; rename it")
     if path.is_dir() or not path.parent.is_dir():
-        raise InputError(
-            f"{option}: must be a file in an existing folder, got {path}; create it first"
-        )
+        raise InputError(f"-o: must be a file in an existing folder, got {path}; create it first")
     if path.exists() and is_ours is not None and not is_ours(path):
-        text = f"{option}: {path} exists and is no {what}; write elsewhere, or add --force"
-        raise InputError(text)
-    _check_rights(option, path, path if path.exists() else path.parent)
+        raise InputError(f"-o: {path} exists and is no {what}; write elsewhere, or add --force")
+    _check_rights("-o", path, path if path.exists() else path.parent)
 
 
 def check_model_folder(option: str, folder: Path) -> None:

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["check_workers", "choose_workers", "warnings"]
 
 
-def check_workers(workers: int | None, option: str = "--workers", one: str = " 1") -> None:
+def check_workers(workers: int | None, option: str = "--workers", one: str = "--workers 1") -> None:
     """Refuse a number that no machine has.
 
     Args:
         workers: how many were asked for.
         option: what asked for them.
-        one: what stands behind it to ask for one.
+        one: how to ask for one.
 
     Raises:
         InputError: it is below 1.
     """
     if workers is not None and workers < 1:
         raise InputError(
-            f"{option}: must be at least 1, got {workers}; write {option}{one}, or leave it out"
+            f"{option}: must be at least 1, got {workers}; write {one}, or leave it out"
         )
 
 
