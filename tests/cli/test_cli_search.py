@@ -6,10 +6,10 @@ import contextlib
 import json
 import math
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,19 +304,36 @@ def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> 
     assert "0 created, 0 completed, 0 replaced, 10 unchanged" in tuner("sync", STUDY)
 
 
+KILLED_AT_THE_THIRD_RUN = """
+import os, signal
+from mlflow import MlflowClient
+from tuner.cli import main
+
+create, created = MlflowClient.create_run, []
+
+def create_run(*args, **options):
+    created.append(create(*args, **options))
+    if len(created) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return created[-1]
+
+MlflowClient.create_run = create_run
+main()
+"""
+
+
 @pytest.mark.slow
 def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
     here: Path, tuner: Tuner
 ) -> None:
     command = [sys.executable, "-m", "tuner", "sync", STUDY]
     shutil.copy(JOURNAL, here.parent / "before")
-    killed = subprocess.Popen(command)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_THIRD_RUN, "sync", STUDY], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
     database = here / "mlflow.db"
-    while not database.exists() or _n_runs(database) < 3:
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    assert _n_runs(database) == 3
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0, 0]
@@ -327,11 +344,8 @@ def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
 
 def _n_runs(database: Path) -> int:
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        try:
-            query = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
-            return int(connection.execute(query).fetchone()[0])
-        except sqlite3.OperationalError:
-            return 0  # it is being created
+        query = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
+        return int(connection.execute(query).fetchone()[0])
 
 
 def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
