@@ -17,6 +17,7 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 # Each part, and the parts below it that it may import. `base` is the errors and the version.
 BELOW = {
     "base": set(),
+    "outputs": {"base"},
     "experiment": {"base"},
     "data": {"base", "experiment"},
     "jobs": {"base", "data"},
@@ -31,7 +32,7 @@ BELOW = {
     "comparison": {"base", "experiment", "coordination", "report"},
 }
 BELOW["orchestrator"] = set(BELOW) | {"tracking"}
-BELOW["study"] = {"base", "experiment", "coordination", "results", "report"}
+BELOW["study"] = {"base", "outputs", "experiment", "coordination", "results", "report"}
 BELOW["cli"] = set(BELOW) - {"study"}
 BELOW["library"] = set(BELOW)
 

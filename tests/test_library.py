@@ -110,14 +110,18 @@ def test_an_export_is_read_again_and_trains_to_the_same_score(study, folder, tmp
 
 def test_nothing_but_an_earlier_export_or_report_is_written_over(study, tmp_path):
     (tmp_path / "sales.csv").write_text("y\n1\n")
+    (tmp_path / "mine").write_text("a page, or an experiment, of mine")
     for write in (study.export, study.report().save):
-        with pytest.raises(InputError, match=r"sales\.csv: exists and is no"):
+        with pytest.raises(InputError, match=r"mine exists and is no .*, or remove it first"):
+            write(tmp_path / "mine")
+        with pytest.raises(InputError, match=r"path: must end in .*, got .*sales\.csv"):
             write(tmp_path / "sales.csv")
         with pytest.raises(InputError, match="existing folder"):
             write(tmp_path / "nodir" / "file")
         with pytest.raises(InputError, match="existing folder"):
             write(tmp_path)
     assert (tmp_path / "sales.csv").read_text() == "y\n1\n"
+    assert (tmp_path / "mine").read_text() == "a page, or an experiment, of mine"
     for _ in range(2):
         study.export(tmp_path / "best.yaml")
         study.report().save(tmp_path / "report.html")

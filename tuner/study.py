@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import InputError
 from tuner.experiment import Experiment
+from tuner.outputs import check_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,19 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Best", "Report", "Study"]
 
 _SCORES = ("search", "mean", "std")
-
-
-def check_free(path: Path, what: str, is_one: Callable[[Path], bool]) -> Path:
-    """Return a path at which a file may be written.
-
-    Raises:
-        InputError: it is a folder, in none that exists, or a file that is no earlier one.
-    """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: must be a file in an existing folder; create it first")
-    if path.exists() and not is_one(path):
-        raise InputError(f"{path}: exists and is no {what}; write elsewhere, or remove it first")
-    return path
+_PATH = {"argument": "path", "or_else": "remove it first"}
 
 
 @dataclass(frozen=True)
@@ -57,11 +44,13 @@ class Report:
         """Write the page to a file; an earlier report is replaced.
 
         Raises:
-            InputError: there is something else, or no folder for it.
+            InputError: there is something else, no folder for it, or its ending is none of these.
         """
-        from tuner.report.page import is_report
+        from tuner.report import page
 
-        check_free(Path(path), "report", is_report).write_text(self.html, encoding="utf-8")
+        path = Path(path)
+        check_file(path, "report", page.ENDINGS, page.is_report, **_PATH)
+        path.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html, quote=True)
@@ -178,14 +167,15 @@ class Study:
         `Experiment.load` and `tuner train` read it. An earlier export at `path` is replaced.
 
         Raises:
-            InputError: there is something else, or no folder for it.
+            InputError: there is something else, no folder for it, or its ending is none of these.
             RunError: no trial is complete.
         """
-        from tuner.results.export import exported, is_export, render
+        from tuner.results.export import ENDINGS, exported, is_export, is_json, render
 
-        path = check_free(Path(path), "export", is_export)
+        path = Path(path)
+        check_file(path, "export", ENDINGS, is_export, **_PATH)
         best = exported(self._record, path.absolute().parent, path.name)
-        path.write_text(render(best, as_json=path.suffix == ".json"), encoding="utf-8")
+        path.write_text(render(best, is_json(path)), encoding="utf-8")
         return path
 
     def __repr__(self) -> str:

@@ -168,6 +168,12 @@ def test_the_path_of_a_journal_in_studies_is_taken_for_its_studys_name(
     shutil.copy(JOURNAL, "other.journal")
     refused = tuner("show", "other.journal", status=2)
     assert "is a file, not a study's name; write `tuner studies --journal other.j" in refused
+    shutil.copy(JOURNAL, "my studies")
+    refused = tuner("show", "my studies", status=2)
+    assert refused.endswith("not a study's name; write `tuner studies --journal 'my studies'`\n")
+    sqlite3.connect("all.db").execute("CREATE TABLE studies (name)").connection.close()
+    refused = tuner("show", "all.db", status=2)
+    assert refused.endswith("write `tuner studies --journal sqlite:///all.db`\n")
 
 
 def test_fewer_trials_than_are_trained_change_nothing_and_that_is_said(tuner: Tuner) -> None:

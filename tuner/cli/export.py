@@ -11,14 +11,21 @@ from rich.markup import escape
 
 from tuner.cli.display import console
 from tuner.cli.inspect import read
-from tuner.cli.outputs import check_file, check_model_folder
 from tuner.cli.state import State, state_of
 from tuner.cli.train import say_whether_reproduced, warn
 from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
-from tuner.results.export import exported, is_export, render, train_command
+from tuner.outputs import check_file, check_model_folder
+from tuner.results.export import (
+    ENDINGS,
+    exported,
+    is_export,
+    is_json,
+    render,
+    train_command,
+)
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
@@ -47,8 +54,7 @@ def export(
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
         _check_spared(output, record, journal)
-        endings = (".yaml", ".yml", ".json")
-        check_file(output, "export", endings, None if force else is_export)
+        check_file(output, "export", ENDINGS, None if force else is_export)
     if model is not None:
         check_model_folder("--model", model)
     best = exported(record, folder, name, data)
@@ -70,7 +76,7 @@ def export(
 
 def _as_json(format_: str | None, output: Path | None) -> bool:
     if format_ is None:
-        return output is not None and output.suffix.lower() == ".json"
+        return output is not None and is_json(output)
     if format_ not in ("yaml", "json"):
         raise InputError(
             f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def studies(journal: str | None, as_json: bool) -> None:
 
 
 def _print_studies(rows: list[dict[str, Any]]) -> None:
+    from tuner.results.summary import minute
+
     table = Table(box=box.SIMPLE_HEAD)
     for heading in (
         "study",
@@ -104,7 +107,7 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
             f"{row['trials']['trained']}" + (f"/{row['budget']}" if row["budget"] else ""),
             row["state"],
             score,
-            f"{row['created'][:16].replace('T', ' ')} UTC",
+            minute(row["created"]),
         )
     console.print(table)
 
@@ -147,13 +150,13 @@ def locate(study: str, journal: str | None) -> str:
     Raises:
         InputError: there is no such file in this folder; the nearest name is offered.
     """
-    from tuner.coordination.journal import journal_location
+    from tuner.coordination.journal import journal_at, journal_location
 
     location = journal_location(study, journal)
     if journal is None and not Path(location).exists():
         if Path(study).is_file():
-            journals = (".journal", ".db", ".sqlite", ".log")
-            asked = f" --journal {study}" if Path(study).suffix in journals else ""
+            found = journal_at(Path(study))
+            asked = f" --journal {shlex.quote(found)}" if found else ""
             raise JournalError(
                 f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
             )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.cli.outputs import check_file
 from tuner.errors import InputError, TunerError
+from tuner.outputs import check_file
 from tuner.prediction import Model, PredictionWarning, load_model
 
 __all__ = ["predict"]

@@ -28,6 +28,7 @@ from tuner.errors import JournalError, StudyError, nearest, show_location
 __all__ = [
     "FINALISTS_SUFFIX",
     "is_held",
+    "journal_at",
     "journal_exists",
     "journal_location",
     "load_study",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 FINALISTS_SUFFIX = ".finalists"
+_SQLITE = b"SQLite format 3\0"
 _READ_ANOTHER = "check the study's name or --journal"
 
 
@@ -54,6 +56,18 @@ def journal_exists(location: str) -> bool:
     """
     path = _path_of(location)
     return has_studies(location) if path is None else path.exists()
+
+
+def journal_at(path: Path) -> str | None:
+    """Return the location of the journal that a file holds; None where it holds none."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) == _SQLITE:
+                return f"sqlite:///{path}"
+        check_is_journal(path, _READ_ANOTHER)
+    except (OSError, JournalError):
+        return None
+    return str(path)
 
 
 def read_journal(location: str) -> BaseStorage:

@@ -13,9 +13,12 @@ from tuner.report.pictures import draw_all
 from tuner.report.protocol import protocol, reproduction
 from tuner.report.result import finalists, verdict
 from tuner.report.searched import best_configuration, how_searched, problems
-from tuner.results.summary import summarize
+from tuner.results.summary import minute, summarize
 
-__all__ = ["is_report", "report"]
+__all__ = ["ENDINGS", "is_report", "report"]
+
+ENDINGS = (".html", ".htm")
+"""Of the names of reports."""
 
 _MARK = '<meta name="generator" content="tuner report">'
 _LINKS = ("scores", "best", "pictures", "search", "protocol", "failures", "reproduce")
@@ -66,10 +69,9 @@ def is_report(path: Path) -> bool:
 def _head(record: StudyRecord) -> Html:
     experiment = record.experiment
     trained, most = len(record.trained), experiment.n_trials
-    begun = record.created[:16].replace("T", " ")
     facts = (
         f"Experiment {experiment.name}, strategy {experiment.strategy.name}, seed "
-        f"{experiment.seed}; begun {begun} UTC."
+        f"{experiment.seed}; begun {minute(record.created)}."
     )
     parts = [Html(f"<h1>{text(record.name)}</h1>\n"), paragraph(facts, kind="dim")]
     ended = record.ended or ("done" if record.test is not None else None)  # older ones lack it

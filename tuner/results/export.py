@@ -15,7 +15,10 @@ from tuner.experiment import Experiment, dump_yaml
 from tuner.jobs import Outcome
 from tuner.results.winner import Winner, find_winner
 
-__all__ = ["exported", "is_export", "render", "train_command"]
+__all__ = ["ENDINGS", "exported", "is_export", "is_json", "render", "train_command"]
+
+ENDINGS = (".yaml", ".yml", ".json")
+"""Of the names of exported files."""
 
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
 _OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
@@ -99,6 +102,11 @@ def render(experiment: dict[str, Any], as_json: bool) -> str:
     # Else without \\u escapes: two of them for one character are no YAML.
     text = json.dumps(experiment, indent=2, ensure_ascii=False)
     return _NOT_IN_YAML.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n"
+
+
+def is_json(path: Path) -> bool:
+    """Return whether a file's name asks for JSON."""
+    return path.suffix.lower() == ".json"
 
 
 def is_export(path: Path) -> bool:

@@ -11,10 +11,15 @@ from tuner.results.openings import opened_in_words
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import find_winner
 
-__all__ = ["summarize"]
+__all__ = ["minute", "summarize"]
 
 _OF_AN_OPENING = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
 _NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest
+
+
+def minute(time: str) -> str:
+    """Write a time of a record for people, to the minute."""
+    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where commands may write: what would be lost, or cannot be written, is refused beforehand."""
+"""Where may be written: what would be lost, or cannot be written, is refused beforehand."""
 
 from __future__ import annotations
 
@@ -12,26 +12,38 @@ __all__ = ["check_file", "check_model_folder"]
 
 
 def check_file(
-    path: Path, what: str, endings: tuple[str, ...], is_ours: Callable[[Path], bool] | None
+    path: Path,
+    what: str,
+    endings: tuple[str, ...],
+    is_ours: Callable[[Path], bool] | None,
+    *,
+    argument: str = "-o",
+    or_else: str = "add --force",
 ) -> None:
-    """Refuse a file for `-o` that cannot be written, or that is there and none of ours.
+    """Refuse a file that cannot be written, or that is there and none of ours.
 
     Args:
         path: the file.
         what: its kind, for the message: an export, say.
         endings: of the names of such files; a name without any is one, too.
         is_ours: says whether a file is of that kind; None where any file may be overwritten.
+        argument: what names the file, for the message.
+        or_else: what to do where a file that is there may go.
 
     Raises:
-        InputError: naming the option, the path and the remedy.
+        InputError: naming the argument, the path and the remedy.
     """
     if path.suffix and not path.name.lower().endswith(endings):
-        raise InputError(f"-o: must end in {' or '.join(endings)}, got {path}; rename it")
+        raise InputError(f"{argument}: must end in {' or '.join(endings)}, got {path}; rename it")
     if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"-o: must be a file in an existing folder, got {path}; create it first")
+        raise InputError(
+            f"{argument}: must be a file in an existing folder, got {path}; create it first"
+        )
     if path.exists() and is_ours is not None and not is_ours(path):
-        raise InputError(f"-o: {path} exists and is no {what}; write elsewhere, or add --force")
-    _check_rights("-o", path, path if path.exists() else path.parent)
+        raise InputError(
+            f"{argument}: {path} exists and is no {what}; write elsewhere, or {or_else}"
+        )
+    _check_rights(argument, path, path if path.exists() else path.parent)
 
 
 def check_model_folder(option: str, folder: Path) -> None:
