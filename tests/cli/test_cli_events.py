@@ -209,10 +209,8 @@ def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
     stream = io.StringIO()
     events = JsonEvents(stream)
     events.asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1})
-    events.asked(Role.TRIAL, 1, 0, {"x": 1, "y": 0.1})
-    events.asked(Role.TRIAL, 2, None, {"x": 2, "y": 0.1})
-    for number, x in enumerate([2, 1, 3]):
-        events.asked(Role.FINALIST, number, None, {"y": 0.1, "x": x})
+    for number, retrained in enumerate([2, 0]):
+        events.asked(Role.FINALIST, number, None, {"x": 1, "y": 0.1}, retrained, 0)
         events.dispatched(Role.FINALIST, number, 1.0)
         events.epoch(Role.FINALIST, number, epoch(0))
         events.lost(Role.FINALIST, number, "it died")
@@ -221,7 +219,7 @@ def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
         [e for e in read(stream.getvalue()) if e["role"] == role] for role in ("trial", "finalist")
     )
     assert not any("configuration" in e for e in of_trials)
-    assert [e["configuration"] for e in of_finalists] == [2] * 5 + [0] * 5 + [None] * 5
+    assert [e["configuration"] for e in of_finalists] == [2] * 5 + [0] * 5
 
 
 def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:

@@ -32,6 +32,22 @@ def trials_of(folder: Path, study: str = "air-random-0") -> list[tuple[object, .
     return [(t["number"], t["params"], t["value"]) for t in record["all_trials"]] + scores
 
 
+def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder: Path) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(Experiment.load("air.yaml"), Console(file=stream))
+    for number, (role, which) in enumerate([(Role.FINALIST, (3, 1)), (Role.BASELINE, (None, 0))]):
+        progress.asked(role, number, None, {}, *which)
+        progress.dispatched(role, number, 1.0)
+        progress.lost(role, number, "it died")
+        progress.finished(role, number, complete(1.0))
+    assert stream.getvalue().splitlines() == [
+        "finalist 3 repeat 1 runs again: it died",
+        "[1/1] finalist 3 repeat 1 complete  rmse 1",
+        "default repeat 0 runs again: it died",
+        "[2/2] default repeat 0 complete  rmse 1",
+    ]
+
+
 def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
     ours, theirs = pty.openpty()
     command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1"]

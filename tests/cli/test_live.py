@@ -127,7 +127,7 @@ def test_the_table_does_not_shrink_between_two_generations(folder: Path) -> None
 
 
 def test_a_trial_without_a_row_gets_the_next_one_that_is_free() -> None:
-    running = [InProgress(TRIAL, number, {}) for number in range(5)]
+    running = [InProgress(TRIAL, number, f"trial {number}", {}) for number in range(5)]
     rows = Rows()
 
     def shown(trials: list[InProgress], most: int) -> list[int | None]:
@@ -160,10 +160,14 @@ def test_the_bars_of_both_stages_remain_at_the_end_and_the_table_does_not(folder
         screen.progress.finished(TRIAL, number, complete(2.5))
     screen.clock.now += 100
     for number in range(3):
-        screen.progress.asked(FINALIST, number, None, PARAMS)
+        screen.progress.asked(FINALIST, number, None, PARAMS, 1, number)
         screen.progress.dispatched(FINALIST, number, 1.0)
     screen.clock.now += 3
-    assert screen.rows() == [0, 1]
+    names = [found[0] for line in screen.lines() if (found := re.search(r"finalist \d.*\d", line))]
+    assert [re.split(r" {2,}", name)[0] for name in names] == [
+        "finalist 1 repeat 0",
+        "finalist 1 repeat 1",
+    ]
     for number in range(3):
         screen.progress.finished(FINALIST, number, complete(1.0))
     with screen.progress:

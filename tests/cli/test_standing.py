@@ -255,7 +255,7 @@ def test_nothing_of_a_trial_that_ended_is_kept(standing: Standing) -> None:
         standing.finished(TRIAL, number, complete())
         standing.asked(TRIAL, 1000 + number, None, {})  # an earlier run's
         standing.finished(TRIAL, 1000 + number, complete())
-    kept = [standing.running, standing.waiting, standing._params]
+    kept = [standing.running, standing.waiting, standing._asked]
     kept.append(standing._paces[TRIAL]._in_progress)
     assert [len(what) for what in kept] == [0, 0, 0, 0]
 

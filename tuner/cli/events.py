@@ -27,7 +27,6 @@ class JsonEvents(Watcher):
         self._stream, self._clock = stream, clock
         self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
         self._handed_out: set[tuple[Role, int]] = set()  # and not ended
-        self._first: dict[str, int] = {}  # trial by its configuration
         self._retrains: dict[int, int | None] = {}  # finalist -> trial
         self._begun = False
 
@@ -61,13 +60,12 @@ class JsonEvents(Watcher):
         number: int,
         repeat_of: int | None,
         params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
         """Write that a trial has its configuration."""
-        configuration = to_json(dict(sorted(params.items())))
         if role is Role.FINALIST:
-            self._retrains[number] = self._first.get(configuration)
-        elif repeat_of is None:
-            self._first.setdefault(configuration, number)
+            self._retrains[number] = configuration
         self._trial("asked", role, number, params=params, repeat_of=repeat_of)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:

@@ -117,10 +117,12 @@ class LiveProgress(Watcher):
         number: int,
         repeat_of: int | None,
         params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
         """Count it."""
         with self._lock:
-            self.standing.asked(role, number, repeat_of, params)
+            self.standing.asked(role, number, repeat_of, params, configuration, repeat)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Count it."""
@@ -140,16 +142,17 @@ class LiveProgress(Watcher):
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Count it; only a failure in this run gets a line of its own."""
         with self._lock:
-            here = self.standing.in_progress(role, number)
+            here, name = self.standing.in_progress(role, number), self.standing.name(role, number)
             self.standing.finished(role, number, outcome)
         if here and outcome.state is OutcomeState.FAILED:
-            self.note(f"{role.value} {number} failed: {outcome.reason}")
+            self.note(f"{name} failed: {outcome.reason}")
 
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Say that a trial runs again."""
         with self._lock:
             self.standing.lost(role, number, reason)
-        self.note(f"{role.value} {number} runs again: {reason}")
+            name = self.standing.name(role, number)
+        self.note(f"{name} runs again: {reason}")
 
     def note(self, text: str) -> None:
         """Print a line above the table."""
@@ -184,7 +187,7 @@ class LiveProgress(Watcher):
                 table.add_row("")
                 continue
             table.add_row(
-                str(trial.number),
+                trial.name.removeprefix("trial "),
                 _STARTING if trial.since is None else f"{trial.epochs}/{standing.n_epochs}",
                 text_of(trial.value),
                 "-" if trial.since is None else clock_text(now - trial.since),

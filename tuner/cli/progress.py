@@ -55,9 +55,11 @@ class PlainProgress(Watcher):
         number: int,
         repeat_of: int | None,
         params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
         """Say why a number is missing from the lines to come."""
-        self.standing.asked(role, number, repeat_of, params)
+        self.standing.asked(role, number, repeat_of, params, configuration, repeat)
         if repeat_of is not None:
             self.note(f"trial {number} repeats trial {repeat_of}: not trained again")
 
@@ -75,13 +77,13 @@ class PlainProgress(Watcher):
         standing.epoch(role, number, epoch)
         if standing.clock() - self._last_line > _SILENCE_S:
             metric = f"{standing.metric} {text_of(epoch.metric)}"
-            line = f"{role.value} {number} goes on: epoch {epoch.epoch + 1}, {metric}"
+            line = f"{standing.name(role, number)} goes on: epoch {epoch.epoch + 1}, {metric}"
             self._print(line, standing.time_left(role))
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Print a trial that this run has trained."""
         standing = self.standing
-        here = standing.in_progress(role, number)
+        here, name = standing.in_progress(role, number), standing.name(role, number)
         standing.finished(role, number, outcome)
         if not here:
             return
@@ -92,13 +94,13 @@ class PlainProgress(Watcher):
         best = ""
         if standing.best and role is Role.TRIAL:
             best = f"best {text_of(standing.best[0])} (trial {standing.best[1]})"
-        line = f"{count} {role.value} {number} {outcome.state}{reason}"
+        line = f"{count} {name} {outcome.state}{reason}"
         self._print(line, score, best, standing.time_left(role))
 
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Say that a trial runs again."""
         self.standing.lost(role, number, reason)
-        self.note(f"{role.value} {number} runs again: {reason}")
+        self.note(f"{self.standing.name(role, number)} runs again: {reason}")
 
     def note(self, text: str) -> None:
         """Print a line of its own."""

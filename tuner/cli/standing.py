@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from tuner.cli.pace import Pace
 from tuner.coordination.observer import Observer
-from tuner.coordination.seeds import Role
+from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 
@@ -29,6 +29,7 @@ class InProgress:
 
     role: Role
     number: int
+    name: str  # for people
     params: Mapping[str, Any]
     handed_out: float = 0.0  # when, by the standing's clock
     since: float | None = None  # when it began to train, by the same; not known at first
@@ -81,7 +82,7 @@ class Standing(Observer):
         n_retrained = int(most) + has_default if most else 0
         self._n_finalists = n_retrained * experiment.finalists.repeats  # at most
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
-        self._params: dict[tuple[Role, int], Mapping[str, Any]] = {}  # until it is handed out
+        self._asked: dict[tuple[Role, int], InProgress] = {}  # until it is handed out
         self._paces = {role: Pace(self.n_epochs, clock) for role in Role}
         self._begun: dict[Role, float] = {}
         self._newest: dict[Role, float] = {}  # when the newest trial of a stage ended
@@ -97,6 +98,8 @@ class Standing(Observer):
         number: int,
         repeat_of: int | None,
         params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
         """Note that a stage goes on; a repeat is not trained."""
         stage = STAGES[role]
@@ -104,14 +107,16 @@ class Standing(Observer):
         if repeat_of is not None:
             self.repeats += 1
         else:
-            self._params[role, number] = params
+            name = training_name(role, number, configuration, repeat)
+            self._asked[role, number] = InProgress(role, number, name, params)
         if stage is Role.FINALIST:
             self.totals[stage] += 1
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Queue a trial."""
-        params = self._params.pop((role, number), NO_PARAMS)
-        self.waiting[role, number] = InProgress(role, number, params, self.clock())
+        unknown = InProgress(role, number, training_name(role, number), NO_PARAMS)
+        trial = self._asked.pop((role, number), unknown)
+        self.waiting[role, number] = replace(trial, handed_out=self.clock())
         self._paces[STAGES[role]].dispatched(number, cost)
         self._occupy()
 
@@ -143,7 +148,7 @@ class Standing(Observer):
         best = self.best[0] if self.best else self._sign * math.inf
         if role is Role.TRIAL and value is not None and self._sign * value < self._sign * best:
             self.best = (value, number)
-        self._params.pop((role, number), None)
+        self._asked.pop((role, number), None)
         self._take_out(role, number)
         self._paces[stage].finished(number)
         self._occupy()
@@ -151,13 +156,19 @@ class Standing(Observer):
     def lost(self, role: Role, number: int, reason: str) -> None:
         """Queue a trial again, behind the others."""
         if trial := self._take_out(role, number):
-            self.waiting[role, number] = InProgress(role, number, trial.params, self.clock())
+            again = InProgress(role, number, trial.name, trial.params, self.clock())
+            self.waiting[role, number] = again
         self._paces[STAGES[role]].lost(number)
         self._occupy()
 
     def in_progress(self, role: Role, number: int) -> bool:
         """Whether this run has handed a trial out, and it has not ended."""
         return (role, number) in self.running or (role, number) in self.waiting
+
+    def name(self, role: Role, number: int) -> str:
+        """Return what a trial in progress is called."""
+        trial = self.running.get((role, number)) or self.waiting.get((role, number))
+        return trial.name if trial else training_name(role, number)
 
     def done(self, role: Role) -> int:
         """Return how many trials have ended, earlier runs included."""

@@ -24,6 +24,7 @@ __all__ = [
     "TIME_ATTR",
     "TOLD_ATTR",
     "params_of",
+    "retraining_of",
     "role_of",
 ]
 
@@ -48,6 +49,14 @@ def role_of(user_attrs: Mapping[str, Any]) -> Role:
     if BASELINE_ATTR in user_attrs:
         return Role.BASELINE
     return Role.FINALIST if FINALIST_ATTR in user_attrs else Role.TRIAL
+
+
+def retraining_of(user_attrs: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the trial that a finalist retrains, and which of its trainings one is, if any."""
+    if BASELINE_ATTR in user_attrs:
+        return None, user_attrs[BASELINE_ATTR]["repeat"]
+    configuration, repeat = user_attrs.get(FINALIST_ATTR, (None, None))
+    return configuration, repeat
 
 
 def params_of(trial: Trial | FrozenTrial, user_attrs: Mapping[str, Any]) -> dict[str, Any]:

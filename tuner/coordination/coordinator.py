@@ -187,7 +187,7 @@ class Coordinator:
             self.trained += 1
         number = slot.trial.number
         repeat_of = slot.original.trial.number if slot.original else None
-        self._observer.asked(slot.role, number, repeat_of, slot.params)
+        self._observer.asked(slot.role, number, repeat_of, slot.params, *slot.retraining)
         if slot.original is None and slot.outcome is None:
             self._ready.append(slot)
         elif slot.original is None and slot.outcome is not None:

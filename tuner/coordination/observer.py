@@ -18,9 +18,19 @@ class Observer:
     """
 
     def asked(
-        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+        self,
+        role: Role,
+        number: int,
+        repeat_of: int | None,
+        params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
-        """A trial has its configuration (that of `repeat_of`, if it is not None)."""
+        """A trial has its configuration (that of `repeat_of`, if it is not None).
+
+        A finalist has that of the trial `configuration`; of it and of the default, this is the
+        training number `repeat`.
+        """
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
@@ -48,11 +58,17 @@ class Observers(Observer):
         self._observers = observers
 
     def asked(
-        self, role: Role, number: int, repeat_of: int | None, params: Mapping[str, Any]
+        self,
+        role: Role,
+        number: int,
+        repeat_of: int | None,
+        params: Mapping[str, Any],
+        configuration: int | None = None,
+        repeat: int | None = None,
     ) -> None:
         """Tell all."""
         for observer in self._observers:
-            observer.asked(role, number, repeat_of, params)
+            observer.asked(role, number, repeat_of, params, configuration, repeat)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Tell all."""

@@ -16,8 +16,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.coordination.attributes import (
-    BASELINE_ATTR,
-    FINALIST_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
     REOPENED_ATTR,
@@ -27,6 +25,8 @@ from tuner.coordination.attributes import (
     TEST_ATTR,
     TIME_ATTR,
     params_of,
+    retraining_of,
+    role_of,
 )
 from tuner.coordination.journal import FINALISTS_SUFFIX, load_study
 from tuner.coordination.seeds import Role, training_seed
@@ -218,16 +218,14 @@ def read_trial(
         "outcome": outcome,
         "lost": tuple(attrs.get(LOST_ATTR, ())),
     }
-    if FINALIST_ATTR in attrs:
-        configuration, repeat = attrs[FINALIST_ATTR]
-        seed = training_seed(experiment.seed, Role.FINALIST, configuration, repeat)
-        return TrialRecord(
-            role=Role.FINALIST, seed=seed, configuration=configuration, repeat=repeat, **common
+    role, (configuration, repeat) = role_of(attrs), retraining_of(attrs)
+    if role is not Role.TRIAL:
+        seed = training_seed(
+            experiment.seed, role, *(n for n in (configuration, repeat) if n is not None)
         )
-    if BASELINE_ATTR in attrs:
-        repeat = attrs[BASELINE_ATTR]["repeat"]
-        seed = training_seed(experiment.seed, Role.BASELINE, repeat)
-        return TrialRecord(role=Role.BASELINE, seed=seed, repeat=repeat, **common)
+        return TrialRecord(
+            role=role, seed=seed, configuration=configuration, repeat=repeat, **common
+        )
     rhythm = rhythm_of(experiment.strategy)
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(

@@ -21,6 +21,7 @@ from tuner.coordination.attributes import (
     OUTCOME_ATTR,
     TOLD_ATTR,
     params_of,
+    retraining_of,
     role_of,
 )
 from tuner.coordination.pruning import Evidence
@@ -37,6 +38,7 @@ class Slot:
     trial: optuna.Trial
     role: Role
     params: dict[str, Any]
+    retraining: tuple[int | None, int | None]  # configuration and repeat, where it is one
     asked_after: int
     original: Slot | None = None  # the earlier trial with the same configuration
     outcome: Outcome | None = None
@@ -75,7 +77,7 @@ def asked(study: optuna.Study, distributions: dict[str, BaseDistribution], n_tol
     attrs = trial.user_attrs
     _suggest(trial, attrs, distributions)
     trial.set_user_attr(TOLD_ATTR, n_told)
-    return Slot(trial, role_of(attrs), params_of(trial, attrs), n_told)
+    return Slot(trial, role_of(attrs), params_of(trial, attrs), retraining_of(attrs), n_told)
 
 
 def restored(
@@ -104,6 +106,7 @@ def restored(
                 trial,
                 role_of(frozen.user_attrs),
                 params_of(trial, frozen.user_attrs),
+                retraining_of(frozen.user_attrs),
                 asked_after,
                 outcome=Outcome.from_json(record) if record else None,
                 told=told,

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from tuner import __version__
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
+from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import flat
 from tuner.jobs import Epoch, Outcome
 from tuner.tracking.limits import MAX_PARAM, MAX_TAG, Point, run_name, texts
@@ -186,10 +186,8 @@ def trial_layout(
 
 
 def _name(trial: TrialRecord) -> str:
-    if trial.role is Role.FINALIST:
-        return f"finalist {trial.configuration} repeat {trial.repeat}"
-    if trial.role is Role.BASELINE:
-        return f"default repeat {trial.repeat}"
+    if trial.role is not Role.TRIAL:
+        return training_name(trial.role, trial.number, trial.configuration, trial.repeat)
     return str(trial.number) if trial.repeat_of is None else f"{trial.number} = {trial.repeat_of}"
 
 
