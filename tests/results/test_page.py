@@ -155,7 +155,8 @@ def test_the_default_stands_among_the_finalists_and_beside_the_winner():
     assert "default LSTM – 26 0.79 – 26, 27, 26.5, 25.5, 25 " in text
     assert "default LSTM 26 ± 0.79 0.6 " in text
     assert "0.6 default LSTM on the test part" in text
-    assert "the search paid: 17 % below the default LSTM (RMSE), and 50 % below last value." in text
+    paid = "the search paid: 17 % below the default LSTM (RMSE), and 50 % below last value; "
+    assert f"{paid}1 repeat is too few to rule out luck." in text
     assert "on 5 seeds of its own" in text
     assert "hidden_size 32, dropout 0.0" in text
     assert f"First and second: {summarize(record)['first_and_second']}." in text

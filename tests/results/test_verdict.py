@@ -98,7 +98,22 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
 )  # fmt: skip
 def test_the_sentence_is_as_good_as_the_scores_are(metric, scores, baselines, untuned, says, worth):
     found = judged(metric, scores, baselines, untuned)
-    assert (found.sentence, found.worth) == (says, worth)
+    luck = "; 1 repeat is too few to rule out luck"
+    few = luck if len(scores) == 1 and worth in (Worth.PAID, Worth.BETTER) else ""
+    assert (found.sentence, found.worth) == (says + few, worth)
+
+
+@pytest.mark.parametrize(
+    ("scores", "untuned", "luck"),
+    [
+        ([41.0] * 3, [50.0] * 3, "; 3 repeats are too few to rule out luck"),
+        (FIVE, [60.0] * 4, "; 4 repeats are too few to rule out luck"),  # one of them failed
+        (FIVE, [60.0] * 5, "seasonal naive"),
+        ([41.0] * 3, [40.0] * 3, "(RMSE)"),  # nothing is claimed
+    ],
+)
+def test_a_gain_of_a_few_repeats_may_be_luck_and_the_sentence_says_so(scores, untuned, luck):
+    assert judged("rmse", scores, NAIVE, default(untuned)).sentence.endswith(luck)
 
 
 def test_where_more_is_better_it_is_above():
@@ -106,13 +121,14 @@ def test_where_more_is_better_it_is_above():
     found = judged("accuracy", [0.9], baselines, default([0.75]), CLASSIFIED)
     assert found.sentence == (
         "the search paid: 20 % above the default LSTM (accuracy), and 80 % above class frequencies"
+        "; 1 repeat is too few to rule out luck"
     )
     found = judged("accuracy", [0.5], baselines, default([0.4]), CLASSIFIED)
     assert found.sentence == "no better than class frequencies: do not use an LSTM here"
     found = judged("accuracy", [0.9], {"class_frequencies": 0.01}, default([0.0]), CLASSIFIED)
     assert found.sentence == (
         "the search paid: 0.9 against 0 of the default LSTM (accuracy), and 0.9 against 0.01 of "
-        "class frequencies"
+        "class frequencies; 1 repeat is too few to rule out luck"
     )
 
 
@@ -128,7 +144,7 @@ def test_the_model_that_is_not_to_be_used_is_the_one_that_was_tested(cell, model
 def test_where_nothing_was_searched_no_search_paid():
     fixed = make_study(1, experiment=make_experiment(search_space={}))
     found = judged("rmse", [41.0], NAIVE, None, fixed)
-    assert found.sentence == "18 % below seasonal naive (RMSE); nothing was searched"
+    assert found.sentence.startswith("18 % below seasonal naive (RMSE); nothing was searched; 1 ")
     assert found.worth is Worth.BETTER
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from tuner.coordination.records import StudyRecord
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.untuned import MODEL_NAMES
-from tuner.results.differences import Difference, compare, percent, relative
+from tuner.results.differences import ENOUGH, Difference, compare, percent, relative
 
 __all__ = ["Verdict", "Worth", "best_plain", "verdict_of"]
 
@@ -42,11 +42,24 @@ class Verdict:
 def verdict_of(record: StudyRecord) -> Verdict | None:
     """Judge the configuration for which the test part was last opened; None before it was.
 
-    With five repeats or more, what lies within their noise counts as no better.
+    With five repeats or more, what lies within their noise counts as no better; with fewer, what
+    is said to be better is said to be no more than that.
     """
     test = record.test
     if test is None:
         return None
+    verdict = _judged(record, test)
+    if verdict.worth not in (Worth.PAID, Worth.BETTER):
+        return verdict
+    compared = [test["scores"], (test.get("default") or {}).get("scores")]
+    repeats = min(len(scores) for scores in compared if scores)
+    if repeats >= ENOUGH:
+        return verdict
+    few = "1 repeat is" if repeats == 1 else f"{repeats} repeats are"
+    return replace(verdict, sentence=f"{verdict.sentence}; {few} too few to rule out luck")
+
+
+def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
     if test["mean"] is None:
         said = "the forecasts of the test part are beyond all bounds: do not use this model"
         return Verdict(said, Worth.USELESS)
