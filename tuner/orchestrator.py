@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,19 +24,20 @@ from tuner.coordination.limits import Limits, why_it_ended
 from tuner.coordination.observer import Observer, Observers
 from tuner.coordination.opening import open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
-from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
-from tuner.coordination.seeds import Role, training_seed
-from tuner.coordination.work import run_jobs, train_job
+from tuner.coordination.records import StudyRecord, read_study, read_trial
+from tuner.coordination.seeds import Role, training_name, training_seed
+from tuner.coordination.work import STOPPED, train_job
 from tuner.data.baselines import mean_baselines
 from tuner.data.preparing import Prepared, prepare
 from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
-from tuner.jobs import TrainJob, Weights
+from tuner.jobs import TrainJob
 from tuner.results.openings import why_not_again
 from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
+from tuner.results.trained_models import TrainedModels
 from tuner.results.winner import find_winner
 from tuner.results.winner_model import trained
 from tuner.strategies.registry import Rhythm, rhythm_of
@@ -158,9 +159,7 @@ class _Run:
         self._experiment, self._data, self._study = experiment, data, study
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
-        self._weights: dict[str, Weights] = {}  # of what this run has retrained
-        self._unlike: set[str] = set()  # what came to another score than the journal's
-        self._job = partial(train_job, experiment, data.folds)
+        self._models = TrainedModels(experiment, data.folds, executor, observer, stop)
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
         """Search until the budget is used."""
@@ -170,7 +169,8 @@ class _Run:
         def make_job(trial: optuna.Trial) -> TrainJob:
             seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
             key = f"trial {trial.number}"
-            return self._job(key, trial.params, seed, can_be_pruned=prunes)
+            params, folds = trial.params, self._data.folds
+            return train_job(experiment, folds, key, params, seed, can_be_pruned=prunes)
 
         begun, limit_s = time.monotonic(), experiment.budget.timeout
         record = self._read()
@@ -230,7 +230,7 @@ class _Run:
 
         def make_job(trial: optuna.Trial) -> TrainJob:
             frozen = self._storage.get_trial(trial._trial_id)
-            return self._retraining_job(read_trial(frozen, self._experiment))
+            return self._models.job(read_trial(frozen, self._experiment))
 
         coordinator = Coordinator(
             study,
@@ -245,7 +245,7 @@ class _Run:
             stop=self._stop,
         )
         self._interrupt_unless(coordinator.run())
-        self._weights = coordinator.weights
+        self._models.keep(coordinator.weights)
 
     def test(self, folder: Path, *, again: bool) -> None:
         """Open the test part; where this study has done so before, only if it is asked to."""
@@ -258,10 +258,16 @@ class _Run:
                 return
         self._interrupt_unless(not self._stop.is_set())
         winner, default = find_winner(record), default_of(record)
-        models = self._models_of(winner.runs)
         own = default.repeats if default and not default.is_trial(winner.trial.number) else ()
-        default_models = self._models_of(own)
+        of_all = self._models.of([*winner.runs, *own])
+        self._interrupt_unless(not self._stop.is_set())
+        models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
         opened = score_on_test(record, winner, models, self._executor, folder, default_models)
+        opened["retrained_differently"] = [
+            training_name(run.role, run.number, run.configuration, run.repeat)
+            for run in (*winner.runs, *own)
+            if self._models.differs(run)
+        ]
         if record.test is None:
             self._study.set_user_attr(TEST_ATTR, opened)
         else:
@@ -271,28 +277,11 @@ class _Run:
         """Hand over the winner's training, if this run has its weights."""
         record = self._read()
         run = find_winner(record).reproducible
-        job = self._retraining_job(run)
-        weights = self._weights.get(job.key)
-        if weights is not None and job.key not in self._unlike:
-            executor = self._executor
+        weights = self._models.weights_of(run)
+        if weights is not None:
+            executor, job = self._executor, self._models.job(run)
             keep_model(partial(trained, record, self._data, job, weights, executor), executor)
-
-    def _models_of(self, runs: Sequence[TrialRecord]) -> list[tuple[TrainJob, Weights]]:
-        """Return what some trainings came to; models that are not in memory are trained again."""
-        jobs = [self._retraining_job(run) for run in runs]
-        scores = {job.key: run.value for job, run in zip(jobs, runs, strict=True)}
-        missing = [job for job in jobs if job.key not in self._weights]
-        for job, outcome in zip(missing, run_jobs(self._executor, missing), strict=True):
-            assert outcome.weights is not None
-            self._weights[job.key] = outcome.weights
-            if outcome.objective != scores[job.key]:
-                self._unlike.add(job.key)
-        return [(job, self._weights[job.key]) for job in jobs]
-
-    def _retraining_job(self, run: TrialRecord) -> TrainJob:
-        key = f"{run.role} {run.number}"
-        return self._job(key, dict(run.params), run.seed, keep_weights=True)
 
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:
-            raise Interrupted("stopped; what was finished is kept, and the same command resumes")
+            raise Interrupted(STOPPED)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from pretended import Case
 from search_bench import Bench
 
 from tuner.coordination.journal import write_journal
+from tuner.results import test_score
 
 
 @pytest.fixture
@@ -24,3 +26,26 @@ def notes(monkeypatch):
         "search_bench.write_journal", lambda location: write_journal(location, "s", said.append)
     )
     return said
+
+
+@pytest.fixture
+def make_case(tmp_path):
+    return lambda name: Case(tmp_path / name)
+
+
+@pytest.fixture
+def case(make_case):
+    return make_case("case")
+
+
+@pytest.fixture
+def openings(monkeypatch):
+    """What was known each time the test part was opened: the study's record."""
+    seen, really = [], test_score.open_test_part
+
+    def opened(experiment, folder, **keys):
+        seen.append(folder)
+        return really(experiment, folder, **keys)
+
+    monkeypatch.setattr(test_score, "open_test_part", opened)
+    return seen

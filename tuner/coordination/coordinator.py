@@ -30,7 +30,7 @@ from tuner.coordination.pruning import Evidence, should_prune
 from tuner.coordination.slots import Slot, asked, restored
 from tuner.coordination.telling import tell
 from tuner.coordination.told import Told
-from tuner.coordination.work import cost
+from tuner.coordination.work import STOPPING, cost
 from tuner.executors.base import Event, Executor, Finished, Lost
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.strategies.registry import Rhythm
@@ -97,9 +97,7 @@ class Coordinator:
         while True:
             stopped = self._stop.is_set()
             if stopped and not told_of_it:
-                self._observer.note(
-                    "stopping when the trials in progress have ended; Ctrl-C again stops now"
-                )
+                self._observer.note(STOPPING)
                 told_of_it = True
             if stopped or self._limits.out_of_time():
                 for key in self._executor.withdraw():

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuner.data import DataRef, SeriesRef
-from tuner.errors import RunError
+from tuner.errors import Interrupted, RunError
 from tuner.executors.base import Executor, Finished, Lost
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Job, Outcome, OutcomeState, TrainJob
 
-__all__ = ["cost", "run_jobs", "train_job"]
+__all__ = ["STOPPED", "STOPPING", "cost", "run_jobs", "train_job"]
+
+STOPPING = "stopping when the trials in progress have ended; Ctrl-C again stops now"
+STOPPED = "stopped; what was finished is kept, and the same command resumes"
+
+_POLL_S = 1.0  # and at most so long until it is seen that a search is to stop
 
 _STEP = 800_000
 """What a step of the optimizer costs twice, and once more a layer: in products of weights.
@@ -67,27 +73,57 @@ def cost(job: TrainJob) -> float:
     return len(job.folds) * job.epochs * (steps * products + overhead)
 
 
-def run_jobs(executor: Executor, jobs: Sequence[Job], retries: int = 2) -> list[Outcome]:
+def run_jobs(
+    executor: Executor,
+    jobs: Sequence[Job],
+    *,
+    retries: int = 2,
+    stop: threading.Event | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    ended: Callable[[str, Outcome], None] = lambda key, outcome: None,
+) -> list[Outcome]:
     """Run jobs that must all succeed and return their outcomes in order.
+
+    Args:
+        executor: where they run.
+        jobs: with keys that differ.
+        retries: how often a job is run again that the machine took away.
+        stop: once set, no further job starts; those in progress end.
+        note: is told, once, that it was set.
+        ended: is told each outcome, by the job's key, when it comes.
 
     Raises:
         RunError: one failed, or was lost more than `retries` times.
+        Interrupted: `stop` was set before all had ended.
     """
     waiting = {job.key: job for job in jobs}
     losses = dict.fromkeys(waiting, 0)
     outcomes: dict[str, Outcome] = {}
     for job in jobs:
         executor.submit(job)
+    stopped = False
     while waiting:
-        for event in executor.poll(1.0):
+        if not stopped and stop is not None and stop.is_set():
+            stopped = True
+            note(STOPPING)
+            for key in executor.withdraw():
+                del waiting[key]
+            continue
+        for event in executor.poll(_POLL_S):
             if isinstance(event, Lost):
                 losses[event.key] += 1
                 if losses[event.key] > retries:
                     raise RunError(f"{event.key}: {event.reason}")
-                executor.submit(waiting[event.key])
+                if stopped:
+                    del waiting[event.key]
+                else:
+                    executor.submit(waiting[event.key])
             elif isinstance(event, Finished):
                 if event.outcome.state is not OutcomeState.COMPLETE:
                     raise RunError(f"{event.key}: {event.outcome.reason}")
                 outcomes[event.key] = event.outcome
+                ended(event.key, event.outcome)
                 del waiting[event.key]
+    if len(outcomes) < len(jobs):
+        raise Interrupted(STOPPED)
     return [outcomes[job.key] for job in jobs]

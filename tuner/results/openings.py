@@ -27,6 +27,11 @@ def opened_in_words(record: StudyRecord) -> list[str]:
             f"{after[-1]} trials: the newest score is no longer of unseen rows, for an earlier "
             f"one was known when the search went on."
         ]
+    if differing := test.get("retrained_differently"):
+        said.append(
+            f"Trained again for it, with other scores than the journal has (another CPU or "
+            f"version?): {', '.join(differing)}."
+        )
     if record.best is None or test["after_trials"] >= len(record.trained):
         return said
     winner = find_winner(record).trial.number

@@ -1,0 +1,121 @@
+"""A whole search but for the training: what a model comes to is a function of its job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from search_bench import told
+from simulated import SimulatedExecutor, curve
+
+from tuner.coordination.journal import read_journal
+from tuner.coordination.observer import Observer
+from tuner.coordination.records import read_study
+from tuner.executors.base import Finished
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.orchestrator import search
+
+# The default, of 32 units, is not in the space.
+SPACE = {
+    "hidden_size": {"type": "int", "low": 40, "high": 128, "log": True},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+}
+
+START = {"hidden_size": 128, "dropout": 0.5}  # so that a search finds better ones for long
+
+
+class PretendExecutor(SimulatedExecutor):
+    """Trains nothing; a model predicts the truth, off by as much as its curve came to."""
+
+    def __init__(self, n_workers, *args, **keys):
+        super().__init__(n_workers, *args, **keys)
+        self._jobs, self._predictions = {}, []
+
+    def submit(self, job):
+        if isinstance(job, PredictJob):
+            truth = job.data.truth_of(job.data.evaluate_samples())
+            outcome = Outcome(OutcomeState.COMPLETE, predictions=truth + job.weights["off"])
+            self._predictions.append(Finished(job.key, outcome))
+        else:
+            self._jobs[job.key] = job
+            super().submit(job)
+
+    def poll(self, timeout_s):
+        if self._predictions:
+            return [self._predictions.pop()]
+        events = super().poll(timeout_s)
+        return [self._with_weights(e) if isinstance(e, Finished) else e for e in events]
+
+    def _with_weights(self, event):
+        job = self._jobs[event.key]
+        if not job.keep_weights:
+            return event
+        weights = {"off": np.array(min(curve(job)))}
+        return Finished(event.key, dataclasses.replace(event.outcome, weights=weights))
+
+
+class Notes(Observer):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+class Case:
+    """One study in a folder of its own, run as often as one likes."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        t = np.arange(90)
+        rows = "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(t / 2) + t % 5)
+        (folder / "waves.csv").write_text(f"y\n{rows}")
+        self.folder, self.location = folder, str(folder / "s.journal")
+        self.executor, self.notes = None, Notes()
+
+    def experiment(self, trials=8, space=SPACE, **keys):
+        return Experiment.model_validate(
+            {
+                "name": "waves",
+                "data": {
+                    "path": str(self.folder / "waves.csv"),
+                    "target": "y",
+                    "split": {"validation": 15, "test": 12},
+                },
+                "task": {"window": 6, "season": 5},
+                "search_space": space,
+                "hyperparameters": keys.pop("hyperparameters", START if space is SPACE else {}),
+                "strategy": {"name": "random", "batch": 4},
+                "budget": {"trials": trials, "epochs": 3} | keys.pop("budget", {}),
+                "pruner": {"name": "none"},
+                "finalists": {"top": 2, "repeats": 3} | keys.pop("finalists", {}),
+                **keys,
+            }
+        )
+
+    def run(self, trials=8, *, executor=None, stages=None, **keys):
+        self.executor, self.notes = executor or PretendExecutor(2), Notes()
+        return search(
+            self.experiment(trials, **keys),
+            study="s",
+            journal=self.location,
+            make_executor=lambda n_workers: self.executor,
+            observer=self.notes,
+            **(stages or {}),
+        )
+
+    def read(self):
+        return read_study(read_journal(self.location), "s", self.location)
+
+
+def everything(record):
+    """All of a study that must not depend on timing."""
+    retrained = [
+        (r.role, r.configuration, r.repeat, r.seed, dict(r.params), r.value)
+        for r in record.finalists
+    ]
+    openings = [{k: v for k, v in o.items() if k != "opened_at"} for o in record.openings]
+    return told(record), retrained, json.loads(json.dumps(openings))
