@@ -29,7 +29,7 @@ BELOW = {
     "tracking": {"base", "experiment", "data", "jobs", "coordination", "prediction"},
     "results": {"base", "experiment", "data", "jobs", "executors", "coordination", "prediction"},
     "report": {"base", "experiment", "jobs", "strategies", "coordination", "results"},
-    "comparison": {"base", "experiment", "coordination", "report"},
+    "comparison": {"base", "outputs", "experiment", "coordination", "report"},
 }
 BELOW["orchestrator"] = set(BELOW) | {"tracking"}
 BELOW["study"] = {"base", "outputs", "experiment", "coordination", "results", "report"}

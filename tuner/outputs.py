@@ -1,14 +1,16 @@
-"""Where may be written: what would be lost, or cannot be written, is refused beforehand."""
+"""Files that people ask for: what would be lost is refused beforehand, what is written is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuner.errors import InputError
+from tuner.errors import InputError, RunError
 
-__all__ = ["check_file", "check_model_folder"]
+__all__ = ["check_file", "check_model_folder", "written_whole"]
 
 
 def check_file(
@@ -58,6 +60,37 @@ def check_model_folder(option: str, folder: Path) -> None:
     if existing is folder and any(folder.iterdir()) and not (folder / "pipeline.json").exists():
         raise InputError(f"{option}: {folder} is not empty and holds no model; give another name")
     _check_rights(option, folder, existing)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write at; what is written there takes the place of `path` at the end.
+
+    Until then, and if that fails, an earlier file stays as it was. A device or a pipe, and a file
+    in a folder that may not be written to, are written to directly.
+
+    Raises:
+        RunError: the disk is full, say; naming the path.
+    """
+    target = path.resolve()
+    new = target.with_name(f".{os.getpid()}.{target.name}")  # ends alike: endings have a meaning
+    try:
+        if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
+            yield path
+            return
+        try:
+            yield new
+            if target.exists():
+                shutil.copymode(target, new)
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror or error}; make room, or write elsewhere"
+        ) from None
 
 
 def _check_rights(option: str, path: Path, existing: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.experiment import Experiment
-from tuner.outputs import check_file
+from tuner.outputs import check_file, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ class Report:
 
         path = Path(path)
         check_file(path, "report", page.ENDINGS, page.is_report, **_PATH)
-        path.write_text(self.html, encoding="utf-8")
+        with written_whole(path) as new:
+            new.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html, quote=True)
@@ -175,7 +176,8 @@ class Study:
         path = Path(path)
         check_file(path, "export", ENDINGS, is_export, **_PATH)
         best = exported(self._record, path.absolute().parent, path.name)
-        path.write_text(render(best, is_json(path)), encoding="utf-8")
+        with written_whole(path) as new:
+            new.write_text(render(best, is_json(path)), encoding="utf-8")
         return path
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import resource
 import shutil
 import signal
 import sqlite3
@@ -352,6 +353,37 @@ def _n_runs(database: Path) -> int:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         query = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
         return int(connection.execute(query).fetchone()[0])
+
+
+@pytest.mark.parametrize(("command", "name"), [("export", "best.yaml"), ("report", "report.html")])
+def test_a_full_disk_costs_neither_the_earlier_file_nor_a_traceback(
+    tuner: Tuner, here: Path, command: str, name: str
+) -> None:
+    tuner(command, STUDY, "-o", name)
+    before = (here / name).read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", command, STUDY, "-o", name],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"tuner: {name}: cannot be written: File too large; make room, or write elsewhere\n"
+    )
+    assert (here / name).read_bytes() == before
+    assert not list(here.glob(".*"))
+
+
+def test_a_search_that_ends_by_itself_needs_no_number_of_trials(tuner: Tuner, here: Path) -> None:
+    ends = ("--set", "budget.trials=null", "--set", "budget.stagnation=1")
+    printed = tuner("run", "air.yaml", "--study", "own", *ends, "--tracking", "--workers", "1")
+    assert "MLflow" not in printed
+    assert " trained" in printed
+    assert "0 created, 0 completed, 0 replaced" in tuner("sync", "own")
+    tuner("report", "own", "-o", "own.html")
+    assert "trials were trained: " in (here / "own.html").read_text()
 
 
 def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:

@@ -292,7 +292,8 @@ def test_a_full_disk_is_said_in_one_line(
     capsys.readouterr()
     assert run(["predict", "model", "train.csv", "-o", "/dev/full"]) == 1
     assert capsys.readouterr().err == (
-        "tuner: -o: /dev/full: No space left on device; write elsewhere\n"
+        "tuner: /dev/full: cannot be written: No space left on device; make room, or write "
+        "elsewhere\n"
     )
 
 

@@ -264,6 +264,11 @@ STUDIES = {
     "all failed": lambda: make_study(12, state=lambda n: FAILED),
     "all pruned": lambda: make_study(12, state=lambda n: PRUNED),
     "running": lambda: make_study(12, state=lambda n: COMPLETE if n < 7 else RUNNING, ended=None),
+    "no number of trials": lambda: make_study(
+        12,
+        experiment=make_experiment(budget={"trials": None, "stagnation": 2, "epochs": 6}),
+        ended="interrupted",
+    ),
     "constant": lambda: make_study(objective=lambda p: 3.0),
     "zero": lambda: make_study(objective=lambda p: 0.0),
     "negative": lambda: make_study(objective=lambda p: -objective(p)),

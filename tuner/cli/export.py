@@ -17,7 +17,7 @@ from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
-from tuner.outputs import check_file, check_model_folder
+from tuner.outputs import check_file, check_model_folder, written_whole
 from tuner.results.export import (
     ENDINGS,
     exported,
@@ -64,7 +64,8 @@ def export(
         return
     training = None if model is None else _trained(best, record, all_data)
     if output is not None:
-        output.write_text(render(best, as_json), encoding="utf-8")
+        with written_whole(output) as new:
+            new.write_text(render(best, as_json), encoding="utf-8")
         _say_written(output, f"; next: [bold]{escape(train_command(str(output)))}[/]")
     if training is not None and model is not None:
         if not say_whether_reproduced(training, []):

@@ -20,6 +20,7 @@ from tuner.data.reading import Series, read_series
 from tuner.errors import DataError, InputError
 from tuner.experiment import Experiment, parse_value
 from tuner.experiment.schema import Data
+from tuner.outputs import written_whole
 
 __all__ = ["init"]
 
@@ -103,7 +104,8 @@ def init(
         batch_sizes="8, 16, 32, 64" if series.rows < 5000 else "32, 64, 128, 256",
     )
     _check(text, path, path_to_write)
-    path_to_write.write_text(text, encoding="utf-8")
+    with written_whole(path_to_write) as new:
+        new.write_text(text, encoding="utf-8")
     quoted = escape(shlex.quote(str(path_to_write)))
     console.print(
         f"wrote [bold]{escape(str(path_to_write))}[/]: "

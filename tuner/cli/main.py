@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -11,6 +12,8 @@ from tuner.cli.streams import checked_output, to_nowhere
 from tuner.errors import TunerError, one_line
 
 __all__ = ["main", "run"]
+
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main() -> None:
@@ -51,9 +54,10 @@ def run(arguments: list[str]) -> int:
         )
         return 1
     except OSError as error:  # a full disk, a folder that may not be written to
-        if error.filename is None:
+        if error.filename is None and error.errno not in _OF_A_DISK:
             raise
-        _say(f"{error.filename}: {error.strerror}; check the path, its rights and the disk")
+        what = error.filename or "what was to be written"
+        _say(f"{what}: {error.strerror}; check the path, its rights and the disk")
         return 1
     return status if isinstance(status, int) else 0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.errors import InputError, TunerError
-from tuner.outputs import check_file
+from tuner.errors import InputError
+from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
 
 __all__ = ["predict"]
@@ -30,10 +30,8 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
     if output is None:
         predicted.to_csv(sys.stdout, index=False, float_format=_DIGITS)
         return
-    try:
-        predicted.to_csv(output, index=False, float_format=_DIGITS)
-    except OSError as error:  # ENOSPC
-        raise TunerError(f"-o: {output}: {error.strerror}; write elsewhere") from None
+    with written_whole(output) as new:
+        predicted.to_csv(new, index=False, float_format=_DIGITS)
     rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
     sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
 

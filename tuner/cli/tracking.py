@@ -39,9 +39,11 @@ def sync(study: str, journal: str | None, register: str | None = None) -> None:
     location = locate(study, journal)
     with quiet_journal(location, study) as storage:  # a search copies what it does itself
         record = read_study(storage, study, location)
-        _sync(record)
+        lacking = _sync(record)
     if record.test is not None or register is not None:
         _log_winner(record, register)
+    if lacking:
+        raise typer.Exit(1)
 
 
 def _log_winner(record: StudyRecord, register: str | None) -> None:
@@ -61,7 +63,8 @@ def _log_winner(record: StudyRecord, register: str | None) -> None:
         raise RunError(f"the winner's model: {explain(error)}; {again}") from error
 
 
-def _sync(record: StudyRecord) -> None:
+def _sync(record: StudyRecord) -> bool:
+    """Copy a study; return whether files are lacking then, which has been said."""
     try:
         with only_copier(record.id):  # or two would both create what is missing
             count = sync_study(
@@ -75,10 +78,15 @@ def _sync(record: StudyRecord) -> None:
         raise
     except Exception as error:
         raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
-    where = show_location(tracking_uri())
+    where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
-    text = f"MLflow agrees with the journal: {', '.join(changed)}, {count.unchanged} unchanged"
+    text = f"MLflow agrees with the journal{but}: {', '.join(changed)}, {count.unchanged} unchanged"
     console.print(f"{text} ({where})", markup=False, soft_wrap=True)
+    if count.lacking:
+        again = f"run `tuner sync {record.name}` again once that is mended"
+        text = f"without {'; '.join(count.lacking)}; {again}"
+        console.print(text, markup=False, soft_wrap=True)
+    return bool(count.lacking)
 
 
 def ui(study: str | None, port: int | None, journal: str | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tuner.comparison.comparison import Comparison
 from tuner.comparison.page import MARK, page
 from tuner.comparison.picture import curves_picture
+from tuner.outputs import written_whole
 
 __all__ = ["FILES", "is_free", "write"]
 
@@ -40,10 +41,15 @@ def write(comparison: Comparison, folder: Path, command: str) -> None:
     folder.mkdir(exist_ok=True)
     picture = curves_picture(comparison)
     assert picture.png is not None
-    (folder / "comparison.html").write_text(page(comparison, picture, command), encoding="utf-8")
-    (folder / "curves.png").write_bytes(picture.png)
-    (folder / "scores.csv").write_text(_scores(comparison), encoding="utf-8")
-    (folder / "curves.csv").write_text(_curves(comparison), encoding="utf-8")
+    files = {
+        "comparison.html": page(comparison, picture, command).encode(),
+        "curves.png": picture.png,
+        "scores.csv": _scores(comparison).encode(),
+        "curves.csv": _curves(comparison).encode(),
+    }
+    for name, content in files.items():
+        with written_whole(folder / name) as new:
+            new.write_bytes(content)
 
 
 def _scores(comparison: Comparison) -> str:

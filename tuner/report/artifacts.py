@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tuner.coordination.records import StudyRecord
+from tuner.errors import one_line
+from tuner.report.drawing import Picture
 from tuner.report.page import report
-from tuner.report.pictures import draw_all
-from tuner.results.artifacts import study_artifacts
+from tuner.report.pictures import MAKERS
+from tuner.results.artifacts import made, study_artifacts
 
 __all__ = ["final_artifacts"]
 
 
-def final_artifacts(record: StudyRecord) -> dict[str, str | bytes]:
+def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:
     """Return the texts of a study, its report and its pictures as PNG, by file name.
 
-    The same record gives the same files, to the byte. Drawing takes a second or three: not to be
-    called while the search waits.
+    A file that cannot be made costs no other: in its place stands why. The same record gives the
+    same files, to the byte. Drawing takes a second or three: not to be called while the search
+    waits.
     """
-    pictures = draw_all(record)
-    drawn = {f"pictures/{p.name}.png": p.png for p in pictures if p.png is not None}
-    return {**study_artifacts(record), "report.html": report(record, pictures), **drawn}
+    pictures: list[Picture] = []
+    drawn: dict[str, bytes | Exception] = {}
+    for name, make in MAKERS.items():
+        file, picture = f"pictures/{name}.png", made(partial(make, record))
+        if isinstance(picture, Exception):
+            drawn[file] = picture
+            why = f"It could not be drawn: {one_line(picture)}"
+            pictures.append(Picture(name, name.replace("_", " ").capitalize(), why))
+        elif picture is not None:
+            pictures.append(picture)
+            if picture.png is not None:
+                drawn[file] = picture.png
+    return {
+        **study_artifacts(record),
+        "report.html": made(lambda: report(record, pictures)),
+        **drawn,
+    }

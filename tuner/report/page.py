@@ -12,7 +12,7 @@ from tuner.report.page_style import STYLE
 from tuner.report.pictures import draw_all
 from tuner.report.protocol import protocol, reproduction
 from tuner.report.result import finalists, verdict
-from tuner.report.searched import best_configuration, how_searched, problems
+from tuner.report.searched import best_configuration, how_searched, problems, trials_of
 from tuner.results.summary import minute, summarize
 
 __all__ = ["ENDINGS", "is_report", "report"]
@@ -68,7 +68,7 @@ def is_report(path: Path) -> bool:
 
 def _head(record: StudyRecord) -> Html:
     experiment = record.experiment
-    trained, most = len(record.trained), experiment.n_trials
+    trials = trials_of(len(record.trained), experiment.n_trials)
     facts = (
         f"Experiment {experiment.name}, strategy {experiment.strategy.name}, seed "
         f"{experiment.seed}; begun {minute(record.created)}."
@@ -77,7 +77,7 @@ def _head(record: StudyRecord) -> Html:
     ended = record.ended or ("done" if record.test is not None else None)  # older ones lack it
     if ended != "done":
         how = "was interrupted" if record.ended == "interrupted" else "has not come to its end"
-        parts.append(paragraph(f"This search {how}: {trained:,} of {most:,} trials are trained. "
+        parts.append(paragraph(f"This search {how}: {trials} are trained. "
                                f"What follows is how it stands.", kind="verdict"))  # fmt: skip
     return Html(f"<header>{''.join(parts)}</header>\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from tuner.coordination.records import StudyRecord
 from tuner.report.confusion import confusion_picture
 from tuner.report.curves import curves_picture
@@ -14,24 +16,25 @@ from tuner.report.residuals import residuals_picture
 from tuner.report.slices import slices_picture
 from tuner.report.spread import spread_picture
 
-__all__ = ["draw_all", "study_pictures"]
+__all__ = ["MAKERS", "draw_all", "study_pictures"]
 
-_MAKERS = (
-    forecast_picture,
-    residuals_picture,
-    confusion_picture,
-    history_picture,
-    importances_picture,
-    parallel_picture,
-    slices_picture,
-    spread_picture,
-    curves_picture,
-)
+MAKERS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
+    "forecast": forecast_picture,
+    "residuals": residuals_picture,
+    "confusion": confusion_picture,
+    "history": history_picture,
+    "importances": importances_picture,
+    "parallel_coordinates": parallel_picture,
+    "slices": slices_picture,
+    "swarm_spread": spread_picture,
+    "learning_curves": curves_picture,
+}
+"""What draws each picture, by the picture's name; None where a study has none of its kind."""
 
 
 def draw_all(record: StudyRecord) -> list[Picture]:
     """Return the pictures that a study of its kind has, with those that cannot be drawn yet."""
-    return [picture for make in _MAKERS if (picture := make(record)) is not None]
+    return [picture for make in MAKERS.values() if (picture := make(record)) is not None]
 
 
 def study_pictures(record: StudyRecord) -> dict[str, bytes]:

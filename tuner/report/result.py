@@ -7,7 +7,7 @@ from typing import Any
 from tuner.coordination.records import Status, StudyRecord
 from tuner.report.drawing import number
 from tuner.report.markup import Html, paragraph, section, table, text
-from tuner.results.differences import gap_in_words
+from tuner.results.differences import ENOUGH, gap_in_words
 from tuner.results.verdict import Worth, best_plain
 
 __all__ = ["finalists", "verdict"]
@@ -79,7 +79,10 @@ def _sentence(summary: dict[str, Any]) -> tuple[str, str]:
     of = summary["verdict"]
     if best is not None and test["configuration"] != best["trial"]:
         of = f"of trial {test['configuration']}, which no longer wins: {of}"
-    return f"{of[:1].upper()}{of[1:]}.", _KINDS.get(summary["worth"], "")
+    kind = _KINDS.get(summary["worth"], "")
+    if kind == "good" and len(test["scores"]) < ENOUGH:
+        kind = ""  # it may be luck
+    return f"{of[:1].upper()}{of[1:]}.", kind
 
 
 def _numbers(summary: dict[str, Any]) -> Html:

@@ -12,7 +12,7 @@ from tuner.experiment import CategoricalDomain, Domain, flat
 from tuner.report.drawing import number
 from tuner.report.markup import Html, details, items, paragraph, section, table
 
-__all__ = ["best_configuration", "how_searched", "problems"]
+__all__ = ["best_configuration", "how_searched", "problems", "trials_of"]
 
 _MOST_NAMED = 8  # trials with the same reason
 _SETTINGS = ("strategy", "budget", "pruner", "objective", "finalists", "training")
@@ -35,6 +35,11 @@ def best_configuration(record: StudyRecord, summary: dict[str, Any]) -> Html:
     )
 
 
+def trials_of(trained: int, most: int | None, at_most: str = "") -> str:
+    """Write how many trials are trained, and of how many where the budget says so."""
+    return f"{trained:,} trials" if most is None else f"{trained:,} of {at_most}{most:,} trials"
+
+
 def how_searched(record: StudyRecord, summary: dict[str, Any]) -> Html:
     """Return the search space and the settings of the search."""
     counts = summary["trials"]
@@ -45,7 +50,7 @@ def how_searched(record: StudyRecord, summary: dict[str, Any]) -> Html:
         parts.append(f"{counts['repeats']:,} repeated an earlier one and took its outcome")
     listed = f": {', '.join(parts)}" if parts else ""
     said = paragraph(
-        f"{counts['trained']:,} of at most {summary['budget']:,} trials were trained{listed}. The "
+        f"{trials_of(counts['trained'], summary['budget'], 'at most ')} were trained{listed}. The "
         f"search took {_duration(record.seconds)}."
     )
     space = [(name, _domain(domain)) for name, domain in record.experiment.search_space.items()]
