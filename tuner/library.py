@@ -13,10 +13,11 @@ from tuner.cli.progress import PlainProgress
 from tuner.cli.run import check_journal, check_study_name
 from tuner.cli.searching import search_watched
 from tuner.cli.stopping import stopped_by_signals
+from tuner.cli.typed import sync_command
 from tuner.cli.watcher import Watcher
-from tuner.cli.winner import KeptModel, sync_command
+from tuner.cli.winner import KeptModel
 from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, RunError, TunerError, show_location
+from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
 from tuner.study import Best, Report, Study
 
@@ -120,7 +121,7 @@ def search(
                 reopen_test=reopen_test,
             )
         if tracking and not behind:
-            kept.log(record, None, show_location(sync_command(name, journal)))
+            kept.log(record, None, sync_command(name, journal))
     return Study(record, journal_location(name, journal))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from tuner.cli.display import console
+from tuner.cli.typed import journal_option
 from tuner.tracking import StudyLinks, find_links, has_study
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def show_links(record: StudyRecord, journal: str | None) -> None:
     if links is not None:
         _print(links)
     elif has_study(record):
-        option = f" --journal {shlex.quote(journal)}" if journal else ""
-        console.print(f"\nIn MLflow: [bold]{escape(f'tuner ui {record.name}{option}')}[/]")
+        command = f"tuner ui {record.name}{journal_option(journal)}"
+        console.print(f"\nIn MLflow: [bold]{escape(command)}[/]")
 
 
 def _print(links: StudyLinks) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,10 +20,11 @@ from tuner.cli.progress import PlainProgress
 from tuner.cli.searching import search_watched
 from tuner.cli.stopping import stopped_by_signals
 from tuner.cli.streams import Terminal
+from tuner.cli.typed import journal_option, sync_command
 from tuner.cli.watcher import Watcher
-from tuner.cli.winner import KeptModel, check_register, sync_command
+from tuner.cli.winner import KeptModel, check_register
 from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, TunerError, one_line, show_location
+from tuner.errors import InputError, Interrupted, TunerError, one_line
 from tuner.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run(
         to_sync = sync_command(name, journal, register) if behind else None
         watcher.result(record, _next_commands(name, journal, tracking, to_sync))
         if tracking and not behind:
-            again = show_location(sync_command(name, journal, register))
+            again = sync_command(name, journal, register)
             kept.log(record, register, again)
 
 
@@ -154,7 +154,7 @@ def make_watcher(
 def _next_commands(
     name: str, journal: str | None, tracking: bool, to_sync: str | None
 ) -> list[tuple[str, str]]:
-    option = f" --journal {shlex.quote(journal)}" if journal else ""
+    option = journal_option(journal)
     commands = [
         (f"tuner export {name}{option} -o best.yaml", ""),
         ("tuner train best.yaml", ""),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.failing import NothingButFailures
 from tuner.cli.streams import to_nowhere
+from tuner.cli.typed import sync_command
 from tuner.cli.watcher import Beginning, Watcher
-from tuner.cli.winner import KeptModel, sync_command
+from tuner.cli.winner import KeptModel
 from tuner.errors import Interrupted, show_location
 from tuner.experiment import Experiment
 
@@ -86,7 +87,7 @@ def search_watched(
         if not tracking:
             return NullTracker()
         files = study_artifacts, final_artifacts
-        to_sync = show_location(sync_command(name, journal).removeprefix("tuner sync "))
+        to_sync = sync_command(name, journal).removeprefix("tuner sync ")
         trackers.append(MlflowTracker(read, to_sync, watcher.note, *files))
         return trackers[0]
 

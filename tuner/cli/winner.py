@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from tuner.executors import Executor
     from tuner.results.reproduce import Training
 
-__all__ = ["KeptModel", "check_register", "log_winner", "sync_command"]
+__all__ = ["KeptModel", "check_register", "log_winner"]
 
 
 def check_register(name: str, tracking: bool = True) -> None:
@@ -31,12 +30,6 @@ def check_register(name: str, tracking: bool = True) -> None:
             f"--register: must be a name without any of / : . % \" ', got {name!r}; "
             f"write --register demand, say"
         )
-
-
-def sync_command(name: str, journal: str | None, register: str | None = None) -> str:
-    """Return the command that completes what MLflow lacks of a study."""
-    at = f" --journal {shlex.quote(journal)}" if journal else ""
-    return f"tuner sync {name}{at}" + (f" --register {shlex.quote(register)}" if register else "")
 
 
 class KeptModel:
