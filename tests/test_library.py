@@ -118,7 +118,7 @@ def test_nothing_but_an_earlier_export_or_report_is_written_over(study, tmp_path
             write(tmp_path / "sales.csv")
         with pytest.raises(InputError, match="existing folder"):
             write(tmp_path / "nodir" / "file")
-        with pytest.raises(InputError, match="existing folder"):
+        with pytest.raises(InputError, match="is a folder; give the name of a file in it"):
             write(tmp_path)
     assert (tmp_path / "sales.csv").read_text() == "y\n1\n"
     assert (tmp_path / "mine").read_text() == "a page, or an experiment, of mine"

@@ -37,7 +37,9 @@ def check_file(
     """
     if path.suffix and not path.name.lower().endswith(endings):
         raise InputError(f"{argument}: must end in {' or '.join(endings)}, got {path}; rename it")
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir():
+        raise InputError(f"{argument}: {path} is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
         raise InputError(
             f"{argument}: must be a file in an existing folder, got {path}; create it first"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,11 @@ class Best:
 class Report:
     """A page that needs nothing else; a notebook shows it in a frame."""
 
+    study: str  # whose
     html: str
 
     def save(self, path: str | Path) -> None:
-        """Write the page to a file; an earlier report is replaced.
+        """Write the page to a file; an earlier report of this study is replaced.
 
         Raises:
             InputError: there is something else, no folder for it, or its ending is none of these.
@@ -49,7 +51,8 @@ class Report:
         from tuner.report import page
 
         path = Path(path)
-        check_file(path, "report", page.ENDINGS, page.is_report, **_PATH)
+        of_it = partial(page.is_report, study=self.study)
+        check_file(path, f"report of {self.study}", page.ENDINGS, of_it, **_PATH)
         with written_whole(path) as new:
             new.write_text(self.html, encoding="utf-8")
 
@@ -160,12 +163,12 @@ class Study:
         """Return the result as a page with pictures."""
         from tuner.report.page import report
 
-        return Report(report(self._record))
+        return Report(self.name, report(self._record))
 
     def export(self, path: str | Path) -> Path:
         """Write the best configuration as an experiment file, JSON where the name says so.
 
-        `Experiment.load` and `tuner train` read it. An earlier export at `path` is replaced.
+        `Experiment.load` and `tuner train` read it. An earlier export of this study is replaced.
 
         Raises:
             InputError: there is something else, no folder for it, or its ending is none of these.
@@ -174,7 +177,8 @@ class Study:
         from tuner.results.export import ENDINGS, exported, is_export, is_json, render
 
         path = Path(path)
-        check_file(path, "export", ENDINGS, is_export, **_PATH)
+        of_it = partial(is_export, study=self.name)
+        check_file(path, f"export of {self.name}", ENDINGS, of_it, **_PATH)
         best = exported(self._record, path.absolute().parent, path.name)
         with written_whole(path) as new:
             new.write_text(render(best, is_json(path)), encoding="utf-8")

@@ -137,7 +137,10 @@ def test_a_score_that_does_not_come_out_again_leaves_no_model(
         (["--model", "air.csv"], "--model: must be a folder, got the file"),
         (["--model", "studies"], "--model: studies is not empty and holds no model"),
         (["--model", "m", "--format", "xml"], "--format: unknown format 'xml'"),
-        (["--model", "m", "-o", "air.yaml"], "-o: air.yaml exists and is no export; write else"),
+        (
+            ["--model", "m", "-o", "air.yaml"],
+            "-o: air.yaml exists and is no export of",
+        ),
         (["-o", "air.csv", "--force"], f"-o: air.csv is the data file of {STUDY}; write elsewhere"),
         (
             ["-o", f"studies/../studies/{STUDY}.journal", "--force"],
@@ -268,10 +271,10 @@ def test_a_report_is_written_over_a_report_and_over_nothing_else(here: Path, tun
         assert (status, out, err) == (0, "wrote report.html\n", "")
     (here / "mine.html").write_text("<p>mine</p>")
     for output, text in {
-        "mine.html": "-o: mine.html exists and is no report; write elsewhere, or add --force",
+        "mine.html": "-o: mine.html exists and is no report of air-random-0; write else",
         "report.pdf": "-o: must end in .html or .htm, got report.pdf; rename it",
         "no/report.html": "-o: must be a file in an existing folder, got no/report.html",
-        "studies": "-o: must be a file in an existing folder, got studies",
+        "studies": "-o: studies is a folder; give the name of a file in it",
     }.items():
         status, out, err = tuner("report", STUDY, "-o", output)
         assert (status, out, err.count("\n")) == (2, "", 1)
@@ -467,3 +470,18 @@ def test_a_run_of_an_export_trains_its_one_configuration_beside_the_study_it_cam
     again, best = Experiment.load("again.yaml"), Experiment.load("best.yaml")
     assert again.hyperparameters == best.hyperparameters
     assert recorded_of("again.yaml").study == "air-fixed-0"
+
+
+def test_what_another_study_came_to_is_replaced_with_force_alone(here: Path, tuner: Tuner) -> None:
+    assert tuner("run", "air.yaml", "--study", "second", "--no-tracking", "--trials", "1")[0] == 0
+    for command, name in (("export", "best.yaml"), ("report", "report.html")):
+        assert tuner(command, STUDY, "-o", name)[0] == 0
+        before = (here / name).read_bytes()
+        status, _, err = tuner(command, "second", "-o", name)
+        assert status == 2
+        assert err == (
+            f"tuner: -o: {name} exists and is no {command} of second; write elsewhere, or add "
+            f"--force\n"
+        )
+        assert (here / name).read_bytes() == before
+        assert tuner(command, "second", "-o", name, "--force")[0] == 0

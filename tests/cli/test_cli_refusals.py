@@ -124,7 +124,7 @@ def test_an_option_of_run_that_breaks_a_rule_is_refused(
         ("", "bad.yaml: is empty"),
         ("- a\n", "bad.yaml: must be a mapping of keys to values, got a list"),
         ("a: [\n", "bad.yaml: is not YAML"),
-        ("name: air\nbudget: {trails: 3}\n", "bad.yaml: data: is required"),
+        ("name: air\nbudget: {trails: 3}\n", "bad.yaml: budget.trails: unknown key"),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])

@@ -226,13 +226,16 @@ def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner
     for name in ("notes.yml", "air.yaml"):
         text = (here / name).read_bytes()
         refused = tuner("export", STUDY, "-o", name, status=2)
-        assert f"-o: {name} exists and is no export; write elsewhere, or add --force" in refused
+        assert (
+            f"-o: {name} exists and is no export of {STUDY}; write elsewhere, or add --force"
+            in refused
+        )
         assert (here / name).read_bytes() == text
     data = (here / "air.csv").read_bytes()
     refused = tuner("export", STUDY, "-o", "air.csv", status=2)
     assert "-o: must end in .yaml or .yml or .json, got air.csv; rename it" in refused
     assert (here / "air.csv").read_bytes() == data
-    assert "-o: must be a file" in tuner("export", STUDY, "-o", "studies", status=2)
+    assert "-o: studies is a folder" in tuner("export", STUDY, "-o", "studies", status=2)
     assert "-o: must be a file" in tuner("export", STUDY, "-o", "no/best.yaml", status=2)
     tuner("export", STUDY, "-o", "notes.yml", "--force")
     assert Experiment.load("notes.yml").recorded is not None

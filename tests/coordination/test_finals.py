@@ -358,7 +358,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     again = make_case("again")
     first = find_winner(again.run(2)).trial.number
     trials = extended(again)
-    assert f"Verdict of trial {first}: " in shown(again.read())
+    assert f"Verdict: of trial {first}, which no longer wins: " in shown(again.read())
     reopened = shown(again.run(trials, stages={"reopen_test": True}))
     assert "opened 2 times" in reopened
     assert "no longer of unseen rows" in reopened

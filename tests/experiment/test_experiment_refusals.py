@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a: 1\n---\nb: 2\n", ["is not YAML", "single document"]),
         ("a: !!python/object x", ["is not YAML", "tag"]),
         ("name: x\x00y", ["is not YAML", "#x0000"]),
-        ("a: 1960-13-01", ["is not YAML", "month must be in 1..12"]),
+        ("a: 1960-13-01", ["cannot be read: month must be in 1..12", "in quotes"]),
         ("[" * 5000, ["is not YAML"]),
         ("name: a\nname: b\n", ["is not YAML", 'duplicate key "name"', "remove one"]),
         ("data: {path: a, path: b}", ["is not YAML", 'duplicate key "path"']),

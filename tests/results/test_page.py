@@ -117,12 +117,14 @@ def test_what_people_wrote_is_shown_and_never_run():
 
 def test_a_report_is_known_from_any_other_file(tmp_path):
     file = tmp_path / "report.html"
-    assert not is_report(file)
+    name = make_study().name
+    assert not is_report(file, name)
     for other in (b"<html></html>", b"\xff\xfe\x00", b""):
         file.write_bytes(other)
-        assert not is_report(file)
+        assert not is_report(file, name)
     file.write_text(report(make_study(), ()))
-    assert is_report(file)
+    assert is_report(file, name)
+    assert not is_report(file, "another")
 
 
 @pytest.mark.parametrize("drawn", [None, b"PNG"])

@@ -112,8 +112,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     for sentence in summary["opened"]:
         console.print(f"  {sentence}", markup=False)
     if test:
-        of = "" if test["configuration"] == best["trial"] else f" of trial {test['configuration']}"
-        console.print(f"  [bold]Verdict{of}:[/] {escape(summary['verdict'])}.")
+        console.print(f"  [bold]Verdict:[/] {escape(summary['verdict'])}.")
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
 

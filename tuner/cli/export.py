@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def export(
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
         _check_spared(output, record, journal)
-        check_file(output, "export", ENDINGS, None if force else is_export)
+        of_it = None if force else partial(is_export, study=record.name)
+        check_file(output, f"export of {record.name}", ENDINGS, of_it)
     if model is not None:
         check_model_folder("--model", model)
     best = exported(record, folder, name, data)

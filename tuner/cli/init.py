@@ -71,11 +71,11 @@ def init(
     if no_time and time is not None:
         raise InputError(f"--no-time: contradicts --time {time}; give one of them")
     path_to_write = output or Path(f"{path.stem}.yaml")
-    _check_output(path_to_write, path, force)
     chosen = _names(features)
     columns = guess_columns(
         path, time=time, id_=id_, no_time=no_time, target=target, features=chosen
     )
+    _check_output(path_to_write, path, force)
     missing = "refuse"
     try:
         series = _read(path, columns, chosen, missing)
@@ -130,6 +130,8 @@ def _check_output(output: Path, data: Path, force: bool) -> None:
         raise InputError(f"-o: {output} is a folder; give the name of a file in it")
     if output.exists() and output.resolve() == data.resolve():
         raise InputError(f"-o: {output} is the data file; give another name")
+    if output.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"-o: must end in .yaml or .yml, got {output}; rename it")
     if output.exists() and not force:
         raise InputError(f"{output}: exists already; give another name with -o, or add --force")
     if not output.parent.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -17,7 +18,8 @@ __all__ = ["report"]
 def report(study: str, output: Path, journal: str | None, force: bool) -> None:
     """Write the report of a study as one HTML page."""
     record = read(study, journal)
-    check_file(output, "report", page.ENDINGS, None if force else page.is_report)
+    of_it = None if force else partial(page.is_report, study=record.name)
+    check_file(output, f"report of {record.name}", page.ENDINGS, of_it)
     with written_whole(output) as new:
         new.write_text(page.report(record), encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(output))}[/]", soft_wrap=True)

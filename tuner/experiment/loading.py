@@ -119,4 +119,8 @@ def _make_absolute(raw: dict[str, Any], folder: Path, file: str) -> None:
             raise ExperimentError(
                 f"{file}: data.path: must be a path, got {data['path']!r}; correct it"
             )
+        if "://" in data["path"]:
+            raise ExperimentError(
+                f"{file}: data.path: must be a file here, got {data['path']!r}; download it first"
+            )
         data["path"] = str((folder / data["path"]).resolve())

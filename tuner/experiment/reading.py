@@ -52,6 +52,10 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raise ExperimentError(f"{path}: cannot be read: {problem}; check the path") from None
     try:
         value = _yaml().load(text)
+    except ValueError as error:  # what looks like a time, and is none
+        raise ExperimentError(
+            f"{path}: holds what cannot be read: {one_line(error)}; correct it, or put it in quotes"
+        ) from None
     except _NOT_YAML as error:
         raise ExperimentError(f"{path}: is not YAML: {_yaml_problem(error)}") from None
     if value is None:

@@ -48,22 +48,26 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         failures,
         reproduction(record),
     ]
-    title = text(f"{record.name}: what the search came to")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'{_MARK}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"{_title(record.name)}\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"{''.join(body)}</body>\n</html>\n"
     )
 
 
-def is_report(path: Path) -> bool:
-    """Return whether a file is a report, which a newer one may replace."""
+def is_report(path: Path, study: str) -> bool:
+    """Return whether a file is a report of a study, which a newer one may replace."""
     try:
         with path.open(encoding="utf-8") as file:
-            return _MARK in file.read(500)
+            begins = file.read(1_000)
     except (OSError, ValueError):
         return False
+    return _MARK in begins and _title(study) in begins
+
+
+def _title(study: str) -> str:
+    return f"<title>{text(f'{study}: what the search came to')}</title>"
 
 
 def _head(record: StudyRecord) -> Html:

@@ -77,8 +77,6 @@ def _sentence(summary: dict[str, Any]) -> tuple[str, str]:
             return (f"No verdict: no trial is complete{failed}.", "")
         return ("No verdict yet: the test part has not been opened.", "")
     of = summary["verdict"]
-    if best is not None and test["configuration"] != best["trial"]:
-        of = f"of trial {test['configuration']}, which no longer wins: {of}"
     kind = _KINDS.get(summary["worth"], "")
     if kind == "good" and len(test["scores"]) < ENOUGH:
         kind = ""  # it may be luck

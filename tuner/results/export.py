@@ -109,9 +109,10 @@ def is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def is_export(path: Path) -> bool:
-    """Return whether a file is an export, which a newer one may replace."""
+def is_export(path: Path, study: str) -> bool:
+    """Return whether a file is an export of a study, which a newer one may replace."""
     try:
-        return Experiment.load(path).recorded is not None
+        recorded = Experiment.load(path).recorded
     except TunerError:
         return False
+    return recorded is not None and recorded.study == study

@@ -8,8 +8,8 @@ from tuner.coordination.finalists import Finalist, default_of, rank_finalists
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.results.differences import compare
 from tuner.results.openings import opened_in_words
-from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner
+from tuner.results.verdict import Verdict, verdict_of
+from tuner.results.winner import Winner, find_winner
 
 __all__ = ["minute", "summarize"]
 
@@ -66,7 +66,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
             {key: opening.get(key) for key in _OF_AN_OPENING} for opening in record.openings
         ],
         "opened": opened_in_words(record),
-        "verdict": verdict.sentence if verdict else None,
+        "verdict": _verdict(record, winner, verdict),
         "worth": verdict.worth if verdict else None,
     }
     if winner:
@@ -112,6 +112,16 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
     seed, metric = [record.experiment.seed, *numbers], record.experiment.objective.metric
     difference = compare(metric, first.scores, second.scores, seed)
     return difference.in_words(*(f"trial {number}" for number in numbers))
+
+
+def _verdict(record: StudyRecord, winner: Winner | None, verdict: Verdict | None) -> str | None:
+    """Return the sentence, with whom it is about where that is not the winner."""
+    if verdict is None or record.test is None:
+        return None
+    tested = record.test["configuration"]
+    still_wins = winner is None or winner.trial.number == tested
+    of = "" if still_wins else f"of trial {tested}, which no longer wins: "
+    return f"{of}{verdict.sentence}"
 
 
 def _gap(finalist: Finalist) -> float | None:
