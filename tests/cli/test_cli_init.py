@@ -201,10 +201,22 @@ def test_unix_times_are_times_and_no_feature(init: Init) -> None:
 def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) -> None:
     refused = init(date=times, sales=NUMBERS)
     assert ": data.time: " in refused
-    assert refused.endswith(", or init with --no-time")
+    assert refused.endswith(
+        (", or init with --no-time", "; init with --resample 1h, or with --no-time")
+    )
     assert not re.search("data.time out|data.resample", refused)
     assert "left out: date (times)" in init("--no-time")
     assert Experiment.load("s.yaml").data.time is None
+
+
+def test_uneven_times_can_be_brought_to_steps(init: Init) -> None:
+    times = but(days(), 30, "2020-01-31 00:00:07")
+    assert "; init with --resample 1h, or with --no-time" in init(date=times, sales=NUMBERS)
+    assert "next: tuner check" in init("--resample", "1D", date=times, sales=NUMBERS)
+    data = Experiment.load("s.yaml").data
+    assert (data.time, data.resample) == ("date", "1D")
+    text = init("--resample", "often", "--force", date=times, sales=NUMBERS)
+    assert "data.resample: must be a frequency that pandas knows, got 'often'; write" in text
 
 
 def test_columns_can_be_chosen(init: Init) -> None:
@@ -228,6 +240,7 @@ def test_columns_can_be_chosen(init: Init) -> None:
         (["--features", "sales,sales"], "--features: names must differ, got 'sales' twice"),
         (["--time", "sales", "--target", "sales"], "--target: must not name the time column"),
         (["--time", "date", "--no-time"], "--no-time: contradicts --time date; give one of them"),
+        (["--resample", "1D", "--no-time"], "--no-time: contradicts --resample 1D; give one of"),
     ],
 )
 def test_columns_that_cannot_be_chosen_are_refused(

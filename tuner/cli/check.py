@@ -30,7 +30,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     console.print(f"[bold]{experiment.name}[/] ({escape(str(path))})\n", soft_wrap=True)
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    frequency = f", frequency {facts.frequency}" if facts.frequency else ""
+    kept = facts.frequency if data.resample is None else None  # a note says what is resampled
+    frequency = f", frequency {kept}" if kept else ""
     table.add_row("  data", f"{escape(facts.path.name)}: {counted(facts.rows, 'row')}{frequency}")
     table.add_row("  target", escape(", ".join(facts.targets)))
     if facts.classes:

@@ -81,6 +81,10 @@ def init(
     no_time: Annotated[
         bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
     ] = False,
+    resample: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Bring uneven times to steps: 15min, 1h, 1D, say."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
@@ -93,6 +97,7 @@ def init(
         time=time,
         id_=id_,
         no_time=no_time,
+        resample=resample,
         features=features,
         force=force,
     )

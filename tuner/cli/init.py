@@ -29,7 +29,7 @@ _TEMPLATE = """\
 name: {name}
 data:
   path: {path}
-{time}{id}  target: {target}
+{time}{resample}{id}  target: {target}
   features: [{features}]
 {missing}  split: {{validation: 0.2, test: 0.15}}   # the last rows: fractions, counts, dates
   transform: none                        # none, log (for growth), difference
@@ -50,6 +50,9 @@ seed: 0
 """
 
 
+_RESAMPLED = (
+    "  resample: {}                           # a row is the mean of a step, see aggregate\n"
+)
 _FILLED = "ffill"
 _MISSING = f"  missing: {_FILLED}                         # or interpolate, or refuse\n"
 
@@ -62,6 +65,7 @@ def init(
     time: str | None,
     id_: str | None,
     no_time: bool,
+    resample: str | None,
     features: str | None,
     force: bool,
 ) -> None:
@@ -70,6 +74,8 @@ def init(
         raise InputError(f"{path}: must be a CSV or Parquet file; tuner check takes experiments")
     if no_time and time is not None:
         raise InputError(f"--no-time: contradicts --time {time}; give one of them")
+    if no_time and resample is not None:
+        raise InputError(f"--no-time: contradicts --resample {resample}; give one of them")
     path_to_write = output or Path(f"{path.stem}.yaml")
     chosen = _names(features)
     columns = guess_columns(
@@ -78,12 +84,12 @@ def init(
     _check_output(path_to_write, path, force)
     missing = "refuse"
     try:
-        series = _read(path, columns, chosen, missing)
+        series = _read(path, columns, chosen, missing, resample)
     except DataError as error:
         if f"data.missing: {_FILLED}" not in str(error):
             raise
         missing = _FILLED
-        series = _read(path, columns, chosen, missing)
+        series = _read(path, columns, chosen, missing, resample)
     season = season_of(series.frequency)
     window = max(1, min(season or 12, series.rows // 8))
     text = _TEMPLATE.format(
@@ -96,6 +102,7 @@ def init(
         ),
         path=_quoted(os.path.relpath(path.resolve(), path_to_write.parent.resolve())),
         time=f"  time: {_quoted(columns.time)}\n" if columns.time is not None else "",
+        resample=_RESAMPLED.format(_quoted(resample)) if resample is not None else "",
         id=f"  id: {_quoted(id_)}\n" if id_ is not None else "",
         target=_quoted(columns.target),
         features=", ".join(map(_quoted, series.features)),
@@ -148,7 +155,9 @@ def _names(features: str | None) -> list[str] | None:
     return names
 
 
-def _read(path: Path, columns: Columns, features: list[str] | None, missing: str) -> Series:
+def _read(
+    path: Path, columns: Columns, features: list[str] | None, missing: str, resample: str | None
+) -> Series:
     try:
         data = Data(
             path=str(path),
@@ -157,6 +166,7 @@ def _read(path: Path, columns: Columns, features: list[str] | None, missing: str
             target=columns.target,
             features=features or columns.numbers or None,
             missing=missing,
+            resample=resample,
         )
         return read_series(data)
     except ValidationError as error:
@@ -166,9 +176,10 @@ def _read(path: Path, columns: Columns, features: list[str] | None, missing: str
         if ": data.time: " not in str(error):
             raise _with_classes(error, path, columns) from None
         problem = re.sub(r", or leave data\.time out.*", "", str(error))
-        problem = re.sub(r"write data\.resample: .*", "even them out", problem)
+        problem = re.sub(r"write data\.resample: (\S+), say", r"init with --resample \1", problem)
         problem = problem.replace("as data.id", "with --id")
-        raise DataError(f"{problem}, or init with --no-time") from None
+        again = "with" if "; init with --resample" in problem else "init with"
+        raise DataError(f"{problem}, or {again} --no-time") from None
 
 
 def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
