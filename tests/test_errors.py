@@ -15,6 +15,15 @@ from tuner.errors import show_location
         ("postgresql+psycopg://me:sec/ret@host/db", "postgresql+psycopg://host/db"),
         ("postgresql+psycopg://me:sec@ret@host/db", "postgresql+psycopg://host/db"),
         ("postgresql://host/db?password=secret&a=1", "postgresql://host/db?password=…&a=1"),
+        (
+            "postgresql:///db?passfile=/p&sslpassword=secret&user=me",
+            "postgresql:///db?passfile=/p&sslpassword=…&user=me",
+        ),
+        (
+            "mysql://host/db?ssl_Password_2=a=b&PASSWD=secret",
+            "mysql://host/db?ssl_Password_2=…&PASSWD=…",
+        ),
+        ("mssql://host/db?pwd=secret, then more", "mssql://host/db?pwd=… then more"),
         ("http://me@host/x", "http://host/x"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
         (

@@ -95,7 +95,7 @@ def test_only_worker_processes_bring_torch_along():
         for other in ("tuner.executors.training", "tuner.executors.worker")
     }
     assert users["tuner.executors.training"] == ["tuner.executors.worker"]
-    assert users["tuner.executors.worker"] == []  # it is started with python -m
+    assert users["tuner.executors.worker"] == []  # it is started by name
 
 
 def test_only_one_file_imports_ray_and_only_when_it_is_used():

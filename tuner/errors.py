@@ -28,6 +28,9 @@ __all__ = [
     "show_path",
 ]
 
+# A parameter of a URL, by any of the names under which drivers take passwords.
+_PASSWORD = re.compile(r"(?<=[?&])([^=&\s]*(?:password|passwd|pwd)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+
 
 class TunerError(Exception):
     """Anything that tuner reports in one line rather than with a traceback."""
@@ -94,7 +97,7 @@ def show_path(path: Path | str) -> str:
 def show_location(location: str) -> str:
     """Return a journal's location, or any text with URLs, without the passwords in it."""
     without = re.sub(r"://(?:[^/\s]*|[^@/:\s]*:(?!\d+/)\S*)@", "://", location)
-    return re.sub(r"(?<=[?&])password=[^&\s]*", "password=…", without)
+    return _PASSWORD.sub(r"\1…", without)
 
 
 def one_line(error: BaseException | str) -> str:

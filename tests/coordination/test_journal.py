@@ -51,7 +51,8 @@ def test_a_torn_tail_is_cut_off_and_the_rest_kept(tmp_path):
     with write_journal(str(path)) as storage:
         optuna.create_study(study_name="a", storage=storage)
     whole = path.read_bytes()
-    for torn in (b'{"op_code": 5, "wor', b"\x00" * 100, b'{"op_code"\n', b"\xff\n"):
+    half = b'{"op_code": 5, "wor'
+    for torn in (half, b"\x00" * 100, half + b"\x00" * 100, b"\xff"):
         path.write_bytes(whole + torn)
         with write_journal(str(path)) as storage:
             optuna.create_study(study_name="b", storage=storage)

@@ -15,12 +15,14 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from search_bench import Bench, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.enduring import ConnectionLost, Enduring, Refused
-from tuner.coordination.journal import read_journal, study_names
+from tuner.coordination.journal import read_journal, study_names, write_journal
 from tuner.coordination.journal_file import open_held
 from tuner.coordination.observer import Observer
 from tuner.coordination.opening import recorded_run
@@ -363,6 +365,65 @@ class Halting(FileIO):
             super().write(content)
         self._n_writes = None
         raise KeyboardInterrupt
+
+
+DAMAGE_THAT_ENDS_A_JOURNAL = [b'{"op_code"\n', b"\xff\n", b"\0\n", b"\0\0{}\n", b"\n"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE_THAT_ENDS_A_JOURNAL)
+def test_a_last_line_that_was_written_whole_and_is_no_record_is_refused(damage, tmp_path):
+    path = tmp_path / "s.journal"
+    with write_journal(str(path)) as storage:
+        optuna.create_study(study_name="a", storage=storage)
+    content = path.read_bytes() + damage + b'{"op_code":5,"wor'
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="a record in it is damaged"), write_journal(str(path)):
+        pass
+    assert path.read_bytes() == content
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The journal of a search, as a file's content."""
+    path = tmp_path_factory.mktemp("searched") / "s.journal"
+    search(Bench(path), make_experiment("woa", trials=6, epochs=1))
+    return path.read_bytes()
+
+
+def open_damaged(path, content):
+    """Open a journal for writing; return whether that was refused."""
+    path.write_bytes(content)
+    try:
+        with write_journal(str(path)):
+            return False
+    except JournalError:
+        return True
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_one_damaged_byte_costs_no_record_but_the_last(searched, tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.journal"
+    place = data.draw(st.integers(0, len(searched) - 2), "place")  # not the newline that ends it
+    byte = data.draw(st.just(0) | st.sampled_from(b'\n\\"}]') | st.integers(0, 255), "byte")
+    damaged = bytearray(searched)
+    damaged[place] = byte
+    refused = open_damaged(path, damaged)
+    assert path.read_bytes() == damaged
+    if byte == 0:
+        assert refused
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_journal_that_was_cut_off_keeps_every_record_that_was_written_whole(
+    searched, tmp_path_factory, data
+):
+    path = tmp_path_factory.getbasetemp() / "cut.journal"
+    cut = searched[: data.draw(st.integers(16, len(searched)), "length")]
+    zeros = bytes(data.draw(st.integers(0, 5000), "zeros"))
+    assert not open_damaged(path, cut + zeros)
+    assert path.read_bytes() == cut[: cut.rfind(b"\n") + 1]
 
 
 @pytest.mark.parametrize(("n_written", "whole"), [(1, False), (20, False), (20, True)])

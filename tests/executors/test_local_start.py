@@ -23,7 +23,7 @@ from tuner.jobs import PredictJob, TrainJob
 pytestmark = pytest.mark.timeout(60)
 
 NOWHERE = SeriesRef("/nowhere", None)
-SOON_S = 10.0
+SOON_S = 30.0
 TOO_MANY = (
     "no worker can be started: Too many open files(: .*)?; the same command goes on, with fewer "
     "--workers say"
@@ -64,8 +64,8 @@ def test_workers_that_cannot_start_cost_no_job_and_end_the_search(executor):
     with pytest.raises(RunError) as caught:
         events(workers, 1)
     assert str(caught.value) == (
-        f"no worker can be started: it died (exit status 1): {sys.executable}: No module named "
-        f"no_such_module; the same command goes on when one can be"
+        "no worker can be started: it died (exit status 1): ImportError: No module named "
+        "no_such_module; the same command goes on when one can be"
     )
     assert workers.withdraw() == list("abc")
 

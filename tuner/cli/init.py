@@ -90,7 +90,7 @@ def init(
             raise
         missing = _FILLED
         series = _read(path, columns, chosen, missing, resample)
-    season = season_of(series.frequency)
+    season = season_of(series.frequency if resample is None else resample)
     window = max(1, min(season or 12, series.rows // 8))
     text = _TEMPLATE.format(
         rows=series.rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def open_held(file: FileIO, instead: str) -> BaseStorage:
     Raises:
         JournalError: a record in it is damaged.
     """
-    _drop_torn_tail(file)
+    with _damage_named(str(file.name), instead):
+        _drop_torn_record(file)
     return replay(_HeldFile(file), str(file.name), instead)
 
 
@@ -151,8 +152,14 @@ def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStor
     Raises:
         JournalError: one of them is damaged.
     """
-    try:
+    with _damage_named(location, instead):
         return _OwnJournal(backend) if isinstance(backend, _HeldFile) else JournalStorage(backend)
+
+
+@contextlib.contextmanager
+def _damage_named(location: str, instead: str) -> Iterator[None]:
+    try:
+        yield
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise JournalError(
             f"{location}: a record in it is damaged ({type(error).__name__}: "
@@ -160,20 +167,20 @@ def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStor
         ) from None
 
 
-def _drop_torn_tail(file: FileIO) -> None:
+def _drop_torn_record(file: FileIO) -> None:
     """Cut off what was not written whole: Optuna cannot append to it.
 
-    A dying coordinator leaves half a record at the end, a machine without power zeros.
+    A dying coordinator leaves half a record at the end, a machine without power zeros. Anything
+    else that is no record was one, which is not ours to drop.
+
+    Raises:
+        ValueError: the last whole line is no record; Optuna would take it for one that is being
+            written.
     """
     file.seek(0)
     content = file.read()
-    whole, _, _ = content.partition(b"\0")
-    whole = whole[: whole.rfind(b"\n") + 1]
-    last_line = whole[:-1].rpartition(b"\n")[2]
-    try:
-        json.loads(last_line or b"{}")
-    except ValueError:
-        whole = whole[: -len(last_line) - 1]
+    whole = content[: content.rfind(b"\n") + 1]
+    json.loads(whole[:-1].rpartition(b"\n")[2] if whole else b"{}")
     if len(whole) < len(content):
         file.truncate(len(whole))
     file.seek(0, os.SEEK_END)

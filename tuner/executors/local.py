@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from tuner.errors import RunError, one_line
 from tuner.executors.gpus import find_gpus, least_used
+from tuner.executors.local_start import start_command
 from tuner.executors.messages import Died, Message
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Job
@@ -51,7 +51,7 @@ class _Process(PooledWorker):
                 # A process group of its own: Ctrl-C is for the coordinator, which decides what
                 # ends.
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", module, str(theirs.fileno())],
+                    start_command(module, str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=self.errors,
@@ -105,7 +105,7 @@ class _Process(PooledWorker):
 
 
 class LocalExecutor(WorkerPool[_Process]):
-    """Runs jobs in `n_workers` processes, started as `python -m` so that any script can use it.
+    """Runs jobs in `n_workers` processes; a script that uses it needs no `__main__` guard.
 
     Where there are GPUs each process sees the one that the fewest others use.
     """

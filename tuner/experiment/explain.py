@@ -53,20 +53,16 @@ class Problem:
 
 
 def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Problem]:
-    """Return every broken rule, in the order of the file's keys, but unknown keys first.
-
-    A misspelt key is missing under its right name as well.
-    """
+    """Return every broken rule: unknown keys, which may be misspelt, and then the others."""
     broken: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         broken.setdefault(_visible(details, raw), []).append(details)
-    told = [  # a union reports each member: the one that fits best
-        (path, of_key)
-        for path, of_key in broken.items()
+    by_kind = sorted(broken.items(), key=lambda item: _told(item[1])["type"] != "extra_forbidden")
+    return [
+        _problem(of_key, root, path)
+        for path, of_key in by_kind  # a union reports each member: the one that fits best
         if not any(len(other) > len(path) and other[: len(path)] == path for other in broken)
     ]
-    told.sort(key=lambda each: _told(each[1])["type"] != "extra_forbidden")
-    return [_problem(of_key, root, path) for path, of_key in told]
 
 
 def reword(message: str) -> str:

@@ -1,0 +1,70 @@
+"""How a local worker starts: it imports what the coordinator does, but none of the user's files.
+
+Python puts the folder of a script, or with `-m` the current one, before its own library. A
+`statistics.py` there is the user's, and a worker would take it for Python's. This file is both
+ends: the coordinator asks it for the command, and the worker runs it as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+__all__ = ["start_command"]
+
+_PACKAGE = Path(__file__).absolute().parents[1]
+
+
+def start_command(module: str, argument: str) -> list[str]:
+    """Return the command that runs a module in a new process, with `argument` as its only one.
+
+    The process takes tuner from where this one did, and all else from this one's `sys.path`
+    without the folder that Python put there by itself.
+    """
+    return [sys.executable, "-P", __file__, module, argument, json.dumps(_import_path())]
+
+
+def _import_path() -> list[str]:
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    unasked = _put_there_by_python()
+    for entry in unasked:
+        path.remove(entry)  # its first place alone: PYTHONPATH may name it as well
+    folder = _PACKAGE.parent
+    if any(Path(entry).resolve() == folder.resolve() for entry in unasked):
+        path.append(str(folder))  # what tuner needs may lie beside it
+    return path
+
+
+def _put_there_by_python() -> list[str]:
+    """Return the entries of `sys.path` that nobody asked for."""
+    unasked = [entry for entry in sys.path if entry == ""]  # the current folder, in notebooks say
+    main = sys.modules["__main__"]
+    if sys.flags.safe_path:
+        return unasked
+    if getattr(main, "__spec__", None) is not None:  # started with -m
+        first = Path.cwd()
+    elif file := getattr(main, "__file__", None):
+        first = Path(file).resolve().parent
+    else:
+        return unasked
+    return [*unasked, str(first)] if str(first) in sys.path else unasked
+
+
+def _main(module: str, argument: str, import_path: str) -> None:
+    handed = json.loads(import_path)
+    sys.path[:] = handed + [entry for entry in sys.path if entry not in handed]
+    sys.argv[1:] = [argument]
+    # By its place: another tuner may come before it on the path.
+    spec = spec_from_file_location("tuner", _PACKAGE / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["tuner"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["tuner"])
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
