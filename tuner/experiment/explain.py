@@ -296,6 +296,4 @@ def _spoken(word: str, field: FieldInfo | None) -> str:
 
 
 def _tags(field: FieldInfo | None) -> list[str]:
-    if field is None:
-        return []
-    return [v for s in _sections(field.annotation) for v in _literal_values(s)]
+    return [v for s in (_sections(field.annotation) if field else ()) for v in _literal_values(s)]
