@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,10 +159,16 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
     command += ["--host", _HOST, "--port", str(port)]
     command += ["--default-artifact-root", artifact_root().as_uri()]
     command += ["--artifacts-destination", artifact_root().as_uri()]
+    mlflow = find_spec("mlflow")
+    assert mlflow is not None
+    assert mlflow.origin is not None
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": uri,  # a command line shows everybody its password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes rather than 11
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Neither Python nor uvicorn takes a statistics.py of the current folder for Python's.
+        "PYTHONSAFEPATH": "1",
+        "UVICORN_APP_DIR": str(Path(mlflow.origin).parents[1]),
     }
     with log.open("wb") as output:
         server = subprocess.Popen(
