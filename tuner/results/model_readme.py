@@ -34,8 +34,8 @@ The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}.{sco
 
     tuner predict {shlex.quote(folder.absolute().name)} data.csv -o predicted.csv
 
-Prediction reads `model.onnx` and `pipeline.json` alone and needs no torch: `pip install -r
-requirements-predict.txt`, then `pip install --no-deps lstm-tuner`. `weights.safetensors` holds
+Prediction reads `model.onnx` and `pipeline.json` alone and needs no torch: `pip install numpy
+onnxruntime pandas typer`, then `pip install --no-deps lstm-tuner`. `weights.safetensors` holds
 the weights by torch's names; `tuner train experiment.yaml{option}` trains the model again.
 Change no file but this one: `pipeline.json` knows their checksums.
 """
