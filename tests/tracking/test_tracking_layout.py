@@ -69,7 +69,8 @@ def test_the_study_is_the_parent_run(client, make_record, four_trials):
     assert tags["version_torch"] == "2.13.0"
     params = parent.data.params
     assert params["strategy.population"] == "4"
-    assert params["budget.trials"] == "4"
+    assert params["budget.epochs"] == "100"
+    assert tags["budget.trials"] == "4"
     assert params["objective.metric"] == "rmse"
     assert params["search_space.hidden_size"].startswith('{"type": "int", "low": 8')
     (artifact,) = client.list_artifacts(parent.info.run_id)

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 CREATED = "2023-11-14T22:00:00+00:00"
 T = dt.datetime.fromisoformat(CREATED).timestamp()
+MAY_CHANGE = {"budget.trials", "budget.timeout", "budget.trial_timeout", "budget.retries"}
 
 # What a study may be
 
@@ -47,6 +48,9 @@ long_texts = st.builds(
     st.sampled_from(lengths),
 )  # fmt: skip
 long_texts = anything | long_texts
+budgets = st.fixed_dictionaries(
+    {}, optional={key.removeprefix("budget."): st.integers(1, 9) for key in sorted(MAY_CHANGE)}
+)
 paths = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     | st.integers(0xDC80, 0xDCFF).map(chr),  # a byte that is no UTF-8
@@ -154,7 +158,7 @@ def studies(draw):
             },
             "strategy": draw(st.sampled_from([{"name": "woa"}, {"name": "tpe"}])),
             "objective": {"metric": draw(st.sampled_from(["rmse", "r2"]))},
-            "budget": {"trials": 4, "epochs": 9},
+            "budget": {"trials": 4, "epochs": 9, **draw(budgets)},
         }
     )
     identity = uuid.uuid4().hex
@@ -175,7 +179,7 @@ def studies(draw):
 
 files = st.dictionaries(
     st.sampled_from(["experiment.yaml", "best.yaml", "pictures/a.png", "pictures/b.png"]),
-    st.text() | st.binary(),
+    st.text() | st.binary() | st.just(ValueError("cannot be made")),
     max_size=3,
 )
 
@@ -190,7 +194,8 @@ class Step:
     knows: bool  # whether it is the process that made the copy before
     dies_at: int | None  # the write at which it is interrupted
     after: bool  # or just before it
-    files: dict[str, str | bytes]
+    files: dict[str, str | bytes | Exception]
+    budget: dict[str, int]  # what the study had then that it may have changed since
 
 
 steps = st.builds(
@@ -202,6 +207,7 @@ steps = st.builds(
     dies_at=st.none() | st.integers(0, 25),
     after=st.booleans(),
     files=files,
+    budget=budgets,
 )
 ways = st.lists(steps, max_size=5).map(lambda found: sorted(found, key=lambda s: s.n_ended))
 
@@ -222,7 +228,11 @@ def at(whole, step):
             live[trial.key] = Attempt(began_of(trial) - 1e5 * step.lost, history)
     now = (*ended, *open_trials)
     n = len(whole.trials)
-    return dataclasses.replace(whole, trials=now[:n], finalists=now[n:]), live
+    raw = whole.experiment.to_dict()
+    raw["budget"] = {"trials": 4, "epochs": 9, **step.budget}
+    experiment = Experiment.model_validate(raw)
+    seen = dataclasses.replace(whole, trials=now[:n], finalists=now[n:], experiment=experiment)
+    return seen, live
 
 
 def began_of(trial):
@@ -342,6 +352,7 @@ def expected_study(record, kept):
     for name, domain in experiment["search_space"].items():
         flat[f"search_space.{name}"] = json.dumps(domain)
     tags = {
+        **{key: flat.pop(key) for key in MAY_CHANGE & flat.keys()},
         "mlflow.runName": stored(record.name, 250),
         "study_id": record.id,
         "study": record.name,
@@ -479,7 +490,9 @@ def copy_and_compare(store, client, record, way, kept, drawn):
             compare_live(store.runs(record.id), live)
         seen_files |= step.files
     artifacts = (lambda: kept) if drawn else kept
-    sync_study(client, record, SyncState(), running=False, artifacts=artifacts)
+    lacking = {name for name, file in kept.items() if isinstance(file, Exception)}
+    count = sync_study(client, record, SyncState(), running=False, artifacts=artifacts)
+    assert set(", ".join(count.lacking).split(" (")[0].split(", ")) - {""} == lacking
 
     runs = store.runs(record.id)
     (parent_id,) = [id_ for id_, run in runs.items() if run["tags"]["role"] == "study"]
@@ -487,7 +500,8 @@ def copy_and_compare(store, client, record, way, kept, drawn):
     assert parent["experiment"] == record.experiment.name
     # A file that an earlier copy kept, and this one does not have, stays.
     stayed = {k: parent["files"][k] for k in parent["files"].keys() & seen_files.keys()}
-    compare(parent, expected_study(record, stayed | kept))
+    made = {name: file for name, file in kept.items() if name not in lacking}
+    compare(parent, expected_study(record, stayed | made))
 
     every = [*record.trials, *record.finalists]
     assert len(runs) == len(every)

@@ -10,6 +10,7 @@ from tracking_helpers import Spy, runs_of, snapshot, sync
 
 from tuner.coordination.seeds import Role
 from tuner.errors import InputError
+from tuner.experiment import Experiment
 from tuner.jobs import OutcomeState
 from tuner.tracking import SyncCount, SyncState, open_store
 
@@ -115,8 +116,10 @@ def test_files_are_drawn_again_only_of_a_record_that_has_changed(
         run_id = runs_of(client, record)[0].info.run_id
         return Path(client.download_artifacts(run_id, "report.html")).read_text()
 
+    twin = Spy(client)
+    sync(twin, make_record(make_trial(0)), artifacts={"report.html": "<p>"})
     with pytest.raises(ConnectionError):
-        copy(Spy(client, 5, after=False))  # the write of the file
+        copy(Spy(client, twin.writes.index("log_artifact"), after=False))
     assert [copy(), copy()] == ["report 1", "report 1"]
     record = dataclasses.replace(record, **change(record, make_trial))
     assert [copy(), copy()] == ["report 2", "report 2"]
@@ -134,6 +137,76 @@ def test_a_file_that_changed_back_is_right_wherever_a_copy_between_was_killed(
         sync(client, record, artifacts={"best.yaml": "1"})
         run_id = runs_of(client, record)[0].info.run_id
         assert Path(client.download_artifacts(run_id, "best.yaml")).read_text() == "1", n
+
+
+def test_a_run_that_somebody_else_put_beside_the_studys_is_left_alone(
+    client, make_record, make_trial
+):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    parent, _ = runs_of(client, record)
+    before, experiment = snapshot(client, record), parent.info.experiment_id
+    ours = {"study_id": record.id, "mlflow.parentRunId": parent.info.run_id}
+    made = [
+        client.create_run(experiment, tags=ours | tags).info.run_id
+        for tags in (
+            {"note": "trained again by hand"},
+            {"role": "analysis", "trial": "7", "state": "done"},
+            {"role": "study"},
+            {"role": "trial", "trial": "0"},
+            {"role": "trial", "trial": "none", "state": "done"},
+        )
+    ]
+    spy = Spy(client)
+    assert sync(spy, record) == SyncCount(unchanged=1)
+    assert spy.writes == []
+    assert {client.get_run(run_id).info.lifecycle_stage for run_id in made} == {"active"}
+    for run_id in made:
+        client.delete_run(run_id)
+    assert snapshot(client, record) == before
+
+
+def with_budget(record, **budget):
+    raw = record.experiment.to_dict()
+    raw["budget"] = {"epochs": 100, **budget}
+    return dataclasses.replace(record, experiment=Experiment.model_validate(raw))
+
+
+def test_what_a_resumed_study_may_change_is_a_tag_that_says_what_is_so_now(
+    client, make_record, make_trial
+):
+    record = with_budget(make_record(make_trial(0)), trials=3, timeout=60, retries=1)
+
+    def budget():
+        data = runs_of(client, record)[0].data
+        return [{k: v for k, v in d.items() if "budget" in k} for d in (data.params, data.tags)]
+
+    sync(client, record, running=True)
+    fixed = {"budget.epochs": "100", "budget.patience": "15"}
+    first = {"budget.trials": "3", "budget.timeout": "60.0", "budget.retries": "1"}
+    assert budget() == [fixed, first]
+    extended = with_budget(record, trials=5, retries=1)  # without a limit of time
+    assert sync(client, extended) == SyncCount(unchanged=1)
+    assert budget() == [fixed, {"budget.trials": "5", "budget.retries": "1"}]
+    spy = Spy(client)
+    sync(spy, extended)
+    assert spy.writes == []
+
+
+def test_a_copy_of_an_older_tuner_keeps_its_params_and_gets_the_tags(
+    client, make_record, make_trial
+):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    run_id = runs_of(client, record)[0].info.run_id
+    client.delete_tag(run_id, "budget.trials")
+    client.log_param(run_id, "budget.trials", "3")
+    sync(client, record)
+    data = client.get_run(run_id).data
+    assert (data.params["budget.trials"], data.tags["budget.trials"]) == ("3", "4")
+    spy = Spy(client)
+    sync(spy, record)
+    assert spy.writes == []
 
 
 def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):

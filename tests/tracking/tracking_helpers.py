@@ -56,10 +56,10 @@ class Spy:
         "log_inputs",
         "set_terminated",
         "update_run",
-        "log_text",
         "log_artifact",
         "delete_run",
         "set_tag",
+        "delete_tag",
         "create_experiment",
     )
 

@@ -21,10 +21,10 @@ from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
 from tuner.strategies.registry import make_sampler
 
-__all__ = ["check_study", "library_versions", "open_study", "recorded_run"]
+__all__ = ["CHANGEABLE", "check_study", "library_versions", "open_study", "recorded_run"]
 
 # What a resumed study may change; the data file may move, but its content must be the same.
-_FREE = {
+CHANGEABLE = {
     "budget.trials",
     "budget.timeout",
     "budget.trial_timeout",
@@ -153,7 +153,7 @@ def _check_same(
         )
     given = dict(flat(experiment.model_dump(exclude_unset=True)))
     # Names first: with another strategy all of its options differ as well.
-    keys = sorted((old.keys() | new.keys()) - _FREE, key=lambda k: (".name" not in k, k))
+    keys = sorted((old.keys() | new.keys()) - CHANGEABLE, key=lambda k: (".name" not in k, k))
     differences = []
     for key in (k for k in keys if old.get(k) != new.get(k)):
         was, now = (_shown(keys[key]) if key in keys else "nothing" for keys in (old, new))

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import stat
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tuner.tracking.own_files import open_own, own_path
 from tuner.tracking.uris import sqlite_path
 
 __all__ = ["Address", "announced", "answers", "running_ui"]
@@ -34,10 +32,8 @@ class Address:
 def announced(uri: str, address: Address) -> Iterator[None]:
     """Have `running_ui` find a store's UI while the context lasts."""
     path = _file(uri)
-    with contextlib.suppress(OSError):  # then nobody finds it
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-            json.dump(asdict(address), file)
+    with contextlib.suppress(OSError), open_own(path, "w") as file:  # or nobody finds it
+        file.write(json.dumps(asdict(address)).encode())
     try:
         yield
     finally:
@@ -65,16 +61,12 @@ def _file(uri: str) -> Path:
     database = sqlite_path(uri)
     store = uri if database is None else str(database.resolve())
     digest = hashlib.sha256(store.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"lstm-tuner-ui-{os.getuid()}-{digest}.json"
+    return own_path("ui", digest, ".json")
 
 
 def _read(path: Path) -> Address | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123
-            facts = os.fstat(descriptor)
-            if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
-                return None  # anybody can put files there
-            return Address(**json.load(file))
+        with open_own(path, "r") as file:
+            return Address(**json.loads(file.read()))
     except (OSError, ValueError, TypeError):
         return None

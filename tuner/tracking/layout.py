@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tuner import __version__
+from tuner.coordination.opening import CHANGEABLE
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import flat
@@ -24,6 +25,7 @@ from tuner.tracking.live import Attempt, TrialKey
 
 __all__ = [
     "ATTEMPT",
+    "CHANGING",
     "DIGEST",
     "PARENT",
     "STUDY_ROLE",
@@ -52,6 +54,8 @@ _PARAMS_OF_A_STUDY = (
     "seed",
     "asynchronous",
 )
+# Tags and not params: a param never changes, and these do as a study is resumed.
+CHANGING = frozenset(key for key in CHANGEABLE if key.split(".")[0] in _PARAMS_OF_A_STUDY)
 
 
 class StudyState(StrEnum):
@@ -99,7 +103,8 @@ def study_layout(
         known: the best objectives, by step, that the run has already; they are left out.
     """
     experiment = record.experiment.to_dict()
-    params = dict(flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
+    settings = dict(flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
+    params = {key: value for key, value in settings.items() if key not in CHANGING}
     params |= {f"search_space.{k}": json.dumps(v) for k, v in experiment["search_space"].items()}
     tags = {
         "study_id": record.id,
@@ -111,6 +116,7 @@ def study_layout(
     }
     if record.test is not None:
         tags["verdict"] = record.test.get("verdict")
+    tags |= {key: value for key, value in settings.items() if key in CHANGING}
     tags |= {f"data_{key}": value for key, value in record.data.items()}
     tags |= {f"version_{library}": version for library, version in record.versions.items()}
     start_s = _created(record)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tuner.coordination.records import StudyRecord
+from tuner.coordination.seeds import Role
 from tuner.errors import InputError
 from tuner.tracking.layout import ATTEMPT, DIGEST, PARENT, STUDY_ROLE, StudyState, study_layout
 from tuner.tracking.live import TrialKey
@@ -67,9 +68,8 @@ def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> N
     experiment_id = _experiment_id(client, record.experiment.name)
     found: dict[TrialKey, Run] = {}
     for run in sorted(_search(client, experiment_id, record.id), key=_preference):
-        tags = run.data.tags
-        role = tags["role"]
-        key = (role, 0 if role == STUDY_ROLE else int(tags["trial"]))
+        if (key := _key(run.data.tags)) is None:
+            continue  # somebody's who wanted it with the study
         if found.setdefault(key, run) is not run:  # two copied at once, or an answer got lost
             client.delete_run(run.info.run_id)
     parent = found.pop((STUDY_ROLE, 0), None)
@@ -127,6 +127,21 @@ def _search(client: MlflowClient, experiment_id: str, study_id: str) -> Iterator
         token = page.token
         if not token:
             return
+
+
+def _key(tags: Mapping[str, str]) -> TrialKey | None:
+    """Return which run of the study this is; None where it is not one of ours.
+
+    Ours have all of these tags from the moment that they are created.
+    """
+    role, number = tags.get("role", ""), tags.get("trial", "")
+    if "state" not in tags:
+        return None
+    if role == STUDY_ROLE:
+        return role, 0
+    if role in [*Role] and PARENT in tags and number.isdecimal():
+        return role, int(number)
+    return None
 
 
 def _preference(run: Run) -> tuple[bool, int, str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.errors import InputError
 from tuner.tracking.databases import check_database, create_database
+from tuner.tracking.own_files import alone, own_path
 from tuner.tracking.uris import check_uri, is_database, is_server, tracking_uri
 
 if TYPE_CHECKING:
@@ -71,10 +71,20 @@ def check_store() -> None:
 
 @contextlib.contextmanager
 def only_copier(study_id: str) -> Iterator[None]:
-    """Wait until no other process of this user on this machine copies a study after its search."""
-    path = Path(tempfile.gettempdir()) / f"lstm-tuner-sync-{os.getuid()}-{study_id}.lock"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait until no other process of this user on this machine copies a study after its search.
+
+    Raises:
+        InputError: something that is not this user's is in the way.
+    """
+    path = own_path("sync", study_id, ".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(path))
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be locked: {error.strerror}; remove it, or set TMPDIR to another "
+                f"folder"
+            ) from None
         yield
 
 

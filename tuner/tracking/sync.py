@@ -11,38 +11,30 @@ from typing import TYPE_CHECKING
 from tuner.coordination.records import Status, StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.tracking.dataset import dataset_digest, dataset_input
-from tuner.tracking.layout import (
-    RunLayout,
-    StudyState,
-    record_digest,
-    study_layout,
-    text_digest,
-)
+from tuner.tracking.files import Files, keep_files
+from tuner.tracking.layout import CHANGING, RunLayout, StudyState, study_layout
 from tuner.tracking.live import Attempt, TrialKey
 from tuner.tracking.state import Parent, SyncState, read_store
 from tuner.tracking.trials import copy_attempt, copy_trial, end_abandoned
-from tuner.tracking.writing import log, log_file
+from tuner.tracking.writing import log
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["Files", "SyncCount", "sync_study"]
-
-Files = Mapping[str, str | bytes]
-"""Texts and pictures by file name."""
+__all__ = ["SyncCount", "sync_study"]
 
 _NONE: Mapping[TrialKey, Attempt] = MappingProxyType({})
-_FILES_OF = "files_of"  # the tag that says of which record the study's run has the files
 
 
 @dataclass(frozen=True)
 class SyncCount:
-    """What one sync did with the trials that have an outcome."""
+    """What one sync did with the trials that have an outcome, and what it could not make."""
 
     created: int = 0
     completed: int = 0  # a copy that was killed, brought to its end
     replaced: int = 0  # trained again since it was copied
     unchanged: int = 0
+    lacking: tuple[str, ...] = ()  # files, as `NAMES (WHY)`; the rest is there
 
 
 def sync_study(
@@ -63,7 +55,8 @@ def sync_study(
         state: what earlier calls for this study learned; a new one reads it from MLflow.
         running: whether a coordinator is at work on the study.
         artifacts: files by name, kept with the study's run; where it takes time to make them, a
-            function that does, called unless the run has those of this very record.
+            function that does, called unless the run has those of this very record. One that
+            cannot be made, an exception in its place, costs no other, and is tried again.
         done: whether a study that does not run came to its end; by default the record says so.
         live: how far the trials have come that train at this moment.
 
@@ -87,12 +80,12 @@ def sync_study(
         if done is None and not news and state.parent.status == "FINISHED":
             done = True  # as its coordinator said, who also knows whether the time was used up
         layout = study_layout(record, _study_state(record, running, done), state.parent.best)
-        tags = _keep_files(client, record, state, artifacts)
-        _update_parent(client, record, state.parent, layout, {**layout.tags, **tags})
+        _update_parent(client, record, state.parent, layout)
+        lacking = keep_files(client, record, state, artifacts)  # last: nothing waits for them
     except BaseException:
         state.forget()
         raise
-    return SyncCount(**counts)
+    return SyncCount(**counts, lacking=lacking)
 
 
 def _study_state(record: StudyRecord, running: bool, done: bool | None) -> StudyState:
@@ -114,40 +107,17 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
     return StudyState.DONE if done else StudyState.INTERRUPTED
 
 
-def _keep_files(
-    client: MlflowClient,
-    record: StudyRecord,
-    state: SyncState,
-    artifacts: Files | Callable[[], Files],
-) -> dict[str, str]:
-    """Write the files that the study's run lacks; return the tags that say which it has then."""
-    assert state.parent is not None
-    run_id, known, tags = state.parent.run_id, state.parent.tags, {}
-    if not isinstance(artifacts, Mapping):
-        digest = record_digest(record, {key: c.digest for key, c in state.children.items()})
-        if known.get(_FILES_OF) == digest:
-            return {}
-        tags[_FILES_OF] = digest
-        artifacts = artifacts()
-    digests = {f"artifact {name}": text_digest(content) for name, content in artifacts.items()}
-    changed = {tag for tag, digest in digests.items() if known.get(tag) != digest}
-    if replaced := dict.fromkeys(changed & known.keys(), ""):
-        log(client, run_id, {}, replaced, [])  # who is killed in between knows neither
-    for name, content in artifacts.items():
-        if f"artifact {name}" in changed:
-            log_file(client, run_id, name, content)
-    return tags | digests
-
-
 def _update_parent(
     client: MlflowClient,
     record: StudyRecord,
     parent: Parent,
     layout: RunLayout,
-    wanted: Mapping[str, str],
 ) -> None:
-    """Write what the study's run lacks; `wanted` are its tags."""
-    tags = {k: v for k, v in wanted.items() if parent.tags.get(k) != v}
+    """Write what the study's run lacks, and take away what is no longer so."""
+    for tag in (CHANGING & parent.tags.keys()) - layout.tags.keys():
+        client.delete_tag(parent.run_id, tag)
+        del parent.tags[tag]
+    tags = {k: v for k, v in layout.tags.items() if parent.tags.get(k) != v}
     params = {k: v for k, v in layout.params.items() if k not in parent.params}
     log(client, parent.run_id, params, tags, layout.points)
     parent.tags |= tags

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from tuner.coordination.records import StudyRecord
 from tuner.tracking.explaining import describe_store, explain
+from tuner.tracking.files import Files, all_made
 from tuner.tracking.live import LiveCurves
 from tuner.tracking.state import SyncState
 from tuner.tracking.store import open_store
-from tuner.tracking.sync import Files, sync_study
+from tuner.tracking.sync import sync_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +65,7 @@ class NullTracker(Tracker):
         return True
 
 
-def experiment_file(record: StudyRecord) -> dict[str, str | bytes]:
+def experiment_file(record: StudyRecord) -> Files:
     """Return the artifact that every study has: its experiment as it was understood."""
     return {"experiment.yaml": record.experiment.to_yaml()}
 
@@ -76,7 +77,8 @@ class MlflowTracker(Tracker):
         read: reads the study from its journal; called in the tracker's thread.
         study: what `tuner sync` is to be given, for the warning.
         warn: is told once, in either thread, when MLflow cannot be written to. The search goes
-            on, and so do the attempts; it is told again if the copy is complete in the end.
+            on, and so do the attempts; it is told again if the copy is complete in the end. It is
+            told at the end, too, which files could not be made.
         artifacts_of: the files that the study's run holds; called at the beginning and at the end.
         artifacts_at_end_of: those that it holds besides once the study is done.
     """
@@ -94,6 +96,7 @@ class MlflowTracker(Tracker):
         self._artifacts_of, self._artifacts_at_end_of = artifacts_of, artifacts_at_end_of
         self._client: MlflowClient | None = None
         self._state = SyncState()
+        self._lacking: tuple[str, ...] = ()
         self._news, self._closing = threading.Event(), threading.Event()
         self._done = self._complete = self._failing = self._warned = False
         self._telling = threading.Lock()
@@ -103,7 +106,10 @@ class MlflowTracker(Tracker):
 
     @property
     def complete(self) -> bool:
-        """Whether all that the journal says was in MLflow when this was closed."""
+        """Whether all that the journal says was in MLflow when this was closed.
+
+        Files that are drawn of it may be lacking: that was told then.
+        """
         return self._complete
 
     def wake(self) -> None:
@@ -123,6 +129,10 @@ class MlflowTracker(Tracker):
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._tell(f"{describe_store()} takes too long to answer; {self._remedy}")
+        elif self._complete and self._lacking:
+            files = "; ".join(self._lacking)
+            adds = f"`tuner sync {self._study}` adds what is lacking once that is mended"
+            self._warn_quietly(f"MLflow has all but {files}; {adds}")
         elif self._complete and self._warned:
             self._warn_quietly("MLflow answers again, and has all of it")
         return self._complete
@@ -156,8 +166,8 @@ class MlflowTracker(Tracker):
         if closing and self._done:
             artifacts = partial(self._all_artifacts_of, record)  # drawn unless they are there
         elif closing or self._state.parent is None:
-            artifacts = self._artifacts_of(record)
-        sync_study(
+            artifacts = all_made(partial(self._artifacts_of, record))
+        count = sync_study(
             self._client,
             record,
             self._state,
@@ -166,10 +176,12 @@ class MlflowTracker(Tracker):
             artifacts=artifacts,
             live={} if closing else live,
         )
+        self._lacking = count.lacking
         return time.thread_time() - begun
 
     def _all_artifacts_of(self, record: StudyRecord) -> Files:
-        return {**self._artifacts_of(record), **self._artifacts_at_end_of(record)}
+        both = self._artifacts_of, self._artifacts_at_end_of
+        return {name: file for of in both for name, file in all_made(partial(of, record)).items()}
 
     @property
     def _remedy(self) -> str:

@@ -46,11 +46,8 @@ def log(
         )
 
 
-def log_file(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
+def log_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
     """Keep a file with a run, in place of one of that name."""
-    if isinstance(content, str):
-        client.log_text(run_id, content, name)
-        return
     folder, _, file_name = name.rpartition("/")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / file_name

@@ -1,0 +1,59 @@
+"""One file of a study that cannot be made costs no other."""
+
+from __future__ import annotations
+
+import pytest
+from result_records import make_study, values_test
+
+from tuner.report import artifacts
+from tuner.report.artifacts import final_artifacts
+from tuner.report.pictures import MAKERS
+from tuner.results import artifacts as texts
+
+BAD = ValueError("no such colour")
+
+
+def fails(*_):
+    raise BAD
+
+
+@pytest.fixture(scope="module")
+def usual():
+    record = make_study(test=values_test())
+    return record, final_artifacts(record)
+
+
+def test_every_picture_is_under_the_name_of_its_maker(usual):
+    record, files = usual
+    drawn = {name: make(record) for name, make in MAKERS.items()}
+    assert {p.name: p.name for p in drawn.values() if p} == {n: n for n, p in drawn.items() if p}
+    assert {f"pictures/{name}.png" for name, p in drawn.items() if p and p.png} < set(files)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_other_and_the_report_says_so(usual, monkeypatch):
+    record, whole = usual
+    monkeypatch.setitem(MAKERS, "parallel_coordinates", fails)
+    files = final_artifacts(record)
+    assert files.keys() == whole.keys()
+    assert files["pictures/parallel_coordinates.png"] is BAD
+    changed = {name for name in files if files[name] != whole[name]}
+    assert changed == {"pictures/parallel_coordinates.png", "report.html"}
+    assert "It could not be drawn: no such colour" in files["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "lost"),
+    [
+        (artifacts, "report", {"report.html"}),
+        (texts, "summarize", {"result.json"}),
+        (texts, "exported", {"best.yaml"}),
+    ],
+)
+def test_a_text_that_cannot_be_written_costs_no_other(usual, monkeypatch, module, function, lost):
+    record, whole = usual
+    monkeypatch.setattr(module, function, fails)
+    files = final_artifacts(record)
+    assert {name for name, file in files.items() if file is BAD} == lost
+    assert {n: f for n, f in files.items() if n not in lost} == {
+        n: f for n, f in whole.items() if n not in lost
+    }
