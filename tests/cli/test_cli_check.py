@@ -42,6 +42,17 @@ def test_check_repeats_its_options_in_the_command_that_comes_next(
     assert shlex.split(command) == ["tuner", "run", "my air.yaml", *options]
 
 
+def test_check_tells_the_rows_of_the_file_from_those_that_they_are_made_into(
+    check: Check,
+) -> None:
+    lines = [" ".join(line.split()) for line in check("air.yaml").splitlines()]
+    assert "data air.csv: 144 rows, frequency MS" in lines
+    printed = check("air.yaml", "--set", "data.resample=QS", "--set", "task.window=2")
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "data air.csv: 144 rows" in lines
+    assert "resampled 48 rows of QS, mean, frequency QS-JAN" in lines
+
+
 def test_check_of_a_fixed_configuration_leads_to_train_which_takes_no_strategy(
     check: Check,
 ) -> None:

@@ -285,7 +285,56 @@ def test_a_week_with_a_holiday_is_a_week(experiment_on: Callable[..., Experiment
     days = pd.bdate_range("2024-01-01", periods=200).delete([17, 63])
     text = "t,y\n" + "".join(f"{d:%Y-%m-%d},{i}\n" for i, d in enumerate(days))
     experiment = experiment_on(text, time="t", resample="W", aggregate="mean")
-    assert check_data(experiment).facts.notes == (("resampled", "40 rows of W, mean"),)
+    assert check_data(experiment).facts.notes == (
+        ("resampled", "40 rows of W, mean, frequency W-SUN"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mask", "begin", "end", "whole"),
+    [
+        ("Mon Tue Wed Thu Fri", "2023-01-04", "2023-10-04", ("2023-01-08", "2023-09-24")),
+        ("Mon Tue Wed Thu Fri", "2023-01-09", "2023-10-06", ("2023-01-08", "2023-10-01")),
+        ("Mon Tue Wed Thu Fri Sat", "2023-01-09", "2023-10-07", ("2023-01-08", "2023-10-01")),
+        ("Mon Tue Wed Thu Fri Sat", "2023-01-10", "2023-10-06", ("2023-01-15", "2023-09-24")),
+        ("Tue Wed Thu Fri", "2023-01-10", "2023-01-27", ("2023-01-08", "2023-01-22")),
+        ("Mon Tue Wed Fri", "2023-01-10", "2023-10-06", ("2023-01-15", "2023-10-01")),
+    ],
+)
+@pytest.mark.parametrize("without", [(), (9,)])
+def test_a_week_is_whole_without_the_days_on_which_there_never_are_rows(
+    tmp_path: Path, mask: str, begin: str, end: str, whole: tuple[str, str], without: tuple[int]
+) -> None:
+    """Weeks begin on Sundays here: of January 2023 the first is one."""
+    days = pd.bdate_range(begin, end, freq="C", weekmask=mask)
+    open_days = days.delete(list(without))  # a holiday
+    text = dated(*[(f"{d:%Y-%m-%d}", 1) for d in open_days])
+    series = even(tmp_path, text, resample="W", aggregate="sum")
+    assert series.times is not None
+    assert (str(series.times[0].date()), str(series.times[-1].date())) == whole
+    full, sums = len(mask.split()), series.frame["y"].tolist()
+    assert sums.count(full) == len(sums) - len(without)
+    assert sum(sums) == full * len(sums) - len(without)
+
+
+def test_a_week_lacks_a_value_that_a_row_of_business_days_lacks(tmp_path: Path) -> None:
+    days = pd.bdate_range("2023-01-02", periods=20)
+    text = dated(*[(f"{d:%Y-%m-%d}", "" if i == 7 else 1) for i, d in enumerate(days)])
+    series = even(tmp_path, text, resample="W", aggregate="sum", missing="ffill")
+    np.testing.assert_array_equal(series.frame["y"], [5, NAN, 5, 5])
+    assert not series.put_in.any()
+
+
+def test_days_of_less_than_two_weeks_lack_what_they_lack(tmp_path: Path) -> None:
+    days = [d for d in pd.date_range("2023-01-02", "2023-01-14") if d.day_of_week < 6]
+    text = dated(*[(f"{d:%Y-%m-%d}", 1) for d in days])
+    assert_refused(tmp_path, text, "no step of W has all its rows at frequency D; write a shorter",
+                   "or add the rows that are missing", resample="W")  # fmt: skip
+
+
+def test_business_days_that_begin_on_a_friday_can_be_made_days(tmp_path: Path) -> None:
+    text = dated(*[(f"{d:%Y-%m-%d}", 1) for d in pd.bdate_range("2023-01-06", periods=9)])
+    assert len(even(tmp_path, text, resample="1D", missing="ffill").frame) == 13
 
 
 def test_a_step_finer_than_the_rows_is_refused(experiment_on: Callable[..., Experiment]) -> None:

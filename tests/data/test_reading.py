@@ -13,8 +13,6 @@ import pytest
 from series_files import assert_read_refuses as assert_refused
 from series_files import dated, read, written
 
-from tuner.data.times import is_day_first
-
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 
 
@@ -256,16 +254,3 @@ def test_preparing_does_not_import_what_is_heavy() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert not re.search(rb"'(torch|optuna|mlflow|sklearn)'", loaded)
-
-
-@pytest.mark.parametrize(
-    ("layout", "day_first"),
-    [("%d/%m/%Y", True), ("%d.%m.%Y %H:%M", True), ("%m/%d/%Y", False), ("%d %b %Y", False),
-     ("%Y-%m-%d", False), ("%Y/%m/%d", False), ("%Y-%m", False)],
-)  # fmt: skip
-def test_whether_the_day_came_first_is_known_of_times_that_tell(
-    layout: str, day_first: bool
-) -> None:
-    texts = pd.Series(pd.date_range("2020-01-20", periods=60).strftime(layout))
-    assert is_day_first(texts) == day_first
-    assert not is_day_first(pd.to_datetime(texts, format=layout))

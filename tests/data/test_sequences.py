@@ -219,6 +219,27 @@ def test_classes_are_texts_numbers_or_truth(check: Check) -> None:
     assert classes("NA", "None", "nan") == ("NA", "None", "nan")  # Namibia is a country
 
 
+def test_white_space_around_classes_texts_and_tokens_is_no_part_of_them(check: Check) -> None:
+    rows = "".join(f"{i}, s{i % 8} ,{'ab'[i % 2]}  ,low\n{i},s{i % 8}, ,low \n" for i in range(8))
+    rows = rows.replace("low", "{}").format(*["high" if i % 4 < 2 else "low" for i in range(16)])
+    data = check(
+        "x,id,token,y\n" + rows.rstrip("\n"), "classify", id="id", tokens="token", target="y"
+    )
+    assert data.facts.classes == ("high", "low")
+    assert data.facts.vocabulary == 2 + 3  # a, b and a space
+    assert len(data.names) == 8
+    texts = "".join(f"{'ab' * (i + 1)}{' ' * (i % 3)},{'pq'[i % 2]} \n" for i in range(8))
+    data = check("text,y\n" + texts, "classify", text="text", target="y")
+    assert (data.facts.classes, data.facts.vocabulary) == (("p", "q"), 2 + 2)
+
+
+def test_a_number_that_is_the_same_in_every_sequence_is_told(check: Check) -> None:
+    rows = "".join(f"s{i},{i},7.5\n" for i in range(8))
+    facts = check("id,x,y\n" + rows, "regress", id="id", target="y", metric="mae").facts
+    told = "'y' is 7.5 in all of the training part: nothing can be learned"
+    assert ("constant", told) in facts.notes
+
+
 def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:
     rows = ("s#,2020-01-01,#,#", "s#,2020-03-05,#,#")
     data = check(sequences("id,day,x,y", *rows), "regress", id="id", time="day", target="y")
@@ -343,7 +364,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
          "got 21.0 after 20.0 in line 7 (sequence 's2')"]),
     "a class that changes": (
         STEPS, "classify", {"id": "id", "tokens": "word", "target": "y"},
-        ["data.target: column 'y' must be the same", "got q after p in line 3 (sequence 's0')",
+        ["data.target: column 'y' must be the same", "got 'q' after 'p' in line 3 (sequence 's0')",
          "task.kind: label"]),
     "a value as a class": (
         NUMBERS.replace("0\n", "0.5\n"), "classify", {"id": "id", "target": "y"},

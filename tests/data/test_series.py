@@ -166,6 +166,35 @@ def test_rows_that_were_filled_in_are_read_and_are_no_targets(
     assert prepared.facts.rows == 59
 
 
+def test_rows_without_a_value_are_not_counted_as_rows_that_were_put_in(
+    experiment_on: Build,
+) -> None:
+    frame = days()
+    frame.loc[[20, 47, 59], ["y", "x"]] = np.nan
+    experiment = experiment_on(text(frame.drop([30, 31])), time="t", missing="ffill", split=SPLIT)
+    assert check_data(experiment).facts.notes == (("filled in", "6 values and 2 rows, ffill"),)
+    resampled = experiment_on(
+        text(frame.drop([30, 31])), time="t", missing="ffill", resample="2D", split=SPLIT
+    )
+    notes = dict(check_data(resampled).facts.notes)
+    assert notes["filled in"] == "6 values and 1 row, ffill"
+
+
+def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:
+    def notes(**changes: Any) -> tuple[tuple[str, str], ...]:
+        frame = days()
+        frame.loc[:41, "y"] = 5.0
+        for row, value in changes.items():
+            frame.loc[int(row[1:]), "y"] = value
+        experiment = experiment_on(text(frame), time="t", missing="ffill", split=SPLIT)
+        return tuple(note for note in check_data(experiment).facts.notes if note[0] == "constant")
+
+    told = (("constant", "'y' is 5 in all of the training part: nothing can be learned"),)
+    assert notes() == told  # though the other parts differ
+    assert notes(_7=np.nan) == told
+    assert notes(_7=5.1) == ()
+
+
 def test_leading_rows_are_not_read(tmp_path: Path, experiment_on: Build) -> None:
     frame = days()
     frame.loc[:4, "x"] = np.nan
@@ -242,7 +271,7 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
         "task": "forecast", "time": "t", "id": None, "missing": "ffill", "resample": "1D",
         "aggregate": "last", "calendar": ["weekday"], "lags": {"x": [1]}, "transform": "log",
         "scale": "minmax", "features": ["y"], "targets": ["y"], "window": 2, "horizon": 2,
-        "quantiles": [0.5], "frequency": "D", "day_first": False, "season": 5,
+        "quantiles": [0.5], "frequency": "D", "day_first": None, "season": 5,
     }  # fmt: skip
 
 

@@ -35,6 +35,30 @@ def test_ids_are_taken_as_they_are_written(tmp_path: Path) -> None:
     assert series.frame["y"].tolist() == [1, 4, 2, 3]
 
 
+@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n  \n\n"])
+def test_white_space_around_an_id_is_no_part_of_it(tmp_path: Path, end: str) -> None:
+    text = "y, shop\n1, Rome \n2,Paris  \n3,Rome\n4,Paris "
+    series = read(written(tmp_path, text + end), id="shop")
+    assert series.names == ("Rome", "Paris")
+    assert series.frame["y"].tolist() == [1, 3, 2, 4]
+    path = written(tmp_path, "shop,y\n  Rome,1\nRome\t,2\n")
+    assert read(path, id="shop").names == ("Rome",)
+    path = written(tmp_path, "y,shop\n1,Rome\n2,  \n3,Rome\n")
+    assert_refused(path, "data.id", "got none in line 3", id="shop")
+    parquet = tmp_path / "series.parquet"
+    pd.DataFrame({"shop": ["Rome ", " Rome"], "y": [1, 2]}).to_parquet(parquet)
+    assert read(parquet, id="shop").names == ("Rome",)
+
+
+def test_blanks_alone_are_no_value_and_blanks_around_a_number_are_no_part_of_it(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, "y,x, z\n 1, 2 , 5\n3,  , 6 \n ,4,7")
+    series = read(path, missing="ffill")
+    assert series.features == ["y", "x", "z"]
+    np.testing.assert_array_equal(series.frame, [[1, 2, 5], [3, np.nan, 6], [np.nan, 4, 7]])
+
+
 def test_series_in_long_form_are_checked_each_by_itself(tmp_path: Path) -> None:
     def refused(old: str, new: str, *parts: str, **keys: Any) -> None:
         assert old in LONG
@@ -108,4 +132,5 @@ def test_only_the_first_rows_of_each_series_are_copied(tmp_path: Path) -> None:
     assert series.bounds.tolist() == [[0, 2], [2, 5]]
     assert series.times is not None
     assert series.times_of(1)[-1] == pd.Timestamp("2020-01-03")
+    assert (series.lines.tolist(), len(series.put_in)) == ([0, 2, 1, 3, 5], 5)
     assert series.rows == 14  # of the file

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.tables import as_written, read_frame
+from tuner.data.tables import RawTable
 from tuner.data.vocabulary import Vocabulary, cut, number_classes
 
 
@@ -17,8 +17,7 @@ def column(*texts: str) -> np.ndarray:
 
 
 def written(path: Path, *names: str) -> dict[str, list[str]]:
-    frame, raw = read_frame(path)
-    return {k: v.tolist() for k, v in as_written(path, raw, frame, names).items()}
+    return {k: v.tolist() for k, v in RawTable.read(path).written(names).items()}
 
 
 def csv(folder: Path, text: str) -> Path:
@@ -94,7 +93,7 @@ def test_a_csv_file_is_taken_as_it_is_written(tmp_path: Path) -> None:
     columns = written(csv(tmp_path, text), "id", "t")
     assert columns == {
         "id": ["01", "", "1.0", "null", "1e3"],
-        "t": ["NA", "", "a,\nb", " None", ""],
+        "t": ["NA", "", "a,\nb", "None", ""],
     }
 
 
@@ -108,6 +107,13 @@ def test_what_a_row_says_depends_on_no_other_row(
     path = csv(tmp_path_factory.mktemp("csv"), "".join(f"{r},0\n" for r in ["t", *rows, *more]))
     path.write_text(path.read_text().replace("t,0", "t,x", 1))
     assert written(path, "t")["t"] == [*rows, *more]
+
+
+def test_a_token_may_be_a_space_in_the_last_row_too(tmp_path: Path) -> None:
+    for end in ("", "\n", "\r\n", "\n \n"):
+        table = RawTable.read(csv(tmp_path, f"id,token\n1,a\n1, \n1,b \n2, {end}"))
+        assert table.written(["token"], "token")["token"].tolist() == ["a", " ", "b", " "]
+        assert table.frame["id"].tolist() == [1, 1, 1, 2]
 
 
 def test_a_parquet_file_is_taken_as_if_it_were_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tuner.data.preparing import check_data
 from tuner.executors.base import Event, Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Job, Outcome, OutcomeState, PredictJob
+from tuner.prediction.folder import checksum, record_checksum
 from tuner.results import model_folder
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training
@@ -58,6 +60,23 @@ def make_model(raw: dict[str, Any], folder: Path) -> Training:
         patch.setattr(model_folder, "LocalExecutor", HereExecutor)
         write_model(training, folder / "model")
     return training
+
+
+def rewrite(model: Path, sign: bool = True, **values: Any) -> None:
+    """Change what pipeline.json says, as somebody would who can calculate checksums."""
+    path = model / "pipeline.json"
+    record = json.loads(path.read_text()) | values
+    record = {key: value for key, value in record.items() if value != "REMOVED"}
+    if sign:
+        record["sha256"] = record_checksum(record)
+    path.write_text(json.dumps(record))
+
+
+def replace_file(model: Path, name: str, content: bytes) -> None:
+    """Write another file into a model, and its checksum into pipeline.json."""
+    (model / name).write_bytes(content)
+    files = json.loads((model / "pipeline.json").read_text())["files"]
+    rewrite(model, files=files | {name: checksum(content)})
 
 
 def predicted_in_training(training: Training, part: Prepared) -> tuple[list[str], np.ndarray]:

@@ -13,6 +13,7 @@ import pytest
 from model_folders import make_model, months
 
 from tuner.cli.main import run
+from tuner.errors import DataError
 from tuner.prediction import Model, PredictionWarning, load_model, running
 
 SMALL = {"hidden_size": 4}
@@ -41,6 +42,35 @@ def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path: Path) -
     pd.testing.assert_frame_equal(every.tail(3).reset_index(drop=True), found)
     assert len(every) == 3 * (20 - 6 + 1)
     assert str(every["month"][0].date()) == "2015-07-01"
+
+
+@pytest.mark.parametrize(
+    ("frequency", "last", "written"),
+    [
+        ("h", "2021-12-31 23:00", "2022-01-01 00:00:00"),
+        ("h", "2021-12-31 22:00", "2021-12-31 23:00:00"),
+        ("D", "2021-12-31", "2022-01-01"),
+    ],
+)
+@pytest.mark.parametrize("output", [(), ("-o", "out.csv")])
+def test_an_hourly_forecast_of_midnight_has_its_time_too(
+    frequency: str,
+    last: str,
+    written: str,
+    output: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = months().assign(month=pd.date_range(end=last, periods=72, freq=frequency))
+    keys = {"data": {"time": "month", "target": "sales"}, "task": {"window": 4}}
+    made(frame, keys, tmp_path)
+    frame.to_csv("new.csv", index=False)
+    capsys.readouterr()
+    assert run(["predict", "model", "new.csv", *output]) == 0
+    out = Path("out.csv").read_text() if output else capsys.readouterr().out
+    assert out.splitlines()[1].split(",")[0] == written
 
 
 def test_as_many_rows_as_the_window_are_enough(tmp_path: Path) -> None:
@@ -84,6 +114,44 @@ def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path: Path) -> N
     model = made(frame, raw, tmp_path)
     ambiguous = frame[frame["month"].str.endswith("02/2020")][:10]  # may be the first of ten months
     assert model.predict(ambiguous)["month"].tolist() == [pd.Timestamp("2020-02-11")]
+
+
+def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path: Path) -> None:
+    frame = months().assign(month=months()["month"].dt.strftime("%d/%m/%Y"))  # 1 of each month
+    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
+    model = made(frame, raw, tmp_path)
+    assert model.pipeline.day_first is True
+    few = frame[:9]  # alone as even as nine days
+    assert model.predict(few)["month"].tolist() == [pd.Timestamp("2015-10-01")]
+    iso = few.assign(month=months()["month"][:9].dt.strftime("%Y-%m-%d"))
+    assert model.predict(iso)["month"].tolist() == [pd.Timestamp("2015-10-01")]
+    other = frame.assign(month=pd.date_range("2015-01-20", periods=72).strftime("%m/%d/%Y"))
+    with pytest.raises(DataError, match="dates in one order, here day/month/year, got '01/20/2015"):
+        model.predict(other)
+
+
+def test_where_training_told_no_order_the_frequency_does_and_a_doubt_is_a_warning(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "days").mkdir()
+    model = sales_model(tmp_path)
+    few = months(9).assign(month=months(9)["month"].dt.strftime("%d/%m/%Y"))
+    assert model.predict(few)["month"][0] == pd.Timestamp("2015-10-01")
+    raw = {"data": {"time": "month", "target": "sales", "resample": "1D"}, "task": {"window": 6}}
+    daily = months().assign(month=pd.date_range("2020-01-20", periods=72))
+    model = made(daily, raw, tmp_path / "days")
+    with pytest.warns(PredictionWarning, match="read as month/day/year, 01/02/2015 as 2015-01-02"):
+        assert model.predict(few)["month"][0] == pd.Timestamp("2015-01-10")
+
+
+def test_white_space_around_an_id_is_no_part_of_it(tmp_path: Path) -> None:
+    frame = pd.concat([months(40).assign(store=s) for s in ("Rome ", "Paris")], ignore_index=True)
+    raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
+    model = made(frame, raw, tmp_path)
+    padded = frame.assign(store=frame["store"].str.strip() + "  ")
+    padded.to_csv(tmp_path / "padded.csv", index=False)
+    for data in (frame, tmp_path / "padded.csv"):
+        assert model.predict(data)["store"].tolist() == ["Rome", "Paris"]
 
 
 def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> None:

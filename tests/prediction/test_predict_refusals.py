@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import make_model, months
+from model_folders import make_model, months, replace_file, rewrite
 
 from tuner.cli.main import run
-from tuner.prediction.folder import FORMAT, record_checksum
+from tuner.prediction.folder import FORMAT
 
 Refuses = Callable[..., str]
 SALES: dict[str, Any] = {
@@ -256,7 +256,7 @@ FILES: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "no such model": (("none", "train.csv"), ["none: no such folder; give the folder that"]),
     "a file for a model": (("train.csv", "train.csv"), ["train.csv: is a file; give the folder"]),
     "a folder without a model": (("arrays", "train.csv"), ["arrays/pipeline.json: is missing"]),
-    "a folder to write to": (("model", "train.csv", "-o", "arrays"), ["-o: must be a file"]),
+    "a folder to write to": (("model", "train.csv", "-o", "arrays"), ["-o: arrays is a folder"]),
     "a file in no folder": (("model", "train.csv", "-o", "no/out.csv"), ["existing folder"]),
     "the data itself": (("model", "train.csv", "-o", "train.csv"), ["is the data that is read"]),
     "a file of the model": (
@@ -302,16 +302,6 @@ def test_an_earlier_prediction_is_overwritten(made: Callable[..., Path]) -> None
     for options in (["--all"], []):
         assert run(["predict", "model", "train.csv", "-o", "out.csv", *options]) == 0
     assert len(pd.read_csv("out.csv")) == 2
-
-
-def rewrite(model: Path, sign: bool = True, **values: Any) -> None:
-    """Change what pipeline.json says, as somebody would who can calculate checksums."""
-    path = model / "pipeline.json"
-    record = json.loads(path.read_text()) | values
-    record = {key: value for key, value in record.items() if value != "REMOVED"}
-    if sign:
-        record["sha256"] = record_checksum(record)
-    path.write_text(json.dumps(record))
 
 
 def flip_a_bit(path: Path) -> None:
@@ -427,12 +417,7 @@ def test_a_model_folder_that_is_not_as_it_was_written_is_refused(
 
 
 def test_a_model_that_is_no_onnx_is_refused(made: Callable[..., Path], refuses: Refuses) -> None:
-    from tuner.prediction.folder import checksum
-
-    model = made()
-    (model / "model.onnx").write_bytes(b"nonsense")
-    files = listed(model, "model.onnx") | {"model.onnx": checksum(b"nonsense")}
-    rewrite(model, files=files)
+    replace_file(made(), "model.onnx", b"nonsense")
     refuses("model/model.onnx: onnxruntime cannot read it", command=("model", "train.csv"))
 
 

@@ -178,7 +178,7 @@ def _read(
         problem = re.sub(r", or leave data\.time out.*", "", str(error))
         problem = re.sub(r"write data\.resample: (\S+), say", r"init with --resample \1", problem)
         problem = problem.replace("as data.id", "with --id")
-        again = "with" if "; init with --resample" in problem else "init with"
+        again = "with" if "init with --resample" in problem else "init with"
         raise DataError(f"{problem}, or {again} --no-time") from None
 
 

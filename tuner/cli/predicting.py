@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
@@ -27,6 +28,7 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
         predicted = model.predict(data, all_windows=all_)
     for note in notes:
         sys.stderr.write(f"tuner: note: {note.message}\n")
+    predicted = _with_times_in_full(predicted, model)
     if output is None:
         predicted.to_csv(sys.stdout, index=False, float_format=_DIGITS)
         return
@@ -34,6 +36,24 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
         predicted.to_csv(new, index=False, float_format=_DIGITS)
     rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
     sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
+
+
+def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Return the table as it is to be written.
+
+    Pandas leaves the time of day out where all rows are of midnight, as the one row of an hourly
+    forecast is once a day.
+    """
+    time, frequency = model.pipeline.columns.time, model.pipeline.frequency
+    if time is None or frequency is None or time not in predicted:
+        return predicted
+    first = pd.Timestamp(2000, 1, 1)
+    if first + to_offset(frequency) >= first + pd.Timedelta(days=1):
+        return predicted
+    times = predicted[time]
+    if (times.dt.normalize() != times)[times.notna()].any():
+        return predicted
+    return predicted.assign(**{time: times.map(str).where(times.notna())})
 
 
 def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:

@@ -21,6 +21,7 @@ from tuner.errors import one_line
 __all__ = ["even_rows", "fill"]
 
 _MOST_STEPS = 20_000_000
+_TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 _ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
 
@@ -31,7 +32,8 @@ def even_rows(series: Series, data: Preparation) -> Series:
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
     first midnight of 1970, so that they are the same in every file. Where the rows keep a
     frequency, a step that lacks one of them is missing, and left out at either end of a series;
-    of a column, so is a step that lacks a value.
+    of a column, so is a step that lacks a value. Where series of days are closed on some days of
+    the week, no row is lacking on these, nor on any other day between two rows: it is a holiday.
 
     Raises:
         DataError: the frequency is none, or there are steps that lack rows and `data.missing`
@@ -60,6 +62,7 @@ def even_rows(series: Series, data: Preparation) -> Series:
         frame=pd.DataFrame(values, columns=series.frame.columns),
         bounds=bounds,
         lines=lines,
+        put_in=lines < 0,
         times=pd.DatetimeIndex(every[0].append(list(every[1:]))),
     )
 
@@ -104,16 +107,16 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     edges = _edges(series.path, times.min(), times.max(), offset, step)
     every = [series.times_of(i).unique() for i in range(len(series.names))]
     frequency = common_frequency(every)
-    if frequency is not None and edges[0] + offset < edges[0] + to_offset(frequency):
+    finest = None if frequency is None else to_offset("D" if frequency == "B" else frequency)
+    if finest is not None and edges[0] + offset < edges[0] + finest:
         text = f"must not be finer than the rows, which are {frequency} apart, got {step!r}; "
         raise refusal(series.path, "data.resample", f"{text}write a longer step, or leave it out")
-    if frequency == "B":
-        frequency = None  # a holiday is no row that is missing
     whole = [_whole_steps(of, edges, frequency) for of in every]
     for i, found in enumerate(whole):
         if not len(found):
             text = f"no step of {step} has all its rows at frequency {frequency}{series.whose(i)}; "
-            raise refusal(series.path, "data.resample", text + "write a shorter one")
+            remedy = "write a shorter one, or add the rows that are missing"
+            raise refusal(series.path, "data.resample", text + remedy)
     steps = [np.arange(found[0], found[-1] + 1) for found in whole]
     bounds = bounds_of([len(of) for of in steps])
     made_of = np.concatenate(steps)
@@ -139,6 +142,7 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         frame=rows.reset_index(drop=True),
         bounds=bounds,
         lines=np.full(len(rows), -1),
+        put_in=lacking,
         times=edges[made_of],
         frequency=offset.freqstr,
     )
@@ -156,9 +160,27 @@ def _whole_steps(
     steps = np.unique(_steps_of(times, edges))
     if frequency is None:
         return steps
-    apart = to_offset(frequency)
+    open_days = _open_days(times, frequency)
+    apart = to_offset(frequency) if open_days is None else open_days
     around = pd.DatetimeIndex([times[0] - apart, times[-1] + apart])
-    return np.setdiff1d(steps, _steps_of(find_gaps(times, frequency).append(around), edges))
+    lacking = around if open_days is not None else find_gaps(times, frequency).append(around)
+    return np.setdiff1d(steps, _steps_of(lacking, edges))
+
+
+def _open_days(times: pd.DatetimeIndex, frequency: str) -> BaseOffset | None:
+    """Return the days of the week that series of days have rows on; None if that is every day.
+
+    An exchange is closed at weekends, a shop on Sundays. So few rows that no day of the week can
+    come twice do not tell.
+    """
+    if frequency not in ("B", "D"):
+        return None
+    is_open = np.arange(7) < (5 if frequency == "B" else 7)
+    if times[-1] - times[0] >= _TWO_WEEKS:
+        is_open &= np.isin(np.arange(7), times.day_of_week)
+    if is_open.all():
+        return None
+    return pd.offsets.CustomBusinessDay(weekmask="".join("01"[int(day)] for day in is_open))
 
 
 def _steps_of(times: pd.Index, edges: pd.DatetimeIndex) -> np.ndarray:

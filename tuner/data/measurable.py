@@ -1,13 +1,29 @@
-"""Metrics that have no sense for some values, refused before anything is trained."""
+"""Targets that are not worth a model, and metrics that have no sense for some of them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tuner.data.dataset import Facts
 from tuner.data.tables import refusal
 
-__all__ = ["check_measurable"]
+__all__ = ["check_measurable", "constant_targets"]
+
+
+def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Say which targets are the same in the whole training part: there is nothing to learn.
+
+    Args:
+        targets: their names.
+        truth: (n, targets), of the training part; nan where it is missing.
+    """
+    for name, column in zip(targets, truth.T, strict=True):
+        values = column[~np.isnan(column)]
+        if len(values) and np.ptp(values) == 0:
+            text = f"{name!r} is {values[0]:g} in all of the training part: nothing can be learned"
+            yield "constant", text
 
 
 def check_measurable(

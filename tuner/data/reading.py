@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
-from tuner.data.times import as_times, is_day_first, show_time
-from tuner.errors import nearest
+from tuner.data.times import as_times, show_time, where_falling, where_outside
+from tuner.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Data
@@ -36,11 +37,12 @@ class Series:
     bounds: np.ndarray  # (series, 2): the rows [start, end) of each
     names: tuple[str, ...]  # of each, from the id column; one empty name without it
     lines: np.ndarray  # (rows,): the row of the file that each was; -1 where it was none
+    put_in: np.ndarray  # (rows,), bool: was missing between two times
     times: pd.DatetimeIndex | None  # of all rows, where there is a time column
     frequency: str | None  # of every series, as pandas writes it: MS, D, h, ...
     features: list[str]
     targets: list[str]
-    day_first: bool = False  # in texts of times
+    date_order: DateOrder  # in texts of times
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -52,6 +54,7 @@ class Series:
             frame=self.frame.iloc[rows].reset_index(drop=True),
             bounds=bounds_of(ends),
             lines=self.lines[rows],
+            put_in=self.put_in[rows],
             times=None if self.times is None else self.times[rows],
         )
 
@@ -96,7 +99,7 @@ def series_of(
     data: Preparation,
     frequency: str | None = None,
     *,
-    day_first: bool = False,
+    day_first: bool | None = None,
 ) -> Series:
     """Return the series in a table, and check the columns that are used.
 
@@ -104,7 +107,7 @@ def series_of(
         table: the rows.
         data: which columns, and what is done about missing values.
         frequency: that the rows must keep; by default whichever they do.
-        day_first: whether 1/2/2020 is in February; by default where some row can only be so.
+        day_first: whether 1/2/2020 is in February; by default what the rows tell.
 
     Raises:
         DataError: as `read_series` says.
@@ -124,10 +127,16 @@ def series_of(
                 columns[name] = _numbers(path, key, frame, name)
     ids = None if data.id is None else table.written([data.id])[data.id]
     order, bounds, series_names = _group(path, data.id, ids, len(frame))
-    times = None
+    times, date_order = None, DateOrder()
     if data.time is not None:
-        times = _parse_times(path, data, frame[data.time], day_first)[order]
-        day_first = day_first or is_day_first(frame[data.time])
+        date_order = order_of(
+            frame[data.time].iloc[order],
+            bounds,
+            known=day_first,
+            frequency=frequency if data.resample is None else None,
+            may_repeat=data.resample is not None,
+        )
+        times = _parse_times(path, data, frame[data.time], date_order)[order]
     series = Series(
         path=path,
         sha256=table.sha256,
@@ -136,21 +145,18 @@ def series_of(
         bounds=bounds,
         names=series_names,
         lines=order,
+        put_in=np.zeros(len(order), bool),
         times=times,
         frequency=None,
         features=features,
         targets=data.targets,
-        day_first=day_first,
+        date_order=date_order,
     )
     if times is not None:
-        _check_order(series, times, may_repeat=data.resample is not None)
-        if data.resample is None:
-            found = (
-                check_regular(series, data)
-                if frequency is None
-                else check_frequency(series, data, frequency)
-            )
-            series = dataclasses.replace(series, frequency=found)
+        try:
+            series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
+        except DataError as error:
+            raise date_order.blamed(error) from None
     _check_finite(series, data)
     return series
 
@@ -212,25 +218,43 @@ def _group(
 
 
 def _parse_times(
-    path: Path, data: Preparation, column: pd.Series, day_first: bool
+    path: Path, data: Preparation, column: pd.Series, order: DateOrder
 ) -> pd.DatetimeIndex:
-    parsed = as_times(column, day_first)
+    parsed = as_times(column, order.day_first)
     if (bad := np.flatnonzero(parsed.isna())).size:
         value = column[bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
-        text = f"column {column.name!r} must hold a time in every row, got {got} in "
-        remedy = ways_out(data, "write 1960-01-31, 1960-01 or 1960, say")
+        must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
+        if order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
+            must = f"must hold dates in one order, here {order.layout}"
+            remedy = "write 1960-01-31, say"
+        text = f"column {column.name!r} {must}, got {got} in {place_of(path, bad[0])}"
+        raise refusal(path, "data.time", text + ways_out(data, remedy))
+    if (bad := where_outside(parsed)).size:
+        text = f"column {column.name!r} must hold times of the years 1678 to 2261, got "
+        text += f"{str(column[bad[0]])!r} (read as {show_time(parsed[bad[0]])}) in "
+        remedy = ways_out(data, "write years with four digits (2010-01-31 or 2010-01)")
         raise refusal(path, "data.time", text + place_of(path, bad[0]) + remedy)
     return pd.DatetimeIndex(parsed)
 
 
+def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
+    """Return the frequency of the rows; None where they have none, or are still to be resampled."""
+    assert series.times is not None
+    _check_order(series, series.times, may_repeat=data.resample is not None)
+    if data.resample is not None:
+        return None
+    if frequency is None:
+        return check_regular(series, data)
+    return check_frequency(series, data, frequency)
+
+
 def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -> None:
     path = series.path
-    falling = times[1:] < times[:-1] if may_repeat else times[1:] <= times[:-1]
-    falling[series.bounds[:-1, 1] - 1] = False  # from one series to the next
-    if not falling.any():
+    falling = where_falling(times, series.bounds, may_repeat=may_repeat)
+    if not len(falling):
         return
-    row = int(np.flatnonzero(falling)[0]) + 1
+    row = int(falling[0])
     here, before = show_time(times[row]), show_time(times[row - 1])
     place, place_before = (place_of(path, int(series.lines[r])) for r in (row, row - 1))
     place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))

@@ -12,7 +12,13 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.filling import fill
 from tuner.data.preparation import Preparation
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
-from tuner.data.times import as_times, show_time
+from tuner.data.times import (
+    as_times,
+    possible_orders,
+    show_time,
+    where_falling,
+    where_outside,
+)
 from tuner.data.vocabulary import Vocabulary, cut, number_classes
 from tuner.errors import DataError, nearest
 
@@ -45,7 +51,7 @@ class SequenceTable:
         _check_names(path, data, raw.names, kind)
         labels = data.targets if kind != "regress" else []
         texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
-        written = raw.written(texts)
+        written = raw.written(texts, data.tokens)
         names = codes = np.arange(len(frame))
         if data.id is not None:
             codes, names = pd.factorize(written[data.id])
@@ -60,10 +66,8 @@ class SequenceTable:
             names=names,
         )
         for name in texts:
-            column = table.written[name]
-            empty = [not t.strip() for t in column] if name == data.text else column == ""
             role = next(role for role in _ROLES if name in _named(data, role))
-            table._refuse_none(f"data.{role}", name, np.flatnonzero(empty))
+            table._refuse_none(f"data.{role}", name, np.flatnonzero(table.written[name] == ""))
         table._check_times()
         return table
 
@@ -139,8 +143,9 @@ class SequenceTable:
         """Return the first value of each sequence; all the others must be the same."""
         first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)
         for row in np.flatnonzero(values != values[first])[:1]:
-            text = f"column {name!r} must be the same in all rows of a sequence, got {shown[row]} "
-            text += f"after {shown[first[row]]}"
+            got, before = (repr(v) if isinstance(v, str) else v for v in shown[[row, first[row]]])
+            text = f"column {name!r} must be the same in all rows of a sequence, got {got} "
+            text += f"after {before}"
             remedy = "write one value, or task.kind: label where every row has its own"
             raise self._refusal("data.target", text, int(row), remedy)
         return np.asarray(values[self.bounds[:, 0]])
@@ -160,17 +165,24 @@ class SequenceTable:
     def _check_times(self) -> None:
         if (name := self.data.time) is None:
             return
-        times = as_times(self.frame[name])
-        if len(bad := np.flatnonzero(times.isna())):
-            value = self.frame[name][bad[0]]
+        column = self.frame[name]
+        readings = [as_times(column, order) for order in possible_orders(column) or (None,)]
+        if len(bad := np.flatnonzero(readings[0].isna())):
+            value = column[bad[0]]
             text = f"column {name!r} must hold a time in every row, got "
             text += "none" if pd.isna(value) else repr(str(value))
             remedy = "write 1960-01-31, say, or leave data.time out"
             raise self._refusal("data.time", text, int(bad[0]), remedy)
-        index = pd.DatetimeIndex(times)
-        falls = np.append(False, index[1:] <= index[:-1])
-        falls[self.bounds[:, 0]] = False
-        for row in np.flatnonzero(falls)[:1]:
+        if len(bad := where_outside(readings[0])):
+            text = f"column {name!r} must hold times of the years 1678 to 2261, got "
+            text += f"{str(column[bad[0]])!r} (read as {show_time(readings[0][bad[0]])})"
+            remedy = "write years with four digits (2010-01-31)"
+            raise self._refusal("data.time", text, int(bad[0]), remedy)
+        # The day or the month may come first: what rises is right.
+        indices = [pd.DatetimeIndex(times) for times in readings]
+        falling = [where_falling(index, self.bounds) for index in indices]
+        index, falls = min(zip(indices, falling, strict=True), key=lambda of: len(of[1]))
+        for row in falls[:1]:
             here, before = show_time(index[row]), show_time(index[row - 1])
             text = f"times must rise within a sequence, got {here} after {before}"
             remedy = "sort the rows by time, and keep one of each"

@@ -11,7 +11,7 @@ import numpy as np
 
 from tuner.data.dataset import Dataset, Facts, Part, Prepared, counted
 from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
-from tuner.data.measurable import check_measurable
+from tuner.data.measurable import check_measurable, constant_targets
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
 from tuner.data.scratch import save_arrays
@@ -64,7 +64,10 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
         classes=classes,
         vocabulary=0 if vocabulary is None else len(vocabulary),
-        notes=_notes(data, np.diff(bounds[draw.seen]), vocabulary, n_filled),
+        notes=(
+            *_notes(data, np.diff(bounds[draw.seen]), vocabulary, n_filled),
+            *(constant_targets(data.targets, truth[draw.training]) if not classes else ()),
+        ),
     )
     shape = Shape(
         kind,

@@ -66,7 +66,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         parts=tuple(part_of(series, name, part) for name, part in parts.named().items()),
         frequency=series.frequency,
         season=season,
-        notes=tuple(notes_of(series, table, experiment)),
+        notes=tuple(notes_of(series, table, experiment, parts.train[-1])),
     )
     dataset = SeriesDataset(experiment, series, parts, facts)
     dataset.check()
@@ -186,7 +186,7 @@ class SeriesDataset(Dataset):
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
-            "day_first": self._series.day_first,
+            "day_first": self._series.date_order.day_first,
             "season": self.facts.season,
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuner.data.dataset import Part, counted
 from tuner.data.features import Table
+from tuner.data.measurable import constant_targets
 from tuner.data.reading import Series
 from tuner.data.times import show_time
 from tuner.experiment import Experiment
@@ -32,23 +33,35 @@ def part_of(series: Series, name: str, part: np.ndarray) -> Part:
     return replace(found, first=shown[0], last=shown[1])
 
 
-def notes_of(series: Series, table: Table, experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Say what became of the rows of the file: what, and how many."""
+def notes_of(
+    series: Series, table: Table, experiment: Experiment, train: np.ndarray
+) -> Iterator[tuple[str, str]]:
+    """Say what became of the rows of the file: what, and how many.
+
+    Args:
+        series: with even rows.
+        table: that was made of them.
+        experiment: how.
+        train: (series, 2), the rows [start, end) of the training part, counted in each series.
+    """
     data = experiment.data
+    if series.date_order.note:
+        yield "dates", series.date_order.note
     if data.id is not None:
         yield "series", str(len(series.names))
     if data.resample is not None:
-        yield (
-            "resampled",
-            f"{counted(len(series.frame), 'row')} of {data.resample}, {data.aggregate}",
-        )
+        text = f"{counted(len(series.frame), 'row')} of {data.resample}, {data.aggregate}"
+        if series.frequency != data.resample:
+            text += f", frequency {series.frequency}"
+        yield "resampled", text
+    rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
+    yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
     missing = series.frame.isna().to_numpy()
     if not missing.any():
         return
     lengths = np.diff(series.bounds)[:, 0]
     place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
     leading = place < np.repeat(table.first, lengths)
-    empty = missing.all(axis=1)
-    values = counted(int(missing[~empty & ~leading].sum()), "value")
-    rows = counted(int((empty & ~leading).sum()), "row")
-    yield "filled in", f"{values} and {rows}, {data.missing}"
+    values = counted(int(missing[~series.put_in & ~leading].sum()), "value")
+    put_in = counted(int((series.put_in & ~leading).sum()), "row")
+    yield "filled in", f"{values} and {put_in}, {data.missing}"

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tuner.data.written import as_written, without_blank_end
 from tuner.errors import DataError, one_line, show_path
 
 __all__ = [
     "RawTable",
     "as_numbers",
-    "as_written",
     "bounds_of",
     "place_of",
     "read_frame",
@@ -74,9 +74,10 @@ class RawTable:
         """Of the file; of no bytes where there is none."""
         return hashlib.sha256(self.raw or b"").hexdigest()
 
-    def written(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
         """Return columns as they are written, (rows,) of str; see `as_written`."""
-        return as_written(self.path, self.raw, self.frame, names)
+        text = None if _is_parquet(self.path) else self.raw
+        return as_written(text, self.frame, names, tokens)
 
 
 def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
@@ -102,42 +103,6 @@ def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         numbers = pd.to_numeric(values, errors="coerce")
     bad = np.flatnonzero(numbers.isna() & column.notna())
     return numbers.to_numpy(np.float64, na_value=np.nan, copy=True), bad
-
-
-def as_written(
-    path: Path, raw: bytes | None, frame: pd.DataFrame, names: Iterable[str]
-) -> dict[str, np.ndarray]:
-    """Return columns as the file writes them, (rows,) of str; "" where there is nothing.
-
-    What a row says then depends on no other row. A column of numbers would lose the zero of 01,
-    write 1 as 1.0 if 2.5 stands below it, and take NA, null and None for nothing.
-
-    Args:
-        path: of the file.
-        raw: its bytes; None where it has none.
-        frame: the table that was read from it.
-        names: of columns that it has.
-    """
-    wanted = set(names)
-    if not wanted:
-        return {}
-    if raw is None or _is_parquet(path):
-        return {name: _column_as_written(frame[name]) for name in wanted}
-    written = pd.read_csv(
-        io.StringIO(raw.rstrip().decode("utf-8-sig")),
-        dtype=str,
-        na_filter=False,
-        skip_blank_lines=False,  # as in `frame`: a row is a row
-        usecols=lambda column: column.strip() in wanted,
-    )
-    return {str(c).strip(): written[c].to_numpy(object) for c in written}
-
-
-def _column_as_written(column: pd.Series) -> np.ndarray:
-    """Return a column of a file that has types; a whole number has no point."""
-    values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
-    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    return np.array([str(v) for v in whole], dtype=object)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -199,7 +164,7 @@ def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _parse_csv(path: Path, raw: bytes) -> pd.DataFrame:
     try:
-        text = raw.rstrip().decode("utf-8-sig")
+        text = without_blank_end(raw).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
@@ -211,7 +176,12 @@ def _parse_csv(path: Path, raw: bytes) -> pd.DataFrame:
         header = _check_header(path, next(records)[1])
         if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
             raise _ragged(path, text, header)
-        frame = pd.read_csv(io.StringIO(text), low_memory=False, skip_blank_lines=False)
+        frame = pd.read_csv(
+            io.StringIO(text),
+            low_memory=False,
+            skip_blank_lines=False,
+            skipinitialspace=True,  # blanks alone are no value
+        )
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
         raise _ragged(path, text, header, error) from None
     frame.columns = pd.Index(header)
@@ -271,7 +241,7 @@ def separator_hint(columns: list[str], decimal_commas: bool = False) -> str:
 
 def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a CSV file with their lines; a quoted value may span lines."""
-    records = csv.reader(lines)
+    records = csv.reader(lines, skipinitialspace=True)
     line = 1
     for record in records:
         yield line, record

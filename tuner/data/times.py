@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any, Literal
 
@@ -15,19 +16,24 @@ __all__ = [
     "every_time",
     "find_frequency",
     "find_gaps",
-    "is_day_first",
     "keeps",
-    "parse_times",
+    "possible_orders",
     "show_time",
+    "some_ambiguous",
+    "where_falling",
+    "where_outside",
 ]
 
 _NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
 _TEXTS: tuple[dict[str, Any], ...] = (
     {"format": "ISO8601"},
     {"format": "ISO8601", "utc": True},  # where the offset from UTC changes, as in summer
-    {},  # one format, found from the first value; month before day where both are possible
-    {"dayfirst": True},
+    {},  # one format, found from the first value
 )
+_DATE = re.compile(r"(?<![\d./:-])(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d\d)(?!\d|[./-]\d)")
+_YEAR_FIRST = re.compile(r"\d{4}")
+_MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
+_YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
 _UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
@@ -35,41 +41,67 @@ _STRETCHES_TRIED = 200
 _FEW = 1000  # steps that a series may span, however few rows it has
 
 
-def parse_times(column: pd.Series, day_first: bool = False) -> pd.Series:
-    """Return the column as times; NaT where a value is none.
+def as_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
+    """Return the column as times, NaT where a value is none; numbers may be Unix times.
 
     Args:
         column: of times, numbers or texts.
-        day_first: whether 1/2/2020 is in February, which else only other rows can tell.
+        day_first: whether 1/2/2020 is in February; a date that cannot be so is no time then. By
+            default the first of `possible_orders`.
     """
     if is_datetime64_any_dtype(column):
         return column
-    if is_numeric_dtype(column):
-        return _parse_numbers(column)
-    return _parse_texts(column, day_first)[0]
+    if not is_numeric_dtype(column):
+        return _parse_texts(column, day_first)
+    middle = column.dropna().astype(np.float64).median()
+    for unit, factor in _UNIX_UNITS.items():
+        if _UNIX_TIMES[0] <= middle / factor < _UNIX_TIMES[1]:
+            return pd.to_datetime(column, unit=unit, errors="coerce")
+    return _parse_numbers(column)
 
 
-def is_day_first(column: pd.Series) -> bool:
-    """Say whether the column is of texts that were read with the day before the month."""
-    if is_datetime64_any_dtype(column) or is_numeric_dtype(column):
-        return False
-    times, options = _parse_texts(column, False)
-    could_be_either = (times.dt.day <= 12) & (times.dt.day != times.dt.month)
-    if "format" in options or not could_be_either.any():
-        return False
-    at = could_be_either.idxmax()
-    alone, _ = _parse_texts(column.loc[[at]], False)  # the month first, where that is possible
-    return bool(alone.loc[at] != times.loc[at])
+def possible_orders(column: pd.Series) -> tuple[bool, ...]:
+    """Say how texts of dates such as 1/2/2020 can be read: True is the day first.
+
+    A number above 12 decides, and so do points, with which no month stands first. None is
+    returned where there are no such texts, both (the month first) where nothing decides.
+    """
+    dates = [] if _has_type(column) else [found for v in column if (found := _date_in(str(v)))]
+    if not dates:
+        return ()
+    days = [sum(int(found[at]) > 12 for found in dates) for at in (1, 3)]
+    if days[0] == days[1] == 0:
+        points = all(found[2] == "." for found in dates)
+        return (True,) if points else (False, True)
+    return (days[0] > days[1],)
 
 
-def as_times(column: pd.Series, day_first: bool = False) -> pd.Series:
-    """Return the column as times, NaT where a value is none; numbers may be Unix times."""
-    if is_numeric_dtype(column):
-        middle = column.dropna().astype(np.float64).median()
-        for unit, factor in _UNIX_UNITS.items():
-            if _UNIX_TIMES[0] <= middle / factor < _UNIX_TIMES[1]:
-                return pd.to_datetime(column, unit=unit, errors="coerce")
-    return parse_times(column, day_first)
+def some_ambiguous(column: pd.Series) -> str | None:
+    """Return the first text of a date that is another day if it is read in the other order."""
+    texts: list[str] = [] if _has_type(column) else column.dropna().astype(str).tolist()
+    dates = ((text, _date_in(text)) for text in texts)
+    return next((text.strip() for text, d in dates if d and int(d[1]) != int(d[3])), None)
+
+
+def where_outside(times: pd.Series) -> np.ndarray:
+    """Return the places of times that are too far away to count with; NaT is none of them."""
+    years = times.dt.year
+    return np.flatnonzero((years < _YEARS[0]) | (years > _YEARS[1]))
+
+
+def where_falling(
+    times: pd.DatetimeIndex, bounds: np.ndarray, *, may_repeat: bool = False
+) -> np.ndarray:
+    """Return the rows whose time does not come after that of the row before in their series.
+
+    Args:
+        times: of all rows.
+        bounds: (series, 2), the rows [start, end) of each.
+        may_repeat: whether it may be the same.
+    """
+    falls = times[1:] < times[:-1] if may_repeat else times[1:] <= times[:-1]
+    falls[bounds[:-1, 1] - 1] = False  # from one series to the next
+    return np.flatnonzero(falls) + 1
 
 
 def find_frequency(times: pd.DatetimeIndex) -> str | None:
@@ -142,21 +174,47 @@ def show_time(time: pd.Timestamp) -> str:
     return str(time.date()) if time == time.normalize() else str(time)
 
 
-def _parse_texts(column: pd.Series, day_first: bool) -> tuple[pd.Series, dict[str, Any]]:
-    """Return texts as times, and the options with which the most of them are some."""
-    ways = [options for options in _TEXTS if options or not day_first]
-    for options in ways:
+def _has_type(column: pd.Series) -> bool:
+    return is_datetime64_any_dtype(column) or is_numeric_dtype(column)
+
+
+def _date_in(text: str) -> re.Match[str] | None:
+    """Find a date of numbers that does not begin with the year."""
+    text = text.strip()
+    return None if _YEAR_FIRST.match(text) else _DATE.search(text)
+
+
+def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
+    """Return texts as times, in the one way in which the most of them are some."""
+    texts = column.map(lambda v: v.strip() if isinstance(v, str) else v)
+    if day_first is None:
+        day_first = any(possible_orders(texts)[:1])
+    texts = texts.map(lambda v: _year_first(v, day_first) if isinstance(v, str) else v)
+    if texts.map(lambda v: isinstance(v, str) and bool(_MONTH_YEAR.fullmatch(v))).mean() > 0.5:
+        return pd.to_datetime(texts, format="%b-%y", errors="coerce")
+    for options in _TEXTS:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.filterwarnings("error", "Could not infer format")  # a guess for each value
-                return pd.to_datetime(column, **options), options
+                return pd.to_datetime(texts, **options)
         except (OverflowError, ValueError, Warning):
             continue
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        attempts = [(pd.to_datetime(column, errors="coerce", **o), o) for o in ways]
-    return min(attempts, key=lambda attempt: int(attempt[0].isna().sum()))
+        attempts = [pd.to_datetime(texts, errors="coerce", **options) for options in _TEXTS]
+    return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def _year_first(text: str, day_first: bool) -> str:
+    """Return a text with its date as 2020-01-02, which can be read in one order only."""
+    if not (found := _date_in(text)):
+        return text
+    day, month = (found[1], found[3]) if day_first else (found[3], found[1])
+    year = int(found[4])
+    if len(found[4]) == 2:
+        year += 2000 if year < 69 else 1900  # as strptime does
+    return f"{text[: found.start()]}{year:04}-{month:>02}-{day:>02}{text[found.end() :]}"
 
 
 def _parse_numbers(column: pd.Series) -> pd.Series:

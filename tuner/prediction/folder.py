@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,10 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
         text = "give the folder that `tuner train -o` or `tuner export --model` wrote"
         raise ModelError(f"{show_path(folder)}: {is_what}; {text}")
     path = folder / PIPELINE
-    if not path.exists():
-        raise _refusal(path, "is missing: this folder holds no model; give the folder of one")
-    record = _parse(path, _read(folder, PIPELINE))
+    missing = "is missing: this folder holds no model; give the folder of one"
+    record = _parse(path, _read(folder, PIPELINE, missing))
     _check_format(path, record.get("format"))
-    if record.get("sha256") != record_checksum(record):
+    if not _is_as_written(record):
         raise _refusal(path, f"is not as it was written (its checksum differs); {_REMEDY}")
     files = record.get("files")
     if not isinstance(files, dict) or MODEL not in files:
@@ -70,9 +70,17 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
     return record
 
 
+def _is_as_written(record: dict[str, Any]) -> bool:
+    try:
+        return bool(record.get("sha256") == record_checksum(record))
+    except RecursionError:  # nested more deeply than what can be written
+        return False
+
+
 def _check_format(path: Path, number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, int):
-        raise _refusal(path, f"format: must be a whole number, got {number!r}; {_REMEDY}")
+        got = reprlib.repr(number)
+        raise _refusal(path, f"format: must be a whole number, got {got}; {_REMEDY}")
     if number > FORMAT:
         text = f"format: this version of tuner reads up to {FORMAT}, got {number}; "
         raise _refusal(path, text + "install a newer one")
@@ -81,11 +89,12 @@ def _check_format(path: Path, number: Any) -> None:
         raise _refusal(path, text)
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, missing: str = f"is missing; {_REMEDY}") -> bytes:
     """Return the bytes of a file that lies in the folder itself."""
     path = folder / name
-    if "\0" in name or Path(name).name != name or name in (".", ".."):
-        raise _refusal(folder / PIPELINE, f"files: must be names in the folder, got {name!r}")
+    if not name.isprintable() or Path(name).name != name or name in ("", ".."):
+        text = f"files: must be names in the folder, got {reprlib.repr(name)}; {_REMEDY}"
+        raise _refusal(folder / PIPELINE, text)
     try:
         inside = path.resolve().parent == folder.resolve()
     except (OSError, RuntimeError):  # links in a circle
@@ -93,9 +102,11 @@ def _read(folder: Path, name: str) -> bytes:
     if not inside:
         raise _refusal(path, "leads out of the folder; put the file itself there")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise _refusal(path, f"is no plain file; {_REMEDY}")
         return path.read_bytes()
     except FileNotFoundError:
-        raise _refusal(path, f"is missing; {_REMEDY}") from None
+        raise _refusal(path, missing) from None
     except OSError as error:
         raise _refusal(path, f"cannot be read: {error.strerror}; check its rights") from None
 

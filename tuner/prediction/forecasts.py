@@ -32,6 +32,8 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     columns = pipeline.columns
     # Where rows are resampled, what comes of it has the frequency.
     read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
+    if read.date_order.in_doubt:
+        warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=3)
     series = even_rows(read, columns)
     table = make_table(series, columns)
     window, horizon = pipeline.window, pipeline.horizon

@@ -42,6 +42,7 @@ class Model:
 
         Raises:
             DataError: the data is not what the model was trained on; file, rule, value, remedy.
+            ModelError: the graph cannot read what `pipeline.json` says that it reads.
 
         Warns:
             PredictionWarning: series that are too short are left out; tokens are unknown.

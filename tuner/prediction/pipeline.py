@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import re
+import reprlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from tuner.data.scaling import Scaler
 from tuner.data.vocabulary import Vocabulary
 from tuner.errors import ModelError, show_path
 
 __all__ = ["Columns", "Pipeline"]
+
+_MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
+_LARGEST = float(np.finfo(np.float32).max)
+_HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Pipeline:
     horizon: int = 1
     quantiles: tuple[float, ...] = ()
     frequency: str | None = None  # of the rows that a forecast was trained on
-    day_first: bool = False  # in texts of their times
+    day_first: bool | None = None  # in texts of their times; None where none told
 
     @classmethod
     def of(cls, record: dict[str, Any], path: Path) -> Pipeline:
@@ -86,7 +94,7 @@ def _forecast(get: _Getter) -> Pipeline:
         targets=targets,
         features=get("features", _names),
         missing=get("missing", _one_of("refuse", "ffill", "interpolate")),
-        resample=get("resample", _name_or_none),
+        resample=get("resample", _frequency_or_none),
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
@@ -94,24 +102,29 @@ def _forecast(get: _Getter) -> Pipeline:
     )
     if columns.time is None and (columns.resample or columns.calendar):
         raise get.refusal("time", None)
+    inputs = _input_names(columns)
+    if len(set(inputs)) < len(inputs):
+        raise get.refusal("features", columns.features)
     return Pipeline(
         task="forecast",
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
-        inputs=get.scaler("inputs", _n_inputs(columns)),
+        inputs=get.scaler("inputs", len(inputs)),
         outputs=get.scaler("outputs", len(targets)),
         window=window,
         horizon=get("horizon", _count),
         quantiles=tuple(get("quantiles", _quantiles)),
-        frequency=get("frequency", _name_or_none),
-        day_first=get("day_first", lambda v: isinstance(v, bool)),
+        frequency=get("frequency", _frequency_or_none),
+        day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
 
 
-def _n_inputs(columns: Columns) -> int:
-    lags = sum(map(len, columns.lags.values()))
-    return len(columns.features or []) + 2 * len(columns.calendar) + lags
+def _input_names(columns: Columns) -> list[str]:
+    """Return the names that `tuner.data.features.make_table` gives to what the model reads."""
+    calendar = [f"{kind}_{wave}" for kind in columns.calendar for wave in ("sin", "cos")]
+    lags = [f"{name}_lag_{lag}" for name, lags in columns.lags.items() for lag in lags]
+    return [*(columns.features or []), *calendar, *lags]
 
 
 def _sequences(get: _Getter, task: str) -> Pipeline:
@@ -129,16 +142,23 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         tokens=tokens,
         vocabulary_size=get("vocabulary_size", _count_or_none),
     )
+    if text is not None and (columns.id or columns.time or tokens or task == "label"):
+        raise get.refusal("text", text)  # each is a sequence of its own
+    if task != "regress" and len(targets) > 1:
+        raise get.refusal("targets", targets)
     vocabulary = None
     if reads_tokens:
-        size, known = columns.vocabulary_size, tuple(get("vocabulary", _texts))
+        size = columns.vocabulary_size
+        if size is not None and text is not None:
+            raise get.refusal("vocabulary_size", size)
+        known = tuple(get("vocabulary", _names if size is None else _none))
         vocabulary = Vocabulary(known, len(known)) if size is None else Vocabulary.of_numbers(size)
     return Pipeline(
         task=task,
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
-        classes=() if task == "regress" else tuple(get("classes", _names)),
+        classes=tuple(get("classes", _none if task == "regress" else _names)),
         vocabulary=vocabulary,
         inputs=None if reads_tokens else get.scaler("inputs", len(features)),
         outputs=get.scaler("outputs", len(targets)) if task == "regress" else None,
@@ -173,11 +193,8 @@ class _Getter:
 
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error that a key cannot have a value."""
-        got = repr(value)
-        got = got if len(got) <= 60 else got[:57] + "..."
-        return ModelError(
-            f"{show_path(self._path)}: {key}: no model has {got} there; export the model again"
-        )
+        text = f"{key}: no model has {reprlib.repr(value)} there; export the model again"
+        return ModelError(f"{show_path(self._path)}: {text}")
 
 
 def _one_of(*values: str) -> Callable[[Any], bool]:
@@ -185,38 +202,61 @@ def _one_of(*values: str) -> Callable[[Any], bool]:
 
 
 def _all_in(*values: str) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, list) and all(x in values for x in v)
+    return lambda v: v == [] or (_names(v) and set(v) <= set(values))
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+def _none(value: Any) -> bool:
+    return bool(value == [])
 
 
 def _names(value: Any) -> bool:
-    return _texts(value) and len(value) > 0
+    return isinstance(value, list) and all(map(_text, value)) and _differ(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and not _HALF.search(value)
+
+
+def _differ(values: list[Any]) -> bool:
+    """Say whether there are values, and none twice."""
+    return 0 < len(values) == len(set(values))
 
 
 def _name_or_none(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value != "")
+    return value is None or (_text(value) and value != "")
 
 
 def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
 
 
 def _count_or_none(value: Any) -> bool:
     return value is None or _count(value)
 
 
+def _frequency_or_none(value: Any) -> bool:
+    """Say whether it is a step forward in time that pandas knows."""
+    if not isinstance(value, str):
+        return value is None
+    begin = pd.Timestamp("2000-01-01")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a name that pandas is about to give up
+            return bool(begin + to_offset(value) > begin)
+    except (OverflowError, ValueError):
+        return False
+
+
 def _lags(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(lags, list) and all(map(_count, lags)) for lags in value.values()
+        _text(name) and isinstance(lags, list) and all(map(_count, lags)) and _differ(lags)
+        for name, lags in value.items()
     )
 
 
 def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in value
     )
 
 

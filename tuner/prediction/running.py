@@ -15,20 +15,30 @@ __all__ = ["BATCH", "Runner"]
 BATCH = 512
 """Windows at once; more are slower, as they leave the processor's cache."""
 _BATCH_NUMBERS = 2**24  # in a layer; of long or wide sequences fewer fit into memory
+_EXTERNAL = b"location"  # what ONNX calls the path of a tensor that lies in another file
+
+_Sizes = list[int | None]
 
 
 class Runner:
     """A model in onnxruntime, which uses all cores.
 
     Raises:
-        ModelError: onnxruntime does not take the file, or it is of another pipeline.
+        ModelError: the file names other files, onnxruntime does not take it, or it is of another
+            pipeline.
     """
 
     def __init__(self, file: bytes, path: Path, pipeline: Pipeline) -> None:
         import onnxruntime
 
+        # A text is written as it is wherever it stands in the file, and no other text of an
+        # exported graph is this one. onnxruntime would read whatever file the path leads to.
+        if _EXTERNAL in file:
+            text = "must hold all its weights, got external data, which is in another file; "
+            raise ModelError(f"{show_path(path)}: {text}export the model again")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors, which are raised as well
+        options.log_severity_level = 4  # what goes wrong is raised
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # by that rule
         try:
             session = onnxruntime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]
@@ -36,10 +46,10 @@ class Runner:
         except Exception as error:  # of classes that onnxruntime does not name
             text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
             raise ModelError(f"{show_path(path)}: {text}") from None
-        self._width = pipeline.width
-        read = {i.name: [n for n in i.shape if isinstance(n, int)] for i in session.get_inputs()}
-        (said,) = session.get_outputs()
-        if (read, [n for n in said.shape if isinstance(n, int)]) != _sizes(pipeline):
+        self._path, self._width = path, pipeline.width
+        read = {i.name: _fixed(i.shape) for i in session.get_inputs()}
+        said = [_fixed(output.shape) for output in session.get_outputs()]
+        if (read, said) != _sizes(pipeline):
             text = "does not read or say what pipeline.json says; export the model again"
             raise ModelError(f"{show_path(path)}: {text}")
         self._session = session
@@ -99,20 +109,29 @@ class Runner:
         return max(1, min(BATCH, _BATCH_NUMBERS // (steps * self._width)))
 
     def _run(self, **feed: np.ndarray) -> np.ndarray:
-        found: list[Any] = self._session.run(
-            None, {name: np.ascontiguousarray(array) for name, array in feed.items()}
-        )
+        arrays = {name: np.ascontiguousarray(array) for name, array in feed.items()}
+        try:
+            found: list[Any] = self._session.run(None, arrays)
+        except Exception as error:  # of classes that onnxruntime does not name
+            text = f"onnxruntime cannot run it: {one_line(error)}; export the model again"
+            raise ModelError(f"{show_path(self._path)}: {text}") from None
         return np.asarray(found[0])
 
 
-def _sizes(pipeline: Pipeline) -> tuple[dict[str, list[int]], list[int]]:
-    """Return the sizes of a model's inputs, by name, and of its output, where they are fixed."""
-    read: dict[str, list[int]] = {"tokens": []}
+def _fixed(shape: list[Any]) -> _Sizes:
+    """Return the sizes of an array, None where they may be any."""
+    return [n if isinstance(n, int) else None for n in shape]
+
+
+def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
+    """Return the sizes of a model's inputs, by name, and of its outputs, None where any."""
+    read: dict[str, _Sizes] = {"tokens": [None, None]}
     if pipeline.inputs is not None:
-        read = {"inputs": [len(pipeline.inputs.offset)]}
+        read = {"inputs": [None, None, len(pipeline.inputs.offset)]}
     if pipeline.task != "forecast":
-        read["lengths"] = []
+        read["lengths"] = [None]
     if pipeline.classes:
-        return read, [len(pipeline.classes)]
+        steps: _Sizes = [None] if pipeline.task == "label" else []
+        return read, [[None, *steps, len(pipeline.classes)]]
     quantiles = [len(pipeline.quantiles)] if pipeline.quantiles else []
-    return read, [pipeline.horizon, len(pipeline.targets), *quantiles]
+    return read, [[None, pipeline.horizon, len(pipeline.targets), *quantiles]]
