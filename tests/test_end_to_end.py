@@ -61,7 +61,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(folder):
     for child in psutil.Process(process.pid).children():
         child.kill()
         break
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert trials(hurt) == trials(calm)
 

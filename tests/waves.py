@@ -46,7 +46,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def tuner(folder: Path, *arguments: str) -> str:
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
 

@@ -315,8 +315,8 @@ def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor: Make, job
     workers = executor(1)
     workers.submit(job("warm"))
     events(workers, n_finished(1))
-    workers.submit(job(timeout_s=1.0, can_be_pruned=True))
-    time.sleep(2.5)
+    workers.submit(job(timeout_s=3.0, can_be_pruned=True))
+    time.sleep(5)
     ended = outcomes(events(workers, n_finished(1), waits=True))
     assert ended["a"].state is OutcomeState.COMPLETE
 

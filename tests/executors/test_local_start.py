@@ -20,7 +20,7 @@ from tuner.errors import RunError
 from tuner.executors import Finished, LocalExecutor
 from tuner.jobs import PredictJob, TrainJob
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 NOWHERE = SeriesRef("/nowhere", None)
 SOON_S = 30.0

@@ -137,7 +137,7 @@ def environment_with(**variables):
 
 def search(port, **variables):
     env = environment_with(**variables)
-    return subprocess.run(command(port), capture_output=True, text=True, timeout=200, env=env)
+    return subprocess.run(command(port), capture_output=True, text=True, timeout=600, env=env)
 
 
 def test_jobs_on_a_cluster_come_to_what_they_come_to_here(head):

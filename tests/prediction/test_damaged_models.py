@@ -232,7 +232,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.timeout(60)  # who opens a pipe waits for good
+@pytest.mark.timeout(300)  # who opens a pipe waits for good
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_no_file_with_a_name_is_refused_and_not_waited_for(
     name: str, made: Callable[[str], Path], refused: Callable[..., None]

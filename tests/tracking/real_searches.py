@@ -75,7 +75,7 @@ def begin(folder: Path, *arguments: str, **popen: Any) -> subprocess.Popen[str]:
 def tuner(folder: Path, *arguments: str, **popen: Any) -> Ended:
     begun = time.monotonic()
     process = begin(folder, *arguments, **popen)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     return Ended(process.returncode, out, err, time.monotonic() - begun)
 
 
@@ -89,7 +89,7 @@ def when(process: subprocess.Popen[str], line: str, act: Callable[[], object]) -
             act()
             break
     acted = time.monotonic()
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     return Ended(process.returncode, "".join(lines) + out, err, time.monotonic() - acted)
 
 

@@ -27,7 +27,7 @@ def server(shared_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared_folder)
         open_store()
-        (shared_folder / "statistics.py").write_text("raise ImportError('it is the user\'s')\n")
+        (shared_folder / "statistics.py").write_text("raise ImportError('it is the user's')\n")
         before = set(shared_folder.iterdir())
         with start_ui() as ui:
             base_url, _, page = ui.links[0].url.partition("/#/")
