@@ -31,10 +31,12 @@ BELOW = {
     "report": {"base", "experiment", "jobs", "strategies", "coordination", "results"},
     "comparison": {"base", "outputs", "experiment", "coordination", "report"},
 }
-BELOW["orchestrator"] = set(BELOW) | {"tracking"}
+BELOW["watching"] = {"base", "experiment", "jobs", "coordination", "results"}
+BELOW["orchestrator"] = set(BELOW) - {"watching"}
 BELOW["study"] = {"base", "outputs", "experiment", "coordination", "results", "report"}
+BELOW["launching"] = set(BELOW) - {"study"}
 BELOW["cli"] = set(BELOW) - {"study"}
-BELOW["library"] = set(BELOW)
+BELOW["library"] = set(BELOW) - {"cli"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

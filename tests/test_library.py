@@ -16,9 +16,9 @@ import pytest
 from waves import EXPERIMENT, tuner, write_series
 
 from tuner import InputError, Interrupted, load_study, search
-from tuner.cli.stopping import stopped_by_signals
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
+from tuner.launching.stopping import stopped_by_signals
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,18 +8,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tuner.cli.display import PipeConsole
-from tuner.cli.progress import PlainProgress
-from tuner.cli.run import check_journal, check_study_name
-from tuner.cli.searching import search_watched
-from tuner.cli.stopping import stopped_by_signals
-from tuner.cli.typed import sync_command
-from tuner.cli.watcher import Watcher
-from tuner.cli.winner import KeptModel
-from tuner.cli.workers import check_workers, choose_workers, warnings
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
+from tuner.launching.names import check_journal, check_study_name
+from tuner.launching.searching import search_watched
+from tuner.launching.stopping import stopped_by_signals
+from tuner.launching.typed import sync_command
+from tuner.launching.winner import KeptModel
+from tuner.launching.workers import check_workers, choose_workers, warnings
 from tuner.study import Best, Report, Study
+from tuner.watching.display import PipeConsole
+from tuner.watching.progress import PlainProgress
+from tuner.watching.watcher import Watcher
 
 __all__ = [
     "Best",
@@ -143,8 +143,8 @@ def load_study(name: str, journal: str | None = None) -> Study:
     Raises:
         InputError: there is no such study, or its journal cannot be read.
     """
-    from tuner.cli.inspect import read
     from tuner.coordination.journal import journal_location
+    from tuner.launching.finding import read
 
     return Study(read(name, journal), journal_location(name, journal))
 

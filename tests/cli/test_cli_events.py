@@ -15,14 +15,14 @@ import pytest
 from made_study import study
 from simulated_search import epoch
 
-from tuner.cli.events import JsonEvents
-from tuner.cli.plain_json import to_json
-from tuner.cli.run import told_how_it_ends
-from tuner.cli.watcher import Beginning
 from tuner.coordination.seeds import Role
 from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
+from tuner.watching.choosing import told_how_it_ends
+from tuner.watching.events import JsonEvents
+from tuner.watching.plain_json import to_json
+from tuner.watching.watcher import Beginning
 
 DONE = {"state": "done", "reason": None, "exit_status": 0}
 TUNER = [sys.executable, "-m", "tuner"]

@@ -15,13 +15,13 @@ from typer.main import get_command
 
 from tuner.cli import export as export_command
 from tuner.cli.commands import app
-from tuner.cli.inspect import read
 from tuner.cli.main import run
 from tuner.cli.train import say_whether_reproduced
 from tuner.coordination.records import Status, StudyRecord
 from tuner.data.preparing import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
+from tuner.launching.finding import read
 from tuner.results import reproduce
 from tuner.results.reproduce import Training
 

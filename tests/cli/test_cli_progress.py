@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 from simulated_search import Clock, complete, simulate
 
-from tuner.cli.progress import PlainProgress
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
+from tuner.watching.progress import PlainProgress
 
 TUNER = [sys.executable, "-m", "tuner"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.cli.stopping import stopped_by_signals
 from tuner.errors import Interrupted
+from tuner.launching.stopping import stopped_by_signals
 
 TUNER = [sys.executable, "-m", "tuner"]
 LONG = [

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tuner.cli.main import run
-from tuner.cli.workers import choose_workers, warnings
 from tuner.errors import InputError
 from tuner.executors import LocalExecutor
 from tuner.executors.choosing import ExecutorChoice
 from tuner.experiment import Experiment, Override
 from tuner.experiment.schema import Resources
+from tuner.launching.workers import choose_workers, warnings
 
 WOA = {"name": "woa", "population": 10}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.cli.failing import NothingButFailures
 from tuner.coordination.seeds import Role
 from tuner.jobs import Outcome, OutcomeState
+from tuner.watching.failing import NothingButFailures
 
 FAILED = Outcome(OutcomeState.FAILED, reason="it trained for longer than 1 s")
 COMPLETE = Outcome(OutcomeState.COMPLETE, 1.0)

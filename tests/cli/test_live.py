@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 from simulated_search import Clock, complete, epoch
 
-from tuner.cli.live import LiveProgress, Rows
-from tuner.cli.standing import InProgress
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
+from tuner.watching.live import LiveProgress, Rows
+from tuner.watching.standing import InProgress
 
 PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST

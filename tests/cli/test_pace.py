@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from simulated_search import Clock, complete, epoch, simulate
 
-from tuner.cli.pace import Pace
-from tuner.cli.standing import Standing
 from tuner.coordination.observer import Observer
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
+from tuner.watching.pace import Pace
+from tuner.watching.standing import Standing
 
 N_EPOCHS = 10
 

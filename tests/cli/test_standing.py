@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from simulated_search import Clock, complete, epoch
 
-from tuner.cli.standing import Standing, clock_text
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
+from tuner.watching.standing import Standing, clock_text
 
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
 

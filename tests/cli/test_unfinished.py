@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from made_study import study
 
-from tuner.cli.display import show_result, show_running
-from tuner.cli.state import State
 from tuner.coordination.records import StudyRecord
+from tuner.watching.display import show_result, show_running
+from tuner.watching.state import State
 
 Show = Callable[..., str]
 

@@ -13,7 +13,6 @@ import pytest
 from pretended import SPACE, PretendExecutor, everything
 from simulated import Killed
 
-from tuner.cli.display import show_result
 from tuner.coordination.attributes import STUDY_ATTR, TEST_ATTR, role_of
 from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.coordination.journal import read_journal, write_journal
@@ -23,6 +22,7 @@ from tuner.experiment.untuned import untuned
 from tuner.results import test_score
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
+from tuner.watching.display import show_result
 
 
 def runs(record, role):

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from waves import EXPERIMENT, start, tuner, write_series
 
-from tuner.cli.winner import KeptModel
 from tuner.experiment.reading import read_mapping
+from tuner.launching.winner import KeptModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow about its own types

@@ -10,12 +10,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.display import console, counted
 from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
 from tuner.results.exportable import why_not_exportable
+from tuner.watching.display import console, counted
 
 __all__ = ["check"]
 

@@ -12,13 +12,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.display import PipeConsole, console, number, show_next
-from tuner.cli.events import JsonEvents
 from tuner.cli.planned import Planned
-from tuner.cli.run import make_watcher
-from tuner.cli.standing import clock_text
-from tuner.cli.watcher import Watcher
 from tuner.experiment import Experiment
+from tuner.watching.choosing import make_watcher
+from tuner.watching.display import PipeConsole, console, number, show_next
+from tuner.watching.events import JsonEvents
+from tuner.watching.standing import clock_text
+from tuner.watching.watcher import Watcher
 
 if TYPE_CHECKING:
     from tuner.comparison.comparison import Comparison

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.compared import Events, Lines, Show
 from tuner.cli.planned import Planned, load_all, own_strategy, plan, strategy_names
-from tuner.cli.run import check_journal, told_how_it_ends
-from tuner.cli.searching import search_watched, stopped_without_reader
-from tuner.cli.stopping import stopped_by_signals
-from tuner.cli.workers import check_workers, choose_workers, warnings
 from tuner.errors import InputError, RunError, show_location
 from tuner.experiment import Experiment, space_size
+from tuner.launching.names import check_journal
+from tuner.launching.searching import search_watched, stopped_without_reader
+from tuner.launching.stopping import stopped_by_signals
+from tuner.launching.workers import check_workers, choose_workers, warnings
+from tuner.watching.choosing import told_how_it_ends
 
 if TYPE_CHECKING:
     from tuner.comparison.comparison import Comparison

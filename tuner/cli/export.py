@@ -10,14 +10,12 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from tuner.cli.display import console
-from tuner.cli.inspect import read
-from tuner.cli.state import State, state_of
 from tuner.cli.train import say_whether_reproduced, warn
 from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
+from tuner.launching.finding import read
 from tuner.outputs import check_file, check_model_folder, written_whole
 from tuner.results.export import (
     ENDINGS,
@@ -30,6 +28,8 @@ from tuner.results.export import (
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
+from tuner.watching.display import console
+from tuner.watching.state import State, state_of
 
 __all__ = ["export"]
 

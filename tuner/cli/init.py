@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.cli.display import console
 from tuner.data.baselines import season_of
 from tuner.data.guessing import Columns, guess_columns
 from tuner.data.preparing import check_data
@@ -21,6 +20,7 @@ from tuner.errors import DataError, InputError
 from tuner.experiment import Experiment, parse_value
 from tuner.experiment.schema import Data
 from tuner.outputs import written_whole
+from tuner.watching.display import console
 
 __all__ = ["init"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ import typer
 from rich import box
 from rich.table import Table
 
-from tuner.cli.display import console, number, show_result, show_running, show_trials
-from tuner.cli.plain_json import to_json
-from tuner.cli.state import State, state_of
-from tuner.errors import InputError, JournalError, nearest
+from tuner.errors import InputError
+from tuner.launching.finding import read
 from tuner.strategies.registry import STRATEGIES
+from tuner.watching.display import console, number, show_result, show_running, show_trials
+from tuner.watching.plain_json import to_json
+from tuner.watching.state import State, state_of
 
-__all__ = ["locate", "read", "show", "strategies", "studies"]
+__all__ = ["show", "strategies", "studies"]
 
 
 def strategies(as_json: bool) -> None:
@@ -129,41 +129,6 @@ def show(study: str, journal: str | None, as_json: bool) -> None:
         show_running(record)
     show_trials(record)
     show_links(record, journal)
-
-
-def read(study: str, journal: str | None) -> Any:
-    """Return the record of a study that a command names.
-
-    Raises:
-        InputError: there is no such study; the nearest name is offered.
-    """
-    from tuner.coordination.journal import read_journal
-    from tuner.coordination.records import read_study
-
-    location = locate(study, journal)
-    return read_study(read_journal(location), study, location)
-
-
-def locate(study: str, journal: str | None) -> str:
-    """Return where the journal of a study is that a command names.
-
-    Raises:
-        InputError: there is no such file in this folder; the nearest name is offered.
-    """
-    from tuner.coordination.journal import journal_at, journal_location
-
-    location = journal_location(study, journal)
-    if journal is None and not Path(location).exists():
-        if Path(study).is_file():
-            found = journal_at(Path(study))
-            asked = f" --journal {shlex.quote(found)}" if found else ""
-            raise JournalError(
-                f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
-            )
-        known = [path.stem for path in Path("studies").glob("*.journal")]
-        hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
-        raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
-    return location
 
 
 def _print_json(value: Any) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from tuner.cli.display import console
-from tuner.cli.typed import journal_option
+from tuner.launching.typed import journal_option
 from tuner.tracking import StudyLinks, find_links, has_study
+from tuner.watching.display import console
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord

@@ -8,8 +8,8 @@ import sys
 import typer
 
 from tuner.cli.commands import app
-from tuner.cli.streams import checked_output, to_nowhere
 from tuner.errors import TunerError, one_line
+from tuner.watching.streams import checked_output, to_nowhere
 
 __all__ = ["main", "run"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from tuner.cli.display import console
-from tuner.cli.inspect import read
+from tuner.launching.finding import read
 from tuner.outputs import check_file, written_whole
 from tuner.report import page
+from tuner.watching.display import console
 
 __all__ = ["report"]
 

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from tuner.cli.display import PipeConsole
-from tuner.cli.events import JsonEvents
-from tuner.cli.live import LiveProgress
-from tuner.cli.progress import PlainProgress
-from tuner.cli.searching import search_watched
-from tuner.cli.stopping import stopped_by_signals
-from tuner.cli.streams import Terminal
-from tuner.cli.typed import journal_option, sync_command
-from tuner.cli.watcher import Watcher
-from tuner.cli.winner import KeptModel, check_register
-from tuner.cli.workers import check_workers, choose_workers, warnings
-from tuner.errors import InputError, Interrupted, TunerError, one_line
+from tuner.errors import InputError
 from tuner.experiment import Experiment
+from tuner.launching.names import check_journal, check_study_name
+from tuner.launching.searching import search_watched
+from tuner.launching.stopping import stopped_by_signals
+from tuner.launching.typed import journal_option, sync_command
+from tuner.launching.winner import KeptModel, check_register
+from tuner.launching.workers import check_workers, choose_workers, warnings
+from tuner.watching.choosing import make_watcher, told_how_it_ends
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord
 
-__all__ = ["check_journal", "check_study_name", "make_watcher", "run", "told_how_it_ends"]
+__all__ = ["run"]
 
 
 def run(
@@ -96,19 +84,6 @@ def run(
             kept.log(record, register, again)
 
 
-@contextlib.contextmanager
-def told_how_it_ends(watcher: Watcher) -> Iterator[None]:
-    """Tell a watcher how a search ended, whatever ended it."""
-    try:
-        yield
-    except BaseException as error:
-        state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        status = error.exit_status if isinstance(error, TunerError) else 1
-        watcher.ended(state, one_line(error) or type(error).__name__, status)
-        raise
-    watcher.ended("done", None, 0)
-
-
 def _nothing_searched(experiment: Experiment) -> list[str]:
     if experiment.search_space:
         return []
@@ -125,32 +100,6 @@ def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None
     return [f"{trained} trials are trained already: {what} changes nothing"]
 
 
-def make_watcher(
-    experiment: Experiment,
-    n_workers: int,
-    stopping: Callable[[], bool],
-    as_json: bool,
-    *,
-    transient: bool = False,
-) -> Watcher:
-    """Return what shows a search where standard output leads to.
-
-    Args:
-        experiment: what is searched.
-        n_workers: how many trials run at a time.
-        stopping: says whether no further trial is begun.
-        as_json: whether programs read it.
-        transient: whether what is drawn on a terminal vanishes when the search ends.
-    """
-    if as_json:
-        return JsonEvents(sys.stdout)
-    console = PipeConsole(highlight=False, soft_wrap=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return PlainProgress(experiment, console, n_workers, stopping=stopping)
-    terminal = Console(file=cast("IO[str]", Terminal(sys.stdout)), highlight=False, soft_wrap=True)
-    return LiveProgress(experiment, terminal, n_workers, stopping=stopping, transient=transient)
-
-
 def _next_commands(
     name: str, journal: str | None, tracking: bool, to_sync: str | None
 ) -> list[tuple[str, str]]:
@@ -164,48 +113,3 @@ def _next_commands(
     if to_sync is not None:
         commands.insert(0, (to_sync, "MLflow lacks trials"))
     return commands
-
-
-def check_study_name(study: str | None) -> None:
-    """Refuse a name that no study can have.
-
-    Raises:
-        InputError: it is no file's name, or is kept for finalists.
-    """
-    if study is None:
-        return
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,149}", study):
-        raise InputError(
-            f"--study: must begin with a letter or digit and hold only letters, digits, '_', '-' "
-            f"and '.', 150 at most, got {study!r}; write --study first, say"
-        )
-    if study.endswith(".finalists"):
-        raise InputError(
-            f"--study: .finalists is kept for a study's finalists, got {study!r}; leave it out"
-        )
-
-
-def check_journal(journal: str | None) -> None:
-    """Refuse a `--journal` where none can be.
-
-    Raises:
-        InputError: naming the folder that is missing, or may not be written to.
-    """
-    if journal is None:
-        return
-    if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
-        raise InputError(
-            f"--journal: must name a file or a database that lasts, got {journal!r}; "
-            f"write --journal studies/first.journal, say"
-        )
-    scheme, in_database, database = journal.partition(":///")
-    if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
-        return
-    path = Path(database.partition("?")[0] if in_database else journal)
-    folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
-    if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
-        raise InputError(
-            f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
-        )
-    if not path.parent.exists() and path.parent != Path("studies"):  # which is made where needed
-        raise InputError(f"--journal: no folder {path.parent}, got {journal!r}; create it first")

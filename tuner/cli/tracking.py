@@ -12,12 +12,11 @@ from pathlib import Path
 
 import typer
 
-from tuner.cli.display import console
-from tuner.cli.inspect import locate, read
-from tuner.cli.winner import check_register, log_winner
 from tuner.coordination.journal import quiet_journal
 from tuner.coordination.records import StudyRecord, read_study
 from tuner.errors import InputError, RunError, TunerError, show_location
+from tuner.launching.finding import locate, read
+from tuner.launching.winner import check_register, log_winner
 from tuner.report.artifacts import final_artifacts
 from tuner.tracking import (
     SyncState,
@@ -28,6 +27,7 @@ from tuner.tracking import (
     sync_study,
     tracking_uri,
 )
+from tuner.watching.display import console
 
 __all__ = ["sync", "ui"]
 

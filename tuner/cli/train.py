@@ -8,13 +8,13 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from tuner.cli.display import console, counted
 from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.errors import InputError
 from tuner.outputs import check_model_folder
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, epochs_without_score, train_again
+from tuner.watching.display import console, counted
 
 __all__ = ["say_whether_reproduced", "train", "warn"]
 

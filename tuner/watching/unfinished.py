@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tuner.cli.state import State
 from tuner.coordination.finalists import retrained_of
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.errors import one_line
+from tuner.watching.state import State
 
 __all__ = ["failures", "is_over", "open_trials", "standing_of"]
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from tuner.cli.plain_json import to_json
-from tuner.cli.watcher import Beginning, Watcher
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome
 from tuner.results.summary import summarize
+from tuner.watching.plain_json import to_json
+from tuner.watching.watcher import Beginning, Watcher
 
 __all__ = ["JsonEvents"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from tuner.cli.pace import Pace
 from tuner.coordination.observer import Observer
 from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.watching.pace import Pace
 
 __all__ = ["NO_PARAMS", "STAGES", "InProgress", "Standing", "clock_text"]
 

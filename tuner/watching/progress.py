@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner.cli.display import number as text_of
-from tuner.cli.display import show_next, show_result
-from tuner.cli.standing import Standing
-from tuner.cli.watcher import Beginning, Watcher
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome
+from tuner.watching.display import number as text_of
+from tuner.watching.display import show_next, show_result
+from tuner.watching.standing import Standing
+from tuner.watching.watcher import Beginning, Watcher
 
 _SILENCE_S = 20.0  # after which a line says that training goes on
 

@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tuner.cli.failing import NothingButFailures
-from tuner.cli.streams import to_nowhere
-from tuner.cli.typed import sync_command
-from tuner.cli.watcher import Beginning, Watcher
-from tuner.cli.winner import KeptModel
 from tuner.errors import Interrupted, show_location
 from tuner.experiment import Experiment
+from tuner.launching.typed import sync_command
+from tuner.launching.winner import KeptModel
+from tuner.watching.failing import NothingButFailures
+from tuner.watching.streams import to_nowhere
+from tuner.watching.watcher import Beginning, Watcher
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord

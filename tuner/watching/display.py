@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.state import State
-from tuner.cli.unfinished import failures, is_over, open_trials, standing_of
 from tuner.coordination.records import Status, StudyRecord
 from tuner.results.differences import gap_in_words
 from tuner.results.summary import summarize
+from tuner.watching.state import State
+from tuner.watching.unfinished import failures, is_over, open_trials, standing_of
 
 __all__ = [
     "PipeConsole",

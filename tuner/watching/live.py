@@ -19,14 +19,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.display import number as text_of
-from tuner.cli.display import params_line, show_next, show_result
-from tuner.cli.standing import InProgress, Standing, clock_text
-from tuner.cli.watcher import Beginning, Watcher
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.watching.display import number as text_of
+from tuner.watching.display import params_line, show_next, show_result
+from tuner.watching.standing import InProgress, Standing, clock_text
+from tuner.watching.watcher import Beginning, Watcher
 
 __all__ = ["LiveProgress", "Rows"]
 
