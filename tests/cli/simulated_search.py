@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 
-from tuner.coordination.observer import Observer
+from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome, OutcomeState
 
@@ -57,7 +57,7 @@ def simulate(
     for begin in range(0, len(costs), generation):
         numbers = range(begin, min(begin + generation, len(costs)))
         for k in numbers:
-            observer.asked(Role.TRIAL, first + k, None, {})
+            observer.asked(Asked(Role.TRIAL, first + k, None, {}))
         events: list[tuple[float, int, int, int]] = []
         for k in sorted(numbers, key=lambda k: -costs[k]):
             observer.dispatched(Role.TRIAL, first + k, costs[k])

@@ -15,6 +15,7 @@ import pytest
 from made_study import study
 from simulated_search import epoch
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role
 from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
@@ -208,9 +209,9 @@ def test_a_search_that_is_refused_has_not_begun_and_does_not_end() -> None:
 def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
     stream = io.StringIO()
     events = JsonEvents(stream)
-    events.asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1})
+    events.asked(Asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1}))
     for number, retrained in enumerate([2, 0]):
-        events.asked(Role.FINALIST, number, None, {"x": 1, "y": 0.1}, retrained, 0)
+        events.asked(Asked(Role.FINALIST, number, None, {"x": 1, "y": 0.1}, retrained, 0))
         events.dispatched(Role.FINALIST, number, 1.0)
         events.epoch(Role.FINALIST, number, epoch(0))
         events.lost(Role.FINALIST, number, "it died")
@@ -254,7 +255,9 @@ def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
 def test_what_is_no_number_in_json_is_null(folder: Path) -> None:
     stream = io.StringIO()
     events = JsonEvents(stream)
-    events.asked(Role.TRIAL, 0, None, {"x": math.inf, "of": ["\u2028", -math.inf, (math.nan,)]})
+    events.asked(
+        Asked(Role.TRIAL, 0, None, {"x": math.inf, "of": ["\u2028", -math.inf, (math.nan,)]})
+    )
     events.dispatched(Role.TRIAL, 0, math.inf)
     events.epoch(Role.TRIAL, 0, epoch(0, math.nan))
     events.finished(Role.TRIAL, 0, Outcome(OutcomeState.FAILED, reason="a\nb\x00\u2028 \ud800"))

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from simulated_search import Clock, complete, simulate
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.watching.progress import PlainProgress
@@ -36,7 +37,7 @@ def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder: Path) -> N
     stream = io.StringIO()
     progress = PlainProgress(Experiment.load("air.yaml"), Console(file=stream))
     for number, (role, which) in enumerate([(Role.FINALIST, (3, 1)), (Role.BASELINE, (None, 0))]):
-        progress.asked(role, number, None, {}, *which)
+        progress.asked(Asked(role, number, None, {}, *which))
         progress.dispatched(role, number, 1.0)
         progress.lost(role, number, "it died")
         progress.finished(role, number, complete(1.0))
@@ -134,9 +135,9 @@ def test_only_what_this_run_trained_gets_a_line(folder: Path) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=1000)
     progress = PlainProgress(Experiment.load("air.yaml"), console, clock=Clock())
-    progress.asked(Role.TRIAL, 0, None, {})
+    progress.asked(Asked(Role.TRIAL, 0, None, {}))
     progress.finished(Role.TRIAL, 0, complete(2.0))
-    progress.asked(Role.TRIAL, 1, None, {})
+    progress.asked(Asked(Role.TRIAL, 1, None, {}))
     progress.dispatched(Role.TRIAL, 1, 1.0)
     progress.lost(Role.TRIAL, 1, "its worker [died]")
     progress.finished(Role.TRIAL, 1, complete(3.0))

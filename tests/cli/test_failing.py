@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role
 from tuner.jobs import Outcome, OutcomeState
 from tuner.watching.failing import NothingButFailures
@@ -18,7 +19,7 @@ def told(*outcomes: Outcome, earlier: int = 0, role: Role = Role.TRIAL) -> list[
     said: list[str] = []
     observer = NothingButFailures(said.append)
     for number, outcome in enumerate(outcomes):
-        observer.asked(role, number, None, {})
+        observer.asked(Asked(role, number, None, {}))
         if number >= earlier:
             observer.dispatched(role, number, 1.0)
         observer.finished(role, number, outcome)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from simulated_search import Clock, complete, epoch, simulate
 
-from tuner.coordination.observer import Observer
+from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.watching.pace import Pace
@@ -195,7 +195,7 @@ def test_only_the_pace_of_this_run_counts_after_a_resume(folder: Any) -> None:
     standing = Standing(Experiment.load("air.yaml"), clock=clock)
     standing.totals[Role.TRIAL] = 60
     for number in range(30):
-        standing.asked(Role.TRIAL, number, None, {})
+        standing.asked(Asked(Role.TRIAL, number, None, {}))
         standing.finished(Role.TRIAL, number, complete())
     assert standing.time_left(Role.TRIAL) == ""
     clock.now += 500  # the workers start
@@ -220,18 +220,18 @@ def test_an_epoch_of_a_search_long_under_way_costs_no_more_than_the_first(folder
     def seconds_for_epochs(n_done: int) -> float:
         standing = Standing(Experiment.load("air.yaml"), 4)
         for number in range(n_done):
-            standing.asked(Role.TRIAL, number, None, {})
+            standing.asked(Asked(Role.TRIAL, number, None, {}))
             standing.dispatched(Role.TRIAL, number, 1.0)
             standing.finished(Role.TRIAL, number, complete())
-        standing.asked(Role.TRIAL, n_done, None, {})
+        standing.asked(Asked(Role.TRIAL, n_done, None, {}))
         standing.dispatched(Role.TRIAL, n_done, 1.0)
-        begun = time.perf_counter()
-        for k in range(2000):
+        begun = time.process_time()
+        for k in range(20_000):
             standing.epoch(Role.TRIAL, n_done, epoch(k))
             if k % 100 == 0:
                 standing.time_left(Role.TRIAL)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     few = min(seconds_for_epochs(10) for _ in range(3))
     many = min(seconds_for_epochs(20_000) for _ in range(3))
-    assert many < 3 * few
+    assert many < 4 * few

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from simulated_search import Clock, complete, epoch
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
@@ -28,7 +29,7 @@ def standing(folder: Path, clock: Clock) -> Standing:
 
 def hand_out(standing: Standing, *numbers: int) -> None:
     for number in numbers:
-        standing.asked(TRIAL, number, None, {"hidden_size": number})
+        standing.asked(Asked(TRIAL, number, None, {"hidden_size": number}))
         standing.dispatched(TRIAL, number, 1.0)
 
 
@@ -133,7 +134,7 @@ def test_a_search_without_a_number_of_trials_shows_the_time_that_its_budget_has(
 def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) -> None:
     standing = with_timeout(clock, 5)
     for number in range(2):
-        standing.asked(FINALIST, number, None, {})
+        standing.asked(Asked(FINALIST, number, None, {}))
         standing.dispatched(FINALIST, number, 1.0)
     for k in range(3):
         clock.now += 4
@@ -179,10 +180,10 @@ def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
 
 
 def test_what_an_earlier_run_finished_counts_and_was_never_in_progress(standing: Standing) -> None:
-    standing.asked(TRIAL, 0, None, {})
+    standing.asked(Asked(TRIAL, 0, None, {}))
     assert not standing.in_progress(TRIAL, 0)
     standing.finished(TRIAL, 0, complete(3.0))
-    standing.asked(TRIAL, 1, None, {})
+    standing.asked(Asked(TRIAL, 1, None, {}))
     standing.dispatched(TRIAL, 1, 1.0)
     assert standing.in_progress(TRIAL, 1)
     assert standing.done(TRIAL) == 1
@@ -191,7 +192,7 @@ def test_what_an_earlier_run_finished_counts_and_was_never_in_progress(standing:
 
 def test_a_repeat_is_no_trial_that_was_trained(standing: Standing) -> None:
     hand_out(standing, 0)
-    standing.asked(TRIAL, 1, 0, {})
+    standing.asked(Asked(TRIAL, 1, 0, {}))
     standing.finished(TRIAL, 0, complete())
     assert (standing.done(TRIAL), standing.repeats) == (1, 1)
     assert (running(standing), waiting(standing)) == ([], [])
@@ -216,7 +217,7 @@ def test_the_best_is_the_first_of_the_best_and_only_of_the_search(
     for number, value in enumerate(values):
         hand_out(standing, number)
         standing.finished(TRIAL, number, complete(value))
-    standing.asked(FINALIST, 0, None, {})
+    standing.asked(Asked(FINALIST, 0, None, {}))
     standing.dispatched(FINALIST, 0, 1.0)
     standing.finished(FINALIST, 0, complete(math.inf if metric == "r2" else 0.0))
     assert standing.best == (values[best], best)
@@ -231,7 +232,7 @@ def test_the_totals_are_what_can_be_trained(folder: Path) -> None:
     standing = Standing(Experiment.load(path))
     assert standing.totals[TRIAL] == 2
     for number in range(6):  # two configurations, three repeats
-        standing.asked(FINALIST, number, None, {})
+        standing.asked(Asked(FINALIST, number, None, {}))
     assert standing.totals[FINALIST] == 6
 
 
@@ -243,7 +244,7 @@ def test_the_time_of_a_stage_stands_still_when_it_is_over(standing: Standing, cl
     for number in range(4):
         standing.finished(TRIAL, number, complete())
     clock.now += 12
-    standing.asked(FINALIST, 0, None, {})
+    standing.asked(Asked(FINALIST, 0, None, {}))
     clock.now += 7
     assert (standing.elapsed(TRIAL), standing.elapsed(FINALIST)) == (30, 7)
 
@@ -253,7 +254,7 @@ def test_nothing_of_a_trial_that_ended_is_kept(standing: Standing) -> None:
         hand_out(standing, number)
         standing.epoch(TRIAL, number, epoch(0))
         standing.finished(TRIAL, number, complete())
-        standing.asked(TRIAL, 1000 + number, None, {})  # an earlier run's
+        standing.asked(Asked(TRIAL, 1000 + number, None, {}))  # an earlier run's
         standing.finished(TRIAL, 1000 + number, complete())
     kept = [standing.running, standing.waiting, standing._asked]
     kept.append(standing._paces[TRIAL]._in_progress)

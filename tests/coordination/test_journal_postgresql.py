@@ -244,14 +244,14 @@ def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not
     monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 0.5)
     with connect(postgresql_url) as suspended:
         StudyLock("a").take_to_create(suspended)
-        resumed = threading.Timer(5, suspended.close)  # or who waits for it would wait for ever
+        resumed = threading.Timer(20, suspended.close)  # or who waits for it would wait for ever
         resumed.start()
         begun = time.monotonic()
         with pytest.raises(JournalError) as error, write_journal(postgresql_url, "b"):
             pass
         resumed.cancel()
         resumed.join()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 15
     assert re.search(
         rf": another search is creating its tables: process {os.getpid()} on \S+, since .* UTC; "
         r"wait for it, stop it, or give another --journal$",
@@ -296,7 +296,7 @@ def test_what_the_server_refuses_ends_a_search_in_one_line_and_the_same_command_
     with pytest.raises(RunError, match="cannot be written: relation .* does not exist") as error:
         Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: forbid}))
     assert "\n" not in str(error.value)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     with connect(postgresql_url) as connection:
         connection.execute("ALTER TABLE gone RENAME TO trial_user_attributes")
     _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
@@ -318,7 +318,7 @@ def test_a_full_disk_of_the_server_ends_a_search_in_one_line(
     begun = time.monotonic()
     with pytest.raises(RunError, match="No space left on device; what is in it is kept: mend"):
         Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: fill}))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     monkeypatch.undo()
     _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
     assert told(found) == expected_of(experiment, make_bench)

@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from tuner.coordination.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.coordination.fresh import configuration_key, fresh_configuration
 from tuner.coordination.limits import Limits
-from tuner.coordination.observer import Observer
+from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.pruning import Evidence, should_prune
 from tuner.coordination.slots import Slot, asked, restored
 from tuner.coordination.telling import tell
@@ -185,7 +185,7 @@ class Coordinator:
             self.trained += 1
         number = slot.trial.number
         repeat_of = slot.original.trial.number if slot.original else None
-        self._observer.asked(slot.role, number, repeat_of, slot.params, *slot.retraining)
+        self._observer.asked(Asked(slot.role, number, repeat_of, slot.params, *slot.retraining))
         if slot.original is None and slot.outcome is None:
             self._ready.append(slot)
         elif slot.original is None and slot.outcome is not None:

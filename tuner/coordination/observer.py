@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tuner.coordination.seeds import Role
+from tuner.coordination.seeds import Role, training_name
 from tuner.jobs import Epoch, Outcome
 
-__all__ = ["Observer", "Observers"]
+__all__ = ["Asked", "Observer", "Observers"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that has its configuration."""
+
+    role: Role
+    number: int
+    repeat_of: int | None  # the earlier trial with the same configuration: it is not trained
+    params: Mapping[str, Any]
+    configuration: int | None = None  # of a finalist: the trial that it retrains
+    repeat: int | None = None  # of a finalist or the default: which of its trainings
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return training_name(self.role, self.number, self.configuration, self.repeat)
 
 
 class Observer:
@@ -17,20 +35,8 @@ class Observer:
     Called from the coordinator's thread; must return at once.
     """
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
-        """A trial has its configuration (that of `repeat_of`, if it is not None).
-
-        A finalist has that of the trial `configuration`; of it and of the default, this is the
-        training number `repeat`.
-        """
+    def asked(self, trial: Asked) -> None:
+        """A trial has its configuration."""
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
@@ -57,18 +63,10 @@ class Observers(Observer):
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
+    def asked(self, trial: Asked) -> None:
         """Tell all."""
         for observer in self._observers:
-            observer.asked(role, number, repeat_of, params, configuration, repeat)
+            observer.asked(trial)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Tell all."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, Outcome
@@ -54,19 +55,12 @@ class JsonEvents(Watcher):
         for text in beginning.warnings:
             self.note(text)
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
+    def asked(self, trial: Asked) -> None:
         """Write that a trial has its configuration."""
-        if role is Role.FINALIST:
-            self._retrains[number] = configuration
-        self._trial("asked", role, number, params=params, repeat_of=repeat_of)
+        if trial.role is Role.FINALIST:
+            self._retrains[trial.number] = trial.configuration
+        facts = {"params": trial.params, "repeat_of": trial.repeat_of}
+        self._trial("asked", trial.role, trial.number, **facts)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Write that a trial waits for a worker, or has one."""

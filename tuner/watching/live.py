@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isinf
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
@@ -111,18 +112,10 @@ class LiveProgress(Watcher):
         show_result(record)
         show_next(commands)
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
+    def asked(self, trial: Asked) -> None:
         """Count it."""
         with self._lock:
-            self.standing.asked(role, number, repeat_of, params, configuration, repeat)
+            self.standing.asked(trial)
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Count it."""

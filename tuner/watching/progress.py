@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from rich.console import Console
 
+from tuner.coordination.observer import Asked
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
@@ -49,19 +49,11 @@ class PlainProgress(Watcher):
         show_result(record)
         show_next(commands)
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
+    def asked(self, trial: Asked) -> None:
         """Say why a number is missing from the lines to come."""
-        self.standing.asked(role, number, repeat_of, params, configuration, repeat)
-        if repeat_of is not None:
-            self.note(f"trial {number} repeats trial {repeat_of}: not trained again")
+        self.standing.asked(trial)
+        if trial.repeat_of is not None:
+            self.note(f"{trial.name} repeats trial {trial.repeat_of}: not trained again")
 
     def dispatched(self, role: Role, number: int, cost: float) -> None:
         """Print nothing yet."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from tuner.coordination.observer import Observer
+from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
@@ -92,23 +92,15 @@ class Standing(Observer):
         if self._limit_s is not None:
             self._until = self.clock() + self._limit_s - seconds
 
-    def asked(
-        self,
-        role: Role,
-        number: int,
-        repeat_of: int | None,
-        params: Mapping[str, Any],
-        configuration: int | None = None,
-        repeat: int | None = None,
-    ) -> None:
+    def asked(self, trial: Asked) -> None:
         """Note that a stage goes on; a repeat is not trained."""
-        stage = STAGES[role]
+        stage = STAGES[trial.role]
         self._begun.setdefault(stage, self.clock())
-        if repeat_of is not None:
+        if trial.repeat_of is not None:
             self.repeats += 1
         else:
-            name = training_name(role, number, configuration, repeat)
-            self._asked[role, number] = InProgress(role, number, name, params)
+            key = trial.role, trial.number
+            self._asked[key] = InProgress(*key, trial.name, trial.params)
         if stage is Role.FINALIST:
             self.totals[stage] += 1
 
