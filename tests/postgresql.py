@@ -79,7 +79,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, user=self.user, cwd=self.folder
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 self.connect().close()

@@ -144,7 +144,7 @@ def test_epochs_are_told_while_a_trial_runs(folder: Path) -> None:
         assert process.poll() is None
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def beginning(*warnings: str) -> Beginning:
@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
         if '"epoch"' in line:
             break
     process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=60)
+    rest, err = process.communicate(timeout=180)
     assert (process.returncode, err.count("\n")) == (130, 1)
     events = read(first + rest)
     assert "result" not in [e["event"] for e in events]

@@ -74,7 +74,7 @@ class Search:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for the end; return status, output and errors."""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=180)
         return self.process.returncode, out, err
 
     def leaves(self) -> list[str]:

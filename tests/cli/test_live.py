@@ -281,7 +281,7 @@ def test_a_terminal_that_does_not_take_anything_holds_up_no_epoch(folder: Path) 
     stream = screen.console.file = Stuck()
     screen.hand_out(0)
     with screen.progress:
-        assert stream.stuck.wait(10)
+        assert stream.stuck.wait(60)
         for k in range(100):
             screen.progress.epoch(TRIAL, 0, epoch(k))
         screen.progress.finished(TRIAL, 0, complete())

@@ -133,7 +133,7 @@ def events(
 ) -> list[Event]:
     """Poll until `until(events)`; answer the reports of jobs that wait."""
     seen: list[Event] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not until(seen):
         assert time.monotonic() < deadline, seen
         for event in executor.poll(0.2):

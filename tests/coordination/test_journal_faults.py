@@ -177,7 +177,7 @@ def test_several_threads_say_once_that_the_database_is_away_and_once_that_it_is_
     time.sleep(0.6)
     is_away = False
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert notes == [
         f"the journal's database does not answer (lost){WAITING}",
         "the journal's database answers again; the search goes on",
@@ -230,7 +230,7 @@ def test_ctrl_c_gets_out_of_the_wait_at_once_and_out_of_all_that_is_cleared_up_a
 
     thread = threading.Thread(target=read, daemon=True)  # a tracker that still runs
     thread.start()
-    thread.join(5)
+    thread.join(60)
     assert failures == ["there: the search was interrupted"]
 
 

@@ -23,7 +23,7 @@ from tuner.jobs import PredictJob, TrainJob
 pytestmark = pytest.mark.timeout(300)
 
 NOWHERE = SeriesRef("/nowhere", None)
-SOON_S = 30.0
+SOON_S = 120.0
 TOO_MANY = (
     "no worker can be started: Too many open files(: .*)?; the same command goes on, with fewer "
     "--workers say"

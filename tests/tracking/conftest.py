@@ -138,7 +138,7 @@ def client(folder: Path) -> Any:
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool]], None]:
     def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.05)

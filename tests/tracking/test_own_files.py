@@ -81,7 +81,7 @@ def test_who_waited_for_a_file_that_was_removed_waits_for_the_next_one(temporary
     def flock(file, how):
         if threading.current_thread() is other:
             (waits_again if waits.is_set() else waits).set()
-            assert may.wait(20)
+            assert may.wait(60)
         take(file, how)
 
     def enter():
@@ -93,13 +93,13 @@ def test_who_waited_for_a_file_that_was_removed_waits_for_the_next_one(temporary
     monkeypatch.setattr(own_files.fcntl, "flock", flock)
     with alone(path):
         other.start()
-        assert waits.wait(20)
+        assert waits.wait(60)
     with alone(path):
         may.set()  # its file is nobody's by now
-        assert waits_again.wait(20)
+        assert waits_again.wait(60)
         assert inside == []
-    assert entered.wait(20)
-    other.join(20)
+    assert entered.wait(60)
+    other.join(60)
     assert not path.exists()
 
 

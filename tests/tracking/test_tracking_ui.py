@@ -39,7 +39,7 @@ def server(shared_folder):
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -210,14 +210,14 @@ def test_the_ui_of_a_folder_keeps_its_port_says_how_its_server_died_and_leaves_n
                 os.kill(ui.pid, ended_by)
             else:
                 os.kill(running_ui(tracking_uri()).pid, signal.SIGKILL)
-            _, err = ui.communicate(timeout=30)
+            _, err = ui.communicate(timeout=120)
         if isinstance(ended_by, signal.Signals):
             assert (ui.returncode, err) == (0, "")
         else:
             assert ui.returncode == 1
             assert err.startswith("tuner: the MLflow server has ended (signal 9): ")
             assert "running on http://127.0.0.1" in err
-        _, alive = psutil.wait_procs(processes, timeout=10)
+        _, alive = psutil.wait_procs(processes, timeout=60)
         assert alive == []
         assert running_ui(tracking_uri()) is None
     assert len(ports) == 1
