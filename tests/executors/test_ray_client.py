@@ -135,9 +135,38 @@ def environment_with(**variables):
     return inherited | {"PYTHONPATH": str(Path(__file__).parents[1])} | variables
 
 
+# What Ray says on a busy machine, where its server for a client takes too long to start.
+TOO_SLOW = "Starting Ray client server failed"
+
+
 def search(port, **variables):
     env = environment_with(**variables)
-    return subprocess.run(command(port), capture_output=True, text=True, timeout=600, env=env)
+    for _ in range(3):
+        done = subprocess.run(command(port), capture_output=True, text=True, timeout=600, env=env)
+        if TOO_SLOW not in done.stderr:
+            break
+    return done
+
+
+@contextmanager
+def searching_long(port, errors, **variables):
+    """Yield the process of a search that has found its cluster."""
+    env = environment_with(**variables)
+    for _ in range(3):
+        with (
+            errors.open("w") as stderr,
+            subprocess.Popen(
+                command(port, n_epochs=1_000_000), stdout=subprocess.PIPE, stderr=stderr, env=env
+            ) as process,
+        ):
+            if process.stdout.readline():
+                try:
+                    yield process
+                finally:
+                    process.kill()
+                return
+        assert TOO_SLOW in errors.read_text(), errors.read_text()
+    raise AssertionError(errors.read_text())
 
 
 def test_jobs_on_a_cluster_come_to_what_they_come_to_here(head):
@@ -161,18 +190,13 @@ def test_a_cluster_that_wants_a_token_says_how_to_give_it(head):
 
 def test_a_cluster_that_goes_away_ends_the_search(tmp_path):
     with running_head(RAY_AUTH_MODE="disabled") as (port, process):
-        env = environment_with(RAY_CLIENT_RECONNECT_GRACE_PERIOD="2")
-        with (tmp_path / "errors").open("w") as errors:
-            searching = subprocess.Popen(
-                command(port, n_epochs=1_000_000), stdout=subprocess.PIPE, stderr=errors, env=env
-            )
-        searching.stdout.readline()
-        time.sleep(8)
-        assert searching.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
-        assert searching.wait(timeout=180) == 1
-        searching.stdout.close()
-    last = (tmp_path / "errors").read_text().splitlines()[-1]
+        errors, patience = tmp_path / "errors", {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "2"}
+        with searching_long(port, errors, **patience) as searching:
+            time.sleep(8)
+            assert searching.poll() is None
+            os.killpg(process.pid, signal.SIGKILL)
+            assert searching.wait(timeout=180) == 1
+    last = errors.read_text().splitlines()[-1]
     assert last.startswith(f"lost the connection to ray://127.0.0.1:{port}: ")
     assert last.endswith("; the same command goes on")
 
