@@ -74,12 +74,13 @@ def order_of(
         frequency: that they must keep; by default any.
         may_repeat: whether times may.
     """
-    orders = possible_orders(column)
     if known is not None:
         return DateOrder(known)
-    example = some_ambiguous(column)
-    if len(orders) < 2 or example is None:
-        return DateOrder(orders[0] if len(orders) == 1 else None)
+    orders = possible_orders(column)
+    if len(orders) < 2:
+        return DateOrder(orders[0] if orders else None)
+    if (example := some_ambiguous(column)) is None:
+        return DateOrder(None)
     merits = [
         _merit(as_times(column, order), bounds, frequency, may_repeat=may_repeat)
         for order in orders
