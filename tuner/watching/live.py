@@ -6,7 +6,6 @@ second cost no more drawing than one.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from math import isinf
@@ -19,15 +18,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
-from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.jobs import Outcome, OutcomeState
+from tuner.watching.counting import CountingWatcher
 from tuner.watching.display import number as text_of
-from tuner.watching.display import params_line, show_next, show_result
-from tuner.watching.standing import InProgress, Standing, clock_text
-from tuner.watching.watcher import Beginning, Watcher
+from tuner.watching.display import params_line
+from tuner.watching.standing import InProgress, clock_text
 
 __all__ = ["LiveProgress", "Rows"]
 
@@ -59,7 +56,7 @@ class Rows:
         return list(shown)
 
 
-class LiveProgress(Watcher):
+class LiveProgress(CountingWatcher):
     """Draws the running trials and a bar with counts, the best score and the time left."""
 
     def __init__(
@@ -72,9 +69,7 @@ class LiveProgress(Watcher):
         clock: Callable[[], float] = time.monotonic,
         transient: bool = False,
     ) -> None:
-        self.console = console
-        self.standing = Standing(experiment, n_workers, stopping=stopping, clock=clock)
-        self._lock = threading.Lock()  # of the standing; never held while something is written
+        super().__init__(experiment, console, n_workers, stopping=stopping, clock=clock)
         self._prunes = experiment.pruner.name != "none"
         self._rows = Rows()
         self._live = Live(
@@ -100,56 +95,11 @@ class LiveProgress(Watcher):
         self._over = True
         self._live.stop()
 
-    def begun(self, beginning: Beginning) -> None:
-        """Print the warnings above the table."""
-        with self._lock:
-            self.standing.used(beginning.record.seconds)
-        for text in beginning.warnings:
-            self.note(text)
-
-    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """Print the best configuration, every score, and what to type next."""
-        show_result(record)
-        show_next(commands)
-
-    def asked(self, trial: Asked) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.asked(trial)
-
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.dispatched(role, number, cost)
-
-    def began(self, role: Role, number: int, time: float) -> None:
-        """Count its time from then."""
-        with self._lock:
-            self.standing.began(role, number, time)
-
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.epoch(role, number, epoch)
-
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Count it; only a failure in this run gets a line of its own."""
-        with self._lock:
-            here, name = self.standing.in_progress(role, number), self.standing.name(role, number)
-            self.standing.finished(role, number, outcome)
-        if here and outcome.state is OutcomeState.FAILED:
+        name = self._count_end(role, number, outcome)
+        if name is not None and outcome.state is OutcomeState.FAILED:
             self.note(f"{name} failed: {outcome.reason}")
-
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """Say that a trial runs again."""
-        with self._lock:
-            self.standing.lost(role, number, reason)
-            name = self.standing.name(role, number)
-        self.note(f"{name} runs again: {reason}")
-
-    def note(self, text: str) -> None:
-        """Print a line above the table."""
-        self.console.print(text, markup=False)
 
     def frame(self) -> RenderableType:
         """Return what the terminal shows now."""

@@ -8,21 +8,18 @@ from collections.abc import Callable
 from rich.console import Console
 
 from tuner.coordination.observer import Asked
-from tuner.coordination.records import StudyRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome
+from tuner.watching.counting import CountingWatcher
 from tuner.watching.display import number as text_of
-from tuner.watching.display import show_next, show_result
-from tuner.watching.standing import Standing
-from tuner.watching.watcher import Beginning, Watcher
 
 _SILENCE_S = 20.0  # after which a line says that training goes on
 
 __all__ = ["PlainProgress"]
 
 
-class PlainProgress(Watcher):
+class PlainProgress(CountingWatcher):
     """Prints a line for every trial that ends in this run."""
 
     def __init__(
@@ -34,39 +31,19 @@ class PlainProgress(Watcher):
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console
-        self.standing = Standing(experiment, n_workers, stopping=stopping, clock=clock)
+        super().__init__(experiment, console, n_workers, stopping=stopping, clock=clock)
         self._last_line = clock()
-
-    def begun(self, beginning: Beginning) -> None:
-        """Print the warnings."""
-        self.standing.used(beginning.record.seconds)
-        for text in beginning.warnings:
-            self.note(text)
-
-    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """Print the best configuration, every score, and what to type next."""
-        show_result(record)
-        show_next(commands)
 
     def asked(self, trial: Asked) -> None:
         """Say why a number is missing from the lines to come."""
-        self.standing.asked(trial)
+        super().asked(trial)
         if trial.repeat_of is not None:
             self.note(f"{trial.name} repeats trial {trial.repeat_of}: not trained again")
 
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
-        """Print nothing yet."""
-        self.standing.dispatched(role, number, cost)
-
-    def began(self, role: Role, number: int, time: float) -> None:
-        """Print nothing yet."""
-        self.standing.began(role, number, time)
-
     def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
         """Say that a long trial lives."""
+        super().epoch(role, number, epoch)
         standing = self.standing
-        standing.epoch(role, number, epoch)
         if standing.clock() - self._last_line > _SILENCE_S:
             metric = f"{standing.metric} {text_of(epoch.metric)}"
             line = f"{standing.name(role, number)} goes on: epoch {epoch.epoch + 1}, {metric}"
@@ -74,10 +51,8 @@ class PlainProgress(Watcher):
 
     def finished(self, role: Role, number: int, outcome: Outcome) -> None:
         """Print a trial that this run has trained."""
-        standing = self.standing
-        here, name = standing.in_progress(role, number), standing.name(role, number)
-        standing.finished(role, number, outcome)
-        if not here:
+        standing, name = self.standing, self._count_end(role, number, outcome)
+        if name is None:
             return
         count = f"[{standing.count(role)}]"
         reason = f": {outcome.reason}" if outcome.reason else ""
@@ -89,15 +64,10 @@ class PlainProgress(Watcher):
         line = f"{count} {name} {outcome.state}{reason}"
         self._print(line, score, best, standing.time_left(role))
 
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """Say that a trial runs again."""
-        self.standing.lost(role, number, reason)
-        self.note(f"{self.standing.name(role, number)} runs again: {reason}")
-
     def note(self, text: str) -> None:
         """Print a line of its own."""
         self._last_line = self.standing.clock()
-        self.console.print(text, markup=False)
+        super().note(text)
 
     def _print(self, *parts: str) -> None:
         self.note("  ".join(part for part in parts if part))
