@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -236,6 +237,31 @@ def test_searches_that_begin_together_on_an_empty_database_create_its_tables_onc
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(begin, "abcdef"))
     assert study_names(read_journal(postgresql_url)) == list("abcdef")
+
+
+def test_who_reads_while_a_search_creates_its_tables_disturbs_nobody(postgresql_url):
+    found, over = [], threading.Event()
+
+    def read():
+        while not over.is_set():
+            with contextlib.suppress(JournalError):
+                found.append(study_names(read_journal(postgresql_url)))
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            with write_journal(postgresql_url, "a") as storage:
+                storage.create_new_study([1], "a")
+                n_found = len(found)
+                while ["a"] not in found[n_found:] and not any(r.done() for r in readers):
+                    time.sleep(0.01)
+        finally:
+            over.set()
+        for reader in readers:
+            reader.result()
+    with connect(postgresql_url) as connection:
+        for table in ("alembic_version", "version_info"):
+            assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (1,)
 
 
 def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not_waited_for(

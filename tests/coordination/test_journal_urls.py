@@ -7,8 +7,16 @@ import sys
 import time
 
 import pytest
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 
-from tuner.coordination.journal import quiet_journal, read_journal, write_journal
+from tuner.coordination.journal import (
+    journal_exists,
+    quiet_journal,
+    read_journal,
+    study_names,
+    write_journal,
+)
 from tuner.errors import JournalError
 
 
@@ -111,3 +119,18 @@ def test_reading_a_database_without_studies_creates_nothing(postgresql_url):
     for _ in range(2):
         with pytest.raises(JournalError, match="holds no studies; check the URL"):
             read_journal(postgresql_url)
+
+
+def test_tables_that_are_not_whole_are_no_journal_yet_and_reading_leaves_them_so(postgresql_url):
+    engine = sqlalchemy.create_engine(postgresql_url)
+    BaseModel.metadata.create_all(engine)  # as a search does first, which is killed then
+    before = sqlalchemy.inspect(engine).get_table_names()
+    with pytest.raises(JournalError, match="holds no studies; check the URL"):
+        read_journal(postgresql_url)
+    assert not journal_exists(postgresql_url)
+    assert sqlalchemy.inspect(engine).get_table_names() == before
+    assert "alembic_version" not in before
+    with write_journal(postgresql_url, "a") as storage:
+        storage.create_new_study([1], "a")
+    assert study_names(read_journal(postgresql_url)) == ["a"]
+    engine.dispose()

@@ -37,7 +37,7 @@ _PACKAGES = {"psycopg": "'lstm-tuner[postgresql]'", "MySQLdb": "mysqlclient"}
 
 
 def has_studies(url: str) -> bool:
-    """Return whether a database has a journal's tables.
+    """Return whether a database has a journal's tables, all of them.
 
     Raises:
         JournalError: it does not answer.
@@ -129,8 +129,18 @@ def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
 
 
 def _has_studies(url: str) -> bool:
+    """Return whether a journal's tables are there, and whole.
+
+    Optuna stamps them last, and whoever opens tables without a stamp stamps them: a reader would
+    disturb the search that is creating them.
+    """
     with _connected(url) as connection:
-        return sqlalchemy.inspect(connection).has_table("studies")
+        there = sqlalchemy.inspect(connection).has_table
+        if not (there("studies") and there("alembic_version")):
+            return False
+        return (
+            connection.execute(sqlalchemy.text("SELECT * FROM alembic_version")).first() is not None
+        )
 
 
 def _create(url: str, lock: StudyLock) -> None:
