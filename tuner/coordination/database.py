@@ -125,7 +125,11 @@ def study_is_held(url: str, study: str) -> bool | None:
 def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, **_options(url))
     with engine.connect() as connection:
-        yield connection
+        try:
+            yield connection
+        except BaseException:  # a driver's own error: SQLAlchemy would go on with the connection
+            connection.invalidate()
+            raise
 
 
 def _has_studies(url: str) -> bool:

@@ -17,6 +17,7 @@ __all__ = ["StudyLock"]
 
 _CREATING = "\0tables"  # no study has such a name
 _CREATING_S = 5.0  # for one who creates tables; it takes a fraction of a second
+_OWN_S = 30.0  # that our own lost connection may take to end
 
 # The server shows the two halves of a key.
 _HOLDERS = """\
@@ -88,15 +89,17 @@ class StudyLock:
         function = f"pg_try_advisory_lock{'_shared' if shared else ''}"
         creating = name == _CREATING
         patience_s = _CREATING_S if creating else PATIENCE_S
-        deadline, before = time.monotonic() + patience_s, set[int]()
+        begun, before = time.monotonic(), set[int]()
+        deadline = begun + patience_s
         while not _ask(connection, f"SELECT {function}({key})")[0][0]:
             holders = _holders(connection, key)
-            for pid, written, *_ in holders:
-                if written == self._me.written:  # our own lost connection, not missed yet
-                    _ask(connection, f"SELECT pg_terminate_backend({int(pid)})")
+            own = [pid for pid, written, *_ in holders if written == self._me.written]
+            for pid in own:  # our own lost connection, not missed yet
+                _ask(connection, f"SELECT pg_terminate_backend({int(pid)})")
             if creating and (now := {pid for pid, *_ in holders}) != before:
                 deadline, before = time.monotonic() + patience_s, now  # it is another one's turn
-            if time.monotonic() > deadline:
+            until = max(deadline, begun + _OWN_S) if own else deadline
+            if time.monotonic() > until:
                 raise Held(_who(holders), self._instead(name), creating=creating)
             time.sleep(0.05)
 
