@@ -14,7 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_bench import Bench, make_experiment, told
+from search_bench import DATA, Bench, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.journal import (
@@ -25,8 +25,10 @@ from tuner.coordination.journal import (
     write_journal,
 )
 from tuner.coordination.observer import Observer
+from tuner.coordination.opening import open_study, recorded_run
 from tuner.coordination.records import Status, read_study
 from tuner.errors import JournalError
+from tuner.watching.state import State, with_state
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -123,6 +125,27 @@ def test_anyone_may_read_while_it_is_written(location):
     Bench(location).run(make_experiment("woa", trials=6), SimulatedExecutor(2), observer=Reader())
     assert len(seen) >= 6
     assert seen[-1] == 0
+
+
+def test_a_search_that_ends_while_one_looks_is_done_and_seen_whole(location, monkeypatch):
+    experiment = make_experiment("random", trials=3)
+    with write_journal(location, "s") as storage:
+        study = open_study(storage, location, "s", experiment, DATA, dict, {})
+        with contextlib.ExitStack() as running:
+            running.enter_context(recorded_run(study, experiment))
+            record = read_study(storage, "s", location)
+            assert with_state(record, location) == (record, State.RUNNING)
+
+            def look_too_late(*where):
+                study.add_trial(optuna.create_trial(value=1.0))
+                running.close()
+                return False
+
+            monkeypatch.setattr("tuner.watching.state.is_held", look_too_late)
+            record, state = with_state(record, location)
+    assert (state, len(record.trials)) == (State.DONE, 1)
+    monkeypatch.undo()
+    assert with_state(record, location) == (record, State.DONE)
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_it(location):

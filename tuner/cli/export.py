@@ -29,7 +29,7 @@ from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
 from tuner.watching.display import console
-from tuner.watching.state import State, state_of
+from tuner.watching.state import State, with_state
 
 __all__ = ["export"]
 
@@ -100,7 +100,7 @@ def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> Non
 
 def _say_what_is_missing(record: StudyRecord, location: str) -> None:
     """Warn of a study that has not come to its end: its best is not the best yet."""
-    state = state_of(record, location)
+    _, state = with_state(record, location)
     if state is State.DONE:
         return
     stands = "is running or was killed" if state is State.UNKNOWN else f"is {state.value}"

@@ -15,7 +15,7 @@ from tuner.launching.finding import read
 from tuner.strategies.registry import STRATEGIES
 from tuner.watching.display import console, number, show_result, show_running, show_trials
 from tuner.watching.plain_json import to_json
-from tuner.watching.state import State, state_of
+from tuner.watching.state import State, with_state
 
 __all__ = ["show", "strategies", "studies"]
 
@@ -67,8 +67,8 @@ def studies(journal: str | None, as_json: bool) -> None:
             continue
         for name in names:
             try:
-                record = read_study(storage, name, location)
-                rows.append(summarize(record) | {"state": state_of(record, location)})
+                record, state = with_state(read_study(storage, name, location), location)
+                rows.append(summarize(record) | {"state": state})
             except InputError as error:  # nor does somebody else's study
                 sys.stderr.write(f"tuner: {error}\n")
     if as_json:
@@ -118,8 +118,7 @@ def show(study: str, journal: str | None, as_json: bool) -> None:
     from tuner.coordination.journal import journal_location
     from tuner.results.summary import summarize
 
-    record = read(study, journal)
-    state = state_of(record, journal_location(study, journal))
+    record, state = with_state(read(study, journal), journal_location(study, journal))
     if as_json:
         known = {"state": state, "links": links_as_json(record)}
         _print_json(summarize(record, with_trials=True) | known)

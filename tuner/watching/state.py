@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from tuner.coordination.journal import is_held
-from tuner.coordination.records import StudyRecord
+from tuner.coordination.journal import is_held, read_journal
+from tuner.coordination.records import StudyRecord, read_study
 
-__all__ = ["State", "state_of"]
+__all__ = ["State", "with_state"]
 
 
 class State(StrEnum):
@@ -19,14 +19,18 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # running or killed: its database does not tell
 
 
-def state_of(record: StudyRecord, location: str) -> State:
-    """Return a study's state; `location` is its journal's."""
-    if record.ended == "done":  # also while the same command only prints it again
-        return State.DONE
-    match is_held(location, record.name):
-        case True if record.ended is None:
-            return State.RUNNING
-        case None if record.ended is None:
-            return State.UNKNOWN
-        case _:
-            return State.INTERRUPTED
+def with_state(record: StudyRecord, location: str) -> tuple[StudyRecord, State]:
+    """Return a study's record with its state; `location` is its journal's.
+
+    The record is read again where nobody writes to the journal any more and the record does not
+    say how its search ended: that may have ended in the meantime.
+    """
+    if record.ended is None:
+        match is_held(location, record.name):
+            case True:
+                return record, State.RUNNING
+            case None:
+                return record, State.UNKNOWN
+        record = read_study(read_journal(location), record.name, location)
+    # "done" also while the same command only prints it again
+    return record, State.DONE if record.ended == "done" else State.INTERRUPTED
