@@ -27,12 +27,14 @@ def server(shared_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shared_folder)
         open_store()
-        (shared_folder / "statistics.py").write_text("raise ImportError('it is the user's')\n")
+        users = shared_folder / "statistics.py"
+        users.write_text("raise ImportError('it is of the user')\n")
         before = set(shared_folder.iterdir())
         with start_ui() as ui:
             base_url, _, page = ui.links[0].url.partition("/#/")
             assert page == "experiments"
             yield base_url
+        users.unlink()  # other tests stand in this folder too
         assert set(shared_folder.iterdir()) - before <= {shared_folder / "mlartifacts"}
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(base_url, timeout=2)

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuner.tracking.own_files import open_own, own_path
+from tuner.tracking.own_files import alone, open_own, own_path
 from tuner.tracking.uris import sqlite_path
 
-__all__ = ["Address", "announced", "answers", "running_ui"]
+__all__ = ["Address", "announced", "answers", "only_starter", "running_ui"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ def announced(uri: str, address: Address) -> Iterator[None]:
     finally:
         if _read(path) == address:  # not that of another one, on a port of its own
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_starter(uri: str) -> Iterator[None]:
+    """Let one process at a time start a store's UI: the next one finds it then."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # or each starts its own
+            stack.enter_context(alone(_file(uri).with_suffix(".lock")))
+        yield
 
 
 def running_ui(uri: str, timeout_s: float = 1) -> Address | None:

@@ -7,9 +7,11 @@ import fcntl
 import functools
 import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tuner.errors import InputError, show_location, show_path
 from tuner.tracking.uris import sqlite_path
@@ -17,6 +19,8 @@ from tuner.tracking.uris import sqlite_path
 __all__ = ["check_database", "create_database"]
 
 _CONNECTS_IN_S = 5  # a server that is there
+_CREATED_IN_S = 15  # an SQLite store, by another program; it takes MLflow one to three
+_WRITES_EVERY_S = 2  # who creates one, at least
 _OTHER = "give another by MLFLOW_TRACKING_URI"
 
 
@@ -55,6 +59,30 @@ def check_database(uri: str) -> None:
         InputError: it is of another MLflow, another program's, unfinished or no database.
         Exception: the database's, where it cannot be reached.
     """
+    found = _look_into(uri)
+    given_up = time.monotonic() + _CREATED_IN_S
+    while found.unfinished and _just_written(uri) and time.monotonic() < given_up:
+        time.sleep(0.1)  # by an `mlflow server` that was started together with us, say
+        found = _look_into(uri)
+    if "alembic_version" not in found.tables:  # empty, or with tables that are in nobody's way
+        return
+    if "experiments" not in found.tables:
+        raise InputError(f"{_shown(uri)}: holds another program's tables, not MLflow's; {_OTHER}")
+    _check_revision(uri, found)
+
+
+class _Found(NamedTuple):
+    tables: frozenset[str]
+    revision: str | None = None
+    is_whole: bool = False  # MLflow's last step is a store's first experiment
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it may be a store that MLflow is creating."""
+        return not self.is_whole and (not self.tables or "experiments" in self.tables)
+
+
+def _look_into(uri: str) -> _Found:
     import sqlalchemy
     from sqlalchemy.exc import DatabaseError, NoSuchModuleError, OperationalError
     from sqlalchemy.pool import NullPool
@@ -66,15 +94,13 @@ def check_database(uri: str) -> None:
     try:
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=options)
         with engine.connect() as connection:
-            tables = sqlalchemy.inspect(connection).get_table_names()
-            if "alembic_version" not in tables:  # empty, or with tables that are in nobody's way
-                return
+            tables = frozenset(sqlalchemy.inspect(connection).get_table_names())
+            if not {"alembic_version", "experiments"} <= tables:
+                return _Found(tables)
             text = sqlalchemy.text("SELECT version_num FROM alembic_version")
             revision = connection.execute(text).scalar()
-            if "experiments" not in tables:
-                raise InputError(f"{shown}: holds another program's tables, not MLflow's; {_OTHER}")
             text = sqlalchemy.text("SELECT 1 FROM experiments")
-            is_whole = connection.execute(text).first() is not None
+            return _Found(tables, revision, connection.execute(text).first() is not None)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise InputError(f"{shown}: the database's driver is missing: {error}") from None
     except OperationalError:
@@ -83,19 +109,23 @@ def check_database(uri: str) -> None:
         if "file is not a database" in str(error.orig):
             raise InputError(f"{shown}: is no SQLite database; {_OTHER}") from None
         raise
-    _check_revision(uri, revision, is_whole)
 
 
-def _check_revision(uri: str, revision: str | None, is_whole: bool) -> None:
+def _just_written(uri: str) -> bool:
+    path = sqlite_path(uri)
+    return path is not None and abs(time.time() - path.stat().st_mtime) < _WRITES_EVERY_S
+
+
+def _check_revision(uri: str, found: _Found) -> None:
     import mlflow
 
     newest, known = _revisions()
-    if revision == newest:
+    if found.revision == newest:
         return
     shown = _shown(uri)
-    if not is_whole and sqlite_path(uri):  # MLflow's last step is a store's first experiment
+    if not found.is_whole and sqlite_path(uri):
         raise InputError(f"{shown}: holds nothing, it was not created to its end; delete it")
-    if revision in known:
+    if found.revision in known:
         raise InputError(
             f"{shown}: was written by an older MLflow than {mlflow.__version__}; copy it, then "
             f"run `mlflow db upgrade {show_location(uri)}`"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ _DEFAULTS = {
 }
 # And with the first request, which is a small one: whether anybody is there.
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+_PATIENCE = threading.Lock()
 
 
 def artifact_root() -> Path:
@@ -53,6 +56,9 @@ def open_store() -> MlflowClient:
     if is_database(uri):
         create_database(uri, artifact_root())
         check_database(uri)
+        digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        with _only("store", digest):  # MLflow creates tables that are missing, in its own time
+            return MlflowClient(tracking_uri=uri)
     client = MlflowClient(tracking_uri=uri)
     if is_server(uri):
         with _impatient():
@@ -76,7 +82,14 @@ def only_copier(study_id: str) -> Iterator[None]:
     Raises:
         InputError: something that is not this user's is in the way.
     """
-    path = own_path("sync", study_id, ".lock")
+    with _only("sync", study_id):
+        yield
+
+
+@contextlib.contextmanager
+def _only(kind: str, what: str) -> Iterator[None]:
+    """Let one process of this user on this machine do something at a time."""
+    path = own_path(kind, what, ".lock")
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(alone(path))
@@ -102,12 +115,16 @@ def _be_quiet() -> None:
 
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
-    """Wait less long for an answer, where the user has not said how long."""
-    before = {name: os.environ[name] for name in _AT_FIRST}
-    changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
-    # Variables are set and never removed: another thread may be starting a process.
-    os.environ.update({name: _AT_FIRST[name] for name in changed})
-    try:
-        yield
-    finally:
-        os.environ.update(before)
+    """Wait less long for an answer, where the user has not said how long.
+
+    The variables are the process's: of two threads each would restore what the other has set.
+    """
+    with _PATIENCE:
+        before = {name: os.environ[name] for name in _AT_FIRST}
+        changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
+        # Variables are set and never removed: another thread may be starting a process.
+        os.environ.update({name: _AT_FIRST[name] for name in changed})
+        try:
+            yield
+        finally:
+            os.environ.update(before)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, RunError, show_location, show_path
-from tuner.tracking.address import Address, announced, answers, running_ui
+from tuner.tracking.address import Address, announced, answers, only_starter, running_ui
 from tuner.tracking.explaining import explain
 from tuner.tracking.layout import STUDY_ROLE
 from tuner.tracking.store import artifact_root, check_store, open_store
@@ -97,18 +97,33 @@ def start_ui(
         shown = show_path(database)
         raise InputError(f"{shown}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
     _check_usable()
-    if port is None and (running := running_ui(uri)) is not None:
-        yield Ui(_links(running.base_url, record, of_study), earlier=running.pid)
-        return
     with contextlib.ExitStack() as stack:
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-ui-"))) / "log"
-        port = _usual_port(uri) if port is None else _check_free(port)
-        server = stack.enter_context(_server(uri, port, log))
-        base_url = f"http://{_HOST}:{port}"
-        links = _links(base_url, record, of_study)  # looked up while it starts
-        _wait(server, base_url, log, timeout_s)
-        stack.enter_context(announced(uri, Address(base_url, server.pid)))
-        yield Ui(links, server=server, log=log)
+        with only_starter(uri):
+            running = running_ui(uri) if port is None else None
+            if running is not None:
+                ui = Ui(_links(running.base_url, record, of_study), earlier=running.pid)
+            else:
+                ui = _start(stack, uri, port, timeout_s, record, of_study)
+        yield ui
+
+
+def _start(
+    stack: contextlib.ExitStack,
+    uri: str,
+    port: int | None,
+    timeout_s: float,
+    record: StudyRecord | None,
+    of_study: bool,
+) -> Ui:
+    """Start a server that ends with `stack`, and wait until it answers."""
+    log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-ui-"))) / "log"
+    port = _usual_port(uri) if port is None else _check_free(port)
+    server = stack.enter_context(_server(uri, port, log))
+    base_url = f"http://{_HOST}:{port}"
+    links = _links(base_url, record, of_study)  # looked up while it starts
+    _wait(server, base_url, log, timeout_s)
+    stack.enter_context(announced(uri, Address(base_url, server.pid)))
+    return Ui(links, server=server, log=log)
 
 
 def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[Link, ...]:
