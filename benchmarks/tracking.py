@@ -92,9 +92,10 @@ def store(kind: str) -> Iterator[None]:
 def server(folder: Path) -> Iterator[str]:
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    keeper = socket.socket()  # keeps the port for the server, which binds it with the same option
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    port = keeper.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -115,6 +116,7 @@ def server(folder: Path) -> Iterator[str]:
     finally:
         os.killpg(process.pid, 15)
         process.wait()
+        keeper.close()
 
 
 def make_record(n_trials: int, epochs: int = 100) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 if TYPE_CHECKING:
     from postgresql import Server
 
+# A shell ignores these for what it starts in the background, and what we start would as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.append(str(Path(__file__).parent / "coordination"))  # its bench serves other folders too
 
 

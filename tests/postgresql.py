@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from ports import free_port
 
 GIVEN = os.environ.get("TUNER_TEST_POSTGRES_URL")
 SCHEME = "postgresql+psycopg://"
@@ -51,9 +51,7 @@ class Server:
             known = {entry.pw_name for entry in pwd.getpwall()}
             self.user = "postgres" if "postgres" in known else "nobody"
             shutil.chown(self.folder, self.user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", str(self._data), "-U", "tuner", "-A", "trust", "-N")

@@ -14,10 +14,13 @@ from tuner.coordination.journal import read_journal
 from tuner.coordination.records import Status, read_study
 from tuner.errors import InputError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 N_RESTARTS = 6
-LONG = EXPERIMENT.replace("trials: 12, epochs: 8", "trials: 24, epochs: 150, patience: 1000")
+# Trials so long, the pruned ones too, that few end between two restarts.
+LONG = EXPERIMENT.replace(
+    "trials: 12, epochs: 8", "trials: 24, epochs: 150, patience: 1000"
+).replace("n_warmup_steps: 2", "n_warmup_steps: 100")
 STUDY = "waves-woa-0"
 
 
@@ -50,7 +53,7 @@ def test_a_server_restarted_in_the_middle_of_a_search_changes_nothing(postgresql
             postgresql.stop()
             time.sleep(rng.random())
             postgresql.start()
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         assert err == ""
         assert shown(tmp_path / "restarted", "--journal", url) == shown(tmp_path / "calm")

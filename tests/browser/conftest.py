@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, surroundings: None) -> tu
 def study(finished: tuple[Path, str]) -> Iterator[Study]:
     folder, name = finished
     with ui(folder, name) as links:
-        shown = json.loads(tuner(folder, "show", name, "--json"))
+        # Links that are not found within two seconds are left out: it is asked until they are.
+        deadline = time.monotonic() + 60
+        while not (shown := json.loads(tuner(folder, "show", name, "--json")))["links"]:
+            assert time.monotonic() < deadline
         yield Study(folder, name, shown, *links)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
+    ElementNotInteractableException,
     NoSuchElementException,
     StaleElementReferenceException,
 )
@@ -28,15 +29,23 @@ COLOURS = 256  # of a picture that is kept
 # What MLflow's plots hold: of lines by the name of their chart, of parallel coordinates by axis.
 LINES = """
 return Object.fromEntries([...document.querySelectorAll('.js-plotly-plot')]
-  .filter(plot => plot.data && plot.data[0].type === 'scatter')
+  .filter(plot => plot.data?.[0]?.type === 'scatter')
   .map(plot => [plot.data[0].metricKey,
                 {x: [...plot.data[0].x], y: [...plot.data[0].y],
                  drawn: Boolean(plot.querySelector('path.js-line[d]'))}]));
 """
 AXES = """
 const plot = [...document.querySelectorAll('.js-plotly-plot')]
-  .find(plot => plot.data && plot.data[0].type === 'parcoords');
+  .find(plot => plot.data?.[0]?.type === 'parcoords');
 return plot ? Object.fromEntries(plot.data[0].dimensions.map(d => [d.label, [...d.values]])) : null;
+"""
+AXIS_LABELS = """
+return [...document.querySelectorAll('.parcoords .dimension')].map(d => d.textContent);
+"""
+# Whether each picture of a page that is there as a whole is drawn; none before that.
+DRAWN = """
+return document.readyState === 'complete'
+  ? [...document.images].map(i => i.complete && i.naturalWidth > 0) : [];
 """
 # MLflow opens its assistant once, beside the first page that it shows; a person closes it.
 NO_ASSISTANT = """
@@ -73,27 +82,28 @@ class Browser:
     def text(self) -> str:
         return self.driver.find_element(By.TAG_NAME, "body").text
 
-    def find(self, css: str, text: str | None = None) -> WebElement:
+    def find(self, path: str, text: str | None = None, by: str = By.CSS_SELECTOR) -> WebElement:
         """Wait for a visible element that says this and no more, or anything."""
 
         def look() -> WebElement | None:
-            found = self.driver.find_elements(By.CSS_SELECTOR, css)
+            found = self.driver.find_elements(by, path)
             return next(
                 (e for e in found if e.is_displayed() and text in (None, e.text.strip())), None
             )
 
-        return self.wait(look, lambda: f"{css} that says {text!r}")
+        return self.wait(look, lambda: f"{path} that says {text!r}")
 
-    def press(self, css: str, text: str | None = None) -> None:
+    def press(self, path: str, text: str | None = None, by: str = By.CSS_SELECTOR) -> None:
         """Press an element as soon as it is there with nothing before it."""
+        not_yet = ElementClickInterceptedException, ElementNotInteractableException
 
         def press() -> bool:
-            with contextlib.suppress(ElementClickInterceptedException):
-                self.find(css, text).click()
+            with contextlib.suppress(*not_yet):
+                self.find(path, text, by).click()
                 return True
             return False
 
-        self.wait(press, lambda: f"{css} that can be pressed")
+        self.wait(press, lambda: f"{path} that can be pressed")
 
     def run(self, script: str) -> Any:
         """Return what a script says about the page."""

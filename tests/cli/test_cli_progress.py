@@ -22,6 +22,11 @@ from tuner.experiment import Experiment
 from tuner.watching.progress import PlainProgress
 
 TUNER = [sys.executable, "-m", "tuner"]
+# Trials so long, two seconds or so, that a signal after the first one meets the search at work.
+LONG = [
+    *("--set", "budget.epochs=800", "--set", "budget.patience=1000"),
+    *("--set", "finalists.repeats=1"),
+]
 
 
 def trials_of(folder: Path, study: str = "air-random-0") -> list[tuple[object, ...]]:
@@ -77,10 +82,9 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(
-    finished: Path, folder: Path
-) -> None:
-    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking"]
+def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder: Path) -> None:
+    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking", *LONG]
+    subprocess.run([*command, "--study", "calm"], capture_output=True, check=True)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command,
@@ -105,7 +109,7 @@ def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (0, "")
     assert finished_first[1] not in again.stdout  # what is finished is not shown again
-    assert trials_of(folder) == trials_of(finished)
+    assert trials_of(folder) == trials_of(folder, "calm")
 
 
 def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folder: Path) -> None:

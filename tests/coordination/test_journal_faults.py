@@ -300,13 +300,21 @@ def test_a_full_disk_ends_a_search_on_sqlite_and_the_same_command_resumes(tmp_pa
     assert told(search(bench, experiment)) == told(search(make_bench("file"), experiment))
 
 
-def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench, notes):
+def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench, monkeypatch):
     class Browser(Observer):
         def finished(self, role, number, outcome):
             if number == 2:
                 connection.execute("BEGIN EXCLUSIVE")
-                threading.Timer(0.5, lambda: connection.execute("ROLLBACK")).start()
 
+    def note(text):
+        notes.append(text)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    notes = []
+    monkeypatch.setattr(
+        "search_bench.write_journal", lambda location: write_journal(location, "s", note)
+    )
     experiment = make_experiment("woa", trials=6)
     connection = sqlite3.connect(tmp_path / "s.db", check_same_thread=False, isolation_level=None)
     bench = Bench(f"sqlite:///{tmp_path}/s.db?timeout=0.1")

@@ -9,6 +9,7 @@ import time
 import pytest
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
+from ports import free_port
 
 from tuner.coordination.journal import (
     journal_exists,
@@ -43,17 +44,20 @@ def refusal(url):
 
 
 def test_a_server_that_is_not_there_is_named():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     message = refusal(f"postgresql+psycopg://me:secret@127.0.0.1:{port}/studies")
     assert f"postgresql+psycopg://127.0.0.1:{port}/studies: cannot be opened: " in message
     assert "Connection refused" in message
 
 
-def test_a_host_without_an_address_is_named():
+def test_a_host_without_an_address_is_named(monkeypatch):
+    def unknown(*arguments, **options):  # at once, whatever this machine's name servers do
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     message = refusal("postgresql+psycopg://me:secret@nowhere.invalid/studies")
     assert "nowhere.invalid/studies: cannot be opened: " in message
+    assert "Name or service not known" in message
 
 
 @pytest.fixture

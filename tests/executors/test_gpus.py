@@ -110,7 +110,7 @@ def gpus_seen(executor, n_jobs):
     for n in range(n_jobs):
         ref = SeriesRef("/nowhere", None)
         executor.submit(TrainJob(f"{time.monotonic()}-{n}", {}, 1, 1, 1, "rmse", (ref,)))
-    ends, deadline = {}, time.monotonic() + 60
+    ends, deadline = {}, time.monotonic() + 180
     while len(ends) < n_jobs:
         assert time.monotonic() < deadline
         for event in executor.poll(0.2):

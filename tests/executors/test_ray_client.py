@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -64,12 +65,6 @@ SEARCH = """
     print(found == outcomes(LocalExecutor(2)))
     print(outcomes(choice.make(1)) == found)  # it connects again
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -110,7 +111,7 @@ def test_a_server_that_is_down_from_the_start(
     assert result(here) == untracked(RUN)
     failed = tuner(here, "sync", STUDY)
     assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {away}; {AGAIN}\n")
-    assert failed.seconds < 10
+    assert failed.seconds < 60  # MLflow's own patience is minutes
     server.start()
     synced(here)
     assert copy_at(server.url) == full_copy(here)
@@ -125,8 +126,10 @@ def test_a_server_that_is_killed_in_the_middle(
     server = servers().start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     ended = when(begin(here, *LONGER), "[2/4]", server.kill)
-    away = f"the MLflow server at {server.url} does not answer (Connection refused)"
-    ended_well(ended, away)
+    (said,) = ended.said_of_mlflow
+    cut_off = re.search(r"does not answer( \([\w ]+\))?(?=;)", said)  # a request, or refused
+    assert cut_off, said
+    ended_well(ended, f"the MLflow server at {server.url} {cut_off[0]}")
     assert result(here) == untracked(LONGER)
     server.start()
     synced(here)
@@ -186,6 +189,7 @@ def test_a_server_that_comes_back_gets_all_of_it(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     records = [make_record(make_trial(0))]
     told: list[str] = []
     tracker = MlflowTracker(lambda: records[-1], "s1", told.append)

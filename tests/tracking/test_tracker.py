@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from tuner.tracking import MlflowTracker, NullTracker, SyncCount, SyncState, open_store, sync_study
 
@@ -24,9 +25,7 @@ def runs_of(client, record):
 
 @pytest.fixture
 def dead_uri():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd, wait_for):
@@ -54,7 +53,8 @@ def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd
     assert Path(path).read_bytes() == b"\x89PNG"
 
 
-def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_trial):
+def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_trial, monkeypatch):
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     record = make_record(make_trial(0))
     assert MlflowTracker(lambda: record, "s1", pytest.fail).close(done=False)
     assert runs_of(client, record)[0].info.status == "KILLED"
@@ -109,7 +109,8 @@ def test_a_server_that_hangs_does_not_hang_the_end(make_record, monkeypatch):
     ]
 
 
-def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wait_for):
+def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wait_for, monkeypatch):
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)  # it may not know yet that it is
     record, warnings, failures = make_record(make_trial(0)), [], [OSError("disk full")]
 
     def read():

@@ -103,8 +103,9 @@ def fails(record):
 
 @pytest.mark.parametrize("done", [True, False])
 def test_a_tracker_says_once_which_files_are_lacking_and_copies_all_else(
-    client, make_record, make_trial, done
+    client, make_record, make_trial, monkeypatch, done
 ):
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     record, told = make_record(make_trial(0), test={"verdict": "better"}), []
     tracker = MlflowTracker(
         lambda: record,

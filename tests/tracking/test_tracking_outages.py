@@ -30,6 +30,14 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     gateway.close()
 
 
+def let_end(gateway: Gateway, *trackers: MlflowTracker) -> None:
+    """Have no thread of these set MLflow's variables while the next test runs."""
+    gateway.answer_again()
+    for left in trackers:
+        left._thread.join(60)
+        assert not left._thread.is_alive()
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [
@@ -88,13 +96,16 @@ def test_closing_waits_for_a_silent_server_as_long_as_it_should(
     gateway.silent = True
     slow = f"the MLflow server at {gateway.url} takes too long to answer"
     monkeypatch.setattr(tracker, "_SHORT_S", 0.3)
+    trackers = []
     for done, timeout_s, at_least_s in ((False, 30, 0.3), (True, 1, 1)):
         told = []
         hanging = MlflowTracker(make_record, "s1", told.append)
+        trackers.append(hanging)
         begun = time.monotonic()
         assert not hanging.close(done=done, timeout_s=timeout_s)
         assert at_least_s <= time.monotonic() - begun < at_least_s + 10
         assert told == [f"{slow}; `tuner sync s1` completes the copy"]
+    let_end(gateway, *trackers)
     assert capfd.readouterr() == ("", "")
 
 
@@ -111,6 +122,7 @@ def test_closing_does_not_wait_long_for_a_server_that_has_failed(
     assert not failing.close(done=True)
     assert time.monotonic() - begun < 10
     assert len(told) == 1
+    let_end(gateway, failing)
 
 
 def test_an_attempt_that_waited_in_vain_is_not_repeated_at_the_end(
@@ -236,6 +248,16 @@ def test_what_a_database_or_a_folder_says_is_one_line(error, text):
                 OSError("x: Failed to resolve 'x' ([Errno -2] Name or service not known)"),
             ),
             "{store} does not answer (Name or service not known)",
+        ),
+        (
+            urllib3.exceptions.MaxRetryError(
+                None,
+                "/api",
+                urllib3.exceptions.ProtocolError(
+                    "Connection aborted.", ConnectionResetError(104, "Connection reset by peer")
+                ),
+            ),
+            "{store} does not answer (Connection reset by peer)",
         ),
         (ValueError("not at http://ann:secret@x/y"), "{store}: not at http://x/y"),
     ],

@@ -50,7 +50,7 @@ def only_starter(uri: str) -> Iterator[None]:
         yield
 
 
-def running_ui(uri: str, timeout_s: float = 1) -> Address | None:
+def running_ui(uri: str, timeout_s: float = 5) -> Address | None:
     """Return where this user serves a store's UI on this machine, if it answers."""
     address = _read(_file(uri))
     return address if address and answers(address.base_url, timeout_s) else None

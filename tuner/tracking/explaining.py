@@ -72,6 +72,7 @@ def _of_status(status: int, store: str) -> str:
 def _why_unreachable(text: str) -> str | None:
     patterns = (
         r"\[Errno -?\d+\] ([\w ]+)",
+        r"Error\(\d+, '([\w ]+)",
         r"(timed out)",
         r"\[SSL: \w+\] ([^(]+)",
         r"(Remote end closed connection)",
