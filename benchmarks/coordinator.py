@@ -6,7 +6,8 @@
 
 efficiency: seconds that the same jobs take one after another in one process, over (wall seconds
 from the first dispatch to the last result x workers). Runs and sequences alternate, so that both
-see the same machine; the jobs are those that the search itself drew.
+see the same machine; the jobs are those that the search itself drew. The first dispatch starts the
+workers: how long that takes, and the efficiency from when the first of them trains, stand beside.
 
 growth: coordinator and journal together with the strategy (random search) and Optuna, without
 training: milliseconds a trial, by the clock and of the processor (what is missing waits for the
@@ -75,11 +76,12 @@ def main() -> None:
 
 def efficiency(options: argparse.Namespace) -> None:
     table = Table(title="Efficiency", title_justify="left")
-    for heading in ("mode", "alone s", "s a trial", "wall s", "workers", "efficiency", "target"):
+    headings = ("mode", "alone s", "s a trial", "wall s", "workers", "efficiency", "target")
+    for heading in (*headings, "start s", "after it"):
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for asynchronous, target in ((False, 0.90), (True, 0.95)):
         found = [busy(options, asynchronous) for _ in range(options.repeats)]
-        for alone_s, wall_s in found:
+        for alone_s, wall_s, start_s in found:
             table.add_row(
                 "asynchronous" if asynchronous else "repeatable",
                 f"{alone_s:.1f}",
@@ -88,12 +90,18 @@ def efficiency(options: argparse.Namespace) -> None:
                 str(options.workers),
                 f"{alone_s / (wall_s * options.workers):.3f}",
                 f">= {target}",
+                f"{start_s:.1f}",
+                f"{alone_s / ((wall_s - start_s) * options.workers):.3f}",
             )
     console.print(table)
 
 
-def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float]:
-    """Search, and do the same jobs in one process: (seconds alone, wall seconds of the search)."""
+def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float, float]:
+    """Search, and do the same jobs in one process.
+
+    Returns:
+        Seconds alone; wall seconds of the search, and of these until a worker trains.
+    """
     from tuner.coordination.observer import Observer
     from tuner.coordination.seeds import Role, training_seed
     from tuner.coordination.work import train_job
@@ -104,12 +112,14 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float]
         def __init__(self) -> None:
             self.dispatches: list[float] = []
             self.results: list[float] = []
+            self.trains = math.inf
 
         def dispatched(self, role: Any, number: int, cost: float) -> None:
             self.dispatches.append(time.perf_counter())
 
         def finished(self, role: Any, number: int, outcome: Any) -> None:
             self.results.append(time.perf_counter())
+            self.trains = min(self.trains, self.results[-1] - outcome.seconds)
 
     with tempfile.TemporaryDirectory() as folder:
         experiment = two_second_trials(Path(folder), options, asynchronous)
@@ -134,7 +144,8 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float]
             for trial in record.trained
         ]
         assert len(jobs) == options.trials
-        return one_after_another(jobs), moments.results[-1] - moments.dispatches[0]
+        begun = moments.dispatches[0]
+        return one_after_another(jobs), moments.results[-1] - begun, moments.trains - begun
 
 
 def two_second_trials(folder: Path, options: argparse.Namespace, asynchronous: bool) -> Any:
