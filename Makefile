@@ -7,8 +7,8 @@ PYTEST := $(BIN)/python -m pytest
 FILES ?= 2
 AT_ONCE := -n $(FILES) --dist loadfile --no-loadscope-reorder
 # With AGAIN=1 what failed beside other tests runs once more by itself, and that decides.
-ALONE := --last-failed --last-failed-no-failures none
-tests = $(PYTEST) -m $(1) $(AT_ONCE)$(if $(AGAIN), || { [ $$? -eq 1 ] && $(PYTEST) -m $(1) $(ALONE); })
+ALONE := --verbose --last-failed --last-failed-no-failures none
+tests = $(PYTEST) -m $(1) $(AT_ONCE)$(if $(AGAIN), --cache-clear || { [ $$? -eq 1 ] && $(PYTEST) -m $(1) $(ALONE); })
 
 .PHONY: demo test test-slow pictures check format lock bench clean
 

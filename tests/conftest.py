@@ -13,9 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from postgresql import Server
 
-# A shell ignores these for what it starts in the background, and what we start would as well.
+# A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.append(str(Path(__file__).parent / "coordination"))  # its bench serves other folders too
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from tuner.cli import export as export_command
 from tuner.cli.commands import app
 from tuner.cli.main import run
 from tuner.cli.train import say_whether_reproduced
@@ -24,6 +23,7 @@ from tuner.jobs import Outcome, OutcomeState
 from tuner.launching.finding import read
 from tuner.results import reproduce
 from tuner.results.reproduce import Training
+from tuner.watching import state
 
 STUDY = "air-random-0"
 
@@ -45,8 +45,8 @@ def change_record(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[StudyRecord], StudyRecord]
 ) -> None:
     """Let `tuner export` find another record than the journal's."""
-    before = export_command.read
-    monkeypatch.setattr(export_command, "read", lambda *args: change(before(*args)))
+    before = state.read_study
+    monkeypatch.setattr(state, "read_study", lambda *args: change(before(*args)))
 
 
 @pytest.fixture

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import tempfile
+from io import FileIO
 from pathlib import Path
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from search_bench import DATA, make_experiment
 from simulated import SimulatedExecutor
 
@@ -18,6 +23,7 @@ from tuner.coordination.journal import (
     study_names,
     write_journal,
 )
+from tuner.coordination.journal_file import _HeldFile
 from tuner.coordination.opening import open_study
 from tuner.coordination.records import read_study
 from tuner.errors import JournalError, StudyError
@@ -57,6 +63,27 @@ def test_a_torn_tail_is_cut_off_and_the_rest_kept(tmp_path):
         with write_journal(str(path)) as storage:
             optuna.create_study(study_name="b", storage=storage)
         assert names(path) == ["a", "b"]
+
+
+@given(
+    batches=st.lists(st.integers(1, 4), max_size=6),
+    asked=st.lists(st.integers(0, 12), max_size=12),
+    read_to=st.integers(0, 3),
+)
+def test_records_are_read_from_any_one_on(batches, asked, read_to):
+    written = []
+    with tempfile.NamedTemporaryFile() as path, FileIO(path.name, "r+") as file:
+        held = _HeldFile(file)
+        for k in range(max(len(batches), len(asked))):
+            for size in batches[k : k + 1]:
+                new = [{"op_code": 1, "k": k, "text": "ä" * n} for n in range(size)]
+                held.append_logs(new)
+                written += new
+            for n in asked[k : k + 1]:
+                assert list(held.read_logs(n)) == written[n:]
+                # who stops in between misses nothing the next time
+                assert list(itertools.islice(held.read_logs(n), read_to)) == written[n:][:read_to]
+            assert list(held.read_logs(len(written))) == []
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"op_code":0,"wor'])

@@ -6,6 +6,8 @@ import psycopg
 import pytest
 from postgresql import SCHEME
 
+from tuner.coordination import server_lock
+from tuner.coordination.holders import Held
 from tuner.coordination.journal import is_held, quiet_journal, write_journal
 from tuner.coordination.server_lock import StudyLock
 from tuner.errors import JournalError
@@ -52,13 +54,21 @@ def test_a_connection_lost_while_a_journal_is_opened_is_said_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_own_connection_that_the_server_has_not_missed_is_waited_for_past_all_patience(
-    postgresql_url, monkeypatch
-):
-    monkeypatch.setattr("tuner.coordination.server_lock.PATIENCE_S", -1)  # as after a suspension
-    lock = StudyLock("s")
-    plain = postgresql_url.replace(SCHEME, "postgresql://")
-    with psycopg.connect(plain) as vanished, psycopg.connect(plain) as new:
-        lock.take(vanished)
-        lock.take(new)
-        assert vanished.info.backend_pid != new.info.backend_pid
+def test_an_own_connection_that_the_server_is_slow_to_end_is_waited_for(monkeypatch):
+    lock, now = StudyLock("s"), [0.0]
+    own = [(7, lock._me.written, "tuner", "ExclusiveLock")]
+
+    def ask(connection, statement):
+        now[0] += 0.3  # a slow server; it ends the connection between two questions
+        return [(now[0] > 9,)] if "pg_try" in statement else [(True,)]
+
+    monkeypatch.setattr(server_lock, "_ask", ask)
+    monkeypatch.setattr(server_lock, "_key", lambda *_: 1)
+    monkeypatch.setattr(server_lock, "_holders", lambda *_: own if now[0] < 8.5 else [])
+    monkeypatch.setattr(server_lock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(server_lock.time, "sleep", lambda s: None)
+    lock._take(None, "s", shared=False)
+    now[0] = -1000.0
+    with pytest.raises(Held):  # one that does not end is given up
+        lock._take(None, "s", shared=False)
+    assert -971 < now[0] < -965

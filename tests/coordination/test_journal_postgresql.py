@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -242,26 +241,32 @@ def test_searches_that_begin_together_on_an_empty_database_create_its_tables_onc
     assert study_names(read_journal(postgresql_url)) == list("abcdef")
 
 
-def test_who_reads_while_a_search_creates_its_tables_disturbs_nobody(postgresql_url):
-    found, over = [], threading.Event()
+def test_who_reads_while_a_search_creates_its_tables_disturbs_nobody(postgresql_url, tmp_path):
+    found, refusals, over = [], set(), threading.Event()
 
     def read():
         while not over.is_set():
-            with contextlib.suppress(JournalError):
+            try:
                 found.append(study_names(read_journal(postgresql_url)))
+            except JournalError as error:
+                refusals.add(str(error).partition(": ")[2].partition(": ")[2])
 
+    with write_journal(f"sqlite:///{tmp_path}/s.db", "a"):
+        pass  # imports what threads must not import together
     with ThreadPoolExecutor(3) as pool:
         readers = [pool.submit(read) for _ in range(3)]
         try:
             with write_journal(postgresql_url, "a") as storage:
                 storage.create_new_study([1], "a")
-                n_found = len(found)
-                while ["a"] not in found[n_found:] and not any(r.done() for r in readers):
+                deadline = time.monotonic() + 60
+                while ["a"] not in found and not any(r.done() for r in readers):
+                    assert time.monotonic() < deadline
                     time.sleep(0.01)
         finally:
             over.set()
         for reader in readers:
             reader.result()
+    assert refusals <= {"holds no studies; check the URL"}
     with connect(postgresql_url) as connection:
         for table in ("alembic_version", "version_info"):
             assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (1,)

@@ -73,7 +73,7 @@ def test_the_same_record_gives_the_same_bytes():
     }
 
 
-def test_pictures_of_a_thousand_trials_take_seconds_of_one_core():
+def test_pictures_of_a_thousand_trials_cost_less_than_three_times_those_of_a_hundred():
     test = values_test(2000, at=[str(i) for i in range(2000)])
     few, many = (make_study(n, finalists=3, test=test) for n in (100, 1000))
     study_pictures(few)  # what is imported and read for the first one

@@ -67,7 +67,9 @@ class MlflowServer:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            deadline = time.monotonic() + 60
             while self._listens():  # its workers die a moment later
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
 
     def _listens(self) -> bool:

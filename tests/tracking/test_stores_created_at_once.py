@@ -84,6 +84,7 @@ def test_a_store_whose_creator_has_died_is_not_waited_for(creator, monkeypatch):
     open_store()
 
 
+@pytest.mark.slow
 def test_of_two_uis_started_at_once_one_serves_and_the_other_finds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_store()

@@ -21,6 +21,7 @@ from tracking_helpers import runs_of
 
 from tuner.errors import InputError
 from tuner.tracking import MlflowTracker, SyncState, databases, open_store, start_ui, sync_study
+from tuner.tracking.uris import sqlite_path
 
 OTHER = "give another by MLFLOW_TRACKING_URI"
 
@@ -176,14 +177,16 @@ def test_a_file_system_without_links_will_do(here, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    monkeypatch.setattr(databases, "_create", lambda path, root: path.write_text("a store"))
+    monkeypatch.setattr(
+        databases, "_create", lambda uri, root: sqlite_path(uri).write_text("a store")
+    )
     databases.create_database(f"sqlite:///{here}/mlflow.db", here)
     assert [(path.name, path.read_text()) for path in here.iterdir()] == [("mlflow.db", "a store")]
 
 
 def test_a_store_that_another_program_has_created_meanwhile_is_left_alone(here, monkeypatch):
-    def create(path: Path, root: Path) -> None:
-        path.write_text("ours")
+    def create(uri: str, root: Path) -> None:
+        sqlite_path(uri).write_text("ours")
         (here / "mlflow.db").write_text("theirs")
 
     monkeypatch.setattr(databases, "_create", create)

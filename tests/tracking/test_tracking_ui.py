@@ -199,7 +199,7 @@ def test_the_ui_of_a_folder_keeps_its_port_says_how_its_server_died_and_leaves_n
 ):
     monkeypatch.chdir(tmp_path)
     open_store()
-    command = [sys.executable, "-m", "tuner", "ui"]
+    command = ["env", "--default-signal=HUP", sys.executable, "-m", "tuner", "ui"]  # not as nohup
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ports = set()
     for ended_by in (signal.SIGHUP, "the death of its server"):

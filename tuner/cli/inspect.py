@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 
 from tuner.errors import InputError
-from tuner.launching.finding import read
+from tuner.launching.finding import locate
 from tuner.strategies.registry import STRATEGIES
 from tuner.watching.display import console, number, show_result, show_running, show_trials
 from tuner.watching.plain_json import to_json
-from tuner.watching.state import State, with_state
+from tuner.watching.state import State, read_with_state
 
 __all__ = ["show", "strategies", "studies"]
 
@@ -49,7 +49,6 @@ def _options(name: str) -> dict[str, Any]:
 def studies(journal: str | None, as_json: bool) -> None:
     """Print the studies of this folder's journals, or of the one given."""
     from tuner.coordination.journal import read_journal, study_names
-    from tuner.coordination.records import read_study
     from tuner.results.summary import summarize
 
     locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
@@ -67,7 +66,7 @@ def studies(journal: str | None, as_json: bool) -> None:
             continue
         for name in names:
             try:
-                record, state = with_state(read_study(storage, name, location), location)
+                record, state = read_with_state(storage, name, location)
                 rows.append(summarize(record) | {"state": state})
             except InputError as error:  # nor does somebody else's study
                 sys.stderr.write(f"tuner: {error}\n")
@@ -115,10 +114,11 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
 def show(study: str, journal: str | None, as_json: bool) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
     from tuner.cli.linking import links_as_json, show_links
-    from tuner.coordination.journal import journal_location
+    from tuner.coordination.journal import read_journal
     from tuner.results.summary import summarize
 
-    record, state = with_state(read(study, journal), journal_location(study, journal))
+    location = locate(study, journal)
+    record, state = read_with_state(read_journal(location), study, location)
     if as_json:
         known = {"state": state, "links": links_as_json(record)}
         _print_json(summarize(record, with_trials=True) | known)

@@ -135,7 +135,7 @@ def _connected(url: str) -> Iterator[sqlalchemy.Connection]:
 def _has_studies(url: str) -> bool:
     """Return whether a journal's tables are there, and whole.
 
-    Optuna stamps them last, and whoever opens tables without a stamp stamps them: a reader would
+    Optuna writes their version last, and whoever opens tables without one writes it: a reader would
     disturb the search that is creating them.
     """
     with _connected(url) as connection:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.coordination.attributes import DURABLE
@@ -22,7 +22,7 @@ __all__ = ["check_is_journal", "open_held", "replay"]
 _BEGINS = b'{"op_code"'  # as every record of Optuna's journal does
 
 
-class _HeldFile(JournalFileBackend):
+class _HeldFile(BaseJournalBackend):
     """A journal file that its one writer holds, so that Optuna's own lock is not needed.
 
     Every record is handed to the system at once and survives the death of this process. Only
@@ -31,15 +31,19 @@ class _HeldFile(JournalFileBackend):
     """
 
     def __init__(self, file: FileIO) -> None:
-        super().__init__(str(file.name))
         self._file = file
+        self._next = (0, 0)  # the record to be read next, and the byte at which it begins
 
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Return the records from this one on, which is where the last reading ended."""
-        yield from super().read_logs(log_number_from)
-        # Optuna remembers where each record begins, which is a quarter of a long study's memory.
-        last = max(self._log_number_offset)
-        self._log_number_offset = {last: self._log_number_offset[last]}
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Return the records from one on; fast where that is the one after those read last."""
+        number, begin = self._next if self._next[0] == log_number_from else (0, 0)
+        with Path(self._file.name).open("rb") as file:
+            file.seek(begin)
+            for line in file:
+                number, begin = number + 1, begin + len(line)
+                self._next = (number, begin)
+                if number > log_number_from:
+                    yield json.loads(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write records after those that are there."""
@@ -112,7 +116,7 @@ class _OwnJournal(JournalStorage):
     Optuna looks through all of them whenever one is asked for.
     """
 
-    def __init__(self, backend: JournalFileBackend) -> None:
+    def __init__(self, backend: BaseJournalBackend) -> None:
         super().__init__(backend)
         self._waiting: dict[int, set[int]] = {}  # trials' ids, by study's
 
@@ -149,7 +153,7 @@ class _OwnJournal(JournalStorage):
         return self._waiting[study_id]
 
 
-def replay(backend: JournalFileBackend, location: str, instead: str) -> BaseStorage:
+def replay(backend: BaseJournalBackend, location: str, instead: str) -> BaseStorage:
     """Have Optuna read the records of a journal file.
 
     Args:

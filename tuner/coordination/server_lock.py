@@ -98,8 +98,9 @@ class StudyLock:
                 _ask(connection, f"SELECT pg_terminate_backend({int(pid)})")
             if creating and (now := {pid for pid, *_ in holders}) != before:
                 deadline, before = time.monotonic() + patience_s, now  # it is another one's turn
-            until = max(deadline, begun + _OWN_S) if own else deadline
-            if time.monotonic() > until:
+            if own:  # what it held is free a moment after it has ended
+                deadline = max(deadline, min(time.monotonic() + PATIENCE_S, begun + _OWN_S))
+            if time.monotonic() > deadline:
                 raise Held(_who(holders), self._instead(name), creating=creating)
             time.sleep(0.05)
 

@@ -7,7 +7,6 @@ files, not beside the store, which other machines may see and its user may not w
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tuner.tracking.own_files import alone, open_own, own_path
-from tuner.tracking.uris import sqlite_path
+from tuner.tracking.uris import store_digest
 
 __all__ = ["Address", "announced", "answers", "only_starter", "running_ui"]
 
@@ -67,10 +66,7 @@ def answers(base_url: str, timeout_s: float) -> bool:
 
 
 def _file(uri: str) -> Path:
-    database = sqlite_path(uri)
-    store = uri if database is None else str(database.resolve())
-    digest = hashlib.sha256(store.encode()).hexdigest()[:16]
-    return own_path("ui", digest, ".json")
+    return own_path("ui", store_digest(uri), ".json")
 
 
 def _read(path: Path) -> Address | None:

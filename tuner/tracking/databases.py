@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuner.errors import InputError, show_location, show_path
-from tuner.tracking.uris import sqlite_path
+from tuner.tracking.own_files import alone, own_path
+from tuner.tracking.uris import sqlite_path, store_digest
 
 __all__ = ["check_database", "create_database"]
 
@@ -25,16 +26,20 @@ _OTHER = "give another by MLFLOW_TRACKING_URI"
 
 
 def create_database(uri: str, artifact_root: Path) -> None:
-    """Create an SQLite store whose file does not exist; one that does is left as it is.
+    """Create a store that does not exist; one that does is left as it is.
 
-    MLflow creates one in some seventy steps, and a store in which it was killed between two is
-    never usable again. So it is created under another name, and takes its own when it is whole.
+    MLflow creates one in some seventy steps, and an SQLite store in which it was killed between
+    two is never usable again. So that is created under another name, and takes its own when it is
+    whole. On a server MLflow's tables are created by one process of this machine at a time.
 
     Raises:
         Exception: the file system's, or the database's.
     """
     path = sqlite_path(uri)
-    if path is None or path.exists():
+    if path is None:
+        _create_on_server(uri, artifact_root)
+        return
+    if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.parent):
@@ -44,7 +49,7 @@ def create_database(uri: str, artifact_root: Path) -> None:
         # A name of its own each time: MLflow keeps a connection to every file that it opened.
         unfinished = path.with_name(f"{path.name}.new-{uuid.uuid4().hex[:8]}")
         try:
-            _create(unfinished, artifact_root)
+            _create(f"sqlite:///{unfinished}", artifact_root)
             _name(unfinished, path)
         finally:
             _remove_unfinished(path)
@@ -64,17 +69,21 @@ def check_database(uri: str) -> None:
     while found.unfinished and _just_written(uri) and time.monotonic() < given_up:
         time.sleep(0.1)  # by an `mlflow server` that was started together with us, say
         found = _look_into(uri)
-    if "alembic_version" not in found.tables:  # empty, or with tables that are in nobody's way
-        return
-    if "experiments" not in found.tables:
+    if found.is_anothers:
         raise InputError(f"{_shown(uri)}: holds another program's tables, not MLflow's; {_OTHER}")
-    _check_revision(uri, found)
+    if "alembic_version" in found.tables:  # or it is empty, or with tables in nobody's way
+        _check_revision(uri, found)
 
 
 class _Found(NamedTuple):
     tables: frozenset[str]
     revision: str | None = None
     is_whole: bool = False  # MLflow's last step is a store's first experiment
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether it is another program's, which keeps a version there as MLflow does."""
+        return "alembic_version" in self.tables and "experiments" not in self.tables
 
     @property
     def unfinished(self) -> bool:
@@ -148,10 +157,21 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
     return scripts.get_current_head(), known
 
 
-def _create(path: Path, artifact_root: Path) -> None:
+def _create_on_server(uri: str, artifact_root: Path) -> None:
+    if _look_into(uri).is_whole:
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # or two may be in each other's way
+            stack.enter_context(alone(own_path("store", store_digest(uri), ".lock")))
+        found = _look_into(uri)
+        if not found.is_whole and not found.is_anothers:
+            _create(uri, artifact_root)
+
+
+def _create(uri: str, artifact_root: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{path}", artifact_root.as_uri())
+    store = SqlAlchemyStore(uri, artifact_root.as_uri())
     store.engine.dispose()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import threading
@@ -56,9 +55,6 @@ def open_store() -> MlflowClient:
     if is_database(uri):
         create_database(uri, artifact_root())
         check_database(uri)
-        digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        with _only("store", digest):  # MLflow creates tables that are missing, in its own time
-            return MlflowClient(tracking_uri=uri)
     client = MlflowClient(tracking_uri=uri)
     if is_server(uri):
         with _impatient():
@@ -82,14 +78,7 @@ def only_copier(study_id: str) -> Iterator[None]:
     Raises:
         InputError: something that is not this user's is in the way.
     """
-    with _only("sync", study_id):
-        yield
-
-
-@contextlib.contextmanager
-def _only(kind: str, what: str) -> Iterator[None]:
-    """Let one process of this user on this machine do something at a time."""
-    path = own_path(kind, what, ".lock")
+    path = own_path("sync", study_id, ".lock")
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(alone(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 from importlib.metadata import entry_points
@@ -11,7 +12,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from tuner.errors import InputError, show_location
 
-__all__ = ["check_uri", "is_database", "is_folder", "is_server", "sqlite_path", "tracking_uri"]
+__all__ = [
+    "check_uri",
+    "is_database",
+    "is_folder",
+    "is_server",
+    "sqlite_path",
+    "store_digest",
+    "tracking_uri",
+]
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
@@ -42,6 +51,13 @@ def is_server(uri: str) -> bool:
 def sqlite_path(uri: str) -> Path | None:
     """Return the file of an SQLite store; None for any other."""
     return Path(uri.partition(":///")[2]) if _scheme(uri).partition("+")[0] == "sqlite" else None
+
+
+def store_digest(uri: str) -> str:
+    """Return a short text that tells a store from others, however its file is spelled."""
+    path = sqlite_path(uri)
+    store = uri if path is None else str(path.resolve())
+    return hashlib.sha256(store.encode()).hexdigest()[:16]
 
 
 def check_uri(uri: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from tuner.coordination.journal import is_held, read_journal
+from tuner.coordination.journal import is_held
 from tuner.coordination.records import StudyRecord, read_study
 
-__all__ = ["State", "with_state"]
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = ["State", "read_with_state"]
 
 
 class State(StrEnum):
@@ -19,18 +23,27 @@ class State(StrEnum):
     UNKNOWN = "unknown"  # running or killed: its database does not tell
 
 
-def with_state(record: StudyRecord, location: str) -> tuple[StudyRecord, State]:
-    """Return a study's record with its state; `location` is its journal's.
+def read_with_state(storage: BaseStorage, name: str, location: str) -> tuple[StudyRecord, State]:
+    """Read a study, and say its state.
 
-    The record is read again where nobody writes to the journal any more and the record does not
-    say how its search ended: that may have ended in the meantime.
+    It is read again where it does not say how its search ended and nobody writes to it any more:
+    that may have ended in the meantime.
+
+    Args:
+        storage: its journal.
+        name: the study's.
+        location: the journal's.
+
+    Raises:
+        InputError: the journal cannot be read, or holds no such study.
     """
+    record = read_study(storage, name, location)
     if record.ended is None:
-        match is_held(location, record.name):
+        match is_held(location, name):
             case True:
                 return record, State.RUNNING
             case None:
                 return record, State.UNKNOWN
-        record = read_study(read_journal(location), record.name, location)
+        record = read_study(storage, name, location)
     # "done" also while the same command only prints it again
     return record, State.DONE if record.ended == "done" else State.INTERRUPTED
