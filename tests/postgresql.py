@@ -41,6 +41,11 @@ def skip_without(what: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+def connect(url: str) -> psycopg.Connection:
+    """Connect to the server of a journal's URL, each statement in a transaction of its own."""
+    return psycopg.connect(url.replace(SCHEME, "postgresql://"), autocommit=True)
+
+
 class Server:
     """A PostgreSQL server of our own."""
 
@@ -66,7 +71,7 @@ class Server:
         return f"{SCHEME}tuner@127.0.0.1:{self.port}/postgres"
 
     def connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.url.replace(SCHEME, "postgresql://"), autocommit=True)
+        return connect(self.url)
 
     def start(self) -> None:
         command = [binary("postgres"), "-D", str(self._data), "-p", str(self.port)]
@@ -125,11 +130,10 @@ def running_server() -> Iterator[Server]:
 def schema_of_its_own(url: str) -> Iterator[str]:
     """Make an empty schema in a database; yields the URL of a journal in it."""
     name = f"tuner_{uuid.uuid4().hex[:12]}"
-    plain = url.replace(SCHEME, "postgresql://")
-    with psycopg.connect(plain, autocommit=True) as connection:
+    with connect(url) as connection:
         connection.execute(f"CREATE SCHEMA {name}".encode())
     try:
         yield f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{name}"
     finally:
-        with psycopg.connect(plain, autocommit=True) as connection:
+        with connect(url) as connection:
             connection.execute(f"DROP SCHEMA {name} CASCADE".encode())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
-from postgresql import SCHEME
+from postgresql import connect
 
 from tuner.coordination import server_lock
 from tuner.coordination.holders import Held
@@ -37,7 +36,7 @@ def test_a_connection_lost_while_a_journal_is_opened_is_said_in_one_line(
     def lose(lock, connection):
         introduce(lock, connection)
         pid = connection.info.backend_pid
-        with psycopg.connect(postgresql_url.replace(SCHEME, "postgresql://")) as another:
+        with connect(postgresql_url) as another:
             another.execute("SELECT pg_terminate_backend(%s)", [pid])
 
     def taken(lock, connection):

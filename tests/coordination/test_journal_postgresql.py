@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from postgresql import SCHEME, schema_of_its_own
+from postgresql import SCHEME, connect, schema_of_its_own
 from search_bench import Bench, make_experiment, told
 from simulated import SimulatedExecutor
 
@@ -38,10 +38,6 @@ def own_url(postgresql):
     """A journal on the server that a test may stop."""
     with schema_of_its_own(postgresql.url) as url:
         yield url
-
-
-def connect(url):
-    return psycopg.connect(url.replace(SCHEME, "postgresql://"), autocommit=True)
 
 
 class Slow(SimulatedExecutor):

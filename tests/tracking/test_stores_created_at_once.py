@@ -16,7 +16,7 @@ FOUND = "print(len(store.search_experiments()))"
 OPEN = f"from tuner.tracking import open_store; store = open_store(); {FOUND}"
 # As `mlflow server` does: the file has its name before its tables are there.
 CREATE_IN_PLACE = """
-import sys, time
+import sys
 from mlflow.store.db import utils
 upgrade = utils._upgrade_db
 def slow_upgrade(engine):

@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 
 from tuner.cli.train import say_whether_reproduced, warn
-from tuner.coordination.journal import read_journal
+from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
-from tuner.launching.finding import locate
+from tuner.launching.finding import read_as_it_stands
 from tuner.outputs import check_file, check_model_folder, written_whole
 from tuner.results.export import (
     ENDINGS,
@@ -29,7 +29,7 @@ from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training, train_again
 from tuner.results.winner import find_winner
 from tuner.watching.display import console
-from tuner.watching.state import State, read_with_state
+from tuner.watching.state import State
 
 __all__ = ["export"]
 
@@ -51,11 +51,10 @@ def export(
         raise InputError("--all-data: is for the trained model; add --model DIR")
     if data == "":
         raise InputError("--data: must be a path, got ''; write --data sales.csv, say")
-    location = locate(study, journal)
-    record, state = read_with_state(read_journal(location), study, location)
+    record, state = read_as_it_stands(study, journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
-        _check_spared(output, record, location)
+        _check_spared(output, record, journal)
         of_it = None if force else partial(is_export, study=record.name)
         check_file(output, f"export of {record.name}", ENDINGS, of_it)
     if model is not None:
@@ -88,11 +87,11 @@ def _as_json(format_: str | None, output: Path | None) -> bool:
     return format_ == "json"
 
 
-def _check_spared(output: Path, record: StudyRecord, location: str) -> None:
+def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:
     """Refuse to write over what the study is made of, also with `--force`."""
     kept = {
         "data file": Path(record.data["path"]),
-        "journal": Path(location),
+        "journal": Path(journal_location(record.name, journal)),
     }
     for what, path in kept.items():
         if output.resolve() == path.resolve():

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from tuner.errors import InputError
-from tuner.launching.finding import locate
+from tuner.launching.finding import read_as_it_stands
 from tuner.strategies.registry import STRATEGIES
 from tuner.watching.display import console, number, show_result, show_running, show_trials
 from tuner.watching.plain_json import to_json
@@ -114,11 +114,9 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
 def show(study: str, journal: str | None, as_json: bool) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
     from tuner.cli.linking import links_as_json, show_links
-    from tuner.coordination.journal import read_journal
     from tuner.results.summary import summarize
 
-    location = locate(study, journal)
-    record, state = read_with_state(read_journal(location), study, location)
+    record, state = read_as_it_stands(study, journal)
     if as_json:
         known = {"state": state, "links": links_as_json(record)}
         _print_json(summarize(record, with_trials=True) | known)

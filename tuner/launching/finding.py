@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import JournalError, nearest
 
-__all__ = ["locate", "read"]
+if TYPE_CHECKING:
+    from tuner.coordination.records import StudyRecord
+    from tuner.watching.state import State
+
+__all__ = ["locate", "read", "read_as_it_stands"]
 
 
 def read(study: str, journal: str | None) -> Any:
@@ -22,6 +26,19 @@ def read(study: str, journal: str | None) -> Any:
 
     location = locate(study, journal)
     return read_study(read_journal(location), study, location)
+
+
+def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, State]:
+    """Return the record of a study that a command names, and whether its search runs.
+
+    Raises:
+        InputError: there is no such study; the nearest name is offered.
+    """
+    from tuner.coordination.journal import read_journal
+    from tuner.watching.state import read_with_state
+
+    location = locate(study, journal)
+    return read_with_state(read_journal(location), study, location)
 
 
 def locate(study: str, journal: str | None) -> str:

@@ -10,10 +10,11 @@ import contextlib
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuner.tracking.own_files import alone, open_own, own_path
+from tuner.tracking.own_files import alone_if_possible, open_own, own_path
 from tuner.tracking.uris import store_digest
 
 __all__ = ["Address", "announced", "answers", "only_starter", "running_ui"]
@@ -40,13 +41,9 @@ def announced(uri: str, address: Address) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def only_starter(uri: str) -> Iterator[None]:
+def only_starter(uri: str) -> AbstractContextManager[None]:
     """Let one process at a time start a store's UI: the next one finds it then."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # or each starts its own
-            stack.enter_context(alone(_file(uri).with_suffix(".lock")))
-        yield
+    return alone_if_possible(_file(uri).with_suffix(".lock"))
 
 
 def running_ui(uri: str, timeout_s: float = 5) -> Address | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuner.errors import InputError, show_location, show_path
-from tuner.tracking.own_files import alone, own_path
+from tuner.tracking.own_files import alone_if_possible, own_path
 from tuner.tracking.uris import sqlite_path, store_digest
 
 __all__ = ["check_database", "create_database"]
@@ -160,9 +160,7 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
 def _create_on_server(uri: str, artifact_root: Path) -> None:
     if _look_into(uri).is_whole:
         return
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # or two may be in each other's way
-            stack.enter_context(alone(own_path("store", store_digest(uri), ".lock")))
+    with alone_if_possible(own_path("store", store_digest(uri), ".lock")):
         found = _look_into(uri)
         if not found.is_whole and not found.is_anothers:
             _create(uri, artifact_root)

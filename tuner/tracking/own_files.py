@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["alone", "open_own", "own_path"]
+__all__ = ["alone", "alone_if_possible", "open_own", "own_path"]
 
 
 def own_path(kind: str, what: str, ending: str) -> Path:
@@ -70,6 +70,15 @@ def alone(path: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     path.unlink()  # before the lock goes
             return
+
+
+@contextlib.contextmanager
+def alone_if_possible(path: Path) -> Iterator[None]:
+    """Wait as `alone` does; where the path cannot be locked nobody waits."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(alone(path))
+        yield
 
 
 def _is_at(file: FileIO, path: Path) -> bool:
