@@ -13,6 +13,10 @@ import pytest
 from series_files import assert_read_refuses as assert_refused
 from series_files import dated, read, written
 
+from tuner.data.baselines import season_of
+from tuner.data.filling import even_rows
+from tuner.experiment.schema import Data
+
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 
 
@@ -93,6 +97,7 @@ def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path: Path) -> Non
         ("Datum;y\n1;50,85\n", ["data.path", "separated by ';'", "use decimal commas", "points"]),
         ("Datum;y\n1;50\n2;50,85\n", ["data.path", "separated by ';'", "use decimal commas"]),
         ("2020-01-01,5\n2020-01-02,6\n", ["line 1 must name", "got the values 2020-01-01, 5"]),
+        ("store A,2020-01-01,5.5\nstore A,2020-01-02,6\n", ["line 1 must name", "got the values"]),
         ("5,5\n6,6\n", ["data.path", "line 1 must name the columns", "got the values 5, 5"]),
         ("y,x,y\n1,2,3\n", ["data.path", "must differ", "'y' twice in line 1", "rename one"]),
         ("x;y\n1;2\n", ["data.target", "no column 'y'", "separated by ';'", "write commas"]),
@@ -181,6 +186,14 @@ def test_years_written_as_numbers_are_times(tmp_path: Path) -> None:
         (["2020-01-01", "2020-01-01 00:00:30", "2020-01-01 00:01"], "2020-01-01", "30s"),
         (["2020-03-29T00:00+01:00", "2020-03-29T01:00+01:00", "2020-03-29T03:00+02:00"],
          "2020-03-28T23:00Z", "h"),
+        (["2020-01-01 00:00 GMT+8", "2020-01-01 01:00 GMT+8", "2020-01-01 02:00 GMT+8"],
+         "2020-01-01T00:00+08:00", "h"),
+        (["2020-01-01 00:00 UTC-03:30", "2020-01-01 01:00 UTC-03:30", "2020-01-01 02:00 UTC-03:30"],
+         "2020-01-01T00:00-03:30", "h"),
+        (["Sun Mar 29 2020 01:00:00 GMT+0100 (CET)", "Sun Mar 29 2020 03:00:00 GMT+0200 (CEST)",
+          "Sun Mar 29 2020 04:00:00 GMT+0200 (CEST)"], "2020-03-29T00:00Z", "h"),
+        (['"Sun, 29 Mar 2020 01:00:00 +0100"', '"Sun, 29 Mar 2020 03:00:00 +0200"',
+          '"Sun, 29 Mar 2020 04:00:00 +0200"'], "2020-03-29T00:00Z", "h"),
     ],
 )  # fmt: skip
 def test_times_are_understood(tmp_path: Path, texts: list[str], first: str, frequency: str) -> None:
@@ -212,6 +225,8 @@ def test_hours_written_as_ten_digits_are_not_taken_for_unix_times(tmp_path: Path
         (["2020-01-01", "", "2020-01-03"], ["got none in line 3"]),
         (["a", "b", "c"], ["'a' in line 2", "leave data.time out"]),
         (["1", "2", "3"], ["must hold a time", "got 1 in line 2"]),
+        (["00:00", "00:15", "00:30"], ["not times of day alone", "'00:00' in line 2"]),
+        (["8:00 am", "9:00 am", "10:00 am"], ["not times of day alone", "2020-01-31 08:15"]),
         (["1959.04", "1959.12", "1959.21"], ["got 1959.04 in line 2"]),
         (["1959", "1960", "196"], ["got 196 in line 4"]),
         (["2020-01-02", "2020-01-01", "2020-01-03"],
@@ -224,6 +239,17 @@ def test_hours_written_as_ten_digits_are_not_taken_for_unix_times(tmp_path: Path
 )  # fmt: skip
 def test_bad_times_are_refused(tmp_path: Path, texts: list[str], parts: list[str]) -> None:
     assert_refused(written(tmp_path, dated(texts)), "data.time", *parts, time="t")
+
+
+@pytest.mark.parametrize("begin", range(5))
+def test_the_last_friday_of_each_month_is_a_frequency_without_gaps(
+    tmp_path: Path, begin: int
+) -> None:
+    fridays = pd.date_range("2018-01-01", periods=60, freq="LWOM-FRI")[begin:]
+    series = read(written(tmp_path, dated(fridays.date)), time="t")
+    assert series.frequency == "LWOM-FRI"
+    assert season_of(series.frequency) == 12
+    assert len(even_rows(series, Data(path="x", target="y")).frame) == len(fridays)
 
 
 def test_business_days_with_holidays_have_gaps_and_not_another_frequency(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ __all__ = [
 _STEPS_PER_CYCLE = {
     "s": 86_400, "min": 1_440, "h": 24,  # a day
     "D": 7, "B": 5,  # a week
-    "W": 52, "MS": 12, "ME": 12, "BMS": 12, "BME": 12, "WOM": 12,  # a year
+    "W": 52, "MS": 12, "ME": 12, "BMS": 12, "BME": 12, "WOM": 12, "LWOM": 12,  # a year
     "QS": 4, "QE": 4, "BQS": 4, "BQE": 4,
 }  # fmt: skip
 

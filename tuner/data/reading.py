@@ -15,7 +15,7 @@ from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
-from tuner.data.times import as_times, show_time, where_falling, where_outside
+from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
 from tuner.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -225,7 +225,9 @@ def _parse_times(
         value = column[bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
-        if order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
+        if is_time_of_day(value):
+            must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
+        elif order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
             must = f"must hold dates in one order, here {order.layout}"
             remedy = "write 1960-01-31, say"
         text = f"column {column.name!r} {must}, got {got} in {place_of(path, bad[0])}"

@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def refusal(path: Path | str, key: str, text: str) -> DataError:
@@ -193,7 +195,8 @@ def _check_header(path: Path, record: list[str]) -> list[str]:
     if not any(header):
         problem = "line 1 must name the columns, got an empty line; remove it"
         raise refusal(path, "data.path", problem)
-    if all(_VALUE.fullmatch(c) for c in header):
+    kinds = [any(kind.fullmatch(c) for c in header) for kind in (_DATE, _NUMBER)]
+    if all(kinds) or all(_VALUE.fullmatch(c) for c in header):  # a date and a number: a row
         problem = f"line 1 must name the columns, got the values {', '.join(header)}; "
         raise refusal(path, "data.path", problem + "write a line of names before it (time,value)")
     _check_differ(path, header, "in line 1")

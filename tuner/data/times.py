@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from typing import Any, Literal
@@ -16,6 +17,7 @@ __all__ = [
     "every_time",
     "find_frequency",
     "find_gaps",
+    "is_time_of_day",
     "keeps",
     "possible_orders",
     "show_time",
@@ -29,9 +31,14 @@ _TEXTS: tuple[dict[str, Any], ...] = (
     {"format": "ISO8601"},
     {"format": "ISO8601", "utc": True},  # where the offset from UTC changes, as in summer
     {},  # one format, found from the first value
+    {"utc": True},
 )
 _DATE = re.compile(r"(?<![\d./:-])(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d\d)(?!\d|[./-]\d)")
 _YEAR_FIRST = re.compile(r"\d{4}")
+_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 08:15, 8:15 pm
+# An offset as browsers and exports write it. Left alone, GMT+8 is read as POSIX has it: 8 hours
+# behind, not ahead.
+_OFFSET = re.compile(r"\s*\b(?:GMT|UTC)\s*([+-])(\d{1,2})(?::?(\d\d))?(?:\s*\([^)]*\))?$")
 _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
 _YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
@@ -58,6 +65,11 @@ def as_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
         if _UNIX_TIMES[0] <= middle / factor < _UNIX_TIMES[1]:
             return pd.to_datetime(column, unit=unit, errors="coerce")
     return _parse_numbers(column)
+
+
+def is_time_of_day(value: object) -> bool:
+    """Say whether a value is a text such as 08:15, which has no date."""
+    return isinstance(value, str) and bool(_OF_DAY.fullmatch(value.strip()))
 
 
 def possible_orders(column: pd.Series) -> tuple[bool, ...]:
@@ -111,17 +123,16 @@ def find_frequency(times: pd.DatetimeIndex) -> str | None:
         times: at least three, rising.
     """
     frequency = _infer(times)
-    if frequency is not None:
+    if frequency is not None and _hits(times, frequency):
         return frequency
     candidates: dict[str, int] = {}
     for length in _STRETCHES:
         last = len(times) - length
         for start in np.unique(np.linspace(0, last, _STRETCHES_TRIED).astype(int)):
-            found = _infer(times[start : start + length]) if start >= 0 else None
-            if found is not None and found not in candidates and _is_plausible(times, found):
-                steps = every_time(times, found)
-                if times.isin(steps).all():
-                    candidates[found] = len(steps)
+            stretch = times[start : start + length] if start >= 0 else times[:0]
+            for found in _guesses(stretch):
+                if found not in candidates and _fits(times, found):
+                    candidates[found] = len(every_time(times, found))
     return min(candidates, key=lambda f: candidates[f], default=None)  # the fewest gaps
 
 
@@ -185,8 +196,12 @@ def _date_in(text: str) -> re.Match[str] | None:
 
 
 def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
-    """Return texts as times, in the one way in which the most of them are some."""
-    texts = column.map(lambda v: v.strip() if isinstance(v, str) else v)
+    """Return texts as times, in the one way in which the most of them are some.
+
+    A time of day without its date is no time: which day it was is not known.
+    """
+    texts = column.map(lambda v: _with_offset(v.strip()) if isinstance(v, str) else v)
+    texts = texts.mask(texts.map(is_time_of_day))
     if day_first is None:
         day_first = any(possible_orders(texts)[:1])
     texts = texts.map(lambda v: _year_first(v, day_first) if isinstance(v, str) else v)
@@ -202,8 +217,16 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
             continue
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        attempts = [pd.to_datetime(texts, errors="coerce", **options) for options in _TEXTS]
+        attempts = []
+        for options in _TEXTS:
+            with contextlib.suppress(ValueError):  # offsets that differ, read without utc
+                attempts.append(pd.to_datetime(texts, errors="coerce", **options))
     return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def _with_offset(text: str) -> str:
+    """Return a text with an offset such as GMT+8 written as +08:00."""
+    return _OFFSET.sub(lambda m: f" {m[1]}{int(m[2]):02}:{m[3] or '00'}", text)
 
 
 def _year_first(text: str, day_first: bool) -> str:
@@ -231,6 +254,22 @@ def _infer(times: pd.DatetimeIndex) -> str | None:
     return None if found is None else str(getattr(found, "freqstr", found))
 
 
+def _guesses(times: pd.DatetimeIndex) -> list[str]:
+    """Return frequencies that a stretch of times may have; none where there are none to see.
+
+    Pandas knows the fourth Friday of a month, and not the last one, which it may also be.
+    """
+    found = _infer(times) if len(times) else None
+    if found is None:
+        return []
+    of_month = re.fullmatch(r"WOM-\d([A-Z]{3})", found)
+    return [found, f"LWOM-{of_month[1]}"] if of_month else [found]
+
+
+def _hits(times: pd.DatetimeIndex, frequency: str) -> bool:
+    return bool(times.isin(every_time(times, frequency)).all())
+
+
 def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
     step = (times[0] + pd.tseries.frequencies.to_offset(frequency)) - times[0]
     most = max(4 * len(times), least)  # or there are more gaps than rows
@@ -239,6 +278,4 @@ def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bo
 
 def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
     """Say whether the frequency hits every time, and there are not too many gaps."""
-    if not _is_plausible(times, frequency, least):
-        return False
-    return bool(times.isin(every_time(times, frequency)).all())
+    return _is_plausible(times, frequency, least) and _hits(times, frequency)
