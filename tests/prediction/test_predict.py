@@ -322,3 +322,22 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     model = sales_model(tmp_path)
     assert repr(model) == f"Model({str(tmp_path / 'model')!r}: forecast sales)"
     assert "onnxruntime" in sys.modules
+
+
+@pytest.mark.parametrize("level", [0.0, 1e9, 1e18])
+def test_what_is_written_is_what_the_model_says_to_the_last_bit(
+    level: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = months().assign(sales=lambda f: level + f["sales"] * max(1.0, level * 1e-11))
+    model = made(
+        frame, {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}, tmp_path
+    )
+    frame.to_csv("data.csv", index=False)
+    assert run(["predict", "model", "data.csv", "--all", "-o", "out.csv"]) == 0
+    expected = model.predict("data.csv", all_windows=True)["sales"]
+    assert expected.nunique() > 10
+    np.testing.assert_array_equal(pd.read_csv("out.csv")["sales"], expected)

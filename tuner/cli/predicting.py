@@ -15,9 +15,6 @@ from tuner.prediction import Model, PredictionWarning, load_model
 
 __all__ = ["predict"]
 
-_DIGITS = "%.10g"  # a model calculates with seven, and the data's level may take up some
-
-
 def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bool) -> None:
     """Predict with an exported model, into a file or on standard output."""
     model = load_model(folder)
@@ -30,10 +27,10 @@ def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bo
         sys.stderr.write(f"tuner: note: {note.message}\n")
     predicted = _with_times_in_full(predicted, model)
     if output is None:
-        predicted.to_csv(sys.stdout, index=False, float_format=_DIGITS)
+        predicted.to_csv(sys.stdout, index=False)
         return
     with written_whole(output) as new:
-        predicted.to_csv(new, index=False, float_format=_DIGITS)
+        predicted.to_csv(new, index=False)
     rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
     sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
 

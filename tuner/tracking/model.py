@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tuner
 from tuner.coordination.records import StudyRecord
 from tuner.data.scratch import scratch_folder
-from tuner.prediction import Model
+from tuner.prediction import Model, PredictionWarning
 from tuner.tracking.layout import STUDY_ROLE
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def log_model(
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    predicted = model.predict(example)
+    with warnings.catch_warnings():  # the example's own: nobody asked for its prediction
+        warnings.simplefilter("ignore", PredictionWarning)
+        predicted = model.predict(example)
     experiment = client.get_run(run_id).info.experiment_id
     made = client.create_logged_model(experiment, NAME, run_id, tags={_TRAINING: training})
     try:
