@@ -16,7 +16,9 @@ class LinearPath(nn.Module):
 
     The autoregressive part of LSTNet (Lai et al. 2018, "Modeling Long- and Short-Term Temporal
     Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. It is 0
-    until `tuner.training.ridge.begin_as_ridge` gives it its first weights.
+    until `tuner.training.ridge.fit_path` fits it in closed form, and not trained: the layers learn
+    what it leaves over. Where gradients move it as well, a few hundred windows are enough for them
+    to fit noise: sunspots, window 22, RMSE of three seeds 15.9 in place of 14.9.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -24,7 +26,7 @@ class LinearPath(nn.Module):
         self.columns = columns_of_targets(shape, "linear_path")
         self.linear = nn.Linear(shape.window, shape.horizon)
         for parameter in self.linear.parameters():
-            nn.init.zeros_(parameter)
+            nn.init.zeros_(parameter.requires_grad_(False))
 
     def windows(self, x: Tensor) -> Tensor:
         """Return each target's own window, (batch, targets, window)."""

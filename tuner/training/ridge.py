@@ -1,4 +1,4 @@
-"""Where a linear path begins: as the ridge regression of the training windows."""
+"""The weights of a linear path: those of a ridge regression of the training windows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuner.training.decoder import InSegments, Recursive
 from tuner.training.model import Model
 from tuner.training.samples import Samples, split
 
-__all__ = ["PENALTIES", "Ridge", "begin_as_ridge", "fit_ridge"]
+__all__ = ["PENALTIES", "Ridge", "fit_path", "fit_ridge"]
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
 """What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
 
 _BATCH = 1024
-_LONGEST = 2048  # inputs of a regression; of longer windows the older rows begin without weight
+_LONGEST = 2048  # inputs of a regression; of longer windows the older rows get no weight
 _PRODUCTS = 4e10  # in the moments; of more windows evenly spaced ones are taken
 _RESIDUALS = 2**22
 _FEWEST_FREE = 0.1  # of the rows' degrees of freedom must be left for a penalty to be judged
@@ -92,8 +92,8 @@ def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def begin_as_ridge(model: Model, samples: Samples, index: Tensor) -> None:
-    """Give the linear path of a model the weights of a ridge regression, and the head its bias.
+def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
+    """Give the linear path of a model the weights of a ridge regression.
 
     It is fitted in the space in which the path works, scaled and normalized. A window weighs by
     the square of its spread there, as its error does in a loss that is taken after the inverse;
