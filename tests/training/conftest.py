@@ -41,9 +41,13 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
         scale: float = 10.0,
         train: tuple[int, int] | None = None,
         evaluate: tuple[int, int] | None = None,
+        target_columns: tuple[int, ...] | None = None,
+        lag_columns: tuple[tuple[int, int], ...] = (),
     ) -> SeriesRef:
         folder = tmp_path_factory.mktemp(f"series{next(numbers)}")
         targets = np.asarray(targets, np.float32)
+        if target_columns is None:
+            target_columns = () if inputs is not None else tuple(range(targets.shape[1]))
         inputs = targets if inputs is None else np.asarray(inputs, np.float32)
         n_rows, n_targets = targets.shape
         end = n_rows * 3 // 4
@@ -67,6 +71,8 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
                 horizon=horizon,
                 targets=n_targets,
                 quantiles=quantiles,
+                target_columns=target_columns,
+                lag_columns=lag_columns,
             ),
             window=window,
             longest_window=longest_window,

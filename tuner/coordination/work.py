@@ -59,18 +59,32 @@ def cost(job: TrainJob) -> float:
     """Estimate how long a job takes beside others of the same search; only the order counts.
 
     A step of the optimizer costs as much as some arithmetic whatever it computes; the rest
-    grows with the products of the recurrent layers' widths.
+    grows with the products of the recurrent layers' widths, for each step that they read:
+    a segment is one.
     """
     parameters = Hyperparameters(**job.hyperparameters)
-    directions = 2 if parameters.bidirectional else 1
-    products, inputs = 0, job.folds[0].shape.features or parameters.embedding_size
+    data = job.folds[0].with_window(parameters.window)
+    steps = data.window if isinstance(data, SeriesRef) else 1
+    directions, segment = 2 if parameters.bidirectional else 1, parameters.segment
+    before, inputs = 0, data.shape.features or parameters.embedding_size  # the layers
+    if channels := parameters.conv_channels:
+        before += channels * inputs * parameters.conv_kernel
+        inputs = channels
+    if segment > 1:
+        before += parameters.widths[0] * inputs
+        inputs = parameters.widths[0]
+    products = 0
     for width in parameters.widths:
         products += directions * width * (inputs + width)
         inputs = directions * width
-    data = job.folds[0].with_window(parameters.window)
-    steps = data.window if isinstance(data, SeriesRef) else 1
+    # A gate is one of four: the products are of one.
+    total = steps * (products / segment + before / 4)
+    if data.shape.task == "forecast" and parameters.decoder != "direct":
+        horizon, width = data.shape.horizon, parameters.widths[-1]
+        at_once = 1 if parameters.decoder == "recursive" else segment
+        total += horizon / at_once * 2 * width**2
     overhead = _STEP * (2 + directions * len(parameters.widths)) / parameters.batch_size
-    return len(job.folds) * job.epochs * (steps * products + overhead)
+    return len(job.folds) * job.epochs * (total + overhead)
 
 
 def run_jobs(

@@ -28,6 +28,8 @@ class Table:
     truth: np.ndarray  # (rows, targets), in the data's units
     known: np.ndarray  # (rows, targets), bool: not filled in
     first: np.ndarray  # (series,): the first row of each series, counted in it, that can be read
+    target_columns: tuple[int, ...]  # the input column of each target; -1 for none
+    lag_columns: tuple[tuple[int, int], ...]  # (input column, target): its earlier rows
 
 
 def make_table(series: Series, data: Preparation) -> Table:
@@ -62,7 +64,14 @@ def make_table(series: Series, data: Preparation) -> Table:
         for start, end in series.bounds
     ]
     known = ~series.frame[series.targets].isna().to_numpy()
-    return Table(tuple(named), inputs, targets, truth, known, np.array(first))
+    names = list(named)
+    of_targets = tuple(names.index(n) if n in series.features else -1 for n in series.targets)
+    of_lags = tuple(
+        (names.index(f"{name}_lag_{lag}"), target)
+        for target, name in enumerate(series.targets)
+        for lag in data.lags.get(name, [])
+    )
+    return Table(tuple(names), inputs, targets, truth, known, np.array(first), of_targets, of_lags)
 
 
 def check_features(series: Series, data: Preparation) -> None:

@@ -45,6 +45,9 @@ class Shape:
     targets: int = 1
     quantiles: tuple[float, ...] = ()  # rising; () where the values themselves are predicted
     classes: int = 0  # 0 where values are predicted
+    window: int = 0  # rows that a forecast reads; 0 of sequences
+    target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
+    lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,10 @@ class SeriesRef(DataRef):
     transform: str = "none"  # none | log | difference, of the target columns
     offset: tuple[float, ...] = ()  # of the target columns: scaled = (transformed - offset) / scale
     scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Have the shape say which window is read."""
+        object.__setattr__(self, "shape", dataclasses.replace(self.shape, window=self.window))
 
     def train_samples(self) -> np.ndarray:
         """Return the samples to train on."""

@@ -5,6 +5,7 @@ And what is done to errors: MASE divides them by those of a naive forecast.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,13 @@ class Scaler:
             offset, scale = rows.min(axis=0), np.ptp(rows, axis=0)
         constant = (np.ptp(rows, axis=0) == 0) | (scale == 0)
         return cls(offset, np.where(constant, 1.0, scale))
+
+    def sharing(self, other: Scaler, columns: Iterable[tuple[int, int]]) -> Scaler:
+        """Return the scaler with that of `other` in some columns, (own column, other's column)."""
+        offset, scale = self.offset.copy(), self.scale.copy()
+        for own, of_other in columns:
+            offset[own], scale[own] = other.offset[of_other], other.scale[of_other]
+        return Scaler(offset, scale)
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return (values - offset) / scale as float32.

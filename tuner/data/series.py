@@ -236,8 +236,9 @@ def _make_fold(
     starts = series.bounds[:, :1]
     train, evaluate = train + starts, evaluate + starts
     rows = np.concatenate([np.arange(first, end) for first, end in train])
-    inputs = Scaler.fit(data.scale, table.inputs[rows])
     targets = Scaler.fit(data.scale, table.targets[rows])
+    # A target's earlier rows are in the target's unit, so that one level can be taken off both.
+    inputs = Scaler.fit(data.scale, table.inputs[rows]).sharing(targets, table.lag_columns)
     reach = np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]])
     ref = _HeldRef(
         folder="",
@@ -247,6 +248,8 @@ def _make_fold(
             horizon=task.horizon,
             targets=len(series.targets),
             quantiles=tuple(task.quantiles),
+            target_columns=table.target_columns,
+            lag_columns=table.lag_columns,
         ),
         window=min(task.window, _longest_window(experiment)[0]),
         longest_window=_longest_window(experiment)[0],

@@ -16,7 +16,17 @@ WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
 
 WHOLE = frozenset(
-    ("hidden_size", "num_layers", "proj_size", "embedding_size", "window", "batch_size")
+    (
+        "hidden_size",
+        "num_layers",
+        "proj_size",
+        "embedding_size",
+        "window",
+        "batch_size",
+        "segment",
+        "conv_channels",
+        "conv_kernel",
+    )
 )
 """Hyperparameters that are whole numbers, and so is the width of a layer."""
 
@@ -48,8 +58,18 @@ class Hyperparameters(Section):
     """Units that an LSTM's hidden state is projected to, fewer than hidden_size; 0 for none."""
     pooling: Literal["last", "mean", "max", "attention"] = "last"
     """How the steps that the last layer puts out become one vector; idle where all are read."""
-    decoder: Literal["direct", "recursive"] = "direct"
-    """The horizon in one go, or decoded step by step by a second recurrent layer."""
+    decoder: Literal["direct", "recursive", "segments"] = "direct"
+    """The horizon in one go, or decoded by a second recurrent layer: by steps, or all segments."""
+    normalize: Literal["none", "last", "mean", "standard"] = "none"
+    """What is taken off each window of a forecast and put back: last value, mean, also spread."""
+    linear_path: Annotated[bool, Field(strict=True)] = False
+    """Whether the layers learn what a ridge regression of the training windows leaves over."""
+    segment: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
+    """Rows or steps that are read as one, through a linear layer."""
+    conv_channels: Annotated[int, Field(ge=0, le=8192, strict=True)] = 0
+    """Channels of a convolution over the steps, before they are read; 0 for none."""
+    conv_kernel: Annotated[int, Field(ge=1, le=255, strict=True)] = 3
+    """Steps that the convolution sees at once."""
     embedding_size: Units = 32
     """Length of the vector that a token becomes."""
     window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(None, examples=[24])

@@ -21,6 +21,7 @@ def check_rules(experiment: Experiment) -> None:
     _check_widths(experiment)
     _check_cell(experiment)
     _check_task(experiment)
+    _check_reading(experiment)
     budget = experiment.budget
     if experiment.n_trials is None and budget.timeout is None and budget.stagnation is None:
         raise ValueError(
@@ -149,6 +150,38 @@ def _check_task(experiment: Experiment) -> None:
         _refuse(experiment, "embedding_size", [default], text)
 
 
+def _check_reading(experiment: Experiment) -> None:
+    """Check how what is read is brought to the recurrent layers, against what it is."""
+    data, task = experiment.data, experiment.task
+    for name, none in (("normalize", "none"), ("linear_path", False)):
+        if task.kind != "forecast":
+            _refuse(experiment, name, [none], f"is of forecasts, and {task.kind} has no window")
+        elif data.features is not None and not set(data.targets) <= set(data.features):
+            lacking = next(target for target in data.targets if target not in data.features)
+            text = f"needs every target among data.features, which lack {lacking!r}"
+            _refuse(experiment, name, [none], f"{text}: write it there, or {_shown(none)} here")
+    if task.kind == "label":
+        _refuse(experiment, "segment", [1], "a label for every step reads every step")
+    if data.text is not None or data.tokens is not None:
+        _refuse(experiment, "segment", [1], "is of numbers, and the steps are tokens")
+    if task.kind == "forecast":
+        longest = max(_values(experiment, "segment"))
+        shortest = min(_windows(experiment))
+        if longest > shortest:
+            text = f"must be at most the window, whose least is {shortest}, got {longest}; "
+            raise ValueError(f"{_key(experiment, 'segment')}: {text}make it or the window fit")
+    if max(_values(experiment, "conv_channels")) == 0:
+        default = Hyperparameters.model_fields["conv_kernel"].default
+        text = "is of the convolution, and conv_channels is 0: write that first"
+        _refuse(experiment, "conv_kernel", [default], text)
+
+
+def _windows(experiment: Experiment) -> tuple[int, ...]:
+    """Return how many rows a forecast may read, of a range its ends."""
+    windows = _values(experiment, "window")
+    return tuple(experiment.task.window if window is None else window for window in windows)
+
+
 def _check_forecast(experiment: Experiment) -> None:
     data, task = experiment.data, experiment.task
     for key in ("text", "tokens"):
@@ -188,6 +221,11 @@ def _check_sequences(experiment: Experiment) -> None:
             what = "a date" if isinstance(value, str) else "folds"
             text = f"sequences have no order in time, got {what}; write a share or a number"
             raise ValueError(f"data.split.{key}: {text}")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _refuse(experiment: Experiment, name: str, allowed: list[Any], why: str) -> None:

@@ -29,10 +29,18 @@ def _weights(experiment: Experiment, facts: Facts) -> int:
     ways = 1 + _most(experiment, "bidirectional")
     inputs = _most(experiment, "embedding_size") if facts.vocabulary else len(facts.features)
     found = facts.vocabulary * inputs
+    if channels := _most(experiment, "conv_channels"):
+        found += channels * inputs * _most(experiment, "conv_kernel")
+        inputs = channels
+    if (segment := _most(experiment, "segment")) > 1:
+        found += segment * inputs * _widths(experiment)[0]
+        inputs = _widths(experiment)[0]
     for width in _widths(experiment):
         found += 4 * ways * width * (inputs + width + 2)
         inputs = ways * width
     task = experiment.task
+    if _most(experiment, "linear_path"):
+        found += _most(experiment, "window") * task.horizon
     outputs = len(facts.classes) or task.horizon * len(facts.targets)
     return found + inputs * outputs * max(1, len(task.quantiles))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner import __version__
 from tuner.coordination.work import run_jobs
-from tuner.data import SeriesRef
+from tuner.data import DataRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, dump_yaml
@@ -71,7 +71,7 @@ def _export(training: Training, given: Executor | None) -> Exported:
         key=MODEL,
         hyperparameters=training.experiment.configuration({}),
         weights=training.outcome.weights,
-        shape=training.data.folds[-1].shape,
+        shape=_data(training).shape,
         steps=_window(training) or _STEPS,
     )
     executor = given or LocalExecutor(1)
@@ -85,9 +85,14 @@ def _export(training: Training, given: Executor | None) -> Exported:
     return outcome.exported
 
 
+def _data(training: Training) -> DataRef:
+    """Return the data as the model reads it."""
+    return training.data.folds[-1].with_window(training.experiment.hyperparameters.window)
+
+
 def _window(training: Training) -> int | None:
     """Return how many rows the forecasts of the model read; None where it reads sequences."""
-    data = training.data.folds[-1].with_window(training.experiment.hyperparameters.window)
+    data = _data(training)
     return data.window if isinstance(data, SeriesRef) else None
 
 
@@ -100,7 +105,10 @@ def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
         "tuner": __version__,
         **training.data.pipeline,
         **({} if (window := _window(training)) is None else {"window": window}),
-        "width": (2 if parameters.bidirectional else 1) * max(parameters.widths),
+        "width": max(
+            (2 if parameters.bidirectional else 1) * max(parameters.widths),
+            parameters.conv_channels,
+        ),
         "hyperparameters": parameters.model_dump(),
         "validation": None if score is None else {metric: score},
         "onnx_difference": exported.difference,

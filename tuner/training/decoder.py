@@ -1,4 +1,4 @@
-"""The recursive decoder: a second recurrent layer that forecasts the horizon step by step."""
+"""Decoders: a second recurrent layer that forecasts the horizon, from what the first came to."""
 
 from __future__ import annotations
 
@@ -10,36 +10,64 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.recurrent import State, make_layers, read
 from tuner.training.values import as_values, middle, numbers_per_step
 
-__all__ = ["Recursive"]
+__all__ = ["Decoder", "InSegments", "Recursive"]
 
 
-class Recursive(nn.Module):
-    """Forecasts a step from its own forecast of the step before, training as in use.
+class Decoder(nn.Module):
+    """A layer of the encoder's cell and last width, and a linear head that says what it holds.
 
-    A layer of the encoder's cell and last width begins with the encoder's state, brought to its
-    size by a linear bridge where that differs: the encoder may read both ways, a decoder cannot.
+    It begins with the encoder's state, brought to its size by a linear bridge where that differs:
+    the encoder may read both ways, a decoder cannot.
     """
 
-    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+    def __init__(
+        self,
+        parameters: Hyperparameters,
+        shape: Shape,
+        state_sizes: list[int],
+        *,
+        inputs: int,
+        steps: int,
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            parameters: of the model.
+            shape: of the data.
+            state_sizes: what each part of the encoder's state holds.
+            inputs: numbers that the layer reads in a step.
+            steps: rows of the horizon that the head says at once.
+        """
         super().__init__()
-        self.shape = shape
+        self.shape, self.steps = shape, steps
         units = parameters.widths[-1]
         hidden = (parameters.proj_size if parameters.cell == "lstm" else 0) or units
-        self.layer = make_layers(parameters, shape.targets, units, bidirectional=False)
+        self.sizes = (hidden, units)[: len(state_sizes)]
+        """What each part of the layer's state holds."""
+        self.layer = make_layers(parameters, inputs, units, bidirectional=False)
         self.bridges = nn.ModuleList(
             nn.Identity() if size == own else nn.Linear(size, own)
-            for size, own in zip(state_sizes, (hidden, units), strict=False)
+            for size, own in zip(state_sizes, self.sizes, strict=True)
         )
+        self.dropout = nn.Dropout(parameters.dropout)
+        self.head = nn.Linear(hidden, steps * numbers_per_step(shape))
+
+    def first(self, state: State) -> State:
+        """Bring the encoder's state, each (batch, size), to the layer's, each (batch, units)."""
+        return tuple(bridge(s) for bridge, s in zip(self.bridges, state, strict=True))
+
+
+class Recursive(Decoder):
+    """Forecasts a step from its own forecast of the step before, training as in use."""
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+        super().__init__(parameters, shape, state_sizes, inputs=shape.targets, steps=1)
         self.begin = nn.Parameter(torch.zeros(shape.targets))
         """What is read before the first step."""
-        self.dropout = nn.Dropout(parameters.dropout)
-        self.head = nn.Linear(hidden, numbers_per_step(shape))
 
     def forward(self, state: State) -> Tensor:
         """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles])."""
-        state = tuple(
-            bridge(s).unsqueeze(0) for bridge, s in zip(self.bridges, state, strict=True)
-        )  # (1, batch, units)
+        state = tuple(s.unsqueeze(0) for s in self.first(state))  # (1, batch, units)
         x = self.begin.expand(state[0].shape[1], 1, -1)  # (batch, 1, targets)
         steps = []
         for _ in range(self.shape.horizon):
@@ -48,3 +76,32 @@ class Recursive(nn.Module):
             steps.append(values)  # (batch, 1, targets[, quantiles])
             x = middle(values, self.shape)
         return torch.cat(steps, dim=1)
+
+
+class InSegments(Decoder):
+    """Forecasts the horizon in pieces of `segment` rows, all at once, each by one step.
+
+    The parallel decoding of Lin et al. (2023), "SegRNN", section 4.3: every piece begins with the
+    encoder's state, and reads a learned embedding that says which piece it is. The last piece is
+    cut where the horizon ends. Unlike there the decoder's weights are its own, as the encoder may
+    have several layers and read both ways.
+    """
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+        units, length = parameters.widths[-1], parameters.segment
+        super().__init__(parameters, shape, state_sizes, inputs=units, steps=length)
+        self.begin = nn.Parameter(torch.randn(-(-shape.horizon // length), units))
+        """The embedding of each piece, (pieces, units)."""
+
+    def forward(self, state: State) -> Tensor:
+        """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles])."""
+        pieces, batch = len(self.begin), len(state[0])
+        # (batch, units) -> (1, batch * pieces, units), the pieces of a sample side by side
+        state = tuple(
+            s.unsqueeze(1).expand(-1, pieces, -1).flatten(0, 1).unsqueeze(0)
+            for s in self.first(state)
+        )
+        x = self.begin.expand(batch, -1, -1).reshape(batch * pieces, 1, -1)
+        outputs, _ = read(self.layer, x, state)
+        numbers = self.head(self.dropout(outputs[:, 0])).view(batch, -1)
+        return as_values(numbers, self.shape)[:, : self.shape.horizon]

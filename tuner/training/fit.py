@@ -16,6 +16,7 @@ from tuner.training.losses import make_loss
 from tuner.training.model import Model
 from tuner.training.optimizers import make_optimizer, make_schedule
 from tuner.training.predict import in_units, model_outputs
+from tuner.training.ridge import fit_path
 from tuner.training.samples import open_samples, split
 
 __all__ = ["Fit"]
@@ -50,6 +51,8 @@ class Fit:
         self.truth = data.truth_of(self.scored)  # in units, or classes
 
         self.model = Model(parameters, data.shape).to(device)
+        if parameters.linear_path:
+            fit_path(self.model, self.samples, self.train_index)
         self.weights = list(self.model.parameters())
         self.loss = make_loss(parameters, data, device)
         self.optimizer = make_optimizer(parameters, self.weights)

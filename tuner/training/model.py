@@ -8,10 +8,14 @@ from torch import Tensor, nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
-from tuner.training.decoder import Recursive
-from tuner.training.padding import real_steps
+from tuner.training.convolution import Convolution
+from tuner.training.decoder import Decoder, InSegments, Recursive
+from tuner.training.linear_path import LinearPath
+from tuner.training.normalization import Level, Normalization
+from tuner.training.padding import real_steps, zero_padding
 from tuner.training.pooling import POOLINGS, Attention
 from tuner.training.recurrent import Recurrent, State
+from tuner.training.segments import Segments
 from tuner.training.values import as_values, numbers_per_step
 
 __all__ = ["Model"]
@@ -21,29 +25,59 @@ class Model(nn.Module):
     """Reads numbers or tokens; puts out values, quantiles, or the logits of classes.
 
     To label, a linear head reads what the layers put out at every step. Everything else reads
-    one vector pooled from all steps: by a linear head, or, in a forecast with the recursive
-    decoder, as the hidden state with which the decoder begins.
+    one vector pooled from all steps: by a linear head, or, in a forecast with a decoder, as the
+    hidden state with which the decoder begins.
 
-    The parameters' first values come from torch's global generator.
+    Before the layers there may be a convolution, and then segments. Around all of it a forecast
+    may have a normalization of each window, whose inverse is the last thing that is done, and,
+    inside that, a linear path that is added.
+
+    The parameters' first values come from torch's global generator; beside a linear path those
+    of the last layer are 0.
     """
 
     def __init__(self, parameters: Hyperparameters, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
+        kind = parameters.normalize
+        self.normalization = None if kind == "none" else Normalization(kind, shape)
+        self.linear_path = LinearPath(shape) if parameters.linear_path else None
         inputs = shape.features
         self.embedding = None
         if shape.vocabulary:
             inputs = parameters.embedding_size
             self.embedding = nn.Embedding(shape.vocabulary, inputs, padding_idx=0)
+        self.convolution = self.segments = None
+        widest = inputs
+        if channels := parameters.conv_channels:
+            self.convolution = Convolution(inputs, channels, parameters.conv_kernel)
+            widest, inputs = max(widest, channels), channels
+        if (length := parameters.segment) > 1:
+            in_front, width = shape.task == "forecast", parameters.widths[0]
+            self.segments = Segments(length, inputs, width, in_front=in_front)
+            inputs = width
         self.recurrent = Recurrent(parameters, inputs)
+        self.widest = max(widest, self.recurrent.widest)
+        """The most numbers that a step is, read or in a layer."""
         width = self.recurrent.width
         self.pooling = None if shape.task == "label" else POOLINGS[parameters.pooling](width)
         self.dropout = nn.Dropout(parameters.dropout)
         self.head: nn.Module
-        if shape.task == "forecast" and parameters.decoder == "recursive":
-            self.head = Recursive(parameters, shape, self.recurrent.state_sizes)
+        if shape.task == "forecast" and parameters.decoder != "direct":
+            decoder = Recursive if parameters.decoder == "recursive" else InSegments
+            self.head = decoder(parameters, shape, self.recurrent.state_sizes)
         else:
             self.head = nn.Linear(width, shape.classes or shape.horizon * numbers_per_step(shape))
+        if self.linear_path is not None:
+            for parameter in self.last_layer.parameters():
+                nn.init.zeros_(parameter)
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The linear layer whose numbers are values, quantiles or logits."""
+        layer = self.head.head if isinstance(self.head, Decoder) else self.head
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     @property
     def attends(self) -> bool:
@@ -62,27 +96,50 @@ class Model(nn.Module):
             targets, quantiles); to classify logits, (batch, classes); to label logits, (batch,
             steps, classes), anything where x pads.
         """
+        x, level = self._normalize(x)
         outputs, state, real = self._encode(x, lengths)
         if self.pooling is None:
             labels: Tensor = self.head(self.dropout(outputs))
             return labels
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
-        if isinstance(self.head, Recursive):
-            forecast: Tensor = self.head((pooled, *state[1:]))
-            return forecast
-        numbers: Tensor = self.head(self.dropout(pooled))
-        return numbers if self.shape.classes else as_values(numbers, self.shape)
+        if isinstance(self.head, Decoder):
+            said: Tensor = self.head((pooled, *state[1:]))
+        else:
+            said = self.head(self.dropout(pooled))
+            said = said if self.shape.classes else as_values(said, self.shape)
+        if self.linear_path is not None:
+            ahead = self.linear_path(x)  # (batch, horizon, targets)
+            said = said + (ahead.unsqueeze(3) if self.shape.quantiles else ahead)
+        return said if level is None else level.put_back(said)
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return how much each step weighs in attention pooling, (batch, steps); padding 0."""
+        """Return how much each step weighs in attention pooling, (batch, steps); padding 0.
+
+        The steps of a segment share its weight.
+        """
         assert isinstance(self.pooling, Attention)
+        steps = x.shape[1]
+        x, _ = self._normalize(x)
         outputs, state, real = self._encode(x, lengths)
-        return self.pooling.weigh(outputs, state[0], real)
+        weights = self.pooling.weigh(outputs, state[0], real)
+        return weights if self.segments is None else self.segments.spread(weights, steps, lengths)
+
+    def _normalize(self, x: Tensor) -> tuple[Tensor, Level | None]:
+        """Return windows without their level, and the level; sequences as they are."""
+        return (x, None) if self.normalization is None else self.normalization(x)
 
     def _encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
-        """Return outputs and last state of the recurrent layers, and which steps are real."""
+        """Return outputs and last state of the recurrent layers, and which steps are real.
+
+        Where there are segments, these are the steps.
+        """
         if self.embedding is not None:
             x = self.embedding(x)
+        if self.convolution is not None:
+            x = self.convolution(zero_padding(x, lengths))
+        if self.segments is not None:
+            x = self.segments(zero_padding(x, lengths))
+            lengths = None if lengths is None else self.segments.count(lengths)
         outputs, state = self.recurrent(x, lengths)
         real = None if lengths is None else real_steps(lengths, x.shape[1], x.device)
         return outputs, state, real

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto
 from torch import nn
 
 from tuner.data import Shape
-from tuner.training.decoder import Recursive
+from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.graph import Graph
 from tuner.training.model import Model
 from tuner.training.onnx_layers import add_layers, axes
+from tuner.training.onnx_reading import (
+    add_convolution,
+    add_linear_path,
+    add_normalization,
+    add_segments,
+    put_back,
+    zero_padding,
+)
+from tuner.training.onnx_values import add_linear, add_values
 from tuner.training.pooling import Attention, Last, Max, Mean
 from tuner.training.values import middle_at
 
@@ -37,31 +45,44 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     lengths = real = ""
     if shape.task != "forecast":
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
-        lengths = g.op("Cast", "lengths", to=TensorProto.INT32)
-        real = _real_steps(g, x)
+        lengths, real = "lengths", _real_steps(g, x, "lengths")
+    if model.normalization is not None:
+        x, level = add_normalization(g, model.normalization, x)
+    window = x
+    if model.convolution is not None:
+        x = add_convolution(g, model.convolution, zero_padding(g, x, real))
+    if model.segments is not None:
+        x, lengths = add_segments(g, model.segments, zero_padding(g, x, real), lengths)
+        real = _real_steps(g, x, lengths) if lengths else ""
+    counts = g.op("Cast", lengths, to=TensorProto.INT32) if lengths else ""
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (steps, batch, features)
     for stack in model.recurrent.stacks:
-        x, states = add_layers(g, stack, x, lengths)
+        x, states = add_layers(g, stack, x, counts)
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (batch, steps, width)
 
     out: list[str | int]
     if model.pooling is None:
-        y, out = _linear(g, model.head, x), ["batch", "steps", shape.classes]
+        y, out = add_linear(g, model.head, x), ["batch", "steps", shape.classes]
     else:
-        pooled = _pool(g, model.pooling, x, states[0], real)
+        pooled = _pool(g, model.pooling, x, states[0], real, lengths)
         y, out = _head(g, model.head, [pooled, *states[1:]], shape)
+    if model.linear_path is not None:
+        ahead = add_linear_path(g, model.linear_path, window)  # (batch, horizon, targets)
+        y = g.op("Add", y, g.op("Unsqueeze", ahead, axes(3)) if shape.quantiles else ahead)
+    if model.normalization is not None:
+        y = put_back(g, y, level, shape)
     return g.to_model(inputs, {"outputs": (y, out)})
 
 
-def _real_steps(g: Graph, x: str) -> str:
-    """Add which steps of (batch, steps, ...) are real, (batch, steps, 1)."""
+def _real_steps(g: Graph, x: str, lengths: str) -> str:
+    """Add which of so many steps of (batch, steps, ...) are real, (batch, steps, 1)."""
     n_steps = g.op("Gather", g.op("Shape", x), np.array(1))
     step = g.op("Range", np.array(0), n_steps, np.array(1))  # (steps,)
-    real = g.op("Less", step, g.op("Unsqueeze", "lengths", axes(1)))
+    real = g.op("Less", step, g.op("Unsqueeze", lengths, axes(1)))
     return g.op("Unsqueeze", real, axes(2))
 
 
-def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str) -> str:
+def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str, lengths: str) -> str:
     """Add what a pooling makes of (batch, steps, width): (batch, width)."""
     if isinstance(pooling, Last):
         return last
@@ -72,12 +93,12 @@ def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str) -> s
         if not real:
             return g.op("ReduceMean", outputs, axes=[1], keepdims=0)
         total = g.op("ReduceSum", outputs, axes(1), keepdims=0)
-        count = g.op("Unsqueeze", g.op("Cast", "lengths", to=TensorProto.FLOAT), axes(1))
+        count = g.op("Unsqueeze", g.op("Cast", lengths, to=TensorProto.FLOAT), axes(1))
         return g.op("Div", total, count)
     assert isinstance(pooling, Attention)
-    query = g.op("Unsqueeze", _linear(g, pooling.query, last), axes(1))
-    hidden = g.op("Tanh", g.op("Add", query, _linear(g, pooling.key, outputs)))
-    energies = _or(g, real, _linear(g, pooling.energy, hidden), -np.inf)  # (batch, steps, 1)
+    query = g.op("Unsqueeze", add_linear(g, pooling.query, last), axes(1))
+    hidden = g.op("Tanh", g.op("Add", query, add_linear(g, pooling.key, outputs)))
+    energies = _or(g, real, add_linear(g, pooling.energy, hidden), -np.inf)  # (batch, steps, 1)
     weights = g.op("Transpose", g.op("Softmax", energies, axis=1), perm=[0, 2, 1])
     return g.op("Squeeze", g.op("MatMul", weights, outputs), axes(1))
 
@@ -92,21 +113,43 @@ def _head(
 ) -> tuple[str, list[str | int]]:
     """Add the head of a vector that was pooled; return what it puts out, and its shape."""
     if shape.classes:
-        return _linear(g, head, states[0]), ["batch", shape.classes]
+        return add_linear(g, head, states[0]), ["batch", shape.classes]
     quantiles = [len(shape.quantiles)] if shape.quantiles else []
     out: list[str | int] = ["batch", shape.horizon, shape.targets, *quantiles]
-    if isinstance(head, Recursive):
-        return _decode(g, head, states), out
-    return _as_values(g, _linear(g, head, states[0]), shape), out
+    if isinstance(head, Decoder):
+        states = [
+            s if isinstance(bridge, nn.Identity) else add_linear(g, bridge, s)
+            for bridge, s in zip(head.bridges, states, strict=True)
+        ]
+        if isinstance(head, InSegments):
+            return _decode_pieces(g, head, states), out
+        assert isinstance(head, Recursive)
+        return _decode_steps(g, head, states), out
+    return add_values(g, add_linear(g, head, states[0]), shape), out
 
 
-def _decode(g: Graph, head: Recursive, states: list[str]) -> str:
+def _decode_pieces(g: Graph, head: InSegments, states: list[str]) -> str:
+    """Add one step of all pieces at once; return (batch, horizon, targets[, quantiles])."""
+    pieces, units = head.begin.shape
+    each = g.op("Unsqueeze", head.begin, axes(0))  # (1, pieces, units)
+    batch = g.op("Slice", g.op("Shape", states[0]), axes(0), axes(1))  # (1,)
+    x = g.op("Expand", each, g.op("Concat", batch, axes(pieces, units), axis=0))
+    x = g.op("Reshape", x, axes(1, -1, units))  # (1, batch * pieces, units)
+    repeated = []
+    for state, size in zip(states, head.sizes, strict=True):
+        to = g.op("Concat", batch, axes(pieces, size), axis=0)
+        state = g.op("Expand", g.op("Unsqueeze", state, axes(1)), to)
+        repeated.append(g.op("Reshape", state, axes(-1, size)))
+    _, states = add_layers(g, head.layer, x, "", repeated)
+    numbers = add_linear(g, head.head, states[0])  # (batch * pieces, steps * numbers)
+    numbers = g.op("Reshape", numbers, axes(-1, pieces * head.head.out_features))
+    values = add_values(g, numbers, head.shape)
+    return g.op("Slice", values, axes(0), axes(head.shape.horizon), axes(1))
+
+
+def _decode_steps(g: Graph, head: Recursive, states: list[str]) -> str:
     """Add a loop over the horizon; return (batch, horizon, targets[, quantiles])."""
     shape = head.shape
-    states = [
-        s if isinstance(bridge, nn.Identity) else _linear(g, bridge, s)
-        for bridge, s in zip(head.bridges, states, strict=True)
-    ]
     batch = g.op("Slice", g.op("Shape", states[0]), axes(0), axes(1))  # (1,)
     size = g.op("Concat", batch, axes(shape.targets), axis=0)
     begin = g.op("Expand", head.begin, size)  # (batch, targets)
@@ -114,7 +157,7 @@ def _decode(g: Graph, head: Recursive, states: list[str]) -> str:
     def step(g: Graph, before: list[str]) -> tuple[list[str], str]:
         x, *states = before
         _, states = add_layers(g, head.layer, g.op("Unsqueeze", x, axes(0)), "", states)
-        values = _as_values(g, _linear(g, head.head, states[0]), shape)
+        values = add_values(g, add_linear(g, head.head, states[0]), shape)
         values = g.op("Squeeze", values, axes(1))  # (batch, targets[, quantiles])
         x = values
         if shape.quantiles:
@@ -123,26 +166,3 @@ def _decode(g: Graph, head: Recursive, states: list[str]) -> str:
 
     values = g.loop(shape.horizon, [begin, *states], step)  # (horizon, batch, targets[, quantiles])
     return g.op("Transpose", values, perm=[1, 0, 2, 3] if shape.quantiles else [1, 0, 2])
-
-
-def _as_values(g: Graph, numbers: str, shape: Shape) -> str:
-    """Add `tuner.training.values.as_values`."""
-    if not shape.quantiles:
-        return g.op("Reshape", numbers, axes(0, -1, shape.targets))
-    n = len(shape.quantiles)
-    numbers = g.op("Reshape", numbers, axes(0, -1, shape.targets, n))
-    lowest = g.op("Slice", numbers, axes(0), axes(1), axes(3))
-    if n == 1:
-        return lowest
-    steps = g.op("Softplus", g.op("Slice", numbers, axes(1), axes(n), axes(3)))
-    higher = g.op("Add", lowest, g.op("CumSum", steps, np.array(3)))
-    return g.op("Concat", lowest, higher, axis=3)
-
-
-def _linear(g: Graph, layer: nn.Module, x: str) -> str:
-    """Add what a linear layer does to the last axis."""
-    assert isinstance(layer, nn.Linear)
-    product = g.op("MatMul", x, layer.weight.T)
-    # A layer may be without: torch's types say otherwise.
-    bias: torch.Tensor | None = layer.bias
-    return product if bias is None else g.op("Add", product, bias)

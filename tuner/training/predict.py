@@ -105,5 +105,5 @@ def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
 
 def _batches(model: Model, samples: Samples, index: Tensor) -> Iterator[Tensor]:
     """Return an index in parts that the model can read at once, by its size and data alone."""
-    numbers = samples.longest * max(16, model.recurrent.widest)  # of one sample
+    numbers = samples.longest * max(16, model.widest)  # of one sample
     return split(index, max(1, min(_BATCH, _BATCH_NUMBERS // numbers)))

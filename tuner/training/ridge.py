@@ -1,0 +1,164 @@
+"""The weights of a linear path: those of a ridge regression of the training windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuner.data import Shape
+from tuner.training.decoder import InSegments, Recursive
+from tuner.training.model import Model
+from tuner.training.samples import Samples, split
+
+__all__ = ["PENALTIES", "Ridge", "fit_path", "fit_ridge"]
+
+PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
+"""What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
+
+_BATCH = 1024
+_LONGEST = 2048  # inputs of a regression; of longer windows the older rows get no weight
+_PRODUCTS = 4e10  # in the moments; of more windows evenly spaced ones are taken
+_RESIDUALS = 2**22
+_FEWEST_FREE = 0.1  # of the rows' degrees of freedom must be left for a penalty to be judged
+_NARROWEST = 1e-3  # between first quantiles, in scaled units
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Inputs (rows, inputs), outputs (rows, outputs) and weights (rows,), all float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """A ridge regression with an intercept that is not penalized."""
+
+    weight: Tensor  # (outputs, inputs)
+    bias: Tensor  # (outputs,)
+    penalty: float  # of the sum of squared weights, beside the sum of squared errors
+
+
+def fit_ridge(batches: Callable[[], Iterator[Rows]]) -> Ridge:
+    """Fit in closed form, with the penalty of PENALTIES whose generalized cross-validation is best.
+
+    Golub, Heath & Wahba (1979), "Generalized Cross-Validation as a Method for Choosing a Good
+    Ridge Parameter": with n rows, their weighted squared errors RSS(a) over all outputs and the
+    degrees of freedom df(a) = 1 + sum_i l_i / (l_i + a), l_i the eigenvalues of the inputs'
+    moments, the least of RSS(a) / (n - df(a))^2. One penalty is of all outputs.
+
+    Args:
+        batches: yields all rows, the same ones each time that it is called.
+    """
+    n = sum(len(x) for x, _, _ in batches())
+    total, mean_x, mean_y = _sums((w.sum(), w @ x, w @ y) for x, y, w in batches())
+    mean_x, mean_y = mean_x / total, mean_y / total
+
+    def moments() -> Iterator[tuple[Tensor, ...]]:
+        for x, y, w in batches():
+            x, y = x - mean_x, y - mean_y
+            weighted = w[:, None] * x
+            yield weighted.T @ x, weighted.T @ y, (w[:, None] * y.square()).sum()
+
+    xx, xy, yy = _sums(moments())  # (inputs, inputs), (inputs, outputs), ()
+    unit = float(xx.diagonal().mean())
+    if unit == 0:  # nothing moves
+        return Ridge(torch.zeros_like(xy.T), mean_y, 0.0)
+    values, vectors = torch.linalg.eigh(xx.cpu())
+    values, vectors = values.clamp(min=0).to(xx.device), vectors.to(xx.device)
+    along = vectors.T @ xy  # (inputs, outputs)
+    explained = along.square().sum(dim=1)
+    best, least = PENALTIES[0] * unit, math.inf
+    for penalty in (unit * p for p in PENALTIES):
+        free = n - 1 - float((values / (values + penalty)).sum())
+        if free < _FEWEST_FREE * n:
+            continue
+        gain = explained * (values + 2 * penalty) / (values + penalty).square()
+        # What rounding leaves of a perfect fit is no difference between penalties.
+        rss = max(float(yy - gain.sum()), 1e-14 * float(yy))
+        if rss / free**2 < least:
+            best, least = penalty, rss / free**2
+    weight = (vectors @ (along / (values + best)[:, None])).T
+    return Ridge(weight, mean_y - weight @ mean_x, best)
+
+
+def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Return the sum of each place of the tuples."""
+    sums: list[Tensor] = []
+    for part in parts:
+        sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else list(part)
+    return sums
+
+
+@torch.no_grad()
+def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
+    """Give the linear path of a model the weights of a ridge regression.
+
+    It is fitted in the space in which the path works, scaled and normalized. A window weighs by
+    the square of its spread there, as its error does in a loss that is taken after the inverse;
+    all targets count alike. The quantiles of a model that forecasts them begin as those of the
+    regression's errors.
+
+    Args:
+        model: with a linear path.
+        samples: the training split.
+        index: the training windows.
+    """
+    path, shape = model.linear_path, model.shape
+    assert path is not None
+    n_inputs = min(shape.window, _LONGEST)
+    most = int(_PRODUCTS / (shape.targets * n_inputs**2))
+
+    def rows(index: Tensor) -> Iterator[Rows]:
+        for batch in split(index, _BATCH):
+            x, _ = samples.inputs(batch)
+            x, y = x.double(), samples.targets(batch).double()
+            weights = torch.ones_like(y[:, :1])  # (batch, 1, targets)
+            if model.normalization is not None:
+                x, level = model.normalization(x)
+                y = level.take_off(y)
+                if level.spread is not None:
+                    weights = level.spread.square()
+            windows = path.windows(x)[:, :, -n_inputs:]  # (batch, targets, inputs)
+            yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
+
+    few = _spaced(index, most)
+    ridge = fit_ridge(lambda: rows(few))
+    path.linear.weight.zero_()
+    path.linear.weight[:, -n_inputs:] = ridge.weight
+    path.linear.bias.copy_(ridge.bias)
+    if shape.quantiles:
+        few = _spaced(index, _RESIDUALS // (shape.horizon * shape.targets))
+        errors = [y - x @ ridge.weight.T - ridge.bias for x, y, _ in rows(few)]
+        ahead = torch.cat(errors).cpu().numpy().reshape(-1, shape.targets, shape.horizon)
+        bias = _quantile_bias(model.head, ahead.transpose(0, 2, 1), shape)
+        model.last_layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _spaced(index: Tensor, most: int) -> Tensor:
+    """Return an index, or evenly spaced parts of it where it has more than so many."""
+    return index[:: -(-len(index) // max(1, most))]
+
+
+def _quantile_bias(head: nn.Module, errors: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return the bias with which a head that puts out nothing else says the errors' quantiles.
+
+    Args:
+        head: of the model: it says all steps of the horizon, or so many at a time.
+        errors: (windows, horizon, targets).
+        shape: of the data.
+    """
+    at_once = shape.horizon
+    if isinstance(head, Recursive):
+        at_once = 1
+    elif isinstance(head, InSegments):
+        at_once = head.steps
+    steps = np.arange(shape.horizon) % at_once
+    numbers = np.empty((at_once, shape.targets, len(shape.quantiles)))
+    for step in range(at_once):
+        here = errors[:, steps == step] if step in steps else errors
+        found = np.quantile(here, shape.quantiles, axis=(0, 1)).T  # (targets, quantiles)
+        ups = np.diff(found, axis=1).clip(min=_NARROWEST)
+        numbers[step] = np.concatenate((found[:, :1], ups + np.log(-np.expm1(-ups))), axis=1)
+    return numbers.reshape(-1)
