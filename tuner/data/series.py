@@ -17,12 +17,13 @@ from tuner.data.filling import even_rows
 from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
-from tuner.data.scaling import Scaler, naive_errors
+from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
 from tuner.data.scratch import save_arrays
 from tuner.data.series_facts import notes_of, part_of
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
+from tuner.data.transforms import Transform
 from tuner.experiment import Experiment
 
 __all__ = ["SeriesDataset", "check_series"]
@@ -165,8 +166,15 @@ class SeriesDataset(Dataset):
         settings = data.model_dump(
             mode="json",
             include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
-                     "transform", "scale"},
+                     "transform", "scale", "scale_by"},
         )  # fmt: skip
+        own = None
+        if fold.own is not None:
+            names = list(self._series.names)
+            own = {"names": names} | {
+                key: {"offset": scaler.offset.tolist(), "scale": scaler.scale.tolist()}
+                for key, scaler in zip(("inputs", "outputs"), fold.own, strict=True)
+            }
         return {
             "task": task.kind,
             **settings,
@@ -182,6 +190,8 @@ class SeriesDataset(Dataset):
                 "offset": fold.targets.offset.tolist(),
                 "scale": fold.targets.scale.tolist(),
             },
+            "lambdas": list(fold.ref.transform.lambdas),
+            "series": own,
             "window": self._experiment.given("window"),
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
@@ -209,6 +219,7 @@ class _Fold:
     series: Series  # up to where the evaluation ends
     inputs: Scaler
     targets: Scaler
+    own: tuple[SeriesScaler, SeriesScaler] | None  # of inputs and targets, where series differ
 
     def name_of(self, row: int) -> str:
         """Return the series and the time, or the row, of a window's first target."""
@@ -232,13 +243,39 @@ def _make_fold(
     MASE divides by the errors of the forecast that a value is that of `step` rows before.
     """
     data, task = experiment.data, experiment.task
-    table = make_table(series, data)
     starts = series.bounds[:, :1]
     train, evaluate = train + starts, evaluate + starts
     rows = np.concatenate([np.arange(first, end) for first, end in train])
+    table = make_table(series, data)
+    transform = Transform.of(data.transform).fitted(table.truth[rows])
+    if transform.lambdas:
+        table = make_table(series, data, transform)
     inputs = Scaler.fit(data.scale, table.inputs[rows])
     targets = Scaler.fit(data.scale, table.targets[rows])
-    reach = np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]])
+    own = None
+    if data.scale_by == "series":
+        own = (
+            SeriesScaler.fit(data.scale, table.inputs, train, inputs),
+            SeriesScaler.fit(data.scale, table.targets, train, targets),
+        )
+        scaled = [
+            scaler.transform(values, series.bounds)
+            for scaler, values in zip(own, (table.inputs, table.targets), strict=True)
+        ]
+    else:
+        scaled = [inputs.transform(table.inputs), targets.transform(table.targets)]
+    arrays = {
+        "inputs": scaled[0],
+        "targets": scaled[1],
+        "truth": table.truth,
+        "known": np.asarray(table.known.all(axis=1)),
+        "train": train,
+        "evaluate": evaluate,
+        "reach": np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]]),
+        "naive": naive_errors(table.truth, table.known, train, step),
+    }
+    if own is not None:
+        arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
     ref = _HeldRef(
         folder="",
         shape=Shape(
@@ -250,21 +287,13 @@ def _make_fold(
         ),
         window=min(task.window, _longest_window(experiment)[0]),
         longest_window=_longest_window(experiment)[0],
-        transform=data.transform,
+        transform=transform,
         offset=tuple(targets.offset.tolist()),
         scale=tuple(targets.scale.tolist()),
-        arrays={
-            "inputs": inputs.transform(table.inputs),
-            "targets": targets.transform(table.targets),
-            "truth": table.truth,
-            "known": np.asarray(table.known.all(axis=1)),
-            "train": train,
-            "evaluate": evaluate,
-            "reach": reach,
-            "naive": naive_errors(table.truth, table.known, train, step),
-        },
+        own_scales=own is not None,
+        arrays=arrays,
     )
-    return _Fold(ref, series, inputs, targets)
+    return _Fold(ref, series, inputs, targets, own)
 
 
 def _longest_window(experiment: Experiment) -> tuple[int, str]:

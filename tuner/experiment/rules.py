@@ -8,6 +8,7 @@ from tuner.errors import nearest
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
+from tuner.transform_steps import differences_of
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment
@@ -155,10 +156,13 @@ def _check_forecast(experiment: Experiment) -> None:
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
-    if task.quantiles and data.transform == "difference" and task.horizon > 1:
+    short = [n for n in differences_of(data.transform) if n < task.horizon]
+    if task.quantiles and short:
+        got = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"
         raise ValueError(
-            "data.transform: quantiles of differences do not add up over a horizon, got "
-            "'difference' with task.quantiles; write none or log"
+            f"data.transform: quantiles of differences do not add up over a horizon, got {got!r} "
+            f"with task.quantiles and task.horizon {task.horizon}; write none or log, or a "
+            f"seasonal_difference of {max(2, task.horizon)} rows or more"
         )
 
 
@@ -179,7 +183,10 @@ def _check_sequences(experiment: Experiment) -> None:
             if value := getattr(data, key):
                 text = f"each row is a sequence of its own, got {value!r} beside data.text"
                 raise ValueError(f"data.{key}: {text}; remove it")
-    for key, neutral in (("transform", "none"), ("resample", None), ("calendar", []), ("lags", {})):
+    of_forecasts = {
+        "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
+    }  # fmt: skip
+    for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:
             raise ValueError(f"data.{key}: is of forecasts, got {value!r} with {kind}; remove it")
     for key in ("validation", "test"):
