@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import nearest
+from tuner.errors import TunerError, nearest
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
+from tuner.experiment.preparations import PREPARED
 from tuner.transform_steps import differences_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def check_rules(experiment: Experiment) -> None:
         _check_forecast(experiment)
     else:
         _check_sequences(experiment)
+    _check_preparations(experiment)
 
 
 def _check_space(experiment: Experiment) -> None:
@@ -49,8 +51,10 @@ def _check_space(experiment: Experiment) -> None:
         )
     for name, domain in space.items():
         key = f"search_space.{name}"
+        if name in PREPARED:
+            continue
         if name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
-            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1"])
+            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED])
             raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
         if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
             raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
@@ -64,6 +68,33 @@ def _check_space(experiment: Experiment) -> None:
                 f"hyperparameters.{given}: the search starts at this value, which must lie in "
                 f"search_space.{name}, got {start!r}; move it or widen the space"
             )
+
+
+def _check_preparations(experiment: Experiment) -> None:
+    """Check every choice of a preparation as if `data` said it."""
+    space, recorded = experiment.search_space, experiment.recorded
+    for name in PREPARED:
+        key, choices = f"search_space.{name}", ()
+        if domain := space.get(name):
+            if domain.type != "categorical":
+                text = f"is one of several values, got {domain.type!r}; write `type: categorical`"
+                raise ValueError(f"{key}.type: {text}")
+            choices = domain.bounds()
+            start = experiment.given(name)
+            if name in experiment.data.model_fields_set and start not in choices:
+                raise ValueError(
+                    f"data.{name}: the search starts at this value, which must lie in {key}, got "
+                    f"{start}; move it or widen the space"
+                )
+        elif recorded is not None and name in recorded.preparations:
+            key, choices = f"recorded.preparations.{name}", tuple(recorded.preparations[name])
+        for choice in choices:
+            try:
+                chosen = experiment.prepared_as({name: choice})
+                check_rules(chosen.model_copy(update={"recorded": None}))
+            except (TunerError, ValueError) as error:
+                problem = str(error).removeprefix(f"data.{name}: ").removeprefix(f"{name}: ")
+                raise ValueError(f"{key}: with the choice {choice}: {problem}") from None
 
 
 def _check_widths(experiment: Experiment) -> None:
