@@ -159,7 +159,7 @@ class _Run:
         self._experiment, self._data, self._study = experiment, data, study
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
-        self._models = TrainedModels(experiment, data.folds, executor, observer, stop)
+        self._models = TrainedModels(experiment, data, executor, observer, stop)
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
         """Search until the budget is used."""
@@ -169,7 +169,8 @@ class _Run:
         def make_job(trial: optuna.Trial) -> TrainJob:
             seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
             key = f"trial {trial.number}"
-            params, folds = trial.params, self._data.folds
+            params = trial.params
+            folds = self._data.of(params).folds
             return train_job(experiment, folds, key, params, seed, can_be_pruned=prunes)
 
         begun, limit_s = time.monotonic(), experiment.budget.timeout
@@ -280,7 +281,8 @@ class _Run:
         weights = self._models.weights_of(run)
         if weights is not None:
             executor, job = self._executor, self._models.job(run)
-            keep_model(partial(trained, record, self._data, job, weights, executor), executor)
+            data = self._data.of(run.params)
+            keep_model(partial(trained, record, data, job, weights, executor), executor)
 
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:

@@ -22,6 +22,10 @@ from tuner.experiment import Experiment
 
 COLUMNS = ["y", "x", "z"]
 ROWS = ("inputs", "targets", "truth", "known")
+TRANSFORMS = [
+    "none", "difference", "log", "box_cox", {"seasonal_difference": 4},
+    ["log", {"seasonal_difference": 3}, "difference"], ["box_cox", "difference"],
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Arrays(SeriesRef):
 
     @classmethod
     def of(cls, ref: Any) -> Arrays:
-        names = (*ROWS, "train", "evaluate", "reach")
+        names = (*ROWS, "train", "evaluate", "reach", *ref.own_scales * ("offsets", "scales"))
         fields = {f.name: getattr(ref, f.name) for f in dataclasses.fields(SeriesRef)}
         return cls(**fields | {"folder": ""}, arrays={n: np.array(ref.load(n)) for n in names})
 
@@ -107,8 +111,9 @@ class Arrays(SeriesRef):
 
     @property
     def said(self) -> dict[str, Any]:
-        """Everything about the reference but its arrays."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(SeriesRef)}
+        """Everything about the reference but its arrays of rows."""
+        scalers = {n: a.tolist() for n, a in self.arrays.items() if n in ("offsets", "scales")}
+        return scalers | {f.name: getattr(self, f.name) for f in dataclasses.fields(SeriesRef)}
 
     @property
     def starts(self) -> np.ndarray:
@@ -145,7 +150,7 @@ def cases(draw: st.DrawFn, *, least_series: int = 1, **fixed: Any) -> Case:
         "target": draw(st.sampled_from(["y", ["y", "x"]])),
         "features": draw(st.sampled_from([["y"], ["x", "y"], ["x"]])),
         "missing": missing,
-        "transform": draw(st.sampled_from(["none", "difference", "log"])),
+        "transform": draw(st.sampled_from(TRANSFORMS)),
         "scale": draw(st.sampled_from(["standard", "minmax", "none"])),
         "lags": draw(st.sampled_from([{}, {"z": [1]}, {"x": [2, 3], "y": [1]}])),
     }
@@ -158,10 +163,11 @@ def cases(draw: st.DrawFn, *, least_series: int = 1, **fixed: Any) -> Case:
     if resampled:
         keys |= {"resample": draw(st.sampled_from(["2h", "3h", "1h"]))}
         keys |= {"aggregate": draw(st.sampled_from(["mean", "sum", "last", "min", "max"]))}
-    if missing == "interpolate" and keys["transform"] == "log":
+    if missing == "interpolate" and ("log" in keys["transform"] or "box" in str(keys["transform"])):
         keys["transform"] = "none"  # a line may go below 0, which is refused
     if n_series > 1:
         keys["id"] = "s"
+        keys["scale_by"] = draw(st.sampled_from(["all", "series"]))
     frames = []
     for i in range(n_series):
         n = draw(st.integers(50, 90)) * (2 if resampled else 1)

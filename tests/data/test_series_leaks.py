@@ -36,7 +36,8 @@ def test_changing_test_values_changes_nothing_that_is_written(case: Case, seed: 
     begins = before.test.load("evaluate")[:, 0] - before.test.starts
     after = case.changed(later_rows(case, begins), seed).prepare()
     assert after.written == before.written
-    assert len(before.written) == 8 * len(before.folds)
+    n_arrays = 8 + 2 * before.test.own_scales
+    assert len(before.written) == n_arrays * len(before.folds)
     assert [a.said for a in after.folds] == [b.said for b in before.folds]
     assert after.prepared.pipeline == before.prepared.pipeline
 

@@ -74,6 +74,41 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"pooling": "mean", "cell": "peephole", "hidden_size": 8},
         },
     ),
+    "logs of a season's differences, differenced": (
+        months(),
+        {
+            "data": {
+                "time": "month", "target": ["sales", "price"],
+                "transform": ["log", {"seasonal_difference": 5}, "difference"],
+            },
+            "task": {"window": 4, "horizon": 7},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
+    "powers of series, each on its own scale": (
+        stores().assign(visits=lambda f: f["visits"] * np.where(f["store"] == "01", 1, 90)),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"], "missing": "ffill",
+                "features": ["units", "price", "visits"], "lags": {"visits": [3]},
+                "transform": ["box_cox", "difference"], "scale_by": "series",
+            },
+            "task": {"window": 5, "horizon": 2},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
+    "quantiles of a season's differences, each series between its ends": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "visits", "missing": "ffill",
+                "transform": {"seasonal_difference": 24}, "scale": "minmax",
+                "scale_by": "series", "calendar": ["hour"],
+            },
+            "task": {"window": 6, "horizon": 4, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
     "resampled": (
         stores(),
         {

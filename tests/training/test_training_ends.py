@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tuner.data.transforms import Transform
 from tuner.jobs import OutcomeState
 from tuner.training import Model, fit, train
 
@@ -77,7 +78,7 @@ def test_forecasts_absurd_in_the_datas_units_fail_the_job_without_a_warning(
     make_ref, make_job, go_on
 ):
     ref = make_ref(np.sin(np.arange(80))[:, None])
-    ref = dataclasses.replace(ref, transform="log", scale=(1e6,), offset=(1e6,))
+    ref = dataclasses.replace(ref, transform=Transform("log"), scale=(1e6,), offset=(1e6,))
     outcome = train(make_job(ref), go_on)
     assert outcome.reason == "rmse is nan at epoch 0 (learning_rate 0.01)"
 

@@ -40,9 +40,9 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     for what, how_many in facts.notes:
         table.add_row(f"  {what}", escape(how_many))
     if experiment.task.kind == "forecast":
-        table.add_row("  preparation", f"transform {data.transform}, scale {data.scale}")
+        table.add_row("  preparation", escape(_preparation(experiment, "transform", "scale")))
     elif data.text is None and data.tokens is None:
-        table.add_row("  preparation", f"scale {data.scale}")
+        table.add_row("  preparation", _preparation(experiment, "scale"))
     table.add_row("  task", _task(experiment))
     for part in facts.parts:
         when = "" if part.first is None else f"  {part.first} to {part.last}"
@@ -83,6 +83,15 @@ def _with_options(name: str, options: dict[str, Any]) -> str:
     return f"{name} ({shown})" if shown else name
 
 
+def _preparation(experiment: Experiment, *names: str) -> str:
+    """Say what is done to the data; of what is searched what `data` says, with which it begins."""
+    given = [f"{name} {experiment.given(name)}" for name in names]
+    if experiment.data.scale_by == "series":
+        given[-1] += " of each series its own"
+    searched = list(experiment.preparation({}))
+    return ", ".join(given) + (f"; searched: {', '.join(searched)}" if searched else "")
+
+
 def _task(experiment: Experiment) -> str:
     task = experiment.task
     match task.kind:
@@ -119,7 +128,7 @@ def _show_space(experiment: Experiment) -> None:
     start = experiment.start()
     for name, domain in experiment.search_space.items():
         begins = f"starts at {start[name]}" if name in start else "start left to the strategy"
-        table.add_row(f"    {name}", _domain(domain), begins)
+        table.add_row(f"    {name}", escape(_domain(domain)), escape(begins))
     console.print(table)
     given = experiment.hyperparameters.model_dump(exclude_unset=True)
     searched = set(experiment.search_space)

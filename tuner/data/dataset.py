@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.data.reference import DataRef
 
-__all__ = ["Dataset", "Facts", "Part", "Prepared", "counted"]
+if TYPE_CHECKING:
+    from tuner.experiment import Experiment
+
+__all__ = ["Dataset", "Facts", "Part", "Preparations", "Prepared", "counted"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,52 @@ class Prepared:
     folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
     pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
     name_of: Callable[[int], str]  # what people call a sample of the last fold
+    others: Callable[[Mapping[str, Any]], Prepared] | None = None  # of trials, by parameters
+
+    def of(self, params: Mapping[str, Any]) -> Prepared:
+        """Return the data as a trial with these parameters has it prepared.
+
+        Every preparation is made when the first trial asks for it, and once. All of them are
+        evaluated on the same samples.
+
+        Args:
+            params: of the trial, or of the untuned default; what is not among them is as `data`
+                has it.
+        """
+        return self if self.others is None else self.others(params)
+
+
+class Preparations:
+    """The preparations of one experiment's data, each written when it is first asked for.
+
+    Args:
+        experiment: says which preparations are searched.
+        folder: of the arrays of the experiment's own preparation; the others lie in it.
+        write: writes the data as an experiment has it prepared, into a folder.
+    """
+
+    def __init__(
+        self, experiment: Experiment, folder: Path, write: Callable[[Experiment, Path], Prepared]
+    ) -> None:
+        self._experiment, self._folder, self._write = experiment, folder, write
+        self._made: dict[tuple[str, ...], Prepared] = {}
+
+    def of(self, params: Mapping[str, Any]) -> Prepared:
+        """Return the preparation of a trial with these parameters."""
+        key = tuple(self._experiment.preparation(params).values())
+        if key not in self._made:
+            folder = self._folder
+            if self._made:
+                folder /= f"preparation{len(self._made)}"
+            chosen = self._experiment.preparation(params)
+            made = self._write(self._experiment.prepared_as(chosen), folder)
+            self._made[key] = replace(made, others=self.of)
+        return self._made[key]
+
+    @property
+    def own(self) -> Prepared:
+        """The experiment's own, written before any other."""
+        return self.of({})
 
 
 class Dataset(ABC):
@@ -66,7 +115,7 @@ class Dataset(ABC):
         """Write what a search may see: everything that does not belong to the test part.
 
         The test values are dropped first. What is fitted is fitted on the training rows alone,
-        in each fold anew.
+        in each fold anew. Preparations that trials have besides come as `Prepared.of` is asked.
         """
 
     @abstractmethod

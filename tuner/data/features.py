@@ -10,8 +10,9 @@ import pandas as pd
 from tuner.data.filling import fill
 from tuner.data.preparation import Preparation
 from tuner.data.reading import Series
-from tuner.data.scaling import transform_targets
 from tuner.data.tables import refusal
+from tuner.data.transforms import Transform
+from tuner.transform_steps import differences_of
 
 __all__ = ["Table", "check_features", "make_table"]
 
@@ -32,21 +33,25 @@ class Table:
     lag_columns: tuple[tuple[int, int], ...]  # (input column, target): its earlier rows
 
 
-def make_table(series: Series, data: Preparation) -> Table:
+def make_table(series: Series, data: Preparation, transform: Transform | None = None) -> Table:
     """Fill, transform, and make the features. Every row follows from itself and earlier ones.
 
     Args:
         series: with even rows.
         data: how.
+        transform: what `data.transform` says, fitted; not fitted by default.
 
     Raises:
-        DataError: a target has no logarithm.
+        DataError: a target has no logarithm, or power.
     """
     columns = list(series.frame)
     values = fill(series.frame.to_numpy(), series.bounds, data.missing)
     at = [columns.index(name) for name in series.targets]
     truth = values[:, at]
-    targets = transform_targets(series, truth, data.transform)
+    transform = transform or Transform.of(data.transform)
+    if transform.is_positive:
+        _check_positive(series, truth, transform.pointwise)
+    targets = transform.forward(truth, series.bounds)
     values = values.copy()
     values[:, at] = targets
     named = {name: values[:, columns.index(name)] for name in series.features}
@@ -74,6 +79,22 @@ def make_table(series: Series, data: Preparation) -> Table:
     return Table(tuple(names), inputs, targets, truth, known, np.array(first), of_targets, of_lags)
 
 
+def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
+    """Refuse targets, (rows, targets), that are not above 0."""
+    if not (truth <= 0).any():
+        return
+    row, at = np.argwhere(truth <= 0)[0]
+    column = series.targets[at]
+    was_filled = bool(np.isnan(series.frame[column].to_numpy()[row]))
+    where = f"{'filled into' if was_filled else 'in'} column {column!r}"
+    remedy = "write data.missing: ffill, or transform: none"
+    text = (
+        f"{name} needs values above 0, got {truth[row, at]} {where}, "
+        f"{series.place(int(row))}; {remedy if was_filled else 'write transform: none'}"
+    )
+    raise refusal(series.path, "data.transform", text)
+
+
 def check_features(series: Series, data: Preparation) -> None:
     """Refuse features that are there twice, or that tell a model nothing.
 
@@ -85,6 +106,10 @@ def check_features(series: Series, data: Preparation) -> None:
             text = f"column {str(name)!r} holds no value; leave it out"
             raise refusal(series.path, series.key_of(str(name)), text)
     longest = int(np.diff(series.bounds).max())
+    reaches = sum(differences_of(data.transform))
+    if reaches >= longest:
+        text = f"no series reaches back so far, got {reaches} rows of differences and at most "
+        raise refusal(series.path, "data.transform", f"{text}{longest} rows; write a shorter one")
     for name, lags in data.lags.items():
         if max(lags) >= longest:
             text = f"no series reaches back so far, got {max(lags)} for {name!r} and at most "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tuner.transform_steps import Step
+
 __all__ = ["Preparation"]
 
 
@@ -67,5 +69,5 @@ class Preparation(Protocol):
         """Features made of columns: their values so many rows before."""
 
     @property
-    def transform(self) -> str:
-        """Done to the target columns before scaling."""
+    def transform(self) -> Step | list[Step]:
+        """Done to the target columns before scaling; see `tuner.transform_steps`."""

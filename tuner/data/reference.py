@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.units import to_units
 
 __all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape", "hold_arrays", "read_arrays"]
@@ -123,14 +124,16 @@ class SeriesRef(DataRef):
     * known: (rows,), bool: the targets were in the file and not filled in;
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
       the part; reach: (series, 2), the rows that windows may read;
-    * naive: (series, targets), the naive forecast's mean absolute error in the training rows.
+    * naive: (series, targets), the naive forecast's mean absolute error in the training rows;
+    * offsets, scales: (series, targets), where each series has its own.
     """
 
     window: int = 1
     longest_window: int = 1  # of the search: whatever they read, all are scored on the same rows
-    transform: str = "none"  # none | log | difference, of the target columns
+    transform: Transform = NO_TRANSFORM  # of the target columns
     offset: tuple[float, ...] = ()  # of the target columns: scaled = (transformed - offset) / scale
     scale: tuple[float, ...] = ()
+    own_scales: bool = False  # each series has its own: these are of all of them together
 
     def __post_init__(self) -> None:
         """Have the shape say which window is read."""
@@ -151,8 +154,25 @@ class SeriesRef(DataRef):
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""
-        last = self.load("truth")[samples - 1] if self.transform == "difference" else None
-        return to_units(outputs, self.offset, self.scale, transform=self.transform, last=last)
+        offset, scale = self.scaling_of(samples)
+        history = self.history_of(samples)
+        return to_units(outputs, offset, scale, transform=self.transform, history=history)
+
+    def scaling_of(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return offset and scale of the targets: (targets,), or (samples, targets) if they differ.
+
+        scaled = (transformed - offset) / scale.
+        """
+        if not self.own_scales:
+            return np.array(self.offset), np.array(self.scale)
+        of = self.series_of(samples)
+        return np.array(self.load("offsets")[of]), np.array(self.load("scales")[of])
+
+    def history_of(self, samples: np.ndarray) -> np.ndarray | None:
+        """Return the truth that the transform is undone from, (samples, lost_rows, targets)."""
+        if not (lost := self.transform.lost_rows):
+            return None
+        return np.asarray(self.load("truth")[samples[:, None] + np.arange(-lost, 0)])
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
         """Return what MASE divides by: of each window's series."""

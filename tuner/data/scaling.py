@@ -1,7 +1,4 @@
-"""What is done to columns before a model sees them: a transform of the targets, then scaling.
-
-And what is done to errors: MASE divides them by those of a naive forecast.
-"""
+"""What columns are scaled by before a model sees them, and errors by MASE."""
 
 from __future__ import annotations
 
@@ -10,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.data.reading import Series
-from tuner.data.tables import refusal
-
-__all__ = ["Scaler", "naive_errors", "transform_targets"]
+__all__ = ["Scaler", "SeriesScaler", "naive_errors"]
 
 
 _LARGEST = 1e30  # a float32 holds little more
@@ -35,15 +29,11 @@ class Scaler:
             offset, scale = rows.mean(axis=0), rows.std(axis=0)
         elif kind == "minmax":
             offset, scale = rows.min(axis=0), np.ptp(rows, axis=0)
-        constant = (np.ptp(rows, axis=0) == 0) | (scale == 0)
-        return cls(offset, np.where(constant, 1.0, scale))
+        return cls(offset, np.where(_constant(rows) | (scale == 0), 1.0, scale))
 
     def sharing(self, other: Scaler, columns: Iterable[tuple[int, int]]) -> Scaler:
         """Return the scaler with that of `other` in some columns, (own column, other's column)."""
-        offset, scale = self.offset.copy(), self.scale.copy()
-        for own, of_other in columns:
-            offset[own], scale[own] = other.offset[of_other], other.scale[of_other]
-        return Scaler(offset, scale)
+        return Scaler(*_shared(self, other, columns))
 
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return (values - offset) / scale as float32.
@@ -55,39 +45,66 @@ class Scaler:
         return np.asarray(scaled.clip(-_LARGEST, _LARGEST).astype(np.float32))
 
 
-def transform_targets(series: Series, values: np.ndarray, kind: str) -> np.ndarray:
-    """Return the targets (rows, targets) after the transform none, log or difference.
+@dataclass(frozen=True, eq=False)
+class SeriesScaler:
+    """A scaler of each series: its own, or that of all series."""
 
-    Each row depends on itself and the row before it in its series; the first difference of each
-    series is nan.
+    offset: np.ndarray  # (series, columns)
+    scale: np.ndarray  # (series, columns), never 0
 
-    Args:
-        series: that the values are of.
-        values: (rows, targets), filled in where the series has none.
-        kind: none, log or difference.
+    @classmethod
+    def fit(cls, kind: str, values: np.ndarray, train: np.ndarray, of_all: Scaler) -> SeriesScaler:
+        """Fit a scaler to the training rows of each series; nothing else is known to it.
 
-    Raises:
-        DataError: a value has no logarithm.
-    """
-    if kind == "log":
-        if (values <= 0).any():
-            row, at = np.argwhere(values <= 0)[0]
-            name = series.targets[at]
-            was_filled = bool(np.isnan(series.frame[name].to_numpy()[row]))
-            column = f"{'filled into' if was_filled else 'in'} column {name!r}"
-            remedy = "write data.missing: ffill, or transform: none"
-            text = (
-                f"log needs values above 0, got {values[row, at]} {column}, "
-                f"{series.place(int(row))}; {remedy if was_filled else 'write transform: none'}"
-            )
-            raise refusal(series.path, "data.transform", text)
-        return np.asarray(np.log(values))
-    if kind == "difference":
-        differences = np.diff(values, axis=0, prepend=np.nan)
-        starts, ends = series.bounds.T
-        differences[starts[ends > starts]] = np.nan
-        return differences
-    return values
+        A series without any has the scaler of all series. So has a column that does not change in
+        a series' training rows, such as a store's size: its own scale would be none, and what it
+        tells would be lost.
+
+        Args:
+            kind: standard, minmax or none.
+            values: (rows, columns), of series one after another.
+            train: (series, 2), the rows [start, end) of each series that are trained on.
+            of_all: fitted to the training rows of all series.
+        """
+        offset = np.tile(of_all.offset, (len(train), 1))
+        scale = np.tile(of_all.scale, (len(train), 1))
+        for i, (first, end) in enumerate(train):
+            if first < end:
+                rows = values[first:end]
+                own, changes = Scaler.fit(kind, rows), ~_constant(rows)
+                offset[i, changes], scale[i, changes] = own.offset[changes], own.scale[changes]
+        return cls(offset, scale)
+
+    def sharing(self, other: SeriesScaler, columns: Iterable[tuple[int, int]]) -> SeriesScaler:
+        """Return the scalers with those of `other` in some columns, (own column, other's)."""
+        return SeriesScaler(*_shared(self, other, columns))
+
+    def of(self, series: int) -> Scaler:
+        """Return the scaler of one of the series."""
+        return Scaler(self.offset[series], self.scale[series])
+
+    def transform(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Scale series, whose rows are [start, end) of bounds, each by its own, as float32."""
+        parts = [self.of(i).transform(values[slice(*rows)]) for i, rows in enumerate(bounds)]
+        return np.concatenate(parts)
+
+
+def _shared(
+    own: Scaler | SeriesScaler,
+    other: Scaler | SeriesScaler,
+    columns: Iterable[tuple[int, int]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return offset and scale, (..., columns), with those of `other` in some columns."""
+    offset, scale = own.offset.copy(), own.scale.copy()
+    for column, of_other in columns:
+        offset[..., column] = other.offset[..., of_other]
+        scale[..., column] = other.scale[..., of_other]
+    return offset, scale
+
+
+def _constant(rows: np.ndarray) -> np.ndarray:
+    """Return which columns are the same in all rows, (columns,)."""
+    return np.asarray(np.ptp(rows, axis=0) == 0)
 
 
 def naive_errors(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.dataset import Dataset, Facts, Part, Prepared, counted
+from tuner.data.dataset import Dataset, Facts, Part, Preparations, Prepared, counted
 from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
 from tuner.data.measurable import check_measurable, constant_targets
 from tuner.data.reference import SequencesRef, Shape
@@ -77,7 +77,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=len(classes),
     )
     dataset = SequenceDataset(
-        facts, data, shape, steps, bounds, truth, draw, vocabulary, table.names
+        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names
     )
     dataset.check(experiment.objective.metric)
     return dataset
@@ -102,7 +102,7 @@ class SequenceDataset(Dataset):
     """Sequences that nothing is wrong with, one after another."""
 
     facts: Facts
-    data: Data
+    experiment: Experiment
     shape: Shape
     steps: np.ndarray  # (rows, features), float64, without gaps; or tokens: (rows,), int64
     bounds: np.ndarray  # (sequences, 2), the rows [start, end) of each
@@ -157,7 +157,13 @@ class SequenceDataset(Dataset):
         return self._write(folder, evaluate=self.draw.test)
 
     def _write(self, folder: Path, *, evaluate: np.ndarray) -> Prepared:
-        train, data = self.draw.training, self.data
+        def write(experiment: Experiment, folder: Path) -> Prepared:
+            return self._write_one(experiment.data, folder, evaluate=evaluate)
+
+        return Preparations(self.experiment, folder, write).own
+
+    def _write_one(self, data: Data, folder: Path, *, evaluate: np.ndarray) -> Prepared:
+        train = self.draw.training
         arrays = {"bounds": self.bounds, "truth": self.truth, "train": train, "evaluate": evaluate}
         inputs = targets = None
         if self.vocabulary is None:
@@ -176,12 +182,13 @@ class SequenceDataset(Dataset):
                 scale=tuple(targets.scale.tolist()),
             )
         save_arrays(folder, arrays)
-        pipeline = self._pipeline(inputs, targets)
+        pipeline = self._pipeline(data, inputs, targets)
         return Prepared(self.facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
 
-    def _pipeline(self, inputs: Scaler | None, targets: Scaler | None) -> dict[str, Any]:
+    def _pipeline(
+        self, data: Data, inputs: Scaler | None, targets: Scaler | None
+    ) -> dict[str, Any]:
         """Return how steps are made of a file's rows and values of outputs, as JSON."""
-        data = self.data
         keys = ("id", "time", "text", "tokens", "level", "vocabulary_size", "missing", "scale")
         return {
             "task": self.shape.task,

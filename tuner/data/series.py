@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
-from tuner.data.dataset import Dataset, Facts, Prepared
-from tuner.data.features import check_features, make_table
+from tuner.data.dataset import Dataset, Facts, Preparations, Prepared
+from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
 from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
-from tuner.data.scaling import Scaler, naive_errors
+from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
 from tuner.data.scratch import save_arrays
 from tuner.data.series_facts import notes_of, part_of
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
+from tuner.data.transforms import Transform
+from tuner.errors import DataError
 from tuner.experiment import Experiment
+from tuner.experiment.data import Data
 
 __all__ = ["SeriesDataset", "check_series"]
 
@@ -39,45 +42,94 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     Raises:
         DataError: naming file, key, rule, value and remedy.
     """
-    data, task = experiment.data, experiment.task
+    task = experiment.task
+    every = experiment.read_rows
+    data = _reading(every)
     series = even_rows(read_series(data), data)
-    check_features(series, data)
-    table = make_table(series, data)
+    tables = [_checked_table(series, each, experiment) for each in every]
+    _check_calendars(series, experiment)
+    first = np.max([table.first for table in tables], axis=0)
     window, key = _longest_window(experiment)
     parts = split_rows(
         series.bounds,
         data.split,
         series.times,
-        first=table.first,
+        first=first,
         window=window,
         horizon=task.horizon,
         file=series.path,
         window_key=key,
     )
     if all_data:
-        parts = parts.with_all(table.first)
+        parts = parts.with_all(first)
     season = task.season or season_of(series.frequency)
     facts = Facts(
         path=series.path,
         sha256=series.sha256,
         rows=series.rows,
-        features=table.names,
+        features=tables[0].names,
         targets=tuple(series.targets),
         parts=tuple(part_of(series, name, part) for name, part in parts.named().items()),
         frequency=series.frequency,
         season=season,
-        notes=tuple(notes_of(series, table, experiment, parts.train[-1])),
+        notes=tuple(notes_of(series, tables[0], experiment, parts.train[-1])),
     )
-    dataset = SeriesDataset(experiment, series, parts, facts)
+    dataset = SeriesDataset(experiment, series, parts, facts, first)
     dataset.check()
     return dataset
+
+
+def _reading(every: list[Experiment]) -> Data:
+    """Return the first experiment's data with the columns that any of them reads."""
+    lags: dict[str, list[int]] = {}
+    for experiment in every:
+        lags |= experiment.data.lags
+    return every[0].data.model_copy(update={"lags": lags})
+
+
+def _checked_table(series: Series, chosen: Experiment, experiment: Experiment) -> Table:
+    """Return the table of a preparation, and refuse what is wrong with it where it is chosen."""
+    try:
+        check_features(series, chosen.data)
+        return make_table(series, chosen.data)
+    except DataError as error:
+        raise _of_choice(error, chosen, experiment) from None
+
+
+def _check_calendars(series: Series, experiment: Experiment) -> None:
+    domain = experiment.search_space.get("calendar")
+    for choice in domain.bounds() if domain else ():
+        chosen = experiment.prepared_as({"calendar": choice})
+        try:
+            check_features(series, chosen.data)
+        except DataError as error:
+            raise _of_choice(error, chosen, experiment) from None
+
+
+def _of_choice(error: DataError, chosen: Experiment, experiment: Experiment) -> DataError:
+    """Return a refusal of the data as one of the choice that it comes of."""
+    for name in experiment.preparation({}):
+        text = str(error)
+        if f": data.{name}: " in text and chosen.given(name) != experiment.given(name):
+            text = text.replace(f": data.{name}: ", f": search_space.{name}: ", 1)
+            problem, _, _ = text.rpartition("; ")
+            return DataError(f"{problem}; leave the choice {chosen.given(name)} out")
+    return error
 
 
 class SeriesDataset(Dataset):
     """Series that nothing is wrong with, the values of their test part among them."""
 
-    def __init__(self, experiment: Experiment, series: Series, parts: Parts, facts: Facts) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        series: Series,
+        parts: Parts,
+        facts: Facts,
+        first: np.ndarray,
+    ) -> None:
         self.facts = facts
+        self._first = first  # (series,), from where every preparation can be read
         self._experiment = experiment
         self._series = series
         self._parts = parts
@@ -88,16 +140,31 @@ class SeriesDataset(Dataset):
         A fold's folder ends with the rows that the fold is validated on.
         """
         before_test = self._series.until(self._parts.test[:, 0])  # there are no test values now
-        refs: list[SeriesRef] = []
-        for fold in self._search_folds(before_test):
-            refs.append(fold.save(folder / f"fold{len(refs)}"))
-        return Prepared(self.facts, tuple(refs), self._pipeline(fold), fold.name_of)
+        return SeriesDataset(
+            self._experiment, before_test, self._parts, self.facts, self._first
+        )._write(folder)
+
+    def _write(self, folder: Path) -> Prepared:
+        def write(experiment: Experiment, folder: Path) -> Prepared:
+            refs: list[SeriesRef] = []
+            for fold in self._search_folds(self._series, experiment):
+                refs.append(fold.save(folder / f"fold{len(refs)}"))
+            return self._prepared(experiment, fold, refs)
+
+        return Preparations(self._experiment, folder, write).own
 
     def write_test(self, folder: Path) -> Prepared:
         """Write everything, the test part to evaluate, prepared as in the last fold."""
-        fold = self._test_fold()
-        ref = fold.save(folder / "fold0")
-        return Prepared(self.facts, (ref,), self._pipeline(fold), fold.name_of)
+
+        def write(experiment: Experiment, folder: Path) -> Prepared:
+            fold = self._test_fold(experiment)
+            return self._prepared(experiment, fold, [fold.save(folder / "fold0")])
+
+        return Preparations(self._experiment, folder, write).own
+
+    def _prepared(self, experiment: Experiment, fold: _Fold, refs: list[SeriesRef]) -> Prepared:
+        facts = replace(self.facts, features=fold.names)
+        return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.name_of)
 
     def check(self) -> None:
         """Refuse parts that hold no window to train on or to score, and scores that have no sense.
@@ -105,7 +172,8 @@ class SeriesDataset(Dataset):
         Raises:
             DataError: naming file, key, rule, value and remedy.
         """
-        folds = chain(self._search_folds(self._series), [self._test_fold()])
+        own = self._experiment.prepared_as({})
+        folds = chain(self._search_folds(self._series, own), [self._test_fold(own)])
         lacking: list[str] = []
         for part, fold in zip(self.facts.parts[1:], folds, strict=True):
             self._check_fold(part.name, fold.ref)
@@ -127,7 +195,7 @@ class SeriesDataset(Dataset):
     def _check_fold(self, name: str, ref: SeriesRef) -> None:
         horizon = self._experiment.task.horizon
         metric = self._experiment.objective.metric
-        trained = ref.with_window(ref.longest_window).train_samples()
+        trained = self._read_by_all(ref).with_window(ref.longest_window).train_samples()
         evaluated, key = ref.evaluate_samples(), f"data.split.{name.partition(' ')[0]}"
         for samples, part, where in (
             (trained, "training", "data.split"),
@@ -143,16 +211,22 @@ class SeriesDataset(Dataset):
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
-    def _search_folds(self, series: Series) -> Iterator[_Fold]:
+    def _read_by_all(self, ref: _HeldRef) -> SeriesRef:
+        """Return the reference where windows read the rows alone that every preparation has."""
+        reach = ref.load("reach").copy()
+        reach[:, 0] = np.minimum(ref.starts + self._first, reach[:, 1])
+        return replace(ref, arrays=ref.arrays | {"reach": reach})
+
+    def _search_folds(self, series: Series, experiment: Experiment) -> Iterator[_Fold]:
         """Yield the folds one by one, for each may be as large as the data."""
         for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
             until = series.until(evaluate[:, 1])
-            yield _make_fold(self._experiment, until, train, evaluate, self._naive_step)
+            yield _make_fold(experiment, until, train, evaluate, self._naive_step, self._first)
 
-    def _test_fold(self) -> _Fold:
+    def _test_fold(self, experiment: Experiment) -> _Fold:
         parts = self._parts
-        args = (self._series, parts.train[-1], parts.test, self._naive_step)
-        return _make_fold(self._experiment, *args)
+        args = (parts.train[-1], parts.test, self._naive_step, self._first)
+        return _make_fold(experiment, self._series, *args)
 
     @property
     def _naive_step(self) -> int:
@@ -160,20 +234,27 @@ class SeriesDataset(Dataset):
         season, shortest = self.facts.season, self._parts.train[0]
         return season if season is not None and season < np.diff(shortest).max() else 1
 
-    def _pipeline(self, fold: _Fold) -> dict[str, Any]:
-        data, task = self._experiment.data, self._experiment.task
+    def _pipeline(self, experiment: Experiment, fold: _Fold) -> dict[str, Any]:
+        data, task = experiment.data, experiment.task
         settings = data.model_dump(
             mode="json",
             include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
-                     "transform", "scale"},
+                     "transform", "scale", "scale_by"},
         )  # fmt: skip
+        own = None
+        if fold.own is not None:
+            names = list(self._series.names)
+            own = {"names": names} | {
+                key: {"offset": scaler.offset.tolist(), "scale": scaler.scale.tolist()}
+                for key, scaler in zip(("inputs", "outputs"), fold.own, strict=True)
+            }
         return {
             "task": task.kind,
             **settings,
             "features": list(self._series.features),
             "targets": list(self._series.targets),
             "inputs": {
-                "names": list(self.facts.features),
+                "names": list(fold.names),
                 "offset": fold.inputs.offset.tolist(),
                 "scale": fold.inputs.scale.tolist(),
             },
@@ -182,7 +263,9 @@ class SeriesDataset(Dataset):
                 "offset": fold.targets.offset.tolist(),
                 "scale": fold.targets.scale.tolist(),
             },
-            "window": self._experiment.given("window"),
+            "lambdas": list(fold.ref.transform.lambdas),
+            "series": own,
+            "window": experiment.given("window"),
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
@@ -196,6 +279,7 @@ class _HeldRef(SeriesRef):
     """The reference to arrays that are not written yet."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    starts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # of the series
 
     def load(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -206,9 +290,11 @@ class _Fold:
     """One split into training and evaluation, scaled by what its training rows say."""
 
     ref: _HeldRef
+    names: tuple[str, ...]  # of the input columns
     series: Series  # up to where the evaluation ends
     inputs: Scaler
     targets: Scaler
+    own: tuple[SeriesScaler, SeriesScaler] | None  # of inputs and targets, where series differ
 
     def name_of(self, row: int) -> str:
         """Return the series and the time, or the row, of a window's first target."""
@@ -225,21 +311,57 @@ class _Fold:
 
 
 def _make_fold(
-    experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray, step: int
+    experiment: Experiment,
+    series: Series,
+    train: np.ndarray,
+    evaluate: np.ndarray,
+    step: int,
+    first: np.ndarray,
 ) -> _Fold:
     """Prepare series that end where the rows to evaluate end; parts are counted in each series.
 
-    MASE divides by the errors of the forecast that a value is that of `step` rows before.
+    MASE divides by the errors of the forecast that a value is that of `step` rows before. Where
+    other preparations can be read from later rows on, `first` (series,), this one trains on all
+    that it can read, and is evaluated and measured on what all can.
     """
     data, task = experiment.data, experiment.task
+    longest = _longest_window(experiment)[0]
     table = make_table(series, data)
     starts = series.bounds[:, :1]
-    train, evaluate = train + starts, evaluate + starts
-    rows = np.concatenate([np.arange(first, end) for first, end in train])
+    measured, evaluate = train + starts, evaluate + starts
+    train = np.column_stack([np.minimum(table.first, train[:, 1]), train[:, 1]]) + starts
+    read_by_all = np.where(first > table.first, starts[:, 0] + first + longest, 0)
+    evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
+    rows = np.concatenate([np.arange(begin, end) for begin, end in train])
+    transform = Transform.of(data.transform).fitted(table.truth[rows])
+    if transform.lambdas:
+        table = make_table(series, data, transform)
     targets = Scaler.fit(data.scale, table.targets[rows])
     # A target's earlier rows are in the target's unit, so that one level can be taken off both.
     inputs = Scaler.fit(data.scale, table.inputs[rows]).sharing(targets, table.lag_columns)
-    reach = np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]])
+    own = None
+    if data.scale_by == "series":
+        own_targets = SeriesScaler.fit(data.scale, table.targets, train, targets)
+        own_inputs = SeriesScaler.fit(data.scale, table.inputs, train, inputs)
+        own = own_inputs.sharing(own_targets, table.lag_columns), own_targets
+        scaled = [
+            scaler.transform(values, series.bounds)
+            for scaler, values in zip(own, (table.inputs, table.targets), strict=True)
+        ]
+    else:
+        scaled = [inputs.transform(table.inputs), targets.transform(table.targets)]
+    arrays = {
+        "inputs": scaled[0],
+        "targets": scaled[1],
+        "truth": table.truth,
+        "known": np.asarray(table.known.all(axis=1)),
+        "train": train,
+        "evaluate": evaluate,
+        "reach": np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]]),
+        "naive": naive_errors(table.truth, table.known, measured, step),
+    }
+    if own is not None:
+        arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
     ref = _HeldRef(
         folder="",
         shape=Shape(
@@ -251,23 +373,16 @@ def _make_fold(
             target_columns=table.target_columns,
             lag_columns=table.lag_columns,
         ),
-        window=min(task.window, _longest_window(experiment)[0]),
-        longest_window=_longest_window(experiment)[0],
-        transform=data.transform,
+        window=min(task.window, longest),
+        longest_window=longest,
+        transform=transform,
         offset=tuple(targets.offset.tolist()),
         scale=tuple(targets.scale.tolist()),
-        arrays={
-            "inputs": inputs.transform(table.inputs),
-            "targets": targets.transform(table.targets),
-            "truth": table.truth,
-            "known": np.asarray(table.known.all(axis=1)),
-            "train": train,
-            "evaluate": evaluate,
-            "reach": reach,
-            "naive": naive_errors(table.truth, table.known, train, step),
-        },
+        own_scales=own is not None,
+        arrays=arrays,
+        starts=starts[:, 0],
     )
-    return _Fold(ref, series, inputs, targets)
+    return _Fold(ref, table.names, series, inputs, targets, own)
 
 
 def _longest_window(experiment: Experiment) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.experiment.model import Section
+from tuner.transform_steps import SEASONAL, parse_transform
 
 __all__ = ["OF_FORECASTS", "Count", "Data", "Folds", "Name", "Split", "Task"]
 
@@ -40,6 +41,13 @@ def _parse_extent(value: Any) -> Any:
 
 
 Extent = Annotated[int | float | str, BeforeValidator(_parse_extent)]
+
+TransformKey = Annotated[
+    str | dict[str, int] | list[str | dict[str, int]],
+    BeforeValidator(parse_transform),
+    Field(examples=[["log", {SEASONAL: 12}]]),
+]
+"""`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
 
 _STEP = re.compile(r"\d*\s*[A-Za-z]{1,5}(-[A-Za-z]+)?")
 
@@ -118,10 +126,12 @@ class Data(Section):
     )
     """Features made of columns: their values so many rows before."""
     split: Split = Split()
-    transform: Literal["log", "none", "difference"] = "none"
-    """Done to the target columns before scaling; inverted before metrics."""
+    transform: TransformKey = "none"
+    """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
     scale: Literal["standard", "minmax", "none"] = "standard"
     """Fitted on the training part."""
+    scale_by: Literal["all", "series"] = "all"
+    """Whether all series have one scale, or each its own, learned on its training part."""
 
     @property
     def targets(self) -> list[str]:
@@ -157,6 +167,11 @@ class Data(Section):
             ):
                 value = getattr(self, key)
                 raise ValueError(f"{key}: is of data.{other}, got {value!r} without; remove it")
+        if self.scale_by == "series" and self.id is None:
+            raise ValueError(
+                "scale_by: is of several series, got 'series' without data.id; set data.id as "
+                "well, or remove it"
+            )
         if self.vocabulary_size is not None and self.tokens is None:
             raise ValueError(
                 f"vocabulary_size: is of data.tokens, got {self.vocabulary_size} without; remove it"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import nearest
+from tuner.errors import TunerError, nearest
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
+from tuner.experiment.preparations import PREPARED
+from tuner.transform_steps import differences_of
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment
@@ -37,6 +39,7 @@ def check_rules(experiment: Experiment) -> None:
         _check_forecast(experiment)
     else:
         _check_sequences(experiment)
+    _check_preparations(experiment)
 
 
 def _check_space(experiment: Experiment) -> None:
@@ -49,8 +52,10 @@ def _check_space(experiment: Experiment) -> None:
         )
     for name, domain in space.items():
         key = f"search_space.{name}"
+        if name in PREPARED:
+            continue
         if name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
-            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1"])
+            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED])
             raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
         if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
             raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
@@ -64,6 +69,33 @@ def _check_space(experiment: Experiment) -> None:
                 f"hyperparameters.{given}: the search starts at this value, which must lie in "
                 f"search_space.{name}, got {start!r}; move it or widen the space"
             )
+
+
+def _check_preparations(experiment: Experiment) -> None:
+    """Check every choice of a preparation as if `data` said it."""
+    space, recorded = experiment.search_space, experiment.recorded
+    for name in PREPARED:
+        key, choices = f"search_space.{name}", ()
+        if domain := space.get(name):
+            if domain.type != "categorical":
+                text = f"is one of several values, got {domain.type!r}; write `type: categorical`"
+                raise ValueError(f"{key}.type: {text}")
+            choices = domain.bounds()
+            start = experiment.given(name)
+            if name in experiment.data.model_fields_set and start not in choices:
+                raise ValueError(
+                    f"data.{name}: the search starts at this value, which must lie in {key}, got "
+                    f"{start}; move it or widen the space"
+                )
+        elif recorded is not None and name in recorded.preparations:
+            key, choices = f"recorded.preparations.{name}", tuple(recorded.preparations[name])
+        for choice in choices:
+            try:
+                chosen = experiment.prepared_as({name: choice})
+                check_rules(chosen.model_copy(update={"recorded": None}))
+            except (TunerError, ValueError) as error:
+                problem = str(error).removeprefix(f"data.{name}: ").removeprefix(f"{name}: ")
+                raise ValueError(f"{key}: with the choice {choice}: {problem}") from None
 
 
 def _check_widths(experiment: Experiment) -> None:
@@ -188,10 +220,13 @@ def _check_forecast(experiment: Experiment) -> None:
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
-    if task.quantiles and data.transform == "difference" and task.horizon > 1:
+    short = [n for n in differences_of(data.transform) if n < task.horizon]
+    if task.quantiles and short:
+        got = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"
         raise ValueError(
-            "data.transform: quantiles of differences do not add up over a horizon, got "
-            "'difference' with task.quantiles; write none or log"
+            f"data.transform: quantiles of differences do not add up over a horizon, got {got!r} "
+            f"with task.quantiles and task.horizon {task.horizon}; write none or log, or a "
+            f"seasonal_difference of {max(2, task.horizon)} rows or more"
         )
 
 
@@ -212,7 +247,10 @@ def _check_sequences(experiment: Experiment) -> None:
             if value := getattr(data, key):
                 text = f"each row is a sequence of its own, got {value!r} beside data.text"
                 raise ValueError(f"data.{key}: {text}; remove it")
-    for key, neutral in (("transform", "none"), ("resample", None), ("calendar", []), ("lags", {})):
+    of_forecasts = {
+        "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
+    }  # fmt: skip
+    for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:
             raise ValueError(f"data.{key}: is of forecasts, got {value!r} with {kind}; remove it")
     for key in ("validation", "test"):

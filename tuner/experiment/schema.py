@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widt
 from tuner.experiment.loading import check_experiment, load_experiment
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
+from tuner.experiment.preparations import PREPARED, prepared_with, text_of
 from tuner.experiment.pruner import MedianPruner, Pruner
 from tuner.experiment.reading import Override, apply_override, dump_yaml
 from tuner.experiment.rules import check_rules
@@ -147,6 +149,8 @@ class Recorded(Section):
     """Over the retrainings."""
     std: float | None = None
     test: float | None = None
+    preparations: dict[str, list[str]] = Field(default_factory=dict)
+    """What the search could do with the data: all models are scored on the rows that it leaves."""
     data_sha256: str
     rows: Count
     device: str | None = None
@@ -237,6 +241,8 @@ class Experiment(Section):
             searched |= {"hidden_size", "num_layers"}
         for name in searched - self.hyperparameters.model_fields_set:
             record["hyperparameters"].pop(name, None)
+        for name in searched - self.data.model_fields_set:
+            record["data"].pop(name, None)
         return record
 
     def to_yaml(self) -> str:
@@ -258,13 +264,16 @@ class Experiment(Section):
     def start(self) -> dict[str, Any]:
         """Return the configuration of trial 0: what is given or the default, where in the space.
 
-        A hyperparameter whose default lies outside its domain is left to the strategy.
+        A hyperparameter whose default lies outside its domain is left to the strategy. A
+        preparation begins as `data` has it.
         """
         values = {name: self.given(name) for name in self.search_space}
         return {n: v for n, v in values.items() if v in self.search_space[n]}
 
     def given(self, name: str) -> Any:
-        """Return what a hyperparameter is without a search."""
+        """Return what a hyperparameter, or the text of a preparation, is without a search."""
+        if name in PREPARED:
+            return text_of(getattr(self.data, name))
         if layer := WIDTH.fullmatch(name):
             widths = self.hyperparameters.widths
             return widths[min(int(layer[1]), len(widths)) - 1]
@@ -272,5 +281,52 @@ class Experiment(Section):
         return self.task.window if name == "window" and value is None else value
 
     def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
-        """Return every hyperparameter: the fixed ones, and `searched` over them."""
-        return gather_widths(self.hyperparameters.model_dump(exclude_none=True) | searched)
+        """Return every hyperparameter: the fixed ones, and `searched` over them.
+
+        A searched preparation of the data is none: see `prepared_as`.
+        """
+        rest = {name: value for name, value in searched.items() if name not in PREPARED}
+        return gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
+
+    def preparation(self, searched: Mapping[str, Any]) -> dict[str, str]:
+        """Return the text of every preparation that is searched: those in `searched`, and `data`'s.
+
+        Args:
+            searched: the parameters of a trial, or of the untuned default.
+        """
+        names = [name for name in PREPARED if name in self.search_space]
+        return {name: searched.get(name, self.given(name)) for name in names}
+
+    def prepared_as(self, searched: Mapping[str, Any]) -> Experiment:
+        """Return the experiment with `data` as a trial has it, and no search of that.
+
+        Args:
+            searched: the trial's parameters; others than preparations play no role.
+
+        Raises:
+            ValueError: a preparation is not what its key takes.
+        """
+        texts = {name: searched[name] for name in PREPARED if name in searched}
+        rest = {name: d for name, d in self.search_space.items() if name not in PREPARED}
+        data = prepared_with(self.data, texts)
+        return self.model_copy(update={"data": data, "search_space": rest})
+
+    @property
+    def read_rows(self) -> list[Experiment]:
+        """The experiment with every preparation that says from which row on a series can be read.
+
+        Those that are searched, or were in the search that an exported file is of, and `data`'s,
+        which is the first. Whatever the preparation, a model is scored on the rows that each of
+        them leaves.
+        """
+        options: list[list[tuple[str, str]]] = []
+        recorded = {} if self.recorded is None else self.recorded.preparations
+        for name in ("transform", "lags"):
+            domain = self.search_space.get(name)
+            texts = [
+                self.given(name),
+                *(domain.bounds() if domain else ()),
+                *recorded.get(name, ()),
+            ]
+            options.append([(name, text) for text in dict.fromkeys(texts)])
+        return [self.prepared_as(dict(chosen)) for chosen in itertools.product(*options)]

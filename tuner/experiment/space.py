@@ -6,9 +6,10 @@ import math
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.experiment.model import Section
+from tuner.experiment.preparations import PREPARED, canonical_choice, text_of
 
 __all__ = ["CategoricalDomain", "Domain", "FloatDomain", "IntDomain", "SearchSpace", "space_size"]
 
@@ -84,11 +85,22 @@ class FloatDomain(Section):
         return int((high - low) // step) + 1  # as written: 0.3 is three steps of 0.1
 
 
+def _as_text(choice: Any) -> Any:
+    """Return a list or a mapping, which is a choice of a preparation, as YAML in one line."""
+    return text_of(choice) if isinstance(choice, list | dict) else choice
+
+
 class CategoricalDomain(Section):
-    """One of the values listed. Numbers in rising or falling order are searched as ordered."""
+    """One of the values listed. Numbers in rising or falling order are searched as ordered.
+
+    The choice of a preparation of the data may be any YAML, and is kept as a text of one line.
+    """
 
     type: Literal["categorical"]
-    choices: Annotated[list[bool | int | float | str], Field(min_length=1, examples=[[16, 32, 64]])]
+    choices: Annotated[
+        list[Annotated[bool | int | float | str, BeforeValidator(_as_text)]],
+        Field(min_length=1, examples=[[16, 32, 64]]),
+    ]
 
     @model_validator(mode="after")
     def _check(self) -> CategoricalDomain:
@@ -124,7 +136,29 @@ def _check_bounds(domain: IntDomain | FloatDomain) -> None:
 
 
 Domain = Annotated[IntDomain | FloatDomain | CategoricalDomain, Field(discriminator="type")]
-SearchSpace = dict[str, Domain]
+
+
+def _with_canonical_choices(space: dict[str, Domain]) -> dict[str, Domain]:
+    """Return the space where each choice of a preparation has one form: [log] is log."""
+    return {name: _canonical(name, domain) for name, domain in space.items()}
+
+
+def _canonical(name: str, domain: Domain) -> Domain:
+    if name not in PREPARED or not isinstance(domain, CategoricalDomain):
+        return domain
+    choices: list[str] = []
+    for choice in domain.choices:
+        try:
+            text = canonical_choice(name, choice)
+        except ValueError as error:
+            raise ValueError(f"{name}.choices: {error}") from None
+        if text in choices:
+            raise ValueError(f"{name}.choices: must differ, got {text!r} twice; remove one")
+        choices.append(text)
+    return domain.model_copy(update={"choices": choices})
+
+
+SearchSpace = Annotated[dict[str, Domain], AfterValidator(_with_canonical_choices)]
 
 
 def space_size(space: SearchSpace) -> int | None:

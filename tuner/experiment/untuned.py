@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters
+from tuner.experiment.preparations import PREPARED
 from tuner.experiment.rules import check_rules
 from tuner.experiment.schema import Experiment
 
@@ -18,6 +19,8 @@ MODEL_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole": "peephole
 def untuned(experiment: Experiment) -> dict[str, Any]:
     """Return what the searched hyperparameters are without a search: the library's defaults.
 
+    A searched preparation of the data is what `data` says.
+
     Where the fixed ones do not go together with these, those that lie outside the search space
     are moved into it. The window is never longer than the longest that is searched, so that the
     model is scored on the same rows as every trial.
@@ -29,6 +32,8 @@ def untuned(experiment: Experiment) -> dict[str, Any]:
             values |= {n: fields[n].default for n in ("hidden_size", "num_layers")}
         elif name == "window":
             values[name] = min(experiment.task.window, max(space[name].bounds()))
+        elif name in PREPARED:
+            values[name] = experiment.given(name)
         else:
             values[name] = fields[name].default
     if not _is_allowed(experiment, values):
@@ -50,7 +55,7 @@ def canonical(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, An
     whole = window | experiment.configuration(dict(params))
     if not isinstance(whole["hidden_size"], list):
         whole["hidden_size"] = [whole["hidden_size"]] * whole["num_layers"]
-    return whole
+    return whole | experiment.preparation(params)
 
 
 def _is_allowed(experiment: Experiment, values: Mapping[str, Any]) -> bool:
@@ -58,7 +63,7 @@ def _is_allowed(experiment: Experiment, values: Mapping[str, Any]) -> bool:
     configuration = experiment.configuration(dict(values))
     changed = {"search_space": {}, "hyperparameters": Hyperparameters(**configuration)}
     try:
-        check_rules(experiment.model_copy(update=changed))
+        check_rules(experiment.prepared_as(values).model_copy(update=changed))
     except ValueError:
         return False
     return True

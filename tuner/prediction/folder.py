@@ -12,7 +12,7 @@ from tuner.errors import ModelError, one_line, show_path
 
 __all__ = ["FORMAT", "MODEL", "PIPELINE", "checksum", "open_folder", "record_checksum"]
 
-FORMAT = 3
+FORMAT = 4
 """Of `pipeline.json`; a folder with a higher one is of a newer version of tuner."""
 
 MODEL, PIPELINE = "model.onnx", "pipeline.json"

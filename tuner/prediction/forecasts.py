@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from tuner.data.features import make_table
+from tuner.data.features import Table, make_table
 from tuner.data.filling import even_rows
 from tuner.data.reading import Series, series_of
+from tuner.data.scaling import Scaler, SeriesScaler
 from tuner.data.tables import RawTable, bounds_of, refusal
 from tuner.data.times import show_time
 from tuner.data.units import to_units
@@ -35,7 +36,7 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     if read.date_order.in_doubt:
         warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=3)
     series = even_rows(read, columns)
-    table = make_table(series, columns)
+    table = make_table(series, columns, pipeline.transform)
     window, horizon = pipeline.window, pipeline.horizon
     firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
     _check_lengths(series, pipeline, firsts <= ends)
@@ -46,15 +47,19 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
     samples = np.arange(len(of)) + np.repeat(firsts - bounds_of(counts)[:, 0], counts)
 
-    assert pipeline.inputs is not None
-    assert pipeline.outputs is not None
-    outputs = runner.windows(pipeline.inputs.transform(table.inputs), samples, window)
+    scalers = _scalers(series, table, pipeline)
+    inputs = [
+        of_inputs.transform(table.inputs[slice(*rows)])
+        for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
+    ]
+    outputs = runner.windows(np.concatenate(inputs), samples, window)
+    lost = pipeline.transform.lost_rows
     values = to_units(
         outputs,
-        pipeline.outputs.offset,
-        pipeline.outputs.scale,
-        transform=columns.transform,
-        last=table.truth[samples - 1],
+        np.stack([own.offset for _, own in scalers])[of],
+        np.stack([own.scale for _, own in scalers])[of],
+        transform=pipeline.transform,
+        history=table.truth[samples[:, None] + np.arange(-lost, 0)],
     )
     place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
     found: list[np.ndarray | pd.DatetimeIndex] = []
@@ -66,6 +71,37 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
         of_target = values[:, :, i].reshape(len(samples) * horizon, -1)  # (rows, quantiles or 1)
         found += [of_target[:, at] for at in _order(pipeline)]
     return pd.DataFrame(dict(zip(forecast_columns(pipeline), found, strict=True)))
+
+
+def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Scaler, Scaler]]:
+    """Return the scalers of inputs and outputs of each series.
+
+    Where each series that was trained on has its own, a series of which there is none is scaled
+    by the rows that are given of it.
+    """
+    inputs, outputs, own = pipeline.inputs, pipeline.outputs, pipeline.own
+    assert inputs is not None
+    assert outputs is not None
+    if own is None:
+        return [(inputs, outputs)] * len(series.names)
+    rows = np.column_stack([series.bounds[:, 0] + table.first, series.bounds[:, 1]])
+    found, unknown = [], []
+    for name, given in zip(series.names, rows, strict=True):
+        if name in own.inputs:
+            found.append((own.inputs[name], own.outputs[name]))
+            continue
+        unknown.append(name)
+        pairs = ((table.inputs, inputs), (table.targets, outputs))
+        of_rows = [
+            SeriesScaler.fit(pipeline.scale, values, given[None], of_all).of(0)
+            for values, of_all in pairs
+        ]
+        found.append((of_rows[0].sharing(of_rows[1], table.lag_columns), of_rows[1]))
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        text = f"the model was not trained on {', '.join(unknown[:_NAMED])}{more}: scaled by the "
+        warnings.warn(text + "rows that are given", PredictionWarning, stacklevel=4)
+    return found
 
 
 def forecast_columns(pipeline: Pipeline) -> list[str]:
@@ -91,8 +127,11 @@ def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) 
     if long_enough.all():
         return
     columns, lengths = pipeline.columns, np.diff(series.bounds)[:, 0]
-    differs = set(columns.targets) if columns.transform == "difference" else set()
-    lost = max([int(bool(differs)), *(max(v) + (k in differs) for k, v in columns.lags.items())])
+    by_differences, targets = pipeline.transform.lost_rows, set(columns.targets)
+    lost = max(
+        [by_differences]
+        + [max(v) + by_differences * (k in targets) for k, v in columns.lags.items()]
+    )
     needs = f"{pipeline.window + lost} rows"
     if lost:
         needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"

@@ -6,7 +6,7 @@ import re
 import reprlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
 from tuner.data.scaling import Scaler
+from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
 from tuner.errors import ModelError, show_path
+from tuner.transform_steps import Step, is_transform
 
 __all__ = ["Columns", "Pipeline"]
 
@@ -42,7 +44,7 @@ class Columns:
     aggregate: str = "mean"
     calendar: list[str] = field(default_factory=list)
     lags: dict[str, list[int]] = field(default_factory=dict)
-    transform: str = "none"
+    transform: Step | list[Step] = "none"
 
     @property
     def numbers(self) -> list[str]:
@@ -57,6 +59,14 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
+class OwnScalers:
+    """The scalers of series that were trained on, by their names."""
+
+    inputs: dict[str, Scaler]
+    outputs: dict[str, Scaler]
+
+
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """How inputs are made of a file's rows, and predictions of what the model puts out."""
 
@@ -68,6 +78,9 @@ class Pipeline:
     vocabulary: Vocabulary | None = None  # where the steps are tokens
     inputs: Scaler | None = None  # where they are numbers
     outputs: Scaler | None = None  # where values are predicted
+    transform: Transform = NO_TRANSFORM  # of what a forecast predicts
+    own: OwnScalers | None = None  # where each series has its own
+    scale: str = "none"  # how a series is scaled that is not among these
     window: int = 1  # rows that a forecast reads
     horizon: int = 1
     quantiles: tuple[float, ...] = ()
@@ -98,8 +111,14 @@ def _forecast(get: _Getter) -> Pipeline:
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
-        transform=get("transform", _one_of("none", "log", "difference")),
+        transform=get("transform", is_transform),
     )
+    transform = Transform.of(columns.transform)
+    n_lambdas = len(targets) if transform.pointwise == "box_cox" else 0
+    lambdas = get("lambdas", lambda v: _numbers(v) and len(v) == n_lambdas)
+    by_series = get("scale_by", _one_of("all", "series")) == "series"
+    if by_series and columns.id is None:
+        raise get.refusal("scale_by", "series")
     if columns.time is None and (columns.resample or columns.calendar):
         raise get.refusal("time", None)
     inputs = _input_names(columns)
@@ -112,12 +131,44 @@ def _forecast(get: _Getter) -> Pipeline:
         width=get("width", _count),
         inputs=get.scaler("inputs", len(inputs)),
         outputs=get.scaler("outputs", len(targets)),
+        transform=replace(transform, lambdas=tuple(map(float, lambdas))),
+        own=_own_scalers(get, by_series, len(inputs), len(targets)),
+        scale=get("scale", _one_of("standard", "minmax", "none")),
         window=window,
         horizon=get("horizon", _count),
         quantiles=tuple(get("quantiles", _quantiles)),
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
+
+
+def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -> OwnScalers | None:
+    """Return the scalers of the series; None, as there must be none, where all have one."""
+    if not by_series:
+        get("series", lambda v: v is None)
+        return None
+    record = get("series", lambda v: isinstance(v, dict) and _names(v.get("names")))
+    scalers = {}
+    for key, n_columns in (("inputs", n_inputs), ("outputs", n_outputs)):
+        parts = record.get(key)
+        if not isinstance(parts, dict):
+            raise get.refusal("series", record)
+        columns = [parts.get(name) for name in ("offset", "scale")]
+        if any(not isinstance(of, list) or len(of) != len(record["names"]) for of in columns):
+            raise get.refusal("series", record)
+        found = [_scaler_of(*numbers, n_columns) for numbers in zip(*columns, strict=True)]
+        known = [scaler for scaler in found if scaler is not None]
+        if len(known) < len(found):
+            raise get.refusal("series", record)
+        scalers[key] = dict(zip(record["names"], known, strict=True))
+    return OwnScalers(scalers["inputs"], scalers["outputs"])
+
+
+def _scaler_of(offset: Any, scale: Any, n_columns: int) -> Scaler | None:
+    """Return the scaling of so many columns; None where it cannot be."""
+    if not all(_numbers(part) and len(part) == n_columns for part in (offset, scale)):
+        return None
+    return None if 0 in scale else Scaler(np.array(offset, float), np.array(scale, float))
 
 
 def _input_names(columns: Columns) -> list[str]:
@@ -185,11 +236,10 @@ class _Getter:
     def scaler(self, key: str, n_columns: int) -> Scaler:
         """Return the scaling of so many columns."""
         record = self(key, lambda v: isinstance(v, dict))
-        parts = [record.get(name) for name in ("offset", "scale")]
-        if not all(_numbers(part) and len(part) == n_columns for part in parts) or 0 in parts[1]:
+        scaler = _scaler_of(record.get("offset"), record.get("scale"), n_columns)
+        if scaler is None:
             raise self.refusal(key, record)
-        offset, scale = (np.array(part, np.float64) for part in parts)
-        return Scaler(offset, scale)
+        return scaler
 
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error that a key cannot have a value."""

@@ -12,6 +12,7 @@ from typing import Any
 from tuner.coordination.records import StudyRecord
 from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
+from tuner.experiment.preparations import value_of
 from tuner.jobs import Outcome
 from tuner.results.winner import Winner, find_winner
 
@@ -47,6 +48,8 @@ def exported(
         experiment.pop(key, None)
     experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
+    chosen = record.experiment.preparation(winner.trial.params)
+    experiment["data"] |= {name: value_of(text) for name, text in chosen.items()}
     if window := record.experiment.search_space.get("window"):
         # Whatever they read, all trials were scored on the rows that the longest window leaves.
         experiment["task"]["window"] = max(window.bounds())
@@ -74,12 +77,23 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "mean": finalist.mean if finalist else None,
         "std": finalist.std if finalist else None,
         "test": record.test["mean"] if record.test and tested else None,
+        "preparations": _read_besides(record.experiment),
         "data_sha256": record.data["sha256"],
         "rows": record.data["rows"],
         "device": run.outcome.device or None,
         "versions": dict(record.versions),
     }
     return {key: value for key, value in recorded.items() if value is not None}
+
+
+def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
+    """Return the preparations of a search that say from which row on its models are scored."""
+    found = {
+        name: list(dict.fromkeys([experiment.given(name), *experiment.search_space[name].bounds()]))
+        for name in ("transform", "lags")
+        if name in experiment.search_space
+    }
+    return found or None
 
 
 def _best_epochs(outcome: Outcome) -> int | None:

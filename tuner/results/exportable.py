@@ -27,7 +27,9 @@ def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
 def _weights(experiment: Experiment, facts: Facts) -> int:
     """Return how many weights the largest model of the search has, roughly."""
     ways = 1 + _most(experiment, "bidirectional")
-    inputs = _most(experiment, "embedding_size") if facts.vocabulary else len(facts.features)
+    inputs = (
+        _most(experiment, "embedding_size") if facts.vocabulary else _columns(experiment, facts)
+    )
     found = facts.vocabulary * inputs
     if channels := _most(experiment, "conv_channels"):
         found += channels * inputs * _most(experiment, "conv_kernel")
@@ -43,6 +45,21 @@ def _weights(experiment: Experiment, facts: Facts) -> int:
         found += _most(experiment, "window") * task.horizon
     outputs = len(facts.classes) or task.horizon * len(facts.targets)
     return found + inputs * outputs * max(1, len(task.quantiles))
+
+
+def _columns(experiment: Experiment, facts: Facts) -> int:
+    """Return how many columns a model reads at most, whatever is made of the time and of lags."""
+    found = len(facts.features)
+    for name in ("calendar", "lags"):
+        if domain := experiment.search_space.get(name):
+            made = [_made(experiment.prepared_as({name: choice})) for choice in domain.bounds()]
+            found += max(0, max(made) - _made(experiment))
+    return found
+
+
+def _made(experiment: Experiment) -> int:
+    data = experiment.data
+    return 2 * len(data.calendar) + sum(map(len, data.lags.values()))
 
 
 def _widths(experiment: Experiment) -> list[int]:

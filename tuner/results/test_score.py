@@ -58,9 +58,14 @@ def score_on_test(
     experiment = record.experiment
     test = open_test_part(experiment, folder, sha256=record.data["sha256"])
     (ref,) = test.folds
+    default = default_of(record)
+    prepared = [test.of(winner.trial.params)] * len(models)
+    prepared += [test.of(default.params if default else {})] * len(default_models)
     jobs = [
-        PredictJob(f"test {i}", job.hyperparameters, weights, ref, device=job.device)
-        for i, (job, weights) in enumerate([*models, *default_models])
+        PredictJob(f"test {i}", job.hyperparameters, weights, data.folds[0], device=job.device)
+        for i, ((job, weights), data) in enumerate(
+            zip([*models, *default_models], prepared, strict=True)
+        )
     ]
     outcomes = run_jobs(executor, jobs)
     truth = ref.truth_of(ref.evaluate_samples())

@@ -9,7 +9,7 @@ from tuner.coordination.observer import Observer
 from tuner.coordination.records import TrialRecord
 from tuner.coordination.seeds import training_name
 from tuner.coordination.work import run_jobs, train_job
-from tuner.data import DataRef
+from tuner.data.dataset import Prepared
 from tuner.executors import Executor
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, TrainJob, Weights
@@ -27,12 +27,12 @@ class TrainedModels:
     def __init__(
         self,
         experiment: Experiment,
-        folds: tuple[DataRef, ...],
+        data: Prepared,
         executor: Executor,
         observer: Observer,
         stop: threading.Event,
     ) -> None:
-        self._experiment, self._folds = experiment, folds
+        self._experiment, self._data = experiment, data
         self._executor, self._observer, self._stop = executor, observer, stop
         self._weights: dict[str, Weights] = {}  # by the key of the job
         self._scores: dict[str, float | None] = {}  # of what was trained again
@@ -40,7 +40,8 @@ class TrainedModels:
     def job(self, run: TrialRecord) -> TrainJob:
         """Return the job that trains a model of which the weights are kept."""
         key, params = f"{run.role} {run.number}", dict(run.params)
-        return train_job(self._experiment, self._folds, key, params, run.seed, keep_weights=True)
+        folds = self._data.of(params).folds
+        return train_job(self._experiment, folds, key, params, run.seed, keep_weights=True)
 
     def keep(self, weights: Mapping[str, Weights]) -> None:
         """Take over what was trained, by the keys of its jobs."""
