@@ -50,6 +50,9 @@ class SimulatedExecutor:
     def curve(self, job):
         return curve(job)
 
+    def loss(self, job, epoch):
+        return 1.0
+
     def submit(self, job):
         self._queue.append(job)
 
@@ -90,7 +93,8 @@ class SimulatedExecutor:
         fold, score = number // job.epochs, None
         if len(job.folds) > 1 and (number + 1) % job.epochs == 0:
             score = min(values[number + 1 - job.epochs : number + 1])
-        epoch = Epoch(number, 1.0, 1.0, values[number], 1e9 + number, fold, score)
+        loss = self.loss(job, number)
+        epoch = Epoch(number, 1.0, loss, values[number], 1e9 + number, fold, score)
         epochs.append(epoch)
         if job.can_be_pruned:
             self._waiting.add(key)

@@ -212,10 +212,8 @@ def retrained_of(record: StudyRecord) -> tuple[int, int]:
 
     Both are 0 before the first of them has begun.
     """
-    baseline, retrained = (
-        _baseline(record),
-        [r for r in record.finalists if r.role is Role.FINALIST],
-    )
+    baseline = _baseline(record)
+    retrained = [r for r in record.finalists if r.role is Role.FINALIST]
     of_trials = {r.configuration for r in retrained if r.configuration is not None}
     wanted = {
         (None if trial is None else trial.number, repeat)
