@@ -7,6 +7,7 @@ function of its fields: the same job gives the same outcome on the same kind of 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ __all__ = [
     "PredictJob",
     "TrainJob",
     "Weights",
+    "intermediate_losses",
     "intermediate_values",
     "timed_out",
 ]
@@ -120,7 +122,8 @@ class Outcome:
 
     `objective` is the metric of the best epoch, in the data's units, or the mean over the folds
     of theirs; it is None for a failed or pruned job, whose story `history` and `reason` tell,
-    and where nothing was validated.
+    and where nothing was validated. Of epochs with the same metric the best is the one with the
+    least validation loss.
     """
 
     state: OutcomeState
@@ -136,6 +139,18 @@ class Outcome:
     predictions: np.ndarray | None = None  # of a PredictJob; see DataRef.to_units
     attention: np.ndarray | None = None  # (samples, steps), of a PredictJob with attention pooling
     exported: Exported | None = None  # of an ExportJob
+
+    def val_loss(self, sign: int) -> float:
+        """Return what decides where the objective is that of another training.
+
+        It is the validation loss at the best epoch, or the mean over the folds of theirs;
+        infinite where the history does not tell.
+
+        Args:
+            sign: of the metric: sign * metric is what gets smaller.
+        """
+        losses = [loss for _, loss in _best_epochs(self.history, sign)]
+        return statistics.fmean(losses) if losses else math.inf
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the journal keeps: everything but the arrays."""
@@ -172,6 +187,32 @@ def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, flo
         return {e.epoch: e.metric for e in history}
     scores = [e.fold_score for e in history if e.fold_score is not None]
     return {fold: statistics.fmean(scores[: fold + 1]) for fold in range(len(scores))}
+
+
+def intermediate_losses(history: Iterable[Epoch], n_folds: int, sign: int) -> dict[int, float]:
+    """Return the validation losses that go with `intermediate_values`, by the same steps.
+
+    After a fold it is the mean over the folds so far of the loss at their best epochs.
+
+    Args:
+        history: epochs, in order.
+        n_folds: of the job; 1 without folds.
+        sign: of the metric: sign * metric is what gets smaller.
+    """
+    if n_folds == 1:
+        return {e.epoch: e.val_loss for e in history}
+    history = list(history)
+    ended = {e.fold for e in history if e.fold_score is not None}
+    losses = [loss for fold, loss in _best_epochs(history, sign) if fold in ended]
+    return {fold: statistics.fmean(losses[: fold + 1]) for fold in range(len(losses))}
+
+
+def _best_epochs(history: Iterable[Epoch], sign: int) -> list[tuple[int, float]]:
+    """Return each fold with the validation loss at its best epoch, by metric, then by loss."""
+    best: dict[int, tuple[float, float]] = {}
+    for e in history:
+        best[e.fold] = min(best.get(e.fold, (math.inf, math.inf)), (sign * e.metric, e.val_loss))
+    return [(fold, loss) for fold, (_, loss) in best.items()]
 
 
 def timed_out(job: TrainJob) -> Outcome:

@@ -34,7 +34,7 @@ from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob
-from tuner.results.openings import why_not_again
+from tuner.results.openings import stays_closed, why_not_again
 from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
 from tuner.results.trained_models import TrainedModels
@@ -111,14 +111,23 @@ def search(
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
         metric = experiment.objective.metric
         baselines = partial(mean_baselines, metric, data.folds, known.season)
-        opened = open_study(storage, location, name, experiment, facts, baselines, distributions)
+        opened = open_study(
+            storage,
+            location,
+            name,
+            experiment,
+            facts,
+            baselines,
+            distributions,
+            finalists=finalists,
+        )
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)
 
         tracker = make_tracker(read) if make_tracker else NullTracker()
         stack.enter_context(closed_at_end(tracker))
-        stack.enter_context(recorded_run(opened, experiment))
+        stack.enter_context(recorded_run(opened, experiment, finalists=finalists))
         executor = make_executor(workers)
         stack.callback(executor.close)
         run = _Run(
@@ -130,12 +139,13 @@ def search(
             executor=executor,
             observer=Observers([observer, TrackingObserver(tracker)]),
             stop=stop or threading.Event(),
+            reopens=reopen_test,
         )
         run.trials(distributions)
         if finalists:
             run.finalists(distributions)
         if finalists and open_test:
-            run.test(folder / "test", again=reopen_test)
+            run.test(folder / "test")
         if finalists and open_test and keep_model is not None:
             run.keep(keep_model)
         return read()
@@ -155,7 +165,9 @@ class _Run:
         executor: Executor,
         observer: Observer,
         stop: threading.Event,
+        reopens: bool,
     ) -> None:
+        self._reopens = reopens  # the test part, if it was opened before and that says anything new
         self._experiment, self._data, self._study = experiment, data, study
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
@@ -222,7 +234,8 @@ class _Run:
         """Train the best configurations, and the untuned default, again on fresh seeds."""
         record = self._read()
         find_winner(record)  # raises where every trial failed
-        if record.test is not None and record.test["after_trials"] >= len(record.trained):
+        test = record.test
+        if test is not None and test["after_trials"] >= len(record.trained) and not record.raised:
             return  # what was tested then was complete
         study = enqueue_finalists(self._storage, record)
         n_trials = len(study.get_trials(deepcopy=False)) if study else 0
@@ -245,21 +258,24 @@ class _Run:
             observer=self._observer,
             stop=self._stop,
         )
+        before = sum(run.outcome is not None for run in record.finalists)
         self._interrupt_unless(coordinator.run())
         self._models.keep(coordinator.weights)
+        if record.test is not None and n_trials > before and not self._reopens:
+            self._observer.note(stays_closed(self._read()))
 
-    def test(self, folder: Path, *, again: bool) -> None:
+    def test(self, folder: Path) -> None:
         """Open the test part; where this study has done so before, only if it is asked to."""
         record = self._read()
         if record.test is not None:
-            if not again:
+            if not self._reopens:
                 return
             if why_not := why_not_again(record):
                 self._observer.note(why_not)
                 return
         self._interrupt_unless(not self._stop.is_set())
         winner, default = find_winner(record), default_of(record)
-        own = default.repeats if default and not default.is_trial(winner.trial.number) else ()
+        own = default.repeats if default and not winner.is_default else ()
         of_all = self._models.of([*winner.runs, *own])
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]

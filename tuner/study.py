@@ -26,11 +26,12 @@ _PATH = {"argument": "path", "or_else": "remove it first"}
 class Best:
     """The winning configuration, and the validation scores that speak for it."""
 
-    trial: int
+    trial: int | None  # None where the untuned default won, and no trial is the same
+    name: str  # trial 3, or default LSTM
     params: dict[str, Any]  # what was searched
     hyperparameters: dict[str, Any]  # all of them, the fixed ones too
     metric: str
-    search_score: float  # the best of many: optimistic
+    search_score: float | None  # the best of many: optimistic; None where it is no trial
     mean: float | None  # retrained on fresh seeds; None where that was not done
     std: float | None
 
@@ -84,20 +85,22 @@ class Study:
     def best(self) -> Best:
         """The winner: the best mean over its retrainings, or without any the best trial.
 
+        It is the untuned default where that has the best.
+
         Raises:
             RunError: no trial is complete.
         """
         from tuner.results.winner import find_winner
 
         winner = find_winner(self._record)
-        score, finalist = winner.trial.value, winner.finalist
-        assert score is not None
+        finalist = winner.finalist
         return Best(
-            trial=winner.trial.number,
-            params=dict(winner.trial.params),
+            trial=winner.number,
+            name=winner.name,
+            params=winner.params,
             hyperparameters=winner.hyperparameters(self._record),
             metric=self.experiment.objective.metric,
-            search_score=score,
+            search_score=winner.search_score,
             mean=finalist.mean if finalist else None,
             std=finalist.std if finalist else None,
         )
@@ -124,6 +127,8 @@ class Study:
     def finalists(self) -> pd.DataFrame:
         """A row for each retrained configuration, the best mean first, by its trial's number.
 
+        The untuned default is one of them; its number is missing where no trial is the same.
+
         Columns: every searched hyperparameter; `search`, the score that the search saw; `mean`,
         `std` and `scores` of the retrainings.
         """
@@ -136,7 +141,7 @@ class Study:
             | {k: f[k] for k in ("mean", "std", "scores")}
             for f in found
         ]
-        index = pd.Index([f["trial"] for f in found], name="trial")
+        index = pd.Index([f["trial"] for f in found], name="trial", dtype="Int64")
         return pd.DataFrame(
             rows, index=index, columns=[*self.experiment.search_space, *_SCORES, "scores"]
         )
@@ -201,11 +206,11 @@ class Study:
         if self._record.best is None:
             return n_trials
         best = self.best
-        score = f"{best.metric} {_short(best.search_score)}"
+        scores = [] if best.search_score is None else [_short(best.search_score)]
         if best.mean is not None:
-            score += f", retrained {_short(best.mean)}"
-            score += f" ± {_short(best.std)}" if best.std is not None else ""
-        return f"{n_trials}, best trial {best.trial}, {score}"
+            scores.append(f"retrained {_short(best.mean)}" if scores else _short(best.mean))
+            scores[-1] += f" ± {_short(best.std)}" if best.std is not None else ""
+        return f"{n_trials}, best {best.name}, {best.metric} {', '.join(scores)}"
 
     def _row(self, trial: TrialRecord) -> dict[str, Any]:
         outcome = trial.outcome

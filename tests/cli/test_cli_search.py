@@ -65,7 +65,8 @@ def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(fini
         "training mean, on the same rows",
         "The test part was opened once, after 4 trials.",
         "Verdict: ",
-        "First and second: too few repeats to tell (2; five or more are needed).",
+        "First and second: too few repeats to tell (2; five or more are needed: the same command "
+        "with --set finalists.repeats=5).",
         "test rmse",
         "passengers, 22 rows, 1959-03-01 to 1960-12-01",
         "last value, on the same rows",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from search_bench import told
-from simulated import SimulatedExecutor, curve
+from simulated import SimulatedExecutor
 
 from tuner.coordination.journal import read_journal
 from tuner.coordination.observer import Observer
@@ -28,10 +28,15 @@ START = {"hidden_size": 128, "dropout": 0.5}  # so that a search finds better on
 
 
 class PretendExecutor(SimulatedExecutor):
-    """Trains nothing; a model predicts the truth, off by as much as its curve came to."""
+    """Trains nothing; a model predicts the truth, off by as much as its curve came to.
 
-    def __init__(self, n_workers, *args, **keys):
+    The default has the best of all configurations; `default_off` is how much worse its trainings
+    are than that.
+    """
+
+    def __init__(self, n_workers, *args, default_off=5.0, **keys):
         super().__init__(n_workers, *args, **keys)
+        self._default_off = default_off
         self._jobs, self._predictions = {}, []
 
     def submit(self, job):
@@ -49,11 +54,15 @@ class PretendExecutor(SimulatedExecutor):
         events = super().poll(timeout_s)
         return [self._with_weights(e) if isinstance(e, Finished) else e for e in events]
 
+    def curve(self, job):
+        off = self._default_off if job.key.startswith("baseline") else 0.0
+        return [value + off for value in super().curve(job)]
+
     def _with_weights(self, event):
         job = self._jobs[event.key]
         if not job.keep_weights:
             return event
-        weights = {"off": np.array(min(curve(job)))}
+        weights = {"off": np.array(min(self.curve(job)))}
         return Finished(event.key, dataclasses.replace(event.outcome, weights=weights))
 
 

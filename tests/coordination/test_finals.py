@@ -38,9 +38,9 @@ def test_the_default_is_trained_like_a_finalist_on_seeds_of_its_own(case):
     assert [r.seed for r in found.repeats] == [training_seed(0, Role.BASELINE, r) for r in range(3)]
     assert all(r.configuration is None for r in found.repeats)
     assert len(runs(record, Role.FINALIST)) == 2 * 3
-    assert {f.trial.number for f in rank_finalists(record)} == {
-        t.number for t in record.ranked()[:2]
-    }
+    first, second, last = rank_finalists(record)
+    assert {first.number, second.number} == {t.number for t in record.ranked()[:2]}
+    assert (last.number, last.name, last.repeats) == (None, "default LSTM", found.repeats)
     study = optuna.load_study(study_name="s.finalists", storage=read_journal(case.location))
     drawn = [t.params for t in study.trials if role_of(t.user_attrs) is Role.BASELINE]
     assert drawn == [{}] * 3  # no parameter of the search space is made up for it
@@ -351,7 +351,10 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     assert "too few" not in text
     won = shown(make_case("won").run(4, space=TWIN))
     assert "the winner is the default LSTM" in won
-    assert "too few repeats to tell (3; five or more are needed)" in won
+    assert (
+        "too few repeats to tell (3; five or more are needed: the same command with "
+        "--set finalists.repeats=5)" in won
+    )
     executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
     failed = shown(make_case("failed").run(executor=executor))
     assert "- default LSTM; 3 trainings of it failed" in failed

@@ -239,7 +239,7 @@ def test_a_study_of_a_newer_version_is_refused_whoever_opens_it(bench):
     experiment = make_experiment("woa", trials=6)
     bench.run(experiment, SimulatedExecutor(2))
     change_facts(bench, lambda facts: facts.update(format=99))
-    assert "was made by a newer tuner (format 99, this one writes 1); upgrade" in refusal_of(
+    assert "was made by a newer tuner (format 99, this one writes 2); upgrade" in refusal_of(
         bench, experiment
     )
     with pytest.raises(StudyError, match=r"a newer tuner \(format 99"):

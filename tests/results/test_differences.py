@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tuner.experiment.metrics import METRICS
 from tuner.results.differences import ENOUGH, compare, gap_in_words, percent, relative
 
+NEEDED = "five or more are needed: the same command with --set finalists.repeats=5"
+
 any_score = st.floats(-1e6, 1e6).map(lambda v: round(v, 6))
 some_scores = st.lists(any_score, min_size=1, max_size=9)
 enough_scores = st.lists(any_score, min_size=ENOUGH, max_size=9)
@@ -37,8 +39,8 @@ def around(mean, spread=0.01, n=5):
         ("r2", around(0.8), around(-0.4), "A beats B by 1.18 to 1.21 in r2 (95 % interval)"),
         ("rmse", [0.0] * 5, [0.0] * 5, "A and B cannot be told apart"),
         ("accuracy", [0.9] * 5, [0.0] * 5, "A beats B by 0.9 in accuracy (95 % interval)"),
-        ("rmse", [1.0] * 3, [2.0] * 5, "too few repeats to tell (3; five or more are needed)"),
-        ("rmse", [1.0] * 9, [2.0], "too few repeats to tell (1; five or more are needed)"),
+        ("rmse", [1.0] * 3, [2.0] * 5, f"too few repeats to tell (3; {NEEDED})"),
+        ("rmse", [1.0] * 9, [2.0], f"too few repeats to tell (1; {NEEDED})"),
         ("rmse", [1.0] * 5, [math.inf] * 5, "A and B cannot be compared: a score is not finite"),
     ],
 )
@@ -59,9 +61,7 @@ def test_below_five_repeats_nothing_is_said_about_chance(metric, a, b):
     assert found.repeats == fewest
     assert (found.real is None) == (fewest < ENOUGH)
     if fewest < ENOUGH:
-        assert found.in_words("A", "B") == (
-            f"too few repeats to tell ({fewest}; five or more are needed)"
-        )
+        assert found.in_words("A", "B") == (f"too few repeats to tell ({fewest}; {NEEDED})")
 
 
 @given(metrics, enough_scores, enough_scores)

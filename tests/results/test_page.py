@@ -178,7 +178,8 @@ def test_a_default_that_is_a_finalist_is_named_where_it_stands():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("usual", "too few repeats to tell (3; five or more are needed)"),
+        ("usual", "too few repeats to tell (3; five or more are needed: the same command with "
+                  "--set finalists.repeats=5)"),
         ("usual", "The test part was opened once, after 36 trials."),
         ("default failed", "Of the default LSTM, 3 trainings failed."),
         ("default failed", "default LSTM – – –"),
@@ -200,7 +201,7 @@ def test_a_default_that_is_a_finalist_is_named_where_it_stands():
         ("classes", "More is better."),
         ("all failed", "it diverged: val_loss is nan"),
     ],
-)
+)  # fmt: skip
 def test_the_page_says_how_things_stand(name, says):
     assert says in read(STUDIES[name]())[1].text
 

@@ -218,11 +218,34 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(
     sine, make_job, go_on, monkeypatch, metric, patience
 ):
     losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.0, 3.5, 9.0, 2.0, 1.0]
-    metrics = iter(-loss if metric == "r2" else loss for loss in losses)
-    monkeypatch.setattr(fit, "score", lambda *_: next(metrics))
+    metrics = iter((1.0, -loss if metric == "r2" else loss) for loss in losses)
+    monkeypatch.setattr(fit.Fit, "evaluate", lambda _: next(metrics))
     outcome = train(make_job(sine, epochs=10, metric=metric, patience=patience), go_on)
     best, n_epochs = {1: (1, 3), 3: (4, 8)}[patience]
     assert outcome.state is OutcomeState.COMPLETE
     assert outcome.best_epoch == best
     assert len(outcome.history) == n_epochs
     assert abs(outcome.objective) == losses[best]
+
+
+@pytest.mark.parametrize("metric", ["rmse", "r2"])
+def test_where_the_metric_stands_still_the_validation_loss_says_what_is_best(
+    sine, make_job, go_on, monkeypatch, metric
+):
+    sign = -1 if metric == "r2" else 1
+    epochs = [(2.0, 9), (3.0, 5), (2.5, 5), (2.4, 5), (2.6, 5), (2.4, 5), (2.3, 5), (2.3, 5),
+              (0.1, 6), (0.1, 6)]  # fmt: skip
+    shown = iter([(loss, sign * value) for loss, value in epochs])
+    monkeypatch.setattr(fit.Fit, "evaluate", lambda _: next(shown))
+    job = make_job(sine, epochs=10, metric=metric, patience=3, keep_weights=True)
+    outcome = train(job, go_on)
+    assert outcome.objective == sign * 5
+    assert outcome.best_epoch == 6  # not the first with that metric, nor an equal one after it
+    assert len(outcome.history) == 10
+    assert outcome.val_loss(sign) == 2.3
+
+
+def test_where_metric_and_loss_stand_still_training_stops(sine, make_job, go_on, monkeypatch):
+    monkeypatch.setattr(fit.Fit, "evaluate", lambda _: (1.0, 0.5))
+    outcome = train(make_job(sine, epochs=10, patience=3), go_on)
+    assert (outcome.best_epoch, len(outcome.history)) == (0, 4)

@@ -96,7 +96,7 @@ def compare(
             _executors(executor, choice, shared) as make_executor,
         ):
             show.begun(experiments, planned)
-            for text in _remarks(experiments[0]):
+            for text in _remarks(experiments, n_seeds):
                 show.note(text)
             for one in planned:
                 if one.done:
@@ -116,14 +116,24 @@ def compare(
         show.result(comparison, folder, [(run, "its finalists, and the test part")])
 
 
-def _remarks(experiment: Experiment) -> list[str]:
-    size, budget = space_size(experiment.search_space), experiment.budget.trials
-    if size is None or budget is None or budget < size:
-        return []
-    return [
-        f"the search space has {size} configurations, and every strategy trains them all: they "
-        f"differ in the way there alone"
-    ]
+def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
+    """Return what a person should know before the first search begins."""
+    from tuner.comparison.statistics import fewest_seeds
+
+    said, n_strategies = [], len(experiments)
+    fewest = fewest_seeds(n_strategies)
+    if n_seeds < fewest:
+        said.append(
+            f"too few seeds to tell {n_strategies} strategies apart, whatever they score: "
+            f"{n_seeds}, and it takes {fewest}; add --seeds {fewest}"
+        )
+    size, budget = space_size(experiments[0].search_space), experiments[0].budget.trials
+    if size is not None and budget is not None and budget >= size:
+        said.append(
+            f"the search space has {size} configurations, and every strategy trains them all: they "
+            f"differ in the way there alone"
+        )
+    return said
 
 
 def _check_folder(folder: Path, force: bool) -> None:

@@ -97,7 +97,10 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
         table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
     for row in rows:
         best = row["best"]
-        score = f"{row['metric']} {number(best['search_score'])}" if best else "-"
+        score = "-"
+        if best:
+            found = best["mean"] if best["search_score"] is None else best["search_score"]
+            score = f"{row['metric']} {number(found)}"
         table.add_row(
             row["study"],
             row["experiment"],

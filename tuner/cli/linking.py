@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from tuner.coordination.finalists import trial_name
 from tuner.launching.typed import journal_option
 from tuner.tracking import StudyLinks, find_links, has_study
 from tuner.watching.display import console
@@ -21,7 +22,11 @@ def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
     links = find_links(record)
     if links is None:
         return None
-    best = [{"trial": number, "link": link} for number, link in links.best.items()]
+    numbers = {trial_name(trial.number): trial.number for trial in record.trials}
+    best = [
+        {"trial": numbers.get(name), "name": name, "link": link}
+        for name, link in links.best.items()
+    ]
     return {
         "study": links.study,
         "report": links.report,
@@ -42,7 +47,7 @@ def show_links(record: StudyRecord, journal: str | None) -> None:
 
 def _print(links: StudyLinks) -> None:
     lines = {"study": links.study, "report": links.report, "trials": links.trials}
-    lines |= {f"trial {number}": link for number, link in links.best.items()}
+    lines |= links.best
     lines = {what: link for what, link in lines.items() if link is not None}
     width = max(map(len, lines))
     console.print("\n[bold]In MLflow[/]")

@@ -26,7 +26,7 @@ from tuner.coordination.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.coordination.fresh import configuration_key, fresh_configuration
 from tuner.coordination.limits import Limits
 from tuner.coordination.observer import Asked, Observer
-from tuner.coordination.pruning import Evidence, should_prune
+from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
 from tuner.coordination.slots import Slot, asked, restored
 from tuner.coordination.telling import tell
 from tuner.coordination.told import Told
@@ -85,7 +85,11 @@ class Coordinator:
         self._recent: deque[Slot] = deque(maxlen=rhythm.size)  # as many as are asked together
         self._untold: list[Slot] = []
         self._first: dict[str, Slot] = {}  # by configuration
-        self._told = Told(study.direction)
+        self._told = Told(
+            study.direction,
+            n_folds=n_folds,
+            breaks_ties=pruner is not None and breaks_ties(pruner),
+        )
         self._ready: list[Slot] = []  # to be handed out
         self._in_flight: dict[str, Slot] = {}
         self._asked = self.trained = 0  # trials, with and without repeats

@@ -2,6 +2,7 @@
 
 They are a second study in the same journal, `NAME.finalists`, run by the same coordinator. In it
 the untuned default is trained as well, as often, so that one can tell what the search was worth.
+It is a finalist like the others: where no configuration of the search is better, it wins.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "enqueue_finalists",
     "rank_finalists",
     "retrained_of",
+    "trial_name",
 ]
 
 
@@ -46,6 +48,11 @@ class _Scored:
         """Mean objective over the repeats."""
         return statistics.fmean(self.scores)
 
+    def rank(self, record: StudyRecord) -> tuple[float, float]:
+        """Return what it is ranked by in its study: mean score, then mean loss; less is better."""
+        losses = [record.rank_of(run)[1] for run in self.repeats]
+        return record.sign * self.mean, statistics.fmean(losses)
+
     @property
     def std(self) -> float | None:
         """Sample standard deviation over the repeats; None for a single one."""
@@ -56,13 +63,25 @@ class _Scored:
 class Finalist(_Scored):
     """A configuration and its retrainings."""
 
-    trial: TrialRecord  # of the search
-    repeats: tuple[TrialRecord, ...]  # that are complete
+    trial: TrialRecord | None  # of the search; None for a default that it did not find
+    repeats: tuple[TrialRecord, ...]  # that are complete, one at least
+    name: str  # trial 3, or default LSTM
+    params: dict[str, Any]  # what the searched hyperparameters are
+
+    @property
+    def number(self) -> int | None:
+        """The number of its trial, where it has one."""
+        return None if self.trial is None else self.trial.number
+
+    @property
+    def search_score(self) -> float | None:
+        """What it scored in the search, where it was found there."""
+        return None if self.trial is None else self.trial.value
 
 
 @dataclass(frozen=True)
 class Default(_Scored):
-    """The untuned default and its trainings; it may be a finalist, or the winner, itself."""
+    """The untuned default and its trainings; a trial of the search may be the same."""
 
     name: str  # default LSTM
     params: dict[str, Any]  # what the searched hyperparameters are without a search
@@ -70,23 +89,29 @@ class Default(_Scored):
     repeats: tuple[TrialRecord, ...]  # that are complete; () where none is
     failed: int = 0  # trainings that came to nothing
 
-    def is_trial(self, number: int) -> bool:
-        """Return whether it is the configuration of this trial."""
-        return self.trial is not None and self.trial.number == number
+    @property
+    def number(self) -> int | None:
+        """The number of the trial that found it; None where none that counts did."""
+        return None if self.trial is None else self.trial.number
+
+    def as_finalist(self) -> Finalist:
+        """Return it as one of the finalists; it has a complete training."""
+        if self.trial is None:
+            return Finalist(None, self.repeats, self.name, self.params)
+        return _finalist(self.trial, self.repeats)
 
 
 def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study | None:
     """Open the finalists' study and queue every training that it does not hold yet.
 
-    What an earlier, shorter search had retrained is kept and not done again. The default is not
-    trained apart from a finalist with the same configuration, nor from a winner without
-    finalists.
+    What an earlier, shorter search had retrained is kept and not done again, also where it was
+    retrained less often. The default is not trained apart from a finalist with the same
+    configuration, nor from a winner without finalists.
 
     Returns:
         The study; None where nothing is to be trained again.
     """
-    settings, top = record.experiment.finalists, _top(record)
-    if not top and not _has_default(record):
+    if not _top(record) and not _has_default(record):
         return None
     name, direction = record.name + FINALISTS_SUFFIX, record.experiment.objective.direction
     there = name in optuna.get_all_study_names(storage)  # asking to create it writes a record
@@ -95,23 +120,13 @@ def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study
     retrained = {tuple(a[FINALIST_ATTR]) for a in attrs if FINALIST_ATTR in a}
     baseline = {a[BASELINE_ATTR]["repeat"] for a in attrs if BASELINE_ATTR in a}
 
-    twin = _twin(record, {number for number, _ in retrained})
     queued: list[tuple[dict[str, Any], dict[str, Any]]] = []  # parameters and attributes
-    for trial in top:
-        if baseline and twin is not None and trial.number == twin.number:
-            continue  # it has been trained as the default
-        queued += [
-            (dict(trial.params), {FINALIST_ATTR: [trial.number, repeat]})
-            for repeat in range(settings.repeats)
-            if (trial.number, repeat) not in retrained
-        ]
-    if _has_default(record) and (twin is None or baseline):
-        params = untuned(record.experiment)
-        queued += [
-            ({}, {BASELINE_ATTR: {"repeat": repeat, "params": params}})
-            for repeat in range(settings.repeats if top else 1)
-            if repeat not in baseline
-        ]
+    for trial, repeat in _wanted(record, {n for n, _ in retrained}, bool(baseline)):
+        if trial is None and repeat not in baseline:
+            params = untuned(record.experiment)
+            queued.append(({}, {BASELINE_ATTR: {"repeat": repeat, "params": params}}))
+        elif trial is not None and (trial.number, repeat) not in retrained:
+            queued.append((dict(trial.params), {FINALIST_ATTR: [trial.number, repeat]}))
     if study is None and queued:
         study = optuna.create_study(study_name=name, storage=storage, direction=direction)
     for params, user_attrs in queued:
@@ -120,11 +135,34 @@ def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study
     return study
 
 
-def rank_finalists(record: StudyRecord) -> list[Finalist]:
-    """Return the finalists of the search as it stands, best mean first.
+def _wanted(
+    record: StudyRecord, retrained: set[int], has_baseline: bool
+) -> list[tuple[TrialRecord | None, int]]:
+    """Return every training that there is to be, as trial and repeat; None is the default.
 
-    A configuration with a failed repeat comes after those without; one with no complete repeat
-    is left out.
+    Args:
+        record: the study.
+        retrained: the numbers of the trials that have been retrained, or are to be.
+        has_baseline: whether the default has been trained, or is to be, apart from any trial.
+    """
+    repeats, top = record.experiment.finalists.repeats, list(_top(record))
+    twin = _twin(record, retrained)
+    if twin is not None and top:
+        if has_baseline:  # it has been trained as the default
+            top = [trial for trial in top if trial.number != twin.number]
+        elif twin.number not in [trial.number for trial in top]:  # a former finalist
+            top.append(twin)
+    wanted: list[tuple[TrialRecord | None, int]] = [(t, r) for t in top for r in range(repeats)]
+    if _has_default(record) and (twin is None or has_baseline):
+        wanted += [(None, repeat) for repeat in range(repeats if _top(record) else 1)]
+    return wanted
+
+
+def rank_finalists(record: StudyRecord) -> list[Finalist]:
+    """Return the finalists of the search as it stands, best mean first; of equal ones, by loss.
+
+    The untuned default is one of them, once a configuration of the search is. A configuration
+    with a failed repeat comes after those without; one with no complete repeat is left out.
     """
     twin = _twin(record)
     finalists = []
@@ -133,9 +171,19 @@ def rank_finalists(record: StudyRecord) -> list[Finalist]:
         if not runs and twin is not None and trial.number == twin.number:
             runs = _complete(_baseline(record))
         if runs:
-            finalists.append(Finalist(trial, runs))
+            finalists.append(_finalist(trial, runs))
+    default = default_of(record)
+    if finalists and default is not None and default.repeats:
+        own = default.as_finalist()
+        if own.number is None or own.number not in [f.number for f in finalists]:
+            finalists.append(own)
     repeats = record.experiment.finalists.repeats
-    return sorted(finalists, key=lambda f: (len(f.repeats) < repeats, record.sign * f.mean))
+    return sorted(finalists, key=lambda f: (len(f.repeats) < repeats, f.rank(record)))
+
+
+def trial_name(number: int) -> str:
+    """Return what people call a configuration that a trial of the search found."""
+    return f"trial {number}"
 
 
 def default_of(record: StudyRecord) -> Default | None:
@@ -164,14 +212,21 @@ def retrained_of(record: StudyRecord) -> tuple[int, int]:
 
     Both are 0 before the first of them has begun.
     """
-    settings, top = record.experiment.finalists, {trial.number for trial in _top(record)}
-    begun = [r for r in record.finalists if r.configuration in top or r.role is Role.BASELINE]
+    baseline = _baseline(record)
+    retrained = [r for r in record.finalists if r.role is Role.FINALIST]
+    of_trials = {r.configuration for r in retrained if r.configuration is not None}
+    wanted = {
+        (None if trial is None else trial.number, repeat)
+        for trial, repeat in _wanted(record, of_trials, bool(baseline))
+    }
+    begun = [r for r in (*retrained, *baseline) if (r.configuration, r.repeat) in wanted]
     if not begun:
         return 0, 0
-    total = len(top) * settings.repeats
-    if _has_default(record) and _twin(record) is None:
-        total += settings.repeats if top else 1
-    return sum(run.outcome is not None for run in begun), total
+    return sum(run.outcome is not None for run in begun), len(wanted)
+
+
+def _finalist(trial: TrialRecord, repeats: tuple[TrialRecord, ...]) -> Finalist:
+    return Finalist(trial, repeats, trial_name(trial.number), dict(trial.params))
 
 
 def _top(record: StudyRecord) -> Sequence[TrialRecord]:

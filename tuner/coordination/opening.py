@@ -19,6 +19,7 @@ from tuner.coordination.attributes import RUN_ATTR, STUDY_ATTR
 from tuner.coordination.records import FORMAT
 from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
+from tuner.experiment.schema import Finalists
 from tuner.strategies.registry import make_sampler
 
 __all__ = ["CHANGEABLE", "check_study", "library_versions", "open_study", "recorded_run"]
@@ -32,7 +33,10 @@ CHANGEABLE = {
     "resources.cpus",
     "resources.gpus",
     "data.path",
+    "finalists.top",
+    "finalists.repeats",
 }
+_RAISED = ("top", "repeats")  # of the finalists: what was retrained is not taken back
 _SHOWN = 4  # differences that an error names
 _LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas", "scikit-learn")
 
@@ -45,6 +49,8 @@ def open_study(
     data: dict[str, Any],
     baselines: Callable[[], dict[str, float]],
     distributions: dict[str, BaseDistribution],
+    *,
+    finalists: bool = True,
 ) -> optuna.Study:
     """Create the study `name`, or open it after checking that it is the same search.
 
@@ -56,6 +62,7 @@ def open_study(
         data: the data file's path, sha256 and number of rows.
         baselines: scores the plain forecasts on the validation part, for a new study.
         distributions: the search space.
+        finalists: whether this run retrains any; else how many they are does not matter.
 
     Raises:
         StudyError: the study belongs to another experiment, was written by another version of
@@ -63,7 +70,7 @@ def open_study(
     """
     if name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
-        facts = check_study(study, location, experiment, data)
+        facts = check_study(study, location, experiment, data, finalists=finalists)
         if facts is not None and facts["data"] != data:  # elsewhere: exports point to it there
             facts = facts | {"data": data}
             study.set_user_attr(STUDY_ATTR, facts)
@@ -91,7 +98,12 @@ def open_study(
 
 
 def check_study(
-    study: optuna.Study, location: str, experiment: Experiment, data: dict[str, Any]
+    study: optuna.Study,
+    location: str,
+    experiment: Experiment,
+    data: dict[str, Any],
+    *,
+    finalists: bool = True,
 ) -> dict[str, Any] | None:
     """Check that a study which is there is the search of an experiment on this data.
 
@@ -105,15 +117,24 @@ def check_study(
     facts: dict[str, Any] | None = study.user_attrs.get(STUDY_ATTR)
     if facts is not None:
         _check_same(facts, experiment, data, where)
+        if finalists:
+            _check_not_lowered(_retrained(study, facts), experiment, where)
     elif study.get_trials(deepcopy=False):
         raise StudyError(f"{where} was not made by tuner; give another --study name")
     return facts
 
 
 @contextlib.contextmanager
-def recorded_run(study: optuna.Study, experiment: Experiment) -> Iterator[None]:
-    """Journal the budget of this run and how it ended, where that is news."""
-    run = {"budget": experiment.budget.model_dump(mode="json")}
+def recorded_run(
+    study: optuna.Study, experiment: Experiment, *, finalists: bool = True
+) -> Iterator[None]:
+    """Journal the budget of this run and how it ended, where that is news.
+
+    So is how much it retrains, where it does that and it is more than the study was begun with.
+    """
+    run: dict[str, Any] = {"budget": experiment.budget.model_dump(mode="json")}
+    if raised := _raised(study, experiment if finalists else None):
+        run["finalists"] = raised
 
     def write(**ended: str) -> None:
         if study.user_attrs.get(RUN_ATTR) != run | ended:
@@ -172,6 +193,35 @@ def _check_same(
             f"{where} was begun on other data: {data['path']} has changed since; "
             f"put it back, or give another --study name"
         )
+
+
+def _retrained(study: optuna.Study, facts: dict[str, Any]) -> dict[str, int]:
+    """Return how much a study retrains: as it was begun, or as a later run raised it."""
+    begun = facts["experiment"].get("finalists", {}) | study.user_attrs.get(RUN_ATTR, {}).get(
+        "finalists", {}
+    )
+    return {key: begun.get(key, Finalists.model_fields[key].default) for key in _RAISED}
+
+
+def _raised(study: optuna.Study, experiment: Experiment | None) -> dict[str, int] | None:
+    """Return how much a study retrains from now on; None where it was begun so."""
+    facts = study.user_attrs[STUDY_ATTR]
+    before = _retrained(study, facts)
+    now = dict(before)
+    if experiment is not None:
+        now = {key: max(n, getattr(experiment.finalists, key)) for key, n in before.items()}
+    begun = facts["experiment"].get("finalists", {})
+    same = all(begun.get(key, Finalists.model_fields[key].default) == now[key] for key in _RAISED)
+    return None if same else now
+
+
+def _check_not_lowered(retrained: dict[str, int], experiment: Experiment, where: str) -> None:
+    for key, n in retrained.items():
+        if (got := getattr(experiment.finalists, key)) < n:
+            raise StudyError(
+                f"{where} has finalists.{key}={n}, which may be raised and not lowered, got {got}; "
+                f"write --set finalists.{key}={n}, or give another --study name"
+            )
 
 
 def _shown(value: Any) -> str:

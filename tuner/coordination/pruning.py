@@ -1,8 +1,12 @@
-"""Pruning that does not depend on timing: a decision sees only the trials told before its own."""
+"""Pruning that does not depend on timing: a decision sees only the trials told before its own.
+
+Where two metrics are equal, as the accuracy on few rows often is, the validation loss decides.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -15,6 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.coordination.attributes import OUTCOME_ATTR
 from tuner.experiment.pruner import (
     HyperbandPruner,
     MedianPruner,
@@ -25,9 +30,12 @@ from tuner.experiment.pruner import (
     SuccessiveHalvingPruner,
     WilcoxonPruner,
 )
-from tuner.jobs import Epoch, intermediate_values
+from tuner.jobs import Epoch, Outcome, intermediate_losses, intermediate_values
 
-__all__ = ["Evidence", "make_pruner", "should_prune"]
+__all__ = ["Evidence", "breaks_ties", "make_pruner", "should_prune", "with_losses"]
+
+_TIE = 1e-9  # of a metric: what the validation loss may add to it, at most
+_LEAST_TIE = 1e-300  # the same for a metric of 0
 
 
 def make_pruner(options: Pruner, n_epochs: int, n_folds: int = 1) -> pruners.BasePruner:
@@ -75,6 +83,42 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
                     p_threshold=options.p_threshold, n_startup_steps=options.n_startup_steps
                 )
             )
+
+
+def breaks_ties(pruner: pruners.BasePruner) -> bool:
+    """Return whether the validation loss decides where a pruner finds two metrics equal.
+
+    A signed-rank test has its own rule for pairs that are.
+    """
+    return not isinstance(pruner, pruners.NopPruner | _OfFolds)
+
+
+def with_losses(
+    values: Mapping[int, float], epochs: Sequence[Epoch], sign: int, n_folds: int
+) -> dict[int, float]:
+    """Return what a trial came to, with a trace of the validation loss in it.
+
+    Pruners compare numbers. The trace is far smaller than what tells two metrics apart, so it
+    decides nothing but ties: of equal metrics the one with the larger loss is worse.
+
+    Args:
+        values: as `intermediate_values` has them.
+        epochs: what they are of.
+        sign: of the metric: sign * metric is what gets smaller.
+        n_folds: of the job.
+    """
+    losses = intermediate_losses(epochs, n_folds, sign)
+    return {
+        step: value + sign * max(_TIE * abs(value), _LEAST_TIE) * _squashed(losses[step])
+        if step in losses
+        else value
+        for step, value in values.items()
+    }
+
+
+def _squashed(loss: float) -> float:
+    """Return a loss as a number between -1 and 1, in the same order."""
+    return loss / (1 + abs(loss)) if math.isfinite(loss) else math.copysign(1.0, loss)
 
 
 class _OfNewest(pruners.BasePruner):
@@ -130,6 +174,8 @@ def should_prune(
     if n_folds > 1 and (epochs[-1].fold_score is None or epochs[-1].fold == n_folds - 1):
         return False
     values: Mapping[int, float] = intermediate_values(epochs, n_folds)
+    if breaks_ties(pruner):
+        values = with_losses(values, epochs, evidence.sign, n_folds)
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING,
         params=dict(params),
@@ -153,6 +199,7 @@ class Evidence:
     ) -> None:
         """Take those trials among the first `n_seen` that count; `complete` are some of them."""
         self.n_seen, self.trials = n_seen, trials
+        self.sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
         self._storage = _Told(study, trials)
         self._storage.in_states[TrialState.COMPLETE,] = complete  # what pruners ask for
         self._view = optuna.Study(study.study_name, self._storage)
@@ -173,7 +220,7 @@ class _Told(InMemoryStorage):
         self.create_new_study([study.direction], study.study_name)
         self._told = told
         self.in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
-        self._sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+        self._sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
         self.written: dict[str, Any] = {}
 
     def get_all_trials(
@@ -189,11 +236,20 @@ class _Told(InMemoryStorage):
         return self.in_states[wanted]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """Return the best of them; raises ValueError where none is complete."""
+        """Return the best of them, of equal ones that with the least validation loss.
+
+        Raises ValueError where none is complete.
+        """
         complete = [t for t in self._told if t.state is TrialState.COMPLETE]
         if not complete:
             raise ValueError("no trial is complete yet")
-        return min(complete, key=lambda t: self._sign * (t.value or 0.0))
+        best = min(self._sign * (t.value or 0.0) for t in complete)
+        equal = [t for t in complete if self._sign * (t.value or 0.0) == best]
+        return equal[0] if len(equal) == 1 else min(equal, key=self._loss)
+
+    def _loss(self, trial: FrozenTrial) -> float:
+        record = trial.user_attrs.get(OUTCOME_ATTR)
+        return Outcome.from_json(record).val_loss(self._sign) if record else math.inf
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Take a note about the trial that is decided on."""

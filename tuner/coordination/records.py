@@ -37,7 +37,8 @@ from tuner.strategies.registry import rhythm_of
 
 __all__ = ["Status", "StudyRecord", "TrialRecord", "read_study", "read_trial"]
 
-FORMAT = 1
+FORMAT = 2
+"""Of what a study holds. In format 1 trials with the same score rank by their numbers alone."""
 
 
 class Status(StrEnum):
@@ -95,6 +96,8 @@ class StudyRecord:
     ended: str | None = None  # how the last run of its search did: done or interrupted
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
     earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
+    format: int = FORMAT  # with which it was begun
+    raised: bool = False  # whether more is retrained than when it was begun
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -112,9 +115,18 @@ class StudyRecord:
         return [*self.earlier_tests, self.test] if self.test is not None else []
 
     def ranked(self) -> list[TrialRecord]:
-        """Return the complete trials, each configuration once, best first; ties by number."""
+        """Return the complete trials, each configuration once, best first.
+
+        Of those with the same score the one with the smaller validation loss is better.
+        """
         complete = [t for t in self.trained if t.status is Status.COMPLETE]
-        return sorted(complete, key=lambda t: (self.sign * (t.value or 0.0), t.number))
+        return sorted(complete, key=lambda t: (*self.rank_of(t), t.number))
+
+    def rank_of(self, trial: TrialRecord) -> tuple[float, float]:
+        """Return what a complete trial is ranked by, the smaller the better: score, then loss."""
+        assert trial.outcome is not None
+        loss = trial.outcome.val_loss(self.sign) if self.format > 1 else 0.0
+        return self.sign * (trial.value or 0.0), loss
 
     @property
     def seconds(self) -> float:
@@ -188,15 +200,22 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         ended=run.get("ended"),
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
         earlier_tests=tuple(openings[:-1]),
+        format=facts["format"],
+        raised="finalists" in run,
     )
 
 
 def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
-    """Return a study's experiment as it was last run: its data may have moved, its budget grown."""
+    """Return a study's experiment as it was last run.
+
+    Its data may have moved, its budget grown, and more may be retrained.
+    """
     raw = facts["experiment"]
     changed = {"data": {**raw["data"], "path": facts["data"]["path"]}}
     if "budget" in run:
         changed["budget"] = run["budget"]
+    if "finalists" in run:
+        changed["finalists"] = {**raw.get("finalists", {}), **run["finalists"]}
     return Experiment.model_validate({**raw, **changed})
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.coordination.attributes import REPEAT_ATTR
+from tuner.coordination.attributes import OUTCOME_ATTR, REPEAT_ATTR
+from tuner.coordination.pruning import with_losses
+from tuner.jobs import Outcome
 
 __all__ = ["Told"]
 
@@ -15,12 +18,21 @@ __all__ = ["Told"]
 class Told:
     """The trials told so far, in the order of telling, and when the score last improved."""
 
-    def __init__(self, direction: StudyDirection) -> None:
-        self._n = 0
+    def __init__(
+        self, direction: StudyDirection, *, n_folds: int = 1, breaks_ties: bool = False
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            direction: of the study.
+            n_folds: of every trial.
+            breaks_ties: whether pruning sees a trace of the validation loss in what they came to.
+        """
+        self._n, self._n_folds, self._breaks_ties = 0, n_folds, breaks_ties
         self._originals: list[FrozenTrial] = []
         self._complete: list[FrozenTrial] = []  # of the originals
         self._counts = [(0, 0)]  # of both, among the first so many
-        self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
+        self._sign = -1 if direction is StudyDirection.MAXIMIZE else 1
         self._best = math.inf
         self._improved_at = [0]  # as known when the first so many had been told
 
@@ -36,10 +48,22 @@ class Told:
         self._best = min(self._best, value)
         self._n += 1
         if REPEAT_ATTR not in trial.user_attrs:
+            trial = self._with_losses(trial) if self._breaks_ties else trial
             self._originals.append(trial)
             if trial.state is TrialState.COMPLETE:
                 self._complete.append(trial)
         self._counts.append((len(self._originals), len(self._complete)))
+
+    def _with_losses(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial as pruning sees it; the journal keeps the metric itself."""
+        if not trial.intermediate_values or OUTCOME_ATTR not in trial.user_attrs:
+            return trial
+        history = Outcome.from_json(trial.user_attrs[OUTCOME_ATTR]).history
+        seen = copy.copy(trial)
+        seen.intermediate_values = with_losses(
+            trial.intermediate_values, history, self._sign, self._n_folds
+        )
+        return seen
 
     def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         """Return what a trial may be compared with that sees the first `n`: all, and the complete.

@@ -11,6 +11,7 @@ from tuner.coordination.finalists import Default, default_of
 from tuner.coordination.records import StudyRecord
 from tuner.experiment import Experiment, Split
 from tuner.report.markup import Html, code, details, items, paragraph, section, table
+from tuner.results.winner import tested_name
 
 __all__ = ["protocol", "reproduction"]
 
@@ -89,12 +90,13 @@ def reproduction(record: StudyRecord) -> Html:
 def _how_default(default: Default) -> str:
     """Say what the default is, and whence its scores."""
     if default.trial is not None:
-        return f"The {default.name} is trial {default.trial.number}, and was not trained again."
+        return f"The {default.name} is trial {default.number}, and was not trained again."
     values = ", ".join(f"{name} {value}" for name, value in default.params.items())
     seeds = f"{len(default.scores)} seed{'s' * (len(default.scores) != 1)} of its own"
     return (
         f"The {default.name} has every searched hyperparameter as it is without a search "
-        f"({values}), and was trained like the finalists, on {seeds}."
+        f"({values}), and was trained like the finalists, on {seeds}. It is one of them: where no "
+        f"other has a better mean, it wins."
     )
 
 
@@ -106,8 +108,8 @@ def _opening(opening: Mapping[str, Any], forecast: bool, is_first: bool, of: int
     models = len(opening["scores"])
     return (
         f"The test part was opened {how} at {opening['opened_at']}, "
-        f"after {opening['after_trials']:,} trials, for the configuration of trial "
-        f"{opening['configuration']} ({models} model{'s' * (models != 1)}, {opening['rows']:,} "
+        f"after {opening['after_trials']:,} trials, for the configuration of "
+        f"{tested_name(opening)} ({models} model{'s' * (models != 1)}, {opening['rows']:,} "
         f"{unit}{span})." + ("" if is_first else " Its rows were no longer unseen then.")
     )
 

@@ -28,7 +28,7 @@ def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
     metric, default = summary["metric"], summary["default"]
     rows = [
         (
-            _name(finalist["trial"], default),
+            _name(finalist, default),
             number(finalist["search_score"]),
             number(finalist["mean"]),
             number(finalist["std"], 2),
@@ -38,7 +38,7 @@ def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
         for finalist in summary["finalists"]
     ]
     among = default and default["trial"] in [f["trial"] for f in summary["finalists"]]
-    if rows and default and not among:
+    if rows and default and not among:  # it came to nothing
         scores = ", ".join(map(number, default["scores"])) or "–"
         own = (number(default["mean"]), number(default["std"], 2), "–", scores)
         rows.append((default["name"], "–", *own))
@@ -87,8 +87,7 @@ def _numbers(summary: dict[str, Any]) -> Html:
     metric, best, test = summary["metric"], summary["best"], summary["test"]
     shown: list[tuple[str, str]] = []
     if test is not None:
-        tested = test["configuration"]
-        of = "" if best and test["configuration"] == best["trial"] else f", trial {tested}"
+        of = "" if best and best["tested"] else f", {test['name']}"
         shown.append((_with_std(test), f"{metric} on the test part{of}"))
         if (default := test.get("default")) and not default["is_winner"]:
             shown.append((_with_std(default), f"{default['name']} on the test part"))
@@ -96,10 +95,11 @@ def _numbers(summary: dict[str, Any]) -> Html:
             shown.append((number(plain[1]), f"{plain[0]} on the test part"))
     if best is not None:
         if best["mean"] is not None:
-            repeats = len(summary["finalists"][0]["scores"])
+            repeats = len(best["scores"])
             seeds = f"{repeats} fresh seed{'s' * (repeats != 1)}"
             shown.append((_with_std(best), f"validation {metric} on {seeds}"))
-        shown.append((number(best["search_score"]), f"validation {metric} in the search"))
+        if best["search_score"] is not None:
+            shown.append((number(best["search_score"]), f"validation {metric} in the search"))
     cells = "".join(f"<div><b>{text(n)}</b><span>{text(what)}</span></div>\n" for n, what in shown)
     return Html(f'<div class="numbers">{cells}</div>\n' if cells else "")
 
@@ -112,13 +112,13 @@ def _baselines(summary: dict[str, Any]) -> Html:
     if best is not None:
         retrained = best["mean"] is not None
         mean = _with_std(best) if retrained else number(best["search_score"])
-        same = test is not None and test["configuration"] == best["trial"]
-        winner = f"the winner ({_name(best['trial'], default)})"
+        same = best["tested"]
+        winner = f"the winner ({_name(best, default)})"
         rows.append((winner, mean, _with_std(test) if same else "–"))
         if test is not None and not same:
-            rows.append((f"trial {test['configuration']}", "–", _with_std(test)))
+            rows.append((test["name"], "–", _with_std(test)))
     known = [scores for scores in (default, tested) if scores]
-    if known and not (default and best and default["trial"] == best["trial"]):
+    if known and not (best and best["is_default"]):
         shown = [_with_std(s) if s and s["scores"] else "–" for s in (default, tested)]
         rows.append((known[0]["name"], shown[0], shown[1]))
     rows += [
@@ -133,9 +133,10 @@ def _baselines(summary: dict[str, Any]) -> Html:
     )
 
 
-def _name(trial: int, default: dict[str, Any] | None) -> str:
-    is_default = default is not None and default["trial"] == trial
-    return f"trial {trial}" + (f", the {default['name']}" if default and is_default else "")
+def _name(configuration: dict[str, Any], default: dict[str, Any] | None) -> str:
+    name, trial = str(configuration["name"]), configuration["trial"]
+    is_default = default is not None and trial is not None and default["trial"] == trial
+    return f"{name}, the {default['name']}" if default and is_default else name
 
 
 def _with_std(scores: dict[str, Any]) -> str:

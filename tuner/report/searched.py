@@ -24,12 +24,13 @@ def best_configuration(record: StudyRecord, summary: dict[str, Any]) -> Html:
     if best is None:
         return section("best", "Best configuration", paragraph("No trial is complete."))
     searched, whole = best["params"], best["hyperparameters"]
-    rows = [(name, _value(value), _domain(record.experiment.search_space[name]))
+    space = record.experiment.search_space  # a default may set what is no key of it
+    rows = [(name, _value(value), _domain(space[name]) if name in space else "–")
             for name, value in searched.items()]  # fmt: skip
     fixed = [(k, _value(v)) for k, v in whole.items() if k not in searched]
     return section(
         "best",
-        f"Best configuration: trial {best['trial']}",
+        f"Best configuration: {best['name']}",
         table(("hyperparameter", "value", "searched in"), rows),
         details("Fixed hyperparameters", table(("hyperparameter", "value"), fixed)),
     )

@@ -50,7 +50,8 @@ class Difference:
         if not (math.isfinite(self.first) and math.isfinite(self.second)):
             return f"{first} and {second} cannot be compared: a score is not finite"
         if self.low is None or self.high is None:
-            return f"too few repeats to tell ({self.repeats}; five or more are needed)"
+            more = f"the same command with --set finalists.repeats={ENOUGH}"
+            return f"too few repeats to tell ({self.repeats}; five or more are needed: {more})"
         if not self.real:
             return f"{first} and {second} cannot be told apart"
         if self.gain > 0:

@@ -64,14 +64,14 @@ def exported(
 def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
     run, finalist = winner.reproducible, winner.finalist
     assert run.outcome is not None
-    tested = record.test is not None and record.test["configuration"] == winner.trial.number
+    tested = winner.was_tested(record.test)
     recorded = {
         "study": record.name,
         "seed": run.seed,
         "score": run.value,
         "metric": record.experiment.objective.metric,
         "epochs": _best_epochs(run.outcome),
-        "search": winner.trial.value if finalist else None,
+        "search": winner.search_score if finalist else None,
         "seeds": [repeat.seed for repeat in finalist.repeats] if finalist else None,
         "scores": finalist.scores if finalist else None,
         "mean": finalist.mean if finalist else None,

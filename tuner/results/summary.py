@@ -9,11 +9,12 @@ from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.results.differences import compare
 from tuner.results.openings import opened_in_words
 from tuner.results.verdict import Verdict, verdict_of
-from tuner.results.winner import Winner, find_winner
+from tuner.results.winner import Winner, find_winner, tested_name
 
 __all__ = ["minute", "summarize"]
 
 _OF_AN_OPENING = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
+_NO_TRIAL = 2**32  # keys what is drawn for a configuration without a trial; no trial is so late
 _NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest
 
 
@@ -50,13 +51,14 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         "best": None,
         "finalists": [
             {
-                "trial": f.trial.number,
-                "search_score": f.trial.value,
+                "trial": f.number,
+                "name": f.name,
+                "search_score": f.search_score,
                 "gap": _gap(f),
                 "mean": f.mean,
                 "std": f.std,
                 "scores": f.scores,
-                "params": dict(f.trial.params),
+                "params": dict(f.params),
             }
             for f in finalists
         ],
@@ -71,12 +73,16 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
     }
     if winner:
         summary["best"] = {
-            "trial": winner.trial.number,
-            "search_score": winner.trial.value,
+            "trial": winner.number,
+            "name": winner.name,
+            "is_default": winner.is_default,
+            "tested": winner.was_tested(record.test),
+            "search_score": winner.search_score,
             "gap": _gap(winner.finalist) if winner.finalist else None,
             "mean": winner.finalist.mean if winner.finalist else None,
             "std": winner.finalist.std if winner.finalist else None,
-            "params": dict(winner.trial.params),
+            "scores": winner.finalist.scores if winner.finalist else [],
+            "params": winner.params,
             "hyperparameters": winner.hyperparameters(record),
         }
     if with_trials:
@@ -91,7 +97,7 @@ def _default(record: StudyRecord) -> dict[str, Any] | None:
         return None
     return {
         "name": default.name,
-        "trial": default.trial.number if default.trial else None,
+        "trial": default.number,
         "mean": default.mean if default.scores else None,
         "std": default.std,
         "scores": default.scores,
@@ -108,25 +114,29 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
     if len(finalists) < 2 or any(run.outcome is None for run in record.finalists):
         return None
     first, second = finalists[:2]
-    numbers = [first.trial.number, second.trial.number]
+    numbers = [_NO_TRIAL if f.number is None else f.number for f in (first, second)]
     seed, metric = [record.experiment.seed, *numbers], record.experiment.objective.metric
     difference = compare(metric, first.scores, second.scores, seed)
-    return difference.in_words(*(f"trial {number}" for number in numbers))
+    return difference.in_words(*(_with_article(f) for f in (first, second)))
+
+
+def _with_article(finalist: Finalist) -> str:
+    return finalist.name if finalist.trial is not None else f"the {finalist.name}"
 
 
 def _verdict(record: StudyRecord, winner: Winner | None, verdict: Verdict | None) -> str | None:
     """Return the sentence, with whom it is about where that is not the winner."""
     if verdict is None or record.test is None:
         return None
-    tested = record.test["configuration"]
-    still_wins = winner is None or winner.trial.number == tested
-    of = "" if still_wins else f"of trial {tested}, which no longer wins: "
+    still_wins = winner is None or winner.was_tested(record.test)
+    of = "" if still_wins else f"of {tested_name(record.test)}, which no longer wins: "
     return f"{of}{verdict.sentence}"
 
 
 def _gap(finalist: Finalist) -> float | None:
     """Return how far the mean lies from the search's score: the luck of the search."""
-    return None if finalist.trial.value is None else finalist.mean - finalist.trial.value
+    searched = finalist.search_score
+    return None if searched is None else finalist.mean - searched
 
 
 def _scores(record: StudyRecord) -> dict[str, Any] | None:
@@ -134,7 +144,7 @@ def _scores(record: StudyRecord) -> dict[str, Any] | None:
     if record.test is None:
         return None
     shown = {key: value for key, value in record.test.items() if key not in _NOT_SHOWN}
-    return shown | {"unseen": not record.earlier_tests}
+    return shown | {"name": tested_name(record.test), "unseen": not record.earlier_tests}
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def score_on_test(
     opened = {
         "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "after_trials": len(record.trained),
-        "configuration": winner.trial.number,
+        "configuration": winner.number,
+        "repeats": len(models),
+        "finalists": [experiment.finalists.top, experiment.finalists.repeats],
         "metric": metric,
         **_of_several(of_winner),
         "rows": ref.count_of(ref.evaluate_samples()),
@@ -100,9 +102,9 @@ def _default(
     default = default_of(record)
     if default is None:
         return None
-    is_winner = default.is_trial(winner.trial.number)
-    own = _of_several(of_winner if is_winner else scores)
-    return {"name": default.name, "params": default.params, "is_winner": is_winner, **own}
+    own = _of_several(of_winner if winner.is_default else scores)
+    known = {"name": default.name, "params": default.params, "is_winner": winner.is_default}
+    return known | own
 
 
 def _of_several(scores: list[float]) -> dict[str, Any]:

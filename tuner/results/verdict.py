@@ -132,6 +132,8 @@ def _model(record: StudyRecord, test: Mapping[str, Any]) -> str:
     """Return what people call the tested model, with an article."""
     tested = next((t for t in record.trials if t.number == test["configuration"]), None)
     params = dict(tested.params) if tested else {}
+    if test["configuration"] is None:  # no trial of the search: the default won
+        params = test["default"]["params"]
     name = MODEL_NAMES[record.experiment.configuration(params)["cell"]]
     return f"{'an' if name[0] in 'LR' else 'a'} {name}"
 

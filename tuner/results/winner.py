@@ -3,26 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from tuner.coordination.finalists import Finalist, rank_finalists
+from tuner.coordination.finalists import (
+    Default,
+    Finalist,
+    default_of,
+    rank_finalists,
+    trial_name,
+)
 from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.errors import RunError
 
-__all__ = ["Winner", "find_winner"]
+__all__ = ["Winner", "find_winner", "tested_name"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Winner:
-    """The configuration with the best mean over its retrainings; without any, the best trial."""
+    """The configuration with the best mean over its retrainings; without any, the best trial.
 
-    trial: TrialRecord  # of the search, which found it
-    finalist: Finalist | None
+    It is the untuned default where no configuration of the search is better.
+    """
+
+    trial: TrialRecord | None  # of the search, which found it; None: it did not, see `finalist`
+    finalist: Finalist | None  # its retrainings
+    is_default: bool = False  # whether it is the untuned default, found by a trial or not
+
+    @property
+    def number(self) -> int | None:
+        """The number of its trial; None for a default that is no trial of the search."""
+        return None if self.trial is None else self.trial.number
+
+    @property
+    def name(self) -> str:
+        """What people call it: trial 3, or default LSTM."""
+        if self.trial is not None:
+            return trial_name(self.trial.number)
+        assert self.finalist is not None
+        return self.finalist.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the searched hyperparameters are."""
+        if self.trial is not None:
+            return dict(self.trial.params)
+        assert self.finalist is not None
+        return dict(self.finalist.params)
+
+    @property
+    def search_score(self) -> float | None:
+        """What it scored in the search; None where it is no trial of it."""
+        return None if self.trial is None else self.trial.value
 
     @property
     def runs(self) -> list[TrialRecord]:
         """The trainings that speak for it: its repeats, or the trial itself."""
-        return list(self.finalist.repeats) if self.finalist else [self.trial]
+        if self.finalist is not None:
+            return list(self.finalist.repeats)
+        assert self.trial is not None
+        return [self.trial]
 
     @property
     def reproducible(self) -> TrialRecord:
@@ -31,7 +71,15 @@ class Winner:
 
     def hyperparameters(self, record: StudyRecord) -> dict[str, Any]:
         """Return the whole configuration, fixed and searched."""
-        return record.experiment.configuration(dict(self.trial.params))
+        return record.experiment.configuration(self.params)
+
+    def was_tested(self, opening: Mapping[str, Any] | None) -> bool:
+        """Return whether an opening of the test part was for this configuration."""
+        if opening is None:
+            return False
+        if self.number is not None and opening["configuration"] == self.number:
+            return True
+        return self.is_default and bool((opening.get("default") or {}).get("is_winner"))
 
 
 def find_winner(record: StudyRecord) -> Winner:
@@ -40,11 +88,28 @@ def find_winner(record: StudyRecord) -> Winner:
     Raises:
         RunError: no trial is complete.
     """
-    finalists = rank_finalists(record)
+    default, finalists = default_of(record), rank_finalists(record)
     if finalists:
-        return Winner(finalists[0].trial, finalists[0])
+        return _winner(finalists[0].trial, finalists[0], default)
     if record.best is None:
         reasons = [t.outcome.reason for t in record.trained if t.outcome and t.outcome.reason]
         why = f"; the last failure: {reasons[-1]}" if reasons else ""
         raise RunError(f"study {record.name!r} has no complete trial{why}")
-    return Winner(record.best, None)
+    if default is not None and default.repeats and default.number != record.best.number:
+        own = default.as_finalist()
+        if own.rank(record) < record.rank_of(record.best):
+            return _winner(own.trial, own, default)
+    return _winner(record.best, None, default)
+
+
+def tested_name(opening: Mapping[str, Any]) -> str:
+    """Return what people call the configuration for which the test part was opened."""
+    number = opening["configuration"]
+    return str(opening["default"]["name"]) if number is None else trial_name(number)
+
+
+def _winner(
+    trial: TrialRecord | None, finalist: Finalist | None, default: Default | None
+) -> Winner:
+    number = None if trial is None else trial.number
+    return Winner(trial, finalist, default is not None and default.number == number)

@@ -39,8 +39,9 @@ def winner_experiment(record: StudyRecord) -> Experiment:
 
 def training_name(record: StudyRecord) -> str:
     """Return what tells the winner's training from another one of the study."""
-    run = find_winner(record).reproducible
-    return f"trial {find_winner(record).trial.number} seed {run.seed} score {run.value!r}"
+    winner = find_winner(record)
+    run = winner.reproducible
+    return f"{winner.name} seed {run.seed} score {run.value!r}"
 
 
 def trained(

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tuner.coordination.finalists import rank_finalists
+from tuner.coordination.finalists import rank_finalists, trial_name
 from tuner.coordination.records import StudyRecord
-from tuner.coordination.seeds import Role
 from tuner.tracking.address import running_ui
 from tuner.tracking.layout import STUDY_ROLE, StudyState
 from tuner.tracking.rest import RestServer
@@ -35,7 +34,7 @@ class StudyLinks:
     study: str  # its own run
     report: str | None  # none before the search has come to its end
     trials: str  # all of them, best first
-    best: Mapping[int, str]  # trial number -> its run; the finalists first, each best first
+    best: Mapping[str, str]  # trial 3 -> its run; the finalists first, each best first
 
 
 def run_link(base_url: str, experiment_id: str, run_id: str, page: str = "") -> str:
@@ -116,12 +115,16 @@ def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | No
         return None
     is_done = {"key": "state", "value": str(StudyState.DONE)} in study["data"]["tags"]
     view = study_view(record, study["info"]["run_id"])
-    finalists = [finalist.trial for finalist in rank_finalists(record)]  # the winner first
-    numbers = list(dict.fromkeys(trial.number for trial in (*finalists, *record.ranked())))
-    trials = {number: find(role=Role.TRIAL, trial=number) for number in numbers[:most]}
+    # The winner first; a default that no trial found is shown by its first training.
+    finalists = [(f.name, f.trial or f.repeats[0]) for f in rank_finalists(record)]
+    named = dict(finalists) | {trial_name(t.number): t for t in record.ranked()}
+    trials = {
+        name: find(role=trial.role, trial=trial.number)
+        for name, trial in list(named.items())[:most]
+    }
     return StudyLinks(
         study=link(study),
         report=link(study, f"/artifacts/{REPORT}") if is_done else None,
         trials=view.link(server.base_url, experiment_id, saved={tag["key"] for tag in saved}),
-        best={number: link(trial) for number, trial in trials.items() if trial},
+        best={name: link(trial) for name, trial in trials.items() if trial},
     )

@@ -102,10 +102,10 @@ class _Trainer:
             return self._validate(fit, fold) if self.job.validates else self._train_all(fit)
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
-        """Train until the score has not improved for a while."""
+        """Train until the score has not improved for a while; of equal ones the loss decides."""
         job, first = self.job, len(self.history)
         best: _Best | None = None
-        best_metric = math.inf
+        best_so_far = (math.inf, math.inf)  # metric, and loss: a metric of few rows stands still
         for number in range(first, first + job.epochs):
             train_loss = self._finite("train_loss", fit.train_epoch(), number)
             val_loss, metric = fit.evaluate()
@@ -113,8 +113,8 @@ class _Trainer:
             self._finite(job.metric, metric, number)
             fit.schedule(val_loss)
 
-            if best is None or self.sign * metric < best_metric:
-                best_metric = self.sign * metric
+            if best is None or (self.sign * metric, val_loss) < best_so_far:
+                best_so_far = self.sign * metric, val_loss
                 best = _Best(number, metric, fit.model.weights() if job.keep_weights else None)
             last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
             self._tell(

@@ -80,29 +80,32 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     if best is None:
         return
     so_far = "" if state is State.DONE else " so far"
-    console.print(f"\n[bold]Best configuration{so_far}[/] (trial {best['trial']})")
+    console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
     console.print(f"  [green]{params_line(best['params'])}[/]")
 
     units = escape(", ".join(record.experiment.data.targets))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    search = f"{number(best['search_score'])}"
-    table.add_row(f"  validation {metric}", f"[bold]{search}[/]", "in the search")
+    heading = f"  validation {metric}"
+    if best["search_score"] is not None:
+        table.add_row(heading, f"[bold]{number(best['search_score'])}[/]", "in the search")
+        heading = ""
     if best["mean"] is not None:
-        seeds = counted(len(summary["finalists"][0]["scores"]), "fresh seed")
+        seeds = counted(len(best["scores"]), "fresh seed")
         gap = gap_in_words(metric, best["gap"], best["search_score"])
         luck = f", gap {gap}" if gap else ""
-        table.add_row("", _spread(best), f"retrained on {seeds}{luck}")
+        how = "retrained on" if best["trial"] is not None else "trained on"
+        table.add_row(heading, _spread(best), f"{how} {seeds}{luck}")
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
     if summary["default"]:
-        _add_default(table, summary["default"], best["trial"])
+        _add_default(table, summary["default"], best["is_default"])
     _add_baselines(table, summary["baselines"], unit)
     test = summary["test"]
     if test:
         where = f"{units}, {counted(test['rows'], unit)}"
         if test["from"] is not None:
             where += f", {test['from']} to {test['to']}"
-        if test["configuration"] != best["trial"]:
-            where = f"of trial {test['configuration']}'s configuration; {where}"
+        if not best["tested"]:
+            where = f"of {test['name']}'s configuration; {where}"
         table.add_row(f"  test {metric}", f"[bold]{_spread(test)}[/]", where)
         if (default := test.get("default")) and not default["is_winner"]:
             table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
@@ -129,7 +132,7 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
-def _add_default(table: Table, default: dict[str, Any], winner: int) -> None:
+def _add_default(table: Table, default: dict[str, Any], wins: bool) -> None:
     what: str = default["name"]
     if default["trial"] is not None:
         what += f", which is trial {default['trial']}"
@@ -137,7 +140,7 @@ def _add_default(table: Table, default: dict[str, Any], winner: int) -> None:
         what += f", on {counted(len(default['scores']), 'fresh seed')}"
     if default["failed"]:
         what += f"; {counted(default['failed'], 'training')} of it failed"
-    if default["trial"] == winner:
+    if wins:
         table.add_row("", "", f"the winner is the {default['name']}")
     else:
         table.add_row("", _spread(default), what)
@@ -163,7 +166,7 @@ def _show_finalists(summary: dict[str, Any]) -> None:
     metric = summary["metric"]
     for finalist in summary["finalists"]:
         table.add_row(
-            str(finalist["trial"]),
+            str(finalist["trial"]) if finalist["trial"] is not None else finalist["name"],
             number(finalist["search_score"]),
             number(finalist["mean"]),
             number(finalist["std"], 2),

@@ -82,6 +82,7 @@ class Standing(Observer):
         n_retrained = int(most) + has_default if most else 0
         self._n_finalists = n_retrained * experiment.finalists.repeats  # at most
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
+        self._best_rank: tuple[float, float, float] = (math.inf, math.inf, math.inf)
         self._asked: dict[tuple[Role, int], InProgress] = {}  # until it is handed out
         self._paces = {role: Pace(self.n_epochs, clock) for role in Role}
         self._begun: dict[Role, float] = {}
@@ -137,9 +138,10 @@ class Standing(Observer):
         self.counts[stage][outcome.state] += 1
         self._newest[stage] = self.clock()
         value = outcome.objective
-        best = self.best[0] if self.best else self._sign * math.inf
-        if role is Role.TRIAL and value is not None and self._sign * value < self._sign * best:
-            self.best = (value, number)
+        if role is Role.TRIAL and value is not None:
+            rank = (self._sign * value, outcome.val_loss(self._sign), number)
+            if rank < self._best_rank:
+                self._best_rank, self.best = rank, (value, number)
         self._asked.pop((role, number), None)
         self._take_out(role, number)
         self._paces[stage].finished(number)

@@ -1,0 +1,257 @@
+"""More repeats and more finalists, asked for when a study is done: only what is new is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import optuna
+import pytest
+from pretended import SPACE, PretendExecutor, everything
+from simulated import Killed
+
+from tuner.coordination.attributes import BASELINE_ATTR, RUN_ATTR, STUDY_ATTR, TEST_ATTR
+from tuner.coordination.finalists import default_of, rank_finalists, retrained_of
+from tuner.coordination.journal import read_journal, write_journal
+from tuner.coordination.seeds import Role
+from tuner.errors import StudyError
+from tuner.report.page import report
+from tuner.results.summary import summarize
+from tuner.results.winner import find_winner
+
+FIVE = {"finalists": {"repeats": 5}}
+
+
+def scores(record):
+    """What every retraining came to, whenever it was trained."""
+    return {(r.role, r.configuration, r.repeat): (r.seed, r.value) for r in record.finalists}
+
+
+def test_raised_repeats_train_only_what_is_new_and_end_like_a_study_that_had_them(make_case):
+    case, whole = make_case("case"), make_case("whole").run(**FIVE)
+    before = case.run()
+    record = case.run(**FIVE)
+    assert len(case.executor.begun) == len(set(case.executor.begun)) == 3 * 2
+    assert not [key for key in case.executor.begun if key.startswith("trial")]
+    assert scores(before).items() < scores(record).items()
+    assert scores(record) == scores(whole)
+    assert [len(f.repeats) for f in rank_finalists(record)] == [5, 5, 5]
+    assert retrained_of(record) == (15, 15)
+    assert record.experiment.finalists.repeats == case.read().experiment.finalists.repeats == 5
+    assert find_winner(record).number == find_winner(whole).number
+
+
+def test_raised_again_by_nobody_it_only_prints(case):
+    case.run()
+    case.run(**FIVE)
+    before = Path(case.location).read_bytes()
+    case.run(**FIVE)
+    assert Path(case.location).read_bytes() == before
+    assert case.executor.begun == []
+    assert case.notes.said == []
+
+
+def test_a_higher_top_retrains_the_next_best_with_the_rest_left_alone(case):
+    before = case.run()
+    record = case.run(finalists={"top": 4})
+    assert len(case.executor.begun) == 2 * 3
+    new = {r.configuration for r in record.finalists[len(before.finalists) :]}
+    assert new == {t.number for t in record.ranked()[2:4]}
+    assert len(rank_finalists(record)) == 5
+
+
+def test_more_repeats_of_a_search_that_goes_on_at_the_same_time(make_case):
+    case, whole = make_case("case"), make_case("whole").run(16, **FIVE)
+    case.run(8)
+    record = case.run(16, **FIVE)
+    top = {t.number for t in record.ranked()[:2]} | {None}
+    assert scores(record).items() >= scores(whole).items()
+    assert [len(f.repeats) for f in rank_finalists(record)] == [5, 5, 5]
+    former = {r.configuration for r in record.finalists} - top
+    for number in former:  # is no finalist any more, and gets no more
+        assert sum(r.configuration == number for r in record.finalists) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_anywhere_while_it_trains_the_new_ones_it_ends_the_same(make_case, workers):
+    more = {"finalists": {"repeats": 5, "top": 3}}
+    n_new = 3 * 2 + 5
+    calm = make_case("calm")
+    calm.run()
+    reference = everything(calm.run(executor=PretendExecutor(1), **more))
+    assert len(calm.executor.begun) == n_new
+    for at in (0, 1, 6, n_new - 1):
+        killed = make_case(f"killed{at}")
+        killed.run()
+        with pytest.raises(Killed):
+            killed.run(executor=PretendExecutor(workers, chaos=at, die_after=at), **more)
+        kept = [r for r in killed.read().finalists if r.outcome is not None]
+        assert len(kept) == 9 + at
+        record = killed.run(executor=PretendExecutor(workers, chaos=at + 7), **more)
+        assert everything(record) == reference
+        assert len(killed.executor.begun) == n_new - at
+
+
+def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
+    before = case.run()
+    record = case.run(**FIVE)
+    assert len(openings) == 1
+    assert record.openings == before.openings
+    said = [text for text in case.notes.said if "test" in text]
+    assert said == [
+        "no new test score: the test part was opened once, after 8 trials; --reopen-test opens it "
+        "again"
+    ]
+    summary = summarize(record)
+    assert len(summary["best"]["scores"]) == 5
+    assert summary["best"]["mean"] == pytest.approx(sum(summary["best"]["scores"]) / 5)
+    assert len(summary["test"]["scores"]) == 3
+    assert "too few" in summarize(before)["first_and_second"]
+    assert "too few" not in summary["first_and_second"]
+    assert summary["opened"][1] == (
+        "The best 2 have been retrained on 5 seeds since, and the same configuration won: its "
+        "score stands, of its first 3 trainings."
+    )
+
+    again = case.run(**FIVE, stages={"reopen_test": True})
+    assert len(openings) == 2
+    assert [len(o["scores"]) for o in again.openings] == [3, 5]
+    assert len(summarize(again)["opened"]) == 1
+    case.run(**FIVE, stages={"reopen_test": True})
+    assert len(openings) == 2
+    (why,) = (text for text in case.notes.said if "--reopen-test" in text)
+    assert "for nothing would be new: trial" in why
+
+
+def test_raised_and_reopened_at_once_it_is_not_said_to_stay_closed(case, openings):
+    case.run()
+    record = case.run(**FIVE, stages={"reopen_test": True})
+    assert len(openings) == len(record.openings) == 2
+    assert not [text for text in case.notes.said if "no new test score" in text]
+
+
+@pytest.mark.parametrize("key", ["repeats", "top"])
+def test_lowering_is_refused_in_a_line_that_names_key_and_value(case, key):
+    case.run(finalists={"top": 2, "repeats": 2})
+    case.run(finalists={"top": 3, "repeats": 4})
+    before = Path(case.location).read_bytes()
+    now = {"top": 3, "repeats": 4}
+    with pytest.raises(StudyError) as error:
+        case.run(finalists=now | {key: now[key] - 1})
+    assert str(error.value) == (
+        f"{case.location}: study 's' has finalists.{key}={now[key]}, which may be raised and not "
+        f"lowered, got {now[key] - 1}; write --set finalists.{key}={now[key]}, or give another "
+        f"--study name"
+    )
+    assert Path(case.location).read_bytes() == before
+
+
+def test_a_run_that_retrains_nothing_neither_raises_nor_refuses(case):
+    case.run()
+    more = case.run(**FIVE, stages={"finalists": False})
+    assert more.experiment.finalists.repeats == 3
+    case.run(**FIVE)
+    record = case.run(stages={"finalists": False})
+    assert record.experiment.finalists.repeats == 5
+
+
+def test_whether_the_default_is_trained_at_all_may_not_change(case):
+    case.run()
+    with pytest.raises(StudyError, match=r"begun with finalists\.baseline=true, got false"):
+        case.run(finalists={"baseline": False})
+
+
+def test_a_study_without_finalists_gets_them(case):
+    keys = {"repeats": 3}
+    before = case.run(finalists=keys | {"top": 0})
+    assert len(before.finalists) == 1
+    record = case.run(finalists=keys | {"top": 2})
+    assert [r for r in record.finalists if r.number == 0] == list(before.finalists)
+    assert len(default_of(record).repeats) == 3
+    assert [len(f.repeats) for f in rank_finalists(record)] == [3, 3, 3]
+
+
+def test_a_former_finalist_that_is_the_default_gets_as_many_repeats_as_the_others(make_case):
+    case = make_case("case")
+    # Trial 0 is the default, and here a poor one: the space has better ones.
+    space = {"hidden_size": {"type": "int", "low": 8, "high": 128}, "batch_size": SMALL_BATCH}
+    keys = {"space": space, "hyperparameters": {"hidden_size": 32, "batch_size": 32}}
+    first = case.run(1, **keys, finalists={"top": 1, "repeats": 2})
+    assert default_of(first).trial.number == 0
+    assert not [r for r in first.finalists if r.role is Role.BASELINE]
+    record = case.run(12, **keys, finalists={"top": 1, "repeats": 4})
+    assert record.ranked()[0].number != 0, "there was to be a better one"
+    assert not [r for r in record.finalists if r.role is Role.BASELINE]
+    assert len(default_of(record).repeats) == 4
+    assert [len(f.repeats) for f in rank_finalists(record)] == [4, 4]
+    done, total = retrained_of(record)
+    assert done == total == 8
+
+
+SMALL_BATCH = {"type": "categorical", "choices": [1, 2, 4, 8, 16, 32]}
+
+
+def test_a_finished_study_of_an_older_format_is_only_printed_until_it_is_raised(case):
+    record = case.run(finalists={"baseline": False})
+    with write_journal(case.location, "s", lambda text: None) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        facts = study.user_attrs[STUDY_ATTR] | {"format": 1}
+        del facts["experiment"]["finalists"]["baseline"]
+        study.set_user_attr(STUDY_ATTR, facts)
+        old = dict(study.user_attrs[TEST_ATTR])
+        del old["repeats"], old["finalists"], old["default"]
+        study.set_user_attr(TEST_ATTR, old)
+    before = Path(case.location).read_bytes()
+    assert case.run().format == 1
+    assert Path(case.location).read_bytes() == before
+    raised = case.run(**FIVE)
+    assert scores(record).items() < scores(raised).items()
+    assert len([r for r in raised.finalists if r.role is Role.BASELINE]) == 5
+    assert "of its first 3 trainings" in summarize(raised)["opened"][1]
+
+
+def test_a_journal_that_says_nothing_of_raising_reads_as_it_was_begun(case):
+    case.run()
+    study = optuna.load_study(study_name="s", storage=read_journal(case.location))
+    assert set(study.user_attrs[RUN_ATTR]) == {"budget", "ended"}
+    case.run(**FIVE)
+    study = optuna.load_study(study_name="s", storage=read_journal(case.location))
+    assert study.user_attrs[RUN_ATTR]["finalists"] == {"top": 2, "repeats": 5}
+    assert BASELINE_ATTR not in study.user_attrs
+
+
+def test_a_winner_that_more_repeats_changed_is_exported_and_has_no_test_score(case):
+    before = case.run()
+    first, second = rank_finalists(before)[:2]
+    worse = PretendExecutor(2)
+    plain = worse.curve
+    losers = {r.seed for r in case.run(**FIVE, stages={"finalists": False}).finalists}
+
+    def curve(job):  # whatever of the winner is trained from now on is poor
+        same = all(job.hyperparameters[k] == v for k, v in first.params.items())
+        return [v + 9.0 * (same and job.seed not in losers) for v in plain(job)]
+
+    worse.curve = curve
+    record = case.run(**FIVE, executor=worse)
+    assert find_winner(record).number == second.number
+    summary = summarize(record)
+    assert summary["best"]["trial"] == second.number
+    assert not summary["best"]["tested"]
+    assert summary["verdict"].startswith(f"of trial {first.number}, which no longer wins: ")
+    assert summary["opened"][1] == (
+        f"The best 2 have been retrained on 5 seeds since, and trial {second.number} won, which "
+        f"has no test score: tuner run with --reopen-test opens the test part again."
+    )
+    assert report(record).count("retrained on 5 seeds since") == 1
+
+
+def test_repeats_that_are_not_all_there_yet_do_not_outrank_those_that_are(case):
+    case.run()
+    with pytest.raises(Killed):
+        case.run(executor=PretendExecutor(1, die_after=3), **FIVE)
+    record = case.read()
+    by_name = {f.name: len(f.repeats) for f in rank_finalists(record)}
+    assert sorted(by_name.values()) == [3, 4, 5]
+    assert next(iter(by_name.values())) == 5
+    assert SPACE.keys() == rank_finalists(record)[0].params.keys()
+    assert dataclasses.is_dataclass(record)
