@@ -27,7 +27,7 @@ from tuner.coordination.pruning import make_pruner
 from tuner.coordination.records import StudyRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
 from tuner.coordination.work import STOPPED, train_job
-from tuner.data.baselines import mean_baselines
+from tuner.data.baselines import baselines_record, choose
 from tuner.data.preparing import Prepared, prepare
 from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
@@ -110,8 +110,8 @@ def search(
         known = data.facts
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
         metric = experiment.objective.metric
-        baselines = partial(mean_baselines, metric, data.folds, known.season)
-        opened = open_study(storage, location, name, experiment, facts, baselines, distributions)
+        plain = partial(baselines_record, metric, data.folds, known.season)
+        opened = open_study(storage, location, name, experiment, facts, plain, distributions)
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)
@@ -262,7 +262,10 @@ class _Run:
         of_all = self._models.of([*winner.runs, *own])
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
-        opened = score_on_test(record, winner, models, self._executor, folder, default_models)
+        choices = choose(self._experiment.objective.metric, self._data.folds[-1])
+        opened = score_on_test(
+            record, winner, models, self._executor, folder, default_models, choices
+        )
         opened["retrained_differently"] = [
             training_name(run.role, run.number, run.configuration, run.repeat)
             for run in (*winner.runs, *own)

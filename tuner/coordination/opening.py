@@ -43,7 +43,7 @@ def open_study(
     name: str,
     experiment: Experiment,
     data: dict[str, Any],
-    baselines: Callable[[], dict[str, float]],
+    plain: Callable[[], dict[str, Any]],
     distributions: dict[str, BaseDistribution],
 ) -> optuna.Study:
     """Create the study `name`, or open it after checking that it is the same search.
@@ -54,7 +54,8 @@ def open_study(
         name: the study's.
         experiment: what is searched.
         data: the data file's path, sha256 and number of rows.
-        baselines: scores the plain forecasts on the validation part, for a new study.
+        plain: returns what is kept of a new study's data: `baselines`, the plain predictions'
+            scores on the validation part, and others by their keys.
         distributions: the search space.
 
     Raises:
@@ -78,7 +79,7 @@ def open_study(
             "id": uuid.uuid4().hex,
             "experiment": experiment.to_dict(),
             "data": data,
-            "baselines": baselines(),
+            **plain(),
             "versions": library_versions(),
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -86,7 +86,7 @@ class StudyRecord:
     name: str
     experiment: Experiment  # of its last run: a resumed study may have another budget
     data: Mapping[str, Any]  # sha256, rows, path
-    baselines: Mapping[str, float]  # plain forecasts' scores on the validation part
+    baselines: Mapping[str, float]  # plain predictions' scores on the validation part
     versions: Mapping[str, str]
     created: str
     trials: tuple[TrialRecord, ...]
@@ -95,6 +95,8 @@ class StudyRecord:
     ended: str | None = None  # how the last run of its search did: done or interrupted
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
     earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
+    left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
+    remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -188,6 +190,8 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         ended=run.get("ended"),
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
         earlier_tests=tuple(openings[:-1]),
+        left_out=facts.get("left_out", {}),
+        remarks=tuple(facts.get("remarks", ())),
     )
 
 

@@ -24,8 +24,9 @@ CLASSICAL = ("exponential_smoothing", "seasonal_arima")
 INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
 
 _MOST_MODELS = 30  # series times targets
-_MOST_SECONDS = 20.0  # for all models of one kind
-_MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_500}  # the newest, of training
+_MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take
+_MOST_SECONDS = 20.0  # that they take in the end
+_MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_000}  # the newest, of training
 _LONGEST_SEASON = {"exponential_smoothing": 400, "seasonal_arima": 60}
 _MOST_ITERATIONS = 100
 
@@ -97,6 +98,10 @@ def fit_classical(
                 left_out[name] = why
                 continue
             season = None
+        if (seconds := _expected_seconds(name, ref, season)) > _MOST_EXPECTED:
+            what = f"{n_models:,} models on so many rows" if n_models > 1 else "so many rows"
+            left_out[name] = f"{what} would take about {seconds:.0f} s"
+            continue
         try:
             models = _fit_all(ref, season, fit, _MOST_ROWS[name])
         except _OutOfTime:
@@ -107,6 +112,18 @@ def fit_classical(
         else:
             left_out[name] = "no series has training rows enough for it"
     return found, left_out
+
+
+def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
+    """Return about how long it takes on one core, by what was measured; no clock decides."""
+    found, n = 0.0, season or 1
+    for (begin, end), (_, last) in zip(ref.load("train"), ref.load("reach"), strict=True):
+        rows = min(int(end - begin), _MOST_ROWS[name])
+        if name == "seasonal_arima":
+            found += 1e-6 * rows * (n + 2) ** 2 + 1e-7 * int(last - begin) * (n + 2) ** 2
+        else:
+            found += 5e-5 * rows
+    return found * ref.shape.targets
 
 
 def _fit_all(
@@ -164,15 +181,12 @@ class _Deadline:
 def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Deadline) -> _Forecast:
     """Fit additive exponential smoothing: trend and season by the corrected Akaike criterion.
 
-    Hyndman et al., Forecasting with Exponential Smoothing, 2008: ETS(A, N or A or Ad, N or A or
-    M); the season multiplies only where all values are above 0.
+    ETS(A, N or A or Ad, N or A) of Hyndman et al., Forecasting with Exponential Smoothing, 2008.
     """
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
     train = values[:n_train]
-    seasons: list[str | None] = [None]
-    if season is not None:
-        seasons += ["add", "mul"] if train.min() > 0 else ["add"]
+    seasons = [None] if season is None else [None, "add"]
     best, best_criterion = None, np.inf
     for kind, (trend, damped) in itertools.product(
         seasons, ((None, False), ("add", False), ("add", True))
@@ -208,8 +222,7 @@ def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Dead
         grown = np.cumsum(damping ** (steps + 1.0))
         found = level[rows - 1][:, None] + slope[rows - 1][:, None] * grown
         if seasonal is not None and season is not None:
-            of_step = seasonal[rows[:, None] - season + steps % season]  # all before the row
-            found = found * of_step if kind == "mul" else found + of_step
+            found += seasonal[rows[:, None] - season + steps % season]  # all before the row
         return np.asarray(found)
 
     return forecast
@@ -227,22 +240,28 @@ def _arima(values: np.ndarray, n_train: int, season: int | None, late: _Deadline
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     assert season is not None
+    lost = season + 1  # rows that both differences take together
     order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, season)}
     model = SARIMAX(values[:n_train], **order, simple_differencing=True)
-    fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late)
-    whole = SARIMAX(values, **order)
+    fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late, cov_type="none")
+    whole = SARIMAX(values, **order, simple_differencing=True)
     whole.ssm.set_conserve_memory(
         MEMORY_NO_FORECAST_COV | MEMORY_NO_PREDICTED_COV | MEMORY_NO_GAIN | MEMORY_NO_SMOOTHING
         | MEMORY_NO_STD_FORECAST
     )  # fmt: skip
     late()
     filtered = whole.filter(fitted.params).filter_results
-    states = np.asarray(filtered.predicted_state)  # (states, rows + 1), each before its row
-    design, transition = filtered.design[:, :, 0], filtered.transition[:, :, 0]
+    states = np.asarray(filtered.predicted_state)  # (states, differences + 1), each before its own
+    design, transition = filtered.design[0, :, 0], filtered.transition[:, :, 0]
 
     def forecast(rows: np.ndarray, horizon: int) -> np.ndarray:
-        reads = np.array(list(_powers(design[0], transition, horizon)))  # (horizon, states)
-        return np.asarray((reads @ states[:, rows]).T)
+        reads = np.array(list(_powers(design, transition, horizon)))  # (horizon, states)
+        differences = (reads @ states[:, rows - lost]).T
+        past = values[rows[:, None] + np.arange(-lost, 0)]  # (rows, lost)
+        whole = np.concatenate([past, differences], axis=1)
+        for step in range(lost, lost + horizon):
+            whole[:, step] += whole[:, step - 1] + whole[:, step - season] - whole[:, step - lost]
+        return whole[:, lost:]
 
     return forecast
 

@@ -12,10 +12,13 @@ from tuner.data.metrics import score
 from tuner.data.reference import SeriesRef
 from tuner.experiment.metrics import METRICS
 
-__all__ = ["LinearForecast", "WindowChoice", "choose_window", "too_many_columns"]
+__all__ = ["MARGIN", "PENALTIES", "LinearForecast", "WindowChoice", "choose_window", "too_many_columns"]
 
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -9, -1))
 """That are tried, as shares of the mean sum of squares of a column; the strongest first."""
+
+MARGIN = 0.02
+"""Share of the score by which windows as they are must be better than without the last value."""
 
 _MOST_COLUMNS = 2_500  # numbers in a window: normal equations of so many take seconds
 _MOST_WORK = 3e10  # multiplications for the normal equations; beyond, windows are left out
@@ -64,7 +67,9 @@ def too_many_columns(ref: SeriesRef) -> str | None:
 def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
     """Choose window, penalty and whether the last value is taken off, by the validation rows.
 
-    Windows are the experiment's and the longest that is searched.
+    Windows are the experiment's and the longest that is searched. The last value is taken off
+    unless windows as they are score better by more than `MARGIN`: what does without the level
+    holds where the level moves on.
 
     Args:
         metric: decides; the first of equals is taken.
@@ -87,6 +92,8 @@ def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
                 if n_quantiles:
                     predicted = np.repeat(predicted[..., None], n_quantiles, axis=-1)
                 cost = sign * score(metric, truth, predicted, ref, samples)
+                if moments.levels and not last_off:
+                    cost += MARGIN * abs(cost)
                 if cost < best_cost:  # never where it is nan
                     best, best_cost = WindowChoice(window, last_off, penalty), cost
     return best
