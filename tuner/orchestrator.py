@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -34,6 +35,7 @@ from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob
+from tuner.results.advice import advice_on_data
 from tuner.results.openings import why_not_again
 from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
@@ -110,7 +112,11 @@ def search(
         known = data.facts
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
         metric = experiment.objective.metric
-        plain = partial(baselines_record, metric, data.folds, known.season)
+        remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
+
+        def plain() -> dict[str, Any]:
+            return baselines_record(metric, data.folds, known.season) | {"remarks": remarks}
+
         opened = open_study(storage, location, name, experiment, facts, plain, distributions)
 
         def read() -> StudyRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.data.reference import DataRef
+from tuner.data.trend import Trend
 
 __all__ = ["Dataset", "Facts", "Part", "Prepared", "counted"]
 
@@ -38,6 +39,7 @@ class Facts:
     season: int | None = None  # rows in a season, of a forecast
     classes: tuple[str, ...] = ()
     vocabulary: int = 0  # tokens that have a number; 0 where the steps are numbers themselves
+    trends: tuple[Trend, ...] = ()  # of targets of a forecast, seen without the test part
     notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)
 
     @property

@@ -12,7 +12,14 @@ from tuner.data.metrics import score
 from tuner.data.reference import SeriesRef
 from tuner.experiment.metrics import METRICS
 
-__all__ = ["MARGIN", "PENALTIES", "LinearForecast", "WindowChoice", "choose_window", "too_many_columns"]
+__all__ = [
+    "MARGIN",
+    "PENALTIES",
+    "LinearForecast",
+    "WindowChoice",
+    "choose_window",
+    "too_many_columns",
+]
 
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -9, -1))
 """That are tried, as shares of the mean sum of squares of a column; the strongest first."""

@@ -166,7 +166,9 @@ def _read(ref: SequencesRef, samples: np.ndarray, reads: Reading) -> Any:
         from scipy import sparse
 
         tokens = np.asarray(ref.load("tokens")[rows])
-        of = np.arange(len(rows)) if reads == "steps" else np.repeat(np.arange(len(bounds)), lengths)
+        of = (
+            np.arange(len(rows)) if reads == "steps" else np.repeat(np.arange(len(bounds)), lengths)
+        )
         shape = (len(rows) if reads == "steps" else len(bounds), ref.shape.vocabulary)
         return sparse.csr_matrix((np.ones(len(rows)), (of, tokens)), shape=shape)
     steps = np.asarray(ref.load("inputs")[rows], np.float64)  # (rows, features)

@@ -45,13 +45,16 @@ def score(
         if ref.shape.classes:
             value = _score_classes(metric, truth, np.asarray(predicted, np.float64))
         else:
-            samples = ref.evaluate_samples() if samples is None else samples
             value = _score_values(metric, truth, predicted, ref, samples)
     return value if math.isfinite(value) else math.nan
 
 
 def _score_values(
-    metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef, samples: np.ndarray
+    metric: str,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    ref: DataRef,
+    samples: np.ndarray | None,
 ) -> float:
     from sklearn import metrics  # slow to import
 
@@ -70,7 +73,9 @@ def _score_values(
     if metric == "r2" and len(true) < 2:
         return math.nan
     if metric in ("smape", "mase"):
-        unit = ref.naive_errors(samples) if metric == "mase" else np.empty(0)
+        unit = np.empty(0)
+        if metric == "mase":
+            unit = ref.naive_errors(ref.evaluate_samples() if samples is None else samples)
         unit = np.repeat(unit, truth.shape[1], axis=0)  # (samples * horizon, targets)
         if metric == "smape":
             size = np.abs(true) / 2 + np.abs(point) / 2  # halved first: the sum may overflow
