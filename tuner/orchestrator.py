@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -27,13 +28,14 @@ from tuner.coordination.pruning import make_pruner
 from tuner.coordination.records import StudyRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
 from tuner.coordination.work import STOPPED, train_job
-from tuner.data.baselines import mean_baselines
+from tuner.data.baselines import baselines_record, choose
 from tuner.data.preparing import Prepared, prepare
 from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob
+from tuner.results.advice import advice_on_data
 from tuner.results.openings import stays_closed, why_not_again
 from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
@@ -110,14 +112,18 @@ def search(
         known = data.facts
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
         metric = experiment.objective.metric
-        baselines = partial(mean_baselines, metric, data.folds, known.season)
+        remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
+
+        def plain() -> dict[str, Any]:
+            return baselines_record(metric, data.folds, known.season) | {"remarks": remarks}
+
         opened = open_study(
             storage,
             location,
             name,
             experiment,
             facts,
-            baselines,
+            plain,
             distributions,
             finalists=finalists,
         )
@@ -279,7 +285,10 @@ class _Run:
         of_all = self._models.of([*winner.runs, *own])
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
-        opened = score_on_test(record, winner, models, self._executor, folder, default_models)
+        choices = choose(self._experiment.objective.metric, self._data.folds[-1])
+        opened = score_on_test(
+            record, winner, models, self._executor, folder, default_models, choices
+        )
         opened["retrained_differently"] = [
             training_name(run.role, run.number, run.configuration, run.repeat)
             for run in (*winner.runs, *own)

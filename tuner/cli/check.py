@@ -14,8 +14,9 @@ from tuner.cli.overrides import load
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.results.advice import advice_on_budget, advice_on_data
 from tuner.results.exportable import why_not_exportable
-from tuner.watching.display import console, counted
+from tuner.watching.display import console, counted, show_advice
 
 __all__ = ["check"]
 
@@ -70,6 +71,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
         table.add_row("  export", problem)
     console.print(table)
     _show_space(experiment)
+    advice = [*advice_on_data(experiment, facts), *advice_on_budget(experiment)]
+    show_advice([one.to_json() for one in advice])
     then = ["run" if experiment.search_space else "train", str(path)]
     if strategy is not None and experiment.search_space:
         then += ["--strategy", strategy]

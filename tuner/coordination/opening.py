@@ -47,7 +47,7 @@ def open_study(
     name: str,
     experiment: Experiment,
     data: dict[str, Any],
-    baselines: Callable[[], dict[str, float]],
+    plain: Callable[[], dict[str, Any]],
     distributions: dict[str, BaseDistribution],
     *,
     finalists: bool = True,
@@ -60,7 +60,8 @@ def open_study(
         name: the study's.
         experiment: what is searched.
         data: the data file's path, sha256 and number of rows.
-        baselines: scores the plain forecasts on the validation part, for a new study.
+        plain: returns what is kept of a new study's data: `baselines`, the plain predictions'
+            scores on the validation part, and others by their keys.
         distributions: the search space.
         finalists: whether this run retrains any; else how many they are does not matter.
 
@@ -85,7 +86,7 @@ def open_study(
             "id": uuid.uuid4().hex,
             "experiment": experiment.to_dict(),
             "data": data,
-            "baselines": baselines(),
+            **plain(),
             "versions": library_versions(),
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -87,7 +87,7 @@ class StudyRecord:
     name: str
     experiment: Experiment  # of its last run: a resumed study may have another budget
     data: Mapping[str, Any]  # sha256, rows, path
-    baselines: Mapping[str, float]  # plain forecasts' scores on the validation part
+    baselines: Mapping[str, float]  # plain predictions' scores on the validation part
     versions: Mapping[str, str]
     created: str
     trials: tuple[TrialRecord, ...]
@@ -98,6 +98,8 @@ class StudyRecord:
     earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
     format: int = FORMAT  # with which it was begun
     raised: bool = False  # whether more is retrained than when it was begun
+    left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
+    remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -202,6 +204,8 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         earlier_tests=tuple(openings[:-1]),
         format=facts["format"],
         raised="finalists" in run,
+        left_out=facts.get("left_out", {}),
+        remarks=tuple(facts.get("remarks", ())),
     )
 
 

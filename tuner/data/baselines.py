@@ -1,20 +1,44 @@
-"""Plain predictions that a tuned model has to beat."""
+"""Plain predictions that a tuned model has to beat.
+
+Some need nothing but the past (the last value); others are fitted on the training rows of the
+data that they are given (a linear model, exponential smoothing). What the validation rows decide
+about these is a `Choices`, found once with the search's data and kept for the test part, also
+where they are fitted again on training and validation rows.
+"""
 
 from __future__ import annotations
 
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from tuner.data.classical import Classical, fit_classical
+from tuner.data.linear_forecast import (
+    LinearForecast,
+    WindowChoice,
+    choose_window,
+    too_many_columns,
+)
+from tuner.data.linear_sequences import (
+    LinearOfSequences,
+    SequenceChoice,
+    choose_reading,
+    too_many_numbers,
+)
 from tuner.data.metrics import score
-from tuner.data.reference import DataRef, SeriesRef
+from tuner.data.reference import DataRef, SequencesRef, SeriesRef
 
 __all__ = [
+    "Baselines",
+    "Choices",
     "baseline_scores",
+    "baselines_record",
+    "choose",
     "last_value",
-    "mean_baselines",
     "plain_predictions",
     "season_of",
     "seasonal_naive",
@@ -45,55 +69,142 @@ def seasonal_naive(truth: np.ndarray, starts: np.ndarray, horizon: int, season: 
     return np.asarray(truth[rows])
 
 
-def baseline_scores(metric: str, ref: DataRef, season: int | None) -> dict[str, float]:
-    """Score the plain predictions of what `ref` evaluates, in the data's units.
+@dataclass(frozen=True)
+class Choices:
+    """What the validation rows decide about plain predictions; none of it is fitted."""
+
+    linear: WindowChoice | SequenceChoice | None  # None where there is no linear model
+    why_not_linear: str | None = None
+
+
+def choose(metric: str, ref: DataRef) -> Choices:
+    """Choose how the linear model reads and how much it is penalized, by the validation rows.
 
     Args:
         metric: the experiment's.
-        ref: the prepared data.
-        season: see `plain_predictions`.
+        ref: of the search, which evaluates the validation part; with rolling origins the last
+            fold's.
     """
-    samples = ref.evaluate_samples()
-    truth, plain = ref.truth_of(samples), plain_predictions(ref, samples, season)
-    if n_quantiles := len(ref.shape.quantiles):  # each is the one value that is forecast
-        plain = {k: np.repeat(v[..., None], n_quantiles, axis=-1) for k, v in plain.items()}
-    return {name: score(metric, truth, predicted, ref) for name, predicted in plain.items()}
+    if isinstance(ref, SeriesRef):
+        why_not = too_many_columns(ref)
+        return Choices(None if why_not else choose_window(metric, ref), why_not)
+    assert isinstance(ref, SequencesRef)
+    why_not = too_many_numbers(ref)
+    return Choices(None if why_not else choose_reading(metric, ref), why_not)
+
+
+class Baselines:
+    """The plain predictions of one split, fitted on the training rows of a reference.
+
+    A forecast of row t follows from the training rows and from rows before t.
+    """
+
+    left_out: dict[str, str]
+    """Why a prediction that there might be is not there, by its name."""
+
+    def __init__(self, ref: DataRef, season: int | None, choices: Choices | None) -> None:
+        """Fit them.
+
+        Args:
+            ref: the prepared data: what it trains on is fitted on. That may be more than the
+                choices were made with: the validation rows too.
+            season: of a forecast, rows in a season; None without one.
+            choices: see `choose`; None for those alone that need no fitting.
+        """
+        self._ref, self._season = ref, season
+        self._linear: LinearForecast | LinearOfSequences | None = None
+        self._classical: dict[str, Classical] = {}
+        self.left_out = {}
+        if choices is None:
+            return
+        if isinstance(choices.linear, WindowChoice):
+            assert isinstance(ref, SeriesRef)
+            self._linear = LinearForecast(ref, choices.linear)
+        elif isinstance(choices.linear, SequenceChoice):
+            assert isinstance(ref, SequencesRef)
+            self._linear = LinearOfSequences(ref, choices.linear)
+        else:
+            self.left_out["linear"] = str(choices.why_not_linear)
+        if isinstance(ref, SeriesRef):
+            self._classical, missing = fit_classical(ref, season)
+            self.left_out |= missing
+
+    def predict(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict samples without a model of ours.
+
+        Args:
+            samples: (n,), as `DataRef.evaluate_samples` has them.
+
+        Returns:
+            The predictions by name, in the data's units. Of a forecast `last_value`,
+            `seasonal_naive` where there is a season (a window without a season before it gets
+            the last value), `training_mean`, of each series its own, `linear`,
+            `exponential_smoothing` and `seasonal_arima`, where series without a model get the
+            last value; of values of sequences `training_mean` and `linear`; each (n, horizon,
+            targets). Of classes `class_frequencies`, which gives every class the share that it
+            has in the training part, and `linear`, (n, classes) or (steps, classes).
+        """
+        ref = self._ref
+        if isinstance(ref, SeriesRef):
+            plain = _forecasts(ref, samples, self._season)
+        else:
+            plain = _shares_or_mean(ref, samples)
+        if self._linear is not None:
+            plain["linear"] = self._linear.predict(samples)
+        for name, models in self._classical.items():
+            assert isinstance(ref, SeriesRef)
+            plain[name] = models.predict(ref, samples, plain["last_value"])
+        return plain
+
+    def scores(self, metric: str) -> dict[str, float]:
+        """Score the predictions of what the reference evaluates, in the data's units."""
+        ref = self._ref
+        samples = ref.evaluate_samples()
+        truth, plain = ref.truth_of(samples), self.predict(samples)
+        if n_quantiles := len(ref.shape.quantiles):  # each is the one value that is forecast
+            plain = {k: np.repeat(v[..., None], n_quantiles, axis=-1) for k, v in plain.items()}
+        return {name: score(metric, truth, predicted, ref) for name, predicted in plain.items()}
 
 
 def plain_predictions(
-    ref: DataRef, samples: np.ndarray, season: int | None
+    ref: DataRef, samples: np.ndarray, season: int | None, choices: Choices | None = None
 ) -> dict[str, np.ndarray]:
-    """Predict samples without a model.
+    """Return what `Baselines.predict` does, fitted on the training rows of `ref`."""
+    return Baselines(ref, season, choices).predict(samples)
 
-    Args:
-        ref: the prepared data.
-        samples: (n,), as `DataRef.evaluate_samples` has them.
-        season: of a forecast, rows in a season; without one, or where no series reaches back so
-            far, there is no seasonal forecast. A window without a season before it gets the
-            last value.
+
+def baseline_scores(
+    metric: str, ref: DataRef, season: int | None, choices: Choices | None = None
+) -> dict[str, float]:
+    """Return what `Baselines.scores` does, fitted on the training rows of `ref`."""
+    return Baselines(ref, season, choices).scores(metric)
+
+
+def baselines_record(metric: str, folds: Sequence[DataRef], season: int | None) -> dict[str, Any]:
+    """Return what a journal keeps of the plain predictions of the validation part.
 
     Returns:
-        The predictions by name, in the data's units. Of a forecast `last_value`,
-        `seasonal_naive` where there is a season, and `training_mean`, of each series its own; of
-        values of sequences `training_mean`; each (n, horizon, targets). Of classes
-        `class_frequencies`, (n, classes) or (steps, classes), which gives every class the share
-        that it has in the training part.
+        `baselines`, each one's mean score over the folds, where every fold has it; `left_out`,
+        why others are not there, by name.
     """
-    if isinstance(ref, SeriesRef):
-        return _forecasts(ref, samples, season)
+    choices = choose(metric, folds[-1])
+    fitted = [Baselines(ref, season, choices) for ref in folds]
+    scores = [of_fold.scores(metric) for of_fold in fitted]
+    names = [name for name in scores[0] if all(name in fold for fold in scores)]
+    left_out = {name: why for of_fold in fitted for name, why in of_fold.left_out.items()}
+    return {
+        "baselines": {name: statistics.fmean(fold[name] for fold in scores) for name in names},
+        "left_out": left_out,
+    }
+
+
+def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
     known = ref.truth_of(ref.train_samples())
     if ref.shape.classes:
         shares = np.bincount(known, minlength=ref.shape.classes) / len(known)
         return {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
     shape = (len(samples), *known.shape[1:])
     return {"training_mean": np.broadcast_to(known.mean(axis=0), shape)}
-
-
-def mean_baselines(metric: str, folds: Sequence[DataRef], season: int | None) -> dict[str, float]:
-    """Return each plain prediction's mean score over the folds, where every fold has it."""
-    scores = [baseline_scores(metric, ref, season) for ref in folds]
-    names = [name for name in scores[0] if all(name in fold for fold in scores)]
-    return {name: statistics.fmean(fold[name] for fold in scores) for name in names}
 
 
 def _forecasts(ref: SeriesRef, starts: np.ndarray, season: int | None) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.data.reference import DataRef
+from tuner.data.trend import Trend
 
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
@@ -41,6 +42,7 @@ class Facts:
     season: int | None = None  # rows in a season, of a forecast
     classes: tuple[str, ...] = ()
     vocabulary: int = 0  # tokens that have a number; 0 where the steps are numbers themselves
+    trends: tuple[Trend, ...] = ()  # of targets of a forecast, seen without the test part
     notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)
 
     @property

@@ -11,7 +11,13 @@ from tuner.data.reference import DataRef
 __all__ = ["score"]
 
 
-def score(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -> float:
+def score(
+    metric: str,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    ref: DataRef,
+    samples: np.ndarray | None = None,
+) -> float:
     """Score predictions in the data's units; of values the uniform mean over targets.
 
     rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are what scikit-learn says. smape is
@@ -28,6 +34,7 @@ def score(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
             probabilities, (n, classes).
         ref: the data that they are of.
+        samples: that they are of; by default all that are evaluated.
 
     Returns:
         The score; nan where a prediction is not finite, or there is no finite score of it.
@@ -38,11 +45,17 @@ def score(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -
         if ref.shape.classes:
             value = _score_classes(metric, truth, np.asarray(predicted, np.float64))
         else:
-            value = _score_values(metric, truth, predicted, ref)
+            value = _score_values(metric, truth, predicted, ref, samples)
     return value if math.isfinite(value) else math.nan
 
 
-def _score_values(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: DataRef) -> float:
+def _score_values(
+    metric: str,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    ref: DataRef,
+    samples: np.ndarray | None,
+) -> float:
     from sklearn import metrics  # slow to import
 
     n_targets, quantiles = truth.shape[-1], ref.shape.quantiles
@@ -60,7 +73,9 @@ def _score_values(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: Da
     if metric == "r2" and len(true) < 2:
         return math.nan
     if metric in ("smape", "mase"):
-        unit = ref.naive_errors(ref.evaluate_samples()) if metric == "mase" else np.empty(0)
+        unit = np.empty(0)
+        if metric == "mase":
+            unit = ref.naive_errors(ref.evaluate_samples() if samples is None else samples)
         unit = np.repeat(unit, truth.shape[1], axis=0)  # (samples * horizon, targets)
         if metric == "smape":
             size = np.abs(true) / 2 + np.abs(point) / 2  # halved first: the sum may overflow

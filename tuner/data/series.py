@@ -19,7 +19,7 @@ from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
 from tuner.data.scratch import save_arrays
-from tuner.data.series_facts import notes_of, part_of
+from tuner.data.series_facts import notes_of, part_of, trends_of
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
@@ -72,6 +72,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         parts=tuple(part_of(series, name, part) for name, part in parts.named().items()),
         frequency=series.frequency,
         season=season,
+        trends=tuple(trends_of(series, tables[0], parts.train[-1], parts.test[:, 0], season)),
         notes=tuple(notes_of(series, tables[0], experiment, parts.train[-1])),
     )
     dataset = SeriesDataset(experiment, series, parts, facts, first)

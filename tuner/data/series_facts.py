@@ -12,9 +12,10 @@ from tuner.data.features import Table
 from tuner.data.measurable import constant_targets
 from tuner.data.reading import Series
 from tuner.data.times import show_time
+from tuner.data.trend import Trend, trend_of
 from tuner.experiment import Experiment
 
-__all__ = ["notes_of", "part_of"]
+__all__ = ["notes_of", "part_of", "trends_of"]
 
 
 def part_of(series: Series, name: str, part: np.ndarray) -> Part:
@@ -31,6 +32,34 @@ def part_of(series: Series, name: str, part: np.ndarray) -> Part:
     if len(shown[0]) != len(shown[1]):  # one of them is midnight
         shown = [str(first), str(last)]
     return replace(found, first=shown[0], last=shown[1])
+
+
+def trends_of(
+    series: Series, table: Table, train: np.ndarray, test: np.ndarray, season: int | None
+) -> Iterator[Trend]:
+    """Yield the targets whose level moves before the test part begins.
+
+    Args:
+        series: with even rows.
+        table: that was made of them.
+        train: (series, 2), the rows [start, end) of the training part, counted in each series.
+        test: (series,), the first row of the test part, likewise.
+        season: rows in one.
+    """
+    several = len(series.names) > 1
+    for at, target in enumerate(series.targets):
+        of_each = [
+            (
+                series.names[i] if several else "",
+                table.truth[start + first : start + end, at],
+                table.truth[start + first : start + before, at],
+            )
+            for i, ((start, _), (first, end), before) in enumerate(
+                zip(series.bounds, train, test, strict=True)
+            )
+        ]
+        if (found := trend_of(target, season, of_each)) is not None:
+            yield found
 
 
 def notes_of(

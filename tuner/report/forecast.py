@@ -19,6 +19,7 @@ from tuner.report.drawing import (
     tidy,
 )
 from tuner.report.predicted import CROWDED, Predicted, predicted_values, what_is_kept
+from tuner.results.plain import plain_name, ranked_plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["forecast_figure", "forecast_picture"]
 
 _MOST_SERIES = 4  # a panel each
+_MOST_PLAIN = 3  # forecasts beside the winner's; more cannot be told apart
 
 
 def forecast_picture(record: StudyRecord) -> Picture | None:
@@ -37,7 +39,7 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
     assert record.test is not None
     kept, forecasts = record.test["predictions"], record.experiment.task.kind == "forecast"
     if forecasts:
-        about = "The test part: what came, what the winner forecast, and the plain forecasts."
+        about = "The test part: what came, what the winner forecast, and the best plain forecasts."
     else:
         about = "The test part: what the winner predicted against what is true."
     if len(parts) > _MOST_SERIES:
@@ -53,10 +55,11 @@ def forecast_figure(record: StudyRecord) -> Figure:
     target = label(kept["target"])
     if record.experiment.task.kind != "forecast":
         return _against_truth(parts[0], target)
+    drawn = _best_plain(record)
     figure = new_figure(1.3 + 2.5 * len(parts))
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
-        _forecast(axes, part, kept)
+        _forecast(axes, part, kept, drawn)
         axes.set(ylabel=target, title=label(part.name))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -65,7 +68,9 @@ def forecast_figure(record: StudyRecord) -> Figure:
     return figure
 
 
-def _forecast(axes: Axes, part: Predicted, kept: dict[str, Any]) -> None:
+def _forecast(
+    axes: Axes, part: Predicted, kept: dict[str, Any], drawn: list[tuple[str, str]]
+) -> None:
     places, limits = part.times()[0], part.limits()
     marker = "." if len(places) <= 60 else None
     thin = 1.0 if len(places) <= CROWDED else 0.6
@@ -74,9 +79,9 @@ def _forecast(axes: Axes, part: Predicted, kept: dict[str, Any]) -> None:
         axes.fill_between(
             places, low, high, color=POINT, alpha=0.2, linewidth=0, label=kept["band"]
         )
-    for colour, (name, values) in zip(COLOURS[1:], part.baselines.items(), strict=False):
-        text = label(name.replace("_", " "))
-        axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=text)
+    for colour, (name, text) in zip(COLOURS[1:], drawn, strict=False):
+        values = clipped(part.baselines[name], limits)
+        axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=label(text))
     axes.plot(places, part.truth, color="black", marker=marker, linewidth=thin + 0.2, label="truth")
     step = "" if kept["horizon"] == 1 else f", step 1 of {kept['horizon']}"
     models = f"mean of {kept['models']} models" if kept["models"] > 1 else "model"
@@ -90,6 +95,14 @@ def _forecast(axes: Axes, part: Predicted, kept: dict[str, Any]) -> None:
     )
     part.set_times(axes)
     tidy(axes)
+
+
+def _best_plain(record: StudyRecord) -> list[tuple[str, str]]:
+    """Return the best plain forecasts that the record keeps, each with what it is called."""
+    assert record.test is not None
+    metric, kept = record.test["metric"], record.test["predictions"]["baselines"]
+    ranked = [name for name, _ in ranked_plain(metric, record.test["baselines"]) if name in kept]
+    return [(name, plain_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
 
 
 def _against_truth(part: Predicted, target: str) -> Figure:

@@ -26,6 +26,7 @@ from tuner.report.drawing import (
     tidy,
     whole_ticks,
 )
+from tuner.results.plain import plain_name, ranked_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,9 +119,11 @@ def history_figure(record: StudyRecord) -> Figure:
     if history.best:
         numbers, best = np.array(history.best).T
         axes.step(numbers, best, where="post", color=BEST, label="best so far", zorder=3)
-    for colour, (name, score) in zip(COLOURS[1:], record.baselines.items(), strict=False):
+    metric = record.experiment.objective.metric
+    ranked = ranked_plain(metric, record.baselines)
+    for colour, (name, score) in zip(COLOURS[1:], ranked, strict=False):
         if limits[0] <= score <= limits[1]:
-            text = label(name.replace("_", " "))
+            text = label(plain_name(name, metric))
             axes.axhline(score, color=colour, linestyle=":", linewidth=1.4, label=text)
     axes.set(xlabel="trial", ylabel=f"validation {label(metric)}")
     axes.set(ylim=limits, yticks=round_values(limits))

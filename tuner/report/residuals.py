@@ -9,6 +9,7 @@ import numpy as np
 from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import COLOURS, POINT, Picture, label, new_figure, png, tidy
 from tuner.report.predicted import CROWDED, predicted_values, what_is_kept
+from tuner.results.plain import plain_name, ranked_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +64,7 @@ def residuals_figure(record: StudyRecord) -> Figure:
             orientation="horizontal",
             histtype="step",
             color="black",
-            label=label(baseline.replace("_", " ")),
+            label=label(plain_name(baseline, record.test["metric"])),
         )
         right.legend(loc="upper right", frameon=False, fontsize="x-small")
     right.set_xlabel("how often")
@@ -76,6 +77,6 @@ def residuals_figure(record: StudyRecord) -> Figure:
 def _best_baseline(record: StudyRecord) -> str | None:
     """Return the plain prediction with the best score, of those that the record keeps."""
     assert record.test is not None
-    scores, kept = record.test["baselines"], record.test["predictions"]["baselines"]
-    known = [name for name in scores if name in kept]
-    return min(known, key=lambda name: record.sign * scores[name], default=None)
+    kept = record.test["predictions"]["baselines"]
+    ranked = ranked_plain(record.test["metric"], record.test["baselines"])
+    return next((name for name, _ in ranked if name in kept), None)

@@ -6,9 +6,10 @@ from typing import Any
 
 from tuner.coordination.records import Status, StudyRecord
 from tuner.report.drawing import number
-from tuner.report.markup import Html, paragraph, section, table, text
+from tuner.report.markup import Html, items, paragraph, section, table, text
 from tuner.results.differences import ENOUGH, gap_in_words
-from tuner.results.verdict import Worth, best_plain
+from tuner.results.plain import best_plain, left_out_in_words, plain_name
+from tuner.results.verdict import Worth
 
 __all__ = ["finalists", "verdict"]
 
@@ -20,7 +21,7 @@ def verdict(record: StudyRecord, summary: dict[str, Any]) -> Html:
     sentence, kind = _sentence(summary)
     said = "".join(paragraph(sentence, kind="dim") for sentence in summary["opened"])
     shown = paragraph(sentence, kind=f"verdict {kind}".strip())
-    return Html(f"{shown}{_numbers(summary)}{said}")
+    return Html(f"{shown}{_numbers(summary)}{said}{_advice(summary)}")
 
 
 def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
@@ -91,8 +92,8 @@ def _numbers(summary: dict[str, Any]) -> Html:
         shown.append((_with_std(test), f"{metric} on the test part{of}"))
         if (default := test.get("default")) and not default["is_winner"]:
             shown.append((_with_std(default), f"{default['name']} on the test part"))
-        if plain := best_plain(test):
-            shown.append((number(plain[1]), f"{plain[0]} on the test part"))
+        if plain := best_plain(metric, test["baselines"]):
+            shown.append((number(plain[1]), f"{plain_name(plain[0], metric)} on the test part"))
     if best is not None:
         if best["mean"] is not None:
             repeats = len(best["scores"])
@@ -107,6 +108,7 @@ def _numbers(summary: dict[str, Any]) -> Html:
 def _baselines(summary: dict[str, Any]) -> Html:
     best, test, default = summary["best"], summary["test"], summary["default"]
     on_validation, on_test = summary["baselines"], test["baselines"] if test else {}
+    metric = summary["metric"]
     tested = (test or {}).get("default")
     rows: list[tuple[str, str, str]] = []
     if best is not None:
@@ -122,15 +124,25 @@ def _baselines(summary: dict[str, Any]) -> Html:
         shown = [_with_std(s) if s and s["scores"] else "–" for s in (default, tested)]
         rows.append((known[0]["name"], shown[0], shown[1]))
     rows += [
-        (name.replace("_", " "), number(on_validation.get(name)), number(on_test.get(name)))
+        (plain_name(name, metric), number(on_validation.get(name)), number(on_test.get(name)))
         for name in dict.fromkeys([*on_validation, *on_test])
     ]
-    metric = summary["metric"]
     better = "more" if summary["direction"] == "maximize" else "less"
     return Html(
         table(("", f"validation {metric}", f"test {metric}"), rows, numbers=2)
         + paragraph(f"{better.capitalize()} is better.", kind="dim")
+        + "".join(
+            paragraph(f"{line[:1].upper()}{line[1:]}.", kind="dim")
+            for line in left_out_in_words(summary["left_out"], metric)
+        )
     )
+
+
+def _advice(summary: dict[str, Any]) -> Html:
+    if not summary["advice"]:
+        return Html("")
+    lines = [f"{each['key']}: {each['text']}." for each in summary["advice"]]
+    return Html(f"<h3>What stands in the way</h3>\n{items(lines)}")
 
 
 def _name(configuration: dict[str, Any], default: dict[str, Any] | None) -> str:

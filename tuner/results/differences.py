@@ -18,6 +18,7 @@ ENOUGH = 5
 _CONFIDENCE = 0.95
 _RESAMPLES = 9_999
 _ROLE = 105  # keys this generator apart from those of the search
+_NO_GAIN = 0.0005  # a share of an error that is no gain
 _MOST = 10.0  # a score more than so many times another one is not told in percent
 
 
@@ -36,6 +37,22 @@ class Difference:
     def gain(self) -> float:
         """By how much the first is better, in the metric's units; negative where it is worse."""
         return METRICS[self.metric].sign * (self.second - self.first)
+
+    @property
+    def equal(self) -> bool:
+        """Whether they are the same as people read them.
+
+        Their first four digits are, or one error is less than 0.05 % above the other.
+        """
+        if f"{self.first:.4g}" == f"{self.second:.4g}":
+            return True
+        share = relative(self.metric, abs(self.gain), max(self.first, self.second))
+        return not METRICS[self.metric].maximize and share is not None and share < _NO_GAIN
+
+    @property
+    def better(self) -> bool:
+        """Whether the first is better, and as far as one can tell not by chance alone."""
+        return self.gain > 0 and not self.equal and self.real is not False
 
     @property
     def real(self) -> bool | None:

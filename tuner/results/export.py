@@ -48,7 +48,7 @@ def exported(
         experiment.pop(key, None)
     experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
-    chosen = record.experiment.preparation(winner.trial.params)
+    chosen = record.experiment.preparation(winner.params)
     experiment["data"] |= {name: value_of(text) for name, text in chosen.items()}
     if window := record.experiment.search_space.get("window"):
         # Whatever they read, all trials were scored on the rows that the longest window leaves.

@@ -6,6 +6,7 @@ from typing import Any
 
 from tuner.coordination.finalists import Finalist, default_of, rank_finalists
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.results.advice import advice_after
 from tuner.results.differences import compare
 from tuner.results.openings import opened_in_words
 from tuner.results.verdict import Verdict, verdict_of
@@ -47,6 +48,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         },
         "budget": experiment.n_trials,
         "baselines": dict(record.baselines),
+        "left_out": dict(record.left_out) | (record.test or {}).get("left_out", {}),
         "default": _default(record),
         "best": None,
         "finalists": [
@@ -70,6 +72,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         "opened": opened_in_words(record),
         "verdict": _verdict(record, winner, verdict),
         "worth": verdict.worth if verdict else None,
+        "advice": [advice.to_json() for advice in advice_after(record)],
     }
     if winner:
         summary["best"] = {

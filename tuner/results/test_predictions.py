@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.baselines import plain_predictions
+from tuner.data.baselines import Baselines
 from tuner.data.dataset import Prepared
 from tuner.data.reference import DataRef, SeriesRef
 
@@ -18,7 +18,7 @@ _MOST_CLASSES = 60  # of a confusion matrix that people can still read
 
 
 def predictions_record(
-    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray], baselines: Baselines
 ) -> dict[str, Any] | None:
     """Return the truth, the models' predictions and the plain ones, as JSON.
 
@@ -26,6 +26,7 @@ def predictions_record(
         test: the opened test part.
         truth: of its samples, as `DataRef.truth_of` has it.
         predicted: what each of the winner's models says of them.
+        baselines: the plain predictions of the test part.
 
     Returns:
         Of values, `kind` values: the first step of the first target, of every `every`-th of
@@ -39,12 +40,12 @@ def predictions_record(
     if not predicted:
         return None
     if ref.shape.classes:
-        return _classes(test, truth, predicted)
+        return _classes(test, truth, predicted, baselines)
     samples = ref.evaluate_samples()
     every = max(1, math.ceil(len(samples) / _MOST_POINTS))
     kept = slice(None, None, every)
     models = np.stack([_point(p, ref)[kept] for p in predicted])  # (models, samples)
-    plain = plain_predictions(ref, samples[kept], test.facts.season)
+    plain = baselines.predict(samples[kept])
     if isinstance(ref, SeriesRef):
         del plain["training_mean"]  # a flat line, in the way of all others
     with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
@@ -76,7 +77,7 @@ def predictions_record(
 
 
 def _classes(
-    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray], baselines: Baselines
 ) -> dict[str, Any] | None:
     n = len(test.facts.classes)
     if n > _MOST_CLASSES:

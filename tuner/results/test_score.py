@@ -13,7 +13,7 @@ from typing import Any
 from tuner.coordination.finalists import default_of
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.work import run_jobs
-from tuner.data.baselines import baseline_scores
+from tuner.data.baselines import Baselines, Choices
 from tuner.data.metrics import score
 from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
@@ -35,6 +35,7 @@ def score_on_test(
     executor: Executor,
     folder: Path,
     default_models: Models = (),
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Score the winner's trained models on the test part, and what they have to beat beside them.
 
@@ -48,6 +49,8 @@ def score_on_test(
         executor: runs the forecasts.
         folder: an empty folder for the arrays with the test rows.
         default_models: of each training of the untuned default, where that is not the winner.
+        choices: what the validation part has decided about plain predictions; without them those
+            are left out that need it.
 
     Returns:
         The record of the opening: when, of which configuration, the scores in the data's units
@@ -59,7 +62,7 @@ def score_on_test(
     test = open_test_part(experiment, folder, sha256=record.data["sha256"])
     (ref,) = test.folds
     default = default_of(record)
-    prepared = [test.of(winner.trial.params)] * len(models)
+    prepared = [test.of(winner.params)] * len(models)
     prepared += [test.of(default.params if default else {})] * len(default_models)
     jobs = [
         PredictJob(f"test {i}", job.hyperparameters, weights, data.folds[0], device=job.device)
@@ -73,7 +76,7 @@ def score_on_test(
     predicted = [outcome.predictions for outcome in outcomes if outcome.predictions is not None]
     scores = [score(metric, truth, p, ref) for p in predicted]
     of_winner, of_default = scores[: len(models)], scores[len(models) :]
-    part = test.facts.test
+    part, baselines = test.facts.test, Baselines(ref, test.facts.season, choices)
     opened = {
         "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "after_trials": len(record.trained),
@@ -86,10 +89,11 @@ def score_on_test(
         "from": part.first,
         "to": part.last,
         "season": test.facts.season,
-        "baselines": baseline_scores(metric, ref, test.facts.season),
+        "baselines": baselines.scores(metric),
+        "left_out": baselines.left_out,
         "default": _default(record, winner, of_winner, of_default),
         "parts": [dataclasses.asdict(p) for p in test.facts.parts],
-        "predictions": predictions_record(test, truth, predicted[: len(models)]),
+        "predictions": predictions_record(test, truth, predicted[: len(models)], baselines),
     }
     verdict = verdict_of(dataclasses.replace(record, test=opened))
     assert verdict is not None

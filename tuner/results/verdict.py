@@ -1,19 +1,25 @@
-"""What the test part says of a search, in one sentence."""
+"""What the test part says of a search, in one sentence.
+
+It is about the strongest that the winner has to beat, the untuned default and every plain
+prediction, and by the rows of both parts: those that the search chose by, and those it never saw.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.coordination.records import StudyRecord
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.untuned import MODEL_NAMES
+from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, compare, percent, relative
+from tuner.results.plain import best_plain, plain_name
 
-__all__ = ["Verdict", "Worth", "best_plain", "verdict_of"]
+__all__ = ["Part", "Verdict", "Worth", "test_part_of", "validation_part_of", "verdict_of"]
 
 _WRITTEN = {
     "r2": "R²", "f1": "F1", "smape": "sMAPE", "pinball": "pinball loss", "accuracy": "accuracy",
@@ -22,7 +28,7 @@ _WRITTEN = {
 
 
 class Worth(StrEnum):
-    """What a search was worth, by rows that it never saw."""
+    """What a search was worth."""
 
     PAID = "paid"  # the winner is better than the untuned default, and than any plain prediction
     UNPAID = "unpaid"  # better than plain predictions, and no better than the default
@@ -39,11 +45,78 @@ class Verdict:
     worth: Worth
 
 
+@dataclass(frozen=True)
+class Part:
+    """The scores on the rows of one part that are compared: like with like."""
+
+    rows: str  # what its rows are called
+    metric: str
+    scores: Sequence[float]  # of every training of the tested configuration
+    default: Sequence[float] | None  # of every training of the untuned default; None without one
+    plain: tuple[str, float] | None  # what people call the best plain prediction, and its score
+
+    def over_plain(self, seed: Sequence[int]) -> Difference | None:
+        """Return how much better the model is than the best plain prediction."""
+        if self.plain is None or not self.scores:
+            return None
+        return compare(self.metric, self.scores, self.plain[1], seed)
+
+    def over_default(self, seed: Sequence[int]) -> Difference | None:
+        """Return how much better the model is than the untuned default."""
+        if not self.default or not self.scores:
+            return None
+        return compare(self.metric, self.scores, self.default, seed)
+
+
+def test_part_of(test: Mapping[str, Any]) -> Part:
+    """Return what an opening of the test part says.
+
+    Where the models were trained again on training and validation rows, it is their scores: the
+    record's `refit` holds those of the winner, of the default and of plain predictions as the
+    record itself does.
+    """
+    refit = test.get("refit")
+    judged = refit if refit and refit.get("scores") else test
+    default = judged.get("default", test.get("default"))
+    return Part(
+        rows="test rows",
+        metric=test["metric"],
+        scores=judged["scores"],
+        default=default["scores"] if default else None,
+        plain=_named(test["metric"], judged.get("baselines", test["baselines"])),
+    )
+
+
+def validation_part_of(record: StudyRecord) -> Part | None:
+    """Return what the validation rows say of the tested configuration; None without a score."""
+    assert record.test is not None
+    number, default = record.test["configuration"], default_of(record)
+    finalist = next((f for f in rank_finalists(record) if f.number == number), None)
+    if finalist is not None:
+        scores = finalist.scores
+    elif (record.test.get("default") or {}).get("is_winner") and default is not None:
+        scores = default.scores
+    else:
+        trial = next((t for t in record.trials if t.number == number), None)
+        scores = [trial.value] if trial is not None and trial.value is not None else []
+    if not scores:
+        return None
+    return Part(
+        rows="validation rows",
+        metric=record.experiment.objective.metric,
+        scores=scores,
+        default=default.scores if default is not None else None,
+        plain=_named(record.experiment.objective.metric, record.baselines),
+    )
+
+
 def verdict_of(record: StudyRecord) -> Verdict | None:
     """Judge the configuration for which the test part was last opened; None before it was.
 
+    It is better than something only where it is on the test rows and on the validation rows.
     With five repeats or more, what lies within their noise counts as no better; with fewer, what
-    is said to be better is said to be no more than that.
+    is said to be better is said to be no more than that. Scores that are equal as they are
+    printed are equal.
     """
     test = record.test
     if test is None:
@@ -51,7 +124,8 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     verdict = _judged(record, test)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict
-    compared = [test["scores"], (test.get("default") or {}).get("scores")]
+    parts = [test_part_of(test), validation_part_of(record)]
+    compared = [of for part in parts if part for of in (part.scores, part.default)]
     repeats = min(len(scores) for scores in compared if scores)
     if repeats >= ENOUGH:
         return verdict
@@ -60,63 +134,83 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
 
 
 def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
-    if test["mean"] is None:
+    seed, on_test = [record.experiment.seed], test_part_of(test)
+    if not on_test.scores:
         said = "the forecasts of the test part are beyond all bounds: do not use this model"
         return Verdict(said, Worth.USELESS)
-    seed, metric, scores = [record.experiment.seed], test["metric"], test["scores"]
-    plain, than_plain = best_plain(test), ""
-    if plain is not None:
-        name, score = plain
-        over = compare(metric, scores, score, seed)
-        if over.gain <= 0 or over.real is False:
-            noise = " (within noise)" if over.gain > 0 else ""
-            said = f"no better than {name}{noise}: do not use {_model(record, test)} here"
-            return Verdict(said, Worth.USELESS)
-        than_plain = _relation(over, name)
-    default = test.get("default")
+    on_validation = validation_part_of(record)
+    parts = [on_test] if on_validation is None else [on_test, on_validation]
+    for part in parts:
+        over = part.over_plain(seed)
+        if over is not None and part.plain is not None and not over.better:
+            where = "" if part is on_test else f" on the {part.rows}"
+            said = f"{_no_better(over, part.plain[0])}{where}{_numbers(over)}"
+            if part is not on_test and on_test.plain is not None:
+                there = on_test.over_plain(seed)
+                assert there is not None
+                said += f", though {_relation(there, on_test.plain[0])} on the {on_test.rows}"
+            return Verdict(f"{said}: {_what_to_do(record, test)}", Worth.USELESS)
+    than_plain = ""
+    over = on_test.over_plain(seed)
+    if over is not None and on_test.plain is not None:
+        than_plain = _relation(over, on_test.plain[0])
+    default, metric = test.get("default"), test["metric"]
     if default is None:
-        if plain is None:
+        if not than_plain:
             return Verdict("there is nothing to compare the test score with", Worth.UNKNOWN)
         searched = bool(record.experiment.search_space)
         why = "no default was trained to compare with" if searched else "nothing was searched"
         return Verdict(f"{than_plain} ({_written(metric)}); {why}", Worth.BETTER)
-    return _beside_default(metric, scores, default, than_plain, seed)
-
-
-def best_plain(test: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Return the plain prediction with the best score, and the score; None where none has one."""
-    sign = METRICS[test["metric"]].sign
-    scores = {name: s for name, s in test["baselines"].items() if s is not None}
-    finite = {name: s for name, s in scores.items() if math.isfinite(s)}
-    if not finite:
-        return None
-    best = min(finite, key=lambda name: sign * finite[name])
-    return best.replace("_", " "), finite[best]
+    return _beside_default(parts, default, than_plain, seed)
 
 
 def _beside_default(
-    metric: str,
-    scores: list[float],
-    default: Mapping[str, Any],
-    than_plain: str,
-    seed: list[int],
+    parts: Sequence[Part], default: Mapping[str, Any], than_plain: str, seed: list[int]
 ) -> Verdict:
     """Judge a winner that is better than any plain prediction, where there is one."""
-    name, written = f"the {default['name']}", f" ({_written(metric)})"
+    name, written = f"the {default['name']}", f" ({_written(parts[0].metric)})"
     also = f"{than_plain}{written}" if than_plain else ""
     if default["is_winner"]:
         said = f"the search did not pay: {name} won"
         return Verdict(f"{said}, {also}" if also else said, Worth.UNPAID)
-    if default["mean"] is None:
+    if not parts[0].default:
         said = f"the search paid: {name} came to nothing"
         return Verdict(f"{said}; {also}" if also else said, Worth.PAID)
-    over = compare(metric, scores, default["scores"], seed)
-    if over.gain > 0 and over.real is not False:
-        said = f"the search paid: {_relation(over, name)}{written}"
-        return Verdict(f"{said}, and {than_plain}" if than_plain else said, Worth.PAID)
-    how = "within noise of" if over.real is False else "no better than"
-    said = f"the search did not pay: {how} {name}"
-    return Verdict(f"{said}, but {also}" if also else said, Worth.UNPAID)
+    for part in parts:
+        over = part.over_default(seed)
+        if over is not None and not over.better:
+            where = "" if part is parts[0] else f" on the {part.rows}"
+            said = f"the search did not pay: {_no_better(over, name)}{where}"
+            return Verdict(f"{said}, but {also}" if also else said, Worth.UNPAID)
+    over = parts[0].over_default(seed)
+    assert over is not None
+    said = f"the search paid: {_relation(over, name)}{written}"
+    return Verdict(f"{said}, and {than_plain}" if than_plain else said, Worth.PAID)
+
+
+def _what_to_do(record: StudyRecord, test: Mapping[str, Any]) -> str:
+    """Say what follows where a plain prediction is as good: the set-up is to blame first."""
+    keys = dict.fromkeys(advice.key for advice in advice_after(record) if advice.blocks)
+    model = _model(record, test)
+    if keys:
+        return f"change {' and '.join(keys)} before you judge {model}"
+    return f"do not use {model} here"
+
+
+def _no_better(difference: Difference, name: str) -> str:
+    if difference.equal:
+        return f"equal to {name}"
+    if difference.real is False:
+        return f"within noise of {name}"
+    return f"no better than {name}"
+
+
+def _numbers(difference: Difference) -> str:
+    """Return both scores, in brackets; of equal ones what both are."""
+    written = f"{_written(difference.metric)} {difference.first:.4g}"
+    if f"{difference.first:.4g}" != f"{difference.second:.4g}":
+        written += f" against {difference.second:.4g}"
+    return f" ({written})"
 
 
 def _relation(difference: Difference, name: str) -> str:
@@ -126,6 +220,11 @@ def _relation(difference: Difference, name: str) -> str:
         return f"{difference.first:.4g} against {difference.second:.4g} of {name}"
     above = "above" if METRICS[difference.metric].maximize else "below"
     return f"{percent(share)} % {above} {name}"
+
+
+def _named(metric: str, baselines: Mapping[str, float | None]) -> tuple[str, float] | None:
+    best = best_plain(metric, baselines)
+    return None if best is None else (plain_name(best[0], metric), best[1])
 
 
 def _model(record: StudyRecord, test: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tuner.coordination.records import Status, StudyRecord
 from tuner.results.differences import gap_in_words
+from tuner.results.plain import left_out_in_words, plain_name
 from tuner.results.summary import summarize
 from tuner.watching.state import State
 from tuner.watching.unfinished import failures, is_over, open_trials, standing_of
@@ -21,6 +22,7 @@ __all__ = [
     "counted",
     "number",
     "params_line",
+    "show_advice",
     "show_next",
     "show_result",
     "show_running",
@@ -98,7 +100,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
     if summary["default"]:
         _add_default(table, summary["default"], best["is_default"])
-    _add_baselines(table, summary["baselines"], unit)
+    _add_baselines(table, metric, summary["baselines"], unit)
     test = summary["test"]
     if test:
         where = f"{units}, {counted(test['rows'], unit)}"
@@ -109,15 +111,26 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
         table.add_row(f"  test {metric}", f"[bold]{_spread(test)}[/]", where)
         if (default := test.get("default")) and not default["is_winner"]:
             table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
-        _add_baselines(table, test["baselines"], unit)
+        _add_baselines(table, metric, test["baselines"], unit)
     console.print()
     console.print(table)
+    for line in left_out_in_words(summary["left_out"], metric):
+        console.print(f"  {line}", markup=False)
     for sentence in summary["opened"]:
         console.print(f"  {sentence}", markup=False)
     if test:
         console.print(f"  [bold]Verdict:[/] {escape(summary['verdict'])}.")
+    show_advice(summary["advice"])
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
+
+
+def show_advice(advice: list[dict[str, Any]]) -> None:
+    """Print what stands in the way, a line for each key that changes it."""
+    if advice:
+        console.print("\n[bold]What stands in the way[/]")
+    for each in advice:
+        console.print(f"  [bold]{escape(each['key'])}[/]: {escape(each['text'])}", soft_wrap=True)
 
 
 def show_next(commands: list[tuple[str, str]]) -> None:
@@ -153,9 +166,10 @@ def _spread(scores: dict[str, Any]) -> str:
     )
 
 
-def _add_baselines(table: Table, baselines: dict[str, float], unit: str) -> None:
+def _add_baselines(table: Table, metric: str, baselines: dict[str, float], unit: str) -> None:
     for name, score in baselines.items():
-        table.add_row("", number(score), f"{name.replace('_', ' ')}, on the same {unit}s")
+        what = f"{plain_name(name, metric)}, on the same {unit}s"
+        table.add_row("", number(score), escape(what))
 
 
 def _show_finalists(summary: dict[str, Any]) -> None:

@@ -1,0 +1,273 @@
+"""Exponential smoothing and a seasonal ARIMA, by statsmodels: a model for each series and target.
+
+Parameters are fitted on training rows alone. The state is then brought forward row by row, so
+that a forecast knows every row before it, as that of a model does, and none after.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tuner.data.reference import SeriesRef
+
+__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_classical"]
+
+CLASSICAL = ("exponential_smoothing", "seasonal_arima")
+INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
+
+_MOST_MODELS = 30  # series times targets
+_MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take
+_MOST_SECONDS = 20.0  # that they take in the end
+_MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_000}  # the newest, of training
+_LONGEST_SEASON = {"exponential_smoothing": 400, "seasonal_arima": 60}
+_MOST_ITERATIONS = 100
+
+
+class _OutOfTime(Exception):
+    """The models of a kind have taken their time."""
+
+
+class Classical:
+    """One kind of model, fitted to every series and target that has rows enough."""
+
+    def __init__(self, horizon: int, n_targets: int) -> None:
+        self._horizon, self._n_targets = horizon, n_targets
+        self._models: dict[tuple[int, int], tuple[int, _Forecast]] = {}  # with the first row
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def add(self, series: int, target: int, first: int, forecast: _Forecast) -> None:
+        """Take the model of a series, whose rows begin at `first`."""
+        self._models[series, target] = first, forecast
+
+    def predict(self, ref: SeriesRef, samples: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """Return the forecasts in the data's units, (samples, horizon, targets).
+
+        Args:
+            ref: what they were fitted on.
+            samples: (samples,).
+            otherwise: the same shape, for series that have no model.
+        """
+        forecasts, of = otherwise.copy(), ref.series_of(samples)
+        for (series, target), (first, forecast) in self._models.items():
+            at = np.flatnonzero(of == series)
+            if len(at):
+                forecasts[at, :, target] = forecast(samples[at] - first, self._horizon)
+        return forecasts
+
+
+_Forecast = Callable[[np.ndarray, int], np.ndarray]
+"""From rows of the series, which are forecast first, and the horizon to (rows, horizon)."""
+
+
+def fit_classical(
+    ref: SeriesRef, season: int | None
+) -> tuple[dict[str, Classical], dict[str, str]]:
+    """Fit both kinds on the training rows of `ref`.
+
+    On logarithms where `data.transform` has log or box_cox, else on the values themselves.
+
+    Returns:
+        The models by name, and why others are left out.
+    """
+    found: dict[str, Classical] = {}
+    left_out: dict[str, str] = {}
+    if importlib.util.find_spec("statsmodels") is None:
+        return found, dict.fromkeys(CLASSICAL, INSTALL)
+    for name, fit in (("exponential_smoothing", _smoothing), ("seasonal_arima", _arima)):
+        n_models = len(ref.load("train")) * ref.shape.targets
+        if n_models > _MOST_MODELS:
+            why = f"{n_models:,} models (series times targets) are more than {_MOST_MODELS}"
+            left_out[name] = why
+            continue
+        if name == "seasonal_arima" and season is None:
+            left_out[name] = "the rows have no season; task.season gives one"
+            continue
+        if season is not None and season > _LONGEST_SEASON[name]:
+            if name == "seasonal_arima":
+                why = f"a season of {season:,} rows is longer than {_LONGEST_SEASON[name]}"
+                left_out[name] = why
+                continue
+            season = None
+        if (seconds := _expected_seconds(name, ref, season)) > _MOST_EXPECTED:
+            what = f"{n_models:,} models on so many rows" if n_models > 1 else "so many rows"
+            left_out[name] = f"{what} would take about {seconds:.0f} s"
+            continue
+        try:
+            models = _fit_all(ref, season, fit, _MOST_ROWS[name])
+        except _OutOfTime:
+            left_out[name] = f"it took longer than {_MOST_SECONDS:.0f} s"
+            continue
+        if len(models):
+            found[name] = models
+        else:
+            left_out[name] = "no series has training rows enough for it"
+    return found, left_out
+
+
+def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
+    """Return about how long it takes on one core, by what was measured; no clock decides."""
+    found, n = 0.0, season or 1
+    for (begin, end), (_, last) in zip(ref.load("train"), ref.load("reach"), strict=True):
+        rows = min(int(end - begin), _MOST_ROWS[name])
+        if name == "seasonal_arima":
+            found += 1e-6 * rows * (n + 2) ** 2 + 1e-7 * int(last - begin) * (n + 2) ** 2
+        else:
+            found += 5e-5 * rows
+    return found * ref.shape.targets
+
+
+def _fit_all(
+    ref: SeriesRef, season: int | None, fit: Callable[..., _Forecast], most_rows: int
+) -> Classical:
+    truth, logs = ref.load("truth"), _on_logs(ref)
+    models = Classical(ref.shape.horizon, ref.shape.targets)
+    late = _Deadline(time.monotonic() + _MOST_SECONDS)
+    for series, ((begin, end), (first, last)) in enumerate(
+        zip(ref.load("train"), ref.load("reach"), strict=True)
+    ):
+        begin = max(begin, first, end - most_rows)
+        if end - begin < max(8, 2 * (season or 1) + 5):
+            continue
+        for target in range(ref.shape.targets):
+            values = np.asarray(truth[begin:last, target], np.float64)
+            if np.ptp(values[: end - begin]) == 0:
+                continue
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")  # that a fit has not converged, mostly
+                try:
+                    forecast = fit(np.log(values) if logs else values, end - begin, season, late)
+                except (ValueError, np.linalg.LinAlgError):
+                    continue
+            models.add(series, target, int(begin), _in_units(forecast) if logs else forecast)
+    return models
+
+
+def _on_logs(ref: SeriesRef) -> bool:
+    """Return whether the targets' logarithms are what is made a model of."""
+    given: Any = ref.transform
+    steps = given if isinstance(given, list | tuple) else [given]
+    return any(name in str(step) for step in steps for name in ("log", "box_cox"))
+
+
+def _in_units(forecast: _Forecast) -> _Forecast:
+    def of_logs(rows: np.ndarray, horizon: int) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(forecast(rows, horizon)))
+
+    return of_logs
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    """Ends a fit that takes too long, between two steps of its optimizer."""
+
+    at: float
+
+    def __call__(self, *_: Any) -> None:
+        if time.monotonic() > self.at:
+            raise _OutOfTime
+
+
+def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Deadline) -> _Forecast:
+    """Fit additive exponential smoothing: trend and season by the corrected Akaike criterion.
+
+    ETS(A, N or A or Ad, N or A) of Hyndman et al., Forecasting with Exponential Smoothing, 2008.
+    """
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+
+    train = values[:n_train]
+    seasons = [None] if season is None else [None, "add"]
+    best, best_criterion = None, np.inf
+    for kind, (trend, damped) in itertools.product(
+        seasons, ((None, False), ("add", False), ("add", True))
+    ):
+        late()
+        model = ETSModel(
+            train, error="add", trend=trend, damped_trend=damped, seasonal=kind,
+            seasonal_periods=season if kind else None, initialization_method="heuristic",
+        )  # fmt: skip
+        fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late)
+        criterion = float(fitted.aicc)
+        if criterion < best_criterion:
+            best, best_criterion = (kind, trend, damped, fitted), criterion
+    if best is None:
+        raise ValueError("no smoothing fits")
+    kind, trend, damped, fitted = best
+    known = {"initial_level": fitted.initial_level}
+    if trend:
+        known["initial_trend"] = fitted.initial_trend
+    if kind:
+        known["initial_seasonal"] = fitted.initial_seasonal
+    states = ETSModel(
+        values, error="add", trend=trend, damped_trend=damped, seasonal=kind,
+        seasonal_periods=season if kind else None, initialization_method="known", **known,
+    ).smooth(fitted.params)  # fmt: skip
+    level = np.asarray(states.level)
+    slope = np.asarray(states.slope) if trend else np.zeros_like(level)
+    damping = float(fitted.damping_trend) if damped else 1.0
+    seasonal = np.asarray(states.season) if kind else None
+
+    def forecast(rows: np.ndarray, horizon: int) -> np.ndarray:
+        steps = np.arange(horizon)
+        grown = np.cumsum(damping ** (steps + 1.0))
+        found = level[rows - 1][:, None] + slope[rows - 1][:, None] * grown
+        if seasonal is not None and season is not None:
+            found += seasonal[rows[:, None] - season + steps % season]  # all before the row
+        return np.asarray(found)
+
+    return forecast
+
+
+def _arima(values: np.ndarray, n_train: int, season: int | None, late: _Deadline) -> _Forecast:
+    """Fit the airline model, ARIMA(0, 1, 1)(0, 1, 1) with the season (Box and Jenkins, 1970)."""
+    from statsmodels.tsa.statespace.kalman_filter import (
+        MEMORY_NO_FORECAST_COV,
+        MEMORY_NO_GAIN,
+        MEMORY_NO_PREDICTED_COV,
+        MEMORY_NO_SMOOTHING,
+        MEMORY_NO_STD_FORECAST,
+    )
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+    assert season is not None
+    lost = season + 1  # rows that both differences take together
+    order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, season)}
+    model = SARIMAX(values[:n_train], **order, simple_differencing=True)
+    fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late, cov_type="none")
+    whole = SARIMAX(values, **order, simple_differencing=True)
+    whole.ssm.set_conserve_memory(
+        MEMORY_NO_FORECAST_COV | MEMORY_NO_PREDICTED_COV | MEMORY_NO_GAIN | MEMORY_NO_SMOOTHING
+        | MEMORY_NO_STD_FORECAST
+    )  # fmt: skip
+    late()
+    filtered = whole.filter(fitted.params).filter_results
+    states = np.asarray(filtered.predicted_state)  # (states, differences + 1), each before its own
+    design, transition = filtered.design[0, :, 0], filtered.transition[:, :, 0]
+
+    def forecast(rows: np.ndarray, horizon: int) -> np.ndarray:
+        reads = np.array(list(_powers(design, transition, horizon)))  # (horizon, states)
+        differences = (reads @ states[:, rows - lost]).T
+        past = values[rows[:, None] + np.arange(-lost, 0)]  # (rows, lost)
+        whole = np.concatenate([past, differences], axis=1)
+        for step in range(lost, lost + horizon):
+            whole[:, step] += whole[:, step - 1] + whole[:, step - season] - whole[:, step - lost]
+        return whole[:, lost:]
+
+    return forecast
+
+
+def _powers(row: np.ndarray, matrix: np.ndarray, n: int) -> Iterator[np.ndarray]:
+    """Yield a row times the matrix to the power 0, 1, ..., n - 1."""
+    for _ in range(n):
+        yield row
+        row = row @ matrix

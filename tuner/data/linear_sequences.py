@@ -1,0 +1,201 @@
+"""Linear models of independent sequences: on simple summaries, on all values, on token counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tuner.data.metrics import score
+from tuner.data.reference import SequencesRef
+from tuner.experiment.metrics import METRICS
+
+__all__ = ["LinearOfSequences", "SequenceChoice", "choose_reading", "too_many_numbers"]
+
+Reading = Literal["summaries", "values", "counts", "steps"]
+
+PENALTIES = {
+    "values": (1e4, 1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4),  # of scikit-learn's Ridge
+    "classes": (1e3, 1e2, 1e1, 1.0, 1e-1),  # one over C, of its LogisticRegression
+}
+"""That are tried, the strongest first."""
+
+_MOST_COLUMNS = 2_500  # numbers of a sequence that are not counts
+_MOST_TOKENS = 200_000  # of a vocabulary
+_MOST_WORK = 1e7  # numbers times classes; beyond, every k-th of the samples is fitted on
+_MOST_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class SequenceChoice:
+    """What the validation sequences have decided: nothing that is fitted."""
+
+    reads: Reading
+    penalty: float
+
+
+class LinearOfSequences:
+    """A ridge regression of values, a logistic one of classes, on what is `read` of sequences.
+
+    Of `label` every step is read by itself.
+    """
+
+    def __init__(self, ref: SequencesRef, choice: SequenceChoice) -> None:
+        """Fit on the training part of `ref`.
+
+        Raises:
+            ValueError: the training part has one class alone.
+        """
+        self._ref, self._choice = ref, choice
+        (self._fitted,) = _fit(ref, choice.reads, [choice.penalty])
+
+    def predict(self, samples: np.ndarray) -> np.ndarray:
+        """Return what `plain_predictions` does: values, or the probabilities of classes."""
+        return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
+
+
+def too_many_numbers(ref: SequencesRef) -> str | None:
+    """Say why there is no linear model; None where there is one."""
+    features, vocabulary = ref.shape.features, ref.shape.vocabulary
+    if vocabulary > _MOST_TOKENS:
+        return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
+    if features * (1 if ref.shape.task == "label" else len(_SUMMARIES)) > _MOST_COLUMNS:
+        return f"{features:,} features take too long"
+    if ref.shape.classes and len(np.unique(ref.truth_of(ref.train_samples()))) < 2:
+        return "the training part has one class alone"
+    return None
+
+
+def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
+    """Choose what is read and the penalty, by the validation sequences.
+
+    Args:
+        metric: decides; of equals the one with the smaller loss is taken.
+        ref: of the search, which evaluates the validation part.
+    """
+    samples = ref.evaluate_samples()
+    truth, sign = ref.truth_of(samples), METRICS[metric].sign
+    kind = "classes" if ref.shape.classes else "values"
+    loss = "cross_entropy" if ref.shape.classes else "rmse"
+    best, best_cost = None, (np.inf, np.inf)
+    for reads in _readings(ref):
+        x = _read(ref, samples, reads)
+        for penalty, fitted in zip(PENALTIES[kind], _fit(ref, reads, PENALTIES[kind]), strict=True):
+            predicted = fitted.predict(ref, x)
+            cost = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
+            cost = tuple(np.inf if np.isnan(c) else c for c in cost)
+            if best is None or cost < best_cost:
+                best, best_cost = SequenceChoice(reads, penalty), cost
+    assert best is not None
+    return best
+
+
+def _readings(ref: SequencesRef) -> list[Reading]:
+    if ref.shape.task == "label":
+        return ["steps"]
+    if ref.shape.vocabulary:
+        return ["counts"]
+    lengths = np.diff(ref.load("bounds"))[:, 0]
+    one_length = lengths.min() == lengths.max()
+    if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= _MOST_COLUMNS:
+        return ["summaries", "values"]
+    return ["summaries"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A model of scikit-learn's, and what is done to numbers before it sees them."""
+
+    model: Any
+    offset: np.ndarray | None  # of dense columns
+    scale: np.ndarray | None
+
+    def predict(self, ref: SequencesRef, x: Any) -> np.ndarray:
+        """Return values (n, 1, targets) in the data's units, or probabilities (n, classes)."""
+        x = _scaled(x, self.offset, self.scale)
+        if not ref.shape.classes:
+            return np.asarray(self.model.predict(x)).reshape(x.shape[0], 1, -1)
+        found = np.zeros((x.shape[0], ref.shape.classes))
+        found[:, self.model.classes_] = self.model.predict_proba(x)  # others were never seen
+        return found
+
+
+def _fit(ref: SequencesRef, reads: Reading, penalties: Any) -> Iterator[_Fitted]:
+    """Yield the model for each penalty, fitted on the training part."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    samples = ref.train_samples()
+    x, y = _read(ref, samples, reads), ref.truth_of(samples)
+    dense = isinstance(x, np.ndarray)
+    numbers = x.size if dense else x.nnz
+    every = max(1, int(np.ceil(numbers * max(1, ref.shape.classes) / _MOST_WORK)))
+    x, y = x[::every], y[::every]
+    offset = scale = None
+    if dense:
+        offset, scale = x.mean(axis=0), x.std(axis=0)
+        scale = np.where(np.ptp(x, axis=0) == 0, 1.0, np.where(scale > 0, scale, 1.0))
+    x = _scaled(x, offset, scale)
+    for penalty in penalties:
+        if ref.shape.classes:
+            model = LogisticRegression(C=1 / penalty, max_iter=_MOST_ITERATIONS)
+        else:
+            model = Ridge(alpha=penalty)
+            y = y.reshape(len(y), -1)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x, y)
+        yield _Fitted(model, offset, scale)
+
+
+def _scaled(x: Any, offset: np.ndarray | None, scale: np.ndarray | None) -> Any:
+    return x if offset is None else (x - offset) / scale
+
+
+def _read(ref: SequencesRef, samples: np.ndarray, reads: Reading) -> Any:
+    """Return what a linear model sees: (samples or steps, columns), dense or sparse."""
+    bounds = ref.load("bounds")[samples]
+    lengths = bounds[:, 1] - bounds[:, 0]
+    firsts = np.cumsum(lengths) - lengths
+    within = np.arange(lengths.sum()) - np.repeat(firsts, lengths)  # place in its sequence
+    rows = np.repeat(bounds[:, 0], lengths) + within
+    if ref.shape.vocabulary:
+        from scipy import sparse
+
+        tokens = np.asarray(ref.load("tokens")[rows])
+        of = (
+            np.arange(len(rows)) if reads == "steps" else np.repeat(np.arange(len(bounds)), lengths)
+        )
+        shape = (len(rows) if reads == "steps" else len(bounds), ref.shape.vocabulary)
+        return sparse.csr_matrix((np.ones(len(rows)), (of, tokens)), shape=shape)
+    steps = np.asarray(ref.load("inputs")[rows], np.float64)  # (rows, features)
+    if reads == "steps":
+        return steps
+    if reads == "values":
+        return steps.reshape(len(bounds), -1)
+    return np.column_stack([*_summaries(steps, within, firsts, lengths), lengths])
+
+
+_SUMMARIES = ("mean", "std", "min", "max", "first", "last", "slope")
+
+
+def _summaries(
+    steps: np.ndarray, within: np.ndarray, firsts: np.ndarray, lengths: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield what `_SUMMARIES` names of every feature, each (samples, features)."""
+    n = lengths[:, None]
+    mean = np.add.reduceat(steps, firsts) / n
+    centred = steps - np.repeat(mean, lengths, axis=0)
+    yield mean
+    yield np.sqrt(np.add.reduceat(centred**2, firsts) / n)
+    yield np.minimum.reduceat(steps, firsts)
+    yield np.maximum.reduceat(steps, firsts)
+    yield steps[firsts]
+    yield steps[firsts + lengths - 1]
+    place = (within - np.repeat((lengths - 1) / 2, lengths))[:, None]
+    spread = np.add.reduceat(place**2, firsts)
+    slopes = np.add.reduceat(place * centred, firsts) / np.where(spread > 0, spread, 1.0)
+    yield slopes * n  # over the whole sequence

@@ -1,0 +1,231 @@
+"""What stands in the way of a search: in its data, in its budget, and in what it came to.
+
+Every line names the key of the experiment that can be changed. `tuner check` says what data and
+budget alone tell; what the record tells stands beside the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.coordination.finalists import default_of, rank_finalists
+from tuner.coordination.records import StudyRecord, TrialRecord
+from tuner.data.dataset import Facts
+from tuner.data.trend import Trend
+from tuner.experiment import Experiment
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.model import Section
+from tuner.experiment.pruner import (
+    HyperbandPruner,
+    MedianPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    WilcoxonPruner,
+)
+from tuner.strategies.registry import rhythm_of
+
+__all__ = ["Advice", "advice_after", "advice_on_budget", "advice_on_data"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What stands in the way, and the key that changes it."""
+
+    key: str  # of the experiment: budget.epochs
+    text: str  # what is the matter, and what to write; without a capital and a full stop
+    blocks: bool = False  # whether a model can hardly be judged before it is out of the way
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the journal and the summary keep."""
+        return {"key": self.key, "text": self.text, "blocks": self.blocks}
+
+
+def advice_on_data(experiment: Experiment, facts: Facts) -> list[Advice]:
+    """Return what the data tell before anything is trained; the test part has no say."""
+    if experiment.task.kind != "forecast" or _takes_trend_out(experiment):
+        return []
+    return [_on_trend(trend) for trend in facts.trends]
+
+
+def advice_on_budget(experiment: Experiment) -> list[Advice]:
+    """Return what budget, pruner and strategy tell before anything is trained."""
+    return [*_on_pruner(experiment), *_on_strategy(experiment)]
+
+
+def advice_after(record: StudyRecord) -> list[Advice]:
+    """Return what a study tells, what stood in its way from the beginning among it."""
+    known = [Advice(**remark) for remark in record.remarks]
+    return [*known, *_on_epochs(record), *_on_classes(record), *advice_on_budget(record.experiment)]
+
+
+def _takes_trend_out(experiment: Experiment) -> bool:
+    """Return whether the data or the model is told relative to what came before, in a trial."""
+    space = experiment.search_space
+    transforms = [experiment.data.transform, *getattr(space.get("transform"), "choices", ())]
+    if any("difference" in str(transform) for transform in transforms):
+        return True
+    for name, idle in (("normalize", "none"), ("linear_path", False)):
+        fixed = getattr(experiment.hyperparameters, name, idle)
+        values = getattr(space.get(name), "choices", [fixed])
+        if any(value != idle for value in values):
+            return True
+    return False
+
+
+def _on_trend(trend: Trend) -> Advice:
+    of = f" of {trend.series}" if trend.series else ""
+    more = f", and so in {trend.others} more series" if trend.others else ""
+    level, low, high = (f"{value:.4g}" for value in (trend.level, trend.low, trend.high))
+    where = "outside" if trend.outside else "at the end"
+    text = (
+        f"{trend.target}{of} has a trend that nothing takes out: the mean of the last {trend.rows} "
+        f"rows before the test part is {level}, {where} of what is trained on ({low} to {high})"
+        f"{more}"
+    )
+    if "normalize" in Hyperparameters.model_fields:
+        key = "hyperparameters.normalize"
+        return Advice(key, f"{text}; write {key}: last, or difference in data.transform", True)
+    return Advice("data.transform", f"{text}; write difference there", True)
+
+
+def _on_pruner(experiment: Experiment) -> Iterator[Advice]:
+    pruner = experiment.pruner
+    if (found := _why_idle(pruner, experiment)) is not None:
+        option, why = found
+        key = option if option.startswith("budget") else f"pruner.{option}"
+        yield Advice(key, f"the pruner {pruner.name} can never act: {why}")
+
+
+def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None:
+    """Return the option that keeps a pruner from ever acting, and why; None where it may act."""
+    folds = experiment.n_folds
+    steps, unit = (experiment.budget.epochs, "epochs") if folds == 1 else (folds, "folds")
+    match pruner:
+        case MedianPruner() | PercentilePruner():
+            if folds == 1 and pruner.n_warmup_steps >= steps:
+                why = f"every trial gets {pruner.n_warmup_steps} epochs, and has {steps} at most"
+                return "n_warmup_steps", f"{why}; write a smaller n_warmup_steps"
+            seen, needed = _most_seen(experiment), max(1, pruner.n_startup_trials)
+            if seen is not None and seen < needed:
+                why = f"it waits for {needed} complete trials, and no trial has more than {seen}"
+                return "n_startup_trials", (
+                    f"{why} told before it; write a smaller n_startup_trials, or a larger "
+                    f"budget.trials"
+                )
+        case SuccessiveHalvingPruner():
+            first = pruner.min_resource * pruner.reduction_factor**pruner.min_early_stopping_rate
+            if first >= steps:
+                why = f"its first decision falls after {first} {unit}, and a trial has {steps}"
+                return "min_resource", f"{why}; write a smaller min_resource"
+        case HyperbandPruner():
+            if pruner.min_resource >= steps:
+                why = f"its first decision falls after {pruner.min_resource} {unit}"
+                return "min_resource", f"{why}, and a trial has {steps}; write a smaller one"
+        case PatientPruner():
+            if steps <= pruner.patience + 1:
+                why = f"it is patient for {pruner.patience} {unit}, and a trial has {steps}"
+                return "patience", f"{why}; write a smaller patience"
+            if (inner := _why_idle(pruner.wrapped, experiment)) is not None:
+                option, why = inner
+                return f"wrapped.{option}", why
+        case WilcoxonPruner():
+            needed = max(2, pruner.n_startup_steps)
+            if folds - 1 < needed or 0.5 ** (folds - 1) > pruner.p_threshold:
+                why = f"{folds - 1} folds before the last cannot come to p {pruner.p_threshold:g}"
+                return "p_threshold", f"{why}; write more folds, or another pruner"
+    return None
+
+
+def _most_seen(experiment: Experiment) -> int | None:
+    """Return how many trials the last one can be compared with; None where that is open."""
+    if experiment.n_trials is None:
+        return None
+    last = experiment.n_trials - 1
+    return last if experiment.asynchronous else rhythm_of(experiment.strategy).told_before(last)
+
+
+def _on_strategy(experiment: Experiment) -> Iterator[Advice]:
+    strategy, n_trials = experiment.strategy, experiment.n_trials
+    if n_trials is None or not experiment.search_space:
+        return
+    rhythm = rhythm_of(strategy)
+    if rhythm.generational and n_trials <= rhythm.size:
+        yield Advice(
+            "budget.trials",
+            f"{strategy.name} cannot move: all {n_trials} trials are its first generation of "
+            f"{rhythm.size}, which is drawn at random; write a larger budget.trials, or a smaller "
+            f"strategy.population",
+        )
+    drawn = getattr(strategy, "n_startup_trials", 0)
+    if drawn >= n_trials > 0:
+        yield Advice(
+            "strategy.n_startup_trials",
+            f"{strategy.name} never models anything: its first {drawn} trials are drawn at random, "
+            f"and there are {n_trials}; write a larger budget.trials, or a smaller "
+            f"strategy.n_startup_trials",
+        )
+
+
+def _on_epochs(record: StudyRecord) -> Iterator[Advice]:
+    runs, most = _runs(record), record.experiment.budget.epochs
+    at_end = [run for run in runs if _ended_at_its_best(run, most)]
+    if 2 * len(at_end) > len(runs):
+        of = f"in {len(at_end)} of its {len(runs)} trainings " if len(runs) > 1 else ""
+        yield Advice(
+            "budget.epochs",
+            f"the winner was still getting better: {of}the best epoch is the last one, "
+            f"{most}; write a larger budget.epochs",
+            blocks=True,
+        )
+
+
+def _runs(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trainings that speak for the tested configuration, or for the best so far."""
+    finalists = rank_finalists(record)
+    if record.test is not None and (record.test.get("default") or {}).get("is_winner"):
+        default = default_of(record)
+        if default is not None and default.repeats:
+            return list(default.repeats)
+    if record.test is not None:
+        number = record.test["configuration"]
+        if found := next((f for f in finalists if f.number == number), None):
+            return list(found.repeats)
+    if finalists:
+        return list(finalists[0].repeats)
+    return [record.best] if record.best is not None else []
+
+
+def _ended_at_its_best(run: TrialRecord, most: int) -> bool:
+    outcome = run.outcome
+    if outcome is None or not outcome.history:
+        return False
+    last = outcome.history[-1]
+    in_fold = sum(epoch.fold == last.fold for epoch in outcome.history)
+    return in_fold >= most > 1 and outcome.best_epoch == last.epoch
+
+
+def _on_classes(record: StudyRecord) -> Iterator[Advice]:
+    kept: Mapping[str, Any] | None = (record.test or {}).get("predictions")
+    if kept is None or kept.get("kind") != "classes":
+        return
+    counts = kept["confusion"]
+    predicted = [
+        name
+        for name, column in zip(kept["classes"], zip(*counts, strict=True), strict=True)
+        if any(column)
+    ]
+    if len(predicted) != 1 or sum(map(any, counts)) < 2:
+        return
+    if record.experiment.hyperparameters.class_weights == "none":
+        key, write = "hyperparameters.class_weights", "balanced"
+    else:
+        key, write = "objective.metric", "f1"
+    yield Advice(
+        key,
+        f"every prediction of the test part is {predicted[0]!r}: nothing was learned but which "
+        f"class is usual; write {key}: {write}, or a larger budget.epochs",
+        blocks=True,
+    )
