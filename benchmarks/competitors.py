@@ -1,4 +1,4 @@
-"""The searched LSTM of another package on the rows of `benchmarks/quality.py`: AutoLSTM of neuralforecast.
+"""The searched LSTM of another package, AutoLSTM of neuralforecast, on the rows of `quality.py`.
 
 It runs in an environment of its own, and imports nothing of ours:
 
@@ -7,12 +7,12 @@ It runs in an environment of its own, and imports nothing of ours:
     python benchmarks/quality.py --write DATA --etth1 ETTh1.csv
     other/bin/python benchmarks/competitors.py DATA --json competitors.json
 
-Each set of DATA/sets.json is searched with as many trials as ours, each of `--steps` training steps,
-by Optuna's TPE sampler on the validation rows. The best configuration is then trained again on
-the training and validation rows, and forecasts every window of the test rows from the true rows
-before it, as ours does: the models stay as they are, the history is updated at each step. The
-search space is AutoLSTM's own, but for the length of its windows where the horizon is long
-(`window_factors`), and the loss, which is the squared error, as the score is.
+Each set of DATA/sets.json is searched with as many trials as ours, each of `--steps` training
+steps, by Optuna's TPE sampler on the validation rows. The best configuration is then trained again
+on the training and validation rows, and forecasts every window of the test rows from the true rows
+before it, as ours does: the model stays as it is, the history is updated at each step. The search
+space is AutoLSTM's own, but for the length of its windows (`window_factors`) and for two keys that
+it reads no more; the loss is the squared error, as the score is.
 
 What was computed is kept in the JSON file, and not computed again: one line of it is a set, a seed,
 a number of trials and one of steps.
@@ -30,7 +30,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-STEPS = 500
+STEPS = 200  # of a trial; AutoLSTM itself chooses between 500 and 1,000
+STEPS_OF_LONG = 100  # where windows are of a day or more: what a CPU can do
 _SILENT = {
     "logger": False,
     "enable_progress_bar": False,
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--series", default="", metavar="NAMES", help="a,b; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=None, help=f"default: {STEPS}")
+    parser.add_argument("--steps", type=int, help="of a trial; default: see there")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sets = json.loads((options.data / "sets.json").read_text())
@@ -57,7 +58,7 @@ def main() -> None:
     quieten()
     for seed in range(options.seeds):
         for name in names:
-            steps = options.steps or STEPS
+            steps = options.steps or (STEPS if sets[name]["horizon"] < 24 else STEPS_OF_LONG)
             key = f"{name} seed {seed} trials {options.trials} steps {steps}"
             kept = read(options.json)
             if key in kept:
@@ -88,14 +89,12 @@ def quieten() -> None:
 def window_factors(horizon: int) -> list[int]:
     """Return the windows' lengths to choose from, in horizons.
 
-    AutoLSTM's own are -1, which stands for 3, 4, 16 and 64: 6,144 steps at a horizon of 96, which
-    no CPU can search.
+    AutoLSTM's own are -1, which stands for 3, 4, 16 and 64: 64 rows at a horizon of 1, which cost
+    as much as all else and reach back further than ours, and 6,144 at one of 96.
     """
     if horizon == 1:
-        return [-1, 4, 16, 64]
-    if horizon <= 24:
-        return [-1, 1, 4]
-    return [1] if horizon > 96 else [1, 2]
+        return [-1, 4, 16, 32]
+    return [-1, 1, 4] if horizon < 24 else [1, 4] if horizon < 96 else [1]
 
 
 def search(
@@ -132,16 +131,14 @@ def search(
     ).ds.transform("max")
     table = table.assign(**{c: frame[c].astype(float) for c in others})
 
-    own = AutoLSTM.get_default_config(h=horizon, backend="optuna")
+    unused = ("input_size_multiplier", "inference_input_size_multiplier", "context_size")
+    space = {k: v for k, v in AutoLSTM.default_config.items() if k not in (*unused, "max_steps")}
+    own = AutoLSTM._ray_config_to_optuna(space)
 
     def config(trial: Any) -> dict[str, Any]:
-        chosen = own(trial)
-        if horizon > 1:
-            lengths = [f * horizon for f in window_factors(horizon)]
-            chosen["input_size"] = trial.suggest_categorical("rows", lengths)
-            chosen["inference_input_size"] = chosen["input_size"]
-        chosen.pop("context_size", None)  # read by nothing any more
-        chosen |= {"max_steps": steps, "val_check_steps": min(100, steps), **_SILENT}
+        chosen = own(trial) | {"max_steps": steps, "val_check_steps": steps, **_SILENT}
+        lengths = [(f if f > 0 else 3) * horizon for f in window_factors(horizon)]
+        chosen["input_size"] = trial.suggest_categorical("input_size", lengths)
         return chosen | ({"hist_exog_list": others} if others else {})
 
     began = time.perf_counter()
@@ -168,7 +165,7 @@ def search(
     if windows != facts["test_windows"]:
         raise SystemExit(f"{facts['file']}: {windows} windows, not {facts['test_windows']}")
     study = forecaster.models[0].results
-    best = {k: v for k, v in study.best_trial.params.items()}
+    best = dict(study.best_trial.params)
     return {
         "rmse": math.sqrt(float(np.mean(errors**2))),
         "mae": float(np.mean(np.abs(errors))),

