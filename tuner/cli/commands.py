@@ -85,6 +85,16 @@ def init(
         str | None,
         typer.Option(metavar="STEP", help="Bring uneven times to steps: 15min, 1h, 1D, say."),
     ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=whole("--horizon", 12), help="Rows ahead that are forecast: 1."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="forecast, classify, label or regress: by the target."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
@@ -99,6 +109,8 @@ def init(
         no_time=no_time,
         resample=resample,
         features=features,
+        horizon=horizon,
+        task=task,
         force=force,
     )
 

@@ -1,0 +1,173 @@
+"""What `tuner init` writes for a forecast, and why: from what its series are like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuner.data.profile import Profile
+
+__all__ = ["Choice", "ForecastPlan", "plan_forecast"]
+
+_SECONDS = 20.0  # that a trial may take on one core, about
+_LONG = 96  # rows of a window that are read segment by segment
+_MOST_ROWS = 720  # of a window
+_SEASON_FITS = 192  # rows: a longer season is no window
+_LATER_SEASONS = 6  # seasons in the training part for each one in a long window
+_STEPS_READ = 30  # at most, where a window is read by segments
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value, as YAML, and why it is that one."""
+
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ForecastPlan:
+    """Everything about a first search for a forecast that depends on the data."""
+
+    window: Choice
+    windows: tuple[int, ...]  # that are searched; one is no search
+    segment: Choice | None
+    season: int | None  # that no frequency tells
+    calendar: tuple[str, ...]
+    transform: Choice
+    normalize: Choice
+    normalizations: tuple[str, ...]  # that are searched
+    learning_rates: tuple[float, float]
+    hidden_sizes: tuple[int, int]
+    batch_sizes: tuple[int, ...]
+    validation: Choice
+    trials: int
+    epochs: int
+    patience: int
+    startup: int  # trials before the pruner acts
+    warmup: int  # epochs that it leaves alone
+    repeats: Choice
+    scale_by: Choice | None
+
+
+def plan_forecast(
+    profile: Profile, usual: int | None, *, rows: int, horizon: int, hourly: bool
+) -> ForecastPlan:
+    """Choose what a first search begins with.
+
+    Args:
+        profile: of the training part.
+        usual: rows in a season by the frequency; None where it has none.
+        rows: of a series, all parts.
+        horizon: rows ahead.
+        hourly: whether the times tell the hour.
+    """
+    window, windows, segment = _windows(profile, usual, rows, horizon)
+    read = math.ceil(max(windows) / (segment or 1))
+    n_windows = max(1, (profile.rows - max(windows) - horizon) * profile.series)
+    batch_sizes = _batch_sizes(n_windows)
+    middle = batch_sizes[len(batch_sizes) // 2]
+    seconds = n_windows / middle * 0.004 + n_windows * read * 3e-6  # of an epoch, measured
+    epochs = int(min(80, max(8, _SECONDS / seconds)))
+    trials = 30 if epochs > 15 else 20
+    far = usual is not None and usual > _SEASON_FITS and hourly
+    return ForecastPlan(
+        window=window,
+        windows=windows,
+        segment=None
+        if segment is None
+        else Choice(str(segment), f"rows that are read as one: {read} steps in place of {max(windows)}"),
+        season=profile.season if usual is None else None,
+        calendar=("hour",) if far else (),
+        transform=_transform(profile),
+        normalize=_normalize(profile),
+        normalizations=_normalizations(profile),
+        learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.01),
+        hidden_sizes=(16, 128) if n_windows > 5000 else (8, 64),
+        batch_sizes=batch_sizes,
+        validation=_validation(rows, horizon),
+        trials=trials,
+        epochs=epochs,
+        patience=min(epochs, max(3, epochs // 5)),
+        startup=8,
+        warmup=max(2, epochs // 8),
+        repeats=Choice("5", "five can tell luck from a gain")
+        if seconds * epochs < _SECONDS / 2
+        else Choice("3", "five can tell luck from a gain, and take longer"),
+        scale_by=Choice("series", "each series in its own scale, learned on its training rows")
+        if profile.series > 1
+        else None,
+    )
+
+
+def _windows(
+    profile: Profile, usual: int | None, rows: int, horizon: int
+) -> tuple[Choice, tuple[int, ...], int | None]:
+    """Return the window to begin with, those that are searched, and rows in a segment."""
+    season, known = profile.season, profile.rows
+    if season is None or season > _SEASON_FITS or season + 1 > known // 3:
+        return _window_without_season(profile, usual, rows, horizon)
+    wanted = season * max(4, math.ceil(horizon / season))
+    if season >= 24 and wanted <= min(known // 8, _MOST_ROWS):
+        longer = wanted + season * max(3, math.ceil(horizon / season))
+        windows = (wanted, longer) if longer <= min(known // 8, _MOST_ROWS) else (wanted,)
+        segment = season if season <= 48 else _divisor(season, 24)
+        why = f"{wanted // season} seasons of {season} rows"
+        return Choice(str(wanted), why), windows, segment
+    counts = [
+        k
+        for k in (1, 2, 3, 4)
+        if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
+    ]
+    windows = tuple(k * season + 1 for k in counts)
+    best = counts[min(1, len(counts) - 1)]
+    seasons = "a season" if best == 1 else f"{best} seasons"
+    return Choice(str(windows[counts.index(best)]), f"{seasons} of {season} rows, and one"), windows, None
+
+
+def _window_without_season(
+    profile: Profile, usual: int | None, rows: int, horizon: int
+) -> tuple[Choice, tuple[int, ...], int | None]:
+    if usual is not None and usual > _SEASON_FITS and profile.rows > 8 * 240:
+        why = f"a season of {usual} rows is too long to be read: the calendar tells it"
+        return Choice("240", why), (240,), 12
+    window = max(1, min(12 if horizon <= 12 else 24, rows // 8))
+    return Choice(str(window), "no season shows in the training part"), (window,), None
+
+
+def _divisor(number: int, near: int) -> int:
+    """Return the divisor of a number that is nearest to `near`."""
+    divisors = [d for d in range(2, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: abs(d - near))
+
+
+def _transform(profile: Profile) -> Choice:
+    if profile.growing:
+        return Choice("log", "the spread grows with the level; or box_cox, difference, none")
+    return Choice("none", "or log, box_cox, difference; a list does several")
+
+
+def _normalize(profile: Profile) -> Choice:
+    if profile.walking:
+        return Choice("last", "each window less its last value, which is hard to beat here")
+    if profile.trending:
+        return Choice("last", "each window less its last value: the level wanders")
+    return Choice("none", "the level comes back, so it tells something")
+
+
+def _normalizations(profile: Profile) -> tuple[str, ...]:
+    if profile.walking or not profile.trending:
+        return ()
+    return ("none", "last", "mean", "standard") if profile.season else ("last", "mean", "standard")
+
+
+def _batch_sizes(n_windows: int) -> tuple[int, ...]:
+    if n_windows < 1000:
+        return (8, 16, 32)
+    return (16, 32, 64) if n_windows < 5000 else (64, 128, 256)
+
+
+def _validation(rows: int, horizon: int) -> Choice:
+    if rows * 0.2 < 20 + horizon and rows >= 20:
+        return Choice("0.3", "large, for there are few rows to choose by")
+    return Choice("0.2", "")

@@ -1,0 +1,119 @@
+"""The experiment file of a forecast, as `tuner init` writes it: each choice with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.cli.forecast_plan import ForecastPlan
+from tuner.cli.yaml_text import commented, flow_list, quoted
+
+__all__ = ["ForecastColumns", "forecast_text"]
+
+
+@dataclass(frozen=True)
+class ForecastColumns:
+    """The columns, and what of the data key is already decided."""
+
+    title: list[str]  # of the file: comments at its head
+    name: str
+    path: str
+    time: str | None
+    id: str | None
+    target: str
+    features: list[str]
+    why_features: str
+    resample: str | None
+    missing: str | None  # None refuses, as the default does
+    horizon: int
+
+
+def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
+    """Return the file."""
+    return "\n".join(
+        [
+            *[f"# {line}" for line in columns.title],
+            f"name: {columns.name}",
+            "data:",
+            *_data(columns, plan),
+            "task:",
+            "  kind: forecast",
+            commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
+            commented(f"  horizon: {columns.horizon}", "rows ahead"),
+            *_season(plan),
+            commented("hyperparameters:", "fixed; of what is searched, where it starts"),
+            *_hyperparameters(plan),
+            "search_space:",
+            *_space(plan),
+            commented("strategy: {name: tpe}", "tuner strategies lists them"),
+            f"budget: {{trials: {plan.trials}, epochs: {plan.epochs}, patience: {plan.patience}}}",
+            commented(
+                f"pruner: {{name: median, n_startup_trials: {plan.startup}, "
+                f"n_warmup_steps: {plan.warmup}}}",
+                "ends poor trials",
+            ),
+            commented("objective: {metric: rmse}", "rmse, mae, mape, smape, mase, r2"),
+            commented(f"finalists: {{top: 3, repeats: {plan.repeats.value}}}", plan.repeats.why),
+            "seed: 0",
+            "",
+        ]
+    )
+
+
+def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
+    lines = [f"  path: {columns.path}"]
+    if columns.time is not None:
+        lines.append(f"  time: {quoted(columns.time)}")
+    if columns.resample is not None:
+        why = "a row is the mean of a step, see aggregate"
+        lines.append(commented(f"  resample: {quoted(columns.resample)}", why))
+    if columns.id is not None:
+        lines.append(f"  id: {quoted(columns.id)}")
+    lines.append(f"  target: {quoted(columns.target)}")
+    lines.append(commented(f"  features: {flow_list(columns.features)}", columns.why_features))
+    if columns.missing is not None:
+        lines.append(commented(f"  missing: {columns.missing}", "or interpolate, or refuse"))
+    if plan.calendar:
+        why = "the season is longer than the window"
+        lines.append(commented(f"  calendar: {flow_list(plan.calendar)}", why))
+    why = plan.validation.why or "the last rows: fractions, counts, dates"
+    split = f"  split: {{validation: {plan.validation.value}, test: 0.15}}"
+    lines.append(commented(split, why))
+    lines.append(commented(f"  transform: {plan.transform.value}", plan.transform.why))
+    lines.append(commented("  scale: standard", "standard, minmax, none"))
+    if plan.scale_by is not None:
+        lines.append(commented(f"  scale_by: {plan.scale_by.value}", plan.scale_by.why))
+    return lines
+
+
+def _season(plan: ForecastPlan) -> list[str]:
+    if plan.season is None:
+        return []
+    return [commented(f"  season: {plan.season}", "rows after which the values repeat")]
+
+
+def _hyperparameters(plan: ForecastPlan) -> list[str]:
+    lines = [
+        commented("  linear_path: true", "begins as a ridge regression; the layers learn the rest"),
+        commented(f"  normalize: {plan.normalize.value}", plan.normalize.why),
+    ]
+    if plan.segment is not None:
+        lines.append(commented(f"  segment: {plan.segment.value}", plan.segment.why))
+    return [*lines, "  learning_rate: 0.001"]
+
+
+def _space(plan: ForecastPlan) -> list[str]:
+    (least, most), (slow, fast) = plan.hidden_sizes, plan.learning_rates
+    lines = []
+    if plan.normalizations:
+        choices = flow_list(plan.normalizations)
+        lines.append(f"  normalize: {{type: categorical, choices: {choices}}}")
+    if len(plan.windows) > 1:
+        choices = flow_list(plan.windows)
+        lines.append(f"  window: {{type: categorical, choices: {choices}}}")
+    return [
+        *lines,
+        f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
+        "  dropout: {type: float, low: 0.0, high: 0.5}",
+        f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
+        f"  batch_size: {{type: categorical, choices: {flow_list(plan.batch_sizes)}}}",
+    ]

@@ -1,0 +1,36 @@
+"""Pieces of YAML that people read: names in quotes where they need them, comments in a column."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+__all__ = ["commented", "flow_list", "printable", "quoted"]
+
+_COLUMN = 39  # in which comments stand, where what is before them is short enough
+
+
+def printable(text: str) -> str:
+    """Return a text that stands in a comment: what is no letter is a blank."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def quoted(name: str) -> str:
+    """Write a name as YAML: plain where that is safe, else in quotes."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name) and name.lower() not in (
+        *("null", "true", "false", "yes", "no", "on", "off", "y", "n"),  # some read as booleans
+    ):
+        return name
+    text = json.dumps(name, ensure_ascii=False)  # escapes as YAML does, but not all that it must
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
+def flow_list(values: Iterable[str | int | float | bool]) -> str:
+    """Write values as a list on one line."""
+    return "[" + ", ".join(quoted(v) if isinstance(v, str) else json.dumps(v) for v in values) + "]"
+
+
+def commented(text: str, why: str) -> str:
+    """Return a line with a comment behind it."""
+    return f"{text:<{_COLUMN}}  # {why}" if why else text
