@@ -104,7 +104,7 @@ def test_of_logarithms_a_radius_is_a_factor(level: float, radius: float) -> None
 def test_residuals_of_logarithms_are_those_of_the_factors(
     series: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    (ref,) = prepare(series(transform=Transform("log")), tmp_path / "arrays").folds
+    (ref,) = prepare(series(transform="log"), tmp_path / "arrays").folds
     truth = ref.truth_of(ref.evaluate_samples())
     found = calibrated([0.5, 0.8], ref, truth * 1.25)
     np.testing.assert_allclose(found.radii, math.log(1.25))
