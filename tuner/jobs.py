@@ -92,6 +92,7 @@ class PredictJob:
     weights: Weights
     data: DataRef
     device: str = "auto"
+    others: tuple[Weights, ...] = ()  # of further models: the mean of all is predicted
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class ExportJob:
     weights: Weights
     shape: Shape
     steps: int  # of the sequences that both are given
+    others: tuple[Weights, ...] = ()  # of further models: the mean of all is put out
 
 
 Job = TrainJob | PredictJob | ExportJob

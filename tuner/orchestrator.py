@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tuner.coordination.limits import Limits, why_it_ended
 from tuner.coordination.observer import Observer, Observers
 from tuner.coordination.opening import open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
-from tuner.coordination.records import StudyRecord, read_study, read_trial
+from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
 from tuner.coordination.work import STOPPED, train_job
 from tuner.data.baselines import baselines_record, choose
@@ -36,11 +36,13 @@ from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob
 from tuner.results.advice import advice_on_data
+from tuner.results.calibration import calibrate_all
 from tuner.results.openings import stays_closed, why_not_again
+from tuner.results.refit import Refit, refit, refit_epochs
 from tuner.results.reproduce import Training
 from tuner.results.test_score import score_on_test
 from tuner.results.trained_models import TrainedModels
-from tuner.results.winner import find_winner
+from tuner.results.winner import Winner, find_winner
 from tuner.results.winner_model import trained
 from tuner.strategies.registry import Rhythm, rhythm_of
 from tuner.strategies.space import to_distributions
@@ -151,9 +153,9 @@ def search(
         if finalists:
             run.finalists(distributions)
         if finalists and open_test:
-            run.test(folder / "test")
+            run.test(folder)
         if finalists and open_test and keep_model is not None:
-            run.keep(keep_model)
+            run.keep(keep_model, folder)
         return read()
 
 
@@ -178,6 +180,7 @@ class _Run:
         self._storage, self._read, self._executor = storage, read, executor
         self._observer, self._stop = observer, stop
         self._models = TrainedModels(experiment, data, executor, observer, stop)
+        self._refitted: dict[tuple[int | None, int], Refit | None] = {}  # by winner and repeats
 
     def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
         """Search until the budget is used."""
@@ -283,11 +286,21 @@ class _Run:
         winner, default = find_winner(record), default_of(record)
         own = default.repeats if default and not winner.is_default else ()
         of_all = self._models.of([*winner.runs, *own])
+        refit = self._refit(record, winner, own, folder) if record.experiment.refits else None
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
         choices = choose(self._experiment.objective.metric, self._data.folds[-1])
+        calibration = calibrate_all(record.experiment, models, self._executor)
         opened = score_on_test(
-            record, winner, models, self._executor, folder, default_models, choices
+            record,
+            winner,
+            models,
+            self._executor,
+            folder / "test",
+            default_models,
+            refit,
+            calibration,
+            choices,
         )
         opened["retrained_differently"] = [
             training_name(run.role, run.number, run.configuration, run.repeat)
@@ -299,15 +312,39 @@ class _Run:
         else:
             self._study.set_user_attr(REOPENED_ATTR, [*record.openings[1:], opened])
 
-    def keep(self, keep_model: Callable[[Callable[[], Training], Executor], None]) -> None:
+    def keep(
+        self, keep_model: Callable[[Callable[[], Training], Executor], None], folder: Path
+    ) -> None:
         """Hand over the winner's training, if this run has its weights."""
         record = self._read()
-        run = find_winner(record).reproducible
+        winner = find_winner(record)
+        run = winner.reproducible
         weights = self._models.weights_of(run)
-        if weights is not None:
-            executor, job = self._executor, self._models.job(run)
-            data = self._data.of(run.params)
-            keep_model(partial(trained, record, data, job, weights, executor), executor)
+        if weights is None:
+            return
+        refit = None
+        if refit_epochs(record, winner) is not None:
+            refit = self._refit(record, winner, (), folder)
+        executor, job = self._executor, self._models.job(run)
+        data = self._data.of(run.params)
+        keep_model(partial(trained, record, data, job, weights, executor, refit), executor)
+
+    def _refit(
+        self, record: StudyRecord, winner: Winner, default_runs: Sequence[TrialRecord], folder: Path
+    ) -> Refit | None:
+        """Train the winner and the default again on training and validation part, once."""
+        key = winner.number, len(winner.runs)
+        if key not in self._refitted:
+            self._refitted[key] = refit(
+                record,
+                winner,
+                default_runs,
+                folder / f"refit{len(self._refitted)}",
+                self._executor,
+                self._observer,
+                self._stop,
+            )
+        return self._refitted[key]
 
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:

@@ -91,7 +91,10 @@ def test_an_export_with_its_model_says_that_the_score_came_out_again(
     score = recorded_of("best.yaml").score
     wrote = "wrote best.yaml; next: tuner train best.yaml"
     assert (status, err) == (0, "")
-    assert out.splitlines() == [wrote, f"reproduced: {score}", "wrote my model"]
+    epochs = recorded_of("best.yaml").refit_epochs
+    model = "wrote my model: trained again on training and validation part together, 122 rows, for "
+    unit = "epoch" if epochs == 1 else "epochs"
+    assert out.splitlines() == [wrote, f"reproduced: {score}", f"{model}{epochs} {unit}"]
     assert (here / "my model/weights.safetensors").exists()
     assert (here / "my model/pipeline.json").exists()
     written = Experiment.load(here / "my model/experiment.yaml")

@@ -42,7 +42,8 @@ class PretendExecutor(SimulatedExecutor):
     def submit(self, job):
         if isinstance(job, PredictJob):
             truth = job.data.truth_of(job.data.evaluate_samples())
-            outcome = Outcome(OutcomeState.COMPLETE, predictions=truth + job.weights["off"])
+            off = np.mean([weights["off"] for weights in (job.weights, *job.others)])
+            outcome = Outcome(OutcomeState.COMPLETE, predictions=truth + off)
             self._predictions.append(Finished(job.key, outcome))
         else:
             self._jobs[job.key] = job
@@ -100,7 +101,7 @@ class Case:
                 "strategy": {"name": "random", "batch": 4},
                 "budget": {"trials": trials, "epochs": 3} | keys.pop("budget", {}),
                 "pruner": {"name": "none"},
-                "finalists": {"top": 2, "repeats": 3} | keys.pop("finalists", {}),
+                "finalists": {"top": 2, "repeats": 3, "refit": False} | keys.pop("finalists", {}),
                 **keys,
             }
         )

@@ -14,6 +14,7 @@ from tuner.cli.options import (
     AsJson,
     DataFile,
     DataPath,
+    Ensemble,
     Events,
     Executor,
     Experiment,
@@ -215,6 +216,7 @@ def export(
     ] = None,
     model: Model = None,
     all_data: AllData = False,
+    ensemble: Ensemble = False,
     data: DataPath = None,
     journal: Journal = None,
     force: Force = False,
@@ -231,6 +233,7 @@ def export(
         data=data,
         model=model,
         all_data=all_data,
+        ensemble=ensemble,
     )
 
 
@@ -243,13 +246,22 @@ def train(
     ] = None,
     data: DataFile = None,
     all_data: AllData = False,
+    ensemble: Ensemble = False,
     strict: Strict = False,
     set_: Set = None,
 ) -> None:
     """Train one configuration; of an exported one, say whether its score is reproduced."""
     from tuner.cli import train as command
 
-    command.train(experiment, output, set_ or [], data=data, all_data=all_data, strict=strict)
+    command.train(
+        experiment,
+        output,
+        set_ or [],
+        data=data,
+        all_data=all_data,
+        ensemble=ensemble,
+        strict=strict,
+    )
 
 
 app.command(rich_help_panel="Results")(predict)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from tuner.cli.train import say_whether_reproduced, warn
+from tuner.cli.train import say_whether_reproduced, say_written, warn
 from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
@@ -26,7 +26,7 @@ from tuner.results.export import (
     train_command,
 )
 from tuner.results.model_folder import write_model
-from tuner.results.reproduce import Training, train_again
+from tuner.results.reproduce import Training, seeds_of_ensemble, train_again
 from tuner.results.winner import find_winner
 from tuner.watching.display import console
 from tuner.watching.state import State
@@ -44,11 +44,14 @@ def export(
     data: str | None,
     model: Path | None,
     all_data: bool,
+    ensemble: bool = False,
 ) -> None:
     """Write the best configuration of a study as an experiment file, and its trained model."""
     as_json = _as_json(format_, output)
     if all_data and model is None:
         raise InputError("--all-data: is for the trained model; add --model DIR")
+    if ensemble and model is None:
+        raise InputError("--ensemble: is for the trained model; add --model DIR")
     if data == "":
         raise InputError("--data: must be a path, got ''; write --data sales.csv, say")
     record, state = read_as_it_stands(study, journal)
@@ -60,21 +63,25 @@ def export(
     if model is not None:
         check_model_folder("--model", model)
     best = exported(record, folder, name, data)
+    if ensemble:
+        seeds_of_ensemble(Experiment.model_validate(best))
     _say_what_is_missing(record, state)
     if output is None and model is None:
         sys.stdout.write(render(best, as_json))
         return
-    training = None if model is None else _trained(best, record, all_data)
+    training = None if model is None else _trained(best, record, all_data, ensemble)
     if output is not None:
         with written_whole(output) as new:
             new.write_text(render(best, as_json), encoding="utf-8")
         _say_written(output, f"; next: [bold]{escape(train_command(str(output)))}[/]")
     if training is not None and model is not None:
         if not say_whether_reproduced(training, []):
-            console.print(f"no model is written; `{train_command('best.yaml')} -o DIR` does it")
+            option = " --ensemble" if ensemble else ""
+            again = f"{train_command('best.yaml')} -o DIR{option}"
+            console.print(f"no model is written; `{again}` does it")
             raise typer.Exit(1)
         write_model(training, model)
-        _say_written(model)
+        say_written(training, model)
 
 
 def _as_json(format_: str | None, output: Path | None) -> bool:
@@ -110,11 +117,18 @@ def _say_what_is_missing(record: StudyRecord, state: State) -> None:
     warn(text)
 
 
-def _trained(best: dict[str, Any], record: StudyRecord, all_data: bool) -> Training:
+def _trained(best: dict[str, Any], record: StudyRecord, all_data: bool, ensemble: bool) -> Training:
     """Train the exported configuration on the study's data, wherever the file will find it."""
     data = best["data"] | {"path": record.data["path"]}
     experiment = Experiment.model_validate(best | {"data": data})
-    return train_again(experiment, all_data=all_data, strict=True)
+    return train_again(
+        experiment,
+        all_data=all_data,
+        ensemble=ensemble,
+        refit=True,
+        must_reproduce=True,
+        strict=True,
+    )
 
 
 def _say_written(path: Path, more: str = "") -> None:

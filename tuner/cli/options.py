@@ -15,6 +15,7 @@ __all__ = [
     "AsJson",
     "DataFile",
     "DataPath",
+    "Ensemble",
     "Events",
     "Executor",
     "Experiment",
@@ -110,6 +111,10 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
 AllData = Annotated[
     bool,
     typer.Option("--all-data", help="Train on the validation part too, to deploy it: no score."),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Train on every recorded seed; the mean of the models."),
 ]
 DataFile = Annotated[
     Path | None,

@@ -13,10 +13,15 @@ from tuner.data.preparing import check_data
 from tuner.errors import InputError
 from tuner.outputs import check_model_folder
 from tuner.results.model_folder import write_model
-from tuner.results.reproduce import Training, epochs_without_score, train_again
+from tuner.results.reproduce import (
+    Training,
+    epochs_without_score,
+    seeds_of_ensemble,
+    train_again,
+)
 from tuner.watching.display import console, counted
 
-__all__ = ["say_whether_reproduced", "train", "warn"]
+__all__ = ["say_whether_reproduced", "say_written", "train", "warn"]
 
 
 def train(
@@ -27,6 +32,7 @@ def train(
     data: Path | None,
     all_data: bool,
     strict: bool,
+    ensemble: bool = False,
 ) -> None:
     """Train one configuration and compare its score with the recorded one."""
     elsewhere = None if data is None else str(data.absolute())
@@ -48,14 +54,25 @@ def train(
         epochs_without_score(experiment)
         if output is None:
             raise InputError("--all-data: is for the trained model; add -o DIR")
+    if ensemble:
+        seeds_of_ensemble(experiment)
+        if output is None:
+            raise InputError("--ensemble: is for the trained model; add -o DIR")
     if experiment.search_space:
         check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)
         console.print(f"training the values under hyperparameters; not searching {searched}")
-    training = train_again(experiment, all_data=all_data, strict=strict, warn=warn)
+    training = train_again(
+        experiment,
+        all_data=all_data,
+        ensemble=ensemble,
+        refit=output is not None,
+        strict=strict,
+        warn=warn,
+    )
     if output is not None:
         write_model(training, output)
-        console.print(f"wrote [bold]{escape(str(output))}[/]")
+        say_written(training, output)
     changed = [f"--set {text}" for text in set_]
     if not say_whether_reproduced(training, changed):
         raise typer.Exit(1)
@@ -68,26 +85,43 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
         training: it.
         changed: the options that changed the experiment.
     """
-    score, recorded = training.outcome.objective, training.experiment.recorded
-    if score is None:
-        part, epochs = training.data.facts.parts[0], training.outcome.best_epoch
-        assert epochs is not None
-        console.print(
-            f"trained on training and validation part together, {counted(part.count, part.unit)}, "
-            f"for {counted(epochs + 1, 'epoch')}; there is no validation score"
-        )
+    recorded = training.experiment.recorded
+    score = ", ".join(map(str, training.scores))
+    if not score:
+        console.print(f"trained {_on_both(training)}; there is no validation score")
     elif recorded is None:
         console.print(f"validation {training.experiment.objective.metric}: {score}")
     elif training.reproduced:
-        console.print(f"reproduced: {score}")
+        console.print(f"reproduced: {score}", soft_wrap=True)
     else:
         alike = "data, versions and device" if recorded.device else "data and versions"
         why = "; ".join([*changed, *training.differences()])
         why = why or f"{alike} are the same: was the file edited?"
-        text = f"not reproduced: {recorded.score}, got {score}: {why}"
+        was = ", ".join(map(str, training.recorded_scores))
+        text = f"not reproduced: {was}, got {score}: {why}"
         console.print(text, markup=False, soft_wrap=True)
         return False
     return True
+
+
+def say_written(training: Training, folder: Path) -> None:
+    """Print which model was written: one that was trained again is another than was scored."""
+    what = f"wrote [bold]{escape(str(folder))}[/]"
+    n_models = len(training.model.weights)
+    if n_models > 1:
+        what += f": an ensemble of {n_models} models"
+    if training.refit is not None:
+        what += f"{',' if n_models > 1 else ':'} trained again {_on_both(training.refit)}"
+    console.print(what, soft_wrap=True)
+
+
+def _on_both(training: Training) -> str:
+    part, epochs = training.data.facts.parts[0], training.outcome.best_epoch
+    assert epochs is not None
+    return (
+        f"on training and validation part together, {counted(part.count, part.unit)}, for "
+        f"{counted(epochs + 1, 'epoch')}"
+    )
 
 
 def warn(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Job, Outcome, OutcomeState, TrainJob
 
-__all__ = ["STOPPED", "STOPPING", "cost", "run_jobs", "train_job"]
+__all__ = ["STOPPED", "STOPPING", "cost", "run_jobs", "train_job", "without_score"]
 
 STOPPING = "stopping when the trials in progress have ended; Ctrl-C again stops now"
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
@@ -53,6 +54,11 @@ def train_job(
         timeout_s=experiment.budget.trial_timeout,
         keep_weights=keep_weights,
     )
+
+
+def without_score(job: TrainJob, epochs: int) -> TrainJob:
+    """Return the job for so many epochs of the ones that its learning rate is scheduled for."""
+    return dataclasses.replace(job, epochs=epochs, schedule_epochs=job.epochs, validates=False)
 
 
 def cost(job: TrainJob) -> float:
@@ -95,8 +101,9 @@ def run_jobs(
     stop: threading.Event | None = None,
     note: Callable[[str], None] = lambda text: None,
     ended: Callable[[str, Outcome], None] = lambda key, outcome: None,
+    may_fail: bool = False,
 ) -> list[Outcome]:
-    """Run jobs that must all succeed and return their outcomes in order.
+    """Run jobs that must all come to an end and return their outcomes in order.
 
     Args:
         executor: where they run.
@@ -105,9 +112,10 @@ def run_jobs(
         stop: once set, no further job starts; those in progress end.
         note: is told, once, that it was set.
         ended: is told each outcome, by the job's key, when it comes.
+        may_fail: whether one that failed is an outcome like any other.
 
     Raises:
-        RunError: one failed, or was lost more than `retries` times.
+        RunError: one failed that may not, or was lost more than `retries` times.
         Interrupted: `stop` was set before all had ended.
     """
     waiting = {job.key: job for job in jobs}
@@ -133,7 +141,7 @@ def run_jobs(
                 else:
                     executor.submit(waiting[event.key])
             elif isinstance(event, Finished):
-                if event.outcome.state is not OutcomeState.COMPLETE:
+                if event.outcome.state is not OutcomeState.COMPLETE and not may_fail:
                     raise RunError(f"{event.key}: {event.outcome.reason}")
                 outcomes[event.key] = event.outcome
                 ended(event.key, event.outcome)

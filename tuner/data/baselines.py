@@ -156,9 +156,15 @@ class Baselines:
             plain[name] = models.predict(ref, samples, plain["last_value"])
         return plain
 
-    def scores(self, metric: str) -> dict[str, float]:
-        """Score the predictions of what the reference evaluates, in the data's units."""
-        ref = self._ref
+    def scores(self, metric: str, by: DataRef | None = None) -> dict[str, float]:
+        """Score the predictions of what the reference evaluates, in the data's units.
+
+        Args:
+            metric: the experiment's.
+            by: the reference by whose measure they are scored, of the same rows; by default their
+                own. MASE's errors, say, are relative to what is trained on.
+        """
+        ref = by or self._ref
         samples = ref.evaluate_samples()
         truth, plain = ref.truth_of(samples), self.predict(samples)
         if n_quantiles := len(ref.shape.quantiles):  # each is the one value that is forecast

@@ -14,6 +14,7 @@ from tuner.data.baselines import season_of
 from tuner.data.dataset import Dataset, Facts, Preparations, Prepared
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
+from tuner.data.intervals import fewest_residuals
 from tuner.data.measurable import check_measurable
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
@@ -176,13 +177,29 @@ class SeriesDataset(Dataset):
         own = self._experiment.prepared_as({})
         folds = chain(self._search_folds(self._series, own), [self._test_fold(own)])
         lacking: list[str] = []
+        fold_of_validation: SeriesRef | None = None
         for part, fold in zip(self.facts.parts[1:], folds, strict=True):
             self._check_fold(part.name, fold.ref)
+            fold_of_validation = fold.ref if part.name != "test" else fold_of_validation
             lacking += self._without_windows(part.name, fold.ref, fold.ref.evaluate_samples())
         lacking = self._without_windows("training", fold.ref, fold.ref.train_samples()) + lacking
+        self._check_intervals(fold_of_validation)
         if lacking:
             notes = (*self.facts.notes, ("without windows", "; ".join(lacking)))
             self.facts = replace(self.facts, notes=notes)
+
+    def _check_intervals(self, validation: SeriesRef | None) -> None:
+        """Refuse intervals of a share that so few residuals cannot tell."""
+        levels = self._experiment.task.intervals
+        if not levels or validation is None:
+            return
+        n_windows, level = len(validation.evaluate_samples()), max(levels)
+        if n_windows < (fewest := fewest_residuals(level)):
+            text = (
+                f"{level:g} needs the residuals of {fewest} validation windows, got {n_windows}; "
+                f"make data.split.validation larger, or the share smaller"
+            )
+            raise refusal(self.facts.path, "task.intervals", text)
 
     def _without_windows(self, part: str, ref: SeriesRef, samples: np.ndarray) -> list[str]:
         """Say which series have no window in a part: nothing is learned of them, or scored."""

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.data.dataset import Prepared
+from tuner.data.dataset import Facts, Prepared
 from tuner.data.preparing import check_data
 from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
-__all__ = ["open_test_part"]
+__all__ = ["check_same", "open_test_part"]
 
 
-def open_test_part(experiment: Experiment, folder: Path, *, sha256: str | None = None) -> Prepared:
+def open_test_part(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    sha256: str | None = None,
+    all_data: bool = False,
+) -> Prepared:
     """Write all data into `folder` and return it with the test part to evaluate.
 
     To be called once, at the end of a study, by the one who records that the test was opened.
     The scalers are those of the search (with rolling origins, of its last fold), for they are
-    fitted on the same training part.
+    fitted on the same training part; of models that were trained on all before the test part,
+    those that are fitted on that. The rows to evaluate are the same for both.
 
     Args:
         experiment: the study's.
         folder: a folder of its own, that no job of the search refers to.
         sha256: of the data that was searched on; the file may have changed meanwhile.
+        all_data: whether it is for models that were trained on the validation part too.
 
     Raises:
         DataError: the file is not what it was.
     """
-    dataset = check_data(experiment)
-    facts = dataset.facts
+    dataset = check_data(experiment, all_data=all_data)
+    check_same(dataset.facts, sha256)
+    return dataset.write_test(folder)
+
+
+def check_same(facts: Facts, sha256: str | None) -> None:
+    """Refuse a file that is not the one that was searched on, whose sha256 it is.
+
+    Raises:
+        DataError: naming both.
+    """
     if sha256 is not None and facts.sha256 != sha256:
         text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
         remedy = f"{facts.sha256[:12]}; bring the file back"
         raise refusal(facts.path, "data.path", text + remedy)
-    return dataset.write_test(folder)

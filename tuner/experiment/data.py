@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -179,7 +180,7 @@ class Data(Section):
         return self
 
 
-OF_FORECASTS = ("window", "horizon", "season", "quantiles")
+OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")
 
 
 class Task(Section):
@@ -197,6 +198,10 @@ class Task(Section):
         default_factory=list, examples=[[0.1, 0.5, 0.9]]
     )
     """Quantiles that are forecast in place of the value, rising; 0.5 is the point forecast."""
+    intervals: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list, examples=[[0.8, 0.95]]
+    )
+    """Shares of what comes that intervals around the forecast cover, rising; any model has them."""
 
     @model_validator(mode="after")
     def _check(self) -> Task:
@@ -207,8 +212,9 @@ class Task(Section):
                 ):
                     text = f"{key}: is of forecasts, got {getattr(self, key)!r} with kind "
                     raise ValueError(text + f"{self.kind}; remove it")
-        if any(a >= b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
-            raise ValueError(f"quantiles: must rise, got {self.quantiles}; sort them")
+        for key, values in (("quantiles", self.quantiles), ("intervals", self.intervals)):
+            if any(a >= b for a, b in pairwise(values)):
+                raise ValueError(f"{key}: must rise, got {values}; sort them")
         if self.quantiles and 0.5 not in self.quantiles:
             text = f"quantiles: need 0.5, which is the point forecast, got {self.quantiles}; add it"
             raise ValueError(text)

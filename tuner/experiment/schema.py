@@ -126,6 +126,8 @@ class Finalists(Section):
     """Fresh seeds for each."""
     baseline: Annotated[bool, Field(strict=True)] = True
     """Whether the untuned default is trained as well, as often, to compare the winner with."""
+    refit: Annotated[bool, Field(strict=True)] | None = Field(None, examples=[True])
+    """Whether the winner is trained again on training and validation part; forecasts by default."""
 
 
 class Recorded(Section):
@@ -139,6 +141,8 @@ class Recorded(Section):
     metric: str
     epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[20])
     """After how many epochs that training was best; `tuner train --all-data` trains as many."""
+    refit_epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[23])
+    """Of the winner trained again on training and validation part: such a model is written then."""
     search: float | None = None
     """What the configuration scored in the search, where it was retrained afterwards."""
     seeds: list[Count] = Field(default_factory=list)
@@ -149,6 +153,8 @@ class Recorded(Section):
     """Over the retrainings."""
     std: float | None = None
     test: float | None = None
+    refit: float | None = None
+    """Mean test score of the models trained again on training and validation part."""
     preparations: dict[str, list[str]] = Field(default_factory=dict)
     """What the search could do with the data: all models are scored on the rows that it leaves."""
     data_sha256: str
@@ -260,6 +266,12 @@ class Experiment(Section):
         """How many times a trial is trained: once, or for every fold of rolling origins."""
         validation = self.data.split.validation
         return validation.folds if isinstance(validation, Folds) else 1
+
+    @property
+    def refits(self) -> bool:
+        """Whether a winner is trained again on training and validation part together."""
+        wanted = self.finalists.refit
+        return self.task.kind == "forecast" if wanted is None else wanted
 
     def start(self) -> dict[str, Any]:
         """Return the configuration of trial 0: what is given or the default, where in the space.

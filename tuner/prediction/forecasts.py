@@ -54,13 +54,20 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     ]
     outputs = runner.windows(np.concatenate(inputs), samples, window)
     lost = pipeline.transform.lost_rows
+    scales = np.stack([own.scale for _, own in scalers])[of]  # (samples, targets)
     values = to_units(
         outputs,
         np.stack([own.offset for _, own in scalers])[of],
-        np.stack([own.scale for _, own in scalers])[of],
+        scales,
         transform=pipeline.transform,
         history=table.truth[samples[:, None] + np.arange(-lost, 0)],
     )
+    around: list[np.ndarray] = []  # the ends of each interval, (samples, horizon, targets)
+    if pipeline.intervals is not None:
+        points = values[..., _order(pipeline)[0]] if pipeline.quantiles else values
+        scale = 1.0 if pipeline.own is None else scales
+        lower, upper = pipeline.intervals.around(points, pipeline.transform, scale)
+        around = [end[..., i] for i in range(lower.shape[-1]) for end in (lower, upper)]
     place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
     found: list[np.ndarray | pd.DatetimeIndex] = []
     if columns.id is not None:
@@ -70,6 +77,7 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     for i in range(len(pipeline.targets)):
         of_target = values[:, :, i].reshape(len(samples) * horizon, -1)  # (rows, quantiles or 1)
         found += [of_target[:, at] for at in _order(pipeline)]
+        found += [end[:, :, i].ravel() for end in around]
     return pd.DataFrame(dict(zip(forecast_columns(pipeline), found, strict=True)))
 
 
@@ -111,6 +119,8 @@ def forecast_columns(pipeline: Pipeline) -> list[str]:
     for target in pipeline.targets:
         quantiles = [pipeline.quantiles[at] for at in _order(pipeline)[1:]]
         others += [target, *(f"{target}_q{quantile:g}" for quantile in quantiles)]
+        levels = pipeline.intervals.levels if pipeline.intervals else ()
+        others += [f"{target}_{end}_{level:g}" for level in levels for end in ("lower", "upper")]
     return differing([*names, *others])
 
 

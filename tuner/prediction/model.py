@@ -37,7 +37,8 @@ class Model:
         Returns:
             Of a forecast a row for every step: the series where there are several, the time (or
             the number of the row), the step, and a column for each target, with quantiles the
-            median, and one for each other quantile. Of sequences a row for each, or where every
+            median, one for each other quantile, and the ends of the intervals that the model has
+            (`sales_lower_0.8`, `sales_upper_0.8`). Of sequences a row for each, or where every
             step is labelled for each row: values, or the class and the probability of each class.
 
         Raises:

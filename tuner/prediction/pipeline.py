@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import reprlib
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
+from tuner.data.intervals import Intervals
 from tuner.data.scaling import Scaler
 from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
@@ -84,6 +86,7 @@ class Pipeline:
     window: int = 1  # rows that a forecast reads
     horizon: int = 1
     quantiles: tuple[float, ...] = ()
+    intervals: Intervals | None = None  # around a forecast
     frequency: str | None = None  # of the rows that a forecast was trained on
     day_first: bool | None = None  # in texts of their times; None where none told
 
@@ -124,6 +127,7 @@ def _forecast(get: _Getter) -> Pipeline:
     inputs = _input_names(columns)
     if len(set(inputs)) < len(inputs):
         raise get.refusal("features", columns.features)
+    horizon = get("horizon", _count)
     return Pipeline(
         task="forecast",
         columns=columns,
@@ -135,8 +139,9 @@ def _forecast(get: _Getter) -> Pipeline:
         own=_own_scalers(get, by_series, len(inputs), len(targets)),
         scale=get("scale", _one_of("standard", "minmax", "none")),
         window=window,
-        horizon=get("horizon", _count),
+        horizon=horizon,
         quantiles=tuple(get("quantiles", _quantiles)),
+        intervals=get.intervals("intervals", horizon, len(targets)),
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
@@ -241,6 +246,19 @@ class _Getter:
             raise self.refusal(key, record)
         return scaler
 
+    def intervals(self, key: str, horizon: int, n_targets: int) -> Intervals | None:
+        """Return the intervals around a forecast of so many steps; None where there are none."""
+        record = self(key, lambda v: v is None or isinstance(v, dict))
+        if record is None:
+            return None
+        levels, given = record.get("levels"), record.get("radii")
+        if not (_levels(levels) and _nested(given, (len(levels), horizon, n_targets))):
+            raise self.refusal(key, record)
+        radii = np.array(given, np.float64)
+        if (radii < 0).any() or (np.diff(radii, axis=0) < 0).any():
+            raise self.refusal(key, record)
+        return Intervals(tuple(levels), radii)
+
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error that a key cannot have a value."""
         text = f"{key}: no model has {reprlib.repr(value)} there; export the model again"
@@ -308,6 +326,22 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in value
     )
+
+
+def _levels(value: Any) -> bool:
+    """Say whether there are shares, rising."""
+    if not _numbers(value) or not value:
+        return False
+    return value[0] > 0 and value[-1] < 1 and all(a < b for a, b in itertools.pairwise(value))
+
+
+def _nested(value: Any, sizes: tuple[int, ...]) -> bool:
+    """Say whether it is lists in lists of these lengths, of numbers."""
+    if not isinstance(value, list) or len(value) != sizes[0]:
+        return False
+    if len(sizes) == 1:
+        return _numbers(value)
+    return all(_nested(part, sizes[1:]) for part in value)
 
 
 def _quantiles(value: Any) -> bool:

@@ -79,6 +79,9 @@ def _forecast(
         axes.fill_between(
             places, low, high, color=POINT, alpha=0.2, linewidth=0, label=kept["band"]
         )
+    for name, *edges in part.inner:
+        low, high = (clipped(edge, limits) for edge in edges)
+        axes.fill_between(places, low, high, color=POINT, alpha=0.2, linewidth=0, label=name)
     for colour, (name, text) in zip(COLOURS[1:], drawn, strict=False):
         values = clipped(part.baselines[name], limits)
         axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=label(text))

@@ -32,6 +32,7 @@ class Predicted:
     band: tuple[np.ndarray, np.ndarray] | None
     baselines: dict[str, np.ndarray]
     name: str = ""  # of the series, where there are several
+    inner: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()  # bands in the band, wide ones first
 
     def limits(self) -> tuple[float, float]:
         """Return how far a prediction may lie off to be drawn where it is, not at the edge."""
@@ -80,6 +81,10 @@ def predicted_values(record: StudyRecord) -> list[Predicted]:
         predicted=_array(kept["predicted"]),
         band=(_array(kept["lower"]), _array(kept["upper"])) if "band" in kept else None,
         baselines={name: _array(values) for name, values in kept["baselines"].items()},
+        inner=tuple(
+            (band["name"], _array(band["lower"]), _array(band["upper"]))
+            for band in kept.get("bands", ())
+        ),
     )
     if "series" not in kept:
         return [whole]
@@ -119,6 +124,7 @@ def _part(whole: Predicted, rows: np.ndarray) -> Predicted:
         None if whole.band is None else (whole.band[0][rows], whole.band[1][rows]),
         {key: values[rows] for key, values in whole.baselines.items()},
         name,
+        tuple((band, low[rows], high[rows]) for band, low, high in whole.inner),
     )
 
 

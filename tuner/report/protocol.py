@@ -11,6 +11,7 @@ from tuner.coordination.finalists import Default, default_of
 from tuner.coordination.records import StudyRecord
 from tuner.experiment import Experiment, Split
 from tuner.report.markup import Html, code, details, items, paragraph, section, table
+from tuner.results.judged import has_refit
 from tuner.results.winner import tested_name
 
 __all__ = ["protocol", "reproduction"]
@@ -45,6 +46,13 @@ def protocol(record: StudyRecord) -> Html:
         )
     if default := default_of(record):
         said.append(_how_default(default))
+    if test is not None and has_refit(test):
+        epochs = test["refit"]["epochs"]
+        said.append(
+            f"Before the test part was opened the winner was trained again on training and "
+            f"validation part together, on the same seeds, for {epochs} epoch"
+            f"{'s' * (epochs != 1)}: the median of its best ones. Scaling is fitted on both then."
+        )
     said.append("Plain predictions know the training part, and of a series the rows before the "
                 "one that they forecast.")  # fmt: skip
     if test is None:

@@ -9,6 +9,7 @@ import numpy as np
 from tuner.coordination.records import StudyRecord
 from tuner.report.drawing import COLOURS, POINT, Picture, label, new_figure, png, tidy
 from tuner.report.predicted import CROWDED, predicted_values, what_is_kept
+from tuner.results.judged import judged
 from tuner.results.plain import plain_name, ranked_plain
 
 if TYPE_CHECKING:
@@ -78,5 +79,5 @@ def _best_baseline(record: StudyRecord) -> str | None:
     """Return the plain prediction with the best score, of those that the record keeps."""
     assert record.test is not None
     kept = record.test["predictions"]["baselines"]
-    ranked = ranked_plain(record.test["metric"], record.test["baselines"])
+    ranked = ranked_plain(record.test["metric"], judged(record.test)["baselines"])
     return next((name for name, _ in ranked if name in kept), None)

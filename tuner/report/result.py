@@ -8,6 +8,7 @@ from tuner.coordination.records import Status, StudyRecord
 from tuner.report.drawing import number
 from tuner.report.markup import Html, items, paragraph, section, table, text
 from tuner.results.differences import ENOUGH, gap_in_words
+from tuner.results.judged import has_refit, judged
 from tuner.results.plain import best_plain, left_out_in_words, plain_name
 from tuner.results.verdict import Worth
 
@@ -79,7 +80,7 @@ def _sentence(summary: dict[str, Any]) -> tuple[str, str]:
         return ("No verdict yet: the test part has not been opened.", "")
     of = summary["verdict"]
     kind = _KINDS.get(summary["worth"], "")
-    if kind == "good" and len(test["scores"]) < ENOUGH:
+    if kind == "good" and len(judged(test)["scores"]) < ENOUGH:
         kind = ""  # it may be luck
     return f"{of[:1].upper()}{of[1:]}.", kind
 
@@ -89,7 +90,11 @@ def _numbers(summary: dict[str, Any]) -> Html:
     shown: list[tuple[str, str]] = []
     if test is not None:
         of = "" if best and best["tested"] else f", {test['name']}"
-        shown.append((_with_std(test), f"{metric} on the test part{of}"))
+        test = judged(test)
+        how = ", trained on validation rows too" if has_refit(test) else ""
+        shown.append((_with_std(test), f"{metric} on the test part{of}{how}"))
+        if test.get("ensemble") is not None:
+            shown.append((number(test["ensemble"]), "the mean of the models on the test part"))
         if (default := test.get("default")) and not default["is_winner"]:
             shown.append((_with_std(default), f"{default['name']} on the test part"))
         if plain := best_plain(metric, test["baselines"]):
@@ -107,35 +112,62 @@ def _numbers(summary: dict[str, Any]) -> Html:
 
 def _baselines(summary: dict[str, Any]) -> Html:
     best, test, default = summary["best"], summary["test"], summary["default"]
-    on_validation, on_test = summary["baselines"], test["baselines"] if test else {}
+    on_validation = summary["baselines"]
+    # With a refit there is a column more: the same rows, by models that know the validation part.
+    kinds = [] if test is None else [test, test["refit"]] if has_refit(test) else [test]
+    n_columns = max(1, len(kinds))
+    none = ("–",) * n_columns
+    rows: list[tuple[str, ...]] = []
     metric = summary["metric"]
-    tested = (test or {}).get("default")
-    rows: list[tuple[str, str, str]] = []
     if best is not None:
         retrained = best["mean"] is not None
         mean = _with_std(best) if retrained else number(best["search_score"])
         same = best["tested"]
         winner = f"the winner ({_name(best, default)})"
-        rows.append((winner, mean, _with_std(test) if same else "–"))
+        scores = tuple(map(_with_std, kinds))
+        rows.append((winner, mean, *(scores if same else none)))
         if test is not None and not same:
-            rows.append((test["name"], "–", _with_std(test)))
-    known = [scores for scores in (default, tested) if scores]
+            rows.append((test["name"], "–", *scores))
+    if any(kind.get("ensemble") is not None for kind in kinds):
+        models = f"the mean of its {len(kinds[0]['scores'])} models"
+        rows.append((models, "–", *(number(kind.get("ensemble")) for kind in kinds)))
+    tested = [kind.get("default") for kind in kinds]
+    known = [scores for scores in (default, *tested) if scores]
     if known and not (best and best["is_default"]):
-        shown = [_with_std(s) if s and s["scores"] else "–" for s in (default, tested)]
-        rows.append((known[0]["name"], shown[0], shown[1]))
-    rows += [
-        (plain_name(name, metric), number(on_validation.get(name)), number(on_test.get(name)))
-        for name in dict.fromkeys([*on_validation, *on_test])
-    ]
+        own = [_with_std(s) if s and s["scores"] else "–" for s in (default, *tested)]
+        rows.append((known[0]["name"], own[0], *(own[1:] or none)))
+    names = dict.fromkeys([*on_validation, *(name for kind in kinds for name in kind["baselines"])])
+    for name in names:
+        shown = [number(kind["baselines"].get(name)) for kind in kinds] or [number(None)]
+        rows.append((plain_name(name, metric), number(on_validation.get(name)), *shown))
+    for level, *shares in _coverages(kinds):
+        rows.append((f"{level:g} interval: rows within", "–", *shares))
     better = "more" if summary["direction"] == "maximize" else "less"
+    headings = ("", f"validation {metric}", f"test {metric}")
+    said = f"{better.capitalize()} is better."
+    if n_columns > 1:
+        headings += (f"test {metric}, refit",)
+        said += (
+            f" Refit: trained again on training and validation part together, the winner for "
+            f"{kinds[1]['epochs']} epochs; that is the model that is exported."
+        )
     return Html(
-        table(("", f"validation {metric}", f"test {metric}"), rows, numbers=2)
-        + paragraph(f"{better.capitalize()} is better.", kind="dim")
+        table(headings, rows, numbers=1 + n_columns)
+        + paragraph(said, kind="dim")
         + "".join(
             paragraph(f"{line[:1].upper()}{line[1:]}.", kind="dim")
             for line in left_out_in_words(summary["left_out"], metric)
         )
     )
+
+
+def _coverages(kinds: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return each level of the intervals, and what they cover of the test part, of each kind."""
+    found = [kind.get("intervals") or [] for kind in kinds]
+    return [
+        (of_level[0]["level"], *(f"{100 * i['coverage']:.3g} %" for i in of_level))
+        for of_level in zip(*found, strict=False)
+    ]
 
 
 def _advice(summary: dict[str, Any]) -> Html:

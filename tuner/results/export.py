@@ -13,7 +13,7 @@ from tuner.coordination.records import StudyRecord
 from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
 from tuner.experiment.preparations import value_of
-from tuner.jobs import Outcome
+from tuner.results.refit import best_epochs, refit_epochs
 from tuner.results.winner import Winner, find_winner
 
 __all__ = ["ENDINGS", "exported", "is_export", "is_json", "render", "train_command"]
@@ -70,13 +70,15 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "seed": run.seed,
         "score": run.value,
         "metric": record.experiment.objective.metric,
-        "epochs": _best_epochs(run.outcome),
+        "epochs": best_epochs(run.outcome),
+        "refit_epochs": refit_epochs(record, winner),
         "search": winner.search_score if finalist else None,
         "seeds": [repeat.seed for repeat in finalist.repeats] if finalist else None,
         "scores": finalist.scores if finalist else None,
         "mean": finalist.mean if finalist else None,
         "std": finalist.std if finalist else None,
         "test": record.test["mean"] if record.test and tested else None,
+        "refit": ((record.test or {}).get("refit") or {}).get("mean") if tested else None,
         "preparations": _read_besides(record.experiment),
         "data_sha256": record.data["sha256"],
         "rows": record.data["rows"],
@@ -94,14 +96,6 @@ def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
         if name in experiment.search_space
     }
     return found or None
-
-
-def _best_epochs(outcome: Outcome) -> int | None:
-    """Return after how many epochs a training was best; with rolling origins, that of its last."""
-    if outcome.best_epoch is None or not outcome.history:
-        return None
-    begun = next(e.epoch for e in outcome.history if e.fold == outcome.history[-1].fold)
-    return outcome.best_epoch - begun + 1
 
 
 def train_command(path: str) -> str:

@@ -14,7 +14,7 @@ from tuner.data import DataRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, dump_yaml
-from tuner.jobs import Exported, ExportJob
+from tuner.jobs import Exported, ExportJob, Weights
 from tuner.prediction.folder import FORMAT, MODEL, PIPELINE, checksum, record_checksum
 from tuner.results.model_readme import readme
 from tuner.results.reproduce import Training
@@ -37,22 +37,25 @@ def write_model(
     one, by a worker of its own. Of a folder that `moves`, to MLflow, `experiment.yaml` names the
     data by its absolute path.
 
+    Of a training with a refit it is the refitted model; what `pipeline.json` says of validation is
+    of the one that the training part alone trained.
+
     Raises:
         RunError: the model cannot be exported, or ONNX puts out something else than torch.
     """
     from safetensors.numpy import save
 
-    assert training.outcome.weights is not None
-    exported = _export(training, executor)
+    model = training.model
+    exported = _export(model, executor)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
         written = Path(name)
         (written / MODEL).write_bytes(exported.file)
-        (written / "weights.safetensors").write_bytes(save(training.outcome.weights))
+        (written / "weights.safetensors").write_bytes(save(_all_weights(model)))
         again = _experiment(training.experiment, None if moves else folder)
         (written / "experiment.yaml").write_text(again, encoding="utf-8")
-        if training.attention is not None:
-            training.attention.write(written)
+        if model.attention is not None:
+            model.attention.write(written)
         files = {path.name: checksum(path.read_bytes()) for path in sorted(written.iterdir())}
         record = _pipeline(training, exported) | {"files": files}
         record["sha256"] = record_checksum(record)
@@ -66,13 +69,14 @@ def write_model(
 
 
 def _export(training: Training, given: Executor | None) -> Exported:
-    assert training.outcome.weights is not None
+    first, *others = training.weights
     job = ExportJob(
         key=MODEL,
         hyperparameters=training.experiment.configuration({}),
-        weights=training.outcome.weights,
+        weights=first,
         shape=_data(training).shape,
         steps=_window(training) or _STEPS,
+        others=tuple(others),
     )
     executor = given or LocalExecutor(1)
     try:
@@ -83,6 +87,17 @@ def _export(training: Training, given: Executor | None) -> Exported:
     if outcome.exported is None:
         raise RunError(f"{MODEL}: the worker brought none back; run the command again")
     return outcome.exported
+
+
+def _all_weights(training: Training) -> Weights:
+    """Return the weights by torch's names; those of an ensemble begin with the model's number."""
+    if len(training.weights) == 1:
+        return training.weights[0]
+    return {
+        f"models.{i}.{name}": array
+        for i, weights in enumerate(training.weights)
+        for name, array in weights.items()
+    }
 
 
 def _data(training: Training) -> DataRef:
@@ -97,22 +112,36 @@ def _window(training: Training) -> int | None:
 
 
 def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
-    experiment = training.experiment
+    experiment, model = training.experiment, training.model
     parameters = experiment.hyperparameters
     metric, score = experiment.objective.metric, training.outcome.objective
+    whole = score is None or training.refit is not None
     return {
         "format": FORMAT,
         "tuner": __version__,
-        **training.data.pipeline,
+        **model.data.pipeline,
         **({} if (window := _window(training)) is None else {"window": window}),
+        **_intervals(training),
         "width": max(
             (2 if parameters.bidirectional else 1) * max(parameters.widths),
             parameters.conv_channels,
         ),
         "hyperparameters": parameters.model_dump(),
+        "models": len(model.weights),
+        "trained_on": "training and validation" if whole else "training",
         "validation": None if score is None else {metric: score},
         "onnx_difference": exported.difference,
     }
+
+
+def _intervals(training: Training) -> dict[str, Any]:
+    """Return the intervals of a forecast, as JSON; nothing of other tasks."""
+    if training.experiment.task.kind != "forecast":
+        return {}
+    found = training.intervals
+    if found is None:
+        return {"intervals": None}
+    return {"intervals": {"levels": list(found.levels), "radii": found.radii.tolist()}}
 
 
 def _experiment(experiment: Experiment, folder: Path | None) -> str:

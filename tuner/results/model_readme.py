@@ -16,19 +16,17 @@ __all__ = ["readme"]
 
 def readme(training: Training, folder: Path) -> str:
     """Return the text, about ten lines of Markdown."""
-    experiment, metric = training.experiment, training.experiment.objective.metric
-    score = training.outcome.objective
-    scored = " It learned from the validation part too, so no score is known."
-    option = " --all-data"
-    if score is not None:
-        scored, option = f" It scored a validation {metric} of {score:.6g}.", ""
+    experiment = training.experiment
+    option = " --ensemble" if training.others else ""
+    if not training.scores or training.refit is not None:
+        option += " --all-data"
     parameters = experiment.hyperparameters
     units = ", ".join(map(str, parameters.widths))
     cell = f"bidirectional {parameters.cell}" if parameters.bidirectional else parameters.cell
     return f"""# {experiment.name}
 
 {_says(experiment)}
-The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}.{scored}
+The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}. {_scored(training)}
 
 {_expects(training)} Then, in the folder above this one:
 
@@ -39,6 +37,33 @@ onnxruntime pandas typer`, then `pip install --no-deps lstm-tuner`. `weights.saf
 the weights by torch's names; `tuner train experiment.yaml{option}` trains the model again.
 Change no file but this one: `pipeline.json` knows their checksums.
 """
+
+
+def _scored(training: Training) -> str:
+    """Return which model it is, and what is known of how good it is."""
+    metric, recorded = training.experiment.objective.metric, training.experiment.recorded
+    n_models = len(training.model.weights)
+    it = "It is" if n_models < 2 else f"It is the mean of {n_models} models, each"
+    scores = ", ".join(f"{score:.6g}" for score in training.scores)
+    if not scores:
+        which = f"{it} trained on training and validation part together" if n_models > 1 else ""
+        which = f"{which}, so" if which else "It learned from the validation part too, so"
+        return f"{which} no score is known."
+    if training.refit is None:
+        return f"{f'{it} trained on the training part. ' if n_models > 1 else ''}" + (
+            f"It scored a validation {metric} of {scores}."
+            if n_models < 2
+            else f"They scored a validation {metric} of {scores}."
+        )
+    epochs = (training.refit.outcome.best_epoch or 0) + 1
+    tested = ""
+    if recorded is not None and recorded.refit is not None:
+        tested = f"; such models scored a test {metric} of {recorded.refit:.6g}"
+    return (
+        f"{it} trained again on training and validation part together, for {epochs} "
+        f"epoch{'s' * (epochs != 1)}{tested}. On the training part alone a validation {metric} "
+        f"of {scores} was scored."
+    )
 
 
 def _says(experiment: Experiment) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 
 from tuner.data.baselines import Baselines
 from tuner.data.dataset import Prepared
+from tuner.data.intervals import scale_of
 from tuner.data.reference import DataRef, SeriesRef
+from tuner.results.calibration import Calibration, points_of
 
 __all__ = ["predictions_record"]
 
@@ -18,7 +20,12 @@ _MOST_CLASSES = 60  # of a confusion matrix that people can still read
 
 
 def predictions_record(
-    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray], baselines: Baselines
+    test: Prepared,
+    truth: np.ndarray,
+    predicted: list[np.ndarray],
+    baselines: Baselines,
+    together: np.ndarray | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any] | None:
     """Return the truth, the models' predictions and the plain ones, as JSON.
 
@@ -27,12 +34,15 @@ def predictions_record(
         truth: of its samples, as `DataRef.truth_of` has it.
         predicted: what each of the winner's models says of them.
         baselines: the plain predictions of the test part.
+        together: what they say as an ensemble, where they are several.
+        calibration: the intervals, where some are asked for.
 
     Returns:
         Of values, `kind` values: the first step of the first target, of every `every`-th of
         `total` samples: `at` (their names), `truth`, `predicted` (the models' mean), `lower`,
-        `upper` and what that `band` is where there is one, `baselines`, and where there are
-        several, the `series` of each. Of classes, `kind` classes: `confusion`, how often a true
+        `upper` and what that `band` is where there is one (of intervals the widest; `bands` are
+        the narrower ones, and `predicted` is what they are around), `baselines`, and where there
+        are several, the `series` of each. Of classes, `kind` classes: `confusion`, how often a true
         class (row) was taken for another (column), counted over all models. None where no model
         said anything, or where there are more classes than a picture can show.
     """
@@ -62,7 +72,9 @@ def predictions_record(
         "predicted": _numbers(mean),
         "baselines": {name: _numbers(values[:, 0, 0]) for name, values in plain.items()},
     }
-    if quantiles := ref.shape.quantiles:
+    if calibration is not None:
+        record |= _intervals(ref, predicted[0] if together is None else together, calibration, kept)
+    elif quantiles := ref.shape.quantiles:
         lowest, highest = (np.mean([p[kept, 0, 0, i] for p in predicted], axis=0) for i in (0, -1))
         record |= {"lower": _numbers(lowest), "upper": _numbers(highest)}
         record["band"] = f"quantiles {quantiles[0]:g} to {quantiles[-1]:g}"
@@ -74,6 +86,33 @@ def predictions_record(
         if len(set(of.tolist())) > 1:
             record["series"] = of.tolist()
     return record
+
+
+def _intervals(
+    ref: DataRef, predicted: np.ndarray, calibration: Calibration, kept: slice
+) -> dict[str, Any]:
+    """Return the intervals of the first step of the first target, and the forecast within them."""
+    assert isinstance(ref, SeriesRef)
+    intervals = calibration.ensemble or calibration.single
+    points = points_of(predicted, ref)
+    ends = intervals.around(points, ref.transform, scale_of(ref, ref.evaluate_samples()))
+    lower, upper = (end[kept, 0, 0] for end in ends)  # (samples, levels)
+    bands = [
+        {
+            "name": f"{level:g} interval",
+            "lower": _numbers(lower[:, i]),
+            "upper": _numbers(upper[:, i]),
+        }
+        for i, level in enumerate(intervals.levels)
+    ]
+    widest, *others = bands[::-1]
+    return {
+        "predicted": _numbers(points[kept, 0, 0]),
+        "lower": widest["lower"],
+        "upper": widest["upper"],
+        "band": widest["name"],
+        "bands": others,
+    }
 
 
 def _classes(

@@ -14,7 +14,10 @@ from tuner.executors import Executor
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, TrainJob, Weights
 
-__all__ = ["TrainedModels"]
+__all__ = ["Models", "TrainedModels"]
+
+Models = Sequence[tuple[TrainJob, Weights]]
+"""Trained models: of each the job that trained it, and its weights."""
 
 
 class TrainedModels:
@@ -56,7 +59,7 @@ class TrainedModels:
         key = self.job(run).key
         return key in self._scores and self._scores[key] != run.value
 
-    def of(self, runs: Sequence[TrialRecord]) -> list[tuple[TrainJob, Weights]]:
+    def of(self, runs: Sequence[TrialRecord]) -> Models:
         """Return what some trainings came to, each with its job.
 
         Raises:

@@ -17,6 +17,7 @@ from tuner.experiment.metrics import METRICS
 from tuner.experiment.untuned import MODEL_NAMES
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, compare, percent, relative
+from tuner.results.judged import judged
 from tuner.results.plain import best_plain, plain_name
 
 __all__ = ["Part", "Verdict", "Worth", "test_part_of", "validation_part_of", "verdict_of"]
@@ -75,15 +76,14 @@ def test_part_of(test: Mapping[str, Any]) -> Part:
     record's `refit` holds those of the winner, of the default and of plain predictions as the
     record itself does.
     """
-    refit = test.get("refit")
-    judged = refit if refit and refit.get("scores") else test
-    default = judged.get("default", test.get("default"))
+    shown = judged(test)
+    default = shown.get("default")
     return Part(
         rows="test rows",
         metric=test["metric"],
-        scores=judged["scores"],
+        scores=shown["scores"],
         default=default["scores"] if default else None,
-        plain=_named(test["metric"], judged.get("baselines", test["baselines"])),
+        plain=_named(test["metric"], shown["baselines"]),
     )
 
 
@@ -114,13 +114,14 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     """Judge the configuration for which the test part was last opened; None before it was.
 
     It is better than something only where it is on the test rows and on the validation rows.
+    Where its models were refitted, they are judged.
     With five repeats or more, what lies within their noise counts as no better; with fewer, what
     is said to be better is said to be no more than that. Scores that are equal as they are
     printed are equal.
     """
-    test = record.test
-    if test is None:
+    if record.test is None:
         return None
+    test = judged(record.test)
     verdict = _judged(record, test)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict

@@ -11,8 +11,11 @@ from tuner.coordination.records import StudyRecord
 from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError, show_path
 from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState
 from tuner.prediction import Model, PredictionWarning
+from tuner.results.calibration import calibrate
 from tuner.results.export import exported
+from tuner.results.refit import Refit, refit_epochs
 from tuner.results.reproduce import Training, look_at_attention, train_again
 from tuner.results.winner import find_winner
 
@@ -40,21 +43,40 @@ def winner_experiment(record: StudyRecord) -> Experiment:
 def training_name(record: StudyRecord) -> str:
     """Return what tells the winner's training from another one of the study."""
     winner = find_winner(record)
-    run = winner.reproducible
-    return f"{winner.name} seed {run.seed} score {run.value!r}"
+    run, epochs = winner.reproducible, refit_epochs(record, winner)
+    how = "" if epochs is None else f" refit {epochs}"
+    return f"{winner.name} seed {run.seed} score {run.value!r}{how}"
 
 
 def trained(
-    record: StudyRecord, data: Prepared, job: TrainJob, weights: Weights, executor: Executor
+    record: StudyRecord,
+    data: Prepared,
+    job: TrainJob,
+    weights: Weights,
+    executor: Executor,
+    refit: Refit | None = None,
 ) -> Training:
-    """Return the winner's training, of which a search still has the weights."""
+    """Return the winner's training, of which a search still has the weights, and its refit's."""
     found = find_winner(record).reproducible.outcome
     assert found is not None
-    outcome = dataclasses.replace(found, weights=weights)
-    experiment, attention = winner_experiment(record), None
-    if experiment.hyperparameters.pooling == "attention":
-        attention = look_at_attention(executor, job, outcome, data.name_of)
-    return Training(experiment, data, outcome, attention)
+    experiment = winner_experiment(record)
+
+    def made(data: Prepared, job: TrainJob, outcome: Outcome) -> Training:
+        attention = None
+        if experiment.hyperparameters.pooling == "attention":
+            assert outcome.weights is not None
+            attention = look_at_attention(executor, job, [outcome.weights], data.name_of)
+        return Training(experiment, data, outcome, attention)
+
+    training = made(data, job, dataclasses.replace(found, weights=weights))
+    intervals = calibrate(experiment, job, training.weights, executor)
+    training = dataclasses.replace(training, intervals=intervals)
+    if refit is None or refit.winner.failed:
+        return training
+    (job, weights), *_ = refit.winner.models
+    epochs = refit.winner.epochs - 1
+    outcome = Outcome(OutcomeState.COMPLETE, best_epoch=epochs, weights=weights)
+    return dataclasses.replace(training, refit=made(refit.data, job, outcome))
 
 
 def retrained(record: StudyRecord) -> Training:
@@ -64,7 +86,7 @@ def retrained(record: StudyRecord) -> Training:
         DataError: the data cannot be read any more, or has changed.
         RunError: the study has no complete trial, or the training failed.
     """
-    return train_again(winner_experiment(record), strict=True)
+    return train_again(winner_experiment(record), refit=True, must_reproduce=True, strict=True)
 
 
 def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import LARGEST_ONNX, Exported, ExportJob, Outcome, OutcomeState
 from tuner.training.device import peak_memory_mb
+from tuner.training.ensemble import Ensemble
 from tuner.training.errors import TrainingError
 from tuner.training.model import Model
 from tuner.training.onnx_model import to_onnx
@@ -35,8 +36,11 @@ def export(job: ExportJob) -> Outcome:
     """
     started = time.perf_counter()
     with seeded(0, torch.device("cpu")):
-        model = Model(Hyperparameters(**job.hyperparameters), job.shape)
-        model.load_weights(job.weights)
+        models = []
+        for weights in (job.weights, *job.others):
+            models.append(Model(Hyperparameters(**job.hyperparameters), job.shape))
+            models[-1].load_weights(weights)
+        model = models[0] if len(models) == 1 else Ensemble(models)
         model.eval()
         file = _serialized(to_onnx(model))
         difference = _difference(model, file, job.steps)
@@ -59,7 +63,7 @@ def _serialized(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _difference(model: Model, file: bytes, steps: int) -> float:
+def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
     """Return the largest difference between ONNX and torch, over the largest output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -68,7 +72,7 @@ def _difference(model: Model, file: bytes, steps: int) -> float:
     worst = 0.0
     for size, part in _BATCHES:
         n_steps = max(1, round(part * steps))
-        if model.linear_path is not None:
+        if _has_linear_path(model):
             n_steps = model.shape.window  # it takes no other
         x, lengths = _random_inputs(model, size, n_steps)
         (found,) = session.run(None, _feed(x, lengths))
@@ -96,7 +100,13 @@ def _difference(model: Model, file: bytes, steps: int) -> float:
     return worst
 
 
-def _random_inputs(model: Model, size: int, steps: int) -> tuple[Tensor, Tensor | None]:
+def _has_linear_path(model: Model | Ensemble) -> bool:
+    """Return whether the model, or each of the ensemble's, takes windows of one length alone."""
+    first = model.models[0] if isinstance(model, Ensemble) else model
+    return isinstance(first, Model) and first.linear_path is not None
+
+
+def _random_inputs(model: Model | Ensemble, size: int, steps: int) -> tuple[Tensor, Tensor | None]:
     """Draw a batch from torch's generator: as many sequences, the first with as many steps."""
     shape = model.shape
     lengths = None

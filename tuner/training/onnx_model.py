@@ -9,6 +9,7 @@ from torch import nn
 
 from tuner.data import Shape
 from tuner.training.decoder import Decoder, InSegments, Recursive
+from tuner.training.ensemble import Ensemble
 from tuner.training.graph import Graph
 from tuner.training.model import Model
 from tuner.training.onnx_layers import add_layers, axes
@@ -27,24 +28,47 @@ from tuner.training.values import middle_at
 __all__ = ["to_onnx"]
 
 
-def to_onnx(model: Model) -> onnx.ModelProto:
+def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     """Return what `model` computes without dropout, for batches and sequences of any length.
 
     Inputs: `inputs`, (batch, steps, features), or `tokens`, (batch, steps), int64; and but for
     forecasts `lengths`, (batch,), int64, how many steps of each are real. The output, `outputs`,
-    is that of `Model.forward`.
+    is that of `Model.forward`; of an ensemble, whose models read the same inputs, their mean.
     """
     g, shape = Graph(), model.shape
     inputs: dict[str, tuple[int, list[str | int]]] = {}
-    if model.embedding is None:
-        inputs["inputs"] = (TensorProto.FLOAT, ["batch", "steps", shape.features])
-        x = "inputs"
-    else:
+    if shape.vocabulary:
         inputs["tokens"] = (TensorProto.INT64, ["batch", "steps"])
+    else:
+        inputs["inputs"] = (TensorProto.FLOAT, ["batch", "steps", shape.features])
+    if shape.task != "forecast":
+        inputs["lengths"] = (TensorProto.INT64, ["batch"])
+    models = list(model.models) if isinstance(model, Ensemble) else [model]
+    said = [_add(g, each) for each in models if isinstance(each, Model)]
+    y = _mean(g, [y for y, _ in said], bool(shape.classes))
+    return g.to_model(inputs, {"outputs": (y, said[0][1])})
+
+
+def _mean(g: Graph, outputs: list[str], classes: bool) -> str:
+    """Add `tuner.training.ensemble.mean_outputs`."""
+    if len(outputs) == 1:
+        return outputs[0]
+    if not classes:
+        return g.op("Mean", *outputs)
+    logs = [g.op("LogSoftmax", y, axis=-1) for y in outputs]
+    largest = g.op("Max", *logs)  # that the mean of what is left has a logarithm
+    shares = [g.op("Exp", g.op("Sub", log, largest)) for log in logs]
+    return g.op("Add", largest, g.op("Log", g.op("Mean", *shares)))
+
+
+def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
+    """Add a model; return what it puts out, and its shape."""
+    shape = model.shape
+    x = "inputs"
+    if model.embedding is not None:
         x = g.op("Gather", model.embedding.weight, "tokens")
     lengths = real = ""
     if shape.task != "forecast":
-        inputs["lengths"] = (TensorProto.INT64, ["batch"])
         lengths, real = "lengths", _real_steps(g, x, "lengths")
     if model.normalization is not None:
         x, level = add_normalization(g, model.normalization, x)
@@ -60,18 +84,16 @@ def to_onnx(model: Model) -> onnx.ModelProto:
         x, states = add_layers(g, stack, x, counts)
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (batch, steps, width)
 
-    out: list[str | int]
     if model.pooling is None:
-        y, out = add_linear(g, model.head, x), ["batch", "steps", shape.classes]
-    else:
-        pooled = _pool(g, model.pooling, x, states[0], real, lengths)
-        y, out = _head(g, model.head, [pooled, *states[1:]], shape)
+        return add_linear(g, model.head, x), ["batch", "steps", shape.classes]
+    pooled = _pool(g, model.pooling, x, states[0], real, lengths)
+    y, out = _head(g, model.head, [pooled, *states[1:]], shape)
     if model.linear_path is not None:
         ahead = add_linear_path(g, model.linear_path, window)  # (batch, horizon, targets)
         y = g.op("Add", y, g.op("Unsqueeze", ahead, axes(3)) if shape.quantiles else ahead)
     if model.normalization is not None:
         y = put_back(g, y, level, shape)
-    return g.to_model(inputs, {"outputs": (y, out)})
+    return y, out
 
 
 def _real_steps(g: Graph, x: str, lengths: str) -> str:

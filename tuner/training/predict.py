@@ -14,6 +14,7 @@ from tuner.data import DataRef
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Outcome, OutcomeState, PredictJob
 from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
+from tuner.training.ensemble import mean_outputs
 from tuner.training.model import Model
 from tuner.training.padding import real_steps
 from tuner.training.samples import Samples, open_samples, split
@@ -50,11 +51,17 @@ def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
     samples = open_samples(data, device)
     with seeded(0, device):  # first weights are drawn before the trained ones replace them
         model = Model(parameters, data.shape).to(device)
-    model.load_weights(job.weights)
     scored = data.evaluate_samples()
     index = samples.index(scored)
-    predictions = in_units(model_outputs(model, samples, index), data, scored)
-    return predictions, _attention(model, samples, index) if model.attends else None
+    outputs, attention = [], []
+    for weights in (job.weights, *job.others):
+        model.load_weights(weights)
+        outputs.append(model_outputs(model, samples, index))
+        if model.attends:
+            attention.append(_attention(model, samples, index))
+    together = mean_outputs(outputs, bool(data.shape.classes))
+    attended = np.mean(attention, axis=0) if attention else None
+    return in_units(together, data, scored), attended
 
 
 @torch.inference_mode()

@@ -109,9 +109,15 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
         if not best["tested"]:
             where = f"of {test['name']}'s configuration; {where}"
         table.add_row(f"  test {metric}", f"[bold]{_spread(test)}[/]", where)
-        if (default := test.get("default")) and not default["is_winner"]:
-            table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
-        _add_baselines(table, metric, test["baselines"], unit)
+        _add_test(table, metric, test, unit)
+        refit = test.get("refit")
+        if refit and "failed" in refit:
+            table.add_row("", "-", f"trained on validation rows too: {escape(refit['failed'])}")
+        elif refit:
+            epochs = counted(refit["epochs"], "epoch")
+            what = f"trained on validation rows too, for {epochs}: the model that is exported"
+            table.add_row(f"  refit {metric}", f"[bold]{_spread(refit)}[/]", what)
+            _add_test(table, metric, refit, unit)
     console.print()
     console.print(table)
     for line in left_out_in_words(summary["left_out"], metric):
@@ -164,6 +170,20 @@ def _spread(scores: dict[str, Any]) -> str:
     return number(scores["mean"]) + (
         f" ± {number(scores['std'], 2)}" if scores["std"] is not None else ""
     )
+
+
+def _add_test(table: Table, metric: str, test: dict[str, Any], unit: str) -> None:
+    """Add what stands beside a test score: the ensemble, the default, plain predictions."""
+    if test.get("ensemble") is not None:
+        models = counted(len(test["scores"]), "model")
+        table.add_row("", number(test["ensemble"]), f"ensemble: the mean of the {models}")
+    for interval in test.get("intervals", ()):
+        covers = f"{interval['level']:g} interval: so many of the {unit}s lie within it"
+        width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
+        table.add_row("", f"{100 * interval['coverage']:.3g} %", covers + width)
+    if (default := test.get("default")) and not default["is_winner"]:
+        table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
+    _add_baselines(table, metric, test["baselines"], unit)
 
 
 def _add_baselines(table: Table, metric: str, baselines: dict[str, float], unit: str) -> None:

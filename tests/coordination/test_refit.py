@@ -1,0 +1,297 @@
+"""The winner trained again on training and validation part: when, for how long, and what of it.
+
+The whole of a search runs, but for the training: what a model comes to is a function of its job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import threading
+from pathlib import Path
+
+import pytest
+from pretended import PretendExecutor, everything
+from simulated import Killed
+
+from tuner.coordination.finalists import default_of
+from tuner.errors import Interrupted
+from tuner.executors.base import Finished
+from tuner.experiment import Experiment
+from tuner.results.export import exported
+from tuner.results.judged import judged
+from tuner.results.refit import best_epochs, epochs_of
+from tuner.results.summary import summarize
+from tuner.results.verdict import verdict_of
+from tuner.results.winner import find_winner
+from tuner.watching.display import show_result
+
+REFIT = {"finalists": {"refit": None}}  # as by default
+N_REFITS = 3 + 3  # of the winner and of the default
+
+
+class Slowing(PretendExecutor):
+    """Models of different seeds are best after different epochs."""
+
+    def poll(self, timeout_s):
+        return [self._sooner(e) if isinstance(e, Finished) else e for e in super().poll(timeout_s)]
+
+    def _sooner(self, event):
+        if not event.outcome.history:
+            return event
+        best = self._jobs[event.key].seed % len(event.outcome.history)
+        return Finished(event.key, dataclasses.replace(event.outcome, best_epoch=best))
+
+
+def refits(case):
+    return [job for key, job in case.executor._jobs.items() if key.startswith("refit ")]
+
+
+def test_the_winner_and_the_default_are_trained_again_for_the_median_of_their_best_epochs(case):
+    record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
+    winner, default = find_winner(record), default_of(record)
+    jobs = refits(case)
+    assert len(jobs) == N_REFITS
+    for runs, of in ((winner.runs, jobs[:3]), (default.repeats, jobs[3:])):
+        best = [best_epochs(run.outcome) for run in runs]
+        assert len(set(best)) > 1, "else a median is no other than a mean"
+        assert {job.epochs for job in of} == {statistics.median(best)}
+        assert [job.seed for job in of] == [run.seed for run in runs]
+        for job in of:
+            assert not job.validates
+            assert job.keep_weights
+            assert job.timeout_s is None, "the number of epochs is its limit"
+            assert job.schedule_epochs == 7
+    assert record.test["refit"]["epochs"] == jobs[0].epochs
+    assert record.test["refit"]["default"]["epochs"] == jobs[3].epochs
+
+
+@pytest.mark.parametrize(
+    ("best", "epochs"), [([3], 3), ([2, 9, 4], 4), ([2, 3], 3), ([1, 2, 5, 7], 4), ([], None)]
+)
+def test_a_half_of_a_median_is_rounded_up(case, best, epochs):
+    run = case.run(1, finalists={"top": 0}, stages={"open_test": False}).trials[0]
+    history = tuple(dataclasses.replace(run.outcome.history[0], epoch=i) for i in range(9))
+    runs = [
+        dataclasses.replace(
+            run, outcome=dataclasses.replace(run.outcome, history=history, best_epoch=b - 1)
+        )
+        for b in best
+    ]
+    assert epochs_of(runs) == epochs
+
+
+def test_all_of_it_is_trained_before_the_test_part_is_opened(case, openings):
+    seen = []
+
+    class Looking(PretendExecutor):
+        def submit(self, job):
+            if not hasattr(job, "keep_weights"):  # it predicts
+                seen.append(("test" in job.key, len(openings)))
+            elif job.key.startswith("refit"):
+                assert openings == []
+                assert not [p for p in Path(job.folds[0].folder).parents if p.name == "test"]
+            super().submit(job)
+
+    case.run(executor=Looking(2), task={"window": 6, "season": 5, "intervals": [0.5]}, **REFIT)
+    assert len(refits(case)) == N_REFITS
+    assert [opened for of_test, opened in seen if not of_test] == [0, 0]  # the intervals'
+    assert all(opened for of_test, opened in seen if of_test)
+
+
+def test_its_score_stands_beside_that_of_the_models_of_the_training_part(case):
+    record = case.run(**REFIT)
+    test, refit = record.test, record.test["refit"]
+    by_hand = {
+        job.key: min(case.executor._jobs[job.key].epochs for _ in "1") for job in refits(case)
+    }
+    assert set(by_hand.values()) == {refit["epochs"], refit["default"]["epochs"]}
+    assert len(test["scores"]) == len(refit["scores"]) == 3
+    assert refit["mean"] == pytest.approx(statistics.fmean(refit["scores"]))
+    # A pretended ensemble is off by the mean of what its models are off by.
+    assert test["ensemble"] == pytest.approx(test["mean"])
+    assert refit["ensemble"] == pytest.approx(refit["mean"])
+    assert set(refit["baselines"]) == set(test["baselines"])
+    assert refit["baselines"]["last_value"] == test["baselines"]["last_value"]
+    assert refit["baselines"]["training_mean"] != test["baselines"]["training_mean"]
+    assert not refit["default"]["is_winner"]
+    assert refit["default"]["scores"] != test["default"]["scores"] or refit["epochs"] == 3
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_during_a_refit_it_ends_like_a_search_that_was_not(make_case, workers):
+    calm = make_case("calm")
+    reference = everything(calm.run(executor=PretendExecutor(1), **REFIT))
+    n_before = len(calm.executor.begun) - N_REFITS
+    for at in range(n_before, n_before + N_REFITS):
+        killed = make_case(f"killed{at}")
+        with pytest.raises(Killed):
+            killed.run(executor=PretendExecutor(workers, chaos=at, die_after=at), **REFIT)
+        assert killed.read().test is None
+        again = killed.run(executor=PretendExecutor(workers, chaos=at + 7), **REFIT)
+        assert everything(again) == reference
+
+
+def test_a_search_that_is_stopped_meanwhile_leaves_the_test_part_closed(case, make_case, openings):
+    stop = threading.Event()
+
+    class StopsAtTheSecond(PretendExecutor):
+        def poll(self, timeout_s):
+            events = super().poll(timeout_s)
+            if sum(key.startswith("refit") for key in self.begun) > 1:
+                stop.set()
+            return events
+
+    with pytest.raises(Interrupted, match="the same command resumes"):
+        case.run(executor=StopsAtTheSecond(1), stages={"stop": stop}, **REFIT)
+    assert openings == []
+    assert case.read().test is None
+    assert everything(case.run(**REFIT)) == everything(make_case("calm").run(**REFIT))
+
+
+def test_what_is_trained_is_said(case):
+    record = case.run(**REFIT)
+    epochs = record.test["refit"]["epochs"], record.test["refit"]["default"]["epochs"]
+    first, *rest = [text for text in case.notes.said if "part" in text]
+    assert first == (
+        f"training the winner and the default again, on training and validation part together: "
+        f"6 models, {epochs[0]} and {epochs[1]} epochs"
+    )
+    winner = find_winner(record).trial.number
+    names = [f"finalist {winner} repeat {i}" for i in range(3)]
+    names += [f"default repeat {i}" for i in range(3)]
+    assert sorted(text.split("] ")[1] for text in rest) == sorted(
+        f"{name} trained on both parts" for name in names
+    )
+
+
+def test_without_it_nothing_of_it_is_trained_recorded_or_exported(case, tmp_path):
+    record = case.run(finalists={"refit": False})
+    assert refits(case) == []
+    assert record.test["refit"] is None
+    recorded = exported(record, tmp_path, "best.yaml")["recorded"]
+    assert "refit" not in recorded
+    assert "refit_epochs" not in recorded
+
+
+@pytest.mark.parametrize(("kind", "given", "refits"), [
+    ("forecast", None, True), ("forecast", False, False),
+    ("classify", None, False), ("classify", True, True),
+])  # fmt: skip
+def test_forecasts_are_refitted_by_default_and_nothing_else(kind, given, refits):
+    data = {"path": "/nowhere/a.csv", "target": "y"} | ({} if kind == "forecast" else {"id": "i"})
+    raw = {"name": "a", "data": data, "task": {"kind": kind}, "finalists": {"refit": given}}
+    assert Experiment.model_validate(raw).refits is refits
+
+
+def test_a_refit_that_fails_leaves_the_scores_of_the_training_part(case, tmp_path, capsys):
+    def fails(job):
+        return job.key.startswith("refit finalist")
+
+    record = case.run(executor=PretendExecutor(2, fails=fails), **REFIT)
+    assert record.test["refit"].keys() == {"failed"}
+    assert record.test["refit"]["failed"].startswith("failed: ")
+    assert judged(record.test) is record.test
+    assert "refit_epochs" not in exported(record, tmp_path, "best.yaml")["recorded"]
+    show_result(record)
+    assert "trained on validation rows too: failed:" in capsys.readouterr().out
+
+
+def test_a_default_that_fails_is_no_reason_to_leave_the_winner_out(case):
+    def fails(job):
+        return job.key == refit_of_default
+
+    calm = case.run(**REFIT)
+    refit_of_default = refits(case)[-1].key
+    assert refit_of_default.startswith("refit baseline")
+    case.location += "again"
+    record = case.run(executor=PretendExecutor(2, fails=fails), **REFIT)
+    assert record.test["refit"]["scores"] == calm.test["refit"]["scores"]
+    assert record.test["refit"]["default"]["mean"] is None
+    assert record.test["refit"]["default"]["failed"].startswith("failed: ")
+
+
+def test_the_verdict_is_about_the_refitted_models(case):
+    record = case.run(**REFIT)
+    test = json.loads(json.dumps(record.test))
+    test["refit"] |= {"scores": [1e-3] * 3, "mean": 1e-3, "std": 0.0}
+    test |= {"scores": [1e3] * 3, "mean": 1e3, "std": 0.0}
+    better = dataclasses.replace(record, test=test)
+    assert verdict_of(better).worth == "paid"
+    test["refit"], scores = None, test["refit"]
+    assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
+    test["refit"] = scores | {"baselines": {"last_value": 1e-9}}
+    assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
+
+
+def test_an_export_says_how_the_refitted_models_are_trained_again(case, tmp_path):
+    record = case.run(**REFIT)
+    recorded = exported(record, tmp_path, "best.yaml")["recorded"]
+    assert recorded["refit_epochs"] == record.test["refit"]["epochs"]
+    assert recorded["refit"] == record.test["refit"]["mean"]
+    assert recorded["test"] == record.test["mean"]
+    untested = dataclasses.replace(record, test=None)
+    recorded = exported(untested, tmp_path, "best.yaml")["recorded"]
+    assert recorded["refit_epochs"] == epochs_of(find_winner(record).runs)
+    assert "refit" not in recorded
+    # A study that was tested before there were refits is exported as it was tested.
+    older = dataclasses.replace(
+        record, test={key: value for key, value in record.test.items() if key != "refit"}
+    )
+    assert "refit_epochs" not in exported(older, tmp_path, "best.yaml")["recorded"]
+
+
+def test_the_terminal_and_json_tell_which_model_is_which(case, capsys):
+    record = case.run(**REFIT)
+    show_result(record)
+    shown = " ".join(capsys.readouterr().out.split())
+    epochs = record.test["refit"]["epochs"]
+    assert (
+        f"trained on validation rows too, for {epochs} epochs: the model that is exported" in shown
+    )
+    assert shown.count("ensemble: the mean of the 3 models") == 2
+    test = summarize(record)["test"]
+    assert test["refit"]["mean"] == record.test["refit"]["mean"]
+    assert test["refit"]["ensemble"] == record.test["refit"]["ensemble"]
+
+
+def test_who_keeps_the_winners_model_gets_the_refitted_one(case):
+    kept = []
+    record = case.run(stages={"keep_model": lambda make, executor: kept.append(make())}, **REFIT)
+    (training,) = kept
+    assert training.outcome.objective == find_winner(record).reproducible.value
+    assert training.refit is not None
+    assert training.model is training.refit
+    assert training.refit.outcome.objective is None
+    assert training.refit.outcome.best_epoch == record.test["refit"]["epochs"] - 1
+    (parts, *_) = training.refit.data.facts.parts
+    assert parts.count > training.data.facts.parts[0].count
+
+
+def test_rolling_origins_are_refitted_once_on_all_rows_before_the_test_part(case):
+    folds = {"validation": {"folds": 2, "size": 10}, "test": 12}
+    path = str(case.folder / "waves.csv")
+    data = {"path": path, "target": "y", "split": folds}
+    case.run(data=data, **REFIT)
+    for job in refits(case):
+        (ref,) = job.folds
+        assert ref.train_samples().max() >= 90 - 12 - 1
+
+
+def test_data_that_has_changed_is_refused_before_anything_is_trained_on_it(case):
+    case.run(stages={"open_test": False}, **REFIT)
+    path = case.folder / "waves.csv"
+
+    class Changes(PretendExecutor):
+        def poll(self, timeout_s):
+            events = super().poll(timeout_s)
+            path.write_text(path.read_text() + "3.0\n")
+            return events
+
+    from tuner.errors import DataError
+
+    with pytest.raises(DataError, match="must be the file that was searched on"):
+        case.run(executor=Changes(2), **REFIT)
+    assert refits(case) == []
+    assert case.read().test is None

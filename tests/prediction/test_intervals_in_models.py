@@ -1,0 +1,211 @@
+"""Folders of ensembles, refitted models and intervals: what predicts is what was tested."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from model_folders import HereExecutor, drawn, months, rewrite
+from safetensors.numpy import load_file
+
+from tuner.coordination.work import train_job
+from tuner.data.preparing import check_data
+from tuner.data.test_part import open_test_part
+from tuner.errors import ModelError
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.prediction import load_model
+from tuner.results import model_folder
+from tuner.results.calibration import calibrate, coverage_of
+from tuner.results.model_folder import write_model
+from tuner.results.reproduce import Training
+from tuner.training import run_job
+
+LEVELS = [0.5, 0.8]
+
+
+def trained(raw: dict[str, Any], folder: Path, n_models: int = 1, refit: bool = True) -> Training:
+    """A training of drawn weights, with the intervals that its validation rows give."""
+    months().to_csv(folder / "sales.csv", index=False)
+    data = {"path": str(folder / "sales.csv"), "time": "month", "target": "sales"}
+    task = {"window": 6, "horizon": 2, "intervals": LEVELS} | raw.pop("task", {})
+    experiment = Experiment.model_validate(
+        {
+            "name": "made",
+            "data": data | raw.pop("data", {}),
+            "task": task,
+            "hyperparameters": {"hidden_size": 4},
+            **raw,
+        }
+    )
+
+    def made(all_data: bool, seed: int) -> Training:
+        data = check_data(experiment, all_data=all_data).write(folder / f"arrays{seed}")
+        first, *others = (
+            Outcome(
+                OutcomeState.COMPLETE,
+                objective=None if all_data else 0.5,
+                best_epoch=2,
+                weights=drawn(experiment, data, seed + i),
+            )
+            for i in range(n_models)
+        )
+        return Training(experiment, data, first, others=tuple(others))
+
+    training = made(False, 0)
+    job = train_job(experiment, training.data.folds, "training 0", {}, 0)
+    found = calibrate(experiment, job, training.weights, HereExecutor(1))  # type: ignore[arg-type]
+    training = dataclasses.replace(training, intervals=found)
+    return dataclasses.replace(training, refit=made(True, 10)) if refit else training
+
+
+def write(training: Training, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(model_folder, "LocalExecutor", HereExecutor)
+    write_model(training, folder / "model")
+    return folder / "model"
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "values": {},
+    "logarithms": {"data": {"transform": "log"}},
+    "differences": {"data": {"transform": "difference"}},
+    "quantiles": {"task": {"quantiles": [0.1, 0.5]}},
+    "two targets": {"data": {"target": ["sales", "price"]}},
+}
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("n_models", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_predicts_what_was_tested_with_the_intervals_that_were(
+    case: str, n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trained(dict(CASES[case]), tmp_path, n_models, refit)
+    folder = write(training, tmp_path, monkeypatch)
+    targets = training.experiment.data.targets
+    test = open_test_part(training.experiment, tmp_path / "test", all_data=refit)
+    (ref,) = test.folds
+    first, *others = training.model.weights
+    asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
+    predicted = run_job(asked, lambda epoch: True).predictions
+    assert predicted is not None
+    assert training.intervals is not None
+    truth = ref.truth_of(ref.evaluate_samples())
+    shares = coverage_of(training.intervals, predicted, ref, truth)
+
+    found = load_model(folder).predict(tmp_path / "sales.csv", all_windows=True)
+    n = len(predicted)
+    found = found.iloc[-2 * (n + 2) : -4]  # without the two windows that end behind the file
+    points = predicted if predicted.ndim == 3 else predicted[..., 1]
+    for i, target in enumerate(targets):
+        np.testing.assert_allclose(found[target], points[:, :, i].ravel(), rtol=1e-4)
+    for level, share in zip(LEVELS, shares, strict=True):
+        inside, widths = [], []
+        for i, target in enumerate(targets):
+            lower, upper = (found[f"{target}_{end}_{level:g}"] for end in ("lower", "upper"))
+            assert (lower < found[target]).all()
+            assert (found[target] < upper).all()
+            inside.append((lower <= truth[:, :, i].ravel()) & (truth[:, :, i].ravel() <= upper))
+            widths.append(upper - lower)
+        assert np.mean(inside) == pytest.approx(share["coverage"])
+        assert np.mean(widths) == pytest.approx(share["width"], rel=1e-4)
+    assert (found[f"{targets[0]}_upper_0.8"] >= found[f"{targets[0]}_upper_0.5"]).all()
+    assert list(found) == load_model(folder).columns
+
+
+def test_the_intervals_are_those_of_models_that_did_not_learn_the_validation_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trained({}, tmp_path)
+    record = json.loads((write(training, tmp_path, monkeypatch) / "pipeline.json").read_text())
+    assert training.intervals is not None
+    assert record["intervals"]["radii"] == training.intervals.radii.tolist()
+    (ref,) = training.data.folds
+    asked = PredictJob("p", {"hidden_size": 4}, training.weights[0], ref)
+    predicted = run_job(asked, lambda epoch: True).predictions
+    assert predicted is not None
+    off = np.sort(np.abs(predicted - ref.truth_of(ref.evaluate_samples())), axis=0)
+    ranks = [math.ceil(level * (len(off) + 1)) for level in LEVELS]
+    np.testing.assert_allclose(training.intervals.radii, off[np.array(ranks) - 1])
+
+
+def test_a_folder_keeps_all_weights_and_says_which_model_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trained({}, tmp_path, n_models=3)
+    folder = write(training, tmp_path, monkeypatch)
+    kept = load_file(folder / "weights.safetensors")
+    for i, weights in enumerate(training.model.weights):
+        for name, array in weights.items():
+            np.testing.assert_array_equal(kept[f"models.{i}.{name}"], array)
+    assert len(kept) == 3 * len(training.model.weights[0])
+    record = json.loads((folder / "pipeline.json").read_text())
+    assert (record["models"], record["trained_on"]) == (3, "training and validation")
+    text = (folder / "README.md").read_text()
+    assert "It is the mean of 3 models, each trained again on training and validation part" in text
+    assert "for 3 epochs" in text
+    assert re.search(r"validation rmse\s+of 0.5, 0.5, 0.5 was scored", text)
+    assert "tuner train experiment.yaml --ensemble --all-data" in text
+
+
+def test_a_forecast_without_intervals_has_no_columns_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(trained({"task": {"intervals": []}}, tmp_path), tmp_path, monkeypatch)
+    assert json.loads((folder / "pipeline.json").read_text())["intervals"] is None
+    assert load_model(folder).columns == ["month", "step", "sales"]
+
+
+ONE = [[[1.0], [2.0]], [[3.0], [4.0]]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "REMOVED",
+        [0.8],
+        {"levels": LEVELS},
+        {"levels": [0.8, 0.5], "radii": ONE},
+        {"levels": [0.5, 1.0], "radii": ONE},
+        {"levels": [], "radii": []},
+        {"levels": 0.5, "radii": ONE},
+        {"levels": ["0.5", 0.8], "radii": ONE},
+        {"levels": [0.5], "radii": ONE},
+        {"levels": LEVELS, "radii": [[1.0, 2.0], [3.0, 4.0]]},
+        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[3.0], [4.0, 5.0]]]},
+        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[3.0], ["4.0"]]]},
+        {"levels": LEVELS, "radii": [[[-1.0], [2.0]], [[3.0], [4.0]]]},
+        {"levels": LEVELS, "radii": [[[5.0], [2.0]], [[3.0], [4.0]]]},
+        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[1e99], [4.0]]]},
+    ],
+    ids=repr,
+)
+def test_intervals_that_no_model_has_are_refused(
+    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(trained({}, tmp_path, refit=False), tmp_path, monkeypatch)
+    rewrite(folder, intervals={"levels": LEVELS, "radii": ONE})
+    found = load_model(folder).predict(months())
+    assert (found["sales_upper_0.8"] - found["sales"]).tolist() == pytest.approx([3.0, 4.0])
+    rewrite(folder, intervals=given)
+    with pytest.raises(ModelError, match="intervals: "):
+        load_model(folder)
+
+
+def test_a_column_of_the_same_name_is_no_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = months().rename(columns={"price": "sales_lower_0.5"})
+    rows.to_csv(tmp_path / "sales.csv", index=False)
+    assert isinstance(rows, pd.DataFrame)
+    training = trained({"data": {"target": ["sales"]}}, tmp_path)
+    folder = write(training, tmp_path, monkeypatch)
+    columns = load_model(folder).columns
+    assert len(set(columns)) == len(columns)
