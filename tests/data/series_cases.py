@@ -124,6 +124,11 @@ class Arrays(SeriesRef):
         ranges = [np.arange(a, b) for a, b in self.load(part)]
         return np.concatenate(ranges)
 
+    def scaled(self, name: str) -> np.ndarray:
+        """The training rows of the columns that are scaled by themselves: no target's lags."""
+        lags = [column for column, _ in self.shape.lag_columns] if name == "inputs" else []
+        return np.delete(self.load(name)[self.rows("train")].astype(np.float64), lags, axis=1)
+
     def places(self, rows: np.ndarray) -> set[tuple[int, int]]:
         """The series of each row, and its number there."""
         series = self.load("reach")[:, 1].searchsorted(rows, side="right")

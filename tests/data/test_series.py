@@ -39,8 +39,13 @@ def test_the_shape_and_the_facts_tell_what_a_model_sees(
     assert (prepared.facts.frequency, prepared.facts.season) == ("D", 7)
     (ref,) = prepared.folds
     assert ref.shape == Shape(
-        "forecast", features=4, horizon=3, targets=2, quantiles=(0.1, 0.5, 0.9)
-    )
+        "forecast", features=4, horizon=3, targets=2, quantiles=(0.1, 0.5, 0.9),
+        window=ref.window, target_columns=(-1, 0), lag_columns=((3, 0),),
+    )  # fmt: skip
+    assert ref.with_window(5).shape.window == 5
+    # A target's earlier rows are scaled as the target is.
+    inputs, targets = ref.load("inputs"), ref.load("targets")
+    np.testing.assert_array_equal(inputs[2:, 3], targets[:-2, 0])
     assert ref.load("inputs").shape == (52, 4)
     assert ref.load("reach").tolist() == [[2, 52]]  # the first rows have no lag
 

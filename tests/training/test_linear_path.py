@@ -1,0 +1,258 @@
+"""The linear path is the ridge regression that it says it is, and what a model begins with."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge as TheirRidge
+from torch import nn
+
+from tuner.data import Shape
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import PredictJob, TrainJob
+from tuner.training import Model, predict, ridge, train
+from tuner.training.fit import Fit
+from tuner.training.ridge import PENALTIES, Rows, fit_ridge
+
+CPU = torch.device("cpu")
+
+
+def in_batches(*arrays: np.ndarray, size: int = 7):
+    tensors = [torch.tensor(a) for a in arrays]
+
+    def batches() -> Iterator[Rows]:
+        yield from zip(*(t.split(size) for t in tensors), strict=True)
+
+    return batches
+
+
+def gcv(x: np.ndarray, y: np.ndarray, penalty: float) -> float:
+    """Golub, Heath & Wahba (1979), eq. 1.4, with an intercept, by its definition."""
+    n, centred = len(x), x - x.mean(axis=0)
+    inner = centred.T @ centred + penalty * np.eye(x.shape[1])
+    hat = centred @ np.linalg.solve(inner, centred.T) + 1 / n
+    away = y - hat @ y
+    return float((away**2).sum() / n / (np.trace(np.eye(n) - hat) / n) ** 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(30, 60), st.integers(1, 6), st.integers(1, 3))
+def test_the_penalty_is_that_of_the_least_generalized_cross_validation(
+    seed: int, n: int, inputs: int, outputs: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, inputs)) @ rng.normal(size=(inputs, inputs)) + 5
+    y = x @ rng.normal(size=(inputs, outputs)) + 3 * rng.normal(size=(n, outputs))
+    found = fit_ridge(in_batches(x, y, np.ones(n)))
+    tried = [p * x.var(axis=0).mean() * n for p in PENALTIES]
+    assert found.penalty == pytest.approx(min(tried, key=lambda p: gcv(x, y, p)))
+    theirs = TheirRidge(alpha=found.penalty).fit(x, y)
+    np.testing.assert_allclose(found.weight, theirs.coef_.reshape(outputs, -1), rtol=1e-6)
+    np.testing.assert_allclose(found.bias, theirs.intercept_, rtol=1e-6)
+
+
+def test_rows_weigh_as_they_do_in_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(50, 4)) + 3, rng.uniform(0.1, 3, 50)
+    y = x[:, :2] + rng.normal(size=(50, 2))
+    found = fit_ridge(in_batches(x, y, weights))
+    theirs = TheirRidge(alpha=found.penalty).fit(x, y, weights)
+    np.testing.assert_allclose(found.weight, theirs.coef_, rtol=1e-8)
+    np.testing.assert_allclose(found.bias, theirs.intercept_, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_fewer_rows_than_inputs_and_inputs_that_do_not_move_still_give_a_line(n: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 8))
+    x[:, 3] = 2.0
+    y = rng.normal(size=(n, 2))
+    found = fit_ridge(in_batches(x, y, np.ones(n)))
+    assert torch.isfinite(found.weight).all()
+    assert found.weight[:, 3].abs().max() < 1e-9
+    constant = fit_ridge(in_batches(np.full((n, 8), 4.0), y, np.ones(n)))
+    assert not constant.weight.any()
+    np.testing.assert_allclose(constant.bias, y.mean(axis=0))
+
+
+# In a model
+
+DECODERS = ({}, {"decoder": "recursive"}, {"decoder": "segments", "segment": 2})
+
+
+def walk(n: int = 90, targets: int = 1) -> np.ndarray:
+    return np.cumsum(np.random.default_rng(1).normal(size=(n, targets)), axis=0) / 5
+
+
+def fit_of(job: TrainJob) -> Fit:
+    parameters = Hyperparameters(**job.hyperparameters)
+    torch.manual_seed(0)
+    return Fit(job, parameters, job.folds[0], CPU, torch.Generator())
+
+
+@pytest.mark.parametrize("options", DECODERS, ids=str)
+@pytest.mark.parametrize("kind", ["none", "last", "mean", "standard"])
+def test_a_model_begins_as_scikit_learns_ridge_on_the_same_windows(
+    make_ref, make_job, kind, options, monkeypatch
+) -> None:
+    chosen = []
+    of = ridge.fit_ridge
+    monkeypatch.setattr(ridge, "fit_ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
+    monkeypatch.setattr(ridge, "_BATCH", 16)
+    rows = walk(targets=2)
+    ref = make_ref(rows, horizon=3)
+    fit = fit_of(make_job(ref, normalize=kind, linear_path=True, dropout=0.5, **options))
+
+    def of_parts(samples: np.ndarray) -> tuple[np.ndarray, ...]:
+        x = rows[samples[:, None] + np.arange(-8, 0)].transpose(0, 2, 1)  # (n, targets, window)
+        y = rows[samples[:, None] + np.arange(3)].transpose(0, 2, 1)
+        shift, spread = np.zeros_like(x[..., :1]), np.ones_like(x[..., :1])
+        if kind == "last":
+            shift = x[..., -1:]
+        elif kind != "none":
+            shift = x.mean(axis=2, keepdims=True)
+        if kind == "standard":
+            spread = np.sqrt(x.var(axis=2, keepdims=True) + 1e-5)
+        return (x - shift) / spread, (y - shift) / spread, shift, spread
+
+    x, y, _, spread = of_parts(ref.train_samples())
+    (found,) = chosen
+    theirs = TheirRidge(alpha=found.penalty)
+    theirs.fit(x.reshape(-1, 8), y.reshape(-1, 3), np.square(spread).ravel())
+    np.testing.assert_allclose(found.weight, theirs.coef_, atol=1e-5)
+    x, _, shift, spread = of_parts(ref.evaluate_samples())
+    expected = theirs.predict(x.reshape(-1, 8)).reshape(-1, 2, 3) * spread + shift
+    read, _ = fit.samples.inputs(fit.scored_index)
+    said = fit.model.eval()(read).detach()
+    np.testing.assert_allclose(said, expected.transpose(0, 2, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("options", DECODERS, ids=str)
+def test_first_quantiles_are_those_of_the_regressions_errors(make_ref, make_job, options) -> None:
+    ref = make_ref(walk(800), horizon=4, quantiles=(0.1, 0.5, 0.9))
+    fit = fit_of(make_job(ref, normalize="last", linear_path=True, **options))
+    x, _ = fit.samples.inputs(fit.train_index)
+    above = fit.model(x) >= fit.samples.targets(fit.train_index).unsqueeze(3)
+    share = above.float().mean(dim=(0, 1, 2))
+    np.testing.assert_allclose(share, [0.1, 0.5, 0.9], atol=0.03)
+
+
+def test_the_forecast_is_that_of_the_layers_and_the_autoregression_of_each_target() -> None:
+    shape = Shape("forecast", 3, horizon=2, targets=2, window=5, target_columns=(2, 0))
+    options = {"hidden_size": 4}
+    model = Model(Hyperparameters(**options, linear_path=True), shape)
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter)
+    layers = Model(Hyperparameters(**options), shape)
+    layers.load_weights({n: w for n, w in model.weights().items() if "linear_path" not in n})
+    x = torch.randn(6, 5, 3)
+    weight, bias = model.linear_path.linear.weight, model.linear_path.linear.bias
+    ahead = torch.stack([x[:, :, c] @ weight.T + bias for c in (2, 0)], dim=2)
+    torch.testing.assert_close(model(x), layers(x) + ahead)
+
+
+def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, go_on) -> None:
+    ref = make_ref(walk())
+    job = make_job(ref, epochs=3, keep_weights=True, linear_path=True, weight_decay=0.1)
+    first, weights = fit_of(job).model.weights(), train(job, go_on).weights
+    for name in ("linear_path.linear.weight", "linear_path.linear.bias"):
+        np.testing.assert_array_equal(weights[name], first[name])
+    assert not first["head.weight"].any()
+    assert weights["head.weight"].any()
+
+
+def test_windows_longer_than_a_regression_takes_are_read_by_their_last_rows(
+    make_ref, make_job, monkeypatch
+) -> None:
+    monkeypatch.setattr(ridge, "_LONGEST", 3)
+    ref = make_ref(walk())
+    long = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
+    short = dataclasses.replace(ref, window=3, longest_window=8)
+    expected = fit_of(make_job(short, linear_path=True)).model.linear_path.linear.weight
+    assert not long[:, :5].any()
+    # The short windows are five more.
+    torch.testing.assert_close(long[:, 5:], expected, atol=0.05, rtol=0)
+
+
+def test_of_more_windows_than_can_be_added_up_in_time_evenly_spaced_ones_are_taken(
+    make_ref, make_job, monkeypatch
+) -> None:
+    ref = make_ref(walk(2000))
+    every = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
+    monkeypatch.setattr(ridge, "_PRODUCTS", 64 * 300)
+    some = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
+    assert not torch.equal(every, some)
+    torch.testing.assert_close(some, every, atol=0.2, rtol=0)
+
+
+# What lies ahead
+
+KEYS = {
+    "normalize": ("last", "mean", "standard"),
+    "linear_path": (True,),
+    "segment": (3,),
+    "conv_channels": (2,),
+    "decoder": ("segments", "recursive"),
+}
+PAIRS = [
+    dict(zip(pair, values, strict=True))
+    for pair in itertools.combinations(KEYS, 2)
+    for values in itertools.product(*(KEYS[key] for key in pair))
+]
+
+
+@settings(max_examples=8, deadline=None)
+@given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99))
+def test_rows_after_the_training_part_change_no_weight(
+    make_ref, make_job, go_on, options, seed
+) -> None:
+    rows = walk(60)
+    other = rows.copy()
+    other[45:] += 10 * np.random.default_rng(seed).normal(size=(15, 1))
+    weights = [
+        train(make_job(make_ref(r, horizon=2), epochs=1, keep_weights=True, **options), go_on)
+        for r in (rows, other)
+    ]
+    for name, array in weights[0].weights.items():
+        assert array.tobytes() == weights[1].weights[name].tobytes(), name
+
+
+@settings(max_examples=8, deadline=None)
+@given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99), ahead=st.integers(0, 12))
+def test_rows_from_the_first_one_forecast_on_move_no_forecast(
+    make_ref, make_job, go_on, options, seed, ahead
+) -> None:
+    rows, job = walk(60), None
+    ref = make_ref(rows, horizon=2)
+    job = make_job(ref, epochs=1, keep_weights=True, **options)
+    weights = train(job, go_on).weights
+    first = int(ref.evaluate_samples()[ahead])
+    other = rows.copy()
+    other[first:] += 10 * np.random.default_rng(seed).normal(size=(60 - first, 1))
+    before, after = (
+        predict(PredictJob("p", job.hyperparameters, weights, r)).predictions
+        for r in (ref, make_ref(other, horizon=2))
+    )
+    np.testing.assert_array_equal(after[: ahead + 1], before[: ahead + 1])
+    if ahead < 12:
+        assert (after[ahead + 1 :] != before[ahead + 1 :]).any()
+
+
+def test_the_same_job_gives_the_same_bits_with_every_key(make_ref, make_job, go_on) -> None:
+    ref = make_ref(walk(80, targets=2), horizon=4, quantiles=(0.1, 0.5))
+    options = {
+        "normalize": "standard", "linear_path": True, "segment": 3, "conv_channels": 4,
+        "decoder": "segments", "dropout": 0.2,
+    }  # fmt: skip
+    job = make_job(ref, keep_weights=True, metric="pinball", **options)
+    one, two = (train(job, go_on) for _ in range(2))
+    assert one.objective == two.objective
+    for name, array in one.weights.items():
+        assert array.tobytes() == two.weights[name].tobytes()
