@@ -77,7 +77,7 @@ def predictions_record(
 
 
 def _classes(
-    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray], baselines: Baselines
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
 ) -> dict[str, Any] | None:
     n = len(test.facts.classes)
     if n > _MOST_CLASSES:
