@@ -9,13 +9,27 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_records import CLASSES, make_experiment, make_study, make_test
+from result_records import (
+    CLASSES,
+    make_experiment,
+    make_outcome,
+    make_study,
+    make_test,
+    with_default,
+)
 
 from tuner.experiment.metrics import METRICS
+from tuner.jobs import OutcomeState
 from tuner.results.verdict import Worth, verdict_of
 
-RMSE = make_study(3)
-CLASSIFIED = make_study(3, experiment=make_experiment(**CLASSES), objective=lambda p: 0.5)
+BUDGET = {"trials": 40, "epochs": 100}  # more than any trial here was trained for
+PLAIN = {"experiment": make_experiment(budget=BUDGET), "baselines": {}, "finalists": 5}
+RMSE = make_study(3, **PLAIN)
+CLASSIFIED = make_study(
+    3,
+    objective=lambda p: 0.5,
+    **PLAIN | {"experiment": make_experiment(**CLASSES, budget=BUDGET)},
+)
 
 
 def default(scores, is_winner=False, name="default LSTM"):
@@ -24,10 +38,14 @@ def default(scores, is_winner=False, name="default LSTM"):
             "std": None}  # fmt: skip
 
 
-def judged(metric, scores, baselines, untuned=None, record=RMSE):
+def opened(metric, scores, baselines, untuned=None, record=RMSE, **fields):
     mean = sum(scores) / len(scores) if scores else None
-    test = make_test(baselines, mean, metric, None, 0, scores=scores, default=untuned)
-    return verdict_of(dataclasses.replace(record, test=test))
+    test = make_test(baselines, mean, metric, None, 0, scores=scores, default=untuned, **fields)
+    return dataclasses.replace(record, test=test)
+
+
+def judged(*args, **fields):
+    return verdict_of(opened(*args, **fields))
 
 
 NAIVE = {"last_value": 60.0, "seasonal_naive": 50.0, "training_mean": 200.0}
@@ -55,16 +73,24 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "the search did not pay: no better than the default LSTM, but 18 % below seasonal naive "
          "(RMSE)", Worth.UNPAID),
         ("rmse", [41.0], {}, default([41.0]),
-         "the search did not pay: no better than the default LSTM", Worth.UNPAID),
+         "the search did not pay: equal to the default LSTM", Worth.UNPAID),
         ("rmse", [41.0], NAIVE, default([41.0], is_winner=True),
          "the search did not pay: the default LSTM won, 18 % below seasonal naive (RMSE)",
          Worth.UNPAID),
         ("rmse", [51.0], NAIVE, default([80.0]),
-         "no better than seasonal naive: do not use an LSTM here", Worth.USELESS),
+         "no better than seasonal naive (RMSE 51 against 50): do not use an LSTM here",
+         Worth.USELESS),
         ("rmse", [50.0], NAIVE, default([80.0]),
-         "no better than seasonal naive: do not use an LSTM here", Worth.USELESS),
+         "equal to seasonal naive (RMSE 50): do not use an LSTM here", Worth.USELESS),
         ("rmse", [30.0, 40.0, 50.0, 60.0, 65.0], NAIVE, default([80.0] * 5),
-         "no better than seasonal naive (within noise): do not use an LSTM here", Worth.USELESS),
+         "within noise of seasonal naive (RMSE 49 against 50): do not use an LSTM here",
+         Worth.USELESS),
+        ("rmse", [46.8], NAIVE | {"linear": 15.6, "seasonal_arima": 15.7}, default([80.0]),
+         "no better than linear regression (RMSE 46.8 against 15.6): do not use an LSTM here",
+         Worth.USELESS),
+        ("rmse", [14.0], NAIVE | {"linear": 15.6, "seasonal_arima": 15.5}, default([28.0]),
+         "the search paid: 50 % below the default LSTM (RMSE), and 10 % below seasonal ARIMA",
+         Worth.PAID),
         ("rmse", [41.0], NAIVE, default([]),
          "the search paid: the default LSTM came to nothing; 18 % below seasonal naive (RMSE)",
          Worth.PAID),
@@ -79,13 +105,21 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "the forecasts of the test part are beyond all bounds: do not use this model",
          Worth.USELESS),
         ("rmse", [0.0], NAIVE, default([0.0]),
-         "the search did not pay: no better than the default LSTM, but 100 % below seasonal naive "
+         "the search did not pay: equal to the default LSTM, but 100 % below seasonal naive "
          "(RMSE)", Worth.UNPAID),
         ("rmse", [0.0], {"last_value": 0.0}, None,
-         "no better than last value: do not use an LSTM here", Worth.USELESS),
-        ("rmse", [49.99], NAIVE, default([50.0]),
-         "the search paid: 0.02 % below the default LSTM (RMSE), and 0.02 % below seasonal naive",
+         "equal to last value (RMSE 0): do not use an LSTM here", Worth.USELESS),
+        ("rmse", [20.08], {"last_value": 20.084}, default([597.0]),
+         "equal to last value (RMSE 20.08): do not use an LSTM here", Worth.USELESS),
+        ("rmse", [49.99], NAIVE, default([80.0]),  # 0.02 % below is not a gain
+         "equal to seasonal naive (RMSE 49.99 against 50): do not use an LSTM here",
+         Worth.USELESS),
+        ("rmse", [49.9], NAIVE, default([80.0]),
+         "the search paid: 38 % below the default LSTM (RMSE), and 0.2 % below seasonal naive",
          Worth.PAID),
+        ("rmse", [40.99], NAIVE, default([41.0]),
+         "the search did not pay: equal to the default LSTM, but 18 % below seasonal naive (RMSE)",
+         Worth.UNPAID),
         ("r2", [0.83], {"last_value": -0.4}, default([0.71]),
          "the search paid: 0.83 against 0.71 of the default LSTM (R²), and 0.83 against -0.4 of "
          "last value", Worth.PAID),
@@ -93,7 +127,8 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "the search paid: -0.1 against -0.3 of the default LSTM (R²), and -0.1 against -0.4 of "
          "last value", Worth.PAID),
         ("r2", [-0.5], {"last_value": -0.4}, default([-0.7]),
-         "no better than last value: do not use an LSTM here", Worth.USELESS),
+         "no better than last value (R² -0.5 against -0.4): do not use an LSTM here",
+         Worth.USELESS),
     ],
 )  # fmt: skip
 def test_the_sentence_is_as_good_as_the_scores_are(metric, scores, baselines, untuned, says, worth):
@@ -120,15 +155,15 @@ def test_where_more_is_better_it_is_above():
     baselines = {"class_frequencies": 0.5}
     found = judged("accuracy", [0.9], baselines, default([0.75]), CLASSIFIED)
     assert found.sentence == (
-        "the search paid: 20 % above the default LSTM (accuracy), and 80 % above class frequencies"
-        "; 1 repeat is too few to rule out luck"
+        "the search paid: 20 % above the default LSTM (accuracy), and 80 % above majority class; 1"
+        " repeat is too few to rule out luck"
     )
     found = judged("accuracy", [0.5], baselines, default([0.4]), CLASSIFIED)
-    assert found.sentence == "no better than class frequencies: do not use an LSTM here"
+    assert found.sentence == "equal to majority class (accuracy 0.5): do not use an LSTM here"
     found = judged("accuracy", [0.9], {"class_frequencies": 0.01}, default([0.0]), CLASSIFIED)
     assert found.sentence == (
         "the search paid: 0.9 against 0 of the default LSTM (accuracy), and 0.9 against 0.01 of "
-        "class frequencies; 1 repeat is too few to rule out luck"
+        "majority class; 1 repeat is too few to rule out luck"
     )
 
 
@@ -137,12 +172,14 @@ def test_where_more_is_better_it_is_above():
     [("gru", "a GRU"), ("rnn", "an RNN"), ("lstm", "an LSTM"), ("peephole", "a peephole LSTM")],
 )
 def test_the_model_that_is_not_to_be_used_is_the_one_that_was_tested(cell, model):
-    fixed = make_study(3, experiment=make_experiment(hyperparameters={"cell": cell}))
+    experiment = make_experiment(hyperparameters={"cell": cell}, budget=BUDGET)
+    fixed = make_study(3, **PLAIN | {"experiment": experiment})
     assert judged("rmse", [51.0], NAIVE, None, fixed).sentence.endswith(f"do not use {model} here")
 
 
 def test_where_nothing_was_searched_no_search_paid():
-    fixed = make_study(1, experiment=make_experiment(search_space={}))
+    experiment = make_experiment(search_space={}, budget=BUDGET)
+    fixed = make_study(1, **PLAIN | {"experiment": experiment})
     found = judged("rmse", [41.0], NAIVE, None, fixed)
     assert found.sentence.startswith("18 % below seasonal naive (RMSE); nothing was searched; 1 ")
     assert found.worth is Worth.BETTER
@@ -162,7 +199,7 @@ def openings(draw):
     metric = draw(metrics)
     of = any_score if metric == "r2" else error
     scores = draw(st.lists(of, max_size=7))
-    names = st.sampled_from(["last_value", "seasonal_naive", "training_mean"])
+    names = st.sampled_from(["last_value", "seasonal_naive", "training_mean", "linear"])
     plain = draw(st.dictionaries(names, of | st.none() | st.just(math.nan), max_size=3))
     untuned = draw(st.none() | st.lists(of, max_size=7).map(default))
     return metric, scores, plain, untuned
@@ -213,4 +250,76 @@ def test_the_same_opening_gives_the_same_verdict(opening):
 def test_with_enough_repeats_the_same_scores_never_pay(scores):
     found = judged("rmse", scores, {}, default(list(reversed(scores))))
     assert found.worth is Worth.UNPAID
-    assert "within noise of the default LSTM" in found.sentence
+    assert re.search("(within noise of|equal to) the default LSTM", found.sentence)
+
+
+def validated(scores, untuned=(), plain=None):
+    """A study whose trial 0 came to these scores when it was retrained, and the default."""
+    record = make_study(1, **PLAIN)
+    runs = [
+        dataclasses.replace(run, outcome=make_outcome(OutcomeState.COMPLETE, score))
+        for run, score in zip(record.finalists, scores, strict=True)
+    ]
+    record = dataclasses.replace(record, finalists=tuple(runs), baselines=plain or {})
+    return with_default(record, list(untuned)) if untuned else record
+
+
+TEN, TWENTY = [10.0, 10.1, 10.2, 10.3, 10.4], [20.0, 20.1, 20.2, 20.3, 20.4]
+
+
+@pytest.mark.parametrize(
+    ("record", "says", "worth"),
+    [
+        (validated(TEN, TWENTY, {"linear": 15.0}),
+         "the search paid: 14 % below the default GRU (RMSE), and 16 % below seasonal naive",
+         Worth.PAID),
+        (validated(TEN, TWENTY, {"linear": 9.0, "last_value": 12.0}),
+         "no better than linear regression on the validation rows (RMSE 10.2 against 9), though "
+         "16 % below seasonal naive on the test rows: do not use an LSTM here", Worth.USELESS),
+        (validated(TEN, TWENTY, {"linear": 10.25}),
+         "within noise of linear regression on the validation rows (RMSE 10.2 against 10.25), "
+         "though 16 % below seasonal naive on the test rows: do not use an LSTM here",
+         Worth.USELESS),
+        (validated(TEN, [9.0, 9.1, 9.2, 9.3, 9.4], {"linear": 15.0}),
+         "the search did not pay: no better than the default GRU on the validation rows, but "
+         "16 % below seasonal naive (RMSE)", Worth.UNPAID),
+        (validated(TEN, [s + 0.05 for s in TEN], {"linear": 15.0}),
+         "the search did not pay: within noise of the default GRU on the validation rows, but "
+         "16 % below seasonal naive (RMSE)", Worth.UNPAID),
+    ],
+)  # fmt: skip
+def test_the_search_pays_only_where_it_does_on_validation_and_on_test_rows(record, says, worth):
+    untuned = default([48.0, 49.0, 49.5, 48.5, 50.0], name="default GRU")
+    found = judged("rmse", FIVE, NAIVE, untuned, record)
+    assert (found.sentence, found.worth) == (says, worth)
+
+
+def test_what_was_trained_again_on_all_but_the_test_part_is_judged_by_those_scores():
+    untuned = default([48.0, 49.0, 49.5, 48.5, 50.0])
+    refit = {
+        "scores": [30.0, 31.0, 32.0, 33.0, 34.0], "mean": 32.0, "std": None,
+        "default": default([40.0, 41.0, 42.0, 43.0, 44.0]), "baselines": {"linear": 29.0},
+    }  # fmt: skip
+    assert judged("rmse", FIVE, NAIVE, untuned).worth is Worth.PAID
+    found = judged("rmse", FIVE, NAIVE, untuned, refit=refit)
+    assert found.sentence == (
+        "no better than linear regression (RMSE 32 against 29): do not use an LSTM here"
+    )
+    better = refit | {"baselines": {"linear": 64.0}}
+    assert judged("rmse", FIVE, NAIVE, untuned, refit=better).sentence == (
+        "the search paid: 24 % below the default LSTM (RMSE), and 50 % below linear regression"
+    )
+    nothing = refit | {"scores": [], "mean": None}
+    assert judged("rmse", FIVE, NAIVE, untuned, refit=nothing).worth is Worth.PAID
+
+
+def test_what_stands_in_the_way_is_to_blame_before_the_model_is():
+    remark = {"key": "data.transform", "text": "y has a trend", "blocks": True}
+    record = dataclasses.replace(RMSE, remarks=(remark,))
+    found = judged("rmse", [51.0], NAIVE, None, record)
+    assert found.worth is Worth.USELESS
+    assert found.sentence.endswith(": change data.transform before you judge an LSTM")
+    few = make_study(3, **PLAIN | {"experiment": make_experiment()})  # the best epoch is the last
+    assert judged("rmse", [51.0], NAIVE, None, few).sentence.endswith(
+        ": change budget.epochs before you judge an LSTM"
+    )

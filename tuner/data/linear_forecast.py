@@ -138,7 +138,7 @@ class _Moments:
 
         That is linear in the windows: the products follow without going through them again.
         """
-        if not last_off:
+        if not last_off or not self.levels:
             return self._plain
         plain, window = self._plain, self.window
         off, lasts = _places(self.levels, window)

@@ -116,7 +116,7 @@ def _intervals(
 
 
 def _classes(
-    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray], baselines: Baselines
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
 ) -> dict[str, Any] | None:
     n = len(test.facts.classes)
     if n > _MOST_CLASSES:

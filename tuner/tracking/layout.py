@@ -90,6 +90,7 @@ class RunLayout:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     points: tuple[Point, ...]
+    scores: tuple[Point, ...] = ()  # of a study, one of each: what has to be beaten, and the test
 
 
 def study_layout(
@@ -129,6 +130,7 @@ def study_layout(
         tags=texts(tags, MAX_TAG),
         params=texts(params, MAX_PARAM),
         points=tuple(_best_so_far(record, known)),
+        scores=tuple(_scores(record)),
     )
 
 
@@ -260,6 +262,22 @@ def _best_so_far(record: StudyRecord, known: Container[tuple[int, float]] = ()) 
             best = value if best is None or sign * value < sign * best else best
         if best is not None and (trial.number, best) not in known:
             yield Point("best_objective", best, _ms(time_s), trial.number)
+
+
+def _scores(record: StudyRecord) -> Iterator[Point]:
+    """The plain predictions' scores on the validation part; on the test part also the models'."""
+    for name, score in record.baselines.items():
+        if score is not None and math.isfinite(score):
+            yield Point(f"baseline_{name}", score, _ms(_created(record)), 0)
+    test = record.test
+    if test is None:
+        return
+    opened_ms = _ms(dt.datetime.fromisoformat(test["opened_at"]).timestamp())
+    tested = {"test_score": test["mean"], "test_default": (test.get("default") or {}).get("mean")}
+    tested |= {f"test_baseline_{name}": score for name, score in test["baselines"].items()}
+    for key, score in tested.items():
+        if score is not None and math.isfinite(score):
+            yield Point(key, score, opened_ms, 0)
 
 
 def _created(record: StudyRecord) -> float:

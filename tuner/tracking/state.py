@@ -35,6 +35,7 @@ class Parent:
     params: dict[str, str]
     best: set[tuple[int, float]]  # the points of best_objective: step and value
     datasets: set[str]  # the digests of its inputs
+    metrics: dict[str, float] = field(default_factory=dict)  # the newest value of each
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> N
         tags=dict(parent.data.tags),
         params=dict(parent.data.params),
         best={(m.step, m.value) for m in client.get_metric_history(run_id, "best_objective")},
+        metrics=dict(parent.data.metrics),
         datasets={made_of.dataset.digest for made_of in parent.inputs.dataset_inputs},
     )
 

@@ -119,7 +119,9 @@ def _update_parent(
         del parent.tags[tag]
     tags = {k: v for k, v in layout.tags.items() if parent.tags.get(k) != v}
     params = {k: v for k, v in layout.params.items() if k not in parent.params}
-    log(client, parent.run_id, params, tags, layout.points)
+    scores = [p for p in layout.scores if parent.metrics.get(p.key) != p.value]
+    log(client, parent.run_id, params, tags, (*layout.points, *scores))
+    parent.metrics |= {p.key: p.value for p in scores}
     parent.tags |= tags
     parent.params |= params
     parent.best |= {(p.step, p.value) for p in layout.points}

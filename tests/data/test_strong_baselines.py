@@ -1,0 +1,481 @@
+"""The plain predictions that are fitted: right by other libraries, and blind to what lies ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tuner.data import SequencesRef, SeriesRef, Shape, classical, linear_forecast
+from tuner.data.baselines import Baselines, Choices, baselines_record, choose
+from tuner.data.classical import CLASSICAL, fit_classical
+from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_window, windows_of
+from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
+from tuner.data.preparing import check_data, prepare
+from tuner.data.test_part import open_test_part
+from tuner.experiment import Experiment
+
+AIR = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"
+
+
+@dataclass(frozen=True)
+class HeldSeries(SeriesRef):
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def load(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+
+@dataclass(frozen=True)
+class HeldSequences(SequencesRef):
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def load(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+
+def held(
+    series: list[np.ndarray],
+    n_train: int,
+    *,
+    window: int = 4,
+    horizon: int = 2,
+    others: int = 0,
+    logs: bool = False,
+    **fields: Any,
+) -> HeldSeries:
+    """Series of (rows, targets), each with the same rows to train on, the rest to evaluate."""
+    truth = np.concatenate(series)
+    ends = np.cumsum([len(s) for s in series])
+    starts = ends - [len(s) for s in series]
+    values = np.log(truth) if logs else truth
+    rows = np.concatenate([np.arange(a, a + n_train) for a in starts])
+    offset, scale = values[rows].mean(axis=0), np.maximum(values[rows].std(axis=0), 0.1)
+    targets = ((values - offset) / scale).astype(np.float32)
+    noise = np.random.default_rng(1).normal(size=(len(truth), others)).astype(np.float32)
+    arrays = {
+        "truth": truth, "targets": targets, "inputs": np.column_stack([noise, targets]),
+        "known": np.ones(len(truth), bool),
+        "train": np.column_stack([starts, starts + n_train]),
+        "evaluate": np.column_stack([starts + n_train, ends]),
+        "reach": np.column_stack([starts, ends]),
+        "naive": np.ones((len(series), truth.shape[1])),
+    }  # fmt: skip
+    shape = Shape("forecast", targets.shape[1] + others, horizon=horizon, targets=truth.shape[1])
+    return HeldSeries(
+        "", shape, window=window, longest_window=window, transform="log" if logs else "none",
+        offset=tuple(offset), scale=tuple(scale), arrays=arrays, **fields,
+    )  # fmt: skip
+
+
+def changed(ref: HeldSeries, row: int, seed: int) -> HeldSeries:
+    """The same where every row from `row` on holds other values, in whatever array."""
+    rng = np.random.default_rng(seed)
+    arrays = dict(ref.arrays)
+    for name in ("truth", "targets", "inputs"):
+        arrays[name] = arrays[name].copy()
+        size = arrays[name][row:].shape
+        arrays[name][row:] = rng.lognormal(1, 2, size).astype(arrays[name].dtype)
+    n_targets = arrays["targets"].shape[1]  # the last of the inputs
+    arrays["inputs"][row:, -n_targets:] = arrays["targets"][row:]
+    return dataclasses.replace(ref, arrays=arrays)
+
+
+def seasonal(n: int = 90, season: int = 6, seed: int = 0, slope: float = 0.1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    place = np.arange(n)
+    values = 20 + slope * place + 4 * np.sin(2 * np.pi * place / season) + rng.normal(0, 0.5, n)
+    return values[:, None]
+
+
+def walk(n: int = 300) -> np.ndarray:
+    return 50 + np.cumsum(np.random.default_rng(0).normal(size=n))[:, None]
+
+
+@pytest.mark.parametrize("last_off", [False, True])
+@pytest.mark.parametrize(("others", "n_targets"), [(0, 1), (2, 1), (1, 2)])
+def test_the_linear_forecast_is_that_of_scikit_learn(
+    last_off: bool, others: int, n_targets: int
+) -> None:
+    series = [np.column_stack([seasonal(seed=s + k) for k in range(n_targets)]) for s in (0, 5)]
+    ref = held(series, 60, others=others)
+    penalty, horizon = 0.01, ref.shape.horizon
+    starts, samples = ref.train_samples(), ref.evaluate_samples()
+
+    def laid_out(of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = windows_of(ref, of, 4).reshape(len(of), -1, 4)
+        y = ref.load("targets")[of[:, None] + np.arange(horizon)].astype(np.float64)
+        last = x[:, others:, -1].copy() if last_off else np.zeros((len(of), n_targets))
+        x[:, others:] -= last[:, :, None]
+        return x.reshape(len(of), -1), (y - last[:, None]).reshape(len(of), -1), last
+
+    x, y, _ = laid_out(starts)
+    alpha = penalty * ((windows_of(ref, starts, 4) - windows_of(ref, starts, 4).mean(axis=0)) ** 2)
+    if last_off:
+        alpha = penalty * ((x - x.mean(axis=0)) ** 2)
+    ridge = Ridge(alpha=float(alpha.sum(axis=0).mean())).fit(x, y)
+    x, _, last = laid_out(samples)
+    expected = ridge.predict(x).reshape(len(samples), horizon, n_targets) + last[:, None]
+    found = LinearForecast(ref, WindowChoice(4, last_off, penalty)).predict(samples)
+    np.testing.assert_allclose(found, ref.to_units(expected, samples), rtol=1e-6)
+
+
+def test_numbers_far_from_zero_lose_no_digits() -> None:
+    near, far = held([seasonal()], 60), held([seasonal()], 60)
+    for name in ("inputs", "targets"):
+        far.arrays[name] = far.arrays[name].astype(np.float64) + 1e7
+        near.arrays[name] = near.arrays[name].astype(np.float64)
+    far = dataclasses.replace(far, offset=(far.offset[0] - 1e7 * far.scale[0],))
+    for last_off in (False, True):
+        choice = WindowChoice(4, last_off, 1e-6)
+        expected = LinearForecast(near, choice).predict(near.evaluate_samples())
+        found = LinearForecast(far, choice).predict(far.evaluate_samples())
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_of_very_many_windows_every_kth_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = held([seasonal(400)], 300)
+    all_of_them = LinearForecast(ref, WindowChoice(4, True, 1e-4))
+    monkeypatch.setattr(linear_forecast, "_MOST_WORK", 100 * 4**2)
+    some = LinearForecast(ref, WindowChoice(4, True, 1e-4))
+    samples = ref.evaluate_samples()
+    assert not np.array_equal(some.predict(samples), all_of_them.predict(samples))
+    np.testing.assert_allclose(some.predict(samples), all_of_them.predict(samples), rtol=0.05)
+
+
+def test_the_last_value_is_taken_off_unless_the_window_as_it_is_is_clearly_better() -> None:
+    assert choose_window("rmse", held([walk()], 200, window=8)).last_off
+    level = 50 + np.random.default_rng(0).normal(size=(300, 1))  # the last value says nothing
+    assert not choose_window("rmse", held([level], 200, window=1)).last_off
+
+
+def test_the_window_is_the_experiments_or_the_longest_searched_by_the_validation_rows() -> None:
+    ref = held([seasonal(300)], 200, window=2)
+    ref = dataclasses.replace(ref, longest_window=12)  # a season is seen in that alone
+    assert choose_window("rmse", ref).window == 12
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "mase", "smape"])
+def test_every_metric_can_choose(metric: str) -> None:
+    assert choose_window(metric, held([walk()], 200, window=8)).last_off
+
+
+def test_a_series_that_never_moves_is_forecast_to_stay() -> None:
+    ref = held([np.full((60, 1), 3.0) + np.arange(60)[:, None] // 40], 30)
+    found = Baselines(ref, 4, choose("rmse", ref)).predict(np.array([30, 31]))
+    assert found["linear"].ravel().tolist() == [3.0] * 4
+    assert not set(CLASSICAL) & set(found)  # there is nothing to fit
+
+
+KINDS = ("linear", "exponential_smoothing", "seasonal_arima")
+
+
+@settings(max_examples=8, deadline=None, phases=[Phase.generate])
+@given(seed=st.integers(0, 2**32 - 1), t=st.integers(60, 75), logs=st.booleans())
+def test_a_forecast_never_follows_from_its_own_row_or_later_ones(
+    seed: int, t: int, logs: bool
+) -> None:
+    ref = held([seasonal(75)], 60, logs=logs)
+    choices = Choices(WindowChoice(4, True, 1e-4))
+    samples = np.arange(60, min(t, 73) + 1)
+    expected, found = (
+        Baselines(r, 6, choices).predict(samples) for r in (ref, changed(ref, t, seed))
+    )
+    assert set(found) >= {"last_value", "seasonal_naive", *KINDS}
+    for name in found:
+        np.testing.assert_array_equal(found[name], expected[name], name)
+
+
+def test_a_forecast_follows_from_every_row_before_its_own() -> None:
+    ref = held([seasonal(75)], 60)
+    choices = Choices(WindowChoice(4, True, 1e-4))
+    expected, found = (
+        Baselines(r, 6, choices).predict(np.array([70])) for r in (ref, changed(ref, 69, 0))
+    )
+    for name in ("last_value", *KINDS):
+        assert not np.array_equal(found[name], expected[name]), name
+
+
+@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_rows_after_the_training_part_change_nothing_that_is_fitted(seed: int) -> None:
+    ref = held([seasonal()], 60)
+    fitted = [Baselines(r, 6, Choices(WindowChoice(4, False, 1e-4)))
+              for r in (ref, changed(ref, 60, seed))]  # fmt: skip
+    samples = np.arange(20, 61)  # forecasts that read training rows alone show what was fitted
+    expected, found = (of.predict(samples) for of in fitted)
+    for name in KINDS:
+        np.testing.assert_array_equal(found[name], expected[name], name)
+
+
+def air(tmp_path: Path, **changes: Any) -> Experiment:
+    frame = pd.read_csv(AIR.parent / "data" / "air_passengers.csv")
+    path = tmp_path / "air.csv"
+    if not path.exists():
+        frame.to_csv(path, index=False)
+    return Experiment.load(AIR).changed({"data.path": str(path), **changes})
+
+
+def test_test_rows_change_no_validation_score(tmp_path: Path) -> None:
+    experiment = air(tmp_path)
+    records = []
+    for factor in (1.0, 3.0):
+        frame = pd.read_csv(AIR.parent / "data" / "air_passengers.csv")
+        frame.loc[122:, "passengers"] *= factor
+        frame.to_csv(tmp_path / "air.csv", index=False)
+        data = prepare(experiment, tmp_path / f"search {factor}")
+        records.append(baselines_record("rmse", data.folds, data.facts.season))
+    assert records[0] == records[1]
+    assert set(records[0]["baselines"]) >= {"last_value", *KINDS}
+
+
+def test_on_air_passengers_they_are_as_good_as_they_are_known_to_be(tmp_path: Path) -> None:
+    experiment = air(tmp_path, **{"task.window": 13})
+    search = prepare(experiment, tmp_path / "search")
+    choices = choose("rmse", search.folds[-1])
+    assert choices.linear == WindowChoice(13, False, 1e-8)
+    (ref,) = open_test_part(experiment, tmp_path / "test").folds
+    scores = Baselines(ref, 12, choices).scores("rmse")
+    assert scores["linear"] == pytest.approx(15.64, abs=0.05)
+    assert scores["seasonal_arima"] == pytest.approx(15.41, abs=0.05)
+    (ref,) = check_data(experiment, all_data=True).write_test(tmp_path / "refit").folds
+    scores = Baselines(ref, 12, choices).scores("rmse")  # the same choices, on more rows
+    assert scores["seasonal_arima"] == pytest.approx(15.70, abs=0.05)
+    assert scores["exponential_smoothing"] == pytest.approx(15.8, abs=0.3)
+
+
+def test_the_arima_is_that_of_statsmodels() -> None:
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+    ref = held([seasonal()], 60)
+    found, left_out = fit_classical(ref, 6)
+    assert not left_out
+    order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, 6)}
+    values = ref.load("truth")[:, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        params = SARIMAX(values[:60], **order, simple_differencing=True).fit(disp=False).params
+    for t in (60, 71, 88):
+        expected = SARIMAX(values[:t], **order).filter(params).forecast(2)
+        forecast = found["seasonal_arima"].predict(ref, np.array([t]), np.zeros((1, 2, 1)))
+        np.testing.assert_allclose(forecast[0, :, 0], expected, rtol=1e-4)
+
+
+def test_the_smoothing_is_that_of_statsmodels() -> None:
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+
+    ref = held([seasonal(slope=0.4)], 60, horizon=8)
+    forecast = classical._smoothing(ref.load("truth")[:, 0], 60, 6, classical._Deadline(np.inf))
+    known = ref.load("truth")[:60, 0]
+    criteria = {}
+    for kind, (trend, damped) in itertools.product(
+        (None, "add"), ((None, False), ("add", False), ("add", True))
+    ):
+        model = ETSModel(
+            known, error="add", trend=trend, damped_trend=damped, seasonal=kind,
+            seasonal_periods=6 if kind else None, initialization_method="heuristic",
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = model.fit(disp=False)
+        criteria[fitted.aicc] = fitted
+    best = criteria[min(criteria)]
+    np.testing.assert_allclose(forecast(np.array([60]), 8)[0], best.forecast(8), rtol=1e-3)
+
+
+def test_series_without_a_model_get_the_last_value() -> None:
+    ref = held([seasonal(), np.full((90, 1), 7.0)], 60)
+    forecasts = Baselines(ref, 6, Choices(None, "not here")).predict(ref.evaluate_samples())
+    for name in CLASSICAL:
+        flat = ref.series_of(ref.evaluate_samples()) == 1
+        assert (forecasts[name][flat] == 7.0).all()
+        assert not np.array_equal(forecasts[name][~flat], forecasts["last_value"][~flat])
+
+
+def spoil_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "_MOST_SECONDS", 0.0)
+
+
+def spoil_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "_MOST_EXPECTED", 0.0)
+
+
+def spoil_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize(
+    ("series", "season", "spoil", "why"),
+    [
+        (1, 6, spoil_time, "it took longer than 0 s"),
+        (1, 6, spoil_rows, "so many rows would take about"),
+        (1, 6, spoil_install, "pip install 'lstm-tuner[classical]'"),
+        (31, 6, lambda m: None, "31 models (series times targets) are more than 30"),
+    ],
+)
+def test_what_takes_too_long_or_is_not_installed_is_left_out_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    series: int,
+    season: int,
+    spoil: Callable[[pytest.MonkeyPatch], None],
+    why: str,
+) -> None:
+    spoil(monkeypatch)
+    found, left_out = fit_classical(held([seasonal()] * series, 60), season)
+    assert not found
+    assert set(left_out) == set(CLASSICAL)
+    assert all(why in text for text in left_out.values())
+
+
+def test_without_a_season_or_with_a_very_long_one_there_is_no_seasonal_arima() -> None:
+    found, left_out = fit_classical(held([seasonal()], 60), None)
+    assert list(found) == ["exponential_smoothing"]
+    assert left_out == {"seasonal_arima": "the rows have no season; task.season gives one"}
+    found, left_out = fit_classical(held([seasonal(400)], 300), 100)
+    assert list(found) == ["exponential_smoothing"]
+    assert left_out == {"seasonal_arima": "a season of 100 rows is longer than 60"}
+
+
+def test_a_window_of_very_many_numbers_has_no_linear_forecast_and_says_so() -> None:
+    ref = held([seasonal(60)], 50, window=1300, others=1)
+    choices = choose("rmse", ref)
+    assert choices.linear is None
+    assert choices.why_not_linear == (
+        "its window of 1,300 rows has 2,600 numbers, and more than 2,500 take too long"
+    )
+    baselines = Baselines(ref, None, choices)
+    assert baselines.left_out["linear"] == choices.why_not_linear
+
+
+def sequences(
+    task: str = "regress", n: int = 60, lengths: tuple[int, int] = (5, 9), seed: int = 0
+) -> HeldSequences:
+    """Sequences of two features; what is to be said of them is in the first one."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(lengths[0], lengths[1] + 1, n)
+    ends = np.cumsum(sizes)
+    bounds = np.column_stack([ends - sizes, ends])
+    inputs = rng.normal(size=(int(ends[-1]), 2)).astype(np.float32)
+    first = np.array([inputs[a:b, 0].mean() for a, b in bounds])
+    shape, truth = Shape("regress", 2), 3.0 + 2.0 * first[:, None]
+    if task == "classify":
+        shape, truth = Shape("classify", 2, classes=3), np.digitize(first, [-0.15, 0.15])
+    elif task == "label":
+        shape, truth = Shape("label", 2, classes=2), (inputs[:, 1] > 0.2).astype(np.int64)
+    arrays = {
+        "inputs": inputs, "bounds": bounds, "truth": truth,
+        "train": np.arange(0, n, 2), "evaluate": np.arange(1, n, 2),
+    }  # fmt: skip
+    return HeldSequences("", shape, (0.0,), (1.0,), (1.0,), arrays=arrays)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy"),
+                                              ("label", "f1")])  # fmt: skip
+def test_a_linear_model_of_sequences_finds_what_summaries_tell(task: str, metric: str) -> None:
+    ref = sequences(task)
+    found = Baselines(ref, None, choose(metric, ref)).scores(metric)
+    if task == "regress":
+        assert found["linear"] < 0.1 * found["training_mean"]
+    else:
+        assert found["linear"] > 0.7 > found["class_frequencies"]
+
+
+def test_of_sequences_of_one_length_all_values_are_read_where_that_is_better() -> None:
+    ref = sequences(lengths=(6, 6))
+    ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)  # the third step
+    assert choose_reading("rmse", ref).reads == "values"
+    ref.arrays["truth"] = np.abs(ref.arrays["inputs"].reshape(-1, 6, 2)).max(axis=1)[:, :1]
+    assert choose_reading("rmse", ref).reads == "summaries"
+    assert choose_reading("rmse", sequences()).reads == "summaries"  # of several lengths
+
+
+def test_of_tokens_their_counts_are_read() -> None:
+    rng = np.random.default_rng(0)
+    ref = sequences("classify", n=80, lengths=(8, 12))
+    tokens = rng.integers(2, 12, len(ref.arrays["inputs"]))
+    ref.arrays["tokens"] = tokens
+    ref.arrays["truth"] = np.array(
+        [int((tokens[a:b] == 5).sum() > (tokens[a:b] == 7).sum()) for a, b in ref.arrays["bounds"]]
+    )
+    del ref.arrays["inputs"]
+    ref = dataclasses.replace(ref, shape=Shape("classify", 0, vocabulary=12, classes=2))
+    assert choose_reading("accuracy", ref).reads == "counts"
+    scores = Baselines(ref, None, choose("accuracy", ref)).scores("accuracy")
+    assert scores["linear"] > scores["class_frequencies"] + 0.1
+    samples = ref.evaluate_samples()
+    counts = np.array([np.bincount(tokens[a:b], minlength=12) for a, b in ref.load("bounds")])
+    train = ref.train_samples()
+    expected = LogisticRegression(C=1.0, max_iter=200).fit(
+        counts[train], ref.arrays["truth"][train]
+    )
+    found = LinearOfSequences(ref, SequenceChoice("counts", 1.0)).predict(samples)
+    np.testing.assert_allclose(found, expected.predict_proba(counts[samples]), atol=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    task=st.sampled_from(["regress", "classify", "label"]),
+    lengths=st.sampled_from([(6, 6), (5, 9)]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_sequences_that_are_not_trained_on_change_nothing_that_is_fitted(
+    task: str, lengths: tuple[int, int], seed: int
+) -> None:
+    ref, rng = sequences(task, lengths=lengths), np.random.default_rng(seed)
+    other = dict(ref.arrays)
+    other["inputs"], other["truth"] = other["inputs"].copy(), other["truth"].copy()
+    for sequence in ref.evaluate_samples():
+        first, end = other["bounds"][sequence]
+        other["inputs"][first:end] = rng.normal(5, 3, (end - first, 2))
+        rows = slice(first, end) if task == "label" else sequence
+        other["truth"][rows] = 0
+    reads = "steps" if task == "label" else "summaries"
+    choices = Choices(SequenceChoice(reads, 1.0))
+    train = ref.train_samples()
+    expected, found = (
+        Baselines(r, None, choices).predict(train)["linear"]
+        for r in (ref, dataclasses.replace(ref, arrays=other))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_training_part_of_one_class_has_no_linear_model() -> None:
+    ref = sequences("classify")
+    ref.arrays["truth"] = np.where(np.arange(60) % 2, ref.arrays["truth"], 1)
+    choices = choose("accuracy", ref)
+    assert choices.why_not_linear == "the training part has one class alone"
+
+
+def test_a_class_that_is_not_trained_on_is_never_predicted() -> None:
+    ref = sequences("classify")
+    ref.arrays["truth"] = np.where(ref.arrays["truth"] == 1, 2, ref.arrays["truth"])
+    found = Baselines(ref, None, choose("accuracy", ref)).predict(ref.evaluate_samples())["linear"]
+    assert found.shape == (30, 3)
+    assert not found[:, 1].any()
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("make", [lambda: held([seasonal()], 60), lambda: sequences("classify")])
+def test_they_are_the_same_each_time(make: Callable[[], Any]) -> None:
+    metric = "rmse" if make().shape.task == "forecast" else "accuracy"
+    assert baselines_record(metric, [make()], 6) == baselines_record(metric, [make()], 6)
+
+
+def test_one_value_of_the_linear_forecast_stands_for_every_quantile() -> None:
+    ref = held([seasonal()], 60)
+    shape = dataclasses.replace(ref.shape, quantiles=(0.1, 0.5, 0.9))
+    quantiles = dataclasses.replace(ref, shape=shape)
+    choices = choose("pinball", quantiles)
+    scores = Baselines(quantiles, 6, choices).scores("rmse")
+    assert scores == Baselines(ref, 6, choices).scores("rmse")
