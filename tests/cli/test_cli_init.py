@@ -166,11 +166,11 @@ def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str) ->
 def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: Init) -> None:
     refused = init(date=days(), sales=["$1"] * 60, store=["a"] * 60)
     assert "'$1' in line 2 of 'sales'; give numbers" in refused
-    by_hand = "for classes write the file by hand: task.kind: classify, see docs/tasks-and-data.md"
-    assert refused.endswith(f", or {by_hand}")
+    classes = "for classes name the column that tells sequences apart with --id, see"
+    assert refused.endswith(f", or {classes} docs/tasks-and-data.md")
     refused = init("--target", "mood", mood=["good"] * 60, stars=NUMBERS)
-    assert refused.endswith(f"got 'good' in line 2; choose another column, or {by_hand}")
-    assert by_hand not in init("--target", "stars", stars=but(NUMBERS, 4, "?"))
+    assert "got 'good' in line 2; choose another column, or for classes name" in refused
+    assert classes not in init("--target", "stars", stars=but(NUMBERS, 4, "?"))
     assert "no column of numbers to forecast, got date; add one" in init(date=days())
 
 
@@ -180,7 +180,8 @@ def test_what_is_left_out_is_told(init: Init) -> None:
     )
     assert "left out: until (times), store (text), empty (nothing)" in printed
     assert "other columns: same; choose with --target" in printed
-    assert Experiment.load("s.yaml").data.features == ["same", "x"]
+    assert "not read, as they do not help a linear forecast: same" in printed
+    assert Experiment.load("s.yaml").data.features == ["x"]
 
 
 def test_unix_times_are_times_and_no_feature(init: Init) -> None:

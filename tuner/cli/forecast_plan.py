@@ -37,6 +37,7 @@ class ForecastPlan:
     transform: Choice
     normalize: Choice
     normalizations: tuple[str, ...]  # that are searched
+    linear_paths: tuple[bool, ...]  # likewise
     learning_rates: tuple[float, float]
     hidden_sizes: tuple[int, int]
     batch_sizes: tuple[int, ...]
@@ -84,8 +85,9 @@ def plan_forecast(
         transform=_transform(profile),
         normalize=_normalize(profile),
         normalizations=_normalizations(profile),
+        linear_paths=() if profile.trending else (True, False),
         learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.01),
-        hidden_sizes=(16, 128) if n_windows > 5000 else (8, 64),
+        hidden_sizes=(8, 64) if profile.trending and n_windows < 5000 else (16, 128),
         batch_sizes=batch_sizes,
         validation=_validation(rows, horizon),
         trials=trials,
@@ -160,9 +162,7 @@ def _normalize(profile: Profile) -> Choice:
 
 
 def _normalizations(profile: Profile) -> tuple[str, ...]:
-    if profile.walking or not profile.trending:
-        return ()
-    return ("none", "last", "mean", "standard") if profile.season else ("last", "mean", "standard")
+    return ("none", "last", "mean", "standard") if profile.trending and not profile.walking else ()
 
 
 def _batch_sizes(n_windows: int) -> tuple[int, ...]:
@@ -172,6 +172,6 @@ def _batch_sizes(n_windows: int) -> tuple[int, ...]:
 
 
 def _validation(rows: int, horizon: int) -> Choice:
-    if rows * 0.2 < 20 + horizon and rows >= 20:
+    if rows * 0.2 < 15 + horizon and rows >= 20:
         return Choice("0.3", "large, for there are few rows to choose by")
     return Choice("0.2", "")

@@ -107,6 +107,9 @@ def _space(plan: ForecastPlan) -> list[str]:
     if plan.normalizations:
         choices = flow_list(plan.normalizations)
         lines.append(f"  normalize: {{type: categorical, choices: {choices}}}")
+    if plan.linear_paths:
+        choices = flow_list(plan.linear_paths)
+        lines.append(f"  linear_path: {{type: categorical, choices: {choices}}}")
     if len(plan.windows) > 1:
         choices = flow_list(plan.windows)
         lines.append(f"  window: {{type: categorical, choices: {choices}}}")
