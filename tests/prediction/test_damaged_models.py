@@ -58,6 +58,16 @@ MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "task": {"window": 4},
         },
     ),
+    "series, each on its own scale": (
+        STORES,
+        {
+            "data": {
+                "id": "store", "time": "month", "target": "sales", "scale_by": "series",
+                "missing": "ffill", "transform": ["box_cox", {"seasonal_difference": 3}],
+            },
+            "task": {"window": 4},
+        },
+    ),
     "classes of numbered tokens": (
         RUNS,
         {

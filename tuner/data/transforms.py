@@ -10,9 +10,11 @@ import numpy as np
 
 from tuner.transform_steps import POINTWISE, Step, differences_of, steps_of
 
-__all__ = ["NO_TRANSFORM", "Transform"]
+__all__ = ["LAMBDAS", "NO_TRANSFORM", "Transform"]
 
-_LAMBDAS = (-1.0, 2.0)  # outside of it next to nothing is left of the values' digits
+LAMBDAS = (-1.0, 2.0)
+"""Of the power of Box and Cox: beyond, next to nothing is left of the digits of values."""
+
 _LEAST = 3  # distinct values that tell of a lambda
 
 
@@ -175,4 +177,4 @@ def _fit_lambda(column: np.ndarray) -> float:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a likelihood that is flat
         _, fitted = boxcox(scaled)
-    return float(np.clip(fitted, *_LAMBDAS)) if np.isfinite(fitted) else 1.0
+    return float(np.clip(fitted, *LAMBDAS)) if np.isfinite(fitted) else 1.0

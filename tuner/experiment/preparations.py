@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ __all__ = ["PREPARED", "canonical_choice", "prepared_with", "text_of", "value_of
 PREPARED = ("transform", "scale", "calendar", "lags")
 """The keys of `data` that may be searched."""
 
+_ESCAPED = re.compile(r"[^\x20-\x7e]")
+
 
 def text_of(value: Any) -> str:
     """Return YAML in one line, which `value_of` reads as the value again: [log, difference]."""
@@ -29,11 +32,17 @@ def text_of(value: Any) -> str:
         return json.dumps(value)
     for written in (value, json.dumps(value, ensure_ascii=False)):
         try:
-            if value_of(f"{{{written}: [{written}]}}") == {value: [value]}:
-                return written
+            said = value_of(f"{{{written}: [{written}]}}") if written.isprintable() else None
         except (TunerError, TypeError):
             continue
-    return json.dumps(value)
+        if said == {value: [value]}:
+            return written
+    return _ESCAPED.sub(_escape, json.dumps(value, ensure_ascii=False))
+
+
+def _escape(found: re.Match[str]) -> str:
+    """Write a character as YAML does that does not print: JSON would write two for some."""
+    return f"\\U{ord(found[0]):08x}"
 
 
 def value_of(text: str) -> Any:

@@ -17,7 +17,7 @@ from pandas.tseries.frequencies import to_offset
 
 from tuner.data.intervals import Intervals
 from tuner.data.scaling import Scaler
-from tuner.data.transforms import NO_TRANSFORM, Transform
+from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
 from tuner.errors import ModelError, show_path
 from tuner.transform_steps import Step, is_transform
@@ -118,7 +118,7 @@ def _forecast(get: _Getter) -> Pipeline:
     )
     transform = Transform.of(columns.transform)
     n_lambdas = len(targets) if transform.pointwise == "box_cox" else 0
-    lambdas = get("lambdas", lambda v: _numbers(v) and len(v) == n_lambdas)
+    lambdas = get("lambdas", lambda v: _powers(v) and len(v) == n_lambdas)
     by_series = get("scale_by", _one_of("all", "series")) == "series"
     if by_series and columns.id is None:
         raise get.refusal("scale_by", "series")
@@ -342,6 +342,10 @@ def _nested(value: Any, sizes: tuple[int, ...]) -> bool:
     if len(sizes) == 1:
         return _numbers(value)
     return all(_nested(part, sizes[1:]) for part in value)
+
+
+def _powers(value: Any) -> bool:
+    return _numbers(value) and all(LAMBDAS[0] <= power <= LAMBDAS[1] for power in value)
 
 
 def _quantiles(value: Any) -> bool:

@@ -88,14 +88,16 @@ def score_on_test(
         return {"name": name, "params": default.params, "is_winner": is_winner, **scores}
 
     def predict(key: str, opened: Prepared, models: Models, own: Models) -> _Said:
-        prepared = opened.of(winner.params), opened.of(default.params if default else {})
-        return _said(key, executor, *(each.folds[0] for each in prepared), models, own)
+        (of_winner,) = opened.of(winner.params).folds
+        (of_default,) = opened.of(default.params if default else {}).folds
+        return _said(key, executor, of_winner, of_default, models, own)
 
     said = predict("test", test, models, default_models)
     of_winner = _scores(metric, truth, ref, said)
     of_winner |= _covered(calibration, truth, test.of(winner.params).folds[0], said)
     baselines = Baselines(ref, season, choices)
-    again, drawn, shown, plain = None, test, said, baselines
+    again: dict[str, Any] | None = None
+    drawn, shown, plain = test, said, baselines
     if refit is not None and (failed := refit.winner.failed):
         again = {"failed": failed}
     elif refit is not None:

@@ -83,7 +83,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
         return
     so_far = "" if state is State.DONE else " so far"
     console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
-    console.print(f"  [green]{params_line(best['params'])}[/]")
+    console.print(f"  [green]{escape(params_line(best['params']))}[/]")
 
     units = escape(", ".join(record.experiment.data.targets))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -205,7 +205,7 @@ def _show_finalists(summary: dict[str, Any]) -> None:
             number(finalist["mean"]),
             number(finalist["std"], 2),
             gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "-",
-            params_line(finalist["params"]),
+            escape(params_line(finalist["params"])),
         )
     console.print()
     console.print(table)
@@ -221,7 +221,7 @@ def show_running(record: StudyRecord, most: int = 10) -> None:
     console.print("\n[bold]Asked for, not ended[/]")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for trial in running[:most]:
-        table.add_row(f"  trial {trial.number}", params_line(dict(trial.params)))
+        table.add_row(f"  trial {trial.number}", escape(params_line(dict(trial.params))))
     if len(running) > most:
         table.add_row("  …", f"and {len(running) - most} more")
     console.print(table)
@@ -245,7 +245,7 @@ def show_trials(record: StudyRecord, most: int = 10) -> None:
             number(trial.value),
             str(len(trial.outcome.history)),
             f"{trial.outcome.seconds:.1f}",
-            params_line(dict(trial.params)),
+            escape(params_line(dict(trial.params))),
         )
     console.print()
     console.print(table)

@@ -1,0 +1,165 @@
+"""A search over preparations of the data: the same with any number of workers, and after a kill."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pretended import everything
+
+from tuner.coordination.records import StudyRecord
+from tuner.coordination.work import train_job
+from tuner.data.preparing import prepare
+from tuner.executors.base import Event, Finished
+from tuner.experiment import Experiment
+from tuner.jobs import Job, PredictJob, TrainJob
+from tuner.orchestrator import search
+from tuner.results.export import exported
+from tuner.results.winner import find_winner
+from tuner.training import run_job
+
+SPACE = {
+    "transform": ["none", "log", ["box_cox", {"seasonal_difference": 6}]],
+    "scale": ["standard", "minmax"],
+    "lags": [{}, {"y": [6, 12]}],
+}
+
+
+class TrainingExecutor:
+    """Trains for real where it is called, and brings the results in any order."""
+
+    def __init__(self, n_workers: int, dies_after: int | None = None) -> None:
+        self.n_workers = n_workers
+        self.jobs: list[Job] = []
+        self.scored: dict[str, list[int]] = {}
+        self._queue: list[Job] = []
+        self._random, self._left = random.Random(n_workers), dies_after
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+        if isinstance(job, PredictJob):
+            self.scored[job.key] = job.data.evaluate_samples().tolist()
+        self._queue.append(job)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if not self._queue:
+            return []
+        if self._left is not None:
+            if self._left == 0:
+                raise KeyboardInterrupt
+            self._left -= 1
+        job = self._queue.pop(self._random.randrange(min(self.n_workers, len(self._queue))))
+        return [Finished(job.key, run_job(job, lambda epoch: True))]
+
+    def answer(self, key: str, go_on: bool) -> None:
+        raise AssertionError("nothing is pruned")
+
+    def withdraw(self) -> list[str]:
+        keys, self._queue = [job.key for job in self._queue], []
+        return keys
+
+    def close(self) -> None:
+        pass
+
+
+def make(folder: Path) -> Experiment:
+    folder.mkdir(exist_ok=True)
+    t = np.arange(110)
+    values = np.exp(2 + t / 60 + 0.3 * np.sin(t * np.pi / 3))
+    (folder / "y.csv").write_text("y\n" + "".join(f"{float(v)!r}\n" for v in values))
+    space: dict[str, Any] = {n: {"type": "categorical", "choices": c} for n, c in SPACE.items()}
+    return Experiment.model_validate(
+        {
+            "name": "prepared",
+            "data": {"path": str(folder / "y.csv"), "target": "y",
+                     "split": {"validation": 20, "test": 15}},
+            "task": {"window": 4, "horizon": 2, "season": 6},
+            "hyperparameters": {"hidden_size": 4, "learning_rate": 0.05},
+            "search_space": space | {"window": {"type": "int", "low": 3, "high": 6}},
+            "strategy": {"name": "tpe", "batch": 4, "n_startup_trials": 4},
+            "budget": {"trials": 12, "epochs": 3},
+            "pruner": {"name": "none"},
+            "finalists": {"top": 2, "repeats": 2},
+        }
+    )  # fmt: skip
+
+
+def run(folder: Path, executor: TrainingExecutor) -> StudyRecord:
+    return search(
+        make(folder),
+        study="s",
+        journal=str(folder / "s.journal"),
+        make_executor=lambda n_workers: executor,
+    )
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, TrainingExecutor]:
+    executor = TrainingExecutor(1)
+    return run(tmp_path_factory.mktemp("calm") / "case", executor), executor
+
+
+def test_every_job_has_the_data_of_its_trial(calm: tuple[StudyRecord, TrainingExecutor]) -> None:
+    record, executor = calm
+    jobs = executor.jobs
+    by_key = {job.key: job for job in jobs}
+    folders: dict[tuple[str, ...], set[str]] = {}
+    for run_ in (*record.trials, *record.finalists):
+        if run_.repeat_of is not None:
+            continue
+        job = by_key[f"{run_.role} {run_.number}"]
+        assert isinstance(job, TrainJob)
+        chosen = record.experiment.preparation(run_.params)
+        (ref,) = job.folds
+        pointwise = {"none": "none", "log": "log"}.get(chosen["transform"], "box_cox")
+        assert ref.transform.pointwise == pointwise
+        assert ref.shape.features == 1 + 2 * (chosen["lags"] != "{}")
+        assert not job.hyperparameters.keys() & SPACE.keys()
+        folders.setdefault(tuple(chosen.values()), set()).add(ref.folder)
+    assert len(folders) > 3
+    found = {t.params["transform"] for t in record.trials}
+    assert found == {"none", "log", "[box_cox, {seasonal_difference: 6}]"}
+    assert all(len(of) == 1 for of in folders.values())
+    tests = [job for job in jobs if isinstance(job, PredictJob)]
+    assert {tuple(samples) for samples in executor.scored.values()} == {tuple(range(95, 109))}
+    winner = record.experiment.preparation(find_winner(record).trial.params)
+    lags = winner["lags"] != "{}"
+    assert tests[0].data.shape.features == 1 + 2 * lags
+    assert tests[-1].data.shape.features == 1  # the default's
+
+
+def test_it_is_the_same_with_three_workers(
+    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
+) -> None:
+    record = run(tmp_path / "case", TrainingExecutor(3))
+    assert everything(record) == everything(calm[0])
+    assert record.test is not None
+
+
+@pytest.mark.parametrize("dies_after", [7, 15, 19])
+def test_after_a_kill_it_goes_on_as_if_there_had_been_none(
+    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path, dies_after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "case", TrainingExecutor(3, dies_after))
+    record = run(tmp_path / "case", TrainingExecutor(2))
+    assert everything(record) == everything(calm[0])
+
+
+def test_the_exported_winner_gives_its_score_again(
+    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
+) -> None:
+    record, _ = calm
+    file = exported(record, tmp_path, "best.yaml", record.data["path"])
+    alone = Experiment.model_validate(file)
+    assert not alone.search_space
+    chosen = record.experiment.prepared_as(find_winner(record).trial.params).data
+    for name in SPACE:
+        assert getattr(alone.data, name) == getattr(chosen, name)
+    assert alone.recorded is not None
+    data = prepare(alone, tmp_path / "arrays")
+    job = train_job(alone, data.folds, "again", {}, alone.recorded.seed)
+    assert run_job(job, lambda epoch: True).objective == alone.recorded.score
