@@ -50,7 +50,7 @@ def predictions_record(
     if not predicted:
         return None
     if ref.shape.classes:
-        return _classes(test, truth, predicted, baselines)
+        return _classes(test, truth, predicted)
     samples = ref.evaluate_samples()
     every = max(1, math.ceil(len(samples) / _MOST_POINTS))
     kept = slice(None, None, every)
