@@ -330,5 +330,9 @@ def test_larger_models_and_smaller_batches_cost_more():
         ({"batch_size": 8}, {"batch_size": 64}),
         ({"bidirectional": True}, {"bidirectional": False}),
         ({"window": 48}, {"window": 12}),
+        ({"segment": 1, "window": 48}, {"segment": 12, "window": 48}),
+        ({"conv_channels": 64}, {"conv_channels": 0}),
+        ({"decoder": "recursive"}, {"decoder": "direct"}),
+        ({"decoder": "segments"}, {"decoder": "direct"}),
     ]:
         assert of(**more) > of(**less)

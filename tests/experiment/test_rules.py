@@ -112,6 +112,36 @@ REFUSED = [
     (REGRESS, {"hyperparameters__class_weights": "balanced"}, "hyperparameters.class_weights: regress has no"),
     (FORECAST, {"hyperparameters__embedding_size": 8}, "hyperparameters.embedding_size: is of tokens"),
     (CLASSIFY, {"data__target": ["y", "z"]}, "data.target: classify predicts one column, got 2"),
+    # what is read, and how
+    (CLASSIFY, {"hyperparameters__normalize": "last"}, "hyperparameters.normalize: is of forecasts, and classify has no window, got 'last'; remove it"),
+    (REGRESS, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of forecasts"),
+    (FORECAST, {"hyperparameters__normalize": "log"}, "hyperparameters.normalize: unknown normalize 'log'"),
+    (
+        FORECAST,
+        {"data__features": ["x"], "search_space": {"normalize": categorical("none", "mean")}},
+        "search_space.normalize: needs every target among data.features, which lack 'y': write it there, or none here, got 'mean'",
+    ),
+    (
+        {"data": {"path": "d.csv", "target": ["y", "z"], "features": ["y"]}},
+        {"hyperparameters__linear_path": True},
+        "hyperparameters.linear_path: needs every target among data.features, which lack 'z': write it there, or false here",
+    ),
+    (FORECAST, {"hyperparameters__segment": 13}, "hyperparameters.segment: must be at most the window, whose least is 12, got 13"),
+    (
+        FORECAST,
+        {"search_space": {"segment": categorical(1, 8), "window": INT | {"low": 6}}},
+        "search_space.segment: must be at most the window, whose least is 6, got 8; write 6, or a longer window",
+    ),
+    (FORECAST, {"hyperparameters__segment": 0}, "hyperparameters.segment: must be at least 1"),
+    (LABEL, {"hyperparameters__segment": 2}, "hyperparameters.segment: a label for every step reads every"),
+    (TEXT, {"hyperparameters__segment": 2}, "hyperparameters.segment: is of numbers, and the steps are tokens"),
+    (REGRESS, {"hyperparameters__decoder": "segments"}, "hyperparameters.decoder: regress has no horizon"),
+    (FORECAST, {"hyperparameters__conv_kernel": 5}, "hyperparameters.conv_kernel: is of the convolution, and"),
+    (
+        FORECAST,
+        {"search_space": {"conv_channels": INT | {"type": "float", "low": 8.0, "high": 9.0}}},
+        "search_space.conv_channels.type: is a whole number",
+    ),
     # metrics and losses
     (FORECAST, {"objective__metric": "accuracy"}, "objective.metric: measures classes, which forecast does"),
     (FORECAST, {"objective__metric": "pinball"}, "objective.metric: measures task.quantiles"),
@@ -218,6 +248,24 @@ def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path: Path) ->
     assert again.start() == experiment.start()
     begins = load(tmp_path, FORECAST, search_space=space, hyperparameters__hidden_size=[64, 2])
     assert begins.start() == {"hidden_size_1": 64, "hidden_size_2": 2}
+
+
+@pytest.mark.parametrize(
+    ("base", "values"),
+    [
+        (FORECAST, {"normalize": "standard", "linear_path": True, "segment": 12}),
+        (FORECAST, {"decoder": "segments", "segment": 4, "conv_channels": 8, "conv_kernel": 5}),
+        (REGRESS, {"segment": 1000, "conv_channels": 8}),
+        (LABEL, {"conv_channels": 8}),
+        (TEXT, {"conv_channels": 8, "conv_kernel": 2}),
+    ],
+)
+def test_what_goes_together_is_taken_fixed_and_searched(
+    tmp_path: Path, base: dict[str, Any], values: dict[str, Any]
+) -> None:
+    assert load(tmp_path, base, hyperparameters=values)
+    space = {name: categorical(value) for name, value in values.items()}
+    assert load(tmp_path, base, search_space=space).configuration(values).items() >= values.items()
 
 
 def test_a_searched_window_starts_at_the_tasks(tmp_path: Path) -> None:

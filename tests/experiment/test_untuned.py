@@ -68,6 +68,14 @@ def test_its_window_is_never_longer_than_the_longest_that_is_searched(bounds, ex
         ),
         ({"cell": choice("rnn")}, {"nonlinearity": "relu"}, {"cell": "rnn"}),
         ({"cell": choice("gru", "rnn")}, {}, {"cell": "lstm"}),
+        (
+            {"normalize": choice("last", "mean"), "linear_path": choice(True)},
+            {"segment": 6},
+            {"normalize": "none", "linear_path": False},
+        ),
+        ({"segment": integer(2, 6)}, {"decoder": "segments"}, {"segment": 1}),
+        ({"window": integer(24, 48)}, {"segment": 20}, {"window": 24}),
+        ({"conv_channels": integer(4, 8)}, {"conv_kernel": 5}, {"conv_channels": 4}),
     ],
 )
 def test_where_the_fixed_ones_forbid_a_default_it_is_moved_into_the_space(space, fixed, expected):

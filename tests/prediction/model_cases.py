@@ -131,6 +131,31 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             },
         },
     ),
+    "the spread of two targets taken off, lags too, in segments and on a linear path": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"],
+                "missing": "interpolate", "lags": {"units": [1, 24], "price": [1]},
+            },
+            "task": {"window": 10, "horizon": 5},
+            "hyperparameters": {
+                "normalize": "standard", "linear_path": True, "segment": 4, "hidden_size": 8,
+                "decoder": "segments", "conv_channels": 6, "pooling": "attention",
+            },
+        },
+    ),
+    "quantiles of logs above the last value, on a linear path from another window": (
+        months(),
+        {
+            "data": {"time": "month", "target": "sales", "transform": "log"},
+            "task": {"window": 12, "horizon": 3, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {
+                "normalize": "last", "linear_path": True, "window": 8, "hidden_size": 8,
+                "cell": "gru",
+            },
+        },
+    ),
     "rows alone": (
         months().drop(columns="month"),
         {"data": {"target": "sales"}, "hyperparameters": {"hidden_size": 8, "bias": False}},
@@ -167,6 +192,25 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             },
             "task": {"kind": "classify"},
             "hyperparameters": {"pooling": "attention", "bidirectional": True, "hidden_size": 8},
+        },
+    ),
+    "classes of segments after a convolution": (
+        walks(),
+        {
+            "data": {"id": "run", "time": "step", "target": "kind", "features": ["y", "size"]},
+            "task": {"kind": "classify"},
+            "hyperparameters": {
+                "segment": 4, "conv_channels": 5, "conv_kernel": 4, "pooling": "mean",
+                "bidirectional": True, "hidden_size": 8,
+            },
+        },
+    ),
+    "labels after a convolution": (
+        walks(),
+        {
+            "data": {"id": "run", "time": "step", "target": "sign", "features": ["y", "size"]},
+            "task": {"kind": "label"},
+            "hyperparameters": {"conv_channels": 5, "hidden_size": 8},
         },
     ),
     "values": (

@@ -46,7 +46,8 @@ class HereExecutor:
 def drawn(experiment: Experiment, data: Prepared, seed: int = 0) -> dict[str, np.ndarray]:
     """Weights for an experiment's fixed hyperparameters, larger than those that training draws."""
     torch.manual_seed(seed)
-    model = Model(experiment.hyperparameters, data.folds[-1].shape)
+    ref = data.folds[-1].with_window(experiment.hyperparameters.window)
+    model = Model(experiment.hyperparameters, ref.shape)
     return {name: 1.5 * array for name, array in model.weights().items()}
 
 

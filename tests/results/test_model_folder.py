@@ -208,6 +208,7 @@ def test_check_says_that_a_model_is_too_large_for_a_file(
         {"hidden_size": 12, "num_layers": 2, "bidirectional": True},
         {"hidden_size": [8, 16, 4]},
         {"hidden_size": 24, "cell": "peephole"},
+        {"hidden_size": 24, "segment": 6, "conv_channels": 40, "linear_path": True},
     ],
 )
 def test_how_large_a_model_is_is_known_before_it_is_trained(

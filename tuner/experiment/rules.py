@@ -201,7 +201,9 @@ def _check_reading(experiment: Experiment) -> None:
         shortest = min(_windows(experiment))
         if longest > shortest:
             text = f"must be at most the window, whose least is {shortest}, got {longest}; "
-            raise ValueError(f"{_key(experiment, 'segment')}: {text}make it or the window fit")
+            raise ValueError(
+                f"{_key(experiment, 'segment')}: {text}write {shortest}, or a longer window"
+            )
     if max(_values(experiment, "conv_channels")) == 0:
         default = Hyperparameters.model_fields["conv_kernel"].default
         text = "is of the convolution, and conv_channels is 0: write that first"
