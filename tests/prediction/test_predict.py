@@ -198,6 +198,29 @@ def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> 
     assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
 
 
+def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_rows(tmp_path: Path) -> None:
+    known = pd.concat([months(60, i).assign(shop=f"s{i}", sales=lambda f, i=i: f["sales"] * 9**i)
+                       for i in range(2)])  # fmt: skip
+    data = {
+        "id": "shop", "time": "month", "target": "sales", "features": ["sales"],
+        "transform": "difference", "scale_by": "series",
+    }  # fmt: skip
+    model = made(known, {"data": data, "task": {"window": 6, "horizon": 3}}, tmp_path)
+    own = model.predict(known)
+    again = known[known["shop"] == "s1"]
+    text = "the model was not trained on new: scaled by the rows that are given"
+    with pytest.warns(PredictionWarning, match=text):
+        found = model.predict(pd.concat([known, again.assign(shop="new")]))
+    pd.testing.assert_frame_equal(found[found["shop"] != "new"], own)
+    new = found.loc[found["shop"] == "new", "sales"].to_numpy()
+    trained = own.loc[own["shop"] == "s1", "sales"].to_numpy()
+    assert not np.array_equal(new, trained)  # its last rows are not those that were trained on
+    np.testing.assert_allclose(new, trained, rtol=0.1)
+    with pytest.warns(PredictionWarning, match=text):
+        scaled = model.predict(again.assign(shop="new", sales=lambda f: f["sales"] * 1000))
+    np.testing.assert_allclose(scaled["sales"], new * 1000, rtol=1e-4)
+
+
 def test_a_table_is_read_like_a_file_and_its_named_index_like_columns(tmp_path: Path) -> None:
     model = sales_model(tmp_path)
     months(30).to_csv(tmp_path / "data.csv", index=False)
