@@ -111,7 +111,8 @@ def test_series_with_everything_on_them_are_searched_and_reproduced(
     Path("stores.yaml").write_text(text)
     found = searched_and_reproduced(Path("stores.yaml"), SMALL, capsys)
     assert found["metric"] == ("pinball" if quantiles else "rmse")
-    assert found["baselines"].keys() == {"last_value", "seasonal_naive", "training_mean"}
+    plain = {"last_value", "seasonal_naive", "training_mean", "linear"}
+    assert found["baselines"].keys() == plain | {"exponential_smoothing", "seasonal_arima"}
     if space == "attention":
         weights = pd.read_csv("model/attention.csv", index_col="sample")
         assert weights.index[0].startswith("north 2024-01-0")
@@ -153,4 +154,4 @@ def test_a_number_of_every_sequence_is_searched_and_reproduced(
     Path("runs.yaml").write_text(text)
     options = [*SMALL, "--trials", "2"]
     found = searched_and_reproduced(Path("runs.yaml"), options, capsys)
-    assert found["baselines"].keys() == {"training_mean"}
+    assert found["baselines"].keys() == {"training_mean", "linear"}

@@ -28,9 +28,18 @@ BELOW = {
     "coordination": {"base", "experiment", "data", "jobs", "executors", "strategies"},
     "prediction": {"base", "transform_steps", "data"},
     "tracking": {"base", "experiment", "data", "jobs", "coordination", "prediction"},
-    "results": {"base", "experiment", "data", "jobs", "executors", "coordination", "prediction"},
+    "results": {
+        "base",
+        "experiment",
+        "data",
+        "jobs",
+        "executors",
+        "strategies",
+        "coordination",
+        "prediction",
+    },
     "report": {"base", "experiment", "jobs", "strategies", "coordination", "results"},
-    "comparison": {"base", "outputs", "experiment", "coordination", "report"},
+    "comparison": {"base", "outputs", "experiment", "coordination", "results", "report"},
 }
 BELOW["watching"] = {"base", "experiment", "jobs", "coordination", "results"}
 BELOW["orchestrator"] = set(BELOW) - {"watching"}

@@ -78,3 +78,15 @@ def test_the_help_of_strategy_says_where_the_strategies_are_listed(
     run([command, "--help"])
     (line,) = [row for row in capsys.readouterr().out.splitlines() if "--strategy " in row]
     assert "tuner strategies lists them" in line
+
+
+def test_check_says_what_stands_in_the_way_and_with_which_key(check: Check) -> None:
+    printed = check("air.yaml", "--strategy", "woa", "--set", "budget.trials=8",
+                    "--set", "pruner.name=median")  # fmt: skip
+    before, _, after = printed.partition("What stands in the way\n")
+    assert "passengers has a trend that nothing takes out" in after
+    assert "budget.trials: woa cannot move: all 8 trials are its first generation" in after
+    assert ": the pruner median can never act" in after
+    printed = check("air.yaml", "--set", "data.transform=difference", "--set", "pruner.name=none",
+                    "--strategy", "random")  # fmt: skip
+    assert "stands in the way" not in printed

@@ -188,3 +188,16 @@ def test_files_are_written_again_with_the_same_bytes(tmp_path):
     before = {name: (tmp_path / name).read_bytes() for name in FILES}
     write(dataclasses.replace(found), tmp_path, "tuner compare made.yaml")
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+
+
+def test_what_has_to_be_beaten_stands_beside_the_strategies():
+    found = comparison({"tpe": LOW, "random": HIGH})
+    assert found.to_beat is None
+    scores = {"last_value": 4.0, "linear": 0.98, "seasonal_arima": math.nan}
+    searches = tuple(dataclasses.replace(s, baselines=scores) for s in found.rows[0].searches)
+    rows = (dataclasses.replace(found.rows[0], searches=searches), *found.rows[1:])
+    found = dataclasses.replace(found, rows=rows)
+    said = "to beat on the validation part (rmse): linear regression 0.98, last value 4"
+    assert found.to_beat == said
+    assert found.to_json()["baselines"] == {"linear": 0.98, "last_value": 4.0}
+    assert said[1:] in page(found, NO_PICTURE, "tuner compare")

@@ -134,6 +134,8 @@ class Lines(Show):
             scores = score_text(row.median), interval_text(row)
             table.add_row(row.strategy, *scores, f"{row.seconds:.1f}")
         console.print(table)
+        if comparison.to_beat is not None:
+            console.print(escape(comparison.to_beat), soft_wrap=True)
         console.print(f"[bold]{escape(comparison.verdict)}.[/]", soft_wrap=True)
         files = f"[bold]{escape(str(folder / FILES[0]))}[/], and {', '.join(FILES[1:])} beside it"
         console.print(f"wrote {files}", soft_wrap=True)

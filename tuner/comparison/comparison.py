@@ -18,6 +18,7 @@ from tuner.comparison.statistics import (
 from tuner.comparison.trajectory import Trajectory
 from tuner.comparison.verdict import verdict_of
 from tuner.experiment import Experiment
+from tuner.results.plain import plain_name, ranked_plain
 
 __all__ = ["Comparison", "Row", "compare"]
 
@@ -64,6 +65,11 @@ class Comparison:
         return -1 if self.experiment.objective.direction == "maximize" else 1
 
     @property
+    def baselines(self) -> list[tuple[str, float]]:
+        """Plain predictions and their scores on the validation part, the best first."""
+        return ranked_plain(self.metric, self.rows[0].searches[0].baselines)
+
+    @property
     def fewest_seeds(self) -> int:
         """How many seeds it takes to tell any two of so many strategies apart."""
         return fewest_seeds(len(self.rows))
@@ -74,6 +80,14 @@ class Comparison:
         if len(self.seeds) < self.fewest_seeds:
             return []
         return [d for d in self.differences if d.adjusted <= ALPHA]
+
+    @property
+    def to_beat(self) -> str | None:
+        """What has to be beaten on the validation part, in one sentence; None for nothing."""
+        known = [f"{plain_name(n, self.metric)} {score:.4g}" for n, score in self.baselines]
+        if not known:
+            return None
+        return f"to beat on the validation part ({self.metric}): {', '.join(known)}"
 
     @property
     def verdict(self) -> str:
@@ -98,6 +112,7 @@ class Comparison:
             "seeds": self.seeds,
             "verdict": self.verdict,
             "fewest_seeds": self.fewest_seeds,
+            "baselines": dict(self.baselines),
             "strategies": [_row(row) for row in self.rows],
             "differences": [
                 {

@@ -56,7 +56,9 @@ def _scores(comparison: Comparison) -> Html:
         for search in row.searches
     ]
     searches = table(("search", f"best {metric}", "seconds"), each, numbers=2)
-    return Html(table(heading, rows, numbers=3) + details("Every search", searches))
+    beside = comparison.to_beat
+    said = paragraph(f"{beside[:1].upper()}{beside[1:]}.", kind="dim") if beside else ""
+    return Html(table(heading, rows, numbers=3) + said + details("Every search", searches))
 
 
 def _differences(comparison: Comparison) -> Html:

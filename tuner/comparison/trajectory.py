@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Trajectory:
     best: tuple[float, ...]  # after each trained trial, by their numbers
     seconds: tuple[float, ...]  # of the search, when each trial had ended; rising
     best_then: tuple[float, ...]  # at each of these times
+    baselines: Mapping[str, float] = field(default_factory=dict, hash=False)  # of the same rows
 
     @property
     def score(self) -> float:
@@ -52,6 +53,7 @@ def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
         best=_best_so_far(first, record.sign),
         seconds=tuple(clock.at(_ended_at(t)) for t in in_time),
         best_then=_best_so_far(in_time, record.sign),
+        baselines=record.baselines,
     )
 
 
