@@ -216,10 +216,10 @@ def test_a_comparison_made_again_trains_nothing_and_writes_the_same(
     assert "4 searches, 4 of them made before" in again
     assert recorded.n_jobs == n_jobs
     assert listing(Path.cwd()) == files
-    result = again.splitlines()[1:]
+    result = again.splitlines()[2:]  # after what is compared, and that the seeds are few
     assert before.splitlines()[-len(result) :] == result
     fewer = events(compare("--strategies", "woa,random", "--seeds", "1", "--json"))
-    assert [e["event"] for e in fewer] == ["result", "result", "comparison", "ended"]
+    assert [e["event"] for e in fewer] == ["note", "result", "result", "comparison", "ended"]
 
 
 def test_one_that_is_interrupted_goes_on_and_ends_like_one_that_was_not(
@@ -412,6 +412,26 @@ def test_a_study_that_is_being_searched_stops_all_before_the_first_begins(
 def test_a_warning_is_given_once(compare: Compare) -> None:
     printed = compare("--strategies", "tpe,random", "--seeds", "2", "--workers", "9")
     assert printed.count("--workers 9: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "n_seeds", "fewest"),
+    [("tpe,random", 4, 5), ("tpe,random,pso,woa", 2, 5), ("tpe,random,pso,woa,qmc", 5, 6)],
+)
+def test_before_it_begins_it_says_how_many_seeds_its_sentence_needs(
+    compare: Compare, recorded: Recorded, names: str, n_seeds: int, fewest: int
+) -> None:
+    recorded.stops_after = 1
+    printed = compare("--strategies", names, "--seeds", str(n_seeds), status=130)
+    n = len(names.split(","))
+    said = (
+        f"too few seeds to tell {n} strategies apart, whatever they score: {n_seeds}, and it "
+        f"takes {fewest}; add --seeds {fewest}"
+    )
+    assert printed.splitlines()[1] == said
+    recorded.stops_after = recorded.n_jobs + 1
+    enough = compare("--strategies", names, "--seeds", str(fewest), status=130)
+    assert "too few seeds" not in enough
 
 
 def test_where_the_whole_space_is_trained_that_is_said(compare: Compare) -> None:

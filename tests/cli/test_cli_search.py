@@ -137,7 +137,7 @@ def test_show_and_studies_and_strategies_print_json_for_scripts(tuner: Tuner) ->
         **{"running": 0, "complete": 4, "pruned": 0, "failed": 0, "repeats": 0},
     }
     assert len(shown["all_trials"]) == 4
-    assert len(shown["finalists"]) == 2
+    assert len(shown["finalists"]) == 3  # the default is one of them
     assert shown["best"]["mean"] == min(f["mean"] for f in shown["finalists"])
     (listed,) = json.loads(tuner("studies", "--json"))
     assert listed["study"] == STUDY
@@ -149,7 +149,7 @@ def test_show_and_studies_and_strategies_print_json_for_scripts(tuner: Tuner) ->
 def test_show_and_studies_and_strategies_print_tables_for_people(tuner: Tuner) -> None:
     shown = tuner("show", STUDY)
     assert "Best trials" in shown
-    assert shown.count("hidden_size=") == 1 + 2 + 4  # the best, the finalists, the trials
+    assert shown.count("hidden_size=") == 1 + 3 + 4  # the best, the finalists, the trials
     assert STUDY in tuner("studies")
     assert "population" in tuner("strategies")
 

@@ -125,7 +125,7 @@ class Finalists(Section):
     repeats: Annotated[Count, Field(ge=1, le=1000)] = 3
     """Fresh seeds for each."""
     baseline: Annotated[bool, Field(strict=True)] = True
-    """Whether the untuned default is trained as well, as often, to compare the winner with."""
+    """Whether the untuned default is trained as often, and wins where none is better."""
     refit: Annotated[bool, Field(strict=True)] | None = Field(None, examples=[True])
     """Whether the winner is trained again on training and validation part; forecasts by default."""
 
