@@ -77,7 +77,9 @@ def plan_forecast(
         windows=windows,
         segment=None
         if segment is None
-        else Choice(str(segment), f"rows that are read as one: {read} steps in place of {max(windows)}"),
+        else Choice(
+            str(segment), f"rows that are read as one: {read} steps in place of {max(windows)}"
+        ),
         season=profile.season if usual is None else None,
         calendar=("hour",) if far else (),
         transform=_transform(profile),
@@ -117,14 +119,16 @@ def _windows(
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment
     counts = [
-        k
-        for k in (1, 2, 3, 4)
-        if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
+        k for k in (1, 2, 3, 4) if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
     ]
     windows = tuple(k * season + 1 for k in counts)
     best = counts[min(1, len(counts) - 1)]
     seasons = "a season" if best == 1 else f"{best} seasons"
-    return Choice(str(windows[counts.index(best)]), f"{seasons} of {season} rows, and one"), windows, None
+    return (
+        Choice(str(windows[counts.index(best)]), f"{seasons} of {season} rows, and one"),
+        windows,
+        None,
+    )
 
 
 def _window_without_season(

@@ -15,6 +15,7 @@ from tuner.prediction import Model, PredictionWarning, load_model
 
 __all__ = ["predict"]
 
+
 def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bool) -> None:
     """Predict with an exported model, into a file or on standard output."""
     model = load_model(folder)
