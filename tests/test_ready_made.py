@@ -101,7 +101,7 @@ def test_the_space_of_forecasts_has_what_decides_one(tmp_path):
 def test_the_panel_has_every_month_of_every_sector_and_each_its_own_scale():
     jobs = read(DATA / "us_jobs.csv")
     months = pd.date_range("2006-01", "2015-12", freq="MS").strftime("%Y-%m")
-    table = jobs.set_index(["month", "sector"])["jobs"].unstack()
+    table = jobs.pivot_table("jobs", "month", "sector")
     assert list(table.index) == list(months)
     assert table.shape == (120, 15)
     assert table.notna().all().all()
