@@ -87,10 +87,33 @@ def test_the_stacked_space_has_two_layers(tmp_path):
 def test_the_last_22_months_of_the_air_passengers_are_the_test_part():
     file = ROOT / "experiments/air_passengers.yaml"
     experiment = Experiment.load(file)
-    assert (experiment.task.window, experiment.task.horizon) == (12, 1)
+    assert (experiment.task.window, experiment.task.horizon) == (25, 1)
     command = [sys.executable, "-m", "tuner", "check", str(file)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.search(r"test +22 rows +1959-03-01 to 1960-12-01", shown)
+
+
+def test_the_space_of_forecasts_has_what_decides_one(tmp_path):
+    space = with_space(ROOT / "search_spaces/forecast.yaml", tmp_path).search_space
+    assert set(space) == {"normalize", "hidden_size", "dropout", "learning_rate", "batch_size"}
+
+
+def test_the_panel_has_every_month_of_every_sector_and_each_its_own_scale():
+    jobs = read(DATA / "us_jobs.csv")
+    months = pd.date_range("2006-01", "2015-12", freq="MS").strftime("%Y-%m")
+    table = jobs.pivot_table("jobs", "month", "sector")
+    assert list(table.index) == list(months)
+    assert table.shape == (120, 15)
+    assert table.notna().all().all()
+    assert table.iloc[0].max() / table.iloc[0].min() == pytest.approx(40, rel=0.05)
+    assert Experiment.load(ROOT / "experiments/us_jobs.yaml").data.scale_by == "series"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
+def test_a_pruner_can_act_within_the_budget_of_an_experiment(path):
+    experiment = Experiment.load(path)
+    assert experiment.pruner.n_startup_trials < experiment.budget.trials
+    assert experiment.pruner.n_warmup_steps < experiment.budget.epochs
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -320,3 +320,144 @@ def test_a_file_in_a_folder_that_is_a_link_leads_to_the_data(tmp_path: Path) -> 
     Path("s.csv").write_text(series("year,y"))
     assert run(["init", "s.csv", "-o", "link/s.yaml"]) == 0
     assert Experiment.load("link/s.yaml").data.path == str(tmp_path / "s.csv")
+
+
+MONTHS = [str(d.date())[:7] for d in pd.date_range("2000-01", periods=160, freq="MS")]
+SEASON = np.sin(2 * np.pi * np.arange(160) / 12)
+
+
+def growing() -> np.ndarray:
+    return np.exp(np.arange(160) / 60) * (10 + SEASON)
+
+
+def test_a_growing_season_gets_a_logarithm_two_seasons_and_a_linear_path(init: Init) -> None:
+    printed = init(month=MONTHS, sales=growing())
+    assert "forecasts sales one row ahead from the 25 before" in printed
+    assert "found: a season of 12 rows, a level that wanders, a spread that grows" in printed
+    experiment = Experiment.load("s.yaml")
+    assert (experiment.data.transform, experiment.task.window) == ("log", 25)
+    assert experiment.hyperparameters.linear_path
+    assert experiment.hyperparameters.normalize == "last"
+    assert experiment.search_space["window"].choices == [13, 25]
+    assert experiment.search_space["normalize"].choices == ["none", "last", "mean", "standard"]
+    comments = [line for line in Path("s.yaml").read_text().splitlines() if "# " in line]
+    assert any("the spread grows with the level" in line for line in comments)
+
+
+def test_what_is_found_is_found_in_the_training_part_alone(init: Init) -> None:
+    init(month=MONTHS, sales=growing())
+    written = Path("s.yaml").read_text()
+    training = 160 - 32 - 24
+    later = growing()
+    later[training:] = np.random.default_rng(0).uniform(1, 2, 160 - training)
+    init("--force", month=MONTHS, sales=later)
+    assert Path("s.yaml").read_text() == written
+
+
+def test_a_cycle_that_no_frequency_tells_is_written_down(init: Init) -> None:
+    cycle = np.sin(2 * np.pi * np.arange(160) / 9) + np.random.default_rng(0).normal(0, 0.2, 160)
+    init(year=list(range(1800, 1960)), seen=cycle)
+    task = Experiment.load("s.yaml").task
+    assert (task.season, task.window) == (9, 19)
+    assert "linear_path" in Experiment.load("s.yaml").search_space
+
+
+def test_prices_keep_their_last_value(init: Init) -> None:
+    walk = 100 + np.random.default_rng(3).normal(size=400).cumsum()
+    printed = init(date=days(400), close=walk)
+    assert "steps like noise" in printed
+    experiment = Experiment.load("s.yaml")
+    assert experiment.hyperparameters.normalize == "last"
+    assert "normalize" not in experiment.search_space
+
+
+def test_a_long_season_is_read_in_segments_and_the_longest_by_the_calendar(init: Init) -> None:
+    hours = pd.date_range("2024-01-01", periods=2400, freq="h").astype(str)
+    wave = np.sin(2 * np.pi * np.arange(2400) / 24) + np.random.default_rng(0).normal(0, 0.1, 2400)
+    init("--horizon", "48", time=hours, load=wave)
+    experiment = Experiment.load("s.yaml")
+    assert (experiment.task.window, experiment.task.horizon) == (96, 48)
+    assert experiment.hyperparameters.segment == 24
+    minutes = pd.date_range("2024-01-01", periods=9000, freq="min").astype(str)
+    wave = np.sin(2 * np.pi * np.arange(9000) / 1440)
+    init("--force", time=minutes, load=wave)
+    experiment = Experiment.load("s.yaml")
+    assert experiment.task.window == 240
+    assert experiment.hyperparameters.segment == 12
+    assert experiment.data.calendar == ["hour"]
+
+
+def test_columns_are_read_where_they_help(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    leader, noise = rng.normal(size=200), rng.normal(size=200)
+    sales = np.r_[0.0, leader[:-1]] + rng.normal(0, 0.1, 200)
+    printed = init("--target", "sales", day=days(200), leader=leader, sales=sales)
+    assert "not read" not in printed
+    assert Experiment.load("s.yaml").data.features == ["leader", "sales"]
+    printed = init("--force", "--target", "sales", day=days(200), noise=noise, sales=sales)
+    assert "not read, as they do not help a linear forecast: noise; see --features" in printed
+    assert Experiment.load("s.yaml").data.features == ["sales"]
+
+
+def test_each_of_several_series_has_its_own_scale(init: Init) -> None:
+    init("--id", "store", store=["a"] * 60 + ["b"] * 60, day=days() * 2, units=NUMBERS * 2)
+    assert Experiment.load("s.yaml").data.scale_by == "series"
+
+
+def sequences(target: Callable[[int, int], object], steps: int = 6) -> dict[str, list[object]]:
+    """Return forty sequences of two columns and a target."""
+    rows = [(i, s) for i in range(40) for s in range(steps)]
+    return {
+        "who": [i for i, _ in rows],
+        "x": [float((i % 3) * s) for i, s in rows],
+        "z": [float(s % 5) for _, s in rows],
+        "y": [target(i, s) for i, s in rows],
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (lambda i, s: "abc"[i % 3], "classify"),
+        (lambda i, s: i % 3, "classify"),
+        (lambda i, s: i * 1.5, "regress"),
+        (lambda i, s: "ab"[s % 2], "label"),
+        (lambda i, s: i * 0.5 + s, "forecast"),
+    ],
+    ids=["texts", "whole numbers", "numbers", "texts that change", "numbers that change"],
+)
+def test_the_target_of_an_id_tells_the_task(
+    init: Init, target: Callable[[int, int], object], kind: str
+) -> None:
+    printed = init(
+        "--id", "who", "--target", "y", **sequences(target, 40 if kind == "forecast" else 6)
+    )
+    experiment = Experiment.load("s.yaml")
+    assert experiment.task.kind == kind
+    if kind != "forecast":
+        assert experiment.data.features == ["x", "z"]
+        assert "predicts y, the " in printed
+        assert "found: 40 sequences of 6 steps" in printed
+    assert run(["check", "s.yaml"]) == 0
+
+
+def test_long_sequences_are_read_in_segments_and_labels_step_by_step(init: Init) -> None:
+    init("--id", "who", "--target", "y", **sequences(lambda i, s: "abc"[i % 3], 100))
+    space = Experiment.load("s.yaml").search_space
+    assert space["segment"].choices == [3, 6, 12]
+    assert space["conv_channels"].choices == [0, 32]
+    init("--force", "--id", "who", "--target", "y", **sequences(lambda i, s: "ab"[s % 2], 100))
+    assert "segment" not in Experiment.load("s.yaml").search_space
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--task", "clasify"], "--task: must be one of forecast, classify, label, regress, got"),
+        (["--task", "classify"], "--task: classify needs the column that tells sequences apart"),
+        (["--id", "who", "--target", "y", "--horizon", "3"], "--horizon: is of forecasts, got 3"),
+        (["--id", "who", "--target", "y", "--features", "y"], "no column of numbers beside"),
+    ],
+)
+def test_what_no_sequence_can_have_is_refused(init: Init, options: list[str], text: str) -> None:
+    assert text in init(*options, **sequences(lambda i, s: i % 3))

@@ -121,7 +121,7 @@ def _features(
     if gain < _HELPS:
         return [target], "the other columns did not help a linear forecast in the training part"
     why = f"they take {gain:.0%} off a linear forecast's error in the training part"
-    return [c for c in names if c in used], why
+    return [c for c in series.features if c in used], why
 
 
 def _training_parts(series: Series) -> list[np.ndarray]:

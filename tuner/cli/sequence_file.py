@@ -12,8 +12,8 @@ from tuner.cli.sequence_plan import plan_sequences
 from tuner.cli.sequence_text import SequenceColumns, sequence_text
 from tuner.cli.written import Asked, Written
 from tuner.cli.yaml_text import printable
-from tuner.data.tables import RawTable
-from tuner.errors import DataError, InputError, nearest
+from tuner.data.tables import RawTable, refusal
+from tuner.errors import InputError, nearest
 
 __all__ = ["kind_of", "sequence_file"]
 
@@ -77,13 +77,11 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     columns = asked.columns
     target = _look(asked)
     used = (columns.target, columns.id, columns.time if asked.time_given else None)
-    features = asked.features or [c for c in columns.numbers if c not in used]
+    features = [c for c in asked.features or columns.numbers if c not in used]
     if not features:
         text = "no column of numbers beside the target; add one, or write data.text by hand"
-        raise DataError(f"{asked.path}: data.features: {text}, see docs/tasks-and-data.md")
-    plan = plan_sequences(
-        kind, target.lengths, n_features=len(features), classes=target.distinct
-    )
+        raise refusal(asked.path, "data.features", f"{text}, see docs/tasks-and-data.md")
+    plan = plan_sequences(kind, target.lengths, n_features=len(features), classes=target.distinct)
     n, longest, shortest = len(target.lengths), target.lengths.max(), target.lengths.min()
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     found = f"{n} sequences of {steps} steps"
@@ -124,7 +122,8 @@ def _look(asked: Asked) -> _Target:
     are_numbers = bool(numbers.notna().mean() >= 0.8)
     return _Target(
         lengths=np.bincount(codes, minlength=len(names)),
-        constant=len(names) > 1 and bool((values.groupby(codes).nunique() == 1).all()),
+        constant=len(names) > 1
+        and bool((values.groupby(codes).transform("first") == values).all()),
         numbers=are_numbers,
         whole=are_numbers and bool((numbers.dropna() % 1 == 0).all()),
         distinct=int(values.nunique()),

@@ -1,4 +1,4 @@
-"""What a series is like, as far as its first rows tell: season, trend, growth, and how far it wanders."""
+"""What a series is like, as far as its first rows tell: season, trend, growth."""
 
 from __future__ import annotations
 
