@@ -114,7 +114,9 @@ def _windows(
     wanted = season * max(4, math.ceil(horizon / season))
     if season >= 24 and wanted <= min(known // 8, _MOST_ROWS):
         longer = wanted + season * max(3, math.ceil(horizon / season))
-        windows = (wanted, longer) if longer <= min(known // 8, _MOST_ROWS) else (wanted,)
+        windows: tuple[int, ...] = (wanted,)
+        if longer <= min(known // 8, _MOST_ROWS):
+            windows = (wanted, longer)
         segment = season if season <= 48 else _divisor(season, 24)
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment

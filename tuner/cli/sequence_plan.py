@@ -48,7 +48,7 @@ def plan_sequences(
     """
     middle = int(np.median(lengths))
     long = middle >= _LONG
-    segments = (1,)
+    segments: tuple[int, ...] = (1,)
     if long and kind != "label":
         near = max(2, middle // _STEPS_READ)
         segments = tuple(sorted({max(2, near // 2), near, 2 * near}))

@@ -216,7 +216,7 @@ def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
     """Return what models read, (samples, features * window), float64: a column after another."""
     views = np.lib.stride_tricks.sliding_window_view(ref.load("inputs"), window, axis=0)
     found = views[samples - window]  # (samples, features, window)
-    return found.reshape(len(samples), -1).astype(np.float64)
+    return np.asarray(found.reshape(len(samples), -1), np.float64)
 
 
 def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:

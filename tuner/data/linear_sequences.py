@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,8 +86,9 @@ def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
         x = _read(ref, samples, reads)
         for penalty, fitted in zip(PENALTIES[kind], _fit(ref, reads, PENALTIES[kind]), strict=True):
             predicted = fitted.predict(ref, x)
-            cost = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
-            cost = tuple(np.inf if np.isnan(c) else c for c in cost)
+            costs = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
+            first, second = (math.inf if math.isnan(c) else c for c in costs)
+            cost = (first, second)
             if best is None or cost < best_cost:
                 best, best_cost = SequenceChoice(reads, penalty), cost
     assert best is not None

@@ -118,7 +118,8 @@ def _autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
     size = 1 << int(2 * len(values) - 1).bit_length()
     products = np.fft.irfft(np.abs(np.fft.rfft(centred, size)) ** 2, size)[: lags + 1]
     least = 1e-12 * max(1.0, float((values**2).sum()))
-    return products / products[0] if products[0] > least else np.eye(1, lags + 1)[0]
+    constant = products[0] <= least
+    return np.eye(1, lags + 1)[0] if constant else np.asarray(products / products[0])
 
 
 def _cycle(values: np.ndarray) -> int | None:

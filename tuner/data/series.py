@@ -210,7 +210,7 @@ class SeriesDataset(Dataset):
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         return [f"{', '.join(names[:_NAMED])}{more} in {part}"]
 
-    def _check_fold(self, name: str, ref: SeriesRef) -> None:
+    def _check_fold(self, name: str, ref: _HeldRef) -> None:
         horizon = self._experiment.task.horizon
         metric = self._experiment.objective.metric
         trained = self._read_by_all(ref).with_window(ref.longest_window).train_samples()

@@ -44,7 +44,7 @@ def unscaled(
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.asarray(outputs, np.float64) * _along_targets(scale, outputs.ndim)
         values += _along_targets(offset, outputs.ndim)
-    return values
+    return np.asarray(values)
 
 
 def _along_targets(numbers: Sequence[float] | np.ndarray, n_axes: int) -> np.ndarray:

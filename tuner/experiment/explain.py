@@ -155,9 +155,9 @@ def _no_domain(problem: Problem, root: type[Section], name: str, value: Any) -> 
     """Say of a value or a list in a search space how it is fixed, or searched."""
     if name in ("transform", "scale", "calendar", "lags"):
         of_data = _sections(root.model_fields["data"].annotation)[0].model_fields[name]
-        choices = value if isinstance(value, list) and value else ["none", value]
         if not of_data.is_required() and isinstance(value, str | list):
-            written = _as_yaml(choices)
+            listed = isinstance(value, list) and bool(value)
+            written = _as_yaml(value if listed else ["none", value])
             return replace(problem, example=f"{{type: categorical, choices: {written}}}")
     fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]
     field = fixed.model_fields.get(name)

@@ -75,7 +75,7 @@ def _check_preparations(experiment: Experiment) -> None:
     """Check every choice of a preparation as if `data` said it."""
     space, recorded = experiment.search_space, experiment.recorded
     for name in PREPARED:
-        key, choices = f"search_space.{name}", ()
+        key, choices = f"search_space.{name}", tuple[str, ...]()
         if domain := space.get(name):
             if domain.type != "categorical":
                 text = f"is one of several values, got {domain.type!r}; write `type: categorical`"
@@ -249,7 +249,7 @@ def _check_sequences(experiment: Experiment) -> None:
             if value := getattr(data, key):
                 text = f"each row is a sequence of its own, got {value!r} beside data.text"
                 raise ValueError(f"data.{key}: {text}; remove it")
-    of_forecasts = {
+    of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
     }  # fmt: skip
     for key, neutral in of_forecasts.items():

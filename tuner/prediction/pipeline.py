@@ -161,7 +161,8 @@ def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -
         columns = [parts.get(name) for name in ("offset", "scale")]
         if any(not isinstance(of, list) or len(of) != len(record["names"]) for of in columns):
             raise get.refusal("series", record)
-        found = [_scaler_of(*numbers, n_columns) for numbers in zip(*columns, strict=True)]
+        offsets, scales = (of or [] for of in columns)
+        found = [_scaler_of(o, s, n_columns) for o, s in zip(offsets, scales, strict=True)]
         known = [scaler for scaler in found if scaler is not None]
         if len(known) < len(found):
             raise get.refusal("series", record)

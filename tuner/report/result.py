@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tuner.coordination.records import Status, StudyRecord
@@ -143,7 +144,7 @@ def _baselines(summary: dict[str, Any]) -> Html:
     for level, *shares in _coverages(kinds):
         rows.append((f"{level:g} interval: rows within", "–", *shares))
     better = "more" if summary["direction"] == "maximize" else "less"
-    headings = ("", f"validation {metric}", f"test {metric}")
+    headings: tuple[str, ...] = ("", f"validation {metric}", f"test {metric}")
     said = f"{better.capitalize()} is better."
     if n_columns > 1:
         headings += (f"test {metric}, refit",)
@@ -183,7 +184,7 @@ def _name(configuration: dict[str, Any], default: dict[str, Any] | None) -> str:
     return f"{name}, the {default['name']}" if default and is_default else name
 
 
-def _with_std(scores: dict[str, Any]) -> str:
+def _with_std(scores: Mapping[str, Any]) -> str:
     if scores["mean"] is None:
         return "not finite"
     std = scores["std"]

@@ -57,7 +57,7 @@ def advice_on_budget(experiment: Experiment) -> list[Advice]:
 
 def advice_after(record: StudyRecord) -> list[Advice]:
     """Return what a study tells, what stood in its way from the beginning among it."""
-    known = [Advice(**remark) for remark in record.remarks]
+    known = [Advice(r["key"], r["text"], bool(r.get("blocks"))) for r in record.remarks]
     return [*known, *_on_epochs(record), *_on_classes(record), *advice_on_budget(record.experiment)]
 
 

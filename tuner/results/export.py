@@ -90,7 +90,7 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
 
 def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
     """Return the preparations of a search that say from which row on its models are scored."""
-    found = {
+    found: dict[str, list[str]] = {
         name: list(dict.fromkeys([experiment.given(name), *experiment.search_space[name].bounds()]))
         for name in ("transform", "lags")
         if name in experiment.search_space
