@@ -229,7 +229,7 @@ class SeriesDataset(Dataset):
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
-    def _read_by_all(self, ref: _HeldRef) -> SeriesRef:
+    def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
         """Return the reference where windows read the rows alone that every preparation has."""
         reach = ref.load("reach").copy()
         reach[:, 0] = np.minimum(ref.starts + self._first, reach[:, 1])
