@@ -41,6 +41,18 @@ def prepared(case: Case) -> tuple[Arrays, Arrays, dict[str, bytes], Any]:
         return Arrays.of(ref), Arrays.of(opened.folds[0]), written, every.pipeline
 
 
+def test_a_power_is_that_of_the_training_part_also_where_all_data_is_trained_on(
+    tmp_path: Path, experiment_on: Callable[..., Experiment]
+) -> None:
+    rows = "".join(f"{v!r}\n" for v in np.exp(np.random.default_rng(0).normal(size=90)).tolist())
+    experiment = experiment_on("y\n" + rows, transform="box_cox", split=SPLIT)
+    (alone,) = prepare(experiment, tmp_path / "part").folds
+    (every,) = prepare(experiment, tmp_path / "all", all_data=True).folds
+    assert alone.transform == every.transform
+    assert alone.transform.lambdas
+    assert alone.offset != every.offset
+
+
 @slowly
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
 def test_all_rows_before_the_test_part_are_trained_on_and_none_of_it(case: Case, seed: int) -> None:

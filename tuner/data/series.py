@@ -229,7 +229,7 @@ class SeriesDataset(Dataset):
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
-    def _read_by_all(self, ref: _HeldRef) -> SeriesRef:
+    def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
         """Return the reference where windows read the rows alone that every preparation has."""
         reach = ref.load("reach").copy()
         reach[:, 0] = np.minimum(ref.starts + self._first, reach[:, 1])
@@ -239,12 +239,19 @@ class SeriesDataset(Dataset):
         """Yield the folds one by one, for each may be as large as the data."""
         for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
             until = series.until(evaluate[:, 1])
-            yield _make_fold(experiment, until, train, evaluate, self._naive_step, self._first)
+            yield self._fold(experiment, until, train, evaluate)
 
     def _test_fold(self, experiment: Experiment) -> _Fold:
         parts = self._parts
-        args = (parts.train[-1], parts.test, self._naive_step, self._first)
-        return _make_fold(experiment, self._series, *args)
+        return self._fold(experiment, self._series, parts.train[-1], parts.test)
+
+    def _fold(
+        self, experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray
+    ) -> _Fold:
+        fitted = train if self._parts.transformed is None else self._parts.transformed
+        return _make_fold(
+            experiment, series, train, evaluate, fitted, step=self._naive_step, first=self._first
+        )
 
     @property
     def _naive_step(self) -> int:
@@ -333,11 +340,14 @@ def _make_fold(
     series: Series,
     train: np.ndarray,
     evaluate: np.ndarray,
+    fitted: np.ndarray,
+    *,
     step: int,
     first: np.ndarray,
 ) -> _Fold:
     """Prepare series that end where the rows to evaluate end; parts are counted in each series.
 
+    A transform is fitted on the rows `fitted`, (series, 2), everything else on `train`.
     MASE divides by the errors of the forecast that a value is that of `step` rows before. Where
     other preparations can be read from later rows on, `first` (series,), this one trains on all
     that it can read, and is evaluated and measured on what all can.
@@ -347,11 +357,12 @@ def _make_fold(
     table = make_table(series, data)
     starts = series.bounds[:, :1]
     measured, evaluate = train + starts, evaluate + starts
-    train = np.column_stack([np.minimum(table.first, train[:, 1]), train[:, 1]]) + starts
+    train = _readable(train, table.first) + starts
     read_by_all = np.where(first > table.first, starts[:, 0] + first + longest, 0)
     evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
     rows = np.concatenate([np.arange(begin, end) for begin, end in train])
-    transform = Transform.of(data.transform).fitted(table.truth[rows])
+    straightened = [np.arange(*part) for part in _readable(fitted, table.first) + starts]
+    transform = Transform.of(data.transform).fitted(table.truth[np.concatenate(straightened)])
     if transform.lambdas:
         table = make_table(series, data, transform)
     targets = Scaler.fit(data.scale, table.targets[rows])
@@ -401,6 +412,11 @@ def _make_fold(
         starts=starts[:, 0],
     )
     return _Fold(ref, table.names, series, inputs, targets, own)
+
+
+def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return the training part (series, 2) from the first rows (series,) on that can be read."""
+    return np.column_stack([np.minimum(first, part[:, 1]), part[:, 1]])
 
 
 def _longest_window(experiment: Experiment) -> tuple[int, str]:

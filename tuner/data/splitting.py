@@ -27,6 +27,7 @@ class Parts:
     train: tuple[np.ndarray, ...]  # of each fold; one without rolling origins
     validation: tuple[np.ndarray, ...]  # of each fold, and each begins where the last one ended
     test: np.ndarray
+    transformed: np.ndarray | None = None  # what transforms are fitted on, where not on `train`
 
     def named(self) -> dict[str, np.ndarray]:
         """Return the parts by name, in order; of the training parts the last fold's."""
@@ -39,14 +40,15 @@ class Parts:
     def with_all(self, first: np.ndarray) -> Parts:
         """Return the parts where one fold trains on all rows before the test part.
 
-        It is the last fold, whose validation rows are trained on as well.
+        It is the last fold, whose validation rows are trained on as well. Transforms are fitted
+        on its training part as before: what was calibrated in their space holds for both models.
 
         Args:
             first: (series,), how many of each series' first rows cannot be read.
         """
         end = self.validation[-1][:, 1]
         train = np.column_stack([np.minimum(first, end), end])
-        return Parts((train,), self.validation[-1:], self.test)
+        return Parts((train,), self.validation[-1:], self.test, transformed=self.train[-1])
 
 
 @dataclass(frozen=True)

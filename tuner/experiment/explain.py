@@ -153,12 +153,9 @@ def _rule(of_key: list[ErrorDetails]) -> str:
 
 def _no_domain(problem: Problem, root: type[Section], name: str, value: Any) -> Problem:
     """Say of a value or a list in a search space how it is fixed, or searched."""
-    if name in ("transform", "scale", "calendar", "lags"):
-        of_data = _sections(root.model_fields["data"].annotation)[0].model_fields[name]
-        if not of_data.is_required() and isinstance(value, str | list):
-            listed = isinstance(value, list) and bool(value)
-            written = _as_yaml(value if listed else ["none", value])
-            return replace(problem, example=f"{{type: categorical, choices: {written}}}")
+    if name in ("transform", "scale", "calendar", "lags") and isinstance(value, str | list):
+        written = _as_yaml(value if isinstance(value, list) and value else ["none", value])
+        return replace(problem, example=f"{{type: categorical, choices: {written}}}")
     fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]
     field = fixed.model_fields.get(name)
     if field is None:
