@@ -110,6 +110,9 @@ def test_a_study_that_is_resumed_may_change_its_budget_and_little_else(
     assert f"study {STUDY!r} belongs to experiment 'air', got 'other'; give another" in refused
     refused = tuner("run", "air.yaml", "--strategy", "tpe", "--study", STUDY, status=2)
     assert "was begun with strategy." in refused
+    refused = tuner("run", "air.yaml", "--set", "finalists.repeats=1", status=2)
+    assert refused.count("\n") == 1
+    assert "has finalists.repeats=2, which may be raised and not lowered, got 1; write" in refused
     text = (here / "air.csv").read_text()
     (here / "air.csv").write_text(text.replace("112", "113", 1))
     assert "was begun on other data" in tuner("run", "air.yaml", status=2)
@@ -126,6 +129,20 @@ def test_an_extended_study_goes_on_and_does_not_open_the_test_part_again(tuner: 
     after = json.loads(tuner("show", STUDY, "--json"))
     assert after["all_trials"][:4] == before["all_trials"]
     assert after["trials"]["trained"] == 6
+    assert after["test"] == before["test"]
+
+
+def test_more_repeats_are_the_same_command_and_one_key(tuner: Tuner) -> None:
+    before = json.loads(tuner("show", STUDY, "--json"))
+    more = ("--set", "finalists.repeats=3", "--workers", "1", "--no-tracking")
+    printed = tuner("run", "air.yaml", *more)
+    assert "no new test score: the test part was opened once, after 4 trials" in printed
+    assert "have been retrained on 3 seeds since" in printed
+    after = json.loads(tuner("show", STUDY, "--json"))
+    assert after["all_trials"] == before["all_trials"]
+    old = {f["name"]: f["scores"] for f in before["finalists"]}
+    assert {f["name"]: f["scores"][:2] for f in after["finalists"]} == old
+    assert {len(f["scores"]) for f in after["finalists"]} == {3}
     assert after["test"] == before["test"]
 
 

@@ -18,6 +18,7 @@ from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.report.curves import curves_figure
 from tuner.report.page import report
 from tuner.results.export import exported
 from tuner.results.summary import summarize
@@ -73,6 +74,10 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     page = report(record)
     assert "Best configuration: default LSTM" in page
     assert "the winner (default LSTM)" in page
+    assert "Black lines are the trainings of the untuned default, which won." in page
+    (axes,) = curves_figure(record).axes
+    drawn = [line for line in axes.lines if line.get_color() == "black"]
+    assert [len(line.get_xdata()) for line in drawn] == [3, 3, 3]
     assert "for the configuration of default LSTM (3 models" in page
     assert "None" not in page
     assert training_name(record).startswith("default LSTM seed ")

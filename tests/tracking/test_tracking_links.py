@@ -62,7 +62,7 @@ def record(server, client, make_record, make_trial):
 def expected(client, record, base_url, numbers):
     parent, children = runs_of(client, record)
     runs = f"{base_url}/#/experiments/{parent.info.experiment_id}/runs"
-    best = {n: f"{runs}/{children[str(n)].info.run_id}?{WORKFLOW}" for n in numbers}
+    best = {f"trial {n}": f"{runs}/{children[str(n)].info.run_id}?{WORKFLOW}" for n in numbers}
     return runs, parent.info.run_id, best
 
 
@@ -71,7 +71,7 @@ def test_the_links_are_to_the_study_its_trials_and_the_best_of_these(server, cli
     runs, parent, best = expected(client, record, server, [4, 5, 6, 3, 2])
     assert links.study == f"{runs}/{parent}?{WORKFLOW}"
     assert links.trials.startswith(f"{runs}?{WORKFLOW}&searchFilter=tags.")
-    assert (dict(links.best), list(links.best)) == (best, [4, 5, 6, 3, 2])
+    assert (dict(links.best), list(links.best)) == (best, [f"trial {n}" for n in (4, 5, 6, 3, 2)])
     assert links.report is None, "the search runs"
     sync(client, record)
     assert find_links(record).report == f"{runs}/{parent}/artifacts/report.html?{WORKFLOW}"
@@ -85,7 +85,7 @@ def test_what_mlflow_lacks_has_no_link(server, client, record, make_record, make
     assert find_links(make_record(make_trial(0), experiment=name)) is None, "the study"
     _, children = runs_of(client, record)
     client.delete_run(children["5"].info.run_id)
-    assert list(find_links(record).best) == [4, 6, 3, 2], "a trial"
+    assert list(find_links(record).best) == [f"trial {n}" for n in (4, 6, 3, 2)], "a trial"
 
 
 @pytest.mark.parametrize("how", ["user", "token", "uri"])

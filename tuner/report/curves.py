@@ -19,6 +19,7 @@ from tuner.report.drawing import (
     tidy,
     whole_ticks,
 )
+from tuner.results.winner import find_winner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,8 @@ def curves_picture(record: StudyRecord) -> Picture:
         "The metric on the validation part after every epoch. A dot is the epoch that counts. "
         "Pale lines of the same colour are the same configuration, retrained on fresh seeds."
     )
+    if find_winner(record).trial is None:
+        about += " Black lines are the trainings of the untuned default, which won."
     if record.experiment.n_folds > 1:
         about += " A line for each fold, one fold after another."
     return Picture(name, title, about, png(curves_figure(record)))
@@ -62,6 +65,13 @@ def curves_figure(record: StudyRecord) -> Figure:
         if trial.outcome.best_epoch is not None:
             best = trial.outcome.history[trial.outcome.best_epoch]
             axes.plot(best.epoch + 1, best.metric, marker="o", markersize=5, color=colour)
+    winner = find_winner(record)
+    for repeat in winner.runs if winner.trial is None else []:  # the untuned default
+        epochs, heights = _curve(repeat)
+        values += heights.tolist()
+        text = f"{winner.name}, the winner: {number(repeat.value)}"
+        first = repeat is winner.runs[0]
+        axes.plot(epochs, heights, color="black", linewidth=1, label=text if first else None)
     finite = [value for value in values if np.isfinite(value)]
     axes.set(xlabel="epoch", ylabel=f"validation {label(metric)}")
     limits = good_range(finite, record.sign)
