@@ -44,6 +44,7 @@ BELOW = {
 BELOW["watching"] = {"base", "experiment", "jobs", "coordination", "results"}
 BELOW["orchestrator"] = set(BELOW) - {"watching"}
 BELOW["study"] = {"base", "outputs", "experiment", "coordination", "results", "report"}
+BELOW["study"] |= {"prediction"}  # it gives the winner as a model
 BELOW["launching"] = set(BELOW) - {"study"}
 BELOW["cli"] = set(BELOW) - {"study"}
 BELOW["library"] = set(BELOW) - {"cli"}

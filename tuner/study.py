@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.experiment import Experiment
-from tuner.outputs import check_file, written_whole
+from tuner.outputs import check_file, check_model_folder, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tuner.coordination.records import StudyRecord, TrialRecord
+    from tuner.prediction import Model
 
 __all__ = ["Best", "Report", "Study"]
 
@@ -188,6 +189,35 @@ class Study:
         with written_whole(path) as new:
             new.write_text(render(best, is_json(path)), encoding="utf-8")
         return path
+
+    def model(self, folder: str | Path, *, ensemble: bool = False) -> Model:
+        """Train the winner again, write its model into a folder, and return it ready to predict.
+
+        It is what `tuner export STUDY --model FOLDER` writes: where the winner was refitted, the
+        model of training and validation part.
+
+        Args:
+            folder: an empty or a new one, or that of an earlier model.
+            ensemble: whether it is the mean of the models of all of the winner's seeds.
+
+        Raises:
+            InputError: the folder holds something else, the data has changed, or the winner was
+                trained once, and that is no ensemble.
+            RunError: no trial is complete, or the recorded score did not come out again.
+        """
+        from tuner.errors import RunError
+        from tuner.prediction import load_model
+        from tuner.results.model_folder import write_model
+        from tuner.results.winner_model import retrained
+
+        path = Path(folder)
+        check_model_folder("folder", path)
+        training = retrained(self._record, ensemble=ensemble)
+        if training.reproduced is False:
+            why = "; ".join(training.differences()) or "is the CPU of another kind?"
+            raise RunError(f"the recorded score did not come out again: {why}")
+        write_model(training, path)
+        return load_model(path)
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}: {self._standing()})"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -21,6 +22,7 @@ from tuner.data.preparing import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
 from tuner.launching.finding import read
+from tuner.prediction import load_model
 from tuner.results import reproduce
 from tuner.results.reproduce import Training
 from tuner.watching import state
@@ -329,6 +331,82 @@ def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -
         "trained on training and validation part together, 122 rows, for 5 epochs; "
         "there is no validation score\n"
     )
+
+
+def test_all_data_gives_the_very_model_that_was_refitted(here: Path, tuner: Tuner) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    epochs = recorded_of("best.yaml").refit_epochs
+    assert epochs is not None
+    first = tuner("train", "best.yaml", "-o", "refitted")
+    second = tuner("train", "best.yaml", "--all-data", "-o", "all")
+    assert (first[0], second[0]) == (0, 0)
+    assert f"reproduced: {recorded_of('best.yaml').score}" in first[1]
+    kept = [
+        (here / folder / name).read_bytes()
+        for name in ("weights.safetensors", "model.onnx")
+        for folder in ("refitted", "all")
+    ]
+    assert kept[0] == kept[1]
+    assert kept[2] == kept[3]
+    pipelines = [
+        json.loads((here / folder / "pipeline.json").read_text()) for folder in ("refitted", "all")
+    ]
+    assert pipelines[0]["outputs"] == pipelines[1]["outputs"]
+    assert [p["trained_on"] for p in pipelines] == ["training and validation"] * 2
+    assert pipelines[0]["validation"] == {"rmse": recorded_of("best.yaml").score}
+    assert pipelines[1]["validation"] is None
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train", "best.yaml", "--ensemble"], "--ensemble: is for the trained model; add -o DIR"),
+        (["export", STUDY, "--ensemble"], "--ensemble: is for the trained model; add --model DIR"),
+        (["train", "air.yaml", "--ensemble", "-o", "m"], "--ensemble: needs two or more recorded."),
+        (
+            ["train", "best.yaml", "--set", "recorded.seeds=[3]", "--ensemble", "-o", "m"],
+            "--ensemble: needs two or more recorded.seeds, got 1; give a file that",
+        ),
+    ],
+)
+def test_an_ensemble_that_there_cannot_be_is_refused(
+    here: Path, tuner: Tuner, arguments: list[str], text: str
+) -> None:
+    tuner("export", STUDY, "-o", "best.yaml")
+    before = names(here)
+    status, out, err = tuner(*arguments)
+    assert (status, out) == (2, "")
+    assert text in err
+    assert names(here) == before
+
+
+def test_an_ensemble_reproduces_every_score_and_predicts_the_mean(here: Path, tuner: Tuner) -> None:
+    if len(recorded_seeds := _seeds(tuner)) < 2:
+        pytest.fail(f"the study has no repeats: {recorded_seeds}")
+    status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "all", "--ensemble")
+    recorded = recorded_of("best.yaml")
+    assert (status, err) == (0, "")
+    said = out.splitlines()
+    assert said[1] == f"reproduced: {', '.join(map(str, recorded.scores))}"
+    assert said[2].startswith(
+        f"wrote all: an ensemble of {len(recorded.seeds)} models, trained again on training and"
+    )
+    found = []
+    for i, (seed, score) in enumerate(zip(recorded.seeds, recorded.scores, strict=True)):
+        one = ["--set", f"recorded.seed={seed}", "--set", f"recorded.score={score!r}"]
+        assert tuner("train", "best.yaml", *one, "--all-data", "-o", f"m{i}")[0] == 0
+        found.append(load_model(here / f"m{i}").predict(here / "air.csv", all_windows=True))
+    together = load_model(here / "all").predict(here / "air.csv", all_windows=True)
+    target = Experiment.load("best.yaml").data.targets[0]
+    # The target is the logarithm's: the mean of the scaled outputs is a geometric one.
+    values = np.stack([each[target] for each in found])
+    np.testing.assert_allclose(together[target], np.exp(np.log(values).mean(axis=0)), rtol=1e-4)
+
+
+def _seeds(tuner: Tuner) -> list[int]:
+    tuner("export", STUDY, "-o", "first.yaml")
+    return recorded_of("first.yaml").seeds
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,21 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Journal, Register, Study, study_name, whole
+from tuner.cli.options import Ensemble, Journal, Register, Study, study_name, whole
 
 __all__ = ["sync", "ui"]
 
 
-def sync(study: Study, journal: Journal = None, register: Register = None) -> None:
+def sync(
+    study: Study,
+    journal: Journal = None,
+    register: Register = None,
+    ensemble: Ensemble = False,
+) -> None:
     """Make MLflow agree with a study's journal."""
     from tuner.cli import tracking as command
 
-    command.sync(study, journal, register)
+    command.sync(study, journal, register, ensemble=ensemble)
 
 
 def ui(

@@ -32,7 +32,9 @@ from tuner.watching.display import console
 __all__ = ["sync", "ui"]
 
 
-def sync(study: str, journal: str | None, register: str | None = None) -> None:
+def sync(
+    study: str, journal: str | None, register: str | None = None, *, ensemble: bool = False
+) -> None:
     """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
     if register is not None:
         check_register(register)
@@ -40,23 +42,23 @@ def sync(study: str, journal: str | None, register: str | None = None) -> None:
     with quiet_journal(location, study) as storage:  # a search copies what it does itself
         record = read_study(storage, study, location)
         lacking = _sync(record)
-    if record.test is not None or register is not None:
-        _log_winner(record, register)
+    if record.test is not None or register is not None or ensemble:
+        _log_winner(record, register, ensemble)
     if lacking:
         raise typer.Exit(1)
 
 
-def _log_winner(record: StudyRecord, register: str | None) -> None:
+def _log_winner(record: StudyRecord, register: str | None, ensemble: bool) -> None:
     """Log the winner's model; what is wrong with it is said, and MLflow has all else."""
 
     def note(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
     try:
-        log_winner(record, note, register=register)
+        log_winner(record, note, register=register, ensemble=ensemble)
     except TunerError as error:
         note(f"without the winner's model: {error}")
-        if register is not None:
+        if register is not None or ensemble:
             raise typer.Exit(1) from error
     except Exception as error:
         again = f"run `tuner sync {record.name}` again later"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.data.dataset import Dataset, Prepared
+from tuner.data.dataset import Dataset, Facts, Prepared
+from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
-__all__ = ["Prepared", "check_data", "prepare"]
+__all__ = ["Prepared", "check_data", "check_same", "prepare"]
 
 
 def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
@@ -43,3 +44,15 @@ def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> 
         DataError: as `check_data` does, before anything is written.
     """
     return check_data(experiment, all_data=all_data).write(folder)
+
+
+def check_same(facts: Facts, sha256: str | None) -> None:
+    """Refuse a file that is not the one that was searched on, whose sha256 it is.
+
+    Raises:
+        DataError: naming both.
+    """
+    if sha256 is not None and facts.sha256 != sha256:
+        text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
+        remedy = f"{facts.sha256[:12]}; bring the file back"
+        raise refusal(facts.path, "data.path", text + remedy)

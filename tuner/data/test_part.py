@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.data.dataset import Facts, Prepared
-from tuner.data.preparing import check_data
-from tuner.data.tables import refusal
+from tuner.data.dataset import Prepared
+from tuner.data.preparing import check_data, check_same
 from tuner.experiment import Experiment
 
-__all__ = ["check_same", "open_test_part"]
+__all__ = ["open_test_part"]
 
 
 def open_test_part(
@@ -38,15 +37,3 @@ def open_test_part(
     dataset = check_data(experiment, all_data=all_data)
     check_same(dataset.facts, sha256)
     return dataset.write_test(folder)
-
-
-def check_same(facts: Facts, sha256: str | None) -> None:
-    """Refuse a file that is not the one that was searched on, whose sha256 it is.
-
-    Raises:
-        DataError: naming both.
-    """
-    if sha256 is not None and facts.sha256 != sha256:
-        text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
-        remedy = f"{facts.sha256[:12]}; bring the file back"
-        raise refusal(facts.path, "data.path", text + remedy)

@@ -83,6 +83,7 @@ def log_winner(
     *,
     folder: Path | None = None,
     register: str | None = None,
+    ensemble: bool = False,
 ) -> None:
     """Log the winner's model to MLflow, where it has none of it, and register it.
 
@@ -91,6 +92,7 @@ def log_winner(
         note: is told what takes long, and what was done.
         folder: the model, where it has been written; without one the winner is trained again.
         register: the name under which it is registered; by default it is not.
+        ensemble: whether it is the mean of the winner's models, trained again.
 
     Raises:
         InputError: the data cannot be read any more, or has changed.
@@ -104,12 +106,12 @@ def log_winner(
     from tuner.tracking import only_copier, open_store
     from tuner.tracking.model import find_model, log_model, register_model, study_run
 
-    client, name = open_store(), training_name(record)
+    client, name = open_store(), training_name(record, ensemble=ensemble)
     run_id = study_run(client, record)
     with scratch_folder() as made:
         if find_model(client, run_id, name) is None and folder is None:
             note("training the winner again, as MLflow has no model of it")
-            training = retrained(record)
+            training = retrained(record, ensemble=ensemble)
             if training.reproduced is False:
                 why = "; ".join(training.differences()) or "is the CPU of another kind?"
                 raise RunError(

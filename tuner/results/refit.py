@@ -22,8 +22,7 @@ from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.coordination.seeds import training_name
 from tuner.coordination.work import run_jobs, train_job, without_score
 from tuner.data.dataset import Prepared
-from tuner.data.preparing import prepare
-from tuner.data.test_part import check_same
+from tuner.data.preparing import check_same, prepare
 from tuner.executors.base import Executor
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, TrainJob

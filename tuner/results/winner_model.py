@@ -40,11 +40,12 @@ def winner_experiment(record: StudyRecord) -> Experiment:
     return Experiment.model_validate(exported(record, Path.cwd(), "best.yaml", record.data["path"]))
 
 
-def training_name(record: StudyRecord) -> str:
-    """Return what tells the winner's training from another one of the study."""
+def training_name(record: StudyRecord, *, ensemble: bool = False) -> str:
+    """Return what tells the winner's training, or its ensemble's, from others of the study."""
     winner = find_winner(record)
     run, epochs = winner.reproducible, refit_epochs(record, winner)
     how = "" if epochs is None else f" refit {epochs}"
+    how += f" ensemble {len(winner.runs)}" if ensemble else ""
     return f"{winner.name} seed {run.seed} score {run.value!r}{how}"
 
 
@@ -79,14 +80,21 @@ def trained(
     return dataclasses.replace(training, refit=made(refit.data, job, outcome))
 
 
-def retrained(record: StudyRecord) -> Training:
-    """Train the winner again, on the data of the search and no other.
+def retrained(record: StudyRecord, *, ensemble: bool = False) -> Training:
+    """Train the winner again, on the data of the search and no other; of an ensemble all of it.
 
     Raises:
         DataError: the data cannot be read any more, or has changed.
+        InputError: it was trained once, and that is no ensemble.
         RunError: the study has no complete trial, or the training failed.
     """
-    return train_again(winner_experiment(record), refit=True, must_reproduce=True, strict=True)
+    return train_again(
+        winner_experiment(record),
+        ensemble=ensemble,
+        refit=True,
+        must_reproduce=True,
+        strict=True,
+    )
 
 
 def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
