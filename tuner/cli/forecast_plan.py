@@ -174,7 +174,7 @@ def _batch_sizes(n_windows: int) -> tuple[int, ...]:
 
 
 def _intervals(windows: int) -> tuple[float, ...]:
-    """Return the intervals that the residuals of so many validation windows of a series can tell."""
+    """Return the shares that so many validation windows of a series can tell."""
     return (0.8, 0.95) if windows >= 40 else (0.8,) if windows >= 10 else ()
 
 
