@@ -339,6 +339,8 @@ def test_a_growing_season_gets_a_logarithm_two_seasons_and_a_linear_path(init: I
     assert experiment.hyperparameters.linear_path
     assert experiment.hyperparameters.normalize == "last"
     assert experiment.search_space["window"].choices == [13, 25]
+    assert experiment.task.intervals == [0.8]  # 32 rows are too few for more
+    assert experiment.finalists.refit
     assert experiment.search_space["normalize"].choices == ["none", "last", "mean", "standard"]
     comments = [line for line in Path("s.yaml").read_text().splitlines() if "# " in line]
     assert any("the spread grows with the level" in line for line in comments)

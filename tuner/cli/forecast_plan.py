@@ -42,6 +42,7 @@ class ForecastPlan:
     hidden_sizes: tuple[int, int]
     batch_sizes: tuple[int, ...]
     validation: Choice
+    intervals: tuple[float, ...]  # shares of the outcomes that they hold; none where rows are few
     trials: int
     epochs: int
     patience: int
@@ -89,7 +90,8 @@ def plan_forecast(
         learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.01),
         hidden_sizes=(8, 64) if profile.trending and n_windows < 5000 else (16, 128),
         batch_sizes=batch_sizes,
-        validation=_validation(rows, horizon),
+        validation=(validation := _validation(rows, horizon)),
+        intervals=_intervals(int(rows * float(validation.value)) - horizon + 1),
         trials=trials,
         epochs=epochs,
         patience=min(epochs, max(3, epochs // 5)),
@@ -171,6 +173,11 @@ def _batch_sizes(n_windows: int) -> tuple[int, ...]:
     if n_windows < 1000:
         return (8, 16, 32)
     return (16, 32, 64) if n_windows < 5000 else (64, 128, 256)
+
+
+def _intervals(windows: int) -> tuple[float, ...]:
+    """Return the shares that so many validation windows of a series can tell."""
+    return (0.8, 0.95) if windows >= 40 else (0.8,) if windows >= 10 else ()
 
 
 def _validation(rows: int, horizon: int) -> Choice:

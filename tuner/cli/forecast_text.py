@@ -40,6 +40,7 @@ def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
             commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
             commented(f"  horizon: {columns.horizon}", "rows ahead"),
             *_season(plan),
+            *_intervals(plan),
             commented("hyperparameters:", "fixed; of what is searched, where it starts"),
             *_hyperparameters(plan),
             "search_space:",
@@ -52,7 +53,10 @@ def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
                 "ends poor trials",
             ),
             commented("objective: {metric: rmse}", "rmse, mae, mape, smape, mase, r2"),
-            commented(f"finalists: {{top: 3, repeats: {plan.repeats.value}}}", plan.repeats.why),
+            "finalists:",
+            "  top: 3",
+            commented(f"  repeats: {plan.repeats.value}", plan.repeats.why),
+            commented("  refit: true", "the winner is trained again with the validation rows"),
             "seed: 0",
             "",
         ]
@@ -89,6 +93,13 @@ def _season(plan: ForecastPlan) -> list[str]:
     if plan.season is None:
         return []
     return [commented(f"  season: {plan.season}", "rows after which the values repeat")]
+
+
+def _intervals(plan: ForecastPlan) -> list[str]:
+    if not plan.intervals:
+        return []
+    why = "hold these shares of the outcomes, by the validation rows"
+    return [commented(f"  intervals: {flow_list(plan.intervals)}", why)]
 
 
 def _hyperparameters(plan: ForecastPlan) -> list[str]:
