@@ -24,6 +24,7 @@ from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_wind
 from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
 from tuner.data.preparing import check_data, prepare
 from tuner.data.test_part import open_test_part
+from tuner.data.transforms import Transform
 from tuner.experiment import Experiment
 
 AIR = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"
@@ -72,10 +73,16 @@ def held(
         "reach": np.column_stack([starts, ends]),
         "naive": np.ones((len(series), truth.shape[1])),
     }  # fmt: skip
-    shape = Shape("forecast", targets.shape[1] + others, horizon=horizon, targets=truth.shape[1])
+    n_targets = truth.shape[1]
+    columns = tuple(range(others, others + n_targets))
+    shape = Shape(
+        "forecast", len(columns) + others, horizon=horizon, targets=n_targets, window=window,
+        target_columns=columns,
+    )  # fmt: skip
     return HeldSeries(
-        "", shape, window=window, longest_window=window, transform="log" if logs else "none",
-        offset=tuple(offset), scale=tuple(scale), arrays=arrays, **fields,
+        "", shape, window=window, longest_window=window,
+        transform=Transform.of("log" if logs else "none"), offset=tuple(offset),
+        scale=tuple(scale), arrays=arrays, **fields,
     )  # fmt: skip
 
 

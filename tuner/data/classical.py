@@ -57,12 +57,14 @@ class Classical:
             samples: (samples,).
             otherwise: the same shape, for series that have no model.
         """
-        forecasts, of = otherwise.copy(), ref.series_of(samples)
+        with np.errstate(all="ignore"):
+            forecasts = np.array(ref.transform.to_level(otherwise))
+        of = ref.series_of(samples)
         for (series, target), (first, forecast) in self._models.items():
             at = np.flatnonzero(of == series)
             if len(at):
                 forecasts[at, :, target] = forecast(samples[at] - first, self._horizon)
-        return forecasts
+        return ref.transform.from_level(forecasts)
 
 
 _Forecast = Callable[[np.ndarray, int], np.ndarray]
@@ -74,7 +76,8 @@ def fit_classical(
 ) -> tuple[dict[str, Classical], dict[str, str]]:
     """Fit both kinds on the training rows of `ref`.
 
-    On logarithms where `data.transform` has log or box_cox, else on the values themselves.
+    On logarithms where `data.transform` has log, on Box and Cox's power where it has that, else
+    on the values themselves: differences are these models' own affair.
 
     Returns:
         The models by name, and why others are left out.
@@ -129,7 +132,7 @@ def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
 def _fit_all(
     ref: SeriesRef, season: int | None, fit: Callable[..., _Forecast], most_rows: int
 ) -> Classical:
-    truth, logs = ref.load("truth"), _on_logs(ref)
+    truth = ref.transform.to_level(ref.load("truth"))
     models = Classical(ref.shape.horizon, ref.shape.targets)
     late = _Deadline(time.monotonic() + _MOST_SECONDS)
     for series, ((begin, end), (first, last)) in enumerate(
@@ -145,26 +148,11 @@ def _fit_all(
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # that a fit has not converged, mostly
                 try:
-                    forecast = fit(np.log(values) if logs else values, end - begin, season, late)
+                    forecast = fit(values, end - begin, season, late)
                 except (ValueError, np.linalg.LinAlgError):
                     continue
-            models.add(series, target, int(begin), _in_units(forecast) if logs else forecast)
+            models.add(series, target, int(begin), forecast)
     return models
-
-
-def _on_logs(ref: SeriesRef) -> bool:
-    """Return whether the targets' logarithms are what is made a model of."""
-    given: Any = ref.transform
-    steps = given if isinstance(given, list | tuple) else [given]
-    return any(name in str(step) for step in steps for name in ("log", "box_cox"))
-
-
-def _in_units(forecast: _Forecast) -> _Forecast:
-    def of_logs(rows: np.ndarray, horizon: int) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return np.asarray(np.exp(forecast(rows, horizon)))
-
-    return of_logs
 
 
 @dataclass(frozen=True)

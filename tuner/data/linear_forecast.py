@@ -226,22 +226,8 @@ def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
 
 
 def _own_columns(ref: SeriesRef) -> dict[int, int]:
-    """Return, by target, the input column that holds it; without those that no column holds.
-
-    A column does that in all training rows, as both are prepared alike.
-    """
-    inputs, targets = ref.load("inputs"), ref.load("targets")
-    rows = np.concatenate([np.arange(*part) for part in ref.load("train")])
-    found: dict[int, int] = {}
-    for target in range(targets.shape[1]):
-        same = (
-            column
-            for column in range(inputs.shape[1])
-            if np.array_equal(inputs[rows, column], targets[rows, target])
-        )
-        if (column := next(same, None)) is not None:
-            found[target] = column
-    return found
+    """Return, by target, the input column that holds it; without those that no column holds."""
+    return {target: c for target, c in enumerate(ref.shape.target_columns) if c >= 0}
 
 
 def _places(levels: dict[int, int], window: int) -> tuple[np.ndarray, np.ndarray]:
