@@ -310,7 +310,9 @@ def test_what_was_trained_again_on_all_but_the_test_part_is_judged_by_those_scor
         "the search paid: 24 % below the default LSTM (RMSE), and 50 % below linear regression"
     )
     nothing = refit | {"scores": [], "mean": None}
-    assert judged("rmse", FIVE, NAIVE, untuned, refit=nothing).worth is Worth.PAID
+    assert judged("rmse", FIVE, NAIVE, untuned, refit=nothing).worth is Worth.USELESS
+    failed = {"failed": "it diverged"}
+    assert judged("rmse", FIVE, NAIVE, untuned, refit=failed).worth is Worth.PAID
 
 
 def test_what_stands_in_the_way_is_to_blame_before_the_model_is():

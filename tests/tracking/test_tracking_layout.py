@@ -231,3 +231,27 @@ def test_the_scores_of_folds_are_a_curve_and_the_widths_of_layers_are_params_of_
         "8",
         "2",
     )
+
+
+def test_what_has_to_be_beaten_and_the_test_score_are_metrics_of_the_study(
+    client, make_record, make_trial
+):
+    record = make_record(make_trial(0))
+    state = SyncState()
+    sync(client, record, state)
+    run = runs_of(client, record)[0]
+    assert run.data.metrics["baseline_last_value"] == 1.0
+    assert not any(key.startswith("test_") for key in run.data.metrics)
+    scores = {"mean": 9.0, "default": {"mean": 8.0}, "baselines": {"linear": 7.0, "none": None}}
+    opened = {"opened_at": "2026-01-02T04:00:00+00:00", "refit": {"mean": 5.0}, **scores}
+    for _ in range(2):
+        sync(client, dataclasses.replace(record, test=opened), state)
+    metrics = client.get_run(run.info.run_id).data.metrics
+    tested = {key: value for key, value in metrics.items() if key.startswith("test_")}
+    assert tested == {
+        "test_score": 9.0,
+        "test_default": 8.0,
+        "test_baseline_linear": 7.0,
+        "test_refit_score": 5.0,
+    }
+    assert len(client.get_metric_history(run.info.run_id, "test_score")) == 1

@@ -375,7 +375,10 @@ def expected_study(record, kept):
         "end": ms(max([T, *ends])),
         "tags": keyed(tags, 8000),
         "params": keyed(flat, 6000),
-        "points": {"best_objective": points} if points else {},
+        "points": {
+            "baseline_last_value": [(0, ms(T), 1.0)],
+            **({"best_objective": points} if points else {}),
+        },
         "datasets": [
             (stored(path.name, 10**9)[:500], (record.id * 2)[:36], {"uri": path.as_uri()}, 144)
         ],

@@ -272,12 +272,19 @@ def _scores(record: StudyRecord) -> Iterator[Point]:
     test = record.test
     if test is None:
         return
-    opened_ms = _ms(dt.datetime.fromisoformat(test["opened_at"]).timestamp())
-    tested = {"test_score": test["mean"], "test_default": (test.get("default") or {}).get("mean")}
-    tested |= {f"test_baseline_{name}": score for name, score in test["baselines"].items()}
-    for key, score in tested.items():
-        if score is not None and math.isfinite(score):
-            yield Point(key, score, opened_ms, 0)
+    opened_at = test.get("opened_at", record.created)
+    opened_ms = _ms(dt.datetime.fromisoformat(opened_at).timestamp())
+    for prefix, scores in (("test", test), ("test_refit", test.get("refit") or {})):
+        tested = {
+            f"{prefix}_score": scores.get("mean"),
+            f"{prefix}_ensemble": scores.get("ensemble"),
+            f"{prefix}_default": (scores.get("default") or {}).get("mean"),
+        }
+        plain = scores.get("baselines") or {}
+        tested |= {f"{prefix}_baseline_{name}": score for name, score in plain.items()}
+        for key, score in tested.items():
+            if score is not None and math.isfinite(score):
+                yield Point(key, score, opened_ms, 0)
 
 
 def _created(record: StudyRecord) -> float:
