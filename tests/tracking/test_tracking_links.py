@@ -17,6 +17,7 @@ import pytest
 from gateway import Gateway
 from tracking_helpers import runs_of, sync
 
+from tuner.cli.linking import links_as_json
 from tuner.coordination.seeds import Role
 from tuner.jobs import OutcomeState
 from tuner.tracking import find_links, has_study, open_store, start_ui
@@ -212,3 +213,18 @@ def test_links_are_found_without_importing_mlflow(server, record):
         "sys.exit('experiments' not in found or 'mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", command]).returncode == 0
+
+
+def test_a_default_that_wins_is_there_by_its_name(server, client, make_record, make_trial):
+    trial, retrained = make_trial(0), {"role": Role.FINALIST, "configuration": 0}
+    own = [make_trial(n + 1, role=Role.BASELINE, repeat=n, objective=0.1) for n in range(2)]
+    finalists = [make_trial(0, **retrained, repeat=0, objective=3.0), *own]
+    experiment = {"finalists": {"top": 1, "repeats": 1}}
+    record = make_record(trial, finalists=finalists, experiment=experiment)
+    sync(client, record, running=True)
+    parent, children = runs_of(client, record)
+    links = find_links(record).best
+    assert list(links) == ["default LSTM", "trial 0"]
+    assert children["default repeat 0"].info.run_id in links["default LSTM"]
+    shown = links_as_json(record)["best"]
+    assert [(b["trial"], b["name"]) for b in shown] == [(None, "default LSTM"), (0, "trial 0")]
