@@ -48,22 +48,24 @@ def main() -> None:
     parser.add_argument("--series", default="", metavar="NAMES", help="a,b; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--steps", type=int, help="of a trial; default: see there")
+    parser.add_argument("--steps", type=int, help="of a trial; default: `windows_of`")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sets = json.loads((options.data / "sets.json").read_text())
     names = [name for name in options.series.split(",") if name] or [
-        name for name, facts in sets.items() if facts["task"] == "forecast"
+        name for name, f in sets.items() if f["task"] == "forecast" and not f.get("rows_as")
     ]
     quieten()
     for seed in range(options.seeds):
         for name in names:
-            steps = options.steps or (STEPS if sets[name]["horizon"] < 24 else STEPS_OF_LONG)
+            rows = len((options.data / sets[name]["file"]).read_text().splitlines()) - 1
+            steps, windows = windows_of(sets[name], rows)
+            steps = options.steps or steps
             key = f"{name} seed {seed} trials {options.trials} steps {steps}"
             kept = read(options.json)
             if key in kept:
                 continue
-            result = search(options.data, sets[name], seed, options.trials, steps)
+            result = search(options.data, sets[name], seed, options.trials, steps, windows)
             kept = read(options.json)  # another process may have written since
             kept[key] = {"set": name, "seed": seed, **result}
             write(options.json, kept)
@@ -97,8 +99,25 @@ def window_factors(horizon: int) -> list[int]:
     return [-1, 1, 4] if horizon < 24 else [1, 4] if horizon < 96 else [1]
 
 
+def windows_of(facts: dict[str, Any], rows: int) -> tuple[int, int]:
+    """Return the steps of a trial and the windows of each.
+
+    A step of AutoLSTM has 128 windows. Of a series that has hardly more it would be an epoch, so
+    there it has 32, as a batch of ours may have, and the trial has half as many steps again.
+
+    Args:
+        facts: of the set.
+        rows: of all its series.
+    """
+    if facts["horizon"] >= 24:
+        return STEPS_OF_LONG, 128
+    if rows - facts["validation_rows"] - facts["test_rows"] < 150:
+        return STEPS * 3 // 2, 32
+    return STEPS, 128
+
+
 def search(
-    folder: Path, facts: dict[str, Any], seed: int, trials: int, steps: int
+    folder: Path, facts: dict[str, Any], seed: int, trials: int, steps: int, windows_a_step: int
 ) -> dict[str, Any]:
     """Search one set with one seed, and return the scores on its test rows.
 
@@ -108,6 +127,7 @@ def search(
         seed: of the sampler.
         trials: configurations.
         steps: training steps of each.
+        windows_a_step: how many are drawn for a step.
     """
     import numpy as np
     import optuna
@@ -138,6 +158,7 @@ def search(
     def config(trial: Any) -> dict[str, Any]:
         chosen = own(trial) | {"max_steps": steps, "val_check_steps": steps, **_SILENT}
         lengths = [(f if f > 0 else 3) * horizon for f in window_factors(horizon)]
+        chosen["windows_batch_size"] = windows_a_step
         chosen["input_size"] = trial.suggest_categorical("input_size", lengths)
         return chosen | ({"hist_exog_list": others} if others else {})
 
@@ -173,6 +194,7 @@ def search(
         "windows": windows,
         "trials": trials,
         "steps": steps,
+        "windows_a_step": windows_a_step,
         "seconds": round(time.perf_counter() - began, 1),
         "validation_loss": float(study.best_value),
         "configuration": best,

@@ -106,7 +106,7 @@ class RealSet:
     def facts(self, name: str, frame: pd.DataFrame) -> dict[str, Any]:
         """Return what another program must know of the set, as JSON."""
         facts = asdict(self)
-        for key in ("read", "init", "shipped", "rows_as", "validation", "test"):
+        for key in ("read", "init", "shipped", "validation", "test"):
             del facts[key]
         facts |= {"file": self.file(name), "features": [self.target, *self.features]}
         if self.task == "forecast":
