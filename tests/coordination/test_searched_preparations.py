@@ -76,7 +76,7 @@ def make(folder: Path) -> Experiment:
             "name": "prepared",
             "data": {"path": str(folder / "y.csv"), "target": "y",
                      "split": {"validation": 20, "test": 15}},
-            "task": {"window": 4, "horizon": 2, "season": 6},
+            "task": {"window": 4, "horizon": 2},
             "hyperparameters": {"hidden_size": 4, "learning_rate": 0.05},
             "search_space": space | {"window": {"type": "int", "low": 3, "high": 6}},
             "strategy": {"name": "tpe", "batch": 4, "n_startup_trials": 4},
@@ -139,7 +139,7 @@ def test_it_is_the_same_with_three_workers(
     assert record.test is not None
 
 
-@pytest.mark.parametrize("dies_after", [7, 15, 19])
+@pytest.mark.parametrize("dies_after", [7, 19])
 def test_after_a_kill_it_goes_on_as_if_there_had_been_none(
     calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path, dies_after: int
 ) -> None:
