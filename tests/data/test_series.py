@@ -125,6 +125,7 @@ def test_a_series_may_lack_a_part(tmp_path: Path, experiment_on: Build) -> None:
     ]  # fmt: skip
     assert prepared.facts.notes == (
         ("series", "4"),
+        ("scored", "16 of 18 rows in validation; 19 of 21 rows in test"),
         ("without windows", "s2, s3 in training; s1, s3 in validation; s1 in test"),
     )
     (ref,) = prepared.folds
@@ -167,7 +168,10 @@ def test_rows_that_were_filled_in_are_read_and_are_no_targets(
     assert ref.evaluate_samples().tolist() == [42, 43, 44, 45, 48, 49, 50]
     truth = ref.load("truth")[:, 0]
     assert truth[[20, 30]].tolist() == truth[[19, 29]].tolist()
-    assert prepared.facts.notes == (("filled in", "3 values and 1 row, ffill"),)
+    assert prepared.facts.notes == (
+        ("filled in", "3 values and 1 row, ffill"),
+        ("scored", "9 of 10 rows in validation"),
+    )
     assert prepared.facts.rows == 59
 
 
@@ -177,12 +181,34 @@ def test_rows_without_a_value_are_not_counted_as_rows_that_were_put_in(
     frame = days()
     frame.loc[[20, 47, 59], ["y", "x"]] = np.nan
     experiment = experiment_on(text(frame.drop([30, 31])), time="t", missing="ffill", split=SPLIT)
-    assert check_data(experiment).facts.notes == (("filled in", "6 values and 2 rows, ffill"),)
+    notes = check_data(experiment).facts.notes
+    assert notes[:2] == (
+        ("without target", "the last row, neither trained on nor scored"),
+        ("filled in", "6 values and 2 rows, ffill"),
+    )
     resampled = experiment_on(
         text(frame.drop([30, 31])), time="t", missing="ffill", resample="2D", split=SPLIT
     )
     notes = dict(check_data(resampled).facts.notes)
     assert notes["filled in"] == "6 values and 1 row, ffill"
+
+
+def test_rows_at_the_end_without_a_target_are_told_and_counted_in_no_score(
+    experiment_on: Build,
+) -> None:
+    frame = days()
+    frame.loc[55:, "y"] = np.nan
+    experiment = experiment_on(text(frame), time="t", missing="ffill", split=SPLIT)
+    notes = dict(check_data(experiment).facts.notes)
+    assert notes["without target"] == "the last 5 rows, neither trained on nor scored"
+    assert notes["scored"] == "3 of 8 rows in test"
+
+
+def test_a_feature_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:
+    frame = days().assign(x=[5.0] * 50 + [6.0] * 10)
+    notes = check_data(experiment_on(text(frame), time="t", split=SPLIT)).facts.notes
+    told = "'x' is 5 in all of the training part: it tells a model nothing"
+    assert notes == (("constant", f"{told}; leave it out of data.features"),)
 
 
 def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:

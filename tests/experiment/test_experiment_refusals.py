@@ -193,7 +193,12 @@ def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) ->
         ("hidden_size", {"type": "categorical", "choices": []}, "choices: must have at least 1"),
         ("hidden_size", {"type": "categorical", "choices": [4, 4]}, "choices: must differ, got 4"),
         ("hidden_size", {"type": "categorical", "choices": [4, "a"]}, "a whole number, got 'a'"),
-        ("hidden_size", {"type": "categorical", "choices": [None]}, "choices.0: must be a number"),
+        (
+            "hidden_size",
+            {"type": "categorical", "choices": [[16, 8], 16]},
+            "got '[16, 8]'; search hidden_size_1, hidden_size_2",
+        ),
+        ("hidden_size", {"type": "categorical", "choices": [None]}, "got null; remove it"),
         ("hiden_size", SPACE, "unknown hyperparameter 'hiden_size'; did you mean 'hidden_size'?"),
         ("learning_rate", {"type": "float", "low": 0, "high": 1, "log": True}, "log needs low"),
         ("learning_rate", {"type": "float", "low": "1e-5", "high": 1}, "must be a number, got '1e"),

@@ -364,3 +364,13 @@ def test_what_is_written_is_what_the_model_says_to_the_last_bit(
     expected = model.predict("data.csv", all_windows=True)["sales"]
     assert expected.nunique() > 10
     np.testing.assert_array_equal(pd.read_csv("out.csv")["sales"], expected)
+
+
+def test_rows_at_the_end_without_a_target_are_told_and_forecast_from(tmp_path: Path) -> None:
+    keys = {"data": {"time": "month", "target": "sales", "missing": "ffill"}, "task": {"window": 6}}
+    model = made(months(), keys, tmp_path)
+    frame = months(30)
+    frame.loc[frame.index[-3:], "sales"] = np.nan
+    with pytest.warns(PredictionWarning, match="the last 3 rows have no target"):
+        found = model.predict(frame)
+    assert found["month"][0] == frame["month"].max() + pd.offsets.MonthBegin()

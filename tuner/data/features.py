@@ -14,7 +14,7 @@ from tuner.data.tables import refusal
 from tuner.data.transforms import Transform
 from tuner.transform_steps import differences_of
 
-__all__ = ["Table", "check_features", "make_table"]
+__all__ = ["Table", "check_features", "ends_with_targets", "make_table"]
 
 _SECONDS = 86_400
 
@@ -93,6 +93,21 @@ def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
         f"{series.place(int(row))}; {remedy if was_filled else 'write transform: none'}"
     )
     raise refusal(series.path, "data.transform", text)
+
+
+def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return the row after the last one of each series whose targets were in the file, (series,).
+
+    Args:
+        known: (rows, targets), as `Table` has it.
+        bounds: (series, 2), the rows [start, end) of each.
+    """
+    whole = np.asarray(known.all(axis=1))
+    found = []
+    for start, end in bounds:
+        rows = np.flatnonzero(whole[start:end])
+        found.append(start + rows[-1] + 1 if len(rows) else start)
+    return np.array(found)
 
 
 def check_features(series: Series, data: Preparation) -> None:

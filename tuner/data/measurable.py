@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tuner.data.dataset import Facts
+from tuner.data.features import Table
 from tuner.data.tables import refusal
 
-__all__ = ["check_measurable", "constant_targets"]
+__all__ = ["check_measurable", "constant_features", "constant_targets"]
 
 
 def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -24,6 +25,26 @@ def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tupl
         if len(values) and np.ptp(values) == 0:
             text = f"{name!r} is {values[0]:g} in all of the training part: nothing can be learned"
             yield "constant", text
+
+
+def constant_features(
+    table: Table, rows: np.ndarray, targets: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Say which other columns are the same in the whole training part: they tell nothing.
+
+    Args:
+        table: that was made of the series.
+        rows: of the training part.
+        targets: their names.
+    """
+    for name, column in zip(table.names, table.inputs.T, strict=True):
+        values = column[rows]
+        values = values[~np.isnan(values)]
+        if name not in targets and len(values) and np.ptp(values) == 0:
+            text = (
+                f"{name!r} is {values[0]:g} in all of the training part: it tells a model nothing"
+            )
+            yield "constant", f"{text}; leave it out of data.features"
 
 
 def check_measurable(

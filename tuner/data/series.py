@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
-from tuner.data.dataset import Dataset, Facts, Preparations, Prepared
+from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
 from tuner.data.intervals import fewest_residuals
@@ -177,16 +177,21 @@ class SeriesDataset(Dataset):
         own = self._experiment.prepared_as({})
         folds = chain(self._search_folds(self._series, own), [self._test_fold(own)])
         lacking: list[str] = []
+        fewer: list[str] = []
         fold_of_validation: SeriesRef | None = None
         for part, fold in zip(self.facts.parts[1:], folds, strict=True):
             self._check_fold(part.name, fold.ref)
             fold_of_validation = fold.ref if part.name != "test" else fold_of_validation
-            lacking += self._without_windows(part.name, fold.ref, fold.ref.evaluate_samples())
+            scored = fold.ref.evaluate_samples()
+            lacking += self._without_windows(part.name, fold.ref, scored)
+            if (n_scored := fold.ref.count_of(scored)) < part.count:
+                fewer.append(f"{n_scored} of {counted(part.count, part.unit)} in {part.name}")
         lacking = self._without_windows("training", fold.ref, fold.ref.train_samples()) + lacking
         self._check_intervals(fold_of_validation)
-        if lacking:
-            notes = (*self.facts.notes, ("without windows", "; ".join(lacking)))
-            self.facts = replace(self.facts, notes=notes)
+        for what, found in (("scored", fewer), ("without windows", lacking)):
+            if found:
+                notes = (*self.facts.notes, (what, "; ".join(found)))
+                self.facts = replace(self.facts, notes=notes)
 
     def _check_intervals(self, validation: SeriesRef | None) -> None:
         """Refuse intervals of a share that so few residuals cannot tell."""

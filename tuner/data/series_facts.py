@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from tuner.data.dataset import Part, counted
-from tuner.data.features import Table
-from tuner.data.measurable import constant_targets
+from tuner.data.features import Table, ends_with_targets
+from tuner.data.measurable import constant_features, constant_targets
 from tuner.data.reading import Series
 from tuner.data.times import show_time
 from tuner.data.trend import Trend, trend_of
@@ -85,12 +85,26 @@ def notes_of(
         yield "resampled", text
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
+    yield from constant_features(table, rows, series.targets)
     missing = series.frame.isna().to_numpy()
     if not missing.any():
         return
+    yield from _without_targets(series, table)
     lengths = np.diff(series.bounds)[:, 0]
     place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
     leading = place < np.repeat(table.first, lengths)
     values = counted(int(missing[~series.put_in & ~leading].sum()), "value")
     put_in = counted(int((series.put_in & ~leading).sum()), "row")
     yield "filled in", f"{values} and {put_in}, {data.missing}"
+
+
+def _without_targets(series: Series, table: Table) -> Iterator[tuple[str, str]]:
+    """Say how many rows at the end of the series have no target: they are in no score."""
+    last = ends_with_targets(table.known, series.bounds)
+    lacking = series.bounds[:, 1] - last
+    if not lacking.any():
+        return
+    at = int(lacking.argmax())
+    whose = f" of {series.names[at]!r}" if len(series.names) > 1 else ""
+    of = "the last row" if lacking[at] == 1 else f"the last {lacking[at]} rows"
+    yield "without target", f"{of}{whose}, neither trained on nor scored"

@@ -135,7 +135,8 @@ def _problem(
     if not isinstance(path[-1], int):
         return Problem(key, text, example or ("..." if kind == "missing" else None))
     if any(d["type"] == "string_type" for d in of_key):
-        return Problem(key, f"{text}; put it in quotes, or remove it")
+        ways = "remove it" if value is None else "put it in quotes, or remove it"
+        return Problem(key, f"{text}; {ways}")
     return Problem(key, text + (f"; write {example}, say" if example else "; remove it"))
 
 

@@ -61,7 +61,10 @@ def _check_space(experiment: Experiment) -> None:
             raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
         for value in domain.bounds():
             if problem := check_value(name, value):
-                raise ValueError(f"{key}: every value {problem}, got {value!r}; change it")
+                remedy = "change it"
+                if name == "hidden_size" and str(value).startswith("["):
+                    remedy = "search hidden_size_1, hidden_size_2: a width of each layer"
+                raise ValueError(f"{key}: every value {problem}, got {value!r}; {remedy}")
         start = experiment.given(name)
         given = "hidden_size" if WIDTH.fullmatch(name) else name
         if given in experiment.hyperparameters.model_fields_set and start not in domain:

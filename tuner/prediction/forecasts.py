@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from tuner.data.features import Table, make_table
+from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
 from tuner.data.reading import Series, series_of
 from tuner.data.scaling import Scaler, SeriesScaler
@@ -41,6 +41,7 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
     _check_lengths(series, pipeline, firsts <= ends)
     if not all_windows:
+        _note_lacking(series, table)
         _note_ends(series, pipeline, firsts <= ends)
         firsts = np.where(firsts <= ends, ends, firsts)
     counts = (ends + 1 - firsts).clip(0)
@@ -155,6 +156,19 @@ def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) 
     names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     text = f"no forecast for {', '.join(names[:_NAMED])}{more}: the model needs {needs} in a series"
+    warnings.warn(text, PredictionWarning, stacklevel=4)
+
+
+def _note_lacking(series: Series, table: Table) -> None:
+    """Say so where the last rows have no target: the forecast begins after them."""
+    lacking = series.bounds[:, 1] - ends_with_targets(table.known, series.bounds)
+    if not lacking.any():
+        return
+    at = int(lacking.argmax())
+    whose = f" of {series.names[at]}" if len(series.names) > 1 else ""
+    of = "the last row" if lacking[at] == 1 else f"the last {lacking[at]} rows"
+    have, them = ("has", "it") if lacking[at] == 1 else ("have", "them")
+    text = f"{of}{whose} {have} no target: filled in, and the forecast begins after {them}"
     warnings.warn(text, PredictionWarning, stacklevel=4)
 
 

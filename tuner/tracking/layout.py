@@ -275,16 +275,16 @@ def _scores(record: StudyRecord) -> Iterator[Point]:
     opened_at = test.get("opened_at", record.created)
     opened_ms = _ms(dt.datetime.fromisoformat(opened_at).timestamp())
     for prefix, scores in (("test", test), ("test_refit", test.get("refit") or {})):
-        tested = {
+        tested: dict[str, float | None] = {
             f"{prefix}_score": scores.get("mean"),
             f"{prefix}_ensemble": scores.get("ensemble"),
             f"{prefix}_default": (scores.get("default") or {}).get("mean"),
         }
         plain = scores.get("baselines") or {}
         tested |= {f"{prefix}_baseline_{name}": score for name, score in plain.items()}
-        for key, score in tested.items():
-            if score is not None and math.isfinite(score):
-                yield Point(key, score, opened_ms, 0)
+        for key, reached in tested.items():
+            if reached is not None and math.isfinite(reached):
+                yield Point(key, reached, opened_ms, 0)
 
 
 def _created(record: StudyRecord) -> float:
