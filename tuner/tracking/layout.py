@@ -282,9 +282,9 @@ def _scores(record: StudyRecord) -> Iterator[Point]:
         }
         plain = scores.get("baselines") or {}
         tested |= {f"{prefix}_baseline_{name}": score for name, score in plain.items()}
-        for key, score in tested.items():
-            if score is not None and math.isfinite(score):
-                yield Point(key, score, opened_ms, 0)
+        for key, value in tested.items():
+            if value is not None and math.isfinite(value):
+                yield Point(key, value, opened_ms, 0)
 
 
 def _created(record: StudyRecord) -> float:
