@@ -34,7 +34,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWar
 
 CREATED = "2023-11-14T22:00:00+00:00"
 T = dt.datetime.fromisoformat(CREATED).timestamp()
-MAY_CHANGE = {"budget.trials", "budget.timeout", "budget.trial_timeout", "budget.retries"}
+OF_BUDGET = {"budget.trials", "budget.timeout", "budget.trial_timeout", "budget.retries"}
+MAY_CHANGE = OF_BUDGET | {"finalists.top", "finalists.repeats"}
 
 # What a study may be
 
@@ -49,7 +50,7 @@ long_texts = st.builds(
 )  # fmt: skip
 long_texts = anything | long_texts
 budgets = st.fixed_dictionaries(
-    {}, optional={key.removeprefix("budget."): st.integers(1, 9) for key in sorted(MAY_CHANGE)}
+    {}, optional={key.removeprefix("budget."): st.integers(1, 9) for key in sorted(OF_BUDGET)}
 )
 paths = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"])
