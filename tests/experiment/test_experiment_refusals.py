@@ -196,7 +196,7 @@ def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) ->
         (
             "hidden_size",
             {"type": "categorical", "choices": [[16, 8], 16]},
-            "got '[16, 8]'; search hidden_size_1, hidden_size_2",
+            "got '[16, 8]'; write hidden_size_1 and hidden_size_2",
         ),
         ("hidden_size", {"type": "categorical", "choices": [None]}, "got null; remove it"),
         ("hiden_size", SPACE, "unknown hyperparameter 'hiden_size'; did you mean 'hidden_size'?"),

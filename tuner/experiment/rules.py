@@ -63,7 +63,7 @@ def _check_space(experiment: Experiment) -> None:
             if problem := check_value(name, value):
                 remedy = "change it"
                 if name == "hidden_size" and str(value).startswith("["):
-                    remedy = "search hidden_size_1, hidden_size_2: a width of each layer"
+                    remedy = "write hidden_size_1 and hidden_size_2, of each layer its own"
                 raise ValueError(f"{key}: every value {problem}, got {value!r}; {remedy}")
         start = experiment.given(name)
         given = "hidden_size" if WIDTH.fullmatch(name) else name
