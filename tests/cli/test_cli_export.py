@@ -320,10 +320,10 @@ def test_what_train_cannot_do_is_refused_before_anything_is_trained(
 def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -> None:
     tuner("export", STUDY, "-o", "best.yaml")
     text = Path("best.yaml").read_text()
-    epochs = recorded_of("best.yaml").epochs
-    Path("best.yaml").write_text(
-        text.replace(f"  epochs: {epochs}\n  search", "  epochs: 5\n  search")
-    )
+    epochs = recorded_of("best.yaml").refit_epochs
+    changed = text.replace(f"  refit_epochs: {epochs}\n", "  refit_epochs: 5\n")
+    assert changed != text
+    Path("best.yaml").write_text(changed)
     status, out, err = tuner("train", "best.yaml", "--all-data", "-o", "model")
     assert (status, err) == (0, "")
     assert out == (

@@ -19,6 +19,7 @@ from tuner.coordination.finalists import default_of
 from tuner.errors import Interrupted
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
+from tuner.results import verdict
 from tuner.results.export import exported
 from tuner.results.judged import judged
 from tuner.results.refit import best_epochs, epochs_of
@@ -217,11 +218,15 @@ def test_the_verdict_is_about_the_refitted_models(case):
     test = json.loads(json.dumps(record.test))
     test["refit"] |= {"scores": [1e-3] * 3, "mean": 1e-3, "std": 0.0}
     test |= {"scores": [1e3] * 3, "mean": 1e3, "std": 0.0}
-    better = dataclasses.replace(record, test=test)
-    assert verdict_of(better).worth == "paid"
-    test["refit"], scores = None, test["refit"]
-    assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
-    test["refit"] = scores | {"baselines": {"last_value": 1e-9}}
+    assert verdict.test_part_of(test).scores == [1e-3] * 3
+    assert verdict.test_part_of(test).default == test["refit"]["default"]["scores"]
+    said = verdict_of(dataclasses.replace(record, test=test)).sentence
+    test["refit"], refit = None, test["refit"]
+    assert verdict.test_part_of(test).scores == [1e3] * 3
+    other = verdict_of(dataclasses.replace(record, test=test))
+    assert (other.worth, other.sentence != said) == ("useless", True)
+    test["refit"] = refit | {"baselines": {"last_value": 1e-9}}
+    assert verdict.test_part_of(test).plain == ("last value", 1e-9)
     assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
 
 
