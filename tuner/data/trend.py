@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["Trend", "trend_of"]
 
-_OUTSIDE = 0.1  # of the range of levels that are trained on: so far beyond it is outside
+_OUTSIDE = 0.25  # of the range of levels that are trained on: so far beyond it is outside
 _CLEAR = 0.9  # a correlation of level and time, without a sign, above which a trend is clear
 _FEWEST = 3  # stretches without a common row before a trend can be clear
 _STRETCH = 10  # rows that a level is the mean of where there is no season
