@@ -78,7 +78,7 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
     assert re.search(r" trial +epoch +rmse +time +configuration", text)
     assert re.search(r"finalists ━+ 6/6", text)
     assert "Best configuration" in text
-    assert "[1/4]" not in text
+    assert "[1/4] trial" not in text
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from optuna.storages import InMemoryStorage
 from search_bench import Bench, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
+from tuner.coordination.attributes import STUDY_ATTR
 from tuner.coordination.enduring import ConnectionLost, Enduring, Refused
 from tuner.coordination.journal import read_journal, study_names, write_journal
 from tuner.coordination.journal_file import open_held
@@ -200,6 +201,7 @@ def test_ctrl_c_gets_out_of_the_wait_at_once_and_out_of_all_that_is_cleared_up_a
     inner, is_away = InMemoryStorage(), False
     storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
+    study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
 
     def search_that_is_cut_off():
         nonlocal is_away
@@ -238,6 +240,7 @@ def test_ctrl_c_elsewhere_does_not_wait_for_a_database_that_is_away():
     inner, is_away = InMemoryStorage(), False
     storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
+    study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
 
     def search_that_is_cut_off():
         nonlocal is_away

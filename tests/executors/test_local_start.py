@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.data import SeriesRef
+from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
 from tuner.executors import Finished, LocalExecutor
 from tuner.jobs import PredictJob, TrainJob
 
 pytestmark = pytest.mark.timeout(300)
 
-NOWHERE = SeriesRef("/nowhere", None)
+NOWHERE = SeriesRef("/nowhere", Shape("forecast", features=1))
 SOON_S = 120.0
 TOO_MANY = (
     "no worker can be started: Too many open files(: .*)?; the same command goes on, with fewer "
