@@ -230,6 +230,12 @@ def test_the_summary_counts_wins_and_names_what_misses(quality, rows) -> None:
     assert said[-1].endswith("on 1 of 2 series; not co2 (0.70).")
 
 
+def test_the_seven_columns_are_said_in_the_measure_that_is_published(quality) -> None:
+    kept = {"etth1_seven seed 0 trials 30": quality.result_of(shown(0.6, {"linear": 0.61}))}
+    said = quality.summary(quality.rows_of(["etth1_seven"], kept, {}, 3, 30))
+    assert any(s.startswith("etth1_seven, MSE of what is scaled: 0.360, ensemble -") for s in said)
+
+
 def test_of_accuracies_the_errors_are_compared(quality) -> None:
     row = {"metric": "accuracy", "single": 0.9}
     assert quality.ratio(row, 0.95) == pytest.approx(2.0)
@@ -265,4 +271,8 @@ def test_what_is_kept_is_not_searched_again(quality, tmp_path: Path, monkeypatch
 def test_the_competitor_reads_windows_that_a_cpu_can_search(imported) -> None:
     competitors = imported("competitors")
     assert competitors.window_factors(1) == [-1, 4, 16, 32]
+    small = {"horizon": 1, "validation_rows": 29, "test_rows": 22}
+    assert competitors.windows_of(small, 144) == (300, 32)
+    assert competitors.windows_of(small, 309) == (200, 128)
+    assert competitors.windows_of(small | {"horizon": 96}, 14_400) == (100, 128)
     assert competitors.window_factors(96) == competitors.window_factors(336) == [1]
