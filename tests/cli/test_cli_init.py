@@ -463,3 +463,20 @@ def test_long_sequences_are_read_in_segments_and_labels_step_by_step(init: Init)
 )
 def test_what_no_sequence_can_have_is_refused(init: Init, options: list[str], text: str) -> None:
     assert text in init(*options, **sequences(lambda i, s: i % 3))
+
+
+@pytest.mark.parametrize("rows", [60, 144, 400])
+def test_init_looks_at_the_rows_that_check_calls_training(
+    rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = pd.date_range("2000-01-01", periods=rows, freq="D").strftime("%Y-%m-%d")
+    lines = [f"{t},{i % 7 + 0.01 * i:g}" for i, t in enumerate(times)]
+    Path("few.csv").write_text("\n".join(["day,sales", *lines]))
+    assert run(["init", "few.csv"]) == 0
+    told = re.search(r"The (\d+) training rows", Path("few.yaml").read_text())
+    capsys.readouterr()
+    assert run(["check", "few.yaml"]) == 0
+    counted = re.search(r"training +(\d+) rows", capsys.readouterr().out)
+    assert told
+    assert counted
+    assert told[1] == counted[1]

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.cli.forecast_plan import plan_forecast
+from tuner.cli.forecast_plan import TEST_SHARE, plan_forecast, validation_share
 from tuner.cli.forecast_text import ForecastColumns, forecast_text
 from tuner.cli.written import Asked, Written
 from tuner.cli.yaml_text import printable
@@ -28,7 +28,6 @@ __all__ = ["FILLED", "forecast_file"]
 FILLED = "ffill"
 
 _HELPS = 0.02  # least gain of the other columns
-_LATER = (0.2, 0.15)  # shares of the rows that are not looked at: validation and test part
 _MOST_SERIES = 50  # that are looked at
 
 
@@ -48,11 +47,12 @@ def forecast_file(asked: Asked) -> Written:
         series = _read(asked, missing)
     horizon = asked.horizon or 1
     usual = season_of(series.frequency)
-    parts = _training_parts(series)
+    rows = int(np.median(np.diff(series.bounds)))
+    later = (float(validation_share(rows, horizon).value), TEST_SHARE)
+    parts = _training_parts(series, later)
     (at,) = (i for i, name in enumerate(series.frame.columns) if name == columns.target)
     positive = bool((series.frame[columns.target].dropna() > 0).all())
     profile = profile_of([part[:, at] for part in parts], usual, positive=positive)
-    rows = int(np.median(np.diff(series.bounds)))
     plan = plan_forecast(
         profile,
         usual,
@@ -124,15 +124,19 @@ def _features(
     return [c for c in series.features if c in used], why
 
 
-def _training_parts(series: Series) -> list[np.ndarray]:
+def _training_parts(series: Series, later: tuple[float, float]) -> list[np.ndarray]:
     """Return the first rows of each series, (rows, columns), with gaps closed: the training part.
 
     With times it ends at the same one in all series, as the split does.
+
+    Args:
+        series: with even rows.
+        later: shares of the rows that are not looked at: validation and test part.
     """
-    ends = np.array([start + _first_rows(end - start) for start, end in series.bounds])
+    ends = np.array([start + _first_rows(end - start, later) for start, end in series.bounds])
     if series.times is not None:
         times = series.times.unique().sort_values()
-        cut = times[min(len(times) - 1, _first_rows(len(times)))]
+        cut = times[min(len(times) - 1, _first_rows(len(times), later))]
         ends = np.array(
             [start + int((series.times[start:end] < cut).sum()) for start, end in series.bounds]
         )
@@ -144,8 +148,8 @@ def _training_parts(series: Series) -> list[np.ndarray]:
     return parts
 
 
-def _first_rows(rows: int) -> int:
-    return rows - sum(int(rows * share + 0.5) for share in _LATER)
+def _first_rows(rows: int, later: tuple[float, float]) -> int:
+    return rows - sum(int(rows * share + 0.5) for share in later)
 
 
 def _read(asked: Asked, missing: str) -> Series:

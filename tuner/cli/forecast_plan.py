@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from tuner.data.profile import Profile
 
-__all__ = ["Choice", "ForecastPlan", "plan_forecast"]
+__all__ = ["TEST_SHARE", "Choice", "ForecastPlan", "plan_forecast", "validation_share"]
+
+TEST_SHARE = 0.15
+"""Of the rows of a series."""
 
 _SECONDS = 20.0  # that a trial may take on one core, about
 _LONG = 96  # rows of a window that are read segment by segment
@@ -90,7 +93,7 @@ def plan_forecast(
         learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.01),
         hidden_sizes=(8, 64) if profile.trending and n_windows < 5000 else (16, 128),
         batch_sizes=batch_sizes,
-        validation=(validation := _validation(rows, horizon)),
+        validation=(validation := validation_share(rows, horizon)),
         intervals=_intervals(int(rows * float(validation.value)) - horizon + 1),
         trials=trials,
         epochs=epochs,
@@ -180,7 +183,8 @@ def _intervals(windows: int) -> tuple[float, ...]:
     return (0.8, 0.95) if windows >= 40 else (0.8,) if windows >= 10 else ()
 
 
-def _validation(rows: int, horizon: int) -> Choice:
+def validation_share(rows: int, horizon: int) -> Choice:
+    """Return the share of so many rows of a series that validates."""
     if rows * 0.2 < 15 + horizon and rows >= 20:
         return Choice("0.3", "large, for there are few rows to choose by")
     return Choice("0.2", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.cli.forecast_plan import ForecastPlan
+from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan
 from tuner.cli.yaml_text import commented, flow_list, quoted
 
 __all__ = ["ForecastColumns", "forecast_text"]
@@ -80,7 +80,7 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
         why = "the season is longer than the window"
         lines.append(commented(f"  calendar: {flow_list(plan.calendar)}", why))
     why = plan.validation.why or "the last rows: fractions, counts, dates"
-    split = f"  split: {{validation: {plan.validation.value}, test: 0.15}}"
+    split = f"  split: {{validation: {plan.validation.value}, test: {TEST_SHARE}}}"
     lines.append(commented(split, why))
     lines.append(commented(f"  transform: {plan.transform.value}", plan.transform.why))
     lines.append(commented("  scale: standard", "standard, minmax, none"))
