@@ -78,7 +78,9 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
         then += ["--strategy", strategy]
     then += [word for text in set_ for word in ("--set", text)]
     command = escape(f"tuner {shlex.join(then)}")
-    console.print(f"\nNothing is wrong. Next: [bold]{command}[/]", soft_wrap=True)
+    told = advice or "constant" in dict(facts.notes)
+    said = "It can run, but see above" if told else "Nothing is wrong"
+    console.print(f"\n{said}. Next: [bold]{command}[/]", soft_wrap=True)
 
 
 def _with_options(name: str, options: dict[str, Any]) -> str:

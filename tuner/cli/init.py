@@ -45,6 +45,8 @@ def init(
         raise InputError(f"--no-time: contradicts --time {time}; give one of them")
     if no_time and resample is not None:
         raise InputError(f"--no-time: contradicts --resample {resample}; give one of them")
+    if horizon is not None and not 1 <= horizon <= 10_000:
+        raise InputError(f"--horizon: must be from 1 to 10000, got {horizon}; write --horizon 12")
     path_to_write = output or Path(f"{path.stem}.yaml")
     chosen = _names(features)
     columns = guess_columns(
@@ -94,6 +96,10 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str, *, given: bool)
         )
         if left_out:
             console.print(f"left out: {escape(left_out)}")
+        texts = [c for c, what in columns.left_out.items() if what == "text"]
+        if texts and columns.id is None:
+            name = escape(shlex.quote(texts[0]))
+            console.print(f"if the rows are of several series or sequences, say which: --id {name}")
     name = escape(shlex.quote(str(file)))
     console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
 

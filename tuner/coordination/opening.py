@@ -119,7 +119,7 @@ def check_study(
     if facts is not None:
         _check_same(facts, experiment, data, where)
         if finalists:
-            _check_not_lowered(_retrained(study, facts), experiment, where)
+            _check_not_lowered(facts, _retrained(study, facts), experiment, where)
     elif study.get_trials(deepcopy=False):
         raise StudyError(f"{where} was not made by tuner; give another --study name")
     return facts
@@ -216,9 +216,14 @@ def _raised(study: optuna.Study, experiment: Experiment | None) -> dict[str, int
     return None if same else now
 
 
-def _check_not_lowered(retrained: dict[str, int], experiment: Experiment, where: str) -> None:
+def _check_not_lowered(
+    facts: dict[str, Any], retrained: dict[str, int], experiment: Experiment, where: str
+) -> None:
+    """Refuse less than is retrained, but for what the study was begun with: that is its file's."""
+    begun = facts["experiment"].get("finalists", {})
     for key, n in retrained.items():
-        if (got := getattr(experiment.finalists, key)) < n:
+        got = getattr(experiment.finalists, key)
+        if got < n and got != begun.get(key, Finalists.model_fields[key].default):
             raise StudyError(
                 f"{where} has finalists.{key}={n}, which may be raised and not lowered, got {got}; "
                 f"write --set finalists.{key}={n}, or give another --study name"

@@ -194,7 +194,8 @@ def _check_reading(experiment: Experiment) -> None:
         elif data.features is not None and not set(data.targets) <= set(data.features):
             lacking = next(target for target in data.targets if target not in data.features)
             text = f"needs every target among data.features, which lack {lacking!r}"
-            _refuse(experiment, name, [none], f"{text}: write it there, or {_shown(none)} here")
+            ways = f"write it there, correct data.target, or write {_shown(none)} here"
+            _refuse(experiment, name, [none], f"{text}: {ways}")
     if task.kind == "label":
         _refuse(experiment, "segment", [1], "a label for every step reads every step")
     if data.text is not None or data.tokens is not None:

@@ -58,7 +58,16 @@ def advice_on_budget(experiment: Experiment) -> list[Advice]:
 def advice_after(record: StudyRecord) -> list[Advice]:
     """Return what a study tells, what stood in its way from the beginning among it."""
     known = [Advice(r["key"], r["text"], bool(r.get("blocks"))) for r in record.remarks]
-    return [*known, *_on_epochs(record), *_on_classes(record), *advice_on_budget(record.experiment)]
+    return [*known, *_on_epochs(record), *_on_classes(record), *advice_on_budget(_as_run(record))]
+
+
+def _as_run(record: StudyRecord) -> Experiment:
+    """Return the experiment with as many trials as there are, where its budget is smaller."""
+    experiment, n_trained = record.experiment, len(record.trained)
+    if experiment.budget.trials is None or experiment.budget.trials >= n_trained:
+        return experiment
+    budget = experiment.budget.model_copy(update={"trials": n_trained})
+    return experiment.model_copy(update={"budget": budget})
 
 
 def _takes_trend_out(experiment: Experiment) -> bool:
@@ -171,7 +180,7 @@ def _on_strategy(experiment: Experiment) -> Iterator[Advice]:
 
 def _on_epochs(record: StudyRecord) -> Iterator[Advice]:
     runs, most = _runs(record), record.experiment.budget.epochs
-    at_end = [run for run in runs if _ended_at_its_best(run, most)]
+    at_end = [run for run in runs if _ended_at_its_best(run, most, record.sign)]
     if 2 * len(at_end) > len(runs):
         of = f"in {len(at_end)} of its {len(runs)} trainings " if len(runs) > 1 else ""
         yield Advice(
@@ -198,13 +207,19 @@ def _runs(record: StudyRecord) -> list[TrialRecord]:
     return [record.best] if record.best is not None else []
 
 
-def _ended_at_its_best(run: TrialRecord, most: int) -> bool:
+def _ended_at_its_best(run: TrialRecord, most: int, sign: int) -> bool:
+    """Return whether a training used all its epochs and the last one has the best score of all.
+
+    A score that an earlier epoch had as well has come to its end.
+    """
     outcome = run.outcome
     if outcome is None or not outcome.history:
         return False
     last = outcome.history[-1]
-    in_fold = sum(epoch.fold == last.fold for epoch in outcome.history)
-    return in_fold >= most > 1 and outcome.best_epoch == last.epoch
+    before = [e.metric for e in outcome.history if e.fold == last.fold][:-1]
+    if len(before) + 1 < most or not before or outcome.best_epoch != last.epoch:
+        return False
+    return sign * last.metric < min(sign * metric for metric in before)
 
 
 def _on_classes(record: StudyRecord) -> Iterator[Advice]:
