@@ -17,13 +17,21 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tuner.data import SequencesRef, SeriesRef, Shape, classical, linear_forecast
+from tuner.data import (
+    SequencesRef,
+    SeriesRef,
+    Shape,
+    classical,
+    linear_forecast,
+    linear_sequences,
+)
 from tuner.data.baselines import Baselines, Choices, baselines_record, choose
 from tuner.data.classical import CLASSICAL, fit_classical
 from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_window, windows_of
 from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
 from tuner.data.preparing import check_data, prepare
 from tuner.data.test_part import open_test_part
+from tuner.data.thinning import some_of
 from tuner.data.transforms import Transform
 from tuner.experiment import Experiment
 
@@ -151,14 +159,73 @@ def test_numbers_far_from_zero_lose_no_digits() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_of_very_many_windows_every_kth_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    ref = held([seasonal(400)], 300)
-    all_of_them = LinearForecast(ref, WindowChoice(4, True, 1e-4))
-    monkeypatch.setattr(linear_forecast, "_MOST_WORK", 100 * 4**2)
-    some = LinearForecast(ref, WindowChoice(4, True, 1e-4))
-    samples = ref.evaluate_samples()
-    assert not np.array_equal(some.predict(samples), all_of_them.predict(samples))
-    np.testing.assert_allclose(some.predict(samples), all_of_them.predict(samples), rtol=0.05)
+def hourly(days: int = 250) -> np.ndarray:
+    return seasonal(24 * days, season=24, slope=0.0)
+
+
+def test_of_very_many_windows_those_of_every_hour_are_fitted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ref = held([hourly()], 24 * 200, window=8)
+    choices, samples = WindowChoice(8, True, 1e-4), ref.evaluate_samples()
+
+    def error() -> float:
+        wrong = LinearForecast(ref, choices).predict(samples) - ref.truth_of(samples)
+        return float(np.sqrt((wrong**2).mean()))
+
+    of_all, n = error(), len(ref.train_samples())
+    monkeypatch.setattr(linear_forecast, "_MOST_WORK", n // 24 * 8**2)  # every 24th, if evenly
+    assert of_all < error() < 1.1 * of_all
+
+
+def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = held([hourly()], 24 * 200, window=8)
+    seen: list[np.ndarray] = []
+
+    def spy(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: Any, samples: Any) -> float:
+        seen.append(samples)
+        return 1.0
+
+    n = len(ref.evaluate_samples())
+    monkeypatch.setattr(linear_forecast, "score", spy)
+    monkeypatch.setattr(linear_forecast, "_MOST_SCORED", n // 24 * ref.shape.horizon)
+    choose_window("rmse", ref)
+    assert len(seen[0]) == n // 24
+    assert len(set(seen[0] % 24)) > 12
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 300), most=st.integers(0, 400), seed=st.integers(0, 99))
+def test_some_are_taken_in_order_once_each_and_the_same_each_time(
+    n: int, most: int, seed: int
+) -> None:
+    some = some_of(n, most)
+    assert len(some) == min(n, max(1, most))
+    assert (np.diff(some) > 0).all()
+    assert set(some) <= set(range(n))
+    np.testing.assert_array_equal(some_of(n, most), some)
+    classes = np.random.default_rng(seed).integers(0, 9, n) ** 3
+    of_classes = some_of(n, most, classes)
+    assert set(classes[of_classes]) == set(classes)
+    assert set(some) <= set(of_classes)
+
+
+def test_of_very_many_steps_no_class_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = sequences("label", n=80, lengths=(8, 8))
+    place = np.arange(len(ref.arrays["inputs"])) % 8
+    ref.arrays["truth"] = (place == 3).astype(np.int64)  # every 8th step, which 4 of 8 leave out
+    ref.arrays["inputs"][:, 0] = ref.arrays["truth"]
+    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 40)  # 40 of 320 steps
+    scores = Baselines(ref, None, choose("f1", ref)).scores("f1")
+    assert scores["linear"] == 1.0
+
+
+def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = sequences("label", n=80, lengths=(8, 8))
+    ref.arrays["truth"] = np.zeros(640, np.int64)
+    ref.arrays["truth"][[5, 13]] = 1
+    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 3)
+    assert Baselines(ref, None, choose("f1", ref)).predict(np.arange(2))["linear"].shape == (16, 2)
 
 
 def test_the_last_value_is_taken_off_unless_the_window_as_it_is_is_clearly_better() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tuner.data.metrics import score
 from tuner.data.reference import SequencesRef
+from tuner.data.thinning import some_of
 from tuner.experiment.metrics import METRICS
 
 __all__ = ["LinearOfSequences", "SequenceChoice", "choose_reading", "too_many_numbers"]
@@ -26,7 +27,7 @@ PENALTIES = {
 
 _MOST_COLUMNS = 2_500  # numbers of a sequence that are not counts
 _MOST_TOKENS = 200_000  # of a vocabulary
-_MOST_WORK = 1e7  # numbers times classes; beyond, every k-th of the samples is fitted on
+_MOST_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
 _MOST_ITERATIONS = 200
 
 
@@ -134,8 +135,9 @@ def _fit(ref: SequencesRef, reads: Reading, penalties: Any) -> Iterator[_Fitted]
     x, y = _read(ref, samples, reads), ref.truth_of(samples)
     dense = isinstance(x, np.ndarray)
     numbers = x.size if dense else x.nnz
-    every = max(1, int(np.ceil(numbers * max(1, ref.shape.classes) / _MOST_WORK)))
-    x, y = x[::every], y[::every]
+    most = int(_MOST_WORK * len(y) / max(1, numbers * max(1, ref.shape.classes)))
+    if len(few := some_of(len(y), most, y if ref.shape.classes else None)) < len(y):
+        x, y = x[few], y[few]
     offset = scale = None
     if dense:
         offset, scale = x.mean(axis=0), x.std(axis=0)
