@@ -174,7 +174,7 @@ def test_of_very_many_windows_those_of_every_hour_are_fitted_on(
         return float(np.sqrt((wrong**2).mean()))
 
     of_all, n = error(), len(ref.train_samples())
-    monkeypatch.setattr(linear_forecast, "_MOST_WORK", n // 24 * 8**2)  # every 24th, if evenly
+    monkeypatch.setattr(linear_forecast, "_MOST_WORK", -(-n // 24) * 8**2)  # every 24th, if evenly
     assert of_all < error() < 1.1 * of_all
 
 

@@ -188,7 +188,7 @@ def test_of_more_windows_than_can_be_added_up_in_time_those_of_every_hour_are_ta
     hours = 5 * np.sin(2 * np.pi * np.arange(n) / 24) + rng.normal(0, 0.5, n)
     ref = make_ref(hours[:, None])
     every = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear
-    monkeypatch.setattr(ridge, "_PRODUCTS", 64 * (len(ref.train_samples()) // 24))
+    monkeypatch.setattr(ridge, "_PRODUCTS", 64 * -(-len(ref.train_samples()) // 24))
     some = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear
     assert not torch.equal(every.weight, some.weight)
     torch.testing.assert_close(some.weight, every.weight, atol=0.2, rtol=0)
