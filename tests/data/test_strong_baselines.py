@@ -474,6 +474,33 @@ def test_of_sequences_of_one_length_all_values_are_read_where_that_is_better() -
     assert choose_reading("rmse", sequences()).reads == "summaries"  # of several lengths
 
 
+@pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy")])
+@pytest.mark.parametrize("lengths", [(6, 7), (7, 7)])
+def test_of_test_sequences_of_another_length_only_the_training_part_is_known(
+    task: str, metric: str, lengths: tuple[int, int]
+) -> None:
+    ref, other = sequences(task, lengths=(6, 6)), sequences(task, n=20, lengths=lengths, seed=1)
+    if task == "regress":
+        ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)
+    else:
+        ref.arrays["truth"] = (ref.arrays["inputs"][2::6, 1] > 0).astype(np.int64)
+    choices = choose(metric, ref)
+    assert choices.linear.reads == "values"
+    arrays = {
+        "bounds": np.concatenate([ref.arrays["bounds"], 360 + other.arrays["bounds"]]),
+        "evaluate": np.arange(60, 80), "train": ref.arrays["train"],
+    }  # fmt: skip
+    arrays |= {n: np.concatenate([ref.arrays[n], other.arrays[n]]) for n in ("inputs", "truth")}
+    found = Baselines(dataclasses.replace(ref, arrays=arrays), None, choices)
+    of_all = found.predict(np.arange(60, 80))
+    plain = of_all["training_mean" if task == "regress" else "class_frequencies"]
+    longer = np.diff(other.arrays["bounds"])[:, 0] == 7
+    np.testing.assert_array_equal(of_all["linear"][longer], plain[longer])
+    assert (of_all["linear"][~longer] != plain[~longer])[:, 0].all()
+    known = Baselines(ref, None, choices).predict(np.arange(60))["linear"]
+    np.testing.assert_array_equal(found.predict(np.arange(60))["linear"], known)
+
+
 def test_of_tokens_their_counts_are_read() -> None:
     rng = np.random.default_rng(0)
     ref = sequences("classify", n=80, lengths=(8, 12))
@@ -493,7 +520,7 @@ def test_of_tokens_their_counts_are_read() -> None:
     expected = LogisticRegression(C=1.0, max_iter=200).fit(
         counts[train], ref.arrays["truth"][train]
     )
-    found = LinearOfSequences(ref, SequenceChoice("counts", 1.0)).predict(samples)
+    found = LinearOfSequences(ref, SequenceChoice("counts", 1.0)).predict(samples, np.empty(0))
     np.testing.assert_allclose(found, expected.predict_proba(counts[samples]), atol=1e-3)
 
 

@@ -149,8 +149,11 @@ class Baselines:
             plain = _forecasts(ref, samples, self._season)
         else:
             plain = _shares_or_mean(ref, samples)
-        if self._linear is not None:
+        if isinstance(self._linear, LinearForecast):
             plain["linear"] = self._linear.predict(samples)
+        elif self._linear is not None:
+            (otherwise,) = plain.values()
+            plain["linear"] = self._linear.predict(samples, otherwise)
         for name, models in self._classical.items():
             assert isinstance(ref, SeriesRef)
             plain[name] = models.predict(ref, samples, plain["last_value"])
