@@ -289,7 +289,8 @@ class _Run:
         refit = self._refit(record, winner, own, folder) if record.experiment.refits else None
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
-        choices = choose(self._experiment.objective.metric, self._data.folds[-1])
+        metric, season = self._experiment.objective.metric, self._data.facts.season
+        choices = choose(metric, self._data.folds[-1], season)
         calibration = calibrate_all(record.experiment, models, self._executor)
         opened = score_on_test(
             record,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tuner.data.classical import Classical, fit_classical
+from tuner.data.classical import Classical, fit_classical, kinds_left_out
 from tuner.data.linear_forecast import (
     LinearForecast,
     WindowChoice,
@@ -71,26 +71,34 @@ def seasonal_naive(truth: np.ndarray, starts: np.ndarray, horizon: int, season: 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the validation rows decide about plain predictions; none of it is fitted."""
+    """What the search's data decides about plain predictions; none of it is fitted."""
 
     linear: WindowChoice | SequenceChoice | None  # None where there is no linear model
-    why_not_linear: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why a prediction is not made of any part, by its name: what is made of one is of all."""
 
 
-def choose(metric: str, ref: DataRef) -> Choices:
+def choose(metric: str, ref: DataRef, season: int | None) -> Choices:
     """Choose how the linear model reads and how much it is penalized, by the validation rows.
+
+    And which predictions are left out, by how many rows and series there are.
 
     Args:
         metric: the experiment's.
         ref: of the search, which evaluates the validation part; with rolling origins the last
             fold's.
+        season: of a forecast, rows in a season; None without one.
     """
     if isinstance(ref, SeriesRef):
-        why_not = too_many_columns(ref)
-        return Choices(None if why_not else choose_window(metric, ref), why_not)
-    assert isinstance(ref, SequencesRef)
-    why_not = too_many_numbers(ref)
-    return Choices(None if why_not else choose_reading(metric, ref), why_not)
+        why_not, left_out = too_many_columns(ref), kinds_left_out(ref, season)
+    else:
+        assert isinstance(ref, SequencesRef)
+        why_not, left_out = too_many_numbers(ref), {}
+    if why_not:
+        return Choices(None, {"linear": why_not} | left_out)
+    if isinstance(ref, SeriesRef):
+        return Choices(choose_window(metric, ref), left_out)
+    return Choices(choose_reading(metric, ref), left_out)
 
 
 class Baselines:
@@ -117,16 +125,15 @@ class Baselines:
         self.left_out = {}
         if choices is None:
             return
+        self.left_out |= choices.left_out
         if isinstance(choices.linear, WindowChoice):
             assert isinstance(ref, SeriesRef)
             self._linear = LinearForecast(ref, choices.linear)
         elif isinstance(choices.linear, SequenceChoice):
             assert isinstance(ref, SequencesRef)
             self._linear = LinearOfSequences(ref, choices.linear)
-        else:
-            self.left_out["linear"] = str(choices.why_not_linear)
         if isinstance(ref, SeriesRef):
-            self._classical, missing = fit_classical(ref, season)
+            self._classical, missing = fit_classical(ref, season, choices.left_out)
             self.left_out |= missing
 
     def predict(self, samples: np.ndarray) -> dict[str, np.ndarray]:
@@ -196,7 +203,7 @@ def baselines_record(metric: str, folds: Sequence[DataRef], season: int | None) 
         `baselines`, each one's mean score over the folds, where every fold has it; `left_out`,
         why others are not there, by name.
     """
-    choices = choose(metric, folds[-1])
+    choices = choose(metric, folds[-1], season)
     fitted = [Baselines(ref, season, choices) for ref in folds]
     scores = [of_fold.scores(metric) for of_fold in fitted]
     names = [name for name in scores[0] if all(name in fold for fold in scores)]

@@ -67,7 +67,8 @@ def score_on_test(
         scores of the default and of plain predictions, the verdict, what every part of the data
         was, and the predictions (see `predictions_record`), those of the refitted models where
         there are some. `refit` has the same scores of the models that were trained again, and
-        of plain predictions that know the validation part, or why there are none (`failed`).
+        of plain predictions that know the validation part, what is left out of those
+        (`left_out`), or why there are none (`failed`).
         With intervals, what share of the rows they cover, and how wide they are: of the first
         model's (`intervals`) and of the ensemble's (`ensemble_intervals`), of both kinds.
     """
@@ -116,6 +117,7 @@ def score_on_test(
             **scores,
             "default": of_own,
             "baselines": plain.scores(metric, ref),
+            "left_out": plain.left_out,
         }
     part = test.facts.test
     opened = {
