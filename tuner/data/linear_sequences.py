@@ -76,7 +76,7 @@ class LinearOfSequences:
         """Return whether each sample can be read, (samples,)."""
         if self._choice.reads != "values":
             return np.ones(len(samples), bool)
-        return _lengths(self._ref)[samples] == self._choice.length
+        return np.asarray(_lengths(self._ref)[samples] == self._choice.length)
 
 
 def too_many_numbers(ref: SequencesRef) -> str | None:
