@@ -27,8 +27,14 @@ from tuner.data import (
     linear_forecast,
     linear_sequences,
 )
-from tuner.data.baselines import Baselines, Choices, baselines_record, choose
-from tuner.data.classical import CLASSICAL, fit_classical, kinds_left_out
+from tuner.data.baselines import (
+    Baselines,
+    Choices,
+    baselines_record,
+    choose,
+    preparations_of,
+)
+from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
 from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_window, windows_of
 from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
 from tuner.data.preparing import check_data, prepare
@@ -257,6 +263,10 @@ def test_a_series_that_never_moves_is_forecast_to_stay() -> None:
     assert not set(CLASSICAL) & set(found)  # there is nothing to fit
 
 
+def fit_classical(ref: HeldSeries, season: int) -> dict[str, Classical]:
+    return {name: fit_kind(name, ref, season) for name in CLASSICAL}
+
+
 KINDS = ("linear", "exponential_smoothing", "seasonal_arima")
 
 
@@ -338,8 +348,7 @@ def test_the_arima_is_that_of_statsmodels() -> None:
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     ref = held([seasonal()], 60)
-    found, left_out = fit_classical(ref, 6, {})
-    assert not left_out
+    found = fit_classical(ref, 6)
     order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, 6)}
     values = ref.load("truth")[:, 0]
     with warnings.catch_warnings():
@@ -410,7 +419,6 @@ def test_what_takes_too_long_or_is_not_installed_is_left_out_and_says_so(
     spoil(monkeypatch)
     ref = held([seasonal()] * series, 60)
     left_out = kinds_left_out(ref, season)
-    assert fit_classical(ref, season, left_out) == ({}, left_out)
     assert set(left_out) == set(CLASSICAL)
     assert all(why in text for text in left_out.values())
 
@@ -423,7 +431,7 @@ def test_without_a_season_or_with_a_very_long_one_there_is_no_seasonal_arima() -
         ref = held([seasonal(n)], n - 30)
         left_out = kinds_left_out(ref, season)
         assert left_out == {"seasonal_arima": why}
-        assert list(fit_classical(ref, season, left_out)[0]) == ["exponential_smoothing"]
+        assert len(fit_kind("exponential_smoothing", ref, season))
 
 
 def test_of_too_few_rows_for_two_seasons_there_is_no_seasonal_arima() -> None:
@@ -479,7 +487,7 @@ def test_the_search_for_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     counted(SARIMAX, "loglike")
     monkeypatch.setattr(classical, "_MOST_STEPS", {"maxiter": 50, "maxfun": 8})
     ref = held([seasonal()], 60)
-    assert set(fit_classical(ref, 6, {})[0]) == set(CLASSICAL)
+    assert set(fit_classical(ref, 6)) == set(CLASSICAL)
     assert 0 < asked["ETSModel"] <= 6 * 20
     assert 0 < asked["SARIMAX"] <= 20
 
@@ -644,3 +652,56 @@ def test_one_value_of_the_linear_forecast_stands_for_every_quantile() -> None:
     choices = choose("pinball", quantiles, 6)
     scores = Baselines(quantiles, 6, choices).scores("rmse")
     assert scores == Baselines(ref, 6, choices).scores("rmse")
+
+
+def grown(n: int = 240) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    place = np.arange(n)
+    logs = 1 + place / 40 + 0.5 * np.sin(2 * np.pi * place / 6) + rng.normal(0, 0.05, n)
+    return np.exp(logs)[:, None]
+
+
+def test_the_validation_rows_choose_the_preparation_of_every_one_that_is_fitted() -> None:
+    plain, logs = (held([grown()], 180, window=8, logs=logs) for logs in (False, True))
+    name = {"transform": "log"}
+    choices = choose("rmse", plain, 6, [(name, logs)])
+    assert choices.preparations == dict.fromkeys(KINDS, name)
+    found = Baselines(plain, 6, choices, lambda preparation: logs)
+    own = Baselines(logs, 6, choose("rmse", logs, 6))
+    samples = plain.evaluate_samples()
+    for kind in KINDS:
+        np.testing.assert_array_equal(found.predict(samples)[kind], own.predict(samples)[kind])
+    record = baselines_record("rmse", [plain], 6, [(name, [logs])])
+    worse = baselines_record("rmse", [plain], 6)
+    for kind in KINDS:
+        assert record["baselines"][kind] < worse["baselines"][kind]
+    assert choose("rmse", logs, 6, [({"transform": "none"}, plain)]).preparations == {}
+
+
+def test_of_very_many_preparations_those_that_differ_in_one_thing_are_tried() -> None:
+    space = {
+        "transform": ["none", "log", "box_cox"],
+        "scale": ["standard", "minmax"],
+        "lags": [{}, {"y": [6]}, {"y": [12]}],
+    }
+
+    def of(*names: str) -> list[dict[str, str]]:
+        searched = {n: {"type": "categorical", "choices": space[n]} for n in names}
+        return preparations_of(
+            Experiment.model_validate(
+                {"name": "p", "data": {"path": "y.csv", "target": "y"},
+                 "task": {"window": 4}, "search_space": searched
+                 | {"dropout": {"type": "float", "low": 0.0, "high": 0.5}},
+                 "strategy": {"name": "random"}, "budget": {"trials": 4}}
+            )
+        )  # fmt: skip
+
+    assert of() == [{}]
+    own = {"transform": "none", "scale": "standard"}
+    assert of("transform", "scale")[0] == own
+    assert len(of("transform", "scale")) == 6
+    found = of(*space)
+    own |= {"lags": "{}"}
+    assert found[0] == own
+    assert len(found) == 1 + 2 + 1 + 2
+    assert all(sum(f[n] != own[n] for n in own) == 1 for f in found[1:])

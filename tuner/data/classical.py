@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tuner.data.reference import SeriesRef
 
-__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_classical", "kinds_left_out"]
+__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_kind", "kinds_left_out"]
 
 CLASSICAL = ("exponential_smoothing", "seasonal_arima")
 INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
@@ -126,37 +126,21 @@ def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
     return found * ref.shape.targets
 
 
-def fit_classical(
-    ref: SeriesRef, season: int | None, left_out: Mapping[str, str]
-) -> tuple[dict[str, Classical], dict[str, str]]:
-    """Fit the kinds that are not left out on the training rows of `ref`.
+def fit_kind(name: str, ref: SeriesRef, season: int | None) -> Classical:
+    """Fit the models of a kind on the training rows of `ref`.
 
-    On logarithms where `data.transform` has log, on Box and Cox's power where it has that, else
-    on the values themselves: differences are these models' own affair.
+    On logarithms where its transform has log, on Box and Cox's power where it has that, else on
+    the values themselves: differences are these models' own affair.
 
     Args:
+        name: of `CLASSICAL`, not one that is left out.
         ref: the data, maybe with more to train on than the search's.
         season: rows in a season; None without one.
-        left_out: see `kinds_left_out`.
 
     Returns:
-        The models by name, and why there are none of the others: of those that are left out, and
-        of those that no series of this data can be fitted with.
+        The models, of the series that they can be fitted to.
     """
-    found: dict[str, Classical] = {}
-    missing = {name: why for name, why in left_out.items() if name in CLASSICAL}
-    for name in CLASSICAL:
-        if name in missing:
-            continue
-        models = _fit_all(name, ref, _season_of(name, season))
-        if len(models):
-            found[name] = models
-        else:
-            missing[name] = "no series has training rows that it can be fitted to"
-    return found, missing
-
-
-def _fit_all(name: str, ref: SeriesRef, season: int | None) -> Classical:
+    season = _season_of(name, season)
     fit: Callable[..., _Forecast] = _smoothing if name == "exponential_smoothing" else _arima
     truth = ref.transform.to_level(ref.load("truth"))
     models = Classical(ref.shape.horizon, ref.shape.targets)

@@ -56,8 +56,11 @@ class LinearForecast:
         moments = _Moments(ref, choice.window)
         self._ref, self._fitted = ref, moments.changed(choice.last_off).solve(choice.penalty)
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Return the forecasts in the data's units, (samples, horizon, targets)."""
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
+        """Return the forecasts in the data's units, (samples, horizon, targets).
+
+        Of all of them: nothing is needed otherwise.
+        """
         return self._fitted.predict(self._ref, samples)
 
 

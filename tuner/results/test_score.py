@@ -96,7 +96,11 @@ def score_on_test(
     said = predict("test", test, models, default_models)
     of_winner = _scores(metric, truth, ref, said)
     of_winner |= _covered(calibration, truth, test.of(winner.params).folds[0], said)
-    baselines = Baselines(ref, season, choices)
+
+    def plain_of(opened: Prepared) -> Baselines:
+        return Baselines(opened.folds[0], season, choices, lambda p: opened.of(p).folds[0])
+
+    baselines = plain_of(test)
     again: dict[str, Any] | None = None
     drawn, shown, plain = test, said, baselines
     if refit is not None and (failed := refit.winner.failed):
@@ -105,7 +109,7 @@ def score_on_test(
         whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
         own = refit.default.models if refit.default else ()
         refitted = predict("refit test", whole, refit.winner.models, own)
-        drawn, shown, plain = whole, refitted, Baselines(whole.folds[0], season, choices)
+        drawn, shown, plain = whole, refitted, plain_of(whole)
         scores = _scores(metric, truth, ref, refitted)
         scores |= _covered(calibration, truth, whole.of(winner.params).folds[0], refitted)
         of_own = of_default(scores, refitted.default)
