@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from tuner.cli.main import run
+from tuner.data.preparing import check_data
+from tuner.experiment import Experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TASKS = ("forecast", "regress", "classify", "label")
@@ -136,6 +138,27 @@ def test_a_retrained_winner_beats_the_plain_forecasts(
     assert run(["run", str(EXPERIMENTS / f"{name}.yaml"), "--study", "s", "--no-tracking"]) == 0
     test = result("s", capsys)["test"]
     assert test["mean"] < min(test["baselines"].values())
+
+
+def test_a_test_sequence_of_another_length_than_all_others_is_tested(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "name: runs\ndata: {path: runs.csv, id: run, target: total}\ntask: {kind: regress}\n"
+    Path("runs.yaml").write_text(
+        text + "search_space: {cell: {type: categorical, choices: [rnn, lstm]}}\n"
+    )
+    rng = np.random.default_rng(1)
+    frames = [pd.DataFrame({"run": i, "x": rng.normal(size=6)}) for i in range(60)]
+    for frame in frames:
+        frame["total"] = frame["x"].iloc[2]  # which all values tell, and no summary
+    pd.concat(frames).to_csv("runs.csv", index=False)
+    drawn = check_data(Experiment.load(Path("runs.yaml"))).draw.test[0]
+    frames[drawn] = frames[drawn].iloc[[0, 1, 2, 3, 4, 5, 5]]
+    pd.concat(frames).to_csv("runs.csv", index=False)
+    assert run(["run", "runs.yaml", "--study", "s", *SMALL]) == 0
+    test = result("s", capsys)["test"]
+    assert test["mean"] is not None
+    assert 0 < test["baselines"]["linear"] < test["baselines"]["training_mean"]
 
 
 def test_a_number_of_every_sequence_is_searched_and_reproduced(

@@ -28,7 +28,7 @@ from tuner.coordination.pruning import make_pruner
 from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
 from tuner.coordination.work import STOPPED, train_job
-from tuner.data.baselines import baselines_record, choose
+from tuner.data.baselines import baselines_record, choose, preparations_of
 from tuner.data.preparing import Prepared, prepare
 from tuner.data.scratch import scratch_folder
 from tuner.errors import Interrupted
@@ -117,7 +117,9 @@ def search(
         remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
 
         def plain() -> dict[str, Any]:
-            return baselines_record(metric, data.folds, known.season) | {"remarks": remarks}
+            others = [(p, data.of(p).folds) for p in preparations_of(experiment)[1:]]
+            record = baselines_record(metric, data.folds, known.season, others)
+            return record | {"remarks": remarks}
 
         opened = open_study(
             storage,
@@ -289,7 +291,14 @@ class _Run:
         refit = self._refit(record, winner, own, folder) if record.experiment.refits else None
         self._interrupt_unless(not self._stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
-        choices = choose(self._experiment.objective.metric, self._data.folds[-1])
+        metric, season = self._experiment.objective.metric, self._data.facts.season
+        others = preparations_of(self._experiment)[1:]
+        choices = choose(
+            metric,
+            self._data.folds[-1],
+            season,
+            [(preparation, self._data.of(preparation).folds[-1]) for preparation in others],
+        )
         calibration = calibrate_all(record.experiment, models, self._executor)
         opened = score_on_test(
             record,

@@ -16,6 +16,7 @@ from pretended import PretendExecutor, everything
 from simulated import Killed
 
 from tuner.coordination.finalists import default_of
+from tuner.data import baselines, classical
 from tuner.errors import Interrupted
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
@@ -116,8 +117,26 @@ def test_its_score_stands_beside_that_of_the_models_of_the_training_part(case):
     assert set(refit["baselines"]) == set(test["baselines"])
     assert refit["baselines"]["last_value"] == test["baselines"]["last_value"]
     assert refit["baselines"]["training_mean"] != test["baselines"]["training_mean"]
+    assert refit["left_out"] == test["left_out"] == record.left_out
     assert not refit["default"]["is_winner"]
     assert refit["default"]["scores"] != test["default"]["scores"] or refit["epochs"] == 3
+
+
+def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch):
+    fit = classical.fit_kind
+
+    def fails(name, ref, season):
+        found = fit(name, ref, season)
+        return type(found)(1, 1) if "refit" in Path(ref.folder).parts else found
+
+    monkeypatch.setattr(baselines, "fit_kind", fails)
+    record = case.run(**REFIT)
+    name = "exponential_smoothing"
+    assert name in record.test["baselines"]
+    assert name not in record.test["refit"]["baselines"]
+    why = record.test["refit"]["left_out"][name]
+    assert why == "no series has training rows that it can be fitted to"
+    assert summarize(record)["left_out"][name] == why
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -12,7 +12,9 @@ from pretended import everything
 
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.work import train_job
+from tuner.data.baselines import Baselines, baselines_record, choose, preparations_of
 from tuner.data.preparing import prepare
+from tuner.data.test_part import open_test_part
 from tuner.executors.base import Event, Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Job, PredictJob, TrainJob
@@ -100,6 +102,22 @@ def run(folder: Path, executor: TrainingExecutor) -> StudyRecord:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, TrainingExecutor]:
     executor = TrainingExecutor(1)
     return run(tmp_path_factory.mktemp("calm") / "case", executor), executor
+
+
+def test_plain_predictions_have_the_best_preparation_of_the_search_too(
+    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
+) -> None:
+    record, _ = calm
+    data = prepare(record.experiment, tmp_path / "search")
+    others = [(p, data.of(p).folds[0]) for p in preparations_of(record.experiment)[1:]]
+    choices = choose("rmse", data.folds[0], None, others)
+    assert choices.preparations["linear"]["transform"] != "none"
+    own = baselines_record("rmse", data.folds, None)["baselines"]
+    assert record.baselines["linear"] < own["linear"]
+    test = open_test_part(record.experiment, tmp_path / "test")
+    found = Baselines(test.folds[0], None, choices, lambda p: test.of(p).folds[0]).scores("rmse")
+    assert record.test is not None
+    assert record.test["baselines"] == pytest.approx(found)
 
 
 def test_every_job_has_the_data_of_its_trial(calm: tuple[StudyRecord, TrainingExecutor]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +19,27 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tuner.data import SequencesRef, SeriesRef, Shape, classical, linear_forecast
-from tuner.data.baselines import Baselines, Choices, baselines_record, choose
-from tuner.data.classical import CLASSICAL, fit_classical
+from tuner.data import (
+    SequencesRef,
+    SeriesRef,
+    Shape,
+    classical,
+    linear_forecast,
+    linear_sequences,
+)
+from tuner.data.baselines import (
+    Baselines,
+    Choices,
+    baselines_record,
+    choose,
+    preparations_of,
+)
+from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
 from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_window, windows_of
 from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
 from tuner.data.preparing import check_data, prepare
 from tuner.data.test_part import open_test_part
+from tuner.data.thinning import some_of
 from tuner.data.transforms import Transform
 from tuner.experiment import Experiment
 
@@ -151,14 +167,76 @@ def test_numbers_far_from_zero_lose_no_digits() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_of_very_many_windows_every_kth_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    ref = held([seasonal(400)], 300)
-    all_of_them = LinearForecast(ref, WindowChoice(4, True, 1e-4))
-    monkeypatch.setattr(linear_forecast, "_MOST_WORK", 100 * 4**2)
-    some = LinearForecast(ref, WindowChoice(4, True, 1e-4))
-    samples = ref.evaluate_samples()
-    assert not np.array_equal(some.predict(samples), all_of_them.predict(samples))
-    np.testing.assert_allclose(some.predict(samples), all_of_them.predict(samples), rtol=0.05)
+def hourly(days: int = 250) -> np.ndarray:
+    return seasonal(24 * days, season=24, slope=0.0)
+
+
+def test_of_very_many_windows_those_of_every_hour_are_fitted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ref = held([hourly()], 24 * 200, window=8)
+    choices, samples = WindowChoice(8, True, 1e-4), ref.evaluate_samples()
+
+    def error() -> float:
+        wrong = LinearForecast(ref, choices).predict(samples) - ref.truth_of(samples)
+        return float(np.sqrt((wrong**2).mean()))
+
+    of_all, n = error(), len(ref.train_samples())
+    monkeypatch.setattr(linear_forecast, "_MOST_WORK", -(-n // 24) * 8**2)  # every 24th, if evenly
+    assert of_all < error() < 1.1 * of_all
+
+
+def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = held([hourly()], 24 * 200, window=8)
+    seen: list[np.ndarray] = []
+
+    def spy(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: Any, samples: Any) -> float:
+        seen.append(samples)
+        return 1.0
+
+    n = len(ref.evaluate_samples())
+    monkeypatch.setattr(linear_forecast, "score", spy)
+    monkeypatch.setattr(linear_forecast, "_MOST_SCORED", n // 24 * ref.shape.horizon)
+    choose_window("rmse", ref)
+    assert len(seen[0]) == n // 24
+    assert len(set(seen[0] % 24)) > 12
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 300), most=st.integers(0, 400), seed=st.integers(0, 99))
+def test_some_are_taken_in_order_once_each_and_the_same_each_time(
+    n: int, most: int, seed: int
+) -> None:
+    some = some_of(n, most)
+    assert len(some) == min(n, max(1, most))
+    assert (np.diff(some) > 0).all()
+    assert set(some) <= set(range(n))
+    np.testing.assert_array_equal(some_of(n, most), some)
+    classes = np.random.default_rng(seed).integers(0, 9, n) ** 3
+    of_classes = some_of(n, most, classes)
+    assert set(classes[of_classes]) == set(classes)
+    assert set(some) <= set(of_classes)
+
+
+def test_of_very_many_steps_no_class_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = sequences("label", n=80, lengths=(8, 8))
+    place = np.arange(len(ref.arrays["inputs"])) % 8
+    ref.arrays["truth"] = (place == 3).astype(np.int64)  # every 8th step, which 4 of 8 leave out
+    ref.arrays["inputs"][:, 0] = ref.arrays["truth"]
+    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 40)  # 40 of 320 steps
+    scores = Baselines(ref, None, choose("f1", ref, None)).scores("f1")
+    assert scores["linear"] == 1.0
+
+
+def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = sequences("label", n=80, lengths=(8, 8))
+    ref.arrays["truth"] = np.zeros(640, np.int64)
+    ref.arrays["truth"][[5, 13]] = 1
+    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 3)
+    assert Baselines(ref, None, choose("f1", ref, None)).predict(np.arange(2))["linear"].shape == (
+        16,
+        2,
+    )
 
 
 def test_the_last_value_is_taken_off_unless_the_window_as_it_is_is_clearly_better() -> None:
@@ -180,9 +258,13 @@ def test_every_metric_can_choose(metric: str) -> None:
 
 def test_a_series_that_never_moves_is_forecast_to_stay() -> None:
     ref = held([np.full((60, 1), 3.0) + np.arange(60)[:, None] // 40], 30)
-    found = Baselines(ref, 4, choose("rmse", ref)).predict(np.array([30, 31]))
+    found = Baselines(ref, 4, choose("rmse", ref, None)).predict(np.array([30, 31]))
     assert found["linear"].ravel().tolist() == [3.0] * 4
     assert not set(CLASSICAL) & set(found)  # there is nothing to fit
+
+
+def fit_classical(ref: HeldSeries, season: int) -> dict[str, Classical]:
+    return {name: fit_kind(name, ref, season) for name in CLASSICAL}
 
 
 KINDS = ("linear", "exponential_smoothing", "seasonal_arima")
@@ -250,7 +332,7 @@ def test_test_rows_change_no_validation_score(tmp_path: Path) -> None:
 def test_on_air_passengers_they_are_as_good_as_they_are_known_to_be(tmp_path: Path) -> None:
     experiment = air(tmp_path, **{"task.window": 13})
     search = prepare(experiment, tmp_path / "search")
-    choices = choose("rmse", search.folds[-1])
+    choices = choose("rmse", search.folds[-1], 12)
     assert choices.linear == WindowChoice(13, False, 1e-8)
     (ref,) = open_test_part(experiment, tmp_path / "test").folds
     scores = Baselines(ref, 12, choices).scores("rmse")
@@ -266,8 +348,7 @@ def test_the_arima_is_that_of_statsmodels() -> None:
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     ref = held([seasonal()], 60)
-    found, left_out = fit_classical(ref, 6)
-    assert not left_out
+    found = fit_classical(ref, 6)
     order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, 6)}
     values = ref.load("truth")[:, 0]
     with warnings.catch_warnings():
@@ -283,7 +364,7 @@ def test_the_smoothing_is_that_of_statsmodels() -> None:
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
     ref = held([seasonal(slope=0.4)], 60, horizon=8)
-    forecast = classical._smoothing(ref.load("truth")[:, 0], 60, 6, classical._Deadline(np.inf))
+    forecast = classical._smoothing(ref.load("truth")[:, 0], 60, 6)
     known = ref.load("truth")[:60, 0]
     criteria = {}
     for kind, (trend, damped) in itertools.product(
@@ -303,15 +384,13 @@ def test_the_smoothing_is_that_of_statsmodels() -> None:
 
 def test_series_without_a_model_get_the_last_value() -> None:
     ref = held([seasonal(), np.full((90, 1), 7.0)], 60)
-    forecasts = Baselines(ref, 6, Choices(None, "not here")).predict(ref.evaluate_samples())
+    forecasts = Baselines(ref, 6, Choices(None, {"linear": "not here"})).predict(
+        ref.evaluate_samples()
+    )
     for name in CLASSICAL:
         flat = ref.series_of(ref.evaluate_samples()) == 1
         assert (forecasts[name][flat] == 7.0).all()
         assert not np.array_equal(forecasts[name][~flat], forecasts["last_value"][~flat])
-
-
-def spoil_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classical, "_MOST_SECONDS", 0.0)
 
 
 def spoil_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +404,6 @@ def spoil_install(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("series", "season", "spoil", "why"),
     [
-        (1, 6, spoil_time, "it took longer than 0 s"),
         (1, 6, spoil_rows, "so many rows would take about"),
         (1, 6, spoil_install, "pip install 'lstm-tuner[classical]'"),
         (31, 6, lambda m: None, "31 models (series times targets) are more than 30"),
@@ -339,30 +417,89 @@ def test_what_takes_too_long_or_is_not_installed_is_left_out_and_says_so(
     why: str,
 ) -> None:
     spoil(monkeypatch)
-    found, left_out = fit_classical(held([seasonal()] * series, 60), season)
-    assert not found
+    ref = held([seasonal()] * series, 60)
+    left_out = kinds_left_out(ref, season)
     assert set(left_out) == set(CLASSICAL)
     assert all(why in text for text in left_out.values())
 
 
 def test_without_a_season_or_with_a_very_long_one_there_is_no_seasonal_arima() -> None:
-    found, left_out = fit_classical(held([seasonal()], 60), None)
-    assert list(found) == ["exponential_smoothing"]
-    assert left_out == {"seasonal_arima": "the rows have no season; task.season gives one"}
-    found, left_out = fit_classical(held([seasonal(400)], 300), 100)
-    assert list(found) == ["exponential_smoothing"]
-    assert left_out == {"seasonal_arima": "a season of 100 rows is longer than 60"}
+    for n, season, why in (
+        (90, None, "the rows have no season; task.season gives one"),
+        (400, 100, "a season of 100 rows is longer than 60"),
+    ):
+        ref = held([seasonal(n)], n - 30)
+        left_out = kinds_left_out(ref, season)
+        assert left_out == {"seasonal_arima": why}
+        assert len(fit_kind("exponential_smoothing", ref, season))
+
+
+def test_of_too_few_rows_for_two_seasons_there_is_no_seasonal_arima() -> None:
+    too_few = "no series has training rows enough for it"
+    assert kinds_left_out(held([seasonal(40)], 28), 12) == dict.fromkeys(CLASSICAL, too_few)
+    assert not kinds_left_out(held([seasonal(40)], 29), 12)
+
+
+@pytest.mark.parametrize("limit", ["_MOST_EXPECTED", "_MOST_MODELS"])
+def test_what_is_left_out_is_decided_once_by_the_search_s_data(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    search, refit = held([seasonal()], 60), held([seasonal()], 75)
+    choices = choose("rmse", search, 6)
+    assert not choices.left_out
+    monkeypatch.setattr(classical, limit, 0)
+    found = Baselines(refit, 6, choices)
+    assert not found.left_out
+    assert set(found.predict(np.array([75]))) >= set(CLASSICAL)
+    choices = choose("rmse", search, 6)
+    assert set(choices.left_out) == set(CLASSICAL)
+    monkeypatch.undo()
+    found = Baselines(refit, 6, choices)
+    assert found.left_out == choices.left_out
+    assert not set(found.predict(np.array([75]))) & set(CLASSICAL)
+
+
+def test_no_clock_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref, seconds = held([seasonal()], 60), itertools.count(0, 1000)
+    for name in ("monotonic", "perf_counter", "time", "process_time"):  # a machine that is busy
+        monkeypatch.setattr(time, name, lambda: float(next(seconds)))
+    record = baselines_record("rmse", [ref], 6)
+    assert not record["left_out"]
+    assert set(record["baselines"]) >= set(CLASSICAL)
+
+
+def test_the_search_for_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+    from statsmodels.tsa.statespace.sarimax import SARIMAX
+
+    asked = Counter[str]()
+
+    def counted(of: type, name: str) -> None:
+        plain = getattr(of, name)
+
+        def call(self: Any, *args: Any, **keys: Any) -> Any:
+            asked[of.__name__] += 1
+            return plain(self, *args, **keys)
+
+        monkeypatch.setattr(of, name, call)
+
+    counted(ETSModel, "loglike")
+    counted(SARIMAX, "loglike")
+    monkeypatch.setattr(classical, "_MOST_STEPS", {"maxiter": 50, "maxfun": 8})
+    ref = held([seasonal()], 60)
+    assert set(fit_classical(ref, 6)) == set(CLASSICAL)
+    assert 0 < asked["ETSModel"] <= 6 * 20
+    assert 0 < asked["SARIMAX"] <= 20
 
 
 def test_a_window_of_very_many_numbers_has_no_linear_forecast_and_says_so() -> None:
     ref = held([seasonal(60)], 50, window=1300, others=1)
-    choices = choose("rmse", ref)
+    choices = choose("rmse", ref, None)
     assert choices.linear is None
-    assert choices.why_not_linear == (
+    assert choices.left_out["linear"] == (
         "its window of 1,300 rows has 2,600 numbers, and more than 2,500 take too long"
     )
-    baselines = Baselines(ref, None, choices)
-    assert baselines.left_out["linear"] == choices.why_not_linear
+    assert Baselines(ref, None, choices).left_out == choices.left_out
 
 
 def sequences(
@@ -391,7 +528,7 @@ def sequences(
                                               ("label", "f1")])  # fmt: skip
 def test_a_linear_model_of_sequences_finds_what_summaries_tell(task: str, metric: str) -> None:
     ref = sequences(task)
-    found = Baselines(ref, None, choose(metric, ref)).scores(metric)
+    found = Baselines(ref, None, choose(metric, ref, None)).scores(metric)
     if task == "regress":
         assert found["linear"] < 0.1 * found["training_mean"]
     else:
@@ -407,6 +544,33 @@ def test_of_sequences_of_one_length_all_values_are_read_where_that_is_better() -
     assert choose_reading("rmse", sequences()).reads == "summaries"  # of several lengths
 
 
+@pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy")])
+@pytest.mark.parametrize("lengths", [(6, 7), (7, 7)])
+def test_of_test_sequences_of_another_length_only_the_training_part_is_known(
+    task: str, metric: str, lengths: tuple[int, int]
+) -> None:
+    ref, other = sequences(task, lengths=(6, 6)), sequences(task, n=20, lengths=lengths, seed=1)
+    if task == "regress":
+        ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)
+    else:
+        ref.arrays["truth"] = (ref.arrays["inputs"][2::6, 1] > 0).astype(np.int64)
+    choices = choose(metric, ref, None)
+    assert choices.linear.reads == "values"
+    arrays = {
+        "bounds": np.concatenate([ref.arrays["bounds"], 360 + other.arrays["bounds"]]),
+        "evaluate": np.arange(60, 80), "train": ref.arrays["train"],
+    }  # fmt: skip
+    arrays |= {n: np.concatenate([ref.arrays[n], other.arrays[n]]) for n in ("inputs", "truth")}
+    found = Baselines(dataclasses.replace(ref, arrays=arrays), None, choices)
+    of_all = found.predict(np.arange(60, 80))
+    plain = of_all["training_mean" if task == "regress" else "class_frequencies"]
+    longer = np.diff(other.arrays["bounds"])[:, 0] == 7
+    np.testing.assert_array_equal(of_all["linear"][longer], plain[longer])
+    assert (of_all["linear"][~longer] != plain[~longer])[:, 0].all()
+    known = Baselines(ref, None, choices).predict(np.arange(60))["linear"]
+    np.testing.assert_array_equal(found.predict(np.arange(60))["linear"], known)
+
+
 def test_of_tokens_their_counts_are_read() -> None:
     rng = np.random.default_rng(0)
     ref = sequences("classify", n=80, lengths=(8, 12))
@@ -418,7 +582,7 @@ def test_of_tokens_their_counts_are_read() -> None:
     del ref.arrays["inputs"]
     ref = dataclasses.replace(ref, shape=Shape("classify", 0, vocabulary=12, classes=2))
     assert choose_reading("accuracy", ref).reads == "counts"
-    scores = Baselines(ref, None, choose("accuracy", ref)).scores("accuracy")
+    scores = Baselines(ref, None, choose("accuracy", ref, None)).scores("accuracy")
     assert scores["linear"] > scores["class_frequencies"] + 0.1
     samples = ref.evaluate_samples()
     counts = np.array([np.bincount(tokens[a:b], minlength=12) for a, b in ref.load("bounds")])
@@ -426,7 +590,7 @@ def test_of_tokens_their_counts_are_read() -> None:
     expected = LogisticRegression(C=1.0, max_iter=200).fit(
         counts[train], ref.arrays["truth"][train]
     )
-    found = LinearOfSequences(ref, SequenceChoice("counts", 1.0)).predict(samples)
+    found = LinearOfSequences(ref, SequenceChoice("counts", 1.0)).predict(samples, np.empty(0))
     np.testing.assert_allclose(found, expected.predict_proba(counts[samples]), atol=1e-3)
 
 
@@ -460,14 +624,16 @@ def test_sequences_that_are_not_trained_on_change_nothing_that_is_fitted(
 def test_a_training_part_of_one_class_has_no_linear_model() -> None:
     ref = sequences("classify")
     ref.arrays["truth"] = np.where(np.arange(60) % 2, ref.arrays["truth"], 1)
-    choices = choose("accuracy", ref)
-    assert choices.why_not_linear == "the training part has one class alone"
+    choices = choose("accuracy", ref, None)
+    assert choices.left_out["linear"] == "the training part has one class alone"
 
 
 def test_a_class_that_is_not_trained_on_is_never_predicted() -> None:
     ref = sequences("classify")
     ref.arrays["truth"] = np.where(ref.arrays["truth"] == 1, 2, ref.arrays["truth"])
-    found = Baselines(ref, None, choose("accuracy", ref)).predict(ref.evaluate_samples())["linear"]
+    found = Baselines(ref, None, choose("accuracy", ref, None)).predict(ref.evaluate_samples())[
+        "linear"
+    ]
     assert found.shape == (30, 3)
     assert not found[:, 1].any()
     np.testing.assert_allclose(found.sum(axis=1), 1)
@@ -483,6 +649,59 @@ def test_one_value_of_the_linear_forecast_stands_for_every_quantile() -> None:
     ref = held([seasonal()], 60)
     shape = dataclasses.replace(ref.shape, quantiles=(0.1, 0.5, 0.9))
     quantiles = dataclasses.replace(ref, shape=shape)
-    choices = choose("pinball", quantiles)
+    choices = choose("pinball", quantiles, 6)
     scores = Baselines(quantiles, 6, choices).scores("rmse")
     assert scores == Baselines(ref, 6, choices).scores("rmse")
+
+
+def grown(n: int = 240) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    place = np.arange(n)
+    logs = 1 + place / 40 + 0.5 * np.sin(2 * np.pi * place / 6) + rng.normal(0, 0.05, n)
+    return np.exp(logs)[:, None]
+
+
+def test_the_validation_rows_choose_the_preparation_of_every_one_that_is_fitted() -> None:
+    plain, logs = (held([grown()], 180, window=8, logs=logs) for logs in (False, True))
+    name = {"transform": "log"}
+    choices = choose("rmse", plain, 6, [(name, logs)])
+    assert choices.preparations == dict.fromkeys(KINDS, name)
+    found = Baselines(plain, 6, choices, lambda preparation: logs)
+    own = Baselines(logs, 6, choose("rmse", logs, 6))
+    samples = plain.evaluate_samples()
+    for kind in KINDS:
+        np.testing.assert_array_equal(found.predict(samples)[kind], own.predict(samples)[kind])
+    record = baselines_record("rmse", [plain], 6, [(name, [logs])])
+    worse = baselines_record("rmse", [plain], 6)
+    for kind in KINDS:
+        assert record["baselines"][kind] < worse["baselines"][kind]
+    assert choose("rmse", logs, 6, [({"transform": "none"}, plain)]).preparations == {}
+
+
+def test_of_very_many_preparations_those_that_differ_in_one_thing_are_tried() -> None:
+    space = {
+        "transform": ["none", "log", "box_cox"],
+        "scale": ["standard", "minmax"],
+        "lags": [{}, {"y": [6]}, {"y": [12]}],
+    }
+
+    def of(*names: str) -> list[dict[str, str]]:
+        searched = {n: {"type": "categorical", "choices": space[n]} for n in names}
+        return preparations_of(
+            Experiment.model_validate(
+                {"name": "p", "data": {"path": "y.csv", "target": "y"},
+                 "task": {"window": 4}, "search_space": searched
+                 | {"dropout": {"type": "float", "low": 0.0, "high": 0.5}},
+                 "strategy": {"name": "random"}, "budget": {"trials": 4}}
+            )
+        )  # fmt: skip
+
+    assert of() == [{}]
+    own = {"transform": "none", "scale": "standard"}
+    assert of("transform", "scale")[0] == own
+    assert len(of("transform", "scale")) == 6
+    found = of(*space)
+    own |= {"lags": "{}"}
+    assert found[0] == own
+    assert len(found) == 1 + 2 + 1 + 2
+    assert all(sum(f[n] != own[n] for n in own) == 1 for f in found[1:])

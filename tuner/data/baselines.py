@@ -8,15 +8,17 @@ where they are fitted again on training and validation rows.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuner.data.classical import Classical, fit_classical
+from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
 from tuner.data.linear_forecast import (
     LinearForecast,
     WindowChoice,
@@ -31,6 +33,10 @@ from tuner.data.linear_sequences import (
 )
 from tuner.data.metrics import score
 from tuner.data.reference import DataRef, SequencesRef, SeriesRef
+from tuner.experiment.metrics import METRICS
+
+if TYPE_CHECKING:
+    from tuner.experiment import Experiment
 
 __all__ = [
     "Baselines",
@@ -40,6 +46,7 @@ __all__ = [
     "choose",
     "last_value",
     "plain_predictions",
+    "preparations_of",
     "season_of",
     "seasonal_naive",
 ]
@@ -71,26 +78,125 @@ def seasonal_naive(truth: np.ndarray, starts: np.ndarray, horizon: int, season: 
 
 @dataclass(frozen=True)
 class Choices:
-    """What the validation rows decide about plain predictions; none of it is fitted."""
+    """What the search's data decides about plain predictions; none of it is fitted."""
 
     linear: WindowChoice | SequenceChoice | None  # None where there is no linear model
-    why_not_linear: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why a prediction is not made of any part, by its name: what is made of one is of all."""
+    preparations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """How the data of a prediction is prepared, by its name, where not as the experiment's is."""
 
 
-def choose(metric: str, ref: DataRef) -> Choices:
+RefOf = Callable[[Mapping[str, str]], DataRef]
+"""From a preparation, as `Prepared.of` takes it, to the data that is prepared so."""
+
+_MOST_PREPARATIONS = 12  # that are tried
+
+
+def preparations_of(experiment: Experiment) -> list[dict[str, str]]:
+    """Return the preparations that a trial can have, the experiment's own first.
+
+    Of very many only those that differ from it in one thing.
+    """
+    own = experiment.preparation({})
+    options = [dict.fromkeys([own[n], *map(str, experiment.search_space[n].bounds())]) for n in own]
+    found = [dict(zip(own, texts, strict=True)) for texts in itertools.product(*options)]
+    if len(found) > _MOST_PREPARATIONS:
+        found = [f for f in found if sum(f[n] != own[n] for n in own) <= 1][:_MOST_PREPARATIONS]
+    return found
+
+
+def choose(
+    metric: str,
+    ref: DataRef,
+    season: int | None,
+    others: Iterable[tuple[Mapping[str, str], DataRef]] = (),
+) -> Choices:
     """Choose how the linear model reads and how much it is penalized, by the validation rows.
+
+    And how the data of every prediction that is fitted is prepared, where the search has others
+    than the experiment's own; and which predictions are left out, by how many rows and series
+    there are.
 
     Args:
         metric: the experiment's.
         ref: of the search, which evaluates the validation part; with rolling origins the last
             fold's.
+        season: of a forecast, rows in a season; None without one.
+        others: the same part in the other preparations that the search can use.
     """
+    every = [({}, ref), *others]
+    left_out = kinds_left_out(ref, season) if isinstance(ref, SeriesRef) else {}
+    preparations: dict[str, Mapping[str, str]] = {}
+    linear, least = None, math.inf
+    for preparation, prepared in every:
+        if why_not := _why_not_linear(prepared):
+            if prepared is ref:
+                left_out = {"linear": why_not} | left_out
+            continue
+        found = _choose_linear(metric, prepared)
+        cost = 0.0
+        if len(every) > 1:
+            samples = prepared.evaluate_samples()
+            predicted = _linear(prepared, found).predict(samples, np.empty(0))
+            cost = _cost(metric, prepared, samples, predicted)
+        if linear is None or cost < least:
+            linear, least, preparations["linear"] = found, cost, preparation
+    if linear is not None:
+        left_out.pop("linear", None)
+    levels = {  # all that the preparation is to the others
+        prepared.transform.pointwise: (preparation, prepared)
+        for preparation, prepared in reversed(every)
+        if isinstance(prepared, SeriesRef)
+    }
+    for name in CLASSICAL if len(levels) > 1 else ():
+        if name in left_out:
+            continue
+        least = math.inf
+        for preparation, prepared in reversed(levels.values()):
+            samples, models = prepared.evaluate_samples(), fit_kind(name, prepared, season)
+            last = last_value(np.asarray(prepared.load("truth")), samples, ref.shape.horizon)
+            cost = _cost(metric, prepared, samples, models.predict(prepared, samples, last))
+            if len(models) and cost < least:
+                least, preparations[name] = cost, preparation
+    return Choices(linear, left_out, {name: of for name, of in preparations.items() if of})
+
+
+def _why_not_linear(ref: DataRef) -> str | None:
     if isinstance(ref, SeriesRef):
-        why_not = too_many_columns(ref)
-        return Choices(None if why_not else choose_window(metric, ref), why_not)
+        return too_many_columns(ref)
     assert isinstance(ref, SequencesRef)
-    why_not = too_many_numbers(ref)
-    return Choices(None if why_not else choose_reading(metric, ref), why_not)
+    return too_many_numbers(ref)
+
+
+def _choose_linear(metric: str, ref: DataRef) -> WindowChoice | SequenceChoice:
+    if isinstance(ref, SeriesRef):
+        return choose_window(metric, ref)
+    assert isinstance(ref, SequencesRef)
+    return choose_reading(metric, ref)
+
+
+def _linear(
+    ref: DataRef, choice: WindowChoice | SequenceChoice
+) -> LinearForecast | LinearOfSequences:
+    if isinstance(choice, WindowChoice):
+        assert isinstance(ref, SeriesRef)
+        return LinearForecast(ref, choice)
+    assert isinstance(ref, SequencesRef)
+    return LinearOfSequences(ref, choice)
+
+
+def _cost(metric: str, ref: DataRef, samples: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the score of a prediction, less where better; infinite where it is no number."""
+    predicted = _of_quantiles(ref, predicted)
+    cost = METRICS[metric].sign * score(metric, ref.truth_of(samples), predicted, ref, samples)
+    return math.inf if math.isnan(cost) else cost
+
+
+def _of_quantiles(ref: DataRef, predicted: np.ndarray) -> np.ndarray:
+    """Return a prediction once for every quantile, where quantiles are forecast."""
+    n = len(ref.shape.quantiles)
+    return np.repeat(predicted[..., None], n, axis=-1) if n else predicted
 
 
 class Baselines:
@@ -102,7 +208,13 @@ class Baselines:
     left_out: dict[str, str]
     """Why a prediction that there might be is not there, by its name."""
 
-    def __init__(self, ref: DataRef, season: int | None, choices: Choices | None) -> None:
+    def __init__(
+        self,
+        ref: DataRef,
+        season: int | None,
+        choices: Choices | None,
+        prepared: RefOf | None = None,
+    ) -> None:
         """Fit them.
 
         Args:
@@ -110,24 +222,32 @@ class Baselines:
                 choices were made with: the validation rows too.
             season: of a forecast, rows in a season; None without one.
             choices: see `choose`; None for those alone that need no fitting.
+            prepared: gives the same data in the preparations that are chosen, where they are
+                others than that of `ref`.
         """
         self._ref, self._season = ref, season
         self._linear: LinearForecast | LinearOfSequences | None = None
-        self._classical: dict[str, Classical] = {}
+        self._classical: dict[str, tuple[SeriesRef, Classical]] = {}
         self.left_out = {}
         if choices is None:
             return
-        if isinstance(choices.linear, WindowChoice):
-            assert isinstance(ref, SeriesRef)
-            self._linear = LinearForecast(ref, choices.linear)
-        elif isinstance(choices.linear, SequenceChoice):
-            assert isinstance(ref, SequencesRef)
-            self._linear = LinearOfSequences(ref, choices.linear)
-        else:
-            self.left_out["linear"] = str(choices.why_not_linear)
-        if isinstance(ref, SeriesRef):
-            self._classical, missing = fit_classical(ref, season)
-            self.left_out |= missing
+
+        def of(name: str) -> DataRef:
+            chosen = choices.preparations.get(name)
+            return prepared(chosen) if chosen and prepared is not None else ref
+
+        self.left_out |= choices.left_out
+        if choices.linear is not None:
+            self._linear = _linear(of("linear"), choices.linear)
+        for name in CLASSICAL if isinstance(ref, SeriesRef) else ():
+            if name in choices.left_out:
+                continue
+            own = of(name)
+            assert isinstance(own, SeriesRef)
+            if len(models := fit_kind(name, own, season)):
+                self._classical[name] = own, models
+            else:
+                self.left_out[name] = "no series has training rows that it can be fitted to"
 
     def predict(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """Predict samples without a model of ours.
@@ -150,10 +270,9 @@ class Baselines:
         else:
             plain = _shares_or_mean(ref, samples)
         if self._linear is not None:
-            plain["linear"] = self._linear.predict(samples)
-        for name, models in self._classical.items():
-            assert isinstance(ref, SeriesRef)
-            plain[name] = models.predict(ref, samples, plain["last_value"])
+            plain["linear"] = self._linear.predict(samples, next(iter(plain.values())))
+        for name, (own, models) in self._classical.items():
+            plain[name] = models.predict(own, samples, plain["last_value"])
         return plain
 
     def scores(self, metric: str, by: DataRef | None = None) -> dict[str, float]:
@@ -167,9 +286,10 @@ class Baselines:
         ref = by or self._ref
         samples = ref.evaluate_samples()
         truth, plain = ref.truth_of(samples), self.predict(samples)
-        if n_quantiles := len(ref.shape.quantiles):  # each is the one value that is forecast
-            plain = {k: np.repeat(v[..., None], n_quantiles, axis=-1) for k, v in plain.items()}
-        return {name: score(metric, truth, predicted, ref) for name, predicted in plain.items()}
+        return {
+            name: score(metric, truth, _of_quantiles(ref, predicted), ref)
+            for name, predicted in plain.items()
+        }
 
 
 def plain_predictions(
@@ -186,18 +306,36 @@ def baseline_scores(
     return Baselines(ref, season, choices).scores(metric)
 
 
-def baselines_record(metric: str, folds: Sequence[DataRef], season: int | None) -> dict[str, Any]:
+def baselines_record(
+    metric: str,
+    folds: Sequence[DataRef],
+    season: int | None,
+    others: Sequence[tuple[Mapping[str, str], Sequence[DataRef]]] = (),
+) -> dict[str, Any]:
     """Return what a journal keeps of the plain predictions of the validation part.
+
+    Args:
+        metric: the experiment's.
+        folds: as the experiment has its data prepared.
+        season: of a forecast, rows in a season; None without one.
+        others: the folds in the other preparations that the search can use.
 
     Returns:
         `baselines`, each one's mean score over the folds, where every fold has it; `left_out`,
         why others are not there, by name.
     """
-    choices = choose(metric, folds[-1])
-    fitted = [Baselines(ref, season, choices) for ref in folds]
-    scores = [of_fold.scores(metric) for of_fold in fitted]
+    choices = choose(metric, folds[-1], season, [(of, refs[-1]) for of, refs in others])
+
+    def fitted(i: int) -> Baselines:
+        def prepared(chosen: Mapping[str, str]) -> DataRef:
+            return next(refs[i] for of, refs in others if of == chosen)
+
+        return Baselines(folds[i], season, choices, prepared)
+
+    every = [fitted(i) for i in range(len(folds))]
+    scores = [of_fold.scores(metric) for of_fold in every]
     names = [name for name in scores[0] if all(name in fold for fold in scores)]
-    left_out = {name: why for of_fold in fitted for name, why in of_fold.left_out.items()}
+    left_out = {name: why for of_fold in every for name, why in of_fold.left_out.items()}
     return {
         "baselines": {name: statistics.fmean(fold[name] for fold in scores) for name in names},
         "left_out": left_out,

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tuner.data.reference import SeriesRef
 
-__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_classical"]
+__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_kind", "kinds_left_out"]
 
 CLASSICAL = ("exponential_smoothing", "seasonal_arima")
 INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
 
 _MOST_MODELS = 30  # series times targets
-_MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take
-_MOST_SECONDS = 20.0  # that they take in the end
+_MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take, see below
 _MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_000}  # the newest, of training
 _LONGEST_SEASON = {"exponential_smoothing": 400, "seasonal_arima": 60}
-_MOST_ITERATIONS = 100
-
-
-class _OutOfTime(Exception):
-    """The models of a kind have taken their time."""
+_MOST_STEPS = {"maxiter": 50, "maxfun": 250}  # of the search for a model's parameters
 
 
 class Classical:
@@ -71,54 +63,59 @@ _Forecast = Callable[[np.ndarray, int], np.ndarray]
 """From rows of the series, which are forecast first, and the horizon to (rows, horizon)."""
 
 
-def fit_classical(
-    ref: SeriesRef, season: int | None
-) -> tuple[dict[str, Classical], dict[str, str]]:
-    """Fit both kinds on the training rows of `ref`.
+def kinds_left_out(ref: SeriesRef, season: int | None) -> dict[str, str]:
+    """Say which kinds are left out, and why: by the season and by numbers of series and rows.
 
-    On logarithms where `data.transform` has log, on Box and Cox's power where it has that, else
-    on the values themselves: differences are these models' own affair.
+    No clock decides, so that it is the same on every machine, however busy. It is asked once,
+    of the search's data, and holds for whatever the kinds are fitted on afterwards.
 
-    Returns:
-        The models by name, and why others are left out.
+    Args:
+        ref: of the search.
+        season: rows in a season; None without one.
     """
-    found: dict[str, Classical] = {}
-    left_out: dict[str, str] = {}
     if importlib.util.find_spec("statsmodels") is None:
-        return found, dict.fromkeys(CLASSICAL, INSTALL)
-    for name, fit in (("exponential_smoothing", _smoothing), ("seasonal_arima", _arima)):
-        n_models = len(ref.load("train")) * ref.shape.targets
-        if n_models > _MOST_MODELS:
-            why = f"{n_models:,} models (series times targets) are more than {_MOST_MODELS}"
-            left_out[name] = why
-            continue
-        if name == "seasonal_arima" and season is None:
-            left_out[name] = "the rows have no season; task.season gives one"
-            continue
-        if season is not None and season > _LONGEST_SEASON[name]:
-            if name == "seasonal_arima":
-                why = f"a season of {season:,} rows is longer than {_LONGEST_SEASON[name]}"
-                left_out[name] = why
-                continue
-            season = None
-        if (seconds := _expected_seconds(name, ref, season)) > _MOST_EXPECTED:
-            what = f"{n_models:,} models on so many rows" if n_models > 1 else "so many rows"
-            left_out[name] = f"{what} would take about {seconds:.0f} s"
-            continue
-        try:
-            models = _fit_all(ref, season, fit, _MOST_ROWS[name])
-        except _OutOfTime:
-            left_out[name] = f"it took longer than {_MOST_SECONDS:.0f} s"
-            continue
-        if len(models):
-            found[name] = models
-        else:
-            left_out[name] = "no series has training rows enough for it"
-    return found, left_out
+        return dict.fromkeys(CLASSICAL, INSTALL)
+    found = {name: _why_not(name, ref, season) for name in CLASSICAL}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def _why_not(name: str, ref: SeriesRef, season: int | None) -> str | None:
+    n_models = len(ref.load("train")) * ref.shape.targets
+    if n_models > _MOST_MODELS:
+        return f"{n_models:,} models (series times targets) are more than {_MOST_MODELS}"
+    if name == "seasonal_arima":
+        if season is None:
+            return "the rows have no season; task.season gives one"
+        if season > _LONGEST_SEASON[name]:
+            return f"a season of {season:,} rows is longer than {_LONGEST_SEASON[name]}"
+    season = _season_of(name, season)
+    if (seconds := _expected_seconds(name, ref, season)) > _MOST_EXPECTED:
+        what = f"{n_models:,} models on so many rows" if n_models > 1 else "so many rows"
+        return f"{what} would take about {seconds:.0f} s"
+    if not any(len(rows) >= _fewest_rows(season) for rows in _rows_of(name, ref)):
+        return "no series has training rows enough for it"
+    return None
+
+
+def _season_of(name: str, season: int | None) -> int | None:
+    """Return the season that a kind models; None where it is too long for it."""
+    return None if season is not None and season > _LONGEST_SEASON[name] else season
+
+
+def _fewest_rows(season: int | None) -> int:
+    return max(8, 2 * (season or 1) + 5)
+
+
+def _rows_of(name: str, ref: SeriesRef) -> list[range]:
+    """Return the training rows of each series that a kind is fitted on."""
+    return [
+        range(int(max(begin, first, end - _MOST_ROWS[name])), int(end))
+        for (begin, end), (first, _) in zip(ref.load("train"), ref.load("reach"), strict=True)
+    ]
 
 
 def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
-    """Return about how long it takes on one core, by what was measured; no clock decides."""
+    """Return about how long it takes on an idle core, by what was measured; no clock decides."""
     found, n = 0.0, season or 1
     for (begin, end), (_, last) in zip(ref.load("train"), ref.load("reach"), strict=True):
         rows = min(int(end - begin), _MOST_ROWS[name])
@@ -129,44 +126,43 @@ def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
     return found * ref.shape.targets
 
 
-def _fit_all(
-    ref: SeriesRef, season: int | None, fit: Callable[..., _Forecast], most_rows: int
-) -> Classical:
+def fit_kind(name: str, ref: SeriesRef, season: int | None) -> Classical:
+    """Fit the models of a kind on the training rows of `ref`.
+
+    On logarithms where its transform has log, on Box and Cox's power where it has that, else on
+    the values themselves: differences are these models' own affair.
+
+    Args:
+        name: of `CLASSICAL`, not one that is left out.
+        ref: the data, maybe with more to train on than the search's.
+        season: rows in a season; None without one.
+
+    Returns:
+        The models, of the series that they can be fitted to.
+    """
+    season = _season_of(name, season)
+    fit: Callable[..., _Forecast] = _smoothing if name == "exponential_smoothing" else _arima
     truth = ref.transform.to_level(ref.load("truth"))
     models = Classical(ref.shape.horizon, ref.shape.targets)
-    late = _Deadline(time.monotonic() + _MOST_SECONDS)
-    for series, ((begin, end), (first, last)) in enumerate(
-        zip(ref.load("train"), ref.load("reach"), strict=True)
-    ):
-        begin = max(begin, first, end - most_rows)
-        if end - begin < max(8, 2 * (season or 1) + 5):
+    for series, rows in enumerate(_rows_of(name, ref)):
+        if len(rows) < _fewest_rows(season):
             continue
+        last = ref.load("reach")[series, 1]
         for target in range(ref.shape.targets):
-            values = np.asarray(truth[begin:last, target], np.float64)
-            if np.ptp(values[: end - begin]) == 0:
+            values = np.asarray(truth[rows.start : last, target], np.float64)
+            if np.ptp(values[: len(rows)]) == 0:
                 continue
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # that a fit has not converged, mostly
                 try:
-                    forecast = fit(values, end - begin, season, late)
+                    forecast = fit(values, len(rows), season)
                 except (ValueError, np.linalg.LinAlgError):
                     continue
-            models.add(series, target, int(begin), forecast)
+            models.add(series, target, rows.start, forecast)
     return models
 
 
-@dataclass(frozen=True)
-class _Deadline:
-    """Ends a fit that takes too long, between two steps of its optimizer."""
-
-    at: float
-
-    def __call__(self, *_: Any) -> None:
-        if time.monotonic() > self.at:
-            raise _OutOfTime
-
-
-def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Deadline) -> _Forecast:
+def _smoothing(values: np.ndarray, n_train: int, season: int | None) -> _Forecast:
     """Fit additive exponential smoothing: trend and season by the corrected Akaike criterion.
 
     ETS(A, N or A or Ad, N or A) of Hyndman et al., Forecasting with Exponential Smoothing, 2008.
@@ -179,12 +175,11 @@ def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Dead
     for kind, (trend, damped) in itertools.product(
         seasons, ((None, False), ("add", False), ("add", True))
     ):
-        late()
         model = ETSModel(
             train, error="add", trend=trend, damped_trend=damped, seasonal=kind,
             seasonal_periods=season if kind else None, initialization_method="heuristic",
         )  # fmt: skip
-        fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late)
+        fitted = model.fit(disp=False, **_MOST_STEPS)
         criterion = float(fitted.aicc)
         if criterion < best_criterion:
             best, best_criterion = (kind, trend, damped, fitted), criterion
@@ -216,7 +211,7 @@ def _smoothing(values: np.ndarray, n_train: int, season: int | None, late: _Dead
     return forecast
 
 
-def _arima(values: np.ndarray, n_train: int, season: int | None, late: _Deadline) -> _Forecast:
+def _arima(values: np.ndarray, n_train: int, season: int | None) -> _Forecast:
     """Fit the airline model, ARIMA(0, 1, 1)(0, 1, 1) with the season (Box and Jenkins, 1970)."""
     from statsmodels.tsa.statespace.kalman_filter import (
         MEMORY_NO_FORECAST_COV,
@@ -231,13 +226,12 @@ def _arima(values: np.ndarray, n_train: int, season: int | None, late: _Deadline
     lost = season + 1  # rows that both differences take together
     order = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1, season)}
     model = SARIMAX(values[:n_train], **order, simple_differencing=True)
-    fitted = model.fit(disp=False, maxiter=_MOST_ITERATIONS, callback=late, cov_type="none")
+    fitted = model.fit(disp=False, **_MOST_STEPS, cov_type="none")
     whole = SARIMAX(values, **order, simple_differencing=True)
     whole.ssm.set_conserve_memory(
         MEMORY_NO_FORECAST_COV | MEMORY_NO_PREDICTED_COV | MEMORY_NO_GAIN | MEMORY_NO_SMOOTHING
         | MEMORY_NO_STD_FORECAST
     )  # fmt: skip
-    late()
     filtered = whole.filter(fitted.params).filter_results
     states = np.asarray(filtered.predicted_state)  # (states, differences + 1), each before its own
     design, transition = filtered.design[0, :, 0], filtered.transition[:, :, 0]

@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner.data.metrics import score
 from tuner.data.reference import SeriesRef
+from tuner.data.thinning import some_of
 from tuner.experiment.metrics import METRICS
 
 __all__ = [
@@ -28,7 +29,7 @@ MARGIN = 0.02
 """Share of the score by which windows as they are must be better than without the last value."""
 
 _MOST_COLUMNS = 2_500  # numbers in a window: normal equations of so many take seconds
-_MOST_WORK = 3e10  # multiplications for the normal equations; beyond, windows are left out
+_MOST_WORK = 3e10  # multiplications for the normal equations; beyond, some windows are taken
 _MOST_SCORED = 200_000  # numbers that a choice is scored on
 _CHUNK = 2**22  # numbers of windows that are laid out at a time
 
@@ -46,7 +47,7 @@ class LinearForecast:
     """A linear map from the window to all steps and targets, in the units that models see.
 
     It reads the columns that a model reads, and is fitted on the windows that a model is trained
-    on; of very many windows on every k-th. Its coefficients are those of scikit-learn's `Ridge`
+    on; of very many windows on some. Its coefficients are those of scikit-learn's `Ridge`
     (an intercept, which is not penalized, and one penalty for all columns).
     """
 
@@ -55,8 +56,11 @@ class LinearForecast:
         moments = _Moments(ref, choice.window)
         self._ref, self._fitted = ref, moments.changed(choice.last_off).solve(choice.penalty)
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Return the forecasts in the data's units, (samples, horizon, targets)."""
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
+        """Return the forecasts in the data's units, (samples, horizon, targets).
+
+        Of all of them: nothing is needed otherwise.
+        """
         return self._fitted.predict(self._ref, samples)
 
 
@@ -86,7 +90,7 @@ def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
     windows = [w for w in windows if w * ref.shape.features <= _MOST_COLUMNS] or windows[:1]
     samples = ref.evaluate_samples()
     each = ref.shape.horizon * ref.shape.targets
-    samples = samples[:: max(1, -(-len(samples) * each // _MOST_SCORED))]
+    samples = samples[some_of(len(samples), _MOST_SCORED // each)]
     truth, sign = ref.truth_of(samples), METRICS[metric].sign
     n_quantiles = len(ref.shape.quantiles)
     best, best_cost = WindowChoice(windows[0], False, PENALTIES[0]), np.inf
@@ -114,7 +118,7 @@ class _Moments:
         starts = ref.with_window(window).train_samples()
         n_columns, n_outputs = window * ref.shape.features, ref.shape.horizon * ref.shape.targets
         most = max(int(_MOST_WORK / n_columns**2), min(len(starts), 2 * n_columns), 1)
-        starts = starts[:: -(-len(starts) // most)]
+        starts = starts[some_of(len(starts), most)]
         # Sums of squares of numbers far from 0 lose digits: what windows share is taken off first.
         shift_x = windows_of(ref, starts[:1], window)[0]
         shift_y = _after(ref, starts[:1])[0]

@@ -12,6 +12,7 @@ import numpy as np
 
 from tuner.data.metrics import score
 from tuner.data.reference import SequencesRef
+from tuner.data.thinning import some_of
 from tuner.experiment.metrics import METRICS
 
 __all__ = ["LinearOfSequences", "SequenceChoice", "choose_reading", "too_many_numbers"]
@@ -26,7 +27,7 @@ PENALTIES = {
 
 _MOST_COLUMNS = 2_500  # numbers of a sequence that are not counts
 _MOST_TOKENS = 200_000  # of a vocabulary
-_MOST_WORK = 1e7  # numbers times classes; beyond, every k-th of the samples is fitted on
+_MOST_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
 _MOST_ITERATIONS = 200
 
 
@@ -36,6 +37,7 @@ class SequenceChoice:
 
     reads: Reading
     penalty: float
+    length: int | None = None  # of the sequences whose values are read, all of which it was of
 
 
 class LinearOfSequences:
@@ -51,11 +53,30 @@ class LinearOfSequences:
             ValueError: the training part has one class alone.
         """
         self._ref, self._choice = ref, choice
-        (self._fitted,) = _fit(ref, choice.reads, [choice.penalty])
+        trained = ref.train_samples()
+        (self._fitted,) = _fit(ref, choice.reads, [choice.penalty], trained[self._fits(trained)])
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Return what `plain_predictions` does: values, or the probabilities of classes."""
-        return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """Return what `plain_predictions` does: values, or the probabilities of classes.
+
+        Args:
+            samples: (samples,).
+            otherwise: what is predicted of sequences that cannot be read, of the same shape:
+                where all values are read, those of another length.
+        """
+        fits = self._fits(samples)
+        if fits.all():
+            return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
+        found = np.array(otherwise)
+        if fits.any():
+            found[fits] = self.predict(samples[fits], otherwise[fits])
+        return found
+
+    def _fits(self, samples: np.ndarray) -> np.ndarray:
+        """Return whether each sample can be read, (samples,)."""
+        if self._choice.reads != "values":
+            return np.ones(len(samples), bool)
+        return np.asarray(_lengths(self._ref)[samples] == self._choice.length)
 
 
 def too_many_numbers(ref: SequencesRef) -> str | None:
@@ -77,20 +98,23 @@ def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
         metric: decides; of equals the one with the smaller loss is taken.
         ref: of the search, which evaluates the validation part.
     """
-    samples = ref.evaluate_samples()
+    samples, trained = ref.evaluate_samples(), ref.train_samples()
     truth, sign = ref.truth_of(samples), METRICS[metric].sign
+    length = int(_lengths(ref)[0])
     kind = "classes" if ref.shape.classes else "values"
     loss = "cross_entropy" if ref.shape.classes else "rmse"
     best, best_cost = None, (np.inf, np.inf)
     for reads in _readings(ref):
         x = _read(ref, samples, reads)
-        for penalty, fitted in zip(PENALTIES[kind], _fit(ref, reads, PENALTIES[kind]), strict=True):
+        models = _fit(ref, reads, PENALTIES[kind], trained)
+        for penalty, fitted in zip(PENALTIES[kind], models, strict=True):
             predicted = fitted.predict(ref, x)
             costs = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
             first, second = (math.inf if math.isnan(c) else c for c in costs)
             cost = (first, second)
             if best is None or cost < best_cost:
-                best, best_cost = SequenceChoice(reads, penalty), cost
+                of = length if reads == "values" else None
+                best, best_cost = SequenceChoice(reads, penalty, of), cost
     assert best is not None
     return best
 
@@ -100,11 +124,15 @@ def _readings(ref: SequencesRef) -> list[Reading]:
         return ["steps"]
     if ref.shape.vocabulary:
         return ["counts"]
-    lengths = np.diff(ref.load("bounds"))[:, 0]
+    lengths = _lengths(ref)  # of the search's: one of the test part may be another
     one_length = lengths.min() == lengths.max()
     if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= _MOST_COLUMNS:
         return ["summaries", "values"]
     return ["summaries"]
+
+
+def _lengths(ref: SequencesRef) -> np.ndarray:
+    return np.asarray(np.diff(ref.load("bounds"))[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,17 +153,19 @@ class _Fitted:
         return found
 
 
-def _fit(ref: SequencesRef, reads: Reading, penalties: Any) -> Iterator[_Fitted]:
-    """Yield the model for each penalty, fitted on the training part."""
+def _fit(
+    ref: SequencesRef, reads: Reading, penalties: Any, samples: np.ndarray
+) -> Iterator[_Fitted]:
+    """Yield the model for each penalty, fitted on samples of the training part."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    samples = ref.train_samples()
     x, y = _read(ref, samples, reads), ref.truth_of(samples)
     dense = isinstance(x, np.ndarray)
     numbers = x.size if dense else x.nnz
-    every = max(1, int(np.ceil(numbers * max(1, ref.shape.classes) / _MOST_WORK)))
-    x, y = x[::every], y[::every]
+    most = int(_MOST_WORK * len(y) / max(1, numbers * max(1, ref.shape.classes)))
+    if len(few := some_of(len(y), most, y if ref.shape.classes else None)) < len(y):
+        x, y = x[few], y[few]
     offset = scale = None
     if dense:
         offset, scale = x.mean(axis=0), x.std(axis=0)

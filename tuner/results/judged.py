@@ -14,6 +14,7 @@ _OF_A_KIND = (
     "ensemble",
     "default",
     "baselines",
+    "left_out",
     "intervals",
     "ensemble_intervals",
 )

@@ -8,6 +8,7 @@ from tuner.coordination.finalists import Finalist, default_of, rank_finalists
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.results.advice import advice_after
 from tuner.results.differences import compare
+from tuner.results.judged import judged
 from tuner.results.openings import opened_in_words
 from tuner.results.verdict import Verdict, verdict_of
 from tuner.results.winner import Winner, find_winner, tested_name
@@ -48,7 +49,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         },
         "budget": experiment.n_trials,
         "baselines": dict(record.baselines),
-        "left_out": dict(record.left_out) | (record.test or {}).get("left_out", {}),
+        "left_out": dict(record.left_out) | judged(record.test or {}).get("left_out", {}),
         "default": _default(record),
         "best": None,
         "finalists": [

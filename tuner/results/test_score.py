@@ -67,7 +67,8 @@ def score_on_test(
         scores of the default and of plain predictions, the verdict, what every part of the data
         was, and the predictions (see `predictions_record`), those of the refitted models where
         there are some. `refit` has the same scores of the models that were trained again, and
-        of plain predictions that know the validation part, or why there are none (`failed`).
+        of plain predictions that know the validation part, what is left out of those
+        (`left_out`), or why there are none (`failed`).
         With intervals, what share of the rows they cover, and how wide they are: of the first
         model's (`intervals`) and of the ensemble's (`ensemble_intervals`), of both kinds.
     """
@@ -95,7 +96,11 @@ def score_on_test(
     said = predict("test", test, models, default_models)
     of_winner = _scores(metric, truth, ref, said)
     of_winner |= _covered(calibration, truth, test.of(winner.params).folds[0], said)
-    baselines = Baselines(ref, season, choices)
+
+    def plain_of(opened: Prepared) -> Baselines:
+        return Baselines(opened.folds[0], season, choices, lambda p: opened.of(p).folds[0])
+
+    baselines = plain_of(test)
     again: dict[str, Any] | None = None
     drawn, shown, plain = test, said, baselines
     if refit is not None and (failed := refit.winner.failed):
@@ -104,7 +109,7 @@ def score_on_test(
         whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
         own = refit.default.models if refit.default else ()
         refitted = predict("refit test", whole, refit.winner.models, own)
-        drawn, shown, plain = whole, refitted, Baselines(whole.folds[0], season, choices)
+        drawn, shown, plain = whole, refitted, plain_of(whole)
         scores = _scores(metric, truth, ref, refitted)
         scores |= _covered(calibration, truth, whole.of(winner.params).folds[0], refitted)
         of_own = of_default(scores, refitted.default)
@@ -116,6 +121,7 @@ def score_on_test(
             **scores,
             "default": of_own,
             "baselines": plain.scores(metric, ref),
+            "left_out": plain.left_out,
         }
     part = test.facts.test
     opened = {

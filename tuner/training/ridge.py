@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.data import Shape
+from tuner.data.thinning import some_of
 from tuner.training.decoder import InSegments, Recursive
 from tuner.training.model import Model
 from tuner.training.samples import Samples, split
@@ -22,7 +23,7 @@ PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
 
 _BATCH = 1024
 _LONGEST = 2048  # inputs of a regression; of longer windows the older rows get no weight
-_PRODUCTS = 4e10  # in the moments; of more windows evenly spaced ones are taken
+_PRODUCTS = 4e10  # in the moments; of more windows some are taken
 _RESIDUALS = 2**22
 _FEWEST_FREE = 0.1  # of the rows' degrees of freedom must be left for a penalty to be judged
 _NARROWEST = 1e-3  # between first quantiles, in scaled units
@@ -123,22 +124,22 @@ def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
             windows = path.windows(x)[:, :, -n_inputs:]  # (batch, targets, inputs)
             yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
-    few = _spaced(index, most)
+    few = _some(index, most)
     ridge = fit_ridge(lambda: rows(few))
     path.linear.weight.zero_()
     path.linear.weight[:, -n_inputs:] = ridge.weight
     path.linear.bias.copy_(ridge.bias)
     if shape.quantiles:
-        few = _spaced(index, _RESIDUALS // (shape.horizon * shape.targets))
+        few = _some(index, _RESIDUALS // (shape.horizon * shape.targets))
         errors = [y - x @ ridge.weight.T - ridge.bias for x, y, _ in rows(few)]
         ahead = torch.cat(errors).cpu().numpy().reshape(-1, shape.targets, shape.horizon)
         bias = _quantile_bias(model.head, ahead.transpose(0, 2, 1), shape)
         model.last_layer.bias.copy_(torch.from_numpy(bias))
 
 
-def _spaced(index: Tensor, most: int) -> Tensor:
-    """Return an index, or evenly spaced parts of it where it has more than so many."""
-    return index[:: -(-len(index) // max(1, most))]
+def _some(index: Tensor, most: int) -> Tensor:
+    """Return an index, or some of it where it has more than so many."""
+    return index[torch.from_numpy(some_of(len(index), most)).to(index.device)]
 
 
 def _quantile_bias(head: nn.Module, errors: np.ndarray, shape: Shape) -> np.ndarray:
