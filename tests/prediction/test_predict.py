@@ -198,9 +198,7 @@ def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> 
     assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
 
 
-def test_a_series_that_was_not_trained_on_is_scaled_by_the_rows_of_its_first_window(
-    tmp_path: Path,
-) -> None:
+def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_first_rows(tmp_path: Path) -> None:
     known = pd.concat([months(60, i).assign(shop=f"s{i}", sales=lambda f, i=i: f["sales"] * 9**i)
                        for i in range(2)])  # fmt: skip
     data = {

@@ -6,7 +6,9 @@ predictive inference for regression, doi 10.1080/01621459.2017.1307116, algorith
 residuals |y - f(x)| the one of rank ceil((n + 1) * level) is the radius: if what comes is
 exchangeable with what the residuals are of, f(x) +- radius covers it with a probability of at
 least `level`, and of at most level + 1 / (n + 1) where no two residuals are alike. No model and
-no distribution is assumed.
+no distribution is assumed, but that the rows had no say in which model it is. Validation rows do:
+they chose trial, finalists and epoch, so that their residuals are a little too small, and somewhat
+less than `level` may be covered.
 
 Each step of the horizon and each target has a radius of its own. It is one of the level space of
 the transform, where the residuals are more alike: of log a factor, of the values around it. Where
