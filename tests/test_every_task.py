@@ -161,6 +161,71 @@ def test_a_test_sequence_of_another_length_than_all_others_is_tested(
     assert 0 < test["baselines"]["linear"] < test["baselines"]["training_mean"]
 
 
+PATHS = """
+name: shops
+data:
+  {path: shops.csv, id: shop, time: day, target: units, scale_by: series,
+   split: {validation: 20, test: 14}}
+task: {window: 12, horizon: 2, intervals: [0.5, 0.8]}
+hyperparameters: {normalize: standard, linear_path: true, segment: 4, decoder: segments}
+search_space: {hidden_size: {type: int, low: 2, high: 6}}
+strategy: {name: random}
+budget: {trials: 2, epochs: 3}
+pruner: {name: none}
+finalists: {top: 1, repeats: 2, baseline: false, refit: true}
+"""
+
+
+@pytest.mark.slow
+def test_levels_paths_segments_refit_ensemble_and_intervals_go_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng, t = np.random.default_rng(0), np.arange(90)
+    frames = [
+        pd.DataFrame(
+            {
+                "shop": shop,
+                "day": pd.date_range("2024-01-01", periods=90, freq="D"),
+                "units": size * (20 + t / 9 + 3 * np.sin(t / 2) + rng.normal(0, 0.5, 90)),
+            }
+        )
+        for shop, size in (("small", 1), ("large", 300))
+    ]
+    rows = pd.concat(frames)
+    rows.to_csv("shops.csv", index=False)
+    Path("shops.yaml").write_text(PATHS)
+    options = ["--study", "s", "--workers", "1", "--no-tracking"]
+    assert run(["run", "shops.yaml", *options]) == 0
+    test = result("s", capsys)["test"]
+    assert test["refit"]["mean"] is not None
+
+    assert run(["export", "s", "-o", "best.yaml", "--model", "exported", "--ensemble"]) == 0
+    assert run(["train", "best.yaml", "-o", "trained", "--ensemble"]) == 0
+    assert capsys.readouterr().out.count("reproduced: ") == 2
+    for name in ("exported", "trained"):
+        assert run(["predict", name, "shops.csv", "--all", "-o", f"{name}.csv"]) == 0
+        told = json.loads(Path(name, "pipeline.json").read_text())
+        assert (told["models"], told["trained_on"]) == (2, "training and validation")
+    for name in ("weights.safetensors", "model.onnx"):
+        assert Path("exported", name).read_bytes() == Path("trained", name).read_bytes()
+    assert Path("exported.csv").read_bytes() == Path("trained.csv").read_bytes()
+
+    # What was recorded of the test part is what the model says of it.
+    found = pd.read_csv("exported.csv", parse_dates=["day"]).merge(
+        rows.rename(columns={"units": "truth"}), on=["shop", "day"]
+    )
+    begins = found["day"] - pd.to_timedelta(found["step"] - 1, unit="D")
+    last = rows["day"].max()
+    of_test = found[(begins > last - pd.Timedelta(days=14)) & (begins < last)]
+    assert len(of_test) == 2 * 13 * 2
+    off = of_test["units"] - of_test["truth"]
+    assert test["refit"]["ensemble"] == pytest.approx(float(np.sqrt((off**2).mean())), rel=1e-4)
+    for level, said in zip((0.5, 0.8), test["refit"]["ensemble_intervals"], strict=True):
+        lower, upper = (of_test[f"units_{end}_{level:g}"] for end in ("lower", "upper"))
+        assert said["coverage"] == pytest.approx(of_test["truth"].between(lower, upper).mean())
+        assert said["width"] == pytest.approx((upper - lower).mean(), rel=1e-4)
+
+
 def test_a_number_of_every_sequence_is_searched_and_reproduced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -103,13 +103,19 @@ def test_all_of_it_is_trained_before_the_test_part_is_opened(case, openings):
 
 
 def test_its_score_stands_beside_that_of_the_models_of_the_training_part(case):
-    record = case.run(**REFIT)
+    record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
     test, refit = record.test, record.test["refit"]
-    by_hand = {
-        job.key: min(case.executor._jobs[job.key].epochs for _ in "1") for job in refits(case)
-    }
-    assert set(by_hand.values()) == {refit["epochs"], refit["default"]["epochs"]}
-    assert len(test["scores"]) == len(refit["scores"]) == 3
+    jobs = refits(case)
+    # A pretended model is off by the best of its curve: what is trained for less is worse.
+    off = [min(case.executor.curve(job)) for job in jobs]
+    assert {job.epochs for job in jobs[:3]} == {refit["epochs"]}
+    assert {job.epochs for job in jobs[3:]} == {refit["default"]["epochs"]}
+    assert max(job.epochs for job in jobs) < 7
+    assert refit["scores"] == pytest.approx(off[:3])
+    assert refit["default"]["scores"] == pytest.approx(off[3:])
+    for of in (test, refit, test["default"], refit["default"]):
+        assert len(of["scores"]) == 3
+    assert all(a != b for a, b in zip(test["scores"], refit["scores"], strict=True))
     assert refit["mean"] == pytest.approx(statistics.fmean(refit["scores"]))
     # A pretended ensemble is off by the mean of what its models are off by.
     assert test["ensemble"] == pytest.approx(test["mean"])
@@ -119,7 +125,8 @@ def test_its_score_stands_beside_that_of_the_models_of_the_training_part(case):
     assert refit["baselines"]["training_mean"] != test["baselines"]["training_mean"]
     assert refit["left_out"] == test["left_out"] == record.left_out
     assert not refit["default"]["is_winner"]
-    assert refit["default"]["scores"] != test["default"]["scores"] or refit["epochs"] == 3
+    for own, again in zip(test["default"]["scores"], refit["default"]["scores"], strict=True):
+        assert own != again
 
 
 def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch):

@@ -16,24 +16,32 @@ from model_folders import HereExecutor, drawn, months, rewrite
 from safetensors.numpy import load_file
 
 from tuner.coordination.work import train_job
+from tuner.data.baselines import Baselines
 from tuner.data.preparing import check_data
 from tuner.data.test_part import open_test_part
 from tuner.errors import ModelError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, PredictJob
-from tuner.prediction import load_model
+from tuner.prediction import PredictionWarning, load_model
 from tuner.results import model_folder
-from tuner.results.calibration import calibrate, coverage_of
+from tuner.results.calibration import Calibration, calibrate, coverage_of
 from tuner.results.model_folder import write_model
 from tuner.results.reproduce import Training
+from tuner.results.test_predictions import predictions_record
 from tuner.training import run_job
 
 LEVELS = [0.5, 0.8]
 
 
-def trained(raw: dict[str, Any], folder: Path, n_models: int = 1, refit: bool = True) -> Training:
+def trained(
+    raw: dict[str, Any],
+    folder: Path,
+    n_models: int = 1,
+    refit: bool = True,
+    rows: pd.DataFrame | None = None,
+) -> Training:
     """A training of drawn weights, with the intervals that its validation rows give."""
-    months().to_csv(folder / "sales.csv", index=False)
+    (months() if rows is None else rows).to_csv(folder / "sales.csv", index=False)
     data = {"path": str(folder / "sales.csv"), "time": "month", "target": "sales"}
     task = {"window": 6, "horizon": 2, "intervals": LEVELS} | raw.pop("task", {})
     experiment = Experiment.model_validate(
@@ -120,6 +128,118 @@ def test_a_folder_predicts_what_was_tested_with_the_intervals_that_were(
     assert list(found) == load_model(folder).columns
 
 
+N_TRAIN, N_VALIDATION, N_TEST = 40, 18, 14
+SHOPS = ("a", "b", "c")
+OF_SHOPS: dict[str, Any] = {
+    "id": "shop", "scale_by": "series", "features": ["sales", "price"],
+    "split": {"validation": N_VALIDATION, "test": N_TEST},
+}  # fmt: skip
+
+
+def shops() -> pd.DataFrame:
+    """Sales of shops of different sizes, which all change more once the training part ends."""
+    frames = []
+    for i, shop in enumerate(SHOPS):
+        rows = months(N_TRAIN + N_VALIDATION + N_TEST, seed=i)
+        swing = np.where(np.arange(len(rows)) < N_TRAIN, 1, 5) * 50**i
+        frames.append(rows.assign(shop=shop, sales=1000 * 50**i + rows["sales"] * swing))
+    return pd.concat(frames, ignore_index=True)
+
+
+def own_scales(rows: pd.DataFrame, n: int = N_TRAIN) -> dict[str, float]:
+    """The deviation of the first rows of each shop, by hand."""
+    return {s: float(np.std(of["sales"].to_numpy()[:n])) for s, of in rows.groupby("shop")}
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("n_models", [1, 3])
+def test_where_each_series_has_its_own_scale_radii_keep_that_of_calibration(
+    n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = shops()
+    training = trained({"data": OF_SHOPS}, tmp_path, n_models, refit, rows)
+    folder = write(training, tmp_path, monkeypatch)
+    scales = own_scales(rows)
+    assert own_scales(rows, N_TRAIN + N_VALIDATION)["a"] > 2 * scales["a"]  # of a refit: another
+
+    # The radii are the residuals of the validation part over these, ranked.
+    (ref,) = training.data.folds
+    first, *others = training.weights
+    asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
+    predicted = run_job(asked, lambda epoch: True).predictions
+    assert predicted is not None
+    n = N_VALIDATION - 1  # windows of each shop, of two months each
+    truth = np.concatenate([
+        np.lib.stride_tricks.sliding_window_view(
+            of["sales"].to_numpy()[N_TRAIN : N_TRAIN + N_VALIDATION], 2
+        )
+        for _, of in rows.groupby("shop")
+    ])  # fmt: skip
+    assert predicted.shape == (n * len(SHOPS), 2, 1)
+    by = np.repeat([scales[shop] for shop in SHOPS], n)[:, None]
+    off = np.sort(np.abs(predicted[:, :, 0] - truth) / by, axis=0)
+    ranks = [math.ceil(level * (len(off) + 1)) for level in LEVELS]
+    radii = off[np.array(ranks) - 1]  # (levels, steps)
+    record = json.loads((folder / "pipeline.json").read_text())["intervals"]
+    np.testing.assert_allclose(np.array(record["radii"])[:, :, 0], radii, rtol=1e-6)
+    np.testing.assert_allclose(record["scales"], [[scales[shop]] for shop in SHOPS])
+
+    # What the folder says, and what is said of the test rows, is these times the shop's scale.
+    new = rows[rows["shop"] == "b"].assign(shop="new")
+    with pytest.warns(PredictionWarning, match="not trained on new"):
+        found = load_model(folder).predict(pd.concat([rows, new]), all_windows=True)
+    scales["new"] = own_scales(new, 6)["new"]
+    for level, of_level in zip(LEVELS, radii, strict=True):
+        expected = found["shop"].map(scales) * of_level[found["step"] - 1]
+        for end, sign in (("upper", 1), ("lower", -1)):
+            width = sign * (found[f"sales_{end}_{level:g}"] - found["sales"])
+            np.testing.assert_allclose(width, expected, rtol=1e-6)
+
+    test = open_test_part(training.experiment, tmp_path / "test", all_data=refit)
+    (of_test,) = test.folds
+    truth = of_test.truth_of(of_test.evaluate_samples())
+    assert training.intervals is not None
+    shares = coverage_of(training.intervals, truth, of_test, truth)
+    widths = [2 * r.mean() * np.mean([scales[shop] for shop in SHOPS]) for r in radii]
+    assert [share["width"] for share in shares] == pytest.approx(widths)
+    drawn_of = predictions_record(
+        test,
+        truth,
+        [truth],
+        Baselines(of_test, 12, None),
+        None,
+        Calibration(training.intervals, None),
+    )
+    assert drawn_of is not None
+    drawn_scales = [scales[SHOPS[i]] for i in drawn_of["series"]]
+    half = (np.array(drawn_of["upper"]) - drawn_of["lower"]) / 2
+    np.testing.assert_allclose(half, radii[-1, 0] * np.array(drawn_scales), rtol=1e-5)
+
+
+def test_scales_that_no_model_of_several_series_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(
+        trained({"data": OF_SHOPS}, tmp_path, refit=False, rows=shops()), tmp_path, monkeypatch
+    )
+    of_intervals = {"levels": LEVELS, "radii": ONE}
+    rewrite(folder, intervals=of_intervals | {"scales": [[1.0], [2.0], [3.0]]})
+    found = load_model(folder).predict(shops())
+    off = found["sales_upper_0.8"] - found["sales"]
+    np.testing.assert_allclose(off, [3, 4, 6, 8, 9, 12], rtol=1e-6)
+    for wrong in (
+        None, 1.0, [], [1.0, 2.0, 3.0], [[1.0], [2.0]], [[1.0], [2.0], [3.0], [4.0]],
+        [[1.0], [2.0], [3.0, 4.0]], [[1.0], [2.0], ["3.0"]], [[1.0], [2.0], [True]],
+        [[1.0], [2.0], [0.0]], [[1.0], [2.0], [-3.0]], [[1.0], [2.0], [1e99]],
+    ):  # fmt: skip
+        rewrite(folder, intervals=of_intervals | {"scales": wrong})
+        with pytest.raises(ModelError, match="intervals: "):
+            load_model(folder)
+    rewrite(folder, intervals=of_intervals)
+    with pytest.raises(ModelError, match="intervals: "):
+        load_model(folder)
+
+
 def test_the_intervals_are_those_of_models_that_did_not_learn_the_validation_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +304,8 @@ ONE = [[[1.0], [2.0]], [[3.0], [4.0]]]
         {"levels": LEVELS, "radii": [[[-1.0], [2.0]], [[3.0], [4.0]]]},
         {"levels": LEVELS, "radii": [[[5.0], [2.0]], [[3.0], [4.0]]]},
         {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[1e99], [4.0]]]},
+        {"levels": LEVELS, "radii": ONE, "scales": [[1.0]]},
+        {"levels": LEVELS, "radii": ONE, "scales": []},
     ],
     ids=repr,
 )

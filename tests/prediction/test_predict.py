@@ -198,7 +198,7 @@ def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> 
     assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
 
 
-def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_rows(tmp_path: Path) -> None:
+def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_first_rows(tmp_path: Path) -> None:
     known = pd.concat([months(60, i).assign(shop=f"s{i}", sales=lambda f, i=i: f["sales"] * 9**i)
                        for i in range(2)])  # fmt: skip
     data = {
@@ -208,7 +208,7 @@ def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_rows(tmp_path: Pa
     model = made(known, {"data": data, "task": {"window": 6, "horizon": 3}}, tmp_path)
     own = model.predict(known)
     again = known[known["shop"] == "s1"]
-    text = "the model was not trained on new: scaled by the rows that are given"
+    text = "the model was not trained on new: scaled by the rows of its first window"
     with pytest.warns(PredictionWarning, match=text):
         found = model.predict(pd.concat([known, again.assign(shop="new")]))
     pd.testing.assert_frame_equal(found[found["shop"] != "new"], own)

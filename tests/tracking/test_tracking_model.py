@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import warnings
@@ -172,6 +173,29 @@ def test_a_model_is_logged_and_registered_once(client, folder):
     (version,) = client.search_model_versions("name = 'demand'")
     assert version.source == before.model_uri
     assert "version 1 of load" in tuner(folder, "sync", STUDY, "--register", "load")
+
+
+def test_a_sync_logs_the_mean_of_the_repeats_beside_the_winner_once(client, folder):
+    (single,) = models(client)
+    try:
+        out = tuner(folder, "sync", STUDY, "--ensemble", "--register", "together")
+        assert "training the winner again" in out
+        assert "version 1 of together" in out
+        (made,) = [model for model in models(client) if model.model_id != single.model_id]
+        assert str(made.status) == "READY"
+        assert made.tags["training"] == f"{single.tags['training']} ensemble 2"
+        (path,) = (folder / "mlartifacts").rglob(f"{made.model_id}/**/pipeline.json")
+        assert json.loads(path.read_text())["models"] == 2
+        tuner(folder, "export", STUDY, "--model", "together", "--ensemble")
+        expected = pd.read_csv(io.StringIO(tuner(folder, "predict", "together", "waves.csv")))
+        found = mlflow.pyfunc.load_model(made.model_uri).predict(_series(folder))
+        np.testing.assert_allclose(found.y, expected.y, rtol=1e-5)
+        assert "training the winner again" not in tuner(folder, "sync", STUDY, "--ensemble")
+        assert len(models(client)) == 2
+    finally:
+        for model in models(client):
+            if model.model_id != single.model_id:
+                client.delete_logged_model(model.model_id)
 
 
 def test_a_model_that_is_lost_or_half_written_is_made_again_by_a_sync(client, folder):

@@ -6,10 +6,13 @@ predictive inference for regression, doi 10.1080/01621459.2017.1307116, algorith
 residuals |y - f(x)| the one of rank ceil((n + 1) * level) is the radius: if what comes is
 exchangeable with what the residuals are of, f(x) +- radius covers it with a probability of at
 least `level`, and of at most level + 1 / (n + 1) where no two residuals are alike. No model and
-no distribution is assumed.
+no distribution is assumed, but that the rows had no say in which model it is. Validation rows do:
+they chose trial, finalists and epoch, so that their residuals are a little too small, and somewhat
+less than `level` may be covered.
 
 Each step of the horizon and each target has a radius of its own. It is one of the level space of
-the transform, where the residuals are more alike: of log a factor, of the values around it.
+the transform, where the residuals are more alike: of log a factor, of the values around it. Where
+each series has its own scale, it is in units of the scale that the series had at calibration.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ __all__ = [
     "calibrated",
     "fewest_residuals",
     "radii_of",
-    "scale_of",
 ]
 
 
@@ -39,6 +41,15 @@ class Intervals:
 
     levels: tuple[float, ...]  # rising
     radii: np.ndarray  # (levels, horizon, targets), in level space; rising along the first axis
+    scales: np.ndarray | None = None  # (series, targets), of which the radii are multiples
+
+    def scale_of(self, ref: SeriesRef, samples: np.ndarray) -> np.ndarray | float:
+        """Return what the radii of samples are multiplied with, (samples, targets), or 1.
+
+        It is the scale by which the residuals of the sample's series were divided, whatever a
+        model that has learned other rows of the same series is scaled by.
+        """
+        return 1.0 if self.scales is None else self.scales[ref.series_of(samples)]
 
     def around(
         self, points: np.ndarray, transform: Transform, scale: np.ndarray | float = 1.0
@@ -95,7 +106,9 @@ def calibrated(levels: Sequence[float], ref: SeriesRef, points: np.ndarray) -> I
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         level = ref.transform.to_level
         off = level(ref.truth_of(samples)) - level(points)
-    return Intervals(tuple(levels), radii_of(np.abs(off) / _along(scale_of(ref, samples)), levels))
+    scales = np.array(ref.load("scales")) if ref.own_scales else None
+    scale = 1.0 if scales is None else scales[ref.series_of(samples)]
+    return Intervals(tuple(levels), radii_of(np.abs(off) / _along(scale), levels), scales)
 
 
 def radii_of(residuals: np.ndarray, levels: Sequence[float]) -> np.ndarray:
@@ -123,14 +136,6 @@ def fewest_residuals(level: float) -> int:
 
 def _rank(level: float, n: int) -> int:
     return math.ceil(Fraction(str(level)) * (n + 1))  # as it is written: 0.55 * 20 is 11
-
-
-def scale_of(ref: SeriesRef, samples: np.ndarray) -> np.ndarray | float:
-    """Return what the radii of samples are multiplied with, (samples, targets), or 1.
-
-    It is the scale of each sample's own series, where each has one.
-    """
-    return ref.scaling_of(samples)[1] if ref.own_scales else 1.0
 
 
 def _along(scale: np.ndarray | float) -> np.ndarray:

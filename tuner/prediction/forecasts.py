@@ -55,19 +55,19 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     ]
     outputs = runner.windows(np.concatenate(inputs), samples, window)
     lost = pipeline.transform.lost_rows
-    scales = np.stack([own.scale for _, own in scalers])[of]  # (samples, targets)
     values = to_units(
         outputs,
         np.stack([own.offset for _, own in scalers])[of],
-        scales,
+        np.stack([own.scale for _, own in scalers])[of],
         transform=pipeline.transform,
         history=table.truth[samples[:, None] + np.arange(-lost, 0)],
     )
     around: list[np.ndarray] = []  # the ends of each interval, (samples, horizon, targets)
     if pipeline.intervals is not None:
         points = values[..., _order(pipeline)[0]] if pipeline.quantiles else values
-        scale = 1.0 if pipeline.own is None else scales
-        lower, upper = pipeline.intervals.around(points, pipeline.transform, scale)
+        scales = _calibrated_scales(series, scalers, pipeline)
+        of_samples = 1.0 if scales is None else scales[of]
+        lower, upper = pipeline.intervals.around(points, pipeline.transform, of_samples)
         around = [end[..., i] for i in range(lower.shape[-1]) for end in (lower, upper)]
     place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
     found: list[np.ndarray | pd.DatetimeIndex] = []
@@ -86,14 +86,15 @@ def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Sca
     """Return the scalers of inputs and outputs of each series.
 
     Where each series that was trained on has its own, a series of which there is none is scaled
-    by the rows that are given of it.
+    by the rows of its first window: those of later ones must not move the forecasts before them.
     """
     inputs, outputs, own = pipeline.inputs, pipeline.outputs, pipeline.own
     assert inputs is not None
     assert outputs is not None
     if own is None:
         return [(inputs, outputs)] * len(series.names)
-    rows = np.column_stack([series.bounds[:, 0] + table.first, series.bounds[:, 1]])
+    begins = series.bounds[:, 0] + table.first
+    rows = np.column_stack([begins, np.minimum(begins + pipeline.window, series.bounds[:, 1])])
     found, unknown = [], []
     for name, given in zip(series.names, rows, strict=True):
         if name in own.inputs:
@@ -109,8 +110,24 @@ def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Sca
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         text = f"the model was not trained on {', '.join(unknown[:_NAMED])}{more}: scaled by the "
-        warnings.warn(text + "rows that are given", PredictionWarning, stacklevel=4)
+        warnings.warn(text + "rows of its first window", PredictionWarning, stacklevel=4)
     return found
+
+
+def _calibrated_scales(
+    series: Series, scalers: list[tuple[Scaler, Scaler]], pipeline: Pipeline
+) -> np.ndarray | None:
+    """Return what the radii of each series are multiplied with, (series, targets), if they differ.
+
+    Of a series that was trained on it is the scale that the intervals were calibrated with, which
+    a refit's is not; of another the scale that it is forecast with.
+    """
+    own, intervals = pipeline.own, pipeline.intervals
+    if own is None or intervals is None or intervals.scales is None:
+        return None
+    known = dict(zip(own.outputs, intervals.scales, strict=True))
+    of_all = zip(series.names, scalers, strict=True)
+    return np.stack([known.get(name, scaler.scale) for name, (_, scaler) in of_all])
 
 
 def forecast_columns(pipeline: Pipeline) -> list[str]:

@@ -128,6 +128,7 @@ def _forecast(get: _Getter) -> Pipeline:
     if len(set(inputs)) < len(inputs):
         raise get.refusal("features", columns.features)
     horizon = get("horizon", _count)
+    own = _own_scalers(get, by_series, len(inputs), len(targets))
     return Pipeline(
         task="forecast",
         columns=columns,
@@ -136,12 +137,14 @@ def _forecast(get: _Getter) -> Pipeline:
         inputs=get.scaler("inputs", len(inputs)),
         outputs=get.scaler("outputs", len(targets)),
         transform=replace(transform, lambdas=tuple(map(float, lambdas))),
-        own=_own_scalers(get, by_series, len(inputs), len(targets)),
+        own=own,
         scale=get("scale", _one_of("standard", "minmax", "none")),
         window=window,
         horizon=horizon,
         quantiles=tuple(get("quantiles", _quantiles)),
-        intervals=get.intervals("intervals", horizon, len(targets)),
+        intervals=get.intervals(
+            "intervals", horizon, len(targets), None if own is None else len(own.outputs)
+        ),
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
@@ -247,8 +250,13 @@ class _Getter:
             raise self.refusal(key, record)
         return scaler
 
-    def intervals(self, key: str, horizon: int, n_targets: int) -> Intervals | None:
-        """Return the intervals around a forecast of so many steps; None where there are none."""
+    def intervals(
+        self, key: str, horizon: int, n_targets: int, n_series: int | None
+    ) -> Intervals | None:
+        """Return the intervals around a forecast of so many steps; None where there are none.
+
+        Where each of so many series has its own scale, the radii are multiples of such.
+        """
         record = self(key, lambda v: v is None or isinstance(v, dict))
         if record is None:
             return None
@@ -258,7 +266,13 @@ class _Getter:
         radii = np.array(given, np.float64)
         if (radii < 0).any() or (np.diff(radii, axis=0) < 0).any():
             raise self.refusal(key, record)
-        return Intervals(tuple(levels), radii)
+        if (scales := record.get("scales")) is None and n_series is None:
+            return Intervals(tuple(levels), radii)
+        if n_series is None or not _nested(scales, (n_series, n_targets)):
+            raise self.refusal(key, record)
+        if not all(scale > 0 for of_series in scales for scale in of_series):
+            raise self.refusal(key, record)
+        return Intervals(tuple(levels), radii, np.array(scales, np.float64))
 
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error that a key cannot have a value."""

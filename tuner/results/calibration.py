@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuner.coordination.work import run_jobs
-from tuner.data.intervals import Intervals, calibrated, scale_of
+from tuner.data.intervals import Intervals, calibrated
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.executors.base import Executor
 from tuner.experiment import Experiment
@@ -78,7 +78,7 @@ def coverage_of(
 ) -> list[dict[str, Any]]:
     """Return what `Intervals.coverage` says of predictions of what `ref` evaluates."""
     assert isinstance(ref, SeriesRef)
-    scale = scale_of(ref, ref.evaluate_samples())
+    scale = intervals.scale_of(ref, ref.evaluate_samples())
     return [*intervals.coverage(points_of(predicted, ref), truth, ref.transform, scale)]
 
 

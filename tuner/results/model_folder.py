@@ -135,13 +135,18 @@ def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
 
 
 def _intervals(training: Training) -> dict[str, Any]:
-    """Return the intervals of a forecast, as JSON; nothing of other tasks."""
+    """Return the intervals of a forecast, as JSON; nothing of other tasks.
+
+    Their `scales` are in the order of the series' names.
+    """
     if training.experiment.task.kind != "forecast":
         return {}
     found = training.intervals
     if found is None:
         return {"intervals": None}
-    return {"intervals": {"levels": list(found.levels), "radii": found.radii.tolist()}}
+    scales = None if found.scales is None else found.scales.tolist()
+    record = {"levels": list(found.levels), "radii": found.radii.tolist(), "scales": scales}
+    return {"intervals": record}
 
 
 def _experiment(experiment: Experiment, folder: Path | None) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from tuner.data.baselines import Baselines
 from tuner.data.dataset import Prepared
-from tuner.data.intervals import scale_of
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.results.calibration import Calibration, points_of
 
@@ -95,7 +94,8 @@ def _intervals(
     assert isinstance(ref, SeriesRef)
     intervals = calibration.ensemble or calibration.single
     points = points_of(predicted, ref)
-    ends = intervals.around(points, ref.transform, scale_of(ref, ref.evaluate_samples()))
+    scale = intervals.scale_of(ref, ref.evaluate_samples())
+    ends = intervals.around(points, ref.transform, scale)
     lower, upper = (end[kept, 0, 0] for end in ends)  # (samples, levels)
     bands = [
         {

@@ -1,0 +1,111 @@
+"""What lies ahead never moves a forecast: no row after a window changes what is said of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_folders import make_model, months
+
+from tuner.prediction import Model, PredictionWarning, load_model
+
+WINDOW, HORIZON, N = 6, 2, 30
+SHOPS = ("known", "new", "other")  # the model is trained on the first and the last
+
+CASES: dict[str, dict[str, Any]] = {
+    "one scale": {"scale_by": "all"},
+    "own scales": {},
+    "between own ends": {"scale": "minmax", "target": ["sales", "price"]},
+    "differences and lags": {
+        "transform": "difference", "lags": {"sales": [2], "price": [1]}, "calendar": ["month"],
+    },
+    "gaps filled": {"missing": "interpolate", "transform": "log"},
+}  # fmt: skip
+
+
+def shops(seed: int, n: int = N) -> pd.DataFrame:
+    """As many months of each shop; each sells a hundred times what the one before does."""
+    frames = [
+        months(n, seed + i).assign(shop=shop, sales=lambda f, i=i: f["sales"] * 100**i)
+        for i, shop in enumerate(SHOPS)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    made: dict[str, Model] = {}
+
+    def model(case: str) -> Model:
+        if case not in made:
+            folder: Path = tmp_path_factory.mktemp("model")
+            frame = shops(0, 72)
+            frame[frame["shop"] != "new"].to_csv(folder / "shops.csv", index=False)
+            data = {
+                "path": str(folder / "shops.csv"), "id": "shop", "time": "month",
+                "target": "sales", "features": ["sales", "price"], "scale_by": "series",
+            }  # fmt: skip
+            raw = {"data": data | CASES[case], "task": {"window": WINDOW, "horizon": HORIZON}}
+            make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+            made[case] = load_model(folder / "model")
+        return made[case]
+
+    return model
+
+
+def forecasts(model: Model, frame: pd.DataFrame, all_windows: bool = True) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PredictionWarning)
+        return model.predict(frame, all_windows=all_windows)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 2**16),
+    shop=st.sampled_from(SHOPS),
+    cut=st.integers(WINDOW, N - 1),
+    factor=st.sampled_from([0.01, 0.5, 3.0, 1e4]),
+)
+def test_changing_rows_after_a_window_never_changes_its_forecast(
+    case: str, seed: int, shop: str, cut: int, factor: float, models: Callable[[str], Model]
+) -> None:
+    frame = shops(seed)
+    if "missing" in CASES[case]:
+        frame.loc[frame.index % 7 == 4, "sales"] = np.nan
+    (at,) = np.nonzero(frame["shop"] == shop)
+    later = frame.copy()
+    rng = np.random.default_rng(seed)
+    for name in ("sales", "price"):
+        noise = rng.uniform(1, 1.5, N - cut)
+        later.loc[at[cut:], name] = frame.loc[at[cut:], name].to_numpy() * factor * noise
+    before, after = (forecasts(models(case), f) for f in (frame, later))
+    begins = _counted(before["month"]) - (before["step"] - 1)
+    changed = (before["shop"] == shop) & (begins > _counted(frame["month"])[at[cut]])
+    pd.testing.assert_frame_equal(before[~changed], after[~changed], rtol=1e-6)
+    assert (before[changed]["sales"] != after[changed]["sales"]).any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_forecast_is_the_same_where_the_rows_after_its_window_are_not_there(
+    case: str, models: Callable[[str], Model]
+) -> None:
+    model, frame = models(case), shops(3)
+    every = forecasts(model, frame)
+    place = frame.groupby("shop").cumcount()
+    for n in (12, 20, N):
+        found = forecasts(model, frame[place < n], all_windows=False)
+        assert len(found) == len(SHOPS) * HORIZON
+        same = every.merge(found[["shop", "month", "step"]])
+        pd.testing.assert_frame_equal(same, found, rtol=1e-5)
+
+
+def _counted(months: pd.Series) -> pd.Series:
+    return months.dt.year * 12 + months.dt.month
