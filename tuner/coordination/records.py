@@ -97,6 +97,7 @@ class StudyRecord:
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
     earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
     format: int = FORMAT  # with which it was begun
+    first_repeats: int = 1  # `finalists.repeats` when it was begun
     raised: bool = False  # whether more is retrained than when it was begun
     left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
     remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
@@ -203,6 +204,7 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
         earlier_tests=tuple(openings[:-1]),
         format=facts["format"],
+        first_repeats=_first_repeats(facts, experiment),
         raised="finalists" in run,
         left_out=facts.get("left_out", {}),
         remarks=tuple(facts.get("remarks", ())),
@@ -221,6 +223,12 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
     if "finalists" in run:
         changed["finalists"] = {**raw.get("finalists", {}), **run["finalists"]}
     return Experiment.model_validate({**raw, **changed})
+
+
+def _first_repeats(facts: Mapping[str, Any], experiment: Experiment) -> int:
+    begun = facts["experiment"].get("finalists", {})
+    fields = type(experiment.finalists).model_fields
+    return int(begun.get("repeats", fields["repeats"].default))
 
 
 def read_trial(
