@@ -81,7 +81,8 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "no better than seasonal naive (RMSE 51 against 50): do not use an LSTM here",
          Worth.USELESS),
         ("rmse", [50.0], NAIVE, default([80.0]),
-         "equal to seasonal naive (RMSE 50): seasonal naive is as good here and simpler", Worth.USELESS),
+         "equal to seasonal naive (RMSE 50): seasonal naive is as good here and simpler",
+         Worth.USELESS),
         ("rmse", [30.0, 40.0, 50.0, 60.0, 65.0], NAIVE, default([80.0] * 5),
          "within noise of seasonal naive (RMSE 49 against 50): seasonal naive is as good here and "
          "simpler",

@@ -120,7 +120,8 @@ class StudyRecord:
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first.
 
-        Of those with the same score the one with the smaller validation loss is better.
+        Of those with the same score the one with the smaller validation loss is better; where the
+        losses are not one quantity, the earlier one.
         """
         complete = [t for t in self.trained if t.status is Status.COMPLETE]
         return sorted(complete, key=lambda t: (*self.rank_of(t), t.number))
@@ -128,7 +129,8 @@ class StudyRecord:
     def rank_of(self, trial: TrialRecord) -> tuple[float, float]:
         """Return what a complete trial is ranked by, the smaller the better: score, then loss."""
         assert trial.outcome is not None
-        loss = trial.outcome.val_loss(self.sign) if self.format > 1 else 0.0
+        by_loss = self.format > 1 and self.experiment.losses_compare
+        loss = trial.outcome.val_loss(self.sign) if by_loss else 0.0
         return self.sign * (trial.value or 0.0), loss
 
     @property
