@@ -225,7 +225,12 @@ class _Run:
                 out_of_time=out_of_time,
             ),
             n_folds=experiment.n_folds,
-            pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
+            pruner=make_pruner(
+                experiment.pruner,
+                experiment.budget.epochs,
+                experiment.n_folds,
+                by_loss=experiment.losses_compare,
+            ),
             seed=experiment.seed,
             observer=self._observer,
             stop=self._stop,

@@ -97,7 +97,12 @@ class Bench:
                 make_job,
                 Limits(**limits),
                 n_folds=experiment.n_folds,
-                pruner=make_pruner(experiment.pruner, experiment.budget.epochs, experiment.n_folds),
+                pruner=make_pruner(
+                    experiment.pruner,
+                    experiment.budget.epochs,
+                    experiment.n_folds,
+                    by_loss=experiment.losses_compare,
+                ),
                 seed=experiment.seed,
                 **options,
             )

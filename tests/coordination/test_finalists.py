@@ -9,7 +9,7 @@ from search_bench import make_experiment
 from simulated import SimulatedExecutor
 
 from tuner.coordination.attributes import FINALIST_ATTR
-from tuner.coordination.finalists import enqueue_finalists, rank_finalists
+from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists
 from tuner.coordination.journal import write_journal
 from tuner.coordination.records import Status, TrialRecord
 from tuner.coordination.seeds import Role, training_seed
@@ -44,6 +44,13 @@ def repeats(record, scores):
     return dataclasses.replace(record, finalists=tuple(made))
 
 
+def no_default(record, **fields):
+    """The record of a study without the untuned default, which trial 0 is."""
+    finalists = record.experiment.finalists.model_copy(update={"baseline": False})
+    experiment = record.experiment.model_copy(update={"finalists": finalists})
+    return dataclasses.replace(record, experiment=experiment, **fields)
+
+
 def top(record):
     return [t.number for t in record.ranked()[:3]]
 
@@ -60,7 +67,39 @@ def test_the_mean_over_fresh_seeds_decides_and_not_the_luckiest(record):
 def test_a_finalist_with_a_failed_repeat_comes_after_those_without(record):
     a, b, c = top(record)
     judged = repeats(record, {a: [1.0, 1.0, None], b: [5.0, 5.0, 5.0], c: [None, None, None]})
-    assert [f.trial.number for f in rank_finalists(judged)] == [b, a]
+    assert [f.trial.number for f in rank_finalists(no_default(judged))] == [b, a]
+
+
+def test_unless_it_is_the_default_or_failed_as_often(record):
+    assert default_of(repeats(record, {0: [1.0]})).number == 0
+    a, b, c = top(record)
+    others = [n for n in (a, b, c) if n]
+    judged = repeats(record, {0: [3.0, None, 3.0], others[0]: [5.0] * 3, others[1]: [None, 2.0, 2]})
+    assert [f.trial.number for f in rank_finalists(judged)] == [others[1], 0, others[0]]
+
+
+def test_of_repeats_that_failed_as_often_the_better_mean_decides(record):
+    a, b, c = top(record)
+    judged = repeats(record, {a: [1.0, 1.0, None], b: [None, 5.0, 5.0], c: [9.0, None, None]})
+    assert [f.trial.number for f in rank_finalists(no_default(judged))] == [a, b, c]
+
+
+def test_repeats_that_are_missing_have_not_failed(record):
+    a, b, c = top(record)
+    judged = repeats(record, {a: [5.0, 5.0, 5.0], b: [1.0, 1.0], c: [3.0, 3.0, None]})
+    judged = no_default(judged, first_repeats=2)
+    assert [f.trial.number for f in rank_finalists(judged)] == [b, c, a]
+
+
+def test_where_no_repeat_is_common_those_with_most_are_compared(record):
+    a, b, c = top(record)
+    judged = repeats(record, {a: [5.0, 5.0, 5.0], b: [3.0, 3.0, 3.0], c: [1.0, 9.0, 9.0]})
+    left = {(a, 1), (a, 2), (b, 1), (c, 0)}
+    judged = dataclasses.replace(
+        no_default(judged, first_repeats=1),
+        finalists=tuple(r for r in judged.finalists if (r.configuration, r.repeat) in left),
+    )
+    assert [f.trial.number for f in rank_finalists(judged)] == [b, a, c]
 
 
 def test_without_finalists_the_best_trial_wins(record):

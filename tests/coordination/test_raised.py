@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from pretended import SPACE, PretendExecutor, everything
+from pretended import PretendExecutor, everything
 from simulated import Killed
 
 from tuner.coordination.attributes import BASELINE_ATTR, RUN_ATTR, STUDY_ATTR, TEST_ATTR
@@ -245,13 +245,40 @@ def test_a_winner_that_more_repeats_changed_is_exported_and_has_no_test_score(ca
     assert report(record).count("retrained on 5 seeds since") == 1
 
 
-def test_repeats_that_are_not_all_there_yet_do_not_outrank_those_that_are(case):
-    case.run()
+@pytest.mark.parametrize("die_after", [1, 2, 3, 4, 5])
+def test_until_all_repeats_are_there_the_best_is_so_by_those_that_all_have(make_case, die_after):
+    case = make_case("case")
+    calm = [f.name for f in rank_finalists(case.run())]
     with pytest.raises(Killed):
-        case.run(executor=PretendExecutor(1, die_after=3), **FIVE)
+        case.run(executor=PretendExecutor(1, die_after=die_after), **FIVE)
     record = case.read()
-    by_name = {f.name: len(f.repeats) for f in rank_finalists(record)}
-    assert sorted(by_name.values()) == [3, 4, 5]
-    assert next(iter(by_name.values())) == 5
-    assert SPACE.keys() == rank_finalists(record)[0].params.keys()
-    assert dataclasses.is_dataclass(record)
+    assert record.experiment.finalists.repeats == 5
+    assert len({len(f.repeats) for f in rank_finalists(record)}) > 1
+    assert [f.name for f in rank_finalists(record)] == calm
+
+
+@pytest.mark.parametrize("of_best", [3, 4, 5])
+def test_the_first_to_get_its_new_repeats_does_not_win_by_that(case, of_best):
+    record = case.run(**FIVE)
+    best, *_, worst = rank_finalists(record)
+    kept = {best.number: of_best, worst.number: 5}
+    killed = dataclasses.replace(
+        record,
+        first_repeats=3,
+        finalists=tuple(r for r in record.finalists if r.repeat < kept.get(r.configuration, 3)),
+    )
+    assert find_winner(killed).number == best.number
+
+
+def test_a_new_finalist_of_a_higher_top_is_not_compared_by_its_first_repeat(case):
+    before = case.run()
+    lucky = PretendExecutor(1, die_after=1)
+    plain, known = lucky.curve, {r.seed for r in before.finalists}
+    lucky.curve = lambda job: [v - 9.0 * (job.seed not in known) for v in plain(job)]
+    with pytest.raises(Killed):
+        case.run(executor=lucky, finalists={"top": 4})
+    record = case.read()
+    assert record.first_repeats == 3
+    ranked = rank_finalists(record)
+    assert [f.name for f in ranked[:3]] == [f.name for f in rank_finalists(before)]
+    assert len(ranked[3].repeats) == 1

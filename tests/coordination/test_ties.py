@@ -14,11 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
-from search_bench import make_experiment, told
+from search_bench import SPACE, make_experiment, told
 from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.journal import read_journal
-from tuner.coordination.pruning import Evidence, make_pruner, should_prune, with_losses
+from tuner.coordination.pruning import (
+    Evidence,
+    _Told,
+    breaks_ties,
+    make_pruner,
+    should_prune,
+    with_losses,
+)
 from tuner.coordination.records import Status
 from tuner.coordination.told import Told
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_losses
@@ -135,6 +142,9 @@ def test_of_equally_good_trials_wilcoxon_compares_with_that_of_the_smallest_loss
     ]
     evidence = Evidence(study, 3, trials, trials)
     assert evidence._storage.get_best_trial(0) is trials[1]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    assert _Told(study, trials[::-1], by_loss=False).get_best_trial(0) is trials[0]
 
 
 def test_trials_rank_by_score_then_by_loss_then_by_number(bench):
@@ -160,6 +170,60 @@ def test_the_best_while_it_runs_is_the_best_when_it_is_done(bench):
     standing = Standing(experiment)
     _, record = bench.run(experiment, StandsStill(3, chaos=5), observer=standing)
     assert standing.best == (0.5, record.best.number)
+
+
+LOSSES = {"loss": {"type": "categorical", "choices": ["mse", "huber"]}, **SPACE}
+
+
+@pytest.mark.parametrize(
+    ("space", "compare"),
+    [
+        (SPACE, True),
+        (LOSSES, False),
+        (SPACE | {"loss": {"type": "categorical", "choices": ["auto"]}}, True),
+        (SPACE | {"loss": {"type": "categorical", "choices": ["mae"]}}, False),  # default: auto
+        (SPACE | {"transform": {"type": "categorical", "choices": ["none", "log"]}}, False),
+        (SPACE | {"scale": {"type": "categorical", "choices": ["standard", "minmax"]}}, False),
+    ],
+)
+def test_losses_are_compared_where_they_are_one_quantity(space, compare):
+    assert make_experiment("random", space=space).losses_compare is compare
+
+
+def test_where_class_weights_are_searched_the_losses_are_not_one_quantity():
+    keys = {"task": {"kind": "classify"}, "data": {"id": "i"}, "objective": {"metric": "accuracy"}}
+    for choices in (["none"], ["none", "balanced"]):
+        weights = {"class_weights": {"type": "categorical", "choices": choices}}
+        experiment = make_experiment("random", space=SPACE | weights, **keys)
+        assert experiment.losses_compare is (len(choices) == 1)
+
+
+@pytest.mark.parametrize("name", [*PRUNERS, "none"])
+def test_where_the_loss_is_searched_ties_between_trials_go_by_number(name, make_bench):
+    options = {"pruner": {"name": name, **PRUNERS.get(name, {})}, "epochs": 9, "space": LOSSES}
+    experiment = make_experiment("random", **options)
+    standing = Standing(experiment)
+    _, record = make_bench("losses").run(experiment, StandsStill(3, chaos=5), observer=standing)
+    ranked = [t.number for t in record.ranked()]
+    assert ranked == sorted(ranked)
+    assert standing.best == (0.5, record.best.number)
+
+    class NoLoss(StandsStill):
+        def loss(self, job, epoch):
+            return 1.0
+
+    _, other = make_bench("none").run(experiment, NoLoss(2))
+    assert [t.status for t in record.trials] == [t.status for t in other.trials]
+
+
+def test_a_patient_pruner_that_compares_a_trial_with_itself_sees_the_loss_all_the_same():
+    alone, wrapping = (
+        make_experiment("random", pruner={"name": "patient", "wrapped": {"name": name}}).pruner
+        for name in ("none", "median")
+    )
+    assert breaks_ties(make_pruner(alone, 9, by_loss=False))
+    assert not breaks_ties(make_pruner(wrapping, 9, by_loss=False))
+    assert breaks_ties(make_pruner(wrapping, 9))
 
 
 def of_folds(rows):

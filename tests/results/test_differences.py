@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from tuner.experiment.metrics import METRICS
 from tuner.results.differences import ENOUGH, compare, gap_in_words, percent, relative
@@ -55,13 +56,65 @@ def test_the_same_scores_and_seed_give_the_same_words(metric, a, b, seed):
 
 
 @given(metrics, some_scores, some_scores)
-def test_below_five_repeats_nothing_is_said_about_chance(metric, a, b):
+def test_below_five_repeats_no_two_are_said_to_differ(metric, a, b):
     found = compare(metric, a, b, [0])
     fewest = min(len(a), len(b))
     assert found.repeats == fewest
-    assert (found.real is None) == (fewest < ENOUGH)
+    assert (found.real is None) == (fewest < 2)
     if fewest < ENOUGH:
         assert found.in_words("A", "B") == (f"too few repeats to tell ({fewest}; {NEEDED})")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "better"),
+    [
+        ([10.0, 14.0, 12.0], 12.02, False),
+        ([10.0, 14.0, 12.0], 17.0, True),
+        ([10.0, 14.0, 12.0], [13.0, 15.0, 14.0], False),
+        ([10.0, 14.0, 12.0], [20.0, 24.0, 22.0], True),
+        ([41.0, 41.0], 41.5, True),  # no noise at all
+        ([10.0, 11.0], [11.0, 12.0], False),
+        ([12.0], 12.02, True),  # nobody can tell
+        ([12.0, 12.1, 12.2, 12.1, 12.0], [12.5], True),
+    ],
+)
+def test_a_gain_within_the_noise_of_two_to_four_repeats_is_none(a, b, better):
+    assert compare("rmse", a, b, [0]).better is better
+    signed = [-v for v in b] if isinstance(b, list) else -b
+    assert compare("accuracy", [-v for v in a], signed, [0]).better is better
+
+
+few_scores = st.lists(any_score, min_size=2, max_size=ENOUGH - 1)
+
+
+@given(few_scores, few_scores, any_score)
+def test_the_interval_of_few_repeats_is_that_of_welch(a, b, fixed):
+    for found, second in ((compare("rmse", a, b, [0]), b), (compare("rmse", a, fixed, [0]), fixed)):
+        if np.std(a) < 1e-3 or np.std(b) < 1e-3:
+            continue
+        if second is fixed:
+            known = stats.ttest_1samp(a, fixed).confidence_interval(0.95)
+            known = known.low - fixed, known.high - fixed
+        else:
+            known = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+        ends = sorted((-known[0], -known[1]))
+        assert [found.low, found.high] == pytest.approx(ends, rel=1e-6, abs=1e-6)
+
+
+@given(few_scores)
+def test_few_scores_of_any_size_have_an_interval(scores):
+    huge = [1e300 * s for s in scores]
+    for values in (scores, huge):
+        found = compare("rmse", values, values, [0])
+        assert not found.better
+        assert found.real is False or not math.isfinite(found.first)
+
+
+def test_the_interval_of_three_repeats_covers_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    cases = [rng.normal(10, 1, (2, 3)) for _ in range(2000)]
+    covered = sum(not compare("rmse", *case.tolist(), [0]).real for case in cases)
+    assert 0.94 <= covered / len(cases) <= 0.98
 
 
 @given(metrics, enough_scores, enough_scores)

@@ -81,9 +81,11 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "no better than seasonal naive (RMSE 51 against 50): do not use an LSTM here",
          Worth.USELESS),
         ("rmse", [50.0], NAIVE, default([80.0]),
-         "equal to seasonal naive (RMSE 50): do not use an LSTM here", Worth.USELESS),
+         "equal to seasonal naive (RMSE 50): seasonal naive is as good here and simpler",
+         Worth.USELESS),
         ("rmse", [30.0, 40.0, 50.0, 60.0, 65.0], NAIVE, default([80.0] * 5),
-         "within noise of seasonal naive (RMSE 49 against 50): do not use an LSTM here",
+         "within noise of seasonal naive (RMSE 49 against 50): seasonal naive is as good here and "
+         "simpler",
          Worth.USELESS),
         ("rmse", [46.8], NAIVE | {"linear": 15.6, "seasonal_arima": 15.7}, default([80.0]),
          "no better than linear regression (RMSE 46.8 against 15.6): do not use an LSTM here",
@@ -92,8 +94,19 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "the search paid: 50 % below the default LSTM (RMSE), and 10 % below seasonal ARIMA",
          Worth.PAID),
         ("rmse", [41.0], NAIVE, default([]),
-         "the search paid: the default LSTM came to nothing; 18 % below seasonal naive (RMSE)",
-         Worth.PAID),
+         "18 % below seasonal naive (RMSE); the default LSTM has no score to compare with",
+         Worth.BETTER),
+        ("rmse", [41.0], {}, default([]), "the default LSTM has no score to compare with",
+         Worth.UNKNOWN),
+        ("rmse", [39.0, 43.0, 41.0], NAIVE, default([42.0, 44.0, 43.0]),
+         "the search did not pay: within noise of the default LSTM, but 18 % below seasonal naive "
+         "(RMSE)", Worth.UNPAID),
+        ("rmse", [10.0, 14.0, 12.0], {"linear": 12.02}, default([80.0] * 3),
+         "within noise of linear regression (RMSE 12 against 12.02): linear regression is as good "
+         "here and simpler", Worth.USELESS),
+        ("rmse", [50.0, 54.0, 52.0], {"linear": 51.0}, default([80.0] * 3),
+         "within noise of linear regression (RMSE 52 against 51): linear regression is as good "
+         "here and simpler", Worth.USELESS),
         ("rmse", [41.0], NAIVE, None,
          "18 % below seasonal naive (RMSE); no default was trained to compare with",
          Worth.BETTER),
@@ -108,11 +121,12 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
          "the search did not pay: equal to the default LSTM, but 100 % below seasonal naive "
          "(RMSE)", Worth.UNPAID),
         ("rmse", [0.0], {"last_value": 0.0}, None,
-         "equal to last value (RMSE 0): do not use an LSTM here", Worth.USELESS),
+         "equal to last value (RMSE 0): last value is as good here and simpler", Worth.USELESS),
         ("rmse", [20.08], {"last_value": 20.084}, default([597.0]),
-         "equal to last value (RMSE 20.08): do not use an LSTM here", Worth.USELESS),
+         "equal to last value (RMSE 20.08): last value is as good here and simpler", Worth.USELESS),
         ("rmse", [49.99], NAIVE, default([80.0]),  # 0.02 % below is not a gain
-         "equal to seasonal naive (RMSE 49.99 against 50): do not use an LSTM here",
+         "equal to seasonal naive (RMSE 49.99 against 50): seasonal naive is as good here and "
+         "simpler",
          Worth.USELESS),
         ("rmse", [49.9], NAIVE, default([80.0]),
          "the search paid: 38 % below the default LSTM (RMSE), and 0.2 % below seasonal naive",
@@ -159,7 +173,8 @@ def test_where_more_is_better_it_is_above():
         " repeat is too few to rule out luck"
     )
     found = judged("accuracy", [0.5], baselines, default([0.4]), CLASSIFIED)
-    assert found.sentence == "equal to majority class (accuracy 0.5): do not use an LSTM here"
+    said = "equal to majority class (accuracy 0.5): majority class is as good here and simpler"
+    assert found.sentence == said
     found = judged("accuracy", [0.9], {"class_frequencies": 0.01}, default([0.0]), CLASSIFIED)
     assert found.sentence == (
         "the search paid: 0.9 against 0 of the default LSTM (accuracy), and 0.9 against 0.01 of "
@@ -215,12 +230,15 @@ def test_no_sentence_promises_what_the_scores_do_not_hold(opening):
     beaten = mean is not None and all(sign * mean < sign * s for s in finite)
     if found.worth in (Worth.PAID, Worth.UNPAID, Worth.BETTER):
         assert beaten
-    if found.worth is Worth.PAID and untuned["scores"]:
+    if found.worth is Worth.PAID:
         assert sign * mean < sign * untuned["mean"]
     if mean is None or (finite and not beaten):
         assert found.worth is Worth.USELESS
     assert ("search paid" in found.sentence) == (found.worth is Worth.PAID)
-    assert ("do not use" in found.sentence) == (found.worth is Worth.USELESS)
+    away = ["do not use" in found.sentence, "is as good here and simpler" in found.sentence]
+    assert sum(away) == (found.worth is Worth.USELESS)
+    if away[0] and mean is not None:  # worse on the test rows
+        assert any(sign * mean > sign * s for s in finite)
     assert "nan" not in found.sentence
     assert "inf" not in found.sentence
     assert "\n" not in found.sentence
@@ -275,10 +293,12 @@ TEN, TWENTY = [10.0, 10.1, 10.2, 10.3, 10.4], [20.0, 20.1, 20.2, 20.3, 20.4]
          Worth.PAID),
         (validated(TEN, TWENTY, {"linear": 9.0, "last_value": 12.0}),
          "no better than linear regression on the validation rows (RMSE 10.2 against 9), though "
-         "16 % below seasonal naive on the test rows: do not use an LSTM here", Worth.USELESS),
+         "16 % below seasonal naive on the test rows: linear regression is as good here and "
+         "simpler", Worth.USELESS),
         (validated(TEN, TWENTY, {"linear": 10.25}),
          "within noise of linear regression on the validation rows (RMSE 10.2 against 10.25), "
-         "though 16 % below seasonal naive on the test rows: do not use an LSTM here",
+         "though 16 % below seasonal naive on the test rows: linear regression is as good here and "
+         "simpler",
          Worth.USELESS),
         (validated(TEN, [9.0, 9.1, 9.2, 9.3, 9.4], {"linear": 15.0}),
          "the search did not pay: no better than the default GRU on the validation rows, but "
@@ -325,3 +345,61 @@ def test_what_stands_in_the_way_is_to_blame_before_the_model_is():
     assert judged("rmse", [51.0], NAIVE, None, few).sentence.endswith(
         ": change budget.epochs before you judge an LSTM"
     )
+
+
+REFIT = {"scores": [30.0, 31.0, 32.0, 33.0, 34.0], "mean": 32.0, "std": None, "baselines": NAIVE}
+
+
+@pytest.mark.parametrize(
+    ("untuned", "of_validation", "refit", "says", "worth"),
+    [
+        # One failed refit of the default, or one absurd forecast, leaves it without test scores.
+        (default([60.0] * 5), TWENTY, True,
+         "the search paid: 30 % below the default LSTM before the refit (RMSE), and 36 % below "
+         "seasonal naive", Worth.PAID),
+        (default([30.0] * 5), TWENTY, True,
+         "the search did not pay: no better than the default LSTM before the refit, but 36 % below "
+         "seasonal naive (RMSE)", Worth.UNPAID),
+        (default([60.0] * 5), [9.0, 9.1, 9.2, 9.3, 9.4], True,
+         "the search did not pay: no better than the default LSTM on the validation rows, but "
+         "36 % below seasonal naive (RMSE)", Worth.UNPAID),
+        (default([]), [9.0, 9.1, 9.2, 9.3, 9.4], False,
+         "the search did not pay: no better than the default LSTM on the validation rows, but "
+         "16 % below seasonal naive (RMSE)", Worth.UNPAID),
+        (default([]), TWENTY, False,
+         "the search paid: 50 % below the default LSTM on the validation rows (RMSE), and 16 % "
+         "below seasonal naive", Worth.PAID),
+        (default([]), [None] * 5, False,
+         "the search paid: every training of the default LSTM failed; 16 % below seasonal naive "
+         "(RMSE)", Worth.PAID),
+    ],
+)  # fmt: skip
+def test_a_default_without_a_test_score_is_compared_by_what_there_is(
+    untuned, of_validation, refit, says, worth
+):
+    fields = {"refit": REFIT | {"default": default([])}} if refit else {}
+    record = validated(TEN, of_validation, {"linear": 15.0})
+    plain = {"seasonal_naive": 50.0}
+    found = judged("rmse", FIVE, plain, untuned, record, **fields)
+    assert (found.sentence, found.worth) == (says, worth)
+
+
+def test_where_repeats_were_raised_since_the_sentence_names_the_way_out():
+    raised = dataclasses.replace(validated(TEN, TWENTY, {"linear": 15.0}), raised=True)
+    untuned, few = default([60.0] * 3), "; 3 repeats are too few to rule out luck"
+
+    def said(record):
+        found = judged("rmse", [41.0, 42.0, 43.0], NAIVE, untuned, record)
+        assert found.worth is Worth.PAID
+        return found.sentence
+
+    assert said(raised).endswith(f"{few}: tuner run with --reopen-test tests all 5")
+    assert said(dataclasses.replace(raised, raised=False)).endswith(few)
+    three = tuple(r for r in raised.finalists if r.repeat < 3)
+    assert said(dataclasses.replace(raised, finalists=three)).endswith(few)
+
+
+def test_a_model_that_is_worse_on_the_test_rows_is_not_to_be_used_whatever_validation_says():
+    record = validated(TEN, TWENTY, {"linear": 15.0})
+    found = judged("rmse", FIVE, {"linear": 20.0}, default([60.0] * 5), record)
+    assert found.sentence.endswith("(RMSE 42 against 20): do not use an LSTM here")

@@ -50,8 +50,7 @@ class _Scored:
 
     def rank(self, record: StudyRecord) -> tuple[float, float]:
         """Return what it is ranked by in its study: mean score, then mean loss; less is better."""
-        losses = [record.rank_of(run)[1] for run in self.repeats]
-        return record.sign * self.mean, statistics.fmean(losses)
+        return _rank(record, self.repeats)
 
     @property
     def std(self) -> float | None:
@@ -162,23 +161,59 @@ def rank_finalists(record: StudyRecord) -> list[Finalist]:
     """Return the finalists of the search as it stands, best mean first; of equal ones, by loss.
 
     The untuned default is one of them, once a configuration of the search is. A configuration
-    with a failed repeat comes after those without; one with no complete repeat is left out.
+    with more failed repeats than another comes after it, but what failed as often as the default
+    may win: none with a worse mean comes before the default. One with no complete repeat is left
+    out. Until all are retrained, they are compared by the repeats that all have.
     """
-    twin = _twin(record)
-    finalists = []
+    twin, baseline = _twin(record), _baseline(record)
+    candidates: list[tuple[Finalist, Sequence[TrialRecord]]] = []  # with all of its repeats
     for trial in _top(record):
-        runs = _complete(r for r in record.finalists if r.configuration == trial.number)
-        if not runs and twin is not None and trial.number == twin.number:
-            runs = _complete(_baseline(record))
-        if runs:
-            finalists.append(_finalist(trial, runs))
+        runs = [r for r in record.finalists if r.configuration == trial.number]
+        if not _complete(runs) and twin is not None and trial.number == twin.number:
+            runs = baseline
+        if complete := _complete(runs):
+            candidates.append((_finalist(trial, complete), runs))
     default = default_of(record)
-    if finalists and default is not None and default.repeats:
+    if candidates and default is not None and default.repeats:
         own = default.as_finalist()
-        if own.number is None or own.number not in [f.number for f in finalists]:
-            finalists.append(own)
-    repeats = record.experiment.finalists.repeats
-    return sorted(finalists, key=lambda f: (len(f.repeats) < repeats, f.rank(record)))
+        if own.number is None or own.number not in [f.number for f, _ in candidates]:
+            runs = [r for r in record.finalists if r.configuration == own.number]
+            candidates.append((own, baseline or runs))
+    return _by_common_repeats(record, candidates, default)
+
+
+def _by_common_repeats(
+    record: StudyRecord,
+    candidates: Sequence[tuple[Finalist, Sequence[TrialRecord]]],
+    default: Default | None,
+) -> list[Finalist]:
+    """Return finalists, best first, by the repeats that all have.
+
+    One that has too few of them to compare by comes last.
+    """
+    ended = [{r.repeat: r for r in runs if r.outcome is not None} for _, runs in candidates]
+    is_default = [default is not None and default.number == f.number for f, _ in candidates]
+    counts = [len(runs) for runs in ended]
+    of_default = [n for n, own in zip(counts, is_default, strict=True) if own]
+    least = min([record.first_repeats, *(of_default or [max(counts, default=0)])])
+    judged = [i for i, count in enumerate(counts) if count >= least]
+    common: set[int | None] = set()
+    while judged and not (common := set.intersection(*(set(ended[i]) for i in judged))):
+        judged.remove(min(judged, key=lambda i: (counts[i], is_default[i], -i)))
+
+    def runs_of(i: int) -> list[TrialRecord]:
+        return [run for repeat, run in ended[i].items() if repeat in common]
+
+    ranks = {i: _rank(record, runs) for i in judged if (runs := _complete(runs_of(i)))}
+    failed = {i: len(runs_of(i)) - len(_complete(runs_of(i))) for i in ranks}
+    forgiven = max((failed[i] for i in ranks if is_default[i]), default=0)
+
+    def key(i: int) -> tuple[bool, int, tuple[float, float]]:
+        if i not in ranks:
+            return True, 0, candidates[i][0].rank(record)
+        return False, max(0, failed[i] - forgiven), ranks[i]
+
+    return [candidates[i][0] for i in sorted(range(len(candidates)), key=key)]
 
 
 def trial_name(number: int) -> str:
@@ -258,6 +293,14 @@ def _key(record: StudyRecord, params: Any) -> str:
 
 def _baseline(record: StudyRecord) -> list[TrialRecord]:
     return [r for r in record.finalists if r.role is Role.BASELINE]
+
+
+def _rank(record: StudyRecord, runs: Iterable[TrialRecord]) -> tuple[float, float]:
+    """Return the mean score and the mean loss of complete trainings, the smaller the better."""
+    ranks = [record.rank_of(run) for run in runs]
+    return statistics.fmean(score for score, _ in ranks), statistics.fmean(
+        loss for _, loss in ranks
+    )
 
 
 def _complete(runs: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:

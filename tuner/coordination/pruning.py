@@ -38,7 +38,9 @@ _TIE = 1e-9  # of a metric: what the validation loss may add to it, at most
 _LEAST_TIE = 1e-300  # the same for a metric of 0
 
 
-def make_pruner(options: Pruner, n_epochs: int, n_folds: int = 1) -> pruners.BasePruner:
+def make_pruner(
+    options: Pruner, n_epochs: int, n_folds: int = 1, *, by_loss: bool = True
+) -> pruners.BasePruner:
     """Build Optuna's pruner from the experiment's options.
 
     None of them is left to find out anything from the trials that it sees first: it would
@@ -49,13 +51,18 @@ def make_pruner(options: Pruner, n_epochs: int, n_folds: int = 1) -> pruners.Bas
         n_epochs: the most that a trial is trained.
         n_folds: where there are several, what counts as an epoch otherwise is a fold, and every
             trial gets the first, which is a whole training.
+        by_loss: whether the validation losses of two trials are one quantity. Where they are not,
+            ties between trials are left to the pruner.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _make_pruner(options, n_epochs, n_folds)
+        pruner = _make_pruner(options, n_epochs, n_folds, by_loss)
+    # A patient pruner that wraps none compares a trial with itself alone.
+    alone = isinstance(options, PatientPruner) and isinstance(options.wrapped, NoPruner)
+    return pruner if by_loss or alone or not breaks_ties(pruner) else _ByMetric(pruner)
 
 
-def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePruner:
+def _make_pruner(options: Pruner, n_epochs: int, n_folds: int, by_loss: bool) -> pruners.BasePruner:
     match options:
         case NoPruner():
             return pruners.NopPruner()
@@ -75,13 +82,14 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int) -> pruners.BasePr
         case PatientPruner():
             wrapped = None
             if not isinstance(options.wrapped, NoPruner):
-                wrapped = _make_pruner(options.wrapped, n_epochs, n_folds)
+                wrapped = _make_pruner(options.wrapped, n_epochs, n_folds, by_loss)
             return pruners.PatientPruner(wrapped, options.patience, options.min_delta)
         case WilcoxonPruner():
             return _OfFolds(
                 pruners.WilcoxonPruner(
                     p_threshold=options.p_threshold, n_startup_steps=options.n_startup_steps
-                )
+                ),
+                by_loss,
             )
 
 
@@ -90,7 +98,7 @@ def breaks_ties(pruner: pruners.BasePruner) -> bool:
 
     A signed-rank test has its own rule for pairs that are.
     """
-    return not isinstance(pruner, pruners.NopPruner | _OfFolds)
+    return not isinstance(pruner, pruners.NopPruner | _OfFolds | _ByMetric)
 
 
 def with_losses(
@@ -121,6 +129,17 @@ def _squashed(loss: float) -> float:
     return loss / (1 + abs(loss)) if math.isfinite(loss) else math.copysign(1.0, loss)
 
 
+class _ByMetric(pruners.BasePruner):
+    """A pruner that sees the metric alone: the losses of two trials are not one quantity."""
+
+    def __init__(self, pruner: pruners.BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask the pruner."""
+        return bool(self._pruner.prune(study, trial))
+
+
 class _OfNewest(pruners.BasePruner):
     """Shows a pruner the newest mean alone: the best of the earlier may be of an easy fold."""
 
@@ -137,13 +156,13 @@ class _OfNewest(pruners.BasePruner):
 class _OfFolds(pruners.BasePruner):
     """Shows a pruner the score of each fold in place of the means over the folds so far."""
 
-    def __init__(self, pruner: pruners.BasePruner) -> None:
-        self._pruner = pruner
+    def __init__(self, pruner: pruners.BasePruner, by_loss: bool) -> None:
+        self._pruner, self._by_loss = pruner, by_loss
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Ask the pruner."""
         told = [_with_fold_scores(other) for other in study.get_trials(deepcopy=False)]
-        view = optuna.Study(study.study_name, _Told(study, told))
+        view = optuna.Study(study.study_name, _Told(study, told, by_loss=self._by_loss))
         return bool(self._pruner.prune(view, _with_fold_scores(trial)))
 
 
@@ -215,8 +234,11 @@ class Evidence:
 class _Told(InMemoryStorage):
     """A storage of trials that have been told; what is written about another is kept aside."""
 
-    def __init__(self, study: optuna.Study, told: Sequence[FrozenTrial]) -> None:
+    def __init__(
+        self, study: optuna.Study, told: Sequence[FrozenTrial], *, by_loss: bool = True
+    ) -> None:
         super().__init__()
+        self._by_loss = by_loss
         self.create_new_study([study.direction], study.study_name)
         self._told = told
         self.in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
@@ -238,6 +260,8 @@ class _Told(InMemoryStorage):
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """Return the best of them, of equal ones that with the least validation loss.
 
+        Where the losses are not one quantity it is the earliest of them.
+
         Raises ValueError where none is complete.
         """
         complete = [t for t in self._told if t.state is TrialState.COMPLETE]
@@ -245,6 +269,8 @@ class _Told(InMemoryStorage):
             raise ValueError("no trial is complete yet")
         best = min(self._sign * (t.value or 0.0) for t in complete)
         equal = [t for t in complete if self._sign * (t.value or 0.0) == best]
+        if not self._by_loss:
+            return min(equal, key=lambda t: t.number)
         return equal[0] if len(equal) == 1 else min(equal, key=self._loss)
 
     def _loss(self, trial: FrozenTrial) -> float:

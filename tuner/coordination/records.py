@@ -97,6 +97,7 @@ class StudyRecord:
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
     earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
     format: int = FORMAT  # with which it was begun
+    first_repeats: int = 1  # `finalists.repeats` when it was begun
     raised: bool = False  # whether more is retrained than when it was begun
     left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
     remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
@@ -119,7 +120,8 @@ class StudyRecord:
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first.
 
-        Of those with the same score the one with the smaller validation loss is better.
+        Of those with the same score the one with the smaller validation loss is better; where the
+        losses are not one quantity, the earlier one.
         """
         complete = [t for t in self.trained if t.status is Status.COMPLETE]
         return sorted(complete, key=lambda t: (*self.rank_of(t), t.number))
@@ -127,7 +129,8 @@ class StudyRecord:
     def rank_of(self, trial: TrialRecord) -> tuple[float, float]:
         """Return what a complete trial is ranked by, the smaller the better: score, then loss."""
         assert trial.outcome is not None
-        loss = trial.outcome.val_loss(self.sign) if self.format > 1 else 0.0
+        by_loss = self.format > 1 and self.experiment.losses_compare
+        loss = trial.outcome.val_loss(self.sign) if by_loss else 0.0
         return self.sign * (trial.value or 0.0), loss
 
     @property
@@ -203,6 +206,7 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
         earlier_tests=tuple(openings[:-1]),
         format=facts["format"],
+        first_repeats=_first_repeats(facts, experiment),
         raised="finalists" in run,
         left_out=facts.get("left_out", {}),
         remarks=tuple(facts.get("remarks", ())),
@@ -221,6 +225,12 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
     if "finalists" in run:
         changed["finalists"] = {**raw.get("finalists", {}), **run["finalists"]}
     return Experiment.model_validate({**raw, **changed})
+
+
+def _first_repeats(facts: Mapping[str, Any], experiment: Experiment) -> int:
+    begun = facts["experiment"].get("finalists", {})
+    fields = type(experiment.finalists).model_fields
+    return int(begun.get("repeats", fields["repeats"].default))
 
 
 def read_trial(

@@ -165,6 +165,10 @@ class Recorded(Section):
     command: str
 
 
+_OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
+"""What a validation loss is of: searched keys of `hyperparameters` and `data`."""
+
+
 class Experiment(Section):
     """One experiment: data, task, model, search space, strategy and budget."""
 
@@ -266,6 +270,17 @@ class Experiment(Section):
         """How many times a trial is trained: once, or for every fold of rolling origins."""
         validation = self.data.split.validation
         return validation.folds if isinstance(validation, Folds) else 1
+
+    @property
+    def losses_compare(self) -> bool:
+        """Whether the validation losses of two configurations are one quantity.
+
+        They are not where the loss, or what its units depend on, has several values in the search,
+        or one that the untuned default has not.
+        """
+        searched = [name for name in _OF_THE_LOSS if name in self.search_space]
+        values = [{*self.search_space[name].bounds(), self.given(name)} for name in searched]
+        return all(len(of_one) == 1 for of_one in values)
 
     @property
     def refits(self) -> bool:

@@ -13,7 +13,7 @@ from tuner.experiment.metrics import METRICS
 __all__ = ["ENOUGH", "Difference", "compare", "gap_in_words", "percent", "relative"]
 
 ENOUGH = 5
-"""Repeats of each below which nothing is said about chance."""
+"""Repeats of each below which no two are said to differ; see `compare`."""
 
 _CONFIDENCE = 0.95
 _RESAMPLES = 9_999
@@ -30,7 +30,7 @@ class Difference:
     first: float  # mean score
     second: float
     repeats: int  # of the one that has fewer
-    low: float | None = None  # 95 % interval of the gain; None where there are too few repeats,
+    low: float | None = None  # 95 % interval of the gain; None where there is a single repeat,
     high: float | None = None  # or a score is not finite
 
     @property
@@ -66,7 +66,7 @@ class Difference:
         """Say which of the two is better, and by how much."""
         if not (math.isfinite(self.first) and math.isfinite(self.second)):
             return f"{first} and {second} cannot be compared: a score is not finite"
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.repeats < ENOUGH:
             more = f"the same command with --set finalists.repeats={ENOUGH}"
             return f"too few repeats to tell ({self.repeats}; five or more are needed: {more})"
         if not self.real:
@@ -94,7 +94,8 @@ def compare(
     The interval is a bootstrap of the difference of the means: the expanded percentile interval
     of Hesterberg (The American Statistician 69, 2015), because the plain one is too narrow for
     few repeats (five of each: it covers 89 % instead of 95 %), with the degrees of freedom of
-    Welch (Biometrika 34, 1947).
+    Welch (Biometrika 34, 1947). Two to four scores are too few to resample: for them it is the
+    t-interval of the same degrees of freedom. It is wide, and that is all that so few can say.
 
     Args:
         metric: of `tuner.experiment.metrics.METRICS`.
@@ -105,8 +106,12 @@ def compare(
     samples = [first] if isinstance(second, float | int) else [first, second]
     means = _mean(first), second if isinstance(second, float | int) else _mean(second)
     repeats = min(map(len, samples))
-    if repeats < ENOUGH or not all(map(math.isfinite, means)):
+    if repeats < 2 or not all(map(math.isfinite, means)):
         return Difference(metric, *means, repeats)
+    if repeats < ENOUGH:
+        gain = Difference(metric, *means, repeats).gain
+        width = _half_width(samples)
+        return Difference(metric, *means, repeats, gain - width, gain + width)
     known = means[1] if len(samples) == 1 else None
     return Difference(metric, *means, repeats, *_interval(metric, samples, known, seed))
 
@@ -162,6 +167,16 @@ def _interval(
             rng=np.random.default_rng([*seed, _ROLE]),
         ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def _half_width(samples: Sequence[Sequence[float]]) -> float:
+    """Return half the width of Welch's t-interval of a mean, or of the difference of two."""
+    from scipy.special import stdtrit
+
+    spread = max(max(sample) - min(sample) for sample in samples) or 1.0
+    errors = [np.divide(s, spread).var(ddof=1) / len(s) for s in samples]
+    _, freedom = _of_few(samples)
+    return float(stdtrit(freedom, (1 + _CONFIDENCE) / 2) * math.sqrt(sum(errors)) * spread)
 
 
 def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:

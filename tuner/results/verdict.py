@@ -17,8 +17,9 @@ from tuner.experiment.metrics import METRICS
 from tuner.experiment.untuned import MODEL_NAMES
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, compare, percent, relative
-from tuner.results.judged import judged
+from tuner.results.judged import has_refit, judged
 from tuner.results.plain import best_plain, plain_name
+from tuner.results.winner import find_winner
 
 __all__ = ["Part", "Verdict", "Worth", "test_part_of", "validation_part_of", "verdict_of"]
 
@@ -115,8 +116,8 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
 
     It is better than something only where it is on the test rows and on the validation rows.
     Where its models were refitted, they are judged.
-    With five repeats or more, what lies within their noise counts as no better; with fewer, what
-    is said to be better is said to be no more than that. Scores that are equal as they are
+    What lies within the noise of its repeats counts as no better. With fewer than five of them,
+    what is said to be better is said to be no more than that. Scores that are equal as they are
     printed are equal.
     """
     if record.test is None:
@@ -125,13 +126,22 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     verdict = _judged(record, test)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict
-    parts = [test_part_of(test), validation_part_of(record)]
-    compared = [of for part in parts if part for of in (part.scores, part.default)]
-    repeats = min(len(scores) for scores in compared if scores)
+    on_test, on_validation = test_part_of(test), validation_part_of(record)
+    validated = _fewest(on_validation) if on_validation else None
+    repeats = min(n for n in (_fewest(on_test), validated) if n is not None)
     if repeats >= ENOUGH:
         return verdict
     few = "1 repeat is" if repeats == 1 else f"{repeats} repeats are"
-    return replace(verdict, sentence=f"{verdict.sentence}; {few} too few to rule out luck")
+    said = f"{verdict.sentence}; {few} too few to rule out luck"
+    since = record.raised and validated is not None and validated >= ENOUGH
+    if since and find_winner(record).was_tested(record.test):
+        said += f": tuner run with --reopen-test tests all {validated}"
+    return replace(verdict, sentence=said)
+
+
+def _fewest(part: Part) -> int:
+    """Return the repeats of the one that has fewer, of winner and default."""
+    return min(len(scores) for scores in (part.scores, part.default) if scores)
 
 
 def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
@@ -150,7 +160,10 @@ def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
                 there = on_test.over_plain(seed)
                 assert there is not None
                 said += f", though {_relation(there, on_test.plain[0])} on the {on_test.rows}"
-            return Verdict(f"{said}: {_what_to_do(record, test)}", Worth.USELESS)
+            worse = part is on_test or on_test.plain is None
+            useless = worse and over.gain < 0 and not over.equal and over.real is not False
+            simpler = None if useless else part.plain[0]
+            return Verdict(f"{said}: {_what_to_do(record, test, simpler)}", Worth.USELESS)
     than_plain = ""
     over = on_test.over_plain(seed)
     if over is not None and on_test.plain is not None:
@@ -162,40 +175,72 @@ def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
         searched = bool(record.experiment.search_space)
         why = "no default was trained to compare with" if searched else "nothing was searched"
         return Verdict(f"{than_plain} ({_written(metric)}); {why}", Worth.BETTER)
-    return _beside_default(parts, default, than_plain, seed)
+    return _beside_default(record, parts, than_plain, seed)
 
 
 def _beside_default(
-    parts: Sequence[Part], default: Mapping[str, Any], than_plain: str, seed: list[int]
+    record: StudyRecord, parts: Sequence[Part], than_plain: str, seed: list[int]
 ) -> Verdict:
-    """Judge a winner that is better than any plain prediction, where there is one."""
-    name, written = f"the {default['name']}", f" ({_written(parts[0].metric)})"
+    """Judge a winner that is better than any plain prediction, where there is one.
+
+    A default whose refitted models have no test score is compared by the others, and one that
+    has none at all on the validation rows alone.
+    """
+    assert record.test is not None
+    own = record.test["default"]
+    name, written = f"the {own['name']}", f" ({_written(parts[0].metric)})"
     also = f"{than_plain}{written}" if than_plain else ""
-    if default["is_winner"]:
+    if own["is_winner"]:
         said = f"the search did not pay: {name} won"
         return Verdict(f"{said}, {also}" if also else said, Worth.UNPAID)
-    if not parts[0].default:
-        said = f"the search paid: {name} came to nothing"
-        return Verdict(f"{said}; {also}" if also else said, Worth.PAID)
-    for part in parts:
+    compared = [(of, _where(parts, of)) for of in _with_default(record, parts)]
+    for part, where in compared:
         over = part.over_default(seed)
         if over is not None and not over.better:
-            where = "" if part is parts[0] else f" on the {part.rows}"
             said = f"the search did not pay: {_no_better(over, name)}{where}"
             return Verdict(f"{said}, but {also}" if also else said, Worth.UNPAID)
-    over = parts[0].over_default(seed)
-    assert over is not None
-    said = f"the search paid: {_relation(over, name)}{written}"
-    return Verdict(f"{said}, and {than_plain}" if than_plain else said, Worth.PAID)
+    over = compared[0][0].over_default(seed) if compared else None
+    if over is not None:
+        said = f"the search paid: {_relation(over, name)}{compared[0][1]}{written}"
+        return Verdict(f"{said}, and {than_plain}" if than_plain else said, Worth.PAID)
+    default = default_of(record)
+    if default is not None and default.failed and not default.repeats:
+        said = f"the search paid: every training of {name} failed"
+        return Verdict(f"{said}; {also}" if also else said, Worth.PAID)
+    said = f"{name} has no score to compare with"
+    return Verdict(f"{also}; {said}", Worth.BETTER) if also else Verdict(said, Worth.UNKNOWN)
 
 
-def _what_to_do(record: StudyRecord, test: Mapping[str, Any]) -> str:
-    """Say what follows where a plain prediction is as good: the set-up is to blame first."""
+def _with_default(record: StudyRecord, parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that have scores of the winner and of the default, the best evidence first.
+
+    In place of refitted models without a score come those of the training part.
+    """
+    assert record.test is not None
+    on_test = parts[0]
+    if not on_test.default and has_refit(record.test):
+        own = record.test["default"]
+        on_test = replace(on_test, scores=record.test["scores"], default=own["scores"])
+    return [part for part in (on_test, *parts[1:]) if part.default and part.scores]
+
+
+def _where(parts: Sequence[Part], part: Part) -> str:
+    """Return on which rows and by which models it is said, where that is not the usual."""
+    if part is parts[0]:
+        return ""
+    return " before the refit" if part.rows == parts[0].rows else f" on the {part.rows}"
+
+
+def _what_to_do(record: StudyRecord, test: Mapping[str, Any], simpler: str | None) -> str:
+    """Say what follows where a model is no better: the set-up is to blame first.
+
+    `simpler` is a plain prediction that is as good; None where one is better on the test rows.
+    """
     keys = dict.fromkeys(advice.key for advice in advice_after(record) if advice.blocks)
     model = _model(record, test)
     if keys:
         return f"change {' and '.join(keys)} before you judge {model}"
-    return f"do not use {model} here"
+    return f"{simpler} is as good here and simpler" if simpler else f"do not use {model} here"
 
 
 def _no_better(difference: Difference, name: str) -> str:

@@ -81,6 +81,7 @@ class Standing(Observer):
         has_default = experiment.finalists.baseline and bool(experiment.search_space)
         n_retrained = int(most) + has_default if most else 0
         self._n_finalists = n_retrained * experiment.finalists.repeats  # at most
+        self._by_loss = experiment.losses_compare
         self._sign = -1 if experiment.objective.direction == "maximize" else 1
         self._best_rank: tuple[float, float, float] = (math.inf, math.inf, math.inf)
         self._asked: dict[tuple[Role, int], InProgress] = {}  # until it is handed out
@@ -139,7 +140,8 @@ class Standing(Observer):
         self._newest[stage] = self.clock()
         value = outcome.objective
         if role is Role.TRIAL and value is not None:
-            rank = (self._sign * value, outcome.val_loss(self._sign), number)
+            loss = outcome.val_loss(self._sign) if self._by_loss else 0.0
+            rank = (self._sign * value, loss, number)
             if rank < self._best_rank:
                 self._best_rank, self.best = rank, (value, number)
         self._asked.pop((role, number), None)
