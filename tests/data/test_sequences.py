@@ -71,7 +71,7 @@ def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Ch
     )  # fmt: skip
     prepared = data.write(tmp_path / "arrays")
     ref, found = ref_of(prepared), arrays(prepared)
-    assert ref.shape == Shape("regress", features=2, targets=1)
+    assert ref.shape == Shape("regress", features=2, targets=1, window=2)
     seen = data.draw.seen
     assert found["bounds"].tolist() == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12]]
     assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
@@ -187,7 +187,7 @@ def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
     assert data.facts.classes == ("p", "q")
     prepared = data.write(tmp_path / "arrays")
     ref, found = ref_of(prepared), arrays(prepared)
-    assert ref.shape == Shape("label", features=0, vocabulary=4, classes=2)
+    assert ref.shape == Shape("label", features=0, vocabulary=4, classes=2, window=2)
     assert found["tokens"].tolist() == [2, 3] * 6
     assert found["truth"].tolist() == [0, 1] * 6
     assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
@@ -271,7 +271,7 @@ def test_the_digits_the_names_and_the_waves_are_sequences(check: Check) -> None:
         assert np.unique(np.bincount(names.truth[part])).size == 1  # 400 of each class
     digits = check(EXAMPLES / "digits.parquet", "classify", id="image", target="digit", split=split)
     assert digits.facts.classes == tuple("0123456789")
-    assert digits.shape == Shape("classify", features=8, classes=10)
+    assert digits.shape == Shape("classify", features=8, classes=10, window=8)
     assert ("steps in a sequence", "8") in digits.facts.notes
     waves = check(EXAMPLES / "waves.csv", "label", id="sequence", target="state", split=split)
     assert waves.facts.classes == ("fast", "flat", "slow")
