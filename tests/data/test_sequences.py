@@ -26,13 +26,18 @@ def check(tmp_path: Path) -> Check:
     """The data set of a CSV file with the given text, or of the file at a path."""
 
     def check(
-        source: str | Path, kind: str, *, metric: str | None = None, **data: Any
+        source: str | Path,
+        kind: str,
+        *,
+        metric: str | None = None,
+        model: dict[str, Any] | None = None,
+        **data: Any,
     ) -> SequenceDataset:
         path = source if isinstance(source, Path) else tmp_path / "s.csv"
         if isinstance(source, str):
             path.write_text(source, encoding="utf-8")
         block = {"path": str(path), "split": SMALL, **data}
-        experiment = {"name": "test", "data": block, "task": {"kind": kind}}
+        experiment = {"name": "test", "data": block, "task": {"kind": kind}, **(model or {})}
         if metric:
             experiment["objective"] = {"metric": metric}
         return check_sequences(Experiment.model_validate(experiment))
@@ -238,6 +243,29 @@ def test_a_number_that_is_the_same_in_every_sequence_is_told(check: Check) -> No
     facts = check("id,x,y\n" + rows, "regress", id="id", target="y", metric="mae").facts
     told = "'y' is 7.5 in all of the training part: nothing can be learned"
     assert ("constant", told) in facts.notes
+
+
+FIXED: dict[str, Any] = {"hyperparameters": {"linear_path": True}}
+SEARCHED: dict[str, Any] = {
+    "search_space": {"linear_path": {"type": "categorical", "choices": [False, True]}}
+}
+
+
+@pytest.mark.parametrize(("model", "key"), [(FIXED, "hyperparameters"), (SEARCHED, "search_space")])
+def test_a_linear_path_needs_sequences_of_one_length_and_few_numbers(
+    check: Check, model: dict[str, Any], key: str
+) -> None:
+    columns = {"id": "id", "target": "y", "model": model}
+    assert check(NUMBERS, "regress", **columns).shape.window == 2
+    longer = NUMBERS + "s3,1,2,30\n"
+    text = f"s.csv: {key}.linear_path: needs sequences that all have the same number of steps, "
+    with pytest.raises(DataError, match=f"{text}got 2 to 3 steps; write false, or remove it$"):
+        check(longer, "regress", **columns)
+    long = "id,x,y\n" + "".join(f"s{i % 8},{i},{i % 8}\n" for i in range(8 * 2501))
+    text = f"{key}.linear_path: takes sequences of at most 2,500 numbers, steps times features, "
+    with pytest.raises(DataError, match=f"{text}got 2,501; write false, or remove it$"):
+        check(long, "regress", **columns)
+    assert check(longer, "regress", id="id", target="y").shape.window == 0
 
 
 def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:

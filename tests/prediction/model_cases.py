@@ -197,7 +197,7 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
     "classes on a linear path, beside segments after a convolution": (
         walks(steps=8),
         {
-            "data": {"id": "run", "time": "step", "target": "kind", "features": ["x", "y"]},
+            "data": {"id": "run", "time": "step", "target": "kind", "features": ["y", "code"]},
             "task": {"kind": "classify"},
             "hyperparameters": {
                 "linear_path": True, "segment": 3, "conv_channels": 4, "pooling": "mean",
@@ -208,7 +208,7 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
     "values on a linear path": (
         walks(steps=5),
         {
-            "data": {"id": "run", "target": ["size", "weight"], "features": ["y", "x"]},
+            "data": {"id": "run", "target": ["size", "weight"], "features": ["code", "y"]},
             "task": {"kind": "regress"},
             "hyperparameters": {"linear_path": True, "hidden_size": 8},
         },
