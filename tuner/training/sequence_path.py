@@ -29,7 +29,7 @@ _FOLDS = 5
 _PATIENCE = 2  # weaker penalties that may be worse before no weaker one is tried
 _BATCH = 1024
 _PRODUCTS = 4e10  # in the moments; of more sequences evenly spaced ones are taken
-_NUMBERS = 2e6  # inputs times classes of all rows of a logistic regression, likewise
+_NUMBERS = 4e6  # coordinates of all rows times classes of a logistic regression, likewise
 _ITERATIONS = 300
 _KEPT = 8
 
@@ -66,9 +66,7 @@ def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced
     """
     path, classes = model.linear_path, model.shape.classes
     assert isinstance(path, SequencePath)
-    n_inputs = path.linear.in_features
-    most = int(_NUMBERS / (n_inputs * classes) if classes else _PRODUCTS / n_inputs**2)
-    index = evenly_spaced(index, most)
+    index = evenly_spaced(index, _most_rows(path.linear.in_features, classes))
     parts = [(samples.inputs(b)[0], samples.targets(b)) for b in split(index, _BATCH)]
     x = torch.cat([x.flatten(1) for x, _ in parts]).cpu()
     y = torch.cat([y if classes else y.flatten(1) for _, y in parts]).cpu()
@@ -79,6 +77,14 @@ def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced
     )
     path.linear.weight.copy_(weight)
     path.linear.bias.copy_(bias)
+
+
+def _most_rows(n_inputs: int, classes: int) -> int:
+    """Return how many sequences can be fitted on in time."""
+    if not classes:
+        return int(_PRODUCTS / n_inputs**2)
+    numbers = _NUMBERS / classes  # rows have as many coordinates as there are inputs, or rows
+    return int(max(numbers / n_inputs, min(n_inputs, numbers**0.5)))
 
 
 def _remembered(
