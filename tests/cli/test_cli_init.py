@@ -453,6 +453,36 @@ def test_long_sequences_are_read_in_segments_and_labels_step_by_step(init: Init)
 
 
 @pytest.mark.parametrize(
+    ("target", "begins"),
+    [
+        (lambda i, s: "abc"[i % 3], "begins as a logistic regression; the layers learn the rest"),
+        (lambda i, s: i * 1.5, "begins as a ridge regression; the layers learn the rest"),
+    ],
+)
+def test_sequences_of_one_length_begin_on_a_linear_path(
+    init: Init, target: Callable[[int, int], object], begins: str
+) -> None:
+    init("--id", "who", "--target", "y", **sequences(target))
+    assert f"  linear_path: true                      # {begins}\n" in Path("s.yaml").read_text()
+    experiment = Experiment.load("s.yaml")
+    assert experiment.hyperparameters.linear_path
+    assert experiment.search_space["linear_path"].choices == [True, False]
+    assert experiment.start()["linear_path"]
+
+
+@pytest.mark.parametrize("why", ["other lengths", "labels", "too many numbers"])
+def test_other_sequences_get_no_linear_path(init: Init, why: str) -> None:
+    columns = sequences(lambda i, s: "abc"[(s if why == "labels" else i) % 3], 6)
+    if why == "other lengths":
+        columns = {name: values[:-1] for name, values in columns.items()}
+    if why == "too many numbers":
+        columns = sequences(lambda i, s: "abc"[i % 3], 1251)
+    init("--id", "who", "--target", "y", **columns)
+    assert "linear_path" not in Path("s.yaml").read_text()
+    assert run(["check", "s.yaml"]) == 0
+
+
+@pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--task", "clasify"], "--task: must be one of forecast, classify, label, regress, got"),

@@ -26,13 +26,18 @@ def check(tmp_path: Path) -> Check:
     """The data set of a CSV file with the given text, or of the file at a path."""
 
     def check(
-        source: str | Path, kind: str, *, metric: str | None = None, **data: Any
+        source: str | Path,
+        kind: str,
+        *,
+        metric: str | None = None,
+        model: dict[str, Any] | None = None,
+        **data: Any,
     ) -> SequenceDataset:
         path = source if isinstance(source, Path) else tmp_path / "s.csv"
         if isinstance(source, str):
             path.write_text(source, encoding="utf-8")
         block = {"path": str(path), "split": SMALL, **data}
-        experiment = {"name": "test", "data": block, "task": {"kind": kind}}
+        experiment = {"name": "test", "data": block, "task": {"kind": kind}, **(model or {})}
         if metric:
             experiment["objective"] = {"metric": metric}
         return check_sequences(Experiment.model_validate(experiment))
@@ -71,7 +76,7 @@ def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Ch
     )  # fmt: skip
     prepared = data.write(tmp_path / "arrays")
     ref, found = ref_of(prepared), arrays(prepared)
-    assert ref.shape == Shape("regress", features=2, targets=1)
+    assert ref.shape == Shape("regress", features=2, targets=1, window=2)
     seen = data.draw.seen
     assert found["bounds"].tolist() == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12]]
     assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
@@ -187,7 +192,7 @@ def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
     assert data.facts.classes == ("p", "q")
     prepared = data.write(tmp_path / "arrays")
     ref, found = ref_of(prepared), arrays(prepared)
-    assert ref.shape == Shape("label", features=0, vocabulary=4, classes=2)
+    assert ref.shape == Shape("label", features=0, vocabulary=4, classes=2, window=2)
     assert found["tokens"].tolist() == [2, 3] * 6
     assert found["truth"].tolist() == [0, 1] * 6
     assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
@@ -240,6 +245,29 @@ def test_a_number_that_is_the_same_in_every_sequence_is_told(check: Check) -> No
     assert ("constant", told) in facts.notes
 
 
+FIXED: dict[str, Any] = {"hyperparameters": {"linear_path": True}}
+SEARCHED: dict[str, Any] = {
+    "search_space": {"linear_path": {"type": "categorical", "choices": [False, True]}}
+}
+
+
+@pytest.mark.parametrize(("model", "key"), [(FIXED, "hyperparameters"), (SEARCHED, "search_space")])
+def test_a_linear_path_needs_sequences_of_one_length_and_few_numbers(
+    check: Check, model: dict[str, Any], key: str
+) -> None:
+    columns = {"id": "id", "target": "y", "model": model}
+    assert check(NUMBERS, "regress", **columns).shape.window == 2
+    longer = NUMBERS + "s3,1,2,30\n"
+    text = f"s.csv: {key}.linear_path: needs sequences that all have the same number of steps, "
+    with pytest.raises(DataError, match=f"{text}got 2 to 3 steps; write false, or remove it$"):
+        check(longer, "regress", **columns)
+    long = "id,x,y\n" + "".join(f"s{i % 8},{i},{i % 8}\n" for i in range(8 * 2501))
+    text = f"{key}.linear_path: takes sequences of at most 2,500 numbers, steps times features, "
+    with pytest.raises(DataError, match=f"{text}got 2,501; write false, or remove it$"):
+        check(long, "regress", **columns)
+    assert check(longer, "regress", id="id", target="y").shape.window == 0
+
+
 def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:
     rows = ("s#,2020-01-01,#,#", "s#,2020-03-05,#,#")
     data = check(sequences("id,day,x,y", *rows), "regress", id="id", time="day", target="y")
@@ -271,7 +299,7 @@ def test_the_digits_the_names_and_the_waves_are_sequences(check: Check) -> None:
         assert np.unique(np.bincount(names.truth[part])).size == 1  # 400 of each class
     digits = check(EXAMPLES / "digits.parquet", "classify", id="image", target="digit", split=split)
     assert digits.facts.classes == tuple("0123456789")
-    assert digits.shape == Shape("classify", features=8, classes=10)
+    assert digits.shape == Shape("classify", features=8, classes=10, window=8)
     assert ("steps in a sequence", "8") in digits.facts.notes
     waves = check(EXAMPLES / "waves.csv", "label", id="sequence", target="state", split=split)
     assert waves.facts.classes == ("fast", "flat", "slow")

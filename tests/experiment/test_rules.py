@@ -114,7 +114,8 @@ REFUSED = [
     (CLASSIFY, {"data__target": ["y", "z"]}, "data.target: classify predicts one column, got 2"),
     # what is read, and how
     (CLASSIFY, {"hyperparameters__normalize": "last"}, "hyperparameters.normalize: is of forecasts, and classify has no window, got 'last'; remove it"),
-    (REGRESS, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of forecasts"),
+    (LABEL, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of whole sequences, and a label is of a step, got True; remove it"),
+    (TEXT, {"search_space": {"linear_path": categorical(True, False)}}, "search_space.linear_path: is of numbers, and the steps are tokens, got True; remove it"),
     (FORECAST, {"hyperparameters__normalize": "log"}, "hyperparameters.normalize: unknown normalize 'log'"),
     (
         FORECAST,
@@ -256,6 +257,8 @@ def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path: Path) ->
         (FORECAST, {"normalize": "standard", "linear_path": True, "segment": 12}),
         (FORECAST, {"decoder": "segments", "segment": 4, "conv_channels": 8, "conv_kernel": 5}),
         (REGRESS, {"segment": 1000, "conv_channels": 8}),
+        (REGRESS, {"linear_path": True, "segment": 3}),
+        (CLASSIFY, {"linear_path": True, "class_weights": "balanced"}),
         (LABEL, {"conv_channels": 8}),
         (TEXT, {"conv_channels": 8, "conv_kernel": 2}),
     ],

@@ -163,13 +163,13 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def walks(n: int = 40) -> pd.DataFrame:
-    """Sequences of 3 to 9 steps, their rows interleaved, with labels of each and of every step."""
+def walks(n: int = 40, steps: int | None = None) -> pd.DataFrame:
+    """Sequences of 3 to 9 steps, or so many, interleaved, with labels of each and every step."""
     rows = [
         {"run": f"r{i:02}", "step": 2000 + t, "x": (x := RNG.normal()), "y": RNG.normal(),
          "word": RNG.choice(["up", "down", "NA", "1"]), "code": RNG.integers(0, 6),
          "kind": "ab"[i % 2], "sign": int(x > 0), "size": i / 7, "weight": -i}
-        for i in range(n) for t in range(3 + i % 7)
+        for i in range(n) for t in range(steps or 3 + i % 7)
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     frame.loc[[4, 9], "x"] = np.nan
@@ -192,6 +192,25 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             },
             "task": {"kind": "classify"},
             "hyperparameters": {"pooling": "attention", "bidirectional": True, "hidden_size": 8},
+        },
+    ),
+    "classes on a linear path, beside segments after a convolution": (
+        walks(steps=8),
+        {
+            "data": {"id": "run", "time": "step", "target": "kind", "features": ["y", "code"]},
+            "task": {"kind": "classify"},
+            "hyperparameters": {
+                "linear_path": True, "segment": 3, "conv_channels": 4, "pooling": "mean",
+                "hidden_size": 8,
+            },
+        },
+    ),
+    "values on a linear path": (
+        walks(steps=5),
+        {
+            "data": {"id": "run", "target": ["size", "weight"], "features": ["code", "y"]},
+            "task": {"kind": "regress"},
+            "hyperparameters": {"linear_path": True, "hidden_size": 8},
         },
     ),
     "classes of segments after a convolution": (

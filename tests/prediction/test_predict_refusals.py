@@ -240,6 +240,21 @@ def test_tokens_that_the_model_does_not_know_are_read_as_unknown_with_a_note(
     assert err.endswith("read as unknown: 'zebra'\n")
 
 
+def test_sequences_of_another_length_are_refused_by_a_model_with_a_linear_path(
+    made: Callable[..., Path], refuses: Refuses
+) -> None:
+    data = {"id": "run", "features": ["x"], "target": "kind"}
+    options = {"hidden_size": 4, "linear_path": True}
+    made({"data": data, "task": {"kind": "classify"}, "hyperparameters": options}, RUNS)
+    write(RUNS.iloc[1:], Path("data.csv"))
+    text = "data.csv: sequences must have 4 steps, as the model has a linear path, got 3 in '0'"
+    refuses(f"{text}; leave them out\n")
+    write(RUNS.iloc[1:-1], Path("data.csv"))
+    refuses(f"{text} and 1 more of other lengths; leave them out\n")
+    write(RUNS.iloc[:40], Path("data.csv"))
+    assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
+
+
 def test_missing_values_of_sequences_are_refused(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:

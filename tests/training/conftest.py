@@ -106,6 +106,7 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
         folder = tmp_path_factory.mktemp(f"sequences{next(numbers)}")
         n = len(sequences)
         ends = np.cumsum([len(s) for s in sequences])
+        lengths = {len(s) for s in sequences}
         scored = np.arange(n * 3 // 4, n) if evaluate is None else np.asarray(evaluate)
         arrays = {
             "bounds": np.stack([ends - [len(s) for s in sequences], ends], axis=1),
@@ -136,6 +137,7 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
                 targets=n_targets,
                 quantiles=quantiles,
                 classes=classes,
+                window=lengths.pop() if len(lengths) == 1 else 0,
             ),
             mean_errors=() if classes else (1.0,) * n_targets,
             offset=() if classes else (offset,) * n_targets,

@@ -105,6 +105,25 @@ def test_sequences_are_read_as_torch_does_whatever_a_runtime_pads_with(
             assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-5, shape
 
 
+ONE_LENGTH = [Shape("regress", 2, targets=2, window=9), Shape("classify", 3, classes=3, window=9)]
+
+
+@pytest.mark.parametrize("shape", ONE_LENGTH, ids=lambda shape: shape.task)
+def test_sequences_of_one_length_are_read_as_torch_does(shape: Shape) -> None:
+    for other in ({}, {"segment": 4, "pooling": "mean"}, {"conv_channels": 3, "segment": 2}):
+        session = session_of(model := drawn(shape, linear_path=True, **other))
+        assert session.get_inputs()[0].shape[1:] == [9, shape.features]
+        for size in (1, 20):
+            x, lengths = torch.randn(size, 9, shape.features), np.full(size, 9)
+            (found,) = session.run(None, {"inputs": x.numpy(), "lengths": lengths})
+            expected = model(x).detach().numpy()
+            assert found.shape == expected.shape
+            assert np.abs(found - expected).max() / np.abs(expected).max() <= 1e-5, other
+        outcome = exported(shape, linear_path=True, **other)
+        assert outcome.state is OutcomeState.COMPLETE, outcome.reason
+        assert outcome.exported.difference < 1e-5
+
+
 def exported(shape: Shape, **values: Any) -> Any:
     weights = drawn(shape, **values).weights()
     job = ExportJob("model.onnx", {"hidden_size": 8} | values, weights, shape, steps=shape.window)

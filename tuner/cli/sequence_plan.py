@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.data.linear_sequences import MOST_VALUES
+
 __all__ = ["SequencePlan", "plan_sequences"]
 
 _SECONDS = 25.0  # that a trial may take on one core, about
@@ -20,6 +22,7 @@ class SequencePlan:
     """Everything about a first search over sequences that depends on them."""
 
     metric: str
+    linear_paths: tuple[bool, ...]  # that are searched, where it begins first; () is none
     bidirectional: bool
     segments: tuple[int, ...]  # that are searched; one is fixed, and 1 is none
     channels: tuple[int, ...]  # of a convolution, likewise; 0 is none
@@ -40,6 +43,9 @@ def plan_sequences(
 ) -> SequencePlan:
     """Choose what a first search begins with.
 
+    Sequences of one length may have a linear path. It is searched: a linear model that nearly
+    fits the training sequences leaves the layers little to learn.
+
     Args:
         kind: classify, label or regress.
         lengths: steps of each sequence, (sequences,).
@@ -47,6 +53,8 @@ def plan_sequences(
         classes: of the target.
     """
     middle = int(np.median(lengths))
+    one_length = lengths.min() == lengths.max() and middle * n_features <= MOST_VALUES
+    linear = kind != "label" and one_length
     long = middle >= _LONG
     segments: tuple[int, ...] = (1,)
     if long and kind != "label":
@@ -60,6 +68,7 @@ def plan_sequences(
     epochs = int(min(most, max(8, _SECONDS / seconds)))
     return SequencePlan(
         metric="rmse" if kind == "regress" else "accuracy",
+        linear_paths=(True, False) if linear else (),
         bidirectional=True,
         segments=segments,
         channels=(0, 32) if long else (0,),

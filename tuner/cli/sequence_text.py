@@ -44,7 +44,7 @@ def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
             commented("  scale: standard", "standard, minmax, none"),
             f"task: {{kind: {columns.kind}}}",
             commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-            *_fixed(plan),
+            *_fixed(plan, columns.kind),
             "search_space:",
             *_space(plan),
             commented("strategy: {name: tpe}", "tuner strategies lists them"),
@@ -68,8 +68,14 @@ def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
     )
 
 
-def _fixed(plan: SequencePlan) -> list[str]:
+def _fixed(plan: SequencePlan, kind: str) -> list[str]:
+    begins = "a ridge regression" if kind == "regress" else "a logistic regression"
     lines = [
+        *(
+            [commented("  linear_path: true", f"begins as {begins}; the layers learn the rest")]
+            if plan.linear_paths
+            else []
+        ),
         commented("  bidirectional: true", "a sequence is known to its end"),
         commented("  optimizer: adamw", "its weight_decay is searched"),
         commented("  schedule: cosine", "the learning rate falls to 0 over budget.epochs"),
@@ -94,6 +100,8 @@ def _space(plan: SequencePlan) -> list[str]:
         "  weight_decay: {type: float, low: 0.0001, high: 0.3, log: true}",
         _choices("batch_size", plan.batch_sizes),
     ]
+    if plan.linear_paths:
+        lines.append(_choices("linear_path", plan.linear_paths))
     if plan.poolings:
         lines.append(_choices("pooling", plan.poolings))
     if len(plan.segments) > 1:
@@ -103,5 +111,5 @@ def _space(plan: SequencePlan) -> list[str]:
     return lines
 
 
-def _choices(name: str, values: tuple[int, ...] | tuple[str, ...]) -> str:
+def _choices(name: str, values: tuple[int, ...] | tuple[str, ...] | tuple[bool, ...]) -> str:
     return f"  {name}: {{type: categorical, choices: {flow_list(values)}}}"

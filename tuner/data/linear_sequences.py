@@ -15,7 +15,13 @@ from tuner.data.reference import SequencesRef
 from tuner.data.thinning import some_of
 from tuner.experiment.metrics import METRICS
 
-__all__ = ["LinearOfSequences", "SequenceChoice", "choose_reading", "too_many_numbers"]
+__all__ = [
+    "MOST_VALUES",
+    "LinearOfSequences",
+    "SequenceChoice",
+    "choose_reading",
+    "too_many_numbers",
+]
 
 Reading = Literal["summaries", "values", "counts", "steps"]
 
@@ -25,7 +31,9 @@ PENALTIES = {
 }
 """That are tried, the strongest first."""
 
-_MOST_COLUMNS = 2_500  # numbers of a sequence that are not counts
+MOST_VALUES = 2_500
+"""Numbers of a sequence that a linear model reads, where they are not counts."""
+
 _MOST_TOKENS = 200_000  # of a vocabulary
 _MOST_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
 _MOST_ITERATIONS = 200
@@ -84,7 +92,7 @@ def too_many_numbers(ref: SequencesRef) -> str | None:
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
     if vocabulary > _MOST_TOKENS:
         return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
-    if features * (1 if ref.shape.task == "label" else len(_SUMMARIES)) > _MOST_COLUMNS:
+    if features * (1 if ref.shape.task == "label" else len(_SUMMARIES)) > MOST_VALUES:
         return f"{features:,} features take too long"
     if ref.shape.classes and len(np.unique(ref.truth_of(ref.train_samples()))) < 2:
         return "the training part has one class alone"
@@ -126,7 +134,7 @@ def _readings(ref: SequencesRef) -> list[Reading]:
         return ["counts"]
     lengths = _lengths(ref)  # of the search's: one of the test part may be another
     one_length = lengths.min() == lengths.max()
-    if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= _MOST_COLUMNS:
+    if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= MOST_VALUES:
         return ["summaries", "values"]
     return ["summaries"]
 

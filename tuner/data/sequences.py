@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner.data.dataset import Dataset, Facts, Part, Preparations, Prepared, counted
 from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
+from tuner.data.linear_sequences import MOST_VALUES
 from tuner.data.measurable import check_measurable, constant_targets
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
@@ -69,8 +70,11 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
             *(constant_targets(data.targets, truth[draw.training]) if not classes else ()),
         ),
     )
+    lengths = np.diff(bounds)[:, 0]
+    length = int(lengths[0]) if lengths.min() == lengths.max() else 0
     shape = Shape(
         kind,
+        window=length,
         features=0 if seen else len(features),
         vocabulary=facts.vocabulary,
         targets=len(data.targets),
@@ -80,7 +84,33 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names
     )
     dataset.check(experiment.objective.metric)
+    _check_path(experiment, dataset)
     return dataset
+
+
+def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
+    """Refuse a linear path where the sequences differ in length, or are too long for one."""
+    key = _key_of_path(experiment)
+    if key is None:
+        return
+    shape, lengths = dataset.shape, np.diff(dataset.bounds)[:, 0]
+    remedy = "write false, or remove it"
+    if not shape.window:
+        got = f"got {lengths.min()} to {lengths.max()} steps"
+        text = f"needs sequences that all have the same number of steps, {got}; {remedy}"
+        raise refusal(dataset.facts.path, key, text)
+    if (numbers := shape.window * shape.features) > MOST_VALUES:
+        got = f"got {numbers:,}"
+        text = f"takes sequences of at most {MOST_VALUES:,} numbers, steps times features, {got}"
+        raise refusal(dataset.facts.path, key, f"{text}; {remedy}")
+
+
+def _key_of_path(experiment: Experiment) -> str | None:
+    """Return the key that asks for a linear path; None where nothing does."""
+    domain = experiment.search_space.get("linear_path")
+    if domain is not None:
+        return "search_space.linear_path" if True in domain.bounds() else None
+    return "hyperparameters.linear_path" if experiment.hyperparameters.linear_path else None
 
 
 def _notes(

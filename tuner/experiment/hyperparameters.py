@@ -63,7 +63,7 @@ class Hyperparameters(Section):
     normalize: Literal["none", "last", "mean", "standard"] = "none"
     """What is taken off each window of a forecast and put back: last value, mean, also spread."""
     linear_path: Annotated[bool, Field(strict=True)] = False
-    """Whether the layers learn what a ridge regression of the training windows leaves over."""
+    """Whether the layers learn what a linear model, of windows or whole sequences, leaves over."""
     segment: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
     """Rows or steps that are read as one, through a linear layer."""
     conv_channels: Annotated[int, Field(ge=0, le=8192, strict=True)] = 0

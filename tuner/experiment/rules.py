@@ -189,8 +189,13 @@ def _check_reading(experiment: Experiment) -> None:
     """Check how what is read is brought to the recurrent layers, against what it is."""
     data, task = experiment.data, experiment.task
     for name, none in (("normalize", "none"), ("linear_path", False)):
-        if task.kind != "forecast":
+        if task.kind != "forecast" and name == "normalize":
             _refuse(experiment, name, [none], f"is of forecasts, and {task.kind} has no window")
+        elif task.kind == "label":
+            _refuse(experiment, name, [none], "is of whole sequences, and a label is of a step")
+        elif task.kind != "forecast":
+            if data.text is not None or data.tokens is not None:
+                _refuse(experiment, name, [none], "is of numbers, and the steps are tokens")
         elif data.features is not None and not set(data.targets) <= set(data.features):
             lacking = next(target for target in data.targets if target not in data.features)
             text = f"needs every target among data.features, which lack {lacking!r}"

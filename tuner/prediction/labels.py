@@ -35,6 +35,7 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
         assert pipeline.inputs is not None
         _, values, _ = table.features()
         steps, bounds = pipeline.inputs.transform(values), table.bounds
+        _check_steps(table, runner.steps)
     else:
         tokens, bounds = table.tokens()
         _check_numbers(pipeline, table, tokens)
@@ -94,6 +95,18 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
             text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
             remedy = f"{place}; leave the column out to predict all the same"
             raise refusal(raw.path, "data.target", text + remedy)
+
+
+def _check_steps(table: SequenceTable, steps: int | None) -> None:
+    """Refuse sequences of another length than those that the model can read."""
+    lengths = np.diff(table.bounds)[:, 0]
+    if steps is None or not len(others := np.flatnonzero(lengths != steps)):
+        return
+    first = others[0]
+    text = f"sequences must have {steps} steps, as the model has a linear path, got "
+    text += f"{lengths[first]} in {str(table.names[first])!r}"
+    more = f" and {len(others) - 1} more of other lengths" if len(others) > 1 else ""
+    raise refusal(table.path, "data.id", f"{text}{more}; leave them out")
 
 
 def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray) -> None:

@@ -49,7 +49,12 @@ class Runner:
         self._path, self._width = path, pipeline.width
         read = {i.name: _fixed(i.shape) for i in session.get_inputs()}
         said = [_fixed(output.shape) for output in session.get_outputs()]
-        if (read, said) != _sizes(pipeline):
+        expected, says = _sizes(pipeline)
+        self.steps = _steps(read) if pipeline.task in ("regress", "classify") else None
+        """How many every sequence must have; None where it may have any number."""
+        if self.steps is not None and "inputs" in expected:
+            expected["inputs"][1] = self.steps
+        if (read, said) != (expected, says):
             text = "does not read or say what pipeline.json says; export the model again"
             raise ModelError(f"{show_path(path)}: {text}")
         self._session = session
@@ -121,6 +126,12 @@ class Runner:
 def _fixed(shape: list[Any]) -> _Sizes:
     """Return the sizes of an array, None where they may be any."""
     return [n if isinstance(n, int) else None for n in shape]
+
+
+def _steps(read: dict[str, _Sizes]) -> int | None:
+    """Return how many steps the graph reads; None where it may be any number."""
+    sizes = read.get("inputs", [])
+    return sizes[1] if len(sizes) == 3 else None
 
 
 def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:

@@ -72,9 +72,10 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
     worst = 0.0
     for size, part in _BATCHES:
         n_steps = max(1, round(part * steps))
-        if _has_linear_path(model):
+        fixed = _has_linear_path(model)
+        if fixed:
             n_steps = model.shape.window  # it takes no other
-        x, lengths = _random_inputs(model, size, n_steps)
+        x, lengths = _random_inputs(model, size, n_steps, fixed=fixed)
         (found,) = session.run(None, _feed(x, lengths))
         with torch.inference_mode():
             expected = model(x, lengths)
@@ -101,17 +102,22 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
 
 
 def _has_linear_path(model: Model | Ensemble) -> bool:
-    """Return whether the model, or each of the ensemble's, takes windows of one length alone."""
+    """Return whether the model, or each of the ensemble's, takes one length alone."""
     first = model.models[0] if isinstance(model, Ensemble) else model
     return isinstance(first, Model) and first.linear_path is not None
 
 
-def _random_inputs(model: Model | Ensemble, size: int, steps: int) -> tuple[Tensor, Tensor | None]:
-    """Draw a batch from torch's generator: as many sequences, the first with as many steps."""
+def _random_inputs(
+    model: Model | Ensemble, size: int, steps: int, *, fixed: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Draw a batch from torch's generator: as many sequences, the first with as many steps.
+
+    With fixed ones all have as many.
+    """
     shape = model.shape
     lengths = None
     if shape.task != "forecast":
-        lengths = torch.randint(1, steps + 1, (size,))
+        lengths = torch.randint(steps if fixed else 1, steps + 1, (size,))
         lengths[0] = steps
     if shape.vocabulary:
         return torch.randint(0, shape.vocabulary, (size, steps)), lengths

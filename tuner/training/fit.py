@@ -18,6 +18,7 @@ from tuner.training.optimizers import make_optimizer, make_schedule
 from tuner.training.predict import in_units, model_outputs
 from tuner.training.ridge import fit_path
 from tuner.training.samples import open_samples, split
+from tuner.training.sequence_path import fit_sequence_path
 
 __all__ = ["Fit"]
 
@@ -52,7 +53,7 @@ class Fit:
 
         self.model = Model(parameters, data.shape).to(device)
         if parameters.linear_path:
-            fit_path(self.model, self.samples, self.train_index)
+            self._fit_path()
         self.weights = list(self.model.parameters())
         self.loss = make_loss(parameters, data, device)
         self.optimizer = make_optimizer(parameters, self.weights)
@@ -60,6 +61,14 @@ class Fit:
         self.schedule = make_schedule(parameters, self.optimizer, epochs=over)
         self.half = job.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
+
+    def _fit_path(self) -> None:
+        """Have the model begin as a linear one."""
+        if self.data.shape.task == "forecast":
+            fit_path(self.model, self.samples, self.train_index)
+        else:
+            balanced = self.parameters.class_weights == "balanced"
+            fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
 
     def train_epoch(self) -> float:
         """Take every training sample once; return the mean loss, of each before its step."""

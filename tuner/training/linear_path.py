@@ -1,4 +1,4 @@
-"""The linear path: a linear forecast of each target from its own window."""
+"""The linear path: a linear forecast of each target from its window, or of a whole sequence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tuner.data import Shape
+from tuner.training.errors import TrainingError
 from tuner.training.normalization import columns_of_targets
 
-__all__ = ["LinearPath"]
+__all__ = ["LinearPath", "SequencePath", "make_path"]
 
 
 class LinearPath(nn.Module):
@@ -38,3 +39,35 @@ class LinearPath(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             ahead: Tensor = self.linear(self.windows(x).to(self.linear.weight.dtype))
         return ahead.transpose(1, 2)
+
+
+class SequencePath(nn.Module):
+    """One linear layer from all numbers of a sequence to its values, or the logits of its class.
+
+    The sequences have one length. It is 0 until `tuner.training.sequence_path` fits it, and not
+    trained.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        if shape.window < 1 or shape.vocabulary or shape.task not in ("regress", "classify"):
+            raise TrainingError("linear_path: needs sequences of numbers, all of one length")
+        self.classes = shape.classes
+        self.linear = nn.Linear(shape.window * shape.features, shape.classes or shape.targets)
+        for parameter in self.linear.parameters():
+            nn.init.zeros_(parameter.requires_grad_(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, steps, features) to (batch, 1, targets), or (batch, classes)."""
+        with torch.autocast(x.device.type, enabled=False):
+            said: Tensor = self.linear(x.flatten(1).to(self.linear.weight.dtype))
+        return said if self.classes else said.unsqueeze(1)
+
+
+def make_path(shape: Shape) -> LinearPath | SequencePath:
+    """Return the path that fits the data.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    return LinearPath(shape) if shape.task == "forecast" else SequencePath(shape)

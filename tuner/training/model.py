@@ -10,7 +10,7 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
 from tuner.training.convolution import Convolution
 from tuner.training.decoder import Decoder, InSegments, Recursive
-from tuner.training.linear_path import LinearPath
+from tuner.training.linear_path import make_path
 from tuner.training.normalization import Level, Normalization
 from tuner.training.padding import real_steps, zero_padding
 from tuner.training.pooling import POOLINGS, Attention
@@ -30,7 +30,7 @@ class Model(nn.Module):
 
     Before the layers there may be a convolution, and then segments. Around all of it a forecast
     may have a normalization of each window, whose inverse is the last thing that is done, and,
-    inside that, a linear path that is added.
+    inside that, a linear path that is added; sequences of one length may have that path as well.
 
     The parameters' first values come from torch's global generator; beside a linear path those
     of the last layer are 0.
@@ -41,7 +41,7 @@ class Model(nn.Module):
         self.shape = shape
         kind = parameters.normalize
         self.normalization = None if kind == "none" else Normalization(kind, shape)
-        self.linear_path = LinearPath(shape) if parameters.linear_path else None
+        self.linear_path = make_path(shape) if parameters.linear_path else None
         inputs = shape.features
         self.embedding = None
         if shape.vocabulary:
@@ -108,7 +108,7 @@ class Model(nn.Module):
             said = self.head(self.dropout(pooled))
             said = said if self.shape.classes else as_values(said, self.shape)
         if self.linear_path is not None:
-            ahead = self.linear_path(x)  # (batch, horizon, targets)
+            ahead = self.linear_path(x)  # (batch, horizon, targets), or logits
             said = said + (ahead.unsqueeze(3) if self.shape.quantiles else ahead)
         return said if level is None else level.put_back(said)
 

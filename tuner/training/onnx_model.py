@@ -11,6 +11,7 @@ from tuner.data import Shape
 from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.ensemble import Ensemble
 from tuner.training.graph import Graph
+from tuner.training.linear_path import SequencePath
 from tuner.training.model import Model
 from tuner.training.onnx_layers import add_layers, axes
 from tuner.training.onnx_reading import (
@@ -31,6 +32,8 @@ __all__ = ["to_onnx"]
 def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     """Return what `model` computes without dropout, for batches and sequences of any length.
 
+    With a linear path over whole sequences they have the one length that the graph's input says.
+
     Inputs: `inputs`, (batch, steps, features), or `tokens`, (batch, steps), int64; and but for
     forecasts `lengths`, (batch,), int64, how many steps of each are real. The output, `outputs`,
     is that of `Model.forward`; of an ensemble, whose models read the same inputs, their mean.
@@ -40,13 +43,20 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     if shape.vocabulary:
         inputs["tokens"] = (TensorProto.INT64, ["batch", "steps"])
     else:
-        inputs["inputs"] = (TensorProto.FLOAT, ["batch", "steps", shape.features])
+        inputs["inputs"] = (TensorProto.FLOAT, ["batch", _steps(model), shape.features])
     if shape.task != "forecast":
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
     said = [_add(g, each) for each in models if isinstance(each, Model)]
     y = _mean(g, [y for y, _ in said], bool(shape.classes))
     return g.to_model(inputs, {"outputs": (y, said[0][1])})
+
+
+def _steps(model: Model | Ensemble) -> int | str:
+    """Return how many steps a sequence must have; a name where it may have any number."""
+    first = model.models[0] if isinstance(model, Ensemble) else model
+    fixed = isinstance(first, Model) and isinstance(first.linear_path, SequencePath)
+    return model.shape.window if fixed else "steps"
 
 
 def _mean(g: Graph, outputs: list[str], classes: bool) -> str:
@@ -89,7 +99,7 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
     y, out = _head(g, model.head, [pooled, *states[1:]], shape)
     if model.linear_path is not None:
-        ahead = add_linear_path(g, model.linear_path, window)  # (batch, horizon, targets)
+        ahead = add_linear_path(g, model.linear_path, window)
         y = g.op("Add", y, g.op("Unsqueeze", ahead, axes(3)) if shape.quantiles else ahead)
     if model.normalization is not None:
         y = put_back(g, y, level, shape)

@@ -8,7 +8,7 @@ from torch import Tensor
 from tuner.data import Shape
 from tuner.training.convolution import Convolution
 from tuner.training.graph import Graph
-from tuner.training.linear_path import LinearPath
+from tuner.training.linear_path import LinearPath, SequencePath
 from tuner.training.normalization import SPREAD, Normalization
 from tuner.training.onnx_layers import axes
 from tuner.training.onnx_values import add_linear
@@ -58,8 +58,11 @@ def put_back(g: Graph, values: str, level: Level, shape: Shape) -> str:
     return g.op("Add", g.op("Mul", values, spread) if spread else values, shift)
 
 
-def add_linear_path(g: Graph, path: LinearPath, x: str) -> str:
-    """Add a linear path from (batch, window, features) to (batch, horizon, targets)."""
+def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str) -> str:
+    """Add a linear path from (batch, window, features) to (batch, horizon, targets), or logits."""
+    if isinstance(path, SequencePath):
+        said = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
+        return said if path.classes else g.op("Unsqueeze", said, axes(1))
     own = g.op("Gather", x, np.array(path.columns), axis=2)
     windows = g.op("Transpose", own, perm=[0, 2, 1])  # (batch, targets, window)
     return g.op("Transpose", add_linear(g, path.linear, windows), perm=[0, 2, 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tuner.data import Shape
 from tuner.data.thinning import some_of
 from tuner.training.decoder import InSegments, Recursive
+from tuner.training.linear_path import LinearPath
 from tuner.training.model import Model
 from tuner.training.samples import Samples, split
 
-__all__ = ["PENALTIES", "Ridge", "fit_path", "fit_ridge"]
+__all__ = ["PENALTIES", "Ridge", "fit_path", "fit_ridge", "some_samples"]
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
 """What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
@@ -41,8 +42,10 @@ class Ridge:
     penalty: float  # of the sum of squared weights, beside the sum of squared errors
 
 
-def fit_ridge(batches: Callable[[], Iterator[Rows]]) -> Ridge:
-    """Fit in closed form, with the penalty of PENALTIES whose generalized cross-validation is best.
+def fit_ridge(
+    batches: Callable[[], Iterator[Rows]], penalties: Sequence[float] = PENALTIES
+) -> Ridge:
+    """Fit in closed form, with the penalty whose generalized cross-validation is best.
 
     Golub, Heath & Wahba (1979), "Generalized Cross-Validation as a Method for Choosing a Good
     Ridge Parameter": with n rows, their weighted squared errors RSS(a) over all outputs and the
@@ -51,6 +54,7 @@ def fit_ridge(batches: Callable[[], Iterator[Rows]]) -> Ridge:
 
     Args:
         batches: yields all rows, the same ones each time that it is called.
+        penalties: that are tried, in the unit of `PENALTIES`, the strongest first.
     """
     n = sum(len(x) for x, _, _ in batches())
     total, mean_x, mean_y = _sums((w.sum(), w @ x, w @ y) for x, y, w in batches())
@@ -70,8 +74,8 @@ def fit_ridge(batches: Callable[[], Iterator[Rows]]) -> Ridge:
     values, vectors = values.clamp(min=0).to(xx.device), vectors.to(xx.device)
     along = vectors.T @ xy  # (inputs, outputs)
     explained = along.square().sum(dim=1)
-    best, least = PENALTIES[0] * unit, math.inf
-    for penalty in (unit * p for p in PENALTIES):
+    best, least = penalties[0] * unit, math.inf
+    for penalty in (unit * p for p in penalties):
         free = n - 1 - float((values / (values + penalty)).sum())
         if free < _FEWEST_FREE * n:
             continue
@@ -94,7 +98,7 @@ def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
 
 @torch.no_grad()
 def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
-    """Give the linear path of a model the weights of a ridge regression.
+    """Give the linear path of a forecast the weights of a ridge regression.
 
     It is fitted in the space in which the path works, scaled and normalized. A window weighs by
     the square of its spread there, as its error does in a loss that is taken after the inverse;
@@ -107,7 +111,7 @@ def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
         index: the training windows.
     """
     path, shape = model.linear_path, model.shape
-    assert path is not None
+    assert isinstance(path, LinearPath)
     n_inputs = min(shape.window, _LONGEST)
     most = int(_PRODUCTS / (shape.targets * n_inputs**2))
 
@@ -124,20 +128,20 @@ def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
             windows = path.windows(x)[:, :, -n_inputs:]  # (batch, targets, inputs)
             yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
-    few = _some(index, most)
+    few = some_samples(index, most)
     ridge = fit_ridge(lambda: rows(few))
     path.linear.weight.zero_()
     path.linear.weight[:, -n_inputs:] = ridge.weight
     path.linear.bias.copy_(ridge.bias)
     if shape.quantiles:
-        few = _some(index, _RESIDUALS // (shape.horizon * shape.targets))
+        few = some_samples(index, _RESIDUALS // (shape.horizon * shape.targets))
         errors = [y - x @ ridge.weight.T - ridge.bias for x, y, _ in rows(few)]
         ahead = torch.cat(errors).cpu().numpy().reshape(-1, shape.targets, shape.horizon)
         bias = _quantile_bias(model.head, ahead.transpose(0, 2, 1), shape)
         model.last_layer.bias.copy_(torch.from_numpy(bias))
 
 
-def _some(index: Tensor, most: int) -> Tensor:
+def some_samples(index: Tensor, most: int) -> Tensor:
     """Return an index, or some of it where it has more than so many."""
     return index[torch.from_numpy(some_of(len(index), most)).to(index.device)]
 
