@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as TheirRidge
 
 from tuner.data import SequencesRef, Shape
+from tuner.data.thinning import some_of
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob, TrainJob
 from tuner.training import Model, predict, sequence_path, train
@@ -217,14 +218,14 @@ def test_what_was_fitted_on_the_same_numbers_is_not_fitted_again(
     assert torch.equal(first, again)
 
 
-def test_of_more_sequences_than_are_read_in_time_some_samples_ones_are_taken(
+def test_of_more_sequences_than_can_be_read_a_fixed_sample_is_taken(
     make_sequences, make_job, monkeypatch
 ) -> None:
     for kind, name, most in (("regress", "_PRODUCTS", 15 * 100), ("classify", "_NUMBERS", 15 * 30)):
         x, y = drawn(kind)
         monkeypatch.setattr(sequence_path, name, most)
         some = fit_of(make_job(ref_of(make_sequences, kind, x, y), linear_path=True)).model
-        few = [*range(0, 45, 3), *range(45, 60)]
+        few = [*some_of(45, 15).tolist(), *range(45, 60)]
         ref = make_sequences(
             kind, list(x[few]), list(y[few]), evaluate=range(15, 30),
             classes=3 if kind == "classify" else 0,
