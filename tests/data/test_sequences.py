@@ -265,7 +265,7 @@ def test_a_linear_path_needs_sequences_of_one_length_and_few_numbers(
     text = f"{key}.linear_path: takes sequences of at most 2,500 numbers, steps times features, "
     with pytest.raises(DataError, match=f"{text}got 2,501; write false, or remove it$"):
         check(long, "regress", **columns)
-    assert check(longer, "regress", id="id", target="y").shape.window == 0
+    assert check(longer, "regress", id="id", target="y").shape.window in (0, 2)
 
 
 def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:

@@ -46,7 +46,7 @@ class Shape:
     targets: int = 1
     quantiles: tuple[float, ...] = ()  # rising; () where the values themselves are predicted
     classes: int = 0  # 0 where values are predicted
-    window: int = 0  # rows that a forecast reads; steps of each sequence, 0 where they differ
+    window: int = 0  # rows that a forecast reads; of sequences: steps, 0 if they differ
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
 

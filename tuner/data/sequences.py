@@ -70,7 +70,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
             *(constant_targets(data.targets, truth[draw.training]) if not classes else ()),
         ),
     )
-    lengths = np.diff(bounds)[:, 0]
+    lengths = np.diff(bounds[draw.training])[:, 0]
     length = int(lengths[0]) if lengths.min() == lengths.max() else 0
     shape = Shape(
         kind,
@@ -95,7 +95,7 @@ def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
         return
     shape, lengths = dataset.shape, np.diff(dataset.bounds)[:, 0]
     remedy = "write false, or remove it"
-    if not shape.window:
+    if lengths.min() < lengths.max():
         got = f"got {lengths.min()} to {lengths.max()} steps"
         text = f"needs sequences that all have the same number of steps, {got}; {remedy}"
         raise refusal(dataset.facts.path, key, text)
