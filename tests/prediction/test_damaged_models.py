@@ -140,7 +140,7 @@ JUNK: list[Any] = [
     {}, {"junk": None}, {"price": []}, {"price": [1, 1]}, {"price": [10**30]}, {"\ud800": [1]},
 ]  # fmt: skip
 NOT_READ = {"tuner", "scale", "season", "hyperparameters", "validation", "onnx_difference"}
-NOT_READ |= {"names", "sha256"}  # the names of what is scaled; the last is written anew
+NOT_READ |= {"models", "trained_on", "names", "sha256"}  # names of what is scaled; the last is new
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
