@@ -178,7 +178,7 @@ def _add_test(table: Table, metric: str, test: dict[str, Any], unit: str) -> Non
         models = counted(len(test["scores"]), "model")
         table.add_row("", number(test["ensemble"]), f"ensemble: the mean of the {models}")
     for interval in test.get("intervals", ()):
-        covers = f"{interval['level']:g} interval: so many of the {unit}s lie within it"
+        covers = f"of the {unit}s lie in the {interval['level']:g} interval"
         width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
         table.add_row("", f"{100 * interval['coverage']:.3g} %", covers + width)
     if (default := test.get("default")) and not default["is_winner"]:
