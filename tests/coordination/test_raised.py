@@ -132,7 +132,7 @@ def test_raised_and_reopened_at_once_it_is_not_said_to_stay_closed(case, opening
 
 @pytest.mark.parametrize("key", ["repeats", "top"])
 def test_lowering_is_refused_in_a_line_that_names_key_and_value(case, key):
-    case.run(finalists={"top": 2, "repeats": 2})
+    case.run(finalists={"top": 1, "repeats": 2})
     case.run(finalists={"top": 3, "repeats": 4})
     before = Path(case.location).read_bytes()
     now = {"top": 3, "repeats": 4}
@@ -143,6 +143,15 @@ def test_lowering_is_refused_in_a_line_that_names_key_and_value(case, key):
         f"lowered, got {now[key] - 1}; write --set finalists.{key}={now[key]}, or give another "
         f"--study name"
     )
+    assert Path(case.location).read_bytes() == before
+
+
+def test_the_file_that_a_study_was_begun_with_runs_again_after_its_repeats_were_raised(case):
+    case.run(finalists={"top": 1, "repeats": 2})
+    case.run(finalists={"top": 1, "repeats": 3})
+    before = Path(case.location).read_bytes()
+    record = case.run(finalists={"top": 1, "repeats": 2})
+    assert record.experiment.finalists.repeats == 3
     assert Path(case.location).read_bytes() == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.data import SeriesRef
+from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, LocalExecutor
 from tuner.executors.gpus import find_gpus
 from tuner.jobs import TrainJob
@@ -108,7 +108,7 @@ def gpus_of_workers(monkeypatch):
 def gpus_seen(executor, n_jobs):
     """What GPUs the workers of some jobs saw, in the order of the jobs."""
     for n in range(n_jobs):
-        ref = SeriesRef("/nowhere", None)
+        ref = SeriesRef("/nowhere", Shape("forecast", features=1))
         executor.submit(TrainJob(f"{time.monotonic()}-{n}", {}, 1, 1, 1, "rmse", (ref,)))
     ends, deadline = {}, time.monotonic() + 180
     while len(ends) < n_jobs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.data import SeriesRef
+from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
 from tuner.executors.messages import Died, Ready, Started
@@ -66,7 +66,9 @@ def clock(monkeypatch):
 
 
 def job(key="a", **fields):
-    return TrainJob(key, {}, 1, 1, 1, "rmse", (SeriesRef("/nowhere", None),), **fields)
+    return TrainJob(
+        key, {}, 1, 1, 1, "rmse", (SeriesRef("/nowhere", Shape("forecast", features=1)),), **fields
+    )
 
 
 def reported(trained_s, key="a"):

@@ -17,7 +17,7 @@ import pytest
 import ray
 from prepared import write_series
 
-from tuner.data import SeriesRef
+from tuner.data import SeriesRef, Shape
 from tuner.data.reference import hold_arrays
 from tuner.errors import InputError, RunError
 from tuner.executors import Finished, Lost, Reported
@@ -171,7 +171,7 @@ def test_workers_need_no_files(executor, tmp_path):
 
 def test_held_arrays_take_the_place_of_files():
     array = np.arange(3)
-    ref = SeriesRef("/nowhere", None)
+    ref = SeriesRef("/nowhere", Shape("forecast", features=1))
     hold_arrays({"/nowhere": {"inputs": array}})
     assert ref.load("inputs") is array
     hold_arrays({})
@@ -197,7 +197,7 @@ def test_a_worker_without_a_gpu_sees_none(executor, monkeypatch):
 
 def _visible_gpus(executor, gpus):
     workers = executor(1, gpus=gpus, training="environment")
-    workers.submit(job(SeriesRef("/nowhere", None), folds=()))
+    workers.submit(job(SeriesRef("/nowhere", Shape("forecast", features=1)), folds=()))
     found = outcomes(events(workers, n_finished(1)))["a"].reason
     workers.close()
     return found
@@ -340,7 +340,7 @@ def test_the_actor_serves_what_it_is_asked(monkeypatch):
     worker = RayWorker("environment", gpus=0)
     (ready,) = worker.next_messages()
     worker.hear(True)
-    worker.train(job(SeriesRef("/nowhere", None), folds=()), [])
+    worker.train(job(SeriesRef("/nowhere", Shape("forecast", features=1)), folds=()), [])
     started, finished = worker.next_messages()
     assert started.key == finished.key == "a"
 

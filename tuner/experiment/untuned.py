@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters
+from tuner.experiment.preparations import PREPARED
 from tuner.experiment.rules import check_rules
 from tuner.experiment.schema import Experiment
 
@@ -16,24 +17,25 @@ MODEL_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole": "peephole
 
 
 def untuned(experiment: Experiment) -> dict[str, Any]:
-    """Return what the searched hyperparameters are without a search.
+    """Return what the searched hyperparameters are without a search: the library's defaults.
 
-    That is what the file says under `hyperparameters`, where the search starts, and else the
-    library's default; a searched preparation of the data is what `data` says.
+    A searched preparation of the data is what `data` says.
 
     Where the fixed ones do not go together with these, those that lie outside the search space
     are moved into it. The window is never longer than the longest that is searched, so that the
     model is scored on the same rows as every trial.
     """
-    space, fixed = experiment.search_space, experiment.hyperparameters
+    space, fields = experiment.search_space, Hyperparameters.model_fields
     values: dict[str, Any] = {}
     for name in space:
         if WIDTH.fullmatch(name):
-            values |= {n: getattr(fixed, n) for n in ("hidden_size", "num_layers")}
+            values |= {n: fields[n].default for n in ("hidden_size", "num_layers")}
         elif name == "window":
-            values[name] = min(experiment.given(name), max(space[name].bounds()))
-        else:
+            values[name] = min(experiment.task.window, max(space[name].bounds()))
+        elif name in PREPARED:
             values[name] = experiment.given(name)
+        else:
+            values[name] = fields[name].default
     if not _is_allowed(experiment, values):
         outside = {n: domain for n, domain in space.items() if values.get(n) not in domain}
         values |= {name: domain.bounds()[0] for name, domain in outside.items()}
