@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from model_folders import make_model, months
 
+from tuner.errors import DataError
 from tuner.prediction import Model, PredictionWarning, load_model
 
 WINDOW, HORIZON, N = 6, 2, 30
@@ -86,7 +87,11 @@ def test_changing_rows_after_a_window_never_changes_its_forecast(
     for name in ("sales", "price"):
         noise = rng.uniform(1, 1.5, N - cut)
         later.loc[at[cut:], name] = frame.loc[at[cut:], name].to_numpy() * factor * noise
-    before, after = (forecasts(models(case), f) for f in (frame, later))
+    try:
+        before, after = (forecasts(models(case), f) for f in (frame, later))
+    except DataError as error:  # a line through what falls so steeply ends below 0
+        assume("log needs values above 0" not in str(error))
+        raise
     begins = _counted(before["month"]) - (before["step"] - 1)
     changed = (before["shop"] == shop) & (begins > _counted(frame["month"])[at[cut]])
     pd.testing.assert_frame_equal(before[~changed], after[~changed], rtol=1e-6)

@@ -50,7 +50,9 @@ def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(
     run = client.create_run("0")
     texts = {column: str for column in ("store", "name", "language") if column in frame}
     read = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
-    example = read[model.pipeline.columns.names].head(200)
+    example = read[model.pipeline.columns.names]
+    if "linear path" not in name:  # whose sequences must be whole
+        example = example.head(200)
 
     logged = log_model(client, run.info.run_id, model, example, "this one")
 
