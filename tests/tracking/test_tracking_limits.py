@@ -152,7 +152,8 @@ def test_params_are_divided_among_requests(store, make_record, make_trial, n_par
     needed = -(-n_params // 100)
     ours = store.batches[:needed]  # then the study's own
     assert [n for _, n, *_ in ours] == [100] * (needed - 1) + [n_params - 100 * (needed - 1)]
-    assert sum(n for n, *_ in store.batches) == 3 * 3 + 1 + 1
+    of_study = 1 + len(record.baselines)  # the best so far, and every plain prediction
+    assert sum(n for n, *_ in store.batches) == 3 * 3 + 1 + of_study
 
 
 @pytest.mark.parametrize("n_points", [1000, 1001, 2001])
@@ -169,7 +170,7 @@ def test_points_are_divided_among_requests(store, make_record, make_trial, n_poi
     keys = ["train_loss", "val_loss", "rmse", *(["fold_score"] if rest else [])]
     found = [len(store.client.get_metric_history(run_id, key)) for key in keys]
     assert sum(found) == n_points
-    assert sum(n for n, *_ in store.batches) == n_points
+    assert sum(n for n, *_ in store.batches) == n_points + len(record.baselines)
     for n_metrics, n_params, n_tags, _ in store.batches:
         assert n_metrics + n_params + n_tags <= 1000
     assert len(store.batches) <= 2 + -(-n_points // 1000)  # one is the study's
