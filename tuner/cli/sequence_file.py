@@ -81,7 +81,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     if not features:
         text = "no column of numbers beside the target; add one, or write data.text by hand"
         raise refusal(asked.path, "data.features", f"{text}, see docs/tasks-and-data.md")
-    plan = plan_sequences(kind, target.lengths, n_features=len(features), classes=target.distinct)
+    plan = plan_sequences(kind, target.lengths, n_features=len(features))
     n, longest, shortest = len(target.lengths), target.lengths.max(), target.lengths.min()
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     found = f"{n} sequences of {steps} steps"

@@ -38,9 +38,7 @@ class SequencePlan:
     repeats: int
 
 
-def plan_sequences(
-    kind: str, lengths: np.ndarray, *, n_features: int, classes: int
-) -> SequencePlan:
+def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> SequencePlan:
     """Choose what a first search begins with.
 
     Sequences of one length may have a linear path. It is searched: a linear model that nearly
@@ -50,7 +48,6 @@ def plan_sequences(
         kind: classify, label or regress.
         lengths: steps of each sequence, (sequences,).
         n_features: columns of numbers that are read.
-        classes: of the target.
     """
     middle = int(np.median(lengths))
     one_length = lengths.min() == lengths.max() and middle * n_features <= MOST_VALUES

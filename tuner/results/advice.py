@@ -15,7 +15,6 @@ from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.data.dataset import Facts
 from tuner.data.trend import Trend
 from tuner.experiment import Experiment
-from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.model import Section
 from tuner.experiment.pruner import (
     HyperbandPruner,
@@ -77,7 +76,7 @@ def _takes_trend_out(experiment: Experiment) -> bool:
     if any("difference" in str(transform) for transform in transforms):
         return True
     for name, idle in (("normalize", "none"), ("linear_path", False)):
-        fixed = getattr(experiment.hyperparameters, name, idle)
+        fixed = getattr(experiment.hyperparameters, name)
         values = getattr(space.get(name), "choices", [fixed])
         if any(value != idle for value in values):
             return True
@@ -94,10 +93,8 @@ def _on_trend(trend: Trend) -> Advice:
         f"rows before the test part is {level}, {where} of what is trained on ({low} to {high})"
         f"{more}"
     )
-    if "normalize" in Hyperparameters.model_fields:
-        key = "hyperparameters.normalize"
-        return Advice(key, f"{text}; write {key}: last, or difference in data.transform", True)
-    return Advice("data.transform", f"{text}; write difference there", True)
+    key = "hyperparameters.normalize"
+    return Advice(key, f"{text}; write {key}: last, or difference in data.transform", True)
 
 
 def _on_pruner(experiment: Experiment) -> Iterator[Advice]:
