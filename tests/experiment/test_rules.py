@@ -120,12 +120,12 @@ REFUSED = [
     (
         FORECAST,
         {"data__features": ["x"], "search_space": {"normalize": categorical("none", "mean")}},
-        "search_space.normalize: needs every target among data.features, which lack 'y': write it there, or none here, got 'mean'",
+        "search_space.normalize: needs every target among data.features, which lack 'y': write it there, correct data.target, or write none here, got 'mean'",
     ),
     (
         {"data": {"path": "d.csv", "target": ["y", "z"], "features": ["y"]}},
         {"hyperparameters__linear_path": True},
-        "hyperparameters.linear_path: needs every target among data.features, which lack 'z': write it there, or false here",
+        "hyperparameters.linear_path: needs every target among data.features, which lack 'z': write it there, correct data.target, or write false here",
     ),
     (FORECAST, {"hyperparameters__segment": 13}, "hyperparameters.segment: must be at most the window, whose least is 12, got 13"),
     (
