@@ -466,8 +466,36 @@ def test_sequences_of_one_length_begin_on_a_linear_path(
     assert f"  linear_path: true                      # {begins}\n" in Path("s.yaml").read_text()
     experiment = Experiment.load("s.yaml")
     assert experiment.hyperparameters.linear_path
-    assert experiment.search_space["linear_path"].choices == [True, False]
     assert experiment.start()["linear_path"]
+
+
+def two_kinds(n: int, *, by_value: bool) -> dict[str, list[object]]:
+    """Sequences of 20 noisy steps; the place of a bump, or the noise, tells the class."""
+    rng, steps = np.random.default_rng(0), np.arange(20)
+    rows: dict[str, list[object]] = {"who": [], "x": [], "y": []}
+    for i in range(n):
+        bump = np.exp(-(((steps - 6 - 6 * (i % 2)) / 3) ** 2)) if by_value else 0.0
+        noise = 0.3 if by_value else 0.3 + 0.3 * (i % 2)
+        rows["who"] += [i] * 20
+        rows["x"] += (bump + rng.normal(0, noise, 20)).round(4).tolist()
+        rows["y"] += ["ab"[i % 2]] * 20
+    return rows
+
+
+@pytest.mark.parametrize("by_value", [True, False])
+def test_whether_few_sequences_have_a_linear_path_is_seen_in_training(
+    init: Init, by_value: bool
+) -> None:
+    init("--id", "who", "--target", "y", **two_kinds(60, by_value=by_value))
+    experiment = Experiment.load("s.yaml")
+    assert experiment.hyperparameters.linear_path
+    searched = experiment.search_space.get("linear_path")
+    assert (searched is None) == by_value
+
+
+def test_many_sequences_choose_their_linear_path(init: Init) -> None:
+    init("--id", "who", "--target", "y", **two_kinds(500, by_value=True))
+    assert Experiment.load("s.yaml").search_space["linear_path"].choices == [True, False]
 
 
 @pytest.mark.parametrize("why", ["other lengths", "labels", "too many numbers"])

@@ -16,7 +16,7 @@ _SECONDS = 20.0  # that a trial may take on one core, about
 _LONG = 96  # rows of a window that are read segment by segment
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
-_LATER_SEASONS = 6  # seasons in the training part for each one in a long window
+_LATER_SEASONS = 4  # seasons in the training part for each one in a long window
 _STEPS_READ = 30  # at most, where a window is read by segments
 
 
@@ -126,7 +126,7 @@ def _windows(
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment
     counts = [
-        k for k in (1, 2, 3, 4) if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
+        k for k in (1, 2, 4, 6) if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
     ]
     windows = tuple(k * season + 1 for k in counts)
     best = counts[min(1, len(counts) - 1)]

@@ -12,12 +12,10 @@ from rich.markup import escape
 
 from tuner.cli.forecast_file import FILLED, forecast_file
 from tuner.cli.sequence_file import kind_of, sequence_file
-from tuner.cli.written import Asked, Written
+from tuner.cli.written import Asked, Written, check_text
 from tuner.cli.yaml_text import quoted
 from tuner.data.guessing import guess_columns
-from tuner.data.preparing import check_data
 from tuner.errors import InputError
-from tuner.experiment import Experiment, parse_value
 from tuner.outputs import written_whole
 from tuner.watching.display import console
 
@@ -67,7 +65,7 @@ def init(
     if kind != "forecast":
         _check_asked_of_sequences(kind, why, horizon, resample)
     written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
-    _check(written.text, path, path_to_write)
+    check_text(written.text, path, path_to_write)
     with written_whole(path_to_write) as new:
         new.write_text(written.text, encoding="utf-8")
     _tell(path_to_write, written, asked, kind, given=target is not None)
@@ -135,10 +133,3 @@ def _names(features: str | None) -> list[str] | None:
     if not all(names) or not names:
         raise InputError(f"--features: must name columns, got {features!r}; write --features A,B")
     return names
-
-
-def _check(text: str, data: Path, file: Path) -> None:
-    """Refuse, before it is written, what `tuner check` would refuse."""
-    raw = parse_value(text, str(file))
-    raw["data"]["path"] = str(data)
-    check_data(Experiment.model_validate(raw))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from rich.markup import escape
 
-from tuner.cli.sequence_plan import plan_sequences
+from tuner.cli.sequence_plan import plan_sequences, too_few_to_choose
 from tuner.cli.sequence_text import SequenceColumns, sequence_text
-from tuner.cli.written import Asked, Written
+from tuner.cli.written import Asked, Written, check_text
 from tuner.cli.yaml_text import printable
+from tuner.data import SequencesRef
+from tuner.data.linear_sequences import values_say_more
 from tuner.data.tables import RawTable, refusal
 from tuner.errors import InputError, nearest
 
@@ -87,19 +91,20 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     found = f"{n} sequences of {steps} steps"
     if kind != "regress":
         found += f", {target.distinct} classes"
-    text = sequence_text(
-        SequenceColumns(
-            title=[f"{printable(asked.path.name)}: {found}."],
-            name=asked.name,
-            path=asked.written_path,
-            time=columns.time if asked.time_given else None,
-            id=columns.id or "",
-            target=columns.target,
-            features=features,
-            kind=kind,
-        ),
-        plan,
+    written = SequenceColumns(
+        title=[f"{printable(asked.path.name)}: {found}."],
+        name=asked.name,
+        path=asked.written_path,
+        time=columns.time if asked.time_given else None,
+        id=columns.id or "",
+        target=columns.target,
+        features=features,
+        kind=kind,
     )
+    text = sequence_text(written, plan)
+    searched = len(plan.linear_paths) > 1 and too_few_to_choose(target.lengths)
+    if searched and _values_say_more(text, asked.path):
+        text = sequence_text(written, replace(plan, linear_paths=(True,)))
     what = {"classify": "the class", "label": "the class of every step", "regress": "the value"}
     return Written(
         text=text,
@@ -108,6 +113,14 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         else f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
         found=found,
     )
+
+
+def _values_say_more(text: str, data: Path) -> bool:
+    """Return whether the training sequences of an experiment are best read value by value."""
+    with TemporaryDirectory() as folder:
+        (ref,) = check_text(text, data, data).write(Path(folder)).folds
+        assert isinstance(ref, SequencesRef)
+        return values_say_more(ref)
 
 
 def _look(asked: Asked) -> _Target:

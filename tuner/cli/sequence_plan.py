@@ -9,12 +9,12 @@ import numpy as np
 
 from tuner.data.linear_sequences import MOST_VALUES
 
-__all__ = ["SequencePlan", "plan_sequences"]
+__all__ = ["SequencePlan", "plan_sequences", "too_few_to_choose"]
 
 _SECONDS = 25.0  # that a trial may take on one core, about
 _LONG = 48  # steps, from which on they are read in segments, behind a convolution
 _STEPS_READ = 16  # about, of a long sequence
-_MANY = 2000  # sequences
+_FEW = 500  # sequences: a hundred or so validate
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SequencePlan:
     """Everything about a first search over sequences that depends on them."""
 
     metric: str
-    linear_paths: tuple[bool, ...]  # that are searched, where it begins first; () is none
+    linear_paths: tuple[bool, ...]  # that are searched, where it begins first; one is fixed
     bidirectional: bool
     segments: tuple[int, ...]  # that are searched; one is fixed, and 1 is none
     channels: tuple[int, ...]  # of a convolution, likewise; 0 is none
@@ -36,6 +36,11 @@ class SequencePlan:
     startup: int
     warmup: int
     repeats: int
+
+
+def too_few_to_choose(lengths: np.ndarray) -> bool:
+    """Return whether luck on the validation sequences would choose between unlike models."""
+    return len(lengths) < _FEW
 
 
 def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> SequencePlan:

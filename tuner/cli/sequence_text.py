@@ -100,7 +100,7 @@ def _space(plan: SequencePlan) -> list[str]:
         "  weight_decay: {type: float, low: 0.0001, high: 0.3, log: true}",
         _choices("batch_size", plan.batch_sizes),
     ]
-    if plan.linear_paths:
+    if len(plan.linear_paths) > 1:
         lines.append(_choices("linear_path", plan.linear_paths))
     if plan.poolings:
         lines.append(_choices("pooling", plan.poolings))

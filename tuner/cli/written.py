@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.data.dataset import Dataset
 from tuner.data.guessing import Columns
+from tuner.data.preparing import check_data
+from tuner.experiment import Experiment, parse_value
 
-__all__ = ["Asked", "Written"]
+__all__ = ["Asked", "Written", "check_text"]
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,14 @@ class Written:
     found: str = ""
     filled: bool = False  # missing values are filled in
     not_read: list[str] = field(default_factory=list)  # columns of numbers
+
+
+def check_text(text: str, data: Path, file: Path) -> Dataset:
+    """Check an experiment before it is written, and return its data.
+
+    Raises:
+        InputError: what `tuner check` would refuse.
+    """
+    raw = parse_value(text, str(file))
+    raw["data"]["path"] = str(data)
+    return check_data(Experiment.model_validate(raw))

@@ -413,6 +413,7 @@ def _make_fold(
         offset=tuple(targets.offset.tolist()),
         scale=tuple(targets.scale.tolist()),
         own_scales=own is not None,
+        season=step,
         arrays=arrays,
         starts=starts[:, 0],
     )

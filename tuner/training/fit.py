@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from tuner.data import DataRef
+from tuner.data import DataRef, SeriesRef
 from tuner.data.metrics import score
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
@@ -64,8 +64,8 @@ class Fit:
 
     def _fit_path(self) -> None:
         """Have the model begin as a linear one."""
-        if self.data.shape.task == "forecast":
-            fit_path(self.model, self.samples, self.train_index)
+        if isinstance(self.data, SeriesRef):
+            fit_path(self.model, self.samples, self.train_index, season=self.data.season)
         else:
             balanced = self.parameters.class_weights == "balanced"
             fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)

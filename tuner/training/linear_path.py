@@ -1,4 +1,4 @@
-"""The linear path: a linear forecast of each target from its window, or of a whole sequence."""
+"""The linear path: a linear forecast from the window, or a linear model of a whole sequence."""
 
 from __future__ import annotations
 
@@ -11,27 +11,42 @@ from tuner.training.normalization import columns_of_targets
 
 __all__ = ["LinearPath", "SequencePath", "make_path"]
 
+MOST_INPUTS = 1024
+"""Numbers that one forecast is made from, where it reads all columns: a fit takes a second."""
+
 
 class LinearPath(nn.Module):
-    """One linear layer from a target's window to its horizon, shared by all targets.
+    """One linear layer from the window to the horizon.
 
     The autoregressive part of LSTNet (Lai et al. 2018, "Modeling Long- and Short-Term Temporal
-    Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. It is 0
-    until `tuner.training.ridge.fit_path` fits it in closed form, and not trained: the layers learn
-    what it leaves over. Where gradients move it as well, a few hundred windows are enough for them
-    to fit noise: sunspots, window 22, RMSE of three seeds 15.9 in place of 14.9.
+    Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. Each of
+    several targets is forecast from its own window, by the same weights. A single target is
+    forecast from all columns, unless they are more than `MOST_INPUTS` numbers.
+
+    It is 0 until `tuner.training.ridge.fit_path` fits it in closed form, and not trained: the
+    layers learn what it leaves over. Where gradients move it as well, a few hundred windows are
+    enough for them to fit noise: sunspots, window 22, RMSE of three seeds 15.9 in place of 14.9.
     """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.columns = columns_of_targets(shape, "linear_path")
-        self.linear = nn.Linear(shape.window, shape.horizon)
+        self.reads_all = shape.targets == 1 and shape.window * shape.features <= MOST_INPUTS
+        own = torch.arange(shape.features) == self.columns[0]
+        self.own_inputs = (
+            own.repeat_interleave(shape.window)
+            if self.reads_all
+            else torch.ones(shape.window, dtype=torch.bool)
+        )
+        """Which inputs are values of the target, (inputs,)."""
+        self.linear = nn.Linear(len(self.own_inputs), shape.horizon)
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))
 
     def windows(self, x: Tensor) -> Tensor:
-        """Return each target's own window, (batch, targets, window)."""
-        return x[:, :, self.columns].transpose(1, 2)
+        """Return what each target is forecast from, (batch, targets, inputs)."""
+        columns = x.transpose(1, 2)  # (batch, features, window)
+        return columns.flatten(1).unsqueeze(1) if self.reads_all else columns[:, self.columns]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, window, features) to (batch, horizon, targets)."""

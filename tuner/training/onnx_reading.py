@@ -63,8 +63,12 @@ def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str) -> str:
     if isinstance(path, SequencePath):
         said = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
         return said if path.classes else g.op("Unsqueeze", said, axes(1))
-    own = g.op("Gather", x, np.array(path.columns), axis=2)
-    windows = g.op("Transpose", own, perm=[0, 2, 1])  # (batch, targets, window)
+    if path.reads_all:
+        columns = g.op("Transpose", x, perm=[0, 2, 1])  # (batch, features, window)
+        windows = g.op("Unsqueeze", g.op("Flatten", columns, axis=1), axes(1))
+    else:
+        own = g.op("Gather", x, np.array(path.columns), axis=2)
+        windows = g.op("Transpose", own, perm=[0, 2, 1])  # (batch, targets, window)
     return g.op("Transpose", add_linear(g, path.linear, windows), perm=[0, 2, 1])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from tuner.training.linear_path import LinearPath
 from tuner.training.model import Model
 from tuner.training.samples import Samples, split
 
-__all__ = ["PENALTIES", "Ridge", "fit_path", "fit_ridge", "some_samples"]
+__all__ = ["PENALTIES", "Moments", "Ridge", "fit_path", "prior", "some_samples"]
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
 """What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
@@ -27,6 +27,7 @@ _LONGEST = 2048  # inputs of a regression; of longer windows the older rows get 
 _PRODUCTS = 4e10  # in the moments; of more windows some are taken
 _RESIDUALS = 2**22
 _FEWEST_FREE = 0.1  # of the rows' degrees of freedom must be left for a penalty to be judged
+_OTHERS = (0.0, 0.1, 0.3, 1.0)  # factors of the inputs that are not the target's own
 _NARROWEST = 1e-3  # between first quantiles, in scaled units
 
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -42,50 +43,99 @@ class Ridge:
     penalty: float  # of the sum of squared weights, beside the sum of squared errors
 
 
-def fit_ridge(
-    batches: Callable[[], Iterator[Rows]], penalties: Sequence[float] = PENALTIES
-) -> Ridge:
-    """Fit in closed form, with the penalty whose generalized cross-validation is best.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Weighted means and centred products of rows: all that a ridge regression needs of them."""
 
-    Golub, Heath & Wahba (1979), "Generalized Cross-Validation as a Method for Choosing a Good
-    Ridge Parameter": with n rows, their weighted squared errors RSS(a) over all outputs and the
-    degrees of freedom df(a) = 1 + sum_i l_i / (l_i + a), l_i the eigenvalues of the inputs'
-    moments, the least of RSS(a) / (n - df(a))^2. One penalty is of all outputs.
+    n: int  # rows
+    total: Tensor  # the sum of their weights, ()
+    mean_x: Tensor  # (inputs,)
+    mean_y: Tensor  # (outputs,)
+    xx: Tensor  # (inputs, inputs)
+    xy: Tensor  # (inputs, outputs)
+    yy: Tensor  # the sum over all outputs, ()
 
-    Args:
-        batches: yields all rows, the same ones each time that it is called.
-        penalties: that are tried, in the unit of `PENALTIES`, the strongest first.
-    """
-    n = sum(len(x) for x, _, _ in batches())
-    total, mean_x, mean_y = _sums((w.sum(), w @ x, w @ y) for x, y, w in batches())
-    mean_x, mean_y = mean_x / total, mean_y / total
+    @classmethod
+    def of(cls, batches: Callable[[], Iterator[Rows]]) -> Moments:
+        """Add up rows.
 
-    def moments() -> Iterator[tuple[Tensor, ...]]:
-        for x, y, w in batches():
-            x, y = x - mean_x, y - mean_y
-            weighted = w[:, None] * x
-            yield weighted.T @ x, weighted.T @ y, (w[:, None] * y.square()).sum()
+        Args:
+            batches: yields all rows, the same ones each time that it is called.
+        """
+        n = sum(len(x) for x, _, _ in batches())
+        total, mean_x, mean_y = _sums((w.sum(), w @ x, w @ y) for x, y, w in batches())
+        mean_x, mean_y = mean_x / total, mean_y / total
 
-    xx, xy, yy = _sums(moments())  # (inputs, inputs), (inputs, outputs), ()
-    unit = float(xx.diagonal().mean())
-    if unit == 0:  # nothing moves
-        return Ridge(torch.zeros_like(xy.T), mean_y, 0.0)
-    values, vectors = torch.linalg.eigh(xx.cpu())
-    values, vectors = values.clamp(min=0).to(xx.device), vectors.to(xx.device)
-    along = vectors.T @ xy  # (inputs, outputs)
-    explained = along.square().sum(dim=1)
-    best, least = penalties[0] * unit, math.inf
-    for penalty in (unit * p for p in penalties):
-        free = n - 1 - float((values / (values + penalty)).sum())
-        if free < _FEWEST_FREE * n:
-            continue
-        gain = explained * (values + 2 * penalty) / (values + penalty).square()
-        # What rounding leaves of a perfect fit is no difference between penalties.
-        rss = max(float(yy - gain.sum()), 1e-14 * float(yy))
-        if rss / free**2 < least:
-            best, least = penalty, rss / free**2
-    weight = (vectors @ (along / (values + best)[:, None])).T
-    return Ridge(weight, mean_y - weight @ mean_x, best)
+        def products() -> Iterator[tuple[Tensor, ...]]:
+            for x, y, w in batches():
+                x, y = x - mean_x, y - mean_y
+                weighted = w[:, None] * x
+                yield weighted.T @ x, weighted.T @ y, (w[:, None] * y.square()).sum()
+
+        return cls(n, total, mean_x, mean_y, *_sums(products()))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Return those of both's rows."""
+        total = self.total + other.total
+        share = other.total / total
+        x, y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
+        weight = self.total * share
+        return Moments(
+            self.n + other.n,
+            total,
+            self.mean_x + share * x,
+            self.mean_y + share * y,
+            self.xx + other.xx + weight * x[:, None] * x,
+            self.xy + other.xy + weight * x[:, None] * y,
+            self.yy + other.yy + weight * y.square().sum(),
+        )
+
+    def scaled(self, scale: Tensor) -> Moments:
+        """Return those of the rows with each input multiplied by its number, (inputs,)."""
+        return replace(
+            self,
+            mean_x=scale * self.mean_x,
+            xx=scale[:, None] * self.xx * scale,
+            xy=scale[:, None] * self.xy,
+        )
+
+    def ridge(self, penalties: Sequence[float] = PENALTIES) -> Ridge:
+        """Fit in closed form, with the penalty whose generalized cross-validation is best.
+
+        Golub, Heath & Wahba (1979), "Generalized Cross-Validation as a Method for Choosing a Good
+        Ridge Parameter": with n rows, their weighted squared errors RSS(a) over all outputs and
+        the degrees of freedom df(a) = 1 + sum_i l_i / (l_i + a), l_i the eigenvalues of the
+        inputs' moments, the least of RSS(a) / (n - df(a))^2. One penalty is of all outputs.
+
+        Args:
+            penalties: that are tried, in the unit of `PENALTIES`, the strongest first.
+        """
+        xx, xy, yy = self.xx, self.xy, self.yy
+        unit = float(xx.diagonal().mean())
+        if unit == 0:  # nothing moves
+            return Ridge(torch.zeros_like(xy.T), self.mean_y, 0.0)
+        values, vectors = torch.linalg.eigh(xx.cpu())
+        values, vectors = values.clamp(min=0).to(xx.device), vectors.to(xx.device)
+        along = vectors.T @ xy  # (inputs, outputs)
+        explained = along.square().sum(dim=1)
+        best, least = penalties[0] * unit, math.inf
+        for penalty in (unit * p for p in penalties):
+            free = self.n - 1 - float((values / (values + penalty)).sum())
+            if free < _FEWEST_FREE * self.n:
+                continue
+            gain = explained * (values + 2 * penalty) / (values + penalty).square()
+            # What rounding leaves of a perfect fit is no difference between penalties.
+            rss = max(float(yy - gain.sum()), 1e-14 * float(yy))
+            if rss / free**2 < least:
+                best, least = penalty, rss / free**2
+        weight = (vectors @ (along / (values + best)[:, None])).T
+        return Ridge(weight, self.mean_y - weight @ self.mean_x, best)
+
+    def error(self, ridge: Ridge) -> float:
+        """Return the weighted sum of squared errors that a regression makes on these rows."""
+        away = self.mean_y - ridge.weight @ self.mean_x - ridge.bias
+        explained = (ridge.weight @ self.xx - 2 * self.xy.T) * ridge.weight
+        return float(self.yy + explained.sum() + self.total * away.square().sum())
 
 
 def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -96,19 +146,43 @@ def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     return sums
 
 
+def prior(window: int, season: int, horizon: int) -> np.ndarray:
+    """Return how far the weight of each row of a window is expected to be from 0, (window,).
+
+    One over the distance of the row from what is forecast: the harmonic decay of Litterman (1986),
+    "Forecasting with Bayesian Vector Autoregressions". The same phase m seasons before is as near
+    as m rows, for a season repeats itself as a level does; and a row is as near as it is to any
+    step of the horizon.
+
+    Args:
+        window: rows.
+        season: rows in a season; 1 without one.
+        horizon: steps.
+    """
+    before = np.arange(window, 0, -1)[:, None] + np.arange(horizon)  # rows, of each step
+    if season == 1:
+        return np.asarray(1.0 / before.min(axis=1))
+    seasons = np.stack([before // season, -(-before // season)])
+    distances = np.abs(before - season * seasons) + seasons
+    return np.asarray(1.0 / np.minimum(distances.min(axis=0), before).min(axis=1))
+
+
 @torch.no_grad()
-def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
+def fit_path(model: Model, samples: Samples, index: Tensor, *, season: int = 1) -> None:
     """Give the linear path of a forecast the weights of a ridge regression.
 
     It is fitted in the space in which the path works, scaled and normalized. A window weighs by
     the square of its spread there, as its error does in a loss that is taken after the inverse;
-    all targets count alike. The quantiles of a model that forecasts them begin as those of the
-    regression's errors.
+    all targets count alike. Rows are penalized by how far away they are (`prior`): a long window
+    does no harm where there are few of them. Columns beside the target's own count as much as is
+    best for the last quarter of the training windows (`_regression`). The quantiles of a model
+    that forecasts them begin as those of the regression's errors.
 
     Args:
         model: with a linear path.
         samples: the training split.
         index: the training windows.
+        season: rows in a season; 1 without one.
     """
     path, shape = model.linear_path, model.shape
     assert isinstance(path, LinearPath)
@@ -129,7 +203,13 @@ def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
             yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
     few = some_samples(index, most)
-    ridge = fit_ridge(lambda: rows(few))
+    near = np.tile(prior(shape.window, season, shape.horizon), len(path.own_inputs) // shape.window)
+    ridge = _regression(
+        lambda some: Moments.of(lambda: rows(some)),
+        few,
+        own=path.own_inputs[-n_inputs:].to(index.device),
+        scale=torch.from_numpy(near[-n_inputs:]).to(index.device),
+    )
     path.linear.weight.zero_()
     path.linear.weight[:, -n_inputs:] = ridge.weight
     path.linear.bias.copy_(ridge.bias)
@@ -139,6 +219,36 @@ def fit_path(model: Model, samples: Samples, index: Tensor) -> None:
         ahead = torch.cat(errors).cpu().numpy().reshape(-1, shape.targets, shape.horizon)
         bias = _quantile_bias(model.head, ahead.transpose(0, 2, 1), shape)
         model.last_layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _regression(
+    moments: Callable[[Tensor], Moments], index: Tensor, *, own: Tensor, scale: Tensor
+) -> Ridge:
+    """Fit on the windows of an index, with the other columns' inputs scaled as is best.
+
+    What other columns say changes more often than how a series follows itself, which generalized
+    cross-validation, whose rows are exchangeable, cannot see. So each share is fitted on the
+    first three quarters of the windows and judged on the rest; then all are fitted.
+
+    Args:
+        moments: returns those of the windows of an index.
+        index: the training windows.
+        own: which inputs are the target's own, (inputs,).
+        scale: what inputs are multiplied by before they are penalized alike, (inputs,).
+    """
+    late = len(index) // 4
+    if own.all() or late == 0:
+        found = moments(index).scaled(scale).ridge()
+        return replace(found, weight=found.weight * scale)
+    early, after = moments(index[:-late]), moments(index[-late:])
+    best, least = scale, math.inf
+    for share in _OTHERS:
+        tried = torch.where(own, scale, share * scale)
+        error = after.scaled(tried).error(early.scaled(tried).ridge())
+        if error < least:
+            best, least = tried, error
+    found = (early + after).scaled(best).ridge()
+    return replace(found, weight=found.weight * best)
 
 
 def some_samples(index: Tensor, most: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from tuner.training.linear_path import SequencePath
 from tuner.training.losses import balanced_weights
 from tuner.training.model import Model
-from tuner.training.ridge import PENALTIES, Ridge, fit_ridge, some_samples
+from tuner.training.ridge import PENALTIES, Moments, Ridge, some_samples
 from tuner.training.samples import Samples, split
 
 __all__ = ["LOGISTIC_PENALTIES", "Logistic", "choose_logistic", "fit_logistic", "fit_sequence_path"]
@@ -54,7 +54,7 @@ _fitted: OrderedDict[bytes, Fitted] = OrderedDict()
 def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced: bool) -> None:
     """Give the path of a model of whole sequences the weights of a linear model of them.
 
-    Values: a ridge regression, its penalty by generalized cross-validation (`fit_ridge`).
+    Values: a ridge regression, its penalty by generalized cross-validation (`Moments.ridge`).
     Classes: a logistic regression (`choose_logistic`). Both see each number of the sequence, in
     units of its own spread over the sequences.
 
@@ -117,7 +117,8 @@ def _fit(x: Tensor, y: Tensor, *, classes: int, balanced: bool) -> Fitted:
         found = choose_logistic(along, y, weights, classes)
     else:
         row = torch.ones(len(y), dtype=torch.float64)
-        found = fit_ridge(lambda: iter([(along, y.double(), row)]), _RIDGE_PENALTIES)
+        rows = [(along, y.double(), row)]
+        found = Moments.of(lambda: iter(rows)).ridge(_RIDGE_PENALTIES)
     weight = found.weight if directions is None else found.weight @ directions
     weight = weight / spread
     return weight, found.bias - weight @ mean
