@@ -86,6 +86,8 @@ class Hyperparameters(Section):
     """Of the learning rate: constant, cosine to 0 over the epochs, or halved on a plateau."""
     gradient_clip: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient; a longer one is scaled down to it."""
+    weight_averaging: Annotated[float, Field(ge=0, le=1000, strict=True)] = 0.0
+    """Epochs, 0 for none: an exponential moving average of the weights is scored and kept."""
     loss: Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"] = "auto"
     """What training minimizes; auto: mse, with quantiles quantile, with classes cross_entropy."""
     class_weights: Literal["none", "balanced"] = "none"

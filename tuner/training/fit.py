@@ -12,6 +12,7 @@ from tuner.data import DataRef, SeriesRef
 from tuner.data.metrics import score
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
+from tuner.training.averaging import WeightAverage
 from tuner.training.losses import make_loss
 from tuner.training.model import Model
 from tuner.training.optimizers import make_optimizer, make_schedule
@@ -55,12 +56,22 @@ class Fit:
         if parameters.linear_path:
             self._fit_path()
         self.weights = list(self.model.parameters())
+        self.average = None
+        if over := parameters.weight_averaging:
+            steps = math.ceil(len(self.train_index) / parameters.batch_size)
+            self.average = WeightAverage(self.model, epochs=over, steps=steps)
         self.loss = make_loss(parameters, data, device)
         self.optimizer = make_optimizer(parameters, self.weights)
-        over = job.schedule_epochs or job.epochs
-        self.schedule = make_schedule(parameters, self.optimizer, epochs=over)
+        self.schedule = make_schedule(
+            parameters, self.optimizer, epochs=job.schedule_epochs or job.epochs
+        )
         self.half = job.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
+
+    @property
+    def trained(self) -> Model:
+        """What the training has come to: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.model
 
     def _fit_path(self) -> None:
         """Have the model begin as a linear one."""
@@ -87,6 +98,8 @@ class Fit:
             nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            if self.average is not None:
+                self.average.update()
             n = self._n_losses(x, lengths)
             total.add_(loss.detach(), alpha=n)  # read once, after the epoch
             n_losses += n
@@ -110,7 +123,7 @@ class Fit:
 
         In full precision, as trained weights are used, so that the score can be had again.
         """
-        outputs = model_outputs(self.model, self.samples, self.scored_index)
+        outputs = model_outputs(self.trained, self.samples, self.scored_index)
         if self.data.shape.classes:
             targets = torch.from_numpy(self.truth).to(self.device)  # of real steps alone
         else:

@@ -115,7 +115,7 @@ class _Trainer:
 
             if best is None or (self.sign * metric, val_loss) < best_so_far:
                 best_so_far = self.sign * metric, val_loss
-                best = _Best(number, metric, fit.model.weights() if job.keep_weights else None)
+                best = _Best(number, metric, fit.trained.weights() if job.keep_weights else None)
             last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
             self._tell(
                 Epoch(
@@ -138,7 +138,7 @@ class _Trainer:
         for number in range(self.job.epochs):
             fit.schedule(self._finite("train_loss", fit.train_epoch(), number))
         return _Best(
-            self.job.epochs - 1, None, fit.model.weights() if self.job.keep_weights else None
+            self.job.epochs - 1, None, fit.trained.weights() if self.job.keep_weights else None
         )
 
     def _finite(self, name: str, value: float, epoch: int) -> float:
