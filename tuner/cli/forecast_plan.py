@@ -16,7 +16,7 @@ _SECONDS = 20.0  # that a trial may take on one core, about
 _LONG = 96  # rows of a window that are read segment by segment
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
-_LATER_SEASONS = 4  # seasons in the training part for each one in a long window
+_SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
 _STEPS_READ = 30  # at most, where a window is read by segments
 
 
@@ -114,7 +114,7 @@ def _windows(
 ) -> tuple[Choice, tuple[int, ...], int | None]:
     """Return the window to begin with, those that are searched, and rows in a segment."""
     season, known = profile.season, profile.rows
-    if season is None or season > _SEASON_FITS or season + 1 > known // 3:
+    if season is None or season > _SEASON_FITS or season + 1 > known // _SEASONS_FOR_ONE:
         return _window_without_season(profile, usual, rows, horizon)
     wanted = season * max(4, math.ceil(horizon / season))
     if season >= 24 and wanted <= min(known // 8, _MOST_ROWS):
@@ -125,11 +125,9 @@ def _windows(
         segment = season if season <= 48 else _divisor(season, 24)
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment
-    counts = [
-        k for k in (1, 2, 4, 6) if k * season + 1 <= known // (3 if k <= 2 else _LATER_SEASONS)
-    ]
+    counts = [k for k in (1, 2, 4, 8) if k * season + 1 <= known // _SEASONS_FOR_ONE][-3:]
     windows = tuple(k * season + 1 for k in counts)
-    best = counts[min(1, len(counts) - 1)]
+    best = 2 if 2 in counts else counts[0]
     seasons = "a season" if best == 1 else f"{best} seasons"
     return (
         Choice(str(windows[counts.index(best)]), f"{seasons} of {season} rows, and one"),
