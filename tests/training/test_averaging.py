@@ -37,7 +37,7 @@ def test_the_average_is_the_recursion_of_its_docstring() -> None:
         with torch.no_grad():
             model.head.bias.fill_(float(k))
         average.update()
-        expected += max(1 / 6, 9 / (9 + k)) * (k - expected)
+        expected += max(1 / 6, 3 / (3 + k)) * (k - expected)
     torch.testing.assert_close(average.model.head.bias.double(), expected, rtol=1e-5, atol=0)
     # The mean age of what it consists of is epochs * steps.
     assert expected.item() == pytest.approx(100 - 5, abs=0.01)

@@ -90,7 +90,7 @@ def plan_forecast(
         normalize=_normalize(profile),
         normalizations=_normalizations(profile),
         linear_paths=() if profile.trending else (True, False),
-        learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.01),
+        learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.005),
         hidden_sizes=(8, 64) if profile.trending and n_windows < 5000 else (16, 128),
         batch_sizes=batch_sizes,
         validation=(validation := validation_share(rows, horizon)),

@@ -110,7 +110,7 @@ def _hyperparameters(plan: ForecastPlan) -> list[str]:
     if plan.segment is not None:
         lines.append(commented(f"  segment: {plan.segment.value}", plan.segment.why))
     why = "epochs whose weights are averaged: the last steps' noise goes"
-    return [*lines, "  learning_rate: 0.001", commented("  weight_averaging: 1.0", why)]
+    return [*lines, "  learning_rate: 0.001", commented("  weight_averaging: 2.0", why)]
 
 
 def _space(plan: ForecastPlan) -> list[str]:

@@ -10,15 +10,15 @@ from tuner.training.model import Model
 
 __all__ = ["WeightAverage"]
 
-_WARMUP = 9
-"""The k-th step counts at least 9 / (9 + k): first weights are random, and soon forgotten."""
+_WARMUP = 3
+"""The k-th step counts at least 3 / (3 + k): first weights are random, and soon forgotten."""
 
 
 class WeightAverage:
     """A copy of a model whose weights follow those of the model, smoothed.
 
     After step k of an optimizer: average += r (weights - average), where r is the larger of
-    1 / (1 + epochs * steps) and 9 / (9 + k). What noise the last steps leave in the weights cancels
+    1 / (1 + epochs * steps) and 3 / (3 + k). What noise the last steps leave in the weights cancels
     out in their mean (Polyak & Juditsky 1992, "Acceleration of Stochastic Approximation by
     Averaging").
 
