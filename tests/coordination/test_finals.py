@@ -22,7 +22,7 @@ from tuner.experiment.untuned import untuned
 from tuner.results import test_score
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
-from tuner.watching.display import show_result
+from tuner.watching.display import number, show_result
 
 
 def runs(record, role):
@@ -345,7 +345,9 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     own = make_case("own").run(finalists={"repeats": 5})
     text = shown(own)
     assert "default LSTM, on 5 fresh seeds" in text
-    assert "default LSTM, on the same rows" in text
+    parts = [summarize(own)["default"], own.test["default"]]
+    both = " ".join(f"{number(part['mean'])} ± {number(part['std'], 2)}" for part in parts)
+    assert f"default LSTM, on 5 fresh seeds {both}" in text
     assert "The test part was opened once, after 8 trials. Verdict: " in text
     assert f"First and second: {summarize(own)['first_and_second']}." in text
     assert "too few" not in text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 import threading
 from pathlib import Path
@@ -27,7 +28,7 @@ from tuner.results.refit import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import find_winner
-from tuner.watching.display import show_result
+from tuner.watching.display import number, show_result
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default
@@ -222,7 +223,9 @@ def test_a_refit_that_fails_leaves_the_scores_of_the_training_part(case, tmp_pat
     assert judged(record.test) is record.test
     assert "refit_epochs" not in exported(record, tmp_path, "best.yaml")["recorded"]
     show_result(record)
-    assert "trained on validation rows too: failed:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"  refit: {record.test['refit']['failed']}\n" in shown
+    assert re.search(r"rmse +validation +test *\n", shown)
 
 
 def test_a_default_that_fails_is_no_reason_to_leave_the_winner_out(case):
@@ -281,8 +284,9 @@ def test_the_terminal_and_json_tell_which_model_is_which(case, capsys):
     assert (
         f"trained on validation rows too, for {epochs} epochs: the model that is exported" in shown
     )
-    assert shown.count("ensemble: the mean of the 3 models") == 2
     test = summarize(record)["test"]
+    both = f"{number(test['ensemble'])} {number(test['refit']['ensemble'])}"
+    assert f"ensemble: the mean of the 3 models {both}" in shown
     assert test["refit"]["mean"] == record.test["refit"]["mean"]
     assert test["refit"]["ensemble"] == record.test["refit"]["ensemble"]
 

@@ -85,41 +85,19 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
     console.print(f"  [green]{escape(params_line(best['params']))}[/]")
 
-    units = escape(", ".join(record.experiment.data.targets))
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    heading = f"  validation {metric}"
-    if best["search_score"] is not None:
-        table.add_row(heading, f"[bold]{number(best['search_score'])}[/]", "in the search")
-        heading = ""
-    if best["mean"] is not None:
-        seeds = counted(len(best["scores"]), "fresh seed")
-        gap = gap_in_words(metric, best["gap"], best["search_score"])
-        luck = f", gap {gap}" if gap else ""
-        how = "retrained on" if best["trial"] is not None else "trained on"
-        table.add_row(heading, _spread(best), f"{how} {seeds}{luck}")
+    console.print()
+    console.print(_scores(summary))
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
-    if summary["default"]:
-        _add_default(table, summary["default"], best["is_default"])
-    _add_baselines(table, metric, summary["baselines"], unit)
     test = summary["test"]
     if test:
-        where = f"{units}, {counted(test['rows'], unit)}"
+        of = "" if best["tested"] else f"of {test['name']}'s configuration; "
+        where = f"{', '.join(record.experiment.data.targets)}, {counted(test['rows'], unit)}"
         if test["from"] is not None:
             where += f", {test['from']} to {test['to']}"
-        if not best["tested"]:
-            where = f"of {test['name']}'s configuration; {where}"
-        table.add_row(f"  test {metric}", f"[bold]{_spread(test)}[/]", where)
-        _add_test(table, metric, test, unit)
-        refit = test.get("refit")
-        if refit and "failed" in refit:
-            table.add_row("", "-", f"trained on validation rows too: {escape(refit['failed'])}")
-        elif refit:
-            epochs = counted(refit["epochs"], "epoch")
-            what = f"trained on validation rows too, for {epochs}: the model that is exported"
-            table.add_row(f"  refit {metric}", f"[bold]{_spread(refit)}[/]", what)
-            _add_test(table, metric, refit, unit)
-    console.print()
-    console.print(table)
+        console.print(f"  test: {of}{where}", markup=False)
+        if refit := test.get("refit"):
+            what = refit["failed"] if "failed" in refit else _refitted(refit)
+            console.print(f"  refit: {what}", markup=False)
     for line in left_out_in_words(summary["left_out"], metric):
         console.print(f"  {line}", markup=False)
     for sentence in summary["opened"]:
@@ -151,18 +129,94 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
-def _add_default(table: Table, default: dict[str, Any], wins: bool) -> None:
+def _scores(summary: dict[str, Any]) -> Table:
+    """Return every score: a row for who, a column for the part that it is of."""
+    best, metric, test = summary["best"], summary["metric"], summary["test"]
+    opened = {"test": test} if test else {}
+    if test and test.get("refit") and "failed" not in test["refit"]:
+        opened["refit"] = test["refit"]
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="")
+    for heading in (f"  {metric}", "validation", *opened):
+        table.add_column(heading, no_wrap=True)
+
+    def add(what: str, validation: str, *others: str) -> None:
+        if validation or any(others):
+            table.add_row(f"  {escape(what)}", validation, *others)
+
+    if best["search_score"] is not None:
+        score = number(best["search_score"])
+        add("in the search", score if best["mean"] is not None else f"[bold]{score}[/]")
+    spreads = [f"[bold]{_spread(part)}[/]" for part in opened.values()]
+    if best["mean"] is not None:
+        add(_trained(best, metric), f"[bold]{_spread(best)}[/]", *spreads)
+    else:
+        add("trained again", "", *spreads)
+    if test:
+        n_models = counted(len(test["scores"]), "model")
+        add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened.values()))
+        for place, interval in enumerate(test.get("intervals", ())):
+            what = f"in the {interval['level']:g} interval"
+            add(what, "", *(_covered(part, place) for part in opened.values()))
+    others = list(map(_default, opened.values()))
+    if default := summary["default"]:
+        own = "" if best["is_default"] else _spread(default)
+        table.add_row(f"  {escape(_default_in_words(default, best['is_default']))}", own, *others)
+    elif any(others):
+        add(test["default"]["name"], "", *others)
+    baselines = [summary["baselines"], *(part["baselines"] for part in opened.values())]
+    for name in dict.fromkeys(name for scores in baselines for name in scores):
+        add(plain_name(name, metric), *(_known(scores, name) for scores in baselines))
+    return table
+
+
+def _trained(best: dict[str, Any], metric: str) -> str:
+    """Say what the winner's scores are of."""
+    if best["mean"] is None:
+        return "trained again"
+    gap = gap_in_words(metric, best["gap"], best["search_score"])
+    how = "retrained on" if best["trial"] is not None else "trained on"
+    return f"{how} {counted(len(best['scores']), 'fresh seed')}" + (f", gap {gap}" if gap else "")
+
+
+def _default_in_words(default: dict[str, Any], wins: bool) -> str:
     what: str = default["name"]
-    if default["trial"] is not None:
+    if wins:
+        what = f"the winner is the {what}"
+    elif default["trial"] is not None:
         what += f", which is trial {default['trial']}"
     elif default["scores"]:
         what += f", on {counted(len(default['scores']), 'fresh seed')}"
     if default["failed"]:
         what += f"; {counted(default['failed'], 'training')} of it failed"
-    if wins:
-        table.add_row("", "", f"the winner is the {default['name']}")
-    else:
-        table.add_row("", _spread(default), what)
+    return what
+
+
+def _default(part: dict[str, Any]) -> str:
+    default = part.get("default")
+    return _spread(default) if default and not default["is_winner"] else ""
+
+
+def _ensemble(part: dict[str, Any]) -> str:
+    return number(part["ensemble"]) if part.get("ensemble") is not None else ""
+
+
+def _covered(part: dict[str, Any], place: int) -> str:
+    """Write which share of the rows an interval holds, and how wide it is."""
+    intervals = part.get("intervals", ())
+    if place >= len(intervals):
+        return ""
+    interval = intervals[place]
+    width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
+    return f"{100 * interval['coverage']:.3g} %{width}"
+
+
+def _known(scores: dict[str, float], name: str) -> str:
+    return number(scores[name]) if name in scores else ""
+
+
+def _refitted(refit: dict[str, Any]) -> str:
+    epochs = counted(refit["epochs"], "epoch")
+    return f"trained on validation rows too, for {epochs}: the model that is exported"
 
 
 def _spread(scores: dict[str, Any]) -> str:
@@ -170,26 +224,6 @@ def _spread(scores: dict[str, Any]) -> str:
     return number(scores["mean"]) + (
         f" ± {number(scores['std'], 2)}" if scores["std"] is not None else ""
     )
-
-
-def _add_test(table: Table, metric: str, test: dict[str, Any], unit: str) -> None:
-    """Add what stands beside a test score: the ensemble, the default, plain predictions."""
-    if test.get("ensemble") is not None:
-        models = counted(len(test["scores"]), "model")
-        table.add_row("", number(test["ensemble"]), f"ensemble: the mean of the {models}")
-    for interval in test.get("intervals", ()):
-        covers = f"of the {unit}s lie in the {interval['level']:g} interval"
-        width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
-        table.add_row("", f"{100 * interval['coverage']:.3g} %", covers + width)
-    if (default := test.get("default")) and not default["is_winner"]:
-        table.add_row("", _spread(default), f"{default['name']}, on the same {unit}s")
-    _add_baselines(table, metric, test["baselines"], unit)
-
-
-def _add_baselines(table: Table, metric: str, baselines: dict[str, float], unit: str) -> None:
-    for name, score in baselines.items():
-        what = f"{plain_name(name, metric)}, on the same {unit}s"
-        table.add_row("", number(score), escape(what))
 
 
 def _show_finalists(summary: dict[str, Any]) -> None:
