@@ -359,7 +359,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     )
     executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
     failed = shown(make_case("failed").run(executor=executor))
-    assert "- default LSTM; 3 trainings of it failed" in failed
+    assert "default LSTM; 3 trainings of it failed - " in failed
     again = make_case("again")
     first = find_winner(again.run(2)).trial.number
     trials = extended(again)
