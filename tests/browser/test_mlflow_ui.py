@@ -159,9 +159,8 @@ def test_comparing_all_trials_draws_their_parallel_coordinates(browser, study):
     browser.press("button", "Compare")
     browser.see(f"Comparing {len(study.trained)} Runs", "Parallel Coordinates Plot")
     browser.wait(lambda: browser.run(AXES))
-    choose(
-        browser, "Parameters:", "learning_rate"
-    )  # three of them, and a metric, are there at first
+    # Three of them, and a metric, are there at first.
+    choose(browser, "Parameters:", "learning_rate")
     choose(browser, "Metrics:", "train_loss", "objective")
     wanted = {*SEARCHED, "objective"}
     axes = browser.wait(

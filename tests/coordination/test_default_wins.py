@@ -70,7 +70,7 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     shown = " ".join(capsys.readouterr().out.split())
     assert "Best configuration (default LSTM) hidden_size=32 dropout=0" in shown
     assert "in the search" not in shown
-    assert "the winner is the default LSTM" in shown
+    assert "The winner is the default LSTM." in shown
     page = report(record)
     assert "Best configuration: default LSTM" in page
     assert "the winner (default LSTM)" in page

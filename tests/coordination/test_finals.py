@@ -352,7 +352,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     assert f"First and second: {summarize(own)['first_and_second']}." in text
     assert "too few" not in text
     won = shown(make_case("won").run(4, space=TWIN))
-    assert "the winner is the default LSTM" in won
+    assert "The winner is the default LSTM." in won
     assert (
         "too few repeats to tell (3; five or more are needed: the same command with "
         "--set finalists.repeats=5)" in won

@@ -6,6 +6,7 @@ The whole of a search runs, but for the training: what a model comes to is a fun
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import statistics
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from pretended import PretendExecutor, everything
+from rich.console import Console
 from simulated import Killed
 
 from tuner.coordination.finalists import default_of
@@ -28,6 +30,7 @@ from tuner.results.refit import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import find_winner
+from tuner.watching import display
 from tuner.watching.display import number, show_result
 
 REFIT = {"finalists": {"refit": None}}  # as by default
@@ -289,6 +292,37 @@ def test_the_terminal_and_json_tell_which_model_is_which(case, capsys):
     assert f"ensemble: the mean of the 3 models {both}" in shown
     assert test["refit"]["mean"] == record.test["refit"]["mean"]
     assert test["refit"]["ensemble"] == record.test["refit"]["ensemble"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_every_score(case, monkeypatch, width):
+    record = case.run(**REFIT)
+    narrow = Console(width=width, file=io.StringIO(), highlight=False)
+    monkeypatch.setattr(display, "console", narrow)
+    show_result(record)
+    shown = narrow.file.getvalue()
+    summary = summarize(record)
+    for part in (summary["best"], summary["test"], summary["test"]["refit"]):
+        assert f"{number(part['mean'])} ± {number(part['std'], 2)}" in shown
+    for part in (summary["test"], summary["test"]["refit"]):
+        for score in (part["ensemble"], *part["baselines"].values()):
+            assert number(score) in shown
+    assert "…" not in shown.partition("Finalists")[0]
+
+
+def test_scores_of_what_was_tested_are_not_shown_as_another_winners(case, capsys):
+    record = case.run(**REFIT)
+    summary = summarize(record)
+    other = {**summary, "best": {**summary["best"], "tested": False, "name": "trial 99"}}
+    table = display._scores(other, "row")
+    capsys.readouterr()
+    display.console.print(table)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    test = number(summary["test"]["mean"])
+    (own,) = [line for line in lines if "fresh seeds, gap" in line]
+    assert own.count("±") == 1
+    (tested,) = [line for line in lines if line.startswith(summary["test"]["name"])]
+    assert tested.startswith(f"{summary['test']['name']} {test}")
 
 
 def test_who_keeps_the_winners_model_gets_the_refitted_one(case):

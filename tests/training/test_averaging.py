@@ -1,4 +1,4 @@
-"""The average of the weights is what is scored and kept, and the training knows nothing of it."""
+"""The average of the weights is what is scored and kept; no step of the optimizer sees it."""
 
 from __future__ import annotations
 

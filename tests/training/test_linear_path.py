@@ -201,29 +201,89 @@ def test_no_row_is_nearer_than_the_last_and_none_is_lost(window, season, horizon
     assert (near >= 1 / np.arange(window, 0, -1)).all()
 
 
-def leading(n: int, seed: int = 0) -> np.ndarray:
-    """A series that is noise, and a column that is what it will be two rows later."""
-    noise = np.random.default_rng(seed).normal(size=n + 2)
-    return np.column_stack((noise[:n], noise[2:]))
+def autoregression(n: int, seed: int = 0, until: int | None = None) -> np.ndarray:
+    """A series that follows itself and what another column was a row before, up to a row."""
+    rng = np.random.default_rng(seed)
+    leads, rows = rng.normal(size=n), np.zeros(n)
+    for t in range(1, n):
+        follows = 0.5 * leads[t - 1] if until is None or t < until else 0.0
+        rows[t] = 0.7 * rows[t - 1] + follows + rng.normal(0, 0.05)
+    return np.column_stack((rows, leads, rng.normal(size=n)))
 
 
-def test_a_single_target_is_forecast_from_all_columns_that_help(make_ref, make_job) -> None:
-    rows = leading(300)
-    ref = make_ref(rows[:, :1], rows, target_columns=(0,))
+def columns_of(path: linear_path.LinearPath) -> np.ndarray:
+    """The weights, (columns, window)."""
+    return path.linear.weight.numpy().reshape(-1, 8)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)], ids=str)
+def test_a_single_target_is_forecast_from_all_columns_that_help(make_ref, make_job, order) -> None:
+    rows = autoregression(400)
+    place = order.index(0)
+    ref = make_ref(rows[:, :1], rows[:, order], target_columns=(place,))
+    found = columns_of(fit_of(make_job(ref, linear_path=True)).model.linear_path)
+    expected = np.zeros((3, 8))
+    expected[place, -1], expected[order.index(1), -1] = 0.7, 0.5
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_all_columns_are_those_of_a_ridge_of_scaled_inputs(make_ref, make_job, monkeypatch) -> None:
+    chosen, of = [], Moments.ridge
+    monkeypatch.setattr(Moments, "ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
+    rows = autoregression(200) * (1, 3, 1)
+    ref = make_ref(rows[:, :1], rows, target_columns=(0,), horizon=2)
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
-    assert path.linear.weight.shape == (1, 16)
-    assert path.linear.weight[0, 14] == pytest.approx(1, abs=0.02)
-    others = np.delete(path.linear.weight.numpy(), 14)
-    np.testing.assert_allclose(others, 0, atol=0.02)
+    scaled = chosen[-1].weight.numpy()
+    starts = ref.train_samples()
+    x = np.stack([rows[t - 8 : t].T.ravel() for t in starts])
+    y = np.stack([rows[t : t + 2, 0] for t in starts])
+    weight = path.linear.weight.double().numpy()
+    used = np.abs(scaled) > 0
+    scale = (weight / np.where(used, scaled, 1.0)).max(axis=0)
+    theirs = TheirRidge(alpha=chosen[-1].penalty).fit(x * scale, y)
+    np.testing.assert_allclose(theirs.coef_ * scale, weight, atol=1e-5)
+    np.testing.assert_allclose(theirs.intercept_, path.linear.bias, atol=1e-5)
+    np.testing.assert_allclose(scale[:8], ridge.prior(8, 1, 2), rtol=1e-5)
 
 
 def test_a_column_that_stopped_helping_is_not_read(make_ref, make_job) -> None:
-    rows = leading(300)
-    rows[180:, 1] = np.random.default_rng(1).normal(size=120)  # of 250 training rows
+    rows = autoregression(300, until=150)  # of 225 training rows
     ref = make_ref(rows[:, :1], rows, target_columns=(0,))
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
-    assert path.own_inputs.tolist() == [True] * 8 + [False] * 8
-    assert not path.linear.weight[:, 8:].any()
+    alone = fit_of(make_job(make_ref(rows[:, :1]), linear_path=True)).model.linear_path
+    assert path.own_inputs.tolist() == [True] * 8 + [False] * 16
+    assert not columns_of(path)[1:].any()
+    np.testing.assert_allclose(columns_of(path)[:1], columns_of(alone), atol=0.02)
+
+
+def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job) -> None:
+    blocks = [autoregression(100, seed) for seed in range(3)]
+    blocks.append(np.random.default_rng(9).normal(size=(100, 3)))  # nothing leads here
+    rows, bounds = np.concatenate(blocks), 100 * np.arange(4)[:, None]
+    ref = make_ref(rows[:, :1], rows, target_columns=(0,))
+    for name, ends in (("train", 80), ("evaluate", 100), ("reach", 100)):
+        begin = 80 if name == "evaluate" else 0
+        np.save(f"{ref.folder}/{name}.npy", bounds + np.array([begin, ends]))
+    found = columns_of(fit_of(make_job(ref, linear_path=True)).model.linear_path)
+    assert found[1, -1] > 0.2
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_late_windows_and_early_ones_share_no_row_that_is_forecast(make_ref, horizon) -> None:
+    ref = make_ref(walk(100), horizon=horizon)
+    index = torch.from_numpy(ref.train_samples())
+    late, early, between = (part.numpy() for part in ridge._in_time(index, ref))
+    assert sorted([*late, *early, *between]) == index.tolist()
+    assert len(late) == len(index) // 4
+    assert early.max() + horizon <= late.min()
+    assert len(between) == horizon - 1
+
+
+def test_lags_of_the_target_are_its_own_and_always_read(make_ref, make_job) -> None:
+    rows = np.column_stack((walk(200), np.roll(walk(200), 3)))
+    ref = make_ref(rows[:, :1], rows, target_columns=(0,), lag_columns=((1, 0),))
+    path = fit_of(make_job(ref, linear_path=True)).model.linear_path
+    assert path.own_inputs.all()
 
 
 @pytest.mark.parametrize("kind", ["none", "standard"])
@@ -241,7 +301,7 @@ def test_other_columns_are_read_as_they_are_normalized(make_ref, make_job, kind)
 
 def test_of_too_many_columns_only_the_targets_own_is_read(make_ref, make_job, monkeypatch) -> None:
     monkeypatch.setattr(linear_path, "MOST_INPUTS", 15)
-    rows = leading(300)
+    rows = autoregression(300)
     ref = make_ref(rows[:, :1], rows, target_columns=(0,))
     alone = fit_of(make_job(make_ref(rows[:, :1]), linear_path=True))
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
@@ -293,6 +353,7 @@ KEYS = {
     "segment": (3,),
     "conv_channels": (2,),
     "decoder": ("segments", "recursive"),
+    "weight_averaging": (2.0,),
 }
 PAIRS = [
     dict(zip(pair, values, strict=True))
@@ -306,13 +367,11 @@ PAIRS = [
 def test_rows_after_the_training_part_change_no_weight(
     make_ref, make_job, go_on, options, seed
 ) -> None:
-    rows = walk(60)
+    rows = np.column_stack((walk(60), walk(61)[1:]))
     other = rows.copy()
-    other[45:] += 10 * np.random.default_rng(seed).normal(size=(15, 1))
-    weights = [
-        train(make_job(make_ref(r, horizon=2), epochs=1, keep_weights=True, **options), go_on)
-        for r in (rows, other)
-    ]
+    other[45:] += 10 * np.random.default_rng(seed).normal(size=(15, 2))
+    refs = [make_ref(r[:, :1], r, target_columns=(0,), horizon=2) for r in (rows, other)]
+    weights = [train(make_job(ref, epochs=1, keep_weights=True, **options), go_on) for ref in refs]
     for name, array in weights[0].weights.items():
         assert array.tobytes() == weights[1].weights[name].tobytes(), name
 

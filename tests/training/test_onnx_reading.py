@@ -21,6 +21,7 @@ from tuner.training.onnx_model import to_onnx
 
 FORECASTS = [
     Shape("forecast", 1, horizon=4, window=11, target_columns=(0,)),
+    Shape("forecast", 3, horizon=2, window=7, target_columns=(1,)),
     Shape(
         "forecast", 4, horizon=5, targets=2, quantiles=(0.1, 0.5, 0.9), window=9,
         target_columns=(2, 0), lag_columns=((1, 1),),
@@ -29,7 +30,7 @@ FORECASTS = [
 KEYS: dict[str, list[dict[str, Any]]] = {
     "normalize": [{"normalize": kind} for kind in ("last", "mean", "standard")],
     "linear_path": [{"linear_path": True}],
-    "segment": [{"segment": 4}, {"segment": 9}],
+    "segment": [{"segment": 4}, {"segment": 7}],
     "conv_channels": [{"conv_channels": 3}, {"conv_channels": 2, "conv_kernel": 4}],
     "decoder": [{"decoder": "segments"}, {"decoder": "recursive"}],
     "pooling": [{"pooling": pooling} for pooling in ("mean", "max", "attention")],

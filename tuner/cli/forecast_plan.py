@@ -13,7 +13,7 @@ TEST_SHARE = 0.15
 """Of the rows of a series."""
 
 _SECONDS = 20.0  # that a trial may take on one core, about
-_LONG = 96  # rows of a window that are read segment by segment
+_LONG = 100  # rows of a window that are read one by one, where it is more than two seasons
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
@@ -125,7 +125,11 @@ def _windows(
         segment = season if season <= 48 else _divisor(season, 24)
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment
-    counts = [k for k in (1, 2, 4, 8) if k * season + 1 <= known // _SEASONS_FOR_ONE][-3:]
+    counts = [
+        k
+        for k in (1, 2, 4, 8)
+        if k * season + 1 <= known // _SEASONS_FOR_ONE and (k <= 2 or k * season + 1 <= _LONG)
+    ][-3:]
     windows = tuple(k * season + 1 for k in counts)
     best = 2 if 2 in counts else counts[0]
     seasons = "a season" if best == 1 else f"{best} seasons"

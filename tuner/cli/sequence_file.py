@@ -118,7 +118,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
 def _values_say_more(text: str, data: Path) -> bool:
     """Return whether the training sequences of an experiment are best read value by value."""
     with TemporaryDirectory() as folder:
-        (ref,) = check_text(text, data, data).write(Path(folder)).folds
+        (ref,) = check_text(text, data, data.with_suffix(".yaml")).write(Path(folder)).folds
         assert isinstance(ref, SequencesRef)
         return values_say_more(ref)
 

@@ -46,8 +46,9 @@ def too_few_to_choose(lengths: np.ndarray) -> bool:
 def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> SequencePlan:
     """Choose what a first search begins with.
 
-    Sequences of one length may have a linear path. It is searched: a linear model that nearly
-    fits the training sequences leaves the layers little to learn.
+    Sequences of one length may have a linear path. It is searched here: a linear model that
+    nearly fits the training sequences leaves the layers little to learn. Where there are too few
+    to choose (`too_few_to_choose`) the caller may keep it.
 
     Args:
         kind: classify, label or regress.

@@ -132,19 +132,24 @@ def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
 def values_say_more(ref: SequencesRef) -> bool:
     """Return whether all values tell a linear model more than summaries of them.
 
-    Judged on five folds of the training sequences, by cross entropy or RMSE, each reading with its
-    best penalty. Never where sequences differ in length, or a fold lacks what is needed.
+    Judged on five folds of the training sequences, each with its share of every class, by cross
+    entropy or RMSE, each reading with its best penalty. Never where sequences differ in length,
+    or a fold lacks what is needed.
     """
     if "values" not in _readings(ref):
         return False
     trained = ref.train_samples()
     kind, loss = ("classes", "cross_entropy") if ref.shape.classes else ("values", "rmse")
+    fold_of = np.arange(len(trained)) % _FOLDS
+    if ref.shape.classes:  # those of a class go around
+        order = np.argsort(ref.truth_of(trained), kind="stable")
+        fold_of[order] = np.arange(len(trained)) % _FOLDS
     costs = {}
     readings: tuple[Reading, ...] = ("summaries", "values")
     for reads in readings:
         of_penalties = np.zeros(len(PENALTIES[kind]))
         for fold in range(_FOLDS):
-            held = np.arange(len(trained)) % _FOLDS == fold
+            held = fold_of == fold
             rest = trained[~held]
             if not held.any() or (ref.shape.classes and len(np.unique(ref.truth_of(rest))) < 2):
                 return False

@@ -134,7 +134,7 @@ class SeriesRef(DataRef):
     offset: tuple[float, ...] = ()  # of the target columns: scaled = (transformed - offset) / scale
     scale: tuple[float, ...] = ()
     own_scales: bool = False  # each series has its own: these are of all of them together
-    season: int = 1  # rows in a season; 1 without one
+    season: int = 1  # rows in a season; 1 without one, or where a training part is no longer
 
     def __post_init__(self) -> None:
         """Have the shape say which window is read."""

@@ -353,9 +353,10 @@ def _make_fold(
     """Prepare series that end where the rows to evaluate end; parts are counted in each series.
 
     A transform is fitted on the rows `fitted`, (series, 2), everything else on `train`.
-    MASE divides by the errors of the forecast that a value is that of `step` rows before. Where
-    other preparations can be read from later rows on, `first` (series,), this one trains on all
-    that it can read, and is evaluated and measured on what all can.
+    MASE divides by the errors of the forecast that a value is that of `step` rows before, a season
+    or one row; models are told of it too. Where other preparations can be read from later rows
+    on, `first` (series,), this one trains on all that it can read, and is evaluated and measured
+    on what all can.
     """
     data, task = experiment.data, experiment.task
     longest = _longest_window(experiment)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from tuner.training.model import Model
 
@@ -30,6 +31,9 @@ class WeightAverage:
 
     def __init__(self, model: Model, *, epochs: float, steps: int) -> None:
         self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase):  # cuDNN wants its weights side by side
+                module.flatten_parameters()
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         # Views on the numbers: what is fixed is the same in both.
         moving = [(a.detach(), w.detach()) for a, w in pairs if w.requires_grad]

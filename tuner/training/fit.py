@@ -76,7 +76,7 @@ class Fit:
     def _fit_path(self) -> None:
         """Have the model begin as a linear one."""
         if isinstance(self.data, SeriesRef):
-            fit_path(self.model, self.samples, self.train_index, season=self.data.season)
+            fit_path(self.model, self.samples, self.train_index, self.data)
         else:
             balanced = self.parameters.class_weights == "balanced"
             fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)

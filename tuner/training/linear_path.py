@@ -12,7 +12,7 @@ from tuner.training.normalization import columns_of_targets
 __all__ = ["LinearPath", "SequencePath", "make_path"]
 
 MOST_INPUTS = 1024
-"""Numbers that one forecast is made from, where it reads all columns: a fit takes a second."""
+"""Numbers that one forecast is made from, where it reads all columns."""
 
 
 class LinearPath(nn.Module):
@@ -32,13 +32,14 @@ class LinearPath(nn.Module):
         super().__init__()
         self.columns = columns_of_targets(shape, "linear_path")
         self.reads_all = shape.targets == 1 and shape.window * shape.features <= MOST_INPUTS
-        own = torch.arange(shape.features) == self.columns[0]
+        own = torch.zeros(shape.features, dtype=torch.bool)
+        own[[self.columns[0], *(column for column, _ in shape.lag_columns)]] = True
         self.own_inputs = (
             own.repeat_interleave(shape.window)
             if self.reads_all
             else torch.ones(shape.window, dtype=torch.bool)
         )
-        """Which inputs are values of the target, (inputs,)."""
+        """Which inputs are values of the target, its lags among them, (inputs,)."""
         self.linear = nn.Linear(len(self.own_inputs), shape.horizon)
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))

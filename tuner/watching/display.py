@@ -85,9 +85,11 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
     console.print(f"  [green]{escape(params_line(best['params']))}[/]")
 
-    console.print()
-    console.print(_scores(summary))
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
+    console.print()
+    console.print(_scores(summary, unit))
+    if best["is_default"]:
+        console.print(f"  The winner is the {summary['default']['name']}.", markup=False)
     test = summary["test"]
     if test:
         of = "" if best["tested"] else f"of {test['name']}'s configuration; "
@@ -129,14 +131,15 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
-def _scores(summary: dict[str, Any]) -> Table:
+def _scores(summary: dict[str, Any], unit: str) -> Table:
     """Return every score: a row for who, a column for the part that it is of."""
     best, metric, test = summary["best"], summary["metric"], summary["test"]
-    opened = {"test": test} if test else {}
+    opened = [test] if test else []
     if test and test.get("refit") and "failed" not in test["refit"]:
-        opened["refit"] = test["refit"]
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="")
-    for heading in (f"  {metric}", "validation", *opened):
+        opened.append(test["refit"])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table.add_column(f"  {metric}", overflow="fold")  # gives way on a narrow terminal
+    for heading in ("validation", "test", "refit")[: 1 + len(opened)]:
         table.add_column(heading, no_wrap=True)
 
     def add(what: str, validation: str, *others: str) -> None:
@@ -146,24 +149,24 @@ def _scores(summary: dict[str, Any]) -> Table:
     if best["search_score"] is not None:
         score = number(best["search_score"])
         add("in the search", score if best["mean"] is not None else f"[bold]{score}[/]")
-    spreads = [f"[bold]{_spread(part)}[/]" for part in opened.values()]
+    tested = [f"[bold]{_spread(part)}[/]" for part in opened]
     if best["mean"] is not None:
-        add(_trained(best, metric), f"[bold]{_spread(best)}[/]", *spreads)
-    else:
-        add("trained again", "", *spreads)
+        own = tested if best["tested"] else []
+        add(_trained(best, metric), f"[bold]{_spread(best)}[/]", *own)
     if test:
+        if not (best["tested"] and best["mean"] is not None):
+            add(test["name"], "", *tested)
         n_models = counted(len(test["scores"]), "model")
-        add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened.values()))
+        add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened))
         for place, interval in enumerate(test.get("intervals", ())):
-            what = f"in the {interval['level']:g} interval"
-            add(what, "", *(_covered(part, place) for part in opened.values()))
-    others = list(map(_default, opened.values()))
-    if default := summary["default"]:
-        own = "" if best["is_default"] else _spread(default)
-        table.add_row(f"  {escape(_default_in_words(default, best['is_default']))}", own, *others)
+            what = f"{unit}s within the {interval['level']:g} interval"
+            add(what, "", *(_covered(part, place) for part in opened))
+    others = list(map(_default, opened))
+    if (default := summary["default"]) and not best["is_default"]:
+        table.add_row(f"  {escape(_default_in_words(default))}", _spread(default), *others)
     elif any(others):
         add(test["default"]["name"], "", *others)
-    baselines = [summary["baselines"], *(part["baselines"] for part in opened.values())]
+    baselines = [summary["baselines"], *(part["baselines"] for part in opened)]
     for name in dict.fromkeys(name for scores in baselines for name in scores):
         add(plain_name(name, metric), *(_known(scores, name) for scores in baselines))
     return table
@@ -171,18 +174,14 @@ def _scores(summary: dict[str, Any]) -> Table:
 
 def _trained(best: dict[str, Any], metric: str) -> str:
     """Say what the winner's scores are of."""
-    if best["mean"] is None:
-        return "trained again"
     gap = gap_in_words(metric, best["gap"], best["search_score"])
     how = "retrained on" if best["trial"] is not None else "trained on"
     return f"{how} {counted(len(best['scores']), 'fresh seed')}" + (f", gap {gap}" if gap else "")
 
 
-def _default_in_words(default: dict[str, Any], wins: bool) -> str:
+def _default_in_words(default: dict[str, Any]) -> str:
     what: str = default["name"]
-    if wins:
-        what = f"the winner is the {what}"
-    elif default["trial"] is not None:
+    if default["trial"] is not None:
         what += f", which is trial {default['trial']}"
     elif default["scores"]:
         what += f", on {counted(len(default['scores']), 'fresh seed')}"
