@@ -17,6 +17,8 @@ _LONG = 100  # rows of a window that are read one by one, where it is more than 
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
+_FEW = 200  # windows that are trained on
+_WINDOWS_FOR_A_UNIT = 6
 _STEPS_READ = 30  # at most, where a window is read by segments
 
 
@@ -73,7 +75,7 @@ def plan_forecast(
     batch_sizes = _batch_sizes(n_windows)
     middle = batch_sizes[len(batch_sizes) // 2]
     seconds = n_windows / middle * 0.004 + n_windows * read * 3e-6  # of an epoch, measured
-    epochs = int(min(80, max(8, _SECONDS / seconds)))
+    epochs = int(min(80 if n_windows > _FEW else 40, max(8, _SECONDS / seconds)))
     trials = 30 if epochs > 15 else 20
     far = usual is not None and usual > _SEASON_FITS and hourly
     return ForecastPlan(
@@ -91,7 +93,7 @@ def plan_forecast(
         normalizations=_normalizations(profile),
         linear_paths=() if profile.trending else (True, False),
         learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.005),
-        hidden_sizes=(8, 64) if profile.trending and n_windows < 5000 else (16, 128),
+        hidden_sizes=_hidden_sizes(n_windows, 64 if profile.trending else 128),
         batch_sizes=batch_sizes,
         validation=(validation := validation_share(rows, horizon)),
         intervals=_intervals(int(rows * float(validation.value)) - horizon + 1),
@@ -172,6 +174,12 @@ def _normalize(profile: Profile) -> Choice:
 
 def _normalizations(profile: Profile) -> tuple[str, ...]:
     return ("none", "last", "mean", "standard") if profile.trending and not profile.walking else ()
+
+
+def _hidden_sizes(n_windows: int, most: int) -> tuple[int, int]:
+    """Return the least and the most units: few windows are soon learned by heart."""
+    most = max(8, min(most if n_windows < 5000 else 128, n_windows // _WINDOWS_FOR_A_UNIT))
+    return max(4, most // 8), most
 
 
 def _batch_sizes(n_windows: int) -> tuple[int, ...]:
