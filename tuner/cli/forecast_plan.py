@@ -17,7 +17,7 @@ _LONG = 100  # rows of a window that are read one by one, where it is more than 
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
-_FEW = 200  # windows that are trained on
+_FEW, _VERY_FEW = 200, 100  # windows that are trained on
 _WINDOWS_FOR_A_UNIT = 6
 _STEPS_READ = 30  # at most, where a window is read by segments
 
@@ -92,7 +92,7 @@ def plan_forecast(
         normalize=_normalize(profile),
         normalizations=_normalizations(profile),
         linear_paths=() if profile.trending else (True, False),
-        learning_rates=(0.0001, 0.003) if profile.walking else (0.0003, 0.005),
+        learning_rates=_learning_rates(n_windows, profile.walking),
         hidden_sizes=_hidden_sizes(n_windows, 64 if profile.trending else 128),
         batch_sizes=batch_sizes,
         validation=(validation := validation_share(rows, horizon)),
@@ -180,6 +180,12 @@ def _hidden_sizes(n_windows: int, most: int) -> tuple[int, int]:
     """Return the least and the most units: few windows are soon learned by heart."""
     most = max(8, min(most if n_windows < 5000 else 128, n_windows // _WINDOWS_FOR_A_UNIT))
     return max(4, most // 8), most
+
+
+def _learning_rates(n_windows: int, walking: bool) -> tuple[float, float]:
+    if walking:
+        return 0.0001, 0.003
+    return 0.0003, 0.005 if n_windows > _VERY_FEW else 0.002
 
 
 def _batch_sizes(n_windows: int) -> tuple[int, ...]:
