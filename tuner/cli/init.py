@@ -58,7 +58,9 @@ def init(
         resample=resample,
         time_given=time is not None,
         horizon=horizon,
-        name=quoted(re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:100] or "experiment"),
+        name=quoted(
+            re.sub(r"[^A-Za-z0-9_.-]+", "_", path_to_write.stem).strip("_.-")[:100] or "experiment"
+        ),
         written_path=quoted(os.path.relpath(path.resolve(), path_to_write.parent.resolve())),
     )
     kind, why = kind_of(asked, task)
@@ -123,6 +125,11 @@ def _check_output(output: Path, data: Path, force: bool) -> None:
         raise InputError(f"{output}: exists already; give another name with -o, or add --force")
     if not output.parent.is_dir():
         raise InputError(f"-o: no such folder {output.parent}; create it first")
+
+
+def _name_of(file: Path) -> str:
+    """Return the name of an experiment in a file: two files beside each other are two studies."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("_.-")[:100] or "experiment"
 
 
 def _names(features: str | None) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TunerError, nearest
@@ -199,7 +200,9 @@ def _check_reading(experiment: Experiment) -> None:
         elif data.features is not None and not set(data.targets) <= set(data.features):
             lacking = next(target for target in data.targets if target not in data.features)
             text = f"needs every target among data.features, which lack {lacking!r}"
-            ways = f"write it there, correct data.target, or write {_shown(none)} here"
+            near = difflib.get_close_matches(lacking, data.features, n=1)
+            meant = f" ({near[0]!r}?)" if near else ""
+            ways = f"write it there, correct data.target{meant}, or write {_shown(none)} here"
             _refuse(experiment, name, [none], f"{text}: {ways}")
     if task.kind == "label":
         _refuse(experiment, "segment", [1], "a label for every step reads every step")

@@ -140,7 +140,10 @@ def gap_in_words(metric: str, gap: float | None, search: float | None) -> str | 
     if gap is None or search is None:
         return None
     share = relative(metric, gap, search)
-    return f"{gap:+.3g}" + (f" ({100 * share:+.0f} %)" if share is not None else "")
+    if share is None:
+        return f"{gap:+.3g}"
+    percent = round(100 * share)
+    return f"{gap:+.3g} ({percent:+d} %)" if percent else f"{gap:+.3g} (0 %)"
 
 
 def _interval(

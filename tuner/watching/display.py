@@ -7,6 +7,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from tuner.coordination.records import Status, StudyRecord
@@ -87,7 +88,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
 
     unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
     console.print()
-    console.print(_scores(summary, unit))
+    console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
     if best["is_default"]:
         console.print(f"  The winner is the {summary['default']['name']}.", markup=False)
     test = summary["test"]
@@ -138,13 +139,13 @@ def _scores(summary: dict[str, Any], unit: str) -> Table:
     if test and test.get("refit") and "failed" not in test["refit"]:
         opened.append(test["refit"])
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    table.add_column(f"  {metric}", overflow="fold")  # gives way on a narrow terminal
+    table.add_column(metric, overflow="fold")  # gives way on a narrow terminal
     for heading in ("validation", "test", "refit")[: 1 + len(opened)]:
         table.add_column(heading, no_wrap=True)
 
     def add(what: str, validation: str, *others: str) -> None:
         if validation or any(others):
-            table.add_row(f"  {escape(what)}", validation, *others)
+            table.add_row(escape(what), validation, *others)
 
     if best["search_score"] is not None:
         score = number(best["search_score"])
@@ -163,7 +164,7 @@ def _scores(summary: dict[str, Any], unit: str) -> Table:
             add(what, "", *(_covered(part, place) for part in opened))
     others = list(map(_default, opened))
     if (default := summary["default"]) and not best["is_default"]:
-        table.add_row(f"  {escape(_default_in_words(default))}", _spread(default), *others)
+        table.add_row(escape(_default_in_words(default)), _spread(default), *others)
     elif any(others):
         add(test["default"]["name"], "", *others)
     baselines = [summary["baselines"], *(part["baselines"] for part in opened)]
@@ -229,7 +230,7 @@ def _show_finalists(summary: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
     for heading in ("trial", "search", "mean", "std", "gap"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration")  # the one that gives way on a narrow terminal
+    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
     metric = summary["metric"]
     for finalist in summary["finalists"]:
         table.add_row(
