@@ -95,6 +95,7 @@ def stores() -> None:
     frame.to_csv("stores.csv", index=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize(
     ("space", "quantiles"),

@@ -381,6 +381,7 @@ def test_an_ensemble_that_there_cannot_be_is_refused(
     assert names(here) == before
 
 
+@pytest.mark.slow
 def test_an_ensemble_reproduces_every_score_and_predicts_the_mean(here: Path, tuner: Tuner) -> None:
     if len(recorded_seeds := _seeds(tuner)) < 2:
         pytest.fail(f"the study has no repeats: {recorded_seeds}")

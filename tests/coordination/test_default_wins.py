@@ -103,6 +103,7 @@ def test_the_default_is_what_is_exported(record, tmp_path):
     assert known.search is None
 
 
+@pytest.mark.slow
 def test_a_default_that_wins_is_reproducible_after_a_kill_and_with_any_workers(make_case):
     reference = make_case("calm").run(executor=good(1)).test
     for at in (8, 12, 16):

@@ -62,6 +62,7 @@ def test_what_is_trained_as_the_default_is_the_configuration_without_a_search(ca
         assert not job.can_be_pruned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_killed_between_any_two_retrainings_it_ends_like_one_that_was_not(make_case, workers):
     calm = make_case("calm")

@@ -150,6 +150,7 @@ def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch
     assert summarize(record)["left_out"][name] == why
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_killed_during_a_refit_it_ends_like_a_search_that_was_not(make_case, workers):
     calm = make_case("calm")

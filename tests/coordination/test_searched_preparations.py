@@ -149,6 +149,7 @@ def test_every_job_has_the_data_of_its_trial(calm: tuple[StudyRecord, TrainingEx
     assert tests[-1].data.shape.features == 1  # the default's
 
 
+@pytest.mark.slow
 def test_it_is_the_same_with_three_workers(
     calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_it_is_the_same_with_three_workers(
     assert record.test is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_after", [7, 19])
 def test_after_a_kill_it_goes_on_as_if_there_had_been_none(
     calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path, dies_after: int
