@@ -39,7 +39,7 @@ def test_a_wheel_installs_into_an_empty_environment_and_takes_a_user_to_a_result
     assert "sales" in run(tuner, "init", "sales.csv", cwd=user)
     assert "96 rows" in run(tuner, "check", "sales.yaml", cwd=user)
     out = run(tuner, "run", "sales.yaml", "--trials", 4, "--set", "budget.epochs=3", cwd=user)
-    assert "test rmse" in out
+    assert "test: sales, " in out
     run(tuner, "export", "sales-tpe-0", "-o", "best.yaml", cwd=user)
     assert "reproduced:" in run(tuner, "train", "best.yaml", cwd=user)
     written = {path.name for path in user.iterdir()}
