@@ -22,6 +22,7 @@ __all__ = [
     "SpaceError",
     "StudyError",
     "TunerError",
+    "near_miss",
     "nearest",
     "one_line",
     "show_location",
@@ -80,11 +81,18 @@ class Interrupted(TunerError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for a near miss, else the list of what is known."""
-    known, word = [str(k) for k in known], str(word)
-    if matches := difflib.get_close_matches(word, known, n=3, cutoff=0.6):
-        match = max(matches, key=lambda m: sorted(m) == sorted(word))  # letters swapped: surely
+    known = [str(k) for k in known]
+    if (match := near_miss(word, known)) is not None:
         return f"; did you mean {match!r}?"
     return f"; choose from: {', '.join(known)}" if known else ""
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """Return which of the known words a misspelt one may be; None where none is near."""
+    word = str(word)
+    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    # Letters that are swapped: surely.
+    return max(matches, key=lambda m: sorted(m) == sorted(word), default=None)
 
 
 def show_path(path: Path | str) -> str:

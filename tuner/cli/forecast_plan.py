@@ -19,7 +19,6 @@ _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
 _FEW, _VERY_FEW = 200, 100  # windows that are trained on
 _WINDOWS_FOR_A_UNIT = 6
-_STEPS_READ = 30  # at most, where a window is read by segments
 
 
 @dataclass(frozen=True)

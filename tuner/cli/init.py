@@ -58,9 +58,7 @@ def init(
         resample=resample,
         time_given=time is not None,
         horizon=horizon,
-        name=quoted(
-            re.sub(r"[^A-Za-z0-9_.-]+", "_", path_to_write.stem).strip("_.-")[:100] or "experiment"
-        ),
+        name=quoted(_name_of(path_to_write)),
         written_path=quoted(os.path.relpath(path.resolve(), path_to_write.parent.resolve())),
     )
     kind, why = kind_of(asked, task)

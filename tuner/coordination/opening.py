@@ -16,10 +16,9 @@ from optuna.storages import BaseStorage
 
 from tuner import __version__
 from tuner.coordination.attributes import RUN_ATTR, STUDY_ATTR
-from tuner.coordination.records import FORMAT
+from tuner.coordination.records import FORMAT, begun_with
 from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
-from tuner.experiment.schema import Finalists
 from tuner.strategies.registry import make_sampler
 
 __all__ = ["CHANGEABLE", "check_study", "library_versions", "open_study", "recorded_run"]
@@ -198,10 +197,8 @@ def _check_same(
 
 def _retrained(study: optuna.Study, facts: dict[str, Any]) -> dict[str, int]:
     """Return how much a study retrains: as it was begun, or as a later run raised it."""
-    begun = facts["experiment"].get("finalists", {}) | study.user_attrs.get(RUN_ATTR, {}).get(
-        "finalists", {}
-    )
-    return {key: begun.get(key, Finalists.model_fields[key].default) for key in _RAISED}
+    raised = study.user_attrs.get(RUN_ATTR, {}).get("finalists", {})
+    return {key: raised.get(key, begun_with(facts, key)) for key in _RAISED}
 
 
 def _raised(study: optuna.Study, experiment: Experiment | None) -> dict[str, int] | None:
@@ -211,19 +208,16 @@ def _raised(study: optuna.Study, experiment: Experiment | None) -> dict[str, int
     now = dict(before)
     if experiment is not None:
         now = {key: max(n, getattr(experiment.finalists, key)) for key, n in before.items()}
-    begun = facts["experiment"].get("finalists", {})
-    same = all(begun.get(key, Finalists.model_fields[key].default) == now[key] for key in _RAISED)
-    return None if same else now
+    return None if all(begun_with(facts, key) == now[key] for key in _RAISED) else now
 
 
 def _check_not_lowered(
     facts: dict[str, Any], retrained: dict[str, int], experiment: Experiment, where: str
 ) -> None:
     """Refuse less than is retrained, but for what the study was begun with: that is its file's."""
-    begun = facts["experiment"].get("finalists", {})
     for key, n in retrained.items():
         got = getattr(experiment.finalists, key)
-        if got < n and got != begun.get(key, Finalists.model_fields[key].default):
+        if got < n and got != begun_with(facts, key):
             raise StudyError(
                 f"{where} has finalists.{key}={n}, which may be raised and not lowered, got {got}; "
                 f"write --set finalists.{key}={n}, or give another --study name"

@@ -32,10 +32,11 @@ from tuner.coordination.journal import FINALISTS_SUFFIX, load_study
 from tuner.coordination.seeds import Role, training_seed
 from tuner.errors import StudyError, one_line, show_location
 from tuner.experiment import Experiment
+from tuner.experiment.schema import Finalists
 from tuner.jobs import Outcome
 from tuner.strategies.registry import rhythm_of
 
-__all__ = ["Status", "StudyRecord", "TrialRecord", "read_study", "read_trial"]
+__all__ = ["Status", "StudyRecord", "TrialRecord", "begun_with", "read_study", "read_trial"]
 
 FORMAT = 2
 """Of what a study holds. In format 1 trials with the same score rank by their numbers alone."""
@@ -206,7 +207,7 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
         earlier_tests=tuple(openings[:-1]),
         format=facts["format"],
-        first_repeats=_first_repeats(facts, experiment),
+        first_repeats=begun_with(facts, "repeats"),
         raised="finalists" in run,
         left_out=facts.get("left_out", {}),
         remarks=tuple(facts.get("remarks", ())),
@@ -227,10 +228,10 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
     return Experiment.model_validate({**raw, **changed})
 
 
-def _first_repeats(facts: Mapping[str, Any], experiment: Experiment) -> int:
+def begun_with(facts: Mapping[str, Any], key: str) -> int:
+    """Return a number under `finalists` with which a study was begun."""
     begun = facts["experiment"].get("finalists", {})
-    fields = type(experiment.finalists).model_fields
-    return int(begun.get("repeats", fields["repeats"].default))
+    return int(begun.get(key, Finalists.model_fields[key].default))
 
 
 def read_trial(

@@ -20,6 +20,7 @@ __all__ = [
     "LinearOfSequences",
     "SequenceChoice",
     "choose_reading",
+    "deal_folds",
     "too_many_numbers",
     "values_say_more",
 ]
@@ -140,10 +141,8 @@ def values_say_more(ref: SequencesRef) -> bool:
         return False
     trained = ref.train_samples()
     kind, loss = ("classes", "cross_entropy") if ref.shape.classes else ("values", "rmse")
-    fold_of = np.arange(len(trained)) % _FOLDS
-    if ref.shape.classes:  # those of a class go around
-        order = np.argsort(ref.truth_of(trained), kind="stable")
-        fold_of[order] = np.arange(len(trained)) % _FOLDS
+    of_class = ref.truth_of(trained) if ref.shape.classes else np.zeros(len(trained))
+    fold_of = deal_folds(of_class, _FOLDS)
     costs = {}
     readings: tuple[Reading, ...] = ("summaries", "values")
     for reads in readings:
@@ -160,6 +159,18 @@ def values_say_more(ref: SequencesRef) -> bool:
             ]
         costs[reads] = of_penalties.min()
     return bool(costs["values"] < costs["summaries"])
+
+
+def deal_folds(classes: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return the fold of each row, (rows,): those of a class go around, and so do the classes.
+
+    Args:
+        classes: of each row, (rows,).
+        n_folds: from 0 to `n_folds` - 1.
+    """
+    folds = np.empty(len(classes), np.int64)
+    folds[np.argsort(classes, kind="stable")] = np.arange(len(classes)) % n_folds
+    return folds
 
 
 def _readings(ref: SequencesRef) -> list[Reading]:

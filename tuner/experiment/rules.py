@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import TunerError, nearest
+from tuner.errors import TunerError, near_miss, nearest
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
@@ -200,8 +199,8 @@ def _check_reading(experiment: Experiment) -> None:
         elif data.features is not None and not set(data.targets) <= set(data.features):
             lacking = next(target for target in data.targets if target not in data.features)
             text = f"needs every target among data.features, which lack {lacking!r}"
-            near = difflib.get_close_matches(lacking, data.features, n=1)
-            meant = f" ({near[0]!r}?)" if near else ""
+            near = near_miss(lacking, data.features)
+            meant = "" if near is None else f" ({near!r}?)"
             ways = f"write it there, correct data.target{meant}, or write {_shown(none)} here"
             _refuse(experiment, name, [none], f"{text}: {ways}")
     if task.kind == "label":

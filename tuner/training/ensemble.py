@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tuner.training.linear_path import LinearPath, SequencePath
 from tuner.training.model import Model
 
 __all__ = ["Ensemble", "mean_outputs"]
@@ -26,6 +27,13 @@ class Ensemble(nn.Module):
         super().__init__()
         self.models = nn.ModuleList(models)
         self.shape = models[0].shape
+
+    @property
+    def linear_path(self) -> LinearPath | SequencePath | None:
+        """That of the first model: all have one, or none has."""
+        first = self.models[0]
+        assert isinstance(first, Model)
+        return first.linear_path
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Say what sequences come to, as `Model.forward` does."""

@@ -72,7 +72,7 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
     worst = 0.0
     for size, part in _BATCHES:
         n_steps = max(1, round(part * steps))
-        fixed = _has_linear_path(model)
+        fixed = model.linear_path is not None
         if fixed:
             n_steps = model.shape.window  # it takes no other
         x, lengths = _random_inputs(model, size, n_steps, fixed=fixed)
@@ -99,12 +99,6 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
             )
         worst = max(worst, difference)
     return worst
-
-
-def _has_linear_path(model: Model | Ensemble) -> bool:
-    """Return whether the model, or each of the ensemble's, takes one length alone."""
-    first = model.models[0] if isinstance(model, Ensemble) else model
-    return isinstance(first, Model) and first.linear_path is not None
 
 
 def _random_inputs(

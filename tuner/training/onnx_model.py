@@ -43,20 +43,15 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     if shape.vocabulary:
         inputs["tokens"] = (TensorProto.INT64, ["batch", "steps"])
     else:
-        inputs["inputs"] = (TensorProto.FLOAT, ["batch", _steps(model), shape.features])
+        fixed = isinstance(model.linear_path, SequencePath)
+        steps = shape.window if fixed else "steps"
+        inputs["inputs"] = (TensorProto.FLOAT, ["batch", steps, shape.features])
     if shape.task != "forecast":
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
     said = [_add(g, each) for each in models if isinstance(each, Model)]
     y = _mean(g, [y for y, _ in said], bool(shape.classes))
     return g.to_model(inputs, {"outputs": (y, said[0][1])})
-
-
-def _steps(model: Model | Ensemble) -> int | str:
-    """Return how many steps a sequence must have; a name where it may have any number."""
-    first = model.models[0] if isinstance(model, Ensemble) else model
-    fixed = isinstance(first, Model) and isinstance(first.linear_path, SequencePath)
-    return model.shape.window if fixed else "steps"
 
 
 def _mean(g: Graph, outputs: list[str], classes: bool) -> str:

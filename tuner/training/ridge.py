@@ -65,8 +65,9 @@ class Moments:
         Args:
             batches: yields all rows, the same ones each time that it is called.
         """
-        n = sum(len(x) for x, _, _ in batches())
-        total, mean_x, mean_y = _sums((w.sum(), w @ x, w @ y) for x, y, w in batches())
+        n, total, mean_x, mean_y = _sums(
+            (w.new_tensor(len(w)), w.sum(), w @ x, w @ y) for x, y, w in batches()
+        )
         mean_x, mean_y = mean_x / total, mean_y / total
 
         def products() -> Iterator[tuple[Tensor, ...]]:
@@ -75,7 +76,7 @@ class Moments:
                 weighted = w[:, None] * x
                 yield weighted.T @ x, weighted.T @ y, (w[:, None] * y.square()).sum()
 
-        return cls(n, total, mean_x, mean_y, *_sums(products()))
+        return cls(int(n), total, mean_x, mean_y, *_sums(products()))
 
     def __add__(self, other: Moments) -> Moments:
         """Return those of both's rows."""

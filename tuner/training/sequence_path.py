@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tuner.data.linear_sequences import deal_folds
 from tuner.training.linear_path import SequencePath
 from tuner.training.losses import balanced_weights
 from tuner.training.model import Model
@@ -172,24 +173,13 @@ def choose_logistic(x: Tensor, y: Tensor, weights: Tensor, classes: int) -> Logi
 
 def _folds(y: Tensor, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield which rows are fitted on and which are judged, for each fold that has both."""
-    fold = _dealt(y, classes)
+    fold = torch.from_numpy(deal_folds(y.numpy(), _FOLDS))
     for k in range(_FOLDS):
         rest = fold != k
         seen = torch.bincount(y[rest], minlength=classes) > 0
         held = ~rest & seen[y]
         if int(seen.sum()) > 1 and held.any():
             yield rest, held
-
-
-def _dealt(y: Tensor, classes: int) -> Tensor:
-    """Return the fold of each row: those of a class go around, and so do the classes."""
-    fold = torch.empty_like(y)
-    begin = 0
-    for name in range(classes):
-        of = (y == name).nonzero().flatten()
-        fold[of] = (begin + torch.arange(len(of))) % _FOLDS
-        begin += len(of)
-    return fold
 
 
 @torch.enable_grad()
