@@ -17,9 +17,9 @@ from tuner.training.losses import make_loss
 from tuner.training.model import Model
 from tuner.training.optimizers import make_optimizer, make_schedule
 from tuner.training.predict import in_units, model_outputs
-from tuner.training.ridge import fit_path
 from tuner.training.samples import open_samples, split
 from tuner.training.sequence_path import fit_sequence_path
+from tuner.training.window_path import fit_path
 
 __all__ = ["Fit"]
 

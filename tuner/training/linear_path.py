@@ -23,7 +23,7 @@ class LinearPath(nn.Module):
     several targets is forecast from its own window, by the same weights. A single target is
     forecast from all columns, unless they are more than `MOST_INPUTS` numbers.
 
-    It is 0 until `tuner.training.ridge.fit_path` fits it in closed form, and not trained: the
+    It is 0 until `tuner.training.window_path.fit_path` fits it in closed form, and not trained: the
     layers learn what it leaves over. Where gradients move it as well, a few hundred windows are
     enough for them to fit noise: sunspots, window 22, RMSE of three seeds 15.9 in place of 14.9.
     """

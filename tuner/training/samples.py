@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from tuner.data import DataRef, SequencesRef, SeriesRef
+from tuner.data.thinning import some_of
 from tuner.training.device import to_device
 
-__all__ = ["Samples", "Sequences", "Windows", "open_samples", "split", "unfold"]
+__all__ = [
+    "Samples",
+    "Sequences",
+    "Windows",
+    "open_samples",
+    "some_samples",
+    "split",
+    "unfold",
+]
 
 _PADS = -1  # the class of a step that is none
 
@@ -64,6 +73,11 @@ def split(index: Tensor, size: int) -> Iterator[Tensor]:
     """
     for begin in range(0, len(index), size):
         yield index[begin : begin + size]
+
+
+def some_samples(index: Tensor, most: int) -> Tensor:
+    """Return an index, or some of it where it has more than so many."""
+    return index[torch.from_numpy(some_of(len(index), most)).to(index.device)]
 
 
 def _narrow(index: np.ndarray, device: torch.device) -> Tensor:

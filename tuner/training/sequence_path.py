@@ -16,8 +16,8 @@ from tuner.data.linear_sequences import deal_folds
 from tuner.training.linear_path import SequencePath
 from tuner.training.losses import balanced_weights
 from tuner.training.model import Model
-from tuner.training.ridge import PENALTIES, Moments, Ridge, some_samples
-from tuner.training.samples import Samples, split
+from tuner.training.ridge import PENALTIES, Moments, Ridge
+from tuner.training.samples import Samples, some_samples, split
 
 __all__ = ["LOGISTIC_PENALTIES", "Logistic", "choose_logistic", "fit_logistic", "fit_sequence_path"]
 
