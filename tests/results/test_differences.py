@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -102,6 +102,7 @@ def test_the_interval_of_few_repeats_is_that_of_welch(a, b, fixed):
 
 
 @given(few_scores)
+@example([70773.0, 70773.0, 70773.0])
 def test_few_scores_of_any_size_have_an_interval(scores):
     huge = [1e300 * s for s in scores]
     for values in (scores, huge):

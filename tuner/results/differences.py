@@ -176,10 +176,9 @@ def _half_width(samples: Sequence[Sequence[float]]) -> float:
     """Return half the width of Welch's t-interval of a mean, or of the difference of two."""
     from scipy.special import stdtrit
 
-    spread = max(max(sample) - min(sample) for sample in samples) or 1.0
-    errors = [np.divide(s, spread).var(ddof=1) / len(s) for s in samples]
+    errors, spread = _errors(samples)
     _, freedom = _of_few(samples)
-    return float(stdtrit(freedom, (1 + _CONFIDENCE) / 2) * math.sqrt(sum(errors)) * spread)
+    return float(stdtrit(freedom, (1 + _CONFIDENCE) / 2) * math.sqrt(errors.sum()) * spread)
 
 
 def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -189,14 +188,23 @@ def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
     their seeds matter. Both are those of equal deviations where no score deviates at all.
     """
     sizes = np.array([len(sample) for sample in samples], dtype=float)
-    spread = max(max(sample) - min(sample) for sample in samples) or 1.0
-    scaled = [np.divide(sample, spread) for sample in samples]
-    errors = np.array([s.var(ddof=1) for s in scaled]) / sizes  # of the means, squared
+    errors, _ = _errors(samples)
     if not errors.any():
         errors = np.ones_like(errors)
     understated = float((errors * (sizes - 1) / sizes).sum() / errors.sum())
     freedom = float(errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum())
     return math.sqrt(understated), freedom
+
+
+def _errors(samples: Sequence[Sequence[float]]) -> tuple[np.ndarray, float]:
+    """Return the squared errors of the means, (samples,), in units of a spread, and the spread.
+
+    Scores are told relative to the first of each sample: of huge ones that are all alike the mean
+    is another by rounding, which is no error.
+    """
+    spread = max(max(sample) - min(sample) for sample in samples) or 1.0
+    away = [np.subtract(sample, sample[0]) / spread for sample in samples]
+    return np.array([a.var(ddof=1) / len(a) for a in away]), spread
 
 
 def _mean(scores: Sequence[float]) -> float:
