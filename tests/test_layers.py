@@ -48,6 +48,7 @@ BELOW["study"] |= {"prediction"}  # it gives the winner as a model
 BELOW["launching"] = set(BELOW) - {"study"}
 BELOW["cli"] = set(BELOW) - {"study"}
 BELOW["library"] = set(BELOW) - {"cli"}
+BELOW["forecaster"] = set(BELOW)  # it plans as `tuner init` does
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -128,7 +129,7 @@ def test_only_one_file_knows_pyswarms():
 
 def test_only_the_stage_after_the_search_can_open_the_test_part():
     users = [module_name(p) for p in FILES if "tuner.data.test_part" in imports(p)]
-    assert users == ["tuner.results.test_score"]
+    assert users == ["tuner.results.predictions", "tuner.results.test_score"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -56,7 +56,7 @@ assert set(tuner.__all__) < set(dir(tuner))
 assert "tuner.library" not in sys.modules
 from tuner import *
 assert search is sys.modules["tuner.library"].search and tuner.Experiment is Experiment
-assert tuner.__all__ == tuner.library.__all__
+assert tuner.__all__ == sorted([*tuner.library.__all__, "LSTMForecaster"])
 tuner.sarch
 """
     ran = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
@@ -113,8 +113,8 @@ def test_an_export_is_read_again_and_trains_to_the_same_score(study, folder, tmp
 @pytest.mark.slow
 def test_a_program_gets_the_winner_or_the_mean_of_all_its_repeats(study, folder, tmp_path):
     recorded = Experiment.load(study.export(tmp_path / "best.yaml")).recorded
-    single = study.model(tmp_path / "single")
-    together = study.model(tmp_path / "together", ensemble=True)
+    single = study.export_model(tmp_path / "single")
+    together = study.export_model(tmp_path / "together", ensemble=True)
     models = [
         json.loads((tmp_path / name / "pipeline.json").read_text())["models"]
         for name in ("single", "together")

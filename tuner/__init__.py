@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner.forecaster import LSTMForecaster
     from tuner.library import (
         Best,
         Experiment,
@@ -29,6 +30,7 @@ __all__ = [
     "Experiment",
     "InputError",
     "Interrupted",
+    "LSTMForecaster",
     "Report",
     "RunError",
     "Study",
@@ -41,6 +43,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "LSTMForecaster":  # scikit-learn is slow to import
+        from tuner.forecaster import LSTMForecaster
+
+        return LSTMForecaster
     from tuner import library
 
     return getattr(library, name)

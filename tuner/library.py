@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
+from tuner.launching.frames import with_data
 from tuner.launching.names import check_journal, check_study_name
 from tuner.launching.searching import search_watched
 from tuner.launching.stopping import stopped_by_signals
@@ -20,6 +22,9 @@ from tuner.study import Best, Report, Study
 from tuner.watching.display import PipeConsole
 from tuner.watching.progress import PlainProgress
 from tuner.watching.watcher import Watcher
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Best",
@@ -36,9 +41,10 @@ __all__ = [
 
 
 def search(
-    experiment: Experiment | str | Path,
+    experiment: Experiment | Mapping[str, Any] | str | Path,
     strategy: str | None = None,
     *,
+    data: pd.DataFrame | str | Path | None = None,
     trials: int | None = None,
     seed: int | None = None,
     study: str | None = None,
@@ -56,8 +62,11 @@ def search(
     began.
 
     Args:
-        experiment: what is searched, or the path of its file.
+        experiment: what is searched, the path of its file, or the same as nested dicts.
         strategy: a name of `tuner strategies`, with its defaults; by default the experiment's.
+        data: in place of the experiment's `data.path`: another file, or a table. A table is kept
+            once as a Parquet file in the folder `data` beside the journal (`studies/data`), so
+            that the study can be resumed and its configuration exported and trained again.
         trials: how many are trained; by default the experiment's `budget.trials`.
         seed: of the search; by default the experiment's.
         study: the study's name; `<experiment>-<strategy>-<seed>` by default.
@@ -88,12 +97,13 @@ def search(
     from tuner.orchestrator import default_study_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    experiment = _with_arguments(experiment, strategy, trials, seed)
     check_workers(workers, "workers", "workers=1")
     check_study_name(study)
+    check_journal(journal)
+    experiment = with_data(experiment, data, journal)
+    experiment = _with_arguments(experiment, strategy, trials, seed)
     if reopen_test and not open_test:
         raise InputError("reopen_test: opens the test part, got open_test=False; leave one out")
-    check_journal(journal)
     name, stop = study or default_study_name(experiment), threading.Event()
     choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)
@@ -122,7 +132,7 @@ def search(
             )
         if tracking and not behind:
             kept.log(record, None, sync_command(name, journal))
-    return Study(record, journal_location(name, journal))
+        return Study(record, journal_location(name, journal), kept.folder)
 
 
 class _Logged(Watcher):
@@ -150,10 +160,8 @@ def load_study(name: str, journal: str | None = None) -> Study:
 
 
 def _with_arguments(
-    experiment: Experiment | str | Path, strategy: str | None, trials: int | None, seed: int | None
+    experiment: Experiment, strategy: str | None, trials: int | None, seed: int | None
 ) -> Experiment:
-    if not isinstance(experiment, Experiment):
-        experiment = Experiment.load(experiment)
     values: dict[str, Any] = {
         "strategy": None if strategy is None else {"name": strategy},
         "budget.trials": trials,

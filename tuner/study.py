@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +72,15 @@ class Study:
     `tuner.search` and `load_study` make it.
     """
 
-    def __init__(self, record: StudyRecord, location: str) -> None:
+    def __init__(
+        self, record: StudyRecord, location: str, model_folder: Path | None = None
+    ) -> None:
+        """Take a study as it is read; of the winner's model, where there is one, a copy is kept."""
         self._record, self._location = record, location
+        self._kept: Path | None = None  # the folder of the winner's model
+        if model_folder is not None:
+            self._kept = self._new_folder()
+            shutil.copytree(model_folder, self._kept, dirs_exist_ok=True)
 
     @property
     def name(self) -> str:
@@ -190,7 +200,56 @@ class Study:
             new.write_text(render(best, is_json(path)), encoding="utf-8")
         return path
 
-    def model(self, folder: str | Path, *, ensemble: bool = False) -> Model:
+    @cached_property
+    def model(self) -> Model:
+        """The winner's model, ready to predict: see `predict`.
+
+        It is at hand after the search that opened the test part; else it is trained again when it
+        is first asked for. Where the winner was refitted, it is the model of training and
+        validation part. `export_model` writes it.
+
+        Raises:
+            InputError: the data cannot be read any more, or has changed.
+            RunError: no trial is complete, or the recorded score did not come out again.
+        """
+        from tuner.prediction import load_model
+
+        if self._kept is None:
+            folder = self._new_folder()
+            self.export_model(folder)
+            self._kept = folder
+        return load_model(self._kept)
+
+    def predict(self, data: pd.DataFrame | str | Path, all_windows: bool = False) -> pd.DataFrame:
+        """Predict with the winner's model, in the data's units; see `Model.predict`.
+
+        Args:
+            data: a table or a file with the columns that were searched on. A forecast begins
+                after its last row.
+            all_windows: whether a forecast begins after every row that can be.
+
+        Raises:
+            DataError: the data is not what the model was trained on.
+            InputError, RunError: as `model` does.
+        """
+        return self.model.predict(data, all_windows)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The test rows: the truth, and what the winner's model says of them.
+
+        Columns are those of `predict`, and before each target the truth (`sales_true`, `sales`).
+        A forecast has `horizon` rows for each window that was scored.
+
+        Raises:
+            InputError: the data cannot be read any more, or has changed.
+            RunError: the test part is not open yet, or another configuration won since.
+        """
+        from tuner.results.predictions import test_predictions
+
+        return test_predictions(self._record, lambda: self.model)
+
+    def export_model(self, folder: str | Path, *, ensemble: bool = False) -> Model:
         """Train the winner again, write its model into a folder, and return it ready to predict.
 
         It is what `tuner export STUDY --model FOLDER` writes: where the winner was refitted, the
@@ -230,6 +289,12 @@ class Study:
         if self.verdict:
             parts.append(html.escape(self.verdict))
         return "<br>".join(parts)
+
+    def _new_folder(self) -> Path:
+        """Make a folder that is removed when nobody holds this study any more."""
+        folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-model-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def _standing(self) -> str:
         n_trials = f"{len(self._record.trained)} trials trained"

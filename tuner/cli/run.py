@@ -72,7 +72,7 @@ def run(
                 make_executor=choice.make,
                 warnings=said_at_first,
                 tracking=tracking,
-                kept=kept,
+                kept=kept if tracking else None,
                 stop=stop,
                 open_test=open_test,
                 reopen_test=reopen_test,

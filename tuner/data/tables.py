@@ -27,6 +27,7 @@ __all__ = [
     "separator_hint",
 ]
 
+_TIME = "time"  # what a table's index of times is called that has no name
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -152,10 +153,16 @@ def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
 
 
 def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table in which the levels of the index that have a name are columns."""
+    """Return a table in which the levels of the index that have a name are columns.
+
+    An index of times without a name is the column `time`, where no column is called so.
+    """
+    levels = list(frame.index.names)
+    if levels == [None] and isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex):
+        levels = [None if _TIME in frame else _TIME]
     index = [
         pd.Series(frame.index.get_level_values(level), name=name)
-        for level, name in enumerate(frame.index.names)
+        for level, name in enumerate(levels)
         if name is not None
     ]
     frame = pd.concat([*index, frame.reset_index(drop=True)], axis=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,7 @@ from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
 
-__all__ = ["check_experiment", "load_experiment"]
+__all__ = ["check_experiment", "experiment_of", "load_experiment"]
 
 S = TypeVar("S", bound=Section)
 
@@ -36,6 +38,22 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
     space_file = _inline_space(raw, folder) or space_file
     _make_absolute(raw, folder, str(path))
     return check_experiment(cls, raw, str(path), overrides, space_file)
+
+
+def experiment_of(cls: type[S], values: Mapping[str, Any]) -> S:
+    """Check a mapping that a program made as a `cls`; paths are relative to the current folder.
+
+    Raises:
+        ExperimentError: naming key, rule, value and remedy.
+    """
+    source = "experiment"
+    if not isinstance(values, Mapping):
+        text = f"must be a mapping of keys to values, got a {type(values).__name__}"
+        raise ExperimentError(f"{source}: {text}; write {{'name': 'sales', 'data': {{...}}}}, say")
+    raw = {str(key): copy.deepcopy(value) for key, value in values.items()}
+    space_file = _inline_space(raw, Path.cwd())
+    _make_absolute(raw, Path.cwd(), source)
+    return check_experiment(cls, raw, source, [], space_file)
 
 
 def check_experiment(

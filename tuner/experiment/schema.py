@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
-from tuner.experiment.loading import check_experiment, load_experiment
+from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.preparations import PREPARED, prepared_with, text_of
@@ -224,6 +224,17 @@ class Experiment(Section):
             ExperimentError: naming file, key, rule and value, and what to write instead.
         """
         return load_experiment(cls, Path(path), list(overrides))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """Check an experiment that is a mapping: the keys of an experiment file, in blocks.
+
+        Paths in it are relative to the current folder.
+
+        Raises:
+            ExperimentError: naming key, rule and value, and what to write instead.
+        """
+        return experiment_of(cls, values)
 
     def changed(self, values: Mapping[str, Any]) -> Experiment:
         """Return the experiment with other values, by their dotted keys (`budget.epochs`).

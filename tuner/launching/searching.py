@@ -62,7 +62,7 @@ def search_watched(
         make_executor: makes it from the number of workers.
         warnings: what there is to say when the study is open.
         tracking: whether trials are copied to MLflow.
-        kept: keeps the winner's model for MLflow.
+        kept: keeps the winner's model, for MLflow or a program; None where nobody asks for it.
         stop: once set, trials in progress come to their end and the search stops.
         stages: those of `search` that may be left out.
 
@@ -113,7 +113,7 @@ def search_watched(
             make_tracker=make_tracker,
             observer=Observers([watcher, NothingButFailures(watcher.note)]),
             stop=stop,
-            keep_model=kept.keep if tracking and kept is not None else None,
+            keep_model=None if kept is None else kept.keep,
             **stages,
         )
     return record, any(not tracker.complete for tracker in trackers)

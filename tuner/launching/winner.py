@@ -33,7 +33,7 @@ def check_register(name: str, tracking: bool = True) -> None:
 
 
 class KeptModel:
-    """The model of a search that is about to end, until MLflow has it.
+    """The model of a search that is about to end, until MLflow or a program has it.
 
     Whatever is wrong with it is noted: the search has its result already.
     """
@@ -52,9 +52,14 @@ class KeptModel:
         try:
             write_model(training(), folder, executor, moves=True)
         except Exception as error:
-            self._note(f"MLflow gets no model of the winner: {one_line(error)}")
+            self._note(f"the winner's model cannot be written: {one_line(error)}")
         else:
             self._folder = folder
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model lies until the end; None where there is none."""
+        return self._folder
 
     def log(self, record: StudyRecord, register: str | None, again: str) -> None:
         """Log the model, if there is one; `again` is the command that does it later."""

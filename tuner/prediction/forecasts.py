@@ -24,8 +24,16 @@ __all__ = ["forecast", "forecast_columns"]
 _NAMED = 5  # series at most
 
 
-def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: bool) -> pd.DataFrame:
+def forecast(
+    pipeline: Pipeline,
+    raw: RawTable,
+    runner: Runner,
+    all_windows: bool,
+    at: np.ndarray | None = None,
+) -> pd.DataFrame:
     """Forecast the horizon after the last row of each series, or after every row that can be.
+
+    With `at`, (n,), a forecast begins at each of these rows of the even series, and nowhere else.
 
     Raises:
         DataError: the series are not what the model was trained on, or all are too short.
@@ -40,13 +48,16 @@ def forecast(pipeline: Pipeline, raw: RawTable, runner: Runner, all_windows: boo
     window, horizon = pipeline.window, pipeline.horizon
     firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
     _check_lengths(series, pipeline, firsts <= ends)
-    if not all_windows:
+    if at is None and not all_windows:
         _note_lacking(series, table)
         _note_ends(series, pipeline, firsts <= ends)
         firsts = np.where(firsts <= ends, ends, firsts)
     counts = (ends + 1 - firsts).clip(0)
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
     samples = np.arange(len(of)) + np.repeat(firsts - bounds_of(counts)[:, 0], counts)
+    if at is not None:
+        wanted = np.isin(samples, at)
+        of, samples = of[wanted], samples[wanted]
 
     scalers = _scalers(series, table, pipeline)
     inputs = [

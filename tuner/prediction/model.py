@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tuner.data.tables import RawTable
@@ -21,8 +23,19 @@ __all__ = ["Model", "load_model"]
 class Model:
     """Predicts from data as it stands in a file: everything that was done in training is done."""
 
-    def __init__(self, folder: Path, pipeline: Pipeline, runner: Runner) -> None:
-        self.folder, self.pipeline, self._runner = folder, pipeline, runner
+    def __init__(self, folder: Path, record: dict[str, Any], file: bytes) -> None:
+        """Take what `pipeline.json` in a folder says, and the bytes of the model.
+
+        Raises:
+            ModelError: they are none, or do not fit one another.
+        """
+        self._record, self._file = record, file
+        self.folder, self.pipeline = folder, Pipeline.of(record, folder / PIPELINE)
+        self._runner = Runner(file, folder / MODEL, self.pipeline)
+
+    def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes]]:
+        """Have copies, and other processes, open the model anew."""
+        return Model, (self.folder, self._record, self._file)
 
     def predict(self, data: pd.DataFrame | Path | str, all_windows: bool = False) -> pd.DataFrame:
         """Predict, in the data's units.
@@ -48,13 +61,26 @@ class Model:
         Warns:
             PredictionWarning: series that are too short are left out; tokens are unknown.
         """
+        return self._predict(data, all_windows)
+
+    def predict_at(self, data: pd.DataFrame | Path | str, rows: np.ndarray) -> pd.DataFrame:
+        """Forecast as `predict` does, beginning at some rows, (n,), rising, and nowhere else.
+
+        They are counted as a data reference counts its samples: in series whose missing rows are
+        filled in, one after another.
+        """
+        return self._predict(data, all_windows=False, at=rows)
+
+    def _predict(
+        self, data: pd.DataFrame | Path | str, all_windows: bool, at: np.ndarray | None = None
+    ) -> pd.DataFrame:
         try:
             if isinstance(data, pd.DataFrame):
                 table = RawTable.held(data)
             else:
                 table = RawTable.read(Path(data))
             if self.pipeline.task == "forecast":
-                return forecast(self.pipeline, table, self._runner, all_windows)
+                return forecast(self.pipeline, table, self._runner, all_windows, at)
             return predict_sequences(self.pipeline, table, self._runner)
         except DataError as error:
             raise for_a_model(error) from None
@@ -78,6 +104,4 @@ def load_model(folder: Path | str) -> Model:
         ModelError: it is none, was changed, or is of a newer version; file, rule and remedy.
     """
     folder = Path(folder)
-    record, file = open_folder(folder)
-    pipeline = Pipeline.of(record, folder / PIPELINE)
-    return Model(folder, pipeline, Runner(file, folder / MODEL, pipeline))
+    return Model(folder, *open_folder(folder))

@@ -1,0 +1,241 @@
+"""A forecaster as scikit-learn has estimators: `LSTMForecaster().fit(y).predict()`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from tuner.errors import InputError
+from tuner.experiment import Experiment
+
+__all__ = ["LSTMForecaster"]
+
+Table = pd.DataFrame | pd.Series | np.ndarray
+"""Rows in order of time: a column of numbers, or several with names."""
+
+_NAME = "forecaster"
+
+
+class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
+    """Searches the hyperparameters of an LSTM on a series, and forecasts with the best one.
+
+    What `tuner init` would write for the table is searched; `settings` change it. The search keeps
+    a validation and a test part for itself, the last rows, and trains its winner again on all but
+    the test part. Parameters are read and set as of every estimator (`get_params`, `set_params`,
+    `sklearn.base.clone`); nothing is checked before `fit`. A row is no sample of its own here, for
+    a forecast reads the rows before it: `cross_val_score` and the like, which deal rows out, are
+    of no use, and `settings={"data.split.validation": {"folds": 3}}` validates in several places.
+
+    Args:
+        target: column to forecast; needed where the table has several columns of numbers.
+        time: column of times; by default the index, where that has times, or a column of them.
+        id: column that tells several series apart.
+        features: columns that are read; by default those that help a linear forecast.
+        horizon: rows ahead, 1 to 10000.
+        strategy: a name of `tuner strategies`.
+        trials: configurations that are trained; by default as many as the table is worth.
+        settings: other values of the experiment, by their dotted keys, such as
+            `{"budget.epochs": 20, "task.intervals": [0.8]}`.
+        random_state: the seed of the search, 0 to 4294967295; the same one gives the same model.
+        n_jobs: trials at a time; by default as many as there is room for.
+        study: a name under which the study is kept in `studies/`, resumed by the same fit, and
+            listed by `tuner studies`. By default nothing is kept beyond the estimator.
+        verbose: whether a line is printed for every trial.
+
+    Attributes:
+        study_: the search, a `tuner.Study`: its `verdict`, `test`, `trials`, `report()`.
+        model_: the trained model, a `tuner.prediction.Model`.
+        experiment_: what was searched.
+        best_params_: the winner's hyperparameters, as far as they were searched.
+        feature_names_in_: (n_features_in_,), the table's columns.
+        n_features_in_: how many there are.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        time: str | None = None,
+        id: str | None = None,
+        features: Sequence[str] | None = None,
+        horizon: int = 1,
+        strategy: str = "tpe",
+        trials: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        random_state: int = 0,
+        n_jobs: int | None = None,
+        study: str | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.target = target
+        self.time = time
+        self.id = id
+        self.features = features
+        self.horizon = horizon
+        self.strategy = strategy
+        self.trials = trials
+        self.settings = settings
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.study = study
+        self.verbose = verbose
+
+    def fit(self, X: Table, y: Table | None = None) -> Self:
+        """Search, and train the winner.
+
+        Args:
+            X: the rows, in order of time: a table, (rows, columns), or one series, (rows,). An
+                index of times is the time.
+            y: the target, (rows,), where X does not hold it.
+
+        Raises:
+            InputError: table or parameters cannot be used; nothing was begun.
+            RunError: every trial failed.
+        """
+        from tuner.launching.frames import keep_frame
+        from tuner.library import search
+
+        table, target = self._table(X, y)
+        folder = Path("studies") if self.study is not None else self._new_folder()
+        path = keep_frame(table, folder / "data", self.study or _NAME)
+        experiment = self._experiment(path, target)
+        self.study_ = search(
+            experiment,
+            study=self.study,
+            journal=None if self.study is not None else str(folder / f"{_NAME}.journal"),
+            workers=self.n_jobs,
+            tracking=False,
+            progress=bool(self.verbose),
+        )
+        self.experiment_ = experiment
+        self.model_ = self.study_.model
+        self.best_params_ = self.study_.best.params
+        self.feature_names_in_ = np.array(table.columns, object)
+        self.n_features_in_ = len(table.columns)
+        self._path, self._target = path, target
+        return self
+
+    def predict(
+        self, X: Table | None = None, y: Table | None = None, *, all_windows: bool = False
+    ) -> pd.DataFrame:
+        """Forecast the rows that come next.
+
+        Args:
+            X: the rows up to now, target included; by default those that `fit` was given.
+            y: the target, where X does not hold it.
+            all_windows: whether a forecast begins after every row that can be, too.
+
+        Returns:
+            A row for each step: the series where there are several, the time (or the number of
+            the row), `step`, and the target; see `tuner.prediction.Model.predict`.
+
+        Raises:
+            NotFittedError: `fit` comes first.
+            DataError: the rows are not like those of `fit`.
+        """
+        check_is_fitted(self, "model_")
+        rows = self._path if X is None else self._table(X, y)[0]
+        return self.model_.predict(rows, all_windows)
+
+    def score(self, X: Table, y: Table | None = None) -> float:
+        """Return R² of the forecasts of all rows that have enough rows before them.
+
+        Of all steps of the horizon, and 1 at best. Rows that `fit` has seen flatter: give later
+        ones, with a window's length of rows before them.
+
+        Raises:
+            InputError: no row can be forecast.
+        """
+        from sklearn.metrics import r2_score
+
+        table, target = self._table(X, y)
+        found = self.predict(table, all_windows=True)
+        columns = self.model_.pipeline.columns
+        keys = [name for name in (columns.id, columns.time) if name is not None]
+        if columns.time is None:
+            whose = pd.Series(0, table.index) if columns.id is None else table[columns.id]
+            table = table.assign(row=table.groupby(whose.to_numpy()).cumcount().to_numpy() + 1)
+            keys.append("row")
+        truth = table[[*keys, target]].rename(columns={target: "truth"})
+        both = found.merge(truth, on=keys).dropna(subset=["truth"])
+        if len(both) < 2:
+            text = f"X: needs two rows at least behind a window of {self.model_.pipeline.window}"
+            raise InputError(f"{text}, got {len(both)}; give it more rows")
+        return float(r2_score(both["truth"], both[target]))
+
+    def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
+        """Return the rows as a table that holds the target, and the target's name."""
+        from tuner.data.tables import RawTable
+
+        table = X
+        if isinstance(table, np.ndarray) and table.ndim == 1:
+            table = pd.Series(table)
+        elif isinstance(table, np.ndarray) and table.ndim == 2:
+            table = pd.DataFrame(table, columns=[f"x{i}" for i in range(table.shape[1])])
+        if isinstance(table, pd.Series):
+            table = table.to_frame("y" if table.name is None else str(table.name))
+        if not isinstance(table, pd.DataFrame):
+            kind = type(X).__name__
+            text = f"X: must be a table or a series of pandas, or an array, got a {kind}"
+            raise InputError(f"{text}; give pd.DataFrame(...), say")
+        target = self.target
+        if y is not None:
+            values = np.asarray(y).ravel()
+            name = getattr(y, "name", None) or target or "y"
+            if len(values) != len(table):
+                text = f"y: must have a value for each row, got {len(values)} for {len(table)} rows"
+                raise InputError(f"{text}; give as many")
+            table, target = table.assign(**{str(name): values}), str(name)
+        table = RawTable.held(table).frame
+        if target is None:
+            numbers = [
+                str(c) for c in table.select_dtypes("number") if c not in (self.time, self.id)
+            ]
+            if len(numbers) != 1:
+                got = ", ".join(numbers) or "none"
+                text = f"target: must name the column to forecast, columns of numbers are {got}"
+                raise InputError(f"{text}; give LSTMForecaster({(numbers or ['sales'])[-1]!r})")
+            (target,) = numbers
+        return table, target
+
+    def _experiment(self, path: Path, target: str) -> Experiment:
+        """Return what `tuner init` writes for a table, with the parameters over it."""
+        from tuner.cli.forecast_file import forecast_file
+        from tuner.cli.written import Asked
+        from tuner.cli.yaml_text import quoted
+        from tuner.data.guessing import guess_columns
+        from tuner.experiment import parse_value
+
+        features = None if self.features is None else list(self.features)
+        given = {"time": self.time, "id_": self.id, "target": target, "features": features}
+        columns = guess_columns(path, **given)  # type: ignore[arg-type]
+        asked = Asked(
+            path=path,
+            columns=columns,
+            features=features,
+            resample=None,
+            time_given=self.time is not None,
+            horizon=self.horizon,
+            name=quoted(_NAME),
+            written_path=quoted(str(path)),
+        )
+        written = parse_value(forecast_file(asked).text, _NAME)
+        values: dict[str, Any] = {"strategy": {"name": self.strategy}, "seed": self.random_state}
+        if self.trials is not None:
+            values["budget.trials"] = self.trials
+        return Experiment.from_dict(written).changed({**values, **(self.settings or {})})
+
+    def _new_folder(self) -> Path:
+        """Make a folder that is removed when nobody holds this estimator any more."""
+        folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-study-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
