@@ -100,6 +100,10 @@ def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[R
     data |= {"text": "w"} if form == "text" else {"id": "id"}
     data |= {"tokens": "w"} if form in ("tokens", "ids") else {}
     data |= {"vocabulary_size": 10} if form == "ids" else {}
+    if form != "numbers":
+        data["max_vocabulary"] = draw(st.none() | st.integers(1, 3))
+    if kind != "label":
+        data["max_length"] = draw(st.none() | st.integers(1, 3))
     if form == "text":
         data["level"] = draw(st.sampled_from(["character", "word"]))
     case = Case(kind, form, tuple(sequence(i, False) for i in range(n)), data)

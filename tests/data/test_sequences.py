@@ -198,16 +198,21 @@ def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
     assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
 
 
-def test_tokens_below_a_size_are_taken_as_they_are(tmp_path: Path, check: Check) -> None:
+def test_of_tokens_below_a_size_those_of_the_training_part_are_known(
+    tmp_path: Path, check: Check
+) -> None:
     data = check(
-        sequences("id,item,y", "s#,#,#", "s#,9,#"), "regress",
+        sequences("id,item,y", "s#,0#,#", "s#,9,#"), "regress",
         id="id", tokens="item", vocabulary_size=10, target="y",
     )  # fmt: skip
-    assert data.shape.vocabulary == 12
-    assert data.steps[:4].tolist() == [2, 11, 3, 11]
-    assert ("vocabulary", "10 tokens") in data.facts.notes
+    trained = data.draw.training.tolist()
+    known = sorted({*trained, 9})
+    assert data.shape.vocabulary == len(known) + 2
+    numbers = [known.index(i) + 2 if i in trained else 1 for i in range(len(data.names))]
+    assert data.steps.tolist() == [n for i in numbers for n in (i, known.index(9) + 2)]
+    assert ("vocabulary", f"{len(known)} tokens") in data.facts.notes
     pipeline = data.write(tmp_path / "a").pipeline
-    assert (pipeline["vocabulary"], pipeline["vocabulary_size"]) == ([], 10)
+    assert (pipeline["vocabulary"], pipeline["vocabulary_size"]) == (list(map(str, known)), 10)
 
 
 def test_classes_are_texts_numbers_or_truth(check: Check) -> None:

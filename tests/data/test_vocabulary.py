@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data.tables import RawTable
-from tuner.data.vocabulary import Vocabulary, cut, number_classes
+from tuner.data.vocabulary import Vocabulary, cut, first_outside, number_classes
 
 
 def column(*texts: str) -> np.ndarray:
@@ -44,16 +44,41 @@ def test_every_known_token_has_a_number_of_its_own(train: list[str], other: list
     assert encoded.tolist() == [numbers.get(t, 1) for t in other]
 
 
-def test_tokens_that_are_numbers_are_used_as_they_are() -> None:
+def test_a_model_of_an_earlier_version_takes_all_numbers_below_a_size() -> None:
     known = Vocabulary.of_numbers(1000)
     assert len(known) == 1002
     assert known.encode(column("0", "7", "999", "007")).tolist() == [2, 9, 1001, 9]
-    assert known.first_outside(column("0", "999")) is None
+
+
+def test_a_token_that_is_a_number_may_be_written_with_zeros_in_front() -> None:
+    known = Vocabulary.of(column("10", "7", "007"), numbered=True)
+    assert known.tokens == ("10", "7")
+    assert known.encode(column("7", "0007", "010", "8")).tolist() == [3, 3, 2, 1]
+    assert Vocabulary.of(column("7", "007")).size == 2
+    assert first_outside(column("0", "999", "007"), 1000) is None
+
+
+@given(
+    tokens=st.lists(st.sampled_from("abcdef")),
+    min_count=st.integers(1, 5),
+    most=st.none() | st.integers(1, 6),
+)
+def test_the_most_frequent_tokens_are_known_and_rare_ones_are_not(
+    tokens: list[str], min_count: int, most: int | None
+) -> None:
+    known = Vocabulary.of(tokens, min_count=min_count, most=most)
+    often = {token for token in tokens if tokens.count(token) >= min_count}
+    assert len(known.tokens) == min(len(often), most or len(often))
+    assert set(known.tokens) <= often
+    for left_out in often - set(known.tokens):
+        for kept in known.tokens:
+            of_both = tokens.count(kept), tokens.count(left_out)
+            assert of_both[0] > of_both[1] or (of_both[0] == of_both[1] and kept < left_out)
 
 
 @pytest.mark.parametrize("bad", ["1000", "-1", "1.5", "2.0", "x", "", "٣", "9" * 30])
 def test_a_token_that_is_no_number_below_the_size_is_found(bad: str) -> None:
-    assert Vocabulary.of_numbers(1000).first_outside(column("5", bad, "6", bad)) == 1
+    assert first_outside(column("5", bad, "6", bad), 1000) == 1
 
 
 def test_a_text_is_cut_into_characters_as_they_are_or_into_words_without_case() -> None:

@@ -258,6 +258,27 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"pooling": "max", "cell": "peephole", "hidden_size": 8},
         },
     ),
+    "the last steps of values": (
+        walks(),
+        {
+            "data": {
+                "id": "run", "target": "size", "features": ["y"], "max_length": 3, "keep": "last",
+            },
+            "task": {"kind": "regress"},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
+    "the first words of texts, the most frequent of them": (
+        TEXTS,
+        {
+            "data": {
+                "text": "name", "level": "word", "target": "language", "min_count": 2,
+                "max_vocabulary": 2, "max_length": 2,
+            },
+            "task": {"kind": "classify"},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
     "texts by character": (
         TEXTS,
         {

@@ -188,16 +188,16 @@ def test_check_says_that_a_model_is_too_large_for_a_file(
     rows = "".join(f"{i},{(i + t) % 9},{'xy'[i % 2]}\n" for i in range(60) for t in range(3))
     Path("runs.csv").write_text("run,code,kind\n" + rows)
     text = (
-        "name: runs\ndata: {path: runs.csv, id: run, tokens: code, vocabulary_size: 9000000, "
-        "target: kind}\ntask: {kind: classify}\n"
-        "search_space: {embedding_size: {type: int, low: 8, high: %d}}\n"
+        "name: runs\ndata: {path: runs.csv, id: run, tokens: code, target: kind}\n"
+        "task: {kind: classify}\nhyperparameters: {num_layers: 4}\n"
+        "search_space: {hidden_size: {type: int, low: 8, high: %d}}\n"
     )
-    Path("runs.yaml").write_text(text % 64)
+    Path("runs.yaml").write_text(text % 8192)
     assert run(["check", "runs.yaml"]) == 0
     out = capsys.readouterr().out
     assert "export" in out
-    assert "its weights are 2.3 GB, and an ONNX file holds 2 GB; make embedding_size smaller" in out
-    Path("runs.yaml").write_text(text % 32)
+    assert "its weights are 7.5 GB, and an ONNX file holds 2 GB; make hidden_size smaller" in out
+    Path("runs.yaml").write_text(text % 1024)
     assert run(["check", "runs.yaml"]) == 0
     assert "export" not in capsys.readouterr().out
 

@@ -49,6 +49,14 @@ class Preparation(Protocol):
         """Tokens are numbers below it."""
 
     @property
+    def max_length(self) -> int | None:
+        """Steps that are read of a sequence at most."""
+
+    @property
+    def keep(self) -> str:
+        """Which steps of a longer one: its first or its last."""
+
+    @property
     def missing(self) -> str:
         """What is done about missing values."""
 

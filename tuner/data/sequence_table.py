@@ -19,7 +19,7 @@ from tuner.data.times import (
     where_falling,
     where_outside,
 )
-from tuner.data.vocabulary import Vocabulary, cut, number_classes
+from tuner.data.vocabulary import cut, first_outside, number_classes
 from tuner.errors import DataError, nearest
 
 __all__ = ["SequenceTable"]
@@ -127,17 +127,23 @@ class SequenceTable:
         tokens = np.array([token for text in texts for token in text], dtype=object)
         return tokens, bounds_of([len(text) for text in texts])
 
-    def vocabulary(self, tokens: np.ndarray, train: np.ndarray) -> Vocabulary:
-        """Return the vocabulary of the tokens that are in the rows `train`."""
+    def shortened(self, bounds: np.ndarray) -> np.ndarray:
+        """Return the bounds of sequences, (sequences, 2), cut to `max_length` steps."""
+        if (most := self.data.max_length) is None:
+            return bounds
+        first, end = bounds.T
+        if self.data.keep == "first":
+            return np.column_stack([first, np.minimum(end, first + most)])
+        return np.column_stack([np.maximum(first, end - most), end])
+
+    def check_numbers(self, tokens: np.ndarray) -> None:
+        """Refuse a token that is no number below `vocabulary_size`, where there is one."""
         size = self.data.vocabulary_size
-        if size is None:
-            return Vocabulary.of(tokens[train])
-        known = Vocabulary.of_numbers(size)
-        if (row := known.first_outside(tokens)) is not None:
-            text = f"token ids must lie in 0 to {size - 1}, got {tokens[row]!r}"
-            remedy = "make it larger, or leave it out where tokens are no numbers"
-            raise self._refusal("data.vocabulary_size", text, row, remedy)
-        return known
+        if size is None or (row := first_outside(tokens, size)) is None:
+            return
+        text = f"token ids must lie in 0 to {size - 1}, got {tokens[row]!r}"
+        remedy = "make it larger, or leave it out where tokens are no numbers"
+        raise self._refusal("data.vocabulary_size", text, row, remedy)
 
     def _of_sequences(self, name: str, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """Return the first value of each sequence; all the others must be the same."""

@@ -18,7 +18,7 @@ from tuner.data.scaling import Scaler
 from tuner.data.scratch import save_arrays
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.tables import RawTable, bounds_of, refusal
-from tuner.data.vocabulary import Vocabulary
+from tuner.data.vocabulary import UNKNOWN, Vocabulary
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 
@@ -45,8 +45,10 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     if seen := data.text or data.tokens:
         features = [seen]
         tokens, bounds = table.tokens()
+        table.check_numbers(tokens)
     else:
         features, steps, n_filled = table.features()
+    whole, bounds = bounds, table.shortened(bounds)
     strata = truth if kind == "classify" else None
     draw = draw_sequences(table.names, data.split, file=table.path, labels=strata, classes=classes)
     if kind == "label":
@@ -54,7 +56,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     if all_data:
         draw = draw.with_all()
     if seen:
-        vocabulary = table.vocabulary(tokens, rows_of(bounds, draw.training))
+        vocabulary = _vocabulary(tokens[rows_of(bounds, draw.training)], data, table.path)
         steps = vocabulary.encode(tokens)
     facts = Facts(
         path=table.path,
@@ -66,7 +68,12 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=classes,
         vocabulary=0 if vocabulary is None else len(vocabulary),
         notes=(
-            *_notes(data, np.diff(bounds[draw.seen]), vocabulary, n_filled),
+            *_notes(data, whole[draw.seen], bounds[draw.seen], n_filled),
+            *(
+                ()
+                if vocabulary is None
+                else _notes_of_tokens(data, vocabulary, steps, bounds, draw)
+            ),
             *(constant_targets(data.targets, truth[draw.training]) if not classes else ()),
         ),
     )
@@ -113,18 +120,56 @@ def _key_of_path(experiment: Experiment) -> str | None:
     return "hyperparameters.linear_path" if experiment.hyperparameters.linear_path else None
 
 
+def _vocabulary(tokens: np.ndarray, data: Data, file: Path) -> Vocabulary:
+    """Return the vocabulary of the training part's tokens, (rows,) of str."""
+    known = Vocabulary.of(
+        tokens,
+        min_count=data.min_count,
+        most=data.max_vocabulary,
+        numbered=data.vocabulary_size is not None,
+    )
+    if not known.size:
+        text = f"every token of the training part occurs fewer than {data.min_count} times"
+        raise refusal(file, "data.min_count", f"{text}, so all are unknown; make it smaller")
+    return known
+
+
 def _notes(
-    data: Data, lengths: np.ndarray, vocabulary: Vocabulary | None, n_filled: int
+    data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int
 ) -> tuple[tuple[str, str], ...]:
-    """Return what `tuner check` says besides; the lengths are of the sequences a search sees."""
+    """Return what `tuner check` says besides of the sequences that a search sees.
+
+    Args:
+        data: says how they are read.
+        whole: their bounds in the file, (sequences, 2).
+        bounds: of what is read of them.
+        n_filled: values that were filled in.
+    """
+    lengths = np.diff(bounds)[:, 0]
     least, most = lengths.min(), lengths.max()
     notes = [("steps in a sequence", f"{least} to {most}" if least < most else f"{most}")]
-    if vocabulary is not None:
-        unit = "token" if data.text is None else data.level
-        notes.append(("vocabulary", counted(vocabulary.size, unit)))
+    if n_cut := int((lengths < np.diff(whole)[:, 0]).sum()):
+        text = f"{n_cut} of {counted(len(bounds), 'sequence')} to the {data.keep} {most} steps"
+        notes.append(("cut", text))
     if n_filled:
         notes.append(("filled in", counted(n_filled, "value")))
     return tuple(notes)
+
+
+def _notes_of_tokens(
+    data: Data, vocabulary: Vocabulary, steps: np.ndarray, bounds: np.ndarray, draw: Draw
+) -> list[tuple[str, str]]:
+    """Say how many tokens have a number of their own, and how many of each part have none."""
+    unit = "token" if data.text is None else data.level
+    notes = [("vocabulary", counted(vocabulary.size, unit))]
+    parts = []
+    for name, part in (("training", draw.training), ("validation", draw.validation)):
+        tokens = steps[rows_of(bounds, part)]
+        if n_unknown := int((tokens == UNKNOWN).sum()):
+            parts.append(f"{n_unknown} of {counted(len(tokens), unit)} in {name}")
+    if parts:
+        notes.append(("unknown", "; ".join(parts)))
+    return notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +264,8 @@ class SequenceDataset(Dataset):
         self, data: Data, inputs: Scaler | None, targets: Scaler | None
     ) -> dict[str, Any]:
         """Return how steps are made of a file's rows and values of outputs, as JSON."""
-        keys = ("id", "time", "text", "tokens", "level", "vocabulary_size", "missing", "scale")
+        keys = ("id", "time", "text", "tokens", "level", "vocabulary_size", "max_length", "keep",
+                "missing", "scale")  # fmt: skip
         return {
             "task": self.shape.task,
             "features": list(self.facts.features),

@@ -3,54 +3,87 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["Vocabulary", "cut", "number_classes"]
+__all__ = ["UNKNOWN", "Vocabulary", "cut", "first_outside", "number_classes"]
 
-_FIRST = 2  # 0 pads, 1 is a token that the training part does not hold
+UNKNOWN = 1
+"""The number of every token that has none of its own; 0 pads."""
+
+_FIRST = 2
 _TOKEN_ID = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens that have a number of their own: a list of them, or all numbers below a size."""
+    """The tokens that have a number of their own; every other one is `UNKNOWN`."""
 
-    tokens: tuple[str, ...]  # sorted; () where tokens are numbers
+    tokens: tuple[str, ...]  # sorted; () where all numbers below the size have one
     size: int  # without padding and the unknown token
+    numbered: bool = False  # whether tokens are whole numbers, so that 007 is 7
 
     @classmethod
-    def of(cls, tokens: Iterable[str]) -> Vocabulary:
-        """Return the vocabulary of the training part's tokens."""
-        known = tuple(sorted(set(tokens)))
-        return cls(known, len(known))
+    def of(
+        cls,
+        tokens: Iterable[str],
+        *,
+        min_count: int = 1,
+        most: int | None = None,
+        numbered: bool = False,
+    ) -> Vocabulary:
+        """Return the vocabulary of the training part's tokens.
+
+        Args:
+            tokens: all of them, each as often as it occurs.
+            min_count: a token that occurs fewer times has no number of its own.
+            most: tokens at most, the most frequent ones; of equally frequent ones the first in
+                sorted order.
+            numbered: whether they are whole numbers.
+        """
+        counts = Counter(map(_as_number, tokens) if numbered else tokens)
+        known = [token for token, count in counts.items() if count >= min_count]
+        kept = tuple(sorted(sorted(known, key=lambda token: (-counts[token], token))[:most]))
+        return cls(kept, len(kept), numbered)
 
     @classmethod
     def of_numbers(cls, size: int) -> Vocabulary:
-        """Return the vocabulary of the tokens 0 to `size` - 1, which needs no training part."""
-        return cls((), size)
+        """Return the vocabulary of the tokens 0 to `size` - 1, seen in training or not.
+
+        Models of earlier versions have it.
+        """
+        return cls((), size, numbered=True)
 
     def __len__(self) -> int:
         return self.size + _FIRST
 
-    def first_outside(self, tokens: np.ndarray) -> int | None:
-        """Return the place of the first token, (rows,) of str, that is no number below the size."""
-        codes, unique = pd.factorize(tokens)
-        inside = [bool(_TOKEN_ID.fullmatch(t)) and int(t) < self.size for t in unique]
-        outside = np.flatnonzero(~np.array(inside, bool)[codes])
-        return int(outside[0]) if len(outside) else None
-
     def encode(self, tokens: np.ndarray) -> np.ndarray:
         """Return the tokens' numbers, (rows,) int64, of the tokens, (rows,) of str."""
-        if not self.tokens:
+        if self.numbered and not self.tokens:
             return tokens.astype(np.int64) + _FIRST
-        # The place of a token that is not found is -1, which becomes 1: unknown.
+        if self.numbered:
+            codes, unique = pd.factorize(tokens)
+            tokens = np.array([_as_number(token) for token in unique], dtype=object)[codes]
+        # The place of a token that is not found is -1, which becomes UNKNOWN.
         places = pd.Index(self.tokens, dtype=object).get_indexer(pd.Index(tokens, dtype=object))
         return places.astype(np.int64) + _FIRST
+
+
+def first_outside(tokens: np.ndarray, size: int) -> int | None:
+    """Return the place of the first token, (rows,) of str, that is no whole number below a size."""
+    codes, unique = pd.factorize(tokens)
+    inside = [bool(_TOKEN_ID.fullmatch(t)) and int(t) < size for t in unique]
+    outside = np.flatnonzero(~np.array(inside, bool)[codes])
+    return int(outside[0]) if len(outside) else None
+
+
+def _as_number(token: str) -> str:
+    return str(int(token))
 
 
 def cut(text: str, level: str) -> list[str]:

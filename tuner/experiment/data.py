@@ -112,6 +112,16 @@ class Data(Section):
         None, examples=[1000]
     )
     """Tokens are numbers below it; by default the vocabulary is what the training part holds."""
+    min_count: Annotated[Count, Field(ge=1, le=1_000_000)] = 1
+    """Times that a token must occur in the training part; a rarer one is unknown."""
+    max_vocabulary: Annotated[Count, Field(ge=1, le=10_000_000)] | None = Field(
+        None, examples=[20000]
+    )
+    """Tokens that are known at most, the most frequent ones; all by default."""
+    max_length: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[200])
+    """Steps that are read of a sequence at most; all by default."""
+    keep: Literal["first", "last"] = "first"
+    """Which steps of a sequence that is longer than max_length."""
     missing: Literal["refuse", "interpolate", "ffill"] = "refuse"
     """Missing values and rows: an error, continued on the line of the last two, or the last one."""
     resample: Name | None = Field(None, examples=["1h"])
@@ -162,7 +172,12 @@ class Data(Section):
                 f"resample: must be a frequency, got {self.resample!r}; write 15min, 1h or 1D, say"
             )
             raise ValueError(text)
-        for key, other in (("aggregate", "resample"), ("level", "text")):
+        reads_tokens = self.text is not None or self.tokens is not None
+        for key, none in (("min_count", 1), ("max_vocabulary", None)):
+            if (value := getattr(self, key)) != none and not reads_tokens:
+                text = f"{key}: is of texts and tokens, got {value} without data.text or "
+                raise ValueError(f"{text}data.tokens; remove it")
+        for key, other in (("aggregate", "resample"), ("level", "text"), ("keep", "max_length")):
             if getattr(self, key) != type(self).model_fields[key].default and not getattr(
                 self, other
             ):

@@ -72,6 +72,8 @@ class Hyperparameters(Section):
     """Steps that the convolution sees at once."""
     embedding_size: Units = 32
     """Length of the vector that a token becomes."""
+    unknown_rate: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.01
+    """Share of the training tokens that are read as unknown, drawn anew in every batch."""
     window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(None, examples=[24])
     """Past rows that a forecast sees; task.window by default."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32

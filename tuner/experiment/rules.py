@@ -180,9 +180,9 @@ def _check_task(experiment: Experiment) -> None:
         text = "a label for every step reads every step"
         _refuse(experiment, "pooling", ["last"], text)
     if experiment.data.text is None and experiment.data.tokens is None:
-        default = Hyperparameters.model_fields["embedding_size"].default
-        text = "is of tokens, and the steps are numbers"
-        _refuse(experiment, "embedding_size", [default], text)
+        for name in ("embedding_size", "unknown_rate"):
+            default = Hyperparameters.model_fields[name].default
+            _refuse(experiment, name, [default], "is of tokens, and the steps are numbers")
 
 
 def _check_reading(experiment: Experiment) -> None:
@@ -229,7 +229,7 @@ def _windows(experiment: Experiment) -> tuple[int, ...]:
 
 def _check_forecast(experiment: Experiment) -> None:
     data, task = experiment.data, experiment.task
-    for key in ("text", "tokens"):
+    for key in ("text", "tokens", "max_length"):
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
@@ -260,6 +260,9 @@ def _check_sequences(experiment: Experiment) -> None:
             if value := getattr(data, key):
                 text = f"each row is a sequence of its own, got {value!r} beside data.text"
                 raise ValueError(f"data.{key}: {text}; remove it")
+    if kind == "label" and data.max_length is not None:
+        text = f"every step has a label, got {data.max_length} with kind label"
+        raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
     }  # fmt: skip

@@ -7,10 +7,11 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from tuner.data.drawing import rows_of
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.tables import RawTable, place_of, refusal
 from tuner.data.units import to_units
-from tuner.data.vocabulary import number_classes
+from tuner.data.vocabulary import UNKNOWN, first_outside, number_classes
 from tuner.prediction.naming import differing
 from tuner.prediction.notes import PredictionWarning
 from tuner.prediction.pipeline import Pipeline
@@ -19,7 +20,6 @@ from tuner.prediction.running import Runner
 __all__ = ["label_columns", "predict_sequences"]
 
 _NAMED = 5  # tokens at most
-_UNKNOWN = 1  # the number of a token that the training part did not hold
 
 
 def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.DataFrame:
@@ -34,13 +34,14 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
     if pipeline.vocabulary is None:
         assert pipeline.inputs is not None
         _, values, _ = table.features()
-        steps, bounds = pipeline.inputs.transform(values), table.bounds
-        _check_steps(table, runner.steps)
+        steps, bounds = pipeline.inputs.transform(values), table.shortened(table.bounds)
+        _check_steps(table, bounds, runner.steps)
     else:
         tokens, bounds = table.tokens()
         _check_numbers(pipeline, table, tokens)
-        steps = pipeline.vocabulary.encode(tokens)
-        _say_unknown(tokens, steps)
+        steps, bounds = pipeline.vocabulary.encode(tokens), table.shortened(bounds)
+        read = rows_of(bounds, np.arange(len(bounds)))
+        _say_unknown(tokens[read], steps[read])
     each_step = pipeline.task == "label"
     outputs = runner.sequences(steps, bounds, each_step=each_step)
 
@@ -97,9 +98,9 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
             raise refusal(raw.path, "data.target", text + remedy)
 
 
-def _check_steps(table: SequenceTable, steps: int | None) -> None:
+def _check_steps(table: SequenceTable, bounds: np.ndarray, steps: int | None) -> None:
     """Refuse sequences of another length than those that the model can read."""
-    lengths = np.diff(table.bounds)[:, 0]
+    lengths = np.diff(bounds)[:, 0]
     if steps is None or not len(others := np.flatnonzero(lengths != steps)):
         return
     first = others[0]
@@ -111,8 +112,8 @@ def _check_steps(table: SequenceTable, steps: int | None) -> None:
 
 def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray) -> None:
     """Refuse tokens that are no numbers below the vocabulary's size, where they must be."""
-    size, vocabulary = pipeline.columns.vocabulary_size, pipeline.vocabulary
-    if size is None or vocabulary is None or (row := vocabulary.first_outside(tokens)) is None:
+    size = pipeline.columns.vocabulary_size
+    if size is None or (row := first_outside(tokens, size)) is None:
         return
     place = place_of(table.path, int(table.rows[row]))
     text = f"column {pipeline.columns.tokens!r} must hold numbers from 0 to {size - 1}, got "
@@ -121,7 +122,7 @@ def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray)
 
 
 def _say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
-    unknown = tokens[steps == _UNKNOWN]
+    unknown = tokens[steps == UNKNOWN]
     if not len(unknown):
         return
     names = list(dict.fromkeys(unknown.tolist()))

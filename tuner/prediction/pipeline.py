@@ -26,6 +26,7 @@ __all__ = ["Columns", "Pipeline"]
 
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
 _LARGEST = float(np.finfo(np.float32).max)
+_NEEDED = object()  # there is no other value
 _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
 
 
@@ -42,6 +43,8 @@ class Columns:
     level: str = "character"
     tokens: str | None = None
     vocabulary_size: int | None = None
+    max_length: int | None = None
+    keep: str = "first"
     resample: str | None = None
     aggregate: str = "mean"
     calendar: list[str] = field(default_factory=list)
@@ -201,18 +204,25 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         level=get("level", _one_of("character", "word")),
         tokens=tokens,
         vocabulary_size=get("vocabulary_size", _count_or_none),
+        max_length=get("max_length", _count_or_none, None),
+        keep=get("keep", _one_of("first", "last"), "first"),
     )
     if text is not None and (columns.id or columns.time or tokens or task == "label"):
         raise get.refusal("text", text)  # each is a sequence of its own
     if task != "regress" and len(targets) > 1:
         raise get.refusal("targets", targets)
+    if task == "label" and columns.max_length is not None:
+        raise get.refusal("max_length", columns.max_length)
     vocabulary = None
     if reads_tokens:
         size = columns.vocabulary_size
         if size is not None and text is not None:
             raise get.refusal("vocabulary_size", size)
-        known = tuple(get("vocabulary", _names if size is None else _none))
-        vocabulary = Vocabulary(known, len(known)) if size is None else Vocabulary.of_numbers(size)
+        known = tuple(get("vocabulary", _names if size is None else _numbers_below(size)))
+        if size is None or known:
+            vocabulary = Vocabulary(known, len(known), numbered=size is not None)
+        else:
+            vocabulary = Vocabulary.of_numbers(size)
     return Pipeline(
         task=task,
         columns=columns,
@@ -231,8 +241,13 @@ class _Getter:
     def __init__(self, record: dict[str, Any], path: Path) -> None:
         self._record, self._path = record, path
 
-    def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
-        """Return the value of a key for which `can_be` is true."""
+    def __call__(self, key: str, can_be: Callable[[Any], bool], otherwise: Any = _NEEDED) -> Any:
+        """Return the value of a key for which `can_be` is true.
+
+        One that models of earlier versions lack has a value `otherwise`.
+        """
+        if key not in self._record and otherwise is not _NEEDED:
+            return otherwise
         if key not in self._record:
             raise ModelError(
                 f"{show_path(self._path)}: {key}: the key is missing; export the model again"
@@ -303,6 +318,19 @@ def _text(value: Any) -> bool:
 def _differ(values: list[Any]) -> bool:
     """Say whether there are values, and none twice."""
     return 0 < len(values) == len(set(values))
+
+
+def _numbers_below(size: int) -> Callable[[Any], bool]:
+    """Say whether a list holds different whole numbers below a size, as texts; or none."""
+
+    def can_be(value: Any) -> bool:
+        if value == []:
+            return True
+        return _names(value) and all(
+            re.fullmatch("0|[1-9][0-9]{0,9}", text) and int(text) < size for text in value
+        )
+
+    return can_be
 
 
 def _name_or_none(value: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tuner.data import DataRef, SeriesRef
 from tuner.data.metrics import score
+from tuner.data.vocabulary import UNKNOWN
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
 from tuner.training.averaging import WeightAverage
@@ -18,6 +19,7 @@ from tuner.training.model import Model
 from tuner.training.optimizers import make_optimizer, make_schedule
 from tuner.training.predict import in_units, model_outputs
 from tuner.training.samples import open_samples, split
+from tuner.training.seeding import Generators
 from tuner.training.sequence_path import fit_sequence_path
 from tuner.training.window_path import fit_path
 
@@ -32,7 +34,7 @@ class Fit:
         parameters: the job's hyperparameters.
         data: the split.
         device: where to train.
-        shuffling: draws the order of the samples, a new one every epoch.
+        generators: draw the order of the samples, and which tokens are read as unknown.
     """
 
     def __init__(
@@ -41,9 +43,9 @@ class Fit:
         parameters: Hyperparameters,
         data: DataRef,
         device: torch.device,
-        shuffling: torch.Generator,
+        generators: Generators,
     ) -> None:
-        self.metric, self.parameters, self.shuffling = job.metric, parameters, shuffling
+        self.metric, self.parameters, self.generators = job.metric, parameters, generators
         self.device = device
         self.data = data = data.with_window(parameters.window)
         self.samples = open_samples(data, device)
@@ -90,6 +92,7 @@ class Fit:
         for batch in split(self._shuffle(), self.parameters.batch_size):
             self.optimizer.zero_grad(set_to_none=True)
             x, lengths = self.samples.inputs(batch)
+            x = self._with_unknown(x)
             with precision:
                 outputs = self.model(x, lengths)
             loss = self.loss(outputs.float(), self.samples.targets(batch))
@@ -105,6 +108,18 @@ class Fit:
             n_losses += n
         return total.item() / n_losses
 
+    def _with_unknown(self, x: Tensor) -> Tensor:
+        """Return tokens, (batch, steps), some of them as unknown; padding and numbers stay.
+
+        The training part holds no other unknown token, unless rare ones are: without these the
+        embedding of what nobody has seen would be what chance gave it.
+        """
+        rate = self.parameters.unknown_rate
+        if not self.data.shape.vocabulary or not rate:
+            return x
+        drawn = torch.rand(x.shape, generator=self.generators.unknown).to(x.device) < rate
+        return x.masked_fill(drawn & (x != 0), UNKNOWN)
+
     def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
         """Return how many samples, or to label real steps, the loss of a batch is the mean of."""
         if self.data.shape.task != "label":
@@ -114,7 +129,7 @@ class Fit:
     def _shuffle(self) -> Tensor:
         """Return the training samples in a new order."""
         order = torch.randperm(
-            len(self.train_index), generator=self.shuffling, dtype=self.train_index.dtype
+            len(self.train_index), generator=self.generators.shuffling, dtype=self.train_index.dtype
         )
         return self.train_index.index_select(0, order.to(self.train_index.device))
 

@@ -97,8 +97,8 @@ class _Trainer:
         """
         device = pick_device(self.job.device)
         self.device = describe_device(device)
-        with seeded(self.job.seed, device, fold=fold) as shuffling:
-            fit = Fit(self.job, self.parameters, self.job.folds[fold], device, shuffling)
+        with seeded(self.job.seed, device, fold=fold) as generators:
+            fit = Fit(self.job, self.parameters, self.job.folds[fold], device, generators)
             return self._validate(fit, fold) if self.job.validates else self._train_all(fit)
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
