@@ -18,6 +18,7 @@ from tuner.launching.stopping import stopped_by_signals
 from tuner.launching.typed import sync_command
 from tuner.launching.winner import KeptModel
 from tuner.launching.workers import check_workers, choose_workers, warnings
+from tuner.results.advice import in_the_way
 from tuner.study import Best, Report, Study
 from tuner.watching.display import PipeConsole
 from tuner.watching.progress import PlainProgress
@@ -63,7 +64,8 @@ def search(
 
     Args:
         experiment: what is searched, the path of its file, or the same as nested dicts.
-        strategy: a name of `tuner strategies`, with its defaults; by default the experiment's.
+        strategy: a name of `tuner strategies`, with its defaults; by default the experiment's,
+            which keeps its options also where it is named here.
         data: in place of the experiment's `data.path`: another file, or a table. A table is kept
             once as a Parquet file in the folder `data` beside the journal (`studies/data`), so
             that the study can be resumed and its configuration exported and trained again.
@@ -123,7 +125,10 @@ def search(
                 n_workers=n_workers,
                 executor=executor,
                 make_executor=choice.make,
-                warnings=lambda record: warnings(workers, experiment, choice),
+                warnings=lambda record: [
+                    *warnings(workers, record.experiment, choice),
+                    *in_the_way(record),
+                ],
                 tracking=tracking,
                 kept=kept,
                 stop=stop,
@@ -163,7 +168,7 @@ def _with_arguments(
     experiment: Experiment, strategy: str | None, trials: int | None, seed: int | None
 ) -> Experiment:
     values: dict[str, Any] = {
-        "strategy": None if strategy is None else {"name": strategy},
+        "strategy": None if strategy in (None, experiment.strategy.name) else {"name": strategy},
         "budget.trials": trials,
         "seed": seed,
     }

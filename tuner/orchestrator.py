@@ -23,7 +23,7 @@ from tuner.coordination.finalists import default_of, enqueue_finalists
 from tuner.coordination.journal import journal_location, write_journal
 from tuner.coordination.limits import Limits, why_it_ended
 from tuner.coordination.observer import Observer, Observers
-from tuner.coordination.opening import open_study, recorded_run
+from tuner.coordination.opening import as_begun, open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
 from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
@@ -131,6 +131,7 @@ def search(
             distributions,
             finalists=finalists,
         )
+        experiment = as_begun(opened, experiment)
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)

@@ -63,11 +63,11 @@ def test_check_of_a_fixed_configuration_leads_to_train_which_takes_no_strategy(
 def test_check_shows_the_options_that_the_strategy_heeds(check: Check) -> None:
     star = strategy_line(check("air.yaml", "--strategy", "pso"))
     shown = "inertia 0.7298, c1 1.49618, c2 1.49618, velocity_clamp 0.5)"
-    assert star == f"pso (population 10, topology star, {shown}"
+    assert star == f"pso (population 2, topology star, {shown}"
     ring = ["--set", "strategy.topology=ring", "--set", "strategy.c1_end=1"]
     shown = "inertia 0.7298, c1 1.49618, c1_end 1.0, c2 1.49618, velocity_clamp 0.5)"
     line = strategy_line(check("air.yaml", "--strategy", "pso", *ring))
-    assert line == f"pso (population 10, topology ring, neighbors 3, {shown}"
+    assert line == f"pso (population 3, topology ring, neighbors 3, {shown}"
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
@@ -82,7 +82,8 @@ def test_the_help_of_strategy_says_where_the_strategies_are_listed(
 
 def test_check_says_what_stands_in_the_way_and_with_which_key(check: Check) -> None:
     printed = check("air.yaml", "--strategy", "woa", "--set", "budget.trials=8",
-                    "--set", "pruner.name=median")  # fmt: skip
+                    "--set", "pruner.name=median",
+                    "--set", "strategy.population=8")  # fmt: skip
     before, _, after = printed.partition("What stands in the way\n")
     assert "passengers has a trend that nothing takes out" in after
     assert "budget.trials: woa cannot move: all 8 trials are its first generation" in after

@@ -428,3 +428,52 @@ def test_a_reader_that_has_seen_enough_is_no_error(here: Path, command: str) -> 
     script = f"{sys.executable} -m tuner {command} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def begin(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
+    """Search with a swarm of three, and return the lines printed before the first trial ended."""
+    text = (folder / "air.yaml").read_text()
+    text = text.replace("strategy: {name: random}", "strategy: {name: pso, population: 3}")
+    (folder / "air.yaml").write_text(text)
+    capsys.readouterr()
+    assert run(["run", "air.yaml", "--no-tracking", "--no-test", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if line.startswith("[1/"))]
+
+
+def strategy_of(study: str) -> dict[str, object]:
+    raw = json.loads(Path("studies", f"{study}.journal").read_text().splitlines()[1])
+    found: dict[str, object] = raw["user_attr"]["tuner"]["experiment"]["strategy"]
+    return found
+
+
+def test_a_strategy_that_the_file_names_keeps_its_options_and_another_is_said_in_a_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = begin(folder, capsys, "--strategy", "pso")
+    assert strategy_of("air-pso-0")["population"] == 3
+    assert not any("in place of" in line for line in same)
+    other = begin(folder, capsys, "--strategy", "woa", "--trials", "12")
+    (said,) = [line for line in other if "in place of" in line]
+    assert said.endswith(
+        "woa (population 3, b 1.0, a_start 2.0, a_end 0.0) in place of the file's "
+        "pso (population 3)"
+    )
+    assert run(["check", "air.yaml", "--strategy", "woa"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "replaces pso (population 3) of the file" in printed
+
+
+def test_what_never_acts_is_said_before_the_search(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pruner = ("--set", "pruner.name=median")
+    said = begin(folder, capsys, *pruner, "--set", "strategy.population=4")
+    (swarm,) = [line for line in said if "pso cannot move: all 4 trials" in line]
+    (idle,) = [line for line in said if "the pruner median can never act" in line]
+    assert "budget.trials" in swarm
+    assert "pruner." in idle
+    again = ["run", "air.yaml", "--no-tracking", "--no-test", *pruner]
+    assert run([*again, "--set", "strategy.population=4"]) == 0
+    before, _, _ = capsys.readouterr().out.partition("What stands in the way")
+    assert "cannot move" not in before  # nothing is left to search

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_bench import DATA, make_experiment
+from search_bench import DATA, Bench, make_experiment, told
 from simulated import SimulatedExecutor
 
 from tuner.coordination.attributes import STUDY_ATTR
@@ -24,9 +24,10 @@ from tuner.coordination.journal import (
     write_journal,
 )
 from tuner.coordination.journal_file import _HeldFile
-from tuner.coordination.opening import open_study
+from tuner.coordination.opening import as_begun, open_study
 from tuner.coordination.records import read_study
 from tuner.errors import JournalError, StudyError
+from tuner.experiment import Experiment
 from tuner.strategies.space import to_distributions
 
 
@@ -203,6 +204,36 @@ def test_a_resumed_study_may_not_change(key, bench):
 def test_a_resumed_study_may_change_its_budget_of_trials_and_time(bench):
     bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
     reopen(bench, make_experiment("woa", budget={"trials": 9, "epochs": 5, "timeout": 60}))
+
+
+def test_a_population_that_is_not_written_stays_what_the_study_was_begun_with(bench):
+    def unwritten(trials):
+        raw = make_experiment("woa", trials=trials, epochs=2).to_dict()
+        return Experiment.model_validate(raw | {"strategy": {"name": "woa"}})
+
+    def went_on(location, *budgets):
+        other = Bench(location)
+        for trials in budgets:
+            experiment = unwritten(trials)
+            with write_journal(other.location) as storage:
+                distributions = to_distributions(experiment.search_space)
+                study = open_study(
+                    storage, other.location, "s", experiment, DATA, dict, distributions
+                )
+                experiment = as_begun(study, experiment)
+            assert experiment.strategy.population == 3
+            assert experiment.budget.trials == trials
+            _, record = other.run(experiment, SimulatedExecutor(2, chaos=trials))
+            assert len(record.trained) == trials
+        return told(record)
+
+    folder = Path(bench.location).parent
+    reference = went_on(folder / "a", 12, 80)
+    assert unwritten(80).strategy.population == 10
+    assert went_on(folder / "b", 12, 31, 80) == reference
+    bench.location = str(folder / "a")
+    with pytest.raises(StudyError, match=r"strategy\.population=3, got 4"):
+        reopen(bench, make_experiment("woa", trials=80, epochs=2, population=4))
 
 
 def refusal_of(bench, experiment):

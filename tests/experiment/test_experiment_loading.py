@@ -91,6 +91,40 @@ def test_a_strategy_by_name_replaces_the_whole_block_and_later_options_win(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("strategy", "trials", "population"),
+    [
+        ({"name": "woa"}, 40, 10),
+        ({"name": "woa"}, 1000, 10),
+        ({"name": "woa"}, 39, 9),
+        ({"name": "qpso"}, 20, 5),
+        ({"name": "cmaes"}, 8, 4),
+        ({"name": "pso"}, 3, 2),
+        ({"name": "pso", "topology": "ring"}, 8, 3),  # as many as its neighbours
+        ({"name": "pso", "population": 30}, 8, 30),
+        ({"name": "pso"}, None, 4),  # the space has 16 configurations
+    ],
+)
+def test_a_population_that_is_not_written_leaves_four_generations(
+    strategy: dict[str, object], trials: int | None, population: int
+) -> None:
+    space = {"hidden_size": {"type": "int", "low": 1, "high": 16 if trials is None else 8000}}
+    raw = {
+        "name": "air",
+        "data": {"path": "a.csv", "target": "y"},
+        "search_space": space,
+        "strategy": strategy,
+        "budget": {"trials": trials},
+    }
+    experiment = Experiment.model_validate(raw)
+    assert experiment.strategy.model_dump()["population"] == population
+    assert experiment.to_dict()["strategy"]["population"] == population
+    longer = experiment.changed({"budget.trials": 2000}).strategy.model_dump()["population"]
+    written_or_not = strategy.get("population", min(10, 4 if trials is None else 10))
+    assert longer == written_or_not
+    assert Experiment.model_validate(experiment.to_dict()).strategy == experiment.strategy
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("45", 45)]
 )
 def test_a_timeout_is_seconds_or_a_time_with_units(

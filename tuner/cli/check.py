@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.overrides import load
+from tuner.cli.overrides import load, replaced_strategy
 from tuner.data.preparing import check_data
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
@@ -18,7 +18,7 @@ from tuner.results.advice import advice_on_budget, advice_on_data
 from tuner.results.exportable import why_not_exportable
 from tuner.watching.display import console, counted, show_advice
 
-__all__ = ["check"]
+__all__ = ["check", "strategy_in_words"]
 
 _MOST_NAMES = 12  # of columns or classes are shown
 
@@ -48,10 +48,9 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     for part in facts.parts:
         when = "" if part.first is None else f"  {part.first} to {part.last}"
         table.add_row(f"  {part.name}", f"{counted(part.count, part.unit)}{when}")
-    options = experiment.strategy.model_dump(exclude={"name"}, exclude_none=True)
-    if options.get("topology") == "star":
-        del options["neighbors"]  # the ring's
-    table.add_row("  strategy", _with_options(experiment.strategy.name, options))
+    table.add_row("  strategy", strategy_in_words(experiment))
+    if replaced := replaced_strategy(path, experiment):
+        table.add_row("  replaces", escape(f"{replaced} of the file"))
     budget = experiment.budget
     limit = f", no new trial after {budget.timeout:.0f} s" if budget.timeout else ""
     if budget.trial_timeout:
@@ -81,6 +80,14 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     told = advice or "constant" in dict(facts.notes)
     said = "It can run, but see above" if told else "Nothing is wrong"
     console.print(f"\n{said}. Next: [bold]{command}[/]", soft_wrap=True)
+
+
+def strategy_in_words(experiment: Experiment) -> str:
+    """Return a strategy with the options that it heeds."""
+    options = experiment.strategy.model_dump(exclude={"name"}, exclude_none=True)
+    if options.get("topology") == "star":
+        del options["neighbors"]  # the ring's
+    return _with_options(experiment.strategy.name, options)
 
 
 def _with_options(name: str, options: dict[str, Any]) -> str:

@@ -160,18 +160,19 @@ def run(
 ) -> None:
     """Search; the same command again resumes."""
     from tuner.cli import run as command
-    from tuner.cli.overrides import load
+    from tuner.cli.overrides import load, replaced_strategy
 
+    loaded = load(
+        experiment,
+        strategy,
+        set_ or [],
+        trials=("budget.trials", trials),
+        timeout=("budget.timeout", timeout),
+        seed=("seed", seed),
+        asynchronous=("asynchronous", asynchronous or None),
+    )
     command.run(
-        load(
-            experiment,
-            strategy,
-            set_ or [],
-            trials=("budget.trials", trials),
-            timeout=("budget.timeout", timeout),
-            seed=("seed", seed),
-            asynchronous=("asynchronous", asynchronous or None),
-        ),
+        loaded,
         study=study,
         journal=journal,
         workers=workers,
@@ -182,6 +183,7 @@ def run(
         open_test=test,
         reopen_test=reopen_test,
         as_json=json,
+        replaced=replaced_strategy(experiment, loaded),
     )
 
 

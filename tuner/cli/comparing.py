@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.compared import Events, Lines, Show
-from tuner.cli.planned import Planned, load_all, own_strategy, plan, strategy_names
+from tuner.cli.overrides import own_strategy
+from tuner.cli.planned import Planned, load_all, plan, strategy_names
 from tuner.errors import InputError, RunError, show_location
 from tuner.experiment import Experiment, space_size
 from tuner.launching.names import check_journal
@@ -111,7 +112,7 @@ def compare(
         command = shlex.join([*again, "--seeds", str(n_seeds), *given])
         write(comparison, folder, show_location(command))  # without a password
         best = comparison.rows[0].strategy
-        option = [] if best == own_strategy(path) else ["--strategy", best]
+        option = [] if best == own_strategy(path).get("name") else ["--strategy", best]
         run = shlex.join(["tuner", "run", str(path), *option, *given])
         show.result(comparison, folder, [(run, "its finalists, and the test part")])
 

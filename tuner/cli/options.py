@@ -73,9 +73,7 @@ Journal = Annotated[
 ]
 Strategy = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Use this one's defaults instead; tuner strategies lists them."
-    ),
+    typer.Option(metavar="NAME", help="Search with this one instead; tuner strategies lists them."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import InputError
+from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override, parse_value
+from tuner.experiment.reading import read_mapping
 
-__all__ = ["load", "overrides"]
+__all__ = ["load", "overrides", "own_strategy", "replaced_strategy"]
 
 _DATA = (".csv", ".parquet")
 
@@ -40,6 +42,8 @@ def load(
 ) -> Experiment:
     """Load an experiment with options laid over it; `--set` comes last.
 
+    A strategy that the file names keeps the options that it has there.
+
     Raises:
         ExperimentError: the file or an option breaks a rule.
         InputError: it is a file of data.
@@ -49,5 +53,23 @@ def load(
         command = f"tuner init {shlex.quote(str(path))}"
         remedy = f"give {written}" if Path(written).exists() else f"write `{command}` first"
         raise InputError(f"{path}: is a data file, not an experiment; {remedy}")
-    block = None if strategy is None else {"name": strategy}
+    same = strategy is None or strategy == own_strategy(path).get("name")
+    block = None if same else {"name": strategy}
     return Experiment.load(path, overrides(set_, strategy=("strategy", block), **options))
+
+
+def own_strategy(path: Path) -> dict[str, Any]:
+    """Return the block `strategy` of an experiment file as it is written; {} without one."""
+    with contextlib.suppress(ExperimentError):  # loading it says so
+        block = read_mapping(path, "experiment file").get("strategy")
+        return block if isinstance(block, dict) else {}
+    return {}
+
+
+def replaced_strategy(path: Path, experiment: Experiment) -> str | None:
+    """Return the file's strategy with its options, where another one searches; else None."""
+    own = own_strategy(path)
+    if own.get("name") in (None, experiment.strategy.name):
+        return None
+    options = ", ".join(f"{key} {value}" for key, value in own.items() if key != "name")
+    return f"{own['name']} ({options})" if options else str(own["name"])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.overrides import load
+from tuner.cli.overrides import load, own_strategy
 from tuner.errors import ExperimentError, InputError, StudyError, nearest, show_location
 from tuner.experiment import Experiment
-from tuner.experiment.reading import read_mapping
 from tuner.strategies.registry import STRATEGIES, rhythm_of
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["Planned", "load_all", "own_strategy", "plan", "strategy_names"]
+__all__ = ["Planned", "load_all", "plan", "strategy_names"]
 
 _MOST_SEED = 2**32 - 1
 
@@ -64,7 +62,7 @@ def load_all(
     """
     if n_seeds < 1:
         raise InputError(f"--seeds: must be at least 1, got {n_seeds}; write --seeds 5")
-    own, experiments = own_strategy(path), []
+    own, experiments = own_strategy(path).get("name"), []
     for name in names:
         block = None if name == own else {"name": name}
         options = {"strategies": ("strategy", block), "trials": ("budget.trials", trials)}
@@ -82,14 +80,6 @@ def load_all(
             f"--seeds: the last one must be at most {_MOST_SEED}, got {last}; write --set seed=0"
         )
     return experiments
-
-
-def own_strategy(path: Path) -> str | None:
-    """Return the strategy that an experiment file names."""
-    with contextlib.suppress(ExperimentError):  # loading it says so
-        block = read_mapping(path, "experiment file").get("strategy")
-        return block.get("name") if isinstance(block, dict) else None
-    return None
 
 
 def _check_comparable(experiment: Experiment, path: Path) -> None:
@@ -154,7 +144,7 @@ class _Journals:
     ) -> bool:
         """Return whether a journal has all trials of a study; raise where it has others."""
         from tuner.coordination.journal import load_study, quiet_journal, study_names
-        from tuner.coordination.opening import check_study
+        from tuner.coordination.opening import as_begun, check_study
         from tuner.coordination.records import read_study
 
         storage = self._storage(location)
@@ -169,8 +159,9 @@ class _Journals:
                 raise StudyError(other) from None
             if facts is not None:
                 begun = facts["experiment"]["budget"].get("trials")
-                _check_schedule(experiment, begun, f"{show_location(location)}: study {name!r}")
                 record = read_study(storage, name, location)
+                where = f"{show_location(location)}: study {name!r}"
+                _check_schedule(as_begun(study, experiment), begun, where)
                 if len(record.trained) >= (experiment.n_trials or 0):
                     return True
         with quiet_journal(location, name):  # nobody writes to it

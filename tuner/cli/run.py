@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from tuner.cli.check import strategy_in_words
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 from tuner.launching.names import check_journal, check_study_name
@@ -13,6 +14,7 @@ from tuner.launching.stopping import stopped_by_signals
 from tuner.launching.typed import journal_option, sync_command
 from tuner.launching.winner import KeptModel, check_register
 from tuner.launching.workers import check_workers, choose_workers, warnings
+from tuner.results.advice import in_the_way
 from tuner.watching.choosing import make_watcher, told_how_it_ends
 
 if TYPE_CHECKING:
@@ -34,8 +36,12 @@ def run(
     open_test: bool,
     reopen_test: bool = False,
     as_json: bool,
+    replaced: str | None = None,
 ) -> None:
-    """Search, and show what happens and what comes of it; `trials` is what `--trials` gave."""
+    """Search, and show what happens and what comes of it.
+
+    `trials` is what `--trials` gave, `replaced` the file's strategy where another one searches.
+    """
     check_workers(workers)
     check_study_name(study)
     check_journal(journal)
@@ -55,8 +61,10 @@ def run(
     name = study or default_study_name(experiment)
 
     def said_at_first(record: StudyRecord) -> list[str]:
-        said = _nothing_searched(experiment) + warnings(workers, experiment, choice)
-        return said + _fewer_trials(record, experiment, trials)
+        said = _nothing_searched(experiment) + warnings(workers, record.experiment, choice)
+        if replaced is not None:
+            said.append(f"{strategy_in_words(record.experiment)} in place of the file's {replaced}")
+        return said + _fewer_trials(record, experiment, trials) + in_the_way(record)
 
     stop = threading.Event()
     watcher = make_watcher(experiment, n_workers, stop.is_set, as_json)

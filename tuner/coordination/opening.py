@@ -21,7 +21,14 @@ from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
 from tuner.strategies.registry import make_sampler
 
-__all__ = ["CHANGEABLE", "check_study", "library_versions", "open_study", "recorded_run"]
+__all__ = [
+    "CHANGEABLE",
+    "as_begun",
+    "check_study",
+    "library_versions",
+    "open_study",
+    "recorded_run",
+]
 
 # What a resumed study may change; the data file may move, but its content must be the same.
 CHANGEABLE = {
@@ -35,6 +42,7 @@ CHANGEABLE = {
     "finalists.top",
     "finalists.repeats",
 }
+_POPULATION = "strategy.population"
 _RAISED = ("top", "repeats")  # of the finalists: what was retrained is not taken back
 _SHOWN = 4  # differences that an error names
 _LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas", "scikit-learn")
@@ -95,6 +103,16 @@ def open_study(
     if not study.get_trials(deepcopy=False) and (start := begun.start()):
         study.enqueue_trial(start)  # so that a search never ends worse than what it started from
     return study
+
+
+def as_begun(study: optuna.Study, experiment: Experiment) -> Experiment:
+    """Return the experiment with the strategy that an opened study was begun with.
+
+    A population that is not written follows the budget of the study's beginning: with more trials
+    the generations stay what they were.
+    """
+    begun = Experiment.model_validate(study.user_attrs[STUDY_ATTR]["experiment"])
+    return experiment.model_copy(update={"strategy": begun.strategy})
 
 
 def check_study(
@@ -173,6 +191,8 @@ def _check_same(
             f"give another --study name"
         )
     given = dict(flat(experiment.model_dump(exclude_unset=True)))
+    if _POPULATION in old.keys() & new.keys() - given.keys():
+        new[_POPULATION] = old[_POPULATION]  # see `as_begun`
     # Names first: with another strategy all of its options differ as well.
     keys = sorted((old.keys() | new.keys()) - CHANGEABLE, key=lambda k: (".name" not in k, k))
     differences = []

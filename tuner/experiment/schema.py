@@ -21,7 +21,7 @@ from tuner.experiment.pruner import MedianPruner, Pruner
 from tuner.experiment.reading import Override, apply_override, dump_yaml
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import SearchSpace, space_size
-from tuner.experiment.strategy import Strategy, TPEStrategy
+from tuner.experiment.strategy import Strategy, TPEStrategy, paced
 
 __all__ = [
     "Budget",
@@ -210,6 +210,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check(self) -> Experiment:
         check_rules(self)
+        if self.search_space:  # what is frozen is set like this
+            object.__setattr__(self, "strategy", paced(self.strategy, self.n_trials))
         return self
 
     @classmethod
@@ -243,6 +245,8 @@ class Experiment(Section):
             ExperimentError: naming key, rule, value and remedy.
         """
         raw = self.to_dict()
+        if "population" not in self.strategy.model_fields_set:
+            raw["strategy"].pop("population", None)  # it follows the budget
         for key, value in values.items():
             apply_override(raw, Override(key, value, self.name))
         return check_experiment(type(self), raw, self.name, [])

@@ -20,7 +20,11 @@ __all__ = [
     "Strategy",
     "TPEStrategy",
     "WhaleStrategy",
+    "paced",
 ]
+
+_GENERATIONS = 4
+"""Generations that the budget has room for, at least, where no population is written."""
 
 _Batch = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 _Population = Annotated[int, Field(ge=2, le=10_000, strict=True)]
@@ -69,7 +73,7 @@ class CmaEsStrategy(Section):
 
     name: Literal["cmaes"] = "cmaes"
     population: Annotated[int, Field(ge=4, le=10_000, strict=True)] = 10
-    """Trials in a generation."""
+    """Trials in a generation; by default fewer for under 40 trials."""
     sigma: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.3
     """Standard deviation at the beginning, as a share of each range."""
 
@@ -117,7 +121,7 @@ class ParticleSwarmStrategy(Section):
 
     name: Literal["pso"] = "pso"
     population: _Population = 10
-    """Particles, and with that trials in a generation."""
+    """Particles, and with that trials in a generation; by default fewer for under 40 trials."""
     topology: Literal["star", "ring"] = "star"
     """Whose best pulls a particle: all particles', or its nearest neighbours'."""
     neighbors: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 3
@@ -155,7 +159,7 @@ class QuantumSwarmStrategy(Section):
 
     name: Literal["qpso"] = "qpso"
     population: _Population = 10
-    """Particles, and with that trials in a generation."""
+    """Particles, and with that trials in a generation; by default fewer for under 40 trials."""
     alpha_start: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 1.0
     """Where alpha, how far particles jump, starts."""
     alpha_end: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 0.5
@@ -172,7 +176,7 @@ class WhaleStrategy(Section):
 
     name: Literal["woa"] = "woa"
     population: _Population = 10
-    """Whales, and with that trials in a generation."""
+    """Whales, and with that trials in a generation; by default fewer for under 40 trials."""
     b: Annotated[float, Field(gt=0, le=10, strict=True)] = 1.0
     """Shape of the spiral."""
     a_start: Annotated[float, Field(gt=0, le=4, strict=True)] = 2.0
@@ -199,3 +203,25 @@ Strategy = Annotated[
     | WhaleStrategy,
     Field(discriminator="name"),
 ]
+
+
+def paced(options: Section, n_trials: int | None) -> Section:
+    """Return a strategy's options with a population that gets to move.
+
+    One that is written stays. Else it is a quarter of the trials, at most the default and at
+    least what the strategy needs: four generations.
+
+    Args:
+        options: of any strategy.
+        n_trials: how many can be trained; None where that is open.
+    """
+    usual = getattr(options, "population", None)
+    if usual is None or n_trials is None or "population" in options.model_fields_set:
+        return options
+    least = 4 if isinstance(options, CmaEsStrategy) else 2
+    if isinstance(options, ParticleSwarmStrategy) and options.topology == "ring":
+        least = max(least, options.neighbors)
+    population = min(usual, max(least, n_trials // _GENERATIONS))
+    changed = options.model_copy(update={"population": population})
+    changed.model_fields_set.discard("population")  # it still follows the budget
+    return changed

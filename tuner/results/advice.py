@@ -26,7 +26,7 @@ from tuner.experiment.pruner import (
 )
 from tuner.strategies.registry import rhythm_of
 
-__all__ = ["Advice", "advice_after", "advice_on_budget", "advice_on_data"]
+__all__ = ["Advice", "advice_after", "advice_on_budget", "advice_on_data", "in_the_way"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,14 @@ def advice_on_data(experiment: Experiment, facts: Facts) -> list[Advice]:
 def advice_on_budget(experiment: Experiment) -> list[Advice]:
     """Return what budget, pruner and strategy tell before anything is trained."""
     return [*_on_pruner(experiment), *_on_strategy(experiment)]
+
+
+def in_the_way(record: StudyRecord) -> list[str]:
+    """Return, in lines, what keeps strategy and pruner from acting in what is still to search."""
+    n_trials = record.experiment.n_trials
+    if n_trials is not None and len(record.trained) >= n_trials:
+        return []
+    return [f"{one.key}: {one.text}" for one in advice_on_budget(record.experiment)]
 
 
 def advice_after(record: StudyRecord) -> list[Advice]:
