@@ -301,7 +301,7 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
     assert pipeline == {
         "task": "forecast", "time": "t", "id": None, "missing": "ffill", "resample": "1D",
         "aggregate": "last", "calendar": ["weekday"], "lags": {"x": [1]}, "transform": "log",
-        "scale": "minmax", "scale_by": "all", "lambdas": [], "series": None,
+        "decompose": "none", "scale": "minmax", "scale_by": "all", "lambdas": [], "series": None,
         "features": ["y"], "targets": ["y"], "window": 2, "horizon": 2,
         "quantiles": [0.5], "frequency": "D", "day_first": None, "season": 5,
     }  # fmt: skip

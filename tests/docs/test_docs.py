@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from tuner.cli.commands import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
+from tuner.experiment.decomposition import Decomposition
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.pruner import PRUNERS
@@ -36,6 +37,7 @@ COMMANDS = get_command(app).commands
 SECTIONS: dict[str, list[type[Section]]] = {
     "top-level": [Experiment],
     "data": [Data],
+    "decompose": [Decomposition],
     "folds": [Folds],
     "task": [Task],
     "hyperparameters": [Hyperparameters],

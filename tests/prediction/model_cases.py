@@ -156,6 +156,44 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             },
         },
     ),
+    "a moving average of two targets and their lags, in segments and on a linear path": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"], "missing": "ffill",
+                "features": ["price", "visits", "units"], "lags": {"units": [2]},
+                "decompose": {"kind": "moving_average", "length": 6}, "scale_by": "series",
+            },
+            "task": {"window": 8, "horizon": 2},
+            "hyperparameters": {
+                "normalize": "standard", "linear_path": True, "segment": 4, "hidden_size": 8,
+            },
+        },
+    ),
+    "modes of a window that is not the task's": (
+        months(),
+        {
+            "data": {
+                "time": "month", "target": "sales", "features": ["price", "sales"],
+                "decompose": {"kind": "emd", "components": 3},
+            },
+            "task": {"window": 12, "horizon": 3},
+            "hyperparameters": {
+                "normalize": "standard", "linear_path": True, "window": 9, "hidden_size": 8,
+            },
+        },
+    ),
+    "modes of two targets of series": (
+        stores().query("hour < '2024-01-09'"),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["visits", "units"], "missing": "ffill",
+                "decompose": {"kind": "emd", "components": 2},
+            },
+            "task": {"window": 7, "horizon": 2, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"normalize": "last", "hidden_size": 8, "pooling": "attention"},
+        },
+    ),
     "rows alone": (
         months().drop(columns="month"),
         {"data": {"target": "sales"}, "hyperparameters": {"hidden_size": 8, "bias": False}},

@@ -27,6 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
     "differences and lags": {
         "transform": "difference", "lags": {"sales": [2], "price": [1]}, "calendar": ["month"],
     },
+    "a moving average": {"decompose": {"kind": "moving_average", "length": 4}, "scale_by": "all"},
+    "modes": {"decompose": {"kind": "emd", "components": 3}},
     "gaps filled": {"missing": "interpolate", "transform": "log"},
 }  # fmt: skip
 

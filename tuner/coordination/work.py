@@ -72,7 +72,7 @@ def cost(job: TrainJob) -> float:
     data = job.folds[0].with_window(parameters.window)
     steps = data.window if isinstance(data, SeriesRef) else 1
     directions, segment = 2 if parameters.bidirectional else 1, parameters.segment
-    before, inputs = 0, data.shape.features or parameters.embedding_size  # the layers
+    before, inputs = 0, data.shape.inputs or parameters.embedding_size  # the layers
     if channels := parameters.conv_channels:
         before += channels * inputs * parameters.conv_kernel
         inputs = channels

@@ -49,6 +49,13 @@ class Shape:
     window: int = 0  # rows that a forecast reads; of sequences: steps, 0 if they differ
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
+    trend: int = 0  # rows of the moving average that splits targets in the window; 0 for none
+    modes: int = 0  # intrinsic mode functions of each target in the window, read beside the rest
+
+    @property
+    def inputs(self) -> int:
+        """Numbers in a step that a model reads: the features, then the modes of each target."""
+        return self.features + self.modes * self.targets
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,9 @@ class SeriesRef(DataRef):
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
       the part; reach: (series, 2), the rows that windows may read;
     * naive: (series, targets), the naive forecast's mean absolute error in the training rows;
-    * offsets, scales: (series, targets), where each series has its own.
+    * offsets, scales: (series, targets), where each series has its own;
+    * modes_N: (rows - N + 1, N, targets * modes), float32, where the shape has modes: those of the
+      window of N rows that begins at each row; nan where no sample reads it.
     """
 
     window: int = 1

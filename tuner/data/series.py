@@ -16,6 +16,7 @@ from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
 from tuner.data.intervals import fewest_residuals
 from tuner.data.measurable import check_measurable
+from tuner.data.modes import check_modes, save_modes
 from tuner.data.reading import Series, read_series
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
@@ -28,6 +29,7 @@ from tuner.data.transforms import Transform
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
+from tuner.experiment.decomposition import Decompose
 
 __all__ = ["SeriesDataset", "check_series"]
 
@@ -63,6 +65,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     )
     if all_data:
         parts = parts.with_all(first)
+    check_modes(experiment, series.path, parts, len(series.targets))
     season = task.season or season_of(series.frequency)
     facts = Facts(
         path=series.path,
@@ -150,7 +153,7 @@ class SeriesDataset(Dataset):
         def write(experiment: Experiment, folder: Path) -> Prepared:
             refs: list[SeriesRef] = []
             for fold in self._search_folds(self._series, experiment):
-                refs.append(fold.save(folder / f"fold{len(refs)}"))
+                refs.append(fold.save(folder / f"fold{len(refs)}", experiment))
             return self._prepared(experiment, fold, refs)
 
         return Preparations(self._experiment, folder, write).own
@@ -160,7 +163,9 @@ class SeriesDataset(Dataset):
 
         def write(experiment: Experiment, folder: Path) -> Prepared:
             fold = self._test_fold(experiment)
-            return self._prepared(experiment, fold, [fold.save(folder / "fold0")])
+            return self._prepared(
+                experiment, fold, [fold.save(folder / "fold0", experiment, trains=False)]
+            )
 
         return Preparations(self._experiment, folder, write).own
 
@@ -269,7 +274,7 @@ class SeriesDataset(Dataset):
         settings = data.model_dump(
             mode="json",
             include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
-                     "transform", "scale", "scale_by"},
+                     "transform", "decompose", "scale", "scale_by"},
         )  # fmt: skip
         own = None
         if fold.own is not None:
@@ -333,9 +338,10 @@ class _Fold:
         place = row - bounds[of, 0] + 1 if times is None else show_time(times[row])
         return f"{self.series.names[of]} {place}".strip()
 
-    def save(self, folder: Path) -> SeriesRef:
+    def save(self, folder: Path, experiment: Experiment, *, trains: bool = True) -> SeriesRef:
         """Write the arrays into a folder of their own."""
         save_arrays(folder, self.ref.arrays)
+        save_modes(self.ref, experiment, folder, trains=trains)
         fields = {n: getattr(self.ref, n) for n in SeriesRef.__dataclass_fields__}
         return SeriesRef(**fields | {"folder": str(folder)})
 
@@ -407,6 +413,7 @@ def _make_fold(
             quantiles=tuple(task.quantiles),
             target_columns=table.target_columns,
             lag_columns=table.lag_columns,
+            **_decomposed(data.decompose),
         ),
         window=min(task.window, longest),
         longest_window=longest,
@@ -419,6 +426,13 @@ def _make_fold(
         starts=starts[:, 0],
     )
     return _Fold(ref, table.names, series, inputs, targets, own)
+
+
+def _decomposed(decompose: Decompose) -> dict[str, int]:
+    """Return what a shape says of the parts of a window."""
+    if decompose == "none":
+        return {}
+    return {"trend": decompose.length or 0, "modes": (decompose.components or 1) - 1}
 
 
 def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from tuner.experiment.decomposition import Decompose
 from tuner.experiment.model import Section
 from tuner.transform_steps import SEASONAL, parse_transform
 
@@ -136,6 +137,8 @@ class Data(Section):
         default_factory=dict, examples=[{"price": [1, 24]}]
     )
     """Features made of columns: their values so many rows before."""
+    decompose: Decompose = Field("none", examples=[{"kind": "moving_average", "length": 24}])
+    """Into which parts the targets' columns are split, each window for itself."""
     split: Split = Split()
     transform: TransformKey = "none"
     """Done to the target columns before scaling, one thing or a list; inverted before metrics."""

@@ -154,7 +154,9 @@ def _rule(of_key: list[ErrorDetails]) -> str:
 
 def _no_domain(problem: Problem, root: type[Section], name: str, value: Any) -> Problem:
     """Say of a value or a list in a search space how it is fixed, or searched."""
-    if name in ("transform", "scale", "calendar", "lags") and isinstance(value, str | list):
+    if name in ("transform", "scale", "calendar", "lags", "decompose") and isinstance(
+        value, str | list
+    ):
         written = _as_yaml(value if isinstance(value, list) and value else ["none", value])
         return replace(problem, example=f"{{type: categorical, choices: {written}}}")
     fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]

@@ -10,13 +10,15 @@ from pydantic import ValidationError
 
 from tuner.errors import TunerError, one_line
 from tuner.experiment.data import Data
+from tuner.experiment.decomposition import canonical_decomposition
 from tuner.experiment.explain import reword
+from tuner.experiment.model import Section
 from tuner.experiment.reading import parse_value
 from tuner.transform_steps import parse_transform
 
 __all__ = ["PREPARED", "canonical_choice", "prepared_with", "text_of", "value_of"]
 
-PREPARED = ("transform", "scale", "calendar", "lags")
+PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
 """The keys of `data` that may be searched."""
 
 _ESCAPED = re.compile(r"[^\x20-\x7e]")
@@ -24,6 +26,8 @@ _ESCAPED = re.compile(r"[^\x20-\x7e]")
 
 def text_of(value: Any) -> str:
     """Return YAML in one line, which `value_of` reads as the value again: [log, difference]."""
+    if isinstance(value, Section):
+        value = value.model_dump(exclude_none=True)
     if isinstance(value, dict):
         return f"{{{', '.join(f'{text_of(k)}: {text_of(v)}' for k, v in value.items())}}}"
     if isinstance(value, list | tuple):
@@ -64,7 +68,9 @@ def canonical_choice(name: str, choice: Any) -> str:
         value = value_of(choice) if isinstance(choice, str) else choice
     except TunerError as error:
         raise ValueError(one_line(error)) from None
-    return text_of(parse_transform(value) if name == "transform" else value)
+    if name == "transform":
+        value = parse_transform(value)
+    return text_of(canonical_decomposition(value) if name == "decompose" else value)
 
 
 def prepared_with(data: Data, texts: dict[str, str]) -> Data:

@@ -196,13 +196,8 @@ def _check_reading(experiment: Experiment) -> None:
         elif task.kind != "forecast":
             if data.text is not None or data.tokens is not None:
                 _refuse(experiment, name, [none], "is of numbers, and the steps are tokens")
-        elif data.features is not None and not set(data.targets) <= set(data.features):
-            lacking = next(target for target in data.targets if target not in data.features)
-            text = f"needs every target among data.features, which lack {lacking!r}"
-            near = near_miss(lacking, data.features)
-            meant = "" if near is None else f" ({near!r}?)"
-            ways = f"write it there, correct data.target{meant}, or write {_shown(none)} here"
-            _refuse(experiment, name, [none], f"{text}: {ways}")
+        elif problem := _unread_target(experiment):
+            _refuse(experiment, name, [none], f"{problem}, or write {_shown(none)} here")
     if task.kind == "label":
         _refuse(experiment, "segment", [1], "a label for every step reads every step")
     if data.text is not None or data.tokens is not None:
@@ -221,6 +216,18 @@ def _check_reading(experiment: Experiment) -> None:
         _refuse(experiment, "conv_kernel", [default], text)
 
 
+def _unread_target(experiment: Experiment) -> str | None:
+    """Say which target is not among the features, and what to do about it but for leaving it."""
+    data = experiment.data
+    if data.features is None or set(data.targets) <= set(data.features):
+        return None
+    lacking = next(target for target in data.targets if target not in data.features)
+    near = near_miss(lacking, data.features)
+    meant = "" if near is None else f" ({near!r}?)"
+    text = f"needs every target among data.features, which lack {lacking!r}"
+    return f"{text}: write it there, correct data.target{meant}"
+
+
 def _windows(experiment: Experiment) -> tuple[int, ...]:
     """Return how many rows a forecast may read, of a range its ends."""
     windows = _values(experiment, "window")
@@ -233,6 +240,7 @@ def _check_forecast(experiment: Experiment) -> None:
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
+    _check_decomposition(experiment)
     short = [n for n in differences_of(data.transform) if n < task.horizon]
     if task.quantiles and short:
         got = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"
@@ -240,6 +248,26 @@ def _check_forecast(experiment: Experiment) -> None:
             f"data.transform: quantiles of differences do not add up over a horizon, got {got!r} "
             f"with task.quantiles and task.horizon {task.horizon}; write none or log, or a "
             f"seasonal_difference of {max(2, task.horizon)} rows or more"
+        )
+
+
+def _check_decomposition(experiment: Experiment) -> None:
+    """Check that what is split is read, by windows that are long enough."""
+    decompose = experiment.data.decompose
+    if decompose == "none":
+        return
+    if problem := _unread_target(experiment):
+        raise ValueError(f"data.decompose: {problem}, or write none here")
+    shortest = min(_windows(experiment))
+    if decompose.length is not None and decompose.length > shortest:
+        raise ValueError(
+            f"data.decompose.length: must be at most the window, whose least is {shortest}, got "
+            f"{decompose.length}; write {shortest}, or a longer window"
+        )
+    if decompose.components is not None and shortest < 3:
+        raise ValueError(
+            f"data.decompose: emd needs 3 rows or more, got a window of {shortest}; write a longer "
+            f"one, or none here"
         )
 
 
@@ -265,6 +293,7 @@ def _check_sequences(experiment: Experiment) -> None:
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
+        "decompose": "none",
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:

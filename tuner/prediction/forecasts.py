@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
+from tuner.data.modes import INSTALL, emd_is_installed, modes_of
 from tuner.data.reading import Series, series_of
 from tuner.data.scaling import Scaler, SeriesScaler
 from tuner.data.tables import RawTable, bounds_of, refusal
 from tuner.data.times import show_time
 from tuner.data.units import to_units
+from tuner.errors import ModelError
 from tuner.prediction.naming import differing
 from tuner.prediction.notes import PredictionWarning
 from tuner.prediction.pipeline import Pipeline
@@ -64,7 +67,7 @@ def forecast(
         of_inputs.transform(table.inputs[slice(*rows)])
         for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
     ]
-    outputs = runner.windows(np.concatenate(inputs), samples, window)
+    outputs = runner.windows(np.concatenate(inputs), samples, window, _modes(pipeline, table))
     lost = pipeline.transform.lost_rows
     values = to_units(
         outputs,
@@ -91,6 +94,21 @@ def forecast(
         found += [of_target[:, at] for at in _order(pipeline)]
         found += [end[:, :, i].ravel() for end in around]
     return pd.DataFrame(dict(zip(forecast_columns(pipeline), found, strict=True)))
+
+
+def _modes(pipeline: Pipeline, table: Table) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what gives windows their modes; None where the model reads none.
+
+    Raises:
+        ModelError: what they need is not installed.
+    """
+    if not pipeline.modes:
+        return None
+    if not emd_is_installed():
+        text = f"the model splits its windows with EMD-signal, which is not installed; {INSTALL}"
+        raise ModelError(text)
+    columns, modes = list(table.target_columns), pipeline.modes
+    return lambda windows: modes_of(windows[:, :, columns], modes)
 
 
 def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Scaler, Scaler]]:

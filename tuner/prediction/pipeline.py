@@ -88,6 +88,7 @@ class Pipeline:
     scale: str = "none"  # how a series is scaled that is not among these
     window: int = 1  # rows that a forecast reads
     horizon: int = 1
+    modes: int = 0  # intrinsic mode functions of each target in a window, read beside the rest
     quantiles: tuple[float, ...] = ()
     intervals: Intervals | None = None  # around a forecast
     frequency: str | None = None  # of the rows that a forecast was trained on
@@ -144,6 +145,7 @@ def _forecast(get: _Getter) -> Pipeline:
         scale=get("scale", _one_of("standard", "minmax", "none")),
         window=window,
         horizon=horizon,
+        modes=_modes(get, columns),
         quantiles=tuple(get("quantiles", _quantiles)),
         intervals=get.intervals(
             "intervals", horizon, len(targets), None if own is None else len(own.outputs)
@@ -151,6 +153,26 @@ def _forecast(get: _Getter) -> Pipeline:
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
+
+
+def _modes(get: _Getter, columns: Columns) -> int:
+    """Return how many modes of each target are read; what is older than the key reads none."""
+    decompose = get.optional("decompose", _decomposes, "none")
+    if decompose == "none" or decompose["kind"] != "emd":
+        return 0
+    if not set(columns.targets) <= set(columns.features or []):
+        raise get.refusal("features", columns.features)
+    return int(decompose["components"]) - 1
+
+
+def _decomposes(value: Any) -> bool:
+    """Say whether it is none, or parts of a window."""
+    if value == "none":
+        return True
+    if not isinstance(value, dict):
+        return False
+    key = {"moving_average": "length", "emd": "components"}.get(str(value.get("kind")))
+    return key is not None and _count(value.get(key)) and value[key] >= 2
 
 
 def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -> OwnScalers | None:
@@ -256,6 +278,10 @@ class _Getter:
         if not can_be(value):
             raise self.refusal(key, value)
         return value
+
+    def optional(self, key: str, can_be: Callable[[Any], bool], default: Any) -> Any:
+        """Return the value of a key that older versions did not write, or the default."""
+        return self(key, can_be) if key in self._record else default
 
     def scaler(self, key: str, n_columns: int) -> Scaler:
         """Return the scaling of so many columns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,20 @@ class Runner:
             raise ModelError(f"{show_path(path)}: {text}")
         self._session = session
 
-    def windows(self, rows: np.ndarray, ends: np.ndarray, window: int) -> np.ndarray:
+    def windows(
+        self,
+        rows: np.ndarray,
+        ends: np.ndarray,
+        window: int,
+        beside: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Read the `window` rows before each end.
 
         Args:
             rows: (rows, features), float32.
             ends: (samples,), the row after the last one that is read.
             window: how many are read.
+            beside: maps windows, (batch, window, features), to what is read beside them.
 
         Returns:
             (samples, horizon, targets[, quantiles]), scaled.
@@ -73,9 +81,12 @@ class Runner:
         views = np.lib.stride_tricks.sliding_window_view(rows, window, axis=0)
         views = views.swapaxes(1, 2)  # (rows - window + 1, window, features)
         size = self._batch(window)
-        parts = [
-            self._run(inputs=views[ends[i : i + size] - window]) for i in range(0, len(ends), size)
-        ]
+        parts = []
+        for i in range(0, len(ends), size):
+            read = views[ends[i : i + size] - window]
+            if beside is not None:
+                read = np.concatenate((read, beside(read)), axis=2)
+            parts.append(self._run(inputs=read))
         return np.concatenate(parts)
 
     def sequences(self, rows: np.ndarray, bounds: np.ndarray, *, each_step: bool) -> np.ndarray:
@@ -138,7 +149,8 @@ def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
     """Return the sizes of a model's inputs, by name, and of its outputs, None where any."""
     read: dict[str, _Sizes] = {"tokens": [None, None]}
     if pipeline.inputs is not None:
-        read = {"inputs": [None, None, len(pipeline.inputs.offset)]}
+        n_modes = pipeline.modes * len(pipeline.targets)
+        read = {"inputs": [None, None, len(pipeline.inputs.offset) + n_modes]}
     if pipeline.task != "forecast":
         read["lengths"] = [None]
     if pipeline.classes:

@@ -115,7 +115,7 @@ def _random_inputs(
         lengths[0] = steps
     if shape.vocabulary:
         return torch.randint(0, shape.vocabulary, (size, steps)), lengths
-    return torch.randn(size, steps, shape.features), lengths
+    return torch.randn(size, steps, shape.inputs), lengths
 
 
 def _feed(x: Tensor, lengths: Tensor | None) -> dict[str, np.ndarray]:

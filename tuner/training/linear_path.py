@@ -31,8 +31,8 @@ class LinearPath(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.columns = columns_of_targets(shape, "linear_path")
-        self.reads_all = shape.targets == 1 and shape.window * shape.features <= MOST_INPUTS
-        own = torch.zeros(shape.features, dtype=torch.bool)
+        self.reads_all = shape.targets == 1 and shape.window * shape.inputs <= MOST_INPUTS
+        own = torch.zeros(shape.inputs, dtype=torch.bool)
         own[[self.columns[0], *(column for column, _ in shape.lag_columns)]] = True
         self.own_inputs = (
             own.repeat_interleave(shape.window)

@@ -10,6 +10,7 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
 from tuner.training.convolution import Convolution
 from tuner.training.decoder import Decoder, InSegments, Recursive
+from tuner.training.decomposition import Decomposition
 from tuner.training.linear_path import make_path
 from tuner.training.normalization import Level, Normalization
 from tuner.training.padding import real_steps, zero_padding
@@ -28,7 +29,8 @@ class Model(nn.Module):
     one vector pooled from all steps: by a linear head, or, in a forecast with a decoder, as the
     hidden state with which the decoder begins.
 
-    Before the layers there may be a convolution, and then segments. Around all of it a forecast
+    Before the layers the targets may be split into parts, and there may be a convolution, and then
+    segments. Around all of it a forecast
     may have a normalization of each window, whose inverse is the last thing that is done, and,
     inside that, a linear path that is added; sequences of one length may have that path as well.
 
@@ -42,7 +44,8 @@ class Model(nn.Module):
         kind = parameters.normalize
         self.normalization = None if kind == "none" else Normalization(kind, shape)
         self.linear_path = make_path(shape) if parameters.linear_path else None
-        inputs = shape.features
+        self.decomposition = Decomposition(shape) if shape.trend or shape.modes else None
+        inputs = shape.inputs if self.decomposition is None else self.decomposition.width
         self.embedding = None
         if shape.vocabulary:
             inputs = parameters.embedding_size
@@ -88,7 +91,7 @@ class Model(nn.Module):
         """Say what sequences come to.
 
         Args:
-            x: (batch, steps, features), or tokens, (batch, steps).
+            x: (batch, steps, inputs), or tokens, (batch, steps).
             lengths: (batch,), on the CPU: how many steps of each are real; all by default.
 
         Returns:
@@ -135,6 +138,8 @@ class Model(nn.Module):
         """
         if self.embedding is not None:
             x = self.embedding(x)
+        if self.decomposition is not None:
+            x = self.decomposition(x)
         if self.convolution is not None:
             x = self.convolution(zero_padding(x, lengths))
         if self.segments is not None:

@@ -60,23 +60,29 @@ class Normalization(nn.Module):
     * standard: (x - E[x]) / sqrt(Var[x] + 1e-5), the variance biased (Kim et al. 2022,
       "Reversible Instance Normalization", eq. 1 and 2 with gamma 1 and beta 0).
 
-    `Level.put_back` is the inverse (eq. 4 there). Other columns keep their level.
+    `Level.put_back` is the inverse (eq. 4 there). Other columns keep their level; modes of a
+    target, which have none, are divided by its spread.
     """
 
     def __init__(self, kind: str, shape: Shape) -> None:
         super().__init__()
         self.kind = kind
         self.columns = columns_of_targets(shape, "normalize")
-        of = [0] * shape.features  # whose level a column has
-        takes = [0.0] * shape.features
+        of = [0] * shape.inputs  # whose level a column has
+        takes = [0.0] * shape.inputs
         for target, column in enumerate(self.columns):
             of[column], takes[column] = target, 1.0
         for column, target in shape.lag_columns:
             of[column], takes[column] = target, 1.0
+        over = list(takes)
+        for column in range(shape.features, shape.inputs):  # modes swing around 0
+            of[column], over[column] = (column - shape.features) // shape.modes, 1.0
         self.of: Tensor
         self.takes: Tensor
+        self.over: Tensor
         self.register_buffer("of", torch.tensor(of), persistent=False)
         self.register_buffer("takes", torch.tensor(takes), persistent=False)
+        self.register_buffer("over", torch.tensor(over), persistent=False)
 
     def level(self, x: Tensor) -> Level:
         """Return the level of windows, (batch, window, features)."""
@@ -94,5 +100,5 @@ class Normalization(nn.Module):
         level = self.level(x)
         x = x - level.shift[:, :, self.of] * self.takes
         if level.spread is not None:
-            x = x / (level.spread[:, :, self.of] * self.takes + (1 - self.takes))
+            x = x / (level.spread[:, :, self.of] * self.over + (1 - self.over))
         return x, level

@@ -16,6 +16,7 @@ from tuner.training.model import Model
 from tuner.training.onnx_layers import add_layers, axes
 from tuner.training.onnx_reading import (
     add_convolution,
+    add_decomposition,
     add_linear_path,
     add_normalization,
     add_segments,
@@ -45,7 +46,7 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     else:
         fixed = isinstance(model.linear_path, SequencePath)
         steps = shape.window if fixed else "steps"
-        inputs["inputs"] = (TensorProto.FLOAT, ["batch", steps, shape.features])
+        inputs["inputs"] = (TensorProto.FLOAT, ["batch", steps, shape.inputs])
     if shape.task != "forecast":
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
@@ -78,6 +79,8 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     if model.normalization is not None:
         x, level = add_normalization(g, model.normalization, x)
     window = x
+    if model.decomposition is not None:
+        x = add_decomposition(g, model.decomposition, x)
     if model.convolution is not None:
         x = add_convolution(g, model.convolution, zero_padding(g, x, real))
     if model.segments is not None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tuner.data import Shape
 from tuner.training.convolution import Convolution
+from tuner.training.decomposition import Decomposition
 from tuner.training.graph import Graph
 from tuner.training.linear_path import LinearPath, SequencePath
 from tuner.training.normalization import SPREAD, Normalization
@@ -17,6 +18,7 @@ from tuner.training.segments import Segments
 __all__ = [
     "Level",
     "add_convolution",
+    "add_decomposition",
     "add_linear_path",
     "add_normalization",
     "add_segments",
@@ -44,8 +46,9 @@ def add_normalization(g: Graph, normalization: Normalization, x: str) -> tuple[s
     off = g.op("Mul", g.op("Gather", shift, normalization.of, axis=2), takes)
     x = g.op("Sub", x, off)
     if spread:
-        over = g.op("Mul", g.op("Gather", spread, normalization.of, axis=2), takes)
-        x = g.op("Div", x, g.op("Add", over, 1 - takes))
+        divides = normalization.over
+        over = g.op("Mul", g.op("Gather", spread, normalization.of, axis=2), divides)
+        x = g.op("Div", x, g.op("Add", over, 1 - divides))
     return x, (shift, spread)
 
 
@@ -56,6 +59,26 @@ def put_back(g: Graph, values: str, level: Level, shape: Shape) -> str:
         shift = g.op("Unsqueeze", shift, axes(3))
         spread = g.op("Unsqueeze", spread, axes(3)) if spread else ""
     return g.op("Add", g.op("Mul", values, spread) if spread else values, shift)
+
+
+def add_decomposition(g: Graph, decomposition: Decomposition, x: str) -> str:
+    """Add what splits the targets' columns of (batch, window, inputs)."""
+    others = np.array([i for i in range(decomposition.inputs) if i not in decomposition.columns])
+    own = g.op("Gather", x, np.array(decomposition.columns), axis=2)  # (batch, window, targets)
+    if decomposition.length:
+        ends = axes(0, decomposition.before, 0, 0, decomposition.behind, 0)
+        padded = g.op("Transpose", g.op("Pad", own, ends, mode="edge"), perm=[0, 2, 1])
+        parts = g.op("AveragePool", padded, kernel_shape=[decomposition.length])
+        parts = g.op("Transpose", parts, perm=[0, 2, 1])
+        rest = g.op("Sub", own, parts)
+    else:
+        first = decomposition.inputs - decomposition.modes * len(decomposition.columns)
+        rest, parts = own, ""
+        for mode in range(decomposition.modes):
+            at = np.arange(first + mode, decomposition.inputs, decomposition.modes)
+            rest = g.op("Sub", rest, g.op("Gather", x, at, axis=2))
+    kept = [g.op("Gather", x, others, axis=2)] if len(others) else []
+    return g.op("Concat", rest, *kept, *([parts] if parts else []), axis=2)
 
 
 def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str) -> str:

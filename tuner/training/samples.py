@@ -99,6 +99,9 @@ class Windows:
         inputs = to_device(data.load("inputs"), device)  # (rows, features)
         targets = to_device(data.load("targets"), device)  # (rows, targets)
         self._past = unfold(inputs, data.window)  # (rows - window + 1, window, features)
+        self._modes: Tensor | None = None  # (rows - window + 1, window, targets * modes)
+        if data.shape.modes:
+            self._modes = to_device(data.load(f"modes_{data.window}"), device)
         self._future = unfold(targets, data.shape.horizon)  # (rows - horizon + 1, horizon, targets)
 
     def index(self, samples: np.ndarray) -> Tensor:
@@ -106,8 +109,12 @@ class Windows:
         return _narrow(samples, self._past.device)
 
     def inputs(self, index: Tensor) -> tuple[Tensor, None]:
-        """Gather the rows before, (batch, window, features)."""
-        return self._past.index_select(0, index - self.longest), None
+        """Gather the rows before, (batch, window, features), and beside them their modes."""
+        begins = index - self.longest
+        past = self._past.index_select(0, begins)
+        if self._modes is None:
+            return past, None
+        return torch.cat((past, self._modes.index_select(0, begins)), dim=2), None
 
     def targets(self, index: Tensor) -> Tensor:
         """Gather the rows from there on, (batch, horizon, targets)."""
