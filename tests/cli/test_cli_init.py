@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tuner.cli.forecast_plan import plan_forecast
 from tuner.cli.main import run
+from tuner.cli.sample import sampled
+from tuner.data.profile import Profile
 from tuner.experiment import Experiment
 
 
@@ -288,15 +291,21 @@ def test_several_series_are_told_apart_by_their_column(
     days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
     rows = [f"{store},{day},{i % 7}" for store in ("a", "b") for i, day in enumerate(days)]
     Path("stores.csv").write_text("\n".join(["store,day,units", *rows]) + "\n")
-    assert run(["init", "stores.csv"]) == 2
-    assert "init" in (refused := capsys.readouterr().err)
-    assert "with --id" in refused
+    assert run(["init", "stores.csv"]) == 0
+    assert "id: store, times come again, and with it they do not" in capsys.readouterr().out
+    assert "  id: store   " in Path("stores.yaml").read_text()
+    Path("stores.yaml").unlink()
     assert run(["init", "stores.csv", "--id", "stores"]) == 2
     assert "did you mean 'store'" in capsys.readouterr().err
     assert run(["init", "stores.csv", "--id", "store"]) == 0
     experiment = Experiment.load("stores.yaml")
     assert (experiment.data.id, experiment.data.target) == ("store", "units")
     assert run(["check", "stores.yaml"]) == 0
+
+
+def test_a_doubled_hour_is_no_second_series(init: Init) -> None:
+    refused = init(date=but(days(), 30, "2020-01-30"), weather=list("ab") * 30, sales=NUMBERS)
+    assert "no time may appear twice, got 2020-01-30" in refused
 
 
 def test_missing_values_are_filled_only_where_there_are_some_and_init_says_so(
@@ -538,3 +547,171 @@ def test_init_looks_at_the_rows_that_check_calls_training(
     assert told
     assert counted
     assert told[1] == counted[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "why"),
+    [
+        (["sales", "temp"], "sales", "by its name"),
+        (["daily_sales", "temp"], "daily_sales", "by its name"),
+        (["DailyLoad", "temp"], "DailyLoad", "by its name"),
+        (["日销量", "温度"], "日销量", "by its name"),
+        (["负荷(MW)", "温度"], "负荷(MW)", "by its name"),
+        (["Ventes nettes", "météo"], "Ventes nettes", "by its name"),
+        (["Umsatz 2020", "Wetter"], "Umsatz 2020", "by its name"),
+        (["Verkäufe", "Wetter"], "Verkäufe", "by its name"),
+        (["price", "demand"], "demand", "by its name"),
+        (["y", "sales"], "y", "by its name"),
+        (["y_1", "x"], "x", "the last column of numbers"),
+        (["sales_lag_1", "sales", "x"], "sales", "by its name"),
+        (["last_price", "last"], "last", "by its name"),
+        (["a", "b", "month"], "b", "the last column of numbers that is no flag, id, date or count"),
+        (["a", "store_id"], "a", "the last column of numbers that is no flag, id, date or count"),
+        (["salesman", "downloads"], "downloads", "the last column of numbers"),
+        (["x"], "x", "the only column of numbers"),
+    ],
+)
+def test_the_target_is_guessed_by_its_name_and_the_reason_is_told(
+    init: Init, names: list[str], target: str, why: str
+) -> None:
+    rng = np.random.default_rng(0)
+    printed = init(date=days(), **{name: rng.normal(size=60).round(3) for name in names})
+    assert f"target: {target}, {why}; choose with --target" in printed
+    assert Experiment.load("s.yaml").data.targets == [target]
+    (line,) = [x for x in Path("s.yaml").read_text().splitlines() if x.startswith("  target:")]
+    assert line.endswith(f"  # {why}")
+    given = init("--force", "--target", target)
+    assert "target:" not in given
+    assert why not in Path("s.yaml").read_text()
+
+
+def test_several_targets_can_be_chosen(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=60).round(3) for name in ("a", "b", "a,b")}
+    printed = init("--target", "b, a", date=days(), **columns)
+    assert "forecasts b, a one row ahead" in printed
+    assert Experiment.load("s.yaml").data.targets == ["b", "a"]
+    assert run(["check", "s.yaml"]) == 0
+    init("--target", "a,b", "--force")
+    assert Experiment.load("s.yaml").data.targets == ["a,b"]
+    assert "no column 'c' in the file" in init("--target", "a,c", "--force")
+
+
+def test_long_lists_of_columns_are_shortened(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(304)]
+    printed = init(date=days(), **{name: rng.normal(size=60).round(3) for name in names})
+    assert "other columns: c0, c1, c2, c3, c4, c5, c6, c7 and 295 more; choose" in printed
+    assert "c0, c1, c2, c3, c4, c5, c6, c7 and 296 more." in Path("s.yaml").read_text()
+    assert len(printed) < 1000
+
+
+def test_columns_are_chosen_one_by_one(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    one, two, *noise = rng.normal(size=(8, 300))
+    sales = np.r_[0.0, one[:-1]] + 0.5 * np.r_[0.0, two[:-1]] + rng.normal(0, 0.1, 300)
+    columns = {f"n{i}": values for i, values in enumerate(noise)}
+    printed = init(day=days(300), one=one, **columns, two=two, sales=sales)
+    assert Experiment.load("s.yaml").data.features == ["one", "two", "sales"]
+    assert "not read, as they do not help a linear forecast: n0, n1, n2, n3, n4, n5" in printed
+
+
+def test_columns_that_help_together_alone_are_all_read(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    sums, noise = rng.normal(size=(2, 400))
+    sales = np.r_[0.0, sums[:-1]] + rng.normal(0, 0.1, 400)
+    init(day=days(400), a=8 * noise, b=sums - 8 * noise, sales=sales)
+    assert Experiment.load("s.yaml").data.features == ["a", "b", "sales"]
+
+
+@pytest.mark.parametrize("name", ["speaker", "class", "label", "Klasse", "标签"])
+@pytest.mark.parametrize("classes", [["a", "b", "c"], [1, 2, 3]], ids=["texts", "numbers"])
+def test_a_column_of_classes_with_an_id_is_what_is_predicted(
+    init: Init, name: str, classes: list[object]
+) -> None:
+    rows = sequences(lambda i, s: classes[i % 3])
+    columns = {"id": rows["who"], name: rows["y"], "x": rows["x"], "value": rows["z"]}
+    printed = init(**columns)
+    assert f"predicts {name}, the class of a sequence" in printed
+    assert f"target: {name}, by its name, a class of each id" in printed
+    assert "id: id, by its name, and its rows stand together" in printed
+    experiment = Experiment.load("s.yaml")
+    assert (experiment.task.kind, experiment.data.id) == ("classify", "id")
+    assert experiment.data.features == ["x", "value"]
+    assert run(["check", "s.yaml"]) == 0
+
+
+def test_a_text_that_stays_within_an_id_is_a_class_whatever_its_name(init: Init) -> None:
+    rows = sequences(lambda i, s: "abc"[i % 3])
+    printed = init("--id", "who", who=rows["who"], kind_of_thing=rows["y"], x=rows["x"])
+    assert "predicts kind_of_thing, the class of a sequence" in printed
+
+
+def test_a_panel_with_a_category_is_still_a_panel_of_sales(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    printed = init(
+        store=np.repeat(["a", "b", "c"], 60),
+        category=np.repeat(["x", "y", "y"], 60),
+        date=days() * 3,
+        sales=rng.normal(size=180).round(3),
+    )
+    assert "forecasts sales one row ahead" in printed
+    assert Experiment.load("s.yaml").data.id == "store"
+
+
+def test_a_column_that_is_called_id_is_suggested_before_a_text(init: Init) -> None:
+    printed = init(note=["a", "b"] * 30, id=np.repeat([1, 2, 3], 20), x=np.arange(60) % 7)
+    assert "say which: --id id" in printed
+
+
+def test_the_largest_series_does_not_decide_alone(init: Init) -> None:
+    rng = np.random.default_rng(0)
+    store, date = np.repeat(["a", "b", "c"], 60), days() * 3
+    units = rng.normal(size=(3, 60))
+    init(store=store, date=date, units=(units * [[1], [2], [100]]).ravel())
+    experiment = Experiment.load("s.yaml")
+    assert (experiment.data.scale_by, experiment.objective.metric) == ("series", "mase")
+    assert run(["check", "s.yaml"]) == 0
+    init("--force", store=store, date=date, units=units.ravel())
+    assert Experiment.load("s.yaml").objective.metric == "rmse"
+    units[1] = 5.0  # a series that stands still has no steps to be measured by
+    init("--force", store=store, date=date, units=(units * [[1], [2], [100]]).ravel())
+    assert Experiment.load("s.yaml").objective.metric == "rmse"
+    assert run(["check", "s.yaml"]) == 0
+
+
+def test_of_a_large_file_the_first_rows_are_looked_at(
+    init: Init, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.cli.init.sampled", lambda path: sampled(path, most=20_000))
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=2000).round(3)
+    printed = init(date=days(2000), note=['two\nlines, "quoted"'] * 2000, sales=values)
+    told = re.search(r"looked at the first ([\d.]+)% of the file, which is large", printed)
+    assert told
+    assert float(told[1]) == pytest.approx(100 * 20_000 / Path("s.csv").stat().st_size, abs=0.4)
+    assert Experiment.load("s.yaml").data.path == str(Path("s.csv").resolve())
+    assert Path("s.yaml").read_text().startswith("# The first ")
+    assert run(["check", "s.yaml"]) == 0
+    refused = init("--force", date=but(days(2000), 3, "?"), sales=values)
+    assert refused.startswith("tuner: s.csv: data.time: column 'date' must hold a time in every")
+
+
+@pytest.mark.parametrize("seconds", [35_000, 400_000])
+@pytest.mark.parametrize("features", [1, 30])
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_a_default_trial_is_planned_to_train_in_a_minute(
+    seconds: int, features: int, horizon: int
+) -> None:
+    profile = Profile(int(seconds * 0.65), 1, None, 0.0, False, False, False)
+    plan = plan_forecast(
+        profile, 86_400, rows=seconds, horizon=horizon, hourly=True, n_features=features
+    )
+    assert plan.seconds <= 61
+    assert max(plan.windows) <= 240
+    assert plan.epochs >= 2
+    assert plan.warmup < plan.epochs
+    if features == 1 and seconds == 35_000:
+        assert plan.window.value == "240"  # it is not shortened without need
+    if features == 30 and seconds == 400_000:
+        assert "takes more than a minute a trial" in plan.window.why

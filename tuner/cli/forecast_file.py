@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +11,22 @@ import pandas as pd
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.cli.forecast_plan import TEST_SHARE, plan_forecast, validation_share
+from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan, plan_forecast, validation_share
 from tuner.cli.forecast_text import ForecastColumns, forecast_text
 from tuner.cli.written import Asked, Written
-from tuner.cli.yaml_text import printable
+from tuner.cli.yaml_text import listed, printable
 from tuner.data.baselines import season_of
 from tuner.data.filling import even_rows
 from tuner.data.guessing import Columns, guess_columns
 from tuner.data.profile import profile_of
 from tuner.data.reading import Series, read_series
-from tuner.data.relevance import gain_of_columns
+from tuner.data.relevance import columns_that_help
 from tuner.errors import DataError, InputError
 from tuner.experiment.schema import Data
 
 __all__ = ["FILLED", "forecast_file"]
 
 FILLED = "ffill"
-
-_HELPS = 0.02  # least gain of the other columns
-_MOST_SERIES = 50  # that are looked at
 
 
 def forecast_file(asked: Asked) -> Written:
@@ -50,17 +48,27 @@ def forecast_file(asked: Asked) -> Written:
     rows = int(np.median(np.diff(series.bounds)))
     later = (float(validation_share(rows, horizon).value), TEST_SHARE)
     parts = _training_parts(series, later)
-    (at,) = (i for i, name in enumerate(series.frame.columns) if name == columns.target)
-    positive = bool((series.frame[columns.target].dropna() > 0).all())
-    profile = profile_of([part[:, at] for part in parts], usual, positive=positive)
-    plan = plan_forecast(
-        profile,
-        usual,
-        rows=rows,
-        horizon=horizon,
-        hourly=bool(re.fullmatch(r"\d*(h|min|s)", series.frequency or "")),
-    )
+    names = [str(name) for name in series.frame.columns]
+    at = [names.index(target) for target in columns.targets]
+    positive = not bool((series.frame[columns.targets] <= 0).any(axis=None))
+    profile = profile_of([part[:, i] for part in parts for i in at], usual, positive=positive)
+
+    hourly = bool(re.fullmatch(r"\d*(h|min|s)", series.frequency or ""))
+
+    def planned(n_features: int) -> ForecastPlan:
+        return plan_forecast(
+            replace(profile, series=len(parts)),
+            usual,
+            rows=rows,
+            horizon=horizon,
+            hourly=hourly,
+            n_features=n_features,
+            times_more=asked.times_more,
+        )
+
+    plan = planned(len(columns.targets))
     features, why = _features(asked, series, parts, int(plan.window.value), horizon)
+    plan = planned(len(features))
     text = forecast_text(
         ForecastColumns(
             title=_title(asked, series, profile.described, profile.rows),
@@ -68,7 +76,9 @@ def forecast_file(asked: Asked) -> Written:
             path=asked.written_path,
             time=columns.time,
             id=columns.id,
-            target=columns.target,
+            why_id=columns.why_id,
+            targets=columns.targets,
+            why_target=columns.why_target,
             features=features,
             why_features=why,
             resample=asked.resample,
@@ -80,21 +90,24 @@ def forecast_file(asked: Asked) -> Written:
     ahead = "one row" if horizon == 1 else f"{horizon} rows"
     return Written(
         text=text,
-        does=f"forecasts [bold]{escape(columns.target)}[/] {ahead} ahead from the "
+        does=f"forecasts [bold]{escape(listed(columns.targets))}[/] {ahead} ahead from the "
         f"{plan.window.value} before",
         found=f"{profile.described} (in the training part)",
         filled=missing != "refuse",
         not_read=[c for c in series.features if c not in features],
+        seconds=plan.seconds,
+        hourly=hourly,
     )
 
 
 def _title(asked: Asked, series: Series, described: str, training: int) -> list[str]:
     frequency = f", frequency {series.frequency}" if series.frequency else ""
     several = f", {len(series.names)} series" if len(series.names) > 1 else ""
-    numbers = printable(", ".join(asked.columns.numbers))
+    numbers = printable(listed(asked.columns.numbers))
+    about = "" if asked.times_more == 1 else "The first "
     of = "training rows of a series" if several else "training rows"
     return [
-        f"{series.rows} rows of {printable(asked.path.name)}{frequency}{several}. "
+        f"{about}{series.rows} rows of {printable(asked.path.name)}{frequency}{several}. "
         f"Columns of numbers: {numbers}.",
         f"The {training} {of} show {described}.",
     ]
@@ -104,23 +117,26 @@ def _features(
     asked: Asked, series: Series, parts: list[np.ndarray], window: int, horizon: int
 ) -> tuple[list[str], str]:
     """Return the columns that the model reads, and why."""
-    target = asked.columns.target
+    targets = asked.columns.targets
     if asked.features is not None:
         return list(series.features), ""
-    others = [c for c in series.features if c != target]
+    others = [c for c in series.features if c not in targets]
     if not others:
-        return [target], ""
+        return targets, ""
     names = [str(c) for c in series.frame.columns]
-    used = [target, *others]
-    at = [names.index(c) for c in used]
-    gains = [
-        gain_of_columns(part[:, at], [0], window, horizon)
-        for part in sorted(parts, key=len)[-_MOST_SERIES:]
-    ]
-    gain = float(np.median(gains)) if gains else -1.0
-    if gain < _HELPS:
-        return [target], "the other columns did not help a linear forecast in the training part"
-    why = f"they take {gain:.0%} off a linear forecast's error in the training part"
+    chosen, gain = columns_that_help(
+        parts,
+        [names.index(c) for c in targets],
+        [names.index(c) for c in others],
+        window,
+        horizon,
+    )
+    if not chosen:
+        return targets, "no other column helped a linear forecast in the training part"
+    used = [*targets, *(names[i] for i in chosen)]
+    whose = "it takes" if len(chosen) == 1 else "they take"
+    what = f"{names[chosen[0]]}: " if len(chosen) == 1 and len(others) > 1 else ""
+    why = f"{printable(what)}{whose} {gain:.0%} off a linear forecast's error in the training part"
     return [c for c in series.features if c in used], why
 
 
@@ -159,7 +175,7 @@ def _read(asked: Asked, missing: str) -> Series:
             path=str(asked.path),
             time=columns.time,
             id=columns.id,
-            target=columns.target,
+            target=columns.targets[0] if len(columns.targets) == 1 else columns.targets,
             features=asked.features or columns.numbers or None,
             missing=missing,
             resample=asked.resample,
@@ -184,7 +200,7 @@ def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
     if ": data.target: " not in problem or "; " not in problem:
         return error
     kinds = guess_columns(path, id_=columns.id, no_time=True).left_out
-    if kinds.get(columns.target) != "text":
+    if all(kinds.get(target) != "text" for target in columns.targets):
         return error
     classes = "for classes name the column that tells sequences apart with --id, see"
     return DataError(f"{problem}, or {classes} docs/tasks-and-data.md")

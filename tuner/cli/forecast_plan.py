@@ -12,7 +12,11 @@ __all__ = ["TEST_SHARE", "Choice", "ForecastPlan", "plan_forecast", "validation_
 TEST_SHARE = 0.15
 """Of the rows of a series."""
 
-_SECONDS = 20.0  # that a trial may take on one core, about
+_SECONDS = 20.0  # that a trial may take on one core, about,
+_MOST_SECONDS = 60.0  # and where its epochs are few
+_LEAST_EPOCHS = 8
+_SHORTEST = 12  # rows of a window that costs make shorter
+_LARGEST_BATCHES = ((256, 512, 1024), (512, 1024, 2048))  # where an epoch takes long otherwise
 _LONG = 100  # rows of a window that are read one by one, where it is more than two seasons
 _MOST_ROWS = 720  # of a window
 _SEASON_FITS = 192  # rows: a longer season is no window
@@ -54,10 +58,19 @@ class ForecastPlan:
     warmup: int  # epochs that it leaves alone
     repeats: Choice
     scale_by: Choice | None
+    metric: Choice
+    seconds: float  # that a trial takes, about, with all its epochs
 
 
 def plan_forecast(
-    profile: Profile, usual: int | None, *, rows: int, horizon: int, hourly: bool
+    profile: Profile,
+    usual: int | None,
+    *,
+    rows: int,
+    horizon: int,
+    hourly: bool,
+    n_features: int = 1,
+    times_more: float = 1.0,
 ) -> ForecastPlan:
     """Choose what a first search begins with.
 
@@ -67,14 +80,21 @@ def plan_forecast(
         rows: of a series, all parts.
         horizon: rows ahead.
         hourly: whether the times tell the hour.
+        n_features: columns that are read.
+        times_more: how many times as many windows there are in the whole file.
     """
     window, windows, segment = _windows(profile, usual, rows, horizon)
-    read = math.ceil(max(windows) / (segment or 1))
-    n_windows = max(1, (profile.rows - max(windows) - horizon) * profile.series)
+    cost = _Cost(profile, horizon, n_features, times_more)
+    window, windows, segment = _affordable(cost, window, windows, segment)
+    n_windows = cost.windows(max(windows))
     batch_sizes = _batch_sizes(n_windows)
-    middle = batch_sizes[len(batch_sizes) // 2]
-    seconds = n_windows / middle * 0.004 + n_windows * read * 3e-6  # of an epoch, measured
-    epochs = int(min(80 if n_windows > _FEW else 40, max(8, _SECONDS / seconds)))
+    for larger in _LARGEST_BATCHES:
+        if cost.of_epoch(windows, segment, batch_sizes) * _LEAST_EPOCHS > _MOST_SECONDS:
+            batch_sizes = larger
+    seconds = cost.of_epoch(windows, segment, batch_sizes)
+    most = 80 if n_windows > _FEW else 40
+    epochs = int(min(most, max(_LEAST_EPOCHS, _SECONDS / seconds)))
+    epochs = max(2, min(epochs, int(_MOST_SECONDS / seconds)))
     trials = 30 if epochs > 15 else 20
     far = usual is not None and usual > _SEASON_FITS and hourly
     return ForecastPlan(
@@ -83,7 +103,9 @@ def plan_forecast(
         segment=None
         if segment is None
         else Choice(
-            str(segment), f"rows that are read as one: {read} steps in place of {max(windows)}"
+            str(segment),
+            f"rows that are read as one: {math.ceil(max(windows) / segment)} steps in place of "
+            f"{max(windows)}",
         ),
         season=profile.season if usual is None else None,
         calendar=("hour",) if far else (),
@@ -100,14 +122,64 @@ def plan_forecast(
         epochs=epochs,
         patience=min(epochs, max(3, epochs // 5)),
         startup=8,
-        warmup=max(2, epochs // 8),
+        warmup=max(min(2, epochs - 1), epochs // 8),
         repeats=Choice("5", "five can tell luck from a gain")
         if seconds * epochs < _SECONDS / 2
         else Choice("3", "five can tell luck from a gain, and take longer"),
         scale_by=Choice("series", "each series in its own scale, learned on its training rows")
         if profile.series > 1
         else None,
+        metric=Choice("mase", "each series by its own steps, or the largest would decide; or rmse")
+        if profile.uneven
+        else Choice("rmse", "rmse, mae, mape, smape, mase, r2"),
+        seconds=seconds * epochs,
     )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What training takes on one core, by what was measured."""
+
+    profile: Profile
+    horizon: int
+    n_features: int
+    times_more: float  # windows in the whole file
+
+    def windows(self, longest: int) -> int:
+        """Return how many windows there are to train on."""
+        n_windows = (self.profile.rows - longest - self.horizon) * self.profile.series
+        return max(1, int(n_windows * self.times_more))
+
+    def of_epoch(
+        self, windows: tuple[int, ...], segment: int | None, batch_sizes: tuple[int, ...]
+    ) -> float:
+        """Return the seconds of an epoch, with the longest of the windows."""
+        n_windows = self.windows(max(windows))
+        steps = math.ceil(max(windows) / (segment or 1))
+        of_step = 3e-6 * (1 + (segment or 1) * self.n_features / 96)
+        return n_windows / batch_sizes[len(batch_sizes) // 2] * 0.004 + n_windows * steps * of_step
+
+
+def _affordable(
+    cost: _Cost, window: Choice, windows: tuple[int, ...], segment: int | None
+) -> tuple[Choice, tuple[int, ...], int | None]:
+    """Return windows of which a trial trains in about a minute: shorter ones, where need be."""
+    largest = _LARGEST_BATCHES[-1]
+
+    def too_dear() -> bool:
+        return cost.of_epoch(windows, segment, largest) * _LEAST_EPOCHS > _MOST_SECONDS
+
+    if len(windows) > 1 and too_dear():
+        windows = tuple(w for w in windows if w <= int(window.value))
+    rows = max(windows)
+    while too_dear() and rows > _SHORTEST:
+        rows = max(_SHORTEST, rows // 2)
+        if segment is not None:
+            segment = min(segment, rows)
+            rows -= rows % segment
+        windows = (rows,)
+        window = Choice(str(rows), "a longer one takes more than a minute a trial")
+    return window, windows, segment
 
 
 def _windows(

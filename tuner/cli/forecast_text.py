@@ -19,7 +19,9 @@ class ForecastColumns:
     path: str
     time: str | None
     id: str | None
-    target: str
+    why_id: str
+    targets: list[str]
+    why_target: str
     features: list[str]
     why_features: str
     resample: str | None
@@ -52,7 +54,7 @@ def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
                 f"n_warmup_steps: {plan.warmup}}}",
                 "ends poor trials",
             ),
-            commented("objective: {metric: rmse}", "rmse, mae, mape, smape, mase, r2"),
+            commented(f"objective: {{metric: {plan.metric.value}}}", plan.metric.why),
             "finalists:",
             "  top: 3",
             commented(f"  repeats: {plan.repeats.value}", plan.repeats.why),
@@ -71,8 +73,9 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
         why = "a row is the mean of a step, see aggregate"
         lines.append(commented(f"  resample: {quoted(columns.resample)}", why))
     if columns.id is not None:
-        lines.append(f"  id: {quoted(columns.id)}")
-    lines.append(f"  target: {quoted(columns.target)}")
+        lines.append(commented(f"  id: {quoted(columns.id)}", columns.why_id))
+    target = quoted(columns.targets[0]) if len(columns.targets) == 1 else flow_list(columns.targets)
+    lines.append(commented(f"  target: {target}", columns.why_target))
     lines.append(commented(f"  features: {flow_list(columns.features)}", columns.why_features))
     if columns.missing is not None:
         lines.append(commented(f"  missing: {columns.missing}", "or interpolate, or refuse"))

@@ -6,20 +6,25 @@ import csv
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
 
 from tuner.cli.forecast_file import FILLED, forecast_file
+from tuner.cli.sample import Sample, sampled
 from tuner.cli.sequence_file import kind_of, sequence_file
 from tuner.cli.written import Asked, Written, check_text
-from tuner.cli.yaml_text import quoted
+from tuner.cli.yaml_text import listed, quoted
 from tuner.data.guessing import guess_columns
+from tuner.data.tables import RawTable
 from tuner.errors import InputError
 from tuner.outputs import written_whole
 from tuner.watching.display import console
 
 __all__ = ["init"]
+
+_LONG = 90.0  # seconds of a trial, to be told
 
 
 def init(
@@ -46,57 +51,94 @@ def init(
     if horizon is not None and not 1 <= horizon <= 10_000:
         raise InputError(f"--horizon: must be from 1 to 10000, got {horizon}; write --horizon 12")
     path_to_write = output or Path(f"{path.stem}.yaml")
-    chosen = _names(features)
-    columns = guess_columns(
-        path, time=time, id_=id_, no_time=no_time, target=target, features=chosen
-    )
     _check_output(path_to_write, path, force)
-    asked = Asked(
-        path=path,
-        columns=columns,
-        features=chosen,
-        resample=resample,
-        time_given=time is not None,
-        horizon=horizon,
-        name=quoted(_name_of(path_to_write)),
-        written_path=quoted(os.path.relpath(path.resolve(), path_to_write.parent.resolve())),
-    )
-    kind, why = kind_of(asked, task)
-    if kind != "forecast":
-        _check_asked_of_sequences(kind, why, horizon, resample)
-    written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
-    check_text(written.text, path, path_to_write)
+    with sampled(path) as sample:
+        asked = _ask(sample, path, path_to_write, target, time, id_, no_time, features)
+        asked = replace(asked, resample=resample, horizon=horizon)
+        kind, why = kind_of(asked, task)
+        if kind != "forecast":
+            _check_asked_of_sequences(kind, why, horizon, resample)
+        written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
+        check_text(written.text, sample.path, path_to_write)
     with written_whole(path_to_write) as new:
         new.write_text(written.text, encoding="utf-8")
-    _tell(path_to_write, written, asked, kind, given=target is not None)
+    _tell(path_to_write, written, asked, kind)
 
 
-def _tell(file: Path, written: Written, asked: Asked, kind: str, *, given: bool) -> None:
+def _ask(
+    sample: Sample,
+    path: Path,
+    file: Path,
+    target: str | None,
+    time: str | None,
+    id_: str | None,
+    no_time: bool,
+    features: str | None,
+) -> Asked:
+    """Find the columns in the rows that are looked at."""
+    chosen = None if features is None else _names("--features", features)
+    names = RawTable.read(sample.path).names
+    targets = [] if target is None else [target]
+    if target is not None and target not in names and "," in target:
+        targets = _names("--target", target)
+    columns = guess_columns(
+        sample.path, time=time, id_=id_, no_time=no_time, target=targets, features=chosen
+    )
+    return Asked(
+        path=sample.path,
+        columns=columns,
+        features=chosen,
+        resample=None,
+        time_given=time is not None,
+        horizon=None,
+        name=quoted(_name_of(file)),
+        written_path=quoted(os.path.relpath(path.resolve(), file.parent.resolve())),
+        times_more=sample.times_more,
+    )
+
+
+def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
     """Print what was written, what it rests on, and what comes next."""
     columns = asked.columns
     console.print(f"wrote [bold]{escape(str(file))}[/]: {written.does}")
+    if asked.times_more > 1:
+        console.print(
+            f"looked at the first {1 / asked.times_more:.1%} of the file, which is large; "
+            f"tuner check reads all of it"
+        )
+    if columns.why_target:
+        console.print(
+            f"target: {escape(columns.target)}, {columns.why_target}; choose with --target"
+        )
+    if columns.why_id and columns.id is not None:
+        console.print(f"id: {escape(columns.id)}, {columns.why_id}; choose with --id")
     if written.found:
         console.print(f"found: {escape(written.found)}")
+    if written.seconds > _LONG:
+        less = "longer steps take less, --resample 1D, say" if written.hourly else "fewer take less"
+        console.print(
+            f"a trial takes about {written.seconds / 60:.0f} minutes, as there are so many rows; "
+            f"{less}"
+        )
     if written.filled:
         console.print(
             f"values or rows are missing: each is filled with the last known one "
             f"(data.missing: {FILLED}); its target is neither trained on nor scored"
         )
-    others = [c for c in columns.numbers if c != columns.target]
-    if not given and others:
-        console.print(f"other columns: {escape(', '.join(others))}; choose with --target")
+    others = [c for c in columns.numbers if c not in columns.targets]
+    if columns.why_target and others:
+        console.print(f"other columns: {escape(listed(others))}; choose with --target")
     if kind == "forecast" and asked.features is None and written.not_read:
-        names = escape(", ".join(written.not_read))
+        names = escape(listed(written.not_read))
         console.print(f"not read, as they do not help a linear forecast: {names}; see --features")
     if asked.features is None and columns.left_out:
-        left_out = ", ".join(
-            f"{c} ({what})" for c, what in columns.left_out.items() if c != columns.target
+        left_out = listed(
+            [f"{c} ({what})" for c, what in columns.left_out.items() if c not in columns.targets]
         )
         if left_out:
             console.print(f"left out: {escape(left_out)}")
-        texts = [c for c, what in columns.left_out.items() if what == "text"]
-        if texts and columns.id is None:
-            name = escape(shlex.quote(texts[0]))
+        if columns.may_be_id is not None:
+            name = escape(shlex.quote(columns.may_be_id))
             console.print(f"if the rows are of several series or sequences, say which: --id {name}")
     name = escape(shlex.quote(str(file)))
     console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
@@ -130,11 +172,9 @@ def _name_of(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("_.-")[:100] or "experiment"
 
 
-def _names(features: str | None) -> list[str] | None:
+def _names(option: str, given: str) -> list[str]:
     """Split A,B as a line of the data file is split: a name may stand in double quotes."""
-    if features is None:
-        return None
-    names = [name.strip() for name in next(csv.reader([features], skipinitialspace=True), [])]
+    names = [name.strip() for name in next(csv.reader([given], skipinitialspace=True), [])]
     if not all(names) or not names:
-        raise InputError(f"--features: must name columns, got {features!r}; write --features A,B")
+        raise InputError(f"{option}: must name columns, got {given!r}; write {option} A,B")
     return names

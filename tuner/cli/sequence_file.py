@@ -56,6 +56,8 @@ def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
         return task, "the task is given"
     if asked.columns.id is None:
         return "forecast", "no column tells sequences apart"
+    if len(asked.columns.targets) > 1:
+        return "forecast", "several targets are series"
     target = _look(asked)
     name = asked.columns.target
     if not target.constant:
@@ -97,6 +99,8 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         path=asked.written_path,
         time=columns.time if asked.time_given else None,
         id=columns.id or "",
+        why_id=columns.why_id or "the rows of one sequence",
+        why_target=columns.why_target,
         target=columns.target,
         features=features,
         kind=kind,

@@ -19,6 +19,8 @@ class SequenceColumns:
     path: str
     time: str | None
     id: str
+    why_id: str
+    why_target: str
     target: str
     features: list[str]
     kind: str
@@ -34,8 +36,8 @@ def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
             "data:",
             f"  path: {columns.path}",
             *([f"  time: {quoted(columns.time)}"] if columns.time is not None else []),
-            commented(f"  id: {quoted(columns.id)}", "the rows of one sequence"),
-            f"  target: {quoted(columns.target)}",
+            commented(f"  id: {quoted(columns.id)}", columns.why_id),
+            commented(f"  target: {quoted(columns.target)}", columns.why_target),
             f"  features: {flow_list(columns.features)}",
             commented(
                 "  split: {validation: 0.2, test: 0.15, seed: 0}",

@@ -17,7 +17,7 @@ __all__ = ["Asked", "Written", "check_text"]
 class Asked:
     """The data file, and what was said about it on the command line."""
 
-    path: Path
+    path: Path  # of the rows that are looked at
     columns: Columns
     features: list[str] | None
     resample: str | None
@@ -25,6 +25,7 @@ class Asked:
     horizon: int | None
     name: str  # of the experiment, as YAML
     written_path: str  # of the data, from the experiment file, as YAML
+    times_more: float = 1.0  # rows in the whole file
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Written:
     found: str = ""
     filled: bool = False  # missing values are filled in
     not_read: list[str] = field(default_factory=list)  # columns of numbers
+    seconds: float = 0.0  # that a trial takes, about, where that is known
+    hourly: bool = False  # the rows of a forecast are hours apart, or less
 
 
 def check_text(text: str, data: Path, file: Path) -> Dataset:

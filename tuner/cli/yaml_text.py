@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["commented", "flow_list", "printable", "quoted"]
+__all__ = ["commented", "flow_list", "listed", "printable", "quoted"]
 
+_MOST_NAMES = 8  # of a list that people read
 _COLUMN = 39  # in which comments stand, where what is before them is short enough
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names for people: of a long list the first ones, and how many more there are."""
+    if len(names) <= _MOST_NAMES + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
 
 
 def printable(text: str) -> str:

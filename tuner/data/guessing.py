@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tuner.data.column_names import first_named, is_calendar_name, is_class_name, is_id_name
 from tuner.data.reading import check_names
-from tuner.data.tables import read_frame, refusal, separator_hint
+from tuner.data.tables import RawTable, refusal, separator_hint
 from tuner.data.times import as_times
 
 __all__ = ["Columns", "guess_columns"]
@@ -17,7 +20,9 @@ __all__ = ["Columns", "guess_columns"]
 _MOST = 0.8  # of the values make a column's kind; reading then refuses the others by their lines
 _VALUES_JUDGED = 1000
 _TIME_NAMES = ("time", "date", "year", "month", "day", "timestamp", "datetime", "ds", "unix")
-_TARGET_NAMES = ("y", "target", "value", "sales", "load", "demand", "close", "ot")
+_MOST_CLASSES = 30  # that numbers may stand for
+_AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
+_ROWS_OF_AN_ID = 3  # at least, on average
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,17 @@ class Columns:
 
     time: str | None
     id: str | None
-    target: str
-    numbers: list[str]  # the target among them, unless no column holds numbers
+    targets: list[str]
+    numbers: list[str]  # the targets among them, unless no column holds numbers
     left_out: dict[str, str]  # every other column, and what it holds: text, times, nothing
+    why_target: str = ""  # "" where it was given
+    why_id: str = ""  # likewise, and where there is none
+    may_be_id: str | None = None  # where there is none
+
+    @property
+    def target(self) -> str:
+        """The first one."""
+        return self.targets[0]
 
 
 def guess_columns(
@@ -37,7 +50,7 @@ def guess_columns(
     time: str | None = None,
     id_: str | None = None,
     no_time: bool = False,
-    target: str | None = None,
+    target: Sequence[str] = (),
     features: list[str] | None = None,
 ) -> Columns:
     """Return what the columns of a CSV or Parquet file seem to be; what is given is kept.
@@ -45,20 +58,34 @@ def guess_columns(
     Raises:
         DataError: the file cannot be read, lacks a given column, or has none to forecast.
     """
-    frame, _ = read_frame(path)
-    names = [str(c) for c in frame]
-    check_names(path, names, [] if target is None else [target], time, features or [], id=id_)
+    table = RawTable.read(path)
+    frame, names, given = table.frame, table.names, list(target)
+    check_names(path, names, given, time, features or [], id=id_)
     kinds = {str(c): _kind(frame[c]) for c in frame if str(c) != id_}
-    kinds |= {c: "numbers" for c in (target, *(features or [])) if c is not None}
+    kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
     if time is None and not no_time:
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
+    why_id = ""
+    if id_ is None:
+        others = [c for c in names if c not in (time, *given, *(features or []))]
+        id_, why_id = _guess_id(table, None if no_time else time, others, kinds)
+        kinds = {c: kind for c, kind in kinds.items() if c != id_}
     numbers = [c for c, kind in kinds.items() if kind == "numbers" and c != time]
+    why = ""
+    if not given:
+        usable = [c for c in features or numbers if c != time]
+        found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
+        chosen, why = found or _guess_target(path, frame, usable)
+        given = [chosen]
     return Columns(
         time=time,
         id=id_,
-        target=target or _guess_target(path, frame, [c for c in features or numbers if c != time]),
+        targets=given,
         numbers=numbers,
         left_out={c: kind for c, kind in kinds.items() if c != time and c not in numbers},
+        why_target=why,
+        why_id=why_id,
+        may_be_id=_likely_id(frame, kinds) if id_ is None else None,
     )
 
 
@@ -75,17 +102,100 @@ def _kind(column: pd.Series) -> str:
     return "numbers" if numeric else "text"
 
 
-def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> str:
-    """Choose the column with a usual name, else the last; a flag only where all are flags."""
+def _guess_id(
+    table: RawTable, time: str | None, others: list[str], kinds: dict[str, str]
+) -> tuple[str | None, str]:
+    """Return the column that tells several series or sequences apart, and why it is that one.
+
+    With times it is the first column of ids by its name, else the first of texts, with which no
+    time comes twice, where times do without it. Without times it is a column that has the name
+    of one, and whose rows stand together, where another one is a class by its name.
+    """
+    named = [c for c in others if is_id_name(c)]
+    if time is not None:
+        if table.frame[time].duplicated().mean() < _AGAIN:
+            return None, ""
+        texts = [c for c in others if kinds.get(c) == "text" and c not in named]
+        for c in [*named, *texts]:
+            few = table.frame[c].nunique() <= len(table.frame) // _ROWS_OF_AN_ID
+            if few and not table.frame.duplicated([time, c]).any():
+                return c, "times come again, and with it they do not"
+        return None, ""
+    if any(is_class_name(c) for c in others):
+        for c in named:
+            codes, found = pd.factorize(table.frame[c])
+            if 1 < len(found) == 1 + np.count_nonzero(np.diff(codes)) < len(codes):
+                return c, "by its name, and its rows stand together"
+    return None, ""
+
+
+def _likely_id(frame: pd.DataFrame, kinds: dict[str, str]) -> str | None:
+    """Return a column that may tell series apart: by its name, else the first of texts."""
+    again = [c for c, kind in kinds.items() if kind in ("text", "numbers")]
+    again = [c for c in again if 1 < frame[c].nunique() < len(frame)]
+    named = [c for c in again if is_id_name(c)]
+    return next(iter(named), None) or next((c for c, k in kinds.items() if k == "text"), None)
+
+
+def _guess_class(
+    table: RawTable, id_: str, time: str | None, numbers: list[str], kinds: dict[str, str]
+) -> tuple[str, str] | None:
+    """Return the column of classes that sequences are told by, and why it is that one.
+
+    It is one by its name; without times, also a text that stays the same within each id and
+    comes with more than one of them. None where a column of numbers is the target by its name
+    and there are times: that is a panel of series.
+    """
+    if time is not None and first_named(numbers) is not None:
+        return None
+    columns = [c for c in table.names if c in kinds and c != time and kinds[c] != "times"]
+    written = table.written([id_, *columns])
+    codes, ids = pd.factorize(written[id_])
+    last = None
+    for c in columns:
+        values, classes = pd.factorize(written[c])
+        if not 1 < len(classes) <= (len(codes) // 2 if kinds[c] == "text" else _MOST_CLASSES):
+            continue
+        first = pd.Series(values).groupby(codes).transform("first")
+        stays = bool((first == values).all()) and len(ids) > len(classes)
+        if is_class_name(c) and (stays or kinds[c] == "text"):
+            what = "a class of each id" if stays else "a class of each row"
+            return c, f"by its name, {what}"
+        if kinds[c] == "text" and stays and time is None:
+            last = c
+    if last is None or first_named(numbers) is not None:
+        return None
+    return last, "the text that stays the same within each id"
+
+
+def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[str, str]:
+    """Choose the column with a usual name, else the last, and say why.
+
+    Flags, counts of the rows, parts of the date and ids are chosen only where there is no other.
+    """
     if numbers:
-        varied = [c for c in numbers if frame[c].nunique() > 2] or numbers
-        return next((c for c in varied if c.lower() in _TARGET_NAMES), varied[-1])
+        kept = [c for c in numbers if frame[c].nunique() > 2] or numbers
+        if (named := first_named(c for c in kept if not is_id_name(c))) is not None:
+            return named, "by its name"
+        kept = [c for c in kept if not is_calendar_name(c) and not is_id_name(c)] or kept
+        kept = [c for c in kept if not _counts_rows(frame[c])] or kept
+        if len(numbers) == 1:
+            return kept[-1], "the only column of numbers"
+        of = "" if kept[-1] == numbers[-1] else " that is no flag, id, date or count"
+        return kept[-1], f"the last column of numbers{of}"
     columns = [str(c) for c in frame]
     texts = [c for c in columns if _kind(frame[c]) == "text"]
     hint = separator_hint(columns)
     if hint or not texts:
         text = f"no column of numbers to forecast, got {', '.join(columns)}"
         raise refusal(path, "data.target", text + (hint or "; add one"))
-    return max(
-        texts, key=lambda c: frame[c].astype(str).str.contains(r"\d").mean()
-    )  # the likeliest
+    likeliest = max(texts, key=lambda c: frame[c].astype(str).str.contains(r"\d").mean())
+    return likeliest, "no column holds numbers"
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    return (
+        is_numeric_dtype(column)
+        and len(column) > 1
+        and bool((column.astype(np.float64).diff().iloc[1:] == 1).all())
+    )

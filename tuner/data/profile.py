@@ -19,6 +19,7 @@ _TRENDS = 1.0  # standard deviations between the first third and the last
 _UNIT_ROOT = 14.0  # n (1 - r): Dickey and Fuller's 5 % for a series about a level
 _GROWS = 0.5  # least power of the level that the spread follows, and correlation of the two
 _LEVELS = 0.3  # of the logarithms of levels: below, a logarithm changes little
+_UNEVEN = 3.0  # times the spread of the series in the middle, for the largest one to decide
 _WHITE = 3.0  # standard errors that the autocorrelation of noise keeps within,
 _HARDLY = 0.1  # and what no forecast can use, however sure it is
 
@@ -34,6 +35,7 @@ class Profile:
     trending: bool  # the level does not come back: there is no level to learn
     growing: bool  # all is above 0, and the spread grows with the level
     walking: bool  # the steps are noise: beyond the last value nothing is seen to repeat
+    uneven: bool = False  # the largest of several series would decide an error in their unit
 
     @property
     def described(self) -> str:
@@ -67,7 +69,23 @@ def profile_of(series: Sequence[np.ndarray], usual: int | None, *, positive: boo
     known = [np.log(x) if growing else x for x in long]
     trending = _most(_trends(x, season) for x in known)
     walking = season is None and trending and _most(_walks(x) for x in known)
-    return Profile(rows, len(series), season, strength, trending, growing, walking)
+    uneven = _uneven(series, {1, usual or season or 1})
+    return Profile(rows, len(series), season, strength, trending, growing, walking, uneven)
+
+
+def _uneven(series: Sequence[np.ndarray], lags: set[int]) -> bool:
+    """Whether series differ in their spread, and each has steps to be measured by.
+
+    Args:
+        series: (rows,) each.
+        lags: rows between which all of them must have steps other than 0.
+    """
+    if len(series) < 2 or any(
+        len(x) <= lag or not np.abs(x[lag:] - x[:-lag]).any() for x in series for lag in lags
+    ):
+        return False
+    spreads = np.array([x.std() for x in series])
+    return bool(spreads.max() > _UNEVEN * np.median(spreads))
 
 
 def _most(found: Iterable[bool]) -> bool:

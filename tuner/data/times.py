@@ -78,7 +78,9 @@ def possible_orders(column: pd.Series) -> tuple[bool, ...]:
     A number above 12 decides, and so do points, with which no month stands first. None is
     returned where there are no such texts, both (the month first) where nothing decides.
     """
-    dates = [] if _has_type(column) else [found for v in column if (found := _date_in(str(v)))]
+    if _has_type(column) or _year_stands_first(column):
+        return ()
+    dates = [found for v in column if (found := _date_in(str(v)))]
     if not dates:
         return ()
     days = [sum(int(found[at]) > 12 for found in dates) for at in (1, 3)]
@@ -90,7 +92,8 @@ def possible_orders(column: pd.Series) -> tuple[bool, ...]:
 
 def some_ambiguous(column: pd.Series) -> str | None:
     """Return the first text of a date that is another day if it is read in the other order."""
-    texts: list[str] = [] if _has_type(column) else column.dropna().astype(str).tolist()
+    typed = _has_type(column) or _year_stands_first(column)
+    texts: list[str] = [] if typed else column.dropna().astype(str).tolist()
     dates = ((text, _date_in(text)) for text in texts)
     return next((text.strip() for text, d in dates if d and int(d[1]) != int(d[3])), None)
 
@@ -189,6 +192,14 @@ def _has_type(column: pd.Series) -> bool:
     return is_datetime64_any_dtype(column) or is_numeric_dtype(column)
 
 
+def _year_stands_first(column: pd.Series) -> bool:
+    """Say whether all texts begin as 2020-01 does, which can be read in one order only."""
+    try:
+        return bool(column.str.match(r"\d{4}-\d\d(?!\d)", na=True).all())
+    except AttributeError:  # some are no texts
+        return False
+
+
 def _date_in(text: str) -> re.Match[str] | None:
     """Find a date of numbers that does not begin with the year."""
     text = text.strip()
@@ -200,6 +211,9 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
 
     A time of day without its date is no time: which day it was is not known.
     """
+    if _year_stands_first(column):
+        with contextlib.suppress(ValueError):  # the way of most files, and the fast one
+            return pd.to_datetime(column, format="ISO8601")
     texts = column.map(lambda v: _with_offset(v.strip()) if isinstance(v, str) else v)
     texts = texts.mask(texts.map(is_time_of_day))
     if day_first is None:
