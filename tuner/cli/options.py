@@ -144,7 +144,7 @@ Test = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Column to forecast. \\[default: a numeric one]"),
+    typer.Option(metavar="A,B", help="Column to predict, or several. \\[default: by its name]"),
 ]
 Features = Annotated[
     str | None,
