@@ -100,7 +100,7 @@ def search(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_workers(workers, "workers", "workers=1")
-    check_study_name(study)
+    study = check_study_name(study)
     check_journal(journal)
     experiment = with_data(experiment, data, journal)
     experiment = _with_arguments(experiment, strategy, trials, seed)

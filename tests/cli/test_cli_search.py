@@ -7,6 +7,7 @@ import json
 import math
 import re
 import resource
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -477,3 +478,36 @@ def test_what_never_acts_is_said_before_the_search(
     assert run([*again, "--set", "strategy.population=4"]) == 0
     before, _, _ = capsys.readouterr().out.partition("What stands in the way")
     assert "cannot move" not in before  # nothing is left to search
+
+
+@pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_study_with_any_letters_is_found_by_every_command_that_is_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str], tracked: bool
+) -> None:
+    (folder / "air.yaml").rename(folder / "销量 '24.yaml")
+    named = ["--set", "name=Umsätze [x] 销量", "--set", "finalists.top=1"]
+    named += [] if tracked else ["--no-tracking"]
+    assert run(["run", "销量 '24.yaml", *named]) == 0
+    out = capsys.readouterr().out
+    study = "Umsätze [x] 销量-random-0"
+    assert f"{study}: 4 trials trained" in out
+    printed = [line.strip() for line in out.partition("\nNext:\n")[2].splitlines()]
+    (export,) = [line for line in printed if line.startswith("tuner export ")]
+    assert run(shlex.split(export)[1:]) == 0
+    assert Experiment.load("best.yaml").name == "Umsätze [x] 销量"
+    if tracked:
+        assert run(["sync", study]) == 0
+    capsys.readouterr()
+    assert run(["show", study]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].startswith(f"{study}: 4 trials")
+    commands = [line for line in shown.splitlines() if line.startswith("In MLflow: ")]
+    words = [shlex.split(line.removeprefix("In MLflow: ")) for line in commands]
+    assert words == [["tuner", "ui", study]] * tracked
+    assert run(["report", study]) == 0
+    assert study in Path("report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert run(["studies"]) == 0
+    assert study in capsys.readouterr().out
+    assert run(["show", "Umsätze [x] 销-random-0"]) == 2
+    assert f"did you mean {study!r}?" in capsys.readouterr().err

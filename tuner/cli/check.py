@@ -28,7 +28,7 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     experiment = load(path, strategy, set_)
     facts = check_data(experiment).facts
     data = experiment.data
-    console.print(f"[bold]{experiment.name}[/] ({escape(str(path))})\n", soft_wrap=True)
+    console.print(f"[bold]{escape(experiment.name)}[/] ({escape(str(path))})\n", soft_wrap=True)
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     kept = facts.frequency if data.resample is None else None  # a note says what is resampled

@@ -166,9 +166,8 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
     if shortest < n_trials:  # the space has fewer configurations than was thought
         trajectories = follow(shortest)
     if not any(math.isfinite(t.score) for t in trajectories):
-        raise RunError(
-            f"no trial of any search is complete; `tuner show {planned[0].study}` says why"
-        )
+        show = f"tuner show {shlex.quote(planned[0].study)}"
+        raise RunError(f"no trial of any search is complete; `{show}` says why")
     return compare(experiments, trajectories, shortest)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from tuner.cli.yaml_text import listed, quoted
 from tuner.data.guessing import guess_columns
 from tuner.data.tables import RawTable
 from tuner.errors import InputError
+from tuner.experiment.naming import EXPERIMENT_BYTES, mended
 from tuner.outputs import written_whole
 from tuner.watching.display import console
 
@@ -169,7 +169,7 @@ def _check_output(output: Path, data: Path, force: bool) -> None:
 
 def _name_of(file: Path) -> str:
     """Return the name of an experiment in a file: two files beside each other are two studies."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", file.stem).strip("_.-")[:100] or "experiment"
+    return mended(file.stem, EXPERIMENT_BYTES) or "experiment"
 
 
 def _names(option: str, given: str) -> list[str]:

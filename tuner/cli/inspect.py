@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from tuner.errors import InputError
@@ -102,8 +103,8 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
             found = best["mean"] if best["search_score"] is None else best["search_score"]
             score = f"{row['metric']} {number(found)}"
         table.add_row(
-            row["study"],
-            row["experiment"],
+            escape(row["study"]),
+            escape(row["experiment"]),
             row["strategy"],
             str(row["seed"]),
             f"{row['trials']['trained']}" + (f"/{row['budget']}" if row["budget"] else ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -41,7 +42,7 @@ def show_links(record: StudyRecord, journal: str | None) -> None:
     if links is not None:
         _print(links)
     elif has_study(record):
-        command = f"tuner ui {record.name}{journal_option(journal)}"
+        command = f"tuner ui {shlex.quote(record.name)}{journal_option(journal)}"
         console.print(f"\nIn MLflow: [bold]{escape(command)}[/]")
 
 

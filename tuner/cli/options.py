@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tuner.errors import InputError
+from tuner.experiment.naming import normalized
 
 __all__ = [
     "AllData",
@@ -57,8 +58,8 @@ def study_name(text: str) -> str:
     """Return a study's name; of the path of a journal in studies/, the study that it is of."""
     path = Path(text)
     if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():
-        return path.stem
-    return text
+        return normalized(path.stem)
+    return normalized(text)
 
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]

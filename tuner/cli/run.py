@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def run(
     `trials` is what `--trials` gave, `replaced` the file's strategy where another one searches.
     """
     check_workers(workers)
-    check_study_name(study)
+    study = check_study_name(study)
     check_journal(journal)
     if register is not None:
         check_register(register, tracking)
@@ -111,13 +112,13 @@ def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None
 def _next_commands(
     name: str, journal: str | None, tracking: bool, to_sync: str | None
 ) -> list[tuple[str, str]]:
-    option = journal_option(journal)
+    study = f"{shlex.quote(name)}{journal_option(journal)}"
     commands = [
-        (f"tuner export {name}{option} -o best.yaml", ""),
+        (f"tuner export {study} -o best.yaml", ""),
         ("tuner train best.yaml", ""),
     ]
     if tracking:
-        commands.insert(0, (f"tuner ui {name}{option}", ""))
+        commands.insert(0, (f"tuner ui {study}", ""))
     if to_sync is not None:
         commands.insert(0, (to_sync, "MLflow lacks trials"))
     return commands

@@ -16,6 +16,7 @@ from tuner.coordination.journal import quiet_journal
 from tuner.coordination.records import StudyRecord, read_study
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.launching.finding import locate, read
+from tuner.launching.typed import sync_command
 from tuner.launching.winner import check_register, log_winner
 from tuner.report.artifacts import final_artifacts
 from tuner.tracking import (
@@ -41,14 +42,14 @@ def sync(
     location = locate(study, journal)
     with quiet_journal(location, study) as storage:  # a search copies what it does itself
         record = read_study(storage, study, location)
-        lacking = _sync(record)
+        lacking = _sync(record, sync_command(study, journal, register))
     if record.test is not None or register is not None or ensemble:
-        _log_winner(record, register, ensemble)
+        _log_winner(record, register, ensemble, sync_command(study, journal, register))
     if lacking:
         raise typer.Exit(1)
 
 
-def _log_winner(record: StudyRecord, register: str | None, ensemble: bool) -> None:
+def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
     """Log the winner's model; what is wrong with it is said, and MLflow has all else."""
 
     def note(text: str) -> None:
@@ -61,12 +62,15 @@ def _log_winner(record: StudyRecord, register: str | None, ensemble: bool) -> No
         if register is not None or ensemble:
             raise typer.Exit(1) from error
     except Exception as error:
-        again = f"run `tuner sync {record.name}` again later"
+        again = f"run `{command}` again later"
         raise RunError(f"the winner's model: {explain(error)}; {again}") from error
 
 
-def _sync(record: StudyRecord) -> bool:
-    """Copy a study; return whether files are lacking then, which has been said."""
+def _sync(record: StudyRecord, command: str) -> bool:
+    """Copy a study; return whether files are lacking then, which has been said.
+
+    `command` is the one that does it.
+    """
     try:
         with only_copier(record.id):  # or two would both create what is missing
             count = sync_study(
@@ -79,13 +83,13 @@ def _sync(record: StudyRecord) -> bool:
     except InputError:
         raise
     except Exception as error:
-        raise RunError(f"{explain(error)}; run `tuner sync {record.name}` again later") from error
+        raise RunError(f"{explain(error)}; run `{command}` again later") from error
     where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     text = f"MLflow agrees with the journal{but}: {', '.join(changed)}, {count.unchanged} unchanged"
     console.print(f"{text} ({where})", markup=False, soft_wrap=True)
     if count.lacking:
-        again = f"run `tuner sync {record.name}` again once that is mended"
+        again = f"run `{command}` again once that is mended"
         text = f"without {'; '.join(count.lacking)}; {again}"
         console.print(text, markup=False, soft_wrap=True)
     return bool(count.lacking)

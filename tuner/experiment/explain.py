@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import types
 import typing
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tuner.errors import nearest
 from tuner.experiment.model import Section
 
-__all__ = ["Problem", "explain", "reword", "shown"]
+__all__ = ["Problem", "Refused", "explain", "reword", "shown"]
 
 _REWORDED = {  # pydantic's words and ours; longer ones first
     "Input should be": "must be",
@@ -33,14 +34,24 @@ _REWORDED = {  # pydantic's words and ours; longer ones first
     "a valid tuple": "a list",
     "List should": "must",
     "Tuple should": "must",
-    "String should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'": (
-        "must begin with a letter or digit and hold only letters, digits, '_', '-' and '.'"
-    ),
     "String should": "must",
 }
 _TOO_MUCH = re.compile(r" after validation, not \d+|, unable to parse .*")
 _OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
 _OWN_KEY = re.compile(r"([a-z_]+(?:\.\w+)*): (.*)", re.DOTALL)  # a rule between several keys
+
+
+class Refused(ValueError):
+    """A value breaks a rule that pydantic does not know.
+
+    Args:
+        text: the rule and the value.
+        instead: a value that would do.
+    """
+
+    def __init__(self, text: str, instead: str) -> None:
+        super().__init__(text)
+        self.instead = instead
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,12 @@ def _problem(
             example = f"{{hidden_size: {example}}}"
         return Problem(key, text, example or "{key: value}")
     if kind == "value_error":
-        text = str(details["ctx"]["error"])
+        error = details["ctx"]["error"]
+        text = str(error)
+        if isinstance(error, Refused):
+            plain = re.fullmatch(r"[A-Za-z]\w*", error.instead, re.ASCII)
+            quoted = json.dumps(error.instead, ensure_ascii=False)
+            return Problem(key, text, error.instead if plain else quoted)
         if own := _OWN_KEY.match(text):
             return Problem(f"{key}.{own[1]}" if key else own[1], own[2])
         of_block = isinstance(value, dict) and (field is None or bool(_sections(field.annotation)))

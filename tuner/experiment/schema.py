@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
+from tuner.experiment.explain import Refused, shown
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
+from tuner.experiment.naming import EXPERIMENT_BYTES, mended, normalized, why_refused
 from tuner.experiment.preparations import PREPARED, prepared_with, text_of
 from tuner.experiment.pruner import MedianPruner, Pruner
 from tuner.experiment.reading import Override, apply_override, dump_yaml
@@ -165,6 +167,14 @@ class Recorded(Section):
     command: str
 
 
+def _check_name(name: str) -> str:
+    """Return a name as files and MLflow have it; raise ValueError where they cannot."""
+    name = normalized(name)
+    if why := why_refused(name, EXPERIMENT_BYTES):
+        raise Refused(f"{why}, got {shown(name)}", mended(name, EXPERIMENT_BYTES) or "sales")
+    return name
+
+
 _OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
 """What a validation loss is of: searched keys of `hyperparameters` and `data`."""
 
@@ -172,9 +182,7 @@ _OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
 class Experiment(Section):
     """One experiment: data, task, model, search space, strategy and budget."""
 
-    name: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100, examples=["sales"])
-    ]
+    name: Annotated[str, AfterValidator(_check_name), Field(examples=["sales"])]
     data: Data
     task: Task = Task()
     hyperparameters: Hyperparameters = Hyperparameters()

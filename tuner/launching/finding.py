@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import JournalError, nearest
+from tuner.experiment.naming import normalized
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord
@@ -57,7 +58,7 @@ def locate(study: str, journal: str | None) -> str:
             raise JournalError(
                 f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
             )
-        known = [path.stem for path in Path("studies").glob("*.journal")]
+        known = [normalized(path.stem) for path in Path("studies").glob("*.journal")]
         hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
         raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
     return location

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from pathlib import Path
 
 from tuner.errors import InputError
+from tuner.experiment.explain import shown
+from tuner.experiment.naming import STUDY_BYTES, mended, normalized, why_refused
 
 __all__ = ["check_journal", "check_study_name"]
 
 
-def check_study_name(study: str | None) -> None:
-    """Refuse a name that no study can have.
+def check_study_name(study: str | None) -> str | None:
+    """Return the name of a study as files and MLflow have it.
 
     Raises:
         InputError: it is no file's name, or is kept for finalists.
     """
     if study is None:
-        return
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,149}", study):
-        raise InputError(
-            f"--study: must begin with a letter or digit and hold only letters, digits, '_', '-' "
-            f"and '.', 150 at most, got {study!r}; write --study first, say"
-        )
+        return None
+    study = normalized(study)
+    if why := why_refused(study, STUDY_BYTES):
+        near = shlex.quote(mended(study, STUDY_BYTES) or "first")
+        raise InputError(f"--study: {why}, got {shown(study)}; write --study {near}, say")
     if study.endswith(".finalists"):
         raise InputError(
             f"--study: .finalists is kept for a study's finalists, got {study!r}; leave it out"
         )
+    return study
 
 
 def check_journal(journal: str | None) -> None:

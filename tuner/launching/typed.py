@@ -17,4 +17,4 @@ def journal_option(journal: str | None) -> str:
 def sync_command(name: str, journal: str | None, register: str | None = None) -> str:
     """Return the command that completes what MLflow lacks of a study."""
     registered = f" --register {shlex.quote(register)}" if register else ""
-    return f"tuner sync {name}{journal_option(journal)}{registered}"
+    return f"tuner sync {shlex.quote(name)}{journal_option(journal)}{registered}"

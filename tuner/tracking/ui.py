@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -139,9 +140,8 @@ def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[L
             search = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
             parents = client.search_runs([experiment.experiment_id], search, max_results=1)
         if of_study and not parents:
-            raise InputError(
-                f"MLflow has no run of {record.name}; `tuner sync {record.name}` copies it"
-            )
+            sync = f"tuner sync {shlex.quote(record.name)}"
+            raise InputError(f"MLflow has no run of {record.name}; `{sync}` copies it")
         if experiment is None:
             return (everything,)
         pages: list[tuple[View, str]] = []

@@ -76,7 +76,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     if summary["budget"] is not None and counts["trained"] < summary["budget"]:
         trials = f"{counts['trained']} of {summary['budget']} trials"
     listed = f" ({', '.join(parts)})" if parts else ""
-    console.print(f"\n[bold]{record.name}[/]: {trials} trained{listed}")
+    console.print(f"\n[bold]{escape(record.name)}[/]: {trials} trained{listed}")
     for line in (*standing_of(record, state), *failures(record)):
         console.print(f"  {line}", markup=False)
     best = summary["best"]
