@@ -27,6 +27,7 @@ from tuner.experiment.schema import (
     Task,
     Training,
 )
+from tuner.experiment.wide import Wide
 from tuner.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ SECTIONS: dict[str, list[type[Section]]] = {
     "data": [Data],
     "decompose": [Decomposition],
     "folds": [Folds],
+    "wide": [Wide],
     "task": [Task],
     "hyperparameters": [Hyperparameters],
     "search_space": [IntDomain, FloatDomain, CategoricalDomain],

@@ -86,6 +86,12 @@ def init(
         str | None,
         typer.Option(metavar="STEP", help="Bring uneven times to steps: 15min, 1h, 1D, say."),
     ] = None,
+    wide: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Columns that are series of one quantity: 'store_*', or A,B."
+        ),
+    ] = None,
     horizon: Annotated[
         int | None,
         typer.Option(
@@ -109,6 +115,7 @@ def init(
         id_=id_,
         no_time=no_time,
         resample=resample,
+        wide=wide,
         features=features,
         horizon=horizon,
         task=task,

@@ -23,6 +23,7 @@ from tuner.data.reading import Series, read_series
 from tuner.data.relevance import columns_that_help
 from tuner.errors import DataError, InputError
 from tuner.experiment.schema import Data
+from tuner.experiment.wide import Wide
 
 __all__ = ["FILLED", "forecast_file"]
 
@@ -75,6 +76,7 @@ def forecast_file(asked: Asked) -> Written:
             name=asked.name,
             path=asked.written_path,
             time=columns.time,
+            wide=columns.wide,
             id=columns.id,
             why_id=columns.why_id,
             targets=columns.targets,
@@ -171,8 +173,10 @@ def _first_rows(rows: int, later: tuple[float, float]) -> int:
 def _read(asked: Asked, missing: str) -> Series:
     columns = asked.columns
     try:
+        wide = columns.wide
         data = Data(
             path=str(asked.path),
+            wide=None if wide is None else Wide(id=wide.id, value=wide.value, columns=wide.columns),
             time=columns.time,
             id=columns.id,
             target=columns.targets[0] if len(columns.targets) == 1 else columns.targets,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan
 from tuner.cli.yaml_text import commented, flow_list, quoted
+from tuner.data.wide import WideColumns
 
 __all__ = ["ForecastColumns", "forecast_text"]
 
@@ -18,6 +19,7 @@ class ForecastColumns:
     name: str
     path: str
     time: str | None
+    wide: WideColumns | None
     id: str | None
     why_id: str
     targets: list[str]
@@ -72,10 +74,14 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
     if columns.resample is not None:
         why = "a row is the mean of a step, see aggregate"
         lines.append(commented(f"  resample: {quoted(columns.resample)}", why))
-    if columns.id is not None:
+    if columns.wide is not None:
+        lines += _wide(columns.wide)
+    elif columns.id is not None:
         lines.append(commented(f"  id: {quoted(columns.id)}", columns.why_id))
-    target = quoted(columns.targets[0]) if len(columns.targets) == 1 else flow_list(columns.targets)
-    lines.append(commented(f"  target: {target}", columns.why_target))
+    if columns.wide is None:
+        one = len(columns.targets) == 1
+        target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
+        lines.append(commented(f"  target: {target}", columns.why_target))
     lines.append(commented(f"  features: {flow_list(columns.features)}", columns.why_features))
     if columns.missing is not None:
         lines.append(commented(f"  missing: {columns.missing}", "or interpolate, or refuse"))
@@ -90,6 +96,13 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
     if plan.scale_by is not None:
         lines.append(commented(f"  scale_by: {plan.scale_by.value}", plan.scale_by.why))
     return lines
+
+
+def _wide(wide: WideColumns) -> list[str]:
+    named = isinstance(wide.columns, str)
+    columns = quoted(wide.columns) if isinstance(wide.columns, str) else flow_list(wide.columns)
+    text = f"  wide: {{id: {quoted(wide.id)}, value: {quoted(wide.value)}, columns: {columns}}}"
+    return [commented(text, "each of these columns is a series" if named else "")]
 
 
 def _season(plan: ForecastPlan) -> list[str]:

@@ -17,6 +17,7 @@ from tuner.cli.written import Asked, Written, check_text
 from tuner.cli.yaml_text import listed, quoted
 from tuner.data.guessing import guess_columns
 from tuner.data.tables import RawTable
+from tuner.data.wide import WideColumns
 from tuner.errors import InputError
 from tuner.experiment.naming import EXPERIMENT_BYTES, mended
 from tuner.outputs import written_whole
@@ -36,6 +37,7 @@ def init(
     id_: str | None,
     no_time: bool,
     resample: str | None,
+    wide: str | None,
     features: str | None,
     horizon: int | None,
     task: str | None,
@@ -53,7 +55,7 @@ def init(
     path_to_write = output or Path(f"{path.stem}.yaml")
     _check_output(path_to_write, path, force)
     with sampled(path) as sample:
-        asked = _ask(sample, path, path_to_write, target, time, id_, no_time, features)
+        asked = _ask(sample, path, path_to_write, target, time, id_, no_time, features, wide)
         asked = replace(asked, resample=resample, horizon=horizon)
         kind, why = kind_of(asked, task)
         if kind != "forecast":
@@ -74,6 +76,7 @@ def _ask(
     id_: str | None,
     no_time: bool,
     features: str | None,
+    wide: str | None,
 ) -> Asked:
     """Find the columns in the rows that are looked at."""
     chosen = None if features is None else _names("--features", features)
@@ -81,8 +84,15 @@ def _ask(
     targets = [] if target is None else [target]
     if target is not None and target not in names and "," in target:
         targets = _names("--target", target)
+    of_wide = None if wide is None else _wide(wide, names, id_, target)
     columns = guess_columns(
-        sample.path, time=time, id_=id_, no_time=no_time, target=targets, features=chosen
+        sample.path,
+        time=time,
+        id_=id_,
+        no_time=no_time,
+        target=targets,
+        features=chosen,
+        wide=of_wide,
     )
     return Asked(
         path=sample.path,
@@ -97,6 +107,15 @@ def _ask(
     )
 
 
+def _wide(wide: str, names: list[str], id_: str | None, target: str | None) -> WideColumns:
+    """Return what columns become: what they are called where that is not said, their names tell."""
+    columns = wide if set(wide) & set("*?") else _names("--wide", wide)
+    stem = re.sub(r"[\W_]*[*?].*", "", wide) if isinstance(columns, str) else ""
+    free = [name for name in (stem, "series") if name and name not in names]
+    value = next(name for name in ("value", "values", "y") if name not in names or name == target)
+    return WideColumns(id_ or (free or ["name"])[0], target or value, columns)
+
+
 def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
     """Print what was written, what it rests on, and what comes next."""
     columns = asked.columns
@@ -109,6 +128,12 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
     if columns.why_target:
         console.print(
             f"target: {escape(columns.target)}, {columns.why_target}; choose with --target"
+        )
+    if columns.may_be_wide is not None:
+        pattern, n = columns.may_be_wide
+        console.print(
+            f"{n} columns are called {escape(pattern)}: if they are series of one quantity, init "
+            f"with --wide {escape(shlex.quote(pattern))}"
         )
     if columns.why_id and columns.id is not None:
         console.print(f"id: {escape(columns.id)}, {columns.why_id}; choose with --id")

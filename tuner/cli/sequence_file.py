@@ -54,6 +54,8 @@ def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
             text = "needs the column that tells sequences apart; name it with --id"
             raise InputError(f"--task: {task} {text}")
         return task, "the task is given"
+    if asked.columns.wide is not None:
+        return "forecast", "its columns are series"
     if asked.columns.id is None:
         return "forecast", "no column tells sequences apart"
     if len(asked.columns.targets) > 1:

@@ -14,6 +14,7 @@ from tuner.data.column_names import first_named, is_calendar_name, is_class_name
 from tuner.data.reading import check_names
 from tuner.data.tables import RawTable, refusal, separator_hint
 from tuner.data.times import as_times
+from tuner.data.wide import WideColumns, melted, stem_of_series
 
 __all__ = ["Columns", "guess_columns"]
 
@@ -37,6 +38,8 @@ class Columns:
     why_target: str = ""  # "" where it was given
     why_id: str = ""  # likewise, and where there is none
     may_be_id: str | None = None  # where there is none
+    wide: WideColumns | None = None  # whose id and value are `id` and the target
+    may_be_wide: tuple[str, int] | None = None  # a pattern of columns, and how many they are
 
     @property
     def target(self) -> str:
@@ -52,6 +55,7 @@ def guess_columns(
     no_time: bool = False,
     target: Sequence[str] = (),
     features: list[str] | None = None,
+    wide: WideColumns | None = None,
 ) -> Columns:
     """Return what the columns of a CSV or Parquet file seem to be; what is given is kept.
 
@@ -59,6 +63,9 @@ def guess_columns(
         DataError: the file cannot be read, lacks a given column, or has none to forecast.
     """
     table = RawTable.read(path)
+    if wide is not None:
+        table, _ = melted(table, wide, time)
+        id_, target = wide.id, [wide.value]
     frame, names, given = table.frame, table.names, list(target)
     check_names(path, names, given, time, features or [], id=id_)
     kinds = {str(c): _kind(frame[c]) for c in frame if str(c) != id_}
@@ -71,6 +78,8 @@ def guess_columns(
         id_, why_id = _guess_id(table, None if no_time else time, others, kinds)
         kinds = {c: kind for c, kind in kinds.items() if c != id_}
     numbers = [c for c, kind in kinds.items() if kind == "numbers" and c != time]
+    asked = bool(given or features) or id_ is not None
+    stem = None if asked else stem_of_series(numbers)
     why = ""
     if not given:
         usable = [c for c in features or numbers if c != time]
@@ -86,6 +95,8 @@ def guess_columns(
         why_target=why,
         why_id=why_id,
         may_be_id=_likely_id(frame, kinds) if id_ is None else None,
+        wide=wide,
+        may_be_wide=None if stem is None else (stem[0], len(stem[2])),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tuner.data.wide import Wide
 from tuner.transform_steps import Step
 
 __all__ = ["Preparation"]
@@ -23,6 +24,10 @@ class Preparation(Protocol):
     @property
     def id(self) -> str | None:
         """Column that says which series or sequence a row belongs to."""
+
+    @property
+    def wide(self) -> Wide | None:
+        """Columns of the file that are series."""
 
     @property
     def targets(self) -> list[str]:

@@ -16,6 +16,7 @@ from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
 from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
+from tuner.data.wide import melted
 from tuner.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def series_of(
     Raises:
         DataError: as `read_series` says.
     """
+    file, in_file = table, np.arange(len(table.frame))
+    if data.wide is not None:
+        table, in_file = melted(file, data.wide, data.time)
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
     check_names(path, table.names, data.targets, data.time, features, id=data.id, lags=lagged)
@@ -139,12 +143,12 @@ def series_of(
         times = _parse_times(path, data, frame[data.time], date_order)[order]
     series = Series(
         path=path,
-        sha256=table.sha256,
-        rows=len(frame),
+        sha256=file.sha256,
+        rows=len(file.frame),
         frame=pd.DataFrame(columns).iloc[order].reset_index(drop=True),
         bounds=bounds,
         names=series_names,
-        lines=order,
+        lines=in_file[order],
         put_in=np.zeros(len(order), bool),
         times=times,
         frequency=None,

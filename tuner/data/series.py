@@ -274,7 +274,7 @@ class SeriesDataset(Dataset):
         settings = data.model_dump(
             mode="json",
             include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
-                     "transform", "decompose", "scale", "scale_by"},
+                     "transform", "decompose", "scale", "scale_by", "wide"},
         )  # fmt: skip
         own = None
         if fold.own is not None:

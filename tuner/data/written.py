@@ -43,10 +43,12 @@ def as_written(
             usecols=lambda column: column.strip() in wanted,
         )
         columns = {str(c).strip(): written[c] for c in written}
-    return {
-        name: np.array([v.strip() or (v if name == tokens else "") for v in values], dtype=object)
-        for name, values in columns.items()
-    }
+    found = {}
+    for name, values in columns.items():
+        codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ: ids, classes
+        bare = [v.strip() or (v if name == tokens else "") for v in texts]
+        found[name] = np.array(bare, dtype=object)[codes]
+    return found
 
 
 def without_blank_end(raw: bytes) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.experiment.decomposition import Decompose
 from tuner.experiment.model import Section
+from tuner.experiment.wide import Wide, with_wide_names
 from tuner.transform_steps import SEASONAL, parse_transform
 
 __all__ = ["OF_FORECASTS", "Count", "Data", "Folds", "Name", "Split", "Task"]
@@ -99,6 +100,10 @@ class Data(Section):
         Field(examples=["sales"]),
     ]
     """Column to predict, or several."""
+    wide: Wide | None = Field(
+        None, examples=[{"id": "store", "value": "sales", "columns": "store_*"}]
+    )
+    """Columns that are series: they become rows of one column, which is the target."""
     features: Annotated[list[Name], Field(min_length=1)] | None = Field(
         None, examples=[["sales", "price"]]
     )
@@ -151,6 +156,11 @@ class Data(Section):
     def targets(self) -> list[str]:
         """The target columns as a list."""
         return [self.target] if isinstance(self.target, str) else list(self.target)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_wide(cls, raw: Any) -> Any:
+        return with_wide_names(raw)
 
     @model_validator(mode="after")
     def _check(self) -> Data:

@@ -293,7 +293,7 @@ def _check_sequences(experiment: Experiment) -> None:
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
-        "decompose": "none",
+        "decompose": "none", "wide": None,
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:

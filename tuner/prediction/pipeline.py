@@ -19,6 +19,7 @@ from tuner.data.intervals import Intervals
 from tuner.data.scaling import Scaler
 from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
+from tuner.data.wide import WideColumns, columns_of_series
 from tuner.errors import ModelError, show_path
 from tuner.transform_steps import Step, is_transform
 
@@ -50,10 +51,11 @@ class Columns:
     calendar: list[str] = field(default_factory=list)
     lags: dict[str, list[int]] = field(default_factory=dict)
     transform: Step | list[Step] = "none"
+    wide: WideColumns | None = None
 
     @property
     def numbers(self) -> list[str]:
-        """Those that hold numbers."""
+        """Those that hold numbers; of a wide file the columns that it becomes."""
         return list(dict.fromkeys([*(self.features or []), *self.targets, *self.lags]))
 
     @property
@@ -61,6 +63,16 @@ class Columns:
         """Of all that are read."""
         others = (self.id, self.time, self.text, self.tokens)
         return [*(name for name in others if name is not None), *self.numbers]
+
+    def names_in(self, known: list[str]) -> list[str]:
+        """Return the columns of a file that are read, of all that it has."""
+        if self.wide is None:
+            return self.names
+        made = (self.wide.id, self.wide.value)
+        return [
+            *(name for name in self.names if name not in made),
+            *columns_of_series(self.wide, known),
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +131,7 @@ def _forecast(get: _Getter) -> Pipeline:
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
         transform=get("transform", is_transform),
+        wide=_wide(get),
     )
     transform = Transform.of(columns.transform)
     n_lambdas = len(targets) if transform.pointwise == "box_cox" else 0
@@ -153,6 +166,18 @@ def _forecast(get: _Getter) -> Pipeline:
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
+
+
+def _wide(get: _Getter) -> WideColumns | None:
+    """Return the columns that are series; a model that is older than the key has none."""
+    record = get.optional("wide", lambda v: v is None or isinstance(v, dict), None)
+    if record is None:
+        return None
+    columns = record.get("columns")
+    named = all(_text(record.get(key)) for key in ("id", "value"))
+    if not named or not (_text(columns) or _names(columns)):
+        raise get.refusal("wide", record)
+    return WideColumns(record["id"], record["value"], columns)
 
 
 def _modes(get: _Getter, columns: Columns) -> int:

@@ -108,7 +108,7 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
     table = RawTable.read(path)
     if table.sha256 != record.data["sha256"]:
         raise InputError(f"{show_path(path)}: has changed since the search; bring it back")
-    frame = table.frame[model.pipeline.columns.names]
+    frame = table.frame[model.pipeline.columns.names_in(table.names)]
     n_rows = max(_FEWEST, model.pipeline.window)
     while n_rows < len(frame) and not _predicts(model, frame.head(n_rows)):
         n_rows *= 2
