@@ -41,7 +41,7 @@ def test_init_then_check_then_run_works_without_an_editor(
     options += ["--set", "finalists.repeats=1", "--workers", "1", "--no-tracking"]
     assert run(["run", "my data (1).yaml", *options]) == 0
     printed = capsys.readouterr().out
-    assert "my_data_1-tpe-0: 2 trials trained" in printed
+    assert "my data (1)-tpe-0: 2 trials trained" in printed
     assert "net sales, €, 9 rows" in printed
 
 
