@@ -15,7 +15,7 @@ from tuner.data.preparing import check_data
 from tuner.experiment import Experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-TASKS = ("forecast", "regress", "classify", "label")
+TASKS = ("forecast", "regress", "classify", "label", "regress_steps")
 SLOW = pytest.mark.slow
 FAST = [("window", False), ("attention", True)]  # of those with everything on them
 SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"]
@@ -141,6 +141,32 @@ def test_a_retrained_winner_beats_the_plain_forecasts(
     assert run(["run", str(EXPERIMENTS / f"{name}.yaml"), "--study", "s", "--no-tracking"]) == 0
     test = result("s", capsys)["test"]
     assert test["mean"] < min(test["baselines"].values())
+
+
+def test_a_number_of_every_step_is_searched_reported_predicted_and_reproduced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for run_ in range(40):
+        speed = rng.normal(size=rng.integers(4, 9))
+        rows += [(f"r{run_}", s, p) for s, p in zip(speed, speed.cumsum(), strict=True)]
+    pd.DataFrame(rows, columns=["run", "speed", "place"]).to_csv("runs.csv", index=False)
+    assert (
+        run(["init", "runs.csv", "--id", "run", "--target", "place", "--task", "regress_steps"])
+        == 0
+    )
+    assert run(["check", "runs.yaml"]) == 0
+    assert "a number of every step of a sequence" in capsys.readouterr().out
+    found = searched_and_reproduced(Path("runs.yaml"), SMALL, capsys)
+    assert found["metric"] == "rmse"
+    assert found["baselines"].keys() == {"training_mean", "linear"}
+    assert found["test"]["mean"] is not None
+    assert run(["report", "s"]) == 0
+    assert "Residuals on the test part" in next(Path().glob("**/*.html")).read_text()
+    assert run(["predict", "model", "runs.csv", "-o", "said.csv"]) == 0
+    said = pd.read_csv("said.csv")
+    assert list(said) == ["run", "row", "place"]
+    assert said["run"].tolist() == [name for name, _, _ in rows]
 
 
 def test_a_test_sequence_of_another_length_than_all_others_is_tested(

@@ -43,9 +43,10 @@ class Case:
         changed = list(self.sequences)
         for i in members:
             steps, old = other[i], self.sequences[i]
-            if self.kind == "label":
+            if self.kind in ("label", "regress_steps"):
                 steps = tuple(steps[j % len(steps)] for j in range(len(old)))
-            label = [row[-1] for row in steps] if self.kind == "regress" else [r[-1] for r in old]
+            values = self.kind in ("regress", "regress_steps")
+            label = [row[-1] for row in (steps if values else old)]
             changed[i] = tuple(
                 (
                     *old[0][: self.form != "text"],
@@ -76,20 +77,21 @@ def steps_of(form: str, strange: bool) -> st.SearchStrategy[list[tuple[str, ...]
 @st.composite
 def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[Row, ...], ...]]:
     """A case, and other rows for each of its sequences."""
-    kind = draw(st.sampled_from(["regress", "classify", "label"]))
-    forms = ["numbers", "tokens", "ids"] + ["text"] * (kind != "label")
+    kind = draw(st.sampled_from(["regress", "classify", "label", "regress_steps"]))
+    each_step = kind in ("label", "regress_steps")
+    forms = ["numbers", "tokens", "ids"] + ["text"] * (not each_step)
     form = form or draw(st.sampled_from(forms))
     n_classes = draw(st.integers(2, 3))
     n = draw(st.integers(5 * n_classes, 6 * n_classes))
 
     def sequence(i: int, strange: bool) -> tuple[Row, ...]:
         steps = draw(steps_of(form, strange))
-        value = draw(st.floats(1e6, 1e9) if strange else st.floats(-9.0, 9.0))
-        own = {"regress": repr(value), "classify": f"c{i % n_classes}"}.get(kind)
+        values = st.floats(1e6, 1e9) if strange else st.floats(-9.0, 9.0)
+        own = {"regress": repr(draw(values)), "classify": f"c{i % n_classes}"}.get(kind)
+        of_step = values.map(repr) if kind == "regress_steps" else (
+            st.integers(0, n_classes - 1).map(lambda number: f"c{number}"))  # fmt: skip
         ids = () if form == "text" else (f"s{i}",)
-        return tuple(
-            (*ids, *step, own or f"c{draw(st.integers(0, n_classes - 1))}") for step in steps
-        )
+        return tuple((*ids, *step, own or draw(of_step)) for step in steps)
 
     part = st.integers(n_classes, n_classes + 1)
     data: dict[str, Any] = {
@@ -102,7 +104,7 @@ def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[R
     data |= {"vocabulary_size": 10} if form == "ids" else {}
     if form != "numbers":
         data["max_vocabulary"] = draw(st.none() | st.integers(1, 3))
-    if kind != "label":
+    if not each_step:
         data["max_length"] = draw(st.none() | st.integers(1, 3))
     if form == "text":
         data["level"] = draw(st.sampled_from(["character", "word"]))
@@ -137,8 +139,9 @@ def learned_from(prepared: Prepared) -> list[Any]:
     found = arrays(prepared)
     bounds = found["bounds"][found["train"]]
     steps = found["tokens"] if "tokens" in found else found["inputs"]
-    of_steps = [steps, found["truth"]] if prepared.folds[0].shape.task == "label" else [steps]
-    of_sequences = [found[k] for k in ("truth", "targets") if k in found and len(of_steps) == 1]
+    targets = [found[key] for key in ("truth", "targets") if key in found]
+    each_step = prepared.folds[0].shape.each_step
+    of_steps, of_sequences = ([steps, *targets], []) if each_step else ([steps], targets)
     return [
         found["train"].tolist(),
         [a[first:end].tolist() for a in of_steps for first, end in bounds],
@@ -218,6 +221,7 @@ def test_a_missing_value_is_filled_from_earlier_steps_of_its_own_sequence(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any], at: int
 ) -> None:
     case, other = made
+    case = dataclasses.replace(case, data=case.data | {"max_length": None})  # all steps are read
     folder = tmp_path_factory.mktemp("case")
     data = checked(case, folder)
     row = at % len(data.steps)

@@ -198,6 +198,34 @@ def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
     assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
 
 
+def test_every_step_has_numbers(tmp_path: Path, check: Check) -> None:
+    text = sequences("id,word,y,z", "s#,a,1#,#", "s#,b,2#,-#", n=9)
+    data = check(text, "regress_steps", id="id", tokens="word", target=["y", "z"], scale="minmax")
+    prepared = data.write(tmp_path / "arrays")
+    ref, found = ref_of(prepared), arrays(prepared)
+    assert ref.shape == Shape("regress_steps", features=0, vocabulary=4, targets=2, window=2)
+    seen = data.draw.seen
+    assert found["truth"].tolist() == [[v, z] for i in seen for v, z in ((10 + i, i), (20 + i, -i))]
+    rows = ref.truth_of(ref.train_samples())[:, 0]
+    assert rows.tolist() == found["truth"][found["train"].repeat(2) * 2 + [0, 1] * 5].tolist()
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    assert found["targets"] == pytest.approx((found["truth"] - low) / (high - low))
+    errors = np.abs(rows - rows.mean(axis=0)).mean(axis=0)
+    assert ref.naive_errors(ref.evaluate_samples()) == pytest.approx(np.tile(errors, (4, 1)))
+
+
+def test_a_kind_that_fits_the_target_is_told(check: Check) -> None:
+    text = sequences("id,x,y,z", "s#,1,#.5,#", "s#,2,#.75,#", n=9)
+    for kind, columns, told in (
+        ("regress", {"target": "y"}, "or task.kind: regress_steps where every row has its own"),
+        ("label", {"target": "y"}, "write a class there, or task.kind: regress_steps"),
+        ("classify", {"target": "y"}, "write a class there, or task.kind: regress"),
+    ):
+        with pytest.raises(DataError, match=told):
+            check(text, kind, id="id", features=["x"], **columns)
+    assert check(text, "regress_steps", id="id", features=["x"], target="y").facts.targets == ("y",)
+
+
 def test_of_tokens_below_a_size_those_of_the_training_part_are_known(
     tmp_path: Path, check: Check
 ) -> None:

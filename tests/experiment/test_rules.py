@@ -15,6 +15,7 @@ from tuner.experiment.metrics import METRICS
 FORECAST = {"data": {"path": "d.csv", "target": "y"}}
 CLASSIFY = {"data": {"path": "d.csv", "target": "y", "id": "i"}, "task": {"kind": "classify"}}
 LABEL = CLASSIFY | {"task": {"kind": "label"}}
+STEPS = CLASSIFY | {"task": {"kind": "regress_steps"}}
 REGRESS = CLASSIFY | {"task": {"kind": "regress"}}
 TEXT = {"data": {"path": "d.csv", "target": "y", "text": "t"}, "task": {"kind": "classify"}}
 
@@ -101,11 +102,11 @@ REFUSED = [
     (FORECAST, {"task__quantiles": [0.9, 0.5]}, "task.quantiles: must rise"),
     (FORECAST, {"task__quantiles": [0.1, 0.9]}, "task.quantiles: need 0.5"),
     (FORECAST, {"task__quantiles": [0.0, 0.5]}, "task.quantiles"),
-    (LABEL, {"hyperparameters__pooling": "attention"}, "hyperparameters.pooling: a label for every step"),
+    (LABEL, {"hyperparameters__pooling": "attention"}, "hyperparameters.pooling: label says something of every step"),
     (
         LABEL,
         {"search_space": {"pooling": categorical("last", "attention")}},
-        "search_space.pooling: a label for every step reads every step, got 'attention'",
+        "search_space.pooling: label says something of every step, so it reads every step, got 'attention'",
     ),
     (CLASSIFY, {"hyperparameters__decoder": "recursive"}, "hyperparameters.decoder: classify has no horizon"),
     (REGRESS, {"hyperparameters__window": 12}, "hyperparameters.window: regress reads whole sequences"),
@@ -114,7 +115,11 @@ REFUSED = [
     (CLASSIFY, {"data__target": ["y", "z"]}, "data.target: classify predicts one column, got 2"),
     # what is read, and how
     (CLASSIFY, {"hyperparameters__normalize": "last"}, "hyperparameters.normalize: is of forecasts, and classify has no window, got 'last'; remove it"),
-    (LABEL, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of whole sequences, and a label is of a step, got True; remove it"),
+    (LABEL, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of whole sequences, and label is of steps, got True; remove it"),
+    (STEPS, {"hyperparameters__linear_path": True}, "hyperparameters.linear_path: is of whole sequences, and regress_steps is of steps"),
+    (STEPS, {"objective": {"metric": "accuracy"}}, "objective.metric: measures classes, which regress_steps does not"),
+    (STEPS, {"data__max_length": 9}, "data.max_length: every step has a target, got 9 with kind regress_steps; remove it, or"),
+    (LABEL, {"data__max_length": 9}, "data.max_length: every step has a target, got 9 with kind label"),
     (TEXT, {"search_space": {"linear_path": categorical(True, False)}}, "search_space.linear_path: is of numbers, and the steps are tokens, got True; remove it"),
     (FORECAST, {"hyperparameters__normalize": "log"}, "hyperparameters.normalize: unknown normalize 'log'"),
     (
@@ -134,7 +139,7 @@ REFUSED = [
         "search_space.segment: must be at most the window, whose least is 6, got 8; write 6, or a longer window",
     ),
     (FORECAST, {"hyperparameters__segment": 0}, "hyperparameters.segment: must be at least 1"),
-    (LABEL, {"hyperparameters__segment": 2}, "hyperparameters.segment: a label for every step reads every"),
+    (LABEL, {"hyperparameters__segment": 2}, "hyperparameters.segment: label says something of every step"),
     (TEXT, {"hyperparameters__segment": 2}, "hyperparameters.segment: is of numbers, and the steps are tokens"),
     (REGRESS, {"hyperparameters__decoder": "segments"}, "hyperparameters.decoder: regress has no horizon"),
     (FORECAST, {"hyperparameters__conv_kernel": 5}, "hyperparameters.conv_kernel: is of the convolution, and"),
@@ -159,7 +164,7 @@ REFUSED = [
     (FORECAST, {"data__text": "t"}, "data.text: is of sequences, got 't' with kind forecast"),
     (FORECAST, {"data__tokens": "t"}, "data.tokens: is of sequences"),
     (TEXT, {"data__id": "i"}, "data.id: each row is a sequence of its own"),
-    (TEXT, {"task__kind": "label"}, "data.text: has one label"),
+    (TEXT, {"task__kind": "label"}, "data.text: has one target, got"),
     (TEXT, {"data__features": ["x"]}, "data.text: a model sees features or text, got both"),
     (CLASSIFY, {"data__vocabulary_size": 9}, "data.vocabulary_size: is of data.tokens"),
     (CLASSIFY, {"data__min_count": 2}, "data.min_count: is of texts and tokens, got 2 without"),

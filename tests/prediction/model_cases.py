@@ -296,6 +296,24 @@ SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"pooling": "max", "cell": "peephole", "hidden_size": 8},
         },
     ),
+    "values of every step": (
+        walks(),
+        {
+            "data": {
+                "id": "run", "time": "step", "target": ["size", "y"], "features": ["weight"],
+            },
+            "task": {"kind": "regress_steps"},
+            "hyperparameters": {"bidirectional": True, "num_layers": 2, "hidden_size": 8},
+        },
+    ),
+    "a value of every token": (
+        walks(),
+        {
+            "data": {"id": "run", "target": "y", "tokens": "word", "scale": "minmax"},
+            "task": {"kind": "regress_steps"},
+            "hyperparameters": {"cell": "gru", "hidden_size": 8},
+        },
+    ),
     "the last steps of values": (
         walks(),
         {

@@ -70,7 +70,7 @@ def test_what_is_said_of_sequences_is_what_was_said_in_training(name: str, tmp_p
     data = check_data(training.experiment)
     for part in (training.data, data.write_test(tmp_path / "test")):
         samples, expected = predicted_in_training(training, part)
-        if raw["task"]["kind"] == "label":
+        if raw["task"]["kind"] in ("label", "regress_steps"):
             of = [np.flatnonzero(found["run"] == sample) for sample in samples]
             here = said[np.concatenate(of)]
         elif "id" in raw["data"]:

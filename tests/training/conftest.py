@@ -123,6 +123,7 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
         elif classes:
             arrays["truth"] = np.asarray(truth, np.int64)
         else:
+            truth = np.concatenate(truth) if task == "regress_steps" else truth
             arrays["targets"] = np.asarray(truth, np.float32)
             arrays["truth"] = np.asarray(truth, np.float64) * scale + offset
         for name, array in arrays.items():
@@ -183,6 +184,14 @@ def steps(make_sequences: MakeSequences) -> SequencesRef:
     """Sequences of numbers, and of every step whether it is positive."""
     sequences = of_lengths(3, 80)
     return make_sequences("label", sequences, [s[:, 0] > 0 for s in sequences], classes=2)
+
+
+@pytest.fixture(scope="session")
+def running_sums(make_sequences: MakeSequences) -> SequencesRef:
+    """Sequences of numbers, and of every step the sum of two columns up to it, and a difference."""
+    sequences = of_lengths(5, 120)
+    truth = [np.stack([s.sum(axis=1).cumsum() / 3, s[:, 0] - s[:, 1]], axis=1) for s in sequences]
+    return make_sequences("regress_steps", sequences, truth)
 
 
 @pytest.fixture(scope="session")

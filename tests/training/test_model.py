@@ -18,6 +18,7 @@ TASKS = {
     "regress": (Shape("regress", 2, targets=2), (1, 2)),
     "classify": (Shape("classify", 2, classes=4), (4,)),
     "label": (Shape("label", 2, classes=4), (9, 4)),
+    "regress_steps": (Shape("regress_steps", 2, targets=3), (9, 3)),
     "tokens": (Shape("classify", 0, vocabulary=7, classes=4), (4,)),
 }
 
@@ -56,7 +57,7 @@ def test_every_model_reads_padded_sequences_and_learns_with_all_of_its_weights(
     outputs = model(x, lengths)
     assert outputs.shape == (5, *expected)
     real = real_steps(lengths, 9, x.device)
-    kept = outputs[real] if task == "label" else outputs
+    kept = outputs[real] if shape.each_step else outputs
     (kept * torch.randn_like(kept)).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -65,14 +66,14 @@ def test_every_model_reads_padded_sequences_and_learns_with_all_of_its_weights(
     for k in (1, 4):
         length = lengths[k]
         alone = model(x[k : k + 1, :length])[0]
-        padded = outputs[k, :length] if task == "label" else outputs[k]
+        padded = outputs[k, :length] if shape.each_step else outputs[k]
         torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
     if model.attends:
         weights = model.attention(x, lengths)
         assert weights.shape == (5, 9)
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(5))
         assert not weights[~real].any()
-    assert model.attends == (pooling == "attention" and task != "label")
+    assert model.attends == (pooling == "attention" and not shape.each_step)
 
 
 @settings(max_examples=25, deadline=None)

@@ -44,12 +44,13 @@ SHAPES: dict[str, list[Shape]] = {
     "regress": [Shape("regress", 2, targets=2)],
     "classify": [Shape("classify", 3, classes=3), Shape("classify", 0, vocabulary=9, classes=2)],
     "label": [Shape("label", 2, classes=3), Shape("label", 0, vocabulary=9, classes=4)],
+    "regress_steps": [Shape("regress_steps", 2, targets=2)],
 }
 
 
 def heads(task: str) -> Iterator[tuple[Shape, dict[str, str]]]:
     for shape, pooling in itertools.product(SHAPES[task], POOLINGS):
-        if task == "label" and pooling != "last":
+        if shape.each_step and pooling != "last":
             continue
         yield shape, {"pooling": pooling}
         if task == "forecast":
@@ -64,7 +65,7 @@ def drawn(shape: Shape, **values: Any) -> Model:
 def outputs(
     model: Model, session: onnxruntime.InferenceSession, size: int, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What ONNX and torch say of random sequences; of labels, of the steps that are real."""
+    """What ONNX and torch say of random sequences; of steps, of those that are real."""
     shape, lengths = model.shape, None
     x = torch.randn(size, steps, shape.features)
     if shape.vocabulary:
@@ -78,7 +79,7 @@ def outputs(
     with torch.inference_mode():
         expected = model(x, lengths).numpy()
     assert found.shape == expected.shape
-    if shape.task == "label":
+    if shape.each_step:
         assert lengths is not None
         real = np.arange(steps) < lengths.numpy()[:, None]
         return found[real], expected[real]

@@ -73,6 +73,42 @@ def test_every_step_is_labelled_and_what_pads_is_not_scored(steps, make_job, go_
     assert predicted.attention is None
 
 
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "mase"])
+def test_every_step_has_a_number_and_what_pads_is_not_scored(running_sums, make_job, go_on, metric):
+    ref = running_sums
+    job = make_job(ref, epochs=40, keep_weights=True, metric=metric, batch_size=7, hidden_size=16)
+    outcome, predicted = learn(job, go_on)
+    truth = truth_of(ref)
+    steps = np.diff(ref.load("bounds")[ref.evaluate_samples()]).sum()
+    assert predicted.predictions.shape == truth.shape == (steps, 1, 2)
+    assert score(metric, truth, predicted.predictions, ref) == outcome.objective
+    error = score("rmse", truth, predicted.predictions, ref)
+    assert error < 0.4 * truth.std(axis=(0, 1)).mean()  # 1 by chance
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("batch_size", [1, 7, 200])
+def test_the_loss_of_numbers_of_steps_is_the_mean_over_real_steps(
+    running_sums, make_job, go_on, batch_size, loss
+):
+    # A step so small that no weight changes: every loss is that of the first weights.
+    ref, options = running_sums, {"learning_rate": 1e-30, "batch_size": batch_size, "loss": loss}
+    trained = train(make_job(ref, epochs=1, keep_weights=True, **options), go_on)
+    model = Model(Hyperparameters(hidden_size=8), ref.shape).eval()
+    model.load_weights(trained.weights)
+    samples = Sequences(ref, torch.device("cpu"))
+    of = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss}
+    for part, told in (
+        (ref.train_samples(), trained.history[0].train_loss),
+        (ref.evaluate_samples(), trained.history[0].val_loss),
+    ):
+        index = samples.index(part)
+        outputs, targets = model(*samples.inputs(index)), samples.targets(index)
+        real = ~targets.isnan()
+        assert 0 < real.sum() < real.numel()
+        assert told == pytest.approx(of[loss](outputs[real], targets[real]).item(), rel=1e-5)
+
+
 def test_the_loss_of_labels_is_the_mean_over_real_steps(steps, make_job, go_on):
     outcome, predicted = learn(
         make_job(steps, epochs=1, keep_weights=True, metric="cross_entropy"), go_on

@@ -119,6 +119,8 @@ def _task(experiment: Experiment) -> str:
             return "a class of every sequence"
         case "label":
             return "a class of every step of a sequence"
+        case "regress_steps":
+            return "a number of every step of a sequence"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from tuner.errors import InputError, nearest
 
 __all__ = ["kind_of", "sequence_file"]
 
-_TASKS = ("forecast", "classify", "label", "regress")
+_TASKS = ("forecast", "classify", "label", "regress", "regress_steps")
 _MOST_CLASSES = 30  # that numbers may stand for
 _TO_A_CLASS = 4  # sequences at least, on average
 
@@ -93,7 +93,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     n, longest, shortest = len(target.lengths), target.lengths.max(), target.lengths.min()
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     found = f"{n} sequences of {steps} steps"
-    if kind != "regress":
+    if kind in ("classify", "label"):
         found += f", {target.distinct} classes"
     written = SequenceColumns(
         title=[f"{printable(asked.path.name)}: {found}."],
@@ -111,12 +111,15 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     searched = len(plan.linear_paths) > 1 and too_few_to_choose(target.lengths)
     if searched and _values_say_more(text, asked.path):
         text = sequence_text(written, replace(plan, linear_paths=(True,)))
-    what = {"classify": "the class", "label": "the class of every step", "regress": "the value"}
+    what = {
+        "classify": "the class of a sequence",
+        "label": "the class of every step",
+        "regress": "the value of a sequence",
+        "regress_steps": "the value of every step",
+    }
     return Written(
         text=text,
-        does=f"predicts [bold]{escape(columns.target)}[/], {what[kind]} of a sequence"
-        if kind != "label"
-        else f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
+        does=f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
         found=found,
     )
 

@@ -51,31 +51,33 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
     to choose (`too_few_to_choose`) the caller may keep it.
 
     Args:
-        kind: classify, label or regress.
+        kind: classify, label, regress or regress_steps.
         lengths: steps of each sequence, (sequences,).
         n_features: columns of numbers that are read.
     """
     middle = int(np.median(lengths))
     one_length = lengths.min() == lengths.max() and middle * n_features <= MOST_VALUES
-    linear = kind != "label" and one_length
+    each_step = kind in ("label", "regress_steps")
+    linear = not each_step and one_length
     long = middle >= _LONG
     segments: tuple[int, ...] = (1,)
-    if long and kind != "label":
+    if long and not each_step:
         near = max(2, middle // _STEPS_READ)
         segments = tuple(sorted({max(2, near // 2), near, 2 * near}))
     read = math.ceil(middle / segments[0])
     trained = max(1, int(len(lengths) * 0.65))
     batches = (8, 16, 32) if trained < 1000 else (16, 32, 64) if trained < 5000 else (64, 128, 256)
     seconds = trained / batches[1] * 0.006 + trained * read * 8e-6
-    most = 150 if kind == "regress" else 60
+    of_values = kind in ("regress", "regress_steps")
+    most = 150 if of_values else 60
     epochs = int(min(most, max(8, _SECONDS / seconds)))
     return SequencePlan(
-        metric="rmse" if kind == "regress" else "accuracy",
+        metric="rmse" if of_values else "accuracy",
         linear_paths=(True, False) if linear else (),
         bidirectional=True,
         segments=segments,
         channels=(0, 32) if long else (0,),
-        poolings=() if kind == "label" else ("last", "mean", "max", "attention"),
+        poolings=() if each_step else ("last", "mean", "max", "attention"),
         hidden_sizes=(16, 128),
         batch_sizes=batches,
         learning_rates=(0.001, 0.02),

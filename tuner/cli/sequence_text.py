@@ -28,7 +28,7 @@ class SequenceColumns:
 
 def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
     """Return the file."""
-    metrics = {"regress": "rmse, mae, mape, smape, mase, r2"}
+    metrics = dict.fromkeys(("regress", "regress_steps"), "rmse, mae, mape, smape, mase, r2")
     return "\n".join(
         [
             *[f"# {line}" for line in columns.title],

@@ -261,8 +261,9 @@ class Baselines:
             the last value), `training_mean`, of each series its own, `linear`,
             `exponential_smoothing` and `seasonal_arima`, where series without a model get the
             last value; of values of sequences `training_mean` and `linear`; each (n, horizon,
-            targets). Of classes `class_frequencies`, which gives every class the share that it
-            has in the training part, and `linear`, (n, classes) or (steps, classes).
+            targets), or of their steps (steps, 1, targets). Of classes `class_frequencies`, which
+            gives every class the share that it has in the training part, and `linear`, (n,
+            classes) or (steps, classes).
         """
         ref = self._ref
         if isinstance(ref, SeriesRef):
@@ -347,7 +348,7 @@ def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
     if ref.shape.classes:
         shares = np.bincount(known, minlength=ref.shape.classes) / len(known)
         return {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
-    shape = (len(samples), *known.shape[1:])
+    shape = (len(ref.truth_of(samples)), *known.shape[1:])
     return {"training_mean": np.broadcast_to(known.mean(axis=0), shape)}
 
 

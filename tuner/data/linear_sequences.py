@@ -54,7 +54,7 @@ class SequenceChoice:
 class LinearOfSequences:
     """A ridge regression of values, a logistic one of classes, on what is `read` of sequences.
 
-    Of `label` every step is read by itself.
+    Where something is said of every step, each is read by itself.
     """
 
     def __init__(self, ref: SequencesRef, choice: SequenceChoice) -> None:
@@ -95,7 +95,7 @@ def too_many_numbers(ref: SequencesRef) -> str | None:
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
     if vocabulary > _MOST_TOKENS:
         return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
-    if features * (1 if ref.shape.task == "label" else len(_SUMMARIES)) > MOST_VALUES:
+    if features * (1 if ref.shape.each_step else len(_SUMMARIES)) > MOST_VALUES:
         return f"{features:,} features take too long"
     if ref.shape.classes and len(np.unique(ref.truth_of(ref.train_samples()))) < 2:
         return "the training part has one class alone"
@@ -174,7 +174,7 @@ def deal_folds(classes: np.ndarray, n_folds: int) -> np.ndarray:
 
 
 def _readings(ref: SequencesRef) -> list[Reading]:
-    if ref.shape.task == "label":
+    if ref.shape.each_step:
         return ["steps"]
     if ref.shape.vocabulary:
         return ["counts"]

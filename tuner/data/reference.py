@@ -39,7 +39,7 @@ def read_arrays(folder: str) -> dict[str, np.ndarray]:
 class Shape:
     """What a model must know of its data."""
 
-    task: Literal["forecast", "regress", "classify", "label"]
+    task: Literal["forecast", "regress", "classify", "label", "regress_steps"]
     features: int  # numbers in a step; 0 where the steps are tokens
     vocabulary: int = 0  # tokens, of which 0 pads and 1 is unknown; 0 where the steps are numbers
     horizon: int = 1
@@ -56,6 +56,11 @@ class Shape:
     def inputs(self) -> int:
         """Numbers in a step that a model reads: the features, then the modes of each target."""
         return self.features + self.modes * self.targets
+
+    @property
+    def each_step(self) -> bool:
+        """Whether something is said of every step of a sequence, not of the whole of it."""
+        return self.task in ("label", "regress_steps")
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,9 @@ class DataRef(ABC):
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
         """Return what the samples should come to, in the data's units.
 
-        (samples, horizon, targets) values, float64; (samples,) classes, or the classes of all
-        steps of the samples one after another, (steps,), int64.
+        (samples, horizon, targets) values, float64; (samples,) classes, int64. Where every step
+        has its own those of all steps of the samples one after another: (steps, 1, targets)
+        values, (steps,) classes.
         """
 
     @abstractmethod
@@ -91,7 +97,8 @@ class DataRef(ABC):
 
         Args:
             outputs: (samples, horizon, targets), for quantiles with a last axis more; of
-                classes the probabilities, (samples, classes) or (steps, classes).
+                classes the probabilities, (samples, classes). Where every step has its own
+                (steps, 1, targets), or (steps, classes).
             samples: (samples,).
 
         Returns:
@@ -100,7 +107,10 @@ class DataRef(ABC):
 
     @abstractmethod
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
-        """Return what MASE divides the errors of values by, (samples, targets); nan for none."""
+        """Return what MASE divides the errors of values by; nan for none.
+
+        (samples, targets), or (steps, targets) where every step has its own value.
+        """
 
     def with_window(self, window: int | None) -> DataRef:
         """Return the reference for models that read `window` rows; None leaves it as it is."""
@@ -228,7 +238,8 @@ class SequencesRef(DataRef):
     * inputs: (rows, features), float32, scaled; or tokens: (rows,), int64;
     * bounds: (sequences, 2), the rows [start, end) of each;
     * targets: (sequences, targets), float32, scaled, and truth: the same, float64, in the data's
-      units; of classes only truth, int64: (sequences,), or (rows,) where every step has one;
+      units; of classes only truth, int64, (sequences,); with rows in place of sequences where
+      every step has its own;
     * train, evaluate: (n,), int64, the sequences of each part.
     """
 
@@ -247,10 +258,12 @@ class SequencesRef(DataRef):
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
         """Return what the samples should come to, in the data's units."""
         truth = self.load("truth")
-        if self.shape.task == "label":
+        if self.shape.each_step:
             bounds = self.load("bounds")[samples]
-            return np.concatenate([truth[first:end] for first, end in bounds])
-        return np.asarray(truth[samples][:, None] if truth.ndim == 2 else truth[samples])
+            found = np.concatenate([truth[first:end] for first, end in bounds])
+        else:
+            found = np.asarray(truth[samples])
+        return found[:, None] if truth.ndim == 2 else found
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""
@@ -260,4 +273,7 @@ class SequencesRef(DataRef):
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
         """Return what MASE divides by: the error of the training part's mean."""
-        return np.tile(self.mean_errors, (len(samples), 1))
+        n = len(samples)
+        if self.shape.each_step:
+            n = int(np.diff(self.load("bounds")[samples])[:, 0].sum())
+        return np.tile(self.mean_errors, (n, 1))

@@ -49,7 +49,7 @@ class SequenceTable:
         """
         path, frame = raw.path, raw.frame
         _check_names(path, data, raw.names, kind)
-        labels = data.targets if kind != "regress" else []
+        labels = data.targets if kind in ("classify", "label") else []
         texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
         written = raw.written(texts, data.tokens)
         names = codes = np.arange(len(frame))
@@ -80,22 +80,25 @@ class SequenceTable:
         except ValueError as error:
             row = int(np.flatnonzero(column == str(error))[0])
             text = f"column {name!r} must hold classes: texts or whole numbers, got {error}"
-            remedy = "write a class there, or task.kind: regress"
+            other = "regress" if kind == "classify" else "regress_steps"
+            remedy = f"write a class there, or task.kind: {other}"
             raise self._refusal("data.target", text, row, remedy) from None
         if len(classes) < 2:
             text = f"column {name!r} must hold two classes or more, got only {classes[0]!r}"
             raise refusal(self.path, "data.target", f"{text}; choose another column")
         if kind == "label":
             return numbers, classes
-        return self._of_sequences(name, numbers, column), classes
+        return self._of_sequences(name, numbers, column, "label"), classes
 
-    def values(self) -> np.ndarray:
-        """Return the numbers that are the targets of each sequence: (sequences, targets)."""
+    def values(self, kind: str) -> np.ndarray:
+        """Return the numbers that are the targets, of sequences or of rows: (n, targets)."""
         columns = []
         for name in self.data.targets:
             column = self._numbers("data.target", name)
             self._refuse_none("data.target", name, np.flatnonzero(np.isnan(column)))
-            columns.append(self._of_sequences(name, column, column))
+            if kind == "regress":
+                column = self._of_sequences(name, column, column, "regress_steps")
+            columns.append(column)
         return np.column_stack(columns)
 
     def features(self) -> tuple[list[str], np.ndarray, int]:
@@ -145,14 +148,19 @@ class SequenceTable:
         remedy = "make it larger, or leave it out where tokens are no numbers"
         raise self._refusal("data.vocabulary_size", text, row, remedy)
 
-    def _of_sequences(self, name: str, values: np.ndarray, shown: np.ndarray) -> np.ndarray:
-        """Return the first value of each sequence; all the others must be the same."""
+    def _of_sequences(
+        self, name: str, values: np.ndarray, shown: np.ndarray, of_steps: str
+    ) -> np.ndarray:
+        """Return the first value of each sequence; all the others must be the same.
+
+        Where they are not, `of_steps` is the kind that is meant.
+        """
         first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)
         for row in np.flatnonzero(values != values[first])[:1]:
             got, before = (repr(v) if isinstance(v, str) else v for v in shown[[row, first[row]]])
             text = f"column {name!r} must be the same in all rows of a sequence, got {got} "
             text += f"after {before}"
-            remedy = "write one value, or task.kind: label where every row has its own"
+            remedy = f"write one value, or task.kind: {of_steps} where every row has its own"
             raise self._refusal("data.target", text, int(row), remedy)
         return np.asarray(values[self.bounds[:, 0]])
 

@@ -40,7 +40,8 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     assert kind != "forecast"
     raw = RawTable.read(Path(data.path))
     table = SequenceTable.of(raw, data, kind)
-    truth, classes = (table.values(), ()) if kind == "regress" else table.classes(kind)
+    has_classes = kind in ("classify", "label")
+    truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
     vocabulary, n_filled, bounds = None, 0, table.bounds
     if seen := data.text or data.tokens:
         features = [seen]
@@ -58,6 +59,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     if seen:
         vocabulary = _vocabulary(tokens[rows_of(bounds, draw.training)], data, table.path)
         steps = vocabulary.encode(tokens)
+    trained = rows_of(bounds, draw.training) if experiment.task.each_step else draw.training
     facts = Facts(
         path=table.path,
         sha256=raw.sha256,
@@ -69,12 +71,12 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         vocabulary=0 if vocabulary is None else len(vocabulary),
         notes=(
             *_notes(data, whole[draw.seen], bounds[draw.seen], n_filled),
+            *(() if classes else constant_targets(data.targets, truth[trained])),
             *(
                 ()
                 if vocabulary is None
                 else _notes_of_tokens(data, vocabulary, steps, bounds, draw)
             ),
-            *(constant_targets(data.targets, truth[draw.training]) if not classes else ()),
         ),
     )
     lengths = np.diff(bounds[draw.training])[:, 0]
@@ -181,7 +183,7 @@ class SequenceDataset(Dataset):
     shape: Shape
     steps: np.ndarray  # (rows, features), float64, without gaps; or tokens: (rows,), int64
     bounds: np.ndarray  # (sequences, 2), the rows [start, end) of each
-    truth: np.ndarray  # (sequences, targets), float64; classes: (sequences,) or (rows,), int64
+    truth: np.ndarray  # (sequences, targets) or (rows, targets), float64; of classes no targets
     draw: Draw
     vocabulary: Vocabulary | None  # of the training part; None where the steps are numbers
     names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
@@ -193,21 +195,25 @@ class SequenceDataset(Dataset):
             DataError: naming metric, part and remedy.
         """
         for part, members in list(self.draw.named().items())[1:]:
+            truth = self._truth_of(members)
             if not self.shape.classes:
-                units = np.tile(self._mean_errors(), (len(members), 1))
-                check_measurable(metric, self.facts, part, self.truth[members], units)
-            elif metric == "auroc":
-                labelled = rows_of(self.bounds, members) if self.shape.task == "label" else members
-                if len(np.unique(self.truth[labelled])) < 2:
-                    text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
-                    raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
+                units = np.tile(self._mean_errors(), (len(truth), 1))
+                check_measurable(metric, self.facts, part, truth, units)
+            elif metric == "auroc" and len(np.unique(truth)) < 2:
+                text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
+                raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
+
+    def _truth_of(self, sequences: np.ndarray) -> np.ndarray:
+        """Return the truth of sequences, or of all their steps: (n, targets), or (n,) classes."""
+        of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences
+        return np.asarray(self.truth[of])
 
     def _mean_errors(self) -> np.ndarray:
         """Return how far training targets are from their mean, (targets,).
 
         There is no value before a sequence to repeat: the naive prediction is the mean.
         """
-        known = self.truth[self.draw.training]
+        known = self._truth_of(self.draw.training)
         return np.asarray(np.abs(known - known.mean(axis=0)).mean(axis=0))
 
     def write(self, folder: Path) -> Prepared:
@@ -221,7 +227,7 @@ class SequenceDataset(Dataset):
             self,
             steps=self.steps[rows],
             bounds=bounds_of(np.diff(self.bounds[seen])[:, 0]),
-            truth=self.truth[rows if self.shape.task == "label" else seen],
+            truth=self._truth_of(seen),
             names=self.names[seen],
             draw=Draw(training, validation, test=np.empty(0, np.int64)),
         )
@@ -248,7 +254,7 @@ class SequenceDataset(Dataset):
             arrays["tokens"] = self.steps
         ref = SequencesRef(str(folder), self.shape)
         if not self.shape.classes:
-            targets = Scaler.fit(data.scale, self.truth[train])
+            targets = Scaler.fit(data.scale, self._truth_of(train))
             arrays["targets"] = targets.transform(self.truth)
             ref = dataclasses.replace(
                 ref,

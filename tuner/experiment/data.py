@@ -214,8 +214,8 @@ OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")
 class Task(Section):
     """What is predicted from what."""
 
-    kind: Literal["forecast", "regress", "classify", "label"] = "forecast"
-    """Coming values of a series; a number, or a class, of a sequence; a class of its every step."""
+    kind: Literal["forecast", "regress", "classify", "label", "regress_steps"] = "forecast"
+    """Coming values of a series; a number or class of a sequence, or of its every step."""
     window: Annotated[Count, Field(ge=1, le=100_000)] = 12
     """Past rows that a forecast sees."""
     horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1
@@ -230,6 +230,11 @@ class Task(Section):
         default_factory=list, examples=[[0.8, 0.95]]
     )
     """Shares of what comes that intervals around the forecast cover, rising; any model has them."""
+
+    @property
+    def each_step(self) -> bool:
+        """Whether something is said of every step of a sequence, not of the whole of it."""
+        return self.kind in ("label", "regress_steps")
 
     @model_validator(mode="after")
     def _check(self) -> Task:

@@ -176,8 +176,8 @@ def _check_task(experiment: Experiment) -> None:
     if task.kind != "forecast":
         _refuse(experiment, "decoder", ["direct"], f"{task.kind} has no horizon to decode")
         _refuse(experiment, "window", [None], f"{task.kind} reads whole sequences")
-    if task.kind == "label":
-        text = "a label for every step reads every step"
+    if task.each_step:
+        text = f"{task.kind} says something of every step, so it reads every step"
         _refuse(experiment, "pooling", ["last"], text)
     if experiment.data.text is None and experiment.data.tokens is None:
         for name in ("embedding_size", "unknown_rate"):
@@ -191,15 +191,17 @@ def _check_reading(experiment: Experiment) -> None:
     for name, none in (("normalize", "none"), ("linear_path", False)):
         if task.kind != "forecast" and name == "normalize":
             _refuse(experiment, name, [none], f"is of forecasts, and {task.kind} has no window")
-        elif task.kind == "label":
-            _refuse(experiment, name, [none], "is of whole sequences, and a label is of a step")
+        elif task.each_step:
+            text = f"is of whole sequences, and {task.kind} is of steps"
+            _refuse(experiment, name, [none], text)
         elif task.kind != "forecast":
             if data.text is not None or data.tokens is not None:
                 _refuse(experiment, name, [none], "is of numbers, and the steps are tokens")
         elif problem := _unread_target(experiment):
             _refuse(experiment, name, [none], f"{problem}, or write {_shown(none)} here")
-    if task.kind == "label":
-        _refuse(experiment, "segment", [1], "a label for every step reads every step")
+    if task.each_step:
+        text = f"{task.kind} says something of every step, so it reads every step"
+        _refuse(experiment, "segment", [1], text)
     if data.text is not None or data.tokens is not None:
         _refuse(experiment, "segment", [1], "is of numbers, and the steps are tokens")
     if task.kind == "forecast":
@@ -273,7 +275,7 @@ def _check_decomposition(experiment: Experiment) -> None:
 
 def _check_sequences(experiment: Experiment) -> None:
     data, kind = experiment.data, experiment.task.kind
-    if kind != "regress" and len(data.targets) > 1:
+    if kind in ("classify", "label") and len(data.targets) > 1:
         raise ValueError(
             f"data.target: {kind} predicts one column, got {len(data.targets)}; keep one"
         )
@@ -281,15 +283,15 @@ def _check_sequences(experiment: Experiment) -> None:
         text = f"is required by {kind}: the column that says which sequence a row is of, got none"
         raise ValueError(f"data.id: {text}; set it, or data.text where each row holds a text")
     if data.text is not None:
-        if kind == "label":
-            text = f"has one label, got {data.text!r} with kind label; "
+        if experiment.task.each_step:
+            text = f"has one target, got {data.text!r} with kind {kind}; "
             raise ValueError(f"data.text: {text}write one token a row, and data.tokens")
         for key in ("id", "time"):
             if value := getattr(data, key):
                 text = f"each row is a sequence of its own, got {value!r} beside data.text"
                 raise ValueError(f"data.{key}: {text}; remove it")
-    if kind == "label" and data.max_length is not None:
-        text = f"every step has a label, got {data.max_length} with kind label"
+    if experiment.task.each_step and data.max_length is not None:
+        text = f"every step has a target, got {data.max_length} with kind {kind}"
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},

@@ -23,7 +23,7 @@ _NAMED = 5  # tokens at most
 
 
 def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.DataFrame:
-    """Predict a value or a class of every sequence, or of every row its class.
+    """Predict a value or a class of every sequence, or of every row its own.
 
     Raises:
         DataError: the file is not what the model was trained on.
@@ -42,7 +42,7 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
         steps, bounds = pipeline.vocabulary.encode(tokens), table.shortened(bounds)
         read = rows_of(bounds, np.arange(len(bounds)))
         _say_unknown(tokens[read], steps[read])
-    each_step = pipeline.task == "label"
+    each_step = pipeline.each_step
     outputs = runner.sequences(steps, bounds, each_step=each_step)
 
     found: list[np.ndarray] = []
@@ -61,7 +61,8 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
     else:
         assert pipeline.outputs is not None
         scaling = pipeline.outputs
-        found += list(to_units(outputs, scaling.offset, scaling.scale)[:, 0].T)
+        values = outputs[in_file][:, None] if each_step else outputs  # (n, 1, targets)
+        found += list(to_units(values, scaling.offset, scaling.scale)[:, 0].T)
     return pd.DataFrame(dict(zip(label_columns(pipeline), found, strict=True)))
 
 
@@ -69,7 +70,7 @@ def label_columns(pipeline: Pipeline) -> list[str]:
     """Return the names of the columns of a prediction of sequences."""
     columns = pipeline.columns
     names = [] if columns.id is None else [columns.id]
-    if pipeline.task == "label":
+    if pipeline.each_step:
         names += [] if columns.time is None else [columns.time]
         names.append("row")
     elif columns.id is None:

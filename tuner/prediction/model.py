@@ -52,7 +52,7 @@ class Model:
             the number of the row), the step, and a column for each target, with quantiles the
             median, one for each other quantile, and the ends of the intervals that the model has
             (`sales_lower_0.8`, `sales_upper_0.8`). Of sequences a row for each, or where every
-            step is labelled for each row: values, or the class and the probability of each class.
+            step has its own for each row: values, or the class and the probability of each class.
 
         Raises:
             DataError: the data is not what the model was trained on; file, rule, value, remedy.

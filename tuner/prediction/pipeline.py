@@ -87,7 +87,7 @@ class OwnScalers:
 class Pipeline:
     """How inputs are made of a file's rows, and predictions of what the model puts out."""
 
-    task: str  # forecast, regress, classify or label
+    task: str  # forecast, regress, classify, label or regress_steps
     columns: Columns
     targets: tuple[str, ...]  # what is predicted
     width: int  # the most numbers that a step is in a layer
@@ -106,6 +106,11 @@ class Pipeline:
     frequency: str | None = None  # of the rows that a forecast was trained on
     day_first: bool | None = None  # in texts of their times; None where none told
 
+    @property
+    def each_step(self) -> bool:
+        """Whether something is said of every step of a sequence, not of the whole of it."""
+        return self.task in ("label", "regress_steps")
+
     @classmethod
     def of(cls, record: dict[str, Any], path: Path) -> Pipeline:
         """Return what `pipeline.json` at a path says.
@@ -114,7 +119,7 @@ class Pipeline:
             ModelError: it lacks a key, or one cannot be what it is.
         """
         get = _Getter(record, path)
-        task = get("task", _one_of("forecast", "regress", "classify", "label"))
+        task = get("task", _one_of("forecast", "regress", "classify", "label", "regress_steps"))
         return _forecast(get) if task == "forecast" else _sequences(get, task)
 
 
@@ -254,11 +259,12 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         max_length=get("max_length", _count_or_none, None),
         keep=get("keep", _one_of("first", "last"), "first"),
     )
-    if text is not None and (columns.id or columns.time or tokens or task == "label"):
+    each_step, has_classes = task in ("label", "regress_steps"), task in ("classify", "label")
+    if text is not None and (columns.id or columns.time or tokens or each_step):
         raise get.refusal("text", text)  # each is a sequence of its own
-    if task != "regress" and len(targets) > 1:
+    if has_classes and len(targets) > 1:
         raise get.refusal("targets", targets)
-    if task == "label" and columns.max_length is not None:
+    if each_step and columns.max_length is not None:
         raise get.refusal("max_length", columns.max_length)
     vocabulary = None
     if reads_tokens:
@@ -275,10 +281,10 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
-        classes=tuple(get("classes", _none if task == "regress" else _names)),
+        classes=tuple(get("classes", _names if has_classes else _none)),
         vocabulary=vocabulary,
         inputs=None if reads_tokens else get.scaler("inputs", len(features)),
-        outputs=get.scaler("outputs", len(targets)) if task == "regress" else None,
+        outputs=get.scaler("outputs", len(targets)) if not has_classes else None,
     )
 
 

@@ -154,7 +154,9 @@ def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
     if pipeline.task != "forecast":
         read["lengths"] = [None]
     if pipeline.classes:
-        steps: _Sizes = [None] if pipeline.task == "label" else []
+        steps: _Sizes = [None] if pipeline.each_step else []
         return read, [[None, *steps, len(pipeline.classes)]]
+    if pipeline.each_step:
+        return read, [[None, None, len(pipeline.targets)]]
     quantiles = [len(pipeline.quantiles)] if pipeline.quantiles else []
     return read, [[None, pipeline.horizon, len(pipeline.targets), *quantiles]]

@@ -82,6 +82,8 @@ def _says(experiment: Experiment) -> str:
             return f"It predicts the class, {targets}, of a sequence."
         case "label":
             return f"It predicts the class, {targets}, of every step of a sequence."
+        case "regress_steps":
+            return f"It predicts {targets} of every step of a sequence."
 
 
 def _expects(training: Training) -> str:

@@ -65,8 +65,8 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
 def _of_part(
     predicted: pd.DataFrame, opened: Prepared, samples: np.ndarray, record: StudyRecord
 ) -> pd.DataFrame:
-    """Return the predictions of some sequences, in their order; of labels all of their rows."""
-    if record.experiment.task.kind != "label":
+    """Return the predictions of some sequences, in their order; of every step all of their rows."""
+    if not record.experiment.task.each_step:
         return predicted.iloc[samples].reset_index(drop=True)
     names = [opened.name_of(sample) for sample in samples.tolist()]
     ids = pd.Index(predicted[record.experiment.data.id].astype(str))

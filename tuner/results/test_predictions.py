@@ -51,10 +51,14 @@ def predictions_record(
     if ref.shape.classes:
         return _classes(test, truth, predicted)
     samples = ref.evaluate_samples()
-    every = max(1, math.ceil(len(samples) / _MOST_POINTS))
+    names = _names(test, ref, samples)
+    every = max(1, math.ceil(len(names) / _MOST_POINTS))
     kept = slice(None, None, every)
     models = np.stack([_point(p, ref)[kept] for p in predicted])  # (models, samples)
-    plain = baselines.predict(samples[kept])
+    if ref.shape.each_step:
+        plain = {name: values[kept] for name, values in baselines.predict(samples).items()}
+    else:
+        plain = baselines.predict(samples[kept])
     if isinstance(ref, SeriesRef):
         del plain["training_mean"]  # a flat line, in the way of all others
     with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
@@ -64,9 +68,9 @@ def predictions_record(
         "target": test.facts.targets[0],
         "horizon": ref.shape.horizon,
         "models": len(models),
-        "total": len(samples),
+        "total": len(names),
         "every": every,
-        "at": [test.name_of(sample) for sample in samples[kept].tolist()],
+        "at": names[kept],
         "truth": _numbers(truth[kept, 0, 0]),
         "predicted": _numbers(mean),
         "baselines": {name: _numbers(values[:, 0, 0]) for name, values in plain.items()},
@@ -85,6 +89,15 @@ def predictions_record(
         if len(set(of.tolist())) > 1:
             record["series"] = of.tolist()
     return record
+
+
+def _names(test: Prepared, ref: DataRef, samples: np.ndarray) -> list[str]:
+    """Return what people call the samples, or their steps where every step has its own value."""
+    names = [test.name_of(sample) for sample in samples.tolist()]
+    if not ref.shape.each_step:
+        return names
+    lengths = np.diff(ref.load("bounds")[samples])[:, 0].tolist()
+    return [f"{name} {i + 1}" for name, n in zip(names, lengths, strict=True) for i in range(n)]
 
 
 def _intervals(

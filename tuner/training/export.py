@@ -83,7 +83,7 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
         if found.shape != tuple(expected.shape):
             raise TrainingError(f"it puts out {found.shape}, torch {tuple(expected.shape)}")
         outputs = [torch.from_numpy(found).double(), expected.double(), true]
-        if model.shape.task == "label":
+        if model.shape.each_step:
             assert lengths is not None
             real = real_steps(lengths, x.shape[1], x.device)
             outputs = [output[real] for output in outputs]

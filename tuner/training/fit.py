@@ -121,8 +121,8 @@ class Fit:
         return x.masked_fill(drawn & (x != 0), UNKNOWN)
 
     def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
-        """Return how many samples, or to label real steps, the loss of a batch is the mean of."""
-        if self.data.shape.task != "label":
+        """Return how many samples, or real steps that have their own, a batch's loss is of."""
+        if not self.data.shape.each_step:
             return len(x)
         return x.shape[:2].numel() if lengths is None else int(lengths.sum())
 
@@ -143,6 +143,8 @@ class Fit:
             targets = torch.from_numpy(self.truth).to(self.device)  # of real steps alone
         else:
             targets = self.samples.targets(self.scored_index)
+            if self.data.shape.each_step:  # of real steps alone
+                targets = targets[~targets.isnan().any(dim=2)].unsqueeze(1)
         val_loss = self.loss(outputs, targets).item()
         if not math.isfinite(val_loss):
             return val_loss, math.nan  # there is nothing to measure

@@ -46,7 +46,15 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
             classes = data.truth_of(data.train_samples())
             weights = balanced_weights(classes, data.shape.classes).to(device)
         return partial(_cross_entropy, weights=weights)
+    if data.shape.each_step:
+        return partial(_of_real_steps, loss=_OF_VALUES[name])
     return _OF_VALUES[name]
+
+
+def _of_real_steps(outputs: Tensor, targets: Tensor, *, loss: Loss) -> Tensor:
+    """Return the loss of values where a step has them: targets that pad are no numbers."""
+    real = ~targets.isnan()
+    return loss(outputs[real], targets[real])
 
 
 def _fitting(shape: Shape) -> list[str]:

@@ -25,9 +25,9 @@ __all__ = ["Model"]
 class Model(nn.Module):
     """Reads numbers or tokens; puts out values, quantiles, or the logits of classes.
 
-    To label, a linear head reads what the layers put out at every step. Everything else reads
-    one vector pooled from all steps: by a linear head, or, in a forecast with a decoder, as the
-    hidden state with which the decoder begins.
+    Where something is said of every step, a linear head reads what the layers put out at each.
+    Everything else reads one vector pooled from all steps: by a linear head, or, in a forecast
+    with a decoder, as the hidden state with which the decoder begins.
 
     Before the layers the targets may be split into parts, and there may be a convolution, and then
     segments. Around all of it a forecast
@@ -63,7 +63,7 @@ class Model(nn.Module):
         self.widest = max(widest, self.recurrent.widest)
         """The most numbers that a step is, read or in a layer."""
         width = self.recurrent.width
-        self.pooling = None if shape.task == "label" else POOLINGS[parameters.pooling](width)
+        self.pooling = None if shape.each_step else POOLINGS[parameters.pooling](width)
         self.dropout = nn.Dropout(parameters.dropout)
         self.head: nn.Module
         if shape.task == "forecast" and parameters.decoder != "direct":
@@ -96,14 +96,14 @@ class Model(nn.Module):
 
         Returns:
             To forecast and regress (batch, horizon, targets), with quantiles (batch, horizon,
-            targets, quantiles); to classify logits, (batch, classes); to label logits, (batch,
-            steps, classes), anything where x pads.
+            targets, quantiles); to classify logits, (batch, classes). Of every step values,
+            (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads.
         """
         x, level = self._normalize(x)
         outputs, state, real = self._encode(x, lengths)
         if self.pooling is None:
-            labels: Tensor = self.head(self.dropout(outputs))
-            return labels
+            of_steps: Tensor = self.head(self.dropout(outputs))
+            return of_steps
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
         if isinstance(self.head, Decoder):
             said: Tensor = self.head((pooled, *state[1:]))

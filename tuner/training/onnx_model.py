@@ -93,7 +93,7 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (batch, steps, width)
 
     if model.pooling is None:
-        return add_linear(g, model.head, x), ["batch", "steps", shape.classes]
+        return add_linear(g, model.head, x), ["batch", "steps", shape.classes or shape.targets]
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
     y, out = _head(g, model.head, [pooled, *states[1:]], shape)
     if model.linear_path is not None:

@@ -68,19 +68,21 @@ def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
 def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
     """Return what the model puts out for the samples of an index, without dropout.
 
-    (samples, horizon, targets[, quantiles]) scaled values; (samples, classes) logits, or those
-    of the real steps of all samples one after another, (steps, classes).
+    (samples, horizon, targets[, quantiles]) scaled values; (samples, classes) logits. Where every
+    step has its own those of the real steps of all samples one after another: (steps, 1, targets)
+    or (steps, classes).
     """
     model.eval()
     parts = []
     for batch in _batches(model, samples, index):
         x, lengths = samples.inputs(batch)
         outputs = model(x, lengths)
-        if model.shape.task == "label":
+        if model.shape.each_step:
             if lengths is None:
                 outputs = outputs.flatten(0, 1)
             else:
                 outputs = outputs[real_steps(lengths, x.shape[1], x.device)]
+            outputs = outputs if model.shape.classes else outputs.unsqueeze(1)
         parts.append(outputs)
     return torch.cat(parts)
 

@@ -23,7 +23,7 @@ __all__ = [
     "unfold",
 ]
 
-_PADS = -1  # the class of a step that is none
+_NO_CLASS = -1  # of a step that pads
 
 
 class Samples(Protocol):
@@ -47,8 +47,8 @@ class Samples(Protocol):
         """Gather what should be said, in the order of the index.
 
         Returns:
-            (batch, horizon, targets) values, float32; (batch,) classes, or (batch, steps)
-            classes, padded with -1.
+            (batch, horizon, targets) values, float32; (batch,) classes. Where every step has
+            its own (batch, steps, targets), padded with nan; (batch, steps), padded with -1.
         """
 
 
@@ -125,7 +125,7 @@ class Sequences:
     """Independent sequences of different lengths; a batch is padded to its longest."""
 
     def __init__(self, data: SequencesRef, device: torch.device) -> None:
-        self._task = data.shape.task
+        self._shape = data.shape
         self._rows = to_device(data.load("tokens" if data.shape.vocabulary else "inputs"), device)
         self._targets = to_device(data.load("truth" if data.shape.classes else "targets"), device)
         # On the CPU, where the layers want lengths to be: a GPU would be waited for every batch.
@@ -145,12 +145,13 @@ class Sequences:
 
     def targets(self, index: Tensor) -> Tensor:
         """Gather values, (batch, 1, targets), classes, (batch,), or those of all steps."""
-        if self._task == "label":
-            return self._gather(self._targets, index, _PADS)  # (batch, steps)
+        if self._shape.each_step:
+            padding = _NO_CLASS if self._shape.classes else torch.nan
+            return self._gather(self._targets, index, padding)  # (batch, steps[, targets])
         targets = self._targets.index_select(0, index.to(self._targets.device))
-        return targets.unsqueeze(1) if self._task == "regress" else targets
+        return targets if self._shape.classes else targets.unsqueeze(1)
 
-    def _gather(self, rows: Tensor, index: Tensor, padding: int) -> Tensor:
+    def _gather(self, rows: Tensor, index: Tensor, padding: float) -> Tensor:
         """Gather (rows, ...) of sequences as (batch, steps, ...)."""
         first, end = self._bounds.index_select(0, index).unsqueeze(2).unbind(1)  # (batch, 1)
         at = first + torch.arange(int((end - first).max()))  # (batch, steps)
