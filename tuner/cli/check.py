@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tuner.cli.overrides import load, replaced_strategy
 from tuner.data.preparing import check_data
+from tuner.data.suspects import SUSPECTS
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
 from tuner.results.advice import advice_on_budget, advice_on_data
@@ -77,7 +78,7 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
         then += ["--strategy", strategy]
     then += [word for text in set_ for word in ("--set", text)]
     command = escape(f"tuner {shlex.join(then)}")
-    told = advice or "constant" in dict(facts.notes)
+    told = advice or {"constant", *SUSPECTS} & {what for what, _ in facts.notes}
     said = "It can run, but see above" if told else "Nothing is wrong"
     console.print(f"\n{said}. Next: [bold]{command}[/]", soft_wrap=True)
 

@@ -17,6 +17,7 @@ from tuner.cli.sequence_file import kind_of, sequence_file
 from tuner.cli.written import Asked, Written, check_text
 from tuner.cli.yaml_text import listed, quoted
 from tuner.data.guessing import guess_columns
+from tuner.data.suspects import SUSPECTS
 from tuner.data.tables import RawTable
 from tuner.data.wide import WideColumns
 from tuner.errors import InputError
@@ -62,10 +63,15 @@ def init(
         if kind != "forecast":
             _check_asked_of_sequences(kind, why, horizon, resample)
         written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
-        check_text(written.text, sample.path, path_to_write)
+        facts = check_text(written.text, sample.path, path_to_write).facts
     with written_whole(path_to_write) as new:
         new.write_text(written.text, encoding="utf-8")
     _tell(path_to_write, written, asked, kind)
+    for what, text in facts.notes:
+        if what in SUSPECTS:
+            console.print(f"look at: {escape(text)}")
+    name = escape(shlex.quote(str(path_to_write)))
+    console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
 
 
 def _ask(
@@ -118,7 +124,7 @@ def _wide(wide: str, names: list[str], id_: str | None, target: str | None) -> W
 
 
 def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
-    """Print what was written, what it rests on, and what comes next."""
+    """Print what was written, and what it rests on."""
     columns = asked.columns
     console.print(f"wrote [bold]{escape(str(file))}[/]: {written.does}")
     if asked.times_more > 1:
@@ -166,8 +172,6 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
         if columns.may_be_id is not None:
             name = escape(shlex.quote(columns.may_be_id))
             console.print(f"if the rows are of several series or sequences, say which: --id {name}")
-    name = escape(shlex.quote(str(file)))
-    console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
 
 
 def _check_asked_of_sequences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.data.filling import fill
 from tuner.data.preparation import Preparation
+from tuner.data.suspects import outside_of
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
 from tuner.data.times import (
     as_times,
@@ -121,6 +123,11 @@ class SequenceTable:
                 remedy = "there is none before it in the sequence: fill it in, or remove the row"
             raise self._refusal("data.features", text, int(row), remedy)
         return features, values, n_missing
+
+    def suspects(self, features: list[str]) -> Iterator[tuple[str, str]]:
+        """Say which numbers of the columns that are read lie far outside the rest."""
+        columns = {name: self._numbers("data.features", name) for name in features}
+        yield from outside_of(columns, lambda row: place_of(self.path, int(self.rows[row])))
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens, (rows,) of str, and their bounds, (sequences, 2)."""

@@ -77,6 +77,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
                 if vocabulary is None
                 else _notes_of_tokens(data, vocabulary, steps, bounds, draw)
             ),
+            *(() if seen else table.suspects(features)),
         ),
     )
     lengths = np.diff(bounds[draw.training])[:, 0]

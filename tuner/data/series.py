@@ -23,6 +23,7 @@ from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
 from tuner.data.scratch import save_arrays
 from tuner.data.series_facts import notes_of, part_of, trends_of
 from tuner.data.splitting import Parts, split_rows
+from tuner.data.suspects import suspects_of
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
 from tuner.data.transforms import Transform
@@ -48,7 +49,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     task = experiment.task
     every = experiment.read_rows
     data = _reading(every)
-    series = even_rows(read_series(data), data)
+    read = read_series(data)
+    series = even_rows(read, data)
     tables = [_checked_table(series, each, experiment) for each in every]
     _check_calendars(series, experiment)
     first = np.max([table.first for table in tables], axis=0)
@@ -77,7 +79,10 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         frequency=series.frequency,
         season=season,
         trends=tuple(trends_of(series, tables[0], parts.train[-1], parts.test[:, 0], season)),
-        notes=tuple(notes_of(series, tables[0], experiment, parts.train[-1])),
+        notes=(
+            *notes_of(series, tables[0], experiment, parts.train[-1]),
+            *suspects_of(read),
+        ),
     )
     dataset = SeriesDataset(experiment, series, parts, facts, first)
     dataset.check()
