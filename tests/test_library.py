@@ -191,7 +191,7 @@ def test_progress_is_a_line_for_every_trial(folder, monkeypatch, capfd):
         ({"workers": 0}, "^workers: must be at least 1, got 0; write workers=1, or leave it out"),
         ({"executor": "locl"}, "did you mean 'local'"),
         ({"seed": -1}, "seed"),
-        ({"study": "a/b"}, "must begin with a letter"),
+        ({"study": "a/b"}, "must not hold '/'"),
         ({"study": "x.finalists"}, "kept for a study's finalists"),
         ({"journal": ""}, "must name a file"),
     ],

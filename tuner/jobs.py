@@ -137,6 +137,8 @@ class Outcome:
     finished_at: float = 0.0  # seconds since 1970
     peak_memory_mb: float = 0.0  # of the worker process
     device: str = ""  # what calculated, as far as its kind can change the last digit
+    n_weights: int | None = None  # numbers that were learned; of a complete training
+    latency_ms: float | None = None  # of predicting one sample, in torch
     weights: Weights | None = None  # where the job asked to keep them; of the last fold
     predictions: np.ndarray | None = None  # of a PredictJob; see DataRef.to_units
     attention: np.ndarray | None = None  # (samples, steps), of a PredictJob with attention pooling
@@ -153,6 +155,12 @@ class Outcome:
         """
         losses = [loss for _, loss in _best_epochs(self.history, sign)]
         return statistics.fmean(losses) if losses else math.inf
+
+    def cost(self, name: str) -> float:
+        """Return one of `tuner.experiment.metrics.COSTS`; infinite where it is not known."""
+        costs = {"weights": self.n_weights, "seconds": self.seconds, "latency": self.latency_ms}
+        value = costs[name]
+        return math.inf if value is None else float(value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the journal keeps: everything but the arrays."""

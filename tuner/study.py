@@ -121,17 +121,19 @@ class Study:
         """A row for each trial, by its number.
 
         Columns: `status`, `score` (NaN where there is none), every searched hyperparameter,
-        `epochs`, `seconds` of training, `seed` of the training, `repeat_of` (the trial whose
-        outcome this one took) and the `reason` of a failure.
+        `epochs`, `seconds` of training, `weights` of the model, `latency_ms` of one prediction in
+        torch, `seed` of the training, `repeat_of` (the trial whose outcome this one took) and the
+        `reason` of a failure.
         """
         import pandas as pd
 
         rows = [self._row(trial) for trial in self._record.trials]
         index = pd.Index([trial.number for trial in self._record.trials], name="trial")
         columns = ["status", "score", *self.experiment.search_space]
-        columns += ["epochs", "seconds", "seed", "repeat_of", "reason"]
+        columns += ["epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of", "reason"]
         table = pd.DataFrame(rows, index=index, columns=columns)
-        numbers = {"score": "float64", "seconds": "float64", "repeat_of": "Int64"}
+        numbers = dict.fromkeys(("score", "seconds", "latency_ms"), "float64")
+        numbers |= dict.fromkeys(("weights", "repeat_of"), "Int64")
         return table.astype(numbers)
 
     @property
@@ -314,6 +316,8 @@ class Study:
             "score": trial.value,
             "epochs": len(outcome.history) if outcome else 0,
             "seconds": outcome.seconds if outcome else None,
+            "weights": outcome.n_weights if outcome else None,
+            "latency_ms": outcome.latency_ms if outcome else None,
             "seed": trial.seed,
             "repeat_of": trial.repeat_of,
             "reason": outcome.reason if outcome else None,

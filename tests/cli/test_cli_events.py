@@ -33,7 +33,7 @@ KEYS = {
     "asked": "role trial params repeat_of",
     "dispatched": "role trial cost",
     "epoch": "role trial epoch value train_loss val_loss fold",
-    "finished": "role trial state value reason epochs seconds earlier",
+    "finished": "role trial state value reason epochs seconds weights latency_ms earlier",
     "lost": "role trial reason",
     "note": "text",
     "ended": "state reason exit_status",

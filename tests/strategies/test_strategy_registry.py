@@ -27,7 +27,7 @@ SPACE = {"x": FloatDistribution(0, 1)}
 
 def test_every_strategy_of_the_experiment_file_is_registered_under_its_name() -> None:
     assert list(STRATEGIES) == [
-        *("random", "tpe", "cmaes", "gp", "qmc", "grid", "brute", "pso", "qpso", "woa")
+        *("random", "tpe", "cmaes", "gp", "qmc", "grid", "brute", "pso", "qpso", "woa", "nsga2")
     ]
     for name, strategy in STRATEGIES.items():
         assert strategy.name == name

@@ -52,6 +52,7 @@ def test_a_trial_is_one_finished_child_run_with_all_that_the_journal_says(
         "val_loss": 2.0 / 3,
         "rmse": 10.0,
         "objective": 10.0,
+        "training_seconds": 3.0,
     }
 
 

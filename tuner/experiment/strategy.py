@@ -13,6 +13,7 @@ __all__ = [
     "CmaEsStrategy",
     "GPStrategy",
     "GridStrategy",
+    "Nsga2Strategy",
     "ParticleSwarmStrategy",
     "QuantumSwarmStrategy",
     "QuasiRandomStrategy",
@@ -190,6 +191,18 @@ class WhaleStrategy(Section):
         return self
 
 
+class Nsga2Strategy(Section):
+    """NSGA-II (Optuna): a genetic algorithm; with two objectives it keeps the best trade-offs."""
+
+    name: Literal["nsga2"] = "nsga2"
+    population: _Population = 10
+    """Trials in a generation; by default fewer for under 40 trials."""
+    crossover: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.9
+    """How likely a child has two parents."""
+    mutation: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    """How likely each value of a child is drawn anew; by default 1 over their number."""
+
+
 Strategy = Annotated[
     RandomStrategy
     | TPEStrategy
@@ -200,7 +213,8 @@ Strategy = Annotated[
     | BruteForceStrategy
     | ParticleSwarmStrategy
     | QuantumSwarmStrategy
-    | WhaleStrategy,
+    | WhaleStrategy
+    | Nsga2Strategy,
     Field(discriminator="name"),
 ]
 

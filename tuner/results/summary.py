@@ -162,5 +162,7 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
         "seed": trial.seed,
         "epochs": len(outcome.history) if outcome else 0,
         "seconds": outcome.seconds if outcome else None,
+        "weights": outcome.n_weights if outcome else None,
+        "latency_ms": outcome.latency_ms if outcome else None,
         "reason": outcome.reason if outcome else None,
     }

@@ -15,6 +15,7 @@ from tuner.experiment.strategy import (
     CmaEsStrategy,
     GPStrategy,
     GridStrategy,
+    Nsga2Strategy,
     ParticleSwarmStrategy,
     QuantumSwarmStrategy,
     QuasiRandomStrategy,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Distributions = Mapping[str, BaseDistribution]
 
-__all__ = ["brute", "cmaes", "gp", "grid", "pso", "qmc", "qpso", "random", "tpe", "woa"]
+__all__ = ["brute", "cmaes", "gp", "grid", "nsga2", "pso", "qmc", "qpso", "random", "tpe", "woa"]
 
 
 def random(
@@ -130,6 +131,21 @@ def cmaes(
         sigma=options.sigma,
         seed=seed,
         search_space=distributions,
+    )
+
+
+def nsga2(
+    options: Nsga2Strategy, distributions: Distributions, seed: int, n_generations: int
+) -> BaseSampler:
+    """Return the sampler of NSGA-II."""
+    from tuner.strategies.nsga2 import Nsga2Sampler
+
+    return Nsga2Sampler(
+        distributions,
+        population_size=options.population,
+        crossover_prob=options.crossover,
+        mutation_prob=options.mutation,
+        seed=seed,
     )
 
 

@@ -17,6 +17,7 @@ from tuner.experiment.strategy import (
     CmaEsStrategy,
     GPStrategy,
     GridStrategy,
+    Nsga2Strategy,
     ParticleSwarmStrategy,
     QuantumSwarmStrategy,
     QuasiRandomStrategy,
@@ -108,6 +109,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(ParticleSwarmStrategy, generational=True, make=makers.pso),
         Strategy(QuantumSwarmStrategy, generational=True, make=makers.qpso),
         Strategy(WhaleStrategy, generational=True, make=makers.woa),
+        Strategy(Nsga2Strategy, generational=True, make=makers.nsga2),
     )
 }
 """Every strategy by its name."""

@@ -161,6 +161,10 @@ def trial_layout(
     if outcome is not None and outcome.objective is not None:
         # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
         points.append(Point("objective", _finite(outcome.objective), _ms(end_s), 0))
+        costs = {"training_seconds": outcome.seconds}
+        if outcome.n_weights is not None and outcome.latency_ms is not None:  # older ones lack them
+            costs |= {"weights": outcome.n_weights, "latency_ms": outcome.latency_ms}
+        points += [Point(name, value, _ms(end_s), 0) for name, value in costs.items()]
     tags = {
         PARENT: parent_run_id,
         "study_id": record.id,

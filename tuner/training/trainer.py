@@ -16,6 +16,7 @@ from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
 from tuner.training.device import describe_device, give_memory_back, peak_memory_mb, pick_device
 from tuner.training.errors import TrainingError
 from tuner.training.fit import Fit
+from tuner.training.latency import latency_ms
 from tuner.training.seeding import seeded
 
 __all__ = ["Report", "train"]
@@ -73,6 +74,8 @@ def train(job: TrainJob, report: Report) -> Outcome:
         finished_at=time.time(),
         peak_memory_mb=peak_memory_mb(),
         device=trainer.device,
+        n_weights=trainer.n_weights if complete else None,
+        latency_ms=trainer.latency_ms if complete else None,
         weights=best[-1].weights if complete else None,
     )
 
@@ -87,6 +90,8 @@ class _Trainer:
         self.history: list[Epoch] = []
         self.watch = _Stopwatch()
         self.device = ""  # what calculates
+        self.n_weights: int | None = None  # of the latest fold, as the next
+        self.latency_ms: float | None = None
 
     def train_fold(self, fold: int) -> _Best:
         """Train a model on one fold until it ends; what is left of it is its best epoch.
@@ -99,7 +104,12 @@ class _Trainer:
         self.device = describe_device(device)
         with seeded(self.job.seed, device, fold=fold) as generators:
             fit = Fit(self.job, self.parameters, self.job.folds[fold], device, generators)
-            return self._validate(fit, fold) if self.job.validates else self._train_all(fit)
+            best = self._validate(fit, fold) if self.job.validates else self._train_all(fit)
+            self.n_weights = sum(parameter.numel() for parameter in fit.weights)
+            if self.job.validates and fold == len(self.job.folds) - 1:
+                with self.watch.paused():
+                    self.latency_ms = latency_ms(fit)
+            return best
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
         """Train until the score has not improved for a while; of equal ones the loss decides."""

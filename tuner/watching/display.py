@@ -262,14 +262,15 @@ def show_running(record: StudyRecord, most: int = 10) -> None:
 
 
 def show_trials(record: StudyRecord, most: int = 10) -> None:
-    """Print the best trials of a search."""
+    """Print the best trials of a search; `ms` is how long one prediction takes."""
     ranked = record.ranked()[:most]
     if not ranked:
         return
     table = Table(
         box=box.SIMPLE_HEAD, title="Best trials", title_justify="left", title_style="bold"
     )
-    for heading in ("trial", record.experiment.objective.metric, "epochs", "seconds"):
+    metric = record.experiment.objective.metric
+    for heading in ("trial", metric, "epochs", "seconds", "weights", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("configuration")  # the one that gives way on a narrow terminal
     for trial in ranked:
@@ -279,6 +280,8 @@ def show_trials(record: StudyRecord, most: int = 10) -> None:
             number(trial.value),
             str(len(trial.outcome.history)),
             f"{trial.outcome.seconds:.1f}",
+            number(trial.outcome.n_weights),
+            number(trial.outcome.latency_ms, 2),
             escape(params_line(dict(trial.params))),
         )
     console.print()

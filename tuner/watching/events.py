@@ -93,6 +93,8 @@ class JsonEvents(Watcher):
             reason=outcome.reason,
             epochs=len(outcome.history),
             seconds=round(outcome.seconds, 3),
+            weights=outcome.n_weights,
+            latency_ms=outcome.latency_ms,
             earlier=earlier,
         )
 
