@@ -206,7 +206,7 @@ def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) 
     refused = init(date=times, sales=NUMBERS)
     assert ": data.time: " in refused
     assert refused.endswith(
-        (", or init with --no-time", "; init with --resample 1h, or with --no-time")
+        (", or init with --no-time", "; init with --resample 1D, or with --no-time")
     )
     assert not re.search("data.time out|data.resample", refused)
     assert "left out: date (times)" in init("--no-time")
@@ -215,7 +215,7 @@ def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) 
 
 def test_uneven_times_can_be_brought_to_steps(init: Init) -> None:
     times = but(days(), 30, "2020-01-31 00:00:07")
-    assert "; init with --resample 1h, or with --no-time" in init(date=times, sales=NUMBERS)
+    assert "; init with --resample 1D, or with --no-time" in init(date=times, sales=NUMBERS)
     assert "next: tuner check" in init("--resample", "1D", date=times, sales=NUMBERS)
     data = Experiment.load("s.yaml").data
     assert (data.time, data.resample) == ("date", "1D")

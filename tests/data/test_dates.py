@@ -99,7 +99,7 @@ def test_a_choice_between_orders_is_told_and_a_refusal_in_doubt_names_it(
     assert_refused(
         written(tmp_path, dated(uneven)), "evenly spaced",
         " (dates read as month/day/year, 01/02/2010 as 2010-01-02); write them as 2020-01-31 if "
-        "that is wrong, write data.resample: 1h, say", time="t",
+        "that is wrong, write data.resample: QS, say", time="t",
     )  # fmt: skip
     told = dated(["13/02/2010", "14/02/2010", "17/03/2010", "18/05/2010"])
     with pytest.raises(Exception, match=r"evenly spaced(?!.*dates read)"):

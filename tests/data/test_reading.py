@@ -150,7 +150,7 @@ def test_a_missing_value_is_named_with_its_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "frequency",
-    ["MS", "ME", "h", "D", "B", "QS-JAN", "QE-DEC", "W-SUN", "YS-JAN", "YE-DEC", "15min", "30min",
+    ["MS", "ME", "h", "D", "QS-JAN", "QE-DEC", "W-SUN", "YS-JAN", "YE-DEC", "15min", "30min",
      "2h", "s", "BMS"],
 )  # fmt: skip
 def test_a_frequency_is_found_with_and_without_gaps(tmp_path: Path, frequency: str) -> None:
@@ -234,7 +234,8 @@ def test_hours_written_as_ten_digits_are_not_taken_for_unix_times(tmp_path: Path
         (["2020-01-01", "2020-01-02", "2020-01-02"],
          ["twice", "2020-01-02 in line 3 and in line 4", "keep one", "data.id"]),
         (["2020-01-01", "2020-01-02", "2020-01-09", "2020-03-01", "2020-03-20"],
-         ["evenly spaced", "1 days", "7 days", "line 4 (2020-01-09)", "data.resample: 1h"]),
+         ["evenly spaced", "1 days", "7 days", "line 4 (2020-01-09)",
+          "data.resample: MS, say, and data.missing: ffill"]),
     ],
 )  # fmt: skip
 def test_bad_times_are_refused(tmp_path: Path, texts: list[str], parts: list[str]) -> None:
@@ -250,12 +251,6 @@ def test_the_last_friday_of_each_month_is_a_frequency_without_gaps(
     assert series.frequency == "LWOM-FRI"
     assert season_of(series.frequency) == 12
     assert len(even_rows(series, Data(path="x", target="y")).frame) == len(fridays)
-
-
-def test_business_days_with_holidays_have_gaps_and_not_another_frequency(tmp_path: Path) -> None:
-    times = pd.date_range("2020-01-01", periods=300, freq="B")
-    path = written(tmp_path, dated(times.delete([50, 120, 121, 250])))
-    assert_refused(path, "4 missing at frequency B", time="t")
 
 
 def test_a_wide_irregular_series_is_refused_quickly_and_not_filled_with_seconds(

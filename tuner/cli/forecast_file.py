@@ -96,6 +96,7 @@ def forecast_file(asked: Asked) -> Written:
         f"{plan.window.value} before",
         found=f"{profile.described} (in the training part)",
         filled=missing != "refuse",
+        made_up=(int(series.put_in.sum()), len(series.frame)),
         not_read=[c for c in series.features if c not in features],
         seconds=plan.seconds,
         hourly=hourly,

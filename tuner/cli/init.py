@@ -27,6 +27,7 @@ from tuner.watching.display import console
 
 __all__ = ["init"]
 
+_MANY = 0.1  # of the rows that are made up
 _LONG = 90.0  # seconds of a trial, to be told
 
 
@@ -156,6 +157,12 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
         console.print(
             f"values or rows are missing: each is filled with the last known one "
             f"(data.missing: {FILLED}); its target is neither trained on nor scored"
+        )
+    made_up, rows = written.made_up
+    if made_up > _MANY * rows:
+        console.print(
+            f"look at: {made_up} of {rows} rows are in no line of the file and filled in; "
+            f"--no-time takes the rows as they come"
         )
     others = [c for c in columns.numbers if c not in columns.targets]
     if columns.why_target and others:

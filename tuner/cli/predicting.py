@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
-from pandas.tseries.frequencies import to_offset
 
+from tuner.data.open_days import offset_of
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
@@ -46,7 +46,7 @@ def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
     if time is None or frequency is None or time not in predicted:
         return predicted
     first = pd.Timestamp(2000, 1, 1)
-    if first + to_offset(frequency) >= first + pd.Timedelta(days=1):
+    if first + offset_of(frequency) >= first + pd.Timedelta(days=1):
         return predicted
     times = predicted[time]
     if (times.dt.normalize() != times)[times.notna()].any():

@@ -386,5 +386,7 @@ def season_of(frequency: str | None) -> int | None:
     match = re.fullmatch(r"(\d*)([A-Za-z]+)(-.+)?", frequency or "")
     if match is None:
         return None
+    if match[2] == "C":
+        return (match[3] or "").count("-")  # days of a week that are open
     steps, multiple = _STEPS_PER_CYCLE.get(match[2], 0), int(match[1] or 1)
     return steps // multiple if steps > multiple and steps % multiple == 0 else None

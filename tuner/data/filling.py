@@ -107,7 +107,8 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     edges = _edges(series.path, times.min(), times.max(), offset, step)
     every = [series.times_of(i).unique() for i in range(len(series.names))]
     frequency = common_frequency(every)
-    finest = None if frequency is None else to_offset("D" if frequency == "B" else frequency)
+    days = frequency == "B" or (frequency or "").startswith("C-")
+    finest = None if frequency is None else to_offset("D" if days else frequency)
     if finest is not None and edges[0] + offset < edges[0] + finest:
         text = f"must not be finer than the rows, which are {frequency} apart, got {step!r}; "
         raise refusal(series.path, "data.resample", f"{text}write a longer step, or leave it out")
@@ -173,7 +174,7 @@ def _open_days(times: pd.DatetimeIndex, frequency: str) -> BaseOffset | None:
     An exchange is closed at weekends, a shop on Sundays. So few rows that no day of the week can
     come twice do not tell.
     """
-    if frequency not in ("B", "D"):
+    if frequency not in ("B", "D") and not frequency.startswith("C-"):
         return None
     is_open = np.arange(7) < (5 if frequency == "B" else 7)
     if times[-1] - times[0] >= _TWO_WEEKS:

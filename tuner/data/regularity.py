@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check_frequency", "check_regular", "ways_out"]
 
+_STEPS = {  # with their days
+    "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,
+    "1D": 1.0, "7D": 7.0, "MS": 30.0, "QS": 91.0, "YS": 365.0,
+}  # fmt: skip
+_MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one length
+
 
 def check_regular(series: Series, data: Preparation) -> str | None:
     """Return the frequency of series with times; None where they have too few rows for one.
@@ -87,7 +93,7 @@ def _check_gaps(
 def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) -> Exception:
     """Return the refusal of series that have no common frequency."""
     found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
-    remedy = ways_out(data, "write data.resample: 1h, say")
+    remedy = ways_out(data, _resampling(every))
     if at := [i for i, frequency in found.items() if frequency is None]:
         times = every[at[0]]
         steps = times[1:] - times[:-1]
@@ -106,6 +112,31 @@ def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) ->
         f"{series.names[first]!r} and {found.get(other, 'another')} in {series.names[other]!r}"
     )
     return refusal(series.path, "data.time", text + remedy)
+
+
+def _resampling(every: list[pd.DatetimeIndex]) -> str:
+    """Say to which steps the rows can be brought: the shortest usual ones that all have rows.
+
+    Where there are none, they are as long as most steps are, and those without rows are filled.
+    """
+    for step in _STEPS:
+        if all(_have_rows(times, step) for times in every):
+            return f"write data.resample: {step}, say"
+    usual = float(np.median(np.concatenate([np.diff(times.asi8) for times in every])))
+    usual *= np.timedelta64(1, every[0].unit) / np.timedelta64(1, "D")
+    longest = next((step for step, days in _STEPS.items() if days >= 0.99 * usual), "YS")
+    return f"write data.resample: {longest}, say, and data.missing: ffill"
+
+
+def _have_rows(times: pd.DatetimeIndex, step: str) -> bool:
+    """Say whether each of the steps between the first row and the last has one."""
+    wall = times.tz_localize(None)
+    if step in _MONTHS:
+        places = np.asarray(wall.year * 12 + wall.month - 1) // _MONTHS[step]
+    else:
+        places = np.asarray((wall - pd.Timestamp(0)) // pd.Timedelta(step))
+    n = int(places[-1] - places[0]) + 1
+    return n > 2 and len(np.unique(places)) == n
 
 
 def _step(step: pd.Timedelta) -> str:

@@ -11,7 +11,7 @@ from tuner.data.dataset import Part, counted
 from tuner.data.features import Table, ends_with_targets
 from tuner.data.measurable import constant_features, constant_targets
 from tuner.data.reading import Series
-from tuner.data.times import show_time
+from tuner.data.times import find_holidays, show_time
 from tuner.data.trend import Trend, trend_of
 from tuner.experiment import Experiment
 
@@ -86,6 +86,11 @@ def notes_of(
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
     yield from constant_features(table, rows, series.targets)
+    if series.frequency is not None and data.resample is None:
+        each = range(len(series.names))
+        closed = sum(len(find_holidays(series.times_of(i), series.frequency)) for i in each)
+        if closed:
+            yield "holidays", f"{counted(closed, 'open day')} without a row: none is filled in"
     missing = series.frame.isna().to_numpy()
     if not missing.any():
         return

@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
+from tuner.data.open_days import holidays_in, offset_of, open_days_of
+
 __all__ = [
     "as_times",
     "common_frequency",
     "every_time",
     "find_frequency",
     "find_gaps",
+    "find_holidays",
     "is_time_of_day",
     "keeps",
     "possible_orders",
@@ -122,12 +125,24 @@ def where_falling(
 def find_frequency(times: pd.DatetimeIndex) -> str | None:
     """Return the frequency whose steps hit every time, gaps allowed; None if there is none.
 
+    Days that leave some days of the week out have a frequency of the others.
+
     Args:
         times: at least three, rising.
     """
     frequency = _infer(times)
     if frequency is not None and _hits(times, frequency):
         return frequency
+    frequency = _frequent(times)
+    if frequency in (None, "D") and len((times - times.normalize()).unique()) == 1:
+        open_days = open_days_of(times)
+        if open_days is not None and _are_most(times, open_days):
+            return open_days
+    return frequency
+
+
+def _frequent(times: pd.DatetimeIndex) -> str | None:
+    """Return the frequency with the fewest gaps, of those that stretches of the times have."""
     candidates: dict[str, int] = {}
     for length in _STRETCHES:
         last = len(times) - length
@@ -169,8 +184,24 @@ def find_gaps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
 
 
 def every_time(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
-    """Return the times from the first to the last, and those that are missing in between."""
-    return pd.date_range(times[0], times[-1], freq=frequency, unit=times.unit)
+    """Return the times from the first to the last, and those that are missing in between.
+
+    Of open days a few that are missing are holidays, on which no row is due.
+    """
+    holidays = find_holidays(times, frequency)
+    return times if len(holidays) else _steps(times, frequency)
+
+
+def find_holidays(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+    """Return the open days that have no row, where all of them may be holidays."""
+    every = _steps(times, frequency)
+    missing = every.difference(times)
+    are = holidays_in(missing, every, frequency) and times.isin(every).all()
+    return missing if are else missing[:0]
+
+
+def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+    return pd.date_range(times[0], times[-1], freq=offset_of(frequency), unit=times.unit)
 
 
 def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:
@@ -281,11 +312,17 @@ def _guesses(times: pd.DatetimeIndex) -> list[str]:
 
 
 def _hits(times: pd.DatetimeIndex, frequency: str) -> bool:
-    return bool(times.isin(every_time(times, frequency)).all())
+    return bool(times.isin(_steps(times, frequency)).all())
+
+
+def _are_most(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """Say whether few of the open days have no row."""
+    every = _steps(times, frequency)
+    return len(every) == len(times) or holidays_in(every.difference(times), every, frequency)
 
 
 def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
-    step = (times[0] + pd.tseries.frequencies.to_offset(frequency)) - times[0]
+    step = (times[0] + offset_of(frequency)) - times[0]
     most = max(4 * len(times), least)  # or there are more gaps than rows
     return bool((times[-1] - times[0]) / step < most)
 

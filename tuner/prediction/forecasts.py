@@ -11,6 +11,7 @@ import pandas as pd
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
 from tuner.data.modes import INSTALL, emd_is_installed, modes_of
+from tuner.data.open_days import offset_of
 from tuner.data.reading import Series, series_of
 from tuner.data.scaling import Scaler, SeriesScaler
 from tuner.data.tables import RawTable, bounds_of, refusal
@@ -245,4 +246,6 @@ def _following(times: pd.DatetimeIndex, frequency: str | None, horizon: int) -> 
     """Return the times after the last one; none are known where there is no frequency."""
     if frequency is None:
         return pd.DatetimeIndex([pd.NaT] * horizon, dtype=times.dtype)
-    return pd.date_range(times[-1], periods=horizon + 1, freq=frequency, unit=times.unit)[1:]
+    return pd.date_range(
+        times[-1], periods=horizon + 1, freq=offset_of(frequency), unit=times.unit
+    )[1:]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.tseries.frequencies import to_offset
 
 from tuner.data.intervals import Intervals
+from tuner.data.open_days import offset_of
 from tuner.data.scaling import Scaler
 from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
@@ -410,7 +410,7 @@ def _frequency_or_none(value: Any) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a name that pandas is about to give up
-            return bool(begin + to_offset(value) > begin)
+            return bool(begin + offset_of(value) > begin)
     except (OverflowError, ValueError):
         return False
 

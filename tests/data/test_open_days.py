@@ -1,0 +1,142 @@
+"""A frequency is believed only if every row lies on it; else there is a way out that works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from series_files import assert_read_refuses as assert_refused
+from series_files import dated, read, written
+
+from tuner.cli.main import run
+from tuner.data.baselines import season_of
+from tuner.data.filling import even_rows
+from tuner.data.open_days import offset_of
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+from tuner.experiment.schema import Data
+from tuner.prediction import load_model
+
+
+def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path: Path) -> None:
+    times = pd.date_range("2020-01-01", periods=300, freq="B")
+    series = read(written(tmp_path, dated(times.delete([50, 120, 121, 250]))), time="t")
+    assert series.frequency == "B"
+    even = even_rows(series, Data(path="x", target="y"))
+    assert len(even.frame) == 296
+    assert not even.put_in.any()
+
+
+@pytest.mark.parametrize(
+    "without", [range(100, 111), range(0, 299, 9)], ids=["a long break", "every ninth day"]
+)
+def test_a_long_break_and_many_days_without_rows_are_gaps(tmp_path: Path, without: range) -> None:
+    times = pd.date_range("2020-01-01", periods=300, freq="B")
+    few = times.delete(without[1:11])
+    assert read(written(tmp_path, dated(few)), time="t").frequency == "B"
+    path = written(tmp_path, dated(times.delete(without)))
+    assert_refused(path, "missing at frequency B", time="t")
+
+
+@pytest.mark.parametrize(
+    ("mask", "frequency"),
+    [
+        ("Sun Mon Tue Wed Thu", "C-Mon-Tue-Wed-Thu-Sun"),
+        ("Mon Tue Wed Thu Fri Sat", "C-Mon-Tue-Wed-Thu-Fri-Sat"),
+        ("Tue Thu", "C-Tue-Thu"),
+        ("Mon Tue Wed Thu Fri", "B"),
+    ],
+)
+@pytest.mark.parametrize("hour", ["", " 18:30"])
+def test_days_of_the_week_that_never_have_rows_are_none_that_lack_them(
+    tmp_path: Path, mask: str, frequency: str, hour: str
+) -> None:
+    times = pd.bdate_range("2020-01-01", periods=80, freq="C", weekmask=mask).delete([30])
+    path = written(tmp_path, dated([f"{t:%Y-%m-%d}{hour}" for t in times]))
+    series = read(path, time="t")
+    assert series.frequency == frequency
+    assert season_of(series.frequency) == len(mask.split())
+    even = even_rows(series, Data(path="x", target="y"))
+    assert even.times is not None
+    assert [str(t)[:10] for t in even.times] == [str(t.date()) for t in times]
+
+
+@pytest.mark.parametrize(
+    ("times", "step"),
+    [
+        ([f"20{15 + i // 12}-{i % 12 + 1:02}-10" for i in range(40)], "MS"),
+        ([f"20{15 + i // 24}-{i // 2 % 12 + 1:02}-{1 + 14 * (i % 2):02}" for i in range(60)], "MS"),
+        (
+            pd.date_range("2020", periods=60, freq="6h").insert(
+                9, pd.Timestamp("2020-01-03 00:07")
+            ),
+            "6h",
+        ),
+        (pd.to_datetime([f"{y}-0{y % 7 + 1}-17" for y in range(1990, 2020)]), "YS"),
+        (pd.Timestamp("2020") + pd.to_timedelta(np.arange(40) ** 3, "D"), "YS"),
+    ],
+)
+def test_uneven_times_are_refused_with_a_step_that_works(
+    tmp_path: Path, times: Any, step: str
+) -> None:
+    path = written(tmp_path, dated([str(t) for t in times]))
+    assert_refused(path, "times must be evenly spaced", time="t")
+    with pytest.raises(DataError) as error:
+        read(path, time="t")
+    told = re.search(
+        r"write data.resample: (\w+), say(, and data.missing: ffill)?", str(error.value)
+    )
+    assert told
+    assert told[1] == step
+    keys = {"time": "t", "resample": step, "missing": "ffill" if told[2] else "refuse"}
+    even = even_rows(read(path, **keys), Data(path="x", target="y", **keys))
+    assert bool(told[2]) == even.put_in.any()
+
+
+def test_a_name_of_no_days_is_no_frequency() -> None:
+    assert offset_of("C-Sun-Mon").is_on_offset(pd.Timestamp("2024-01-07"))
+    assert offset_of("2h") == pd.offsets.Hour(2)
+    with pytest.raises(ValueError, match="C-Sunday"):
+        offset_of("C-Sunday")
+
+
+def test_forecasts_come_on_open_days_alone_and_check_tells_the_holidays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    times = pd.bdate_range("2024-01-01", periods=90, freq="C", weekmask="Sun Mon Tue Wed Thu")
+    frame = pd.DataFrame({"day": times.delete([20, 41]), "y": np.arange(88) % 5 + 1.0})
+    frame.to_csv("s.csv", index=False)
+    assert run(["init", "s.csv", "--horizon", "3"]) == 0
+    assert "missing" not in capsys.readouterr().out
+    assert Experiment.load("s.yaml").data.missing == "refuse"
+    assert run(["check", "s.yaml"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"holidays +2 open days without a row: none is filled in", printed)
+    assert "88 rows, frequency C-Mon-Tue-Wed-Thu-Sun" in printed
+    options = ["--set", "budget.epochs=1", "--set", "budget.patience=1"]
+    assert run(["train", "s.yaml", "-o", "m", *options]) == 0
+    predicted = load_model("m").predict(frame)
+    last = times[-1]  # a Thursday or earlier: Fridays and Saturdays are closed
+    expected = pd.bdate_range(last, periods=4, freq="C", weekmask="Sun Mon Tue Wed Thu")[1:]
+    assert predicted["day"].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "frequency",
+    ["BME", "BMS", "WOM-2TUE", "WOM-4FRI", "LWOM-FRI", "2W-MON", "BQE-MAR", "2MS", "4W-SAT", "bh",
+     "W-THU", "YE-JUN", "B", "3D", "2h"],
+)  # fmt: skip
+@pytest.mark.parametrize("begin", [0, 1, 7])
+def test_every_row_of_a_regular_series_stays_and_none_is_made_up(
+    tmp_path: Path, frequency: str, begin: int
+) -> None:
+    times = pd.date_range("2015-01-02", periods=67, freq=frequency)[begin:]
+    series = read(written(tmp_path, dated([str(t) for t in times])), time="t", missing="ffill")
+    even = even_rows(series, Data(path="x", target="y", missing="ffill"))
+    assert even.times is not None
+    assert even.times.equals(pd.DatetimeIndex(times)) or list(even.times) == list(times)
