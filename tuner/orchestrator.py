@@ -113,6 +113,8 @@ def search(
         distributions = to_distributions(experiment.search_space)
         known = data.facts
         facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
+        if (test_file := experiment.data.split.test_file) is not None:
+            facts["test_file"] = test_file
         metric = experiment.objective.metric
         remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
 

@@ -39,6 +39,7 @@ CHANGEABLE = {
     "resources.cpus",
     "resources.gpus",
     "data.path",
+    "data.split.test_file",
     "finalists.top",
     "finalists.repeats",
 }

@@ -220,7 +220,10 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
     Its data may have moved, its budget grown, and more may be retrained.
     """
     raw = facts["experiment"]
-    changed = {"data": {**raw["data"], "path": facts["data"]["path"]}}
+    moved = {"path": facts["data"]["path"]}
+    if (test_file := facts["data"].get("test_file")) is not None:
+        moved["split"] = {**raw["data"]["split"], "test_file": test_file}
+    changed = {"data": {**raw["data"], **moved}}
     if "budget" in run:
         changed["budget"] = run["budget"]
     if "finalists" in run:

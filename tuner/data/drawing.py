@@ -48,6 +48,8 @@ def draw_sequences(
     file: Path | str,
     labels: np.ndarray | None = None,
     classes: tuple[str, ...] = (),
+    with_test: bool = True,
+    unit: str = "sequence",
 ) -> Draw:
     """Draw the parts with the split's seed; with labels, each class gets its share of each.
 
@@ -61,37 +63,40 @@ def draw_sequences(
         file: what a refusal names.
         labels: of the sequences to stratify, (sequences,), numbers of `classes`.
         classes: their names.
+        with_test: whether a test part is drawn; else it is empty.
+        unit: what a refusal calls what is drawn.
 
     Raises:
         DataError: a part is too small, or a class has too few sequences.
     """
-    n, n_parts = len(names), 3
-    sizes = {name: _size(getattr(split, name), n) for name in ("validation", "test")}
+    n, parts = len(names), ("validation", "test") if with_test else ("validation",)
+    n_parts = 1 + len(parts)
+    sizes = {name: _size(getattr(split, name), n) for name in parts}
     sizes = {"training": n - sum(sizes.values())} | sizes
-    _check_sizes(sizes, n, file)
+    _check_sizes(sizes, n, file, unit)
     if labels is not None:
         for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
             if count < n_parts:
-                text = (
-                    f"every class needs a sequence in training, validation and test, got {count} "
-                    f"of class {classes[number]!r}; give more of it, or remove it"
-                )
+                *first, last = sizes
+                text = f"every class needs a {unit} in {', '.join(first)} and {last}, got {count} "
+                text += f"of class {classes[number]!r}; give more of it, or remove it"
                 raise refusal(file, "data.target", text)
-        _check_classes(sizes, len(classes), file)
+        _check_classes(sizes, len(classes), file, unit)
     from sklearn.model_selection import train_test_split  # slow to import
 
     rest = np.argsort(names, kind="stable")  # (sequences,)
     # scikit-learn takes no Generator; this is the same stream, of a seed of any size.
     random = np.random.RandomState(np.random.PCG64(split.seed))
     drawn: dict[str, np.ndarray] = {}
-    for part, left in (("test", 2), ("validation", 1)):  # parts that the rest is for
+    for part, left in reversed(list(zip(parts, (1, 2), strict=False))):  # parts of the rest
         strata = None if labels is None else labels[rest]
         rest, drawn[part] = train_test_split(
             rest, test_size=sizes[part], stratify=strata, random_state=random
         )
         if labels is not None:
-            _check_shares(drawn[part], rest, left, part, split, labels, classes, file)
-    return Draw(np.sort(rest), np.sort(drawn["validation"]), np.sort(drawn["test"]))
+            _check_shares(drawn[part], rest, left, part, split, labels, classes, file, unit)
+    test = drawn.get("test", np.empty(0, np.int64))
+    return Draw(np.sort(rest), np.sort(drawn["validation"]), np.sort(test))
 
 
 def check_labels(
@@ -126,29 +131,29 @@ def _size(extent: object, n: int) -> int:
     return int((Decimal(str(extent)) * n).to_integral_value(ROUND_HALF_UP))  # as written
 
 
-def _check_sizes(sizes: dict[str, int], n: int, file: Path | str) -> None:
+def _check_sizes(sizes: dict[str, int], n: int, file: Path | str, unit: str) -> None:
     if sizes["training"] < 1:
         text = (
-            f"no sequence is left to train on, validation takes {sizes['validation']} and test "
-            f"{sizes['test']} of {n} sequences; make validation or test smaller"
+            f"no {unit} is left to train on, validation takes {sizes['validation']} and test "
+            f"{sizes.get('test', 0)} of {n} {unit}s; make validation or test smaller"
         )
         raise refusal(file, "data.split", text)
-    for name in ("validation", "test"):
+    for name in list(sizes)[1:]:
         if sizes[name] < 1:
-            text = f"the part needs at least 1 sequence, got 0 of {n}; make it larger"
+            text = f"the part needs at least 1 {unit}, got 0 of {n}; make it larger"
             raise refusal(file, f"data.split.{name}", text)
 
 
-def _check_classes(sizes: dict[str, int], n_classes: int, file: Path | str) -> None:
+def _check_classes(sizes: dict[str, int], n_classes: int, file: Path | str, unit: str) -> None:
     if n_classes > sizes["training"]:
         text = (
-            f"the training part needs a sequence of each of the {n_classes} classes, got "
-            f"{sizes['training']} sequences; make validation or test smaller"
+            f"the training part needs a {unit} of each of the {n_classes} classes, got "
+            f"{sizes['training']} {unit}s; make validation or test smaller"
         )
         raise refusal(file, "data.split", text)
-    for name in ("validation", "test"):
+    for name in list(sizes)[1:]:
         if sizes[name] < n_classes:
-            text = f"the part needs a sequence of each of the {n_classes} classes, got "
+            text = f"the part needs a {unit} of each of the {n_classes} classes, got "
             raise refusal(file, f"data.split.{name}", f"{text}{sizes[name]}; make it larger")
 
 
@@ -161,6 +166,7 @@ def _check_shares(
     labels: np.ndarray,
     classes: tuple[str, ...],
     file: Path | str,
+    unit: str,
 ) -> None:
     """Refuse a class that has no sequence in the part, or too few for the parts still to draw."""
     counts = np.bincount(labels, minlength=len(classes))
@@ -168,7 +174,7 @@ def _check_shares(
     n_rest = np.bincount(labels[rest], minlength=len(classes))
     for number, name in enumerate(classes):
         key, extent = f"data.split.{part}", getattr(split, part)
-        text = f"its share of the {counts[number]} sequences of class {name!r} "
+        text = f"its share of the {counts[number]} {unit}s of class {name!r} "
         if n_taken[number] < 1:
             text += f"must be one at least, got none at {extent}; make it larger, or give more"
             raise refusal(file, key, text)

@@ -14,6 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
+from tuner.data.source import blamed, read_table
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
 from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
 from tuner.data.wide import melted
@@ -92,7 +93,9 @@ def read_series(data: Data) -> Series:
     Raises:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
     """
-    return series_of(RawTable.read(Path(data.path)), data)
+    table = read_table(data)
+    with blamed(table):
+        return series_of(table, data)
 
 
 def series_of(

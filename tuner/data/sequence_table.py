@@ -106,7 +106,8 @@ class SequenceTable:
     def features(self) -> tuple[list[str], np.ndarray, int]:
         """Return the features' names, values (rows, features), and how many were filled in."""
         data, frame = self.data, self.frame
-        others = {*data.targets, data.id, data.time}
+        split = getattr(data, "split", None)  # of an experiment; a model names its features
+        others = {*data.targets, data.id, data.time, split and split.group}
         features = data.features or [
             str(c) for c in frame if c not in others and is_numeric_dtype(frame[c])
         ]

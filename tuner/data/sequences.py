@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from tuner.data.dataset import Dataset, Facts, Part, Preparations, Prepared, counted
-from tuner.data.drawing import Draw, check_labels, draw_sequences, rows_of
+from tuner.data.drawing import Draw, check_labels, rows_of
 from tuner.data.linear_sequences import MOST_VALUES
 from tuner.data.measurable import check_measurable, constant_targets
+from tuner.data.own_split import draw_parts
 from tuner.data.reference import SequencesRef, Shape
 from tuner.data.scaling import Scaler
 from tuner.data.scratch import save_arrays
 from tuner.data.sequence_table import SequenceTable
-from tuner.data.tables import RawTable, bounds_of, refusal
+from tuner.data.source import blamed, read_table
+from tuner.data.tables import bounds_of, refusal
 from tuner.data.vocabulary import UNKNOWN, Vocabulary
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
@@ -38,20 +40,22 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     """
     data, kind = experiment.data, experiment.task.kind
     assert kind != "forecast"
-    raw = RawTable.read(Path(data.path))
-    table = SequenceTable.of(raw, data, kind)
-    has_classes = kind in ("classify", "label")
-    truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
+    raw = read_table(data)
+    with blamed(raw):
+        table = SequenceTable.of(raw, data, kind)
+        has_classes = kind in ("classify", "label")
+        truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
     vocabulary, n_filled, bounds = None, 0, table.bounds
     if seen := data.text or data.tokens:
         features = [seen]
         tokens, bounds = table.tokens()
         table.check_numbers(tokens)
     else:
-        features, steps, n_filled = table.features()
+        with blamed(raw):
+            features, steps, n_filled = table.features()
     whole, bounds = bounds, table.shortened(bounds)
     strata = truth if kind == "classify" else None
-    draw = draw_sequences(table.names, data.split, file=table.path, labels=strata, classes=classes)
+    draw = draw_parts(raw, table, data, strata, classes)
     if kind == "label":
         check_labels(draw, bounds, truth, classes, table.path)
     if all_data:

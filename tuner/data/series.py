@@ -17,11 +17,13 @@ from tuner.data.filling import even_rows
 from tuner.data.intervals import fewest_residuals
 from tuner.data.measurable import check_measurable
 from tuner.data.modes import check_modes, save_modes
-from tuner.data.reading import Series, read_series
+from tuner.data.own_split import own_cuts
+from tuner.data.reading import Series, series_of
 from tuner.data.reference import SeriesRef, Shape
 from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
 from tuner.data.scratch import save_arrays
 from tuner.data.series_facts import notes_of, part_of, trends_of
+from tuner.data.source import blamed, read_table
 from tuner.data.splitting import Parts, split_rows
 from tuner.data.suspects import suspects_of
 from tuner.data.tables import refusal
@@ -49,8 +51,10 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     task = experiment.task
     every = experiment.read_rows
     data = _reading(every)
-    read = read_series(data)
-    series = even_rows(read, data)
+    raw = read_table(data)
+    with blamed(raw):
+        read = series_of(raw, data)
+        series = even_rows(read, data)
     tables = [_checked_table(series, each, experiment) for each in every]
     _check_calendars(series, experiment)
     first = np.max([table.first for table in tables], axis=0)
@@ -64,6 +68,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         horizon=task.horizon,
         file=series.path,
         window_key=key,
+        own=own_cuts(raw, data, read, series),
     )
     if all_data:
         parts = parts.with_all(first)
@@ -229,7 +234,8 @@ class SeriesDataset(Dataset):
         horizon = self._experiment.task.horizon
         metric = self._experiment.objective.metric
         trained = self._read_by_all(ref).with_window(ref.longest_window).train_samples()
-        evaluated, key = ref.evaluate_samples(), f"data.split.{name.partition(' ')[0]}"
+        key = self._experiment.data.split.key_of(name.partition(" ")[0])
+        evaluated = ref.evaluate_samples()
         for samples, part, where in (
             (trained, "training", "data.split"),
             (evaluated, name, key),

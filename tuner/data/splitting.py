@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tuner.data.own_split import OwnCuts
 from tuner.data.tables import refusal
 from tuner.data.times import show_time
 from tuner.experiment.schema import Folds, Split
@@ -74,6 +75,7 @@ def split_rows(
     horizon: int,
     file: Path | str,
     window_key: str = "task.window",
+    own: OwnCuts | None = None,
 ) -> Parts:
     """Cut series into parts, each long enough for a window's targets in one of the series.
 
@@ -90,20 +92,28 @@ def split_rows(
         horizon: rows ahead.
         file: to be named when refused.
         window_key: the key of the experiment that says how long the window is.
+        own: where parts begin that the extents do not tell.
 
     Raises:
         DataError: a date is of no use, or a part is too short.
     """
     lengths = np.diff(bounds)[:, 0]
-    if times is None:
-        cuts = [_cut(int(n), split, None, horizon, file) for n in lengths]
-        line = cuts[int(lengths.argmax())]
+    cut = lengths if own is None else own.test  # rows of each series that the extents are of
+    if own is not None:
+        split = split.model_copy(update={"test": 0})
+    if own is not None and own.validation is not None:
+        ends, begins = own.validation[:, None], np.column_stack([own.validation, own.test])
+        longest = int(lengths.argmax())
+        line = _Cut(int(lengths[longest]), (int(begins[longest, 0]), int(begins[longest, 1])))
+    elif times is None:
+        cuts = [_cut(int(n), split, None, horizon, file) for n in cut]
+        line = cuts[int(cut.argmax())]
         ends = np.array([c.train_ends for c in cuts]).clip(0)
         begins = np.array([c.begins for c in cuts]).clip(0)
     else:
-        distinct = times.unique().sort_values()
+        every = [times[start : start + n] for (start, _), n in zip(bounds, cut, strict=True)]
+        distinct = pd.DatetimeIndex(every[0].append(every[1:])).unique().sort_values()
         line = _cut(len(distinct), split, distinct, horizon, file)
-        every = [times[start:end] for start, end in bounds]
         ends = _find(every, distinct, line.train_ends)
         begins = _find(every, distinct, line.begins)
     stops = np.column_stack([begins[:, 1:], lengths])
@@ -123,8 +133,8 @@ def split_rows(
                 f"{n_test} of {line.n_rows} rows{_unread(first)}; make validation or test smaller"
             )
             raise refusal(file, "data.split", text)
-        _check_length("validation", parts.validation[0], line, horizon, file)
-    _check_length("test", parts.test, line, horizon, file)
+        _check_length(split.key_of("validation"), parts.validation[0], line, horizon, file)
+    _check_length(split.key_of("test"), parts.test, line, horizon, file)
     if (n_train := _longest(parts.train[0])) < window + horizon:
         text = (
             f"the training part needs {window + horizon} rows (window {window} + horizon "
@@ -146,13 +156,11 @@ def _check_order(
         raise refusal(file, "data.split.validation", text + "write an earlier date")
 
 
-def _check_length(name: str, part: np.ndarray, line: _Cut, horizon: int, file: Path | str) -> None:
+def _check_length(key: str, part: np.ndarray, line: _Cut, horizon: int, file: Path | str) -> None:
     if (n_part := _longest(part)) < horizon:
-        text = (
-            f"the part needs as many rows as the horizon, {horizon}, got {n_part} of "
-            f"{line.n_rows}; make data.split.{name} larger or task.horizon smaller"
-        )
-        raise refusal(file, f"data.split.{name}", text)
+        larger = f"make {key} larger" if key.endswith(("validation", "test")) else "give it more"
+        text = f"the part needs as many rows as the horizon, {horizon}, got {n_part} of "
+        raise refusal(file, key, f"{text}{line.n_rows}; {larger} or task.horizon smaller")
 
 
 def _check_folds(

@@ -72,7 +72,8 @@ class Folds(Section):
 class Split(Section):
     """What is trained on, what a configuration is chosen by, and what is kept for the end.
 
-    The rows of series are cut in order of time; independent sequences are drawn, stratified.
+    The rows of series are cut in order of time; independent sequences are drawn, stratified. Or a
+    column, or a second file, tells the parts.
     """
 
     validation: Annotated[
@@ -84,6 +85,45 @@ class Split(Section):
     """Likewise, but no folds; the test part is the last one."""
     seed: Annotated[Count, Field(ge=0)] = 0
     """Of the draw of independent sequences; another one is another question."""
+    column: Name | None = Field(None, examples=["part"])
+    """Column that says train, validation or test in every row, in place of the shares."""
+    test_file: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["test.csv"])
+    """File whose rows are the test part, relative to the experiment file."""
+    group: Name | None = Field(None, examples=["patient"])
+    """Column of groups of independent sequences, such as patients, that come into one part."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Split:
+        given = self.model_fields_set
+        others = {
+            "column": ("test_file", "group", "validation", "test", "seed"),
+            "test_file": ("test",),
+        }
+        for key, excluded in others.items():
+            if (name := getattr(self, key)) is None:
+                continue
+            for other in excluded:
+                if other in given and getattr(self, other) is not None:
+                    got = f"{other} {getattr(self, other)} beside {key} {name!r}"
+                    text = f"{key}: tells the parts itself, got {got}; remove one of them"
+                    raise ValueError(text)
+        return self
+
+    def key_of(self, part: str) -> str:
+        """Return the key that says what a part is: training, validation or test."""
+        if self.column is not None:
+            return "data.split.column"
+        if part == "test" and self.test_file is not None:
+            return "data.split.test_file"
+        return f"data.split.{part}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is read as this split: without what another key of it says."""
+        record = self.model_dump(mode="json", exclude_none=True)
+        told = ("validation", "test", "seed") if self.column is not None else ("test",)
+        if self.column is not None or self.test_file is not None:
+            record = {key: value for key, value in record.items() if key not in told}
+        return record
 
 
 class Data(Section):

@@ -132,13 +132,22 @@ def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
 
 def _make_absolute(raw: dict[str, Any], folder: Path, file: str) -> None:
     data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
-        if "\0" in data["path"]:
-            raise ExperimentError(
-                f"{file}: data.path: must be a path, got {data['path']!r}; correct it"
-            )
-        if "://" in data["path"]:
-            raise ExperimentError(
-                f"{file}: data.path: must be a file here, got {data['path']!r}; download it first"
-            )
-        data["path"] = str((folder / data["path"]).resolve())
+    if not isinstance(data, dict):
+        return
+    _make_path_absolute(data, "path", "data.path", folder, file)
+    if isinstance(split := data.get("split"), dict):
+        _make_path_absolute(split, "test_file", "data.split.test_file", folder, file)
+
+
+def _make_path_absolute(
+    block: dict[str, Any], key: str, name: str, folder: Path, file: str
+) -> None:
+    path = block.get(key)
+    if not isinstance(path, str) or not path:
+        return
+    if "\0" in path:
+        raise ExperimentError(f"{file}: {name}: must be a path, got {path!r}; correct it")
+    if "://" in path:
+        text = f"{name}: must be a file here, got {path!r}; download it first"
+        raise ExperimentError(f"{file}: {text}")
+    block[key] = str((folder / path).resolve())

@@ -243,6 +243,11 @@ def _check_forecast(experiment: Experiment) -> None:
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
     _check_decomposition(experiment)
+    if data.split.group is not None:
+        raise ValueError(
+            f"data.split.group: is of independent sequences, got {data.split.group!r} with kind "
+            f"forecast; remove it: series are cut in order of time"
+        )
     short = [n for n in differences_of(data.transform) if n < task.horizon]
     if task.quantiles and short:
         got = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"

@@ -266,6 +266,7 @@ class Experiment(Section):
         from it.
         """
         record = self.model_dump(mode="json", exclude_none=True)
+        record["data"]["split"] = self.data.split.to_dict()
         if self.task.kind != "forecast":
             for key in OF_FORECASTS:
                 record["task"].pop(key, None)

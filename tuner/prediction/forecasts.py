@@ -46,7 +46,7 @@ def forecast(
     # Where rows are resampled, what comes of it has the frequency.
     read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
     if read.date_order.in_doubt:
-        warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=3)
+        warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=4)
     series = even_rows(read, columns)
     table = make_table(series, columns, pipeline.transform)
     window, horizon = pipeline.window, pipeline.horizon
@@ -140,7 +140,7 @@ def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Sca
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         text = f"the model was not trained on {', '.join(unknown[:_NAMED])}{more}: scaled by the "
-        warnings.warn(text + "rows of its first window", PredictionWarning, stacklevel=4)
+        warnings.warn(text + "rows of its first window", PredictionWarning, stacklevel=5)
     return found
 
 
@@ -203,7 +203,7 @@ def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) 
     names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     text = f"no forecast for {', '.join(names[:_NAMED])}{more}: the model needs {needs} in a series"
-    warnings.warn(text, PredictionWarning, stacklevel=4)
+    warnings.warn(text, PredictionWarning, stacklevel=5)
 
 
 def _note_lacking(series: Series, table: Table) -> None:
@@ -216,7 +216,7 @@ def _note_lacking(series: Series, table: Table) -> None:
     of = "the last row" if lacking[at] == 1 else f"the last {lacking[at]} rows"
     have, them = ("has", "it") if lacking[at] == 1 else ("have", "them")
     text = f"{of}{whose} {have} no target: filled in, and the forecast begins after {them}"
-    warnings.warn(text, PredictionWarning, stacklevel=4)
+    warnings.warn(text, PredictionWarning, stacklevel=5)
 
 
 def _note_ends(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> None:
@@ -228,7 +228,7 @@ def _note_ends(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> N
     if first < last:
         text = f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
         text += f"at {show_time(last)}; each forecast begins after its own last row"
-        warnings.warn(text, PredictionWarning, stacklevel=4)
+        warnings.warn(text, PredictionWarning, stacklevel=5)
 
 
 def _times(series: Series, of: np.ndarray, place: np.ndarray, horizon: int) -> pd.DatetimeIndex:

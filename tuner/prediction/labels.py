@@ -130,7 +130,7 @@ def _say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
     shown = ", ".join(map(repr, names[:_NAMED]))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     text = f"{len(unknown)} of {len(tokens)} tokens are not in the model's vocabulary and read as "
-    warnings.warn(f"{text}unknown: {shown}{more}", PredictionWarning, stacklevel=4)
+    warnings.warn(f"{text}unknown: {shown}{more}", PredictionWarning, stacklevel=5)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,29 +63,28 @@ class Model:
         Warns:
             PredictionWarning: series that are too short are left out; tokens are unknown.
         """
-        return self._predict(data, all_windows)
-
-    def predict_at(self, data: pd.DataFrame | Path | str, rows: np.ndarray) -> pd.DataFrame:
-        """Forecast as `predict` does, beginning at some rows, (n,), rising, and nowhere else.
-
-        They are counted as a data reference counts its samples: in series whose missing rows are
-        filled in, one after another.
-        """
-        return self._predict(data, all_windows=False, at=rows)
-
-    def _predict(
-        self, data: pd.DataFrame | Path | str, all_windows: bool, at: np.ndarray | None = None
-    ) -> pd.DataFrame:
-        try:
+        with _for_a_model():
             if isinstance(data, pd.DataFrame):
                 table = RawTable.held(data)
             else:
                 table = RawTable.read(Path(data))
+        return self.predict_at(table, all_windows=all_windows)
+
+    def predict_at(
+        self, table: RawTable, rows: np.ndarray | None = None, *, all_windows: bool = False
+    ) -> pd.DataFrame:
+        """Predict as `predict` does; a forecast may begin at given rows, and nowhere else.
+
+        Args:
+            table: as it was read.
+            rows: (n,), rising, as a data reference counts its samples: in series whose missing
+                rows are filled in, one after another.
+            all_windows: see `predict`.
+        """
+        with _for_a_model():
             if self.pipeline.task == "forecast":
-                return forecast(self.pipeline, table, self._runner, all_windows, at)
+                return forecast(self.pipeline, table, self._runner, all_windows, rows)
             return predict_sequences(self.pipeline, table, self._runner)
-        except DataError as error:
-            raise for_a_model(error) from None
 
     @property
     def columns(self) -> list[str]:
@@ -95,6 +96,14 @@ class Model:
         return (
             f"Model({str(self.folder)!r}: {self.pipeline.task} {', '.join(self.pipeline.targets)})"
         )
+
+
+@contextmanager
+def _for_a_model() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise for_a_model(error) from None
 
 
 def load_model(folder: Path | str) -> Model:

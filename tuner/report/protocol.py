@@ -24,7 +24,8 @@ def protocol(record: StudyRecord) -> Html:
     experiment, test = record.experiment, record.test
     parts = record.data.get("parts") or (test or {}).get("parts")
     if parts:
-        rows = [(p["name"], f"{p['count']:,} {p['unit']}s", _span(p)) for p in parts]
+        split = experiment.data.split
+        rows = [(p["name"], f"{p['count']:,} {p['unit']}s", _span(p, split)) for p in parts]
         shown = table(("part", "size", "from … to"), rows, numbers=1)
     else:
         shown = paragraph(_split_in_words(experiment))
@@ -35,6 +36,7 @@ def protocol(record: StudyRecord) -> Html:
         "is that of its best epoch"
         + (f", the mean over {experiment.n_folds} folds." if experiment.n_folds > 1 else "."),
     ]
+    said += _own_split(experiment.data.split)
     if forecast:
         said.append("The parts follow one another in time. A window may read rows before its part, "
                     "but every target belongs to one part only.")  # fmt: skip
@@ -122,13 +124,36 @@ def _opening(opening: Mapping[str, Any], forecast: bool, is_first: bool, of: int
     )
 
 
-def _span(part: dict[str, Any]) -> str:
-    return f"{part['first']} … {part['last']}" if part["first"] is not None else "drawn by seed"
+def _span(part: dict[str, Any], split: Split) -> str:
+    """Say from where to where a part goes, or how it came about."""
+    if part["first"] is not None:
+        return f"{part['first']} … {part['last']}"
+    if part["unit"] == "row":
+        return "of each series"
+    if split.column is not None:
+        return "by the column"
+    given = part["name"] == "test" and split.test_file is not None
+    return "of the test file" if given else "drawn by seed"
+
+
+def _own_split(split: Split) -> list[str]:
+    """Say what told the parts, where it was no share of the rows."""
+    if split.column is not None:
+        return [f"The column {split.column} of the data says which part a row is of."]
+    said = []
+    if split.test_file is not None:
+        said.append(f"The test part is the file {PurePath(split.test_file).name}.")
+    if split.group is not None:
+        said.append(f"All sequences of one {split.group} are in one part.")
+    return said
 
 
 def _split_in_words(experiment: Experiment) -> str:
     split: Split = experiment.data.split
+    if split.column is not None:
+        return f"data.split: the column {split.column}."
     validation = (
         f"{experiment.n_folds} rolling origins" if experiment.n_folds > 1 else split.validation
     )
-    return f"data.split: validation {validation}, test {split.test}; the rest was trained on."
+    test = split.test if split.test_file is None else PurePath(split.test_file).name
+    return f"data.split: validation {validation}, test {test}; the rest was trained on."

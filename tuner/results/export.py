@@ -35,7 +35,7 @@ def exported(
 
     Args:
         record: the study.
-        folder: where the file will be; `data.path` is relative to it.
+        folder: where the file will be; `data.path`, and a test file, are relative to it.
         file_name: the file's name, for the command that reproduces the score.
         data_path: what to write as `data.path` instead, as it is.
 
@@ -56,6 +56,8 @@ def exported(
     # Of the folder itself where it is named by a link, as `..` leads out of the folder itself.
     relative = os.path.relpath(record.data["path"], folder.resolve())
     experiment["data"]["path"] = relative if data_path is None else data_path
+    if (test_file := record.data.get("test_file")) is not None:
+        experiment["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
     experiment["recorded"] = _recorded(record, winner) | {"command": train_command(file_name)}
     Experiment.model_validate(experiment)
     return experiment

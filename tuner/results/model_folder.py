@@ -157,4 +157,6 @@ def _experiment(experiment: Experiment, folder: Path | None) -> str:
     record = experiment.to_dict()
     if folder is not None:
         record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
+        if (test_file := record["data"]["split"].get("test_file")) is not None:
+            record["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
     return dump_yaml(record)

@@ -11,6 +11,7 @@ from tuner.coordination.records import StudyRecord
 from tuner.data.dataset import Prepared
 from tuner.data.reference import SeriesRef
 from tuner.data.scratch import scratch_folder
+from tuner.data.source import read_table
 from tuner.data.test_part import open_test_part
 from tuner.errors import RunError
 from tuner.prediction import Model
@@ -45,7 +46,7 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
             f"study {record.name!r} has not opened its test part {whose}; search with {reopen}"
         )
     model = get_model()
-    params, path = find_winner(record).params, record.data["path"]
+    params, table = find_winner(record).params, read_table(record.experiment.data)
     with scratch_folder() as folder:
         opened = open_test_part(
             record.experiment, folder, sha256=record.data["sha256"], all_data=has_refit(test)
@@ -54,9 +55,9 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
         samples = ref.evaluate_samples()
         truth = ref.truth_of(samples)
         if isinstance(ref, SeriesRef):
-            found = model.predict_at(path, samples)
+            found = model.predict_at(table, samples)
             return _beside(found, model, list(truth.reshape(-1, truth.shape[-1]).T))
-        found = _of_part(model.predict(path), opened, samples, record)
+        found = _of_part(model.predict_at(table), opened, samples, record)
         if opened.facts.classes:
             return _beside(found, model, [np.array(opened.facts.classes, object)[truth]])
         return _beside(found, model, list(truth[:, 0].T))

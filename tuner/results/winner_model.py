@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.coordination.records import StudyRecord
-from tuner.data.tables import RawTable
+from tuner.data.source import read_table
 from tuner.errors import DataError, InputError, show_path
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
@@ -104,10 +104,9 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
         DataError: the data cannot be read any more.
         InputError: it has changed.
     """
-    path = Path(record.data["path"])
-    table = RawTable.read(path)
+    table = read_table(record.experiment.data)
     if table.sha256 != record.data["sha256"]:
-        raise InputError(f"{show_path(path)}: has changed since the search; bring it back")
+        raise InputError(f"{show_path(table.path)}: has changed since the search; bring it back")
     frame = table.frame[model.pipeline.columns.names_in(table.names)]
     n_rows = max(_FEWEST, model.pipeline.window)
     while n_rows < len(frame) and not _predicts(model, frame.head(n_rows)):

@@ -1,0 +1,305 @@
+"""Parts that a column, a test file or groups tell: no leak, and what is wrong is said in a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.data.preparing import check_data, prepare
+from tuner.data.test_part import open_test_part
+from tuner.errors import InputError
+from tuner.experiment import Experiment
+
+
+def experiment(folder, frame, split, *, test=None, task=None, **data):
+    frame.to_csv(folder / "data.csv", index=False)
+    if test is not None:
+        test.to_csv(folder / "test.csv", index=False)
+    values = {
+        "name": "own",
+        "data": {"path": str(folder / "data.csv"), "target": "y", "split": split, **data},
+        "task": {"window": 3, **(task or {})},
+    }
+    return Experiment.from_dict(values)
+
+
+def of_series(folder, ref):
+    """The rows that are trained on and evaluated, by their truth."""
+    return [
+        np.unique(ref.truth_of(samples).ravel()).tolist()
+        for samples in (ref.train_samples(), ref.evaluate_samples())
+    ]
+
+
+def table(words, series=1):
+    n = len(words)
+    frame = pd.DataFrame(
+        {
+            "t": np.tile(pd.date_range("2020-01-01", periods=n).astype(str), series),
+            "y": np.arange(float(n * series)) ** 1.5,
+            "part": np.tile(words, series),
+        }
+    )
+    return frame.assign(shop=np.repeat([f"s{i}" for i in range(series)], n))
+
+
+WORDS = ["train"] * 12 + ["Validation"] * 5 + ["test"] * 4
+
+
+@pytest.mark.parametrize("time", [None, "t"])
+@pytest.mark.parametrize("series", [1, 3])
+def test_a_column_tells_the_parts_of_series(time, series, tmp_path):
+    frame = table(WORDS, series)
+    data = {"time": time, "features": ["y"]} | ({"id": "shop"} if series > 1 else {})
+    asked = experiment(tmp_path, frame, {"column": "part"}, **data)
+    data_of = prepare(asked, tmp_path / "search")
+    (ref,) = data_of.folds
+    place = frame.groupby("shop").cumcount()
+    trained, validated = of_series(tmp_path, ref)
+    assert trained == sorted(frame.y[(frame.part == "train") & (place >= 3)])
+    assert validated == sorted(frame.y[frame.part == "Validation"])
+    assert len(ref.load("truth")) == 17 * series  # no row of the test is there
+    (opened,) = open_test_part(asked, tmp_path / "test").folds
+    assert of_series(tmp_path, opened)[1] == sorted(frame.y[frame.part == "test"])
+    assert [p.count for p in check_data(asked).facts.parts] == [n * series for n in (12, 5, 4)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(8, 14), val=st.integers(1, 5), test=st.integers(1, 5), draw=st.data())
+def test_changing_test_rows_changes_nothing_that_a_search_sees(
+    n, val, test, draw, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("leak")
+    words = ["train"] * n + ["val"] * val + ["test"] * test
+    frame = table(words)
+    row = draw.draw(st.integers(n + val, len(words) - 1))
+    changed = frame.copy()
+    changed.loc[row, "y"] = 1e6
+    seen = []
+    for i, each in enumerate((frame, changed)):
+        asked = experiment(folder, each, {"column": "part"}, time="t", features=["y"])
+        (ref,) = prepare(asked, folder / str(i)).folds
+        seen.append({name: np.array(ref.load(name)) for name in ("inputs", "targets", "truth")})
+    for name, array in seen[0].items():
+        np.testing.assert_array_equal(array, seen[1][name])
+
+
+def test_a_step_that_holds_a_validation_row_is_not_trained_on(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "t": pd.date_range("2020-01-01", periods=96, freq="6h").astype(str),
+            "y": np.arange(96.0) ** 2,
+            "part": ["train"] * 50 + ["validation"] * 26 + ["test"] * 20,  # in the middle of a day
+        }
+    )
+    asked = experiment(tmp_path, frame, {"column": "part"}, time="t", resample="1D", features=["y"])
+    parts = check_data(asked).facts.parts
+    assert [(p.first, p.last) for p in parts] == [
+        ("2020-01-01", "2020-01-12"),
+        ("2020-01-13", "2020-01-19"),
+        ("2020-01-20", "2020-01-24"),
+    ]
+
+
+def test_rows_that_are_missing_between_two_parts_are_in_no_later_one(tmp_path):
+    frame = table(WORDS).drop(index=[11, 12])
+    asked = experiment(
+        tmp_path, frame, {"column": "part"}, time="t", missing="ffill", features=["y"]
+    )
+    (ref,) = prepare(asked, tmp_path / "search").folds
+    trained, validated = of_series(tmp_path, ref)
+    assert validated == frame.y[frame.part == "Validation"].tolist()
+    assert trained == frame.y[:11][3:].tolist()
+
+
+@pytest.mark.parametrize("time", [None, "t"])
+def test_a_test_file_is_the_test_part_and_shares_are_of_the_other(time, tmp_path):
+    frame = table(["x"] * 26).drop(columns="part")
+    asked = experiment(
+        tmp_path, frame[:20], {"test_file": str(tmp_path / "test.csv"), "validation": 0.25},
+        test=frame[20:], time=time, features=["y"],
+    )  # fmt: skip
+    assert [p.count for p in check_data(asked).facts.parts] == [15, 5, 6]
+    (ref,) = prepare(asked, tmp_path / "search").folds
+    assert of_series(tmp_path, ref) == [frame.y[3:15].tolist(), frame.y[15:20].tolist()]
+    (opened,) = open_test_part(asked, tmp_path / "opened").folds
+    assert of_series(tmp_path, opened)[1] == frame.y[20:].tolist()
+    # a window of the test part reads the last rows of the other file
+    before = check_data(asked).facts.sha256
+    frame[20:].assign(y=0.0).to_csv(tmp_path / "test.csv", index=False)
+    assert check_data(asked).facts.sha256 != before
+
+
+def test_rolling_origins_lie_before_a_test_file(tmp_path):
+    frame = table(["x"] * 40).drop(columns="part")
+    asked = experiment(
+        tmp_path, frame[:30],
+        {"test_file": str(tmp_path / "test.csv"), "validation": {"folds": 2, "size": 5}},
+        test=frame[30:], time="t", features=["y"],
+    )  # fmt: skip
+    counts = [(p.name, p.count) for p in check_data(asked).facts.parts]
+    assert counts == [("training", 25), ("validation 1", 5), ("validation 2", 5), ("test", 10)]
+
+
+def sequences(n=40, per_group=4):
+    of = np.repeat(np.arange(n), 3)
+    kind = (of // per_group) % 2
+    return pd.DataFrame(
+        {
+            "of": [f"q{i}" for i in of],
+            "x": np.arange(len(of)) + 0.5,
+            "y": np.where(kind, "up", "down"),
+            "patient": of // per_group + 100,
+            "part": np.select([of < n - 12, of < n - 6], ["train", "dev"], "test"),
+        }
+    )
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_sequences_of_one_group_come_into_one_part(mixed, tmp_path):
+    frame = sequences()
+    if mixed:  # a patient has sequences of both classes
+        frame["y"] = np.where(frame["of"].str[1:].astype(int) % 2, "up", "down")
+    frame = frame.drop(columns="part")
+    split = {"group": "patient", "validation": 0.2, "test": 0.3, "seed": 3}
+    asked = experiment(tmp_path, frame, split, id="of", task={"kind": "classify", "window": 12})
+    dataset = check_data(asked)
+    groups = frame.groupby("of", sort=False).patient.first().to_numpy()
+    of_part = [set(groups[part]) for part in dataset.draw.named().values()]
+    assert [len(part) for part in of_part] == [5, 2, 3]
+    assert set.union(*of_part) == set(groups)
+    assert dataset.facts.features == ("x",)  # a group is no number to learn from
+    if not mixed:  # every class has its share of the groups
+        kinds = frame.groupby("of", sort=False).y.first().to_numpy()
+        assert all(len(set(kinds[part])) == 2 for part in dataset.draw.named().values())
+
+
+def test_a_column_and_a_test_file_tell_the_parts_of_sequences(tmp_path):
+    frame = sequences()
+    task = {"kind": "classify", "window": 12}
+    asked = experiment(tmp_path, frame, {"column": "part"}, id="of", task=task, features=["x"])
+    draw = check_data(asked).draw
+    assert [len(part) for part in draw.named().values()] == [28, 6, 6]
+    assert draw.test.tolist() == [*range(34, 40)]
+    rest, test = frame[frame.part != "test"], frame[frame.part == "test"]
+    split = {"test_file": str(tmp_path / "test.csv"), "validation": 6}
+    asked = experiment(tmp_path, rest, split, test=test, id="of", task=task, features=["x"])
+    draw = check_data(asked).draw
+    assert [len(part) for part in draw.named().values()] == [28, 6, 6]
+    assert draw.test.tolist() == [*range(34, 40)]
+    vocabulary = experiment(tmp_path, rest, split, test=test, id="of", task=task, tokens="x")
+    assert len(check_data(vocabulary).vocabulary.tokens) == 28 * 3  # of the training part
+
+
+COLUMN = {"column": "part"}
+
+
+@pytest.mark.parametrize(
+    ("words", "split", "data", "says"),
+    [
+        (["train"] * 9 + ["test"] * 5, COLUMN, {}, "rows of all three .* none of valid"),
+        (["trian", *WORDS], COLUMN, {}, r"got 'trian' in line 2; did you mean 'train'"),
+        ([None, *WORDS], COLUMN, {}, r"in every row, got none in line 2; write one"),
+        (WORDS, {"column": "prt"}, {}, r"data.split.column: no column 'prt'.*did you mean 'part'"),
+        (["test", *WORDS], COLUMN, {}, r"train to valid.* got training in line 3 after test"),
+        (
+            ["test", *WORDS], COLUMN, {"time": "t"},
+            r"in time from train to validation to test, got training in line 14 \(2020-01-13\) and "
+            r"test in line 2",
+        ),
+        (WORDS, {"column": "part", "test": 0.2}, {}, r"column: tells the parts .* test 0.2 beside"),
+        (WORDS, {"column": "part", "group": "t"}, {}, r"column: tells .*got group t beside"),
+        (WORDS, {"test_file": "t.csv", "test": 3}, {}, r"test_file: tells the parts itself"),
+        (WORDS, {"group": "part"}, {}, r"data.split.group: is of independent sequences"),
+        (WORDS, {"test_file": "none.csv"}, {}, r"none.csv: data.split.test_file: no such file"),
+        (WORDS, {"colum": "part"}, {}, r"data.split.colum: .*did you mean 'column'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_split_is_one_line(words, split, data, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says) as refused:
+        check_data(experiment(tmp_path, table(words), split, features=["y"], **data))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("test", "says"),
+    [
+        (lambda f: f[15:], r"times must rise, got 2020-01-16 in line 2 of .*test.csv after 2020"),
+        (lambda f: f[20:].drop(columns="y"), r"test.csv: .*test_file: no column 'y' in the file"),
+        (lambda f: f[20:].assign(y="a"), r"test.csv: .*must hold numbers.* got 'a' in line 2"),
+        (lambda f: f[20:].assign(y=np.nan), r"finite number.*line 2 of .*test.csv"),
+        (lambda f: f[20:].drop(index=22), r"2020-01-2\d.*"),
+        (lambda f: f[20:20], r"test.csv: data.split.test_file: has column names but no rows"),
+    ],
+)
+def test_what_is_wrong_with_a_test_file_names_it(test, says, tmp_path):
+    frame = table(["x"] * 26)
+    split = {"test_file": str(tmp_path / "test.csv")}
+    asked = experiment(tmp_path, frame[:20], split, test=test(frame), time="t", features=["y"])
+    with pytest.raises(InputError, match=says) as refused:
+        check_data(asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_test_file_begins_after_every_series_of_the_other(tmp_path):
+    frame = table(["x"] * 26, 2).drop(columns="part")
+    rest, test = frame[frame.t < "2020-01-20"], frame[frame.t >= "2020-01-20"]
+    split = {"test_file": str(tmp_path / "test.csv")}
+    longer = pd.concat([rest, test[(test.shop == "s1")][:3]])
+    test = pd.concat([test[test.shop == "s0"], test[test.shop == "s1"][3:]])
+    asked = experiment(tmp_path, longer, split, test=test, time="t", id="shop", features=["y"])
+    says = r"test.csv: .*data.csv, which end at 2020-01-22, got 2020-01-20"
+    with pytest.raises(InputError, match=says):
+        check_data(asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "split", "says"),
+    [
+        ({"part": ["train", "val", "test"] * 40}, COLUMN, r"one part, got validation after train"),
+        ({"patient": [*range(120)]}, {"group": "patient"}, r"same in all rows of a seq.*line 3"),
+        ({"patient": [""] * 120}, {"group": "patient"}, "must hold a value in every row"),
+        ({"patient": 1}, {"group": "patient"}, "group"),
+        ({"y": ["a"] * 102 + ["b"] * 18}, {"column": "part"}, "'b' in validation or test alone"),
+        ({}, {"group": "patent"}, "no column 'patent'.*did you mean 'patient'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_parts_of_sequences_is_one_line(change, split, says, tmp_path):
+    frame = sequences().assign(**change)
+    task = {"kind": "classify", "window": 12}
+    asked = experiment(tmp_path, frame, split, id="of", task=task, features=["x"])
+    with pytest.raises(InputError, match=says) as refused:
+        check_data(asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sequence_or_a_group_in_both_files_is_refused(tmp_path):
+    frame = sequences()
+    task = {"kind": "classify", "window": 12}
+    split = {"test_file": str(tmp_path / "test.csv"), "validation": 6}
+    asked = experiment(
+        tmp_path, frame[:-18], split, test=frame[-24:], id="of", task=task, features=["x"]
+    )
+    with pytest.raises(InputError, match=r"test.csv: .*both files, got 'q32'"):
+        check_data(asked)
+    asked = experiment(
+        tmp_path, frame[:-18], split | {"group": "patient"}, test=frame[-18:], id="of", task=task,
+        features=["x"],
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"test.csv: data.split.group: .*both files, got '108'"):
+        check_data(asked)
+
+
+@pytest.mark.parametrize("split", [{"column": "part"}, {"test_file": "test.csv"}])
+def test_a_split_is_written_and_read_again(split, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = experiment(tmp_path, table(WORDS), split)
+    (tmp_path / "again.yaml").write_text(asked.to_yaml())
+    assert Experiment.load("again.yaml") == asked
+    assert asked.changed({"seed": 3}).data.split == asked.data.split
+    if "test_file" in split:
+        assert asked.data.split.test_file == str(tmp_path / "test.csv")
