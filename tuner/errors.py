@@ -18,6 +18,7 @@ __all__ = [
     "Interrupted",
     "JournalError",
     "ModelError",
+    "NoGraphError",
     "RunError",
     "SpaceError",
     "StudyError",
@@ -67,6 +68,10 @@ class JournalError(InputError):
 
 class ModelError(InputError):
     """A model folder is none, is not as it was written, or is of another version."""
+
+
+class NoGraphError(ModelError):
+    """A model folder has no graph to predict with, as there is no ONNX of its code."""
 
 
 class RunError(TunerError):

@@ -15,6 +15,7 @@ from tuner.data.preparing import check_data
 from tuner.data.suspects import SUSPECTS
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.own_code import is_allowed
 from tuner.results.advice import advice_on_budget, advice_on_data
 from tuner.results.exportable import why_not_exportable
 from tuner.watching.display import console, counted, show_advice
@@ -77,6 +78,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     if strategy is not None and experiment.search_space:
         then += ["--strategy", strategy]
     then += [word for text in set_ for word in ("--set", text)]
+    if is_allowed():
+        then.append("--allow-code")
     command = escape(f"tuner {shlex.join(then)}")
     told = advice or {"constant", *SUSPECTS} & {what for what, _ in facts.notes}
     said = "It can run, but see above" if told else "Nothing is wrong"
@@ -149,7 +152,11 @@ def _show_space(experiment: Experiment) -> None:
     searched = set(experiment.search_space)
     if any(map(WIDTH.fullmatch, searched)):
         searched |= {"hidden_size", "num_layers"}
-    fixed = [f"{name} {str(v).lower()}" for name, v in given.items() if name not in searched]
+    fixed = [
+        f"{name} {str(v).lower() if isinstance(v, bool) else v}"
+        for name, v in given.items()
+        if name not in searched
+    ]
     console.print(f"  fixed: {', '.join([*fixed, 'the rest at its default'])}", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from tuner.cli.compare import compare
 from tuner.cli.mlflow_commands import sync, ui
 from tuner.cli.options import (
     AllData,
+    AllowCode,
     AsJson,
     DataFile,
     DataPath,
@@ -124,7 +125,12 @@ def init(
 
 
 @app.command(rich_help_panel="Search")
-def check(experiment: Experiment, strategy: Strategy = None, set_: Set = None) -> None:
+def check(
+    experiment: Experiment,
+    strategy: Strategy = None,
+    set_: Set = None,
+    allow_code: AllowCode = False,
+) -> None:
     """Check an experiment and its data, show what would be searched; start nothing."""
     from tuner.cli import check as command
 
@@ -164,6 +170,7 @@ def run(
     reopen_test: ReopenTest = False,
     set_: Set = None,
     json: Events = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Search; the same command again resumes."""
     from tuner.cli import run as command
@@ -229,6 +236,7 @@ def export(
     data: DataPath = None,
     journal: Journal = None,
     force: Force = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Write the best configuration as an experiment file that trains again, and its model."""
     from tuner.cli import export as command
@@ -258,6 +266,7 @@ def train(
     ensemble: Ensemble = False,
     strict: Strict = False,
     set_: Set = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train one configuration; of an exported one, say whether its score is reproduced."""
     from tuner.cli import train as command

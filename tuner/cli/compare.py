@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner.cli.options import (
+    AllowCode,
     Events,
     Executor,
     Experiment,
@@ -53,6 +54,7 @@ def compare(
     set_: Set = None,
     force: Force = False,
     json: Events = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Compare strategies: a search of each on several seeds, and which differences are real."""
     from tuner.cli import comparing

@@ -66,6 +66,7 @@ def export(
     if ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
     _say_what_is_missing(record, state)
+    own_code = bool(best.get("cells"))
     if output is None and model is None:
         sys.stdout.write(render(best, as_json))
         return
@@ -73,15 +74,16 @@ def export(
     if output is not None:
         with written_whole(output) as new:
             new.write_text(render(best, as_json), encoding="utf-8")
-        _say_written(output, f"; next: [bold]{escape(train_command(str(output)))}[/]")
+        _say_written(
+            output, f"; next: [bold]{escape(train_command(str(output), own_code=own_code))}[/]"
+        )
     if training is not None and model is not None:
         if not say_whether_reproduced(training, []):
             option = " --ensemble" if ensemble else ""
-            again = f"{train_command('best.yaml')} -o DIR{option}"
+            again = f"{train_command('best.yaml', own_code=own_code)} -o DIR{option}"
             console.print(f"no model is written; `{again}` does it")
             raise typer.Exit(1)
-        write_model(training, model)
-        say_written(training, model)
+        say_written(training, model, write_model(training, model))
 
 
 def _as_json(format_: str | None, output: Path | None) -> bool:

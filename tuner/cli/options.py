@@ -10,9 +10,11 @@ import typer
 
 from tuner.errors import InputError
 from tuner.experiment.naming import normalized
+from tuner.own_code import allow
 
 __all__ = [
     "AllData",
+    "AllowCode",
     "AsJson",
     "DataFile",
     "DataPath",
@@ -107,6 +109,23 @@ Tracking = Annotated[
     bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
+
+
+def _allow_code(value: bool) -> bool:
+    """Have this command, and the workers that it starts, import what else would be refused."""
+    if value:
+        allow()
+    return value
+
+
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        callback=_allow_code,
+        help="Import cells and metrics of the current folder, and those of an exported file.",
+    ),
+]
 AllData = Annotated[
     bool,
     typer.Option("--all-data", help="Train on the validation part too, to deploy it: no score."),

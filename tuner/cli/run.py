@@ -16,6 +16,7 @@ from tuner.launching.typed import journal_option, sync_command
 from tuner.launching.winner import KeptModel, check_register
 from tuner.launching.workers import check_workers, choose_workers, warnings
 from tuner.results.advice import in_the_way
+from tuner.results.export import train_command
 from tuner.watching.choosing import make_watcher, told_how_it_ends
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def run(
                 reopen_test=reopen_test,
             )
         to_sync = sync_command(name, journal, register) if behind else None
-        watcher.result(record, _next_commands(name, journal, tracking, to_sync))
+        watcher.result(
+            record, _next_commands(name, journal, tracking, to_sync, bool(experiment.cells))
+        )
         if tracking and not behind:
             again = sync_command(name, journal, register)
             kept.log(record, register, again)
@@ -110,12 +113,12 @@ def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None
 
 
 def _next_commands(
-    name: str, journal: str | None, tracking: bool, to_sync: str | None
+    name: str, journal: str | None, tracking: bool, to_sync: str | None, own_code: bool
 ) -> list[tuple[str, str]]:
     study = f"{shlex.quote(name)}{journal_option(journal)}"
     commands = [
         (f"tuner export {study} -o best.yaml", ""),
-        ("tuner train best.yaml", ""),
+        (train_command("best.yaml", own_code=own_code), ""),
     ]
     if tracking:
         commands.insert(0, (f"tuner ui {study}", ""))

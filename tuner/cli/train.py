@@ -71,8 +71,7 @@ def train(
         warn=warn,
     )
     if output is not None:
-        write_model(training, output)
-        say_written(training, output)
+        say_written(training, output, write_model(training, output))
     changed = [f"--set {text}" for text in set_]
     if not say_whether_reproduced(training, changed):
         raise typer.Exit(1)
@@ -104,8 +103,11 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
     return True
 
 
-def say_written(training: Training, folder: Path) -> None:
-    """Print which model was written: one that was trained again is another than was scored."""
+def say_written(training: Training, folder: Path, no_graph: str | None) -> None:
+    """Print which model was written: one that was trained again is another than was scored.
+
+    `no_graph` says why there is no `model.onnx`.
+    """
     what = f"wrote [bold]{escape(str(folder))}[/]"
     n_models = len(training.model.weights)
     if n_models > 1:
@@ -113,6 +115,8 @@ def say_written(training: Training, folder: Path) -> None:
     if training.refit is not None:
         what += f"{',' if n_models > 1 else ':'} trained again {_on_both(training.refit)}"
     console.print(what, soft_wrap=True)
+    if no_graph is not None:
+        warn(f"no model.onnx, so `tuner predict` cannot use it: {no_graph}")
 
 
 def _on_both(training: Training) -> str:

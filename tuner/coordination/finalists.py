@@ -20,7 +20,7 @@ from tuner.coordination.fresh import configuration_key
 from tuner.coordination.journal import FINALISTS_SUFFIX
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.coordination.seeds import Role
-from tuner.experiment.untuned import MODEL_NAMES, canonical, untuned
+from tuner.experiment.untuned import canonical, model_name, untuned
 
 __all__ = [
     "Default",
@@ -237,7 +237,7 @@ def default_of(record: StudyRecord) -> Default | None:
     if not runs:
         return None
     params = dict(runs[0].params)
-    name = f"default {MODEL_NAMES[canonical(experiment, params)['cell']]}"
+    name = f"default {model_name(canonical(experiment, params)['cell'])}"
     failed = sum(r.status is Status.FAILED for r in runs)
     return Default(name, params, twin, _complete(runs), failed)
 

@@ -16,10 +16,10 @@ from typing import IO, Any
 
 from tuner.errors import RunError, one_line
 from tuner.executors.gpus import find_gpus, least_used
-from tuner.executors.local_start import start_command
 from tuner.executors.messages import Died, Message
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Job
+from tuner.process_start import start_command
 
 __all__ = ["LocalExecutor"]
 

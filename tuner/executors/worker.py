@@ -1,4 +1,4 @@
-"""A worker process: receives jobs, trains, reports. Started by `local_start.py`."""
+"""A worker process: receives jobs, trains, reports. Started by `tuner/process_start.py`."""
 
 from __future__ import annotations
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from tuner.experiment.explain import reword
 from tuner.experiment.model import Section
+from tuner.own_code import is_reference
 
-__all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
+__all__ = ["CELLS", "WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
 
 WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
@@ -32,14 +42,35 @@ WHOLE = frozenset(
 
 _MOST_LAYERS = 16
 
+CELLS = ("lstm", "gru", "rnn", "peephole")
+"""The cells that are tuner's own."""
+
+
+def _check_reference(value: Any) -> Any:
+    if not is_reference(value):
+        raise ValueError(f"must be a cell, or package.module:Class, got {value!r}; write lstm, say")
+    return value
+
+
+Cell = Annotated[
+    Annotated[Literal["lstm", "gru", "rnn", "peephole"], Tag("(cell)")]
+    | Annotated[str, BeforeValidator(_check_reference), Tag("(class)")],
+    Discriminator(lambda v: "(class)" if isinstance(v, str) and ":" in v else "(cell)"),
+]
+
 Units = Annotated[int, Field(ge=1, le=8192, strict=True)]
 
 
 class Hyperparameters(Section):
-    """One configuration of model and training. Every key can be fixed or searched."""
+    """One configuration of model and training. Every key can be fixed or searched.
 
-    cell: Literal["lstm", "gru", "rnn", "peephole"] = "lstm"
-    """The recurrent cell; peephole is the LSTM whose gates also see the cell state."""
+    Other keys are those that a cell of one's own declares (`tuner.experiment.cells`).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    cell: Cell = "lstm"
+    """The recurrent cell, or an installed class; peephole's gates also see the cell state."""
     nonlinearity: Literal["tanh", "relu"] = "tanh"
     """Of the cell rnn."""
     hidden_size: Units | Annotated[list[Units], Field(min_length=1, max_length=_MOST_LAYERS)] = (
@@ -107,6 +138,23 @@ class Hyperparameters(Section):
                 )
             return values | {"num_layers": n_layers}
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_others(cls, values: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
+        """Take keys of a cell of one's own, where there is one."""
+        if not isinstance(values, dict) or is_reference(values.get("cell")):
+            return check(values)
+        others = [name for name in values if name not in cls.model_fields]
+        if not others:
+            return check(values)
+        lines: list[Any] = []
+        try:
+            check({name: value for name, value in values.items() if name in cls.model_fields})
+        except ValidationError as error:
+            lines += error.errors(include_url=False)
+        lines += [{"type": "extra_forbidden", "loc": (k,), "input": values[k]} for k in others]
+        raise ValidationError.from_exception_data(cls.__name__, lines)
 
     @property
     def widths(self) -> list[int]:

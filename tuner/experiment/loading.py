@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError, show_path
+from tuner.experiment.cells import named_code
 from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
+from tuner.own_code import is_allowed
 
 __all__ = ["check_experiment", "experiment_of", "load_experiment"]
 
@@ -37,7 +39,22 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
         apply_override(raw, override)
     space_file = _inline_space(raw, folder) or space_file
     _make_absolute(raw, folder, str(path))
+    _check_trusted(raw, path)
     return check_experiment(cls, raw, str(path), overrides, space_file)
+
+
+def _check_trusted(raw: dict[str, Any], path: Path) -> None:
+    """Refuse an exported file that names code to import, unless that is asked for.
+
+    What the code declares is asked anew: the file may be older.
+    """
+    exported = "recorded" in raw or "cells" in raw
+    if exported and (reference := named_code(raw)) is not None and not is_allowed():
+        raise ExperimentError(
+            f"{path}: hyperparameters.cell: an exported file imports no code, got {reference!r}; "
+            f"add --allow-code if you trust it"
+        )
+    raw.pop("cells", None)
 
 
 def experiment_of(cls: type[S], values: Mapping[str, Any]) -> S:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TunerError, near_miss, nearest
+from tuner.experiment.cell_rules import check_own_cells, check_own_domain, own_keys
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
@@ -43,7 +44,7 @@ def check_rules(experiment: Experiment) -> None:
 
 
 def _check_space(experiment: Experiment) -> None:
-    space = experiment.search_space
+    space, own = experiment.search_space, own_keys(experiment)
     endless = [name for name, domain in space.items() if domain.size() is None]
     if experiment.strategy.name == "brute" and endless:
         raise ValueError(
@@ -54,12 +55,15 @@ def _check_space(experiment: Experiment) -> None:
         key = f"search_space.{name}"
         if name in PREPARED:
             continue
-        if name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
-            known = nearest(name, [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED])
+        if name in own:
+            check_own_domain(key, domain, own[name])
+        elif name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
+            ours = [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED]
+            known = nearest(name, [*own, *ours])
             raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
         if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
             raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
-        for value in domain.bounds():
+        for value in () if name in own else domain.bounds():
             if problem := check_value(name, value):
                 remedy = "change it"
                 if name == "hidden_size" and str(value).startswith("["):
@@ -131,6 +135,7 @@ def _check_widths(experiment: Experiment) -> None:
 
 
 def _check_cell(experiment: Experiment) -> None:
+    check_own_cells(experiment)
     cells = _values(experiment, "cell")
     if others := [cell for cell in cells if cell != "lstm"]:
         _refuse(experiment, "proj_size", [0], f"{others[0]} has no projection, only lstm has one")

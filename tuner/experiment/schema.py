@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.explain import Refused, shown
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
@@ -198,6 +199,13 @@ class Experiment(Section):
     finalists: Finalists = Finalists()
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
     recorded: Recorded | None = None
+    cells: list[Cell] = Field(default_factory=list)
+    """What cells of one's own declare; written by tuner."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_cells(cls, raw: Any) -> Any:
+        return with_cells(raw)
 
     @model_validator(mode="before")
     @classmethod
@@ -273,6 +281,8 @@ class Experiment(Section):
         searched = set(self.search_space)
         if any(map(WIDTH.fullmatch, searched)):
             searched |= {"hidden_size", "num_layers"}
+        if not self.cells:
+            del record["cells"]
         for name in searched - self.hyperparameters.model_fields_set:
             record["hyperparameters"].pop(name, None)
         for name in searched - self.data.model_fields_set:
@@ -328,16 +338,32 @@ class Experiment(Section):
         if layer := WIDTH.fullmatch(name):
             widths = self.hyperparameters.widths
             return widths[min(int(layer[1]), len(widths)) - 1]
+        if name not in Hyperparameters.model_fields:
+            fixed = self.hyperparameters.model_extra or {}
+            return fixed.get(name, self.default_of(name))
         value = getattr(self.hyperparameters, name)
         return self.task.window if name == "window" and value is None else value
+
+    def default_of(self, name: str) -> Any:
+        """Return the default of a hyperparameter, also of one that a cell of one's own declares."""
+        if (field := Hyperparameters.model_fields.get(name)) is not None:
+            return field.default
+        return next(cell.keys[name].default for cell in self.cells if name in cell.keys)
 
     def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
         """Return every hyperparameter: the fixed ones, and `searched` over them.
 
-        A searched preparation of the data is none: see `prepared_as`.
+        A searched preparation of the data is none: see `prepared_as`. Of keys that cells of one's
+        own declare it has those of its cell.
         """
         rest = {name: value for name, value in searched.items() if name not in PREPARED}
-        return gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
+        whole = gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
+        if not self.cells:
+            return whole
+        cell = cell_of(self.cells, whole["cell"])
+        own = {} if cell is None else {name: key.default for name, key in cell.keys.items()}
+        ours = Hyperparameters.model_fields
+        return own | {name: v for name, v in whole.items() if name in ours or name in own}
 
     def preparation(self, searched: Mapping[str, Any]) -> dict[str, str]:
         """Return the text of every preparation that is searched: those in `searched`, and `data`'s.

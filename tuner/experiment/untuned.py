@@ -10,10 +10,14 @@ from tuner.experiment.preparations import PREPARED
 from tuner.experiment.rules import check_rules
 from tuner.experiment.schema import Experiment
 
-__all__ = ["MODEL_NAMES", "canonical", "untuned"]
+__all__ = ["canonical", "model_name", "untuned"]
 
-MODEL_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole": "peephole LSTM"}
-"""What people call a model, by its cell."""
+_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole": "peephole LSTM"}
+
+
+def model_name(cell: str) -> str:
+    """Return what people call a model, by its cell: of one's own, the name of the class."""
+    return _NAMES.get(cell) or cell.rpartition(":")[2]
 
 
 def untuned(experiment: Experiment) -> dict[str, Any]:
@@ -25,17 +29,17 @@ def untuned(experiment: Experiment) -> dict[str, Any]:
     are moved into it. The window is never longer than the longest that is searched, so that the
     model is scored on the same rows as every trial.
     """
-    space, fields = experiment.search_space, Hyperparameters.model_fields
+    space = experiment.search_space
     values: dict[str, Any] = {}
     for name in space:
         if WIDTH.fullmatch(name):
-            values |= {n: fields[n].default for n in ("hidden_size", "num_layers")}
+            values |= {n: experiment.default_of(n) for n in ("hidden_size", "num_layers")}
         elif name == "window":
             values[name] = min(experiment.task.window, max(space[name].bounds()))
         elif name in PREPARED:
             values[name] = experiment.given(name)
         else:
-            values[name] = fields[name].default
+            values[name] = experiment.default_of(name)
     if not _is_allowed(experiment, values):
         outside = {n: domain for n, domain in space.items() if values.get(n) not in domain}
         values |= {name: domain.bounds()[0] for name, domain in outside.items()}

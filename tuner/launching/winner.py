@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.errors import InputError, RunError, TunerError, one_line
+from tuner.errors import InputError, NoGraphError, RunError, TunerError, one_line
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord
@@ -70,6 +70,9 @@ class KeptModel:
         try:
             log_winner(record, self._note, folder=self._folder, register=register)
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, NoGraphError):
+                self._note(f"MLflow has no model of the winner: {one_line(error)}")
+                return
             why = one_line(error) if isinstance(error, TunerError) else explain(error)
             if isinstance(error, KeyboardInterrupt):
                 why = "stopped"

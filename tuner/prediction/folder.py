@@ -8,7 +8,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import ModelError, one_line, show_path
+from tuner.errors import ModelError, NoGraphError, one_line, show_path
 
 __all__ = ["FORMAT", "MODEL", "PIPELINE", "checksum", "open_folder", "record_checksum"]
 
@@ -48,6 +48,9 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not _is_as_written(record):
         raise _refusal(path, f"is not as it was written (its checksum differs); {_REMEDY}")
     files = record.get("files")
+    if isinstance(reason := record.get("no_graph"), str):
+        text = f"holds no {MODEL} to predict with: {one_line(reason)}; weights.safetensors has the"
+        raise NoGraphError(f"{show_path(folder)}: {text} weights, by torch's names")
     if not isinstance(files, dict) or MODEL not in files:
         raise _refusal(path, f"files: must list {MODEL}; {_REMEDY}")
     model = b""

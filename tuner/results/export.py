@@ -13,6 +13,7 @@ from tuner.coordination.records import StudyRecord
 from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
 from tuner.experiment.preparations import value_of
+from tuner.own_code import is_reference
 from tuner.results.refit import best_epochs, refit_epochs
 from tuner.results.winner import Winner, find_winner
 
@@ -58,7 +59,10 @@ def exported(
     experiment["data"]["path"] = relative if data_path is None else data_path
     if (test_file := record.data.get("test_file")) is not None:
         experiment["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
-    experiment["recorded"] = _recorded(record, winner) | {"command": train_command(file_name)}
+    if not is_reference(experiment["hyperparameters"]["cell"]):
+        experiment.pop("cells", None)
+    command = train_command(file_name, own_code=bool(experiment.get("cells")))
+    experiment["recorded"] = _recorded(record, winner) | {"command": command}
     Experiment.model_validate(experiment)
     return experiment
 
@@ -100,9 +104,15 @@ def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
     return found or None
 
 
-def train_command(path: str) -> str:
-    """Return the command that trains an exported file, to be typed where `path` leads to it."""
-    return f"tuner train {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
+def train_command(path: str, *, own_code: bool) -> str:
+    """Return the command that trains an exported file, to be typed where `path` leads to it.
+
+    Args:
+        path: of the file.
+        own_code: whether it names code that is not tuner's, which is to be allowed.
+    """
+    command = f"tuner train {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
+    return f"{command} --allow-code" if own_code else command
 
 
 def render(experiment: dict[str, Any], as_json: bool) -> str:

@@ -14,7 +14,8 @@ from tuner.data import DataRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, dump_yaml
-from tuner.jobs import Exported, ExportJob, Weights
+from tuner.experiment.cells import cell_of
+from tuner.jobs import ExportJob, Outcome, Weights
 from tuner.prediction.folder import FORMAT, MODEL, PIPELINE, checksum, record_checksum
 from tuner.results.model_readme import readme
 from tuner.results.reproduce import Training
@@ -27,7 +28,7 @@ _README = "README.md"  # not checked: whoever gets the folder may write into it
 
 def write_model(
     training: Training, folder: Path, executor: Executor | None = None, *, moves: bool = False
-) -> None:
+) -> str | None:
     """Write a trained model as `model.onnx`, with all that prediction needs, into `folder`.
 
     `pipeline.json` holds columns, transform, scaling, window, classes and the checksums of the
@@ -40,35 +41,42 @@ def write_model(
     Of a training with a refit it is the refitted model; what `pipeline.json` says of validation is
     of the one that the training part alone trained.
 
+    Returns:
+        Why there is no `model.onnx`, where torch has no graph of a cell of one's own, or none that
+        is right; all else is written then.
+
     Raises:
         RunError: the model cannot be exported, or ONNX puts out something else than torch.
     """
     from safetensors.numpy import save
 
     model = training.model
-    exported = _export(model, executor)
+    outcome = _export(model, executor)
+    exported = outcome.exported
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
         written = Path(name)
-        (written / MODEL).write_bytes(exported.file)
+        if exported is not None:
+            (written / MODEL).write_bytes(exported.file)
         (written / "weights.safetensors").write_bytes(save(_all_weights(model)))
         again = _experiment(training.experiment, None if moves else folder)
         (written / "experiment.yaml").write_text(again, encoding="utf-8")
         if model.attention is not None:
             model.attention.write(written)
         files = {path.name: checksum(path.read_bytes()) for path in sorted(written.iterdir())}
-        record = _pipeline(training, exported) | {"files": files}
+        record = _pipeline(training, outcome) | {"files": files}
         record["sha256"] = record_checksum(record)
         (written / _README).write_text(readme(training, folder), encoding="utf-8")
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         (written / PIPELINE).write_text(text + "\n", encoding="utf-8")
         for path in sorted(written.iterdir(), key=lambda path: path.name == PIPELINE):
             path.replace(folder / path.name)
-        for stale in {"attention.csv", "attention.png"} - set(files):
+        for stale in {MODEL, "attention.csv", "attention.png"} - set(files):
             (folder / stale).unlink(missing_ok=True)
+    return outcome.reason if exported is None else None
 
 
-def _export(training: Training, given: Executor | None) -> Exported:
+def _export(training: Training, given: Executor | None) -> Outcome:
     first, *others = training.weights
     job = ExportJob(
         key=MODEL,
@@ -79,14 +87,15 @@ def _export(training: Training, given: Executor | None) -> Exported:
         others=tuple(others),
     )
     executor = given or LocalExecutor(1)
+    own = cell_of(training.experiment.cells, training.experiment.hyperparameters.cell) is not None
     try:
-        (outcome,) = run_jobs(executor, [job])
+        (outcome,) = run_jobs(executor, [job], may_fail=own)
     finally:
         if given is None:
             executor.close()
-    if outcome.exported is None:
+    if outcome.exported is None and not own:
         raise RunError(f"{MODEL}: the worker brought none back; run the command again")
-    return outcome.exported
+    return outcome
 
 
 def _all_weights(training: Training) -> Weights:
@@ -111,7 +120,7 @@ def _window(training: Training) -> int | None:
     return data.window if isinstance(data, SeriesRef) else None
 
 
-def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
+def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
     experiment, model = training.experiment, training.model
     parameters = experiment.hyperparameters
     metric, score = experiment.objective.metric, training.outcome.objective
@@ -130,8 +139,15 @@ def _pipeline(training: Training, exported: Exported) -> dict[str, Any]:
         "models": len(model.weights),
         "trained_on": "training and validation" if whole else "training",
         "validation": None if score is None else {metric: score},
-        "onnx_difference": exported.difference,
+        **_of_graph(outcome),
     }
+
+
+def _of_graph(outcome: Outcome) -> dict[str, Any]:
+    """Return how far ONNX is from torch, or why there is none."""
+    if outcome.exported is None:
+        return {"no_graph": outcome.reason}
+    return {"onnx_difference": outcome.exported.difference}
 
 
 def _intervals(training: Training) -> dict[str, Any]:

@@ -20,6 +20,8 @@ def readme(training: Training, folder: Path) -> str:
     option = " --ensemble" if training.others else ""
     if not training.scores or training.refit is not None:
         option += " --all-data"
+    if experiment.cells:
+        option += " --allow-code"
     parameters = experiment.hyperparameters
     units = ", ".join(map(str, parameters.widths))
     cell = f"bidirectional {parameters.cell}" if parameters.bidirectional else parameters.cell

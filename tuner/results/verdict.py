@@ -14,7 +14,8 @@ from typing import Any
 from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.coordination.records import StudyRecord
 from tuner.experiment.metrics import METRICS
-from tuner.experiment.untuned import MODEL_NAMES
+from tuner.experiment.untuned import model_name
+from tuner.own_code import is_reference
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, compare, percent, relative
 from tuner.results.judged import has_refit, judged
@@ -279,8 +280,10 @@ def _model(record: StudyRecord, test: Mapping[str, Any]) -> str:
     params = dict(tested.params) if tested else {}
     if test["configuration"] is None:  # no trial of the search: the default won
         params = test["default"]["params"]
-    name = MODEL_NAMES[record.experiment.configuration(params)["cell"]]
-    return f"{'an' if name[0] in 'LR' else 'a'} {name}"
+    cell = record.experiment.configuration(params)["cell"]
+    name = model_name(cell)
+    vowels = "AEIOaeio" if is_reference(cell) else "LR"  # of those that are spelt: an LSTM
+    return f"{'an' if name[0] in vowels else 'a'} {name}"
 
 
 def _written(metric: str) -> str:

@@ -39,6 +39,9 @@ class WeightAverage:
         moving = [(a.detach(), w.detach()) for a, w in pairs if w.requires_grad]
         self._averages = [a for a, _ in moving]
         self._weights = [w for _, w in moving]
+        kept = set(model.state_dict())  # but for what is not trained, and follows as it is
+        others = zip(self.model.named_buffers(), model.buffers(), strict=True)
+        self._buffers = [(a, b) for (name, a), b in others if name in kept]
         self._least, self._done = 1 / (1 + epochs * steps), 0
 
     def update(self) -> None:
@@ -46,3 +49,5 @@ class WeightAverage:
         self._done += 1
         rate = max(self._least, _WARMUP / (_WARMUP + self._done))
         torch._foreach_lerp_(self._averages, self._weights, rate)
+        for average, buffer in self._buffers:
+            average.copy_(buffer)

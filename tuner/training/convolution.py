@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,5 +25,9 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, steps, inputs), zeros where it pads, to (batch, steps, channels)."""
         x = functional.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
-        seen = x.unfold(1, self.kernel, 1)  # (batch, steps, inputs, kernel)
+        if torch.onnx.is_in_onnx_export():  # which has no such view
+            steps = x.shape[1] - self.kernel + 1
+            seen = torch.stack([x[:, i : steps + i] for i in range(self.kernel)], dim=3)
+        else:
+            seen = x.unfold(1, self.kernel, 1)  # (batch, steps, inputs, kernel)
         return functional.relu(self.linear(seen.flatten(2)))

@@ -11,6 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from tuner.errors import one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import LARGEST_ONNX, Exported, ExportJob, Outcome, OutcomeState
 from tuner.training.device import peak_memory_mb
@@ -20,6 +21,7 @@ from tuner.training.model import Model
 from tuner.training.onnx_model import to_onnx
 from tuner.training.padding import real_steps
 from tuner.training.seeding import seeded
+from tuner.training.traced import has_own_code, trace
 
 __all__ = ["export"]
 
@@ -42,8 +44,12 @@ def export(job: ExportJob) -> Outcome:
             models[-1].load_weights(weights)
         model = models[0] if len(models) == 1 else Ensemble(models)
         model.eval()
-        file = _serialized(to_onnx(model))
-        difference = _difference(model, file, job.steps)
+        if has_own_code(model):
+            file, difference = _traced(model, job.steps)
+        else:
+            file = _serialized(to_onnx(model))
+            steps = model.shape.window if model.linear_path is not None else None
+            difference = _difference(model, file, job.steps, fixed=steps)
     return Outcome(
         OutcomeState.COMPLETE,
         seconds=time.perf_counter() - started,
@@ -51,6 +57,24 @@ def export(job: ExportJob) -> Outcome:
         peak_memory_mb=peak_memory_mb(),
         exported=Exported(file, difference),
     )
+
+
+def _traced(model: Model | Ensemble, steps: int) -> tuple[bytes, float]:
+    """Return a graph with code of one's own, of any number of steps if it is right for them.
+
+    Raises:
+        TrainingError: there is none that is right.
+    """
+    shape, problem = model.shape, TrainingError("nothing was tried")
+    tried = [shape.window] if shape.task == "forecast" else [None, *[shape.window][: shape.window]]
+    for fixed in tried:
+        x, lengths = _random_inputs(model, 2, fixed or steps, fixed=fixed is not None)
+        file = trace(model, x, lengths, fixed=fixed is not None)
+        try:
+            return file, _difference(model, file, steps, fixed=fixed)
+        except TrainingError as found:
+            problem = found
+    raise problem
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:
@@ -63,25 +87,39 @@ def _serialized(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
-    """Return the largest difference between ONNX and torch, over the largest output."""
+def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int | None) -> float:
+    """Return the largest difference between ONNX and torch, over the largest output.
+
+    Args:
+        model: torch's.
+        file: the graph.
+        steps: that sequences have at most.
+        fixed: how many steps the graph reads, where it takes no other number.
+
+    Raises:
+        TrainingError: it does not run, or puts out something else.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     exact = copy.deepcopy(model).double()
     worst = 0.0
     for size, part in _BATCHES:
-        n_steps = max(1, round(part * steps))
-        fixed = model.linear_path is not None
-        if fixed:
-            n_steps = model.shape.window  # it takes no other
-        x, lengths = _random_inputs(model, size, n_steps, fixed=fixed)
-        (found,) = session.run(None, _feed(x, lengths))
+        n_steps = max(1, round(part * steps)) if fixed is None else fixed
+        x, lengths = _random_inputs(model, size, n_steps, fixed=fixed is not None)
+        try:
+            (found,) = session.run(None, _feed(x, lengths))
+        except Exception as error:  # of classes that onnxruntime does not name
+            told = one_line(error)[:200]
+            raise TrainingError(f"its graph does not read {n_steps} steps: {told}") from None
         with torch.inference_mode():
             expected = model(x, lengths)
             true = exact(x.double() if x.is_floating_point() else x, lengths)
         if found.shape != tuple(expected.shape):
-            raise TrainingError(f"it puts out {found.shape}, torch {tuple(expected.shape)}")
+            text = f"it puts out {found.shape}, torch {tuple(expected.shape)}"
+            if len(found) != size and has_own_code(model):
+                text += ": the size of the batch became a constant, write x.shape[0] for len(x)"
+            raise TrainingError(text)
         outputs = [torch.from_numpy(found).double(), expected.double(), true]
         if model.shape.each_step:
             assert lengths is not None
@@ -91,8 +129,8 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int) -> float:
         largest = float(of_torch.abs().max()) or 1.0
         difference = float((of_onnx - of_torch).abs().max()) / largest
         # A recurrence may blow rounding errors up. Then both are compared to what is exact.
-        error, rounding = ((o - true).abs().max() / largest for o in (of_onnx, of_torch))
-        if not (difference <= _TOLERANCE or error <= _ROUNDING * rounding):
+        off, rounding = ((o - true).abs().max() / largest for o in (of_onnx, of_torch))
+        if not (difference <= _TOLERANCE or off <= _ROUNDING * rounding):
             raise TrainingError(
                 f"it differs from torch by {difference:.1e} of the largest output, more than "
                 f"{_TOLERANCE:g}"

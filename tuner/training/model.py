@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
+from tuner.own_code import is_reference
 from tuner.training.convolution import Convolution
 from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.decomposition import Decomposition
 from tuner.training.linear_path import make_path
 from tuner.training.normalization import Level, Normalization
+from tuner.training.own_cell import OwnModel, is_whole, load_class
 from tuner.training.padding import real_steps, zero_padding
 from tuner.training.pooling import POOLINGS, Attention
 from tuner.training.recurrent import Recurrent, State
@@ -46,6 +48,11 @@ class Model(nn.Module):
         self.linear_path = make_path(shape) if parameters.linear_path else None
         self.decomposition = Decomposition(shape) if shape.trend or shape.modes else None
         inputs = shape.inputs if self.decomposition is None else self.decomposition.width
+        self.own = None
+        if is_reference(parameters.cell) and is_whole(load_class(parameters.cell)):
+            self.own = OwnModel(parameters, shape, shape.inputs if shape.vocabulary else inputs)
+            self.widest = max(inputs, *parameters.widths)
+            return
         self.embedding = None
         if shape.vocabulary:
             inputs = parameters.embedding_size
@@ -85,7 +92,7 @@ class Model(nn.Module):
     @property
     def attends(self) -> bool:
         """Whether `attention` has weights to give."""
-        return isinstance(self.pooling, Attention)
+        return self.own is None and isinstance(self.pooling, Attention)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Say what sequences come to.
@@ -100,13 +107,16 @@ class Model(nn.Module):
             (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads.
         """
         x, level = self._normalize(x)
+        if self.own is not None:
+            said: Tensor = self.own(self._split(x), lengths)
+            return said if level is None else level.put_back(said)
         outputs, state, real = self._encode(x, lengths)
         if self.pooling is None:
             of_steps: Tensor = self.head(self.dropout(outputs))
             return of_steps
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
         if isinstance(self.head, Decoder):
-            said: Tensor = self.head((pooled, *state[1:]))
+            said = self.head((pooled, *state[1:]))
         else:
             said = self.head(self.dropout(pooled))
             said = said if self.shape.classes else as_values(said, self.shape)
@@ -131,6 +141,10 @@ class Model(nn.Module):
         """Return windows without their level, and the level; sequences as they are."""
         return (x, None) if self.normalization is None else self.normalization(x)
 
+    def _split(self, x: Tensor) -> Tensor:
+        """Return windows with the targets as parts, where they are split."""
+        return x if self.decomposition is None else self.decomposition(x)
+
     def _encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
         """Return outputs and last state of the recurrent layers, and which steps are real.
 
@@ -138,8 +152,7 @@ class Model(nn.Module):
         """
         if self.embedding is not None:
             x = self.embedding(x)
-        if self.decomposition is not None:
-            x = self.decomposition(x)
+        x = self._split(x)
         if self.convolution is not None:
             x = self.convolution(zero_padding(x, lengths))
         if self.segments is not None:
@@ -150,9 +163,9 @@ class Model(nn.Module):
         return outputs, state, real
 
     def weights(self) -> Weights:
-        """Return a copy of the parameters as numpy arrays."""
-        return {name: p.detach().cpu().numpy().copy() for name, p in self.named_parameters()}
+        """Return a copy of all that is trained or counted, as numpy arrays."""
+        return {name: p.detach().cpu().numpy().copy() for name, p in self.state_dict().items()}
 
     def load_weights(self, weights: Weights) -> None:
-        """Set every parameter to what `weights` returned."""
+        """Set everything to what `weights` returned."""
         self.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.own_code import is_reference
 from tuner.training.cells import PeepholeLSTM
+from tuner.training.own_cell import OwnLayer
 
 __all__ = ["Recurrent", "State", "make_layers", "read"]
 
@@ -22,6 +24,9 @@ def make_layers(
     parameters: Hyperparameters, inputs: int, width: int, *, n_layers: int = 1, bidirectional: bool
 ) -> nn.Module:
     """Return recurrent layers of the parameters' cell, all of one width, for `read`."""
+    if is_reference(parameters.cell):
+        assert n_layers == 1, "a layer of one's own is a module of its own"
+        return OwnLayer(parameters, inputs, width, bidirectional=bidirectional)
     if parameters.cell == "peephole":
         assert n_layers == 1, "a peephole layer is a module of its own"
         return PeepholeLSTM(inputs, width, bias=parameters.bias, bidirectional=bidirectional)
@@ -55,6 +60,9 @@ def read(
         What the last layer puts out, (batch, steps, width), anything where x pads; and the
         states after the last real step, backwards after the first, shaped like `state`.
     """
+    if isinstance(layers, OwnLayer):
+        assert state is None, "it begins with no state"
+        return layers(x, lengths)  # type: ignore[no-any-return]
     if isinstance(layers, PeepholeLSTM):
         outputs, final = layers(x, state, lengths)
         return outputs, final
@@ -87,7 +95,8 @@ class Recurrent(nn.Module):
         widths = parameters.widths
         self.widest = max(inputs, self.directions * max(widths))
         """The most numbers that a step is, read or in a layer."""
-        if parameters.cell != "peephole" and len(set(widths)) == 1:
+        stacked = parameters.cell in ("lstm", "gru", "rnn")
+        if stacked and len(set(widths)) == 1:
             stacks = [(widths[0], len(widths))]
         else:
             stacks = [(width, 1) for width in widths]

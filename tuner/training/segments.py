@@ -31,7 +31,7 @@ class Segments(nn.Module):
             x = torch.cat((x[:, :1].expand(-1, missing, -1), x), dim=1)
         elif missing:
             x = functional.pad(x, (0, 0, 0, missing))
-        return functional.relu(self.linear(x.reshape(len(x), -1, self.linear.in_features)))
+        return functional.relu(self.linear(x.reshape(x.shape[0], -1, self.linear.in_features)))
 
     def count(self, lengths: Tensor) -> Tensor:
         """Return in how many segments so many steps are."""

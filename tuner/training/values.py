@@ -22,8 +22,8 @@ def as_values(numbers: Tensor, shape: Shape) -> Tensor:
     Quantiles cannot cross: the lowest is put out, and every other one as a positive step up.
     """
     if not shape.quantiles:
-        return numbers.view(len(numbers), -1, shape.targets)
-    numbers = numbers.view(len(numbers), -1, shape.targets, len(shape.quantiles))
+        return numbers.view(numbers.shape[0], -1, shape.targets)
+    numbers = numbers.view(numbers.shape[0], -1, shape.targets, len(shape.quantiles))
     lowest, steps = numbers[..., :1], functional.softplus(numbers[..., 1:])
     return torch.cat((lowest, lowest + steps.cumsum(dim=-1)), dim=-1)
 

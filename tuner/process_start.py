@@ -1,4 +1,4 @@
-"""How a local worker starts: it imports what the coordinator does, but none of the user's files.
+"""How a process beside a search starts: it imports what that does, but none of the user's files.
 
 Python puts the folder of a script, or with `-m` the current one, before its own library. A
 `statistics.py` there is the user's, and a worker would take it for Python's. This file is both
@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["start_command"]
 
-_PACKAGE = Path(__file__).absolute().parents[1]
+_PACKAGE = Path(__file__).absolute().parent
 
 
 def start_command(module: str, argument: str) -> list[str]:

@@ -1,0 +1,189 @@
+"""Cells of one's own: what a class declares, found before a search by a process beside it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from tuner.errors import one_line
+from tuner.experiment.explain import reword, shown
+from tuner.experiment.hyperparameters import CELLS, Hyperparameters
+from tuner.experiment.model import Section
+from tuner.experiment.space import Domain, FloatDomain, IntDomain
+from tuner.own_code import is_reference, reference_of
+from tuner.process_start import start_command
+
+__all__ = ["GROUP", "Cell", "Key", "cell_of", "named_code", "with_cells"]
+
+GROUP = "tuner.cells"
+"""The entry points by whose names installed packages offer cells."""
+
+_PROBE = "tuner.training.own_cell_probe"
+_PROBE_S = 300  # in which it has been imported, and has read something
+
+
+class Key(Section):
+    """A hyperparameter that a class declares."""
+
+    range: Domain
+    """What it may be, as in a search space."""
+    default: bool | int | float | str
+    """What it is where it is neither fixed nor searched."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Key:
+        if self.default not in self.range:
+            raise ValueError(f"default: must lie in {self.said}, got {self.default!r}")
+        return self
+
+    @property
+    def said(self) -> str:
+        """The range in words."""
+        if isinstance(self.range, IntDomain | FloatDomain):
+            by = "" if self.range.step in (None, 1) else f" in steps of {self.range.step:g}"
+            return f"{self.range.low:g} to {self.range.high:g}{by}"
+        return f"one of {', '.join(map(str, self.range.choices))}"
+
+
+class Cell(Section):
+    """What a class of one's own declares, beside the experiment that names it."""
+
+    name: str
+    """As `package.module:Class`."""
+    whole: bool = False
+    """Whether it is a whole model, not a recurrent layer."""
+    takes: list[str] = Field(default_factory=list)
+    """Of a whole model: which of tuner's own hyperparameters it takes."""
+    keys: dict[str, Key] = Field(default_factory=dict)
+    """Its own hyperparameters."""
+
+
+def cell_of(cells: list[Cell], name: Any) -> Cell | None:
+    """Return what the class of a cell declares; None of tuner's own cells."""
+    return next((cell for cell in cells if cell.name == name), None)
+
+
+def named_code(raw: dict[str, Any]) -> str | None:
+    """Return the first class that an experiment names as a cell; None for none."""
+    found = (_reference(value) for _, _, _, value in _places(dict(raw)))
+    return next((reference for reference in found if reference is not None), None)
+
+
+def with_cells(raw: Any) -> Any:
+    """Return what an experiment is read from, with all that the classes that it names declare.
+
+    Names of entry points become those of their classes.
+
+    Raises:
+        ValueError: a class is not there, or is no cell; key, rule, value and remedy.
+    """
+    if not isinstance(raw, dict):
+        return raw
+    raw = dict(raw)
+    known = {
+        cell["name"] if isinstance(cell, dict) else cell.name: cell
+        for cell in raw.get("cells") or []
+        if isinstance(cell, Cell) or (isinstance(cell, dict) and "name" in cell)
+    }
+    named: dict[str, Any] = {}
+    for block, key, at, value in list(_places(raw)):
+        reference = _reference(value)
+        if reference is None:
+            continue
+        if reference not in named:
+            try:
+                named[reference] = known.get(reference) or _declared(reference, _sample(raw))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        block[at] = reference
+    rest = {key: value for key, value in raw.items() if key != "cells"}
+    return rest | ({"cells": list(named.values())} if named else {})
+
+
+def _places(raw: dict[str, Any]) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Yield where a cell is named: what holds it, the key, the place in that, and the name.
+
+    What is yielded to be written to is copied first, into `raw`.
+    """
+    fixed = raw.get("hyperparameters")
+    if isinstance(fixed, dict) and "cell" in fixed:
+        raw["hyperparameters"] = fixed = dict(fixed)
+        yield fixed, "hyperparameters.cell", "cell", fixed["cell"]
+    space = raw.get("search_space")
+    domain = space.get("cell") if isinstance(space, dict) else None
+    choices = domain.get("choices") if isinstance(domain, dict) else None
+    if isinstance(space, dict) and isinstance(domain, dict) and isinstance(choices, list):
+        choices = list(choices)
+        raw["search_space"] = space | {"cell": domain | {"choices": choices}}
+        for at, choice in enumerate(choices):
+            yield choices, "search_space.cell.choices", at, choice
+
+
+def _reference(value: Any) -> str | None:
+    """Return the class that a cell's name stands for; None where it stands for none."""
+    if is_reference(value):
+        return str(value)
+    if not isinstance(value, str) or value in CELLS:
+        return None
+    return reference_of(value, GROUP)
+
+
+def _sample(raw: dict[str, Any]) -> str:
+    """Return, as JSON, what a whole model is tried on: what the task says of its shape."""
+    task, data = raw.get("task"), raw.get("data")
+    said = task if isinstance(task, dict) else {}
+    targets = data.get("target") if isinstance(data, dict) else None
+    sample = {key: said[key] for key in ("kind", "horizon", "quantiles") if key in said}
+    sample["targets"] = len(targets) if isinstance(targets, list) else 1
+    sample["tokens"] = isinstance(data, dict) and any(data.get(k) for k in ("text", "tokens"))
+    return json.dumps(sample, sort_keys=True, default=str)
+
+
+@functools.cache
+def _declared(reference: str, sample: str) -> Cell:
+    """Return what a class declares, which a process beside this one has tried.
+
+    Raises:
+        ValueError: rule, value and remedy.
+    """
+    ours = sorted(Hyperparameters.model_fields)
+    argument = json.dumps({"reference": reference, "sample": json.loads(sample), "ours": ours})
+    try:
+        done = subprocess.run(
+            start_command(_PROBE, argument),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        said = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        text = f"took longer than {_PROBE_S} s to be imported and tried, got {reference!r}"
+        raise ValueError(f"{text}; correct it") from None
+    except ValueError:
+        last = one_line((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+        raise ValueError(f"ended what imported it, got {reference!r}: {last}") from None
+    if "problem" in said:
+        raise ValueError(said["problem"])
+    keys = {}
+    for name, declared in said["keys"].items():
+        try:
+            keys[name] = Key(
+                range={key: value for key, value in declared.items() if key != "default"},
+                default=declared["default"],
+            )
+        except ValidationError as error:
+            told = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in told["loc"][-1:])
+            text = reword(told["msg"]).removeprefix("Value error, ")
+            raise ValueError(
+                f"{reference} declares {name!r} wrongly: {where + ': ' if where else ''}{text}, "
+                f"got {shown(declared)}; correct its `hyperparameters`"
+            ) from None
+    return Cell(name=reference, whole=said["whole"], takes=said["takes"], keys=keys)
