@@ -26,6 +26,7 @@ SHAPES = [
     Shape("forecast", 2, horizon=2, quantiles=(0.1, 0.5), window=8, target_columns=(0,)),
     Shape("regress", 2, targets=2),
     Shape("classify", 2, classes=3),
+    Shape("regress_steps", 2, targets=1),
     Shape("label", 0, vocabulary=7, classes=3),
 ]
 every = pytest.mark.parametrize("cell", EVERY)
@@ -57,7 +58,7 @@ def test_a_sample_s_output_does_not_follow_from_others_in_its_batch(
         n = 8 if lengths is None else int(lengths[i])
         alone = model(x[i : i + 1, :n], None if lengths is None else lengths[i : i + 1])
         torch.testing.assert_close(
-            together[i, :n] if shape.task == "label" else together[i],
+            together[i, :n] if shape.each_step else together[i],
             alone[0],
             rtol=1e-5,
             atol=1e-6,

@@ -16,7 +16,6 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.own_code import load_object
 from tuner.training.errors import TrainingError
 from tuner.training.padding import reverse
-from tuner.training.values import numbers_per_step
 
 __all__ = ["OwnLayer", "OwnModel", "is_whole", "load_class", "outputs_of"]
 
@@ -160,8 +159,8 @@ class OwnModel(nn.Module):
 
 def outputs_of(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
     """Return the shape of what a model puts out."""
-    if shape.task == "label":
-        return batch, steps, shape.classes
+    if shape.each_step:
+        return batch, steps, shape.classes or shape.targets
     if shape.classes:
         return batch, shape.classes
     quantiles = (len(shape.quantiles),) if shape.quantiles else ()
@@ -169,8 +168,9 @@ def outputs_of(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
 
 
 def _in_words(shape: Shape) -> str:
+    what = "classes" if shape.classes else "targets"
+    if shape.each_step:
+        return f"(batch, steps, {what})"
     if shape.classes:
-        return "(batch, steps, classes)" if shape.task == "label" else "(batch, classes)"
-    return "(batch, horizon, targets" + (
-        ", quantiles)" if numbers_per_step(shape) > 1 and shape.quantiles else ")"
-    )
+        return "(batch, classes)"
+    return f"(batch, horizon, targets{', quantiles' if shape.quantiles else ''})"

@@ -44,7 +44,7 @@ def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: 
     axes = {name: {0: "batch"}, "outputs": {0: "batch"}}
     if not fixed:
         axes[name][1] = "steps"
-    if model.shape.task == "label":
+    if model.shape.each_step:
         axes["outputs"][1] = "steps"
     names, arguments = [name], [x]
     if lengths is not None:
