@@ -15,7 +15,7 @@ from tuner.data.preparing import check_data
 from tuner.experiment import Experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-TASKS = ("forecast", "regress", "classify", "label", "regress_steps")
+TASKS = ("forecast", "coming_class", "regress", "classify", "label", "regress_steps")
 SLOW = pytest.mark.slow
 FAST = [("window", False), ("attention", True)]  # of those with everything on them
 SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"]
@@ -167,6 +167,32 @@ def test_a_number_of_every_step_is_searched_reported_predicted_and_reproduced(
     said = pd.read_csv("said.csv")
     assert list(said) == ["run", "row", "place"]
     assert said["run"].tolist() == [name for name, _, _ in rows]
+
+
+def test_the_class_of_a_coming_row_is_searched_reported_predicted_and_reproduced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(0)
+    price = rng.normal(size=300).cumsum()
+    frame = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=300), "price": price})
+    frame["move"] = np.where(frame["price"].diff() > 0, "up", "down")
+    frame.to_csv("days.csv", index=False)
+    Path("days.yaml").write_text(
+        "name: days\ndata: {path: days.csv, time: day, target: move}\n"
+        "task: {kind: classify, window: 5}\nhyperparameters: {class_weights: balanced}\n"
+        "search_space: {hidden_size: {type: int, low: 4, high: 8}, window: {type: int, low: 3, high: 9}}\n"
+    )
+    assert run(["check", "days.yaml"]) == 0
+    assert "the class of the coming row from the 3 to 9 before" in capsys.readouterr().out
+    found = searched_and_reproduced(Path("days.yaml"), SMALL, capsys)
+    assert found["metric"] == "accuracy"
+    assert found["baselines"].keys() == {"class_frequencies", "last_class", "linear"}
+    assert run(["report", "s"]) == 0
+    assert "Confusion matrix of the test part" in next(Path().glob("**/*.html")).read_text()
+    assert run(["predict", "model", "days.csv", "-o", "said.csv"]) == 0
+    said = pd.read_csv("said.csv")
+    assert list(said) == ["day", "move", "p_down", "p_up"]
+    assert said["day"].tolist() == ["2024-10-27"]
 
 
 def test_a_test_sequence_of_another_length_than_all_others_is_tested(

@@ -220,6 +220,27 @@ TEXTS = pd.DataFrame(
         "language": ["01", "02", "01", "03", "02", "03", "01"] * 6,
     }
 )
+COMING_CLASSES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+    "classes of series with gaps, lags and a calendar": (
+        stores(mood=lambda f: f["units"].gt(10).map({True: "good", False: "bad"})),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "mood", "missing": "ffill",
+                "calendar": ["hour"], "lags": {"price": [2]}, "scale_by": "series",
+            },
+            "task": {"kind": "classify", "window": 6},
+            "hyperparameters": {"pooling": "attention", "hidden_size": 8, "segment": 4},
+        },
+    ),
+    "three numbered classes after other columns alone, without times": (
+        months().assign(kind=lambda f: np.arange(len(f)) * 7 % 3 - 1),
+        {
+            "data": {"target": "kind", "features": ["price", "sales"], "scale": "minmax"},
+            "task": {"kind": "classify", "window": 5},
+            "hyperparameters": {"cell": "gru", "conv_channels": 4, "hidden_size": 8},
+        },
+    ),
+}  # fmt: skip
 SEQUENCES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
     "classes": (
         walks(),

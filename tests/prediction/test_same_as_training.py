@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from model_cases import FORECASTS, SEQUENCES
+from model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
 from model_folders import make_model, predicted_in_training
 
 from tuner.data.preparing import check_data
 from tuner.data.times import show_time
+from tuner.errors import DataError
 from tuner.prediction import load_model
 
 
@@ -52,6 +53,47 @@ def test_forecasts_of_validation_and_test_windows_are_those_of_training(
         chosen = here[[at[sample] for sample in samples]]
         assert len(samples) > 3
         np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).std())
+
+
+@pytest.mark.parametrize("name", COMING_CLASSES)
+def test_the_class_of_a_coming_row_is_what_was_said_in_training(name: str, tmp_path: Path) -> None:
+    frame, raw = COMING_CLASSES[name]
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    raw = raw | {"data": raw["data"] | {"path": str(tmp_path / "data.csv")}}
+    training = make_model(raw, tmp_path)
+    model, classes = load_model(tmp_path / "model"), training.data.facts.classes
+    found = model.predict(tmp_path / "data.csv", all_windows=True)
+    assert list(found) == model.columns
+    said = found[[f"p_{name}" for name in classes]].to_numpy()
+    target = raw["data"]["target"]
+    assert found[target].tolist() == [classes[i] for i in said.argmax(axis=1)]
+    places = found[raw["data"].get("time", "row")]
+    names = found["store"] if "id" in raw["data"] else [""] * len(found)
+    at = {
+        f"{n} {show_time(p) if isinstance(p, pd.Timestamp) else p}".strip(): i
+        for i, (n, p) in enumerate(zip(names, places, strict=True))
+    }
+    for part in (training.data, check_data(training.experiment).write_test(tmp_path / "test")):
+        samples, expected = predicted_in_training(training, part)
+        here = said[[at[sample] for sample in samples]]
+        assert len(samples) > 3
+        np.testing.assert_allclose(here, expected, rtol=1e-5, atol=1e-6)
+    coming = model.predict(tmp_path / "data.csv")
+    n_series = 2 if "id" in raw["data"] else 1
+    assert len(coming) == n_series
+    assert coming.iloc[-1].tolist() == found.iloc[-1].tolist()
+
+
+def test_a_class_that_a_model_of_series_does_not_know_is_refused(tmp_path: Path) -> None:
+    frame, raw = COMING_CLASSES["three numbered classes after other columns alone, without times"]
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    make_model(raw | {"data": raw["data"] | {"path": str(tmp_path / "data.csv")}}, tmp_path)
+    for bad, told in ((7, "got '7' in line 4"), (0.5, "got '0.5' in line 4")):
+        frame.assign(kind=[*frame["kind"][:2], bad, *frame["kind"][3:]]).to_csv(
+            tmp_path / "other.csv", index=False
+        )
+        with pytest.raises(DataError, match=f"'kind' must hold classes that the model .* {told}"):
+            load_model(tmp_path / "model").predict(tmp_path / "other.csv")
 
 
 @pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning")  # tokens of the test part

@@ -112,19 +112,26 @@ def _task(experiment: Experiment) -> str:
     task = experiment.task
     match task.kind:
         case "forecast":
-            window = experiment.given("window")
-            if domain := experiment.search_space.get("window"):
-                window = f"{min(domain.bounds())} to {max(domain.bounds())}"
             quantiles = f", quantiles {_listed(map(str, task.quantiles))}" if task.quantiles else ""
-            return f"{counted(task.horizon, 'row')} ahead from the {window} before{quantiles}"
+            ahead = f"{counted(task.horizon, 'row')} ahead"
+            return f"{ahead} from the {_window(experiment)} before{quantiles}"
         case "regress":
             return "a number of every sequence"
+        case "classify" if task.of_coming_class:
+            return f"the class of the coming row from the {_window(experiment)} before"
         case "classify":
             return "a class of every sequence"
         case "label":
             return "a class of every step of a sequence"
         case "regress_steps":
             return "a number of every step of a sequence"
+
+
+def _window(experiment: Experiment) -> str:
+    """Say how many rows are read."""
+    if domain := experiment.search_space.get("window"):
+        return f"{min(domain.bounds())} to {max(domain.bounds())}"
+    return str(experiment.given("window"))
 
 
 def _listed(names: Iterable[str]) -> str:

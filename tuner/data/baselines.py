@@ -14,7 +14,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from tuner.data.linear_sequences import (
     too_many_numbers,
 )
 from tuner.data.metrics import score
-from tuner.data.reference import DataRef, SequencesRef, SeriesRef
+from tuner.data.reference import DataRef, SeriesRef
 from tuner.experiment.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def choose(
         others: the same part in the other preparations that the search can use.
     """
     every = [({}, ref), *others]
-    left_out = kinds_left_out(ref, season) if isinstance(ref, SeriesRef) else {}
+    left_out = kinds_left_out(ref, season) if _of_values(ref) else {}
     preparations: dict[str, Mapping[str, str]] = {}
     linear, least = None, math.inf
     for preparation, prepared in every:
@@ -147,7 +147,7 @@ def choose(
     levels = {  # all that the preparation is to the others
         prepared.transform.pointwise: (preparation, prepared)
         for preparation, prepared in reversed(every)
-        if isinstance(prepared, SeriesRef)
+        if _of_values(prepared)
     }
     for name in CLASSICAL if len(levels) > 1 else ():
         if name in left_out:
@@ -163,17 +163,16 @@ def choose(
 
 
 def _why_not_linear(ref: DataRef) -> str | None:
-    if isinstance(ref, SeriesRef):
-        return too_many_columns(ref)
-    assert isinstance(ref, SequencesRef)
-    return too_many_numbers(ref)
+    return too_many_columns(ref) if _of_values(ref) else too_many_numbers(ref)
 
 
 def _choose_linear(metric: str, ref: DataRef) -> WindowChoice | SequenceChoice:
-    if isinstance(ref, SeriesRef):
-        return choose_window(metric, ref)
-    assert isinstance(ref, SequencesRef)
-    return choose_reading(metric, ref)
+    return choose_window(metric, ref) if _of_values(ref) else choose_reading(metric, ref)
+
+
+def _of_values(ref: DataRef) -> TypeGuard[SeriesRef]:
+    """Whether values of series are forecast: neither classes, nor anything of sequences."""
+    return isinstance(ref, SeriesRef) and not ref.shape.classes
 
 
 def _linear(
@@ -182,7 +181,6 @@ def _linear(
     if isinstance(choice, WindowChoice):
         assert isinstance(ref, SeriesRef)
         return LinearForecast(ref, choice)
-    assert isinstance(ref, SequencesRef)
     return LinearOfSequences(ref, choice)
 
 
@@ -239,7 +237,7 @@ class Baselines:
         self.left_out |= choices.left_out
         if choices.linear is not None:
             self._linear = _linear(of("linear"), choices.linear)
-        for name in CLASSICAL if isinstance(ref, SeriesRef) else ():
+        for name in CLASSICAL if _of_values(ref) else ():
             if name in choices.left_out:
                 continue
             own = of(name)
@@ -263,10 +261,11 @@ class Baselines:
             last value; of values of sequences `training_mean` and `linear`; each (n, horizon,
             targets), or of their steps (steps, 1, targets). Of classes `class_frequencies`, which
             gives every class the share that it has in the training part, and `linear`, (n,
-            classes) or (steps, classes).
+            classes) or (steps, classes); of the class of a coming row also `last_class`, that of
+            the row before.
         """
         ref = self._ref
-        if isinstance(ref, SeriesRef):
+        if _of_values(ref):
             plain = _forecasts(ref, samples, self._season)
         else:
             plain = _shares_or_mean(ref, samples)
@@ -347,7 +346,10 @@ def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
     known = ref.truth_of(ref.train_samples())
     if ref.shape.classes:
         shares = np.bincount(known, minlength=ref.shape.classes) / len(known)
-        return {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
+        found = {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
+        if isinstance(ref, SeriesRef):
+            found["last_class"] = np.eye(ref.shape.classes)[ref.truth_of(samples - 1)]
+        return found
     shape = (len(ref.truth_of(samples)), *known.shape[1:])
     return {"training_mean": np.broadcast_to(known.mean(axis=0), shape)}
 

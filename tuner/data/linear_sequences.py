@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tuner.data.metrics import score
-from tuner.data.reference import SequencesRef
+from tuner.data.reference import DataRef, SeriesRef
 from tuner.data.thinning import some_of
 from tuner.experiment.metrics import METRICS
 
@@ -40,6 +40,7 @@ _MOST_TOKENS = 200_000  # of a vocabulary
 _MOST_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
 _MOST_ITERATIONS = 200
 _FOLDS = 5
+_MOST_WINDOWS = 10_000  # that are laid out at once
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class SequenceChoice:
 class LinearOfSequences:
     """A ridge regression of values, a logistic one of classes, on what is `read` of sequences.
 
-    Where something is said of every step, each is read by itself.
+    Where something is said of every step, each is read by itself. A window of a series, of whose
+    coming row it is the class, is read as a sequence of one length is.
     """
 
-    def __init__(self, ref: SequencesRef, choice: SequenceChoice) -> None:
+    def __init__(self, ref: DataRef, choice: SequenceChoice) -> None:
         """Fit on the training part of `ref`.
 
         Raises:
@@ -76,6 +78,11 @@ class LinearOfSequences:
                 where all values are read, those of another length.
         """
         fits = self._fits(samples)
+        if isinstance(self._ref, SeriesRef) and len(samples) > _MOST_WINDOWS:
+            parts = range(0, len(samples), _MOST_WINDOWS)
+            return np.concatenate(
+                [self.predict(samples[i : i + _MOST_WINDOWS], otherwise) for i in parts]
+            )
         if fits.all():
             return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
         found = np.array(otherwise)
@@ -85,24 +92,27 @@ class LinearOfSequences:
 
     def _fits(self, samples: np.ndarray) -> np.ndarray:
         """Return whether each sample can be read, (samples,)."""
-        if self._choice.reads != "values":
+        if self._choice.reads != "values" or isinstance(self._ref, SeriesRef):
             return np.ones(len(samples), bool)
         return np.asarray(_lengths(self._ref)[samples] == self._choice.length)
 
 
-def too_many_numbers(ref: SequencesRef) -> str | None:
+def too_many_numbers(ref: DataRef) -> str | None:
     """Say why there is no linear model; None where there is one."""
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
     if vocabulary > _MOST_TOKENS:
         return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
-    if features * (1 if ref.shape.each_step else len(_SUMMARIES)) > MOST_VALUES:
+    if isinstance(ref, SeriesRef):
+        if (numbers := ref.window * features) > MOST_VALUES:
+            return f"{numbers:,} numbers in a window take too long"
+    elif features * (1 if ref.shape.each_step else len(_SUMMARIES)) > MOST_VALUES:
         return f"{features:,} features take too long"
     if ref.shape.classes and len(np.unique(ref.truth_of(ref.train_samples()))) < 2:
         return "the training part has one class alone"
     return None
 
 
-def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
+def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
     """Choose what is read and the penalty, by the validation sequences.
 
     Args:
@@ -111,7 +121,7 @@ def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
     """
     samples, trained = ref.evaluate_samples(), ref.train_samples()
     truth, sign = ref.truth_of(samples), METRICS[metric].sign
-    length = int(_lengths(ref)[0])
+    length = ref.window if isinstance(ref, SeriesRef) else int(_lengths(ref)[0])
     kind = "classes" if ref.shape.classes else "values"
     loss = "cross_entropy" if ref.shape.classes else "rmse"
     best, best_cost = None, (np.inf, np.inf)
@@ -130,7 +140,7 @@ def choose_reading(metric: str, ref: SequencesRef) -> SequenceChoice:
     return best
 
 
-def values_say_more(ref: SequencesRef) -> bool:
+def values_say_more(ref: DataRef) -> bool:
     """Return whether all values tell a linear model more than summaries of them.
 
     Judged on five folds of the training sequences, each with its share of every class, by cross
@@ -173,7 +183,9 @@ def deal_folds(classes: np.ndarray, n_folds: int) -> np.ndarray:
     return folds
 
 
-def _readings(ref: SequencesRef) -> list[Reading]:
+def _readings(ref: DataRef) -> list[Reading]:
+    if isinstance(ref, SeriesRef):
+        return ["values"]
     if ref.shape.each_step:
         return ["steps"]
     if ref.shape.vocabulary:
@@ -185,7 +197,7 @@ def _readings(ref: SequencesRef) -> list[Reading]:
     return ["summaries"]
 
 
-def _lengths(ref: SequencesRef) -> np.ndarray:
+def _lengths(ref: DataRef) -> np.ndarray:
     return np.asarray(np.diff(ref.load("bounds"))[:, 0])
 
 
@@ -197,7 +209,7 @@ class _Fitted:
     offset: np.ndarray | None  # of dense columns
     scale: np.ndarray | None
 
-    def predict(self, ref: SequencesRef, x: Any) -> np.ndarray:
+    def predict(self, ref: DataRef, x: Any) -> np.ndarray:
         """Return values (n, 1, targets) in the data's units, or probabilities (n, classes)."""
         x = _scaled(x, self.offset, self.scale)
         if not ref.shape.classes:
@@ -207,13 +219,14 @@ class _Fitted:
         return found
 
 
-def _fit(
-    ref: SequencesRef, reads: Reading, penalties: Any, samples: np.ndarray
-) -> Iterator[_Fitted]:
+def _fit(ref: DataRef, reads: Reading, penalties: Any, samples: np.ndarray) -> Iterator[_Fitted]:
     """Yield the model for each penalty, fitted on samples of the training part."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
+    if isinstance(ref, SeriesRef):  # windows overlap: they take more memory than the series
+        numbers = ref.window * ref.shape.features * ref.shape.classes
+        samples = samples[some_of(len(samples), int(_MOST_WORK / numbers), ref.truth_of(samples))]
     x, y = _read(ref, samples, reads), ref.truth_of(samples)
     dense = isinstance(x, np.ndarray)
     numbers = x.size if dense else x.nnz
@@ -241,8 +254,11 @@ def _scaled(x: Any, offset: np.ndarray | None, scale: np.ndarray | None) -> Any:
     return x if offset is None else (x - offset) / scale
 
 
-def _read(ref: SequencesRef, samples: np.ndarray, reads: Reading) -> Any:
+def _read(ref: DataRef, samples: np.ndarray, reads: Reading) -> Any:
     """Return what a linear model sees: (samples or steps, columns), dense or sparse."""
+    if isinstance(ref, SeriesRef):
+        rows = samples[:, None] + np.arange(-ref.window, 0)  # (samples, window)
+        return np.asarray(ref.load("inputs")[rows], np.float64).reshape(len(samples), -1)
     bounds = ref.load("bounds")[samples]
     lengths = bounds[:, 1] - bounds[:, 0]
     firsts = np.cumsum(lengths) - lengths

@@ -23,7 +23,7 @@ def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
     Raises:
         DataError: naming file, key, rule, value and remedy.
     """
-    if experiment.task.kind == "forecast":
+    if experiment.task.of_series:
         from tuner.data.series import check_series
 
         return check_series(experiment, all_data=all_data)

@@ -206,6 +206,8 @@ def _numbers(path: Path, key: str, frame: pd.DataFrame, name: str) -> np.ndarray
     if len(bad):
         text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
         remedy = "; write a number there (1234.5), or choose another column"
+        if key == "data.target" and len(bad) == int(column.notna().sum()):
+            remedy += ", or write task.kind: classify and task.window for the coming row's class"
         raise refusal(path, key, text + place_of(path, bad[0]) + remedy)
     return values
 

@@ -39,7 +39,7 @@ def read_arrays(folder: str) -> dict[str, np.ndarray]:
 class Shape:
     """What a model must know of its data."""
 
-    task: Literal["forecast", "regress", "classify", "label", "regress_steps"]
+    task: Literal["forecast", "coming_class", "regress", "classify", "label", "regress_steps"]
     features: int  # numbers in a step; 0 where the steps are tokens
     vocabulary: int = 0  # tokens, of which 0 pads and 1 is unknown; 0 where the steps are numbers
     horizon: int = 1
@@ -56,6 +56,11 @@ class Shape:
     def inputs(self) -> int:
         """Numbers in a step that a model reads: the features, then the modes of each target."""
         return self.features + self.modes * self.targets
+
+    @property
+    def of_series(self) -> bool:
+        """Whether windows of series are read; else whole sequences are."""
+        return self.task in ("forecast", "coming_class")
 
     @property
     def each_step(self) -> bool:
@@ -137,7 +142,8 @@ class SeriesRef(DataRef):
 
     * inputs: (rows, features), float32, scaled;
     * targets: (rows, targets), float32, transformed and scaled;
-    * truth: (rows, targets), float64, in the data's units;
+    * truth: (rows, targets), float64, in the data's units; where the class of row t is predicted
+      (rows,), int64, and neither targets nor naive;
     * known: (rows,), bool: the targets were in the file and not filled in;
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
       the part; reach: (series, 2), the rows that windows may read;
@@ -169,11 +175,15 @@ class SeriesRef(DataRef):
 
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
         """Return what the samples should come to, in the data's units."""
-        values: np.ndarray = self.load("truth")[samples[:, None] + np.arange(self.shape.horizon)]
-        return values
+        truth = self.load("truth")
+        if self.shape.classes:
+            return np.asarray(truth[samples])
+        return np.asarray(truth[samples[:, None] + np.arange(self.shape.horizon)])
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""
+        if self.shape.classes:
+            return np.asarray(outputs, np.float64)
         offset, scale = self.scaling_of(samples)
         history = self.history_of(samples)
         return to_units(outputs, offset, scale, transform=self.transform, history=history)

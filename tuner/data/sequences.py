@@ -39,7 +39,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         DataError: naming file, key, rule, value and remedy.
     """
     data, kind = experiment.data, experiment.task.kind
-    assert kind != "forecast"
+    assert not experiment.task.of_series
     raw = read_table(data)
     with blamed(raw):
         table = SequenceTable.of(raw, data, kind)

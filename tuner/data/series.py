@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
+from tuner.data.class_numbers import ClassColumn, number_class_column
 from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
@@ -51,8 +52,10 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     task = experiment.task
     every = experiment.read_rows
     data = _reading(every)
-    raw = read_table(data)
+    raw, column = read_table(data), ClassColumn((), ())
     with blamed(raw):
+        if task.of_coming_class:
+            raw, data, column = number_class_column(raw, data)
         read = series_of(raw, data)
         series = even_rows(read, data)
     tables = [_checked_table(series, each, experiment) for each in every]
@@ -73,7 +76,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     if all_data:
         parts = parts.with_all(first)
     check_modes(experiment, series.path, parts, len(series.targets))
-    season = task.season or season_of(series.frequency)
+    season = None if column.classes else task.season or season_of(series.frequency)
+    train, test = parts.train[-1], parts.test[:, 0]
     facts = Facts(
         path=series.path,
         sha256=series.sha256,
@@ -83,13 +87,14 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         parts=tuple(part_of(series, name, part) for name, part in parts.named().items()),
         frequency=series.frequency,
         season=season,
-        trends=tuple(trends_of(series, tables[0], parts.train[-1], parts.test[:, 0], season)),
+        classes=column.classes,
+        trends=() if column.classes else tuple(trends_of(series, tables[0], train, test, season)),
         notes=(
-            *notes_of(series, tables[0], experiment, parts.train[-1]),
-            *suspects_of(read),
+            *notes_of(series, tables[0], experiment, train),
+            *suspects_of(column.without(read)),
         ),
     )
-    dataset = SeriesDataset(experiment, series, parts, facts, first)
+    dataset = SeriesDataset(experiment, series, parts, facts, first, column)
     dataset.check()
     return dataset
 
@@ -142,8 +147,9 @@ class SeriesDataset(Dataset):
         parts: Parts,
         facts: Facts,
         first: np.ndarray,
+        column: ClassColumn,
     ) -> None:
-        self.facts = facts
+        self.facts, self._column = facts, column
         self._first = first  # (series,), from where every preparation can be read
         self._experiment = experiment
         self._series = series
@@ -156,7 +162,7 @@ class SeriesDataset(Dataset):
         """
         before_test = self._series.until(self._parts.test[:, 0])  # there are no test values now
         return SeriesDataset(
-            self._experiment, before_test, self._parts, self.facts, self._first
+            self._experiment, before_test, self._parts, self.facts, self._first, self._column
         )._write(folder)
 
     def _write(self, folder: Path) -> Prepared:
@@ -247,8 +253,29 @@ class SeriesDataset(Dataset):
                     f"the window or task.horizon smaller"
                 )
                 raise refusal(self.facts.path, where, text)
+        if self.facts.classes:
+            self._check_classes(name, ref, trained, evaluated)
+            return
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
+
+    def _check_classes(
+        self, name: str, ref: _HeldRef, trained: np.ndarray, evaluated: np.ndarray
+    ) -> None:
+        """Refuse a class that is never trained on, and auroc of one class alone."""
+        known = np.unique(ref.truth_of(trained))
+        for number, label in enumerate(self.facts.classes):
+            if number not in known:
+                text = (
+                    f"every class must occur in what is trained on before the {name} part, got "
+                    f"{label!r} in later rows alone; make that part smaller, or leave the rows out"
+                )
+                raise refusal(self.facts.path, "data.target", text)
+        one_class = len(np.unique(ref.truth_of(evaluated))) < 2
+        if one_class and self._experiment.objective.metric == "auroc":
+            text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
+            key = f"data.split.{name.partition(' ')[0]}"
+            raise refusal(self.facts.path, key, text + "another metric")
 
     def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
         """Return the reference where windows read the rows alone that every preparation has."""
@@ -271,7 +298,14 @@ class SeriesDataset(Dataset):
     ) -> _Fold:
         fitted = train if self._parts.transformed is None else self._parts.transformed
         return _make_fold(
-            experiment, series, train, evaluate, fitted, step=self._naive_step, first=self._first
+            experiment,
+            series,
+            train,
+            evaluate,
+            fitted,
+            step=self._naive_step,
+            first=self._first,
+            classes=len(self._column.classes),
         )
 
     @property
@@ -295,7 +329,9 @@ class SeriesDataset(Dataset):
                 for key, scaler in zip(("inputs", "outputs"), fold.own, strict=True)
             }
         return {
-            "task": task.kind,
+            "task": fold.ref.shape.task,
+            "classes": list(self._column.classes),
+            "class_columns": list(self._column.columns),
             **settings,
             "features": list(self._series.features),
             "targets": list(self._series.targets),
@@ -366,6 +402,7 @@ def _make_fold(
     *,
     step: int,
     first: np.ndarray,
+    classes: int,
 ) -> _Fold:
     """Prepare series that end where the rows to evaluate end; parts are counted in each series.
 
@@ -388,12 +425,13 @@ def _make_fold(
     transform = Transform.of(data.transform).fitted(table.truth[np.concatenate(straightened)])
     if transform.lambdas:
         table = make_table(series, data, transform)
-    targets = Scaler.fit(data.scale, table.targets[rows])
+    of_targets = "none" if classes else data.scale
+    targets = Scaler.fit(of_targets, table.targets[rows])
     # A target's earlier rows are in the target's unit, so that one level can be taken off both.
     inputs = Scaler.fit(data.scale, table.inputs[rows]).sharing(targets, table.lag_columns)
     own = None
     if data.scale_by == "series":
-        own_targets = SeriesScaler.fit(data.scale, table.targets, train, targets)
+        own_targets = SeriesScaler.fit(of_targets, table.targets, train, targets)
         own_inputs = SeriesScaler.fit(data.scale, table.inputs, train, inputs)
         own = own_inputs.sharing(own_targets, table.lag_columns), own_targets
         scaled = [
@@ -404,21 +442,24 @@ def _make_fold(
         scaled = [inputs.transform(table.inputs), targets.transform(table.targets)]
     arrays = {
         "inputs": scaled[0],
-        "targets": scaled[1],
-        "truth": table.truth,
         "known": np.asarray(table.known.all(axis=1)),
         "train": train,
         "evaluate": evaluate,
         "reach": np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]]),
-        "naive": naive_errors(table.truth, table.known, measured, step),
     }
+    if classes:
+        arrays["truth"] = np.nan_to_num(table.truth[:, 0]).astype(np.int64)  # of rows that count
+    else:
+        naive = naive_errors(table.truth, table.known, measured, step)
+        arrays |= {"targets": scaled[1], "truth": table.truth, "naive": naive}
     if own is not None:
         arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
     ref = _HeldRef(
         folder="",
         shape=Shape(
-            task="forecast",
+            task="coming_class" if classes else "forecast",
             features=len(table.names),
+            classes=classes,
             horizon=task.horizon,
             targets=len(series.targets),
             quantiles=tuple(task.quantiles),

@@ -257,7 +257,7 @@ class Task(Section):
     kind: Literal["forecast", "regress", "classify", "label", "regress_steps"] = "forecast"
     """Coming values of a series; a number or class of a sequence, or of its every step."""
     window: Annotated[Count, Field(ge=1, le=100_000)] = 12
-    """Past rows that a forecast sees."""
+    """Past rows that a forecast sees; written with classify, it is of a series' coming row."""
     horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1
     """Rows ahead that are forecast."""
     season: Annotated[Count, Field(ge=1)] | None = Field(None, examples=[12])
@@ -276,10 +276,22 @@ class Task(Section):
         """Whether something is said of every step of a sequence, not of the whole of it."""
         return self.kind in ("label", "regress_steps")
 
+    @property
+    def of_series(self) -> bool:
+        """Whether windows of series are read, in order of time: else independent sequences are."""
+        return self.kind == "forecast" or self.of_coming_class
+
+    @property
+    def of_coming_class(self) -> bool:
+        """Whether it is the class of a series' coming row: classify with a window."""
+        return self.kind == "classify" and "window" in self.model_fields_set
+
     @model_validator(mode="after")
     def _check(self) -> Task:
         if self.kind != "forecast":
             for key in OF_FORECASTS:
+                if key == "window" and self.of_coming_class:
+                    continue
                 if getattr(self, key) != type(self).model_fields[key].get_default(
                     call_default_factory=True
                 ):

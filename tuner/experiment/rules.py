@@ -38,6 +38,8 @@ def check_rules(experiment: Experiment) -> None:
         )
     if experiment.task.kind == "forecast":
         _check_forecast(experiment)
+    elif experiment.task.of_coming_class:
+        _check_coming_class(experiment)
     else:
         _check_sequences(experiment)
     _check_preparations(experiment)
@@ -180,7 +182,11 @@ def _check_task(experiment: Experiment) -> None:
         _refuse(experiment, "class_weights", ["none"], f"{task.kind} has no classes")
     if task.kind != "forecast":
         _refuse(experiment, "decoder", ["direct"], f"{task.kind} has no horizon to decode")
-        _refuse(experiment, "window", [None], f"{task.kind} reads whole sequences")
+    if not task.of_series:
+        text = f"{task.kind} reads whole sequences"
+        if task.kind == "classify":
+            text += ": write task.window too for the class of a series' coming row, or remove it"
+        _refuse(experiment, "window", [None], text)
     if task.each_step:
         text = f"{task.kind} says something of every step, so it reads every step"
         _refuse(experiment, "pooling", ["last"], text)
@@ -195,7 +201,11 @@ def _check_reading(experiment: Experiment) -> None:
     data, task = experiment.data, experiment.task
     for name, none in (("normalize", "none"), ("linear_path", False)):
         if task.kind != "forecast" and name == "normalize":
-            _refuse(experiment, name, [none], f"is of forecasts, and {task.kind} has no window")
+            what = "says no value" if task.of_coming_class else "has no window"
+            _refuse(experiment, name, [none], f"is of forecasts, and {task.kind} {what}")
+        elif task.of_coming_class:
+            text = "is of forecasts and of whole sequences, and classify reads windows here"
+            _refuse(experiment, name, [none], text)
         elif task.each_step:
             text = f"is of whole sequences, and {task.kind} is of steps"
             _refuse(experiment, name, [none], text)
@@ -209,7 +219,7 @@ def _check_reading(experiment: Experiment) -> None:
         _refuse(experiment, "segment", [1], text)
     if data.text is not None or data.tokens is not None:
         _refuse(experiment, "segment", [1], "is of numbers, and the steps are tokens")
-    if task.kind == "forecast":
+    if task.of_series:
         longest = max(_values(experiment, "segment"))
         shortest = min(_windows(experiment))
         if longest > shortest:
@@ -263,6 +273,31 @@ def _check_forecast(experiment: Experiment) -> None:
         )
 
 
+def _check_coming_class(experiment: Experiment) -> None:
+    """Check what is read for the class of a series' coming row: classes are no numbers."""
+    data = experiment.data
+    if len(data.targets) > 1:
+        text = f"classify predicts one column, got {len(data.targets)}; keep one"
+        raise ValueError(f"data.target: {text}")
+    for key in ("text", "tokens", "max_length"):
+        if value := getattr(data, key):
+            text = f"is of sequences, got {value!r} with task.window; "
+            raise ValueError(f"data.{key}: {text}remove one of them")
+    for key, none in (("transform", "none"), ("decompose", "none"), ("wide", None)):
+        if (value := getattr(data, key)) != none:
+            text = f"is of numbers that are forecast, got {value!r} with classify; remove it"
+            raise ValueError(f"data.{key}: {text}")
+    if data.missing == "interpolate":
+        text = "classes lie on no line, got 'interpolate' with classify; write ffill, or refuse"
+        raise ValueError(f"data.missing: {text}")
+    if data.resample is not None and data.aggregate != "last":
+        text = f"a step has the class of its last row, got {data.aggregate!r} with classify"
+        raise ValueError(f"data.aggregate: {text}; write last")
+    if (target := data.targets[0]) in data.lags:
+        text = f"are of numbers, got the class {target!r}; remove it, and write a longer window"
+        raise ValueError(f"data.lags: {text}")
+
+
 def _check_decomposition(experiment: Experiment) -> None:
     """Check that what is split is read, by windows that are long enough."""
     decompose = experiment.data.decompose
@@ -291,7 +326,10 @@ def _check_sequences(experiment: Experiment) -> None:
         )
     if data.text is None and data.id is None:
         text = f"is required by {kind}: the column that says which sequence a row is of, got none"
-        raise ValueError(f"data.id: {text}; set it, or data.text where each row holds a text")
+        ways = "set it, or data.text where each row holds a text"
+        if kind == "classify":
+            ways += ", or task.window for the class of a series' coming row"
+        raise ValueError(f"data.id: {text}; {ways}")
     if data.text is not None:
         if experiment.task.each_step:
             text = f"has one target, got {data.text!r} with kind {kind}; "

@@ -277,7 +277,8 @@ class Experiment(Section):
         record["data"]["split"] = self.data.split.to_dict()
         if self.task.kind != "forecast":
             for key in OF_FORECASTS:
-                record["task"].pop(key, None)
+                if not (key == "window" and self.task.of_coming_class):
+                    record["task"].pop(key, None)
         searched = set(self.search_space)
         if any(map(WIDTH.fullmatch, searched)):
             searched |= {"hidden_size", "num_layers"}
@@ -320,7 +321,7 @@ class Experiment(Section):
     def refits(self) -> bool:
         """Whether a winner is trained again on training and validation part together."""
         wanted = self.finalists.refit
-        return self.task.kind == "forecast" if wanted is None else wanted
+        return self.task.of_series if wanted is None else wanted
 
     def start(self) -> dict[str, Any]:
         """Return the configuration of trial 0: what is given or the default, where in the space.

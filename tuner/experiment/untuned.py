@@ -55,7 +55,7 @@ def canonical(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, An
         experiment: says what is fixed.
         params: the searched hyperparameters.
     """
-    window = {"window": experiment.task.window} if experiment.task.kind == "forecast" else {}
+    window = {"window": experiment.task.window} if experiment.task.of_series else {}
     whole = window | experiment.configuration(dict(params))
     if not isinstance(whole["hidden_size"], list):
         whole["hidden_size"] = [whole["hidden_size"]] * whole["num_layers"]

@@ -1,4 +1,4 @@
-"""Forecasts: windows over series, and what comes after them."""
+"""Forecasts: windows over series, and what comes after them: values, or a class."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from tuner.data.class_numbers import ClassColumn, with_class_columns
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
 from tuner.data.modes import INSTALL, emd_is_installed, modes_of
@@ -18,6 +19,7 @@ from tuner.data.tables import RawTable, bounds_of, refusal
 from tuner.data.times import show_time
 from tuner.data.units import to_units
 from tuner.errors import ModelError
+from tuner.prediction.labels import softmax
 from tuner.prediction.naming import differing
 from tuner.prediction.notes import PredictionWarning
 from tuner.prediction.pipeline import Pipeline
@@ -43,6 +45,9 @@ def forecast(
         DataError: the series are not what the model was trained on, or all are too short.
     """
     columns = pipeline.columns
+    if pipeline.classes:
+        column = ClassColumn(pipeline.classes, pipeline.class_columns)
+        raw = with_class_columns(raw, pipeline.targets[0], column)
     # Where rows are resampled, what comes of it has the frequency.
     read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
     if read.date_order.in_doubt:
@@ -69,6 +74,17 @@ def forecast(
         for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
     ]
     outputs = runner.windows(np.concatenate(inputs), samples, window, _modes(pipeline, table))
+    place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
+    found: list[np.ndarray | pd.DatetimeIndex] = []
+    if columns.id is not None:
+        found.append(np.array(series.names, object)[of].repeat(horizon))
+    found.append(_times(series, of, place, horizon) if columns.time else place.ravel() + 1)
+    if pipeline.classes:
+        probabilities = softmax(outputs.astype(np.float64))
+        found.append(np.array(pipeline.classes, object)[probabilities.argmax(axis=1)])
+        found += list(probabilities.T)
+        return pd.DataFrame(dict(zip(forecast_columns(pipeline), found, strict=True)))
+    found.append(np.tile(np.arange(1, horizon + 1), len(samples)))
     lost = pipeline.transform.lost_rows
     values = to_units(
         outputs,
@@ -84,12 +100,6 @@ def forecast(
         of_samples = 1.0 if scales is None else scales[of]
         lower, upper = pipeline.intervals.around(points, pipeline.transform, of_samples)
         around = [end[..., i] for i in range(lower.shape[-1]) for end in (lower, upper)]
-    place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
-    found: list[np.ndarray | pd.DatetimeIndex] = []
-    if columns.id is not None:
-        found.append(np.array(series.names, object)[of].repeat(horizon))
-    found.append(_times(series, of, place, horizon) if columns.time else place.ravel() + 1)
-    found.append(np.tile(np.arange(1, horizon + 1), len(samples)))
     for i in range(len(pipeline.targets)):
         of_target = values[:, :, i].reshape(len(samples) * horizon, -1)  # (rows, quantiles or 1)
         found += [of_target[:, at] for at in _order(pipeline)]
@@ -163,6 +173,9 @@ def _calibrated_scales(
 def forecast_columns(pipeline: Pipeline) -> list[str]:
     """Return the names of the columns of a forecast."""
     names = [] if pipeline.columns.id is None else [pipeline.columns.id]
+    if pipeline.classes:
+        said = [*pipeline.targets, *(f"p_{name}" for name in pipeline.classes)]
+        return differing([*names, pipeline.columns.time or "row", *said])
     others = [pipeline.columns.time or "row", "step"]
     for target in pipeline.targets:
         quantiles = [pipeline.quantiles[at] for at in _order(pipeline)[1:]]

@@ -17,7 +17,7 @@ from tuner.prediction.notes import PredictionWarning
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.running import Runner
 
-__all__ = ["label_columns", "predict_sequences"]
+__all__ = ["label_columns", "predict_sequences", "softmax"]
 
 _NAMED = 5  # tokens at most
 
@@ -55,7 +55,7 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
     if each_step or columns.id is None:
         found.append(np.arange(1, len(outputs) + 1))
     if pipeline.classes:
-        probabilities = _softmax(outputs[in_file].astype(np.float64))
+        probabilities = softmax(outputs[in_file].astype(np.float64))
         found.append(np.array(pipeline.classes, object)[probabilities.argmax(axis=1)])
         found += list(probabilities.T)
     else:
@@ -133,7 +133,7 @@ def _say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
     warnings.warn(f"{text}unknown: {shown}{more}", PredictionWarning, stacklevel=5)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, (n, classes)."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

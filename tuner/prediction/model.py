@@ -82,15 +82,15 @@ class Model:
             all_windows: see `predict`.
         """
         with _for_a_model():
-            if self.pipeline.task == "forecast":
+            if self.pipeline.of_series:
                 return forecast(self.pipeline, table, self._runner, all_windows, rows)
             return predict_sequences(self.pipeline, table, self._runner)
 
     @property
     def columns(self) -> list[str]:
         """Of what `predict` returns."""
-        forecasts = self.pipeline.task == "forecast"
-        return (forecast_columns if forecasts else label_columns)(self.pipeline)
+        of_series = self.pipeline.of_series
+        return (forecast_columns if of_series else label_columns)(self.pipeline)
 
     def __repr__(self) -> str:
         return (

@@ -27,7 +27,6 @@ __all__ = ["Columns", "Pipeline"]
 
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
 _LARGEST = float(np.finfo(np.float32).max)
-_NEEDED = object()  # there is no other value
 _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
 
 
@@ -87,11 +86,12 @@ class OwnScalers:
 class Pipeline:
     """How inputs are made of a file's rows, and predictions of what the model puts out."""
 
-    task: str  # forecast, regress, classify, label or regress_steps
+    task: str  # as `tuner.data.reference.Shape` has it
     columns: Columns
     targets: tuple[str, ...]  # what is predicted
     width: int  # the most numbers that a step is in a layer
     classes: tuple[str, ...] = ()
+    class_columns: tuple[str, ...] = ()  # in which those of a series' earlier rows are read
     vocabulary: Vocabulary | None = None  # where the steps are tokens
     inputs: Scaler | None = None  # where they are numbers
     outputs: Scaler | None = None  # where values are predicted
@@ -107,6 +107,11 @@ class Pipeline:
     day_first: bool | None = None  # in texts of their times; None where none told
 
     @property
+    def of_series(self) -> bool:
+        """Whether windows of series are read; else whole sequences are."""
+        return self.task in ("forecast", "coming_class")
+
+    @property
     def each_step(self) -> bool:
         """Whether something is said of every step of a sequence, not of the whole of it."""
         return self.task in ("label", "regress_steps")
@@ -119,11 +124,12 @@ class Pipeline:
             ModelError: it lacks a key, or one cannot be what it is.
         """
         get = _Getter(record, path)
-        task = get("task", _one_of("forecast", "regress", "classify", "label", "regress_steps"))
-        return _forecast(get) if task == "forecast" else _sequences(get, task)
+        tasks = ("forecast", "coming_class", "regress", "classify", "label", "regress_steps")
+        task = get("task", _one_of(*tasks))
+        return _series(get, task) if task in tasks[:2] else _sequences(get, task)
 
 
-def _forecast(get: _Getter) -> Pipeline:
+def _series(get: _Getter, task: str) -> Pipeline:
     targets, window = get("targets", _names), get("window", _count)
     columns = Columns(
         time=get("time", _name_or_none),
@@ -151,8 +157,11 @@ def _forecast(get: _Getter) -> Pipeline:
         raise get.refusal("features", columns.features)
     horizon = get("horizon", _count)
     own = _own_scalers(get, by_series, len(inputs), len(targets))
+    classes, class_columns = _classes_of_series(get, task, columns, horizon)
     return Pipeline(
-        task="forecast",
+        task=task,
+        classes=classes,
+        class_columns=class_columns,
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
@@ -171,6 +180,28 @@ def _forecast(get: _Getter) -> Pipeline:
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
     )
+
+
+def _classes_of_series(
+    get: _Getter, task: str, columns: Columns, horizon: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the classes of a series' rows, and the columns in which they are read; of none ()."""
+    if task == "forecast":
+        return tuple(get.optional("classes", _none, [])), ()
+    classes = get("classes", _names)
+    read = get("class_columns", lambda v: v == [] or (_names(v) and len(v) == len(classes)))
+    if not set(read) <= set(columns.features or []):
+        raise get.refusal("class_columns", read)
+    for key, value, only in (
+        ("targets", columns.targets, columns.targets[:1]),
+        ("horizon", horizon, 1),
+        ("transform", columns.transform, "none"),
+        ("quantiles", get("quantiles", _quantiles), []),
+        ("missing", columns.missing, "refuse" if columns.missing == "refuse" else "ffill"),
+    ):
+        if value != only:
+            raise get.refusal(key, value)
+    return tuple(classes), tuple(read)
 
 
 def _wide(get: _Getter) -> WideColumns | None:
@@ -256,8 +287,8 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         level=get("level", _one_of("character", "word")),
         tokens=tokens,
         vocabulary_size=get("vocabulary_size", _count_or_none),
-        max_length=get("max_length", _count_or_none, None),
-        keep=get("keep", _one_of("first", "last"), "first"),
+        max_length=get.optional("max_length", _count_or_none, None),
+        keep=get.optional("keep", _one_of("first", "last"), "first"),
     )
     each_step, has_classes = task in ("label", "regress_steps"), task in ("classify", "label")
     if text is not None and (columns.id or columns.time or tokens or each_step):
@@ -294,13 +325,8 @@ class _Getter:
     def __init__(self, record: dict[str, Any], path: Path) -> None:
         self._record, self._path = record, path
 
-    def __call__(self, key: str, can_be: Callable[[Any], bool], otherwise: Any = _NEEDED) -> Any:
-        """Return the value of a key for which `can_be` is true.
-
-        One that models of earlier versions lack has a value `otherwise`.
-        """
-        if key not in self._record and otherwise is not _NEEDED:
-            return otherwise
+    def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
+        """Return the value of a key for which `can_be` is true."""
         if key not in self._record:
             raise ModelError(
                 f"{show_path(self._path)}: {key}: the key is missing; export the model again"

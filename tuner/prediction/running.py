@@ -153,7 +153,7 @@ def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
     if pipeline.inputs is not None:
         n_modes = pipeline.modes * len(pipeline.targets)
         read = {"inputs": [None, None, len(pipeline.inputs.offset) + n_modes]}
-    if pipeline.task != "forecast":
+    if not pipeline.of_series:
         read["lengths"] = [None]
     if pipeline.classes:
         steps: _Sizes = [None] if pipeline.each_step else []

@@ -29,7 +29,7 @@ def protocol(record: StudyRecord) -> Html:
         shown = table(("part", "size", "from … to"), rows, numbers=1)
     else:
         shown = paragraph(_split_in_words(experiment))
-    forecast = experiment.task.kind == "forecast"
+    of_series = experiment.task.of_series
     said = [
         _FITTED + (" Each fold has its own." if experiment.n_folds > 1 else ""),
         "Every trial was trained on the training part and scored on the validation part; its score "
@@ -37,7 +37,7 @@ def protocol(record: StudyRecord) -> Html:
         + (f", the mean over {experiment.n_folds} folds." if experiment.n_folds > 1 else "."),
     ]
     said += _own_split(experiment.data.split)
-    if forecast:
+    if of_series:
         said.append("The parts follow one another in time. A window may read rows before its part, "
                     "but every target belongs to one part only.")  # fmt: skip
     if experiment.finalists.top:
@@ -60,7 +60,7 @@ def protocol(record: StudyRecord) -> Html:
     if test is None:
         said.append("The test part has not been opened: nothing here was chosen by it.")
     openings = record.openings
-    said += [_opening(o, forecast, o is openings[0], len(openings)) for o in openings]
+    said += [_opening(o, of_series, o is openings[0], len(openings)) for o in openings]
     name = PurePath(str(record.data["path"])).name
     said.append(f"Data: {name}, {record.data['rows']:,} rows, sha256 {record.data['sha256']}.")
     return section("protocol", "Protocol", shown, items(said))
@@ -110,11 +110,11 @@ def _how_default(default: Default) -> str:
     )
 
 
-def _opening(opening: Mapping[str, Any], forecast: bool, is_first: bool, of: int) -> str:
+def _opening(opening: Mapping[str, Any], of_series: bool, is_first: bool, of: int) -> str:
     """Say when the test part was opened, and for what."""
     how = "again" if not is_first else "once:" if of == 1 else "first"
     span = f", {opening['from']} to {opening['to']}" if opening["from"] is not None else ""
-    unit = "rows" if forecast else "sequences"
+    unit = "rows" if of_series else "sequences"
     models = len(opening["scores"])
     return (
         f"The test part was opened {how} at {opening['opened_at']}, "

@@ -151,11 +151,11 @@ def _of_graph(outcome: Outcome) -> dict[str, Any]:
 
 
 def _intervals(training: Training) -> dict[str, Any]:
-    """Return the intervals of a forecast, as JSON; nothing of other tasks.
+    """Return the intervals of a forecast, as JSON; nothing where sequences are read.
 
     Their `scales` are in the order of the series' names.
     """
-    if training.experiment.task.kind != "forecast":
+    if not training.experiment.task.of_series:
         return {}
     found = training.intervals
     if found is None:

@@ -80,6 +80,11 @@ def _says(experiment: Experiment) -> str:
             )
         case "regress":
             return f"It predicts {targets} of a sequence."
+        case "classify" if task.of_coming_class:
+            return (
+                f"It predicts the class, {targets}, of the coming row of a series from the "
+                f"{experiment.given('window')} rows before."
+            )
         case "classify":
             return f"It predicts the class, {targets}, of a sequence."
         case "label":
@@ -91,8 +96,9 @@ def _says(experiment: Experiment) -> str:
 def _expects(training: Training) -> str:
     data, facts = training.experiment.data, training.data.facts
     pipeline = training.data.pipeline
-    forecasts = training.experiment.task.kind == "forecast"
-    names = [data.id, data.time, *pipeline["features"], *data.lags]
+    forecasts = training.experiment.task.of_series
+    read = [c for c in pipeline["features"] if c not in pipeline.get("class_columns", ())]
+    names = [data.id, data.time, *read, *data.lags]
     names += data.targets if forecasts else []
     columns = _columns(dict.fromkeys(name for name in names if name is not None))
     text = f"It expects a CSV or Parquet file with the columns {columns}"

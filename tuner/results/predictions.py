@@ -56,6 +56,8 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
         truth = ref.truth_of(samples)
         if isinstance(ref, SeriesRef):
             found = model.predict_at(table, samples)
+            if opened.facts.classes:
+                return _beside(found, model, [np.array(opened.facts.classes, object)[truth]])
             return _beside(found, model, list(truth.reshape(-1, truth.shape[-1]).T))
         found = _of_part(model.predict_at(table), opened, samples, record)
         if opened.facts.classes:

@@ -148,7 +148,7 @@ def _random_inputs(
     """
     shape = model.shape
     lengths = None
-    if shape.task != "forecast":
+    if not shape.of_series:
         lengths = torch.randint(steps if fixed else 1, steps + 1, (size,))
         lengths[0] = steps
     if shape.vocabulary:

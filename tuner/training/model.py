@@ -63,7 +63,7 @@ class Model(nn.Module):
             self.convolution = Convolution(inputs, channels, parameters.conv_kernel)
             widest, inputs = max(widest, channels), channels
         if (length := parameters.segment) > 1:
-            in_front, width = shape.task == "forecast", parameters.widths[0]
+            in_front, width = shape.of_series, parameters.widths[0]
             self.segments = Segments(length, inputs, width, in_front=in_front)
             inputs = width
         self.recurrent = Recurrent(parameters, inputs)

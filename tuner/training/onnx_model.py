@@ -36,7 +36,7 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     With a linear path over whole sequences they have the one length that the graph's input says.
 
     Inputs: `inputs`, (batch, steps, features), or `tokens`, (batch, steps), int64; and but for
-    forecasts `lengths`, (batch,), int64, how many steps of each are real. The output, `outputs`,
+    windows `lengths`, (batch,), int64, how many steps of each are real. The output, `outputs`,
     is that of `Model.forward`; of an ensemble, whose models read the same inputs, their mean.
     """
     g, shape = Graph(), model.shape
@@ -47,7 +47,7 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
         fixed = isinstance(model.linear_path, SequencePath)
         steps = shape.window if fixed else "steps"
         inputs["inputs"] = (TensorProto.FLOAT, ["batch", steps, shape.inputs])
-    if shape.task != "forecast":
+    if not shape.of_series:
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
     said = [_add(g, each) for each in models if isinstance(each, Model)]
@@ -74,7 +74,7 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     if model.embedding is not None:
         x = g.op("Gather", model.embedding.weight, "tokens")
     lengths = real = ""
-    if shape.task != "forecast":
+    if not shape.of_series:
         lengths, real = "lengths", _real_steps(g, x, "lengths")
     if model.normalization is not None:
         x, level = add_normalization(g, model.normalization, x)

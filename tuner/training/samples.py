@@ -97,12 +97,14 @@ class Windows:
     def __init__(self, data: SeriesRef, device: torch.device) -> None:
         self.longest = data.window
         inputs = to_device(data.load("inputs"), device)  # (rows, features)
-        targets = to_device(data.load("targets"), device)  # (rows, targets)
+        of_classes = bool(data.shape.classes)
+        targets = to_device(data.load("truth" if of_classes else "targets"), device)
         self._past = unfold(inputs, data.window)  # (rows - window + 1, window, features)
         self._modes: Tensor | None = None  # (rows - window + 1, window, targets * modes)
         if data.shape.modes:
             self._modes = to_device(data.load(f"modes_{data.window}"), device)
-        self._future = unfold(targets, data.shape.horizon)  # (rows - horizon + 1, horizon, targets)
+        # (rows,) classes, or (rows - horizon + 1, horizon, targets)
+        self._future = targets if of_classes else unfold(targets, data.shape.horizon)
 
     def index(self, samples: np.ndarray) -> Tensor:
         """Return first target rows as an index."""
@@ -117,7 +119,7 @@ class Windows:
         return torch.cat((past, self._modes.index_select(0, begins)), dim=2), None
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather the rows from there on, (batch, horizon, targets)."""
+        """Gather the rows from there on, (batch, horizon, targets); of classes, (batch,)."""
         return self._future.index_select(0, index)
 
 

@@ -86,7 +86,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
     console.print(f"  [green]{escape(params_line(best['params']))}[/]")
 
-    unit = "row" if record.experiment.task.kind == "forecast" else "sequence"
+    unit = "row" if record.experiment.task.of_series else "sequence"
     console.print()
     console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
     if best["is_default"]:
