@@ -97,7 +97,7 @@ REFUSED = [
     ),
     # tasks
     (FORECAST, {"task__kind": "clasify"}, "task.kind: unknown kind 'clasify'; did you mean 'classify'"),
-    (CLASSIFY, {"task__window": 24}, "task.window: is of forecasts, got 24 with kind classify"),
+    (LABEL, {"task__window": 24}, "task.window: is of forecasts, got 24 with kind label"),
     (CLASSIFY, {"task__quantiles": [0.5]}, "task.quantiles: is of forecasts"),
     (FORECAST, {"task__quantiles": [0.9, 0.5]}, "task.quantiles: must rise"),
     (FORECAST, {"task__quantiles": [0.1, 0.9]}, "task.quantiles: need 0.5"),

@@ -68,6 +68,13 @@ MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "task": {"window": 4},
         },
     ),
+    "classes of coming rows": (
+        STORES.assign(size=["large" if s > 100 else "small" for s in STORES["sales"]]),
+        {
+            "data": {"id": "store", "time": "month", "target": "size", "missing": "ffill"},
+            "task": {"kind": "classify", "window": 4},
+        },
+    ),
     "classes of numbered tokens": (
         RUNS,
         {

@@ -34,6 +34,15 @@ class ClassColumn:
         frame = series.frame.drop(columns=[*series.targets, *self.columns])
         return dataclasses.replace(series, frame=frame, targets=[])
 
+    def record(self) -> dict[str, list[str]]:
+        """Return what a model's pipeline keeps of it, as JSON; nothing where there are no classes.
+
+        `with_class_columns` makes the columns again.
+        """
+        if not self.classes:
+            return {}
+        return {"classes": list(self.classes), "class_columns": list(self.columns)}
+
 
 def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, ClassColumn]:
     """Return a table in which the target is numbers of classes, and what is read of it.

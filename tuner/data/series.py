@@ -330,9 +330,8 @@ class SeriesDataset(Dataset):
             }
         return {
             "task": fold.ref.shape.task,
-            "classes": list(self._column.classes),
-            "class_columns": list(self._column.columns),
             **settings,
+            **self._column.record(),
             "features": list(self._series.features),
             "targets": list(self._series.targets),
             "inputs": {

@@ -53,8 +53,10 @@ class Model:
             Of a forecast a row for every step: the series where there are several, the time (or
             the number of the row), the step, and a column for each target, with quantiles the
             median, one for each other quantile, and the ends of the intervals that the model has
-            (`sales_lower_0.8`, `sales_upper_0.8`). Of sequences a row for each, or where every
-            step has its own for each row: values, or the class and the probability of each class.
+            (`sales_lower_0.8`, `sales_upper_0.8`). Of the class of a coming row the series, the
+            time or row, the class, and the probability of each class (`p_up`). Of sequences a row
+            for each, or where every step has its own for each row: values, or the class and the
+            probability of each class.
 
         Raises:
             DataError: the data is not what the model was trained on; file, rule, value, remedy.

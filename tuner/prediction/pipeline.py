@@ -187,7 +187,7 @@ def _classes_of_series(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the classes of a series' rows, and the columns in which they are read; of none ()."""
     if task == "forecast":
-        return tuple(get.optional("classes", _none, [])), ()
+        return (), ()
     classes = get("classes", _names)
     read = get("class_columns", lambda v: v == [] or (_names(v) and len(v) == len(classes)))
     if not set(read) <= set(columns.features or []):
