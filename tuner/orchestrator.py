@@ -227,6 +227,7 @@ class _Run:
                 retries=experiment.budget.retries,
                 out_of_time=out_of_time,
             ),
+            second=experiment.objective.cost,
             n_folds=experiment.n_folds,
             pruner=make_pruner(
                 experiment.pruner,

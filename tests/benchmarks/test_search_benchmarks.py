@@ -47,3 +47,11 @@ def test_how_many_seeds_it_takes_is_a_table() -> None:
     assert lines[-3].startswith("| seeds | `tpe` over `random` | ")
     assert lines[-1].startswith("| 5 | ")
     assert lines[-1].count(" % |") == 5
+
+
+def test_fronts_are_a_table_of_shares() -> None:
+    lines = run("front.py", "--trials", "12", "--seeds", "1").splitlines()
+    assert lines[0] == "| after 12 trials | air_passengers | sunspots |"
+    assert lines[2].startswith("| `nsga2` | 0.")
+    shares = [float(cell.split()[0]) for line in lines[2:] for cell in line.split("|")[2:4]]
+    assert all(0.5 < share <= 1 for share in shares)

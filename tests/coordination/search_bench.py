@@ -96,6 +96,7 @@ class Bench:
                 executor,
                 make_job,
                 Limits(**limits),
+                second=experiment.objective.cost,
                 n_folds=experiment.n_folds,
                 pruner=make_pruner(
                     experiment.pruner,

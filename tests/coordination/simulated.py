@@ -24,6 +24,12 @@ def curve(job: TrainJob) -> list[float]:
     return [value + 0.1 * k for k in range(len(job.folds)) for value in fold]
 
 
+def weights(job: TrainJob) -> int:
+    """How large a model is: that too depends on the job alone."""
+    h = {"hidden_size": 32, "num_layers": 1} | job.hyperparameters
+    return int(h["hidden_size"]) ** 2 * int(h["num_layers"])
+
+
 class SimulatedExecutor:
     """Some jobs at a time, in an order of events that `chaos` decides.
 
@@ -105,7 +111,7 @@ class SimulatedExecutor:
             raise Killed
         self.finished += 1
         self.delivered.append(key)
-        del self._running[key]
+        job, _ = self._running.pop(key)
         best = min(epochs, key=lambda e: e.metric, default=None)
         complete = state is OutcomeState.COMPLETE
         scores = [e.fold_score for e in epochs if e.fold_score is not None]
@@ -121,6 +127,8 @@ class SimulatedExecutor:
                     reason="it failed" if state is OutcomeState.FAILED else None,
                     seconds=1.0,
                     finished_at=1e9 + self.finished,
+                    n_weights=weights(job) if complete else None,
+                    latency_ms=1.0 if complete else None,
                 ),
             )
         ]

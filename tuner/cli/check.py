@@ -15,6 +15,7 @@ from tuner.data.preparing import check_data
 from tuner.data.suspects import SUSPECTS
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.experiment.metrics import COSTS
 from tuner.own_code import is_allowed
 from tuner.results.advice import advice_on_budget, advice_on_data
 from tuner.results.exportable import why_not_exportable
@@ -65,6 +66,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     if experiment.asynchronous:
         table.add_row("  asynchronous", "workers never wait, and no two searches are alike")
     goal = f"{experiment.objective.direction} the validation part's {experiment.objective.metric}"
+    if (cost := experiment.objective.cost) is not None:
+        goal += f", and minimize the {cost} ({COSTS[cost]})"
     table.add_row("  objective", goal)
     pruner = experiment.pruner.model_dump(exclude={"name"})
     table.add_row("  pruner", _with_options(experiment.pruner.name, pruner))

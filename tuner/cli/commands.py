@@ -231,6 +231,14 @@ def export(
         typer.Option("--format", metavar="yaml|json", help="\\[default: by the file's name]"),
     ] = None,
     model: Model = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--trial", 3),
+            help="This trial, of the Pareto front say. \\[default: the winner]",
+        ),
+    ] = None,
     all_data: AllData = False,
     ensemble: Ensemble = False,
     data: DataPath = None,
@@ -251,6 +259,7 @@ def export(
         model=model,
         all_data=all_data,
         ensemble=ensemble,
+        trial=trial,
     )
 
 

@@ -45,6 +45,7 @@ def export(
     model: Path | None,
     all_data: bool,
     ensemble: bool = False,
+    trial: int | None = None,
 ) -> None:
     """Write the best configuration of a study as an experiment file, and its trained model."""
     as_json = _as_json(format_, output)
@@ -62,7 +63,7 @@ def export(
         check_file(output, f"export of {record.name}", ENDINGS, of_it)
     if model is not None:
         check_model_folder("--model", model)
-    best = exported(record, folder, name, data)
+    best = exported(record, folder, name, data, trial)
     if ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
     _say_what_is_missing(record, state)

@@ -53,6 +53,7 @@ class Coordinator:
         limits: Limits,
         *,
         distinct: bool = True,
+        second: str | None = None,
         n_folds: int = 1,
         pruner: BasePruner | None = None,
         seed: int = 0,
@@ -69,6 +70,7 @@ class Coordinator:
             make_job: gives the job of a trial that has its parameters.
             limits: when the search ends.
             distinct: whether a repeat takes the first one's outcome and is not trained.
+            second: objective beside the metric, one of `tuner.experiment.metrics.COSTS`.
             n_folds: of every job; see `TrainJob.folds`.
             pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
             seed: for the configurations that take the place of endless repeats.
@@ -77,7 +79,7 @@ class Coordinator:
         """
         self._study, self._distributions, self._rhythm = study, distributions, rhythm
         self._executor, self._make_job, self._limits = executor, make_job, limits
-        self._distinct, self._seed = distinct, seed
+        self._distinct, self._seed, self._second = distinct, seed, second
         self._pruner, self._n_folds = pruner or NopPruner(), n_folds
         self._observer, self._stop = observer or Observer(), stop or threading.Event()
         self._n_configurations = limits.n_configurations
@@ -86,7 +88,7 @@ class Coordinator:
         self._untold: list[Slot] = []
         self._first: dict[str, Slot] = {}  # by configuration
         self._told = Told(
-            study.direction,
+            study.directions,
             n_folds=n_folds,
             breaks_ties=pruner is not None and breaks_ties(pruner),
         )
@@ -280,6 +282,7 @@ class Coordinator:
             if slot.original
             else intermediate_values(outcome.history, self._n_folds)
         )
-        self._told.add(tell(self._study, slot.trial, outcome, values, slot.reported))
+        told = tell(self._study, slot.trial, outcome, values, slot.reported, self._second)
+        self._told.add(told)
         self._untold.remove(slot)
         slot.end(values)

@@ -85,7 +85,7 @@ def open_study(
             study.set_user_attr(STUDY_ATTR, facts)
     else:
         study = optuna.create_study(
-            study_name=name, storage=storage, direction=experiment.objective.direction
+            study_name=name, storage=storage, directions=experiment.objective.directions
         )
         facts = None
     if facts is None:

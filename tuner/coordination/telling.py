@@ -25,6 +25,7 @@ def tell(
     outcome: Outcome,
     values: Mapping[int, float],
     reported: Container[int] = (),
+    cost: str | None = None,
 ) -> FrozenTrial:
     """Tell an outcome with its intermediate values; returns the trial as the study now has it.
 
@@ -34,10 +35,14 @@ def tell(
         outcome: its own, or that of the trial which it repeats.
         values: by step.
         reported: steps whose values the journal has already.
+        cost: the second objective, if there is one.
     """
     storage, trial_id = study._storage, trial._trial_id
     for step, value in values.items():
         if step not in reported and math.isfinite(value):
             storage.set_trial_intermediate_value(trial_id, step, value)
-    study.tell(trial, outcome.objective, state=_STATES[outcome.state])
+    objectives: float | list[float] | None = outcome.objective
+    if cost is not None and outcome.objective is not None:
+        objectives = [outcome.objective, outcome.cost(cost)]
+    study.tell(trial, objectives, state=_STATES[outcome.state])
     return storage.get_trial(trial_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Sequence
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -19,12 +19,12 @@ class Told:
     """The trials told so far, in the order of telling, and when the score last improved."""
 
     def __init__(
-        self, direction: StudyDirection, *, n_folds: int = 1, breaks_ties: bool = False
+        self, directions: Sequence[StudyDirection], *, n_folds: int = 1, breaks_ties: bool = False
     ) -> None:
         """Begin with none.
 
         Args:
-            direction: of the study.
+            directions: of the study's objectives; the first is the metric's.
             n_folds: of every trial.
             breaks_ties: whether pruning sees a trace of the validation loss in what they came to.
         """
@@ -32,8 +32,9 @@ class Told:
         self._originals: list[FrozenTrial] = []
         self._complete: list[FrozenTrial] = []  # of the originals
         self._counts = [(0, 0)]  # of both, among the first so many
-        self._sign = -1 if direction is StudyDirection.MAXIMIZE else 1
-        self._best = math.inf
+        signs = [-1 if d is StudyDirection.MAXIMIZE else 1 for d in directions]
+        self._signs, self._sign = signs, signs[0]
+        self._front: list[list[float]] = []  # the values that no others beat; less is better
         self._improved_at = [0]  # as known when the first so many had been told
 
     def __len__(self) -> int:
@@ -42,10 +43,8 @@ class Told:
 
     def add(self, trial: FrozenTrial) -> None:
         """Take up a trial that has just been told."""
-        complete = trial.state is TrialState.COMPLETE and trial.value is not None
-        value = self._sign * (trial.value or 0.0) if complete else math.inf
-        self._improved_at.append(self._n if value < self._best else self._improved_at[-1])
-        self._best = min(self._best, value)
+        improved = trial.state is TrialState.COMPLETE and self._improves(trial.values)
+        self._improved_at.append(self._n if improved else self._improved_at[-1])
         self._n += 1
         if REPEAT_ATTR not in trial.user_attrs:
             trial = self._with_losses(trial) if self._breaks_ties else trial
@@ -53,6 +52,18 @@ class Told:
             if trial.state is TrialState.COMPLETE:
                 self._complete.append(trial)
         self._counts.append((len(self._originals), len(self._complete)))
+
+    def _improves(self, values: Sequence[float]) -> bool:
+        """Take values in, and return whether none before are as good in every objective."""
+        new = [sign * value for sign, value in zip(self._signs, values, strict=True)]
+
+        def beats(a: list[float], b: list[float]) -> bool:
+            return all(x <= y for x, y in zip(a, b, strict=True))
+
+        if any(beats(known, new) for known in self._front):
+            return False
+        self._front = [known for known in self._front if not beats(new, known)] + [new]
+        return True
 
     def _with_losses(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as pruning sees it; the journal keeps the metric itself."""

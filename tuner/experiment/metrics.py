@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METRICS", "Metric"]
+__all__ = ["COSTS", "METRICS", "Metric"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,10 @@ METRICS = {
     "auroc": Metric("classes", maximize=True),
     "cross_entropy": Metric("classes"),
 }
+
+COSTS = {
+    "weights": "numbers that were learned",
+    "seconds": "of training",
+    "latency": "milliseconds of predicting one sample, in torch",
+}
+"""What a model costs, of which less is better: a second objective beside a metric."""

@@ -24,6 +24,7 @@ def check_rules(experiment: Experiment) -> None:
     _check_widths(experiment)
     _check_cell(experiment)
     _check_task(experiment)
+    _check_objectives(experiment)
     _check_reading(experiment)
     budget = experiment.budget
     if experiment.n_trials is None and budget.timeout is None and budget.stagnation is None:
@@ -153,6 +154,24 @@ def _check_cell(experiment: Experiment) -> None:
         if value >= min(widths):
             text = f"must be below hidden_size, whose least is {min(widths)}, got {value}; "
             raise ValueError(f"{_key(experiment, 'proj_size')}: {text}make it smaller, or 0")
+
+
+def _check_objectives(experiment: Experiment) -> None:
+    """Check that what searches and what prunes know of a second objective."""
+    if experiment.objective.metrics is None:
+        return
+    both = f"objective.metrics: [{', '.join(experiment.objective.metrics)}]"
+    strategy, pruner = experiment.strategy.name, experiment.pruner.name
+    if strategy != "nsga2":
+        raise ValueError(
+            f"strategy.name: searches by one objective, got {strategy!r} beside {both}; "
+            f"write strategy: {{name: nsga2}}"
+        )
+    if pruner != "none":
+        raise ValueError(
+            f"pruner.name: compares metrics alone and would stop small models, got {pruner!r} "
+            f"beside {both}; write pruner: {{name: none}}"
+        )
 
 
 def _check_task(experiment: Experiment) -> None:

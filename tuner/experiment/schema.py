@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tuner.errors import nearest
 from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.explain import Refused, shown
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
-from tuner.experiment.metrics import METRICS
+from tuner.experiment.metrics import COSTS, METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.naming import EXPERIMENT_BYTES, mended, normalized, why_refused
 from tuner.experiment.preparations import PREPARED, prepared_with, text_of
@@ -104,6 +105,50 @@ class Objective(Section):
         "accuracy", "f1", "auroc", "cross_entropy",
     ] = "rmse"  # fmt: skip
     """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
+    metrics: list[str] | None = Field(None, examples=[["rmse", "weights"]])
+    """Two objectives: a metric, and what a model costs: weights, seconds or latency."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first(cls, raw: Any) -> Any:
+        match raw:
+            case {"metrics": [str() as first, *_]} if "metric" not in raw and first in METRICS:
+                return {**raw, "metric": first}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Objective:
+        if self.metrics is None:
+            return self
+        got = f"got [{', '.join(self.metrics)}]"
+        for name in self.metrics:
+            if name not in METRICS and name not in COSTS:
+                known = nearest(name, [*METRICS, *COSTS])
+                raise ValueError(f"metrics: unknown metric {name!r}, {got}{known}")
+        costs = [name for name in self.metrics if name in COSTS]
+        scores = [name for name in self.metrics if name in METRICS]
+        if [len(scores), len(costs)] != [1, 1] or self.metrics[0] in COSTS:
+            pair = f"[{(scores or ['rmse'])[0]}, {(costs or ['weights'])[0]}]"
+            raise ValueError(
+                f"metrics: must be a metric and then a cost ({', '.join(COSTS)}), {got}; "
+                f"write {pair}"
+            )
+        if self.metric != self.metrics[0]:
+            raise ValueError(
+                f"metric: must be the first of metrics, {self.metrics[0]}, got {self.metric!r}; "
+                f"leave it out"
+            )
+        return self
+
+    @property
+    def cost(self) -> str | None:
+        """The second objective, of which less is better; None where there is but one."""
+        return self.metrics[1] if self.metrics else None
+
+    @property
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
+        """Which way each objective is better."""
+        return [self.direction] if self.cost is None else [self.direction, "minimize"]
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
@@ -206,6 +251,15 @@ class Experiment(Section):
     @classmethod
     def _add_cells(cls, raw: Any) -> Any:
         return with_cells(raw)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_search(cls, raw: Any) -> Any:
+        """Take what can search two objectives where nothing else is written."""
+        match raw:
+            case {"objective": {"metrics": [_, *_]}} | {"objective": Objective(metrics=[_, *_])}:
+                return {"strategy": {"name": "nsga2"}, "pruner": {"name": "none"}, **raw}
+        return raw
 
     @model_validator(mode="before")
     @classmethod

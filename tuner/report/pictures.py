@@ -9,6 +9,7 @@ from tuner.report.confusion import confusion_picture
 from tuner.report.curves import curves_picture
 from tuner.report.drawing import Picture
 from tuner.report.forecast import forecast_picture
+from tuner.report.front import front_picture
 from tuner.report.history import history_picture
 from tuner.report.importances import importances_picture
 from tuner.report.parallel import parallel_picture
@@ -22,6 +23,7 @@ MAKERS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
     "forecast": forecast_picture,
     "residuals": residuals_picture,
     "confusion": confusion_picture,
+    "pareto_front": front_picture,
     "history": history_picture,
     "importances": importances_picture,
     "parallel_coordinates": parallel_picture,

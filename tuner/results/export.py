@@ -15,7 +15,7 @@ from tuner.experiment import Experiment, dump_yaml
 from tuner.experiment.preparations import value_of
 from tuner.own_code import is_reference
 from tuner.results.refit import best_epochs, refit_epochs
-from tuner.results.winner import Winner, find_winner
+from tuner.results.winner import Winner, find_winner, winner_of
 
 __all__ = ["ENDINGS", "exported", "is_export", "is_json", "render", "train_command"]
 
@@ -30,7 +30,11 @@ _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def exported(
-    record: StudyRecord, folder: Path, file_name: str, data_path: str | None = None
+    record: StudyRecord,
+    folder: Path,
+    file_name: str,
+    data_path: str | None = None,
+    trial: int | None = None,
 ) -> dict[str, Any]:
     """Return the experiment that trains the winner again, with what it scored.
 
@@ -39,14 +43,17 @@ def exported(
         folder: where the file will be; `data.path`, and a test file, are relative to it.
         file_name: the file's name, for the command that reproduces the score.
         data_path: what to write as `data.path` instead, as it is.
+        trial: the number of a trial to export in the winner's place.
 
     Raises:
+        InputError: `trial` is no complete trial.
         RunError: the study has no complete trial.
     """
-    winner = find_winner(record)
+    winner = find_winner(record) if trial is None else winner_of(record, trial)
     experiment = record.experiment.to_dict()
     for key in _OF_THE_SEARCH:
         experiment.pop(key, None)
+    experiment["objective"].pop("metrics", None)  # one configuration is no trade-off
     experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
     chosen = record.experiment.preparation(winner.params)

@@ -8,6 +8,7 @@ from tuner.coordination.finalists import Finalist, default_of, rank_finalists
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.results.advice import advice_after
 from tuner.results.differences import compare
+from tuner.results.front import objectives, pareto_front
 from tuner.results.judged import judged
 from tuner.results.openings import opened_in_words
 from tuner.results.verdict import Verdict, verdict_of
@@ -65,6 +66,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
             }
             for f in finalists
         ],
+        "front": _front(record),
         "first_and_second": _first_and_second(record, finalists),
         "test": _scores(record),
         "openings": [
@@ -108,6 +110,21 @@ def _default(record: StudyRecord) -> dict[str, Any] | None:
         "failed": default.failed,
         "params": default.params,
     }
+
+
+def _front(record: StudyRecord) -> list[dict[str, Any]] | None:
+    """Return the trials that no other beats in both objectives; None where there is one."""
+    objective = record.experiment.objective
+    if objective.metrics is None:
+        return None
+    return [
+        {
+            "trial": trial.number,
+            "values": dict(zip(objective.metrics, objectives(record, trial) or (), strict=True)),
+            "params": dict(trial.params),
+        }
+        for trial in pareto_front(record)
+    ]
 
 
 def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | None:

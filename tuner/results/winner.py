@@ -14,9 +14,9 @@ from tuner.coordination.finalists import (
     trial_name,
 )
 from tuner.coordination.records import StudyRecord, TrialRecord
-from tuner.errors import RunError
+from tuner.errors import InputError, RunError
 
-__all__ = ["Winner", "find_winner", "tested_name"]
+__all__ = ["Winner", "find_winner", "tested_name", "winner_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,26 @@ def find_winner(record: StudyRecord) -> Winner:
         if own.rank(record) < record.rank_of(record.best):
             return _winner(own.trial, own, default)
     return _winner(record.best, None, default)
+
+
+def winner_of(record: StudyRecord, number: int) -> Winner:
+    """Return a trial as if it had won.
+
+    Raises:
+        InputError: the study has no such trial, or it is not complete.
+    """
+    chosen = next((t for t in record.ranked() if t.number == number), None)
+    if chosen is None:
+        known = [t.number for t in record.ranked()[:5]]
+        found = next((t for t in record.trials if t.number == number), None)
+        remedy = f"; choose another: {', '.join(map(str, known))}, say" if known else ""
+        if found is not None and found.repeat_of is not None:
+            remedy = f"; it repeats trial {found.repeat_of}: write --trial {found.repeat_of}"
+        raise InputError(
+            f"--trial: must be a complete trial of {record.name}, got {number}{remedy}"
+        )
+    finalist = next((f for f in rank_finalists(record) if f.number == number), None)
+    return _winner(chosen, finalist, default_of(record))
 
 
 def tested_name(opening: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from rich import box
@@ -110,6 +111,8 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     show_advice(summary["advice"])
     if len(summary["finalists"]) > 1:
         _show_finalists(summary)
+    if summary["front"]:
+        _show_front(record.name, summary)
 
 
 def show_advice(advice: list[dict[str, Any]]) -> None:
@@ -245,6 +248,27 @@ def _show_finalists(summary: dict[str, Any]) -> None:
     console.print(table)
     if said := summary["first_and_second"]:
         console.print(f"  First and second: {said}.", markup=False)
+
+
+def _show_front(study: str, summary: dict[str, Any]) -> None:
+    front = summary["front"]
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Pareto front", title_justify="left", title_style="bold"
+    )
+    for heading in ("trial", *front[0]["values"]):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
+    for each in front:
+        values = map(number, each["values"].values())
+        table.add_row(str(each["trial"]), *values, escape(params_line(each["params"])))
+    console.print()
+    console.print(table)
+    command = f"tuner export {shlex.quote(study)} --trial {front[-1]['trial']} -o small.yaml"
+    by = summary["metric"]
+    console.print(
+        f"  Finalists and winner are chosen by {by}. Any of these: {escape(command)}",
+        soft_wrap=True,
+    )
 
 
 def show_running(record: StudyRecord, most: int = 10) -> None:
