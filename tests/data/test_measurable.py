@@ -45,3 +45,24 @@ def test_a_metric_that_has_no_score_of_the_values_is_refused(
 
 def test_zeros_that_are_only_trained_on_do_not_matter(tmp_path: Path) -> None:
     check(tmp_path, "mape", [0.0, *STEADY[1:]])
+
+
+def notes(folder: Path, k: list[float]) -> list[str]:
+    path = folder / "k.csv"
+    rows = [f"{y},{value}" for y, value in zip(STEADY, k, strict=True)]
+    path.write_text("\n".join(["y,k", *rows]) + "\n")
+    block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
+    facts = check_data(Experiment.model_validate({"name": "s", "data": block})).facts
+    return [text for what, text in facts.notes if what == "constant"]
+
+
+def test_a_feature_that_moves_only_after_the_training_part_gets_a_note(tmp_path: Path) -> None:
+    told = "'k' is 5 in all of the training part"
+    remedy = "; leave it out of data.features"
+    assert notes(tmp_path, [5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]
+    moved = [5.0] * 45 + [7.0] * 15
+    learned = ", and 7 later: what that means was never learned"
+    assert notes(tmp_path, moved) == [f"{told}{learned}{remedy}"]
+    in_test = [5.0] * 50 + [7.0] * 10  # the test part is not looked at
+    assert notes(tmp_path, in_test) == notes(tmp_path, [5.0] * 60)
+    assert notes(tmp_path, [4.0, *[5.0] * 59]) == []

@@ -192,6 +192,8 @@ def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) ->
         ("hidden_size", [1, 2], "must be a block of keys, got [1, 2]; write `hidden_size: {type:"),
         ("hidden_size", {"type": "categorical", "choices": []}, "choices: must have at least 1"),
         ("hidden_size", {"type": "categorical", "choices": [4, 4]}, "choices: must differ, got 4"),
+        ("dropout", {"type": "categorical", "choices": [0.1, 1e-1]}, "must differ, got 0.1 twice"),
+        ("learning_rate", {"type": "categorical", "choices": [1, 1.0]}, "must differ, got 1.0 tw"),
         ("hidden_size", {"type": "categorical", "choices": [4, "a"]}, "a whole number, got 'a'"),
         (
             "hidden_size",

@@ -193,7 +193,8 @@ def _read(asked: Asked, missing: str) -> Series:
         if ": data.time: " not in str(error):
             raise _with_classes(error, asked.path, columns) from None
         problem = re.sub(r", or leave data\.time out.*", "", str(error))
-        problem = re.sub(r"write data\.resample: (\S+), say", r"init with --resample \1", problem)
+        way = r"write data\.resample: (\S+), say(, and data\.missing: ffill)?"
+        problem = re.sub(way, r"init with --resample \1", problem)  # it fills what is missing
         problem = problem.replace("as data.id", "with --id")
         again = "with" if "init with --resample" in problem else "init with"
         raise DataError(f"{problem}, or {again} --no-time") from None

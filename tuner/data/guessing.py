@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from tuner.data.column_names import first_named, is_calendar_name, is_class_name, is_id_name
 from tuner.data.reading import check_names
 from tuner.data.tables import RawTable, refusal, separator_hint
-from tuner.data.times import as_times
+from tuner.data.times import as_times, where_outside
 from tuner.data.wide import WideColumns, melted, stem_of_series
 
 __all__ = ["Columns", "guess_columns"]
@@ -21,6 +22,11 @@ __all__ = ["Columns", "guess_columns"]
 _MOST = 0.8  # of the values make a column's kind; reading then refuses the others by their lines
 _VALUES_JUDGED = 1000
 _TIME_NAMES = ("time", "date", "year", "month", "day", "timestamp", "datetime", "ds", "unix")
+_DIGITS_OF_A_DATE = 4  # at least, where no month is named
+_FEWEST_DATES = 10  # numbers, to be taken for dates though no name says so
+_SHORT_DATE = r"\s*\d{1,2}([./-])\d{1,2}\1\d{1,2}\s*"
+_SHORT_YEAR = r".*\d\d\s*"
+_MONTH_AND_YEAR = re.compile(r"(?i)[^\W\d_]{3,}\W*\d\d")
 _MOST_CLASSES = 30  # that numbers may stand for
 _AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
 _ROWS_OF_AN_ID = 3  # at least, on average
@@ -107,10 +113,42 @@ def _kind(column: pd.Series) -> str:
         return "nothing"
     numbers = pd.to_numeric(values.astype(object), errors="coerce")
     numeric = is_numeric_dtype(values) or numbers.notna().mean() >= _MOST
-    may_be_times = not numeric or str(column.name).lower() in _TIME_NAMES
-    if may_be_times and as_times(values).notna().mean() >= _MOST:
-        return "times"
-    return "numbers" if numeric else "text"
+    if numeric:
+        named = str(column.name).lower() in _TIME_NAMES and _are_times(values)
+        return "times" if named or _are_dates(numbers) else "numbers"
+    return "times" if _say_a_year(values) and _are_times(values) else "text"
+
+
+def _are_times(values: pd.Series) -> bool:
+    times = as_times(values)
+    return bool(times.notna().sum() - len(where_outside(times)) >= _MOST * len(times))
+
+
+def _say_a_year(values: pd.Series) -> bool:
+    """Say whether texts can tell a year: sizes, scores, quantities and names of months do not.
+
+    A version such as 1.0.12 may be a date as well, where each of them is one.
+    """
+    if is_datetime64_any_dtype(values):
+        return True
+    texts = values.astype(str)
+    if texts.str.fullmatch(_SHORT_DATE).mean() >= _MOST:
+        return bool(texts.str.fullmatch(_SHORT_YEAR).all() and as_times(values).notna().all())
+    digits = texts.str.count(r"\d")
+    months = texts.str.contains(_MONTH_AND_YEAR)
+    return bool(((digits >= _DIGITS_OF_A_DATE) | months).mean() >= _MOST)
+
+
+def _are_dates(numbers: pd.Series) -> bool:
+    """Say whether all numbers are dates, as 20200131 or, where they never fall, 202001."""
+    if numbers.nunique() < _FEWEST_DATES or numbers.isna().any() or (numbers % 1 != 0).any():
+        return False
+    texts = numbers.astype(np.int64).astype(str)
+    layout = {6: "%Y%m", 8: "%Y%m%d"}.get(len(texts.iloc[0]))
+    if layout is None or (layout == "%Y%m" and not numbers.is_monotonic_increasing):
+        return False
+    dates = pd.to_datetime(texts, format=layout, errors="coerce")
+    return bool(dates.dt.year.between(1900, 2100).all())
 
 
 def _guess_id(

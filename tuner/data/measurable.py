@@ -28,22 +28,27 @@ def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tupl
 
 
 def constant_features(
-    table: Table, rows: np.ndarray, targets: Sequence[str]
+    table: Table, rows: np.ndarray, later: np.ndarray, targets: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Say which other columns are the same in the whole training part: they tell nothing.
 
     Args:
         table: that was made of the series.
         rows: of the training part.
+        later: rows of the validation part, in which such a column may move.
         targets: their names.
     """
     for name, column in zip(table.names, table.inputs.T, strict=True):
         values = column[rows]
         values = values[~np.isnan(values)]
         if name not in targets and len(values) and np.ptp(values) == 0:
-            text = (
-                f"{name!r} is {values[0]:g} in all of the training part: it tells a model nothing"
-            )
+            text = f"{name!r} is {values[0]:g} in all of the training part"
+            after = column[later]
+            moved = after[~np.isnan(after) & (after != values[0])]
+            if len(moved):
+                text += f", and {moved[0]:g} later: what that means was never learned"
+            else:
+                text += ": it tells a model nothing"
             yield "constant", f"{text}; leave it out of data.features"
 
 

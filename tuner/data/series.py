@@ -90,7 +90,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         classes=column.classes,
         trends=() if column.classes else tuple(trends_of(series, tables[0], train, test, season)),
         notes=(
-            *notes_of(series, tables[0], experiment, train),
+            *notes_of(series, tables[0], experiment, train, test),
             *suspects_of(column.without(read)),
         ),
     )

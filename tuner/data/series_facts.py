@@ -63,7 +63,7 @@ def trends_of(
 
 
 def notes_of(
-    series: Series, table: Table, experiment: Experiment, train: np.ndarray
+    series: Series, table: Table, experiment: Experiment, train: np.ndarray, test: np.ndarray
 ) -> Iterator[tuple[str, str]]:
     """Say what became of the rows of the file: what, and how many.
 
@@ -72,6 +72,7 @@ def notes_of(
         table: that was made of them.
         experiment: how.
         train: (series, 2), the rows [start, end) of the training part, counted in each series.
+        test: (series,), the first row of the test part, likewise.
     """
     data = experiment.data
     if series.date_order.note:
@@ -85,7 +86,9 @@ def notes_of(
         yield "resampled", text
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
-    yield from constant_features(table, rows, series.targets)
+    later = np.column_stack([train[:, 1], np.maximum(train[:, 1], test)]) + series.bounds[:, :1]
+    validated = np.concatenate([np.arange(*part) for part in later])
+    yield from constant_features(table, rows, validated, series.targets)
     if series.frequency is not None and data.resample is None:
         each = range(len(series.names))
         closed = sum(len(find_holidays(series.times_of(i), series.frequency)) for i in each)

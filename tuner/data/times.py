@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import re
 import warnings
 from typing import Any, Literal
@@ -42,6 +43,8 @@ _OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 0
 # An offset as browsers and exports write it. Left alone, GMT+8 is read as POSIX has it: 8 hours
 # behind, not ahead.
 _OFFSET = re.compile(r"\s*\b(?:GMT|UTC)\s*([+-])(\d{1,2})(?::?(\d\d))?(?:\s*\([^)]*\))?$")
+# As statistics count: Q2 1990, 2019-W03 (of ISO 8601, from Monday on), 2015M02.
+_COUNTED = re.compile(r"Q([1-4])[ /-]*(\d{4})|(\d{4})[ -]?(?:W(\d\d)|M(\d\d?))")
 _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
 _YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
@@ -245,7 +248,7 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
     if _year_stands_first(column):
         with contextlib.suppress(ValueError):  # the way of most files, and the fast one
             return pd.to_datetime(column, format="ISO8601")
-    texts = column.map(lambda v: _with_offset(v.strip()) if isinstance(v, str) else v)
+    texts = column.map(lambda v: _with_offset(_as_date(v.strip())) if isinstance(v, str) else v)
     texts = texts.mask(texts.map(is_time_of_day))
     if day_first is None:
         day_first = any(possible_orders(texts)[:1])
@@ -267,6 +270,19 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
             with contextlib.suppress(ValueError):  # offsets that differ, read without utc
                 attempts.append(pd.to_datetime(texts, errors="coerce", **options))
     return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def _as_date(text: str) -> str:
+    """Return a week, a quarter or a month that is counted as a date: its first day."""
+    if found := _COUNTED.fullmatch(text):
+        quarter, its_year, year, week, month = found.groups()
+        if quarter:
+            return f"{its_year}-{3 * int(quarter) - 2:02}-01"
+        if month:
+            return f"{year}-{int(month):02}-01"
+        with contextlib.suppress(ValueError):  # there is no such week
+            return dt.date.fromisocalendar(int(year), int(week), 1).isoformat()
+    return text
 
 
 def _with_offset(text: str) -> str:

@@ -106,11 +106,12 @@ class CategoricalDomain(Section):
     def _check(self) -> CategoricalDomain:
         seen: list[tuple[type, object]] = []
         for choice in self.choices:
-            if isinstance(choice, float):
-                choice = float(f"{choice:.12g}")
-            if (type(choice), choice) in seen:
+            value: object = choice
+            if isinstance(choice, int | float) and not isinstance(choice, bool):
+                value = float(f"{choice:.12g}")  # 1 is 1.0, and 0.1 is 1e-1
+            if (type(value), value) in seen:
                 raise ValueError(f"choices: must differ, got {choice!r} twice; remove one")
-            seen.append((type(choice), choice))
+            seen.append((type(value), value))
         return self
 
     def __contains__(self, value: object) -> bool:
