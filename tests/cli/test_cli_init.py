@@ -172,7 +172,8 @@ def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: 
     classes = "for classes name the column that tells sequences apart with --id, see"
     assert refused.endswith(f", or {classes} docs/tasks-and-data.md")
     refused = init("--target", "mood", mood=["good"] * 60, stars=NUMBERS)
-    assert "got 'good' in line 2; choose another column, or for classes name" in refused
+    assert "got 'good' in line 2; choose another column, or " in refused
+    assert "or for classes name the column that tells sequences apart with --id" in refused
     assert classes not in init("--target", "stars", stars=but(NUMBERS, 4, "?"))
     assert "no column of numbers to forecast, got date; add one" in init(date=days())
 
