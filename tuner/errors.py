@@ -26,6 +26,7 @@ __all__ = [
     "near_miss",
     "nearest",
     "one_line",
+    "refusal",
     "show_location",
     "show_path",
 ]
@@ -98,6 +99,11 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     # Letters that are swapped: surely.
     return max(matches, key=lambda m: sorted(m) == sorted(word), default=None)
+
+
+def refusal(path: Path | str, key: str, text: str) -> DataError:
+    """Return the error that names a file, a key of the experiment, a rule, a value, a remedy."""
+    return DataError(f"{show_path(path)}: {key}: {one_line(text)}")
 
 
 def show_path(path: Path | str) -> str:

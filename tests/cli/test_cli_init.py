@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,15 +94,14 @@ def test_any_name_of_a_file_gives_an_experiment(
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_columns_that_no_comma_separates_are_refused(
-    separator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_columns_that_no_comma_separates_are_read_and_it_is_said(
+    separator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("s.csv").write_text(series(f"year{separator}sales", separator))
-    assert run(["init", "s.csv"]) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("tuner: s.csv: data.target: ")
-    assert printed.err.count("\n") == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["s.csv"]
+    assert run(["init", "s.csv"]) == 0
+    assert f"read with separator: {json.dumps(separator)} (data.read)" in capsys.readouterr().out
+    assert Experiment.load("s.yaml").data.read.separator == separator
+    assert run(["check", "s.yaml"]) == 0
 
 
 def test_the_file_can_be_written_elsewhere_and_still_finds_its_data(tmp_path: Path) -> None:
@@ -158,23 +158,33 @@ def test_one_bad_time_does_not_hide_the_time_column(init: Init) -> None:
     )
 
 
-@pytest.mark.parametrize("bad", ["n/a?", "$1,200", "1,234"])
-def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str) -> None:
-    refused = init(date=days(), sales=but(NUMBERS, 4, bad))
-    assert f"data.target: column 'sales' must hold numbers, got {bad!r} in line 6" in refused
-    refused = init(date=days(), price=but(NUMBERS, 4, bad), sales=NUMBERS)
-    assert f"data.features: column 'price' must hold numbers, got {bad!r} in line 6" in refused
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("n/a?", "must hold numbers, got 'n/a?' in line 6"),
+        ("$1,200", "must hold numbers of one unit, got '$1,200' in line 6"),
+        ("1,234", "holds numbers such as '1,234' in line 6"),
+    ],
+)
+def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str, told: str) -> None:
+    refused = init(date=days(), x=but(NUMBERS, 4, bad), n=NUMBERS)
+    assert f"data.target: column 'x' {told}" in refused
+    assert "choose other columns with --target" in refused
+    if "unit" not in told:
+        refused = init(date=days(), price=but(NUMBERS, 4, bad), sales=NUMBERS)
+        assert f"data.features: column 'price' {told}" in refused
+    assert "left out: x (" in init("--target", "n", date=days(), x=but(NUMBERS, 4, bad), n=NUMBERS)
 
 
 def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: Init) -> None:
-    refused = init(date=days(), sales=["$1"] * 60, store=["a"] * 60)
-    assert "'$1' in line 2 of 'sales'; give numbers" in refused
+    refused = init(date=days(), sales=["1x1"] * 60, store=["a"] * 60)
+    assert "'1x1' in line 2 of 'sales'; give numbers" in refused
     classes = "for classes name the column that tells sequences apart with --id, see"
     assert refused.endswith(f", or {classes} docs/tasks-and-data.md")
     refused = init("--target", "mood", mood=["good"] * 60, stars=NUMBERS)
     assert "got 'good' in line 2; choose another column, or " in refused
     assert "or for classes name the column that tells sequences apart with --id" in refused
-    assert classes not in init("--target", "stars", stars=but(NUMBERS, 4, "?"))
+    assert classes not in init("--target", "stars", stars=but(NUMBERS, 4, "x"))
     assert "no column of numbers to forecast, got date; add one" in init(date=days())
 
 

@@ -365,8 +365,6 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
         ["data.tokens: no column 'words'", "'word'"]),
     "no time": (
         NUMBERS, "regress", {"id": "id", "time": "t", "target": "y"}, ["data.time: no column 't'"]),
-    "separator": (
-        NUMBERS.replace(",", ";"), "regress", {"id": "id", "target": "y"}, ["separated by ';'"]),
     "the target as a feature": (
         NUMBERS, "regress", {"id": "id", "target": "y", "features": ["x", "y"]},
         ["data.features: must not name the target column, got 'y' with regress"]),

@@ -15,6 +15,7 @@ from tuner.experiment.decomposition import Decomposition
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.model import Section
 from tuner.experiment.pruner import PRUNERS
+from tuner.experiment.read import Read
 from tuner.experiment.reading import read_mapping
 from tuner.experiment.schema import (
     Budget,
@@ -38,6 +39,7 @@ COMMANDS = get_command(app).commands
 SECTIONS: dict[str, list[type[Section]]] = {
     "top-level": [Experiment],
     "data": [Data],
+    "read": [Read],
     "decompose": [Decomposition],
     "folds": [Folds],
     "wide": [Wide],
@@ -158,7 +160,7 @@ def test_the_defaults_are_as_documented(section):
     fields = {n: f for model in SECTIONS[section] for n, f in model.model_fields.items()}
     if section == "data":
         fields |= {f"split.{n}": f for n, f in Split.model_fields.items()}
-        del fields["split"]
+        del fields["split"], fields["read"]
     if section == "strategy":
         fields["name"] = Experiment.model_fields["strategy"].default.__class__.model_fields["name"]
     for name, field in fields.items():

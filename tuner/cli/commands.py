@@ -70,7 +70,7 @@ def _tuner(
 @app.command(rich_help_panel="Search")
 def init(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file with a series.")
+        Path, typer.Argument(metavar="DATA.csv", help="A CSV, Excel, JSON lines or Parquet file.")
     ],
     output: Annotated[
         Path | None,
@@ -103,6 +103,12 @@ def init(
         str | None,
         typer.Option(metavar="KIND", help="forecast, classify, label or regress: by the target."),
     ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="How the file is written, as data.read: 'decimal=,', say."
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write an experiment file for a data file, with what is found in it."""
@@ -120,6 +126,7 @@ def init(
         features=features,
         horizon=horizon,
         task=task,
+        read=read or [],
         force=force,
     )
 

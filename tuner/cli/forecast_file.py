@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan, plan_forecast, validation_share
 from tuner.cli.forecast_text import ForecastColumns, forecast_text
-from tuner.cli.written import Asked, Written
+from tuner.cli.written import Asked, Written, written_keys
 from tuner.cli.yaml_text import listed, printable
 from tuner.data.baselines import season_of
 from tuner.data.filling import even_rows
-from tuner.data.guessing import Columns, guess_columns
+from tuner.data.guessing import Columns
 from tuner.data.profile import profile_of
 from tuner.data.reading import Series, read_series
 from tuner.data.relevance import columns_that_help
+from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError
+from tuner.experiment.read import Read
 from tuner.experiment.schema import Data
 from tuner.experiment.wide import Wide
 
@@ -75,6 +78,7 @@ def forecast_file(asked: Asked) -> Written:
             title=_title(asked, series, profile.described, profile.rows),
             name=asked.name,
             path=asked.written_path,
+            read=written_keys(series.dialect),
             time=columns.time,
             wide=columns.wide,
             id=columns.id,
@@ -95,6 +99,7 @@ def forecast_file(asked: Asked) -> Written:
         does=f"forecasts [bold]{escape(listed(columns.targets))}[/] {ahead} ahead from the "
         f"{plan.window.value} before",
         found=f"{profile.described} (in the training part)",
+        read=tuple(dict.fromkeys((*columns.found, *series.found))),
         filled=missing != "refuse",
         made_up=(int(series.put_in.sum()), len(series.frame)),
         not_read=[c for c in series.features if c not in features],
@@ -177,6 +182,7 @@ def _read(asked: Asked, missing: str) -> Series:
         wide = columns.wide
         data = Data(
             path=str(asked.path),
+            read=Read(**columns.dialect.to_dict()),
             wide=None if wide is None else Wide(id=wide.id, value=wide.value, columns=wide.columns),
             time=columns.time,
             id=columns.id,
@@ -205,8 +211,9 @@ def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
     problem = str(error).replace("write a number there (1234.5), or ", "")
     if ": data.target: " not in problem or "; " not in problem:
         return error
-    kinds = guess_columns(path, id_=columns.id, no_time=True).left_out
-    if all(kinds.get(target) != "text" for target in columns.targets):
+    table = RawTable.read(path, columns.dialect, columns.time)
+    texts = [t for t in columns.targets if not is_numeric_dtype(table.frame[t])]
+    if not set(texts) - table.doubts.keys():
         return error
     classes = "for classes name the column that tells sequences apart with --id, see"
     return DataError(f"{problem}, or {classes} docs/tasks-and-data.md")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan
-from tuner.cli.yaml_text import commented, flow_list, quoted
+from tuner.cli.yaml_text import commented, flow_list, flow_map, quoted
 from tuner.data.wide import WideColumns
 
 __all__ = ["ForecastColumns", "forecast_text"]
@@ -18,6 +19,7 @@ class ForecastColumns:
     title: list[str]  # of the file: comments at its head
     name: str
     path: str
+    read: dict[str, Any]  # how the file is written
     time: str | None
     wide: WideColumns | None
     id: str | None
@@ -69,6 +71,8 @@ def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
 
 def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
     lines = [f"  path: {columns.path}"]
+    if columns.read:
+        lines.append(commented(f"  read: {flow_map(columns.read)}", "how the file is written"))
     if columns.time is not None:
         lines.append(f"  time: {quoted(columns.time)}")
     if columns.resample is not None:

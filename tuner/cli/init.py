@@ -6,9 +6,12 @@ import csv
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.cli.forecast_file import FILLED, forecast_file
@@ -20,8 +23,11 @@ from tuner.data.guessing import guess_columns
 from tuner.data.suspects import SUSPECTS
 from tuner.data.tables import RawTable
 from tuner.data.wide import WideColumns
-from tuner.errors import InputError
+from tuner.dialect import Dialect
+from tuner.errors import InputError, nearest
+from tuner.experiment import parse_value
 from tuner.experiment.naming import EXPERIMENT_BYTES, mended
+from tuner.experiment.read import Read
 from tuner.outputs import written_whole
 from tuner.watching.display import console
 
@@ -29,6 +35,8 @@ __all__ = ["init"]
 
 _MANY = 0.1  # of the rows that are made up
 _LONG = 90.0  # seconds of a trial, to be told
+_WORDS = ("true", "false")
+_READ_KEY = re.compile(r"(?:write )?data\.read\.(\w+): (\[[^\]]*\]|\"[^\"]*\"|[^\s,;)]+)")
 
 
 def init(
@@ -44,6 +52,7 @@ def init(
     features: str | None,
     horizon: int | None,
     task: str | None,
+    read: list[str],
     force: bool,
 ) -> None:
     """Write an experiment file for a data file; refuses to overwrite one."""
@@ -57,8 +66,10 @@ def init(
         raise InputError(f"--horizon: must be from 1 to 10000, got {horizon}; write --horizon 12")
     path_to_write = output or Path(f"{path.stem}.yaml")
     _check_output(path_to_write, path, force)
-    with sampled(path) as sample:
-        asked = _ask(sample, path, path_to_write, target, time, id_, no_time, features, wide)
+    declared = _declared(read)
+    with sampled(path) as sample, _as_options():
+        table = RawTable.read(sample.path, declared, time)
+        asked = _ask(table, sample, path, path_to_write, target, time, id_, no_time, features, wide)
         asked = replace(asked, resample=resample, horizon=horizon)
         kind, why = kind_of(asked, task)
         if kind != "forecast":
@@ -75,7 +86,47 @@ def init(
     console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
 
 
+def _declared(options: list[str]) -> Dialect:
+    """Return what `--read KEY=VALUE` says of how the file is written.
+
+    Raises:
+        InputError: there is no such key, or it cannot have that value.
+    """
+    keys: dict[str, object] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--read: must be KEY=VALUE, got {option!r}; write --read 'decimal=,'")
+        text = value.strip()
+        held = parse_value(text, "--read") if text[:1] in "[\"'" or text in _WORDS else text
+        lines = key.strip() in ("skip_rows", "skip_footer") and text.isdigit()
+        keys[key.strip()] = int(text) if lines else held
+    try:
+        return Read.model_validate(keys).dialect
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            known = [*Read.model_fields]
+            raise InputError(f"--read: no key {key!r}{nearest(key, known)}") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"--read {key}: {problem}") from None
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Write remedies that name a key of `data.read` as the option that does the same here."""
+    try:
+        yield
+    except InputError as error:
+        text = _READ_KEY.sub(
+            lambda m: f"init with --read {shlex.quote(f'{m[1]}={m[2]}')}", str(error)
+        )
+        raise type(error)(text) from None
+
+
 def _ask(
+    table: RawTable,
     sample: Sample,
     path: Path,
     file: Path,
@@ -88,13 +139,13 @@ def _ask(
 ) -> Asked:
     """Find the columns in the rows that are looked at."""
     chosen = None if features is None else _names("--features", features)
-    names = RawTable.read(sample.path).names
+    names = table.names
     targets = [] if target is None else [target]
     if target is not None and target not in names and "," in target:
         targets = _names("--target", target)
     of_wide = None if wide is None else _wide(wide, names, id_, target)
     columns = guess_columns(
-        sample.path,
+        table,
         time=time,
         id_=id_,
         no_time=no_time,
@@ -145,6 +196,8 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
         )
     if columns.why_id and columns.id is not None:
         console.print(f"id: {escape(columns.id)}, {columns.why_id}; choose with --id")
+    if written.read:
+        console.print(f"read with {escape('; '.join(written.read))} (data.read)")
     if written.found:
         console.print(f"found: {escape(written.found)}")
     if written.seconds > _LONG:

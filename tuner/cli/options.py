@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from tuner.errors import InputError
-from tuner.experiment.naming import normalized
 from tuner.own_code import allow
 
 __all__ = [
@@ -58,6 +57,8 @@ def whole(option: str, example: int) -> Callable[[str | int], int]:
 
 def study_name(text: str) -> str:
     """Return a study's name; of the path of a journal in studies/, the study that it is of."""
+    from tuner.experiment.naming import normalized  # with pydantic and YAML: not for predict
+
     path = Path(text)
     if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():
         return normalized(path.stem)

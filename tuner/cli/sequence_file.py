@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from tuner.cli.sequence_plan import plan_sequences, too_few_to_choose
 from tuner.cli.sequence_text import SequenceColumns, sequence_text
-from tuner.cli.written import Asked, Written, check_text
+from tuner.cli.written import Asked, Written, check_text, written_keys
 from tuner.cli.yaml_text import printable
 from tuner.data import SequencesRef
 from tuner.data.linear_sequences import values_say_more
@@ -99,7 +99,8 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         title=[f"{printable(asked.path.name)}: {found}."],
         name=asked.name,
         path=asked.written_path,
-        time=columns.time if asked.time_given else None,
+        read=written_keys(columns.dialect),
+        time=columns.time if asked.time_given or columns.dialect.time_columns else None,
         id=columns.id or "",
         why_id=columns.why_id or "the rows of one sequence",
         why_target=columns.why_target,
@@ -121,6 +122,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         text=text,
         does=f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
         found=found,
+        read=columns.found,
     )
 
 
@@ -135,7 +137,7 @@ def _values_say_more(text: str, data: Path) -> bool:
 def _look(asked: Asked) -> _Target:
     """Read the id and the target, as they are written."""
     columns = asked.columns
-    table = RawTable.read(asked.path)
+    table = RawTable.read(asked.path, columns.dialect, columns.time)
     assert columns.id is not None
     written = table.written([columns.id, columns.target])
     codes, names = pd.factorize(written[columns.id])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.cli.sequence_plan import SequencePlan
-from tuner.cli.yaml_text import commented, flow_list, quoted
+from tuner.cli.yaml_text import commented, flow_list, flow_map, quoted
 
 __all__ = ["SequenceColumns", "sequence_text"]
 
@@ -17,6 +18,7 @@ class SequenceColumns:
     title: list[str]  # of the file: comments at its head
     name: str
     path: str
+    read: dict[str, Any]  # how the file is written
     time: str | None
     id: str
     why_id: str
@@ -35,6 +37,7 @@ def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
             f"name: {columns.name}",
             "data:",
             f"  path: {columns.path}",
+            *([f"  read: {flow_map(columns.read)}"] if columns.read else []),
             *([f"  time: {quoted(columns.time)}"] if columns.time is not None else []),
             commented(f"  id: {quoted(columns.id)}", columns.why_id),
             commented(f"  target: {quoted(columns.target)}", columns.why_target),

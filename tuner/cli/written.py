@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tuner.data.dataset import Dataset
 from tuner.data.guessing import Columns
 from tuner.data.preparing import check_data
+from tuner.dialect import Dialect
 from tuner.experiment import Experiment, parse_value
 
-__all__ = ["Asked", "Written", "check_text"]
+__all__ = ["Asked", "Written", "check_text", "written_keys"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,20 @@ class Written:
     text: str
     does: str  # with markup
     found: str = ""
+    read: tuple[str, ...] = ()  # of how the file is written, what a plain one does not have
     filled: bool = False  # missing values are filled in
     made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
     not_read: list[str] = field(default_factory=list)  # columns of numbers
     seconds: float = 0.0  # that a trial takes, about, where that is known
     hourly: bool = False  # the rows of a forecast are hours apart, or less
+
+
+def written_keys(dialect: Dialect) -> dict[str, Any]:
+    """Return the keys of `data.read` that a file needs which is no plain CSV."""
+    keys = dialect.to_dict()
+    if keys.get("separator") == ",":
+        del keys["separator"]
+    return keys
 
 
 def check_text(text: str, data: Path, file: Path) -> Dataset:

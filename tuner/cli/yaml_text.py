@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["commented", "flow_list", "listed", "printable", "quoted"]
+__all__ = ["commented", "flow_list", "flow_map", "listed", "printable", "quoted"]
 
 _MOST_NAMES = 8  # of a list that people read
 _COLUMN = 39  # in which comments stand, where what is before them is short enough
@@ -37,6 +37,12 @@ def quoted(name: str) -> str:
 def flow_list(values: Iterable[str | int | float | bool]) -> str:
     """Write values as a list on one line."""
     return "[" + ", ".join(quoted(v) if isinstance(v, str) else json.dumps(v) for v in values) + "]"
+
+
+def flow_map(values: Mapping[str, object]) -> str:
+    """Write keys and values on one line; texts are quoted, so that `;` and `1.0` are texts."""
+    shown = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    return "{" + ", ".join(shown) + "}"
 
 
 def commented(text: str, why: str) -> str:

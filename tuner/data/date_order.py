@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tuner.data.time_order import falls_throughout
 from tuner.data.times import (
     as_times,
     common_frequency,
@@ -93,6 +94,8 @@ def order_of(
 def _merit(times: pd.Series, bounds: np.ndarray, frequency: str | None, *, may_repeat: bool) -> int:
     """Return 0 where times do not rise, 1 where they do, 2 with a frequency, 3 without gaps."""
     index = pd.DatetimeIndex(times)
+    if not index.hasnans and falls_throughout(index, bounds):  # as rows that are sorted later
+        index, bounds = index[::-1], len(index) - bounds[::-1, ::-1]
     if index.hasnans or len(where_falling(index, bounds, may_repeat=may_repeat)):
         return 0
     every = [index[start:end].unique() for start, end in bounds]

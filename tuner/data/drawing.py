@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuner.data.tables import refusal
-from tuner.experiment.data import Split
+
+if TYPE_CHECKING:
+    from tuner.experiment.data import Split
 
 __all__ = ["Draw", "check_labels", "draw_sequences", "rows_of"]
 

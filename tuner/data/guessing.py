@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-from tuner.data.column_names import first_named, is_calendar_name, is_class_name, is_id_name
+from tuner.data.column_names import (
+    first_named,
+    is_calendar_name,
+    is_class_name,
+    is_id_name,
+    words_of,
+)
 from tuner.data.reading import check_names
-from tuner.data.tables import RawTable, refusal, separator_hint
+from tuner.data.tables import RawTable, refusal
+from tuner.data.time_columns import EXCEL, are_days_of_spreadsheet, find_parts, with_joined_time
 from tuner.data.times import as_times, where_outside
 from tuner.data.wide import WideColumns, melted, stem_of_series
+from tuner.dialect import Dialect
 
 __all__ = ["Columns", "guess_columns"]
 
@@ -46,6 +54,8 @@ class Columns:
     may_be_id: str | None = None  # where there is none
     wide: WideColumns | None = None  # whose id and value are `id` and the target
     may_be_wide: tuple[str, int] | None = None  # a pattern of columns, and how many they are
+    dialect: Dialect = field(default_factory=Dialect)  # how the file is written
+    found: tuple[str, ...] = ()  # of it that a plain file does not have
 
     @property
     def target(self) -> str:
@@ -54,7 +64,7 @@ class Columns:
 
 
 def guess_columns(
-    path: Path,
+    table: RawTable,
     *,
     time: str | None = None,
     id_: str | None = None,
@@ -63,18 +73,21 @@ def guess_columns(
     features: list[str] | None = None,
     wide: WideColumns | None = None,
 ) -> Columns:
-    """Return what the columns of a CSV or Parquet file seem to be; what is given is kept.
+    """Return what the columns of a file seem to be; what is given is kept.
 
     Raises:
-        DataError: the file cannot be read, lacks a given column, or has none to forecast.
+        DataError: the file lacks a given column, or has none to forecast; or nobody says what to
+            forecast, and a column that may be it is not certain to hold numbers.
     """
-    table = RawTable.read(path)
+    if not no_time:
+        table, time = _with_time(table, time)
+    path, dialect, found_of_file = table.path, table.dialect, table.notes
     if wide is not None:
         table, _ = melted(table, wide, time)
         id_, target = wide.id, [wide.value]
     frame, names, given = table.frame, table.names, list(target)
     check_names(path, names, given, time, features or [], id=id_)
-    kinds = {str(c): _kind(frame[c]) for c in frame if str(c) != id_}
+    kinds = {c: "text" if c in table.doubts else _kind(frame[c]) for c in names if c != id_}
     kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
     if time is None and not no_time:
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
@@ -92,18 +105,91 @@ def guess_columns(
         found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
         chosen, why = found or _guess_target(path, frame, usable)
         given = [chosen]
+        if features is None:
+            _refuse_doubts(table, [time, id_], named=why.startswith("by its name"))
     return Columns(
         time=time,
         id=id_,
         targets=given,
         numbers=numbers,
-        left_out={c: kind for c, kind in kinds.items() if c != time and c not in numbers},
+        left_out={
+            c: f"{kind}; {_doubtful(table, c)}" if c in table.doubts else kind
+            for c, kind in kinds.items()
+            if c != time and c not in numbers
+        },
         why_target=why,
         why_id=why_id,
         may_be_id=_likely_id(frame, kinds) if id_ is None else None,
         wide=wide,
         may_be_wide=None if stem is None else (stem[0], len(stem[2])),
+        dialect=dialect,
+        found=found_of_file,
     )
+
+
+def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]:
+    """Return the table with its times as they can be read, and the column that holds them.
+
+    Parts of the time in several columns are joined; what a spreadsheet counts as days, in a
+    column that is called so, is read as days.
+    """
+    frame, dialect = table.frame, table.dialect
+    if dialect.time_columns is not None:
+        name = time or _free_name(table)
+        joined = name if name in frame else None
+        if joined is None:
+            frame = with_joined_time(table.path, frame, dialect, name)
+        return replace(table, frame=frame), name
+    if time is None and (parts := _parts_of_time(frame)):
+        name = _free_name(table)
+        note = f"time_columns: {', '.join(parts)}, joined into {name!r}"
+        dialect = replace(dialect, time_columns=parts)
+        frame = with_joined_time(table.path, frame, dialect, name)
+        return replace(table, frame=frame, dialect=dialect, notes=(*table.notes, note)), name
+    for name in [time] if time is not None else [str(c) for c in frame]:
+        usual = set(words_of(name)) & set(_TIME_NAMES) or time is not None
+        if not usual or name not in frame or dialect.date_format is not None:
+            continue
+        if are_days_of_spreadsheet(frame[name]):
+            note = f"date_format: {EXCEL}, as {name!r} counts days since 1899-12-30"
+            dialect = replace(dialect, date_format=EXCEL)
+            return replace(table, dialect=dialect, notes=(*table.notes, note)), name
+    return table, time
+
+
+def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns that tell the time together; none where one column alone does."""
+    parts = find_parts(frame)
+    others = [str(c) for c in frame if c not in parts]
+    if not parts or any(_kind(frame[c]) == "times" for c in others):
+        return ()
+    first = frame[parts[0]]
+    return () if _kind(first) == "times" and not first.duplicated().any() else parts
+
+
+def _free_name(table: RawTable) -> str:
+    """Return a name for what is joined: `time`, where no column is called so."""
+    names = ("time", "datetime", "timestamp", "time_of_row")
+    return next(name for name in names if name not in table.names)
+
+
+def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) -> None:
+    """Refuse to leave out a column that is not certain to hold numbers, without being asked.
+
+    Where the target is known by its name, a unit that nobody knows is no reason to ask.
+    """
+    for name, doubt in table.doubts.items():
+        if name in others or (named and doubt.kind == "unit"):
+            continue
+        key = "data.features" if named else "data.target"
+        option = "--features" if named else "--target"
+        remedy = f"{doubt.remedy}, or choose other columns with {option}"
+        raise refusal(table.path, key, f"column {name!r} {_doubtful(table, name)}; {remedy}")
+
+
+def _doubtful(table: RawTable, name: str) -> str:
+    doubt = table.doubts[name]
+    return doubt.problem.format(place=table.place_of(doubt.row))
 
 
 def _kind(column: pd.Series) -> str:
@@ -234,10 +320,9 @@ def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[
         return kept[-1], f"the last column of numbers{of}"
     columns = [str(c) for c in frame]
     texts = [c for c in columns if _kind(frame[c]) == "text"]
-    hint = separator_hint(columns)
-    if hint or not texts:
+    if not texts:
         text = f"no column of numbers to forecast, got {', '.join(columns)}"
-        raise refusal(path, "data.target", text + (hint or "; add one"))
+        raise refusal(path, "data.target", text + "; add one")
     likeliest = max(texts, key=lambda c: frame[c].astype(str).str.contains(r"\d").mean())
     return likeliest, "no column holds numbers"
 

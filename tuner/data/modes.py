@@ -6,14 +6,17 @@ import importlib.util
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuner.data.reference import SeriesRef
 from tuner.data.scratch import save_arrays
-from tuner.data.splitting import Parts
 from tuner.data.tables import refusal
-from tuner.experiment import Experiment
+
+if TYPE_CHECKING:
+    from tuner.data.splitting import Parts
+    from tuner.experiment import Experiment
 
 __all__ = [
     "INSTALL",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tuner.data.wide import Wide
+from tuner.dialect import Dialect
 from tuner.transform_steps import Step
 
 __all__ = ["Preparation"]
@@ -16,6 +17,10 @@ class Preparation(Protocol):
 
     The attributes are the keys of an experiment's `data`.
     """
+
+    @property
+    def dialect(self) -> Dialect:
+        """What is declared of how the file writes its table."""
 
     @property
     def time(self) -> str | None:

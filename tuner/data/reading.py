@@ -15,9 +15,12 @@ from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
 from tuner.data.source import blamed, read_table
-from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
+from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal
+from tuner.data.time_columns import are_days_of_spreadsheet, localized
+from tuner.data.time_order import Ordered, in_order, zone_of_change
 from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
 from tuner.data.wide import melted
+from tuner.dialect import Dialect
 from tuner.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Series", "check_names", "read_series", "series_of"]
 
+_PLAIN = Dialect()
 _LARGEST = 1e30  # a float32 still holds it, and float64 its square
 
 
@@ -45,6 +49,8 @@ class Series:
     features: list[str]
     targets: list[str]
     date_order: DateOrder  # in texts of times
+    dialect: Dialect = _PLAIN  # how the file is written
+    found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -68,7 +74,7 @@ class Series:
     def place(self, row: int) -> str:
         """Say where a row stands, as an editor counts lines, its time and its series."""
         line = int(self.lines[row])
-        place = "a row that is in no line" if line < 0 else place_of(self.path, line)
+        place = "a row that is in no line" if line < 0 else place_of(self.path, line, self.dialect)
         if self.times is not None:
             place += f" ({show_time(self.times[row])})"
         return place + self.whose(int(self.bounds[:, 1].searchsorted(row, side="right")))
@@ -122,7 +128,7 @@ def series_of(
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
     check_names(path, table.names, data.targets, data.time, features, id=data.id, lags=lagged)
-    columns = {name: _numbers(path, "data.target", frame, name) for name in data.targets}
+    columns = {name: _numbers(table, "data.target", name) for name in data.targets}
     features = features or [
         str(c)
         for c in frame
@@ -131,19 +137,30 @@ def series_of(
     for key, used in (("data.features", features), ("data.lags", lagged)):
         for name in used:
             if name not in columns:
-                columns[name] = _numbers(path, key, frame, name)
+                columns[name] = _numbers(table, key, name)
     ids = None if data.id is None else table.written([data.id])[data.id]
-    order, bounds, series_names = _group(path, data.id, ids, len(frame))
+    order, bounds, series_names = _group(table, data.id, ids)
     times, date_order = None, DateOrder()
+    dialect, notes = table.dialect, table.notes
     if data.time is not None:
+        column = table.times(data.time)
         date_order = order_of(
-            frame[data.time].iloc[order],
+            column.iloc[order],
             bounds,
             known=day_first,
             frequency=frequency if data.resample is None else None,
             may_repeat=data.resample is not None,
         )
-        times = _parse_times(path, data, frame[data.time], date_order)[order]
+        times = _parse_times(table, data, column, date_order)[order]
+        rows = in_order(
+            Ordered(order, bounds, times),
+            frame,
+            sort=table.dialect.sort,
+            drop_duplicates=table.dialect.drop_duplicates,
+            may_repeat=data.resample is not None,
+        )
+        order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
+        dialect, notes = rows.told(dialect), (*notes, *rows.notes)
     series = Series(
         path=path,
         sha256=file.sha256,
@@ -158,6 +175,8 @@ def series_of(
         features=features,
         targets=data.targets,
         date_order=date_order,
+        dialect=dialect,
+        found=notes,
     )
     if times is not None:
         try:
@@ -190,63 +209,92 @@ def check_names(
     named += [("data.lags", c) for c in lags or []]
     for key, name in named:
         if name not in known:
-            hint = separator_hint(known) or nearest(name, known)
-            raise refusal(path, key, f"no column {name!r} in the file{hint}")
+            raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
         if key == "data.lags" and name in (time, id):
             text = f"must name columns of numbers, got {name!r}, which is the "
             raise refusal(path, key, text + ("time" if name == time else "id") + "; remove it")
 
 
-def _numbers(path: Path, key: str, frame: pd.DataFrame, name: str) -> np.ndarray:
+def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
+    path, frame = table.path, table.frame
     column = frame[name]
     values, bad = as_numbers(column)
+    if doubt := table.doubts.get(name):
+        problem = doubt.problem.format(place=table.place_of(doubt.row))
+        raise refusal(path, key, f"column {name!r} {problem}; {doubt.remedy}")
     if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
         text = f"the file has no numeric column, got {column[0]!r} in "
-        raise refusal(path, key, text + f"{place_of(path, 0)} of {name!r}; give numbers")
+        raise refusal(path, key, text + f"{table.place_of(0)} of {name!r}; give numbers")
     if len(bad):
         text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
         remedy = "; write a number there (1234.5), or choose another column"
         if key == "data.target" and len(bad) == int(column.notna().sum()):
             remedy += ", or write task.kind: classify and task.window for the coming row's class"
-        raise refusal(path, key, text + place_of(path, bad[0]) + remedy)
+        raise refusal(path, key, text + table.place_of(bad[0]) + remedy)
     return values
 
 
 def _group(
-    path: Path, column: str | None, ids: np.ndarray | None, n_rows: int
+    table: RawTable, column: str | None, ids: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return the rows of the file series by series, each one's bounds there, and their names."""
     if ids is None:
+        n_rows = len(table.frame)
         return np.arange(n_rows), np.array([[0, n_rows]]), ("",)
     if (bad := np.flatnonzero(ids == "")).size:
         text = f"column {column!r} must say in every row which series it belongs to, got none in "
-        raise refusal(path, "data.id", text + place_of(path, bad[0]) + "; fill it in")
+        raise refusal(table.path, "data.id", text + table.place_of(bad[0]) + "; fill it in")
     codes, found = pd.factorize(ids)
     bounds = bounds_of(np.bincount(codes))
     return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
 
 
 def _parse_times(
-    path: Path, data: Preparation, column: pd.Series, order: DateOrder
+    table: RawTable, data: Preparation, column: pd.Series, order: DateOrder
 ) -> pd.DatetimeIndex:
-    parsed = as_times(column, order.day_first)
+    path, parsed = table.path, as_times(column, order.day_first)
     if (bad := np.flatnonzero(parsed.isna())).size:
-        value = column[bad[0]]
+        value = table.frame[column.name][bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
         if is_time_of_day(value):
             must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
+            remedy += ", or name the column of dates too in data.read.time_columns"
+        elif table.dialect.date_format is not None:
+            must += f" as data.read.date_format says ({table.dialect.date_format})"
+            remedy = "correct the row or the format"
         elif order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
             must = f"must hold dates in one order, here {order.layout}"
             remedy = "write 1960-01-31, say"
-        text = f"column {column.name!r} {must}, got {got} in {place_of(path, bad[0])}"
+        elif are_days_of_spreadsheet(column):
+            must += " that is certain"
+            remedy = "write data.read.date_format: excel if these are the days of a spreadsheet"
+        elif str(value).startswith(("#", "//", "%")):
+            mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
+            remedy = f'write data.read.comment: "{mark}" if this is no row'
+        elif parsed.notna().mean() < 0.5:
+            remedy += ', or write data.read.date_format: "%d.%m.%Y", say'
+        text = f"column {column.name!r} {must}, got {got} in {table.place_of(bad[0])}"
         raise refusal(path, "data.time", text + ways_out(data, remedy))
     if (bad := where_outside(parsed)).size:
         text = f"column {column.name!r} must hold times of the years 1678 to 2261, got "
         text += f"{str(column[bad[0]])!r} (read as {show_time(parsed[bad[0]])}) in "
         remedy = ways_out(data, "write years with four digits (2010-01-31 or 2010-01)")
-        raise refusal(path, "data.time", text + place_of(path, bad[0]) + remedy)
+        raise refusal(path, "data.time", text + table.place_of(bad[0]) + remedy)
     return pd.DatetimeIndex(parsed)
+
+
+def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
+    """Return the times in the time zone that is declared."""
+    zone = table.dialect.timezone
+    if zone is None:
+        return rows.times
+    try:
+        return localized(rows.times, rows.bounds, zone)
+    except ValueError as error:  # a time that there is not, or one of two
+        text = f"times must be those of {zone}, got one that is not: {error}"
+        remedy = "correct the row, or choose another time zone"
+        raise refusal(table.path, "data.read.timezone", f"{text}; {remedy}") from None
 
 
 def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
@@ -267,16 +315,23 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
         return
     row = int(falling[0])
     here, before = show_time(times[row]), show_time(times[row - 1])
-    place, place_before = (place_of(path, int(series.lines[r])) for r in (row, row - 1))
+    place, place_before = (
+        place_of(path, int(series.lines[r]), series.dialect) for r in (row, row - 1)
+    )
     place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))
     remedy = ""
+    zone = zone_of_change(times[row])
+    if zone and times[row - 1] - times[row] <= pd.Timedelta("1h"):
+        text = f"an hour comes twice where clocks go back, got {here} in {place} after {before} in "
+        ways = f"{place_before}; write data.read.timezone: {zone}, or where the times are from"
+        raise refusal(path, "data.time", text + ways)
     if len(series.names) == 1 and times.has_duplicates:
         remedy = ", or name the column that tells several series apart as data.id"
     if times[row] == times[row - 1]:
         text = f"no time may appear twice, got {here} in {place_before} and in {place}; "
         raise refusal(path, "data.time", text + "keep one of the rows" + remedy)
     text = f"times must rise, got {here} in {place} after {before} in {place_before}; "
-    raise refusal(path, "data.time", text + "sort the rows by time" + remedy)
+    raise refusal(path, "data.time", text + "write data.read.sort: true" + remedy)
 
 
 def _check_finite(series: Series, data: Preparation) -> None:

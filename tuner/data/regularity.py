@@ -84,7 +84,7 @@ def _check_gaps(
             text = (
                 f"times must have no gaps, got {len(missing)} missing at frequency {frequency}, "
                 f"the first {show_time(missing[0])} before "
-                f"{place_of(series.path, int(series.lines[row]))}{series.whose(i)}"
+                f"{place_of(series.path, int(series.lines[row]), series.dialect)}{series.whose(i)}"
             )
             ways = ("add the rows", "write data.missing: ffill (or interpolate)")
             raise refusal(series.path, "data.time", text + ways_out(data, *ways))

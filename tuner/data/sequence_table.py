@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.filling import fill
 from tuner.data.preparation import Preparation
 from tuner.data.suspects import outside_of
-from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal, separator_hint
+from tuner.data.tables import RawTable, as_numbers, bounds_of, refusal
 from tuner.data.times import (
     as_times,
     possible_orders,
@@ -35,6 +35,7 @@ class SequenceTable:
     """The rows of a file, one sequence after another."""
 
     path: Path
+    raw: RawTable
     data: Preparation
     frame: pd.DataFrame
     written: dict[str, np.ndarray]  # columns as they are written: (rows,) of str, "" for none
@@ -58,8 +59,12 @@ class SequenceTable:
         if data.id is not None:
             codes, names = pd.factorize(written[data.id])
         rows = np.argsort(codes, kind="stable")
+        if raw.dialect.sort and data.time is not None:
+            times = as_times(raw.times(data.time))
+            rows = np.lexsort((times.to_numpy(), codes))
         table = cls(
             path=path,
+            raw=raw,
             data=data,
             frame=frame.take(rows).reset_index(drop=True),
             written={name: column[rows] for name, column in written.items()},
@@ -175,6 +180,10 @@ class SequenceTable:
     def _numbers(self, key: str, name: str) -> np.ndarray:
         """Return a column as numbers, (rows,) float64, nan where there is none."""
         values, bad = as_numbers(self.frame[name])
+        if doubt := self.raw.doubts.get(name):
+            row = int(np.flatnonzero(self.rows == doubt.row)[0])
+            problem = doubt.problem.format(place=self._place(row))
+            raise refusal(self.path, key, f"column {name!r} {problem}; {doubt.remedy}")
         for row in bad[:1]:
             text = f"column {name!r} must hold numbers, got {self.frame[name][row]!r}"
             remedy = "write a number there (1234.5), or choose another column"
@@ -187,7 +196,7 @@ class SequenceTable:
     def _check_times(self) -> None:
         if (name := self.data.time) is None:
             return
-        column = self.frame[name]
+        column = self.raw.times(name).take(self.rows).reset_index(drop=True)
         readings = [as_times(column, order) for order in possible_orders(column) or (None,)]
         if len(bad := np.flatnonzero(readings[0].isna())):
             value = column[bad[0]]
@@ -207,7 +216,7 @@ class SequenceTable:
         for row in falls[:1]:
             here, before = show_time(index[row]), show_time(index[row - 1])
             text = f"times must rise within a sequence, got {here} after {before}"
-            remedy = "sort the rows by time, and keep one of each"
+            remedy = "write data.read.sort: true, and keep one of each"
             raise self._refusal("data.time", text, int(row), remedy)
 
     def _refuse_none(self, key: str, name: str, rows: np.ndarray) -> None:
@@ -216,11 +225,14 @@ class SequenceTable:
             raise self._refusal(key, text, int(row), "write one, or remove the row")
 
     def _refusal(self, key: str, text: str, row: int, remedy: str) -> DataError:
-        place = place_of(self.path, int(self.rows[row]))
+        return refusal(self.path, key, f"{text} in {self._place(row)}; {remedy}")
+
+    def _place(self, row: int) -> str:
+        place = self.raw.place_of(int(self.rows[row]))
         if self.data.id is not None:
             sequence = np.searchsorted(self.bounds[:, 1], row, side="right")
             place += f" (sequence {self.names[sequence]!r})"
-        return refusal(self.path, key, f"{text} in {place}; {remedy}")
+        return place
 
 
 def _named(data: Preparation, role: str) -> list[str]:
@@ -234,8 +246,8 @@ def _check_names(path: Path, data: Preparation, known: list[str], kind: str) -> 
     for role in _ROLES:
         for name in _named(data, role):
             if name not in known:
-                hint = separator_hint(known) or nearest(name, known)
-                raise refusal(path, f"data.{role}", f"no column {name!r} in the file{hint}")
+                text = f"no column {name!r} in the file{nearest(name, known)}"
+                raise refusal(path, f"data.{role}", text)
     for seen in ("features", "text", "tokens"):
         for name in _named(data, seen):
             for role in ("target", "id", "time"):

@@ -21,6 +21,7 @@ from tuner.data.sequence_table import SequenceTable
 from tuner.data.source import blamed, read_table
 from tuner.data.tables import bounds_of, refusal
 from tuner.data.vocabulary import UNKNOWN, Vocabulary
+from tuner.dialect import Dialect
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 
@@ -74,6 +75,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=classes,
         vocabulary=0 if vocabulary is None else len(vocabulary),
         notes=(
+            *(("read", found) for found in raw.notes),
             *_notes(data, whole[draw.seen], bounds[draw.seen], n_filled),
             *(() if classes else constant_targets(data.targets, truth[trained])),
             *(
@@ -95,7 +97,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=len(classes),
     )
     dataset = SequenceDataset(
-        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names
+        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names, raw.dialect
     )
     dataset.check(experiment.objective.metric)
     _check_path(experiment, dataset)
@@ -192,6 +194,7 @@ class SequenceDataset(Dataset):
     draw: Draw
     vocabulary: Vocabulary | None  # of the training part; None where the steps are numbers
     names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
+    dialect: Dialect  # how the file is written
 
     def check(self, metric: str) -> None:
         """Refuse a metric that has no score in the validation or the test part.
@@ -282,6 +285,7 @@ class SequenceDataset(Dataset):
             "features": list(self.facts.features),
             "targets": data.targets,
             **{key: getattr(data, key) for key in keys},
+            "read": self.dialect.to_dict(),
             "vocabulary": list(self.vocabulary.tokens) if self.vocabulary else None,
             "classes": list(self.facts.classes),
             "inputs": _as_json(self.facts.features, inputs),

@@ -351,6 +351,7 @@ class SeriesDataset(Dataset):
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
             "day_first": self._series.date_order.day_first,
+            "read": self._series.dialect.to_dict(),
             "season": self.facts.season,
         }
 

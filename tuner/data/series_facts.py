@@ -75,6 +75,8 @@ def notes_of(
         test: (series,), the first row of the test part, likewise.
     """
     data = experiment.data
+    for found in series.found:
+        yield "read", found
     if series.date_order.note:
         yield "dates", series.date_order.note
     if data.id is not None:

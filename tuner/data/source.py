@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tuner.data.tables import RawTable, as_numbers, place_of, refusal
+from tuner.data.tables import RawTable, as_numbers, refusal
 from tuner.errors import DataError, nearest, show_path
 from tuner.experiment.data import Data
 
@@ -21,18 +21,12 @@ __all__ = ["JoinedTable", "blamed", "read_table"]
 _ROW = re.compile(r"\brow (\d+)")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class JoinedTable(RawTable):
     """The rows of a file, and after them those of the file that is the test part."""
 
     first: RawTable
     test: RawTable
-
-    @property
-    def sha256(self) -> str:
-        """Of both files' own."""
-        both = f"{self.first.sha256} {self.test.sha256}"
-        return hashlib.sha256(both.encode()).hexdigest()
 
     def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
         """Return columns as both files write them, (rows,) of str."""
@@ -49,12 +43,12 @@ def read_table(data: Data) -> RawTable:
     Raises:
         DataError: a file cannot be read, or the test file lacks a column that is used.
     """
-    first = RawTable.read(Path(data.path))
+    first = RawTable.read(Path(data.path), data.dialect, data.time)
     if data.split.test_file is None:
         return first
     path = Path(data.split.test_file)
     try:
-        test = RawTable.read(path)
+        test = RawTable.read(path, data.dialect, data.time)
     except DataError as error:
         raise DataError(
             str(error).replace(": data.path: ", ": data.split.test_file: ", 1)
@@ -68,11 +62,21 @@ def read_table(data: Data) -> RawTable:
         _, bad_here = as_numbers(test.frame[name])
         if len(bad_here) and not len(bad):
             text = f"column {name!r} must hold numbers, as in {show_path(first.path)}, got "
-            text += f"{test.frame[name].iloc[bad_here[0]]!r} in {place_of(path, int(bad_here[0]))}"
+            text += f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
             raise refusal(path, "data.split.test_file", f"{text}; write a number there")
     shared = [name for name in first.names if name in test.names]
     frame = pd.concat([first.frame[shared], test.frame[shared]], ignore_index=True)
-    return JoinedTable(first.path, frame, None, first, test)
+    both = hashlib.sha256(f"{first.sha256} {test.sha256}".encode()).hexdigest()
+    return JoinedTable(
+        first.path,
+        frame,
+        both,
+        dialect=first.dialect,
+        doubts=first.doubts,
+        notes=first.notes,
+        first=first,
+        test=test,
+    )
 
 
 @contextmanager
@@ -91,8 +95,8 @@ def blamed(table: RawTable) -> Iterator[None]:
         def place(found: re.Match[str]) -> str:
             row = int(found[1]) - 1
             of_test = row >= known
-            of = table.test.path if of_test else table.first.path
-            return f"{place_of(of, row - known if of_test else row)} of {show_path(of)}"
+            of = table.test if of_test else table.first
+            return f"{of.place_of(row - known if of_test else row)} of {show_path(of.path)}"
 
         raise DataError(_ROW.sub(place, text)) from None
 

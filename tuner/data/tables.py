@@ -1,62 +1,98 @@
-"""Reads the table in a CSV or Parquet file as it stands, and says what is wrong with the file."""
+"""Reads the table in a file as it stands, and says what is wrong with the file."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
+from tuner.data.dialects import (
+    LooksLikeRow,
+    body_of,
+    delimiter,
+    found_dialect,
+    header_of,
+    records_of,
+)
+from tuner.data.encodings import Unclear, decoded
+from tuner.data.file_formats import (
+    is_typed,
+    is_workbook,
+    parse_typed,
+    read_bytes,
+    workbook_text,
+)
+from tuner.data.number_texts import Doubt, with_numbers
+from tuner.data.time_columns import with_format, with_joined_time
 from tuner.data.written import as_written, without_blank_end
-from tuner.errors import DataError, one_line, show_path
+from tuner.dialect import Dialect
+from tuner.errors import DataError, one_line, refusal
 
 __all__ = [
     "RawTable",
     "as_numbers",
     "bounds_of",
     "place_of",
-    "read_frame",
     "refusal",
-    "separator_hint",
 ]
 
 _TIME = "time"  # what a table's index of times is called that has no name
-_VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
-_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-
-def refusal(path: Path | str, key: str, text: str) -> DataError:
-    """Return the error that names a file, a key of the experiment, a rule, a value, a remedy."""
-    return DataError(f"{show_path(path)}: {key}: {one_line(text)}")
+_UNDECLARED = Dialect()
 
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table as it stands in a file, or as somebody handed it over."""
+    """A table as it stands in a file, or as somebody handed it over; its numbers are numbers."""
 
     path: Path
     frame: pd.DataFrame
-    raw: bytes | None  # of the file; None where there is none
+    sha256: str  # of the file; of no bytes where there is none
+    dialect: Dialect = _UNDECLARED  # how it is written: what was declared, and what was found
+    body: str | None = None  # the line of names and the rows; None of a table that has types
+    doubts: dict[str, Doubt] = field(default_factory=dict)  # texts that seem to be numbers
+    given: pd.DataFrame | None = None  # the table as it was, where it has types
+    lines: np.ndarray | None = None  # (rows,), of the file, where they are not the same
+    notes: tuple[str, ...] = ()  # what was found in the file that a plain one does not have
 
     @classmethod
-    def read(cls, path: Path) -> RawTable:
-        """Read a CSV or Parquet file.
+    def read(cls, path: Path, dialect: Dialect = _UNDECLARED, time: str | None = None) -> RawTable:
+        """Read a CSV, Excel, JSON lines or Parquet file.
+
+        Args:
+            path: of the file; its ending tells which it is, any other than those is CSV.
+            dialect: what is declared of it; the rest is found.
+            time: the name of the column that `dialect.time_columns` are joined into.
 
         Raises:
             DataError: the file is missing, empty, without rows, or no such file.
         """
-        return cls(path, *read_frame(path))
+        raw = read_bytes(path)
+        sha256, body, found = hashlib.sha256(raw).hexdigest(), None, dialect
+        if is_typed(path):
+            frame = _with_index(path, parse_typed(path, raw))
+        else:
+            if is_workbook(path):
+                text = workbook_text(path, raw)
+            else:
+                text, found = _decoded(path, raw, dialect)
+            frame, body, found = _parse_text(path, text, found)
+        del raw
+        _check_rows(path, frame)
+        return cls(path, frame, sha256, found, body)._prepared(dialect, time)
 
     @classmethod
-    def held(cls, frame: pd.DataFrame) -> RawTable:
+    def held(
+        cls, frame: pd.DataFrame, dialect: Dialect = _UNDECLARED, time: str | None = None
+    ) -> RawTable:
         """Take a table that is in memory; levels of its index that have a name are columns.
 
         Raises:
@@ -65,34 +101,46 @@ class RawTable:
         path = Path("data frame")
         table = _with_index(path, frame)
         _check_rows(path, table)
-        return cls(path, table, None)
+        empty = hashlib.sha256(b"").hexdigest()
+        return cls(path, table, empty, dialect.without_lines())._prepared(dialect, time)
+
+    def _prepared(self, declared: Dialect, time: str | None) -> RawTable:
+        """Return the table with numbers that are written as texts, and with its time joined."""
+        frame, dialect, doubts = with_numbers(
+            self.frame,
+            self.dialect,
+            points_certain=self.dialect.separator != ";",
+            keep_plain=self.body is None,
+        )
+        if declared.missing_values:
+            frame = _without_numbers(frame, declared.missing_values)
+        given = self.frame if self.body is None else None
+        table = replace(self, frame=frame, dialect=dialect, doubts=doubts, given=given)
+        if dialect.time_columns and time is not None:
+            table = replace(table, frame=with_joined_time(table.path, frame, dialect, time))
+        return replace(table, notes=tuple(_described(dialect, declared)))
 
     @property
     def names(self) -> list[str]:
         """Of its columns."""
         return [str(c) for c in self.frame]
 
-    @property
-    def sha256(self) -> str:
-        """Of the file; of no bytes where there is none."""
-        return hashlib.sha256(self.raw or b"").hexdigest()
+    def place_of(self, row: int) -> str:
+        """Say where a row stands: in the lines of the file, of which the first is line 1."""
+        row = row if self.lines is None else int(self.lines[row])
+        return place_of(self.path, row, self.dialect)
 
     def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
         """Return columns as they are written, (rows,) of str; see `as_written`."""
-        text = None if _is_parquet(self.path) else self.raw
-        return as_written(text, self.frame, names, tokens)
+        frame = self.frame
+        if self.given is not None:
+            columns = {str(c): self.given[c] for c in frame if c in self.given}
+            frame = frame.assign(**columns)
+        return as_written(self.body, delimiter(self.dialect), frame, names, tokens)
 
-
-def read_frame(path: Path) -> tuple[pd.DataFrame, bytes]:
-    """Return the table in a CSV or Parquet file as it stands, and the file's bytes.
-
-    Raises:
-        DataError: the file is missing, empty, without rows, or no such file.
-    """
-    raw = _read_bytes(path)
-    frame = _parse_parquet(path, raw) if _is_parquet(path) else _parse_csv(path, raw)
-    _check_rows(path, frame)
-    return frame, raw
+    def times(self, name: str) -> pd.Series:
+        """Return the column of times, read by the format that is declared."""
+        return with_format(self.frame[name], self.dialect.date_format)
 
 
 def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -108,19 +156,27 @@ def as_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return numbers.to_numpy(np.float64, na_value=np.nan, copy=True), bad
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise refusal(path, "data.path", "no such file; check the path") from None
-    except IsADirectoryError:
-        raise refusal(path, "data.path", "is a folder; give the CSV file in it") from None
-    except OSError as error:
-        raise refusal(path, "data.path", f"cannot be read: {error.strerror}") from None
-    if not raw.strip():
-        text = "is empty; give a CSV file: a line of column names, then rows"
-        raise refusal(path, "data.path", text)
-    return raw
+def _without_numbers(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFrame:
+    """Return the table without the numbers that are declared to stand for no value: -999."""
+    numbers = pd.to_numeric(pd.Series(list(missing), dtype=object), errors="coerce").dropna()
+    columns: dict[str, Any] = {
+        str(name): frame[name].mask(frame[name].isin(numbers.tolist()))
+        for name in frame
+        if _is_number(frame[name])
+    }
+    return frame.assign(**columns)
+
+
+def _is_number(column: pd.Series) -> bool:
+    return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+
+
+def _described(dialect: Dialect, declared: Dialect) -> list[str]:
+    """Say what was found in a file that a plain one does not have."""
+    keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
+    if keys.get("separator") == ",":
+        del keys["separator"]
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
 
 
 def _check_rows(path: Path, frame: pd.DataFrame) -> None:
@@ -128,28 +184,21 @@ def _check_rows(path: Path, frame: pd.DataFrame) -> None:
         raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
 
 
-def place_of(path: Path, row: int) -> str:
-    """Say where a row stands: in the lines of the file, of which the header is line 1."""
-    if _is_parquet(path) or not path.is_file():
+def place_of(path: Path, row: int, dialect: Dialect = _UNDECLARED) -> str:
+    """Say where a row stands: in the lines of the file, of which the first is line 1."""
+    if is_typed(path) or not path.is_file():
         return f"row {row + 1}"
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for record, (line, _) in enumerate(_records(file)):
-            if record == row + 1:
-                return f"line {line}"
-    return f"row {row + 1}"  # the file has changed meanwhile
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
     try:
-        frame = pd.read_parquet(io.BytesIO(raw))
-    except (ImportError, OSError, ValueError) as error:
-        text = f"is no Parquet file: {one_line(error)}; write it again, or as CSV"
-        raise refusal(path, "data.path", text) from None
-    return _with_index(path, frame)
+        if is_workbook(path):
+            text, unit = workbook_text(path, path.read_bytes()), "row"
+        else:
+            (text, _), unit = decoded(path.read_bytes(), dialect.encoding), "line"
+        for record, (line, _) in enumerate(records_of(text, dialect)):
+            if record == row + 1:
+                return f"{unit} {line}"
+    except (csv.Error, OSError, UnicodeDecodeError):
+        pass
+    return f"row {row + 1}"  # the file has changed meanwhile
 
 
 def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -171,42 +220,88 @@ def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-def _parse_csv(path: Path, raw: bytes) -> pd.DataFrame:
+def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
     try:
-        text = without_blank_end(raw).decode("utf-8-sig")
+        text, encoding = decoded(raw, dialect.encoding)
+    except Unclear as unclear:
+        shown = "; or ".join(f"{name}, which reads {words!r}" for name, words in unclear.readings)
+        problem = "is no UTF-8 text, and its encoding is not certain"
+        problem += f"; write data.read.encoding: {shown}"
+        raise refusal(path, "data.read.encoding", problem) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
-        problem = f"must be UTF-8 text, got byte {byte} in line {line}; save the file as UTF-8"
+        if dialect.encoding is not None:
+            problem = f"the file is not in {dialect.encoding}, got byte {byte} in line {line}"
+            raise refusal(path, "data.read.encoding", f"{problem}; correct it") from None
+        problem = f"must be UTF-8 text, got byte {byte} in line {line}; save the file as UTF-8, "
+        problem += "or write data.read.encoding: latin-1 (cp1252, gbk, ...)"
         raise refusal(path, "data.path", problem) from None
+    return without_blank_end(text), replace(dialect, encoding=encoding)
+
+
+def _parse_text(path: Path, text: str, declared: Dialect) -> tuple[pd.DataFrame, str, Dialect]:
+    """Return the table in a text, what of the text it is, and how that is laid out."""
+    dialect = found_dialect(text, declared)
+    body = without_blank_end(body_of(text, dialect))
     header: list[str] = []
     try:
-        records = _records(io.StringIO(text, newline=""))
-        header = _check_header(path, next(records)[1])
+        records = records_of(text, dialect)
+        line, first = next(records, (1, []))
+        header = _check_header(path, first, line)
         if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
-            raise _ragged(path, text, header)
-        frame = pd.read_csv(
-            io.StringIO(text),
-            low_memory=False,
-            skip_blank_lines=False,
-            skipinitialspace=True,  # blanks alone are no value
-        )
+            raise _ragged(path, text, header, dialect)
+        as_texts = dialect.separator == ";" or dialect.decimal == ","
+        frame = _parse_body(body, dialect, as_texts=as_texts)
+        frame.columns = pd.Index(header)
+        if not as_texts and with_numbers(frame, dialect)[1].decimal == ",":
+            frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
-        raise _ragged(path, text, header, error) from None
-    frame.columns = pd.Index(header)
-    return frame[[name for name in header if name]]
+        raise _ragged(path, text, header, dialect, error) from None
+    return _without_counter(frame), body, dialect
 
 
-def _check_header(path: Path, record: list[str]) -> list[str]:
-    header = [c.strip() for c in record]
-    if not any(header):
-        problem = "line 1 must name the columns, got an empty line; remove it"
+def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
+    frame = pd.read_csv(
+        io.StringIO(body),
+        sep=delimiter(dialect),
+        low_memory=False,
+        skip_blank_lines=False,
+        skipinitialspace=True,  # blanks alone are no value
+        dtype=str if as_texts else None,
+    )
+    if as_texts:  # a column that is plain in every dialect has the type that it would have
+        for name in frame:
+            truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
+            if len(frame) and truth.notna().all():
+                frame[name] = truth.astype(bool)
+    return frame
+
+
+def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop columns without a name that are empty, or count the rows as `DataFrame.to_csv` does."""
+    unnamed = [name for i, name in enumerate(frame, 1) if name == f"column_{i}"]
+    counts = [np.arange(start, len(frame) + start) for start in (0, 1)]
+    useless = [
+        name
+        for name in unnamed
+        if frame[name].isna().all()
+        or (is_integer_dtype(frame[name]) and any((frame[name] == c).all() for c in counts))
+    ]
+    return frame.drop(columns=useless)
+
+
+def _check_header(path: Path, record: list[str], line: int) -> list[str]:
+    if not any(name.strip() for name in record):
+        problem = f"line {line} must name the columns, got an empty line; remove it"
         raise refusal(path, "data.path", problem)
-    kinds = [any(kind.fullmatch(c) for c in header) for kind in (_DATE, _NUMBER)]
-    if all(kinds) or all(_VALUE.fullmatch(c) for c in header):  # a date and a number: a row
-        problem = f"line 1 must name the columns, got the values {', '.join(header)}; "
-        raise refusal(path, "data.path", problem + "write a line of names before it (time,value)")
-    _check_differ(path, header, "in line 1")
+    try:
+        header = header_of(record)
+    except LooksLikeRow as values:
+        problem = f"line {line} must name the columns, got the values {values}; "
+        problem += "write a line of names before it (time,value)"
+        raise refusal(path, "data.path", problem) from None
+    _check_differ(path, header, f"in line {line}")
     return header
 
 
@@ -217,45 +312,24 @@ def _check_differ(path: Path, names: list[str], where: str) -> None:
             raise refusal(path, "data.path", problem)
 
 
-def _ragged(path: Path, text: str, header: list[str], error: Exception | str = "") -> DataError:
+def _ragged(
+    path: Path, text: str, header: list[str], dialect: Dialect, error: Exception | str = ""
+) -> DataError:
     """Return the refusal of the first line with more values than columns, else of `error`."""
+    line = first = 0
     try:
-        for line, record in _records(io.StringIO(text, newline="")):
+        for line, record in records_of(text, dialect):
+            first = first or line
             if header and len(record) > len(header):
-                if hint := separator_hint(header, decimal_commas=True):
-                    return refusal(path, "data.path", hint.removeprefix("; "))
-                problem = (
-                    f"line {line} has {len(record)} values, line 1 names {len(header)} columns"
-                )
-                remedy = "; correct that line, or name every column in line 1"
-                return refusal(path, "data.path", problem + remedy)
+                problem = f"line {line} has {len(record)} values, line {first} names "
+                problem += f"{len(header)} columns; correct that line, name every column in line "
+                problem += f"{first}, or write data.read.skip_rows for lines above the names"
+                return refusal(path, "data.path", problem)
         if "EOF inside string" in str(error):
             error = f"the quote that line {line} opens is never closed"
     except csv.Error:
         pass
     return refusal(path, "data.path", f"is not a CSV file: {one_line(error)}; correct that line")
-
-
-def separator_hint(columns: list[str], decimal_commas: bool = False) -> str:
-    """Return what to say of a file whose lines are one column, if another separator is why."""
-    found = [c for c in ";\t|" if len(columns) == 1 and c in columns[0]]
-    if not found:
-        return ""
-    if not decimal_commas:
-        return f"; its columns seem separated by {found[0]!r}: write commas instead"
-    return (
-        f"; its columns seem separated by {found[0]!r} and its numbers use decimal commas: write "
-        f"commas between columns and points in numbers"
-    )
-
-
-def _records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of a CSV file with their lines; a quoted value may span lines."""
-    records = csv.reader(lines, skipinitialspace=True)
-    line = 1
-    for record in records:
-        yield line, record
-        line = records.line_num + 1
 
 
 def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -45,6 +45,12 @@ _OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 0
 _OFFSET = re.compile(r"\s*\b(?:GMT|UTC)\s*([+-])(\d{1,2})(?::?(\d\d))?(?:\s*\([^)]*\))?$")
 # As statistics count: Q2 1990, 2019-W03 (of ISO 8601, from Monday on), 2015M02.
 _COUNTED = re.compile(r"Q([1-4])[ /-]*(\d{4})|(\d{4})[ -]?(?:W(\d\d)|M(\d\d?))")
+# 2022年1月2日 and 2022년 1월 2일, perhaps with a time behind: 12时30分05秒
+_EAST_ASIAN = re.compile(
+    r"(\d{4})\s*[年년]\s*(\d{1,2})\s*[月월](?:\s*(\d{1,2})\s*[日号일])?"
+    r"(?:\s*(\d{1,2})\s*[时時点點시:](?:\s*(\d{1,2})\s*[分분]?(?:\s*:?\s*(\d{1,2})\s*[秒초]?)?)?)?"
+)
+_MIDNIGHT = re.compile(r"(.*\d)[ T]24:00(?::00)?")  # the end of a day
 _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
 _YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
@@ -250,6 +256,11 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
             return pd.to_datetime(column, format="ISO8601")
     texts = column.map(lambda v: _with_offset(_as_date(v.strip())) if isinstance(v, str) else v)
     texts = texts.mask(texts.map(is_time_of_day))
+    ends = texts.map(lambda v: isinstance(v, str) and bool(_MIDNIGHT.fullmatch(v)))
+    if ends.any():
+        texts = texts.where(~ends, texts.map(lambda v: str(v)[: str(v).rfind("24:00")] + "00:00"))
+        parsed = _parse_texts(texts, day_first)
+        return parsed.where(~ends, parsed + pd.Timedelta("1D"))
     if day_first is None:
         day_first = any(possible_orders(texts)[:1])
     texts = texts.map(lambda v: _year_first(v, day_first) if isinstance(v, str) else v)
@@ -273,7 +284,13 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
 
 
 def _as_date(text: str) -> str:
-    """Return a week, a quarter or a month that is counted as a date: its first day."""
+    """Return a week, a quarter, a month or a date of characters as a date, its first day."""
+    if found := _EAST_ASIAN.fullmatch(text):
+        year, month, day, *clock = found.groups()
+        date = f"{year}-{int(month):02}-{int(day or 1):02}"
+        return (
+            date if clock[0] is None else f"{date} {':'.join(f'{int(p or 0):02}' for p in clock)}"
+        )
     if found := _COUNTED.fullmatch(text):
         quarter, its_year, year, week, month = found.groups()
         if quarter:

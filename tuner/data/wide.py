@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from tuner.data.tables import RawTable, as_numbers, place_of, refusal
+from tuner.data.tables import RawTable, as_numbers, refusal
 from tuner.errors import nearest
 
 __all__ = ["Wide", "WideColumns", "columns_of_series", "melted", "stem_of_series"]
@@ -90,7 +90,7 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
         if len(bad):
             text = f"column {name!r} must hold numbers, got {frame[name][bad[0]]!r} in "
             remedy = "; write a number there (1234.5), or leave the column out of data.wide.columns"
-            raise refusal(path, "data.wide.columns", text + place_of(path, bad[0]) + remedy)
+            raise refusal(path, "data.wide.columns", text + table.place_of(bad[0]) + remedy)
         known = np.flatnonzero(~np.isnan(column))
         first = int(known[0]) if len(known) else len(column)
         if first == len(column):
@@ -103,7 +103,7 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
     long = frame[others].iloc[together].reset_index(drop=True)
     series = np.repeat(np.array(found, dtype=object), [len(of) for of in rows])
     long = long.assign(**{wide.id: series, wide.value: np.concatenate(values)})
-    return replace(table, frame=long, raw=None), together
+    return replace(table, frame=long, body=None, given=None, lines=together), together
 
 
 def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Iterable
@@ -9,11 +10,17 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from tuner.data.dialects import header_of
+
 __all__ = ["as_written", "without_blank_end"]
 
 
 def as_written(
-    raw: bytes | None, frame: pd.DataFrame, names: Iterable[str], tokens: str | None = None
+    body: str | None,
+    separator: str,
+    frame: pd.DataFrame,
+    names: Iterable[str],
+    tokens: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Return columns as the file writes them, (rows,) of str; "" where there is nothing.
 
@@ -22,7 +29,8 @@ def as_written(
     around a value is no part of it: tables are padded, and "Paris " is Paris.
 
     Args:
-        raw: the bytes of a CSV file; None of a table that has types.
+        body: the line of names and the rows of a text file; None of a table that has types.
+        separator: the character between its columns.
         frame: the table that was read from it.
         names: of columns that it has.
         tokens: the one in which white space alone is a value: a space between two words.
@@ -30,19 +38,24 @@ def as_written(
     wanted = set(names)
     if not wanted:
         return {}
-    columns: dict[str, Iterable[str]]
-    if raw is None:
-        columns = {name: _of_types(frame[name]) for name in wanted}
-    else:
-        written = pd.read_csv(
-            io.StringIO(without_blank_end(raw).decode("utf-8-sig")),
+    columns: dict[str, Iterable[str]] = {}
+    if body is not None:
+        first = next(csv.reader(io.StringIO(body), delimiter=separator, skipinitialspace=True))
+        header = header_of(first)
+        in_file = [name for name in header if name in wanted]
+        table = pd.read_csv(
+            io.StringIO(body),
+            sep=separator,
+            names=header,
+            header=0,
             dtype=str,
             na_filter=False,
             skip_blank_lines=False,  # as in `frame`: a row is a row
             skipinitialspace=tokens is None,
-            usecols=lambda column: column.strip() in wanted,
+            usecols=in_file,
         )
-        columns = {str(c).strip(): written[c] for c in written}
+        columns = {name: table[name] for name in in_file}
+    columns |= {name: _of_types(frame[name]) for name in wanted - columns.keys()}
     found = {}
     for name, values in columns.items():
         codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ: ids, classes
@@ -51,14 +64,14 @@ def as_written(
     return found
 
 
-def without_blank_end(raw: bytes) -> bytes:
-    """Return a file without the line ends and the blank lines after its last value.
+def without_blank_end(text: str) -> str:
+    """Return a text without the line ends and the blank lines after its last value.
 
     White space behind the last value stays, as it does in every other line.
     """
-    end = len(raw.rstrip())
-    padding = re.match(rb"[^\r\n]*", raw[end:])
-    return raw[:end] + (padding[0] if padding else b"")
+    end = len(text.rstrip())
+    padding = re.match(r"[^\r\n]*", text[end:])
+    return text[:end] + (padding[0] if padding else "")
 
 
 def _of_types(column: pd.Series) -> list[str]:

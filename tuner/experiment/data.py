@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from tuner.dialect import Dialect
 from tuner.experiment.decomposition import Decompose
 from tuner.experiment.model import Section
+from tuner.experiment.read import Read
 from tuner.experiment.wide import Wide, with_wide_names
 from tuner.transform_steps import SEASONAL, parse_transform
 
@@ -130,7 +132,9 @@ class Data(Section):
     """Where the data is and how it is prepared."""
 
     path: Annotated[str, Field(min_length=1, examples=["data/series.csv"])]
-    """CSV or Parquet file, relative to the experiment file."""
+    """CSV, Excel, JSON lines or Parquet file, relative to the experiment file."""
+    read: Read = Read()
+    """How the file is written, where it is no plain CSV; what is left out is found."""
     time: Name | None = Field(None, examples=["date"])
     """Column of times; order, gaps and duplicates are checked where it is given."""
     id: Name | None = Field(None, examples=["store"])
@@ -202,8 +206,16 @@ class Data(Section):
     def _name_wide(cls, raw: Any) -> Any:
         return with_wide_names(raw)
 
+    @property
+    def dialect(self) -> Dialect:
+        """What is declared of how the file writes its table."""
+        return self.read.dialect
+
     @model_validator(mode="after")
     def _check(self) -> Data:
+        if self.read.time_columns is not None and self.time is None:
+            text = "read.time_columns: needs a name for what is joined, got "
+            raise ValueError(f"{text}{self.read.time_columns} without data.time; set it as well")
         for key, columns in (("target", self.targets), ("features", self.features or [])):
             for column in columns:
                 if columns.count(column) > 1:

@@ -130,7 +130,7 @@ def _hash(table: pd.DataFrame) -> str:
 
 def _check_column(column: pd.DataFrame) -> None:
     """Refuse a column of which a file holds no type."""
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     try:
         pyarrow.Table.from_pandas(column, preserve_index=False)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuner.data.drawing import rows_of
 from tuner.data.sequence_table import SequenceTable
-from tuner.data.tables import RawTable, place_of, refusal
+from tuner.data.tables import RawTable, refusal
 from tuner.data.units import to_units
 from tuner.data.vocabulary import UNKNOWN, first_outside, number_classes
 from tuner.prediction.naming import differing
@@ -93,7 +93,7 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
     for at, name in enumerate(found):
         if name not in pipeline.classes:
             as_written = labelled[numbers == at][0]
-            place = place_of(raw.path, int(np.flatnonzero(column == as_written)[0]))
+            place = raw.place_of(int(np.flatnonzero(column == as_written)[0]))
             text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
             remedy = f"{place}; leave the column out to predict all the same"
             raise refusal(raw.path, "data.target", text + remedy)
@@ -116,7 +116,7 @@ def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray)
     size = pipeline.columns.vocabulary_size
     if size is None or (row := first_outside(tokens, size)) is None:
         return
-    place = place_of(table.path, int(table.rows[row]))
+    place = table.raw.place_of(int(table.rows[row]))
     text = f"column {pipeline.columns.tokens!r} must hold numbers from 0 to {size - 1}, got "
     text += f"{tokens[row]!r} in {place}; the model knows no other tokens: correct it"
     raise refusal(table.path, "data.tokens", text)

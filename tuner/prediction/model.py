@@ -15,7 +15,7 @@ from tuner.errors import DataError
 from tuner.prediction.folder import MODEL, PIPELINE, open_folder
 from tuner.prediction.forecasts import forecast, forecast_columns
 from tuner.prediction.labels import label_columns, predict_sequences
-from tuner.prediction.pipeline import Pipeline
+from tuner.prediction.pipeline import Columns, Pipeline
 from tuner.prediction.refusals import for_a_model
 from tuner.prediction.running import Runner
 
@@ -43,9 +43,9 @@ class Model:
         """Predict, in the data's units.
 
         Args:
-            data: a CSV or Parquet file, or a table; with the columns that were trained on.
-                A forecast's rows must keep the frequency. Classes and values of sequences need
-                not be there.
+            data: a CSV, Excel, JSON lines or Parquet file, or a table; with the columns that were
+                trained on. A forecast's rows must keep the frequency. Classes and values of
+                sequences need not be there.
             all_windows: of a forecast, whether to begin after every row that has enough rows
                 before it; by default only after the last row of each series.
 
@@ -65,11 +65,12 @@ class Model:
         Warns:
             PredictionWarning: series that are too short are left out; tokens are unknown.
         """
+        columns = self.pipeline.columns
         with _for_a_model():
             if isinstance(data, pd.DataFrame):
-                table = RawTable.held(data)
+                table = RawTable.held(data, columns.dialect, columns.time)
             else:
-                table = RawTable.read(Path(data))
+                table = _read(Path(data), columns)
         return self.predict_at(table, all_windows=all_windows)
 
     def predict_at(
@@ -106,6 +107,18 @@ def _for_a_model() -> Iterator[None]:
         yield
     except DataError as error:
         raise for_a_model(error) from None
+
+
+def _read(path: Path, columns: Columns) -> RawTable:
+    """Read a file as those of training were written, but for the lines around its rows.
+
+    A file has a total below its rows, or not; what was declared counts where nothing is found.
+    """
+    declared = columns.dialect
+    plain = RawTable.read(path, declared.without_lines(), columns.time)
+    if declared == declared.without_lines() or set(columns.names) <= set(plain.names):
+        return plain
+    return RawTable.read(path, declared, columns.time)
 
 
 def load_model(folder: Path | str) -> Model:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 import reprlib
 import warnings
+import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from tuner.data.scaling import Scaler
 from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
 from tuner.data.wide import WideColumns, columns_of_series
+from tuner.dialect import Dialect
 from tuner.errors import ModelError, show_path
 from tuner.transform_steps import Step, is_transform
 
@@ -51,6 +54,7 @@ class Columns:
     lags: dict[str, list[int]] = field(default_factory=dict)
     transform: Step | list[Step] = "none"
     wide: WideColumns | None = None
+    dialect: Dialect = field(default_factory=Dialect)
 
     @property
     def numbers(self) -> list[str]:
@@ -143,6 +147,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         lags=get("lags", _lags),
         transform=get("transform", is_transform),
         wide=_wide(get),
+        dialect=get.dialect("read"),
     )
     transform = Transform.of(columns.transform)
     n_lambdas = len(targets) if transform.pointwise == "box_cox" else 0
@@ -289,6 +294,9 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         vocabulary_size=get("vocabulary_size", _count_or_none),
         max_length=get.optional("max_length", _count_or_none, None),
         keep=get.optional("keep", _one_of("first", "last"), "first"),
+        max_length=get("max_length", _count_or_none, None),
+        keep=get("keep", _one_of("first", "last"), "first"),
+        dialect=get.dialect("read"),
     )
     each_step, has_classes = task in ("label", "regress_steps"), task in ("classify", "label")
     if text is not None and (columns.id or columns.time or tokens or each_step):
@@ -340,6 +348,17 @@ class _Getter:
         """Return the value of a key that older versions did not write, or the default."""
         return self(key, can_be) if key in self._record else default
 
+    def dialect(self, key: str) -> Dialect:
+        """Return how files are written; models of earlier versions do not say."""
+        record = self._record.get(key, {})
+        if not isinstance(record, dict):
+            raise self.refusal(key, record)
+        for name, value in record.items():
+            kind = _DIALECT.get(name)
+            if kind is None or not kind(value):
+                raise self.refusal(key, record)
+        return Dialect.of(record)
+
     def scaler(self, key: str, n_columns: int) -> Scaler:
         """Return the scaling of so many columns."""
         record = self(key, lambda v: isinstance(v, dict))
@@ -376,6 +395,47 @@ class _Getter:
         """Return the error that a key cannot have a value."""
         text = f"{key}: no model has {reprlib.repr(value)} there; export the model again"
         return ModelError(f"{show_path(self._path)}: {text}")
+
+
+def _list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _encoding(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and codecs.lookup(value)._is_text_encoding
+    except LookupError:
+        return False
+
+
+def _zone(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(zoneinfo.ZoneInfo(value))
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+
+
+_DIALECT: dict[str, Callable[[Any], bool]] = {
+    "encoding": _encoding,
+    "separator": lambda v: v == "whitespace" or (_text(v) and len(v) == 1 and v not in "\"'\r\n"),
+    "decimal": lambda v: v in (".", ","),
+    "thousands": lambda v: _text(v) and len(v) == 1,
+    "comment": lambda v: _text(v) and v != "",
+    "skip_rows": lambda v: v == 0 or _count(v),
+    "unit_row": _bool,
+    "skip_footer": lambda v: v == 0 or _count(v),
+    "missing_values": _list_of_texts,
+    "units": _list_of_texts,
+    "date_format": lambda v: _text(v) and (v == "excel" or "%" in v),
+    "timezone": _zone,
+    "time_columns": lambda v: _names(v) and len(v) > 1,
+    "sort": _bool,
+    "drop_duplicates": _bool,
+}
 
 
 def _one_of(*values: str) -> Callable[[Any], bool]:

@@ -1,0 +1,438 @@
+"""Files in the dialects that people bring are read as the table that they were made of."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tuner.data.reading import read_series
+from tuner.data.tables import RawTable
+from tuner.dialect import Dialect
+from tuner.errors import DataError
+from tuner.experiment.schema import Data
+
+DAYS = pd.date_range("2022-01-01", periods=40, freq="D")
+SALES = (1000 + 10 * np.sin(np.arange(40)) + 0.37 * np.arange(40)).round(2)
+HOUR = pd.Timedelta("1h")
+TEMP = (5 + np.cos(np.arange(40))).round(2)
+
+
+def write(tmp_path: Path, text: str | bytes, name: str = "file.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def lines(row: Any = None, header: str = "date,sales,temp", sep: str = ",") -> str:
+    row = row or (lambda i: f"{DAYS[i]:%Y-%m-%d}{sep}{SALES[i]}{sep}{TEMP[i]}")
+    return "\n".join([header, *(row(i) for i in range(len(DAYS)))]) + "\n"
+
+
+def read(path: Path, **keys: Any) -> pd.DataFrame:
+    """Return the series, with its times, as a model would see it."""
+    found = read_series(
+        Data.model_validate(
+            {"path": str(path), "time": "date", "target": "sales", "missing": "ffill"} | keys
+        )
+    )
+    return found.frame.assign(date=found.times)
+
+
+def assert_is_the_table(found: pd.DataFrame, scale: float = 1.0) -> None:
+    assert len(found) == len(DAYS)
+    assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
+    np.testing.assert_allclose(found["sales"], SALES * scale, rtol=1e-12)
+    if "temp" in found:
+        np.testing.assert_allclose(found["temp"], TEMP, rtol=1e-12)
+
+
+def comma(value: float) -> str:
+    return str(value).replace(".", ",")
+
+
+def european(value: float) -> str:
+    return f"{value:,.2f}".translate(str.maketrans(",.", ".,"))
+
+
+FILES = {
+    "semicolons and decimal commas": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d};{comma(SALES[i])};{comma(TEMP[i])}", "date;sales;temp"),
+    "semicolons and decimal points": lines(header="date;sales;temp", sep=";"),
+    "tabs": lines(header="date\tsales\ttemp", sep="\t"),
+    "bars": lines(header="date|sales|temp", sep="|"),
+    "blanks": lines(header="date   sales  temp", sep="   "),
+    "sep=": "sep=;\n" + lines(header="date;sales;temp", sep=";"),
+    "UTF-8 with a mark": b"\xef\xbb\xbf" + lines().encode(),
+    "UTF-16": lines().encode("utf-16"),
+    "UTF-16 without a mark": lines().encode("utf-16-le"),
+    "comments": "# a logger\n# kW\n" + lines(),
+    "names behind a comment mark": "# exported today\n#" + lines(),
+    "titles": "Sales of shop 1\n\n" + lines(),
+    "a row of units": lines(header="date,sales,temp\n,EUR,°C"),
+    "a row of units in brackets": lines(header="date,sales,temp\n[d],[EUR],[C]"),
+    "a total": lines() + "Total,40000.5,\n",
+    "a remark": lines() + "\n(40 rows)\n",
+    "percent": lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]} %,{TEMP[i]}"),
+    "a currency": lines(lambda i: f'{DAYS[i]:%Y-%m-%d},"${SALES[i]:,.2f}",{TEMP[i]}'),
+    "euros": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d};{european(SALES[i])} €;{comma(TEMP[i])}",
+        "date;sales;temp"),
+    "thousands": lines(lambda i: f'{DAYS[i]:%Y-%m-%d},"{SALES[i]:,.2f}",{TEMP[i]}'),
+    "thousands by blanks": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d};{SALES[i]:,.2f};{TEMP[i]}".replace(",", " "),
+        "date;sales;temp"),
+    "thousands by apostrophes": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]:,.2f}".replace(",", "'").replace("'", ",", 1)
+        + f",{TEMP[i]}"),
+    "minus signs of print": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]},{TEMP[i]}".replace(",-", ",−")),
+    "dates of characters": lines(lambda i: f"{DAYS[i]:%Y年%m月%d日},{SALES[i]},{TEMP[i]}"),
+    "dates with points": lines(lambda i: f"{DAYS[i]:%d.%m.%Y},{SALES[i]},{TEMP[i]}"),
+    "a counter without a name": lines(
+        lambda i: f"{i},{DAYS[i]:%Y-%m-%d},{SALES[i]},{TEMP[i]}", ",date,sales,temp"),
+    "all in quotes": lines(
+        lambda i: f'"{DAYS[i]:%Y-%m-%d}","{SALES[i]}","{TEMP[i]}"', '"date","sales","temp"'),
+    "a separator at the end of lines": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]},{TEMP[i]},", "date,sales,temp,"),
+    "falling": "\n".join([(b := lines().splitlines())[0], *b[:0:-1]]) + "\n",
+    "a copy of the last row": lines() + lines().splitlines()[-1] + "\n",
+    "line ends of Windows": lines().replace("\n", "\r\n"),
+    "a Windows file with titles": ("Sales\n\n" + lines()).replace("\n", "\r\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_the_table_that_it_was_made_of(tmp_path: Path, name: str) -> None:
+    assert_is_the_table(read(write(tmp_path, FILES[name])))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_was_found_reads_the_file_again(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, FILES[name])
+    data = Data.model_validate({"path": str(path), "time": "date", "target": "sales"})
+    first = read_series(data)
+    again = read(path, read=first.dialect.to_dict())
+    assert_is_the_table(again)
+    second = read_series(data.model_copy(update={"read": data.read.model_validate(
+        first.dialect.to_dict())}))  # fmt: skip
+    assert second.dialect == first.dialect
+    assert [note for note in second.found if not note.startswith(("sort", "drop"))] == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "target"),
+    [("cp1252", "Größe"), ("latin-1", "café"), ("cp1250", "sprzedaż"), ("cp1251", "продажи"),
+     ("gbk", "销量"), ("big5", "銷量"), ("cp932", "売上データ"), ("cp949", "판매량과기온그리고")],
+)  # fmt: skip
+def test_an_older_encoding_is_told_by_its_letters(
+    tmp_path: Path, encoding: str, target: str
+) -> None:
+    text = lines(header=f"date,{target},temp")
+    table = RawTable.read(write(tmp_path, text.encode(encoding)))
+    assert table.names == ["date", target, "temp"]
+    assert any(note.startswith("encoding: ") for note in table.notes)
+
+
+def test_an_encoding_that_is_not_certain_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, lines(header="날짜,판매,temp").encode("cp949"))
+    with pytest.raises(DataError, match=r"data\.read\.encoding: .*cp949, which reads '날짜,판매"):
+        RawTable.read(path)
+    assert RawTable.read(path, Dialect(encoding="cp949")).names == ["날짜", "판매", "temp"]
+
+
+REFUSED = {
+    "1,234 alone": (
+        lines(lambda i: f'{DAYS[i]:%Y-%m-%d},"1,{200 + i}",{i}'),
+        {}, 'data.read.decimal: "," or "."', {"decimal": "."}),
+    "1.234 alone between semicolons": (
+        lines(lambda i: f"{DAYS[i]:%Y-%m-%d};1.{200 + i};{i}", "date;sales;n"),
+        {}, "data.read.decimal", {"decimal": ","}),
+    "a comment between the rows": (
+        lines().replace("\n2022-01-10", "\n# maintenance\n2022-01-10"), {},
+        'data.read.comment: "#"', {"comment": "#"}),
+    "two currencies": (
+        lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{'$€'[i % 2]}{SALES[i]},{TEMP[i]}"),
+        {}, "of one unit", None),
+    "an unknown unit": (
+        lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]} zorks,{TEMP[i]}"),
+        {}, 'data.read.units: ["zorks"]', {"units": ["zorks"]}),
+    "no order": (
+        "\n".join([(rows := lines().splitlines())[0], *rows[5:], *rows[1:5]]),
+        {}, "data.read.sort: true", {"sort": True}),
+    "days of a spreadsheet": (
+        lines(lambda i: f"{44562 + i},{SALES[i]},{TEMP[i]}"),
+        {}, "data.read.date_format: excel", {"date_format": "excel"}),
+    "an unknown format of dates": (
+        lines(lambda i: f"{DAYS[i]:%d~%m~%Y},{SALES[i]},{TEMP[i]}"),
+        {}, "data.read.date_format", {"date_format": "%d~%m~%Y"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_certain_is_refused_with_the_key_that_settles_it(
+    tmp_path: Path, name: str
+) -> None:
+    text, keys, told, remedy = REFUSED[name]
+    path = write(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        read(path, **keys)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if remedy is not None:
+        found = read(path, read=remedy)
+        assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
+
+
+def test_a_word_in_a_column_of_numbers_is_named_with_its_line(tmp_path: Path) -> None:
+    text = "# by hand\n" + lines().replace(str(SALES[4]), "broken")
+    path = write(tmp_path, text)
+    with pytest.raises(
+        DataError, match=r"got 'broken' in line 7; .*missing_values: \[\"broken\"\]"
+    ):
+        read(path)
+    found = read(path, read={"missing_values": ["broken"]})
+    assert np.isnan(found["sales"][4])
+    assert np.isfinite(found["sales"]).sum() == len(DAYS) - 1
+
+
+@pytest.mark.parametrize("word", ["-", "N/A", "n.a.", "?", "null", "#DIV/0!", "--", "NaN", ""])
+def test_the_usual_words_for_nothing_are_missing_values(tmp_path: Path, word: str) -> None:
+    found = read(write(tmp_path, lines().replace(str(SALES[4]), word)))
+    assert np.flatnonzero(found["sales"].isna()).tolist() == [4]
+
+
+def test_a_number_that_stands_for_nothing_is_missing_where_it_is_declared(tmp_path: Path) -> None:
+    path = write(tmp_path, lines().replace(str(SALES[4]), "-999"))
+    assert read(path)["sales"][4] == -999
+    found = read(path, read={"missing_values": ["-999"]})
+    assert np.isnan(found["sales"][4])
+
+
+def test_the_hour_that_comes_twice_is_two_hours_in_the_time_zone_of_the_clock(
+    tmp_path: Path,
+) -> None:
+    hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
+    text = "\n".join(["date,sales", *(f"{t:%Y-%m-%d %H:%M},{i % 24}" for i, t in enumerate(hours))])
+    path = write(tmp_path, text)
+    with pytest.raises(DataError, match=r"clocks go back.*data\.read\.timezone: Europe/Berlin"):
+        read(path)
+    found = read(path, read={"timezone": "Europe/Berlin"})
+    assert (pd.DatetimeIndex(found["date"]) == hours).all()
+    with pytest.raises(DataError, match=r"data\.read\.timezone: times must be those of"):
+        read(path, read={"timezone": "America/New_York"})
+
+
+def test_copies_of_a_row_at_the_hour_that_comes_twice_are_not_dropped(tmp_path: Path) -> None:
+    hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
+    text = "\n".join(
+        ["date,sales", *(f"{t:%Y-%m-%d %H:%M},{5 + (i > 300)}" for i, t in enumerate(hours))]
+    )
+    with pytest.raises(DataError, match="clocks go back"):
+        read(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "parts"),
+    [
+        ("day,hour,sales", lambda t: f"{t:%Y-%m-%d},{t.hour}", ["day", "hour"]),
+        ("day,hour,sales", lambda t: f"{t:%Y-%m-%d},{t:%H:%M}", ["day", "hour"]),
+        ("day,clock,sales", lambda t: f"{t:%d.%m.%Y},{t:%I:%M %p}", ["day", "clock"]),
+        ("y,m,d,h,sales", lambda t: f"{t.year},{t.month},{t.day},{t.hour}", ["y", "m", "d", "h"]),
+        ("day,hour,sales", lambda t: f"{t - HOUR:%Y-%m-%d},{(t - HOUR).hour + 1}", ["day", "hour"]),
+    ],
+)  # fmt: skip
+def test_times_in_several_columns_are_joined(
+    tmp_path: Path, header: str, row: Any, parts: list[str]
+) -> None:
+    hours = pd.date_range("2022-01-01", periods=60, freq="h")
+    text = "\n".join([header, *(f"{row(t)},{i}" for i, t in enumerate(hours))])
+    found = read(write(tmp_path, text), read={"time_columns": parts})
+    assert (pd.DatetimeIndex(found["date"]) == hours).all()
+    assert set(parts).isdisjoint(found)
+
+
+def test_a_time_column_that_is_to_be_joined_must_be_there(tmp_path: Path) -> None:
+    path = write(tmp_path, lines())
+    with pytest.raises(DataError, match=r"data\.read\.time_columns: no column 'hour' in the file"):
+        read(path, read={"time_columns": ["date", "hour"]})
+
+
+def test_midnight_may_be_the_end_of_a_day(tmp_path: Path) -> None:
+    hours = pd.date_range("2022-01-01 01:00", periods=48, freq="h")
+    shown = [
+        f"{t - pd.Timedelta('1D'):%Y-%m-%d} 24:00" if t.hour == 0 else f"{t:%Y-%m-%d %H:%M}"
+        for t in hours
+    ]
+    text = "\n".join(["date,sales", *(f"{t},{i}" for i, t in enumerate(shown))])
+    assert (pd.DatetimeIndex(read(write(tmp_path, text))["date"]) == hours).all()
+
+
+def test_a_total_is_no_row_and_a_damaged_date_is_no_remark(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'2o22-02-10' in line 42"):
+        read(write(tmp_path, lines() + "2o22-02-10,5,6\n"))
+
+
+def test_version_numbers_addresses_and_codes_stay_texts(tmp_path: Path) -> None:
+    text = lines(
+        lambda i: (
+            f"{DAYS[i]:%Y-%m-%d},{SALES[i]},1.{i}.2,10.0.0.{i},Q{i % 4},"
+            f"{i}{'AB'[i % 2]},2{i}x10,{i}/20"
+        ),
+        "date,sales,version,address,quarter,flat,size,score",
+    )
+    table = RawTable.read(write(tmp_path, text))
+    texts = [c for c in table.names if not pd.api.types.is_numeric_dtype(table.frame[c])]
+    assert texts == ["date", "version", "address", "quarter", "flat", "size", "score"]
+    assert table.doubts == {}
+
+
+def test_ids_and_classes_are_as_written_in_every_dialect(tmp_path: Path) -> None:
+    text = "# x\nid;label;v\n" + "".join(f"0{i};1,{i};{i},5\n" for i in range(5)) + "\n"
+    table = RawTable.read(write(tmp_path, text))
+    assert table.written(["id"])["id"].tolist() == [f"0{i}" for i in range(5)]
+    assert table.written(["label"])["label"].tolist() == [f"1,{i}" for i in range(5)]
+    assert table.frame["v"].tolist() == [i + 0.5 for i in range(5)]
+
+
+def test_a_column_without_a_name_is_called_after_its_place(tmp_path: Path) -> None:
+    text = lines(header=",sales,temp")
+    found = read(write(tmp_path, text), time="column_1")
+    assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
+
+
+values = st.lists(
+    st.floats(-9e6, 9e6).map(lambda v: round(v, 3)) | st.integers(-(10**6), 10**6).map(float),
+    min_size=8,
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    values=values,
+    style=st.sampled_from([(",", "."), (";", ","), (";", "."), ("\t", "."), ("|", ",")]),
+    grouped=st.booleans(),
+    unit=st.sampled_from(["", " %", " €", " kWh"]),
+    word=st.sampled_from(["", "-", "N/A", "?"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    above=st.sampled_from(["", "# a\n# b\n", "A title\n\n"]),
+    below=st.sampled_from(["", "Total\n", "\n\n"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)  # fmt: skip
+def test_a_table_written_in_any_dialect_and_read_again_is_the_table(
+    tmp_path: Path, values: list[float], style: tuple[str, str], grouped: bool, unit: str,
+    word: str, encoding: str, above: str, below: str, end: str,
+) -> None:  # fmt: skip
+    separator, decimal = style
+    values = [1234567.25, *values]  # tells what points and commas are
+    other = "." if decimal == "," else ","
+
+    def number(value: float) -> str:
+        text = f"{value:,.3f}" if grouped else f"{value:.3f}"
+        text = text.translate(str.maketrans(",.", other + decimal))
+        return f'"{text}{unit}"' if separator in text else text + unit
+
+    days = pd.date_range("2024-02-20", periods=len(values))
+    rows = [f"{d:%Y-%m-%d}{separator}{number(v)}" for d, v in zip(days, values, strict=True)]
+    rows[3] = f"{days[3]:%Y-%m-%d}{separator}{word}"
+    text = above + "\n".join([f"date{separator}sales", *rows]) + "\n" + below
+    path = write(tmp_path, text.replace("\n", end).encode(encoding))
+    table = RawTable.read(path)
+    assert table.names == ["date", "sales"]
+    assert table.doubts == {}
+    expected = np.array(values).round(3)
+    expected[3] = np.nan
+    np.testing.assert_allclose(table.frame["sales"].astype(float), expected, rtol=1e-12)
+    np.testing.assert_array_equal(table.frame["date"], days.strftime("%Y-%m-%d"))
+    assert table.place_of(2).startswith(("line ", "row "))
+    line = int(table.place_of(2).split()[1])
+    assert text.split("\n")[line - 1].startswith(f"{days[2]:%Y-%m-%d}")
+
+
+def test_a_sheet_is_read_as_a_csv_file_is(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(["Sales of shop 1"])
+    sheet.append([])
+    sheet.append(["date", "sales", "temp", None])
+    for i, day in enumerate(DAYS):
+        sheet.append([day.to_pydatetime(), float(SALES[i]), f"{TEMP[i]} °C"])
+    sheet.append(["Total", "=SUM(B4:B43)"])
+    book.save(tmp_path / "book.xlsx")
+    path = tmp_path / "book.xlsx"
+    assert_is_the_table(read(path))
+    assert RawTable.read(path).place_of(0) == "row 4"
+
+
+def test_a_formula_that_nobody_calculated_is_a_text(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["date", "sales"])
+    for i, day in enumerate(DAYS):
+        book.active.append([day.to_pydatetime(), "=1+1" if i == 3 else i])
+    book.save(tmp_path / "book.xlsx")
+    with pytest.raises(DataError, match="got '=1\\+1' in row 5"):
+        read(tmp_path / "book.xlsx")
+
+
+def test_json_lines_are_read(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"date": DAYS.strftime("%Y-%m-%d"), "sales": SALES, "temp": TEMP})
+    frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    assert_is_the_table(read(tmp_path / "rows.jsonl"))
+    nested = write(tmp_path, '{"a": {"b": 1}}\n', "nested.jsonl")
+    with pytest.raises(DataError, match="'a' must hold single values"):
+        RawTable.read(nested)
+
+
+def test_texts_of_numbers_in_parquet_are_numbers_and_codes_stay_codes(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"date": DAYS, "sales": [f"{v:,.2f}" for v in SALES],
+                          "code": [f"{i:03}" for i in range(40)]})  # fmt: skip
+    frame.to_parquet(tmp_path / "rows.parquet")
+    table = RawTable.read(tmp_path / "rows.parquet")
+    np.testing.assert_allclose(table.frame["sales"], SALES)
+    assert table.frame["code"].tolist() == frame["code"].tolist()
+
+
+def test_files_that_would_fill_the_memory_are_refused_early(tmp_path: Path) -> None:
+    import zipfile
+
+    wide = write(tmp_path, b"a," * 300_000 + b"\n1\n")
+    with pytest.raises(DataError, match="more than 100,000 columns"):
+        RawTable.read(wide)
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as part,
+    ):
+        for _ in range(1100):
+            part.write(bytes(1 << 20))
+    with pytest.raises(DataError, match="unpacks to more than 1 GiB"):
+        RawTable.read(tmp_path / "bomb.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("a.csv.gz", "unpack it first"), ("a.zip", "unpack it"), ("a.xls", "save it as xlsx"),
+     ("a.json", "JSON lines"), ("a.feather", "save it as Parquet")],
+)  # fmt: skip
+def test_other_formats_are_refused_with_what_to_do(tmp_path: Path, name: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        RawTable.read(write(tmp_path, "x,y\n1,2\n", name))
+
+
+def test_cells_that_look_like_formulas_are_texts(tmp_path: Path) -> None:
+    buffer = io.StringIO()
+    pd.DataFrame({"sales": [1.5, 2.5], "note": ["=cmd|'/C calc'!A0", "@SUM(1)"]}).to_csv(
+        buffer, index=False
+    )
+    table = RawTable.read(write(tmp_path, buffer.getvalue()))
+    assert table.frame["note"].tolist() == ["=cmd|'/C calc'!A0", "@SUM(1)"]
