@@ -133,7 +133,7 @@ class SequenceTable:
     def suspects(self, features: list[str]) -> Iterator[tuple[str, str]]:
         """Say which numbers of the columns that are read lie far outside the rest."""
         columns = {name: self._numbers("data.features", name) for name in features}
-        yield from outside_of(columns, lambda row: place_of(self.path, int(self.rows[row])))
+        yield from outside_of(columns, lambda row: self.raw.place_of(int(self.rows[row])))
 
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens, (rows,) of str, and their bounds, (sequences, 2)."""
