@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tuner.data.tables import RawTable, as_numbers, refusal
 from tuner.errors import DataError, nearest, show_path
-from tuner.experiment.data import Data
+
+if TYPE_CHECKING:
+    from tuner.experiment.data import Data
 
 __all__ = ["JoinedTable", "blamed", "read_table"]
 

@@ -294,8 +294,6 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         vocabulary_size=get("vocabulary_size", _count_or_none),
         max_length=get.optional("max_length", _count_or_none, None),
         keep=get.optional("keep", _one_of("first", "last"), "first"),
-        max_length=get("max_length", _count_or_none, None),
-        keep=get("keep", _one_of("first", "last"), "first"),
         dialect=get.dialect("read"),
     )
     each_step, has_classes = task in ("label", "regress_steps"), task in ("classify", "label")
