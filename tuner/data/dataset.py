@@ -41,6 +41,7 @@ class Facts:
     frequency: str | None = None  # as pandas writes it: MS, D, h, ...
     season: int | None = None  # rows in a season, of a forecast
     classes: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()  # their names, where a forecast is of several
     vocabulary: int = 0  # tokens that have a number; 0 where the steps are numbers themselves
     trends: tuple[Trend, ...] = ()  # of targets of a forecast, seen without the test part
     notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)

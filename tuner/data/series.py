@@ -88,6 +88,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         frequency=series.frequency,
         season=season,
         classes=column.classes,
+        series=tuple(series.names) if len(series.names) > 1 else (),
         trends=() if column.classes else tuple(trends_of(series, tables[0], train, test, season)),
         notes=(
             *notes_of(series, tables[0], experiment, train, test),

@@ -46,7 +46,7 @@ POINT, BEST, BAD, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8c8c8c"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MAP = "cividis"  # made for the same people; dark is low
 
-WIDTH_IN = 6.4
+WIDTH_IN = 5.4  # small, so that its letters are large enough on a phone
 _DOTS_PER_INCH = 160
 _MARGIN = 0.04  # of an axis, beyond the outermost value
 _FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge

@@ -18,7 +18,13 @@ from tuner.report.drawing import (
     png,
     tidy,
 )
-from tuner.report.predicted import CROWDED, Predicted, predicted_values, what_is_kept
+from tuner.report.predicted import (
+    CROWDED,
+    Predicted,
+    close_up,
+    predicted_values,
+    what_is_kept,
+)
 from tuner.results.plain import plain_name, ranked_plain
 
 if TYPE_CHECKING:
@@ -44,6 +50,11 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
         about = "The test part: what the winner predicted against what is true."
     if len(parts) > _MOST_SERIES:
         about += f" The first {_MOST_SERIES} of {len(parts)} series."
+    if close := close_up(record):
+        most, steps = max(len(part.truth) for part in close), kept["horizon"]
+        about += f" The last {most} rows"
+        about += f": every row once, forecast 1 to {steps} steps ahead." if steps > 1 else "."
+        return Picture("forecast", "Forecast of the test part", about, png(forecast_figure(record)))
     title = "Forecast of the test part" if forecasts else "Predictions of the test part"
     return Picture("forecast", title, about + what_is_kept(kept), png(forecast_figure(record)))
 
@@ -51,7 +62,8 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
 def forecast_figure(record: StudyRecord) -> Figure:
     """Return the picture as a figure."""
     assert record.test is not None
-    kept, parts = record.test["predictions"], predicted_values(record)[:_MOST_SERIES]
+    kept, close = record.test["predictions"], close_up(record)
+    parts = (close or predicted_values(record))[:_MOST_SERIES]
     target = label(kept["target"])
     if record.experiment.task.kind != "forecast":
         return _against_truth(parts[0], target)
@@ -59,7 +71,7 @@ def forecast_figure(record: StudyRecord) -> Figure:
     figure = new_figure(1.3 + 2.5 * len(parts))
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
-        _forecast(axes, part, kept, drawn)
+        _forecast(axes, part, kept, drawn, every_step=bool(close))
         axes.set(ylabel=target, title=label(part.name))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -69,7 +81,12 @@ def forecast_figure(record: StudyRecord) -> Figure:
 
 
 def _forecast(
-    axes: Axes, part: Predicted, kept: dict[str, Any], drawn: list[tuple[str, str]]
+    axes: Axes,
+    part: Predicted,
+    kept: dict[str, Any],
+    drawn: list[tuple[str, str]],
+    *,
+    every_step: bool = False,
 ) -> None:
     places, limits = part.times()[0], part.limits()
     marker = "." if len(places) <= 60 else None
@@ -86,7 +103,7 @@ def _forecast(
         values = clipped(part.baselines[name], limits)
         axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=label(text))
     axes.plot(places, part.truth, color="black", marker=marker, linewidth=thin + 0.2, label="truth")
-    step = "" if kept["horizon"] == 1 else f", step 1 of {kept['horizon']}"
+    step = "" if kept["horizon"] == 1 or every_step else f", step 1 of {kept['horizon']}"
     models = f"mean of {kept['models']} models" if kept["models"] > 1 else "model"
     axes.plot(
         places,

@@ -11,6 +11,9 @@ from tuner.report.drawing import Picture
 __all__ = ["Html", "code", "details", "figure", "items", "paragraph", "section", "table", "text"]
 
 
+_STACKED = 4  # columns that a phone has no room for
+
+
 class Html(str):
     """Markup; any other text is escaped before it becomes part of a page."""
 
@@ -46,6 +49,8 @@ def items(values: Iterable[object]) -> Html:
 def table(headings: Sequence[object], rows: Iterable[Sequence[object]], numbers: int = 0) -> Html:
     """Return a table that scrolls by itself where it is too wide; no rows, no table.
 
+    On a phone the cells of a row with many stand below one another, each with its heading.
+
     Args:
         headings: of the columns.
         rows: their cells.
@@ -54,16 +59,20 @@ def table(headings: Sequence[object], rows: Iterable[Sequence[object]], numbers:
 
     def line(cells: Sequence[object], tag: str) -> str:
         kinds = [' class="number"' if 0 < i <= numbers else "" for i in range(len(cells))]
+        if stacks and tag == "td":
+            kinds = [f'{k} data-of="{text(of)}"' for k, of in zip(kinds, headings, strict=True)]
         shown = [f"<{tag}{k}>{text(c)}</{tag}>" for c, k in zip(cells, kinds, strict=True)]
         return f"<tr>{''.join(shown)}</tr>\n"
+
+    stacks = len(headings) >= _STACKED
 
     body = "".join(line(row, "td") for row in rows)
     if not body:
         return Html("")
     head = line(headings, "th")
-    return Html(
-        f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>{body}</tbody>\n</table></div>\n'
-    )
+    kind = "wide stacks" if stacks else "wide"
+    inside = f"<thead>{head}</thead>\n<tbody>{body}</tbody>\n"
+    return Html(f'<div class="{kind}"><table>\n{inside}</table></div>\n')
 
 
 def figure(picture: Picture) -> Html:

@@ -39,7 +39,20 @@ table { border-collapse: collapse; font-size: 0.92rem; overflow-wrap: normal; }
 th, td { padding: 0.3rem 0.9rem 0.3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th:last-child, td:last-child { padding-right: 0; }
-@media (max-width: 30rem) { table { font-size: 0.85rem; } th, td { padding-right: 0.55rem; } }
+@media (max-width: 30rem) {
+  table { font-size: 0.85rem; } th, td { padding-right: 0.55rem; }
+  td:not(.number) { overflow-wrap: anywhere; }
+  .stacks table, .stacks tbody, .stacks tr, .stacks td { display: block; }
+  .stacks thead { display: none; }
+  .stacks tr { padding: 0.4rem 0; border-bottom: 1px solid var(--line); }
+  .stacks td { border: 0; padding: 0.05rem 0; }
+  .stacks td:first-child { font-weight: 600; }
+  .stacks td:not(:first-child) { display: flex; justify-content: space-between; gap: 1rem;
+    text-align: right; white-space: normal; }
+  .stacks td:not(:first-child)::before { content: attr(data-of); color: var(--dim);
+    text-align: left; }
+  pre { white-space: pre-wrap; }
+}
 th { color: var(--dim); font-weight: 600; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 pre { padding: 0.7rem 0.9rem; background: var(--card); border-radius: 0.3rem; font-size: 0.85rem;
@@ -48,15 +61,14 @@ details { margin: 0.8rem 0; }
 summary { cursor: pointer; color: var(--accent); }
 figure { margin: 1rem 0 1.8rem; }
 .picture { border-radius: 0.3rem; }
-.picture img { display: block; width: 100%; min-width: 26rem; height: auto; }
-#parallel_coordinates img { min-width: 40rem; }
+.picture img { display: block; width: 100%; height: auto; }
 @media print {
   :root { --ink: #000; --dim: #444; --paper: #fff; --card: #f4f4f4; --line: #bbb;
     --accent: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav { display: none; }
   summary { list-style: none; font-weight: 600; color: var(--ink); }
-  .picture img { filter: none; min-width: 0; max-height: 20cm; object-fit: contain; }
+  .picture img { filter: none; max-height: 20cm; object-fit: contain; }
   .wide, .picture, pre { overflow: visible; }
   pre { white-space: pre-wrap; }
   figure, tr, .verdict, .numbers { break-inside: avoid; }

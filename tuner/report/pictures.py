@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tuner.coordination.records import StudyRecord
+from tuner.report.by_part import step_picture
 from tuner.report.confusion import confusion_picture
 from tuner.report.curves import curves_picture
 from tuner.report.drawing import Picture
@@ -21,6 +22,7 @@ __all__ = ["MAKERS", "draw_all", "study_pictures"]
 
 MAKERS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
     "forecast": forecast_picture,
+    "steps": step_picture,
     "residuals": residuals_picture,
     "confusion": confusion_picture,
     "pareto_front": front_picture,

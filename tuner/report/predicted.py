@@ -16,7 +16,14 @@ from tuner.report.drawing import whole_ticks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CROWDED", "Predicted", "predicted_classes", "predicted_values", "what_is_kept"]
+__all__ = [
+    "CROWDED",
+    "Predicted",
+    "close_up",
+    "predicted_classes",
+    "predicted_values",
+    "what_is_kept",
+]
 
 CROWDED = 400
 """Points that are drawn smaller, for they hide one another."""
@@ -73,8 +80,16 @@ class Predicted:
 def predicted_values(record: StudyRecord) -> list[Predicted]:
     """Return what is kept of the predicted values, a series each; nothing for classes."""
     kept = _kept(record, "values")
-    if kept is None:
-        return []
+    return [] if kept is None else _parts(kept)
+
+
+def close_up(record: StudyRecord) -> list[Predicted]:
+    """Return the last predictions, a series each, every row once; nothing where all are few."""
+    kept = _kept(record, "values")
+    return [] if kept is None or "close" not in kept else _parts(kept["close"])
+
+
+def _parts(kept: Mapping[str, Any]) -> list[Predicted]:
     whole = Predicted(
         at=list(kept["at"]),
         truth=_array(kept["truth"]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.coordination.records import Status, StudyRecord
+from tuner.report.by_part import by_part
 from tuner.report.drawing import number
 from tuner.report.markup import Html, items, paragraph, section, table, text
 from tuner.results.differences import ENOUGH, gap_in_words
@@ -67,6 +68,7 @@ def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
     else:
         parts.append(paragraph("No configuration has been retrained on fresh seeds yet."))
     parts += [Html("<h3>Beside what has to be beaten</h3>\n"), _baselines(summary)]
+    parts.append(by_part(summary))
     return section("scores", "Scores", *parts)
 
 

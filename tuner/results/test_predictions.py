@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tuner.results.calibration import Calibration, points_of
 __all__ = ["predictions_record"]
 
 _MOST_POINTS = 2000  # that are kept: the journal is read often
+_CLOSE_ROWS, _CLOSE_SERIES = 240, 4  # that can still be read in a picture
 _MOST_CLASSES = 60  # of a confusion matrix that people can still read
 
 
@@ -41,7 +43,9 @@ def predictions_record(
         `total` samples: `at` (their names), `truth`, `predicted` (the models' mean), `lower`,
         `upper` and what that `band` is where there is one (of intervals the widest; `bands` are
         the narrower ones, and `predicted` is what they are around), `baselines`, and where there
-        are several, the `series` of each. Of classes, `kind` classes: `confusion`, how often a true
+        are several, the `series` of each. Where those are many, or of several steps, `close` has
+        the same of the last rows of a few series, each row in one forecast with all its steps.
+        Of classes, `kind` classes: `confusion`, how often a true
         class (row) was taken for another (column), counted over all models. None where no model
         said anything, or where there are more classes than a picture can show.
     """
@@ -54,40 +58,99 @@ def predictions_record(
     names = _names(test, ref, samples)
     every = max(1, math.ceil(len(names) / _MOST_POINTS))
     kept = slice(None, None, every)
-    models = np.stack([_point(p, ref)[kept] for p in predicted])  # (models, samples)
     if ref.shape.each_step:
         plain = {name: values[kept] for name, values in baselines.predict(samples).items()}
     else:
         plain = baselines.predict(samples[kept])
-    if isinstance(ref, SeriesRef):
-        del plain["training_mean"]  # a flat line, in the way of all others
-    with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
-        mean = models.mean(axis=0)
+
+    def drawn(pick: _Pick, plain: dict[str, np.ndarray]) -> dict[str, Any]:
+        return _drawn(ref, pick, truth, predicted, plain, together, calibration)
+
     record: dict[str, Any] = {
         "kind": "values",
         "target": test.facts.targets[0],
         "horizon": ref.shape.horizon,
-        "models": len(models),
+        "models": len(predicted),
         "total": len(names),
         "every": every,
         "at": names[kept],
-        "truth": _numbers(truth[kept, 0, 0]),
+        **drawn(
+            lambda values: values[kept, 0, 0],
+            {name: values[:, 0, 0] for name, values in plain.items()},
+        ),
+    }
+    if isinstance(ref, SeriesRef):
+        of = ref.series_of(samples)
+        if len(set(of.tolist())) > 1:
+            record["series"] = of[kept].tolist()
+        if len(begins := _close_up(samples, of, ref.shape.horizon)):
+            steps = np.arange(ref.shape.horizon)
+            rows = (samples[begins][:, None] + steps).ravel()
+            near = baselines.predict(samples[begins])
+            record["close"] = {
+                "at": [test.name_of(row) for row in rows.tolist()],
+                "series": np.repeat(of[begins], len(steps)).tolist(),
+                **drawn(
+                    lambda values: values[begins, :, 0].reshape(-1, *values.shape[3:]),
+                    {name: values[:, :, 0].ravel() for name, values in near.items()},
+                ),
+            }
+    return record
+
+
+_Pick = Callable[[np.ndarray], np.ndarray]
+"""Takes (samples, horizon, targets, ...) values to those that are drawn, (n, ...)."""
+
+
+def _close_up(samples: np.ndarray, of: np.ndarray, horizon: int) -> np.ndarray:
+    """Return the places of the last forecasts, one after another, of the first series, (n,).
+
+    None where all are drawn: where few forecasts of one step are all that there are.
+    """
+    series = list(dict.fromkeys(of.tolist()))[:_CLOSE_SERIES]
+    if horizon == 1 and len(samples) <= _CLOSE_ROWS * len(series):
+        return np.empty(0, np.int64)
+    found: list[int] = []
+    for number in series:
+        own: list[int] = []
+        for place in np.flatnonzero(of == number)[::-1].tolist():
+            if not own or samples[place] + horizon <= samples[own[-1]]:
+                own.append(place)
+            if len(own) * horizon >= _CLOSE_ROWS:
+                break
+        found += own[::-1]
+    return np.array(found, np.int64)
+
+
+def _drawn(
+    ref: DataRef,
+    pick: _Pick,
+    truth: np.ndarray,
+    predicted: list[np.ndarray],
+    plain: dict[str, np.ndarray],
+    together: np.ndarray | None,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """Return what is drawn of some values: the truth, the models' mean, a band, plain forecasts."""
+    models = np.stack([_point(pick(p), ref) for p in predicted])  # (models, n)
+    if isinstance(ref, SeriesRef):
+        plain = {name: values for name, values in plain.items() if name != "training_mean"}
+    with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
+        mean = models.mean(axis=0)
+    record: dict[str, Any] = {
+        "truth": _numbers(pick(truth)),
         "predicted": _numbers(mean),
-        "baselines": {name: _numbers(values[:, 0, 0]) for name, values in plain.items()},
+        "baselines": {name: _numbers(values) for name, values in plain.items()},
     }
     if calibration is not None:
-        record |= _intervals(ref, predicted[0] if together is None else together, calibration, kept)
+        record |= _intervals(ref, predicted[0] if together is None else together, calibration, pick)
     elif quantiles := ref.shape.quantiles:
-        lowest, highest = (np.mean([p[kept, 0, 0, i] for p in predicted], axis=0) for i in (0, -1))
+        lowest, highest = (np.mean([pick(p)[:, i] for p in predicted], axis=0) for i in (0, -1))
         record |= {"lower": _numbers(lowest), "upper": _numbers(highest)}
         record["band"] = f"quantiles {quantiles[0]:g} to {quantiles[-1]:g}"
     elif len(models) > 1:
         record |= {"lower": _numbers(models.min(axis=0)), "upper": _numbers(models.max(axis=0))}
         record["band"] = f"range of {len(models)} models"
-    if isinstance(ref, SeriesRef):
-        of = ref.series_of(samples[kept])
-        if len(set(of.tolist())) > 1:
-            record["series"] = of.tolist()
     return record
 
 
@@ -101,15 +164,15 @@ def _names(test: Prepared, ref: DataRef, samples: np.ndarray) -> list[str]:
 
 
 def _intervals(
-    ref: DataRef, predicted: np.ndarray, calibration: Calibration, kept: slice
+    ref: DataRef, predicted: np.ndarray, calibration: Calibration, pick: _Pick
 ) -> dict[str, Any]:
-    """Return the intervals of the first step of the first target, and the forecast within them."""
+    """Return the intervals of what is drawn, and the forecast within them."""
     assert isinstance(ref, SeriesRef)
     intervals = calibration.ensemble or calibration.single
     points = points_of(predicted, ref)
     scale = intervals.scale_of(ref, ref.evaluate_samples())
     ends = intervals.around(points, ref.transform, scale)
-    lower, upper = (end[kept, 0, 0] for end in ends)  # (samples, levels)
+    lower, upper = map(pick, ends)  # (n, levels)
     bands = [
         {
             "name": f"{level:g} interval",
@@ -120,7 +183,7 @@ def _intervals(
     ]
     widest, *others = bands[::-1]
     return {
-        "predicted": _numbers(points[kept, 0, 0]),
+        "predicted": _numbers(pick(points)),
         "lower": widest["lower"],
         "upper": widest["upper"],
         "band": widest["name"],
@@ -147,11 +210,10 @@ def _classes(
     }
 
 
-def _point(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
-    """Return the first step of the first target; of quantiles the middle one, (samples,)."""
-    first = predicted[:, 0, 0]
+def _point(picked: np.ndarray, ref: DataRef) -> np.ndarray:
+    """Return the values; of quantiles the middle one, (n,)."""
     quantiles = ref.shape.quantiles
-    return np.asarray(first[:, quantiles.index(0.5)] if quantiles else first)
+    return np.asarray(picked[:, quantiles.index(0.5)] if quantiles else picked)
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

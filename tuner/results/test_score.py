@@ -22,6 +22,7 @@ from tuner.data.reference import DataRef
 from tuner.data.test_part import open_test_part
 from tuner.executors.base import Executor
 from tuner.jobs import PredictJob
+from tuner.results.breakdown import breakdown
 from tuner.results.calibration import Calibration, coverage_of
 from tuner.results.refit import Refit
 from tuner.results.test_predictions import predictions_record
@@ -65,7 +66,8 @@ def score_on_test(
         The record of the opening: when, of which configuration, the scores in the data's units
         with mean and standard deviation, that of the models' mean (`ensemble`), the rows, the
         scores of the default and of plain predictions, the verdict, what every part of the data
-        was, and the predictions (see `predictions_record`), those of the refitted models where
+        was, the scores of each step, series, target and class (`by`: see `breakdown`) and the
+        predictions (see `predictions_record`), those of the refitted models where
         there are some. `refit` has the same scores of the models that were trained again, and
         of plain predictions that know the validation part, what is left out of those
         (`left_out`), or why there are none (`failed`).
@@ -141,6 +143,7 @@ def score_on_test(
         "default": of_default(of_winner, said.default),
         "refit": again,
         "parts": [dataclasses.asdict(p) for p in test.facts.parts],
+        "by": breakdown(metric, drawn.of(winner.params), truth, shown.winner),
         "predictions": predictions_record(
             drawn.of(winner.params), truth, shown.winner, plain, shown.together, calibration
         ),

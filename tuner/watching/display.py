@@ -15,6 +15,7 @@ from tuner.coordination.records import Status, StudyRecord
 from tuner.results.differences import gap_in_words
 from tuner.results.plain import left_out_in_words, plain_name
 from tuner.results.summary import summarize
+from tuner.watching.parts import lines_by_part
 from tuner.watching.state import State
 from tuner.watching.unfinished import failures, is_over, open_trials, standing_of
 
@@ -102,6 +103,8 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
         if refit := test.get("refit"):
             what = refit["failed"] if "failed" in refit else _refitted(refit)
             console.print(f"  refit: {what}", markup=False)
+        for line in lines_by_part(test.get("by") or {}, summary["direction"]):
+            console.print(f"  {line}", markup=False)
     for line in left_out_in_words(summary["left_out"], metric):
         console.print(f"  {line}", markup=False)
     for sentence in summary["opened"]:
