@@ -24,7 +24,8 @@ from tuner.watching.parts import lines_by_part
 
 
 def opened(folder, *, metric="rmse", horizon=3, series=2, targets=("y",), n=60):
-    rows = [f"s{i},{t},{10 * i + t * t % 11}.5,{t * t % 13}\n" for i in range(series) for t in range(n)]
+    places = [(i, t) for i in range(series) for t in range(n)]
+    rows = [f"s{i},{t},{10 * i + t * t % 11}.5,{t * t % 13}\n" for i, t in places]
     (folder / "data.csv").write_text("of,t,y,z\n" + "".join(rows))
     values = {
         "name": "by",
