@@ -194,6 +194,65 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"normalize": "last", "hidden_size": 8, "pooling": "attention"},
         },
     ),
+    "prices and months known ahead, decoded step by step": (
+        months(),
+        {
+            "data": {
+                "time": "month", "target": "sales", "transform": "log", "calendar": ["month"],
+                "known_future": ["price"], "lags": {"price": [1], "sales": [2]},
+            },
+            "task": {"window": 6, "horizon": 4},
+            "hyperparameters": {"decoder": "recursive", "hidden_size": 8},
+        },
+    ),
+    "quantiles of series with own scales, with prices known ahead, on a linear path": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "units", "missing": "interpolate",
+                "known_future": ["price"], "calendar": ["hour"], "scale_by": "series",
+            },
+            "task": {"window": 6, "horizon": 3, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"linear_path": True, "normalize": "mean", "hidden_size": 8},
+        },
+    ),
+    "differences of two targets in segments, with prices known ahead, on a linear path": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"], "missing": "ffill",
+                "known_future": ["price"], "transform": "difference",
+            },
+            "task": {"window": 10, "horizon": 5},
+            "hyperparameters": {
+                "linear_path": True, "decoder": "segments", "segment": 4, "hidden_size": 8,
+                "pooling": "attention",
+            },
+        },
+    ),
+    "resampled, the calendar alone known ahead": (
+        stores(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "visits", "missing": "ffill",
+                "resample": "6h", "calendar": ["hour"], "known_future": [],
+                "split": {"validation": 10, "test": 8},
+            },
+            "task": {"window": 4, "horizon": 2},
+            "hyperparameters": {"hidden_size": 8, "cell": "gru"},
+        },
+    ),
+    "rows alone with prices known ahead": (
+        months().drop(columns="month"),
+        {
+            "data": {
+                "target": "sales", "known_future": ["price"],
+                "decompose": {"kind": "emd", "components": 2},
+            },
+            "task": {"window": 5, "horizon": 3},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
     "rows alone": (
         months().drop(columns="month"),
         {"data": {"target": "sales"}, "hyperparameters": {"hidden_size": 8, "bias": False}},

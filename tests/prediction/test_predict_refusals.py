@@ -14,7 +14,7 @@ import pytest
 from model_folders import make_model, months, replace_file, rewrite
 
 from tuner.cli.main import run
-from tuner.prediction.folder import FORMAT
+from tuner.prediction.folder import FORMAT, OLDEST
 
 Refuses = Callable[..., str]
 SALES: dict[str, Any] = {
@@ -355,7 +355,7 @@ MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "an older format": (
         lambda m: rewrite(m, format=2),
-        [f"reads {FORMAT}, got 2; export the model again"],
+        [f"reads from {OLDEST} on, got 2; export the model again"],
     ),
     "no format": (lambda m: rewrite(m, format="REMOVED"), ["format: must be a whole number"]),
     "no JSON": (

@@ -16,6 +16,7 @@ from tuner.errors import DataError
 from tuner.prediction import load_model
 
 
+@pytest.mark.filterwarnings("ignore:no forecast after the last")  # of rows to come
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("name", FORECASTS)
 def test_forecasts_of_validation_and_test_windows_are_those_of_training(

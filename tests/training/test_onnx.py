@@ -39,8 +39,10 @@ POOLINGS = ("last", "mean", "max", "attention")
 VALUES = Shape("forecast", 3, horizon=4, targets=2)
 QUANTILES = Shape("forecast", 2, horizon=3, targets=2, quantiles=(0.1, 0.5, 0.9))
 MEDIAN = Shape("forecast", 1, horizon=1, quantiles=(0.5,))
+KNOWN = Shape("forecast", 3, horizon=4, targets=2, known_columns=(2, 0))
+KNOWN_QUANTILES = Shape("forecast", 2, horizon=3, quantiles=(0.1, 0.5), known_columns=(1,))
 SHAPES: dict[str, list[Shape]] = {
-    "forecast": [VALUES, QUANTILES, MEDIAN],
+    "forecast": [VALUES, QUANTILES, MEDIAN, KNOWN, KNOWN_QUANTILES],
     "regress": [Shape("regress", 2, targets=2)],
     "classify": [Shape("classify", 3, classes=3), Shape("classify", 0, vocabulary=9, classes=2)],
     "label": [Shape("label", 2, classes=3), Shape("label", 0, vocabulary=9, classes=4)],
@@ -67,7 +69,7 @@ def outputs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What ONNX and torch say of random sequences; of steps, of those that are real."""
     shape, lengths = model.shape, None
-    x = torch.randn(size, steps, shape.features)
+    x = torch.randn(size, steps + shape.ahead, shape.features)
     if shape.vocabulary:
         x = torch.randint(0, shape.vocabulary, (size, steps))
     feed = {"tokens" if shape.vocabulary else "inputs": x.numpy()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from tuner.data.baselines import season_of
 from tuner.data.filling import even_rows
 from tuner.data.guessing import Columns
 from tuner.data.profile import profile_of
-from tuner.data.reading import Series, read_series
+from tuner.data.reading import Series, read_series, series_of
 from tuner.data.relevance import columns_that_help
 from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError
@@ -32,6 +32,8 @@ __all__ = ["FILLED", "forecast_file"]
 
 FILLED = "ffill"
 
+_SHORTEST = 8  # horizons in the longest series, at least
+
 
 def forecast_file(asked: Asked) -> Written:
     """Look at the series in a file, and write the experiment that follows.
@@ -41,13 +43,14 @@ def forecast_file(asked: Asked) -> Written:
     """
     columns, missing = asked.columns, "refuse"
     try:
-        series = _read(asked, missing)
+        series, coming = _read(asked, missing)
     except DataError as error:
         if f"data.missing: {FILLED}" not in str(error):
             raise
         missing = FILLED
-        series = _read(asked, missing)
-    horizon = asked.horizon or 1
+        series, coming = _read(asked, missing)
+    rows_to_come = min(coming.rows, int(np.diff(series.bounds).max()) // _SHORTEST)
+    horizon = asked.horizon or max(1, rows_to_come)
     usual = season_of(series.frequency)
     rows = int(np.median(np.diff(series.bounds)))
     later = (float(validation_share(rows, horizon).value), TEST_SHARE)
@@ -72,6 +75,9 @@ def forecast_file(asked: Asked) -> Written:
 
     plan = planned(len(columns.targets))
     features, why = _features(asked, series, parts, int(plan.window.value), horizon)
+    if set(coming.columns) - set(features):
+        features = [c for c in series.features if c in {*features, *coming.columns}]
+        why = "the target, and what is known ahead"
     plan = planned(len(features))
     text = forecast_text(
         ForecastColumns(
@@ -90,6 +96,8 @@ def forecast_file(asked: Asked) -> Written:
             resample=asked.resample,
             missing=None if missing == "refuse" else missing,
             horizon=horizon,
+            known_future=coming.columns,
+            rows_to_come=coming.rows,
         ),
         plan,
     )
@@ -102,6 +110,12 @@ def forecast_file(asked: Asked) -> Written:
         read=tuple(dict.fromkeys((*columns.found, *series.found))),
         filled=missing != "refuse",
         made_up=(int(series.put_in.sum()), len(series.frame)),
+        known_ahead=(
+            f"{', '.join(coming.columns)} in the {coming.rows} rows behind the last "
+            f"{columns.target}"
+            if coming.columns
+            else ""
+        ),
         not_read=[c for c in series.features if c not in features],
         seconds=plan.seconds,
         hourly=hourly,
@@ -176,7 +190,16 @@ def _first_rows(rows: int, later: tuple[float, float]) -> int:
     return rows - sum(int(rows * share + 0.5) for share in later)
 
 
-def _read(asked: Asked, missing: str) -> Series:
+@dataclass(frozen=True)
+class _RowsToCome:
+    """Rows behind the last target, and the columns that are filled in all of them."""
+
+    columns: list[str]
+    rows: int  # of the series that has the fewest, but for those without any; 0 where none has
+
+
+def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
+    """Return the series with even rows, without rows to come in which any column is known."""
     columns = asked.columns
     try:
         wide = columns.wide
@@ -190,8 +213,16 @@ def _read(asked: Asked, missing: str) -> Series:
             features=asked.features or columns.numbers or None,
             missing=missing,
             resample=asked.resample,
+            known_future=[],
         )
-        return even_rows(read_series(data), data)
+        series = series_of(RawTable.read(asked.path), data)
+        coming = _rows_to_come(series)
+        if coming.columns:
+            series = series.until(series.ends - series.bounds[:, 0])
+        elif (series.ends < series.bounds[:, 1]).any():  # a target that is late, then
+            data = data.model_copy(update={"known_future": None})
+            series = read_series(data)
+        return even_rows(series, data), coming
     except ValidationError as error:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--{problem}") from None
@@ -204,6 +235,15 @@ def _read(asked: Asked, missing: str) -> Series:
         problem = problem.replace("as data.id", "with --id")
         again = "with" if "init with --resample" in problem else "init with"
         raise DataError(f"{problem}, or {again} --no-time") from None
+
+
+def _rows_to_come(series: Series) -> _RowsToCome:
+    ends = series.ends
+    counts = series.bounds[:, 1] - ends
+    rows = np.concatenate([np.arange(*of) for of in zip(ends, series.bounds[:, 1], strict=True)])
+    filled = series.frame.iloc[rows].notna().all() if len(rows) else pd.Series(dtype=bool)
+    known = [str(name) for name in filled.index[filled] if name in series.features]
+    return _RowsToCome(known, int(counts[counts > 0].min()) if known else 0)
 
 
 def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:

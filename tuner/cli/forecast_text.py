@@ -31,6 +31,8 @@ class ForecastColumns:
     resample: str | None
     missing: str | None  # None refuses, as the default does
     horizon: int
+    known_future: list[str]  # recognized: filled in rows behind the last target
+    rows_to_come: int  # in which they are
 
 
 def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
@@ -44,7 +46,7 @@ def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
             "task:",
             "  kind: forecast",
             commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
-            commented(f"  horizon: {columns.horizon}", "rows ahead"),
+            commented(f"  horizon: {columns.horizon}", _ahead(columns)),
             *_season(plan),
             *_intervals(plan),
             commented("hyperparameters:", "fixed; of what is searched, where it starts"),
@@ -87,6 +89,7 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
         target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
         lines.append(commented(f"  target: {target}", columns.why_target))
     lines.append(commented(f"  features: {flow_list(columns.features)}", columns.why_features))
+    lines.append(_known_future(columns, plan))
     if columns.missing is not None:
         lines.append(commented(f"  missing: {columns.missing}", "or interpolate, or refuse"))
     if plan.calendar:
@@ -107,6 +110,22 @@ def _wide(wide: WideColumns) -> list[str]:
     columns = quoted(wide.columns) if isinstance(wide.columns, str) else flow_list(wide.columns)
     text = f"  wide: {{id: {quoted(wide.id)}, value: {quoted(wide.value)}, columns: {columns}}}"
     return [commented(text, "each of these columns is a series" if named else "")]
+
+
+def _known_future(columns: ForecastColumns, plan: ForecastPlan) -> str:
+    """Return the line that says which columns are known ahead, or how that is said."""
+    if columns.known_future:
+        why = f"filled in the {columns.rows_to_come} rows behind the last target: known ahead"
+        return commented(f"  known_future: {flow_list(columns.known_future)}", why)
+    why = "known in the rows to come, such as a holiday or a price"
+    if plan.calendar:
+        return commented("  known_future: []", f"the calendar; or columns {why}")
+    return commented("  # known_future: [holiday]", f"columns {why}: none was recognized")
+
+
+def _ahead(columns: ForecastColumns) -> str:
+    as_many = columns.known_future and columns.horizon == columns.rows_to_come
+    return "rows ahead, as many as the file has to come" if as_many else "rows ahead"
 
 
 def _season(plan: ForecastPlan) -> list[str]:

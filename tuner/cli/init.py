@@ -200,6 +200,10 @@ def _tell(file: Path, written: Written, asked: Asked, kind: str) -> None:
         console.print(f"read with {escape('; '.join(written.read))} (data.read)")
     if written.found:
         console.print(f"found: {escape(written.found)}")
+    if written.known_ahead:
+        console.print(
+            f"known ahead: {escape(written.known_ahead)} (data.known_future); take out what is not"
+        )
     if written.seconds > _LONG:
         less = "longer steps take less, --resample 1D, say" if written.hourly else "fewer take less"
         console.print(

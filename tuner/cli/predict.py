@@ -26,9 +26,17 @@ def predict(
         bool,
         typer.Option("--all", help="Forecast from every row on, not only after the last one."),
     ] = False,
+    future: Annotated[
+        Path | None,
+        typer.Option(
+            "--future",
+            metavar="FILE",
+            help="Rows to come, with the columns that are known ahead. \\[default: DATA's last]",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Predict with a trained model, as CSV; this needs no torch."""
     from tuner.cli import predicting as command
 
-    command.predict(model, data, output, all_, force)
+    command.predict(model, data, output, all_, force, future)

@@ -16,14 +16,23 @@ from tuner.prediction import Model, PredictionWarning, load_model
 __all__ = ["predict"]
 
 
-def predict(folder: Path, data: Path, output: Path | None, all_: bool, force: bool) -> None:
+def predict(
+    folder: Path,
+    data: Path,
+    output: Path | None,
+    all_: bool,
+    force: bool,
+    future: Path | None = None,
+) -> None:
     """Predict with an exported model, into a file or on standard output."""
     model = load_model(folder)
     if output is not None:
-        _check_output(output, data, model, force)
+        for read in (data, future):
+            if read is not None:
+                _check_output(output, read, model, force)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", PredictionWarning)
-        predicted = model.predict(data, all_windows=all_)
+        predicted = model.predict(data, all_windows=all_, future=future)
     for note in notes:
         sys.stderr.write(f"tuner: note: {note.message}\n")
     predicted = _with_times_in_full(predicted, model)

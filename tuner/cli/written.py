@@ -40,6 +40,7 @@ class Written:
     read: tuple[str, ...] = ()  # of how the file is written, what a plain one does not have
     filled: bool = False  # missing values are filled in
     made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
+    known_ahead: str = ""  # columns, and in which rows
     not_read: list[str] = field(default_factory=list)  # columns of numbers
     seconds: float = 0.0  # that a trial takes, about, where that is known
     hourly: bool = False  # the rows of a forecast are hours apart, or less

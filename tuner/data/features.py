@@ -31,6 +31,7 @@ class Table:
     first: np.ndarray  # (series,): the first row of each series, counted in it, that can be read
     target_columns: tuple[int, ...]  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...]  # (input column, target): its earlier rows
+    known_columns: tuple[int, ...]  # the input columns whose values of rows to come are known
 
 
 def make_table(series: Series, data: Preparation, transform: Transform | None = None) -> Table:
@@ -76,7 +77,22 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
         for target, name in enumerate(series.targets)
         for lag in data.lags.get(name, [])
     )
-    return Table(tuple(names), inputs, targets, truth, known, np.array(first), of_targets, of_lags)
+    of_known = tuple(map(names.index, _known_ahead(data)))
+    return Table(
+        tuple(names), inputs, targets, truth, known, np.array(first), of_targets, of_lags, of_known
+    )
+
+
+def _known_ahead(data: Preparation) -> list[str]:
+    """Return the names of the inputs that are known in rows to come.
+
+    Beside the columns that are declared so, what the time says, and earlier rows of such columns.
+    """
+    if data.known_future is None:
+        return []
+    made = [f"{kind}_{wave}" for kind in data.calendar for wave in ("sin", "cos")]
+    lagged = [f"{n}_lag_{lag}" for n in data.known_future for lag in data.lags.get(n, [])]
+    return [*data.known_future, *made, *lagged]
 
 
 def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:

@@ -46,9 +46,10 @@ class WindowChoice:
 class LinearForecast:
     """A linear map from the window to all steps and targets, in the units that models see.
 
-    It reads the columns that a model reads, and is fitted on the windows that a model is trained
-    on; of very many windows on some. Its coefficients are those of scikit-learn's `Ridge`
-    (an intercept, which is not penalized, and one penalty for all columns).
+    It reads the columns that a model reads, those that are known ahead also in the rows to come,
+    and is fitted on the windows that a model is trained on; of very many windows on some. Its
+    coefficients are those of scikit-learn's `Ridge` (an intercept, which is not penalized, and one
+    penalty for all columns).
     """
 
     def __init__(self, ref: SeriesRef, choice: WindowChoice) -> None:
@@ -66,7 +67,7 @@ class LinearForecast:
 
 def too_many_columns(ref: SeriesRef) -> str | None:
     """Say why there is no linear forecast; None where there is one."""
-    n_columns = ref.window * ref.shape.features
+    n_columns = _n_columns(ref, ref.window)
     if n_columns <= _MOST_COLUMNS:
         return None
     return (
@@ -87,7 +88,7 @@ def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
         ref: of the search, which evaluates the validation part.
     """
     windows = sorted({ref.window, max(ref.window, ref.longest_window)})
-    windows = [w for w in windows if w * ref.shape.features <= _MOST_COLUMNS] or windows[:1]
+    windows = [w for w in windows if _n_columns(ref, w) <= _MOST_COLUMNS] or windows[:1]
     samples = ref.evaluate_samples()
     each = ref.shape.horizon * ref.shape.targets
     samples = samples[some_of(len(samples), _MOST_SCORED // each)]
@@ -116,7 +117,7 @@ class _Moments:
     def __init__(self, ref: SeriesRef, window: int) -> None:
         self.window, self.levels = window, _own_columns(ref)
         starts = ref.with_window(window).train_samples()
-        n_columns, n_outputs = window * ref.shape.features, ref.shape.horizon * ref.shape.targets
+        n_columns, n_outputs = _n_columns(ref, window), ref.shape.horizon * ref.shape.targets
         most = max(int(_MOST_WORK / n_columns**2), min(len(starts), 2 * n_columns), 1)
         starts = starts[some_of(len(starts), most)]
         # Sums of squares of numbers far from 0 lose digits: what windows share is taken off first.
@@ -217,10 +218,24 @@ class _Fitted:
 
 
 def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
-    """Return what models read, (samples, features * window), float64: a column after another."""
-    views = np.lib.stride_tricks.sliding_window_view(ref.load("inputs"), window, axis=0)
-    found = views[samples - window]  # (samples, features, window)
-    return np.asarray(found.reshape(len(samples), -1), np.float64)
+    """Return what models read, (samples, numbers), float64: a column after another.
+
+    First the windows, then the rows to come of the columns that are known there.
+    """
+    inputs, shape = ref.load("inputs"), ref.shape
+    views = np.lib.stride_tricks.sliding_window_view(inputs, window, axis=0)
+    found = views[samples - window].reshape(len(samples), -1)  # (samples, features * window)
+    if shape.ahead:
+        rows = samples[:, None] + np.arange(shape.ahead)
+        coming = inputs[rows][:, :, list(shape.known_columns)].swapaxes(1, 2)
+        found = np.concatenate((found, coming.reshape(len(samples), -1)), axis=1)
+    return np.asarray(found, np.float64)
+
+
+def _n_columns(ref: SeriesRef, window: int) -> int:
+    """Return how many numbers a forecast is made from."""
+    shape = ref.shape
+    return window * shape.features + shape.ahead * len(shape.known_columns)
 
 
 def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:

@@ -87,5 +87,9 @@ class Preparation(Protocol):
         """Features made of columns: their values so many rows before."""
 
     @property
+    def known_future(self) -> Sequence[str] | None:
+        """Columns whose coming values are known; None where not even the calendar's are."""
+
+    @property
     def transform(self) -> Step | list[Step]:
         """Done to the target columns before scaling; see `tuner.transform_steps`."""

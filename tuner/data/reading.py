@@ -51,6 +51,7 @@ class Series:
     date_order: DateOrder  # in texts of times
     dialect: Dialect = _PLAIN  # how the file is written
     found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
+    rows_to_come: int = 0  # of the file: behind the last targets, and left out
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -83,6 +84,19 @@ class Series:
         """Name a series where there are several."""
         return f" of series {self.names[series]!r}" if len(self.names) > 1 else ""
 
+    @property
+    def ends(self) -> np.ndarray:
+        """The row after the last one of each series that has a target, (series,).
+
+        What is behind it are rows to come. It is the end of a series that has no target at all.
+        """
+        has = self.frame[self.targets].notna().any(axis=1).to_numpy()
+        found = []
+        for start, end in self.bounds:
+            rows = np.flatnonzero(has[start:end])
+            found.append(start + rows[-1] + 1 if len(rows) else end)
+        return np.array(found)
+
     def key_of(self, column: str) -> str:
         """Return the key of the experiment that a column is read for."""
         if column in self.targets:
@@ -94,14 +108,15 @@ def read_series(data: Data) -> Series:
     """Read the file at `data.path`, an absolute path, and check the columns that are used.
 
     Without `data.features` every numeric column that has a name is a feature, save the time and
-    the id. What is missing stays missing, if `data.missing` allows it.
+    the id. What is missing stays missing, if `data.missing` allows it. With `data.known_future`
+    rows behind a series' last target are rows to come: they are left out.
 
     Raises:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
     """
     table = read_table(data)
     with blamed(table):
-        return series_of(table, data)
+        return series_of(table, data, coming=False)
 
 
 def series_of(
@@ -110,6 +125,7 @@ def series_of(
     frequency: str | None = None,
     *,
     day_first: bool | None = None,
+    coming: bool = True,
 ) -> Series:
     """Return the series in a table, and check the columns that are used.
 
@@ -118,6 +134,8 @@ def series_of(
         data: which columns, and what is done about missing values.
         frequency: that the rows must keep; by default whichever they do.
         day_first: whether 1/2/2020 is in February; by default what the rows tell.
+        coming: whether rows to come are kept, where the data has columns that are known there;
+            such rows may lack any value.
 
     Raises:
         DataError: as `read_series` says.
@@ -127,14 +145,27 @@ def series_of(
         table, in_file = melted(file, data.wide, data.time)
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
-    check_names(path, table.names, data.targets, data.time, features, id=data.id, lags=lagged)
+    known_future = list(data.known_future or [])
+    check_names(
+        path,
+        table.names,
+        data.targets,
+        data.time,
+        features,
+        id=data.id,
+        lags=lagged,
+        known_future=known_future,
+    )
     columns = {name: _numbers(table, "data.target", name) for name in data.targets}
     features = features or [
         str(c)
         for c in frame
         if c not in (data.time, data.id) and (c in columns or is_numeric_dtype(frame[c]))
     ]
-    for key, used in (("data.features", features), ("data.lags", lagged)):
+    features = [*features, *(name for name in known_future if name not in features)]
+    for key, used in (
+        ("data.known_future", known_future), ("data.features", features), ("data.lags", lagged)
+    ):  # fmt: skip
         for name in used:
             if name not in columns:
                 columns[name] = _numbers(table, key, name)
@@ -178,6 +209,10 @@ def series_of(
         dialect=dialect,
         found=notes,
     )
+    if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
+        history = series.until(series.ends - series.bounds[:, 0])
+        left = len(series.frame) - len(history.frame)
+        series = dataclasses.replace(history, rows_to_come=left)
     if times is not None:
         try:
             series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
@@ -196,6 +231,7 @@ def check_names(
     *,
     id: str | None = None,
     lags: list[str] | None = None,
+    known_future: list[str] | None = None,
 ) -> None:
     """Refuse a column that the file does not have, or that cannot be what it is named for.
 
@@ -207,6 +243,7 @@ def check_names(
     named += [("data.id", id)] if id is not None else []
     named += [("data.features", c) for c in features]
     named += [("data.lags", c) for c in lags or []]
+    named += [("data.known_future", c) for c in known_future or []]
     for key, name in named:
         if name not in known:
             raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
@@ -339,6 +376,10 @@ def _check_finite(series: Series, data: Preparation) -> None:
     usable = np.abs(values) < _LARGEST  # False for nan as well
     if data.missing != "refuse":
         usable |= np.isnan(values)
+    elif data.known_future is not None:
+        lengths = np.diff(series.bounds)[:, 0]
+        coming = np.arange(len(values)) >= np.repeat(series.ends, lengths)
+        usable |= np.isnan(values) & coming[:, None]
     if usable.all():
         return
     row, at = np.argwhere(~usable)[0]

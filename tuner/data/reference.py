@@ -49,6 +49,7 @@ class Shape:
     window: int = 0  # rows that a forecast reads; of sequences: steps, 0 if they differ
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
+    known_columns: tuple[int, ...] = ()  # input columns that are known in the rows to come
     trend: int = 0  # rows of the moving average that splits targets in the window; 0 for none
     modes: int = 0  # intrinsic mode functions of each target in the window, read beside the rest
 
@@ -66,6 +67,16 @@ class Shape:
     def each_step(self) -> bool:
         """Whether something is said of every step of a sequence, not of the whole of it."""
         return self.task in ("label", "regress_steps")
+
+    @property
+    def ahead(self) -> int:
+        """Rows after the window that are read, of the columns that are known there."""
+        return self.horizon if self.known_columns else 0
+
+    @property
+    def unknown_columns(self) -> tuple[int, ...]:
+        """The features that are not known in the rows to come."""
+        return tuple(sorted(set(range(self.features)) - set(self.known_columns)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,8 @@ class SeriesRef(DataRef):
     """Rows of one series or of several, one after another, and windows over them.
 
     A window that forecasts from row t reads the input rows [t - window, t) and forecasts the
-    target rows [t, t + horizon), all of one series. Arrays:
+    target rows [t, t + horizon), all of one series. Of these rows it also reads the input columns
+    that are known ahead, and no others. Arrays:
 
     * inputs: (rows, features), float32, scaled;
     * targets: (rows, targets), float32, transformed and scaled;

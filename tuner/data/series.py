@@ -322,6 +322,8 @@ class SeriesDataset(Dataset):
             include={"time", "id", "missing", "resample", "aggregate", "calendar", "lags",
                      "transform", "decompose", "scale", "scale_by", "wide"},
         )  # fmt: skip
+        if data.known_future is not None:
+            settings["known_future"] = data.known_future
         own = None
         if fold.own is not None:
             names = list(self._series.names)
@@ -466,6 +468,7 @@ def _make_fold(
             quantiles=tuple(task.quantiles),
             target_columns=table.target_columns,
             lag_columns=table.lag_columns,
+            known_columns=table.known_columns,
             **_decomposed(data.decompose),
         ),
         window=min(task.window, longest),

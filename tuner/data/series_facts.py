@@ -9,6 +9,7 @@ import numpy as np
 
 from tuner.data.dataset import Part, counted
 from tuner.data.features import Table, ends_with_targets
+from tuner.data.known_columns import known_ahead
 from tuner.data.measurable import constant_features, constant_targets
 from tuner.data.reading import Series
 from tuner.data.times import find_holidays, show_time
@@ -87,6 +88,7 @@ def notes_of(
             text += f", frequency {series.frequency}"
         yield "resampled", text
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
+    yield from known_ahead(series, table, experiment.task.horizon, rows)
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
     later = np.column_stack([train[:, 1], np.maximum(train[:, 1], test)]) + series.bounds[:, :1]
     validated = np.concatenate([np.arange(*part) for part in later])

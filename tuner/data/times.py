@@ -21,6 +21,7 @@ __all__ = [
     "find_frequency",
     "find_gaps",
     "find_holidays",
+    "following",
     "is_time_of_day",
     "keeps",
     "possible_orders",
@@ -211,6 +212,14 @@ def find_holidays(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
 
 def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
     return pd.date_range(times[0], times[-1], freq=offset_of(frequency), unit=times.unit)
+
+
+def following(times: pd.DatetimeIndex, frequency: str | None, n_rows: int) -> pd.DatetimeIndex:
+    """Return so many times after the last one; none are known where there is no frequency."""
+    if frequency is None:
+        return pd.DatetimeIndex([pd.NaT] * n_rows, dtype=times.dtype)
+    offset = offset_of(frequency)
+    return pd.date_range(times[-1], periods=n_rows + 1, freq=offset, unit=times.unit)[1:]
 
 
 def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:

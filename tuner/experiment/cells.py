@@ -141,6 +141,7 @@ def _sample(raw: dict[str, Any]) -> str:
     sample = {key: said[key] for key in ("kind", "horizon", "quantiles") if key in said}
     sample["targets"] = len(targets) if isinstance(targets, list) else 1
     sample["tokens"] = isinstance(data, dict) and any(data.get(k) for k in ("text", "tokens"))
+    sample["known"] = isinstance(data, dict) and data.get("known_future") is not None
     return json.dumps(sample, sort_keys=True, default=str)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.dialect import Dialect
+from tuner.errors import near_miss
 from tuner.experiment.decomposition import Decompose
 from tuner.experiment.model import Section
 from tuner.experiment.read import Read
@@ -20,7 +21,19 @@ __all__ = ["OF_FORECASTS", "Count", "Data", "Folds", "Name", "Split", "Task"]
 
 Count = Annotated[int, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1)]
-Lag = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+
+
+def _parse_lag(value: Any) -> Any:
+    """A number of rows before; what lies ahead is no lag."""
+    if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+        raise ValueError(
+            f"a lag looks back, 1 or more rows, got {value}; name a column whose coming values are "
+            f"known in data.known_future instead"
+        )
+    return value
+
+
+Lag = Annotated[int, BeforeValidator(_parse_lag), Field(strict=True, ge=1, le=1_000_000)]
 
 
 def _parse_extent(value: Any) -> Any:
@@ -188,6 +201,8 @@ class Data(Section):
     """Features made of columns: their values so many rows before."""
     decompose: Decompose = Field("none", examples=[{"kind": "moving_average", "length": 24}])
     """Into which parts the targets' columns are split, each window for itself."""
+    known_future: list[Name] | None = Field(None, examples=[["holiday", "price"]])
+    """Columns whose coming values are known; with it, also `[]`, the calendar's are as well."""
     split: Split = Split()
     transform: TransformKey = "none"
     """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
@@ -228,6 +243,7 @@ class Data(Section):
         if len(kinds) > 1:
             text = f"{kinds[1]}: a model sees {kinds[0]} or {kinds[1]}, got both; remove one"
             raise ValueError(text)
+        self._check_known_future()
         if self.time is None:
             for key in ("resample", "calendar"):
                 if value := getattr(self, key):
@@ -258,6 +274,23 @@ class Data(Section):
                 f"vocabulary_size: is of data.tokens, got {self.vocabulary_size} without; remove it"
             )
         return self
+
+    def _check_known_future(self) -> None:
+        for column in self.known_future or []:
+            problem = ""
+            if (self.known_future or []).count(column) > 1:
+                problem = f"names must differ, got {column!r} twice; remove one"
+            elif column in self.targets:
+                problem = f"must not name what is forecast, got the target {column!r}; remove it"
+            elif column in (self.time, self.id):
+                role = "time" if column == self.time else "id"
+                problem = f"must not name the {role} column, got {column!r}; remove it"
+            elif self.features is not None and column not in self.features:
+                near = near_miss(column, self.features)
+                meant = "" if near is None else f" ({near!r}?)"
+                problem = f"must be among data.features{meant}, got {column!r}; add it there"
+            if problem:
+                raise ValueError(f"known_future: {problem}")
 
 
 OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")

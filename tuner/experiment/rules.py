@@ -9,7 +9,7 @@ from tuner.experiment.cell_rules import check_own_cells, check_own_domain, own_k
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
-from tuner.experiment.preparations import PREPARED
+from tuner.experiment.preparations import PREPARED, value_of
 from tuner.transform_steps import differences_of
 
 if TYPE_CHECKING:
@@ -276,6 +276,12 @@ def _check_forecast(experiment: Experiment) -> None:
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
+    calendars = [data.calendar, *_searched_calendars(experiment)]
+    if data.known_future == [] and not any(calendars):
+        raise ValueError(
+            "data.known_future: must name columns, or be [] beside data.calendar, got [] without; "
+            "write known_future: [holiday], say, or remove it"
+        )
     _check_decomposition(experiment)
     if data.split.group is not None:
         raise ValueError(
@@ -315,6 +321,11 @@ def _check_coming_class(experiment: Experiment) -> None:
     if (target := data.targets[0]) in data.lags:
         text = f"are of numbers, got the class {target!r}; remove it, and write a longer window"
         raise ValueError(f"data.lags: {text}")
+
+
+def _searched_calendars(experiment: Experiment) -> list[Any]:
+    domain = experiment.search_space.get("calendar")
+    return [value_of(str(choice)) for choice in domain.bounds()] if domain else []
 
 
 def _check_decomposition(experiment: Experiment) -> None:
@@ -362,7 +373,7 @@ def _check_sequences(experiment: Experiment) -> None:
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
-        "decompose": "none", "wide": None,
+        "decompose": "none", "wide": None, "known_future": None,
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:

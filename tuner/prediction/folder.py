@@ -10,10 +10,13 @@ from typing import Any
 
 from tuner.errors import ModelError, NoGraphError, one_line, show_path
 
-__all__ = ["FORMAT", "MODEL", "PIPELINE", "checksum", "open_folder", "record_checksum"]
+__all__ = ["FORMAT", "MODEL", "OLDEST", "PIPELINE", "checksum", "open_folder", "record_checksum"]
 
-FORMAT = 4
-"""Of `pipeline.json`; a folder with a higher one is of a newer version of tuner."""
+OLDEST, FORMAT = 4, 5
+"""Of `pipeline.json`; a folder with a higher one is of a newer version of tuner.
+
+5 has columns that are known ahead (`known_future`). A folder without any is written as 4.
+"""
 
 MODEL, PIPELINE = "model.onnx", "pipeline.json"
 
@@ -87,8 +90,8 @@ def _check_format(path: Path, number: Any) -> None:
     if number > FORMAT:
         text = f"format: this version of tuner reads up to {FORMAT}, got {number}; "
         raise _refusal(path, text + "install a newer one")
-    if number < FORMAT:
-        text = f"format: this version of tuner reads {FORMAT}, got {number}; {_REMEDY}"
+    if number < OLDEST:
+        text = f"format: this version of tuner reads from {OLDEST} on, got {number}; {_REMEDY}"
         raise _refusal(path, text)
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from tuner.data.class_numbers import ClassColumn, with_class_columns
+from tuner.data.coming import Coming, with_coming, with_future
+from tuner.data.dataset import counted
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
 from tuner.data.modes import INSTALL, emd_is_installed, modes_of
-from tuner.data.open_days import offset_of
 from tuner.data.reading import Series, series_of
 from tuner.data.scaling import Scaler, SeriesScaler
 from tuner.data.tables import RawTable, bounds_of, refusal
-from tuner.data.times import show_time
+from tuner.data.times import following, show_time
 from tuner.data.units import to_units
 from tuner.errors import ModelError
 from tuner.prediction.labels import softmax
@@ -36,13 +38,22 @@ def forecast(
     runner: Runner,
     all_windows: bool,
     at: np.ndarray | None = None,
+    future: RawTable | None = None,
 ) -> pd.DataFrame:
     """Forecast the horizon after the last row of each series, or after every row that can be.
 
-    With `at`, (n,), a forecast begins at each of these rows of the even series, and nowhere else.
+    Args:
+        pipeline: of the model.
+        raw: the rows, with those to come behind them where columns are known ahead.
+        runner: of the model.
+        all_windows: whether to begin after every row that has enough rows before it.
+        at: (n,), rows of the even series, without rows to come: a forecast begins at each of
+            these, and nowhere else.
+        future: the rows to come, in place of those behind `raw`.
 
     Raises:
-        DataError: the series are not what the model was trained on, or all are too short.
+        DataError: the series are not what the model was trained on, all are too short, or what is
+            known of the rows to come is missing.
     """
     columns = pipeline.columns
     if pipeline.classes:
@@ -52,20 +63,35 @@ def forecast(
     read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
     if read.date_order.in_doubt:
         warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=4)
+    if future is not None:
+        read = with_future(read, columns, _future_rows(pipeline, future), pipeline.horizon)
     series = even_rows(read, columns)
-    table = make_table(series, columns, pipeline.transform)
     window, horizon = pipeline.window, pipeline.horizon
-    firsts, ends = series.bounds[:, 0] + table.first + window, series.bounds[:, 1]
-    _check_lengths(series, pipeline, firsts <= ends)
-    if at is None and not all_windows:
-        _note_lacking(series, table)
-        _note_ends(series, pipeline, firsts <= ends)
+    coming = None
+    if columns.known_future is not None:
+        coming = with_coming(series, columns, horizon)
+        series = coming.series
+    table = make_table(series, columns, pipeline.transform)
+    firsts = series.bounds[:, 0] + table.first + window
+    lasts = ends = series.bounds[:, 1] if coming is None else coming.ends
+    _check_lengths(series, ends, pipeline, firsts <= ends)
+    after_last = at is None and not all_windows
+    if coming is not None:
+        lasts = coming.lasts
+        if after_last or not (firsts <= lasts).any():
+            coming.refuse(firsts <= ends, raw.path if future is None else future.path)
+        elif at is None:
+            _note_unknown(coming, firsts)
+    if after_last:
+        if coming is None:
+            _note_lacking(series, table)
+        _note_ends(series, ends, pipeline, firsts <= ends)
         firsts = np.where(firsts <= ends, ends, firsts)
-    counts = (ends + 1 - firsts).clip(0)
+    counts = (lasts + 1 - firsts).clip(0)
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
     samples = np.arange(len(of)) + np.repeat(firsts - bounds_of(counts)[:, 0], counts)
     if at is not None:
-        wanted = np.isin(samples, at)
+        wanted = np.isin(samples - (of * horizon if coming is not None else 0), at)
         of, samples = of[wanted], samples[wanted]
 
     scalers = _scalers(series, table, pipeline)
@@ -73,7 +99,9 @@ def forecast(
         of_inputs.transform(table.inputs[slice(*rows)])
         for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
     ]
-    outputs = runner.windows(np.concatenate(inputs), samples, window, _modes(pipeline, table))
+    known = table.known_columns
+    modes = _modes(pipeline, table)
+    outputs = runner.windows(np.concatenate(inputs), samples, window, modes, known)
     place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
     found: list[np.ndarray | pd.DatetimeIndex] = []
     if columns.id is not None:
@@ -120,6 +148,26 @@ def _modes(pipeline: Pipeline, table: Table) -> Callable[[np.ndarray], np.ndarra
         raise ModelError(text)
     columns, modes = list(table.target_columns), pipeline.modes
     return lambda windows: modes_of(windows[:, :, columns], modes)
+
+
+def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
+    """Return what a file of rows to come says of them; of some there may be nothing."""
+    columns = pipeline.columns
+    read = replace(
+        columns, targets=[], features=columns.known_future, known_future=None, missing="ffill",
+        lags={}, calendar=[], wide=None, id=columns.id if columns.id in future.names else None,
+    )  # fmt: skip
+    return series_of(future, read, pipeline.frequency, day_first=pipeline.day_first)
+
+
+def _note_unknown(coming: Coming, firsts: np.ndarray) -> None:
+    """Say so where no forecast begins, as what is known of the rows to come is missing."""
+    short = np.where(firsts <= coming.ends, coming.ends - coming.lasts, 0)
+    if short.any():
+        at = int(short.argmax())
+        of = f"the last {counted(int(short[at]), 'row')}{coming.series.whose(at)}"
+        text = f"no forecast after {of}: what is known of the rows to come is missing"
+        warnings.warn(text, PredictionWarning, stacklevel=4)
 
 
 def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Scaler, Scaler]]:
@@ -193,11 +241,13 @@ def _order(pipeline: Pipeline) -> list[int]:
     return [median, *(i for i in range(len(pipeline.quantiles)) if i != median)]
 
 
-def _check_lengths(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> None:
+def _check_lengths(
+    series: Series, ends: np.ndarray, pipeline: Pipeline, long_enough: np.ndarray
+) -> None:
     """Refuse series of which none can be forecast, and say which of several cannot."""
     if long_enough.all():
         return
-    columns, lengths = pipeline.columns, np.diff(series.bounds)[:, 0]
+    columns, lengths = pipeline.columns, ends - series.bounds[:, 0]
     by_differences, targets = pipeline.transform.lost_rows, set(columns.targets)
     lost = max(
         [by_differences]
@@ -232,12 +282,15 @@ def _note_lacking(series: Series, table: Table) -> None:
     warnings.warn(text, PredictionWarning, stacklevel=5)
 
 
-def _note_ends(series: Series, pipeline: Pipeline, long_enough: np.ndarray) -> None:
+def _note_ends(
+    series: Series, ends: np.ndarray, pipeline: Pipeline, long_enough: np.ndarray
+) -> None:
     """Say so where forecasts do not begin at the same time."""
     if not pipeline.columns.time:
         return
-    ends = [(series.times_of(i)[-1], series.names[i]) for i in np.flatnonzero(long_enough).tolist()]
-    (first, earliest), (last, latest) = min(ends), max(ends)
+    assert series.times is not None
+    each = [(series.times[ends[i] - 1], series.names[i]) for i in np.flatnonzero(long_enough)]
+    (first, earliest), (last, latest) = min(each), max(each)
     if first < last:
         text = f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
         text += f"at {show_time(last)}; each forecast begins after its own last row"
@@ -249,16 +302,7 @@ def _times(series: Series, of: np.ndarray, place: np.ndarray, horizon: int) -> p
     every = []
     for i in range(len(series.names)):
         times = series.times_of(i)
-        every.append(times.append(_following(times, series.frequency, horizon)))
+        every.append(times.append(following(times, series.frequency, horizon)))
     starts = bounds_of([len(times) for times in every])[:, 0]
     together = every[0].append(every[1:])
     return pd.DatetimeIndex(together[(starts[of][:, None] + place).ravel()])
-
-
-def _following(times: pd.DatetimeIndex, frequency: str | None, horizon: int) -> pd.DatetimeIndex:
-    """Return the times after the last one; none are known where there is no frequency."""
-    if frequency is None:
-        return pd.DatetimeIndex([pd.NaT] * horizon, dtype=times.dtype)
-    return pd.date_range(
-        times[-1], periods=horizon + 1, freq=offset_of(frequency), unit=times.unit
-    )[1:]

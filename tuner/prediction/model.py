@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.data.tables import RawTable
-from tuner.errors import DataError
+from tuner.errors import DataError, InputError
 from tuner.prediction.folder import MODEL, PIPELINE, open_folder
 from tuner.prediction.forecasts import forecast, forecast_columns
 from tuner.prediction.labels import label_columns, predict_sequences
@@ -20,6 +20,9 @@ from tuner.prediction.refusals import for_a_model
 from tuner.prediction.running import Runner
 
 __all__ = ["Model", "load_model"]
+
+
+_Given = pd.DataFrame | Path | str
 
 
 class Model:
@@ -39,7 +42,12 @@ class Model:
         """Have copies, and other processes, open the model anew."""
         return Model, (self.folder, self._record, self._file)
 
-    def predict(self, data: pd.DataFrame | Path | str, all_windows: bool = False) -> pd.DataFrame:
+    def predict(
+        self,
+        data: _Given,
+        all_windows: bool = False,
+        future: _Given | None = None,
+    ) -> pd.DataFrame:
         """Predict, in the data's units.
 
         Args:
@@ -48,6 +56,9 @@ class Model:
                 sequences need not be there.
             all_windows: of a forecast, whether to begin after every row that has enough rows
                 before it; by default only after the last row of each series.
+            future: of a forecast with columns that are known ahead, the rows to come: a file or
+                a table with the time, the id and these columns. By default they are the rows of
+                `data` behind the last one with a target.
 
         Returns:
             Of a forecast a row for every step: the series where there are several, the time (or
@@ -67,14 +78,17 @@ class Model:
         """
         columns = self.pipeline.columns
         with _for_a_model():
-            if isinstance(data, pd.DataFrame):
-                table = RawTable.held(data, columns.dialect, columns.time)
-            else:
-                table = _read(Path(data), columns)
-        return self.predict_at(table, all_windows=all_windows)
+            table = _table(data, columns)
+            coming = None if future is None else _table(self._checked_future(future), columns)
+        return self.predict_at(table, all_windows=all_windows, future=coming)
 
     def predict_at(
-        self, table: RawTable, rows: np.ndarray | None = None, *, all_windows: bool = False
+        self,
+        table: RawTable,
+        rows: np.ndarray | None = None,
+        *,
+        all_windows: bool = False,
+        future: RawTable | None = None,
     ) -> pd.DataFrame:
         """Predict as `predict` does; a forecast may begin at given rows, and nowhere else.
 
@@ -83,11 +97,21 @@ class Model:
             rows: (n,), rising, as a data reference counts its samples: in series whose missing
                 rows are filled in, one after another.
             all_windows: see `predict`.
+            future: see `predict`.
         """
         with _for_a_model():
             if self.pipeline.of_series:
-                return forecast(self.pipeline, table, self._runner, all_windows, rows)
+                return forecast(self.pipeline, table, self._runner, all_windows, rows, future)
             return predict_sequences(self.pipeline, table, self._runner)
+
+    def _checked_future(self, future: _Given) -> _Given:
+        """Return the rows to come, which the model must be one to read."""
+        if self.pipeline.columns.known_future:
+            return future
+        what = "columns that are known ahead"
+        if self.pipeline.columns.known_future is not None:
+            what = "other columns that are known ahead than the calendar, which needs no file"
+        raise InputError(f"--future: the model has no {what}; leave it out")
 
     @property
     def columns(self) -> list[str]:
@@ -107,6 +131,12 @@ def _for_a_model() -> Iterator[None]:
         yield
     except DataError as error:
         raise for_a_model(error) from None
+
+
+def _table(given: _Given, columns: Columns) -> RawTable:
+    if isinstance(given, pd.DataFrame):
+        return RawTable.held(given, columns.dialect, columns.time)
+    return _read(Path(given), columns)
 
 
 def _read(path: Path, columns: Columns) -> RawTable:

@@ -52,6 +52,7 @@ class Columns:
     aggregate: str = "mean"
     calendar: list[str] = field(default_factory=list)
     lags: dict[str, list[int]] = field(default_factory=dict)
+    known_future: list[str] | None = None
     transform: Step | list[Step] = "none"
     wide: WideColumns | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -145,6 +146,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
+        known_future=get.optional("known_future", _known_future, None),
         transform=get("transform", is_transform),
         wide=_wide(get),
         dialect=get.dialect("read"),
@@ -160,6 +162,9 @@ def _series(get: _Getter, task: str) -> Pipeline:
     inputs = _input_names(columns)
     if len(set(inputs)) < len(inputs):
         raise get.refusal("features", columns.features)
+    known = set(columns.known_future or [])
+    if not known <= set(columns.features or []) - set(targets):
+        raise get.refusal("known_future", columns.known_future)
     horizon = get("horizon", _count)
     own = _own_scalers(get, by_series, len(inputs), len(targets))
     classes, class_columns = _classes_of_series(get, task, columns, horizon)
@@ -497,6 +502,10 @@ def _frequency_or_none(value: Any) -> bool:
             return bool(begin + offset_of(value) > begin)
     except (OverflowError, ValueError):
         return False
+
+
+def _known_future(value: Any) -> bool:
+    return value is None or value == [] or _names(value)
 
 
 def _lags(value: Any) -> bool:

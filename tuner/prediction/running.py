@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Runner:
             text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
             raise ModelError(f"{show_path(path)}: {text}") from None
         self._path, self._width = path, pipeline.width
+        self._horizon = pipeline.horizon
         read = {i.name: _fixed(i.shape) for i in session.get_inputs()}
         said = [_fixed(output.shape) for output in session.get_outputs()]
         expected, says = _sizes(pipeline)
@@ -68,26 +69,33 @@ class Runner:
         ends: np.ndarray,
         window: int,
         beside: Callable[[np.ndarray], np.ndarray] | None = None,
+        known: Sequence[int] = (),
     ) -> np.ndarray:
-        """Read the `window` rows before each end.
+        """Read the `window` rows before each end, and what is known of those after it.
 
         Args:
             rows: (rows, features), float32.
             ends: (samples,), the row after the last one that is read.
             window: how many are read.
             beside: maps windows, (batch, window, features), to what is read beside them.
+            known: the columns that are known in the rows to come; of others the model gets 0 there.
 
         Returns:
             (samples, horizon, targets[, quantiles]), scaled.
         """
-        views = np.lib.stride_tricks.sliding_window_view(rows, window, axis=0)
-        views = views.swapaxes(1, 2)  # (rows - window + 1, window, features)
-        size = self._batch(window)
+        ahead = self._horizon if known else 0
+        unknown = sorted(set(range(rows.shape[1])) - set(known))
+        views = np.lib.stride_tricks.sliding_window_view(rows, window + ahead, axis=0)
+        views = views.swapaxes(1, 2)  # (rows - window - ahead + 1, window + ahead, features)
+        size = self._batch(window + ahead)
         parts = []
         for i in range(0, len(ends), size):
             read = views[ends[i : i + size] - window]
+            if ahead:
+                read[:, window:, unknown] = 0
             if beside is not None:
-                read = np.concatenate((read, beside(read)), axis=2)
+                others = np.pad(beside(read[:, :window]), ((0, 0), (0, ahead), (0, 0)))
+                read = np.concatenate((read, others), axis=2)
             parts.append(self._run(inputs=read))
         return np.concatenate(parts)
 

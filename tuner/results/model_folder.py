@@ -16,7 +16,7 @@ from tuner.executors import Executor, LocalExecutor
 from tuner.experiment import Experiment, dump_yaml
 from tuner.experiment.cells import cell_of
 from tuner.jobs import ExportJob, Outcome, Weights
-from tuner.prediction.folder import FORMAT, MODEL, PIPELINE, checksum, record_checksum
+from tuner.prediction.folder import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
 from tuner.results.model_readme import readme
 from tuner.results.reproduce import Training
 
@@ -126,7 +126,7 @@ def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
     metric, score = experiment.objective.metric, training.outcome.objective
     whole = score is None or training.refit is not None
     return {
-        "format": FORMAT,
+        "format": OLDEST if model.data.pipeline.get("known_future") is None else FORMAT,
         "tuner": __version__,
         **model.data.pipeline,
         **({} if (window := _window(training)) is None else {"window": window}),

@@ -107,6 +107,11 @@ def _expects(training: Training) -> str:
     if forecasts:
         text += f"; {training.experiment.given('window')} of them at least"
         text += " in a series" if data.id else ""
+    if data.known_future:
+        rows = f"{training.experiment.task.horizon} rows to come"
+        text += f". Of the {rows} it needs {_columns(data.known_future)}, which are known ahead: "
+        text += f"behind the last row, without {_columns(data.targets)}, or in a file of their own "
+        text += "(`--future FILE`)"
     return text + "."
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.coordination.records import StudyRecord
 from tuner.data.source import read_table
+from tuner.data.wide import columns_of_series
 from tuner.errors import DataError, InputError, show_path
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
@@ -108,10 +109,28 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
     if table.sha256 != record.data["sha256"]:
         raise InputError(f"{show_path(table.path)}: has changed since the search; bring it back")
     frame = table.frame[model.pipeline.columns.names_in(table.names)]
-    n_rows = max(_FEWEST, model.pipeline.window)
-    while n_rows < len(frame) and not _predicts(model, frame.head(n_rows)):
+    n_rows = max(_FEWEST, model.pipeline.window + model.pipeline.horizon)
+    while n_rows < len(frame) and not _predicts(model, _with_rows_to_come(model, frame, n_rows)):
         n_rows *= 2
-    return frame.head(n_rows)
+    return _with_rows_to_come(model, frame, n_rows)
+
+
+def _with_rows_to_come(model: Model, frame: pd.DataFrame, n_rows: int) -> pd.DataFrame:
+    """Return the first rows, the last ones of each series as rows to come if the model reads them.
+
+    They have no target then.
+    """
+    columns, frame = model.pipeline.columns, frame.head(n_rows)
+    if not columns.known_future:
+        return frame
+    behind = pd.Series(range(len(frame) - 1, -1, -1), index=frame.index)
+    if columns.id in frame:
+        behind = frame.groupby(columns.id).cumcount(ascending=False)
+    values = columns.targets
+    if columns.wide is not None:
+        values = columns_of_series(columns.wide, [str(name) for name in frame])
+    coming = behind < model.pipeline.horizon
+    return frame.assign(**{name: frame[name].mask(coming) for name in values})
 
 
 def _predicts(model: Model, rows: pd.DataFrame) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
@@ -58,19 +59,30 @@ class Decoder(nn.Module):
 
 
 class Recursive(Decoder):
-    """Forecasts a step from its own forecast of the step before, training as in use."""
+    """Forecasts a step from its own forecast of the step before, training as in use.
+
+    And from what is known of the step itself.
+    """
 
     def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
-        super().__init__(parameters, shape, state_sizes, inputs=shape.targets, steps=1)
+        inputs = shape.targets + len(shape.known_columns)
+        super().__init__(parameters, shape, state_sizes, inputs=inputs, steps=1)
         self.begin = nn.Parameter(torch.zeros(shape.targets))
         """What is read before the first step."""
 
-    def forward(self, state: State) -> Tensor:
-        """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles])."""
+    def forward(self, state: State, coming: Tensor | None = None) -> Tensor:
+        """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles]).
+
+        Args:
+            state: of the encoder.
+            coming: what is known of the rows to come, (batch, horizon, known columns).
+        """
         state = tuple(s.unsqueeze(0) for s in self.first(state))  # (1, batch, units)
         x = self.begin.expand(state[0].shape[1], 1, -1)  # (batch, 1, targets)
         steps = []
-        for _ in range(self.shape.horizon):
+        for k in range(self.shape.horizon):
+            if coming is not None:
+                x = torch.cat((x, coming[:, k : k + 1]), dim=2)
             outputs, state = read(self.layer, x, state)
             values = as_values(self.head(self.dropout(outputs[:, 0])), self.shape)
             steps.append(values)  # (batch, 1, targets[, quantiles])
@@ -83,8 +95,9 @@ class InSegments(Decoder):
 
     The parallel decoding of Lin et al. (2023), "SegRNN", section 4.3: every piece begins with the
     encoder's state, and reads a learned embedding that says which piece it is. The last piece is
-    cut where the horizon ends. Unlike there the decoder's weights are its own, as the encoder may
-    have several layers and read both ways.
+    cut where the horizon ends. What is known of a piece's rows is added to its embedding by a
+    linear layer. Unlike there the decoder's weights are its own, as the encoder may have several
+    layers and read both ways.
     """
 
     def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
@@ -92,16 +105,29 @@ class InSegments(Decoder):
         super().__init__(parameters, shape, state_sizes, inputs=units, steps=length)
         self.begin = nn.Parameter(torch.randn(-(-shape.horizon // length), units))
         """The embedding of each piece, (pieces, units)."""
+        self.known: nn.Linear | None = None
+        if shape.ahead:
+            self.known = nn.Linear(length * len(shape.known_columns), units, bias=False)
 
-    def forward(self, state: State) -> Tensor:
-        """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles])."""
+    def forward(self, state: State, coming: Tensor | None = None) -> Tensor:
+        """Map the state, each (batch, size), to (batch, horizon, targets[, quantiles]).
+
+        Args:
+            state: of the encoder.
+            coming: what is known of the rows to come, (batch, horizon, known columns).
+        """
         pieces, batch = len(self.begin), len(state[0])
         # (batch, units) -> (1, batch * pieces, units), the pieces of a sample side by side
         state = tuple(
             s.unsqueeze(1).expand(-1, pieces, -1).flatten(0, 1).unsqueeze(0)
             for s in self.first(state)
         )
-        x = self.begin.expand(batch, -1, -1).reshape(batch * pieces, 1, -1)
+        x = self.begin.expand(batch, -1, -1)  # (batch, pieces, units)
+        if self.known is not None and coming is not None:
+            behind = pieces * self.steps - coming.shape[1]  # of the last piece
+            rows = functional.pad(coming, (0, 0, 0, behind))
+            x = x + self.known(rows.reshape(batch, pieces, -1))
+        x = x.reshape(batch * pieces, 1, -1)
         outputs, _ = read(self.layer, x, state)
         numbers = self.head(self.dropout(outputs[:, 0])).view(batch, -1)
         return as_values(numbers, self.shape)[:, : self.shape.horizon]

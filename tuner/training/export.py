@@ -144,7 +144,7 @@ def _random_inputs(
 ) -> tuple[Tensor, Tensor | None]:
     """Draw a batch from torch's generator: as many sequences, the first with as many steps.
 
-    With fixed ones all have as many.
+    With fixed ones all have as many. Where columns are known ahead the rows to come are behind.
     """
     shape = model.shape
     lengths = None
@@ -153,7 +153,7 @@ def _random_inputs(
         lengths[0] = steps
     if shape.vocabulary:
         return torch.randint(0, shape.vocabulary, (size, steps)), lengths
-    return torch.randn(size, steps, shape.inputs), lengths
+    return torch.randn(size, steps + shape.ahead, shape.inputs), lengths
 
 
 def _feed(x: Tensor, lengths: Tensor | None) -> dict[str, np.ndarray]:

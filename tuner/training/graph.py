@@ -31,6 +31,8 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[TensorProto] = []
         self._n_names = 0
+        self.time = ""
+        """Of the body of a loop: which step it is, from 0, int64."""
 
     def op(self, kind: str, *inputs: Operand, **attributes: Any) -> str:
         """Add an operator of ONNX that puts out one value, and return that value's name."""
@@ -61,6 +63,7 @@ class Graph:
         """
         body = Graph(around=self)
         time, go_on = self._name("time"), self._name("go_on")
+        body.time = time
         before = [self._name("state") for _ in states]
         after, output = step(body, before)
         ends = [body.op("Identity", value) for value in (go_on, *after, output)]

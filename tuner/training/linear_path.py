@@ -21,7 +21,9 @@ class LinearPath(nn.Module):
     The autoregressive part of LSTNet (Lai et al. 2018, "Modeling Long- and Short-Term Temporal
     Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. Each of
     several targets is forecast from its own window, by the same weights. A single target is
-    forecast from all columns, unless they are more than `MOST_INPUTS` numbers.
+    forecast from all columns, unless they are more than `MOST_INPUTS` numbers. What is known of
+    the rows to come is read as well, within that number, each target having weights of its own
+    for it.
 
     It is 0 until `tuner.training.window_path.fit_path` fits it in closed form, and not trained: the
     layers learn what it leaves over. Where gradients move it as well, a few hundred windows are
@@ -31,29 +33,45 @@ class LinearPath(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.columns = columns_of_targets(shape, "linear_path")
-        self.reads_all = shape.targets == 1 and shape.window * shape.inputs <= MOST_INPUTS
+        self.targets = shape.targets
+        n_coming = shape.targets * shape.ahead * len(shape.known_columns)
+        n_all = shape.window * shape.inputs + n_coming
+        self.reads_all = shape.targets == 1 and n_all <= MOST_INPUTS
+        self.n_coming = n_coming if self.reads_all or shape.window + n_coming <= MOST_INPUTS else 0
+        """Inputs that are of rows to come: they stand after those of the window."""
         own = torch.zeros(shape.inputs, dtype=torch.bool)
         own[[self.columns[0], *(column for column, _ in shape.lag_columns)]] = True
-        self.own_inputs = (
-            own.repeat_interleave(shape.window)
-            if self.reads_all
-            else torch.ones(shape.window, dtype=torch.bool)
-        )
+        of_window = own if self.reads_all else torch.ones(1, dtype=torch.bool)
+        of_coming = torch.zeros(self.n_coming, dtype=torch.bool)
+        self.own_inputs = torch.cat((of_window.repeat_interleave(shape.window), of_coming))
         """Which inputs are values of the target, its lags among them, (inputs,)."""
         self.linear = nn.Linear(len(self.own_inputs), shape.horizon)
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))
 
-    def windows(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor, coming: Tensor | None) -> Tensor:
         """Return what each target is forecast from, (batch, targets, inputs)."""
         columns = x.transpose(1, 2)  # (batch, features, window)
-        return columns.flatten(1).unsqueeze(1) if self.reads_all else columns[:, self.columns]
+        read = columns.flatten(1).unsqueeze(1) if self.reads_all else columns[:, self.columns]
+        if coming is None or not self.n_coming:
+            return read
+        known = coming.transpose(1, 2).flatten(1)  # (batch, known * horizon)
+        # For each target in a place of its own, with zeros in those of the others.
+        each = torch.eye(self.targets, device=x.device, dtype=known.dtype)
+        placed = (each.unsqueeze(2) * known.unsqueeze(1).unsqueeze(1)).flatten(2)
+        return torch.cat((read, placed), dim=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, window, features) to (batch, horizon, targets)."""
+    def forward(self, x: Tensor, coming: Tensor | None = None) -> Tensor:
+        """Map (batch, window, features) to (batch, horizon, targets).
+
+        Args:
+            x: the window.
+            coming: what is known of the rows to come, (batch, horizon, known columns).
+        """
         # In full precision: in half of it a forecast of the level itself would be a coarse one.
         with torch.autocast(x.device.type, enabled=False):
-            ahead: Tensor = self.linear(self.windows(x).to(self.linear.weight.dtype))
+            read = self.windows(x, coming).to(self.linear.weight.dtype)
+            ahead: Tensor = self.linear(read)
         return ahead.transpose(1, 2)
 
 
@@ -73,7 +91,7 @@ class SequencePath(nn.Module):
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter.requires_grad_(False))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, coming: None = None) -> Tensor:
         """Map (batch, steps, features) to (batch, 1, targets), or (batch, classes)."""
         with torch.autocast(x.device.type, enabled=False):
             said: Tensor = self.linear(x.flatten(1).to(self.linear.weight.dtype))

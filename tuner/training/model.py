@@ -12,6 +12,7 @@ from tuner.own_code import is_reference
 from tuner.training.convolution import Convolution
 from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.decomposition import Decomposition
+from tuner.training.known_future import LocalHead, part
 from tuner.training.linear_path import make_path
 from tuner.training.normalization import Level, Normalization
 from tuner.training.own_cell import OwnModel, is_whole, load_class
@@ -35,6 +36,8 @@ class Model(nn.Module):
     segments. Around all of it a forecast
     may have a normalization of each window, whose inverse is the last thing that is done, and,
     inside that, a linear path that is added; sequences of one length may have that path as well.
+    What is known of the rows to come goes to the linear path and to the decoder, step by step;
+    without one a local head reads it.
 
     The parameters' first values come from torch's global generator; beside a linear path those
     of the last layer are 0.
@@ -73,14 +76,19 @@ class Model(nn.Module):
         self.pooling = None if shape.each_step else POOLINGS[parameters.pooling](width)
         self.dropout = nn.Dropout(parameters.dropout)
         self.head: nn.Module
+        self.local: LocalHead | None = None
         if shape.task == "forecast" and parameters.decoder != "direct":
             decoder = Recursive if parameters.decoder == "recursive" else InSegments
             self.head = decoder(parameters, shape, self.recurrent.state_sizes)
         else:
             self.head = nn.Linear(width, shape.classes or shape.horizon * numbers_per_step(shape))
+            if shape.ahead:
+                self.local = LocalHead(width, shape)
         if self.linear_path is not None:
-            for parameter in self.last_layer.parameters():
-                nn.init.zeros_(parameter)
+            begins_at_0 = [self.last_layer] + ([] if self.local is None else [self.local.out])
+            for layer in begins_at_0:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     @property
     def last_layer(self) -> nn.Linear:
@@ -98,7 +106,7 @@ class Model(nn.Module):
         """Say what sequences come to.
 
         Args:
-            x: (batch, steps, inputs), or tokens, (batch, steps).
+            x: (batch, steps, inputs), or tokens, (batch, steps); see `known_future.part`.
             lengths: (batch,), on the CPU: how many steps of each are real; all by default.
 
         Returns:
@@ -106,9 +114,10 @@ class Model(nn.Module):
             targets, quantiles); to classify logits, (batch, classes). Of every step values,
             (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads.
         """
+        x, coming = part(x, self.shape)
         x, level = self._normalize(x)
         if self.own is not None:
-            said: Tensor = self.own(self._split(x), lengths)
+            said: Tensor = self.own(self._split(x), lengths, coming)
             return said if level is None else level.put_back(said)
         outputs, state, real = self._encode(x, lengths)
         if self.pooling is None:
@@ -116,12 +125,15 @@ class Model(nn.Module):
             return of_steps
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
         if isinstance(self.head, Decoder):
-            said = self.head((pooled, *state[1:]))
+            said = self.head((pooled, *state[1:]), coming)
         else:
-            said = self.head(self.dropout(pooled))
+            pooled = self.dropout(pooled)
+            said = self.head(pooled)
+            if self.local is not None and coming is not None:
+                said = said + self.local(pooled, coming)
             said = said if self.shape.classes else as_values(said, self.shape)
         if self.linear_path is not None:
-            ahead = self.linear_path(x)  # (batch, horizon, targets), or logits
+            ahead = self.linear_path(x, coming)  # (batch, horizon, targets), or logits
             said = said + (ahead.unsqueeze(3) if self.shape.quantiles else ahead)
         return said if level is None else level.put_back(said)
 
@@ -131,6 +143,7 @@ class Model(nn.Module):
         The steps of a segment share its weight.
         """
         assert isinstance(self.pooling, Attention)
+        x, _ = part(x, self.shape)
         steps = x.shape[1]
         x, _ = self._normalize(x)
         outputs, state, real = self._encode(x, lengths)

@@ -7,12 +7,12 @@ import onnx
 from onnx import TensorProto
 from torch import nn
 
-from tuner.data import Shape
 from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.ensemble import Ensemble
 from tuner.training.graph import Graph
 from tuner.training.linear_path import SequencePath
 from tuner.training.model import Model
+from tuner.training.onnx_known_future import add_local_head, add_parts
 from tuner.training.onnx_layers import add_layers, axes
 from tuner.training.onnx_reading import (
     add_convolution,
@@ -35,7 +35,8 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
 
     With a linear path over whole sequences they have the one length that the graph's input says.
 
-    Inputs: `inputs`, (batch, steps, features), or `tokens`, (batch, steps), int64; and but for
+    Inputs: `inputs`, (batch, steps, features), the last ones being rows to come where columns are
+    known there, or `tokens`, (batch, steps), int64; and but for
     windows `lengths`, (batch,), int64, how many steps of each are real. The output, `outputs`,
     is that of `Model.forward`; of an ensemble, whose models read the same inputs, their mean.
     """
@@ -70,7 +71,7 @@ def _mean(g: Graph, outputs: list[str], classes: bool) -> str:
 def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     """Add a model; return what it puts out, and its shape."""
     shape = model.shape
-    x = "inputs"
+    x, coming = add_parts(g, "inputs", shape)
     if model.embedding is not None:
         x = g.op("Gather", model.embedding.weight, "tokens")
     lengths = real = ""
@@ -95,9 +96,9 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     if model.pooling is None:
         return add_linear(g, model.head, x), ["batch", "steps", shape.classes or shape.targets]
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
-    y, out = _head(g, model.head, [pooled, *states[1:]], shape)
+    y, out = _head(g, model, [pooled, *states[1:]], coming)
     if model.linear_path is not None:
-        ahead = add_linear_path(g, model.linear_path, window)
+        ahead = add_linear_path(g, model.linear_path, window, coming)
         y = g.op("Add", y, g.op("Unsqueeze", ahead, axes(3)) if shape.quantiles else ahead)
     if model.normalization is not None:
         y = put_back(g, y, level, shape)
@@ -138,10 +139,9 @@ def _or(g: Graph, real: str, x: str, otherwise: float) -> str:
     return g.op("Where", real, x, np.array(otherwise, np.float32)) if real else x
 
 
-def _head(
-    g: Graph, head: nn.Module, states: list[str], shape: Shape
-) -> tuple[str, list[str | int]]:
+def _head(g: Graph, model: Model, states: list[str], coming: str) -> tuple[str, list[str | int]]:
     """Add the head of a vector that was pooled; return what it puts out, and its shape."""
+    head, shape = model.head, model.shape
     if shape.classes:
         return add_linear(g, head, states[0]), ["batch", shape.classes]
     quantiles = [len(shape.quantiles)] if shape.quantiles else []
@@ -152,18 +152,26 @@ def _head(
             for bridge, s in zip(head.bridges, states, strict=True)
         ]
         if isinstance(head, InSegments):
-            return _decode_pieces(g, head, states), out
+            return _decode_pieces(g, head, states, coming), out
         assert isinstance(head, Recursive)
-        return _decode_steps(g, head, states), out
-    return add_values(g, add_linear(g, head, states[0]), shape), out
+        return _decode_steps(g, head, states, coming), out
+    numbers = add_linear(g, head, states[0])
+    if model.local is not None:
+        numbers = g.op("Add", numbers, add_local_head(g, model.local, states[0], coming))
+    return add_values(g, numbers, shape), out
 
 
-def _decode_pieces(g: Graph, head: InSegments, states: list[str]) -> str:
+def _decode_pieces(g: Graph, head: InSegments, states: list[str], coming: str) -> str:
     """Add one step of all pieces at once; return (batch, horizon, targets[, quantiles])."""
     pieces, units = head.begin.shape
     each = g.op("Unsqueeze", head.begin, axes(0))  # (1, pieces, units)
     batch = g.op("Slice", g.op("Shape", states[0]), axes(0), axes(1))  # (1,)
     x = g.op("Expand", each, g.op("Concat", batch, axes(pieces, units), axis=0))
+    if head.known is not None:
+        behind = pieces * head.steps - head.shape.horizon
+        rows = g.op("Pad", coming, axes(0, 0, 0, 0, behind, 0), np.array(0, np.float32))
+        rows = g.op("Reshape", rows, axes(0, pieces, head.known.in_features))
+        x = g.op("Add", x, add_linear(g, head.known, rows))
     x = g.op("Reshape", x, axes(1, -1, units))  # (1, batch * pieces, units)
     repeated = []
     for state, size in zip(states, head.sizes, strict=True):
@@ -177,7 +185,7 @@ def _decode_pieces(g: Graph, head: InSegments, states: list[str]) -> str:
     return g.op("Slice", values, axes(0), axes(head.shape.horizon), axes(1))
 
 
-def _decode_steps(g: Graph, head: Recursive, states: list[str]) -> str:
+def _decode_steps(g: Graph, head: Recursive, states: list[str], coming: str) -> str:
     """Add a loop over the horizon; return (batch, horizon, targets[, quantiles])."""
     shape = head.shape
     batch = g.op("Slice", g.op("Shape", states[0]), axes(0), axes(1))  # (1,)
@@ -186,6 +194,8 @@ def _decode_steps(g: Graph, head: Recursive, states: list[str]) -> str:
 
     def step(g: Graph, before: list[str]) -> tuple[list[str], str]:
         x, *states = before
+        if coming:
+            x = g.op("Concat", x, g.op("Gather", coming, g.time, axis=1), axis=1)
         _, states = add_layers(g, head.layer, g.op("Unsqueeze", x, axes(0)), "", states)
         values = add_values(g, add_linear(g, head.head, states[0]), shape)
         values = g.op("Squeeze", values, axes(1))  # (batch, targets[, quantiles])

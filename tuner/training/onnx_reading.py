@@ -11,6 +11,7 @@ from tuner.training.decomposition import Decomposition
 from tuner.training.graph import Graph
 from tuner.training.linear_path import LinearPath, SequencePath
 from tuner.training.normalization import SPREAD, Normalization
+from tuner.training.onnx_known_future import add_known_inputs
 from tuner.training.onnx_layers import axes
 from tuner.training.onnx_values import add_linear
 from tuner.training.segments import Segments
@@ -81,8 +82,15 @@ def add_decomposition(g: Graph, decomposition: Decomposition, x: str) -> str:
     return g.op("Concat", rest, *kept, *([parts] if parts else []), axis=2)
 
 
-def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str) -> str:
-    """Add a linear path from (batch, window, features) to (batch, horizon, targets), or logits."""
+def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str, coming: str) -> str:
+    """Add a linear path from (batch, window, features) to (batch, horizon, targets), or logits.
+
+    Args:
+        g: the graph.
+        path: of the model.
+        x: the window.
+        coming: (batch, horizon, known columns); "" where nothing is known of the rows to come.
+    """
     if isinstance(path, SequencePath):
         said = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
         return said if path.classes else g.op("Unsqueeze", said, axes(1))
@@ -92,6 +100,8 @@ def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str) -> str:
     else:
         own = g.op("Gather", x, np.array(path.columns), axis=2)
         windows = g.op("Transpose", own, perm=[0, 2, 1])  # (batch, targets, window)
+    if path.n_coming:
+        windows = g.op("Concat", windows, add_known_inputs(g, coming, path.targets), axis=2)
     return g.op("Transpose", add_linear(g, path.linear, windows), perm=[0, 2, 1])
 
 

@@ -67,10 +67,22 @@ def _made(found: type[nn.Module], what: str, arguments: Mapping[str, Any]) -> nn
         raise TrainingError(f"{what} cannot be made of ({given}): {problem}") from error
 
 
-def _called(module: nn.Module, what: str, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return what a module puts out; it is given the lengths if it takes them."""
-    takes = "lengths" in inspect.signature(module.forward).parameters
-    said = module(x, lengths=lengths) if takes else module(x)
+def _called(
+    module: nn.Module, what: str, x: Tensor, lengths: Tensor | None, coming: Tensor | None = None
+) -> Tensor:
+    """Return what a module puts out; it is given the lengths, and what is coming, if it takes them.
+
+    Raises:
+        TrainingError: it takes nothing of the rows to come, of which something is known.
+    """
+    takes = inspect.signature(module.forward).parameters
+    if coming is not None and "coming" not in takes:
+        raise TrainingError(
+            f"{what} does not read what data.known_future says is known: its forward takes no "
+            f"`coming`, (batch, horizon, known columns); add that, or remove data.known_future"
+        )
+    given = {"lengths": lengths, "coming": coming}
+    said = module(x, **{name: value for name, value in given.items() if name in takes})
     if isinstance(said, tuple) and said:
         said = said[0]  # as torch's layers, whose state comes second
     if not isinstance(said, Tensor):
@@ -145,9 +157,11 @@ class OwnModel(nn.Module):
         arguments |= {name: of_tuner[name] for name in _taken(found) if name in of_tuner}
         self.module = _made(found, self.what, arguments)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, coming: Tensor | None = None
+    ) -> Tensor:
         """Say what sequences come to, in the shape of `outputs_of`."""
-        said = _called(self.module, self.what, x, lengths)
+        said = _called(self.module, self.what, x, lengths, coming)
         expected = outputs_of(self.shape, *x.shape[:2])
         if tuple(said.shape) != expected:
             raise TrainingError(

@@ -20,7 +20,8 @@ def look_at(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str
 
     Args:
         reference: of the class.
-        sample: kind, horizon, quantiles and number of targets; whether the steps are tokens.
+        sample: kind, horizon, quantiles and number of targets; whether the steps are tokens, and
+            whether columns are known ahead.
         ours: the names of tuner's own hyperparameters.
     """
     from tuner.training.errors import TrainingError
@@ -114,10 +115,12 @@ def _try(reference: str, own: dict[str, Any], sample: dict[str, Any], whole: boo
         classes=classes,
         window=_STEPS,
         target_columns=tuple(range(sample["targets"])),
+        known_columns=(features - 1,) if sample["known"] else (),
     )
     x = torch.randint(2, vocabulary, (_BATCH, _STEPS)) if vocabulary else None
     x = torch.randn(_BATCH, _STEPS, features) if x is None else x
-    OwnModel(parameters, shape, features)(x)
+    coming = torch.randn(_BATCH, shape.ahead, 1) if shape.ahead else None
+    OwnModel(parameters, shape, features)(x, coming=coming)
 
 
 def _main(argument: str) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tuner.data import DataRef, SequencesRef, SeriesRef
 from tuner.data.thinning import some_of
@@ -89,7 +90,8 @@ def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
 class Windows:
     """Windows over the rows of series, known by their first target row, `t`.
 
-    Rows [t - window, t) are read and rows [t, t + horizon) are forecast. Both are views: a
+    Rows [t - window, t) are read and rows [t, t + horizon) are forecast. Of these the columns
+    that are known ahead are read as well, 0 standing in all others. Both are views: a
     window takes memory only while its batch is in use. A window that would reach past either
     end of the rows raises (`index_select` takes no negative index).
     """
@@ -99,7 +101,10 @@ class Windows:
         inputs = to_device(data.load("inputs"), device)  # (rows, features)
         of_classes = bool(data.shape.classes)
         targets = to_device(data.load("truth" if of_classes else "targets"), device)
-        self._past = unfold(inputs, data.window)  # (rows - window + 1, window, features)
+        self._ahead = data.shape.ahead
+        self._unknown = list(data.shape.unknown_columns)
+        # (rows - window - ahead + 1, window + ahead, features)
+        self._read = unfold(inputs, data.window + self._ahead)
         self._modes: Tensor | None = None  # (rows - window + 1, window, targets * modes)
         if data.shape.modes:
             self._modes = to_device(data.load(f"modes_{data.window}"), device)
@@ -108,15 +113,21 @@ class Windows:
 
     def index(self, samples: np.ndarray) -> Tensor:
         """Return first target rows as an index."""
-        return _narrow(samples, self._past.device)
+        return _narrow(samples, self._read.device)
 
     def inputs(self, index: Tensor) -> tuple[Tensor, None]:
-        """Gather the rows before, (batch, window, features), and beside them their modes."""
+        """Gather the rows before, and what is known of those to come; beside them their modes.
+
+        (batch, window + ahead, inputs).
+        """
         begins = index - self.longest
-        past = self._past.index_select(0, begins)
+        x = self._read.index_select(0, begins)
+        if self._ahead:
+            x[:, self.longest :, self._unknown] = 0
         if self._modes is None:
-            return past, None
-        return torch.cat((past, self._modes.index_select(0, begins)), dim=2), None
+            return x, None
+        modes = functional.pad(self._modes.index_select(0, begins), (0, 0, 0, self._ahead))
+        return torch.cat((x, modes), dim=2), None
 
     def targets(self, index: Tensor) -> Tensor:
         """Gather the rows from there on, (batch, horizon, targets); of classes, (batch,)."""

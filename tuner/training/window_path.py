@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tuner.data import SeriesRef, Shape
 from tuner.training.decoder import InSegments, Recursive
+from tuner.training.known_future import part
 from tuner.training.linear_path import LinearPath
 from tuner.training.model import Model
 from tuner.training.ridge import Moments, Ridge, Rows
@@ -57,9 +58,10 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
     It is fitted in the space in which the path works, scaled and normalized. A window weighs by
     the square of its spread there, as its error does in a loss that is taken after the inverse;
     all targets count alike. Rows are penalized by how far away they are (`prior`): a long window
-    does no harm where there are few of them. Columns beside the target's own count as much as is
-    best for the last quarter of each series' training windows (`_regression`). The quantiles of a
-    model that forecasts them begin as those of the regression's errors.
+    does no harm where there are few of them; what is known of rows to come counts as the last row
+    does. Columns beside the target's own count as much as is best for the last quarter of each
+    series' training windows (`_regression`). The quantiles of a model that forecasts them begin as
+    those of the regression's errors.
 
     Args:
         model: with a linear path.
@@ -75,14 +77,15 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
     def rows(index: Tensor) -> Iterator[Rows]:
         for batch in split(index, _BATCH):
             x, _ = samples.inputs(batch)
-            x, y = x.double(), samples.targets(batch).double()
+            x, coming = part(x.double(), shape)
+            y = samples.targets(batch).double()
             weights = torch.ones_like(y[:, :1])  # (batch, 1, targets)
             if model.normalization is not None:
                 x, level = model.normalization(x)
                 y = level.take_off(y)
                 if level.spread is not None:
                     weights = level.spread.square()
-            windows = path.windows(x)[:, :, -n_inputs:]  # (batch, targets, inputs)
+            windows = path.windows(x, coming)[:, :, -n_inputs:]  # (batch, targets, inputs)
             yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
     def moments(index: Tensor) -> Moments:
@@ -90,7 +93,8 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
 
     few = some_samples(index, most)
     near = prior(shape.window, data.season, shape.horizon)
-    near = np.tile(near, len(path.own_inputs) // shape.window)[-n_inputs:]
+    columns = (len(path.own_inputs) - path.n_coming) // shape.window
+    near = np.append(np.tile(near, columns), np.ones(path.n_coming))[-n_inputs:]
     scale = torch.from_numpy(near).to(index.device)
     own = path.own_inputs[-n_inputs:].to(index.device)
     if own.all():
