@@ -71,6 +71,17 @@ class Counting(nn.Module):
         return self.head(read.mean(dim=2)).view(x.shape[0], *self.ends)
 
 
+class Planned(Counting):
+    """Adds what is known of each step."""
+
+    def __init__(self, shape: Any, *, hidden_size: int, kernel: int) -> None:
+        super().__init__(shape, hidden_size=hidden_size, kernel=kernel)
+        self.known = nn.Linear(len(shape.known_columns), shape.targets)
+
+    def forward(self, x: Tensor, coming: Tensor) -> Tensor:
+        return super().forward(x) + self.known(coming)
+
+
 class Classes(nn.Module):
     """A whole model of classes of tokens."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_a_whole_model_stands_between_what_is_taken_off_and_put_back() -> None:
     moved = (model(lifted) - model(x)).detach()
     torch.testing.assert_close(moved[..., 0], torch.full((4, 4), 50.0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(moved[..., 1], torch.zeros(4, 4), rtol=0, atol=1e-5)
+
+
+def test_a_whole_model_is_given_what_is_known_of_the_rows_to_come_or_refused() -> None:
+    shape = dataclasses.replace(FORECAST, known_columns=(1,))
+    values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last"}
+    model, x = drawn(shape, **values), torch.randn(3, 11, 3)
+    moved = x.clone()
+    moved[:, 9, 1] += 1.0
+    assert (model(moved) != model(x)).any(dim=2).nonzero()[:, 1].unique().tolist() == [2]
+    outcome = exported(model, **values)
+    assert outcome.exported is not None, outcome.reason
+    with pytest.raises(TrainingError, match="takes no `coming`"):
+        drawn(shape, **values | {"cell": "own_classes:Counting"})(x)
 
 
 def test_what_is_counted_and_not_trained_is_kept_with_the_weights_and_their_average() -> None:
