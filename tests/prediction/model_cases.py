@@ -291,6 +291,17 @@ COMING_CLASSES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"pooling": "attention", "hidden_size": 8, "segment": 4},
         },
     ),
+    "classes of series with prices and the calendar known ahead": (
+        stores(mood=lambda f: f["units"].gt(10).map({True: "good", False: "bad"})),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "mood", "missing": "ffill",
+                "calendar": ["hour"], "known_future": ["price"],
+            },
+            "task": {"kind": "classify", "window": 6},
+            "hyperparameters": {"pooling": "attention", "hidden_size": 8},
+        },
+    ),
     "three numbered classes after other columns alone, without times": (
         months().assign(kind=lambda f: np.arange(len(f)) * 7 % 3 - 1),
         {

@@ -15,8 +15,9 @@ from tuner.data.times import show_time
 from tuner.errors import DataError
 from tuner.prediction import load_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:no forecast after the last")  # of rows to come
 
-@pytest.mark.filterwarnings("ignore:no forecast after the last")  # of rows to come
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("name", FORECASTS)
 def test_forecasts_of_validation_and_test_windows_are_those_of_training(

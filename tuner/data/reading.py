@@ -116,7 +116,7 @@ def read_series(data: Data) -> Series:
     """
     table = read_table(data)
     with blamed(table):
-        return series_of(table, data, coming=False)
+        return series_of(table, data)
 
 
 def series_of(
@@ -125,7 +125,7 @@ def series_of(
     frequency: str | None = None,
     *,
     day_first: bool | None = None,
-    coming: bool = True,
+    coming: bool = False,
 ) -> Series:
     """Return the series in a table, and check the columns that are used.
 
@@ -135,7 +135,7 @@ def series_of(
         frequency: that the rows must keep; by default whichever they do.
         day_first: whether 1/2/2020 is in February; by default what the rows tell.
         coming: whether rows to come are kept, where the data has columns that are known there;
-            such rows may lack any value.
+            such rows may lack any value. By default they are left out.
 
     Raises:
         DataError: as `read_series` says.

@@ -39,8 +39,10 @@ def check_rules(experiment: Experiment) -> None:
         )
     if experiment.task.kind == "forecast":
         _check_forecast(experiment)
+        _check_known_future(experiment)
     elif experiment.task.of_coming_class:
         _check_coming_class(experiment)
+        _check_known_future(experiment)
     else:
         _check_sequences(experiment)
     _check_preparations(experiment)
@@ -276,12 +278,6 @@ def _check_forecast(experiment: Experiment) -> None:
         if value := getattr(data, key):
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
-    calendars = [data.calendar, *_searched_calendars(experiment)]
-    if data.known_future == [] and not any(calendars):
-        raise ValueError(
-            "data.known_future: must name columns, or be [] beside data.calendar, got [] without; "
-            "write known_future: [holiday], say, or remove it"
-        )
     _check_decomposition(experiment)
     if data.split.group is not None:
         raise ValueError(
@@ -323,9 +319,15 @@ def _check_coming_class(experiment: Experiment) -> None:
         raise ValueError(f"data.lags: {text}")
 
 
-def _searched_calendars(experiment: Experiment) -> list[Any]:
+def _check_known_future(experiment: Experiment) -> None:
+    """Check that something is known ahead where that is said: columns, or the calendar."""
     domain = experiment.search_space.get("calendar")
-    return [value_of(str(choice)) for choice in domain.bounds()] if domain else []
+    searched = [value_of(str(choice)) for choice in domain.bounds()] if domain else []
+    if experiment.data.known_future == [] and not any([experiment.data.calendar, *searched]):
+        raise ValueError(
+            "data.known_future: must name columns, or be [] beside data.calendar, got [] without; "
+            "write known_future: [holiday], say, or remove it"
+        )
 
 
 def _check_decomposition(experiment: Experiment) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from tuner.data.class_numbers import ClassColumn, with_class_columns
 from tuner.data.coming import Coming, with_coming, with_future
-from tuner.data.dataset import counted
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
 from tuner.data.modes import INSTALL, emd_is_installed, modes_of
@@ -60,7 +59,7 @@ def forecast(
         column = ClassColumn(pipeline.classes, pipeline.class_columns)
         raw = with_class_columns(raw, pipeline.targets[0], column)
     # Where rows are resampled, what comes of it has the frequency.
-    read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first)
+    read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first, coming=True)
     if read.date_order.in_doubt:
         warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=4)
     if future is not None:
@@ -165,7 +164,8 @@ def _note_unknown(coming: Coming, firsts: np.ndarray) -> None:
     short = np.where(firsts <= coming.ends, coming.ends - coming.lasts, 0)
     if short.any():
         at = int(short.argmax())
-        of = f"the last {counted(int(short[at]), 'row')}{coming.series.whose(at)}"
+        of = "the last row" if short[at] == 1 else f"the last {short[at]} rows"
+        of += coming.series.whose(at)
         text = f"no forecast after {of}: what is known of the rows to come is missing"
         warnings.warn(text, PredictionWarning, stacklevel=4)
 

@@ -41,7 +41,7 @@ class LocalHead(nn.Module):
         super().__init__()
         self.known = len(shape.known_columns)
         self.hidden = nn.Linear(width + self.known, width)
-        self.out = nn.Linear(width, numbers_per_step(shape))
+        self.out = nn.Linear(width, shape.classes or numbers_per_step(shape))
 
     def forward(self, pooled: Tensor, coming: Tensor) -> Tensor:
         """Map (batch, width) and (batch, horizon, known) to (batch, horizon * numbers)."""

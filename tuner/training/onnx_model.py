@@ -142,8 +142,6 @@ def _or(g: Graph, real: str, x: str, otherwise: float) -> str:
 def _head(g: Graph, model: Model, states: list[str], coming: str) -> tuple[str, list[str | int]]:
     """Add the head of a vector that was pooled; return what it puts out, and its shape."""
     head, shape = model.head, model.shape
-    if shape.classes:
-        return add_linear(g, head, states[0]), ["batch", shape.classes]
     quantiles = [len(shape.quantiles)] if shape.quantiles else []
     out: list[str | int] = ["batch", shape.horizon, shape.targets, *quantiles]
     if isinstance(head, Decoder):
@@ -158,6 +156,8 @@ def _head(g: Graph, model: Model, states: list[str], coming: str) -> tuple[str, 
     numbers = add_linear(g, head, states[0])
     if model.local is not None:
         numbers = g.op("Add", numbers, add_local_head(g, model.local, states[0], coming))
+    if shape.classes:
+        return numbers, ["batch", shape.classes]
     return add_values(g, numbers, shape), out
 
 
