@@ -65,7 +65,8 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     table.add_row("  budget", trials + limit)
     if experiment.asynchronous:
         table.add_row("  asynchronous", "workers never wait, and no two searches are alike")
-    goal = f"{experiment.objective.direction} the validation part's {experiment.objective.metric}"
+    metric = experiment.objective.metric.removeprefix(f"{experiment.objective.direction} ")
+    goal = f"{experiment.objective.direction} the validation part's {escape(metric)}"
     if (cost := experiment.objective.cost) is not None:
         goal += f", and minimize the {cost} ({COSTS[cost]})"
     table.add_row("  objective", goal)

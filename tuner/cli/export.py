@@ -15,6 +15,7 @@ from tuner.coordination.journal import journal_location
 from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
+from tuner.experiment.cells import named_code
 from tuner.launching.finding import read_as_it_stands
 from tuner.outputs import check_file, check_model_folder, written_whole
 from tuner.results.export import (
@@ -67,7 +68,7 @@ def export(
     if ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
     _say_what_is_missing(record, state)
-    own_code = bool(best.get("cells"))
+    own_code = named_code(best) is not None
     if output is None and model is None:
         sys.stdout.write(render(best, as_json))
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tuner.cli.check import strategy_in_words
 from tuner.errors import InputError
 from tuner.experiment import Experiment
+from tuner.experiment.cells import named_code
 from tuner.launching.names import check_journal, check_study_name
 from tuner.launching.searching import search_watched
 from tuner.launching.stopping import stopped_by_signals
@@ -89,7 +90,10 @@ def run(
             )
         to_sync = sync_command(name, journal, register) if behind else None
         watcher.result(
-            record, _next_commands(name, journal, tracking, to_sync, bool(experiment.cells))
+            record,
+            _next_commands(
+                name, journal, tracking, to_sync, named_code(experiment.to_dict()) is not None
+            ),
         )
         if tracking and not behind:
             again = sync_command(name, journal, register)

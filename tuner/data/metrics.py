@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
+from tuner.data.own_metrics import own_score
 from tuner.data.reference import DataRef
+from tuner.experiment.metrics import METRICS
 
 __all__ = ["score"]
 
@@ -29,7 +31,7 @@ def score(
     that are true somewhere, each against the rest, and of two classes that of the second.
 
     Args:
-        metric: of `tuner.experiment.metrics.METRICS`.
+        metric: of `tuner.experiment.metrics.METRICS`; one's own has all values at once.
         truth: (samples, horizon, targets) values, or (n,) classes.
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
             probabilities, (n, classes).
@@ -42,7 +44,11 @@ def score(
     if not len(truth) or not np.isfinite(predicted).all():
         return math.nan
     with np.errstate(all="ignore"):
-        if ref.shape.classes:
+        if (definition := METRICS[metric].definition) is not None:
+            if ref.shape.quantiles:
+                predicted = predicted[..., ref.shape.quantiles.index(0.5)]
+            value = own_score(definition, truth, predicted)
+        elif ref.shape.classes:
             value = _score_classes(metric, truth, np.asarray(predicted, np.float64))
         else:
             value = _score_values(metric, truth, predicted, ref, samples)

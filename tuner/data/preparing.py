@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.data.dataset import Dataset, Facts, Prepared
+from tuner.data.own_metrics import check_own_metric
 from tuner.data.tables import refusal
 from tuner.experiment import Experiment
 
@@ -23,6 +24,7 @@ def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
     Raises:
         DataError: naming file, key, rule, value and remedy.
     """
+    check_own_metric(experiment, Path(experiment.data.path))
     if experiment.task.of_series:
         from tuner.data.series import check_series
 

@@ -18,7 +18,7 @@ from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.own_code import is_reference, reference_of
 from tuner.process_start import start_command
 
-__all__ = ["GROUP", "Cell", "Key", "cell_of", "named_code", "with_cells"]
+__all__ = ["GROUP", "Cell", "Key", "cell_of", "check_losses", "named_code", "with_cells"]
 
 GROUP = "tuner.cells"
 """The entry points by whose names installed packages offer cells."""
@@ -68,10 +68,36 @@ def cell_of(cells: list[Cell], name: Any) -> Cell | None:
     return next((cell for cell in cells if cell.name == name), None)
 
 
-def named_code(raw: dict[str, Any]) -> str | None:
-    """Return the first class that an experiment names as a cell; None for none."""
-    found = (_reference(value) for _, _, _, value in _places(dict(raw)))
-    return next((reference for reference in found if reference is not None), None)
+def named_code(raw: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the first key that names code to import, and what it names; None for none."""
+    raw = dict(raw)
+    for _, key, _, value in _places(raw, "cell"):
+        if (reference := _reference(value)) is not None:
+            return key, reference
+    found = [(key, value) for _, key, _, value in _places(raw, "loss")]
+    objective = raw.get("objective")
+    if isinstance(objective, dict) and isinstance(metric := objective.get("metric"), str):
+        found.append(("objective.metric", metric.split()[-1] if metric.split() else ""))
+    return next(((key, value) for key, value in found if is_reference(value)), None)
+
+
+def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> tuple[str, str] | None:
+    """Return the key of a loss that is an installed function, and its problem; None for none.
+
+    Args:
+        hyperparameters: of the experiment.
+        search_space: of it.
+        kind: of its task.
+    """
+    domain = search_space.get("loss")
+    key = "hyperparameters.loss" if domain is None else "search_space.loss.choices"
+    for name in (hyperparameters.loss,) if domain is None else domain.bounds():
+        if is_reference(name):
+            try:
+                _looked_at(json.dumps({"loss": name, "kind": kind}), name)
+            except ValueError as error:
+                return key, str(error)
+    return None
 
 
 def with_cells(raw: Any) -> Any:
@@ -91,7 +117,7 @@ def with_cells(raw: Any) -> Any:
         if isinstance(cell, Cell) or (isinstance(cell, dict) and "name" in cell)
     }
     named: dict[str, Any] = {}
-    for block, key, at, value in list(_places(raw)):
+    for block, key, at, value in list(_places(raw, "cell")):
         reference = _reference(value)
         if reference is None:
             continue
@@ -105,23 +131,23 @@ def with_cells(raw: Any) -> Any:
     return rest | ({"cells": list(named.values())} if named else {})
 
 
-def _places(raw: dict[str, Any]) -> Iterator[tuple[Any, str, Any, Any]]:
-    """Yield where a cell is named: what holds it, the key, the place in that, and the name.
+def _places(raw: dict[str, Any], name: str) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Yield where a cell or loss is named: what holds it, the key, the place in that, the name.
 
     What is yielded to be written to is copied first, into `raw`.
     """
     fixed = raw.get("hyperparameters")
-    if isinstance(fixed, dict) and "cell" in fixed:
+    if isinstance(fixed, dict) and name in fixed:
         raw["hyperparameters"] = fixed = dict(fixed)
-        yield fixed, "hyperparameters.cell", "cell", fixed["cell"]
+        yield fixed, f"hyperparameters.{name}", name, fixed[name]
     space = raw.get("search_space")
-    domain = space.get("cell") if isinstance(space, dict) else None
+    domain = space.get(name) if isinstance(space, dict) else None
     choices = domain.get("choices") if isinstance(domain, dict) else None
     if isinstance(space, dict) and isinstance(domain, dict) and isinstance(choices, list):
         choices = list(choices)
-        raw["search_space"] = space | {"cell": domain | {"choices": choices}}
+        raw["search_space"] = space | {name: domain | {"choices": choices}}
         for at, choice in enumerate(choices):
-            yield choices, "search_space.cell.choices", at, choice
+            yield choices, f"search_space.{name}.choices", at, choice
 
 
 def _reference(value: Any) -> str | None:
@@ -154,6 +180,32 @@ def _declared(reference: str, sample: str) -> Cell:
     """
     ours = sorted(Hyperparameters.model_fields)
     argument = json.dumps({"reference": reference, "sample": json.loads(sample), "ours": ours})
+    said = _looked_at(argument, reference)
+    keys = {}
+    for name, declared in said["keys"].items():
+        try:
+            keys[name] = Key(
+                range={key: value for key, value in declared.items() if key != "default"},
+                default=declared["default"],
+            )
+        except ValidationError as error:
+            told = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in told["loc"][-1:])
+            text = reword(told["msg"]).removeprefix("Value error, ")
+            raise ValueError(
+                f"{reference} declares {name!r} wrongly: {where + ': ' if where else ''}{text}, "
+                f"got {shown(declared)}; correct its `hyperparameters`"
+            ) from None
+    return Cell(name=reference, whole=said["whole"], takes=said["takes"], keys=keys)
+
+
+@functools.cache
+def _looked_at(argument: str, reference: str) -> dict[str, Any]:
+    """Return what a process beside this one says of code.
+
+    Raises:
+        ValueError: rule, value and remedy.
+    """
     try:
         done = subprocess.run(
             start_command(_PROBE, argument),
@@ -172,19 +224,4 @@ def _declared(reference: str, sample: str) -> Cell:
         raise ValueError(f"ended what imported it, got {reference!r}: {last}") from None
     if "problem" in said:
         raise ValueError(said["problem"])
-    keys = {}
-    for name, declared in said["keys"].items():
-        try:
-            keys[name] = Key(
-                range={key: value for key, value in declared.items() if key != "default"},
-                default=declared["default"],
-            )
-        except ValidationError as error:
-            told = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in told["loc"][-1:])
-            text = reword(told["msg"]).removeprefix("Value error, ")
-            raise ValueError(
-                f"{reference} declares {name!r} wrongly: {where + ': ' if where else ''}{text}, "
-                f"got {shown(declared)}; correct its `hyperparameters`"
-            ) from None
-    return Cell(name=reference, whole=said["whole"], takes=said["takes"], keys=keys)
+    return dict(said)

@@ -18,6 +18,7 @@ from pydantic import (
 
 from tuner.experiment.explain import reword
 from tuner.experiment.model import Section
+from tuner.experiment.own_text import is_own, parse_own
 from tuner.own_code import is_reference
 
 __all__ = ["CELLS", "WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
@@ -56,6 +57,17 @@ Cell = Annotated[
     Annotated[Literal["lstm", "gru", "rnn", "peephole"], Tag("(cell)")]
     | Annotated[str, BeforeValidator(_check_reference), Tag("(class)")],
     Discriminator(lambda v: "(class)" if isinstance(v, str) and ":" in v else "(cell)"),
+]
+
+
+def _check_loss(value: Any) -> str:
+    return parse_own(" ".join(str(value).split()))
+
+
+Loss = Annotated[
+    Annotated[Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"], Tag("(loss)")]
+    | Annotated[str, BeforeValidator(_check_loss), Tag("(own)")],
+    Discriminator(lambda v: "(own)" if is_own(v) else "(loss)"),
 ]
 
 Units = Annotated[int, Field(ge=1, le=8192, strict=True)]
@@ -121,7 +133,7 @@ class Hyperparameters(Section):
     """Largest norm of the gradient; a longer one is scaled down to it."""
     weight_averaging: Annotated[float, Field(ge=0, le=1000, strict=True)] = 0.0
     """Epochs, 0 for none: an exponential moving average of the weights is scored and kept."""
-    loss: Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"] = "auto"
+    loss: Loss = "auto"
     """What training minimizes; auto: mse, with quantiles quantile, with classes cross_entropy."""
     class_weights: Literal["none", "balanced"] = "none"
     """Whether rare classes weigh more in the loss, inversely to how often they are trained on."""

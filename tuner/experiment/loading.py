@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError, show_path
-from tuner.experiment.cells import named_code
+from tuner.experiment.cells import check_losses, named_code
 from tuner.experiment.explain import Problem, explain
 from tuner.experiment.model import Section
 from tuner.experiment.reading import Override, apply_override, read_mapping
@@ -43,16 +43,25 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
     return check_experiment(cls, raw, str(path), overrides, space_file)
 
 
+def _check_losses(experiment: Any, source: str) -> None:
+    """Refuse a loss that is an installed function and does not work."""
+    problem = check_losses(
+        experiment.hyperparameters, experiment.search_space, experiment.task.kind
+    )
+    if problem is not None:
+        raise ExperimentError(f"{source}: {problem[0]}: {problem[1]}")
+
+
 def _check_trusted(raw: dict[str, Any], path: Path) -> None:
     """Refuse an exported file that names code to import, unless that is asked for.
 
     What the code declares is asked anew: the file may be older.
     """
     exported = "recorded" in raw or "cells" in raw
-    if exported and (reference := named_code(raw)) is not None and not is_allowed():
+    if exported and (named := named_code(raw)) is not None and not is_allowed():
         raise ExperimentError(
-            f"{path}: hyperparameters.cell: an exported file imports no code, got {reference!r}; "
-            f"add --allow-code if you trust it"
+            f"{path}: {named[0]}: an exported file imports no code, got {named[1]!r}; add "
+            f"--allow-code if you trust it"
         )
     raw.pop("cells", None)
 
@@ -93,7 +102,9 @@ def check_experiment(
         ExperimentError: naming source (or option), key, rule, value and remedy.
     """
     try:
-        return cls.model_validate(raw)
+        found = cls.model_validate(raw)
+        _check_losses(found, source)
+        return found
     except ValidationError as error:
         problems = explain(error, cls, raw)
     key = problems[0].key

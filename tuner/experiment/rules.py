@@ -9,7 +9,9 @@ from tuner.experiment.cell_rules import check_own_cells, check_own_domain, own_k
 from tuner.experiment.data import Folds
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
+from tuner.experiment.own_text import is_own
 from tuner.experiment.preparations import PREPARED, value_of
+from tuner.own_code import is_reference
 from tuner.transform_steps import differences_of
 
 if TYPE_CHECKING:
@@ -181,7 +183,9 @@ def _check_task(experiment: Experiment) -> None:
     task, metric = experiment.task, experiment.objective.metric
     classes, quantiles = task.kind in ("classify", "label"), bool(task.quantiles)
     of = METRICS[metric].of
-    if classes != (of == "classes") or (of == "quantiles" and not quantiles):
+    if of == "any":
+        pass  # a function says itself what it cannot measure
+    elif classes != (of == "classes") or (of == "quantiles" and not quantiles):
         fits = [
             name
             for name, m in METRICS.items()
@@ -198,6 +202,10 @@ def _check_task(experiment: Experiment) -> None:
         else ["auto", "mse", "mae", "huber"]
     )
     predicted = "classes" if classes else "quantiles" if quantiles else "values"
+    own = [loss for loss in _values(experiment, "loss") if is_own(loss)]
+    if not (classes or quantiles):
+        allowed += own
+    allowed += [loss for loss in own if is_reference(loss)]
     _refuse(experiment, "loss", allowed, f"does not fit {predicted}: write {' or '.join(allowed)}")
     if not classes:
         _refuse(experiment, "class_weights", ["none"], f"{task.kind} has no classes")

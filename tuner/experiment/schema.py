@@ -17,7 +17,7 @@ from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.explain import Refused, shown
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
-from tuner.experiment.metrics import COSTS, METRICS
+from tuner.experiment.metrics import COSTS, METRICS, MetricName
 from tuner.experiment.model import Section
 from tuner.experiment.naming import EXPERIMENT_BYTES, mended, normalized, why_refused
 from tuner.experiment.preparations import PREPARED, prepared_with, text_of
@@ -99,11 +99,7 @@ class Resources(Section):
 class Objective(Section):
     """What the search optimizes on the validation part; the direction follows from it."""
 
-    metric: Literal[
-        "rmse", "mae", "mape", "smape", "mase", "r2",
-        "pinball",
-        "accuracy", "f1", "auroc", "cross_entropy",
-    ] = "rmse"  # fmt: skip
+    metric: MetricName = "rmse"
     """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
     metrics: list[str] | None = Field(None, examples=[["rmse", "weights"]])
     """Two objectives: a metric, and what a model costs: weights, seconds or latency."""

@@ -12,6 +12,7 @@ from typing import Any
 from tuner.coordination.records import StudyRecord
 from tuner.errors import TunerError
 from tuner.experiment import Experiment, dump_yaml
+from tuner.experiment.cells import named_code
 from tuner.experiment.preparations import value_of
 from tuner.own_code import is_reference
 from tuner.results.refit import best_epochs, refit_epochs
@@ -68,7 +69,7 @@ def exported(
         experiment["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
     if not is_reference(experiment["hyperparameters"]["cell"]):
         experiment.pop("cells", None)
-    command = train_command(file_name, own_code=bool(experiment.get("cells")))
+    command = train_command(file_name, own_code=named_code(experiment) is not None)
     experiment["recorded"] = _recorded(record, winner) | {"command": command}
     Experiment.model_validate(experiment)
     return experiment

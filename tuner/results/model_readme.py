@@ -9,6 +9,7 @@ from pathlib import Path
 from tuner import __version__
 from tuner.errors import one_line
 from tuner.experiment import Experiment
+from tuner.experiment.cells import named_code
 from tuner.results.reproduce import Training
 
 __all__ = ["readme"]
@@ -20,7 +21,7 @@ def readme(training: Training, folder: Path) -> str:
     option = " --ensemble" if training.others else ""
     if not training.scores or training.refit is not None:
         option += " --all-data"
-    if experiment.cells:
+    if named_code(experiment.to_dict()) is not None:
         option += " --allow-code"
     parameters = experiment.hyperparameters
     units = ", ".join(map(str, parameters.widths))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.coordination.records import StudyRecord
-from tuner.experiment.metrics import METRICS
+from tuner.experiment.metrics import METRICS, short_name
 from tuner.experiment.untuned import model_name
 from tuner.own_code import is_reference
 from tuner.results.advice import advice_after
@@ -287,4 +287,5 @@ def _model(record: StudyRecord, test: Mapping[str, Any]) -> str:
 
 
 def _written(metric: str) -> str:
-    return _WRITTEN.get(metric, metric.upper())
+    name = short_name(metric)
+    return _WRITTEN.get(metric, name.upper() if name == metric else name)

@@ -19,6 +19,7 @@ from tuner.coordination.opening import CHANGEABLE
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import flat
+from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome
 from tuner.tracking.limits import MAX_PARAM, MAX_TAG, Point, run_name, texts
 from tuner.tracking.live import Attempt, TrialKey
@@ -150,7 +151,7 @@ def trial_layout(
         attempt: how far a trial without an outcome has come.
         n_copied: epochs that the run has already; their points are left out.
     """
-    outcome, metric = trial.outcome, record.experiment.objective.metric
+    outcome, metric = trial.outcome, short_name(record.experiment.objective.metric)
     if outcome is not None:
         epochs, end_s = outcome.history, _end(record, trial)
         start_s = end_s - outcome.seconds

@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from tuner.data import DataRef, Shape
 from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.own_text import is_own
 from tuner.training.errors import TrainingError
+from tuner.training.own_loss import own_loss
 
 __all__ = ["Loss", "balanced_weights", "make_loss", "pinball"]
 
@@ -32,6 +34,8 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     Raises:
         TrainingError: the loss asked for is none of what the data's model puts out.
     """
+    if is_own(parameters.loss):
+        return own_loss(parameters.loss, data.shape)
     fitting = _fitting(data.shape)
     name = fitting[0] if parameters.loss == "auto" else parameters.loss
     if name not in fitting:

@@ -1,4 +1,4 @@
-"""Looks at a class of one's own before a search: what it declares, and whether it works.
+"""Looks at code of one's own before a search: what a class declares, and whether it works.
 
 Run by `tuner.experiment.cells` in a process of its own, as the class brings torch along.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["look_at"]
+__all__ = ["look_at", "look_at_loss"]
 
 _STEPS, _BATCH = 5, 2
 
@@ -38,6 +38,33 @@ def look_at(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str
     except Exception as error:  # of a forward pass
         return {"problem": f"{reference} cannot read: {type(error).__name__}: {error}"}
     return {"whole": whole, "takes": takes, "keys": keys}
+
+
+def look_at_loss(loss: str, kind: str) -> dict[str, Any]:
+    """Return the problem that a function has as a loss, or nothing.
+
+    Args:
+        loss: its reference.
+        kind: of the task.
+    """
+    import torch
+
+    from tuner.data import Shape
+    from tuner.training.errors import TrainingError
+    from tuner.training.own_loss import own_loss
+
+    torch.manual_seed(0)
+    classes = 3 if kind in ("classify", "label") else 0
+    shape = Shape("classify" if classes else "forecast", 1, classes=classes)
+    outputs = torch.randn((4, 3) if classes else (4, 2, 1), requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 1]) if classes else torch.randn(4, 2, 1)
+    try:
+        found = own_loss(loss, shape)(outputs, targets)
+        if not found.requires_grad:
+            raise TrainingError(f"loss: {loss} has no gradient; calculate with torch alone")
+    except TrainingError as error:
+        return {"problem": str(error).removeprefix("loss: ")}
+    return {}
 
 
 def _keys(reference: str, declared: Any, ours: list[str]) -> dict[str, dict[str, Any]]:
@@ -126,7 +153,8 @@ def _try(reference: str, own: dict[str, Any], sample: dict[str, Any], whole: boo
 def _main(argument: str) -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the class prints is no answer
-    json.dump(look_at(**json.loads(argument)), answer)
+    asked = json.loads(argument)
+    json.dump(look_at_loss(**asked) if "loss" in asked else look_at(**asked), answer)
     answer.close()
 
 

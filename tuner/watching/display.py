@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tuner.coordination.records import Status, StudyRecord
+from tuner.experiment.metrics import short_name
 from tuner.results.differences import gap_in_words
 from tuner.results.plain import left_out_in_words, plain_name
 from tuner.results.summary import summarize
@@ -140,7 +141,8 @@ def counted(count: int, unit: str) -> str:
 
 def _scores(summary: dict[str, Any], unit: str) -> Table:
     """Return every score: a row for who, a column for the part that it is of."""
-    best, metric, test = summary["best"], summary["metric"], summary["test"]
+    best, test = summary["best"], summary["test"]
+    metric = short_name(summary["metric"])
     opened = [test] if test else []
     if test and test.get("refit") and "failed" not in test["refit"]:
         opened.append(test["refit"])
@@ -296,7 +298,7 @@ def show_trials(record: StudyRecord, most: int = 10) -> None:
     table = Table(
         box=box.SIMPLE_HEAD, title="Best trials", title_justify="left", title_style="bold"
     )
-    metric = record.experiment.objective.metric
+    metric = short_name(record.experiment.objective.metric)
     for heading in ("trial", metric, "epochs", "seconds", "weights", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("configuration")  # the one that gives way on a narrow terminal

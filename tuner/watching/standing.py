@@ -12,6 +12,7 @@ from typing import Any
 from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.seeds import Role, training_name
 from tuner.experiment import Experiment
+from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.watching.pace import Pace
 
@@ -58,7 +59,7 @@ class Standing(Observer):
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.metric = experiment.objective.metric
+        self.metric = short_name(experiment.objective.metric)
         self.n_epochs = experiment.budget.epochs * experiment.n_folds
         self.stopping, self.clock, self._wall = stopping, clock, wall
         self.totals: dict[Role, float] = {
