@@ -54,7 +54,7 @@ class Runner:
         expected, says = _sizes(pipeline)
         self.steps = _steps(read) if pipeline.task in ("regress", "classify") else None
         """How many every sequence must have; None where it may have any number."""
-        if pipeline.task == "forecast" and _steps(read) == pipeline.window:
+        if pipeline.of_series and _steps(read) == pipeline.window:
             expected["inputs"][1] = pipeline.window  # of code of one's own, whose steps are traced
         if self.steps is not None and "inputs" in expected:
             expected["inputs"][1] = self.steps

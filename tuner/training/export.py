@@ -66,7 +66,7 @@ def _traced(model: Model | Ensemble, steps: int) -> tuple[bytes, float]:
         TrainingError: there is none that is right.
     """
     shape, problem = model.shape, TrainingError("nothing was tried")
-    tried = [shape.window] if shape.task == "forecast" else [None, *[shape.window][: shape.window]]
+    tried = [shape.window] if shape.of_series else [None, *[shape.window][: shape.window]]
     for fixed in tried:
         x, lengths = _random_inputs(model, 2, fixed or steps, fixed=fixed is not None)
         file = trace(model, x, lengths, fixed=fixed is not None)
