@@ -27,6 +27,7 @@ from tuner.coordination.opening import as_begun, open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
 from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.coordination.seeds import Role, training_name, training_seed
+from tuner.coordination.warm_start import Earlier
 from tuner.coordination.work import STOPPED, train_job
 from tuner.data.baselines import baselines_record, choose, preparations_of
 from tuner.data.preparing import Prepared, prepare
@@ -75,6 +76,7 @@ def search(
     open_test: bool = True,
     reopen_test: bool = False,
     keep_model: Callable[[Callable[[], Training], Executor], None] | None = None,
+    earlier: Sequence[Earlier] = (),
 ) -> StudyRecord:
     """Run an experiment to its end, or go on where an earlier run of it stopped.
 
@@ -94,6 +96,7 @@ def search(
             another winner; the score is not one of unseen rows then.
         keep_model: is called at the end, where this call opened the test part, with what gives
             the winner's training, and the executor; the data's arrays are there until it returns.
+        earlier: what a new study begins from.
 
     Returns:
         The study as its journal has it.
@@ -132,6 +135,7 @@ def search(
             plain,
             distributions,
             finalists=finalists,
+            earlier=earlier,
         )
         experiment = as_begun(opened, experiment)
 

@@ -68,7 +68,16 @@ class Bench:
     def run(self, experiment, executor, **options):
         distributions = to_distributions(experiment.search_space)
         with write_journal(self.location) as storage:
-            study = open_study(storage, self.location, "s", experiment, DATA, dict, distributions)
+            study = open_study(
+                storage,
+                self.location,
+                "s",
+                experiment,
+                options.pop("data", DATA),
+                dict,
+                distributions,
+                earlier=options.pop("earlier", ()),
+            )
 
             def make_job(trial):
                 return train_job(

@@ -21,6 +21,7 @@ from tuner.cli.options import (
     Experiment,
     Features,
     Force,
+    From,
     Id,
     Journal,
     Model,
@@ -175,6 +176,7 @@ def run(
     register: Register = None,
     test: Test = True,
     reopen_test: ReopenTest = False,
+    from_: From = None,
     set_: Set = None,
     json: Events = False,
     allow_code: AllowCode = False,
@@ -205,6 +207,7 @@ def run(
         reopen_test=reopen_test,
         as_json=json,
         replaced=replaced_strategy(experiment, loaded),
+        from_=from_ or (),
     )
 
 

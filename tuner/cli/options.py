@@ -23,6 +23,7 @@ __all__ = [
     "Experiment",
     "Features",
     "Force",
+    "From",
     "Id",
     "Journal",
     "Model",
@@ -108,6 +109,14 @@ Executor = Annotated[
 ]
 Tracking = Annotated[
     bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
+]
+From = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="STUDY",
+        help="Begin a new study from this one, or a CSV file of configurations. Repeatable.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
 

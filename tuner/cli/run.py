@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tuner.cli.check import strategy_in_words
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 from tuner.experiment.cells import named_code
+from tuner.launching.earlier import read_earlier
 from tuner.launching.names import check_journal, check_study_name
 from tuner.launching.searching import search_watched
 from tuner.launching.stopping import stopped_by_signals
@@ -40,10 +42,12 @@ def run(
     reopen_test: bool = False,
     as_json: bool,
     replaced: str | None = None,
+    from_: Sequence[str] = (),
 ) -> None:
     """Search, and show what happens and what comes of it.
 
-    `trials` is what `--trials` gave, `replaced` the file's strategy where another one searches.
+    `trials` is what `--trials` gave, `replaced` the file's strategy where another one searches,
+    `from_` names what a new study begins from.
     """
     check_workers(workers)
     study = check_study_name(study)
@@ -62,11 +66,13 @@ def run(
     choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)
     name = study or default_study_name(experiment)
+    earlier = read_earlier(from_, experiment, name, journal)
 
     def said_at_first(record: StudyRecord) -> list[str]:
         said = _nothing_searched(experiment) + warnings(workers, record.experiment, choice)
         if replaced is not None:
             said.append(f"{strategy_in_words(record.experiment)} in place of the file's {replaced}")
+        said += record.begun_from
         return said + _fewer_trials(record, experiment, trials) + in_the_way(record)
 
     stop = threading.Event()
@@ -85,6 +91,7 @@ def run(
                 tracking=tracking,
                 kept=kept if tracking else None,
                 stop=stop,
+                earlier=earlier,
                 open_test=open_test,
                 reopen_test=reopen_test,
             )

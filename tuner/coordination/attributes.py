@@ -20,6 +20,7 @@ __all__ = [
     "REPEAT_ATTR",
     "RUN_ATTR",
     "STUDY_ATTR",
+    "TAKEN_ATTR",
     "TEST_ATTR",
     "TIME_ATTR",
     "TOLD_ATTR",
@@ -35,6 +36,7 @@ RUN_ATTR = "run"  # of a study: the budget of its last run, and how that ended
 TIME_ATTR = "seconds"  # of a study: how long the runs that searched took, together
 OUTCOME_ATTR = "outcome"  # of a trial: how its training ended
 REPEAT_ATTR = "repeat_of"  # of a trial: the earlier trial with the same configuration
+TAKEN_ATTR = "taken"  # of a trial: the earlier study and trial that it is, with its seed
 LOST_ATTR = "lost"  # of a trial: why the machine took attempts away, in order
 TOLD_ATTR = "asked_after"  # of a trial: how many trials had been told when it was asked
 FINALIST_ATTR = "finalist"  # of a finalist's trial: [configuration's trial number, repeat]

@@ -6,8 +6,9 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import platform
+import shlex
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from optuna.storages import BaseStorage
 from tuner import __version__
 from tuner.coordination.attributes import RUN_ATTR, STUDY_ATTR
 from tuner.coordination.records import FORMAT, begun_with
+from tuner.coordination.warm_start import Earlier, WarmStart, plan_warm_start
 from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
 from tuner.strategies.registry import make_sampler
@@ -59,6 +61,7 @@ def open_study(
     distributions: dict[str, BaseDistribution],
     *,
     finalists: bool = True,
+    earlier: Sequence[Earlier] = (),
 ) -> optuna.Study:
     """Create the study `name`, or open it after checking that it is the same search.
 
@@ -72,6 +75,7 @@ def open_study(
             scores on the validation part, and others by their keys.
         distributions: the search space.
         finalists: whether this run retrains any; else how many they are does not matter.
+        earlier: what a new study begins from; one that is there has begun from it, or is refused.
 
     Raises:
         StudyError: the study belongs to another experiment, was written by another version of
@@ -88,12 +92,16 @@ def open_study(
             study_name=name, storage=storage, directions=experiment.objective.directions
         )
         facts = None
+    warm: WarmStart | None = None
     if facts is None:
+        if earlier:
+            warm = plan_warm_start(experiment, data["sha256"], earlier)
         facts = {
             "format": FORMAT,
             "id": uuid.uuid4().hex,
             "experiment": experiment.to_dict(),
             "data": data,
+            **({} if warm is None else {"from": warm.to_json()}),
             **plain(),
             "versions": library_versions(),
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -101,9 +109,51 @@ def open_study(
         study.set_user_attr(STUDY_ATTR, facts)
     begun = Experiment.model_validate(facts["experiment"])
     study.sampler = make_sampler(begun.strategy, distributions, begun.seed, begun.budget.trials)
-    if not study.get_trials(deepcopy=False) and (start := begun.start()):
+    if "from" in facts:
+        _begin_from(study, facts, distributions, experiment, earlier, warm, location)
+    elif earlier:
+        where = f"{show_location(location)}: study {name!r}"
+        raise StudyError(
+            f"{where} has begun without --from; leave it out, or give another --study name"
+        )
+    elif not study.get_trials(deepcopy=False) and (start := begun.start()):
         study.enqueue_trial(start)  # so that a search never ends worse than what it started from
     return study
+
+
+def _begin_from(
+    study: optuna.Study,
+    facts: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+    experiment: Experiment,
+    earlier: Sequence[Earlier],
+    warm: WarmStart | None,
+    location: str,
+) -> None:
+    """Have a study begin with what the journal says; complete one that was killed meanwhile."""
+    recorded = facts["from"]
+    where = f"{show_location(location)}: study {study.study_name!r}"
+    n_there = len(study.get_trials(deepcopy=False))
+    complete = n_there >= len(recorded["taken"]) + len(recorded["tried"])
+    if complete:
+        others = [source.name for source in earlier if source.name not in recorded["sources"]]
+        if others:
+            began = " and ".join(recorded["sources"])
+            raise StudyError(
+                f"{where} was begun from {began}, got --from {others[0]}; leave it out, or give "
+                f"another --study name"
+            )
+        return
+    if warm is None:  # this one was killed before all was written
+        begun = Experiment.model_validate(facts["experiment"])
+        warm = plan_warm_start(begun, facts["data"]["sha256"], earlier)
+        if warm.to_json() != recorded:
+            began = " ".join(f"--from {shlex.quote(name)}" for name in recorded["sources"])
+            raise StudyError(
+                f"{where} was stopped before it had begun; write {began} again, or give another "
+                f"--study name"
+            )
+    warm.begin(study, distributions, experiment)
 
 
 def as_begun(study: optuna.Study, experiment: Experiment) -> Experiment:

@@ -22,6 +22,7 @@ from tuner.coordination.attributes import (
     REPEAT_ATTR,
     RUN_ATTR,
     STUDY_ATTR,
+    TAKEN_ATTR,
     TEST_ATTR,
     TIME_ATTR,
     params_of,
@@ -101,6 +102,7 @@ class StudyRecord:
     first_repeats: int = 1  # `finalists.repeats` when it was begun
     raised: bool = False  # whether more is retrained than when it was begun
     left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
+    begun_from: tuple[str, ...] = ()  # what it took over, and tried first: a line for each source
     remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
 
     @property
@@ -210,6 +212,7 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         first_repeats=begun_with(facts, "repeats"),
         raised="finalists" in run,
         left_out=facts.get("left_out", {}),
+        begun_from=tuple(facts.get("from", {}).get("said", ())),
         remarks=tuple(facts.get("remarks", ())),
     )
 
@@ -267,7 +270,11 @@ def read_trial(
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(
         role=Role.TRIAL,
-        seed=training_seed(experiment.seed, Role.TRIAL, frozen.number),
+        seed=(
+            attrs[TAKEN_ATTR]["seed"]
+            if TAKEN_ATTR in attrs
+            else training_seed(experiment.seed, Role.TRIAL, frozen.number)
+        ),
         repeat_of=repeat_of,
         generation=generation if rhythm.generational else None,
         individual=individual if rhythm.generational else None,

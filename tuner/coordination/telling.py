@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.jobs import Outcome, OutcomeState
 
-__all__ = ["tell"]
+__all__ = ["STATES", "objectives_of", "tell"]
 
-_STATES = {
+STATES = {
     OutcomeState.COMPLETE: TrialState.COMPLETE,
     OutcomeState.PRUNED: TrialState.PRUNED,
     OutcomeState.FAILED: TrialState.FAIL,
@@ -41,8 +41,12 @@ def tell(
     for step, value in values.items():
         if step not in reported and math.isfinite(value):
             storage.set_trial_intermediate_value(trial_id, step, value)
-    objectives: float | list[float] | None = outcome.objective
-    if cost is not None and outcome.objective is not None:
-        objectives = [outcome.objective, outcome.cost(cost)]
-    study.tell(trial, objectives, state=_STATES[outcome.state])
+    study.tell(trial, objectives_of(outcome, cost), state=STATES[outcome.state])
     return storage.get_trial(trial_id)
+
+
+def objectives_of(outcome: Outcome, cost: str | None) -> list[float] | None:
+    """Return the metric, and the cost where that is an objective; None without a score."""
+    if outcome.objective is None:
+        return None
+    return [outcome.objective] + ([] if cost is None else [outcome.cost(cost)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tuner.errors import Interrupted, show_location
@@ -18,6 +18,7 @@ from tuner.watching.watcher import Beginning, Watcher
 
 if TYPE_CHECKING:
     from tuner.coordination.records import StudyRecord
+    from tuner.coordination.warm_start import Earlier
     from tuner.executors import Executor
     from tuner.tracking import MlflowTracker, Tracker
 
@@ -48,6 +49,7 @@ def search_watched(
     tracking: bool,
     kept: KeptModel | None = None,
     stop: threading.Event,
+    earlier: Sequence[Earlier] = (),
     **stages: bool,
 ) -> tuple[StudyRecord, bool]:
     """Search as `tuner.orchestrator.search` does, and tell a watcher from its beginning.
@@ -64,6 +66,7 @@ def search_watched(
         tracking: whether trials are copied to MLflow.
         kept: keeps the winner's model, for MLflow or a program; None where nobody asks for it.
         stop: once set, trials in progress come to their end and the search stops.
+        earlier: what a new study begins from.
         stages: those of `search` that may be left out.
 
     Returns:
@@ -114,6 +117,7 @@ def search_watched(
             observer=Observers([watcher, NothingButFailures(watcher.note)]),
             stop=stop,
             keep_model=None if kept is None else kept.keep,
+            earlier=earlier,
             **stages,
         )
     return record, any(not tracker.complete for tracker in trackers)

@@ -41,6 +41,7 @@ def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, An
         "strategy": experiment.strategy.name,
         "seed": experiment.seed,
         "created": record.created,
+        "from": list(record.begun_from),
         "metric": experiment.objective.metric,
         "direction": experiment.objective.direction,
         "trials": {
