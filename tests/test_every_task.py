@@ -15,7 +15,7 @@ from tuner.data.preparing import check_data
 from tuner.experiment import Experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-TASKS = ("forecast", "coming_class", "regress", "classify", "label", "regress_steps")
+TASKS = ("forecast", "coming_class", "regress", "classify", "label", "regress_steps", "translate")
 SLOW = pytest.mark.slow
 FAST = [("window", False), ("attention", True)]  # of those with everything on them
 SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"]
@@ -193,6 +193,34 @@ def test_the_class_of_a_coming_row_is_searched_reported_predicted_and_reproduced
     said = pd.read_csv("said.csv")
     assert list(said) == ["day", "move", "p_down", "p_up"]
     assert said["day"].tolist() == ["2024-10-27"]
+
+
+def test_a_text_of_a_text_is_searched_reported_predicted_and_reproduced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(0)
+    words = sorted({"".join(rng.choice(list("abcd"), rng.integers(2, 5))) for _ in range(200)})
+    frame = pd.DataFrame({"word": words, "name": [w[::-1] + w[0].upper() for w in words]})
+    frame.to_csv("words.csv", index=False)
+    Path("words.yaml").write_text(
+        "name: words\ndata: {path: words.csv, text: word, target: name}\ntask: {kind: translate}\n"
+        "hyperparameters: {learning_rate: 0.01}\n"
+        "search_space: {hidden_size: {type: int, low: 8, high: 16}, beam: {type: int, low: 2, high: 3}}\n"
+    )
+    assert run(["check", "words.yaml"]) == 0
+    assert "a text of a text" in capsys.readouterr().out
+    # The untuned default has no beam.
+    options = [*SMALL, "--set", "finalists.baseline=false"]
+    found = searched_and_reproduced(Path("words.yaml"), options, capsys)
+    assert found["metric"] == "exact_match"
+    assert found["baselines"].keys() == {"most_frequent", "copy"}
+    assert found["test"]["mean"] is not None
+    assert run(["report", "s"]) == 0
+    assert run(["predict", "model", "words.csv", "-o", "said.csv"]) == 0
+    said = pd.read_csv("said.csv", keep_default_na=False)
+    assert list(said) == ["row", "name"]
+    assert len(said) == len(words)
+    assert json.loads(Path("model/pipeline.json").read_text())["beam"] in (2, 3)
 
 
 def test_a_test_sequence_of_another_length_than_all_others_is_tested(

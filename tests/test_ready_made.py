@@ -17,7 +17,7 @@ DATA = ROOT / "experiments/data"
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 TABLES = sorted(p for p in DATA.iterdir() if p.suffix in (".csv", ".parquet"))
-MADE = ["digits.parquet", "names.csv", "waves.csv"]
+MADE = ["dates.csv", "digits.parquet", "names.csv", "waves.csv"]
 GIVEN_BY_THE_USER = ["ETTh1.csv"]
 
 

@@ -1,4 +1,4 @@
-"""Writes the data sets that are made rather than gathered: digits, names and waves.
+"""Writes the data sets that are made rather than gathered: digits, names, waves and dates.
 
 The same numbers come out every time: all randomness is numpy's RandomState, whose stream is
 frozen. README.md beside this file says what the columns mean, and whose the data are.
@@ -9,6 +9,8 @@ frozen. README.md beside this file says what the columns mean, and whose the dat
 from __future__ import annotations
 
 import argparse
+import calendar
+import datetime as dt
 import math
 from pathlib import Path
 
@@ -33,6 +35,9 @@ NAMES_OF_EACH = 400
 LENGTHS = (40, 80)  # of a wave, both included
 PERIODS = {"slow": 24.0, "fast": 6.0, "flat": math.inf}  # steps
 NOISE = 0.35
+
+MONTHS = calendar.month_name[1:]
+WEEKDAYS = calendar.day_name
 
 
 def digits() -> pd.DataFrame:
@@ -89,14 +94,35 @@ def waves() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sequence", "value", "state"])
 
 
+def dates() -> pd.DataFrame:
+    """Return 4,000 days of 1950 to 2049 as people write them, and as ISO 8601 does."""
+    random = RandomState(0)
+    rows: dict[str, str] = {}
+    while len(rows) < 4000:
+        day = dt.date(1950, 1, 1) + dt.timedelta(days=int(random.randint(36525)))
+        month, weekday = MONTHS[day.month - 1], WEEKDAYS[day.weekday()]
+        forms = (
+            f"{day.day} {month} {day.year}",
+            f"{month} {day.day}, {day.year}",
+            f"{month[:3]} {day.day} {day.year}",
+            f"{weekday}, {day.day} {month[:3]} {day.year}",
+            f"{day.day}.{day.month}.{day.year}",
+            f"{day.year}/{day.month}/{day.day}",
+            f"{day.day:02}-{month[:3].upper()}-{day.year % 100:02}",  # 50 to 99 is 19..
+        )
+        rows[forms[random.randint(len(forms))]] = day.isoformat()
+    return pd.DataFrame({"written": list(rows), "iso": list(rows.values())})
+
+
 def main() -> None:
-    """Write the three files."""
+    """Write the four files."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER")
     folder = parser.parse_args().out
     digits().to_parquet(folder / "digits.parquet", index=False)
     names().to_csv(folder / "names.csv", index=False, lineterminator="\n")
     waves().to_csv(folder / "waves.csv", index=False, lineterminator="\n")
+    dates().to_csv(folder / "dates.csv", index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

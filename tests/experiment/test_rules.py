@@ -16,6 +16,7 @@ from tuner.experiment.metrics import METRICS
 FORECAST = {"data": {"path": "d.csv", "target": "y"}}
 CLASSIFY = {"data": {"path": "d.csv", "target": "y", "id": "i"}, "task": {"kind": "classify"}}
 LABEL = CLASSIFY | {"task": {"kind": "label"}}
+TRANSLATE = {"data": {"path": "d.csv", "target": "y", "text": "t"}, "task": {"kind": "translate"}}
 STEPS = CLASSIFY | {"task": {"kind": "regress_steps"}}
 REGRESS = CLASSIFY | {"task": {"kind": "regress"}}
 TEXT = {"data": {"path": "d.csv", "target": "y", "text": "t"}, "task": {"kind": "classify"}}
@@ -236,12 +237,12 @@ def test_the_metric_follows_from_the_task(
 
 def test_every_metric_can_be_asked_for(tmp_path: Path) -> None:
     for name, metric in METRICS.items():
-        base = CLASSIFY if metric.of == "classes" else FORECAST
+        base = {"classes": CLASSIFY, "texts": TRANSLATE}.get(metric.of, FORECAST)
         quantiles = {"task__quantiles": [0.5]} if metric.of == "quantiles" else {}
         assert load(tmp_path, base, objective__metric=name, **quantiles)
 
 
-@pytest.mark.parametrize("base", [FORECAST, CLASSIFY, LABEL, REGRESS, TEXT])
+@pytest.mark.parametrize("base", [FORECAST, CLASSIFY, LABEL, REGRESS, TEXT, TRANSLATE])
 def test_what_is_written_loads_as_what_it_was(tmp_path: Path, base: dict[str, Any]) -> None:
     experiment = load(tmp_path, base)
     again = Experiment.model_validate(experiment.to_dict())

@@ -86,6 +86,10 @@ MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
         RUNS,
         {"data": {"id": "run", "target": "kind", "tokens": "word"}, "task": {"kind": "label"}},
     ),
+    "texts of texts": (
+        TEXTS,
+        {"data": {"text": "name", "target": "kind"}, "task": {"kind": "translate"}},
+    ),
     "texts": (TEXTS, {"data": {"text": "name", "target": "kind"}, "task": {"kind": "classify"}}),
     "values": (
         RUNS,

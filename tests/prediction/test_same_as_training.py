@@ -86,6 +86,35 @@ def test_the_class_of_a_coming_row_is_what_was_said_in_training(name: str, tmp_p
     assert coming.iloc[-1].tolist() == found.iloc[-1].tolist()
 
 
+@pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning")  # words of the test part
+@pytest.mark.parametrize(("level", "cell"), [("character", "lstm"), ("word", "gru")])
+def test_what_is_said_of_a_text_is_what_was_said_in_training(
+    level: str, cell: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"  # so many that the end is seldom the most probable
+    words = ["".join(rng.choice(list(letters), 3)) for _ in range(40)]
+    pairs = [[" ".join(rng.choice(words, rng.integers(1, 4))) for _ in range(2)] for _ in range(60)]
+    pd.DataFrame(pairs, columns=["a", "b"]).to_csv(tmp_path / "data.csv", index=False)
+    data = {"path": str(tmp_path / "data.csv"), "text": "a", "target": "b", "level": level}
+    raw = {
+        "data": data | {"max_length": 4},
+        "task": {"kind": "translate"},
+        "hyperparameters": {"beam": 3, "hidden_size": 24, "cell": cell, "bidirectional": True},
+    }
+    training = make_model(raw, tmp_path)
+    model = load_model(tmp_path / "model")
+    found = model.predict(tmp_path / "data.csv")
+    assert list(found) == ["row", "b"] == model.columns
+    target = training.data.pipeline["target_vocabulary"]
+    for part in (training.data, check_data(training.experiment).write_test(tmp_path / "test")):
+        samples, expected = predicted_in_training(training, part)
+        texts = [[target[n - 2] for n in row if n] for row in expected.astype(int).tolist()]
+        joined = [("" if level == "character" else " ").join(text) for text in texts]
+        assert len(set(joined)) > 1
+        assert found["b"].iloc[[int(sample) for sample in samples]].tolist() == joined
+
+
 def test_a_class_that_a_model_of_series_does_not_know_is_refused(tmp_path: Path) -> None:
     frame, raw = COMING_CLASSES["three numbered classes after other columns alone, without times"]
     frame.to_csv(tmp_path / "data.csv", index=False)

@@ -127,6 +127,8 @@ def _task(experiment: Experiment) -> str:
             return "a class of every sequence"
         case "label":
             return "a class of every step of a sequence"
+        case "translate":
+            return "a text of a text"
         case "regress_steps":
             return "a number of every step of a sequence"
 

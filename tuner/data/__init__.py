@@ -4,6 +4,6 @@ Only the reference to prepared arrays is imported here, for it is all that a wor
 `tuner.data.preparing` and the modules behind it are imported by those who prepare.
 """
 
-from tuner.data.reference import DataRef, SequencesRef, SeriesRef, Shape
+from tuner.data.reference import DataRef, PairsRef, SequencesRef, SeriesRef, Shape
 
-__all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape"]
+__all__ = ["DataRef", "PairsRef", "SequencesRef", "SeriesRef", "Shape"]

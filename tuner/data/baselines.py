@@ -262,7 +262,8 @@ class Baselines:
             targets), or of their steps (steps, 1, targets). Of classes `class_frequencies`, which
             gives every class the share that it has in the training part, and `linear`, (n,
             classes) or (steps, classes); of the class of a coming row also `last_class`, that of
-            the row before.
+            the row before. Of texts, (n, longest) tokens, the `most_frequent` one of the training
+            part, and a `copy` of what is read.
         """
         ref = self._ref
         if _of_values(ref):
@@ -343,6 +344,12 @@ def baselines_record(
 
 
 def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
+    if ref.shape.task == "translate":
+        most_frequent = np.asarray(ref.load("most_frequent"))
+        return {
+            "most_frequent": np.tile(most_frequent, (len(samples), 1)),
+            "copy": np.asarray(ref.load("copied")[samples]),
+        }
     known = ref.truth_of(ref.train_samples())
     if ref.shape.classes:
         shares = np.bincount(known, minlength=ref.shape.classes) / len(known)

@@ -99,6 +99,8 @@ class LinearOfSequences:
 
 def too_many_numbers(ref: DataRef) -> str | None:
     """Say why there is no linear model; None where there is one."""
+    if ref.shape.task == "translate":
+        return "a linear model says no texts"
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
     if vocabulary > _MOST_TOKENS:
         return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"

@@ -29,10 +29,12 @@ def score(
     the mean over the quantiles, of which 0.5 is the value that the other metrics score. f1 is
     the mean over the classes that are true or predicted somewhere; auroc that over the classes
     that are true somewhere, each against the rest, and of two classes that of the second.
+    exact_match is the share of texts that are right in every token.
 
     Args:
         metric: of `tuner.experiment.metrics.METRICS`; one's own has all values at once.
-        truth: (samples, horizon, targets) values, or (n,) classes.
+        truth: (samples, horizon, targets) values, or (n,) classes; or (n, longest) tokens of
+            texts, padded with 0, of which 1 is one that is never right.
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
             probabilities, (n, classes).
         ref: the data that they are of.
@@ -43,6 +45,8 @@ def score(
     """
     if not len(truth) or not np.isfinite(predicted).all():
         return math.nan
+    if metric == "exact_match":
+        return _exact_matches(truth, predicted)
     with np.errstate(all="ignore"):
         if (definition := METRICS[metric].definition) is not None:
             if ref.shape.quantiles:
@@ -53,6 +57,13 @@ def score(
         else:
             value = _score_values(metric, truth, predicted, ref, samples)
     return value if math.isfinite(value) else math.nan
+
+
+def _exact_matches(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the share of rows of tokens, padded with 0, that are the same in every token."""
+    longest = max(truth.shape[1], predicted.shape[1])
+    both = [np.pad(rows, ((0, 0), (0, longest - rows.shape[1]))) for rows in (truth, predicted)]
+    return float((both[0] == both[1]).all(axis=1).mean())
 
 
 def _score_values(

@@ -29,6 +29,10 @@ def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
         from tuner.data.series import check_series
 
         return check_series(experiment, all_data=all_data)
+    if experiment.task.kind == "translate":
+        from tuner.data.pairs import check_pairs
+
+        return check_pairs(experiment, all_data=all_data)
     from tuner.data.sequences import check_sequences
 
     return check_sequences(experiment, all_data=all_data)

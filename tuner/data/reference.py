@@ -14,7 +14,15 @@ import numpy as np
 from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.units import to_units
 
-__all__ = ["DataRef", "SequencesRef", "SeriesRef", "Shape", "hold_arrays", "read_arrays"]
+__all__ = [
+    "DataRef",
+    "PairsRef",
+    "SequencesRef",
+    "SeriesRef",
+    "Shape",
+    "hold_arrays",
+    "read_arrays",
+]
 
 
 _held: dict[str, Mapping[str, np.ndarray]] = {}  # by folder and name
@@ -39,13 +47,14 @@ def read_arrays(folder: str) -> dict[str, np.ndarray]:
 class Shape:
     """What a model must know of its data."""
 
-    task: Literal["forecast", "coming_class", "regress", "classify", "label", "regress_steps"]
+    task: Literal["forecast", "coming_class", "regress", "classify", "label", "regress_steps",
+                  "translate"]  # fmt: skip
     features: int  # numbers in a step; 0 where the steps are tokens
     vocabulary: int = 0  # tokens, of which 0 pads and 1 is unknown; 0 where the steps are numbers
-    horizon: int = 1
+    horizon: int = 1  # of a forecast; tokens that are said of a text at most
     targets: int = 1
     quantiles: tuple[float, ...] = ()  # rising; () where the values themselves are predicted
-    classes: int = 0  # 0 where values are predicted
+    classes: int = 0  # 0 where values are predicted; the tokens that can be said of a text
     window: int = 0  # rows that a forecast reads; of sequences: steps, 0 if they differ
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
@@ -299,3 +308,34 @@ class SequencesRef(DataRef):
         if self.shape.each_step:
             n = int(np.diff(self.load("bounds")[samples])[:, 0].sum())
         return np.tile(self.mean_errors, (n, 1))
+
+
+@dataclass(frozen=True)
+class PairsRef(DataRef):
+    """Texts, and what is to be said of each. Tokens are numbers, as `beam_search` has them. Arrays:
+
+    * tokens: (rows,), int64, of all texts, and bounds: (texts, 2), the rows [start, end) of each;
+    * truth: (texts, longest), int64, padded with 0: what is to be said;
+    * copied: (texts, longest text), likewise: each text itself; most_frequent: (longest,);
+    * train, evaluate: (n,), int64, the texts of each part.
+    """
+
+    def train_samples(self) -> np.ndarray:
+        """Return the samples to train on."""
+        return np.array(self.load("train"))
+
+    def evaluate_samples(self) -> np.ndarray:
+        """Return the samples to score."""
+        return np.array(self.load("evaluate"))
+
+    def truth_of(self, samples: np.ndarray) -> np.ndarray:
+        """Return what is to be said of the samples, (samples, longest), padded with 0."""
+        return np.asarray(self.load("truth")[samples])
+
+    def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Return tokens as they are."""
+        return outputs
+
+    def naive_errors(self, samples: np.ndarray) -> np.ndarray:
+        """Return nothing: texts are no values."""
+        return np.full((len(samples), 1), np.nan)

@@ -52,7 +52,7 @@ class SequenceTable:
         """
         path, frame = raw.path, raw.frame
         _check_names(path, data, raw.names, kind)
-        labels = data.targets if kind in ("classify", "label") else []
+        labels = data.targets if kind in ("classify", "label", "translate") else []
         texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
         written = raw.written(texts, data.tokens)
         names = codes = np.arange(len(frame))
@@ -139,7 +139,15 @@ class SequenceTable:
         """Return the tokens, (rows,) of str, and their bounds, (sequences, 2)."""
         if self.data.text is None:
             return self.written[str(self.data.tokens)], self.bounds
-        texts = [cut(text, self.data.level) for text in self.written[self.data.text]]
+        return self._cut(self.data.text)
+
+    def target_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of the target, which is a text, as `tokens` does."""
+        return self._cut(self.data.targets[0])
+
+    def _cut(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of a column of texts, (tokens,) of str, and their bounds."""
+        texts = [cut(text, self.data.level) for text in self.written[name]]
         tokens = np.array([token for text in texts for token in text], dtype=object)
         return tokens, bounds_of([len(text) for text in texts])
 

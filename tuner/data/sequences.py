@@ -20,7 +20,7 @@ from tuner.data.scratch import save_arrays
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.source import blamed, read_table
 from tuner.data.tables import bounds_of, refusal
-from tuner.data.vocabulary import UNKNOWN, Vocabulary
+from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
 from tuner.dialect import Dialect
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
@@ -62,7 +62,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     if all_data:
         draw = draw.with_all()
     if seen:
-        vocabulary = _vocabulary(tokens[rows_of(bounds, draw.training)], data, table.path)
+        vocabulary = known_tokens(tokens[rows_of(bounds, draw.training)], data, table.path)
         steps = vocabulary.encode(tokens)
     trained = rows_of(bounds, draw.training) if experiment.task.each_step else draw.training
     facts = Facts(
@@ -127,20 +127,6 @@ def _key_of_path(experiment: Experiment) -> str | None:
     if domain is not None:
         return "search_space.linear_path" if True in domain.bounds() else None
     return "hyperparameters.linear_path" if experiment.hyperparameters.linear_path else None
-
-
-def _vocabulary(tokens: np.ndarray, data: Data, file: Path) -> Vocabulary:
-    """Return the vocabulary of the training part's tokens, (rows,) of str."""
-    known = Vocabulary.of(
-        tokens,
-        min_count=data.min_count,
-        most=data.max_vocabulary,
-        numbered=data.vocabulary_size is not None,
-    )
-    if not known.size:
-        text = f"every token of the training part occurs fewer than {data.min_count} times"
-        raise refusal(file, "data.min_count", f"{text}, so all are unknown; make it smaller")
-    return known
 
 
 def _notes(

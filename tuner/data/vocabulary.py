@@ -6,11 +6,26 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["UNKNOWN", "Vocabulary", "cut", "first_outside", "number_classes"]
+from tuner.data.tables import refusal
+
+if TYPE_CHECKING:
+    from tuner.experiment.data import Data
+
+__all__ = [
+    "UNKNOWN",
+    "Vocabulary",
+    "cut",
+    "first_outside",
+    "known_tokens",
+    "number_classes",
+    "written_text",
+]
 
 UNKNOWN = 1
 """The number of every token that has none of its own; 0 pads."""
@@ -92,6 +107,30 @@ def cut(text: str, level: str) -> list[str]:
     A word is what stands between white space, small letters and capitals being the same.
     """
     return list(text) if level == "character" else text.casefold().split()
+
+
+def written_text(numbers: np.ndarray, vocabulary: Vocabulary, level: str) -> str:
+    """Return the text that known tokens are, (n,), as `cut` cuts it; padding is no token."""
+    tokens = [vocabulary.tokens[n - _FIRST] for n in numbers.tolist() if n >= _FIRST]
+    return ("" if level == "character" else " ").join(tokens)
+
+
+def known_tokens(tokens: np.ndarray, data: Data, file: Path) -> Vocabulary:
+    """Return the vocabulary of the training part's tokens, (rows,) of str.
+
+    Raises:
+        DataError: no token is frequent enough.
+    """
+    known = Vocabulary.of(
+        tokens,
+        min_count=data.min_count,
+        most=data.max_vocabulary,
+        numbered=data.vocabulary_size is not None,
+    )
+    if not known.size:
+        text = f"every token of the training part occurs fewer than {data.min_count} times"
+        raise refusal(file, "data.min_count", f"{text}, so all are unknown; make it smaller")
+    return known
 
 
 def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -299,8 +299,10 @@ OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")
 class Task(Section):
     """What is predicted from what."""
 
-    kind: Literal["forecast", "regress", "classify", "label", "regress_steps"] = "forecast"
-    """Coming values of a series; a number or class of a sequence, or of its every step."""
+    kind: Literal["forecast", "regress", "classify", "label", "regress_steps", "translate"] = (
+        "forecast"
+    )
+    """Coming values of a series; number or class of a sequence, or of its every step; a text."""
     window: Annotated[Count, Field(ge=1, le=100_000)] = 12
     """Past rows that a forecast sees; written with classify, it is of a series' coming row."""
     horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1

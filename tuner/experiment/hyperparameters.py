@@ -32,6 +32,7 @@ WHOLE = frozenset(
         "num_layers",
         "proj_size",
         "embedding_size",
+        "beam",
         "window",
         "batch_size",
         "segment",
@@ -117,6 +118,8 @@ class Hyperparameters(Section):
     """Length of the vector that a token becomes."""
     unknown_rate: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.01
     """Share of the training tokens that are read as unknown, drawn anew in every batch."""
+    beam: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    """Texts that are kept at each token while one is searched; 1 is greedy decoding."""
     window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(None, examples=[24])
     """Past rows that a forecast sees; task.window by default."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32

@@ -19,7 +19,7 @@ _WAYS = ("minimize", "maximize")
 class Metric:
     """A score of predictions on rows or sequences that were not trained on."""
 
-    of: Literal["values", "quantiles", "classes", "any"]
+    of: Literal["values", "quantiles", "classes", "texts", "any"]
     maximize: bool = False
     definition: str | None = None
     """Of one's own: `package.module:function`, or an expression of truth and forecast."""
@@ -57,6 +57,7 @@ METRICS = _Metrics(
     f1=Metric("classes", maximize=True),
     auroc=Metric("classes", maximize=True),
     cross_entropy=Metric("classes"),
+    exact_match=Metric("texts", maximize=True),
 )
 
 COSTS = {
@@ -92,6 +93,7 @@ MetricName = Annotated[
             "rmse", "mae", "mape", "smape", "mase", "r2",
             "pinball",
             "accuracy", "f1", "auroc", "cross_entropy",
+            "exact_match",
         ],
         Tag("(metric)"),
     ]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_rules"]
 
+MODEL_CELLS = ("lstm", "gru", "rnn", "peephole")
+"""Those that are not one's own."""
+
 
 def check_rules(experiment: Experiment) -> None:
     """Raise ValueError, naming the key, where two parts of an experiment contradict each other."""
@@ -182,28 +185,27 @@ def _check_task(experiment: Experiment) -> None:
     """Check what is measured and minimized against what is predicted."""
     task, metric = experiment.task, experiment.objective.metric
     classes, quantiles = task.kind in ("classify", "label"), bool(task.quantiles)
-    of = METRICS[metric].of
+    of, texts = METRICS[metric].of, task.kind == "translate"
+    said = (
+        ["texts"] if texts else ["classes"] if classes else ["values", "quantiles"][: 1 + quantiles]
+    )
     if of == "any":
         pass  # a function says itself what it cannot measure
-    elif classes != (of == "classes") or (of == "quantiles" and not quantiles):
-        fits = [
-            name
-            for name, m in METRICS.items()
-            if (m.of == "classes") == classes and (quantiles or m.of != "quantiles")
-        ]
+    elif of not in said:
+        fits = [name for name, m in METRICS.items() if m.of in said]
         what = "task.quantiles" if of == "quantiles" else of
         text = f"measures {what}, which {task.kind} does not predict, got {metric!r}; "
         raise ValueError(f"objective.metric: {text}write {', '.join(fits)}")
     allowed = (
         ["auto", "cross_entropy"]
-        if classes
+        if classes or texts
         else ["auto", "quantile"]
         if quantiles
         else ["auto", "mse", "mae", "huber"]
     )
-    predicted = "classes" if classes else "quantiles" if quantiles else "values"
+    predicted = "quantiles" if quantiles else said[0]
     own = [loss for loss in _values(experiment, "loss") if is_own(loss)]
-    if not (classes or quantiles):
+    if not (classes or quantiles or texts):
         allowed += own
     allowed += [loss for loss in own if is_reference(loss)]
     _refuse(experiment, "loss", allowed, f"does not fit {predicted}: write {' or '.join(allowed)}")
@@ -219,6 +221,15 @@ def _check_task(experiment: Experiment) -> None:
     if task.each_step:
         text = f"{task.kind} says something of every step, so it reads every step"
         _refuse(experiment, "pooling", ["last"], text)
+    if not texts:
+        _refuse(experiment, "beam", [1], f"is of texts that are said, and {task.kind} says none")
+    else:
+        ways = ["last", "mean", "max"]
+        text = f"is what a text begins with: write {', '.join(ways)}"
+        _refuse(experiment, "pooling", ways, text)
+        cells = list(MODEL_CELLS)
+        text = f"translate has a decoder of the same cell: write {', '.join(cells)}"
+        _refuse(experiment, "cell", cells, text)
     if experiment.data.text is None and experiment.data.tokens is None:
         for name in ("embedding_size", "unknown_rate"):
             default = Hyperparameters.model_fields[name].default
@@ -360,7 +371,10 @@ def _check_decomposition(experiment: Experiment) -> None:
 
 def _check_sequences(experiment: Experiment) -> None:
     data, kind = experiment.data, experiment.task.kind
-    if kind in ("classify", "label") and len(data.targets) > 1:
+    if kind == "translate" and data.text is None:
+        text = "is required by translate: the column of texts that are read, got none; set it"
+        raise ValueError(f"data.text: {text}")
+    if kind in ("classify", "label", "translate") and len(data.targets) > 1:
         raise ValueError(
             f"data.target: {kind} predicts one column, got {len(data.targets)}; keep one"
         )

@@ -270,7 +270,8 @@ class Experiment(Section):
             if isinstance(task, dict)
             else (None, None)
         )
-        metric = "accuracy" if kind in ("classify", "label") else "pinball" if quantiles else "rmse"
+        of_kind = {"classify": "accuracy", "label": "accuracy", "translate": "exact_match"}
+        metric = of_kind.get(str(kind)) or ("pinball" if quantiles else "rmse")
         return raw | {"objective": {"metric": metric}}
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from tuner.prediction.notes import PredictionWarning
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.running import Runner
 
-__all__ = ["label_columns", "predict_sequences", "softmax"]
+__all__ = ["label_columns", "predict_sequences", "say_unknown", "softmax"]
 
 _NAMED = 5  # tokens at most
 
@@ -41,7 +41,7 @@ def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.D
         _check_numbers(pipeline, table, tokens)
         steps, bounds = pipeline.vocabulary.encode(tokens), table.shortened(bounds)
         read = rows_of(bounds, np.arange(len(bounds)))
-        _say_unknown(tokens[read], steps[read])
+        say_unknown(tokens[read], steps[read])
     each_step = pipeline.each_step
     outputs = runner.sequences(steps, bounds, each_step=each_step)
 
@@ -122,7 +122,8 @@ def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray)
     raise refusal(table.path, "data.tokens", text)
 
 
-def _say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
+def say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
+    """Warn of tokens, (rows,) of str, whose numbers, (rows,), are that of the unknown one."""
     unknown = tokens[steps == UNKNOWN]
     if not len(unknown):
         return

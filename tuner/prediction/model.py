@@ -18,6 +18,7 @@ from tuner.prediction.labels import label_columns, predict_sequences
 from tuner.prediction.pipeline import Columns, Pipeline
 from tuner.prediction.refusals import for_a_model
 from tuner.prediction.running import Runner
+from tuner.prediction.translations import translate, translation_columns
 
 __all__ = ["Model", "load_model"]
 
@@ -102,6 +103,8 @@ class Model:
         with _for_a_model():
             if self.pipeline.of_series:
                 return forecast(self.pipeline, table, self._runner, all_windows, rows, future)
+            if self.pipeline.target is not None:
+                return translate(self.pipeline, table, self._runner)
             return predict_sequences(self.pipeline, table, self._runner)
 
     def _checked_future(self, future: _Given) -> _Given:
@@ -117,6 +120,8 @@ class Model:
     def columns(self) -> list[str]:
         """Of what `predict` returns."""
         of_series = self.pipeline.of_series
+        if self.pipeline.target is not None:
+            return translation_columns(self.pipeline)
         return (forecast_columns if of_series else label_columns)(self.pipeline)
 
     def __repr__(self) -> str:

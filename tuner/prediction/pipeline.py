@@ -29,6 +29,7 @@ from tuner.transform_steps import Step, is_transform
 __all__ = ["Columns", "Pipeline"]
 
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
+_LONGEST_TEXT, _WIDEST_BEAM = 1_000_000, 64  # tokens, and texts that are kept
 _LARGEST = float(np.finfo(np.float32).max)
 _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
 
@@ -110,6 +111,9 @@ class Pipeline:
     intervals: Intervals | None = None  # around a forecast
     frequency: str | None = None  # of the rows that a forecast was trained on
     day_first: bool | None = None  # in texts of their times; None where none told
+    target: Vocabulary | None = None  # of what is said of texts
+    longest: int = 0  # tokens that are said of one at most
+    beam: int = 1
 
     @property
     def of_series(self) -> bool:
@@ -129,8 +133,11 @@ class Pipeline:
             ModelError: it lacks a key, or one cannot be what it is.
         """
         get = _Getter(record, path)
-        tasks = ("forecast", "coming_class", "regress", "classify", "label", "regress_steps")
+        others = ("regress", "classify", "label", "regress_steps", "translate")
+        tasks = ("forecast", "coming_class", *others)
         task = get("task", _one_of(*tasks))
+        if task == "translate":
+            return _pairs(get)
         return _series(get, task) if task in tasks[:2] else _sequences(get, task)
 
 
@@ -281,6 +288,36 @@ def _input_names(columns: Columns) -> list[str]:
     calendar = [f"{kind}_{wave}" for kind in columns.calendar for wave in ("sin", "cos")]
     lags = [f"{name}_lag_{lag}" for name, lags in columns.lags.items() for lag in lags]
     return [*(columns.features or []), *calendar, *lags]
+
+
+def _pairs(get: _Getter) -> Pipeline:
+    targets = get("targets", _names)
+    if len(targets) > 1:
+        raise get.refusal("targets", targets)
+    columns = Columns(
+        time=None,
+        id=None,
+        targets=[],
+        features=None,
+        missing="refuse",
+        text=get("text", lambda v: _text(v) and v != ""),
+        level=get("level", _one_of("character", "word")),
+        max_length=get("max_length", _count_or_none),
+        keep=get("keep", _one_of("first", "last")),
+        dialect=get.dialect("read"),
+    )
+    get("features", lambda v: v == [columns.text])
+    known, said = (tuple(get(key, _names)) for key in ("vocabulary", "target_vocabulary"))
+    return Pipeline(
+        task="translate",
+        columns=columns,
+        targets=tuple(targets),
+        width=get("width", _count),
+        vocabulary=Vocabulary(known, len(known)),
+        target=Vocabulary(said, len(said)),
+        longest=get("longest", lambda v: _count(v) and v <= _LONGEST_TEXT),
+        beam=get("beam", lambda v: _count(v) and v <= _WIDEST_BEAM),
+    )
 
 
 def _sequences(get: _Getter, task: str) -> Pipeline:

@@ -131,6 +131,25 @@ class Runner:
         assert found is not None, "a file has rows"
         return found
 
+    def next_logits(self, tokens: np.ndarray, bounds: np.ndarray, prefix: np.ndarray) -> np.ndarray:
+        """Return the logits of what comes after what was said of texts, (n, tokens).
+
+        Args:
+            tokens: of all texts, (rows,), int64.
+            bounds: (n, 2), the rows [start, end) of each.
+            prefix: (n, said), what was said of each.
+        """
+        lengths = np.diff(bounds)[:, 0].astype(np.int64)
+        step, found = np.arange(lengths.max()), []
+        size = self._batch(max(int(lengths.max()), prefix.shape[1]))
+        for i in range(0, len(bounds), size):
+            own = slice(i, i + size)
+            real = step < lengths[own][:, None]
+            at = np.where(real, bounds[own, :1] + step, bounds[own, :1])  # any row may pad
+            read = {"tokens": tokens[at], "lengths": lengths[own], "prefix": prefix[own]}
+            found.append(self._run(**read)[:, -1])
+        return np.concatenate(found)
+
     def _batch(self, steps: int) -> int:
         return max(1, min(BATCH, _BATCH_NUMBERS // (steps * self._width)))
 
@@ -163,6 +182,9 @@ def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
         read = {"inputs": [None, None, len(pipeline.inputs.offset) + n_modes]}
     if not pipeline.of_series:
         read["lengths"] = [None]
+    if pipeline.target is not None:
+        read["prefix"] = [None, None]
+        return read, [[None, None, len(pipeline.target) + 2]]
     if pipeline.classes:
         steps: _Sizes = [None] if pipeline.each_step else []
         return read, [[None, *steps, len(pipeline.classes)]]

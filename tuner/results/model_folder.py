@@ -131,6 +131,7 @@ def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
         **model.data.pipeline,
         **({} if (window := _window(training)) is None else {"window": window}),
         **_intervals(training),
+        **({"beam": parameters.beam} if experiment.task.kind == "translate" else {}),
         "width": max(
             (2 if parameters.bidirectional else 1) * max(parameters.widths),
             parameters.conv_channels,

@@ -90,6 +90,9 @@ def _says(experiment: Experiment) -> str:
             return f"It predicts the class, {targets}, of a sequence."
         case "label":
             return f"It predicts the class, {targets}, of every step of a sequence."
+        case "translate":
+            how = f"the most probable of a beam of {experiment.hyperparameters.beam}"
+            return f"It says a text, {targets}, of a text: {how}."
         case "regress_steps":
             return f"It predicts {targets} of every step of a sequence."
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuner.coordination.records import StudyRecord
 from tuner.data.dataset import Prepared
-from tuner.data.reference import SeriesRef
+from tuner.data.reference import PairsRef, SeriesRef
 from tuner.data.scratch import scratch_folder
 from tuner.data.source import read_table
 from tuner.data.test_part import open_test_part
@@ -62,6 +62,9 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
         found = _of_part(model.predict_at(table), opened, samples, record)
         if opened.facts.classes:
             return _beside(found, model, [np.array(opened.facts.classes, object)[truth]])
+        if isinstance(ref, PairsRef):
+            written = table.written(model.pipeline.targets)
+            return _beside(found, model, [column[samples] for column in written.values()])
         return _beside(found, model, list(truth[:, 0].T))
 
 

@@ -35,9 +35,12 @@ class Ensemble(nn.Module):
         assert isinstance(first, Model)
         return first.linear_path
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
+    ) -> Tensor:
         """Say what sequences come to, as `Model.forward` does."""
-        return mean_outputs([model(x, lengths) for model in self.models], bool(self.shape.classes))
+        outputs = [model(x, lengths, prefix) for model in self.models]
+        return mean_outputs(outputs, bool(self.shape.classes))
 
 
 def mean_outputs(outputs: Sequence[Tensor], classes: bool) -> Tensor:

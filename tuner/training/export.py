@@ -107,14 +107,17 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int 
     for size, part in _BATCHES:
         n_steps = max(1, round(part * steps)) if fixed is None else fixed
         x, lengths = _random_inputs(model, size, n_steps, fixed=fixed is not None)
+        prefix = None
+        if model.shape.task == "translate":
+            prefix = torch.randint(0, model.shape.classes, (size, 1 + n_steps // 2))
         try:
-            (found,) = session.run(None, _feed(x, lengths))
+            (found,) = session.run(None, _feed(x, lengths, prefix))
         except Exception as error:  # of classes that onnxruntime does not name
             told = one_line(error)[:200]
             raise TrainingError(f"its graph does not read {n_steps} steps: {told}") from None
         with torch.inference_mode():
-            expected = model(x, lengths)
-            true = exact(x.double() if x.is_floating_point() else x, lengths)
+            expected = model(x, lengths, prefix)
+            true = exact(x.double() if x.is_floating_point() else x, lengths, prefix)
         if found.shape != tuple(expected.shape):
             text = f"it puts out {found.shape}, torch {tuple(expected.shape)}"
             if len(found) != size and has_own_code(model):
@@ -156,7 +159,8 @@ def _random_inputs(
     return torch.randn(size, steps + shape.ahead, shape.inputs), lengths
 
 
-def _feed(x: Tensor, lengths: Tensor | None) -> dict[str, np.ndarray]:
+def _feed(x: Tensor, lengths: Tensor | None, prefix: Tensor | None = None) -> dict[str, np.ndarray]:
     """Return a batch by the names of the inputs of `to_onnx`."""
     feed = {"inputs" if x.is_floating_point() else "tokens": x.numpy()}
+    feed |= {} if prefix is None else {"prefix": prefix.numpy()}
     return feed if lengths is None else feed | {"lengths": lengths.numpy()}

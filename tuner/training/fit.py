@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from tuner.data import DataRef, SeriesRef
+from tuner.data import DataRef, PairsRef, SeriesRef
 from tuner.data.metrics import score
 from tuner.data.vocabulary import UNKNOWN
 from tuner.experiment.hyperparameters import Hyperparameters
@@ -21,9 +21,12 @@ from tuner.training.predict import in_units, model_outputs
 from tuner.training.samples import open_samples, split
 from tuner.training.seeding import Generators
 from tuner.training.sequence_path import fit_sequence_path
+from tuner.training.translator import translate
 from tuner.training.window_path import fit_path
 
 __all__ = ["Fit"]
+
+_TEXTS = 256  # whose losses are taken at once
 
 
 class Fit:
@@ -93,9 +96,10 @@ class Fit:
             self.optimizer.zero_grad(set_to_none=True)
             x, lengths = self.samples.inputs(batch)
             x = self._with_unknown(x)
+            prefix, targets = self.samples.prefix(batch), self.samples.targets(batch)
             with precision:
-                outputs = self.model(x, lengths)
-            loss = self.loss(outputs.float(), self.samples.targets(batch))
+                outputs = self.model(x, lengths, prefix)
+            loss = self.loss(outputs.float(), targets)
             torch.autograd.backward(self.scaler.scale(loss))
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
@@ -103,7 +107,7 @@ class Fit:
             self.scaler.update()
             if self.average is not None:
                 self.average.update()
-            n = self._n_losses(x, lengths)
+            n = self._n_losses(x, lengths) if prefix is None else int((targets != -1).sum())
             total.add_(loss.detach(), alpha=n)  # read once, after the epoch
             n_losses += n
         return total.item() / n_losses
@@ -138,6 +142,8 @@ class Fit:
 
         In full precision, as trained weights are used, so that the score can be had again.
         """
+        if isinstance(self.data, PairsRef):
+            return self._evaluate_texts()
         outputs = model_outputs(self.trained, self.samples, self.scored_index)
         if self.data.shape.classes:
             targets = torch.from_numpy(self.truth).to(self.device)  # of real steps alone
@@ -150,3 +156,16 @@ class Fit:
             return val_loss, math.nan  # there is nothing to measure
         predicted = in_units(outputs, self.data, self.scored)
         return val_loss, score(self.metric, self.truth, predicted, self.data)
+
+    @torch.inference_mode()
+    def _evaluate_texts(self) -> tuple[float, float]:
+        """Return the loss of each token after the true ones, and the metric of what is said."""
+        model = self.trained.eval()
+        total, n_losses = 0.0, 0
+        for batch in split(self.scored_index, _TEXTS):
+            targets, (x, lengths) = self.samples.targets(batch), self.samples.inputs(batch)
+            if n := int((targets != -1).sum()):
+                loss = self.loss(model(x, lengths, self.samples.prefix(batch)), targets)
+                total, n_losses = total + n * loss.item(), n_losses + n
+        said = translate([model], self.samples, self.scored, self.parameters.beam)
+        return total / max(1, n_losses), score(self.metric, self.truth, said, self.data)

@@ -8,6 +8,7 @@ import time
 import torch
 
 from tuner.training.fit import Fit
+from tuner.training.translator import translate
 
 __all__ = ["latency_ms"]
 
@@ -28,7 +29,10 @@ def latency_ms(fit: Fit) -> float:
     took: list[float] = []
     while len(took) < _REPEATS and (len(took) < 2 or sum(took) < _MOST_S):
         begun = time.perf_counter()
-        model(x, lengths)
+        if fit.samples.prefix(fit.scored_index[:1]) is None:
+            model(x, lengths)
+        else:
+            translate([model], fit.samples, fit.scored[:1], fit.parameters.beam)
         if fit.device.type == "cuda":
             torch.cuda.synchronize()
         took.append(time.perf_counter() - begun)

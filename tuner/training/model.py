@@ -20,6 +20,7 @@ from tuner.training.padding import real_steps, zero_padding
 from tuner.training.pooling import POOLINGS, Attention
 from tuner.training.recurrent import Recurrent, State
 from tuner.training.segments import Segments
+from tuner.training.translator import Translator
 from tuner.training.values import as_values, numbers_per_step
 
 __all__ = ["Model"]
@@ -77,7 +78,9 @@ class Model(nn.Module):
         self.dropout = nn.Dropout(parameters.dropout)
         self.head: nn.Module
         self.local: LocalHead | None = None
-        if shape.task == "forecast" and parameters.decoder != "direct":
+        if shape.task == "translate":
+            self.head = Translator(parameters, shape, self.recurrent.state_sizes)
+        elif shape.task == "forecast" and parameters.decoder != "direct":
             decoder = Recursive if parameters.decoder == "recursive" else InSegments
             self.head = decoder(parameters, shape, self.recurrent.state_sizes)
         else:
@@ -102,17 +105,21 @@ class Model(nn.Module):
         """Whether `attention` has weights to give."""
         return self.own is None and isinstance(self.pooling, Attention)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
+    ) -> Tensor:
         """Say what sequences come to.
 
         Args:
             x: (batch, steps, inputs), or tokens, (batch, steps); see `known_future.part`.
             lengths: (batch,), on the CPU: how many steps of each are real; all by default.
+            prefix: (batch, said), tokens that were said of texts so far, the begin first.
 
         Returns:
             To forecast and regress (batch, horizon, targets), with quantiles (batch, horizon,
             targets, quantiles); to classify logits, (batch, classes). Of every step values,
-            (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads.
+            (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads. To
+            translate logits of the token after each of the prefix, (batch, said, classes).
         """
         x, coming = part(x, self.shape)
         x, level = self._normalize(x)
@@ -124,6 +131,9 @@ class Model(nn.Module):
             of_steps: Tensor = self.head(self.dropout(outputs))
             return of_steps
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
+        if isinstance(self.head, Translator):
+            tokens: Tensor = self.head((pooled, *state[1:]), prefix)
+            return tokens
         if isinstance(self.head, Decoder):
             said = self.head((pooled, *state[1:]), coming)
         else:
@@ -136,6 +146,12 @@ class Model(nn.Module):
             ahead = self.linear_path(x, coming)  # (batch, horizon, targets), or logits
             said = said + (ahead.unsqueeze(3) if self.shape.quantiles else ahead)
         return said if level is None else level.put_back(said)
+
+    def state(self, x: Tensor, lengths: Tensor | None = None) -> State:
+        """Return what a decoder of texts begins with, each (batch, size)."""
+        outputs, state, real = self._encode(x, lengths)
+        assert self.pooling is not None
+        return (self.pooling(outputs, state[0], real), *state[1:])
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return how much each step weighs in attention pooling, (batch, steps); padding 0.

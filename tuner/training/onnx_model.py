@@ -25,6 +25,7 @@ from tuner.training.onnx_reading import (
 )
 from tuner.training.onnx_values import add_linear, add_values
 from tuner.training.pooling import Attention, Last, Max, Mean
+from tuner.training.translator import Translator
 from tuner.training.values import middle_at
 
 __all__ = ["to_onnx"]
@@ -50,6 +51,8 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
         inputs["inputs"] = (TensorProto.FLOAT, ["batch", steps, shape.inputs])
     if not shape.of_series:
         inputs["lengths"] = (TensorProto.INT64, ["batch"])
+    if shape.task == "translate":
+        inputs["prefix"] = (TensorProto.INT64, ["batch", "said"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
     said = [_add(g, each) for each in models if isinstance(each, Model)]
     y = _mean(g, [y for y, _ in said], bool(shape.classes))
@@ -96,6 +99,8 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     if model.pooling is None:
         return add_linear(g, model.head, x), ["batch", "steps", shape.classes or shape.targets]
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
+    if isinstance(model.head, Translator):
+        return _say(g, model.head, [pooled, *states[1:]]), ["batch", "said", shape.classes]
     y, out = _head(g, model, [pooled, *states[1:]], coming)
     if model.linear_path is not None:
         ahead = add_linear_path(g, model.linear_path, window, coming)
@@ -159,6 +164,17 @@ def _head(g: Graph, model: Model, states: list[str], coming: str) -> tuple[str, 
     if shape.classes:
         return numbers, ["batch", shape.classes]
     return add_values(g, numbers, shape), out
+
+
+def _say(g: Graph, head: Translator, states: list[str]) -> str:
+    """Add what comes after each token that was said, (batch, said, tokens)."""
+    states = [
+        s if isinstance(bridge, nn.Identity) else add_linear(g, bridge, s)
+        for bridge, s in zip(head.bridges, states, strict=True)
+    ]
+    x = g.op("Transpose", g.op("Gather", head.embedding.weight, "prefix"), perm=[1, 0, 2])
+    x, _ = add_layers(g, head.layer, x, "", states)
+    return add_linear(g, head.head, g.op("Transpose", x, perm=[1, 0, 2]))
 
 
 def _decode_pieces(g: Graph, head: InSegments, states: list[str], coming: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tuner.data import DataRef
+from tuner.data import DataRef, PairsRef
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Outcome, OutcomeState, PredictJob
 from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
@@ -19,6 +20,7 @@ from tuner.training.model import Model
 from tuner.training.padding import real_steps
 from tuner.training.samples import Samples, open_samples, split
 from tuner.training.seeding import seeded
+from tuner.training.translator import translate
 
 __all__ = ["in_units", "model_outputs", "predict"]
 
@@ -53,6 +55,11 @@ def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
         model = Model(parameters, data.shape).to(device)
     scored = data.evaluate_samples()
     index = samples.index(scored)
+    if isinstance(data, PairsRef):
+        models = [copy.deepcopy(model) for _ in (job.weights, *job.others)]
+        for each, weights in zip(models, (job.weights, *job.others), strict=True):
+            each.load_weights(weights)
+        return translate(models, samples, scored, parameters.beam), None
     outputs, attention = [], []
     for weights in (job.weights, *job.others):
         model.load_weights(weights)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tuner.data import DataRef, SequencesRef, SeriesRef
+from tuner.data import DataRef, PairsRef, SequencesRef, SeriesRef
 from tuner.data.thinning import some_of
+from tuner.data.vocabulary import UNKNOWN
 from tuner.training.device import to_device
 
 __all__ = [
+    "Pairs",
     "Samples",
     "Sequences",
     "Windows",
@@ -44,12 +46,16 @@ class Samples(Protocol):
             steps of each are real, (batch,), on the CPU; None where all are.
         """
 
+    def prefix(self, index: Tensor) -> Tensor | None:
+        """Gather what is said before each token, (batch, steps); None where none are said."""
+
     def targets(self, index: Tensor) -> Tensor:
         """Gather what should be said, in the order of the index.
 
         Returns:
             (batch, horizon, targets) values, float32; (batch,) classes. Where every step has
             its own (batch, steps, targets), padded with nan; (batch, steps), padded with -1.
+            Of texts the token after each that `prefix` gives, likewise.
         """
 
 
@@ -57,6 +63,8 @@ def open_samples(data: DataRef, device: torch.device) -> Samples:
     """Return the samples of prepared data."""
     if isinstance(data, SeriesRef):
         return Windows(data, device)
+    if isinstance(data, PairsRef):
+        return Pairs(data, device)
     assert isinstance(data, SequencesRef)
     return Sequences(data, device)
 
@@ -87,7 +95,14 @@ def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(index.astype(np.int32 if small else np.int64, copy=False)).to(device)
 
 
-class Windows:
+class _Unforced:
+    """Samples of which nothing is said token by token."""
+
+    def prefix(self, index: Tensor) -> None:
+        """Return None."""
+
+
+class Windows(_Unforced):
     """Windows over the rows of series, known by their first target row, `t`.
 
     Rows [t - window, t) are read and rows [t, t + horizon) are forecast. Of these the columns
@@ -134,10 +149,10 @@ class Windows:
         return self._future.index_select(0, index)
 
 
-class Sequences:
+class Sequences(_Unforced):
     """Independent sequences of different lengths; a batch is padded to its longest."""
 
-    def __init__(self, data: SequencesRef, device: torch.device) -> None:
+    def __init__(self, data: SequencesRef | PairsRef, device: torch.device) -> None:
         self._shape = data.shape
         self._rows = to_device(data.load("tokens" if data.shape.vocabulary else "inputs"), device)
         self._targets = to_device(data.load("truth" if data.shape.classes else "targets"), device)
@@ -175,3 +190,25 @@ class Sequences:
             pads = pads.view(*at.shape, *[1] * (rows.ndim - 1)).to(rows.device)
             steps = steps.masked_fill(pads, padding)
         return steps
+
+
+class Pairs(Sequences):
+    """Texts, and what is to be said of each: the truth so far is read (teacher forcing)."""
+
+    def prefix(self, index: Tensor) -> Tensor:  # type: ignore[override]
+        """Gather the begin and the tokens to be said, (batch, steps), padded with 0."""
+        said, _ = self._said(index)
+        return torch.cat((torch.full_like(said[:, :1], self._shape.classes - 2), said), dim=1)
+
+    def targets(self, index: Tensor) -> Tensor:
+        """Gather the tokens to be said and the end, (batch, steps); -1 pads, and is unknown."""
+        said, lengths = self._said(index)
+        found = torch.cat((said, torch.zeros_like(said[:, :1])), dim=1)
+        found = found.scatter(1, lengths, self._shape.classes - 1)
+        return found.masked_fill((found == 0) | (found == UNKNOWN), _NO_CLASS)
+
+    def _said(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens, (batch, longest), and how many there are of each, (batch, 1)."""
+        said = self._targets.index_select(0, index.to(self._targets.device))
+        lengths = (said != 0).sum(dim=1, keepdim=True)
+        return said[:, : int(lengths.max())], lengths
