@@ -314,6 +314,15 @@ def test_several_series_are_told_apart_by_their_column(
     assert run(["check", "stores.yaml"]) == 0
 
 
+def test_series_of_two_columns_are_refused_with_what_to_do(init: Init) -> None:
+    stores, items = ["a"] * 60 + ["b"] * 60, (["x"] * 30 + ["y"] * 30) * 2
+    refused = init(store=stores, item=items, date=days(30) * 4, sales=NUMBERS * 2)
+    assert "data.id: series are told apart by one column, got 'store' and 'item', which" in refused
+    assert refused.endswith("together; write both into one column, and name that with --id")
+    both = [f"{s} {i}" for s, i in zip(stores, items, strict=True)]
+    assert "id: both" in init(both=both, date=days(30) * 4, sales=NUMBERS * 2)
+
+
 def test_a_doubled_hour_is_no_second_series(init: Init) -> None:
     refused = init(date=but(days(), 30, "2020-01-30"), weather=list("ab") * 30, sales=NUMBERS)
     assert "no time may appear twice, got 2020-01-30" in refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ _SHORT_YEAR = r".*\d\d\s*"
 _MONTH_AND_YEAR = re.compile(r"(?i)[^\W\d_]{3,}\W*\d\d")
 _MOST_CLASSES = 30  # that numbers may stand for
 _AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
+_MOST_OF_PAIRS = 6  # columns that may tell series apart two by two
 _ROWS_OF_AN_ID = 3  # at least, on average
 
 
@@ -255,6 +257,7 @@ def _guess_id(
             few = table.frame[c].nunique() <= len(table.frame) // _ROWS_OF_AN_ID
             if few and not table.frame.duplicated([time, c]).any():
                 return c, "times come again, and with it they do not"
+        _check_pairs(table, time, [*named, *texts])
         return None, ""
     if any(is_class_name(c) for c in others):
         for c in named:
@@ -262,6 +265,17 @@ def _guess_id(
             if 1 < len(found) == 1 + np.count_nonzero(np.diff(codes)) < len(codes):
                 return c, "by its name, and its rows stand together"
     return None, ""
+
+
+def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
+    """Refuse rows that two columns tell apart together, and none of them alone."""
+    for one, other in itertools.combinations(columns[:_MOST_OF_PAIRS], 2):
+        groups = table.frame.groupby([one, other], observed=True).ngroups
+        few = groups <= len(table.frame) // _ROWS_OF_AN_ID
+        if few and not table.frame.duplicated([time, one, other]).any():
+            text = f"series are told apart by one column, got {one!r} and {other!r}, which do it "
+            remedy = "together; write both into one column, and name that with --id"
+            raise refusal(table.path, "data.id", text + remedy)
 
 
 def _likely_id(frame: pd.DataFrame, kinds: dict[str, str]) -> str | None:
