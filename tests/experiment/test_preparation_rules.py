@@ -117,6 +117,27 @@ def test_rows_are_read_as_the_most_demanding_preparations_need() -> None:
             "search_space.transform.choices: must differ, got 'log' twice; remove one",
         ),
         (
+            {
+                "search_space": {
+                    "calendar": {
+                        "type": "categorical",
+                        "choices": [["hour", "weekday"], ["weekday", "hour"]],
+                    }
+                }
+            },
+            "search_space.calendar.choices: must differ, got '[hour, weekday]' and "
+            "'[weekday, hour]', which are the same; remove one",
+        ),
+        (
+            {
+                "search_space": {
+                    "lags": {"type": "categorical", "choices": [{"y": [1, 2]}, {"y": [2, 1]}]}
+                }
+            },
+            "search_space.lags.choices: must differ, got '{y: [1, 2]}' and '{y: [2, 1]}', which "
+            "are the same; remove one",
+        ),
+        (
             {"search_space": {"scale": {"type": "categorical", "choices": ["standard", "std"]}}},
             "search_space.scale: with the choice std: must be 'standard', 'minmax' or 'none', got "
             "'std'; change it",

@@ -16,7 +16,7 @@ from tuner.experiment.model import Section
 from tuner.experiment.reading import parse_value
 from tuner.transform_steps import parse_transform
 
-__all__ = ["PREPARED", "canonical_choice", "prepared_with", "text_of", "value_of"]
+__all__ = ["PREPARED", "canonical_choice", "prepared_with", "text_of", "value_of", "without_order"]
 
 PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
 """The keys of `data` that may be searched."""
@@ -71,6 +71,20 @@ def canonical_choice(name: str, choice: Any) -> str:
     if name == "transform":
         value = parse_transform(value)
     return text_of(canonical_decomposition(value) if name == "decompose" else value)
+
+
+def without_order(name: str, text: str) -> str:
+    """Return the text of a choice, the same for those that differ in an order without meaning.
+
+    Columns of the calendar and of lags may stand in any order, steps of a transform not.
+    """
+    value = value_of(text)
+    if name == "calendar" and isinstance(value, list):
+        return text_of(sorted(value, key=str))
+    if name == "lags" and isinstance(value, dict):
+        lags = {k: sorted(v, key=str) if isinstance(v, list) else v for k, v in value.items()}
+        return text_of(dict(sorted(lags.items(), key=str)))
+    return text
 
 
 def prepared_with(data: Data, texts: dict[str, str]) -> Data:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.experiment.model import Section
-from tuner.experiment.preparations import PREPARED, canonical_choice, text_of
+from tuner.experiment.preparations import PREPARED, canonical_choice, text_of, without_order
 
 __all__ = ["CategoricalDomain", "Domain", "FloatDomain", "IntDomain", "SearchSpace", "space_size"]
 
@@ -148,11 +148,15 @@ def _canonical(name: str, domain: Domain) -> Domain:
     if name not in PREPARED or not isinstance(domain, CategoricalDomain):
         return domain
     choices: list[str] = []
+    meanings: dict[str, str] = {}
     for choice in domain.choices:
         try:
             text = canonical_choice(name, choice)
         except ValueError as error:
             raise ValueError(f"{name}.choices: {error}") from None
+        if (other := meanings.setdefault(without_order(name, text), text)) != text:
+            text = f"must differ, got {other!r} and {text!r}, which are the same"
+            raise ValueError(f"{name}.choices: {text}; remove one")
         if text in choices:
             raise ValueError(f"{name}.choices: must differ, got {text!r} twice; remove one")
         choices.append(text)
