@@ -10,6 +10,7 @@ import pytest
 
 from tuner.data.guessing import guess_columns
 from tuner.data.reading import read_series
+from tuner.data.tables import RawTable
 from tuner.experiment.schema import Data
 
 N = 60
@@ -59,9 +60,9 @@ def written(folder: Path, values: object) -> Path:
     ids=second,
 )
 def test_texts_that_only_look_like_times_are_texts(tmp_path: Path, texts: list[str]) -> None:
-    found = guess_columns(written(tmp_path, texts))
+    found = guess_columns(RawTable.read(written(tmp_path, texts)))
     assert (found.time, found.targets) == (None, ["y"])
-    assert found.left_out == {"a": "text"}
+    assert found.left_out["a"].startswith("text")  # and which unit it may have
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_dates_as_people_and_offices_write_them_are_times(
     tmp_path: Path, texts: list[str], times: pd.DatetimeIndex, frequency: str
 ) -> None:
     path = written(tmp_path, texts)
-    found = guess_columns(path)
+    found = guess_columns(RawTable.read(path))
     assert (found.time, found.targets, found.numbers) == ("a", ["y"], ["y"])
     series = read_series(Data(path=str(path), time="a", target="y"))
     assert series.times is not None
@@ -113,10 +114,10 @@ def test_dates_as_people_and_offices_write_them_are_times(
     ids=["no dates", "fractions", "few", "falling"],
 )
 def test_numbers_that_may_be_none_are_no_dates(tmp_path: Path, numbers: list[float]) -> None:
-    found = guess_columns(written(tmp_path, numbers))
+    found = guess_columns(RawTable.read(written(tmp_path, numbers)))
     assert (found.time, found.numbers) == (None, ["a", "y"])
 
 
 def test_a_week_that_there_is_not_is_no_time(tmp_path: Path) -> None:
     texts = [f"2019-W{54 + i % 40}" for i in range(N)]
-    assert guess_columns(written(tmp_path, texts)).left_out == {"a": "text"}
+    assert guess_columns(RawTable.read(written(tmp_path, texts))).left_out == {"a": "text"}
