@@ -34,9 +34,12 @@ def predict(
             help="Rows to come, with the columns that are known ahead. \\[default: DATA's last]",
         ),
     ] = None,
+    numpy: Annotated[
+        bool, typer.Option("--numpy", help="Run the model in numpy, without onnxruntime.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Predict with a trained model, as CSV; this needs no torch."""
     from tuner.cli import predicting as command
 
-    command.predict(model, data, output, all_, force, future)
+    command.predict(model, data, output, all_, force, future, numpy)

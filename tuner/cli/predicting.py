@@ -23,9 +23,10 @@ def predict(
     all_: bool,
     force: bool,
     future: Path | None = None,
+    numpy: bool = False,
 ) -> None:
     """Predict with an exported model, into a file or on standard output."""
-    model = load_model(folder)
+    model = load_model(folder, numpy=numpy)
     if output is not None:
         for read in (data, future):
             if read is not None:

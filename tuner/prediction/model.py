@@ -29,19 +29,21 @@ _Given = pd.DataFrame | Path | str
 class Model:
     """Predicts from data as it stands in a file: everything that was done in training is done."""
 
-    def __init__(self, folder: Path, record: dict[str, Any], file: bytes) -> None:
+    def __init__(
+        self, folder: Path, record: dict[str, Any], file: bytes, numpy: bool = False
+    ) -> None:
         """Take what `pipeline.json` in a folder says, and the bytes of the model.
 
         Raises:
             ModelError: they are none, or do not fit one another.
         """
-        self._record, self._file = record, file
+        self._record, self._file, self._numpy = record, file, numpy
         self.folder, self.pipeline = folder, Pipeline.of(record, folder / PIPELINE)
-        self._runner = Runner(file, folder / MODEL, self.pipeline)
+        self._runner = Runner(file, folder / MODEL, self.pipeline, numpy=numpy)
 
-    def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes]]:
+    def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes, bool]]:
         """Have copies, and other processes, open the model anew."""
-        return Model, (self.folder, self._record, self._file)
+        return Model, (self.folder, self._record, self._file, self._numpy)
 
     def predict(
         self,
@@ -156,11 +158,16 @@ def _read(path: Path, columns: Columns) -> RawTable:
     return RawTable.read(path, declared, columns.time)
 
 
-def load_model(folder: Path | str) -> Model:
+def load_model(folder: Path | str, *, numpy: bool = False) -> Model:
     """Open the folder that `tuner train -o` or `tuner export --model` wrote.
+
+    Args:
+        folder: the folder.
+        numpy: whether numpy runs the model, where there is no onnxruntime: slower, and equal to
+            1e-5.
 
     Raises:
         ModelError: it is none, was changed, or is of a newer version; file, rule and remedy.
     """
     folder = Path(folder)
-    return Model(folder, *open_folder(folder))
+    return Model(folder, *open_folder(folder), numpy)

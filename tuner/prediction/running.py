@@ -22,31 +22,20 @@ _Sizes = list[int | None]
 
 
 class Runner:
-    """A model in onnxruntime, which uses all cores.
+    """A model in onnxruntime, which uses all cores; or in numpy, where that is all there is.
 
     Raises:
         ModelError: the file names other files, onnxruntime does not take it, or it is of another
             pipeline.
     """
 
-    def __init__(self, file: bytes, path: Path, pipeline: Pipeline) -> None:
-        import onnxruntime
-
+    def __init__(self, file: bytes, path: Path, pipeline: Pipeline, *, numpy: bool = False) -> None:
         # A text is written as it is wherever it stands in the file, and no other text of an
         # exported graph is this one. onnxruntime would read whatever file the path leads to.
         if _EXTERNAL in file:
             text = "must hold all its weights, got external data, which is in another file; "
             raise ModelError(f"{show_path(path)}: {text}export the model again")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # by that rule
-        try:
-            session = onnxruntime.InferenceSession(
-                file, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # of classes that onnxruntime does not name
-            text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
-            raise ModelError(f"{show_path(path)}: {text}") from None
+        session = (_in_numpy if numpy else _in_onnxruntime)(file, path)
         self._path, self._width = path, pipeline.width
         self._horizon = pipeline.horizon
         read = {i.name: _fixed(i.shape) for i in session.get_inputs()}
@@ -161,6 +150,33 @@ class Runner:
             text = f"onnxruntime cannot run it: {one_line(error)}; export the model again"
             raise ModelError(f"{show_path(self._path)}: {text}") from None
         return np.asarray(found[0])
+
+
+def _in_numpy(file: bytes, path: Path) -> Any:
+    from tuner.prediction.numpy_session import NumpySession
+
+    try:
+        return NumpySession(file)
+    except ValueError as error:
+        text = f"numpy cannot run it: {one_line(error)}; leave out --numpy, or export it again"
+        raise ModelError(f"{show_path(path)}: {text}") from None
+
+
+def _in_onnxruntime(file: bytes, path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        text = "needs onnxruntime, which is not installed here; install it, or write --numpy"
+        raise ModelError(f"{show_path(path)}: {text}") from None
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # by that rule
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of classes that onnxruntime does not name
+        text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
+        raise ModelError(f"{show_path(path)}: {text}") from None
 
 
 def _fixed(shape: list[Any]) -> _Sizes:

@@ -1,0 +1,149 @@
+"""Prediction with numpy alone says what onnxruntime says, of every kind of model."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
+from model_folders import make_model, replace_file
+from onnx import TensorProto, helper
+
+from tuner.errors import ModelError
+from tuner.prediction import load_model
+from tuner.prediction.numpy_session import NumpySession
+
+CASES = FORECASTS | COMING_CLASSES | SEQUENCES
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no forecast after the last"),  # of rows to come
+    pytest.mark.filterwarnings("ignore:.* tokens are not in the model's vocabulary"),
+]
+
+
+def made(name: str, folder: Path) -> tuple[Path, Path]:
+    frame, raw = CASES[name]
+    path = folder / "data.csv"
+    frame.to_csv(path, index=False)
+    raw = raw | {"data": raw["data"] | {"path": str(path)}}
+    make_model(raw, folder)
+    return folder / "model", path
+
+
+def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    assert list(found) == list(expected)
+    for column in found:
+        if found[column].dtype.kind == "f":
+            scale = np.abs(expected[column]).max()
+            np.testing.assert_allclose(
+                found[column], expected[column], rtol=1e-5, atol=1e-5 * scale
+            )
+        else:
+            assert found[column].equals(expected[column])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numpy_says_what_onnxruntime_says(name: str, tmp_path: Path) -> None:
+    model, path = made(name, tmp_path)
+    every = name not in SEQUENCES
+    expected = load_model(model).predict(path, all_windows=every)
+    in_numpy = load_model(model, numpy=True)
+    assert_same(in_numpy.predict(path, all_windows=every), expected)
+    assert_same(copy.deepcopy(in_numpy).predict(path, all_windows=every), expected)
+
+
+def layer(kind: str, gates: int, **options: Any) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(3)
+    ways, units, inputs = options.pop("ways", 1), 5, 3
+
+    def some(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    weights = {
+        "w": some(ways, gates * units, inputs), "r": some(ways, gates * units, units),
+        "b": some(ways, 2 * gates * units), "n": np.array([4, 1, 6], np.int32),
+        "h": some(ways, 3, units),
+    }  # fmt: skip
+    if kind == "LSTM":
+        weights |= {"c": some(ways, 3, units), "p": some(ways, 3 * units)}
+    outputs = ["y", "y_h", "y_c"][: 3 if kind == "LSTM" else 2]
+    direction = "bidirectional" if ways == 2 else "forward"
+    node = helper.make_node(
+        kind, ["x", *weights], outputs, hidden_size=units, direction=direction, **options
+    )
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, 3, inputs])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8), {"x": some(6, 3, inputs)}
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "gates", "options"),
+    [
+        ("LSTM", 4, {}),
+        ("GRU", 3, {"linear_before_reset": 1}),
+        ("GRU", 3, {"linear_before_reset": 0}),
+        ("RNN", 1, {}),
+        ("RNN", 1, {"activations": ["Relu"]}),
+    ],
+)
+def test_layers_with_states_peepholes_and_lengths_are_those_of_the_standard(
+    kind: str, gates: int, options: dict[str, Any], ways: int
+) -> None:
+    import onnxruntime
+
+    options = {n: v * ways if n == "activations" else v for n, v in options.items()}
+    model, feed = layer(kind, gates, ways=ways, **options)
+    file = model.SerializeToString()
+    expected = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(
+        None, feed
+    )
+    for found, other in zip(NumpySession(file).run(None, feed), expected, strict=True):
+        np.testing.assert_allclose(found, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_numpy_cannot_run_says_so_in_a_line(tmp_path: Path) -> None:
+    model, _ = made(next(iter(FORECASTS)), tmp_path)
+    graph = onnx.load(model / "model.onnx")
+    graph.graph.node[0].op_type = "Erf"
+    whole = (model / "model.onnx").read_bytes()
+    for content, problem in (
+        (graph.SerializeToString(), "has the operator Erf, which --numpy does not know"),
+        (b"no model", "numpy cannot run it: "),
+        (whole[: len(whole) // 2], "numpy cannot run it: is cut off"),
+        (b"", "holds no graph"),
+    ):
+        replace_file(model, "model.onnx", content)
+        with pytest.raises(ModelError) as error:
+            load_model(model, numpy=True)
+        assert problem in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_numpy_predicts_where_there_is_no_onnxruntime(tmp_path: Path) -> None:
+    model, path = made(next(iter(FORECASTS)), tmp_path)
+    code = (
+        "import sys\n"
+        "sys.modules['onnxruntime'] = None\n"
+        "from tuner.cli.main import run\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, "predict", str(model), str(path)]
+    without = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert without.returncode == 2
+    assert "needs onnxruntime, which is not installed here; install it, or" in without.stderr
+    found = subprocess.run([*command, "--numpy"], capture_output=True, text=True, check=True)
+    assert found.stdout.count("\n") > 1
