@@ -44,6 +44,7 @@ FILES = {
     ),
     "large numbers": dated(lambda i: int(1e15) + int(Y[i] * 1000)),
     "small numbers": dated(lambda i: Y[i] * 1e-13),
+    "quantiles": lines("date,0.1,0.9", lambda i: f"{DAYS[i]},{Y[i]},{Y[i] + 5}"),
     "flags": lines("date,sales,open", lambda i: f"{DAYS[i]},{Y[i]},{'yes' if i % 3 else 'no'}"),
     "quarters": lines("q,sales", lambda i: f"{1990 + i // 4}-Q{i % 4 + 1},{Y[i]}"),
     "weeks": lines("week,sales", lambda i: f"{2019 + i // 52}-W{i % 52 + 1:02},{Y[i]}"),
@@ -68,6 +69,7 @@ FILES = {
 REFUSED = {
     "no header": lines(None, lambda i: f"{DAYS[i]},{Y[i]},{X[i]}"),
     "no header, and a name": lines(None, lambda i: f"A,{DAYS[i]},{Y[i]}"),
+    "no header, no date": lines(None, lambda i: f"A,{Y[i]},{X[i]}"),
     "two rows": dated(lambda i: Y[i], 2),
     "two columns of ids": lines(
         "store,item,date,sales",

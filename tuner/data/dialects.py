@@ -31,6 +31,7 @@ _DATE = re.compile(
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 _ROW_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_FRACTION = re.compile(r"[-+]?\d+\.\d+")  # above 1, or it may name a quantile: 0.9
 
 
 class LooksLikeRow(ValueError):
@@ -115,7 +116,8 @@ def header_of(record: Sequence[str]) -> list[str]:
         names[0] = names[0].lstrip("# ")
     given = [name for name in names if name]
     kinds = [any(kind.fullmatch(name) for name in given) for kind in (_ROW_DATE, _NUMBER)]
-    if given and (all(kinds) or all(_VALUE.fullmatch(name) for name in given)):
+    measured = any(_FRACTION.fullmatch(name) and abs(float(name)) > 1 for name in given)
+    if given and (all(kinds) or measured or all(_VALUE.fullmatch(name) for name in given)):
         raise LooksLikeRow(", ".join(names))
     return [name or f"column_{i}" for i, name in enumerate(names, 1)]
 
