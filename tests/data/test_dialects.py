@@ -243,6 +243,7 @@ def test_copies_of_a_row_at_the_hour_that_comes_twice_are_not_dropped(tmp_path: 
     [
         ("day,hour,sales", lambda t: f"{t:%Y-%m-%d},{t.hour}", ["day", "hour"]),
         ("day,hour,sales", lambda t: f"{t:%Y-%m-%d},{t:%H:%M}", ["day", "hour"]),
+        ("day,hour,sales", lambda t: f"{t:%d/%m/%Y},{t.hour}", ["day", "hour"]),
         ("day,clock,sales", lambda t: f"{t:%d.%m.%Y},{t:%I:%M %p}", ["day", "clock"]),
         ("y,m,d,h,sales", lambda t: f"{t.year},{t.month},{t.day},{t.hour}", ["y", "m", "d", "h"]),
         ("day,hour,sales", lambda t: f"{t - HOUR:%Y-%m-%d},{(t - HOUR).hour + 1}", ["day", "hour"]),

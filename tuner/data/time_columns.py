@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-from tuner.data.times import as_times, is_time_of_day
+from tuner.data.times import as_times, is_time_of_day, possible_orders
 from tuner.dialect import Dialect
 from tuner.errors import nearest, refusal
 
@@ -36,6 +36,7 @@ _PARTS = {
     "date": ("date", "datum", "fecha", "data", "日期", "day"),
     "time": ("time", "uhrzeit", "zeit", "heure", "hora", "时间", "clock"),
 }
+_CLOCK: tuple[Literal["h", "min", "s"], ...] = ("h", "min", "s")
 _UNITS = ("year", "month", "day", "hour", "minute", "second")
 
 
@@ -147,11 +148,23 @@ def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Serie
         )
         rest = parts[3:]
     else:
+        if dialect.date_format is None and len(possible_orders(first)) > 1:
+            return _as_texts(first, rest, frame)
         dates = as_times(with_format(first, dialect.date_format))
-    units: tuple[Literal["h", "min", "s"], ...] = ("h", "min", "s")
-    for unit, part in zip(units, rest, strict=False):
+    for unit, part in zip(_CLOCK, rest, strict=False):
         dates = dates + _of_day(frame[part], unit)
     return dates
+
+
+def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Series:
+    """Return dates such as 01/02/2020 with their times of day as texts: rows tell the order."""
+    clock = sum(
+        (_of_day(frame[part], unit) for unit, part in zip(_CLOCK, rest, strict=False)),
+        start=pd.Series(pd.Timedelta(0), frame.index),
+    )
+    minutes = (clock.dt.total_seconds() // 60).astype("Int64")
+    texts = minutes.map(lambda m: f"{m // 60:02}:{m % 60:02}", na_action="ignore")
+    return dates.str.strip() + " " + texts
 
 
 def _of_day(column: pd.Series, unit: Literal["h", "min", "s"]) -> pd.Series:
