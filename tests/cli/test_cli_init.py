@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -738,3 +739,45 @@ def test_a_default_trial_is_planned_to_train_in_a_minute(
         assert plan.window.value == "240"  # it is not shortened without need
     if features == 30 and seconds == 400_000:
         assert "takes more than a minute a trial" in plan.window.why
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("decimal", "must be KEY=VALUE, got 'decimal'"),
+        ("decimel=,", "no key 'decimel'; did you mean 'decimal'?"),
+        ("decimal=x", "--read decimal: "),
+        ("encoding=utf-99", "--read encoding: no such encoding, got 'utf-99'"),
+        ("timezone=Berlin", "--read timezone: no such time zone, got 'Berlin'"),
+    ],
+)
+def test_what_is_wrong_with_a_declared_key_is_told(
+    option: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("s.csv").write_text(series("year,sales"))
+    assert run(["init", "s.csv", "--read", option]) == 2
+    printed = capsys.readouterr().err
+    assert told in printed
+    assert printed.count("\n") == 1
+
+
+def test_what_init_was_told_of_a_file_is_in_the_experiment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [f'{day},"1,{200 + i}"' for i, day in enumerate(days())]
+    Path("s.csv").write_text("\n".join(["date,sales", *rows]))
+    assert run(["init", "s.csv"]) == 2
+    refused = capsys.readouterr().err
+    command = re.search(r"init with (--read '[^']*')", refused)
+    assert command
+    assert run(["init", "s.csv", *shlex.split(command[1])]) == 0
+    assert Experiment.load("s.yaml").data.read.decimal == ","
+    assert run(["check", "s.yaml"]) == 0
+
+
+def test_times_that_cannot_be_read_are_not_left_out_silently(init: Init) -> None:
+    shown = [f"{day[8:]}~{day[5:7]}~{day[:4]}" for day in days()]
+    refused = init(date=shown, sales=NUMBERS)
+    assert f"data.time: column 'date' seems to hold times, got '{shown[0]}' in line 2" in refused
+    assert "wrote" in init("--read", "date_format=%d~%m~%Y", date=shown, sales=NUMBERS)
+    assert "wrote" in init("--force", "--no-time", date=shown, sales=NUMBERS)

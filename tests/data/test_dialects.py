@@ -437,3 +437,83 @@ def test_cells_that_look_like_formulas_are_texts(tmp_path: Path) -> None:
     )
     table = RawTable.read(write(tmp_path, buffer.getvalue()))
     assert table.frame["note"].tolist() == ["=cmd|'/C calc'!A0", "@SUM(1)"]
+
+
+GERMAN = ["Januar", "Februar", "März"]
+FRENCH = ["janvier", "février", "mars"]
+
+
+def paid(value: float) -> str:
+    return f"({-value})" if value < 0 else str(value)
+
+
+MORE = {
+    "months in German": lines(
+        lambda i: f"{DAYS[i].day}. {GERMAN[DAYS[i].month - 1]} 2022,{SALES[i]}",
+        "date,sales"),
+    "months in French": lines(
+        lambda i: f"{DAYS[i].day} {FRENCH[DAYS[i].month - 1]} 2022,{SALES[i]}",
+        "date,sales"),
+    "a known time zone": lines(
+        lambda i: f"{DAYS[i]:%Y-%m-%d} 00:00 UTC,{SALES[i]}", "date,sales"),
+    "minus in brackets": lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]},{paid(TEMP[i])}"),
+    "digits grouped as in India": lines(
+        lambda i: f'{DAYS[i]:%Y-%m-%d},"12,34,{500 + i}.25"').replace("temp", ""),
+    "an empty row": lines().replace("\n2022-01-10", "\n,,\n2022-01-10"),
+    "a blank line": lines().replace("\n2022-01-10", "\n\n2022-01-10"),
+    "names that are repeated": lines().replace("\n2022-01-10", "\ndate,sales,temp\n2022-01-10"),
+    "a rule below the names": lines(header="date|sales|temp\n---|---|---", sep="|"),
+    "decimal commas in quotes": lines(
+        lambda i: f'{DAYS[i]:%Y-%m-%d},"{comma(SALES[i])}","{comma(TEMP[i])}"'),
+    "exponents": lines(lambda i: f"{DAYS[i]:%Y-%m-%d};{comma(f'{SALES[i]:.7e}')};{i}",
+                       "date;sales;n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_what_people_write_besides_is_read_as_well(tmp_path: Path, name: str) -> None:
+    found = read(write(tmp_path, MORE[name]))
+    if "India" in name:
+        np.testing.assert_allclose(found["sales"], 1234500.25 + np.arange(40))
+        return
+    assert len(found) == len(DAYS)
+    assert (pd.DatetimeIndex(found["date"]).tz_localize(None) == DAYS).all()
+    np.testing.assert_allclose(found["sales"], SALES, rtol=1e-12)
+    if "temp" in found:
+        np.testing.assert_allclose(found["temp"], TEMP, rtol=1e-12)
+
+
+def test_the_line_of_a_row_counts_what_is_left_out_before_it(tmp_path: Path) -> None:
+    text = lines().replace("\n2022-01-10", "\ndate,sales,temp\n\n2022-01-10")
+    text = text.replace(str(SALES[20]), "oops")
+    with pytest.raises(DataError, match=r"got 'oops' in line 24"):
+        read(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "keys"),
+    [
+        ("Station,Berlin\nLat,52.5\n\n" + lines(), "data.read.skip_rows: 3 if line 4 has them",
+         {"skip_rows": 3}),
+        (lines() + ",12345.5,\n", "data.read.skip_footer: 1 if a total", {"skip_footer": 1}),
+        (lines().replace(str(SALES[9]), comma(SALES[9])).replace(f",{comma(SALES[9])},",
+                                                                 f',"{comma(SALES[9])}",'),
+         "in line 11 among decimal points; correct it", None),
+    ],
+)  # fmt: skip
+def test_the_remedy_of_a_refused_file_works_as_it_stands(
+    tmp_path: Path, text: str, told: str, keys: dict[str, Any] | None
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert told in str(caught.value)
+    if keys is not None:
+        assert_is_the_table(read(path, read=keys))
+
+
+def test_days_of_a_spreadsheet_have_hours(tmp_path: Path) -> None:
+    hours = pd.date_range("2022-01-01", periods=60, freq="h")
+    text = "\n".join(["date,sales", *(f"{44562 + i / 24:.5f},{i}" for i in range(60))])
+    found = read(write(tmp_path, text), read={"date_format": "excel"})
+    assert (pd.DatetimeIndex(found["date"]) == hours).all()

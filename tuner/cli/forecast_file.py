@@ -215,7 +215,7 @@ def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
             resample=asked.resample,
             known_future=[],
         )
-        series = series_of(RawTable.read(asked.path), data, coming=True)
+        series = series_of(RawTable.read(asked.path, data.dialect, data.time), data, coming=True)
         coming = _rows_to_come(series)
         if coming.columns:
             series = series.until(series.ends - series.bounds[:, 0])

@@ -307,6 +307,8 @@ def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
     if len(records) < 5 or "number" not in kinds:
         return False
     row = [value.strip() for value in records[1]]
+    if any(row) and all(re.fullmatch(r"[-=:]{2,}|", value) for value in row):
+        return True  # a rule, as under the names of a printed table
     held = [(v, kind) for v, kind in zip(row, kinds, strict=False) if v and kind]
     if not held or not any(kind == "number" for _, kind in held):
         return False

@@ -93,6 +93,8 @@ def guess_columns(
     kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
     if time is None and not no_time:
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
+        if time is None:
+            _refuse_unread_times(table, kinds)
     why_id = ""
     if id_ is None:
         others = [c for c in names if c not in (time, *given, *(features or []))]
@@ -104,6 +106,8 @@ def guess_columns(
     why = ""
     if not given:
         usable = [c for c in features or numbers if c != time]
+        if not usable and features is None:
+            _refuse_doubts(table, [time, id_], named=False)
         found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
         chosen, why = found or _guess_target(path, frame, usable)
         given = [chosen]
@@ -148,6 +152,9 @@ def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]
         dialect = replace(dialect, time_columns=parts)
         frame = with_joined_time(table.path, frame, dialect, name)
         return replace(table, frame=frame, dialect=dialect, notes=(*table.notes, note)), name
+    if dialect.date_format is not None and time is None:
+        fitting = (c for c in table.names if table.times(c).notna().mean() >= _MOST)
+        return table, next(fitting, None)
     for name in [time] if time is not None else [str(c) for c in frame]:
         usual = set(words_of(name)) & set(_TIME_NAMES) or time is not None
         if not usual or name not in frame or dialect.date_format is not None:
@@ -167,6 +174,19 @@ def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
         return ()
     first = frame[parts[0]]
     return () if _kind(first) == "times" and not first.duplicated().any() else parts
+
+
+def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
+    """Refuse to go without times where a column that is called so holds texts with years."""
+    for name, kind in kinds.items():
+        if kind != "text" or not set(words_of(name)) & {*_TIME_NAMES, "datum", "fecha", "日期"}:
+            continue
+        values = table.frame[name].dropna().astype(str)
+        if values.str.contains(r"(?:19|20)\d\d").mean() >= _MOST:
+            place = table.place_of(int(values.index[0]))
+            text = f"column {name!r} seems to hold times, got {values.iloc[0]!r} in {place}"
+            remedy = 'write data.read.date_format: "%d.%m.%Y", say, as strptime has it'
+            raise refusal(table.path, "data.time", f"{text}; {remedy}, or init with --no-time")
 
 
 def _free_name(table: RawTable) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -39,6 +40,7 @@ _PARTS = re.compile(
 )
 _DIGITS = re.compile(
     r"\d+[.,]?\d*|[.,]\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?"
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?"  # as in India: 12,34,567
     r"|\d{1,3}([ '’_\u00a0\u202f])\d{3}(\5\d{3})*([.,]\d*)?"
 )
 _GAPS = " '’_\u00a0\u202f"  # what groups digits and is no point or comma
@@ -80,10 +82,17 @@ class _Evidence:
 
 def looks_like_number(text: str) -> bool:
     """Say whether a text is a number in some dialect, perhaps with a unit."""
-    found = _PARTS.fullmatch(text.strip())
+    found = _PARTS.fullmatch(_minus_first(text.strip()))
     if found is None or not _DIGITS.fullmatch(found["core"].strip()):
         return False
     return not found["before"] or found["before"] in _KNOWN_UNITS
+
+
+def _minus_first(text: str) -> str:
+    """Return a number with its minus before it: accountants write (1.5), some programs 1.5-."""
+    if text[:1] == "(" and text[-1:] == ")" and text[1:2] not in "+-−":
+        return f"-{text[1:-1].strip()}"
+    return f"-{text[:-1]}" if text[-1:] == "-" and text[:1].isdigit() else text
 
 
 def with_numbers(
@@ -154,7 +163,7 @@ def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
         return None
     codes, uniques = pd.factorize(column)
     values = pd.Series(uniques, dtype=object).map(str).str.strip()
-    parts = values.str.extract(f"^{_PARTS.pattern}$").fillna("")
+    parts = values.map(_minus_first).str.extract(f"^{_PARTS.pattern}$").fillna("")
     parts["core"] = parts["core"].str.strip()
     parts["core"] = parts["core"].where(parts["core"].str.fullmatch(_DIGITS.pattern), "")
     return _Texts(name, codes, values, parts)
@@ -259,7 +268,8 @@ def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
     decimals: set[str] = set()
     groups: set[str] = set()
     either: set[str] = set()
-    for core in set(texts.parts["core"][~missing]):
+    cores = texts.parts["core"] + texts.parts["power"]
+    for core in set(cores[~missing]):
         kind, mark = _marks(core)
         {"decimal": decimals, "groups": groups, "either": either, "both": decimals}.get(
             kind, set()
@@ -272,7 +282,7 @@ def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
 
 def _marks(core: str) -> tuple[str, str]:
     """Say what the points and commas of a number can be, and which mark that is."""
-    digits = re.sub(f"[{_GAPS}]", "", core)
+    digits, power, _ = re.sub(f"[{_GAPS}]", "", core.lower()).partition("e")
     points, commas = digits.count("."), digits.count(",")
     if points and commas:
         return "both", max(".,", key=digits.rfind)
@@ -281,8 +291,8 @@ def _marks(core: str) -> tuple[str, str]:
     mark = "." if points else ","
     if points + commas > 1:
         return "groups", mark
-    may_group = re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", digits) and digits == core.strip()
-    return ("either" if may_group else "decimal"), mark
+    may_group = re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", digits) and digits == core
+    return ("either" if may_group and not power else "decimal"), mark
 
 
 def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarray:
@@ -293,7 +303,7 @@ def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarr
     whole = r"[0-9]*"
     if dialect.thousands is not None:
         mark = re.escape(dialect.thousands)
-        whole = rf"(?:[0-9]*|[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+)"
+        whole = rf"(?:[0-9]*|[0-9]{{1,3}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}})"
     fits = core.str.fullmatch(rf"{whole}(?:{decimal}[0-9]*)?")
     if dialect.thousands is not None:
         core = core.str.replace(dialect.thousands, "", regex=False)
@@ -326,10 +336,19 @@ def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Doubt:
 
 
 def _ambiguous(texts: _Texts, missing: np.ndarray) -> Doubt:
-    cores = texts.parts["core"].to_numpy()
+    """Return the doubt about a column with points and commas of which nobody knows the meaning."""
     kinds = [
-        _marks(core) if not out else ("", "") for core, out in zip(cores, missing, strict=True)
+        ("", "") if out else _marks(core + power)
+        for core, power, out in zip(texts.parts["core"], texts.parts["power"], missing, strict=True)
     ]
+    certain = {mark: kinds.index(("decimal", mark)) for kind, mark in kinds if kind == "decimal"}
+    if len(certain) > 1:  # 1.5 and 1,5
+        counts = Counter(mark for kind, mark in kinds if kind == "decimal")
+        rarer = min(certain, key=lambda mark: counts[mark])
+        at = certain[rarer]
+        usual = "points" if rarer == "," else "commas"
+        text = f"must write all numbers in one way, got {texts.values[at]!r} in {{place}} among "
+        return Doubt("mark", texts.first_row(at), f"{text}decimal {usual}", "correct it")
     at = next(i for i, (kind, _) in enumerate(kinds) if kind in ("either", "decimal", "both"))
     mark = kinds[at][1]
     text = f"holds numbers such as {texts.values[at]!r} in {{place}}, and the file does not tell "

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Series", "check_names", "read_series", "series_of"]
 
+_FOOTERS = 5  # lines at most that a total may have
 _PLAIN = Dialect()
 _LARGEST = 1e30  # a float32 still holds it, and float64 its square
 
@@ -143,6 +144,8 @@ def series_of(
     file, in_file = table, np.arange(len(table.frame))
     if data.wide is not None:
         table, in_file = melted(file, data.wide, data.time)
+    if file.lines is not None:
+        in_file = file.lines[in_file]
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
     known_future = list(data.known_future or [])
@@ -309,6 +312,8 @@ def _parse_times(
         elif str(value).startswith(("#", "//", "%")):
             mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
             remedy = f'write data.read.comment: "{mark}" if this is no row'
+        elif (below := len(parsed) - int(bad[0])) <= _FOOTERS and len(bad) == below:
+            remedy = f"write data.read.skip_footer: {below} if a total stands below the rows"
         elif parsed.notna().mean() < 0.5:
             remedy += ', or write data.read.date_format: "%d.%m.%Y", say'
         text = f"column {column.name!r} {must}, got {got} in {table.place_of(bad[0])}"

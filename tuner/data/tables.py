@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from tuner.data.file_formats import (
     read_bytes,
     workbook_text,
 )
-from tuner.data.number_texts import Doubt, with_numbers
+from tuner.data.number_texts import Doubt, looks_like_number, with_numbers
 from tuner.data.time_columns import with_format, with_joined_time
 from tuner.data.written import as_written, without_blank_end
 from tuner.dialect import Dialect
@@ -87,7 +88,12 @@ class RawTable:
             frame, body, found = _parse_text(path, text, found)
         del raw
         _check_rows(path, frame)
-        return cls(path, frame, sha256, found, body)._prepared(dialect, time)
+        table = cls(path, frame, sha256, found, body)
+        repeated = (frame.astype(str) == np.array(list(frame), dtype=object)).all(axis=1)
+        if body is not None and repeated.any():
+            note = f"repeated names of the columns: {int(repeated.sum())} rows, left out"
+            table = table.kept(np.flatnonzero(~repeated), note)
+        return table._prepared(dialect, time)
 
     @classmethod
     def held(
@@ -115,10 +121,34 @@ class RawTable:
         if declared.missing_values:
             frame = _without_numbers(frame, declared.missing_values)
         given = self.frame if self.body is None else None
-        table = replace(self, frame=frame, dialect=dialect, doubts=doubts, given=given)
-        if dialect.time_columns and time is not None:
-            table = replace(table, frame=with_joined_time(table.path, frame, dialect, time))
-        return replace(table, notes=tuple(_described(dialect, declared)))
+        notes = (*self.notes, *_described(dialect, declared))
+        table = replace(self, frame=frame, dialect=dialect, doubts=doubts, given=given, notes=notes)
+        if time is None:
+            return table
+        empty = frame.isna().all(axis=1).to_numpy()
+        if empty.any() and not empty.all():
+            note = f"empty rows: {int(empty.sum())}, left out"
+            table = table.kept(np.flatnonzero(~empty), note)
+        if dialect.time_columns:
+            joined = with_joined_time(table.path, table.frame, dialect, time)
+            table = replace(table, frame=joined)
+        return table
+
+    def kept(self, rows: np.ndarray, note: str) -> RawTable:
+        """Return the table with some rows alone, (n,), rising, which know where they stand."""
+        lines = rows if self.lines is None else self.lines[rows]
+        given = None if self.given is None else self.given.iloc[rows].reset_index(drop=True)
+        return replace(
+            self,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            given=given,
+            lines=lines,
+            doubts={
+                name: replace(doubt, row=int(rows.searchsorted(doubt.row)))
+                for name, doubt in self.doubts.items()
+            },
+            notes=(*self.notes, note),
+        )
 
     @property
     def names(self) -> list[str]:
@@ -136,7 +166,13 @@ class RawTable:
         if self.given is not None:
             columns = {str(c): self.given[c] for c in frame if c in self.given}
             frame = frame.assign(**columns)
-        return as_written(self.body, delimiter(self.dialect), frame, names, tokens)
+        written = as_written(self.body, delimiter(self.dialect), frame, names, tokens)
+        if self.body is None or self.lines is None:
+            return written
+        return {  # what was made of others has the rows that are kept
+            name: column[self.lines] if len(column) > len(self.frame) else column
+            for name, column in written.items()
+        }
 
     def times(self, name: str) -> pd.Series:
         """Return the column of times, read by the format that is declared."""
@@ -322,14 +358,28 @@ def _ragged(
             first = first or line
             if header and len(record) > len(header):
                 problem = f"line {line} has {len(record)} values, line {first} names "
-                problem += f"{len(header)} columns; correct that line, name every column in line "
-                problem += f"{first}, or write data.read.skip_rows for lines above the names"
+                problem += f"{len(header)} columns; correct that line, or name every column in "
+                problem += f"line {first}"
+                if names := _names_below(text, dialect, len(record)):
+                    problem += f"; write data.read.skip_rows: {names - 1} if line {names} has them"
                 return refusal(path, "data.path", problem)
         if "EOF inside string" in str(error):
             error = f"the quote that line {line} opens is never closed"
     except csv.Error:
         pass
     return refusal(path, "data.path", f"is not a CSV file: {one_line(error)}; correct that line")
+
+
+def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
+    """Return the line that may name so many columns, below others; None where none does."""
+    for line, record in itertools.islice(records_of(text, dialect), 100):
+        if len(record) == width:
+            try:
+                header_of(record)
+            except LooksLikeRow:
+                return None
+            return None if any(map(looks_like_number, record)) else line
+    return None
 
 
 def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -49,7 +49,10 @@ def with_format(column: pd.Series, date_format: str | None) -> pd.Series:
         return column
     if date_format == EXCEL:
         days = pd.to_numeric(column, errors="coerce")
-        return (_FIRST_DAY + pd.to_timedelta(days, unit="D")).dt.round("ms")
+        times = _FIRST_DAY + pd.to_timedelta(days, unit="D")
+        seconds = times.dt.round("s")  # a day's fraction has few digits
+        fine = seconds.nunique() < times.dt.round("ms").nunique()
+        return times.dt.round("ms") if fine else seconds
     texts = column
     if is_numeric_dtype(column):  # 20200131 was read as a number
         texts = column.map(lambda v: f"{v:.0f}", na_action="ignore")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
+from tuner.data.month_names import in_english
 from tuner.data.open_days import holidays_in, offset_of, open_days_of
 
 __all__ = [
@@ -308,7 +309,7 @@ def _as_date(text: str) -> str:
             return f"{year}-{int(month):02}-01"
         with contextlib.suppress(ValueError):  # there is no such week
             return dt.date.fromisocalendar(int(year), int(week), 1).isoformat()
-    return text
+    return in_english(text)
 
 
 def _with_offset(text: str) -> str:

@@ -103,7 +103,8 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
     long = frame[others].iloc[together].reset_index(drop=True)
     series = np.repeat(np.array(found, dtype=object), [len(of) for of in rows])
     long = long.assign(**{wide.id: series, wide.value: np.concatenate(values)})
-    return replace(table, frame=long, body=None, given=None, lines=together), together
+    lines = together if table.lines is None else table.lines[together]
+    return replace(table, frame=long, body=None, given=None, lines=lines), together
 
 
 def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:

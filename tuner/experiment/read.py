@@ -95,9 +95,6 @@ class Read(Section):
         if self.decimal is not None and self.decimal == self.thousands:
             text = f"thousands: must differ from decimal, got {self.thousands!r} for both"
             raise ValueError(f"{text}; remove one")
-        if self.decimal is not None and self.decimal == self.separator:
-            text = f"separator: must differ from decimal, got {self.separator!r} for both"
-            raise ValueError(f"{text}; remove one")
         return self
 
     @property
