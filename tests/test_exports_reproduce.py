@@ -18,6 +18,7 @@ import pytest
 from waves import tuner
 
 from tuner.experiment import dump_yaml
+from tuner.watching.display import number
 
 OPTIONS = ("--study", "s", "--no-tracking", "--no-test")
 
@@ -33,8 +34,8 @@ def stores(folder: Path) -> None:
     """Three stores, hourly; hours and values are missing, and one begins late."""
     rng, frames = np.random.default_rng(1), []
     hours = pd.date_range("2024-03-01", periods=130, freq="h")
-    for number, store in enumerate(("nord", "süd", "01")):
-        units = 20 + 5 * np.sin(np.arange(130) * np.pi / 12 + number) + rng.normal(size=130)
+    for i, store in enumerate(("nord", "süd", "01")):
+        units = 20 + 5 * np.sin(np.arange(130) * np.pi / 12 + i) + rng.normal(size=130)
         columns = {"units": units, "visits": 3 * units + rng.normal(size=130)}
         frame = pd.DataFrame({"store": store, "hour": hours, **columns, "price": rng.random(130)})
         frames.append(frame.drop(index=[31, 32, 77]).iloc[40 * (number == 2) :])
@@ -263,7 +264,7 @@ def test_an_export_in_a_new_folder_gives_the_same_score_to_the_last_digit(
     (tmp_path / "here").mkdir()
     score = recorded_score(searched(tmp_path / "here" / "search", CASES[name]))
     best = exported_elsewhere(tmp_path, CASES[name].file)
-    assert tuner(tmp_path, "train", str(best), "--strict") == f"reproduced: {score}\n"
+    assert tuner(tmp_path, "train", str(best), "--strict") == f"reproduced: {number(score)}\n"
     everything = tuner(best.parent, "train", best.name, "--all-data", "-o", "model")
     assert "there is no validation score" in everything
     assert (best.parent / "model" / "weights.safetensors").exists()

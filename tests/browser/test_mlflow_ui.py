@@ -79,7 +79,7 @@ def test_a_study_given_by_name_opens_at_charts_of_all_its_trials(browser, study)
     browser.see("Parallel Coordinates", "val_loss", "train_loss", "rmse", study.name)
     browser.see(f"{len(study.trained)} matching runs")
     browser.wait(lambda: len(browser.run(LINES)) >= 2)
-    browser.wait(lambda: names(browser)[:1] == [str(study.best["number"])])
+    browser.wait(lambda: names(browser)[:1] == [f"trial {study.best['number']} of {study.name}"])
     for name in (*SEARCHED, "objective"):
         browser.wait(
             lambda name=name: any(name in axis for axis in browser.run(AXIS_LABELS)),
@@ -100,7 +100,7 @@ def test_links_without_saved_views_open_the_same_lists_whatever_was_open_before(
     browser.wait(lambda: names(browser) == [study.name])
     browser.open(study_view(record, parent_run_id).link(study.base_url, experiment_id))
     browser.see("Sort: objective", f"{len(study.trained)} matching runs", "val_loss")
-    browser.wait(lambda: names(browser)[:1] == [str(study.best["number"])])
+    browser.wait(lambda: names(browser)[:1] == [f"trial {study.best['number']} of {study.name}"])
 
 
 def linked_trial(study):

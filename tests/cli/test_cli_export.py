@@ -26,6 +26,7 @@ from tuner.prediction import load_model
 from tuner.results import reproduce
 from tuner.results.reproduce import Training
 from tuner.watching import state
+from tuner.watching.display import number
 
 STUDY = "air-random-0"
 
@@ -96,7 +97,7 @@ def test_an_export_with_its_model_says_that_the_score_came_out_again(
     epochs = recorded_of("best.yaml").refit_epochs
     model = "wrote my model: trained again on training and validation part together, 122 rows, for "
     unit = "epoch" if epochs == 1 else "epochs"
-    assert out.splitlines() == [wrote, f"reproduced: {score}", f"{model}{epochs} {unit}"]
+    assert out.splitlines() == [wrote, f"reproduced: {number(score)}", f"{model}{epochs} {unit}"]
     assert (here / "my model/weights.safetensors").exists()
     assert (here / "my model/pipeline.json").exists()
     written = Experiment.load(here / "my model/experiment.yaml")
@@ -239,7 +240,7 @@ def test_data_elsewhere_is_as_good_where_it_is_the_same(here: Path, tuner: Tuner
     (here / "air.csv").rename(here / "other place/ä.csv")
     assert tuner("train", "best.json")[0] == 2
     status, out, err = tuner("train", "best.json", "--data", "other place/ä.csv", "--strict")
-    assert (status, out, err) == (0, f"reproduced: {recorded_of('best.json').score}\n", "")
+    assert (status, out, err) == (0, f"reproduced: {number(recorded_of('best.json').score)}\n", "")
 
 
 def test_other_data_is_warned_of_before_it_is_trained_on_and_refused_where_one_is_strict(
@@ -340,7 +341,7 @@ def test_all_data_gives_the_very_model_that_was_refitted(here: Path, tuner: Tune
     first = tuner("train", "best.yaml", "-o", "refitted")
     second = tuner("train", "best.yaml", "--all-data", "-o", "all")
     assert (first[0], second[0]) == (0, 0)
-    assert f"reproduced: {recorded_of('best.yaml').score}" in first[1]
+    assert f"reproduced: {number(recorded_of('best.yaml').score)}" in first[1]
     kept = [
         (here / folder / name).read_bytes()
         for name in ("weights.safetensors", "model.onnx")
@@ -389,7 +390,7 @@ def test_an_ensemble_reproduces_every_score_and_predicts_the_mean(here: Path, tu
     recorded = recorded_of("best.yaml")
     assert (status, err) == (0, "")
     said = out.splitlines()
-    assert said[1] == f"reproduced: {', '.join(map(str, recorded.scores))}"
+    assert said[1] == f"reproduced: {', '.join(map(number, recorded.scores))}"
     assert said[2].startswith(
         f"wrote all: an ensemble of {len(recorded.seeds)} models, trained again on training and"
     )
@@ -489,7 +490,7 @@ def test_a_score_that_did_not_come_out_is_told_with_what_differs(
     assert line == f"not reproduced: {off.score}, got {score}: {why}"
     # Whatever differs, a score that came out did.
     same = with_record(trained, off.model_copy(update={"score": score}))
-    assert said(same, capsys) == f"reproduced: {score}"
+    assert said(same, capsys) == f"reproduced: {number(score)}"
 
 
 def test_options_that_changed_the_experiment_are_named_first(

@@ -36,7 +36,7 @@ def test_the_front_is_shown_drawn_and_any_of_it_exported_and_trained(
     for each, pair in zip(front, values, strict=True):
         assert every[each["trial"]] == pair
     assert run(["report", searched]) == 0
-    assert 'id="pareto_front"' in Path("report.html").read_text()
+    assert 'id="pareto_front"' in Path(f"{searched}.html").read_text()
     smallest = front[-1]["trial"]
     capsys.readouterr()
     assert run(["export", searched, "--trial", str(smallest), "-o", "small.yaml"]) == 0

@@ -20,6 +20,7 @@ import pytest
 
 from tuner.cli.main import run
 from tuner.experiment import Experiment
+from tuner.watching.display import number
 
 STUDY = "air-random-0"
 JOURNAL = f"studies/{STUDY}.journal"
@@ -272,7 +273,7 @@ def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
     assert recorded is not None
     wrote, reproduced = printed.splitlines()
     assert wrote.startswith("wrote a model: trained again on training and validation part together")
-    assert reproduced == f"reproduced: {recorded.score}"
+    assert reproduced == f"reproduced: {number(recorded.score)}"
     names = {path.name for path in Path("a model").iterdir()}
     assert names >= {"experiment.yaml", "pipeline.json", "weights.safetensors"}
     pipeline = json.loads(Path("a model/pipeline.json").read_text())
@@ -301,11 +302,11 @@ def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path
     assert parent.info.run_name == STUDY
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(runs) - 1 == 10
-    trials = {r.info.run_name: r for r in children if r.data.tags["role"] == "trial"}
+    trials = {r.data.tags["trial"]: r for r in children if r.data.tags["role"] == "trial"}
     assert sorted(trials) == ["0", "1", "2", "3"]
     assert len([r for r in children if r.data.tags["role"] == "finalist"]) == 4
     defaults = [r for r in children if r.data.tags["role"] == "baseline"]
-    assert {r.info.run_name for r in defaults} == {"default repeat 0", "default repeat 1"}
+    assert {r.info.run_name for r in defaults} == {f"default repeat {i} of {STUDY}" for i in (0, 1)}
     assert all(r.data.params["hidden_size"] == "32" for r in defaults)
     shown = json.loads(
         subprocess.run(
@@ -505,7 +506,7 @@ def test_a_study_with_any_letters_is_found_by_every_command_that_is_printed(
     words = [shlex.split(line.removeprefix("In MLflow: ")) for line in commands]
     assert words == [["tuner", "ui", study]] * tracked
     assert run(["report", study]) == 0
-    assert study in Path("report.html").read_text(encoding="utf-8")
+    assert study in Path(f"{study}.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert run(["studies"]) == 0
     assert study in capsys.readouterr().out

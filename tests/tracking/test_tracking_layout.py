@@ -25,10 +25,11 @@ def test_a_trial_is_one_finished_child_run_with_all_that_the_journal_says(
     assert run.info.end_time == 1_700_000_000_000
     configuration = record.experiment.configuration({"hidden_size": 8})
     assert "learning_rate" in configuration
-    assert run.data.params == {k: str(v) for k, v in configuration.items()} | {"trial": "0"}
+    others = {"trial": "0", "study": "s1", "strategy": "woa"}
+    assert run.data.params == {k: str(v) for k, v in configuration.items()} | others
     tags = {k: v for k, v in run.data.tags.items() if k != "outcome_digest"}
     assert tags == {
-        "mlflow.runName": "0",
+        "mlflow.runName": "trial 0 of s1",
         "attempt": "1699999998000",
         PARENT: parent.info.run_id,
         "study_id": record.id,

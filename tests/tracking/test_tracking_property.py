@@ -295,8 +295,9 @@ def expected_trial(record, trial, parent_id):
     elif trial.role is Role.BASELINE:
         name = f"default repeat {trial.repeat}"
     else:
-        name = str(trial.number)
+        name = f"trial {trial.number}"
         name += f" = {trial.repeat_of}" if trial.repeat_of is not None else ""
+    name = stored(f"{name} of {record.name}", 250)
     tags = {
         "mlflow.runName": name,
         "mlflow.parentRunId": parent_id,
@@ -322,7 +323,16 @@ def expected_trial(record, trial, parent_id):
         "start": {ms(end_of(trial) - outcome.seconds), ms(began_of(trial))},
         "end": ms(end_of(trial)),
         "tags": keyed(tags, 8000),
-        "params": keyed({**configuration, **trial.params, "trial": trial.number}, 6000),
+        "params": keyed(
+            {
+                **configuration,
+                **trial.params,
+                "trial": trial.number,
+                "study": record.name,
+                "strategy": record.experiment.strategy.name,
+            },
+            6000,
+        ),
         "points": {key: sorted(found) for key, found in points.items()},
     }
 

@@ -63,7 +63,7 @@ def test_a_study_is_copied_over_http_as_it_is_to_a_file(
     assert again == SyncCount(unchanged=3)
     runs = client.search_runs([state.parent.experiment_id])
     assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "KILLED", "KILLED"]
-    first = next(r for r in runs if r.info.run_name == "0")
+    first = next(r for r in runs if r.info.run_name.startswith("trial 0 of "))
     assert len(client.get_metric_history(first.info.run_id, "train_loss")) == 600
     assert first.data.params["note"] == ""
     path = client.download_artifacts(state.parent.run_id, "experiment.yaml")

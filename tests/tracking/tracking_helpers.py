@@ -20,7 +20,8 @@ def runs_of(client, record):
     (parent,) = [r for r in found if PARENT not in r.data.tags]
     children = [r for r in found if r.data.tags.get(PARENT) == parent.info.run_id]
     assert len(children) + 1 == len(found)
-    by_name = {r.info.run_name: r for r in children}
+    names = [r.info.run_name.removeprefix("trial ").partition(" of ")[0] for r in children]
+    by_name = dict(zip(names, children, strict=True))
     assert len(by_name) == len(children), "two runs for one trial"
     return parent, by_name
 

@@ -308,8 +308,15 @@ app.command(rich_help_panel="Results")(predict)
 def report(
     study: Study,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The page to write.")
-    ] = Path("report.html"),
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The page to write. \\[default: STUDY.html]",
+            show_default=False,
+        ),
+    ] = None,
     journal: Journal = None,
     force: Force = False,
 ) -> None:

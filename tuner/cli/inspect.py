@@ -107,12 +107,19 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
             escape(row["experiment"]),
             row["strategy"],
             str(row["seed"]),
-            f"{row['trials']['trained']}" + (f"/{row['budget']}" if row["budget"] else ""),
+            _trained(row["trials"]["trained"], row["budget"]),
             row["state"],
             score,
             minute(row["created"]),
         )
     console.print(table)
+
+
+def _trained(trained: int, budget: int | None) -> str:
+    """Write how many trials are trained, of how many; a later run may have asked for fewer."""
+    if budget is None or trained == budget:
+        return str(trained)
+    return f"{trained} of {budget}" if trained < budget else f"{trained} ({budget} asked for)"
 
 
 def show(study: str, journal: str | None, as_json: bool) -> None:

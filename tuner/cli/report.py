@@ -15,9 +15,10 @@ from tuner.watching.display import console
 __all__ = ["report"]
 
 
-def report(study: str, output: Path, journal: str | None, force: bool) -> None:
+def report(study: str, output: Path | None, journal: str | None, force: bool) -> None:
     """Write the report of a study as one HTML page."""
     record = read(study, journal)
+    output = output or Path(f"{record.name}.html")  # two studies of a folder have two pages
     of_it = None if force else partial(page.is_report, study=record.name)
     check_file(output, f"report of {record.name}", page.ENDINGS, of_it)
     with written_whole(output) as new:

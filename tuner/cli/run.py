@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli.check import strategy_in_words
@@ -19,7 +20,7 @@ from tuner.launching.typed import journal_option, sync_command
 from tuner.launching.winner import KeptModel, check_register
 from tuner.launching.workers import check_workers, choose_workers, warnings
 from tuner.results.advice import in_the_way
-from tuner.results.export import train_command
+from tuner.results.export import is_export, train_command
 from tuner.watching.choosing import make_watcher, told_how_it_ends
 
 if TYPE_CHECKING:
@@ -127,9 +128,12 @@ def _next_commands(
     name: str, journal: str | None, tracking: bool, to_sync: str | None, own_code: bool
 ) -> list[tuple[str, str]]:
     study = f"{shlex.quote(name)}{journal_option(journal)}"
+    path = Path("best.yaml")
+    if path.exists() and not is_export(path, name):  # of another study
+        path = Path(f"{name}-best.yaml")
     commands = [
-        (f"tuner export {study} -o best.yaml", ""),
-        (train_command("best.yaml", own_code=own_code), ""),
+        (f"tuner export {study} -o {shlex.quote(str(path))}", ""),
+        (train_command(str(path), own_code=own_code), ""),
     ]
     if tracking:
         commands.insert(0, (f"tuner ui {study}", ""))

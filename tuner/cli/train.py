@@ -19,7 +19,7 @@ from tuner.results.reproduce import (
     seeds_of_ensemble,
     train_again,
 )
-from tuner.watching.display import console, counted
+from tuner.watching.display import console, counted, number
 
 __all__ = ["say_whether_reproduced", "say_written", "train", "warn"]
 
@@ -85,7 +85,7 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
         changed: the options that changed the experiment.
     """
     recorded = training.experiment.recorded
-    score = ", ".join(map(str, training.scores))
+    score = ", ".join(map(number, training.scores))
     if not score:
         console.print(f"trained {_on_both(training)}; there is no validation score")
     elif recorded is None:
@@ -97,7 +97,8 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
         why = "; ".join([*changed, *training.differences()])
         why = why or f"{alike} are the same: was the file edited?"
         was = ", ".join(map(str, training.recorded_scores))
-        text = f"not reproduced: {was}, got {score}: {why}"
+        got = ", ".join(map(str, training.scores))  # to the last digit, which may be what differs
+        text = f"not reproduced: {was}, got {got}: {why}"
         console.print(text, markup=False, soft_wrap=True)
         return False
     return True

@@ -113,7 +113,10 @@ def _problem(
         return Problem(key, f"{_rule([details])}, got {shown(value)}; {remedy}, or remove it")
     if kind == "extra_forbidden":
         known = section.model_fields if section else ()
-        return Problem(key, f"unknown key {loc[-1]!r}{_hint(str(loc[-1]), known)}")
+        hint = _hint(str(loc[-1]), known)
+        if len(loc) == 1 and (inside := _in_a_block(root, str(loc[-1]))):
+            hint = f"; write {' or '.join(inside)}"
+        return Problem(key, f"unknown key {loc[-1]!r}{hint}")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")
         key = f"{key}.{tag}"
@@ -300,6 +303,17 @@ def _literal_values(section: type[Section]) -> list[str]:
         for f in ("name", "type")
         if f in section.model_fields
         for v in _literals(section.model_fields[f].annotation)
+    ]
+
+
+def _in_a_block(root: type[Section], word: str) -> list[str]:
+    """Return the dotted keys of the root's blocks whose last word is this one."""
+    return [
+        f"{name}.{word}"
+        for name, field in root.model_fields.items()
+        if name != "recorded"
+        for section in _sections(field.annotation)
+        if word.lower() in section.model_fields and word != "name"
     ]
 
 

@@ -139,6 +139,7 @@ def gap_in_words(metric: str, gap: float | None, search: float | None) -> str | 
     """Write how far a mean lies from the search's score, which it was chosen for; None for none."""
     if gap is None or search is None:
         return None
+    gap += 0.0  # no -0
     share = relative(metric, gap, search)
     if share is None:
         return f"{gap:+.3g}"

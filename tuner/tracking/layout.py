@@ -17,7 +17,7 @@ from enum import StrEnum
 from tuner import __version__
 from tuner.coordination.opening import CHANGEABLE
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role, training_name
+from tuner.coordination.seeds import training_name
 from tuner.experiment import flat
 from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome
@@ -187,8 +187,10 @@ def trial_layout(
     # The width of every layer besides the list of them: a chart's axis takes numbers.
     configuration = record.experiment.configuration(dict(trial.params))
     params = {**configuration, **trial.params, "trial": trial.number}
+    # As parameters they are columns of the table of runs from the start; as tags they are not.
+    params |= {"study": record.name, "strategy": record.experiment.strategy.name}
     return RunLayout(
-        name=_name(trial),
+        name=run_name(_name(record, trial)),
         status=_TRIAL_STATUS[trial.status],
         start_ms=_ms(start_s),
         end_ms=_ms(end_s),
@@ -198,10 +200,11 @@ def trial_layout(
     )
 
 
-def _name(trial: TrialRecord) -> str:
-    if trial.role is not Role.TRIAL:
-        return training_name(trial.role, trial.number, trial.configuration, trial.repeat)
-    return str(trial.number) if trial.repeat_of is None else f"{trial.number} = {trial.repeat_of}"
+def _name(record: StudyRecord, trial: TrialRecord) -> str:
+    """Return what tells a run from those of every other study, what matters most first."""
+    name = training_name(trial.role, trial.number, trial.configuration, trial.repeat)
+    repeated = "" if trial.repeat_of is None else f" = {trial.repeat_of}"
+    return f"{name}{repeated} of {record.name}"
 
 
 def attempt_tag(epochs: Sequence[Epoch]) -> str | None:
