@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from tuner.data.gaps import windows_without_gaps
 from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.units import to_units
 
@@ -168,6 +169,8 @@ class SeriesRef(DataRef):
     * known: (rows,), bool: the targets were in the file and not filled in;
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
       the part; reach: (series, 2), the rows that windows may read;
+    * whole: (rows,), bool: nothing that is read of the row was filled in; where windows that cross
+      a gap are left out;
     * naive: (series, targets), the naive forecast's mean absolute error in the training rows;
     * offsets, scales: (series, targets), where each series has its own;
     * modes_N: (rows - N + 1, N, targets * modes), float32, where the shape has modes: those of the
@@ -180,6 +183,7 @@ class SeriesRef(DataRef):
     offset: tuple[float, ...] = ()  # of the target columns: scaled = (transformed - offset) / scale
     scale: tuple[float, ...] = ()
     own_scales: bool = False  # each series has its own: these are of all of them together
+    skips_gaps: bool = False  # windows that read a row which is not whole are left out
     season: int = 1  # rows in a season; 1 without one, or where a training part is no longer
 
     def __post_init__(self) -> None:
@@ -247,7 +251,7 @@ class SeriesRef(DataRef):
         """Return the first target row of every window whose targets all lie in the part.
 
         Inputs may look back over the part's beginning. A window of which a target was not in
-        the file is left out.
+        the file is left out; so is one that crosses a gap, where these are skipped.
         """
         horizon = self.shape.horizon
         ranges = [
@@ -259,6 +263,8 @@ class SeriesRef(DataRef):
         )
         unknown = np.concatenate([[0], np.cumsum(~self.load("known"))])  # in the rows before
         all_known = unknown[starts + horizon] == unknown[starts]
+        if self.skips_gaps:
+            all_known &= windows_without_gaps(self.load("whole"), starts, window)
         return np.asarray(starts[all_known])
 
 

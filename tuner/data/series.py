@@ -15,6 +15,7 @@ from tuner.data.class_numbers import ClassColumn, number_class_column
 from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
+from tuner.data.gaps import SKIP, without_gaps
 from tuner.data.intervals import fewest_residuals
 from tuner.data.measurable import check_measurable
 from tuner.data.modes import check_modes, save_modes
@@ -455,6 +456,9 @@ def _make_fold(
     else:
         naive = naive_errors(table.truth, table.known, measured, step)
         arrays |= {"targets": scaled[1], "truth": table.truth, "naive": naive}
+    if data.missing == SKIP:
+        whole, known = without_gaps(series, data)
+        arrays |= {"whole": whole, "known": np.asarray(known.all(axis=1))}
     if own is not None:
         arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
     ref = _HeldRef(
@@ -477,6 +481,7 @@ def _make_fold(
         offset=tuple(targets.offset.tolist()),
         scale=tuple(targets.scale.tolist()),
         own_scales=own is not None,
+        skips_gaps=data.missing == SKIP,
         season=step,
         arrays=arrays,
         starts=starts[:, 0],

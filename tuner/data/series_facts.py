@@ -9,6 +9,7 @@ import numpy as np
 
 from tuner.data.dataset import Part, counted
 from tuner.data.features import Table, ends_with_targets
+from tuner.data.gaps import SKIP
 from tuner.data.known_columns import known_ahead
 from tuner.data.measurable import constant_features, constant_targets
 from tuner.data.reading import Series
@@ -107,6 +108,9 @@ def notes_of(
     leading = place < np.repeat(table.first, lengths)
     values = counted(int(missing[~series.put_in & ~leading].sum()), "value")
     put_in = counted(int((series.put_in & ~leading).sum()), "row")
+    if data.missing == SKIP:
+        yield "missing", f"{values} and {put_in}; windows that cross them are left out"
+        return
     yield "filled in", f"{values} and {put_in}, {data.missing}"
 
 

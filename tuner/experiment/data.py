@@ -185,8 +185,8 @@ class Data(Section):
     """Steps that are read of a sequence at most; all by default."""
     keep: Literal["first", "last"] = "first"
     """Which steps of a sequence that is longer than max_length."""
-    missing: Literal["refuse", "interpolate", "ffill"] = "refuse"
-    """Missing values and rows: an error, continued on the line of the last two, or the last one."""
+    missing: Literal["refuse", "interpolate", "ffill", "skip"] = "refuse"
+    """Missing values and rows: an error, continued on a line, the last one; or windows left out."""
     resample: Name | None = Field(None, examples=["1h"])
     """Frequency that the rows are brought to, such as 15min, 1h, 1D; needs a time column."""
     aggregate: Literal["mean", "sum", "last", "min", "max"] = "mean"

@@ -298,6 +298,9 @@ def _check_forecast(experiment: Experiment) -> None:
             text = f"is of sequences, got {value!r} with kind forecast; "
             raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
     _check_decomposition(experiment)
+    if data.missing == "skip" and data.known_future is not None:
+        text = "leaves out windows that read a gap, and not those that know of one ahead, got "
+        raise ValueError(f"data.missing: {text}'skip' with data.known_future; write ffill")
     if data.split.group is not None:
         raise ValueError(
             f"data.split.group: is of independent sequences, got {data.split.group!r} with kind "
@@ -402,6 +405,9 @@ def _check_sequences(experiment: Experiment) -> None:
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:
             raise ValueError(f"data.{key}: is of forecasts, got {value!r} with {kind}; remove it")
+    if data.missing == "skip":
+        text = f"leaves out windows of a series, got 'skip' with {kind}"
+        raise ValueError(f"data.missing: {text}; write ffill, or interpolate")
     for key in ("validation", "test"):
         value = getattr(data.split, key)
         if isinstance(value, str | Folds):

@@ -13,6 +13,7 @@ from tuner.data.class_numbers import ClassColumn, with_class_columns
 from tuner.data.coming import Coming, with_coming, with_future
 from tuner.data.features import Table, ends_with_targets, make_table
 from tuner.data.filling import even_rows
+from tuner.data.gaps import SKIP, windows_without_gaps, without_gaps
 from tuner.data.modes import INSTALL, emd_is_installed, modes_of
 from tuner.data.reading import Series, series_of
 from tuner.data.scaling import Scaler, SeriesScaler
@@ -89,9 +90,12 @@ def forecast(
     counts = (lasts + 1 - firsts).clip(0)
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
     samples = np.arange(len(of)) + np.repeat(firsts - bounds_of(counts)[:, 0], counts)
+    wanted = np.ones(len(samples), bool)
     if at is not None:
         wanted = np.isin(samples - (of * horizon if coming is not None else 0), at)
-        of, samples = of[wanted], samples[wanted]
+    if columns.missing == SKIP:
+        wanted &= _without_gaps(series, pipeline, samples, of, all_windows)
+    of, samples = of[wanted], samples[wanted]
 
     scalers = _scalers(series, table, pipeline)
     inputs = [
@@ -168,6 +172,30 @@ def _note_unknown(coming: Coming, firsts: np.ndarray) -> None:
         of += coming.series.whose(at)
         text = f"no forecast after {of}: what is known of the rows to come is missing"
         warnings.warn(text, PredictionWarning, stacklevel=4)
+
+
+def _without_gaps(
+    series: Series, pipeline: Pipeline, samples: np.ndarray, of: np.ndarray, all_windows: bool
+) -> np.ndarray:
+    """Return which windows cross no gap, (samples,), as those that the model was trained on.
+
+    Raises:
+        DataError: all of them do.
+    """
+    whole, _ = without_gaps(series, pipeline.columns)
+    read = windows_without_gaps(whole, samples, pipeline.window)
+    needs = f"values in each of the {pipeline.window} rows that it reads"
+    if not read.any():
+        last = np.flatnonzero(~whole[: samples.max()])[-1]
+        text = f"the model needs {needs}, got none in {series.place(int(last))}; fill it in"
+        raise refusal(series.path, "data.path", text)
+    left_out = np.setdiff1d(of, of[read])
+    if len(left_out) and not all_windows:
+        names = ", ".join(series.names[i] for i in left_out[:_NAMED].tolist())
+        more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        text = f"no forecast for {names}{more}: the model needs {needs}"
+        warnings.warn(text, PredictionWarning, stacklevel=5)
+    return read
 
 
 def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Scaler, Scaler]]:

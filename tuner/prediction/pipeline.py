@@ -148,7 +148,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         id=get("id", _name_or_none),
         targets=targets,
         features=get("features", _names),
-        missing=get("missing", _one_of("refuse", "ffill", "interpolate")),
+        missing=get("missing", _one_of("refuse", "ffill", "interpolate", "skip")),
         resample=get("resample", _frequency_or_none),
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
