@@ -295,3 +295,12 @@ def test_bad_values_far_off_do_not_squeeze_the_good_ones():
 def test_no_text_becomes_a_formula_or_a_letter_without_a_shape():
     assert label("a$b$") == r"a\$b\$"
     assert label("\N{PILE OF POO}") == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_long_choice_is_shown_by_its_beginning() -> None:
+    from tuner.report.drawing import label
+
+    shown = label("mean(where(forecast < truth, 3, 1) * abs(truth - forecast))")
+    assert shown.startswith("mean(where(forecast < truth")
+    assert len(shown) == 40
+    assert label("passengers") == "passengers"

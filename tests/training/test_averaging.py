@@ -15,6 +15,7 @@ from tuner.training import predict, train
 from tuner.training.averaging import WeightAverage
 from tuner.training.fit import Fit
 from tuner.training.model import Model
+from tuner.training.seeding import Generators
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,13 @@ def rows(n: int = 90) -> np.ndarray:
 def fit_of(job: TrainJob) -> Fit:
     parameters = Hyperparameters(**job.hyperparameters)
     torch.manual_seed(0)
-    return Fit(job, parameters, job.folds[0], CPU, torch.Generator().manual_seed(0))
+    return Fit(
+        job,
+        parameters,
+        job.folds[0],
+        CPU,
+        Generators(*(torch.Generator().manual_seed(0) for _ in range(2))),
+    )
 
 
 def test_the_average_is_the_recursion_of_its_docstring() -> None:

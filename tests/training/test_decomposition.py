@@ -81,3 +81,13 @@ def test_a_target_that_is_not_read_cannot_be_split() -> None:
     shape = Shape("forecast", 1, window=5, target_columns=(-1,), trend=3)
     with pytest.raises(TrainingError, match="decompose: needs every target among the features"):
         Model(Hyperparameters(), shape)
+
+
+def test_modes_are_divided_by_the_spread_of_their_target() -> None:
+    torch.manual_seed(1)
+    values = {"hidden_size": 5, "normalize": "standard"}
+    model = Model(Hyperparameters(**values), MODES).double().eval()
+    x = windows(MODES)
+    larger = x.clone()
+    larger[:, :, [0, 2, 4, 5, 6, 7]] *= 50.0  # both targets, and the modes of each
+    torch.testing.assert_close(model(larger), 50 * model(x), rtol=1e-3, atol=1e-2)

@@ -50,6 +50,7 @@ WIDTH_IN = 5.4  # small, so that its letters are large enough on a phone
 _DOTS_PER_INCH = 160
 _MARGIN = 0.04  # of an axis, beyond the outermost value
 _FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge
+_LONGEST = 40  # characters of a label
 _FEW = 8  # values that are all shown, however far apart
 
 
@@ -96,9 +97,14 @@ def tidy(axes: Axes) -> None:
 
 
 def label(text: object) -> str:
-    """Return people's text as it stands: no formula between dollars, no letter without a shape."""
+    """Return people's text as it stands: no formula between dollars, no letter without a shape.
+
+    Of a long one, such as an expression, it is the beginning: axes would have no room.
+    """
     letters = _letters()
-    shown = "".join(c if ord(c) in letters else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    text = str(text)
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    shown = "".join(c if ord(c) in letters else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown.replace("$", r"\$")
 
 
