@@ -36,7 +36,7 @@ def breakdown(
         precision, recall, f1}`, from 0 to 1, of scikit-learn's.
     """
     (ref,) = test.folds
-    if not predicted:
+    if not predicted or ref.shape.task == "translate":  # a text is right or not
         return {}
     if ref.shape.classes:
         return {"class": list(_classes(test, truth, predicted))}
