@@ -781,3 +781,37 @@ def test_times_that_cannot_be_read_are_not_left_out_silently(init: Init) -> None
     assert f"data.time: column 'date' seems to hold times, got '{shown[0]}' in line 2" in refused
     assert "wrote" in init("--read", "date_format=%d~%m~%Y", date=shown, sales=NUMBERS)
     assert "wrote" in init("--force", "--no-time", date=shown, sales=NUMBERS)
+
+
+def test_columns_that_are_filled_behind_the_last_target_are_written_as_known_ahead(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    n, to_come = 120, 5
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "day": pd.date_range("2024-01-01", periods=n),
+            "visits": rng.uniform(5, 9, n),
+            "price": rng.uniform(1, 2, n),
+            "units": rng.uniform(20, 30, n),
+        }
+    )
+    frame.loc[n - to_come :, ["units", "visits"]] = np.nan
+    frame.to_csv("plan.csv", index=False)
+    assert run(["init", "plan.csv", "--target", "units"]) == 0
+    assert "known ahead: price in the 5 rows behind the last units" in capsys.readouterr().out
+    experiment = Experiment.load("plan.yaml")
+    assert experiment.data.known_future == ["price"]
+    assert experiment.task.horizon == to_come
+    assert {"units", "price"} <= set(experiment.data.features or [])
+    assert run(["check", "plan.yaml"]) == 0
+    assert "5 rows without target, which predict reads" in capsys.readouterr().out
+
+    frame.iloc[: n - to_come].to_csv("past.csv", index=False)
+    assert run(["init", "past.csv", "--target", "units"]) == 0
+    assert "# known_future: [holiday]" in Path("past.yaml").read_text()
+    assert Experiment.load("past.yaml").data.known_future is None
+    frame.loc[n - to_come :, "price"] = np.nan  # a file that ends with empty rows
+    frame.iloc[: n - to_come + 1].to_csv("late.csv", index=False)
+    assert run(["init", "late.csv", "--target", "units"]) == 0
+    assert Experiment.load("late.yaml").data.known_future is None
