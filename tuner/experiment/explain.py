@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import nearest
 from tuner.experiment.model import Section
+from tuner.experiment.words import key_meant
 
 __all__ = ["Problem", "Refused", "explain", "reword", "shown"]
 
@@ -113,9 +114,12 @@ def _problem(
         return Problem(key, f"{_rule([details])}, got {shown(value)}; {remedy}, or remove it")
     if kind == "extra_forbidden":
         known = section.model_fields if section else ()
-        hint = _hint(str(loc[-1]), known)
-        if len(loc) == 1 and (inside := _in_a_block(root, str(loc[-1]))):
+        word = str(loc[-1])
+        hint = _hint(word, known)
+        if len(loc) == 1 and (inside := _in_a_block(root, word)):
             hint = f"; write {' or '.join(inside)}"
+        elif word.lower() not in known and (meant := key_meant(word)):
+            hint = f"; {meant}"
         return Problem(key, f"unknown key {loc[-1]!r}{hint}")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")

@@ -11,6 +11,7 @@ from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, chec
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.own_text import is_own
 from tuner.experiment.preparations import PREPARED, value_of
+from tuner.experiment.words import key_meant
 from tuner.own_code import is_reference
 from tuner.transform_steps import differences_of
 
@@ -70,6 +71,8 @@ def _check_space(experiment: Experiment) -> None:
         elif name not in Hyperparameters.model_fields and not WIDTH.fullmatch(name):
             ours = [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED]
             known = nearest(name, [*own, *ours])
+            if (meant := key_meant(name)) is not None and "hyperparameters." in meant:
+                known = f"; {meant.replace('hyperparameters.', 'search_space.')}"
             raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
         if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
             raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
