@@ -44,6 +44,10 @@ MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "data": {
                 "id": "store", "time": "month", "target": "sales", "calendar": ["month"],
                 "lags": {"price": [1, 3]}, "features": ["price", "sales"], "missing": "ffill",
+                "read": {
+                    "encoding": "utf-8", "separator": ",", "missing_values": ["-999"],
+                    "units": ["%"], "date_format": "%Y-%m-%d", "sort": True,
+                },
             },
             "task": {"window": 4, "horizon": 2, "quantiles": [0.1, 0.5]},
         },

@@ -19,9 +19,11 @@ _Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-    except LookupError:
-        raise ValueError(f"no such encoding, got {name!r}; write utf-8, cp1252 or gbk") from None
+        known = codecs.lookup(name)._is_text_encoding  # hex is a codec, and of no text
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(f"no such encoding, got {name!r}; write utf-8, cp1252 or gbk")
     return name
 
 

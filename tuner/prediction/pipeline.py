@@ -448,7 +448,7 @@ def _bool(value: Any) -> bool:
 def _encoding(value: Any) -> bool:
     try:
         return isinstance(value, str) and codecs.lookup(value)._is_text_encoding
-    except LookupError:
+    except (LookupError, ValueError):  # there is none, or it is no text
         return False
 
 
