@@ -31,6 +31,17 @@ def stores(**columns: Any) -> pd.DataFrame:
     return pd.concat(frames).assign(**columns)
 
 
+WEATHER = np.array(["sun", "rain", "True", "007", "hail", "snow"])
+
+
+def weathered() -> pd.DataFrame:
+    """Stores with categories, of which snow and hail come late; and what only becomes known so."""
+    frame = stores()
+    late = (frame["hour"] > HOURS[320]).to_numpy()
+    kinds = RNG.integers(0, 4, len(frame)) + 2 * late
+    return frame.assign(weather=WEATHER[kinds], open=RNG.integers(0, 2, len(frame)) > 0)
+
+
 FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
     "log, recursive": (
         months(),
@@ -106,6 +117,47 @@ FORECASTS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
                 "scale_by": "series", "calendar": ["hour"],
             },
             "task": {"window": 6, "horizon": 4, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"hidden_size": 8},
+        },
+    ),
+    "categories, some known ahead, and which series it is, in segments": (
+        weathered(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": ["units", "visits"], "missing": "ffill",
+                "categories": ["weather", "store", "open"], "known_future": ["open", "price"],
+                "calendar": ["hour"], "scale_by": "series", "lags": {"units": [2]},
+                "decompose": {"kind": "moving_average", "length": 3},
+            },
+            "task": {"window": 8, "horizon": 5},
+            "hyperparameters": {
+                "decoder": "segments", "segment": 4, "linear_path": True, "hidden_size": 8,
+                "normalize": "standard", "conv_channels": 4, "embedding_size": 3,
+                "pooling": "attention",
+            },
+        },
+    ),
+    "quantiles of resampled rows with categories known ahead, step by step": (
+        weathered(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "visits", "missing": "interpolate",
+                "resample": "2h", "aggregate": "sum", "categories": ["weather", "store"],
+                "known_future": ["weather"], "features": ["visits", "weather"],
+            },
+            "task": {"window": 6, "horizon": 4, "quantiles": [0.1, 0.5, 0.9]},
+            "hyperparameters": {"decoder": "recursive", "hidden_size": 8, "normalize": "last"},
+        },
+    ),
+    "nothing but categories, and a local head": (
+        weathered(),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "visits", "missing": "ffill",
+                "categories": ["weather", "store"], "known_future": ["weather"],
+                "features": ["weather"],
+            },
+            "task": {"window": 4, "horizon": 3},
             "hyperparameters": {"hidden_size": 8},
         },
     ),

@@ -24,6 +24,7 @@ CASES = FORECASTS | COMING_CLASSES | SEQUENCES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no forecast after the last"),  # of rows to come
+    pytest.mark.filterwarnings("ignore:the model was not trained on weather 'hail', 'snow'"),
     pytest.mark.filterwarnings("ignore:.* tokens are not in the model's vocabulary"),
 ]
 

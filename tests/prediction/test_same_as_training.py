@@ -15,7 +15,10 @@ from tuner.data.times import show_time
 from tuner.errors import DataError
 from tuner.prediction import load_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:no forecast after the last")  # of rows to come
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no forecast after the last"),  # of rows to come
+    pytest.mark.filterwarnings("ignore:the model was not trained on weather 'hail', 'snow'"),
+]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

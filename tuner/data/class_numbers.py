@@ -28,11 +28,15 @@ class ClassColumn:
     columns: tuple[str, ...]  # one a class: 1 where a row is of it, else 0; () where none is read
 
     def without(self, series: Series) -> Series:
-        """Return the series without the columns that are classes, whatever they are made into."""
-        if not self.classes:
+        """Return the series without columns of categories, and of classes, as numbers or not."""
+        columns = list(series.levels)
+        if self.classes:
+            columns += [*series.targets, *self.columns]
+        if not columns:
             return series
-        frame = series.frame.drop(columns=[*series.targets, *self.columns])
-        return dataclasses.replace(series, frame=frame, targets=[])
+        targets = [] if self.classes else series.targets
+        frame = series.frame.drop(columns=columns)
+        return dataclasses.replace(series, frame=frame, targets=targets)
 
     def record(self) -> dict[str, list[str]]:
         """Return what a model's pipeline keeps of it, as JSON; nothing where there are no classes.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tuner.data.categories import merged
 from tuner.data.preparation import Preparation
 from tuner.data.reading import Series
 from tuner.data.tables import bounds_of, refusal
@@ -88,7 +89,12 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
         horizon: how many rows to come are needed.
     """
     known = list(data.known_future or [])
-    values, coming = series.frame.to_numpy(), future.frame[known].to_numpy()
+    values, coming = series.frame.to_numpy(), future.frame[known].to_numpy(copy=True)
+    levels = dict(series.levels)
+    for place, name in enumerate(known):
+        if name in levels:
+            of_both = merged(coming[:, place], future.levels[name], levels[name])
+            coming[:, place], levels[name] = of_both
     at = [list(series.frame).index(name) for name in known]
     blocks: list[np.ndarray] = []
     lines: list[np.ndarray] = []
@@ -117,6 +123,7 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
         bounds=bounds_of(lengths[::2] + lengths[1::2]),
         lines=np.concatenate(lines),
         put_in=np.zeros(int(lengths.sum()), bool),
+        levels=levels,
         times=None if series.times is None else pd.DatetimeIndex(times[0].append(times[1:])),
     )
 

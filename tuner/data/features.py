@@ -32,6 +32,8 @@ class Table:
     target_columns: tuple[int, ...]  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...]  # (input column, target): its earlier rows
     known_columns: tuple[int, ...]  # the input columns whose values of rows to come are known
+    category_columns: tuple[int, ...]  # the input columns of categories, which are 0 in `inputs`
+    codes: np.ndarray  # (rows, columns of categories), in the order of these; nan for none
 
 
 def make_table(series: Series, data: Preparation, transform: Transform | None = None) -> Table:
@@ -46,7 +48,7 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
         DataError: a target has no logarithm, or power.
     """
     columns = list(series.frame)
-    values = fill(series.frame.to_numpy(), series.bounds, data.missing)
+    values = _filled(series, data)
     at = [columns.index(name) for name in series.targets]
     truth = values[:, at]
     transform = transform or Transform.of(data.transform)
@@ -55,7 +57,8 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
     targets = transform.forward(truth, series.bounds)
     values = values.copy()
     values[:, at] = targets
-    named = {name: values[:, columns.index(name)] for name in series.features}
+    read = [*series.features, *(name for name in series.levels if name not in series.features)]
+    named = {name: values[:, columns.index(name)] for name in read}
     for kind in data.calendar:
         angle = 2 * np.pi * _place(series, kind)
         named |= {f"{kind}_sin": np.sin(angle), f"{kind}_cos": np.cos(angle)}
@@ -78,9 +81,33 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
         for lag in data.lags.get(name, [])
     )
     of_known = tuple(map(names.index, _known_ahead(data)))
+    of_categories = [at for at, name in enumerate(names) if name in series.levels]
+    codes = inputs[:, of_categories].copy()
+    inputs[:, of_categories] = 0
     return Table(
-        tuple(names), inputs, targets, truth, known, np.array(first), of_targets, of_lags, of_known
+        names=tuple(names),
+        inputs=inputs,
+        targets=targets,
+        truth=truth,
+        known=known,
+        first=np.array(first),
+        target_columns=of_targets,
+        lag_columns=of_lags,
+        known_columns=of_known,
+        category_columns=tuple(of_categories),
+        codes=codes,
     )
+
+
+def _filled(series: Series, data: Preparation) -> np.ndarray:
+    """Return all columns with nothing missing, (rows, columns); between categories lies no line."""
+    values = series.frame.to_numpy()
+    filled = fill(values, series.bounds, data.missing)
+    of_categories = [at for at, name in enumerate(series.frame) if name in series.levels]
+    if data.missing != "refuse" and of_categories:
+        filled = filled.copy()
+        filled[:, of_categories] = fill(values[:, of_categories], series.bounds, "ffill")
+    return filled
 
 
 def _known_ahead(data: Preparation) -> list[str]:
@@ -147,7 +174,7 @@ def check_features(series: Series, data: Preparation) -> None:
             raise refusal(series.path, "data.lags", f"{text}{longest} rows; write a shorter lag")
     made = [("calendar", f"{kind}_{wave}") for kind in data.calendar for wave in ("sin", "cos")]
     made += [("lags", f"{name}_lag_{lag}") for name, lags in data.lags.items() for lag in lags]
-    names = list(series.features)
+    names = [*series.features, *series.levels]
     for key, name in made:
         if name in names:
             text = f"makes a column {name!r}, and there is one already; rename that one or remove"

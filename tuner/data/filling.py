@@ -32,8 +32,10 @@ def even_rows(series: Series, data: Preparation) -> Series:
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
     first midnight of 1970, so that they are the same in every file. Where the rows keep a
     frequency, a step that lacks one of them is missing, and left out at either end of a series;
-    of a column, so is a step that lacks a value. Where series of days are closed on some days of
-    the week, no row is lacking on these, nor on any other day between two rows: it is a holiday.
+    of a column, so is a step that lacks a value. A step has the category of its last row.
+
+    Where series of days are closed on some days of the week, no row is lacking on these, nor on any
+    other day between two rows: it is a holiday.
 
     Raises:
         DataError: the frequency is none, or there are steps that lack rows and `data.missing`
@@ -134,6 +136,8 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
     groups = series.frame.groupby(place)
     rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
+    if steady := list(series.levels):
+        rows[steady] = groups[steady].last()
     if frequency is not None:
         rows = rows.mask(series.frame.isna().groupby(place).any())
     rows = rows.reindex(made_of + _shifts(bounds, len(edges)))

@@ -28,7 +28,7 @@ def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndar
     for name in series.targets:
         for rows in differences_of(data.transform):
             lacking[name] = lacking[name] | _later(lacking[name], series.bounds, rows)
-    read = [lacking[name] for name in series.features]
+    read = [lacking[name] for name in {*series.features, *series.levels}]
     for name, lags in data.lags.items():
         read += [_later(lacking[name], series.bounds, lag) for lag in lags]
     targets = np.column_stack([lacking[name] for name in series.targets])

@@ -220,14 +220,20 @@ class _Fitted:
 def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
     """Return what models read, (samples, numbers), float64: a column after another.
 
-    First the windows, then the rows to come of the columns that are known there.
+    First the windows, then the rows to come of the columns that are known there. The numbers of
+    categories, which have no order, are left out: 0.
     """
     inputs, shape = ref.load("inputs"), ref.shape
     views = np.lib.stride_tricks.sliding_window_view(inputs, window, axis=0)
-    found = views[samples - window].reshape(len(samples), -1)  # (samples, features * window)
+    found = views[samples - window]  # (samples, features, window)
+    of_categories = [column for column, _ in shape.categories]
+    found[:, of_categories] = 0
+    found = found.reshape(len(samples), -1)
     if shape.ahead:
         rows = samples[:, None] + np.arange(shape.ahead)
-        coming = inputs[rows][:, :, list(shape.known_columns)].swapaxes(1, 2)
+        coming = inputs[rows]
+        coming[:, :, of_categories] = 0
+        coming = coming[:, :, list(shape.known_columns)].swapaxes(1, 2)
         found = np.concatenate((found, coming.reshape(len(samples), -1)), axis=1)
     return np.asarray(found, np.float64)
 

@@ -38,7 +38,9 @@ def constant_features(
         later: rows of the validation part, in which such a column may move.
         targets: their names.
     """
-    for name, column in zip(table.names, table.inputs.T, strict=True):
+    for at, (name, column) in enumerate(zip(table.names, table.inputs.T, strict=True)):
+        if at in table.category_columns:
+            continue
         values = column[rows]
         values = values[~np.isnan(values)]
         if name not in targets and len(values) and np.ptp(values) == 0:

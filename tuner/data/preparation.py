@@ -91,5 +91,9 @@ class Preparation(Protocol):
         """Columns whose coming values are known; None where not even the calendar's are."""
 
     @property
+    def categories(self) -> Sequence[str]:
+        """Columns whose values are categories; that of the series' names may be one."""
+
+    @property
     def transform(self) -> Step | list[Step]:
         """Done to the target columns before scaling; see `tuner.transform_steps`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tuner.data.categories import Levels, codes_of
 from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
@@ -53,6 +54,7 @@ class Series:
     dialect: Dialect = _PLAIN  # how the file is written
     found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
+    levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -102,6 +104,8 @@ class Series:
         """Return the key of the experiment that a column is read for."""
         if column in self.targets:
             return "data.target"
+        if column in self.levels:
+            return "data.categories"
         return "data.features" if column in self.features else "data.lags"
 
 
@@ -149,6 +153,7 @@ def series_of(
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
     known_future = list(data.known_future or [])
+    categories = list(data.categories)
     check_names(
         path,
         table.names,
@@ -158,6 +163,7 @@ def series_of(
         id=data.id,
         lags=lagged,
         known_future=known_future,
+        categories=categories,
     )
     columns = {name: _numbers(table, "data.target", name) for name in data.targets}
     features = features or [
@@ -165,7 +171,10 @@ def series_of(
         for c in frame
         if c not in (data.time, data.id) and (c in columns or is_numeric_dtype(frame[c]))
     ]
-    features = [*features, *(name for name in known_future if name not in features)]
+    others = [*known_future, *(name for name in categories if name != data.id)]
+    features = list(dict.fromkeys([*features, *others]))
+    of_categories, levels = codes_of(table, categories)
+    columns |= of_categories
     for key, used in (
         ("data.known_future", known_future), ("data.features", features), ("data.lags", lagged)
     ):  # fmt: skip
@@ -211,6 +220,7 @@ def series_of(
         date_order=date_order,
         dialect=dialect,
         found=notes,
+        levels=levels,
     )
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
         history = series.until(series.ends - series.bounds[:, 0])
@@ -235,6 +245,7 @@ def check_names(
     id: str | None = None,
     lags: list[str] | None = None,
     known_future: list[str] | None = None,
+    categories: list[str] | None = None,
 ) -> None:
     """Refuse a column that the file does not have, or that cannot be what it is named for.
 
@@ -247,6 +258,7 @@ def check_names(
     named += [("data.features", c) for c in features]
     named += [("data.lags", c) for c in lags or []]
     named += [("data.known_future", c) for c in known_future or []]
+    named += [("data.categories", c) for c in categories or []]
     for key, name in named:
         if name not in known:
             raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
@@ -270,6 +282,8 @@ def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
         remedy = "; write a number there (1234.5), or choose another column"
         if key == "data.target" and len(bad) == int(column.notna().sum()):
             remedy += ", or write task.kind: classify and task.window for the coming row's class"
+        elif key in ("data.features", "data.known_future"):
+            remedy += f", or write data.categories: [{name}]"
         raise refusal(path, key, text + table.place_of(bad[0]) + remedy)
     return values
 
@@ -390,6 +404,10 @@ def _check_finite(series: Series, data: Preparation) -> None:
     row, at = np.argwhere(~usable)[0]
     name, value = str(series.frame.columns[at]), float(values[row, at])
     remedy = "fill it in, write data.missing: ffill (or interpolate), or choose another column"
+    if name in series.levels:
+        text = f"column {name!r} must hold a category in every row, got none in "
+        text += f"{series.place(int(row))}; {remedy.replace(' (or interpolate)', '')}"
+        raise refusal(series.path, series.key_of(name), text)
     text = (
         f"column {name!r} must hold a finite number (below 1e30) in every row, got {value} in "
         f"{series.place(int(row))}; "

@@ -60,6 +60,7 @@ class Shape:
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
     known_columns: tuple[int, ...] = ()  # input columns that are known in the rows to come
+    categories: tuple[tuple[int, int], ...] = ()  # (input column, how many, with the unknown one)
     trend: int = 0  # rows of the moving average that splits targets in the window; 0 for none
     modes: int = 0  # intrinsic mode functions of each target in the window, read beside the rest
 
@@ -162,7 +163,7 @@ class SeriesRef(DataRef):
     target rows [t, t + horizon), all of one series. Of these rows it also reads the input columns
     that are known ahead, and no others. Arrays:
 
-    * inputs: (rows, features), float32, scaled;
+    * inputs: (rows, features), float32, scaled; of categories their numbers, 0 for an unknown one;
     * targets: (rows, targets), float32, transformed and scaled;
     * truth: (rows, targets), float64, in the data's units; where the class of row t is predicted
       (rows,), int64, and neither targets nor naive;

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
+from tuner.data.categories import Levels, known_levels, numbered
 from tuner.data.class_numbers import ClassColumn, number_class_column
 from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.features import Table, check_features, make_table
@@ -325,6 +326,8 @@ class SeriesDataset(Dataset):
         )  # fmt: skip
         if data.known_future is not None:
             settings["known_future"] = data.known_future
+        if fold.categories:
+            settings["categories"] = {name: list(of) for name, of in fold.categories.items()}
         own = None
         if fold.own is not None:
             names = list(self._series.names)
@@ -381,6 +384,7 @@ class _Fold:
     inputs: Scaler
     targets: Scaler
     own: tuple[SeriesScaler, SeriesScaler] | None  # of inputs and targets, where series differ
+    categories: Levels  # that the training part holds, in the order of their numbers
 
     def name_of(self, row: int) -> str:
         """Return the series and the time, or the row, of a window's first target."""
@@ -444,6 +448,11 @@ def _make_fold(
         ]
     else:
         scaled = [inputs.transform(table.inputs), targets.transform(table.targets)]
+    known = dict[str, tuple[str, ...]]()
+    for at, codes in zip(table.category_columns, table.codes.T, strict=True):
+        name = table.names[at]
+        known[name] = known_levels(codes[rows], series.levels[name])
+        scaled[0][:, at] = numbered(codes, series.levels[name], known[name])
     arrays = {
         "inputs": scaled[0],
         "known": np.asarray(table.known.all(axis=1)),
@@ -457,8 +466,8 @@ def _make_fold(
         naive = naive_errors(table.truth, table.known, measured, step)
         arrays |= {"targets": scaled[1], "truth": table.truth, "naive": naive}
     if data.missing == SKIP:
-        whole, known = without_gaps(series, data)
-        arrays |= {"whole": whole, "known": np.asarray(known.all(axis=1))}
+        whole, has_targets = without_gaps(series, data)
+        arrays |= {"whole": whole, "known": np.asarray(has_targets.all(axis=1))}
     if own is not None:
         arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
     ref = _HeldRef(
@@ -473,6 +482,9 @@ def _make_fold(
             target_columns=table.target_columns,
             lag_columns=table.lag_columns,
             known_columns=table.known_columns,
+            categories=tuple(
+                (at, 1 + len(known[table.names[at]])) for at in table.category_columns
+            ),
             **_decomposed(data.decompose),
         ),
         window=min(task.window, longest),
@@ -486,7 +498,7 @@ def _make_fold(
         arrays=arrays,
         starts=starts[:, 0],
     )
-    return _Fold(ref, table.names, series, inputs, targets, own)
+    return _Fold(ref, table.names, series, inputs, targets, own, known)
 
 
 def _decomposed(decompose: Decompose) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tuner.data.categories import notes_of_categories
 from tuner.data.dataset import Part, counted
 from tuner.data.features import Table, ends_with_targets
 from tuner.data.gaps import SKIP
@@ -90,6 +91,8 @@ def notes_of(
         yield "resampled", text
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
     yield from known_ahead(series, table, experiment.task.horizon, rows)
+    names = [table.names[at] for at in table.category_columns]
+    yield from notes_of_categories(names, table.codes, series.levels, rows, data.id)
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
     later = np.column_stack([train[:, 1], np.maximum(train[:, 1], test)]) + series.bounds[:, :1]
     validated = np.concatenate([np.arange(*part) for part in later])

@@ -203,6 +203,8 @@ class Data(Section):
     """Into which parts the targets' columns are split, each window for itself."""
     known_future: list[Name] | None = Field(None, examples=[["holiday", "price"]])
     """Columns whose coming values are known; with it, also `[]`, the calendar's are as well."""
+    categories: list[Name] = Field(default_factory=list, examples=[["weather", "store"]])
+    """Columns of texts or codes that are embedded; with that of data.id each series is one."""
     split: Split = Split()
     transform: TransformKey = "none"
     """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
@@ -244,6 +246,7 @@ class Data(Section):
             text = f"{kinds[1]}: a model sees {kinds[0]} or {kinds[1]}, got both; remove one"
             raise ValueError(text)
         self._check_known_future()
+        self._check_categories()
         if self.time is None:
             for key in ("resample", "calendar"):
                 if value := getattr(self, key):
@@ -291,6 +294,25 @@ class Data(Section):
                 problem = f"must be among data.features{meant}, got {column!r}; add it there"
             if problem:
                 raise ValueError(f"known_future: {problem}")
+
+    def _check_categories(self) -> None:
+        for column in self.categories:
+            problem = ""
+            if self.categories.count(column) > 1:
+                problem = f"names must differ, got {column!r} twice; remove one"
+            elif column in self.targets:
+                problem = f"must not name what is predicted, got the target {column!r}; remove it"
+            elif column == self.time:
+                problem = f"must not name the time column, got {column!r}; write data.calendar"
+            elif column in self.lags:
+                text = "must be numbers, got the category"
+                raise ValueError(f"lags: {text} {column!r}; remove it in one of the two")
+            elif self.features is not None and column not in (self.id, *self.features):
+                near = near_miss(column, [*self.features, *([] if self.id is None else [self.id])])
+                meant = "" if near is None else f" ({near!r}?)"
+                problem = f"must be among data.features{meant}, got {column!r}; add it there"
+            if problem:
+                raise ValueError(f"categories: {problem}")
 
 
 OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")

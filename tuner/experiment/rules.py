@@ -233,10 +233,12 @@ def _check_task(experiment: Experiment) -> None:
         cells = list(MODEL_CELLS)
         text = f"translate has a decoder of the same cell: write {', '.join(cells)}"
         _refuse(experiment, "cell", cells, text)
-    if experiment.data.text is None and experiment.data.tokens is None:
+    if not (experiment.data.text or experiment.data.tokens or experiment.data.categories):
         for name in ("embedding_size", "unknown_rate"):
             default = Hyperparameters.model_fields[name].default
-            _refuse(experiment, name, [default], "is of tokens, and the steps are numbers")
+            _refuse(
+                experiment, name, [default], "is of tokens and data.categories, and there are none"
+            )
 
 
 def _check_reading(experiment: Experiment) -> None:
@@ -403,7 +405,7 @@ def _check_sequences(experiment: Experiment) -> None:
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
-        "decompose": "none", "wide": None, "known_future": None,
+        "decompose": "none", "wide": None, "known_future": None, "categories": [],
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from tuner.data.categories import categories_in, numbered, shown
 from tuner.data.class_numbers import ClassColumn, with_class_columns
 from tuner.data.coming import Coming, with_coming, with_future
 from tuner.data.features import Table, ends_with_targets, make_table
@@ -102,9 +103,11 @@ def forecast(
         of_inputs.transform(table.inputs[slice(*rows)])
         for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
     ]
+    rows_read = np.concatenate(inputs)
+    _put_categories(rows_read, series, table, pipeline, samples)
     known = table.known_columns
     modes = _modes(pipeline, table)
-    outputs = runner.windows(np.concatenate(inputs), samples, window, modes, known)
+    outputs = runner.windows(rows_read, samples, window, modes, known)
     place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
     found: list[np.ndarray | pd.DatetimeIndex] = []
     if columns.id is not None:
@@ -153,11 +156,41 @@ def _modes(pipeline: Pipeline, table: Table) -> Callable[[np.ndarray], np.ndarra
     return lambda windows: modes_of(windows[:, :, columns], modes)
 
 
+def _put_categories(
+    inputs: np.ndarray, series: Series, table: Table, pipeline: Pipeline, samples: np.ndarray
+) -> None:
+    """Put the numbers of categories into what the model reads, and say which it does not know.
+
+    Args:
+        inputs: (rows, features), changed in place.
+        series: that `table` was made of.
+        table: has their codes.
+        pipeline: of the model.
+        samples: (samples,), the first rows that are forecast.
+    """
+    horizon = pipeline.horizon if table.known_columns else 0
+    begins = np.zeros(len(inputs) + 1, np.int64)
+    np.add.at(begins, samples - pipeline.window, 1)
+    np.add.at(begins, samples + horizon, -1)
+    is_read = begins.cumsum()[:-1] > 0
+    unknown = []
+    for at, codes in zip(table.category_columns, table.codes.T, strict=True):
+        name = table.names[at]
+        levels, known = series.levels[name], pipeline.categories[name]
+        inputs[:, at] = numbered(codes, levels, known)
+        if others := categories_in(codes[is_read], levels, known):
+            unknown.append(f"{name} {shown(others)}")
+    if unknown:
+        text = f"the model was not trained on {'; '.join(unknown)}: read as unknown"
+        warnings.warn(text, PredictionWarning, stacklevel=5)
+
+
 def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
     """Return what a file of rows to come says of them; of some there may be nothing."""
     columns = pipeline.columns
     read = replace(
         columns, targets=[], features=columns.known_future, known_future=None, missing="ffill",
+        categories=[name for name in columns.categories if name in (columns.known_future or [])],
         lags={}, calendar=[], wide=None, id=columns.id if columns.id in future.names else None,
     )  # fmt: skip
     return series_of(future, read, pipeline.frequency, day_first=pipeline.day_first)

@@ -54,6 +54,7 @@ class Columns:
     calendar: list[str] = field(default_factory=list)
     lags: dict[str, list[int]] = field(default_factory=dict)
     known_future: list[str] | None = None
+    categories: list[str] = field(default_factory=list)
     transform: Step | list[Step] = "none"
     wide: WideColumns | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -102,6 +103,7 @@ class Pipeline:
     inputs: Scaler | None = None  # where they are numbers
     outputs: Scaler | None = None  # where values are predicted
     transform: Transform = NO_TRANSFORM  # of what a forecast predicts
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)  # in their numbers' order
     own: OwnScalers | None = None  # where each series has its own
     scale: str = "none"  # how a series is scaled that is not among these
     window: int = 1  # rows that a forecast reads
@@ -143,6 +145,7 @@ class Pipeline:
 
 def _series(get: _Getter, task: str) -> Pipeline:
     targets, window = get("targets", _names), get("window", _count)
+    categories = get.optional("categories", _categories, {})
     columns = Columns(
         time=get("time", _name_or_none),
         id=get("id", _name_or_none),
@@ -154,6 +157,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
         known_future=get.optional("known_future", _known_future, None),
+        categories=list(categories),
         transform=get("transform", is_transform),
         wide=_wide(get),
         dialect=get.dialect("read"),
@@ -172,6 +176,9 @@ def _series(get: _Getter, task: str) -> Pipeline:
     known = set(columns.known_future or [])
     if not known <= set(columns.features or []) - set(targets):
         raise get.refusal("known_future", columns.known_future)
+    of_categories = set(categories)
+    if not of_categories <= {*(columns.features or []), columns.id} - {*targets, *columns.lags}:
+        raise get.refusal("categories", categories)
     horizon = get("horizon", _count)
     own = _own_scalers(get, by_series, len(inputs), len(targets))
     classes, class_columns = _classes_of_series(get, task, columns, horizon)
@@ -185,6 +192,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         inputs=get.scaler("inputs", len(inputs)),
         outputs=get.scaler("outputs", len(targets)),
         transform=replace(transform, lambdas=tuple(map(float, lambdas))),
+        categories={name: tuple(known) for name, known in categories.items()},
         own=own,
         scale=get("scale", _one_of("standard", "minmax", "none")),
         window=window,
@@ -285,9 +293,10 @@ def _scaler_of(offset: Any, scale: Any, n_columns: int) -> Scaler | None:
 
 def _input_names(columns: Columns) -> list[str]:
     """Return the names that `tuner.data.features.make_table` gives to what the model reads."""
+    series = [name for name in columns.categories if name == columns.id]
     calendar = [f"{kind}_{wave}" for kind in columns.calendar for wave in ("sin", "cos")]
     lags = [f"{name}_lag_{lag}" for name, lags in columns.lags.items() for lag in lags]
-    return [*(columns.features or []), *calendar, *lags]
+    return [*(columns.features or []), *series, *calendar, *lags]
 
 
 def _pairs(get: _Getter) -> Pipeline:
@@ -543,6 +552,14 @@ def _frequency_or_none(value: Any) -> bool:
 
 def _known_future(value: Any) -> bool:
     return value is None or value == [] or _names(value)
+
+
+def _categories(value: Any) -> bool:
+    """Say whether it is columns, and of each the categories that are known, sorted."""
+    return isinstance(value, dict) and all(
+        _text(name) and (known == [] or (_names(known) and known == sorted(known)))
+        for name, known in value.items()
+    )
 
 
 def _lags(value: Any) -> bool:

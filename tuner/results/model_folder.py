@@ -22,6 +22,7 @@ from tuner.results.reproduce import Training
 
 __all__ = ["write_model"]
 
+_NEWER = {"known_future", "categories"}  # keys that an older version would pass over
 _STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
 _README = "README.md"  # not checked: whoever gets the folder may write into it
 
@@ -126,7 +127,7 @@ def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
     metric, score = experiment.objective.metric, training.outcome.objective
     whole = score is None or training.refit is not None
     return {
-        "format": OLDEST if model.data.pipeline.get("known_future") is None else FORMAT,
+        "format": FORMAT if _NEWER & model.data.pipeline.keys() else OLDEST,
         "tuner": __version__,
         **model.data.pipeline,
         **({} if (window := _window(training)) is None else {"window": window}),

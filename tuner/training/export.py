@@ -156,7 +156,10 @@ def _random_inputs(
         lengths[0] = steps
     if shape.vocabulary:
         return torch.randint(0, shape.vocabulary, (size, steps)), lengths
-    return torch.randn(size, steps + shape.ahead, shape.inputs), lengths
+    x = torch.randn(size, steps + shape.ahead, shape.inputs)
+    for column, n in shape.categories:
+        x[:, :, column] = torch.randint(0, n, x.shape[:2])
+    return x, lengths
 
 
 def _feed(x: Tensor, lengths: Tensor | None, prefix: Tensor | None = None) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from tuner.data.vocabulary import UNKNOWN
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
 from tuner.training.averaging import WeightAverage
+from tuner.training.categories import with_unknown_categories
 from tuner.training.losses import make_loss
 from tuner.training.model import Model
 from tuner.training.optimizers import make_optimizer, make_schedule
@@ -113,13 +114,15 @@ class Fit:
         return total.item() / n_losses
 
     def _with_unknown(self, x: Tensor) -> Tensor:
-        """Return tokens, (batch, steps), some of them as unknown; padding and numbers stay.
+        """Return what is read, some tokens or categories as unknown; padding and numbers stay.
 
         The training part holds no other unknown token, unless rare ones are: without these the
         embedding of what nobody has seen would be what chance gave it.
         """
-        rate = self.parameters.unknown_rate
-        if not self.data.shape.vocabulary or not rate:
+        rate, shape = self.parameters.unknown_rate, self.data.shape
+        if shape.categories and rate:
+            return with_unknown_categories(x, shape, rate, self.generators.unknown)
+        if not shape.vocabulary or not rate:
             return x
         drawn = torch.rand(x.shape, generator=self.generators.unknown).to(x.device) < rate
         return x.masked_fill(drawn & (x != 0), UNKNOWN)

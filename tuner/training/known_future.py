@@ -9,7 +9,7 @@ from torch.nn import functional
 from tuner.data import Shape
 from tuner.training.values import numbers_per_step
 
-__all__ = ["LocalHead", "part"]
+__all__ = ["LocalHead", "numbers_alone", "part"]
 
 
 def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
@@ -22,10 +22,19 @@ def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
 
     Returns:
         (batch, steps, features), and (batch, horizon, known columns); None where nothing is known.
+        The numbers of categories say nothing by their size: they are 0.
     """
+    if shape.categories:
+        x = x * torch.tensor(numbers_alone(shape), dtype=x.dtype, device=x.device)
     if not shape.ahead:
         return x, None
     return x[:, : -shape.ahead], x[:, -shape.ahead :, list(shape.known_columns)]
+
+
+def numbers_alone(shape: Shape) -> list[float]:
+    """Return 1 for each input that is a number, 0 for a category, (inputs,)."""
+    columns = {column for column, _ in shape.categories}
+    return [float(at not in columns) for at in range(shape.inputs)]
 
 
 class LocalHead(nn.Module):

@@ -9,6 +9,7 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
 from tuner.own_code import is_reference
+from tuner.training.categories import Categories, beside
 from tuner.training.convolution import Convolution
 from tuner.training.decoder import Decoder, InSegments, Recursive
 from tuner.training.decomposition import Decomposition
@@ -37,6 +38,7 @@ class Model(nn.Module):
     segments. Around all of it a forecast
     may have a normalization of each window, whose inverse is the last thing that is done, and,
     inside that, a linear path that is added; sequences of one length may have that path as well.
+    Categories are read as embeddings beside the numbers, by all but the linear path.
     What is known of the rows to come goes to the linear path and to the decoder, step by step;
     without one a local head reads it.
 
@@ -52,9 +54,14 @@ class Model(nn.Module):
         self.linear_path = make_path(shape) if parameters.linear_path else None
         self.decomposition = Decomposition(shape) if shape.trend or shape.modes else None
         inputs = shape.inputs if self.decomposition is None else self.decomposition.width
+        self.categories = None
+        inner = shape
+        if shape.categories:
+            self.categories = Categories(shape, parameters.embedding_size)
+            inner, inputs = self.categories.embedded_shape(shape), inputs + self.categories.width
         self.own = None
         if is_reference(parameters.cell) and is_whole(load_class(parameters.cell)):
-            self.own = OwnModel(parameters, shape, shape.inputs if shape.vocabulary else inputs)
+            self.own = OwnModel(parameters, inner, shape.inputs if shape.vocabulary else inputs)
             self.widest = max(inputs, *parameters.widths)
             return
         self.embedding = None
@@ -82,11 +89,11 @@ class Model(nn.Module):
             self.head = Translator(parameters, shape, self.recurrent.state_sizes)
         elif shape.task == "forecast" and parameters.decoder != "direct":
             decoder = Recursive if parameters.decoder == "recursive" else InSegments
-            self.head = decoder(parameters, shape, self.recurrent.state_sizes)
+            self.head = decoder(parameters, inner, self.recurrent.state_sizes)
         else:
             self.head = nn.Linear(width, shape.classes or shape.horizon * numbers_per_step(shape))
             if shape.ahead:
-                self.local = LocalHead(width, shape)
+                self.local = LocalHead(width, inner)
         if self.linear_path is not None:
             begins_at_0 = [self.last_layer] + ([] if self.local is None else [self.local.out])
             for layer in begins_at_0:
@@ -121,12 +128,14 @@ class Model(nn.Module):
             (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads. To
             translate logits of the token after each of the prefix, (batch, said, classes).
         """
+        embedded, known = self._embed(x)
         x, coming = part(x, self.shape)
+        ahead = None if coming is None else beside(coming, known)
         x, level = self._normalize(x)
         if self.own is not None:
-            said: Tensor = self.own(self._split(x), lengths, coming)
+            said: Tensor = self.own(beside(self._split(x), embedded), lengths, ahead)
             return said if level is None else level.put_back(said)
-        outputs, state, real = self._encode(x, lengths)
+        outputs, state, real = self._encode(x, lengths, embedded)
         if self.pooling is None:
             of_steps: Tensor = self.head(self.dropout(outputs))
             return of_steps
@@ -135,16 +144,16 @@ class Model(nn.Module):
             tokens: Tensor = self.head((pooled, *state[1:]), prefix)
             return tokens
         if isinstance(self.head, Decoder):
-            said = self.head((pooled, *state[1:]), coming)
+            said = self.head((pooled, *state[1:]), ahead)
         else:
             pooled = self.dropout(pooled)
             said = self.head(pooled)
-            if self.local is not None and coming is not None:
-                said = said + self.local(pooled, coming)
+            if self.local is not None and ahead is not None:
+                said = said + self.local(pooled, ahead)
             said = said if self.shape.classes else as_values(said, self.shape)
         if self.linear_path is not None:
-            ahead = self.linear_path(x, coming)  # (batch, horizon, targets), or logits
-            said = said + (ahead.unsqueeze(3) if self.shape.quantiles else ahead)
+            linear = self.linear_path(x, coming)  # (batch, horizon, targets), or logits
+            said = said + (linear.unsqueeze(3) if self.shape.quantiles else linear)
         return said if level is None else level.put_back(said)
 
     def state(self, x: Tensor, lengths: Tensor | None = None) -> State:
@@ -159,10 +168,11 @@ class Model(nn.Module):
         The steps of a segment share its weight.
         """
         assert isinstance(self.pooling, Attention)
+        embedded, _ = self._embed(x)
         x, _ = part(x, self.shape)
         steps = x.shape[1]
         x, _ = self._normalize(x)
-        outputs, state, real = self._encode(x, lengths)
+        outputs, state, real = self._encode(x, lengths, embedded)
         weights = self.pooling.weigh(outputs, state[0], real)
         return weights if self.segments is None else self.segments.spread(weights, steps, lengths)
 
@@ -174,14 +184,20 @@ class Model(nn.Module):
         """Return windows with the targets as parts, where they are split."""
         return x if self.decomposition is None else self.decomposition(x)
 
-    def _encode(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, State, Tensor | None]:
+    def _embed(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what categories become, in the window and in rows to come; None for none."""
+        return (None, None) if self.categories is None else self.categories(x)
+
+    def _encode(
+        self, x: Tensor, lengths: Tensor | None, embedded: Tensor | None = None
+    ) -> tuple[Tensor, State, Tensor | None]:
         """Return outputs and last state of the recurrent layers, and which steps are real.
 
         Where there are segments, these are the steps.
         """
         if self.embedding is not None:
             x = self.embedding(x)
-        x = self._split(x)
+        x = beside(self._split(x), embedded)
         if self.convolution is not None:
             x = self.convolution(zero_padding(x, lengths))
         if self.segments is not None:

@@ -12,7 +12,12 @@ from tuner.training.ensemble import Ensemble
 from tuner.training.graph import Graph
 from tuner.training.linear_path import SequencePath
 from tuner.training.model import Model
-from tuner.training.onnx_known_future import add_local_head, add_parts
+from tuner.training.onnx_known_future import (
+    add_beside,
+    add_categories,
+    add_local_head,
+    add_parts,
+)
 from tuner.training.onnx_layers import add_layers, axes
 from tuner.training.onnx_reading import (
     add_convolution,
@@ -74,7 +79,11 @@ def _mean(g: Graph, outputs: list[str], classes: bool) -> str:
 def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     """Add a model; return what it puts out, and its shape."""
     shape = model.shape
+    embedded = known = ""
+    if model.categories is not None:
+        embedded, known = add_categories(g, model.categories, "inputs")
     x, coming = add_parts(g, "inputs", shape)
+    ahead = add_beside(g, coming, known)
     if model.embedding is not None:
         x = g.op("Gather", model.embedding.weight, "tokens")
     lengths = real = ""
@@ -85,6 +94,7 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     window = x
     if model.decomposition is not None:
         x = add_decomposition(g, model.decomposition, x)
+    x = add_beside(g, x, embedded)
     if model.convolution is not None:
         x = add_convolution(g, model.convolution, zero_padding(g, x, real))
     if model.segments is not None:
@@ -101,10 +111,10 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
     if isinstance(model.head, Translator):
         return _say(g, model.head, [pooled, *states[1:]]), ["batch", "said", shape.classes]
-    y, out = _head(g, model, [pooled, *states[1:]], coming)
+    y, out = _head(g, model, [pooled, *states[1:]], ahead)
     if model.linear_path is not None:
-        ahead = add_linear_path(g, model.linear_path, window, coming)
-        y = g.op("Add", y, g.op("Unsqueeze", ahead, axes(3)) if shape.quantiles else ahead)
+        linear = add_linear_path(g, model.linear_path, window, coming)
+        y = g.op("Add", y, g.op("Unsqueeze", linear, axes(3)) if shape.quantiles else linear)
     if model.normalization is not None:
         y = put_back(g, y, level, shape)
     return y, out

@@ -1,0 +1,230 @@
+"""Columns of categories: what the training part holds is known, and nothing else is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from series_files import SPLIT, assert_check_refuses, days, text
+
+from tuner.data.baselines import baseline_scores, choose
+from tuner.data.categories import known_levels, merged, numbered
+from tuner.data.preparing import check_data
+from tuner.data.reference import SeriesRef
+from tuner.errors import ExperimentError
+from tuner.experiment import Experiment
+
+Build = Callable[..., Experiment]
+ARRAYS = ("inputs", "targets", "truth", "known", "train", "evaluate", "reach")
+WORDS = st.lists(st.sampled_from(["a", "b", "é", "007", "7", "nan", "A "]), min_size=1)
+
+
+def weather(n_rows: int = 60, late: str = "rain", after: int = 45) -> pd.DataFrame:
+    """Days of sun and rain, and of other weather from a row on."""
+    kinds = np.array(["sun", "rain"])[np.arange(n_rows) % 2].astype(object)
+    kinds[after:] = late
+    return days(n_rows, w=kinds)
+
+
+def two_shops(**columns: Any) -> pd.DataFrame:
+    frames = [days(60).assign(shop=shop) for shop in ("north", "south")]
+    return pd.concat(frames).assign(**columns)
+
+
+def fold(experiment: Experiment, folder: Path, test: bool = False) -> SeriesRef:
+    data = check_data(experiment)
+    (ref,) = (data.write_test(folder) if test else data.write(folder)).folds
+    assert isinstance(ref, SeriesRef)
+    return ref
+
+
+def test_categories_are_numbered_in_order_and_never_scaled(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    for scale in ("standard", "minmax"):
+        keys: dict[str, Any] = {"time": "t", "categories": ["w"], "scale": scale}
+        ref = fold(experiment_on(text(weather()), **keys), tmp_path / scale)
+        assert ref.shape.categories == ((2, 3),)  # the last input: unknown, rain, sun
+        expected = np.where(weather()["w"] == "rain", 1, 2)
+        inputs = ref.load("inputs")
+        np.testing.assert_array_equal(inputs[:, 2], expected[: len(inputs)])
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_a_category_of_later_rows_alone_changes_nothing_of_the_training_part(
+    experiment_on: Build, tmp_path: Path, test: bool
+) -> None:
+    keys: dict[str, Any] = {
+        "time": "t", "categories": ["w"], "split": SPLIT,
+    }  # fmt: skip
+    made = []
+    for name, late in (("plain", "rain"), ("new", "a hurricane")):
+        after = 52 if test else 42
+        experiment = experiment_on(
+            text(weather(late=late, after=after)), name=f"{name}.csv", **keys
+        )
+        made.append((fold(experiment, tmp_path / name, test), check_data(experiment)))
+    (plain, _), (new, data) = made
+    assert plain.shape == new.shape
+    for array in ARRAYS:
+        before, after = plain.load(array), new.load(array)
+        rows = slice(None) if array != "inputs" else slice(None, 52 if test else 42)
+        np.testing.assert_array_equal(before[rows], after[rows])
+    assert (new.load("inputs")[52 if test else 42 :, 2] == 0).all()
+    assert dict(data.facts.notes)["categories"] == (
+        "w (2); unknown, as the training part does not hold them: w 'a hurricane'"
+    )
+
+
+def test_a_refit_knows_the_categories_of_the_validation_part(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    from tuner.data.series import check_series
+
+    experiment = experiment_on(text(weather(late="fog", after=44)), time="t", categories=["w"])
+    found = [
+        check_series(experiment, all_data=whole).write(tmp_path / str(whole)).pipeline["categories"]
+        for whole in (False, True)
+    ]
+    assert [of["w"] for of in found] == [["rain", "sun"], ["fog", "rain", "sun"]]
+
+
+def test_the_series_of_a_row_is_a_category_where_its_column_is_named(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {"time": "t", "id": "shop", "categories": ["shop"]}
+    ref = fold(experiment_on(text(two_shops()), **keys), tmp_path / "arrays")
+    inputs, shops = ref.load("inputs"), ref.load("reach")
+    assert ref.shape.categories == ((2, 3),)
+    for number, (first, end) in enumerate(shops, start=1):
+        assert (inputs[first:end, 2] == number).all()
+
+
+def test_what_is_written_tells_categories_apart_and_true_is_true(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    written = np.array(["007", "7", "NA", "True", "TRUE", "true"])[np.arange(60) % 6]
+    experiment = experiment_on(text(days(w=written)), time="t", categories=["w"])
+    pipeline = check_data(experiment).write(tmp_path / "arrays").pipeline
+    assert pipeline["categories"] == {"w": ["007", "7", "NA", "true"]}
+
+
+def test_an_empty_cell_is_refused_or_takes_the_category_before_it(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    frame = weather()
+    frame.loc[[10, 11], "w"] = ""
+    keys: dict[str, Any] = {"time": "t", "categories": ["w"]}
+    assert_check_refuses(
+        experiment_on(text(frame), **keys),
+        "data.categories: column 'w' must hold a category in every row, got none in line 12 ",
+        "; fill it in, write data.missing: ffill",
+    )
+    for missing in ("ffill", "interpolate"):
+        experiment = experiment_on(text(frame), missing=missing, **keys)
+        inputs = fold(experiment, tmp_path / missing).load("inputs")
+        assert inputs[8:12, 2].tolist() == [2, 1, 1, 1]
+    ref = fold(experiment_on(text(frame), missing="skip", **keys), tmp_path / "skip")
+    assert np.flatnonzero(~ref.load("whole")).tolist() == [10, 11]
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum", "last", "min", "max"])
+def test_a_step_of_several_rows_has_the_category_of_the_last(
+    experiment_on: Build, tmp_path: Path, aggregate: str
+) -> None:
+    frame = weather().assign(w=lambda f: [f"{i % 6 // 2}{i % 2}" for i in range(len(f))])
+    keys: dict[str, Any] = {"time": "t", "categories": ["w"], "resample": "2D"}
+    experiment = experiment_on(text(frame), aggregate=aggregate, **keys)
+    prepared = check_data(experiment).write(tmp_path / "arrays")
+    assert all(len(known) == 2 for known in prepared.pipeline["categories"]["w"])
+    ends = {known[1] for known in prepared.pipeline["categories"]["w"]}
+    assert len(ends) == 1, "one of two rows is the last"
+
+
+def test_the_linear_forecast_beside_the_search_leaves_categories_out(
+    experiment_on: Build, tmp_path: Path
+) -> None:
+    found = []
+    for i, known in enumerate(([], ["w"])):
+        experiment = experiment_on(
+            text(weather()), name=f"{i}.csv", time="t", categories=["w"],
+            features=["y", "w"], known_future=known or None,
+        )  # fmt: skip
+        ref = fold(experiment, tmp_path / str(i))
+        found.append(baseline_scores("rmse", ref, None, choose("rmse", ref, None))["linear"])
+    plain = fold(experiment_on(text(weather()), time="t", features=["y"]), tmp_path / "plain")
+    expected = baseline_scores("rmse", plain, None, choose("rmse", plain, None))["linear"]
+    assert found == pytest.approx([expected] * 2, rel=0.05)  # penalties are shares: not quite equal
+
+
+def test_texts_that_differ_in_most_rows_get_a_note(experiment_on: Build) -> None:
+    frame = days(w=[f"order {i}" for i in range(60)])
+    experiment = experiment_on(text(frame), time="t", categories=["w"], split=SPLIT)
+    notes = check_data(experiment).facts.notes
+    assert any(key == "suspect" and "'w' has 42 categories in 42 rows" in n for key, n in notes)
+
+
+def test_codes_get_no_notes_of_numbers(experiment_on: Build) -> None:
+    frame = weather(late="fog", after=55).assign(c=["-999"] * 3 + ["1"] * 57)
+    notes = check_data(experiment_on(text(frame), time="t", categories=["w", "c"])).facts.notes
+    assert [key for key, _ in notes] == ["categories"]
+
+
+def test_a_text_among_the_features_is_refused_with_the_key_to_write(experiment_on: Build) -> None:
+    for key in ("features", "known_future"):
+        keys: dict[str, Any] = {key: ["y", "w"] if key == "features" else ["w"], "time": "t"}
+        experiment = experiment_on(text(weather()), **keys)
+        assert_check_refuses(experiment, f"data.{key}: column 'w' must", "data.categories: [w]")
+        check_data(experiment_on(text(weather()), categories=["w"], **keys))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"categories": ["w", "w"]}, "names must differ, got 'w' twice; remove one"),
+        ({"categories": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
+        ({"categories": ["t"]}, "must not name the time column, got 't'; write data.calendar"),
+        ({"categories": ["w"], "features": ["y"]}, "must be among data.features, got 'w'; add it"),
+        ({"categories": ["w"], "lags": {"w": [1]}}, "must be numbers, got the category 'w'"),
+    ],
+)
+def test_what_is_no_category_is_refused(
+    experiment_on: Build, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ExperimentError, ValueError), match=message):
+        experiment_on(text(weather()), time="t", **keys)
+
+
+def test_a_column_that_is_not_there_is_refused_with_the_nearest_name(experiment_on: Build) -> None:
+    experiment = experiment_on(text(days(weather="sun")), time="t", categories=["wether"])
+    assert_check_refuses(experiment, "data.categories: no column 'wether'", "'weather'")
+
+
+def test_hyperparameters_of_embeddings_need_categories(experiment_on: Build) -> None:
+    blocks = {"hyperparameters": {"embedding_size": 4}}
+    with pytest.raises((ExperimentError, ValueError), match="data.categories"):
+        experiment_on(text(weather()), time="t", blocks=blocks)
+    experiment_on(text(weather()), time="t", blocks=blocks, categories=["w"])
+
+
+@given(WORDS, WORDS)
+def test_a_number_is_that_of_the_category_whatever_file_it_stands_in(
+    trained: list[str], later: list[str]
+) -> None:
+    def coded(texts: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+        codes, found = pd.factorize(np.array(texts, dtype=object))
+        return codes.astype(float), tuple(found)
+
+    known = known_levels(*coded(trained))
+    numbers = numbered(*coded(later), known)
+    expected = [sorted(set(trained)).index(t) + 1 if t in trained else 0 for t in later]
+    assert numbers.tolist() == expected
+    codes, levels = coded(later)
+    again, together = merged(codes, levels, coded(trained)[1])
+    assert numbered(again, together, known).tolist() == expected

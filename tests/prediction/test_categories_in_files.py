@@ -1,0 +1,151 @@
+"""What `predict` makes of categories: in files of their own, unknown ones, and damaged models."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from model_folders import make_model, rewrite
+
+from tuner.errors import DataError, ModelError
+from tuner.prediction import Model, PredictionWarning, load_model
+
+WINDOW, HORIZON, N = 4, 2, 50
+
+
+def shops(n: int = N, names: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2024-01-01", periods=n, freq="D")
+    kinds = np.array(["sun", "rain", "fog"])
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "shop": shop, "day": days, "units": rng.uniform(5, 9, n),
+                "weather": kinds[rng.integers(0, 3, n)], "type": "big" if shop == "a" else "small",
+            }
+        )
+        for shop in names
+    ).reset_index(drop=True)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder: Path = tmp_path_factory.mktemp("model")
+    shops().to_csv(folder / "shops.csv", index=False)
+    data: dict[str, Any] = {
+        "path": str(folder / "shops.csv"), "target": "units", "time": "day", "id": "shop",
+        "categories": ["weather", "type", "shop"], "known_future": ["weather"],
+    }  # fmt: skip
+    raw = {"data": data, "task": {"window": WINDOW, "horizon": HORIZON}}
+    make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+    return load_model(folder / "model")
+
+
+def with_coming(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of which the last ones of each series are to come."""
+    coming = frame.groupby("shop").cumcount(ascending=False) < HORIZON
+    return frame.assign(units=frame["units"].mask(coming), type=frame["type"].mask(coming))
+
+
+def parted(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    coming = frame["units"].isna()
+    return frame[~coming], frame[coming][["shop", "day", "weather"]]
+
+
+def values(found: pd.DataFrame) -> np.ndarray:
+    return found["units"].to_numpy()
+
+
+def test_rows_to_come_of_a_file_of_their_own_say_the_same(model: Model) -> None:
+    whole = with_coming(shops())
+    history, future = parted(whole)
+    expected = values(model.predict(whole))
+    shuffled = future.iloc[::-1].sort_values("day", kind="stable")
+    np.testing.assert_array_equal(values(model.predict(history, future=future)), expected)
+    np.testing.assert_array_equal(values(model.predict(history, future=shuffled)), expected)
+    other = future.assign(weather="fog")
+    assert (values(model.predict(history, future=other)) != expected).any()
+
+
+def test_a_category_is_the_same_one_whatever_rows_stand_around_it(model: Model) -> None:
+    whole = with_coming(shops())
+    of_b = whole[whole["shop"] == "b"]  # other categories come first, and fewer
+    both, alone = model.predict(whole), model.predict(of_b.iloc[-WINDOW - HORIZON :])
+    np.testing.assert_allclose(values(both[both["shop"] == "b"]), values(alone), rtol=1e-6)
+
+
+def test_what_the_model_does_not_know_is_read_as_unknown_and_named(model: Model) -> None:
+    whole = with_coming(shops())
+    for column, new in (("weather", "hail"), ("type", "huge"), ("shop", "z")):
+        said = []
+        for other in (new, "a plague of frogs"):
+            text = f"the model was not trained on {column} {other!r}: read as unknown"
+            with pytest.warns(PredictionWarning, match=text):
+                said.append(values(model.predict(whole.assign(**{column: other}).tail(N))))
+        np.testing.assert_array_equal(*said)
+
+
+def test_an_unknown_category_of_rows_that_are_not_read_gets_no_word(model: Model) -> None:
+    whole = with_coming(shops()).tail(N).reset_index(drop=True)
+    expected = values(model.predict(whole))
+    whole.loc[: N - WINDOW - HORIZON - 1, "weather"] = "hail"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(values(model.predict(whole)), expected)
+
+
+def test_an_empty_category_of_a_row_to_come_is_refused(model: Model) -> None:
+    whole = with_coming(shops())
+    whole.loc[whole.index[-1], "weather"] = ""
+    with pytest.raises(DataError, match="lacks weather"):
+        model.predict(whole)
+
+
+def test_an_empty_category_of_a_row_that_was_is_refused(model: Model) -> None:
+    whole = with_coming(shops())
+    whole.loc[5, "type"] = None
+    with pytest.raises(DataError, match="'type' must hold a category in every row, got none in"):
+        model.predict(whole)
+
+
+def test_numpy_says_the_same(model: Model) -> None:
+    whole = with_coming(shops())
+    in_numpy = load_model(model.folder, numpy=True)
+    np.testing.assert_allclose(
+        values(in_numpy.predict(whole)), values(model.predict(whole)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [
+        "weather", ["weather"], {"weather": "rain"}, {"weather": ["sun", "rain"]},
+        {"weather": ["rain", "rain"]}, {"weather": [1]}, {"units": ["1"]}, {"day": ["x"]},
+        {"nothing": ["x"]}, None,
+    ],
+)  # fmt: skip
+def test_categories_that_no_model_has_are_refused(
+    model: Model, categories: Any, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    rewrite(folder, categories=categories)
+    with pytest.raises(ModelError, match="categories: no model has"):
+        load_model(folder)
+
+
+def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    categories = dict(model.pipeline.categories)
+    categories["shop"] = tuple("abcdefgh")
+    rewrite(folder, categories={name: list(known) for name, known in categories.items()})
+    whole = with_coming(shops()).assign(shop="h").tail(N)
+    with pytest.raises(ModelError, match="export the model again"):
+        load_model(folder).predict(whole)
