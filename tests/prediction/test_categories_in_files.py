@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ import pandas as pd
 import pytest
 from model_folders import make_model, rewrite
 
+from tuner.data.source import read_table
 from tuner.errors import DataError, ModelError
+from tuner.experiment.data import Data
 from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.results.winner_model import example_rows
 
 WINDOW, HORIZON, N = 4, 2, 50
 
@@ -131,8 +136,6 @@ def test_numpy_says_the_same(model: Model) -> None:
 def test_categories_that_no_model_has_are_refused(
     model: Model, categories: Any, tmp_path: Path
 ) -> None:
-    import shutil
-
     folder = shutil.copytree(model.folder, tmp_path / "model")
     rewrite(folder, categories=categories)
     with pytest.raises(ModelError, match="categories: no model has"):
@@ -140,8 +143,6 @@ def test_categories_that_no_model_has_are_refused(
 
 
 def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(model.folder, tmp_path / "model")
     categories = dict(model.pipeline.categories)
     categories["shop"] = tuple("abcdefgh")
@@ -149,3 +150,14 @@ def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path
     whole = with_coming(shops()).assign(shop="h").tail(N)
     with pytest.raises(ModelError, match="export the model again"):
         load_model(folder).predict(whole)
+
+
+def test_rows_of_the_study_that_a_model_predicts_from_are_found(model: Model) -> None:
+    """They are MLflow's example of the model."""
+    path = model.folder.parent / "shops.csv"
+    data = Data.model_validate({"path": str(path), "target": "units", "time": "day", "id": "shop"})
+    sha256 = read_table(data).sha256
+    record: Any = SimpleNamespace(data={"sha256": sha256}, experiment=SimpleNamespace(data=data))
+    rows = example_rows(model, record)
+    assert rows["units"].isna().tolist()[-HORIZON:] == [True] * HORIZON
+    assert len(model.predict(rows)) == HORIZON

@@ -107,6 +107,20 @@ def test_a_whole_model_is_given_what_is_known_of_the_rows_to_come_or_refused() -
         drawn(shape, **values | {"cell": "own_classes:Counting"})(x)
 
 
+def test_a_whole_model_is_given_categories_as_embeddings_behind_the_numbers() -> None:
+    shape = dataclasses.replace(FORECAST, known_columns=(1,), categories=((1, 6),))
+    values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last", "embedding_size": 2}
+    model, x = drawn(shape, **values), torch.randn(3, 11, 3)
+    x[:, :, 1] = torch.randint(0, 5, (3, 11))
+    for row, steps in ((2, [0, 1, 2, 3]), (9, [2])):
+        other = x.clone()
+        other[:, row, 1] += 1.0
+        changed = (model(other) != model(x)).any(dim=2).nonzero()[:, 1].unique().tolist()
+        assert changed == steps
+    outcome = exported(model, **values)
+    assert outcome.exported is not None, outcome.reason
+
+
 def test_what_is_counted_and_not_trained_is_kept_with_the_weights_and_their_average() -> None:
     values = {"cell": "own_classes:Counting", "kernel": 3}
     model = drawn(FORECAST, **values)

@@ -63,6 +63,7 @@ def check_own_cells(experiment: Experiment) -> None:
             _refuse(experiment, "linear_path", False, text, cell)
     if all(cell is not None and cell.whole for cell in cells):
         taken = {name for cell in cells if cell is not None for name in cell.takes}
+        taken |= {"embedding_size"} if experiment.data.categories else set()
         for name in _OF_THE_MODEL:
             searched = [n for n in experiment.search_space if n == name or _is_width_of(n, name)]
             if name not in taken and (searched or name in fixed.model_fields_set - {"cell"}):

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from tuner.coordination.records import StudyRecord
 from tuner.data.source import read_table
 from tuner.data.wide import columns_of_series
@@ -21,8 +23,6 @@ from tuner.results.reproduce import Training, look_at_attention, train_again
 from tuner.results.winner import find_winner
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tuner.data.dataset import Prepared
     from tuner.executors import Executor
     from tuner.jobs import TrainJob, Weights
