@@ -152,12 +152,22 @@ def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path
         load_model(folder).predict(whole)
 
 
-def test_rows_of_the_study_that_a_model_predicts_from_are_found(model: Model) -> None:
+@pytest.mark.parametrize("resample", [None, "2D"])
+def test_rows_of_the_study_that_a_model_predicts_from_are_found(
+    model: Model, resample: str | None, tmp_path: Path
+) -> None:
     """They are MLflow's example of the model."""
     path = model.folder.parent / "shops.csv"
-    data = Data.model_validate({"path": str(path), "target": "units", "time": "day", "id": "shop"})
+    keys = {"path": str(path), "target": "units", "time": "day", "id": "shop", "resample": resample}
+    data = Data.model_validate(keys)
+    if resample is not None:
+        more = {"categories": ["weather", "type"], "known_future": ["weather"]}
+        raw = {"data": keys | more, "task": {"window": WINDOW, "horizon": HORIZON}}
+        make_model(raw, tmp_path)
+        model = load_model(tmp_path / "model")
     sha256 = read_table(data).sha256
     record: Any = SimpleNamespace(data={"sha256": sha256}, experiment=SimpleNamespace(data=data))
     rows = example_rows(model, record)
     assert rows["units"].isna().tolist()[-HORIZON:] == [True] * HORIZON
+    assert len(rows) < 2 * N
     assert len(model.predict(rows)) == HORIZON

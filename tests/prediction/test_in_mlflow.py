@@ -53,7 +53,8 @@ def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(
     columns = model.pipeline.columns
     if columns.known_future:  # the last rows are to come
         of = read.groupby(columns.id) if columns.id else read.assign(all=0).groupby("all")
-        coming = of.cumcount(ascending=False) < model.pipeline.horizon
+        each = 1 if columns.resample is None else 2  # rows of a step
+        coming = of.cumcount(ascending=False) < each * model.pipeline.horizon
         read[columns.targets] = read[columns.targets].mask(coming)
     example = read[model.pipeline.columns.names]
     if "linear path" not in name and not columns.known_future:  # whose sequences must be whole

@@ -118,18 +118,19 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
 def _with_rows_to_come(model: Model, frame: pd.DataFrame, n_rows: int) -> pd.DataFrame:
     """Return the first rows, the last ones of each series as rows to come if the model reads them.
 
-    They have no target then.
+    They have no target then. Of rows that are brought to steps half are taken: enough of them are
+    some whole steps.
     """
     columns, frame = model.pipeline.columns, frame.head(n_rows)
     if not columns.known_future:
         return frame
-    behind = pd.Series(range(len(frame) - 1, -1, -1), index=frame.index)
-    if columns.id in frame:
-        behind = frame.groupby(columns.id).cumcount(ascending=False)
+    of = frame[columns.id] if columns.id in frame else pd.Series(0, index=frame.index)
+    behind = of.groupby(of).cumcount(ascending=False)
+    lengths = of.groupby(of).transform("size")
     values = columns.targets
     if columns.wide is not None:
         values = columns_of_series(columns.wide, [str(name) for name in frame])
-    coming = behind < model.pipeline.horizon
+    coming = behind < (model.pipeline.horizon if columns.resample is None else lengths // 2)
     return frame.assign(**{name: frame[name].mask(coming) for name in values})
 
 
