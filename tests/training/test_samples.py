@@ -48,7 +48,7 @@ def test_windows_on_the_cpu_are_read_from_the_mapped_file_itself(sine, monkeypat
     arrays = {name: sine.load(name) for name in ("inputs", "targets")}
     monkeypatch.setattr(type(sine), "load", lambda self, name: arrays[name])
     windows = Windows(sine, CPU)
-    assert windows._past.untyped_storage().data_ptr() == arrays["inputs"].ctypes.data
+    assert windows._read.untyped_storage().data_ptr() == arrays["inputs"].ctypes.data
     assert windows._future.untyped_storage().data_ptr() == arrays["targets"].ctypes.data
 
 

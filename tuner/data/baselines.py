@@ -350,15 +350,24 @@ def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
             "most_frequent": np.tile(most_frequent, (len(samples), 1)),
             "copy": np.asarray(ref.load("copied")[samples]),
         }
-    known = ref.truth_of(ref.train_samples())
+    trained = ref.train_samples()
+    known, weights = ref.truth_of(trained), ref.weights_of(trained)
     if ref.shape.classes:
-        shares = np.bincount(known, minlength=ref.shape.classes) / len(known)
+        counts = np.bincount(known, weights, minlength=ref.shape.classes)
+        shares = counts / (len(known) if weights is None else counts.sum())
         found = {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
         if isinstance(ref, SeriesRef):
             found["last_class"] = np.eye(ref.shape.classes)[ref.truth_of(samples - 1)]
         return found
     shape = (len(ref.truth_of(samples)), *known.shape[1:])
-    return {"training_mean": np.broadcast_to(known.mean(axis=0), shape)}
+    return {"training_mean": np.broadcast_to(_mean(known, weights), shape)}
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Return the mean over the first axis; of weights that are all 0 the plain one."""
+    if weights is None or not weights.any():
+        return np.asarray(values.mean(axis=0))
+    return np.asarray(np.average(values, axis=0, weights=weights / weights.max()))
 
 
 def _forecasts(ref: SeriesRef, starts: np.ndarray, season: int | None) -> dict[str, np.ndarray]:
@@ -382,9 +391,14 @@ def _training_means(ref: SeriesRef, values: np.ndarray) -> np.ndarray:
     A series without any gets the mean of the other series' rows.
     """
     known = np.asarray(ref.load("known"))
+    weights = ref.load("weights") if ref.weighted else None
     rows = [np.arange(*part)[known[slice(*part)]] for part in ref.load("train")]
-    overall = values[np.concatenate(rows)].mean(axis=0)
-    return np.stack([values[of].mean(axis=0) if len(of) else overall for of in rows])
+
+    def mean(of: np.ndarray) -> np.ndarray:
+        return _mean(values[of], None if weights is None else weights[of])
+
+    overall = mean(np.concatenate(rows))
+    return np.stack([mean(of) if len(of) else overall for of in rows])
 
 
 def season_of(frequency: str | None) -> int | None:

@@ -84,7 +84,8 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
     features = data.features or [
         name
         for name in table.names
-        if name not in (target, data.time, data.id) and is_numeric_dtype(table.frame[name])
+        if name not in (target, data.time, data.id, data.weight)
+        and is_numeric_dtype(table.frame[name])
     ]
     if data.features is None:
         features = [*features, target]

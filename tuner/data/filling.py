@@ -30,7 +30,8 @@ def even_rows(series: Series, data: Preparation) -> Series:
     """Return the series with a row at every step of their frequency; missing ones are nan.
 
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
-    first midnight of 1970, so that they are the same in every file. Where the rows keep a
+    first midnight of 1970, so that they are the same in every file; a step weighs the mean of its
+    rows. Where the rows keep a
     frequency, a step that lacks one of them is missing, and left out at either end of a series;
     of a column, so is a step that lacks a value. A step has the category of its last row.
 
@@ -59,6 +60,10 @@ def even_rows(series: Series, data: Preparation) -> Series:
     values[rows] = series.frame.to_numpy()
     lines = np.full(len(values), -1)
     lines[rows] = series.lines
+    weights = None
+    if series.weights is not None:
+        weights = np.zeros(len(values))
+        weights[rows] = series.weights
     return dataclasses.replace(
         series,
         frame=pd.DataFrame(values, columns=series.frame.columns),
@@ -66,6 +71,7 @@ def even_rows(series: Series, data: Preparation) -> Series:
         lines=lines,
         put_in=lines < 0,
         times=pd.DatetimeIndex(every[0].append(list(every[1:]))),
+        weights=weights,
     )
 
 
@@ -142,6 +148,10 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         rows = rows.mask(series.frame.isna().groupby(place).any())
     rows = rows.reindex(made_of + _shifts(bounds, len(edges)))
     rows[lacking] = np.nan
+    weights = None
+    if series.weights is not None:
+        of_steps = pd.Series(series.weights).groupby(place).mean().reindex(rows.index)
+        weights = np.where(lacking, 0.0, of_steps.fillna(0.0).to_numpy())
     return dataclasses.replace(
         series,
         frame=rows.reset_index(drop=True),
@@ -149,6 +159,7 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         lines=np.full(len(rows), -1),
         put_in=lacking,
         times=edges[made_of],
+        weights=weights,
         frequency=offset.freqstr,
     )
 

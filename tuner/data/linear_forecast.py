@@ -47,7 +47,8 @@ class LinearForecast:
     """A linear map from the window to all steps and targets, in the units that models see.
 
     It reads the columns that a model reads, those that are known ahead also in the rows to come,
-    and is fitted on the windows that a model is trained on; of very many windows on some. Its
+    and is fitted on the windows that a model is trained on, each weighing the mean of its targets'
+    weights; of very many windows on some. Its
     coefficients are those of scikit-learn's `Ridge` (an intercept, which is not penalized, and one
     penalty for all columns).
     """
@@ -116,26 +117,30 @@ class _Moments:
 
     def __init__(self, ref: SeriesRef, window: int) -> None:
         self.window, self.levels = window, _own_columns(ref)
-        starts = ref.with_window(window).train_samples()
+        starts = ref.with_window(window).fitted_samples()
         n_columns, n_outputs = _n_columns(ref, window), ref.shape.horizon * ref.shape.targets
         most = max(int(_MOST_WORK / n_columns**2), min(len(starts), 2 * n_columns), 1)
         starts = starts[some_of(len(starts), most)]
         # Sums of squares of numbers far from 0 lose digits: what windows share is taken off first.
         shift_x = windows_of(ref, starts[:1], window)[0]
         shift_y = _after(ref, starts[:1])[0]
-        sum_x, sum_y = np.zeros(n_columns), np.zeros(n_outputs)
+        sum_x, sum_y, total = np.zeros(n_columns), np.zeros(n_outputs), 0.0
         xx, xy = np.zeros((n_columns, n_columns)), np.zeros((n_columns, n_outputs))
         for chunk in _chunks(starts, n_columns + n_outputs):
             x = windows_of(ref, chunk, window) - shift_x
             y = _after(ref, chunk) - shift_y
-            sum_x += x.sum(axis=0)
-            sum_y += y.sum(axis=0)
-            xx += x.T @ x
-            xy += x.T @ y
-        n = len(starts)
-        xx -= np.outer(sum_x, sum_x) / n
-        xy -= np.outer(sum_x, sum_y) / n
-        self._plain = _Normal(window, {}, xx, xy, sum_x / n + shift_x, sum_y / n + shift_y)
+            weighted = x
+            if (weights := ref.weights_of(chunk)) is not None:
+                of_windows = weights.mean(axis=1)
+                weighted, y_sum = x * of_windows[:, None], of_windows @ y
+            sum_x += weighted.sum(axis=0)
+            sum_y += y.sum(axis=0) if weights is None else y_sum
+            xx += weighted.T @ x
+            xy += weighted.T @ y
+            total += len(chunk) if weights is None else of_windows.sum()
+        xx -= np.outer(sum_x, sum_x) / total
+        xy -= np.outer(sum_x, sum_y) / total
+        self._plain = _Normal(window, {}, xx, xy, sum_x / total + shift_x, sum_y / total + shift_y)
         self._n_targets = ref.shape.targets
 
     def changed(self, last_off: bool) -> _Normal:

@@ -166,7 +166,7 @@ def values_say_more(ref: DataRef) -> bool:
                 return False
             x, truth = _read(ref, trained[held], reads), ref.truth_of(trained[held])
             of_penalties += [
-                score(loss, truth, model.predict(ref, x), ref)
+                score(loss, truth, model.predict(ref, x), ref, trained[held])
                 for model in _fit(ref, reads, PENALTIES[kind], rest)
             ]
         costs[reads] = of_penalties.min()
@@ -229,12 +229,12 @@ def _fit(ref: DataRef, reads: Reading, penalties: Any, samples: np.ndarray) -> I
     if isinstance(ref, SeriesRef):  # windows overlap: they take more memory than the series
         numbers = ref.window * ref.shape.features * ref.shape.classes
         samples = samples[some_of(len(samples), int(_MOST_WORK / numbers), ref.truth_of(samples))]
-    x, y = _read(ref, samples, reads), ref.truth_of(samples)
+    x, y, weights = _read(ref, samples, reads), ref.truth_of(samples), ref.weights_of(samples)
     dense = isinstance(x, np.ndarray)
     numbers = x.size if dense else x.nnz
     most = int(_MOST_WORK * len(y) / max(1, numbers * max(1, ref.shape.classes)))
     if len(few := some_of(len(y), most, y if ref.shape.classes else None)) < len(y):
-        x, y = x[few], y[few]
+        x, y, weights = x[few], y[few], None if weights is None else weights[few]
     offset = scale = None
     if dense:
         offset, scale = x.mean(axis=0), x.std(axis=0)
@@ -248,7 +248,7 @@ def _fit(ref: DataRef, reads: Reading, penalties: Any, samples: np.ndarray) -> I
             y = y.reshape(len(y), -1)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x, y)
+            model.fit(x, y, sample_weight=None if weights is None else weights / weights.mean())
         yield _Fitted(model, offset, scale)
 
 

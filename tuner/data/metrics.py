@@ -19,8 +19,11 @@ def score(
     predicted: np.ndarray,
     ref: DataRef,
     samples: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> float:
     """Score predictions in the data's units; of values the uniform mean over targets.
+
+    Means are weighted where targets count differently, as scikit-learn's `sample_weight` does.
 
     rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are what scikit-learn says. smape is
     the mean of |truth - predicted| over the mean of |truth| and |predicted|, from 0 to 2. mase is
@@ -39,6 +42,8 @@ def score(
             probabilities, (n, classes).
         ref: the data that they are of.
         samples: that they are of; by default all that are evaluated.
+        weights: (samples, horizon), or (n,) of classes, what each counts; by default that of
+            the samples. No metric of one's own has any, nor exact_match.
 
     Returns:
         The score; nan where a prediction is not finite, or there is no finite score of it.
@@ -47,15 +52,21 @@ def score(
         return math.nan
     if metric == "exact_match":
         return _exact_matches(truth, predicted)
+    if weights is None and ref.has_weights:
+        weights = ref.weights_of(ref.evaluate_samples() if samples is None else samples)
+    if weights is not None:
+        if not (weights > 0).any():
+            return math.nan
+        weights = (weights / weights.max()).ravel()
     with np.errstate(all="ignore"):
         if (definition := METRICS[metric].definition) is not None:
             if ref.shape.quantiles:
                 predicted = predicted[..., ref.shape.quantiles.index(0.5)]
             value = own_score(definition, truth, predicted)
         elif ref.shape.classes:
-            value = _score_classes(metric, truth, np.asarray(predicted, np.float64))
+            value = _score_classes(metric, truth, np.asarray(predicted, np.float64), weights)
         else:
-            value = _score_values(metric, truth, predicted, ref, samples)
+            value = _score_values(metric, truth, predicted, ref, samples, weights)
     return value if math.isfinite(value) else math.nan
 
 
@@ -72,6 +83,7 @@ def _score_values(
     predicted: np.ndarray,
     ref: DataRef,
     samples: np.ndarray | None,
+    weights: np.ndarray | None,  # (samples * horizon,)
 ) -> float:
     from sklearn import metrics  # slow to import
 
@@ -80,7 +92,7 @@ def _score_values(
     if metric == "pinball":
         levels = predicted.reshape(-1, n_targets, len(quantiles))
         losses = [
-            metrics.mean_pinball_loss(true, levels[..., i], alpha=q)
+            metrics.mean_pinball_loss(true, levels[..., i], alpha=q, sample_weight=weights)
             for i, q in enumerate(quantiles)
         ]
         return float(np.mean(losses))
@@ -99,6 +111,9 @@ def _score_values(
             unit = np.where(size == 0, 1.0, size)
         has_unit = ~np.isnan(unit).any(axis=1)
         true, point, metric = (true / unit)[has_unit], (point / unit)[has_unit], "mae"
+        weights = None if weights is None else weights[has_unit]
+        if weights is not None and not weights.any():
+            return math.nan
         if not (len(true) and np.isfinite(true).all() and np.isfinite(point).all()):
             return math.nan
     functions = {
@@ -107,27 +122,41 @@ def _score_values(
         "mape": metrics.mean_absolute_percentage_error,
         "r2": metrics.r2_score,
     }
-    return float(functions[metric](true, point))
+    return float(functions[metric](true, point, sample_weight=weights))
 
 
-def _score_classes(metric: str, truth: np.ndarray, predicted: np.ndarray) -> float:
+def _score_classes(
+    metric: str, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None
+) -> float:
     from sklearn import metrics  # slow to import
 
     n_classes = predicted.shape[1]
     if metric == "accuracy":
-        return float(metrics.accuracy_score(truth, predicted.argmax(axis=1)))
+        return float(metrics.accuracy_score(truth, predicted.argmax(axis=1), sample_weight=weights))
     if metric == "f1":
         best = predicted.argmax(axis=1)
-        return float(metrics.f1_score(truth, best, average="macro", zero_division=0.0))
+        if weights is not None:  # else a class whose every row is left out would count
+            counted = weights > 0
+            truth, best, weights = truth[counted], best[counted], weights[counted]
+        return float(
+            metrics.f1_score(truth, best, average="macro", zero_division=0.0, sample_weight=weights)
+        )
     if metric == "auroc":
+        if weights is not None:
+            counted = weights > 0
+            truth, predicted, weights = truth[counted], predicted[counted], weights[counted]
         counts = np.bincount(truth, minlength=n_classes)
         mixed = [c for c in range(n_classes) if 0 < counts[c] < len(truth)]
         scored = [c for c in mixed if c == 1 or n_classes > 2]
-        areas = [metrics.roc_auc_score(truth == c, predicted[:, c]) for c in scored]
+        areas = [
+            metrics.roc_auc_score(truth == c, predicted[:, c], sample_weight=weights)
+            for c in scored
+        ]
         return float(np.mean(areas)) if areas else math.nan
     assert metric == "cross_entropy", metric
     sums = predicted.sum(axis=1, keepdims=True)
     if (predicted < 0).any() or not ((sums > 0) & np.isfinite(sums)).all():
         return math.nan
     # Probabilities of 32 bits do not add up to one as exactly as scikit-learn asks.
-    return float(metrics.log_loss(truth, predicted / sums, labels=np.arange(n_classes)))
+    labels = np.arange(n_classes)
+    return float(metrics.log_loss(truth, predicted / sums, labels=labels, sample_weight=weights))

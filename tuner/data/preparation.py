@@ -95,5 +95,9 @@ class Preparation(Protocol):
         """Columns whose values are categories; that of the series' names may be one."""
 
     @property
+    def weight(self) -> str | None:
+        """Column of what a row's targets count in loss and metric; none where a model predicts."""
+
+    @property
     def transform(self) -> Step | list[Step]:
         """Done to the target columns before scaling; see `tuner.transform_steps`."""

@@ -20,6 +20,7 @@ from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal
 from tuner.data.time_columns import are_days_of_spreadsheet, localized
 from tuner.data.time_order import Ordered, in_order, zone_of_change
 from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
+from tuner.data.weights import row_weights
 from tuner.data.wide import melted
 from tuner.dialect import Dialect
 from tuner.errors import DataError, nearest
@@ -55,6 +56,7 @@ class Series:
     found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
     levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
+    weights: np.ndarray | None = None  # (rows,), what targets count, 0 or more; None: all alike
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -68,6 +70,7 @@ class Series:
             lines=self.lines[rows],
             put_in=self.put_in[rows],
             times=None if self.times is None else self.times[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     def times_of(self, series: int) -> pd.DatetimeIndex:
@@ -112,9 +115,9 @@ class Series:
 def read_series(data: Data) -> Series:
     """Read the file at `data.path`, an absolute path, and check the columns that are used.
 
-    Without `data.features` every numeric column that has a name is a feature, save the time and
-    the id. What is missing stays missing, if `data.missing` allows it. With `data.known_future`
-    rows behind a series' last target are rows to come: they are left out.
+    Without `data.features` every numeric column that has a name is a feature, save the time, the
+    id and the weight. What is missing stays missing, if `data.missing` allows it. With
+    `data.known_future` rows behind a series' last target are rows to come: they are left out.
 
     Raises:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
@@ -169,7 +172,8 @@ def series_of(
     features = features or [
         str(c)
         for c in frame
-        if c not in (data.time, data.id) and (c in columns or is_numeric_dtype(frame[c]))
+        if c not in (data.time, data.id, data.weight)
+        and (c in columns or is_numeric_dtype(frame[c]))
     ]
     others = [*known_future, *(name for name in categories if name != data.id)]
     features = list(dict.fromkeys([*features, *others]))
@@ -181,6 +185,9 @@ def series_of(
         for name in used:
             if name not in columns:
                 columns[name] = _numbers(table, key, name)
+    weights = None
+    if data.weight is not None:
+        weights = row_weights(table, data, [columns[name] for name in data.targets])
     ids = None if data.id is None else table.written([data.id])[data.id]
     order, bounds, series_names = _group(table, data.id, ids)
     times, date_order = None, DateOrder()
@@ -221,6 +228,7 @@ def series_of(
         dialect=dialect,
         found=notes,
         levels=levels,
+        weights=None if weights is None else weights[order],
     )
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
         history = series.until(series.ends - series.bounds[:, 0])

@@ -14,6 +14,7 @@ import numpy as np
 from tuner.data.gaps import windows_without_gaps
 from tuner.data.transforms import NO_TRANSFORM, Transform
 from tuner.data.units import to_units
+from tuner.data.weights import counting_windows, weights_of_windows
 
 __all__ = [
     "DataRef",
@@ -139,6 +140,19 @@ class DataRef(ABC):
         (samples, targets), or (steps, targets) where every step has its own value.
         """
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether samples, or the steps of a horizon, count differently in loss and metric."""
+        return False
+
+    def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
+        """Return what the samples count in loss and metric, 0 or more; None where all count alike.
+
+        (samples, horizon) of values; (samples,) of sequences and of classes. Where every step has
+        its own those of all steps one after another, (steps,).
+        """
+        return None
+
     def with_window(self, window: int | None) -> DataRef:
         """Return the reference for models that read `window` rows; None leaves it as it is."""
         return self
@@ -174,6 +188,7 @@ class SeriesRef(DataRef):
       a gap are left out;
     * naive: (series, targets), the naive forecast's mean absolute error in the training rows;
     * offsets, scales: (series, targets), where each series has its own;
+    * weights: (rows,), float64, where targets count differently;
     * modes_N: (rows - N + 1, N, targets * modes), float32, where the shape has modes: those of the
       window of N rows that begins at each row; nan where no sample reads it.
     """
@@ -186,6 +201,8 @@ class SeriesRef(DataRef):
     own_scales: bool = False  # each series has its own: these are of all of them together
     skips_gaps: bool = False  # windows that read a row which is not whole are left out
     season: int = 1  # rows in a season; 1 without one, or where a training part is no longer
+    weighted: bool = False  # rows have weights; windows whose targets all have 0 are left out
+    step_weights: tuple[float, ...] = ()  # (horizon,), of its steps; () where all count alike
 
     def __post_init__(self) -> None:
         """Have the shape say which window is read."""
@@ -234,6 +251,33 @@ class SeriesRef(DataRef):
         """Return what MASE divides by: of each window's series."""
         return np.asarray(self.load("naive")[self.series_of(samples)])
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows or steps of the horizon count differently."""
+        return self.weighted or bool(self.step_weights)
+
+    def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
+        """Return what the targets of windows count."""
+        if not self.has_weights:
+            return None
+        rows = self.load("weights") if self.weighted else None
+        if self.shape.classes:
+            return None if rows is None else np.asarray(rows[samples])
+        return weights_of_windows(rows, self.step_weights, samples, self.shape.horizon)
+
+    def fitted_samples(self) -> np.ndarray:
+        """Return the training samples that a regression is fitted to.
+
+        Those whose every target counts, if there are any: of others a step would be fitted to a
+        target that was left out.
+        """
+        samples = self.train_samples()
+        if not self.weighted or self.shape.classes:
+            return samples
+        zero = np.concatenate([[0], np.cumsum(self.load("weights") == 0)])  # in the rows before
+        whole = samples[zero[samples + self.shape.horizon] == zero[samples]]
+        return whole if len(whole) else samples
+
     def count_of(self, samples: np.ndarray) -> int:
         """Return how many rows the windows, which overlap, forecast."""
         horizon = self.shape.horizon
@@ -252,7 +296,8 @@ class SeriesRef(DataRef):
         """Return the first target row of every window whose targets all lie in the part.
 
         Inputs may look back over the part's beginning. A window of which a target was not in
-        the file is left out; so is one that crosses a gap, where these are skipped.
+        the file is left out; so is one that crosses a gap, where these are skipped, and one of
+        which no target counts.
         """
         horizon = self.shape.horizon
         ranges = [
@@ -266,7 +311,11 @@ class SeriesRef(DataRef):
         all_known = unknown[starts + horizon] == unknown[starts]
         if self.skips_gaps:
             all_known &= windows_without_gaps(self.load("whole"), starts, window)
-        return np.asarray(starts[all_known])
+        starts = np.asarray(starts[all_known])
+        if not self.weighted:
+            return starts
+        weights = self.load("weights")
+        return np.asarray(starts[counting_windows(weights, self.step_weights, starts, horizon)])
 
 
 @dataclass(frozen=True)
@@ -278,30 +327,55 @@ class SequencesRef(DataRef):
     * targets: (sequences, targets), float32, scaled, and truth: the same, float64, in the data's
       units; of classes only truth, int64, (sequences,); with rows in place of sequences where
       every step has its own;
-    * train, evaluate: (n,), int64, the sequences of each part.
+    * train, evaluate: (n,), int64, the sequences of each part;
+    * weights: (sequences,), float64, where they count differently; likewise (rows,).
     """
 
     offset: tuple[float, ...] = ()  # of the targets: scaled = (value - offset) / scale
     scale: tuple[float, ...] = ()
     mean_errors: tuple[float, ...] = ()  # mean absolute ones of the training part's mean
+    weighted: bool = False  # there are weights; sequences whose weights are all 0 are left out
 
     def train_samples(self) -> np.ndarray:
         """Return the samples to train on."""
-        return np.array(self.load("train"))
+        return self._counting(np.array(self.load("train")))
 
     def evaluate_samples(self) -> np.ndarray:
         """Return the samples to score."""
-        return np.array(self.load("evaluate"))
+        return self._counting(np.array(self.load("evaluate")))
 
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
         """Return what the samples should come to, in the data's units."""
         truth = self.load("truth")
-        if self.shape.each_step:
-            bounds = self.load("bounds")[samples]
-            found = np.concatenate([truth[first:end] for first, end in bounds])
-        else:
-            found = np.asarray(truth[samples])
+        found = self._said_of(truth, samples)
         return found[:, None] if truth.ndim == 2 else found
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether sequences, or their steps, count differently."""
+        return self.weighted
+
+    def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
+        """Return what sequences, or their steps, count."""
+        return self._said_of(self.load("weights"), samples) if self.weighted else None
+
+    def _said_of(self, array: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Return what an array has of the samples, or of all their steps one after another."""
+        if not self.shape.each_step:
+            return np.asarray(array[samples])
+        bounds = self.load("bounds")[samples]
+        return np.asarray(np.concatenate([array[first:end] for first, end in bounds]))
+
+    def _counting(self, samples: np.ndarray) -> np.ndarray:
+        """Return the samples that count, in their order."""
+        if not self.weighted:
+            return samples
+        counts = np.asarray(self.load("weights") > 0)
+        if self.shape.each_step:
+            bounds = self.load("bounds")
+            before = np.concatenate([[0], np.cumsum(counts)])  # that count, in the rows before
+            counts = before[bounds[:, 1]] > before[bounds[:, 0]]
+        return np.asarray(samples[counts[samples]])
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Bring what a model puts out to the data's units."""

@@ -22,6 +22,7 @@ from tuner.data.times import (
     where_outside,
 )
 from tuner.data.vocabulary import cut, first_outside, number_classes
+from tuner.data.weights import row_weights
 from tuner.errors import DataError, nearest
 
 __all__ = ["SequenceTable"]
@@ -95,7 +96,8 @@ class SequenceTable:
             raise refusal(self.path, "data.target", f"{text}; choose another column")
         if kind == "label":
             return numbers, classes
-        return self._of_sequences(name, numbers, column, "label"), classes
+        remedy = _one_value("label")
+        return self._of_sequences("data.target", name, numbers, column, remedy), classes
 
     def values(self, kind: str) -> np.ndarray:
         """Return the numbers that are the targets, of sequences or of rows: (n, targets)."""
@@ -104,15 +106,26 @@ class SequenceTable:
             column = self._numbers("data.target", name)
             self._refuse_none("data.target", name, np.flatnonzero(np.isnan(column)))
             if kind == "regress":
-                column = self._of_sequences(name, column, column, "regress_steps")
+                remedy = _one_value("regress_steps")
+                column = self._of_sequences("data.target", name, column, column, remedy)
             columns.append(column)
         return np.column_stack(columns)
+
+    def weights(self, *, each_step: bool) -> np.ndarray | None:
+        """Return what sequences, or their rows, count: (n,); None where all count alike."""
+        if (name := self.data.weight) is None:
+            return None
+        of_rows = row_weights(self.raw, self.data, [np.zeros(len(self.rows))])
+        found = np.asarray(of_rows[self.rows])
+        if each_step:
+            return found
+        return self._of_sequences("data.weight", name, found, found, "write one value")
 
     def features(self) -> tuple[list[str], np.ndarray, int]:
         """Return the features' names, values (rows, features), and how many were filled in."""
         data, frame = self.data, self.frame
         split = getattr(data, "split", None)  # of an experiment; a model names its features
-        others = {*data.targets, data.id, data.time, split and split.group}
+        others = {*data.targets, data.id, data.time, data.weight, split and split.group}
         features = data.features or [
             str(c) for c in frame if c not in others and is_numeric_dtype(frame[c])
         ]
@@ -170,19 +183,15 @@ class SequenceTable:
         raise self._refusal("data.vocabulary_size", text, row, remedy)
 
     def _of_sequences(
-        self, name: str, values: np.ndarray, shown: np.ndarray, of_steps: str
+        self, key: str, name: str, values: np.ndarray, shown: np.ndarray, remedy: str
     ) -> np.ndarray:
-        """Return the first value of each sequence; all the others must be the same.
-
-        Where they are not, `of_steps` is the kind that is meant.
-        """
+        """Return the first value of each sequence; all the others must be the same."""
         first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)
         for row in np.flatnonzero(values != values[first])[:1]:
             got, before = (repr(v) if isinstance(v, str) else v for v in shown[[row, first[row]]])
             text = f"column {name!r} must be the same in all rows of a sequence, got {got} "
             text += f"after {before}"
-            remedy = f"write one value, or task.kind: {of_steps} where every row has its own"
-            raise self._refusal("data.target", text, int(row), remedy)
+            raise self._refusal(key, text, int(row), remedy)
         return np.asarray(values[self.bounds[:, 0]])
 
     def _numbers(self, key: str, name: str) -> np.ndarray:
@@ -241,6 +250,11 @@ class SequenceTable:
             sequence = np.searchsorted(self.bounds[:, 1], row, side="right")
             place += f" (sequence {self.names[sequence]!r})"
         return place
+
+
+def _one_value(of_steps: str) -> str:
+    """Say what to do where a sequence has several values: `of_steps` is the kind that has."""
+    return f"write one value, or task.kind: {of_steps} where every row has its own"
 
 
 def _named(data: Preparation, role: str) -> list[str]:

@@ -46,6 +46,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         table = SequenceTable.of(raw, data, kind)
         has_classes = kind in ("classify", "label")
         truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
+        weights = table.weights(each_step=experiment.task.each_step)
     vocabulary, n_filled, bounds = None, 0, table.bounds
     if seen := data.text or data.tokens:
         features = [seen]
@@ -97,8 +98,9 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=len(classes),
     )
     dataset = SequenceDataset(
-        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names, raw.dialect
-    )
+        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names, raw.dialect,
+        weights,
+    )  # fmt: skip
     dataset.check(experiment.objective.metric)
     _check_path(experiment, dataset)
     return dataset
@@ -181,6 +183,7 @@ class SequenceDataset(Dataset):
     vocabulary: Vocabulary | None  # of the training part; None where the steps are numbers
     names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
     dialect: Dialect  # how the file is written
+    weights: np.ndarray | None = None  # (sequences,) or (rows,), as truth; None: all count alike
 
     def check(self, metric: str) -> None:
         """Refuse a metric that has no score in the validation or the test part.
@@ -188,8 +191,17 @@ class SequenceDataset(Dataset):
         Raises:
             DataError: naming metric, part and remedy.
         """
-        for part, members in list(self.draw.named().items())[1:]:
+        for part, members in self.draw.named().items():
             truth = self._truth_of(members)
+            if self.weights is not None:
+                counts = self._of(self.weights, members) > 0
+                if not counts.any():
+                    text = f"column {self.experiment.data.weight!r} must be above 0 somewhere in "
+                    text += f"the {part} part, got 0 for all; give some more weight, or remove "
+                    raise refusal(self.facts.path, "data.weight", f"{text}data.weight")
+                truth = truth[counts]
+            if part == "training":
+                continue
             if not self.shape.classes:
                 units = np.tile(self._mean_errors(), (len(truth), 1))
                 check_measurable(metric, self.facts, part, truth, units)
@@ -199,8 +211,12 @@ class SequenceDataset(Dataset):
 
     def _truth_of(self, sequences: np.ndarray) -> np.ndarray:
         """Return the truth of sequences, or of all their steps: (n, targets), or (n,) classes."""
+        return self._of(self.truth, sequences)
+
+    def _of(self, array: np.ndarray, sequences: np.ndarray) -> np.ndarray:
+        """Return what an array has of sequences, or of all their steps."""
         of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences
-        return np.asarray(self.truth[of])
+        return np.asarray(array[of])
 
     def _mean_errors(self) -> np.ndarray:
         """Return how far training targets are from their mean, (targets,).
@@ -222,6 +238,7 @@ class SequenceDataset(Dataset):
             steps=self.steps[rows],
             bounds=bounds_of(np.diff(self.bounds[seen])[:, 0]),
             truth=self._truth_of(seen),
+            weights=None if self.weights is None else self._of(self.weights, seen),
             names=self.names[seen],
             draw=Draw(training, validation, test=np.empty(0, np.int64)),
         )
@@ -240,13 +257,15 @@ class SequenceDataset(Dataset):
     def _write_one(self, data: Data, folder: Path, *, evaluate: np.ndarray) -> Prepared:
         train = self.draw.training
         arrays = {"bounds": self.bounds, "truth": self.truth, "train": train, "evaluate": evaluate}
+        if self.weights is not None:
+            arrays["weights"] = self.weights
         inputs = targets = None
         if self.vocabulary is None:
             inputs = Scaler.fit(data.scale, self.steps[rows_of(self.bounds, train)])
             arrays["inputs"] = inputs.transform(self.steps)
         else:
             arrays["tokens"] = self.steps
-        ref = SequencesRef(str(folder), self.shape)
+        ref = SequencesRef(str(folder), self.shape, weighted=self.weights is not None)
         if not self.shape.classes:
             targets = Scaler.fit(data.scale, self._truth_of(train))
             arrays["targets"] = targets.transform(self.truth)

@@ -250,6 +250,7 @@ class SeriesDataset(Dataset):
             (evaluated, name, key),
         ):
             if not len(samples):
+                self._check_weights(part, ref)
                 text = (
                     f"no window in the {part} part has {ref.longest_window} rows to read and "
                     f"{horizon} known targets after them in one series; make the part larger, or "
@@ -260,7 +261,22 @@ class SeriesDataset(Dataset):
             self._check_classes(name, ref, trained, evaluated)
             return
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
+        weights = ref.weights_of(evaluated)
+        truth = truth if weights is None else truth[weights.ravel() > 0]
         check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
+
+    def _check_weights(self, part: str, ref: _HeldRef) -> None:
+        """Refuse a part whose windows are all left out since their targets weigh nothing."""
+        unweighted = replace(ref, weighted=False)
+        samples = (
+            unweighted.evaluate_samples()
+            if part != "training"
+            else self._read_by_all(unweighted).with_window(ref.longest_window).train_samples()
+        )
+        if ref.weighted and len(samples):
+            text = f"column {self._experiment.data.weight!r} must be above 0 for some target of the"
+            text += f" {part} part, got 0 for all; give some more weight, or remove data.weight"
+            raise refusal(self.facts.path, "data.weight", text)
 
     def _check_classes(
         self, name: str, ref: _HeldRef, trained: np.ndarray, evaluated: np.ndarray
@@ -465,6 +481,8 @@ def _make_fold(
     else:
         naive = naive_errors(table.truth, table.known, measured, step)
         arrays |= {"targets": scaled[1], "truth": table.truth, "naive": naive}
+    if series.weights is not None:
+        arrays["weights"] = series.weights
     if data.missing == SKIP:
         whole, has_targets = without_gaps(series, data)
         arrays |= {"whole": whole, "known": np.asarray(has_targets.all(axis=1))}
@@ -495,6 +513,8 @@ def _make_fold(
         own_scales=own is not None,
         skips_gaps=data.missing == SKIP,
         season=step,
+        weighted=series.weights is not None,
+        step_weights=tuple(task.step_weights or ()),
         arrays=arrays,
         starts=starts[:, 0],
     )

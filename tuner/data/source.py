@@ -107,6 +107,7 @@ def blamed(table: RawTable) -> Iterator[None]:
 def _used(table: RawTable, data: Data) -> list[str]:
     """Return the columns of the first file that the experiment reads."""
     named = [data.time, data.id, *data.targets, data.text, data.tokens, data.split.group]
+    named += [data.weight]
     named += [*data.lags, *(data.features or [])]
     used = [name for name in named if name is not None]
     if data.features is None and data.text is None and data.tokens is None:

@@ -14,6 +14,7 @@ from tuner.errors import near_miss
 from tuner.experiment.decomposition import Decompose
 from tuner.experiment.model import Section
 from tuner.experiment.read import Read
+from tuner.experiment.weights import check_step_weights
 from tuner.experiment.wide import Wide, with_wide_names
 from tuner.transform_steps import SEASONAL, parse_transform
 
@@ -205,6 +206,8 @@ class Data(Section):
     """Columns whose coming values are known; with it, also `[]`, the calendar's are as well."""
     categories: list[Name] = Field(default_factory=list, examples=[["weather", "store"]])
     """Columns of texts or codes that are embedded; with that of data.id each series is one."""
+    weight: Name | None = Field(None, examples=["importance"])
+    """Column of what a row's targets count in loss and metric, 0 or more: 0 leaves them out."""
     split: Split = Split()
     transform: TransformKey = "none"
     """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
@@ -315,7 +318,7 @@ class Data(Section):
                 raise ValueError(f"categories: {problem}")
 
 
-OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals")
+OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals", "step_weights")
 
 
 class Task(Section):
@@ -339,6 +342,10 @@ class Task(Section):
         default_factory=list, examples=[[0.8, 0.95]]
     )
     """Shares of what comes that intervals around the forecast cover, rising; any model has them."""
+    step_weights: list[Annotated[float, Field(ge=0, lt=1e30)]] | None = Field(
+        None, examples=[[1, 1, 0.5]]
+    )
+    """What each step of the horizon counts in loss and metric; all alike by default."""
 
     @property
     def each_step(self) -> bool:
@@ -372,4 +379,6 @@ class Task(Section):
         if self.quantiles and 0.5 not in self.quantiles:
             text = f"quantiles: need 0.5, which is the point forecast, got {self.quantiles}; add it"
             raise ValueError(text)
+        if self.step_weights is not None:
+            check_step_weights(self.step_weights, self.horizon)
         return self

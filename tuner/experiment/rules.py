@@ -11,6 +11,7 @@ from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, chec
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.own_text import is_own
 from tuner.experiment.preparations import PREPARED, value_of
+from tuner.experiment.weights import check_weights
 from tuner.experiment.words import key_meant
 from tuner.own_code import is_reference
 from tuner.transform_steps import differences_of
@@ -31,6 +32,7 @@ def check_rules(experiment: Experiment) -> None:
     _check_cell(experiment)
     _check_task(experiment)
     _check_objectives(experiment)
+    check_weights(experiment, _key(experiment, "loss"), _values(experiment, "loss"))
     _check_reading(experiment)
     budget = experiment.budget
     if experiment.n_trials is None and budget.timeout is None and budget.stagnation is None:

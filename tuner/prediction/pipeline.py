@@ -55,6 +55,7 @@ class Columns:
     lags: dict[str, list[int]] = field(default_factory=dict)
     known_future: list[str] | None = None
     categories: list[str] = field(default_factory=list)
+    weight: None = None  # of targets in training: there are none to come
     transform: Step | list[Step] = "none"
     wide: WideColumns | None = None
     dialect: Dialect = field(default_factory=Dialect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ def breakdown(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the scores of parts of the test rows, each the mean over the models.
 
+    Rows count what they weigh; so do steps of the horizon, but where each has its own score.
+
     Args:
         metric: the experiment's.
         test: the opened test part.
@@ -41,18 +44,29 @@ def breakdown(
     if ref.shape.classes:
         return {"class": list(_classes(test, truth, predicted))}
     samples, horizon, n_targets = ref.evaluate_samples(), truth.shape[1], truth.shape[2]
+    weights = ref.weights_of(samples)
+    of_rows = weights  # for a step of its own what the steps weigh says nothing
+    if isinstance(ref, SeriesRef) and ref.step_weights:
+        of_rows = replace(ref, step_weights=()).weights_of(samples)
+
+    every = slice(None)
 
     def of(name: Any, rows: Any, steps: slice, targets: slice) -> dict[str, Any]:
         place = rows, steps, targets
         chosen = samples[rows] if isinstance(ref, SeriesRef) else None
+        counted = weights if steps == every else of_rows
+        if counted is not None:
+            counted = counted[rows, steps] if isinstance(ref, SeriesRef) else counted
+        elif weights is not None:
+            counted = np.ones(truth[place].shape[:2])
         scores = [
-            _score_of(metric, truth[place], p[place], test, chosen, targets) for p in predicted
+            _score_of(metric, truth[place], p[place], test, chosen, targets, counted)
+            for p in predicted
         ]
         known = [value for value in scores if math.isfinite(value)]
         mean = statistics.fmean(known) if len(known) == len(scores) else None
         return {"name": name, "rows": int(truth[place].size), "score": mean}
 
-    every = slice(None)
     found: dict[str, list[dict[str, Any]]] = {}
     if horizon > 1:
         found["step"] = [of(k + 1, every, slice(k, k + 1), every) for k in range(horizon)]
@@ -76,15 +90,18 @@ def _score_of(
     test: Prepared,
     samples: np.ndarray | None,
     targets: slice,
+    weights: np.ndarray | None,
 ) -> float:
     (ref,) = test.folds
     if metric != "mase" or targets == slice(None):
-        return score(metric, truth, predicted, ref, samples)
+        return score(metric, truth, predicted, ref, samples, weights)
     # MASE of one target: the mean absolute error over its naive one, as in `score`.
     own = ref.evaluate_samples() if samples is None else samples
     units = np.repeat(ref.naive_errors(own)[:, targets], truth.shape[1], axis=0)
     errors = np.abs(truth - _points(predicted, test)).reshape(-1, truth.shape[-1]) / units
-    return float(np.mean(errors)) if np.isfinite(errors).all() else math.nan
+    if not np.isfinite(errors).all() or (weights is not None and not weights.any()):
+        return math.nan
+    return float(np.average(errors[:, 0], weights=None if weights is None else weights.ravel()))
 
 
 def _points(predicted: np.ndarray, test: Prepared) -> np.ndarray:
@@ -97,11 +114,17 @@ def _classes(
 ) -> Iterable[dict[str, Any]]:
     from sklearn.metrics import precision_recall_fscore_support  # slow to import
 
+    (ref,) = test.folds
+    weights = ref.weights_of(ref.evaluate_samples())
     names, numbers = test.facts.classes, np.arange(len(test.facts.classes))
     of_models = np.mean(
         [
             precision_recall_fscore_support(
-                truth, p.argmax(axis=1), labels=numbers, zero_division=0.0
+                truth,
+                p.argmax(axis=1),
+                labels=numbers,
+                zero_division=0.0,
+                sample_weight=weights,
             )[:3]
             for p in predicted
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ class Fit:
         self.scored_index = self.samples.index(data.evaluate_samples())  # (evaluation samples,)
         self.scored = self.scored_index.cpu().numpy()
         self.truth = data.truth_of(self.scored)  # in units, or classes
+        self.scored_weights = data.weights_of(self.scored)
 
         self.model = Model(parameters, data.shape).to(device)
         if parameters.linear_path:
@@ -82,7 +84,8 @@ class Fit:
     def _fit_path(self) -> None:
         """Have the model begin as a linear one."""
         if isinstance(self.data, SeriesRef):
-            fit_path(self.model, self.samples, self.train_index, self.data)
+            fitted = self.samples.index(self.data.fitted_samples())
+            fit_path(self.model, self.samples, fitted, self.data)
         else:
             balanced = self.parameters.class_weights == "balanced"
             fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
@@ -100,7 +103,7 @@ class Fit:
             prefix, targets = self.samples.prefix(batch), self.samples.targets(batch)
             with precision:
                 outputs = self.model(x, lengths, prefix)
-            loss = self.loss(outputs.float(), targets)
+            loss = self.loss(outputs.float(), targets, self.samples.weights(batch))
             torch.autograd.backward(self.scaler.scale(loss))
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
@@ -154,11 +157,18 @@ class Fit:
             targets = self.samples.targets(self.scored_index)
             if self.data.shape.each_step:  # of real steps alone
                 targets = targets[~targets.isnan().any(dim=2)].unsqueeze(1)
-        val_loss = self.loss(outputs, targets).item()
+        weights = None
+        if (of_scored := self.scored_weights) is not None:
+            relative = np.asarray(of_scored / of_scored.mean(), np.float32)
+            weights = torch.from_numpy(relative).to(self.device)
+        val_loss = self.loss(outputs, targets, weights).item()
         if not math.isfinite(val_loss):
             return val_loss, math.nan  # there is nothing to measure
         predicted = in_units(outputs, self.data, self.scored)
-        return val_loss, score(self.metric, self.truth, predicted, self.data)
+        found = score(
+            self.metric, self.truth, predicted, self.data, self.scored, self.scored_weights
+        )
+        return val_loss, found
 
     @torch.inference_mode()
     def _evaluate_texts(self) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,10 +19,26 @@ from tuner.training.own_loss import own_loss
 
 __all__ = ["Loss", "balanced_weights", "make_loss", "pinball"]
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Maps what a model puts out, and what it should have, to a mean over all of it, a scalar."""
 
-_OF_VALUES: dict[str, Loss] = {
+class Loss(Protocol):
+    """Maps what a model puts out, and what it should have, to a mean over all of it, a scalar."""
+
+    def __call__(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /
+    ) -> Tensor:
+        """Return the mean, each loss times its weight.
+
+        It is divided by the number of losses, not by the weights: these have the mean 1 over all
+        samples, so that a sample weighs the same whatever it is in a batch with.
+
+        Args:
+            outputs: see `Model`.
+            targets: see `Samples.targets`.
+            weights: (batch, horizon), (batch,) of classes, or of every step (batch, steps).
+        """
+
+
+_OF_VALUES: dict[str, Callable[..., Tensor]] = {
     "mse": functional.mse_loss,
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,  # as mse up to an error of 1 in scaled units, then as mae
@@ -35,7 +52,7 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
         TrainingError: the loss asked for is none of what the data's model puts out.
     """
     if is_own(parameters.loss):
-        return own_loss(parameters.loss, data.shape)
+        return partial(_unweighted, loss=own_loss(parameters.loss, data.shape))
     fitting = _fitting(data.shape)
     name = fitting[0] if parameters.loss == "auto" else parameters.loss
     if name not in fitting:
@@ -47,18 +64,45 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     if name == "cross_entropy":
         weights = None
         if parameters.class_weights == "balanced":
-            classes = data.truth_of(data.train_samples())
-            weights = balanced_weights(classes, data.shape.classes).to(device)
-        return partial(_cross_entropy, weights=weights)
-    if data.shape.each_step:
-        return partial(_of_real_steps, loss=_OF_VALUES[name])
-    return _OF_VALUES[name]
+            trained = data.train_samples()
+            classes, of_samples = data.truth_of(trained), data.weights_of(trained)
+            weights = balanced_weights(classes, data.shape.classes, of_samples).to(device)
+        return partial(_cross_entropy, of_classes=weights)
+    return partial(_of_values, loss=_OF_VALUES[name], each_step=data.shape.each_step)
 
 
-def _of_real_steps(outputs: Tensor, targets: Tensor, *, loss: Loss) -> Tensor:
-    """Return the loss of values where a step has them: targets that pad are no numbers."""
-    real = ~targets.isnan()
-    return loss(outputs[real], targets[real])
+def _unweighted(
+    outputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    /,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    if weights is not None:
+        raise TrainingError("loss: one's own cannot be weighted; write auto")
+    return loss(outputs, targets)
+
+
+def _of_values(
+    outputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    /,
+    *,
+    loss: Callable[..., Tensor],
+    each_step: bool,
+) -> Tensor:
+    """Return the loss of values; where each step has some, targets that pad are no numbers."""
+    if weights is not None:
+        weights = weights.unsqueeze(-1).expand_as(targets)
+    if each_step:
+        real = ~targets.isnan()
+        outputs, targets = outputs[real], targets[real]
+        weights = None if weights is None else weights[real]
+    if weights is None:
+        return loss(outputs, targets)
+    return (weights * loss(outputs, targets, reduction="none")).mean()
 
 
 def _fitting(shape: Shape) -> list[str]:
@@ -68,13 +112,25 @@ def _fitting(shape: Shape) -> list[str]:
     return ["quantile"] if shape.quantiles else list(_OF_VALUES)
 
 
-def pinball(outputs: Tensor, targets: Tensor, *, levels: Tensor) -> Tensor:
+def pinball(
+    outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /, *, levels: Tensor
+) -> Tensor:
     """Return the mean quantile loss of (..., quantiles) for (...): a level q costs q above it."""
     above = targets.unsqueeze(-1) - outputs
-    return torch.maximum(levels * above, (levels - 1) * above).mean()
+    losses = torch.maximum(levels * above, (levels - 1) * above)
+    if weights is not None:
+        losses = weights[..., None, None] * losses
+    return losses.mean()
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None) -> Tensor:
+def _cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    /,
+    *,
+    of_classes: Tensor | None,
+) -> Tensor:
     """Return the mean over classes or real steps, each loss times the weight of its class.
 
     Torch's mean divides by the weights in the batch, so that a class alone in it weighs nothing.
@@ -82,18 +138,27 @@ def _cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None) 
     total = functional.cross_entropy(
         outputs.flatten(0, -2),
         targets.flatten(),
-        weight=weights,
+        weight=of_classes,
         ignore_index=-1,
-        reduction="sum",
+        reduction="sum" if weights is None else "none",
     )
+    if weights is not None:
+        total = (weights.flatten() * total).sum()
     return total / (targets != -1).sum()
 
 
-def balanced_weights(classes: np.ndarray, n_classes: int) -> Tensor:
+def balanced_weights(
+    classes: np.ndarray, n_classes: int, weights: np.ndarray | None = None
+) -> Tensor:
     """Return what each class weighs, (n_classes,), so that all classes weigh the same together.
 
     As scikit-learn's `class_weight="balanced"`; a class without an example weighs as if it had
-    one, for it may be in the validation part.
+    one, for it may be in the validation part. An example counts as much as it weighs, where there
+    are weights, (n,).
     """
+    if weights is not None:
+        counted = np.bincount(classes, weights / weights.mean(), minlength=n_classes)
+        counted = np.where(counted > 0, counted, 1)
+        return torch.tensor(len(classes) / (n_classes * counted), dtype=torch.float32)
     counts = np.bincount(classes, minlength=n_classes).clip(min=1)
     return torch.tensor(len(classes) / (n_classes * counts), dtype=torch.float32)

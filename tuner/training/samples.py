@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "unfold",
 ]
 
+_AT_ONCE = 2**16  # samples whose weights are added up
 _NO_CLASS = -1  # of a step that pads
 
 
@@ -56,6 +58,14 @@ class Samples(Protocol):
             (batch, horizon, targets) values, float32; (batch,) classes. Where every step has
             its own (batch, steps, targets), padded with nan; (batch, steps), padded with -1.
             Of texts the token after each that `prefix` gives, likewise.
+        """
+
+    def weights(self, index: Tensor) -> Tensor | None:
+        """Gather what targets count, in the order of the index; None where all count alike.
+
+        Returns:
+            (batch, horizon), or (batch,) of classes. Where every step has its own (batch, steps),
+            padded with 0. Their mean over all that is trained on is 1.
         """
 
 
@@ -95,6 +105,21 @@ def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(index.astype(np.int32 if small else np.int64, copy=False)).to(device)
 
 
+def _mean_weight(data: DataRef) -> float:
+    """Return the mean weight of all targets that are trained on, and of no others."""
+    samples, total, n = data.train_samples(), 0.0, 0
+    for first in range(0, len(samples), _AT_ONCE):
+        weights = data.weights_of(samples[first : first + _AT_ONCE])
+        assert weights is not None
+        total, n = total + float(weights.sum()), n + weights.size
+    return total / n
+
+
+def _narrowed(weights: np.ndarray, device: torch.device) -> Tensor:
+    with np.errstate(over="ignore"):  # of rows that are not trained on
+        return torch.from_numpy(weights.astype(np.float32)).to(device)
+
+
 class _Unforced:
     """Samples of which nothing is said token by token."""
 
@@ -125,6 +150,7 @@ class Windows(_Unforced):
             self._modes = to_device(data.load(f"modes_{data.window}"), device)
         # (rows,) classes, or (rows - horizon + 1, horizon, targets)
         self._future = targets if of_classes else unfold(targets, data.shape.horizon)
+        self._data = data
 
     def index(self, samples: np.ndarray) -> Tensor:
         """Return first target rows as an index."""
@@ -148,6 +174,30 @@ class Windows(_Unforced):
         """Gather the rows from there on, (batch, horizon, targets); of classes, (batch,)."""
         return self._future.index_select(0, index)
 
+    def weights(self, index: Tensor) -> Tensor | None:
+        """Gather what the rows from there on count, times what the steps do."""
+        if not self._data.has_weights:
+            return None
+        rows, steps = self._weighed
+        if rows is None:
+            assert steps is not None
+            return steps.expand(len(index), -1)
+        found = rows.index_select(0, index)
+        return found if steps is None else found * steps
+
+    @cached_property
+    def _weighed(self) -> tuple[Tensor | None, Tensor | None]:
+        """Weights of rows, (rows,) or (rows - horizon + 1, horizon), and of steps, (horizon,)."""
+        data, device, unit = self._data, self._read.device, _mean_weight(self._data)
+        steps = np.array(data.step_weights) if data.step_weights else None
+        if not data.weighted:
+            assert steps is not None
+            return None, _narrowed(steps / unit, device)
+        rows = _narrowed(data.load("weights") / unit, device)
+        if not data.shape.classes:
+            rows = rows.unfold(0, data.shape.horizon, 1)
+        return rows, None if steps is None else _narrowed(steps, device)
+
 
 class Sequences(_Unforced):
     """Independent sequences of different lengths; a batch is padded to its longest."""
@@ -156,6 +206,7 @@ class Sequences(_Unforced):
         self._shape = data.shape
         self._rows = to_device(data.load("tokens" if data.shape.vocabulary else "inputs"), device)
         self._targets = to_device(data.load("truth" if data.shape.classes else "targets"), device)
+        self._data = data
         # On the CPU, where the layers want lengths to be: a GPU would be waited for every batch.
         self._bounds = to_device(np.asarray(data.load("bounds"), np.int64), torch.device("cpu"))
         self.longest = int((self._bounds[:, 1] - self._bounds[:, 0]).max())
@@ -178,6 +229,21 @@ class Sequences(_Unforced):
             return self._gather(self._targets, index, padding)  # (batch, steps[, targets])
         targets = self._targets.index_select(0, index.to(self._targets.device))
         return targets if self._shape.classes else targets.unsqueeze(1)
+
+    def weights(self, index: Tensor) -> Tensor | None:
+        """Gather what sequences, or all their steps, count."""
+        if not self._data.has_weights:
+            return None
+        if self._shape.each_step:
+            return self._gather(self._weights, index, 0)
+        weights = self._weights.index_select(0, index.to(self._weights.device))
+        return weights if self._shape.classes else weights.unsqueeze(1)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        """What sequences, or all rows, count: (sequences,) or (rows,)."""
+        data = self._data
+        return _narrowed(data.load("weights") / _mean_weight(data), self._rows.device)
 
     def _gather(self, rows: Tensor, index: Tensor, padding: float) -> Tensor:
         """Gather (rows, ...) of sequences as (batch, steps, ...)."""

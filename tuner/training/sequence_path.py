@@ -57,7 +57,7 @@ def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced
 
     Values: a ridge regression, its penalty by generalized cross-validation (`Moments.ridge`).
     Classes: a logistic regression (`choose_logistic`). Both see each number of the sequence, in
-    units of its own spread over the sequences.
+    units of its own spread over the sequences, which count what they weigh.
 
     Args:
         model: with a linear path, of a task with one output for each sequence.
@@ -71,10 +71,12 @@ def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced
     parts = [(samples.inputs(b)[0], samples.targets(b)) for b in split(index, _BATCH)]
     x = torch.cat([x.flatten(1) for x, _ in parts]).cpu()
     y = torch.cat([y if classes else y.flatten(1) for _, y in parts]).cpu()
+    own = samples.weights(index)
+    counts = None if own is None else own.flatten().cpu()
     weight, bias = _remembered(
-        (x, y),
+        (x, y) if counts is None else (x, y, counts),
         (classes, balanced),
-        lambda: _fit(x.double(), y, classes=classes, balanced=balanced),
+        lambda: _fit(x.double(), y, counts, classes=classes, balanced=balanced),
     )
     path.linear.weight.copy_(weight)
     path.linear.bias.copy_(bias)
@@ -103,8 +105,11 @@ def _remembered(
     return _fitted[key]
 
 
-def _fit(x: Tensor, y: Tensor, *, classes: int, balanced: bool) -> Fitted:
-    """Fit inputs (rows, inputs), float64, to values (rows, targets) or classes (rows,)."""
+def _fit(x: Tensor, y: Tensor, counts: Tensor | None, *, classes: int, balanced: bool) -> Fitted:
+    """Fit inputs (rows, inputs), float64, to values (rows, targets) or classes (rows,).
+
+    Rows count what `counts` (rows,) says, or all alike.
+    """
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
     moves = x.amax(dim=0) > x.amin(dim=0)
     spread = torch.where(moves & (spread > 0), spread, 1.0)
@@ -113,11 +118,14 @@ def _fit(x: Tensor, y: Tensor, *, classes: int, balanced: bool) -> Fitted:
     found: Ridge | Logistic
     if classes:
         weights = torch.ones(len(y), dtype=torch.float64)
+        own = None if counts is None else counts.numpy()
         if balanced:
-            weights = balanced_weights(y.numpy(), classes).double()[y]
+            weights = balanced_weights(y.numpy(), classes, own).double()[y]
+        if counts is not None:
+            weights = weights * counts.double()
         found = choose_logistic(along, y, weights, classes)
     else:
-        row = torch.ones(len(y), dtype=torch.float64)
+        row = torch.ones(len(y), dtype=torch.float64) if counts is None else counts.double()
         rows = [(along, y.double(), row)]
         found = Moments.of(lambda: iter(rows)).ridge(_RIDGE_PENALTIES)
     weight = found.weight if directions is None else found.weight @ directions

@@ -56,12 +56,12 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
     """Give the linear path of a forecast the weights of a ridge regression.
 
     It is fitted in the space in which the path works, scaled and normalized. A window weighs by
-    the square of its spread there, as its error does in a loss that is taken after the inverse;
-    all targets count alike. Rows are penalized by how far away they are (`prior`): a long window
-    does no harm where there are few of them; what is known of rows to come counts as the last row
-    does. Columns beside the target's own count as much as is best for the last quarter of each
-    series' training windows (`_regression`). The quantiles of a model that forecasts them begin as
-    those of the regression's errors.
+    the square of its spread there, as its error does in a loss that is taken after the inverse,
+    and by the mean of its targets' weights; all targets count alike. Rows are penalized by how far
+    away they are (`prior`): a long window does no harm where there are few of them; what is known
+    of rows to come counts as the last row does. Columns beside the target's own count as much as
+    is best for the last quarter of each series' training windows (`_regression`). The quantiles of
+    a model that forecasts them begin as those of the regression's errors.
 
     Args:
         model: with a linear path.
@@ -85,6 +85,8 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
                 y = level.take_off(y)
                 if level.spread is not None:
                     weights = level.spread.square()
+            if (of_targets := samples.weights(batch)) is not None:
+                weights = weights * of_targets.double().mean(dim=1)[:, None, None]
             windows = path.windows(x, coming)[:, :, -n_inputs:]  # (batch, targets, inputs)
             yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
