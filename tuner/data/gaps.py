@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from tuner.data.preparation import Preparation
-from tuner.data.reading import Series
 from tuner.transform_steps import differences_of
+
+if TYPE_CHECKING:
+    from tuner.data.preparation import Preparation
+    from tuner.data.reading import Series
 
 __all__ = ["SKIP", "windows_without_gaps", "without_gaps"]
 

@@ -20,7 +20,7 @@ from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal
 from tuner.data.time_columns import are_days_of_spreadsheet, localized
 from tuner.data.time_order import Ordered, in_order, zone_of_change
 from tuner.data.times import as_times, is_time_of_day, show_time, where_falling, where_outside
-from tuner.data.weights import row_weights
+from tuner.data.weight_column import row_weights
 from tuner.data.wide import melted
 from tuner.dialect import Dialect
 from tuner.errors import DataError, nearest

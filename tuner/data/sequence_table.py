@@ -22,7 +22,7 @@ from tuner.data.times import (
     where_outside,
 )
 from tuner.data.vocabulary import cut, first_outside, number_classes
-from tuner.data.weights import row_weights
+from tuner.data.weight_column import row_weights
 from tuner.errors import DataError, nearest
 
 __all__ = ["SequenceTable"]
