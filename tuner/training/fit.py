@@ -160,7 +160,8 @@ class Fit:
         weights = None
         if (of_scored := self.scored_weights) is not None:
             relative = np.asarray(of_scored / of_scored.mean(), np.float32)
-            weights = torch.from_numpy(relative).to(self.device)
+            shape = targets.shape if self.data.shape.classes else targets.shape[:2]
+            weights = torch.from_numpy(relative).to(self.device).view(shape)
         val_loss = self.loss(outputs, targets, weights).item()
         if not math.isfinite(val_loss):
             return val_loss, math.nan  # there is nothing to measure
