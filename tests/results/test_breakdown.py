@@ -84,10 +84,9 @@ def test_what_has_one_part_has_no_breakdown(tmp_path):
 def test_classes_have_the_scores_of_scikit_learn():
     draw = np.random.default_rng(0)
     truth, said = draw.integers(0, 3, 200), draw.dirichlet(np.ones(3), 200)
-    shape = SimpleNamespace(classes=3)
-    test = SimpleNamespace(
-        folds=[SimpleNamespace(shape=shape)], facts=SimpleNamespace(classes=("a", "b", "c"))
-    )
+    shape = SimpleNamespace(classes=3, task="classify")
+    ref = SimpleNamespace(shape=shape, has_weights=False)
+    test = SimpleNamespace(folds=[ref], facts=SimpleNamespace(classes=("a", "b", "c")))
     (by,) = breakdown("accuracy", test, truth, [said]).values()
     assert [row["name"] for row in by] == ["a", "b", "c"]
     f1 = f1_score(truth, said.argmax(1), average=None)

@@ -283,11 +283,12 @@ class SeriesDataset(Dataset):
     ) -> None:
         """Refuse a class that is never trained on, and auroc of one class alone."""
         known = np.unique(ref.truth_of(trained))
+        others = "later rows, or rows of weight 0," if ref.weighted else "later rows"
         for number, label in enumerate(self.facts.classes):
             if number not in known:
                 text = (
                     f"every class must occur in what is trained on before the {name} part, got "
-                    f"{label!r} in later rows alone; make that part smaller, or leave the rows out"
+                    f"{label!r} in {others} alone; make that part smaller, or leave the rows out"
                 )
                 raise refusal(self.facts.path, "data.target", text)
         one_class = len(np.unique(ref.truth_of(evaluated))) < 2

@@ -115,7 +115,7 @@ def _classes(
     from sklearn.metrics import precision_recall_fscore_support  # slow to import
 
     (ref,) = test.folds
-    weights = ref.weights_of(ref.evaluate_samples())
+    weights = ref.weights_of(ref.evaluate_samples()) if ref.has_weights else None
     names, numbers = test.facts.classes, np.arange(len(test.facts.classes))
     of_models = np.mean(
         [
