@@ -44,6 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     data: dict[str, Any] = {
         "path": str(folder / "shops.csv"), "target": "units", "time": "day", "id": "shop",
         "categories": ["weather", "type", "shop"], "known_future": ["weather"],
+        "static": ["type"],
     }  # fmt: skip
     raw = {"data": data, "task": {"window": WINDOW, "horizon": HORIZON}}
     make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
@@ -112,9 +113,28 @@ def test_an_empty_category_of_a_row_to_come_is_refused(model: Model) -> None:
 
 def test_an_empty_category_of_a_row_that_was_is_refused(model: Model) -> None:
     whole = with_coming(shops())
-    whole.loc[5, "type"] = None
-    with pytest.raises(DataError, match="'type' must hold a category in every row, got none in"):
+    whole.loc[5, "weather"] = None
+    with pytest.raises(DataError, match="'weather' must hold a category in every row, got none"):
         model.predict(whole)
+
+
+def test_what_is_the_same_in_a_series_need_stand_in_its_first_row_alone(model: Model) -> None:
+    whole = with_coming(shops())
+    once = whole.assign(type=whole["type"].mask(whole.groupby("shop").cumcount() > 0))
+    np.testing.assert_array_equal(values(model.predict(once)), values(model.predict(whole)))
+    whole.loc[5, "type"] = "small"
+    with pytest.raises(DataError, match="'small' in row 6 .* and 'big' in its first row; correct"):
+        model.predict(whole)
+
+
+@pytest.mark.parametrize("static", ["type", ["units"], ["weather"], ["nothing"], [1], None])
+def test_static_columns_that_no_model_has_are_refused(
+    model: Model, static: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    rewrite(folder, static=static)
+    with pytest.raises(ModelError, match="static: no model has"):
+        load_model(folder)
 
 
 def test_numpy_says_the_same(model: Model) -> None:

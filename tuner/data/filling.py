@@ -33,7 +33,8 @@ def even_rows(series: Series, data: Preparation) -> Series:
     first midnight of 1970, so that they are the same in every file; a step weighs the mean of its
     rows. Where the rows keep a
     frequency, a step that lacks one of them is missing, and left out at either end of a series;
-    of a column, so is a step that lacks a value. A step has the category of its last row.
+    of a column, so is a step that lacks a value. A step has the category of its last row,
+    and of columns that are the same in a series their value.
 
     Where series of days are closed on some days of the week, no row is lacking on these, nor on any
     other day between two rows: it is a holiday.
@@ -142,7 +143,7 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
     groups = series.frame.groupby(place)
     rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
-    if steady := list(series.levels):
+    if steady := list({*series.levels, *data.static}):
         rows[steady] = groups[steady].last()
     if frequency is not None:
         rows = rows.mask(series.frame.isna().groupby(place).any())

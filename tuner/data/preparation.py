@@ -99,5 +99,9 @@ class Preparation(Protocol):
         """Column of what a row's targets count in loss and metric; none where a model predicts."""
 
     @property
+    def static(self) -> Sequence[str]:
+        """Columns that are the same in all rows of a series."""
+
+    @property
     def transform(self) -> Step | list[Step]:
         """Done to the target columns before scaling; see `tuner.transform_steps`."""

@@ -16,6 +16,7 @@ from tuner.data.date_order import DateOrder, order_of
 from tuner.data.preparation import Preparation
 from tuner.data.regularity import check_frequency, check_regular, ways_out
 from tuner.data.source import blamed, read_table
+from tuner.data.static import repeated
 from tuner.data.tables import RawTable, as_numbers, bounds_of, place_of, refusal
 from tuner.data.time_columns import are_days_of_spreadsheet, localized
 from tuner.data.time_order import Ordered, in_order, zone_of_change
@@ -156,7 +157,7 @@ def series_of(
     path, frame = table.path, table.frame
     lagged, features = list(data.lags), data.features or []
     known_future = list(data.known_future or [])
-    categories = list(data.categories)
+    categories, static = list(data.categories), list(data.static)
     check_names(
         path,
         table.names,
@@ -167,6 +168,7 @@ def series_of(
         lags=lagged,
         known_future=known_future,
         categories=categories,
+        static=static,
     )
     columns = {name: _numbers(table, "data.target", name) for name in data.targets}
     features = features or [
@@ -175,12 +177,13 @@ def series_of(
         if c not in (data.time, data.id, data.weight)
         and (c in columns or is_numeric_dtype(frame[c]))
     ]
-    others = [*known_future, *(name for name in categories if name != data.id)]
+    others = [*known_future, *static, *(name for name in categories if name != data.id)]
     features = list(dict.fromkeys([*features, *others]))
     of_categories, levels = codes_of(table, categories)
     columns |= of_categories
     for key, used in (
-        ("data.known_future", known_future), ("data.features", features), ("data.lags", lagged)
+        ("data.known_future", known_future), ("data.static", static),
+        ("data.features", features), ("data.lags", lagged),
     ):  # fmt: skip
         for name in used:
             if name not in columns:
@@ -230,6 +233,7 @@ def series_of(
         levels=levels,
         weights=None if weights is None else weights[order],
     )
+    series = repeated(series, static)
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
         history = series.until(series.ends - series.bounds[:, 0])
         left = len(series.frame) - len(history.frame)
@@ -254,6 +258,7 @@ def check_names(
     lags: list[str] | None = None,
     known_future: list[str] | None = None,
     categories: list[str] | None = None,
+    static: list[str] | None = None,
 ) -> None:
     """Refuse a column that the file does not have, or that cannot be what it is named for.
 
@@ -267,6 +272,7 @@ def check_names(
     named += [("data.lags", c) for c in lags or []]
     named += [("data.known_future", c) for c in known_future or []]
     named += [("data.categories", c) for c in categories or []]
+    named += [("data.static", c) for c in static or []]
     for key, name in named:
         if name not in known:
             raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
@@ -290,7 +296,7 @@ def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
         remedy = "; write a number there (1234.5), or choose another column"
         if key == "data.target" and len(bad) == int(column.notna().sum()):
             remedy += ", or write task.kind: classify and task.window for the coming row's class"
-        elif key in ("data.features", "data.known_future"):
+        elif key in ("data.features", "data.known_future", "data.static"):
             remedy += f", or write data.categories: [{name}]"
         raise refusal(path, key, text + table.place_of(bad[0]) + remedy)
     return values

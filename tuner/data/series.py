@@ -343,6 +343,8 @@ class SeriesDataset(Dataset):
         )  # fmt: skip
         if data.known_future is not None:
             settings["known_future"] = data.known_future
+        if data.static:
+            settings["static"] = data.static
         if fold.categories:
             settings["categories"] = {name: list(of) for name, of in fold.categories.items()}
         own = None

@@ -91,6 +91,8 @@ def notes_of(
         yield "resampled", text
     rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
     yield from known_ahead(series, table, experiment.task.horizon, rows)
+    if data.static:
+        yield "static", ", ".join(data.static)
     names = [table.names[at] for at in table.category_columns]
     yield from notes_of_categories(names, table.codes, series.levels, rows, data.id)
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])

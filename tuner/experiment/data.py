@@ -208,6 +208,8 @@ class Data(Section):
     """Columns of texts or codes that are embedded; with that of data.id each series is one."""
     weight: Name | None = Field(None, examples=["importance"])
     """Column of what a row's targets count in loss and metric, 0 or more: 0 leaves them out."""
+    static: list[Name] = Field(default_factory=list, examples=[["store_type", "size"]])
+    """Columns that are the same in all rows of a series: numbers, or categories."""
     split: Split = Split()
     transform: TransformKey = "none"
     """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
@@ -250,6 +252,7 @@ class Data(Section):
             raise ValueError(text)
         self._check_known_future()
         self._check_categories()
+        self._check_static()
         if self.time is None:
             for key in ("resample", "calendar"):
                 if value := getattr(self, key):
@@ -297,6 +300,32 @@ class Data(Section):
                 problem = f"must be among data.features{meant}, got {column!r}; add it there"
             if problem:
                 raise ValueError(f"known_future: {problem}")
+
+    def _check_static(self) -> None:
+        if self.static and self.id is None:
+            text = f"is of several series, got {self.static} without data.id; set data.id as well"
+            raise ValueError(f"static: {text}, or remove it")
+        for column in self.static:
+            problem = ""
+            if self.static.count(column) > 1:
+                problem = f"names must differ, got {column!r} twice; remove one"
+            elif column in self.targets:
+                problem = f"must not name what is predicted, got the target {column!r}; remove it"
+            elif column == self.time:
+                problem = f"must not name the time column, got {column!r}; remove it"
+            elif column == self.id:
+                problem = f"must not name the id column, got {column!r}; write it in "
+                problem += "data.categories instead"
+            elif self.features is not None and column not in self.features:
+                near = near_miss(column, self.features)
+                meant = "" if near is None else f" ({near!r}?)"
+                problem = f"must be among data.features{meant}, got {column!r}; add it there"
+            elif column in self.lags or column in (self.known_future or []):
+                other = "lags" if column in self.lags else "known_future"
+                problem = f"is the same in every row, got {column!r} in data.{other} too; "
+                problem += "remove it there"
+            if problem:
+                raise ValueError(f"static: {problem}")
 
     def _check_categories(self) -> None:
         for column in self.categories:

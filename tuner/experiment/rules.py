@@ -407,7 +407,7 @@ def _check_sequences(experiment: Experiment) -> None:
         raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
-        "decompose": "none", "wide": None, "known_future": None, "categories": [],
+        "decompose": "none", "wide": None, "known_future": None, "categories": [], "static": [],
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:

@@ -191,7 +191,8 @@ def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
     read = replace(
         columns, targets=[], features=columns.known_future, known_future=None, missing="ffill",
         categories=[name for name in columns.categories if name in (columns.known_future or [])],
-        lags={}, calendar=[], wide=None, id=columns.id if columns.id in future.names else None,
+        static=[], lags={}, calendar=[], wide=None,
+        id=columns.id if columns.id in future.names else None,
     )  # fmt: skip
     return series_of(future, read, pipeline.frequency, day_first=pipeline.day_first)
 

@@ -12,10 +12,11 @@ import pandas as pd
 
 from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError
+from tuner.prediction.columns import Columns
 from tuner.prediction.folder import MODEL, PIPELINE, open_folder
 from tuner.prediction.forecasts import forecast, forecast_columns
 from tuner.prediction.labels import label_columns, predict_sequences
-from tuner.prediction.pipeline import Columns, Pipeline
+from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.refusals import for_a_model
 from tuner.prediction.running import Runner
 from tuner.prediction.translations import translate, translation_columns

@@ -21,65 +21,18 @@ from tuner.data.open_days import offset_of
 from tuner.data.scaling import Scaler
 from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
 from tuner.data.vocabulary import Vocabulary
-from tuner.data.wide import WideColumns, columns_of_series
+from tuner.data.wide import WideColumns
 from tuner.dialect import Dialect
 from tuner.errors import ModelError, show_path
-from tuner.transform_steps import Step, is_transform
+from tuner.prediction.columns import Columns
+from tuner.transform_steps import is_transform
 
-__all__ = ["Columns", "Pipeline"]
+__all__ = ["Pipeline"]
 
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
 _LONGEST_TEXT, _WIDEST_BEAM = 1_000_000, 64  # tokens, and texts that are kept
 _LARGEST = float(np.finfo(np.float32).max)
 _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are read, and how; a `tuner.data.preparation.Preparation`."""
-
-    time: str | None
-    id: str | None
-    targets: list[str]  # of a forecast; a sequence needs no label
-    features: list[str] | None
-    missing: str
-    text: str | None = None
-    level: str = "character"
-    tokens: str | None = None
-    vocabulary_size: int | None = None
-    max_length: int | None = None
-    keep: str = "first"
-    resample: str | None = None
-    aggregate: str = "mean"
-    calendar: list[str] = field(default_factory=list)
-    lags: dict[str, list[int]] = field(default_factory=dict)
-    known_future: list[str] | None = None
-    categories: list[str] = field(default_factory=list)
-    weight: None = None  # of targets in training: there are none to come
-    transform: Step | list[Step] = "none"
-    wide: WideColumns | None = None
-    dialect: Dialect = field(default_factory=Dialect)
-
-    @property
-    def numbers(self) -> list[str]:
-        """Those that hold numbers; of a wide file the columns that it becomes."""
-        return list(dict.fromkeys([*(self.features or []), *self.targets, *self.lags]))
-
-    @property
-    def names(self) -> list[str]:
-        """Of all that are read."""
-        others = (self.id, self.time, self.text, self.tokens)
-        return [*(name for name in others if name is not None), *self.numbers]
-
-    def names_in(self, known: list[str]) -> list[str]:
-        """Return the columns of a file that are read, of all that it has."""
-        if self.wide is None:
-            return self.names
-        made = (self.wide.id, self.wide.value)
-        return [
-            *(name for name in self.names if name not in made),
-            *columns_of_series(self.wide, known),
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +112,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         lags=get("lags", _lags),
         known_future=get.optional("known_future", _known_future, None),
         categories=list(categories),
+        static=get.optional("static", lambda v: v == [] or _names(v), []),
         transform=get("transform", is_transform),
         wide=_wide(get),
         dialect=get.dialect("read"),
@@ -177,6 +131,10 @@ def _series(get: _Getter, task: str) -> Pipeline:
     known = set(columns.known_future or [])
     if not known <= set(columns.features or []) - set(targets):
         raise get.refusal("known_future", columns.known_future)
+    if not set(columns.static) <= set(columns.features or []) - {*targets, *columns.lags} - known:
+        raise get.refusal("static", columns.static)
+    if columns.static and columns.id is None:
+        raise get.refusal("id", None)
     of_categories = set(categories)
     if not of_categories <= {*(columns.features or []), columns.id} - {*targets, *columns.lags}:
         raise get.refusal("categories", categories)

@@ -22,7 +22,7 @@ from tuner.results.reproduce import Training
 
 __all__ = ["write_model"]
 
-_NEWER = {"known_future", "categories"}  # keys that an older version would pass over
+_NEWER = {"known_future", "categories", "static"}  # keys that an older version would pass over
 _STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
 _README = "README.md"  # not checked: whoever gets the folder may write into it
 
