@@ -38,11 +38,11 @@ class Dialect:
         return cls(**held)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the keys that say something, as YAML and JSON hold them."""
+        """Return the keys that a plain CSV file does not need, as YAML and JSON hold them."""
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if value is not None
+            if value is not None and (key, value) != ("separator", ",")
         }
 
     def filled(self, found: Dialect) -> Dialect:

@@ -109,7 +109,7 @@ def test_the_facts_are_all_there_as_json():
     assert facts["trials"] == 2
     best, worst = facts["strategies"]
     assert best["strategy"] == "pso"
-    assert best["options"]["population"] == 10
+    assert best["options"]["population"] == 2
     assert [s["score"] for s in best["searches"]] == LOW
     assert [s["study"] for s in worst["searches"]] == [f"made-tpe-{i}" for i in range(5)]
     assert best["interval"] == [1.0, 1.4]

@@ -123,7 +123,7 @@ def test_the_page_is_whole_by_itself_and_says_how_it_was_compared():
         "made-pso-4 3.4",
         "tpe over pso 1.00 0.0079 0.0079 real",
         "The test part was not opened",
-        "pso (population 10, ",
+        "pso (population 2, ",
         "optimistic",
         "tuner compare made.yaml --strategies tpe,pso --seeds 5",
     ):

@@ -263,7 +263,7 @@ def test_the_loss_never_outweighs_a_metric_that_differs(sign, a, b, loss_a, loss
 
 
 def test_a_trial_that_repeats_or_lacks_an_outcome_is_seen_as_it_is():
-    seen = Told(optuna.study.StudyDirection.MINIMIZE, breaks_ties=True)
+    seen = Told([optuna.study.StudyDirection.MINIMIZE], breaks_ties=True)
     trial = create_trial(state=TrialState.COMPLETE, value=1.0, intermediate_values={0: 0.5})
     seen.add(trial)
     assert seen.evidence(1)[0] == [trial]

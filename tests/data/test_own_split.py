@@ -21,7 +21,7 @@ def experiment(folder, frame, split, *, test=None, task=None, **data):
     values = {
         "name": "own",
         "data": {"path": str(folder / "data.csv"), "target": "y", "split": split, **data},
-        "task": {"window": 3, **(task or {})},
+        "task": task or {"window": 3},
     }
     return Experiment.from_dict(values)
 
@@ -165,7 +165,7 @@ def test_sequences_of_one_group_come_into_one_part(mixed, tmp_path):
         frame["y"] = np.where(frame["of"].str[1:].astype(int) % 2, "up", "down")
     frame = frame.drop(columns="part")
     split = {"group": "patient", "validation": 0.2, "test": 0.3, "seed": 3}
-    asked = experiment(tmp_path, frame, split, id="of", task={"kind": "classify", "window": 12})
+    asked = experiment(tmp_path, frame, split, id="of", task={"kind": "classify"})
     dataset = check_data(asked)
     groups = frame.groupby("of", sort=False).patient.first().to_numpy()
     of_part = [set(groups[part]) for part in dataset.draw.named().values()]
@@ -179,7 +179,7 @@ def test_sequences_of_one_group_come_into_one_part(mixed, tmp_path):
 
 def test_a_column_and_a_test_file_tell_the_parts_of_sequences(tmp_path):
     frame = sequences()
-    task = {"kind": "classify", "window": 12}
+    task = {"kind": "classify"}
     asked = experiment(tmp_path, frame, {"column": "part"}, id="of", task=task, features=["x"])
     draw = check_data(asked).draw
     assert [len(part) for part in draw.named().values()] == [28, 6, 6]
@@ -270,7 +270,7 @@ def test_a_test_file_begins_after_every_series_of_the_other(tmp_path):
 )  # fmt: skip
 def test_what_is_wrong_with_the_parts_of_sequences_is_one_line(change, split, says, tmp_path):
     frame = sequences().assign(**change)
-    task = {"kind": "classify", "window": 12}
+    task = {"kind": "classify"}
     asked = experiment(tmp_path, frame, split, id="of", task=task, features=["x"])
     with pytest.raises(InputError, match=says) as refused:
         check_data(asked)
@@ -279,7 +279,7 @@ def test_what_is_wrong_with_the_parts_of_sequences_is_one_line(change, split, sa
 
 def test_a_sequence_or_a_group_in_both_files_is_refused(tmp_path):
     frame = sequences()
-    task = {"kind": "classify", "window": 12}
+    task = {"kind": "classify"}
     split = {"test_file": str(tmp_path / "test.csv"), "validation": 6}
     asked = experiment(
         tmp_path, frame[:-18], split, test=frame[-24:], id="of", task=task, features=["x"]

@@ -207,7 +207,7 @@ def test_rows_at_the_end_without_a_target_are_told_and_counted_in_no_score(
 def test_a_feature_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:
     frame = days().assign(x=[5.0] * 50 + [6.0] * 10)
     notes = check_data(experiment_on(text(frame), time="t", split=SPLIT)).facts.notes
-    told = "'x' is 5 in all of the training part: it tells a model nothing"
+    told = "'x' is 5 in all of the training part, and 6 later: what that means was never learned"
     assert notes == (("constant", f"{told}; leave it out of data.features"),)
 
 
@@ -304,6 +304,7 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
         "decompose": "none", "scale": "minmax", "scale_by": "all", "lambdas": [], "series": None,
         "features": ["y"], "targets": ["y"], "window": 2, "horizon": 2,
         "quantiles": [0.5], "frequency": "D", "day_first": None, "season": 5, "wide": None,
+        "read": {},
     }  # fmt: skip
 
 

@@ -113,7 +113,8 @@ DATA: dict[str, tuple[pd.DataFrame, list[str]]] = {
         months().drop(index=9),
         ["times must have no gaps, got 1 missing", "2015-10-01 before line 11; add the rows\n"],
     ),
-    "a time appears twice": (months().iloc[[0, 1, 1, *range(2, 9)]], ["2015-02-01", "line 4"]),
+    "a time appears twice": (
+        months().iloc[[0, 1, 1, *range(2, 9)]].assign(sales=range(10)), ["2015-02-01", "line 4"]),
     "a cell is no number": (
         with_value("many"),
         ["'sales' must hold numbers, got 'many' in line 11; write a number there (1234.5)\n"],

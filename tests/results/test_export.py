@@ -189,7 +189,7 @@ def test_a_path_that_is_given_is_written_as_it_is(tmp_path: Path) -> None:
     "path", ["best.yaml", "a b.yaml", "-best.yaml", "it's.yaml", "$HOME.yaml", "out/best.yaml"]
 )
 def test_the_command_can_be_typed(path: str) -> None:
-    program, command, argument = shlex.split(train_command(path))
+    program, command, argument = shlex.split(train_command(path, own_code=False))
     assert (program, command) == ("tuner", "train")
     assert Path(argument) == Path(path)
     assert not argument.startswith("-")

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from tuner.cli.forecast_plan import TEST_SHARE, ForecastPlan, plan_forecast, validation_share
 from tuner.cli.forecast_text import ForecastColumns, forecast_text
-from tuner.cli.written import Asked, Written, written_keys
+from tuner.cli.written import Asked, Written
 from tuner.cli.yaml_text import listed, printable
 from tuner.data.baselines import season_of
 from tuner.data.filling import even_rows
@@ -84,7 +84,7 @@ def forecast_file(asked: Asked) -> Written:
             title=_title(asked, series, profile.described, profile.rows),
             name=asked.name,
             path=asked.written_path,
-            read=written_keys(series.dialect),
+            read=series.dialect.to_dict(),
             time=columns.time,
             wide=columns.wide,
             id=columns.id,

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from tuner.cli.sequence_plan import plan_sequences, too_few_to_choose
 from tuner.cli.sequence_text import SequenceColumns, sequence_text
-from tuner.cli.written import Asked, Written, check_text, written_keys
+from tuner.cli.written import Asked, Written, check_text
 from tuner.cli.yaml_text import printable
 from tuner.data import SequencesRef
 from tuner.data.linear_sequences import values_say_more
@@ -99,7 +99,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         title=[f"{printable(asked.path.name)}: {found}."],
         name=asked.name,
         path=asked.written_path,
-        read=written_keys(columns.dialect),
+        read=columns.dialect.to_dict(),
         time=columns.time if asked.time_given or columns.dialect.time_columns else None,
         id=columns.id or "",
         why_id=columns.why_id or "the rows of one sequence",

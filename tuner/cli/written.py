@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tuner.data.dataset import Dataset
 from tuner.data.guessing import Columns
 from tuner.data.preparing import check_data
-from tuner.dialect import Dialect
 from tuner.experiment import Experiment, parse_value
 
-__all__ = ["Asked", "Written", "check_text", "written_keys"]
+__all__ = ["Asked", "Written", "check_text"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,6 @@ class Written:
     not_read: list[str] = field(default_factory=list)  # columns of numbers
     seconds: float = 0.0  # that a trial takes, about, where that is known
     hourly: bool = False  # the rows of a forecast are hours apart, or less
-
-
-def written_keys(dialect: Dialect) -> dict[str, Any]:
-    """Return the keys of `data.read` that a file needs which is no plain CSV."""
-    keys = dialect.to_dict()
-    if keys.get("separator") == ",":
-        del keys["separator"]
-    return keys
 
 
 def check_text(text: str, data: Path, file: Path) -> Dataset:

@@ -28,6 +28,9 @@ class Part:
     last: str | None = None
 
 
+_QUOTING = ("constant", "sentinel", "outlier", "stands still", "unit", "suspect")
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a file, without any of its values."""
@@ -50,6 +53,10 @@ class Facts:
     def test(self) -> Part:
         """The test part."""
         return self.parts[-1]
+
+    def without_values(self) -> Facts:
+        """Return the facts without notes that quote values: some are of the test part."""
+        return replace(self, notes=tuple(n for n in self.notes if n[0] not in _QUOTING))
 
 
 @dataclass(frozen=True)

@@ -320,9 +320,7 @@ def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
 def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
     """Return how many lines stand below the rows: totals and remarks in place of a date."""
     key = next((i for i, kind in enumerate(kinds) if kind == "date"), None)
-    if key is None:
-        key = 0 if kinds[:1] == ["number"] else None
-    if key is None:
+    if key is None:  # any text may be a value
         return 0
     tail = text[-_TAIL:].rstrip()
     lines = list(io.StringIO(tail, newline=""))[1 if len(text) > _TAIL else 0 :]

@@ -141,10 +141,12 @@ def _in_script(char: str, script: str) -> bool:
 
 def _is_word(word: str, script: str) -> bool:
     """Say whether letters make a word: of one script, and not in capitals alone beyond Latin."""
+    if len(word) < 2:
+        return False
     if script == "LATIN":
         capitals = word.isupper() and not re.search(r"[^\x00-\x7f]{2}", word)
         cased = word[1:] == word[1:].lower() or capitals
-        return len(word) > 1 and cased and re.search(r"[^\x00-\x7f]{3}", word) is None
+        return cased and re.search(r"[^\x00-\x7f]{3}", word) is None
     one_script = all(not c.isascii() for c in word)
     caseless = script in ("HEBREW", "ARABIC")
     return one_script and (caseless or word[1:] == word[1:].lower())

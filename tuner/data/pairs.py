@@ -160,7 +160,9 @@ class PairsDataset(Dataset):
                 },
             )
             ref = PairsRef(str(folder), self.shape)
-            return Prepared(self.facts, (ref,), self._pipeline(), lambda i: str(rows[i]))
+            return Prepared(
+                self.facts.without_values(), (ref,), self._pipeline(), lambda i: str(rows[i])
+            )
 
         return Preparations(self.experiment, folder, write).own
 

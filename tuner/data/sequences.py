@@ -277,7 +277,9 @@ class SequenceDataset(Dataset):
             )
         save_arrays(folder, arrays)
         pipeline = self._pipeline(data, inputs, targets)
-        return Prepared(self.facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
+        return Prepared(
+            self.facts.without_values(), (ref,), pipeline, lambda sample: str(self.names[sample])
+        )
 
     def _pipeline(
         self, data: Data, inputs: Scaler | None, targets: Scaler | None

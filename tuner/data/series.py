@@ -189,7 +189,7 @@ class SeriesDataset(Dataset):
         return Preparations(self._experiment, folder, write).own
 
     def _prepared(self, experiment: Experiment, fold: _Fold, refs: list[SeriesRef]) -> Prepared:
-        facts = replace(self.facts, features=fold.names)
+        facts = replace(self.facts.without_values(), features=fold.names)
         return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.name_of)
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,8 @@ def read_table(data: Data) -> RawTable:
         first.path,
         frame,
         both,
-        dialect=first.dialect,
+        # A row of both files is no copy to leave out: it is in training and in test.
+        dialect=replace(first.dialect, drop_duplicates=bool(first.dialect.drop_duplicates)),
         doubts=first.doubts,
         notes=first.notes,
         first=first,

@@ -210,8 +210,6 @@ def _is_number(column: pd.Series) -> bool:
 def _described(dialect: Dialect, declared: Dialect) -> list[str]:
     """Say what was found in a file that a plain one does not have."""
     keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
-    if keys.get("separator") == ",":
-        del keys["separator"]
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
 
 
