@@ -106,6 +106,21 @@ def test_the_series_of_a_row_is_a_category_where_its_column_is_named(
         assert (inputs[first:end, 2] == number).all()
 
 
+def test_the_series_of_a_wide_file_are_categories_too(experiment_on: Build, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = days(60).drop(columns="y").assign(
+        north=rng.uniform(1, 9, 60), south=rng.uniform(1, 9, 60)
+    )  # fmt: skip
+    keys: dict[str, Any] = {
+        "time": "t", "wide": {"id": "shop", "value": "y", "columns": ["north", "south"]},
+        "categories": ["shop"],
+    }  # fmt: skip
+    ref = fold(experiment_on(text(frame), **keys), tmp_path / "arrays")
+    place = ref.shape.categories[0][0]
+    for number, (first, end) in enumerate(ref.load("reach"), start=1):
+        assert (ref.load("inputs")[first:end, place] == number).all()
+
+
 def test_what_is_written_tells_categories_apart_and_true_is_true(
     experiment_on: Build, tmp_path: Path
 ) -> None:

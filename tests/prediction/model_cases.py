@@ -354,6 +354,17 @@ COMING_CLASSES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
             "hyperparameters": {"pooling": "attention", "hidden_size": 8},
         },
     ),
+    "classes of series that are categories, in weather that is known ahead": (
+        weathered().assign(mood=lambda f: f["units"].gt(10).map({True: "good", False: "bad"})),
+        {
+            "data": {
+                "id": "store", "time": "hour", "target": "mood", "missing": "ffill",
+                "categories": ["store", "weather"], "known_future": ["weather"],
+            },
+            "task": {"kind": "classify", "window": 5},
+            "hyperparameters": {"hidden_size": 8, "embedding_size": 2},
+        },
+    ),
     "three numbered classes after other columns alone, without times": (
         months().assign(kind=lambda f: np.arange(len(f)) * 7 % 3 - 1),
         {
