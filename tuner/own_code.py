@@ -1,6 +1,7 @@
 """Code of one's own, by its name: `package.module:name`, of what is installed.
 
-Whoever runs it imports it: a worker, or a process that looks at it beforehand; never a search.
+Whoever runs it imports it: a worker, or a process that looks at it beforehand. A metric is also
+tried by the check of an experiment, in its process.
 """
 
 from __future__ import annotations

@@ -175,6 +175,39 @@ def test_an_exported_file_imports_nothing_unless_that_is_allowed(
     assert asked.cells[0].keys["leak"].range.bounds() == (0.0, 0.99)
 
 
+@pytest.mark.parametrize(
+    ("key", "lines"),
+    [
+        ("objective.metric", "objective: {metric: 'minimize json.tool:main'}"),
+        ("objective.metrics", "objective: {metrics: ['minimize json.tool:main', weights]}"),
+        ("objective.metrics", "objective: {metrics: ['maximize  json.tool:main', weights]}"),
+        ("hyperparameters.loss", "hyperparameters: {loss: 'json.tool:main'}"),
+        (
+            "search_space.loss.choices",
+            "search_space: {loss: {type: categorical, choices: [mse, 'json.tool:main']}}",
+        ),
+        (
+            "search_space.loss.choices",
+            "search_space: {loss: {type: categorical, choices: !!set {'json.tool:main'}}}",
+        ),
+        (
+            "search_space.cell.choices",
+            "search_space: {cell: {type: categorical, choices: !!set {'json.tool:main'}}}",
+        ),
+    ],
+)
+def test_an_exported_file_imports_nothing_wherever_code_is_named(
+    key: str, lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_declared", "_looked_at"):
+        monkeypatch.setattr(cells, name, lambda *_: pytest.fail("it was imported"))
+    path = tmp_path / "best.yaml"
+    path.write_text(f"name: own\ndata: {{path: w.csv, target: y}}\nrecorded:\n{lines}\n")
+    text = f"{key}: an exported file imports no code, got 'json.tool:main'; add --allow-code"
+    with pytest.raises(ExperimentError, match=text):
+        Experiment.load(path)
+
+
 def test_checking_an_experiment_brings_no_torch_along(tmp_path: Path) -> None:
     loaded(tmp_path, hyperparameters={"cell": LEAKY, "leak": 0.1})
     command = (

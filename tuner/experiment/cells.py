@@ -75,9 +75,11 @@ def named_code(raw: dict[str, Any]) -> tuple[str, str] | None:
         if (reference := _reference(value)) is not None:
             return key, reference
     found = [(key, value) for _, key, _, value in _places(raw, "loss")]
-    objective = raw.get("objective")
-    if isinstance(objective, dict) and isinstance(metric := objective.get("metric"), str):
-        found.append(("objective.metric", metric.split()[-1] if metric.split() else ""))
+    if isinstance(objective := raw.get("objective"), dict):
+        found += [("objective.metric", _last_word(objective.get("metric")))]
+        several = objective.get("metrics")
+        several = several if isinstance(several, list) else [several]
+        found += [("objective.metrics", _last_word(metric)) for metric in several]
     return next(((key, value) for key, value in found if is_reference(value)), None)
 
 
@@ -148,6 +150,11 @@ def _places(raw: dict[str, Any], name: str) -> Iterator[tuple[Any, str, Any, Any
         raw["search_space"] = space | {name: domain | {"choices": choices}}
         for at, choice in enumerate(choices):
             yield choices, f"search_space.{name}.choices", at, choice
+
+
+def _last_word(metric: Any) -> Any:
+    """Return what a metric of one's own names behind `minimize` or `maximize`."""
+    return metric.split()[-1] if isinstance(metric, str) and metric.split() else metric
 
 
 def _reference(value: Any) -> str | None:

@@ -39,8 +39,9 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
         apply_override(raw, override)
     space_file = _inline_space(raw, folder) or space_file
     _make_absolute(raw, folder, str(path))
-    _check_trusted(raw, path)
-    return check_experiment(cls, raw, str(path), overrides, space_file)
+    trusted = is_allowed() or not ("recorded" in raw or "cells" in raw)
+    raw.pop("cells", None)  # asked anew: the file may be older
+    return check_experiment(cls, raw, str(path), overrides, space_file, trusted=trusted)
 
 
 def _check_losses(experiment: Any, source: str) -> None:
@@ -52,18 +53,13 @@ def _check_losses(experiment: Any, source: str) -> None:
         raise ExperimentError(f"{source}: {problem[0]}: {problem[1]}")
 
 
-def _check_trusted(raw: dict[str, Any], path: Path) -> None:
-    """Refuse an exported file that names code to import, unless that is asked for.
-
-    What the code declares is asked anew: the file may be older.
-    """
-    exported = "recorded" in raw or "cells" in raw
-    if exported and (named := named_code(raw)) is not None and not is_allowed():
+def _refuse_code(raw: dict[str, Any], source: str) -> None:
+    """Refuse an exported file that names code to import."""
+    if (named := named_code(raw)) is not None:
         raise ExperimentError(
-            f"{path}: {named[0]}: an exported file imports no code, got {named[1]!r}; add "
+            f"{source}: {named[0]}: an exported file imports no code, got {named[1]!r}; add "
             f"--allow-code if you trust it"
         )
-    raw.pop("cells", None)
 
 
 def experiment_of(cls: type[S], values: Mapping[str, Any]) -> S:
@@ -88,6 +84,8 @@ def check_experiment(
     source: str,
     overrides: list[Override],
     space_file: str | None = None,
+    *,
+    trusted: bool = True,
 ) -> S:
     """Check a mapping as a `cls`.
 
@@ -97,12 +95,17 @@ def check_experiment(
         source: what an error names, where an override or the space's file is not to blame.
         overrides: which keys had their values from an option.
         space_file: where the search space was read.
+        trusted: whether code that it names may be imported.
 
     Raises:
         ExperimentError: naming source (or option), key, rule, value and remedy.
     """
+    if not trusted:
+        _refuse_code(raw, source)  # as reading it imports cells
     try:
         found = cls.model_validate(raw)
+        if not trusted:
+            _refuse_code(found.to_dict(), source)  # however it was written
         _check_losses(found, source)
         return found
     except ValidationError as error:
