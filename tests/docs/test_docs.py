@@ -201,3 +201,10 @@ def test_every_picture_is_shown_and_small_enough_to_load():
     for picture in (ROOT / "docs/images").iterdir():
         assert f"images/{picture.name})" in text, picture
         assert picture.stat().st_size < 150_000, picture
+
+
+def test_the_changelog_says_everything_once() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    begun = [line[:40] for line in lines if line.startswith("- ")]
+    assert begun
+    assert len(set(begun)) == len(begun)

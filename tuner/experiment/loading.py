@@ -105,7 +105,7 @@ def check_experiment(
     try:
         found = cls.model_validate(raw)
         if not trusted:
-            _refuse_code(found.to_dict(), source)  # however it was written
+            _refuse_code(found.model_dump(mode="json"), source)  # however it was written
         _check_losses(found, source)
         return found
     except ValidationError as error:
