@@ -304,3 +304,16 @@ def test_a_study_made_by_someone_else_is_refused(tmp_path):
         read_study(read_journal(path), "s", path)
     with pytest.raises(StudyError, match="did you mean 's'|holds no study 'ss'"):
         read_study(read_journal(path), "ss", path)
+
+
+def test_a_study_from_before_tokens_were_read_as_unknown_goes_on_without_any(bench):
+    experiment = make_experiment("woa", trials=6, data={"categories": ["shop"]})
+    assert experiment.hyperparameters.unknown_rate > 0
+    bench.run(experiment, SimulatedExecutor(2))
+    change_facts(bench, lambda f: f["experiment"]["hyperparameters"].pop("unknown_rate"))
+    record = read_study(read_journal(bench.location), "s", bench.location)
+    assert record.experiment.hyperparameters.unknown_rate == 0
+    bench.run(record.experiment, SimulatedExecutor(2))
+    assert "begun with hyperparameters.unknown_rate=0.0, got 0.01, the default" in refusal_of(
+        bench, experiment
+    )

@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -287,3 +288,20 @@ def test_an_export_of_an_export_is_the_same_but_for_what_is_recorded(tmp_path: P
     second = exported(again, tmp_path, "best.yaml")
     assert second.pop("recorded")["study"] == "fixed"
     assert second == {key: value for key, value in first.items() if key != "recorded"}
+
+
+@pytest.mark.parametrize(
+    ("data", "rate"), [({"categories": ["shop"]}, 0.0), ({}, Hyperparameters().unknown_rate)]
+)
+def test_an_export_from_before_tokens_were_read_as_unknown_is_trained_without_any(
+    data: dict[str, Any], rate: float, tmp_path: Path
+) -> None:
+    data = {"path": "/nowhere/made.csv", "target": "y"} | data
+    old = exported(make_study(experiment=make_experiment(data=data)), HERE, "best.yaml")
+    assert old["hyperparameters"].pop("unknown_rate") > 0
+    path = tmp_path / "best.yaml"
+    path.write_text(render(old, as_json=False))
+    assert Experiment.load(path).hyperparameters.unknown_rate == rate
+    del old["recorded"]  # an experiment that begins now
+    path.write_text(render(old, as_json=False))
+    assert Experiment.load(path).hyperparameters.unknown_rate > 0

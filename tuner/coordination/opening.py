@@ -107,7 +107,7 @@ def open_study(
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
         study.set_user_attr(STUDY_ATTR, facts)
-    begun = Experiment.model_validate(facts["experiment"])
+    begun = Experiment.of_record(facts["experiment"])
     study.sampler = make_sampler(begun.strategy, distributions, begun.seed, begun.budget.trials)
     if "from" in facts:
         _begin_from(study, facts, distributions, experiment, earlier, warm, location)
@@ -145,7 +145,7 @@ def _begin_from(
             )
         return
     if warm is None:  # this one was killed before all was written
-        begun = Experiment.model_validate(facts["experiment"])
+        begun = Experiment.of_record(facts["experiment"])
         warm = plan_warm_start(begun, facts["data"]["sha256"], earlier)
         if warm.to_json() != recorded:
             began = " ".join(f"--from {shlex.quote(name)}" for name in recorded["sources"])
@@ -162,7 +162,7 @@ def as_begun(study: optuna.Study, experiment: Experiment) -> Experiment:
     A population that is not written follows the budget of the study's beginning: with more trials
     the generations stay what they were.
     """
-    begun = Experiment.model_validate(study.user_attrs[STUDY_ATTR]["experiment"])
+    begun = Experiment.of_record(study.user_attrs[STUDY_ATTR]["experiment"])
     return experiment.model_copy(update={"strategy": begun.strategy})
 
 
@@ -303,7 +303,7 @@ def _shown(value: Any) -> str:
 def _completed(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """Return an experiment as it was recorded, with the keys that came into being since."""
     try:
-        return Experiment.model_validate(raw).to_dict()
+        return Experiment.of_record(raw).to_dict()
     except ValueError as error:
         raise StudyError(
             f"{where} was written by another version of tuner: {one_line(error)[:200]}; "

@@ -231,7 +231,7 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
         changed["budget"] = run["budget"]
     if "finalists" in run:
         changed["finalists"] = {**raw.get("finalists", {}), **run["finalists"]}
-    return Experiment.model_validate({**raw, **changed})
+    return Experiment.of_record({**raw, **changed})
 
 
 def begun_with(facts: Mapping[str, Any], key: str) -> int:

@@ -20,6 +20,7 @@ from tuner.experiment.loading import check_experiment, experiment_of, load_exper
 from tuner.experiment.metrics import COSTS, METRICS, MetricName
 from tuner.experiment.model import Section
 from tuner.experiment.naming import EXPERIMENT_BYTES, mended, normalized, why_refused
+from tuner.experiment.older import completed
 from tuner.experiment.preparations import PREPARED, prepared_with, text_of
 from tuner.experiment.pruner import MedianPruner, Pruner
 from tuner.experiment.reading import Override, apply_override, dump_yaml
@@ -250,6 +251,12 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _complete(cls, raw: Any) -> Any:
+        recorded = isinstance(raw, dict) and raw.get("recorded") is not None
+        return completed(raw) if recorded else raw
+
+    @model_validator(mode="before")
+    @classmethod
     def _choose_search(cls, raw: Any) -> Any:
         """Take what can search two objectives where nothing else is written."""
         match raw:
@@ -293,6 +300,15 @@ class Experiment(Section):
             ExperimentError: naming file, key, rule and value, and what to write instead.
         """
         return load_experiment(cls, Path(path), list(overrides))
+
+    @classmethod
+    def of_record(cls, values: Mapping[str, Any]) -> Experiment:
+        """Return the experiment in a journal, which an older version may have written.
+
+        Raises:
+            ValueError: this version cannot read it.
+        """
+        return cls.model_validate(completed(values))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
