@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from tuner import search
 from tuner.data import SequencesRef, SeriesRef
+from tuner.data.baselines import baselines_record, plain_predictions
+from tuner.data.linear_forecast import LinearForecast, WindowChoice
+from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice
 from tuner.data.metrics import score
 from tuner.data.preparing import prepare
 from tuner.data.test_part import open_test_part
@@ -197,6 +200,71 @@ def test_a_linear_path_of_sequences_counts_what_they_weigh(make_sequences, make_
     assert near < far
 
 
+def regressions(ref, make_job):
+    """What the regressions that see training targets say of the rows that are scored."""
+    starts = ref.evaluate_samples()
+    path = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
+    linear = LinearForecast(ref, WindowChoice(8, False, 1e-8)).predict(starts)
+    mean = plain_predictions(ref, starts, None)["training_mean"]
+    return [np.asarray(found.detach() if torch.is_tensor(found) else found)
+            for found in (path, linear, mean)]  # fmt: skip
+
+
+def two_laws(make_ref, weights, horizon):
+    """Targets that follow inputs by one law, but from row 30 to 50 by the opposite one."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(90, 1))
+    law = np.roll(inputs, 1) + np.roll(inputs, 2) / 2 + 3 + rng.normal(size=(90, 1)) / 10
+    other = law.copy()
+    other[30:50] *= -1
+    refs = [make_ref(y, inputs, horizon=horizon, train=(0, 70),
+                     evaluate=(70, 90), target_columns=(0,)) for y in (law, other)]  # fmt: skip
+    return [weighted(ref, weights) for ref in refs]
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_regressions_do_not_see_targets_of_weight_zero(make_ref, make_job, horizon):
+    weights = np.ones(90)
+    weights[30:50] = 0
+    law, other = two_laws(make_ref, weights, horizon)
+    for one, two in zip(regressions(law, make_job), regressions(other, make_job), strict=True):
+        assert np.allclose(one, two, atol=1e-6)
+
+
+def test_regressions_count_what_targets_weigh(make_ref, make_job):
+    light, none = np.ones(90), np.ones(90)
+    light[30:50], none[30:50] = 1e-4, 0
+    _, with_little = two_laws(make_ref, light, 1)
+    _, without = two_laws(make_ref, none, 1)
+    _, with_all = two_laws(make_ref, np.ones(90), 1)
+    found = [regressions(ref, make_job) for ref in (with_little, without, with_all)]
+    for little, nothing, everything in zip(*found, strict=True):
+        away = np.abs(everything - nothing).max()
+        assert np.abs(little - nothing).max() < 0.1 * away
+
+
+@pytest.mark.parametrize("kind", ["regress", "classify"])
+def test_the_linear_model_of_sequences_counts_what_they_weigh(make_sequences, kind):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3, 1))
+    sign = np.where(np.arange(60) < 30, 1, -1)  # the first thirty follow another law
+    says = sign * x.sum(axis=1)[:, 0]
+    truth = list(says[:, None]) if kind == "regress" else list((says > 0).astype(int))
+    ref = make_sequences(kind, list(x), truth, classes=2 * (kind == "classify"),
+                         evaluate=range(50, 60))  # fmt: skip
+    weights = np.where(sign > 0, 1.0, 1e-4)
+    linear = LinearOfSequences(weighted(ref, weights), SequenceChoice("values", 0.1, 3))
+    found = linear.predict(np.arange(50, 60), np.empty(0))
+    follows = x[50:, :, 0].sum(axis=1)
+    said = found[:, 0, 0] - 100 if kind == "regress" else found[:, 1] - 0.5
+    assert np.corrcoef(said, follows)[0, 1] > 0.9
+    plain = plain_predictions(weighted(ref, weights), np.arange(50, 60), None)
+    expected = np.average(ref.truth_of(np.arange(50)), axis=0, weights=weights[:50])
+    name = "training_mean" if kind == "regress" else "class_frequencies"
+    shown = plain[name][0].ravel()[-1]
+    assert shown == pytest.approx(np.ravel(expected)[-1])
+
+
 def series(folder, frame, *, weight="w", task=None, **values):
     frame.to_csv(folder / "data.csv", index=False)
     data = {"path": str(folder / "data.csv"), "target": "y", "features": ["y"]}
@@ -219,8 +287,6 @@ def waves(n=260, corrupted=slice(0, 0)):
 @pytest.mark.parametrize("linear_path", [False, True])
 def test_a_corrupted_stretch_of_weight_zero_does_less_harm(tmp_path, make_job, go_on, linear_path):
     """Also in the regressions that a model begins with, and that it has to beat."""
-    from tuner.data.baselines import baselines_record
-
     frame, errors, linear = waves(corrupted=slice(60, 120)), [], []
     for weight in ("w", None):
         folder = tmp_path / str(weight)
