@@ -395,6 +395,29 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
         RawTable.read(nested)
 
 
+def test_json_lines_of_ever_new_keys_are_refused_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pd, "read_json", lambda *_, **__: pytest.fail("the table was made"))
+    sparse = write(tmp_path, "".join(f'{{"k{i}":1}}\n' for i in range(30_000)), "rows.jsonl")
+    with pytest.raises(DataError, match=r"10,001 different keys in 10,001 lines; write the same"):
+        RawTable.read(sparse)
+    names = ",".join(f'"k{i}":1' for i in range(100_001))
+    with pytest.raises(DataError, match="100,001 different keys in 1 lines"):
+        RawTable.read(write(tmp_path, f"{{{names}}}\n", "wide.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [("[" * 100_000, "line 3 is nested too deeply"), ('{"a": 1', "line 3 is no JSON: ")],
+)
+def test_a_line_that_is_no_json_is_named(line: str, problem: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'{{"a": 1}}\n\n{line}\n', "rows.jsonl")
+    with pytest.raises(DataError, match=f"is no JSON lines file: {problem}") as error:
+        RawTable.read(path)
+    assert "\n" not in str(error.value)
+
+
 def test_texts_of_numbers_in_parquet_are_numbers_and_codes_stay_codes(tmp_path: Path) -> None:
     frame = pd.DataFrame({"date": DAYS, "sales": [f"{v:,.2f}" for v in SALES],
                           "code": [f"{i:03}" for i in range(40)]})  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet
           ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
 _MOST_COLUMNS = 100_000
 _MOST_UNPACKED = 4 << 30  # bytes
+_MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
 _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 
@@ -85,6 +87,7 @@ def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
         if parquet:
             _check_parquet(path, raw)
             return pd.read_parquet(io.BytesIO(raw))
+        _check_lines(path, raw)
         frame = pd.read_json(
             io.BytesIO(raw), lines=True, dtype=False, convert_axes=False, precise_float=True
         )
@@ -111,6 +114,28 @@ def _check_parquet(path: Path, raw: bytes) -> None:
     size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if size > _MOST_UNPACKED or about.num_columns > _MOST_COLUMNS:
         raise _too_large(path)
+
+
+def _check_lines(path: Path, raw: bytes) -> None:
+    """Refuse lines that make a far larger table than they are: each may have keys of its own."""
+    names: set[Any] = set()
+    rows = filled = 0
+    for number, line in enumerate(io.BytesIO(raw), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except RecursionError:
+            raise ValueError(f"line {number} is nested too deeply") from None
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON: {one_line(error)}") from None
+        keys = range(len(row)) if isinstance(row, list) else row if isinstance(row, dict) else ()
+        names.update(keys)
+        rows, filled = rows + 1, filled + len(keys)
+        cells = rows * len(names)
+        if len(names) > _MOST_COLUMNS or (cells > _MOST_CELLS and cells > 4 * filled):
+            text = f"has {len(names):,} different keys in {number:,} lines; write the same keys in "
+            raise refusal(path, "data.path", f"{text}every line: a name and a value, say")
 
 
 def workbook_text(path: Path, raw: bytes) -> str:
