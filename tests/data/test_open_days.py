@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from tuner.cli.main import run
 from tuner.data.baselines import season_of
 from tuner.data.filling import even_rows
 from tuner.data.open_days import offset_of
+from tuner.data.series import check_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.schema import Data
 from tuner.prediction import load_model
+from tuner.prediction.pipeline import Pipeline
 
 
 def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path: Path) -> None:
@@ -140,3 +143,67 @@ def test_every_row_of_a_regular_series_stays_and_none_is_made_up(
     even = even_rows(series, Data(path="x", target="y", missing="ffill"))
     assert even.times is not None
     assert even.times.equals(pd.DatetimeIndex(times)) or list(even.times) == list(times)
+
+
+def _searched(folder: Path, times: pd.DatetimeIndex, **data: Any) -> tuple[Any, Any]:
+    """Return what a search trains on, and the pipeline of a model."""
+    folder.mkdir()
+    text = dated([f"{t:%Y-%m-%d}" for t in times])
+    experiment = Experiment.model_validate(
+        {
+            "name": "days",
+            "task": {"kind": "forecast", "window": 5, "horizon": 1},
+            "data": {
+                "path": str(written(folder, text)), "target": "y", "time": "t",
+                "split": {"validation": "2021-01-04", "test": "2021-06-01"}, **data,
+            },
+            "budget": {"trials": 1, "epochs": 1},
+        }
+    )  # fmt: skip
+    prepared = check_series(experiment).write(folder / "arrays")
+    fold = prepared.folds[0]
+    return fold.load("inputs")[slice(*fold.load("train")[0])], prepared.pipeline
+
+
+@pytest.mark.parametrize("missing", ["ffill", "interpolate", "skip"])
+@pytest.mark.parametrize("holidays", [True, False])
+def test_days_missing_in_the_test_part_make_no_training_day_a_holiday_or_a_gap(
+    tmp_path: Path, missing: str, holidays: bool
+) -> None:
+    times = pd.date_range("2019-10-01", "2021-12-31", freq="B")
+    kept = times.delete([60, 120, 121, 250]) if holidays else times.delete(range(9, 300, 9))
+    begin = int(kept.searchsorted(pd.Timestamp("2021-07-01")))
+    rows, pipeline = _searched(tmp_path / "whole", kept, missing=missing)
+    assert pipeline["holidays"] is holidays
+    n_training = int(times.searchsorted(pd.Timestamp("2021-01-04")))
+    assert len(rows) == n_training - 4 * holidays
+    for i, without in enumerate([range(begin, begin + 30), range(begin, begin + 90, 9), [begin]]):
+        fewer, same = _searched(tmp_path / str(i), kept.delete(list(without)), missing=missing)
+        np.testing.assert_array_equal(fewer, rows)
+        assert same["holidays"] is holidays
+
+
+@pytest.mark.parametrize("missing", ["refuse", "ffill"])
+def test_a_model_reads_few_rows_with_holidays_as_it_read_the_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    times = pd.date_range("2022-01-03", periods=330, freq="B")
+    closed = times[(times.month == 12) & (times.day > 23) | (times.day == 1) & (times.month < 6)]
+    frame = pd.DataFrame({"day": times.difference(closed)})
+    frame["y"] = np.arange(len(frame)) % 7 + 1.0
+    frame.to_csv("s.csv", index=False)
+    assert run(["init", "s.csv", "--horizon", "1"]) == 0
+    options = ["budget.epochs=1", "budget.patience=1", f"data.missing={missing}", "task.window=5"]
+    sets = [word for option in options for word in ("--set", option)]
+    assert run(["train", "s.yaml", "-o", "m", *sets]) == 0
+    model = load_model("m")
+    assert model.pipeline.holidays is True
+    around = frame[(frame["day"] > "2022-12-10") & (frame["day"] < "2023-01-20")]
+    many = model.predict(frame, all_windows=True).set_index("day")["y"]
+    few = model.predict(around, all_windows=True).set_index("day")["y"]
+    assert len(few) == len(around) - 5 + 1
+    np.testing.assert_allclose(few[:-1], many[few.index[:-1]], rtol=1e-5)
+    record = json.loads(Path("m/pipeline.json").read_text())
+    del record["holidays"]  # a model of before the key
+    assert Pipeline.of(record, Path("m/pipeline.json")).holidays is None

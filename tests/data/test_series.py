@@ -303,8 +303,8 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
         "aggregate": "last", "calendar": ["weekday"], "lags": {"x": [1]}, "transform": "log",
         "decompose": "none", "scale": "minmax", "scale_by": "all", "lambdas": [], "series": None,
         "features": ["y"], "targets": ["y"], "window": 2, "horizon": 2,
-        "quantiles": [0.5], "frequency": "D", "day_first": None, "season": 5, "wide": None,
-        "read": {},
+        "quantiles": [0.5], "frequency": "D", "day_first": None, "holidays": None,
+        "season": 5, "wide": None, "read": {},
     }  # fmt: skip
 
 

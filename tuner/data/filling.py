@@ -48,7 +48,8 @@ def even_rows(series: Series, data: Preparation) -> Series:
     if series.frequency is None:
         return series
     frequency = series.frequency
-    every = [every_time(series.times_of(i), frequency) for i in range(len(series.names))]
+    each = range(len(series.names))
+    every = [every_time(series.times_of(i), frequency, series.holidays) for i in each]
     if sum(map(len, every)) == len(series.frame):
         return series
     bounds = bounds_of([len(times) for times in every])

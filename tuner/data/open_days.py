@@ -11,7 +11,14 @@ import pandas as pd
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
-__all__ = ["holidays_in", "offset_of", "open_days_of"]
+__all__ = [
+    "are_open_days",
+    "few_enough",
+    "holidays_in",
+    "in_short_breaks",
+    "offset_of",
+    "open_days_of",
+]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FEWEST_WEEKS = pd.Timedelta(weeks=4)  # in which a day of the week that is open has a row
@@ -55,10 +62,25 @@ def holidays_in(missing: pd.DatetimeIndex, every: pd.DatetimeIndex, frequency: s
         every: all open days.
         frequency: of open days, or another one, which has no holidays.
     """
-    if frequency != "B" and not frequency.startswith("C-"):
+    if not are_open_days(frequency) or not few_enough(len(missing), len(every)):
         return False
-    if not len(missing) or len(missing) > _MOST_SHARE * len(every):
-        return False
-    breaks = np.flatnonzero(np.diff(every.searchsorted(missing)) > 1)
-    lengths = np.diff(np.r_[-1, breaks, len(missing) - 1])
-    return bool(lengths.max() <= _MOST_HOLIDAYS)
+    return len(in_short_breaks(missing, every)) == len(missing)
+
+
+def are_open_days(frequency: str | None) -> bool:
+    """Say whether a frequency is one of days of the week, of which some may be holidays."""
+    return frequency is not None and (frequency == "B" or frequency.startswith("C-"))
+
+
+def few_enough(n_missing: int, n_every: int) -> bool:
+    """Say whether so many of the open days without a row may be holidays: some, and not many."""
+    return 0 < n_missing <= _MOST_SHARE * n_every
+
+
+def in_short_breaks(missing: pd.DatetimeIndex, every: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Return the missing days that are in no long break: each may be a holiday."""
+    if not len(missing):
+        return missing
+    starts = np.diff(every.searchsorted(missing), prepend=-2) > 1
+    lengths = np.bincount(np.cumsum(starts) - 1)
+    return missing[np.repeat(lengths <= _MOST_HOLIDAYS, lengths)]

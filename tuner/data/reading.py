@@ -58,6 +58,7 @@ class Series:
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
     levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
     weights: np.ndarray | None = None  # (rows,), what targets count, 0 or more; None: all alike
+    holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
 
     def until(self, ends: np.ndarray) -> Series:
         """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
@@ -134,6 +135,7 @@ def series_of(
     frequency: str | None = None,
     *,
     day_first: bool | None = None,
+    holidays: bool | None = None,
     coming: bool = False,
 ) -> Series:
     """Return the series in a table, and check the columns that are used.
@@ -143,6 +145,7 @@ def series_of(
         data: which columns, and what is done about missing values.
         frequency: that the rows must keep; by default whichever they do.
         day_first: whether 1/2/2020 is in February; by default what the rows tell.
+        holidays: whether open days without a row are holidays; by default what the rows tell.
         coming: whether rows to come are kept, where the data has columns that are known there;
             such rows may lack any value. By default they are left out.
 
@@ -231,6 +234,7 @@ def series_of(
         dialect=dialect,
         found=notes,
         levels=levels,
+        holidays=holidays,
         weights=None if weights is None else weights[order],
     )
     series = repeated(series, static)

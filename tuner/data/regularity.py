@@ -51,7 +51,7 @@ def check_frequency(series: Series, data: Preparation, frequency: str) -> str:
     """
     every = [series.times_of(i) for i in range(len(series.names))]
     if not all(keeps(times, frequency) for times in every) or (
-        any(len(find_gaps(times, frequency)) for times in every)
+        any(len(find_gaps(times, frequency, series.holidays)) for times in every)
         and common_frequency(every) not in (None, frequency)
     ):
         found = common_frequency(every)
@@ -78,7 +78,7 @@ def _check_gaps(
     series: Series, data: Preparation, every: list[pd.DatetimeIndex], frequency: str
 ) -> None:
     for i, times in enumerate(every):
-        missing = find_gaps(times, frequency)
+        missing = find_gaps(times, frequency, series.holidays)
         if len(missing):
             row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
             text = (

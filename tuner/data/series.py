@@ -17,6 +17,7 @@ from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.features import Table, check_features, make_table
 from tuner.data.filling import even_rows
 from tuner.data.gaps import SKIP, without_gaps
+from tuner.data.holidays import has_holidays
 from tuner.data.intervals import fewest_residuals
 from tuner.data.measurable import check_measurable
 from tuner.data.modes import check_modes, save_modes
@@ -59,22 +60,27 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         if task.of_coming_class:
             raw, data, column = number_class_column(raw, data)
         read = series_of(raw, data)
+        window, key = _longest_window(experiment)
+
+        def split(even: Series, first: np.ndarray) -> Parts:
+            return split_rows(
+                even.bounds,
+                data.split,
+                even.times,
+                first=first,
+                window=window,
+                horizon=task.horizon,
+                file=even.path,
+                window_key=key,
+                own=own_cuts(raw, data, read, even),
+            )
+
+        read = replace(read, holidays=has_holidays(read, data, split))
         series = even_rows(read, data)
     tables = [_checked_table(series, each, experiment) for each in every]
     _check_calendars(series, experiment)
     first = np.max([table.first for table in tables], axis=0)
-    window, key = _longest_window(experiment)
-    parts = split_rows(
-        series.bounds,
-        data.split,
-        series.times,
-        first=first,
-        window=window,
-        horizon=task.horizon,
-        file=series.path,
-        window_key=key,
-        own=own_cuts(raw, data, read, series),
-    )
+    parts = split(series, first)
     if all_data:
         parts = parts.with_all(first)
     check_modes(experiment, series.path, parts, len(series.targets))
@@ -377,6 +383,7 @@ class SeriesDataset(Dataset):
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
             "day_first": self._series.date_order.day_first,
+            "holidays": self._series.holidays,
             "read": self._series.dialect.to_dict(),
             "season": self.facts.season,
         }

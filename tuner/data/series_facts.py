@@ -101,7 +101,9 @@ def notes_of(
     yield from constant_features(table, rows, validated, series.targets)
     if series.frequency is not None and data.resample is None:
         each = range(len(series.names))
-        closed = sum(len(find_holidays(series.times_of(i), series.frequency)) for i in each)
+        closed = sum(
+            len(find_holidays(series.times_of(i), series.frequency, series.holidays)) for i in each
+        )
         if closed:
             yield "holidays", f"{counted(closed, 'open day')} without a row: none is filled in"
     missing = series.frame.isna().to_numpy()

@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from tuner.data.month_names import in_english
-from tuner.data.open_days import holidays_in, offset_of, open_days_of
+from tuner.data.open_days import holidays_in, in_short_breaks, offset_of, open_days_of
 
 __all__ = [
     "as_times",
@@ -189,24 +189,43 @@ def common_frequency(series: list[pd.DatetimeIndex]) -> str | None:
     return min(fitting, key=lambda f: sum(len(every_time(t, f)) for t in stretches), default=None)
 
 
-def find_gaps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+def find_gaps(
+    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
+) -> pd.DatetimeIndex:
     """Return the times that are missing between the first and the last."""
-    return every_time(times, frequency).difference(times)
+    return every_time(times, frequency, holidays).difference(times)
 
 
-def every_time(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
+def every_time(
+    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
+) -> pd.DatetimeIndex:
     """Return the times from the first to the last, and those that are missing in between.
 
-    Of open days a few that are missing are holidays, on which no row is due.
+    Of open days those that are holidays are not among them: no row is due.
+
+    Args:
+        times: rising.
+        frequency: of them.
+        holidays: as `find_holidays` has it.
     """
-    holidays = find_holidays(times, frequency)
-    return times if len(holidays) else _steps(times, frequency)
+    return _steps(times, frequency).difference(find_holidays(times, frequency, holidays))
 
 
-def find_holidays(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
-    """Return the open days that have no row, where all of them may be holidays."""
+def find_holidays(
+    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
+) -> pd.DatetimeIndex:
+    """Return the open days without a row that are holidays.
+
+    Args:
+        times: rising.
+        frequency: of them.
+        holidays: whether there are any, as `tuner.data.holidays` decides; then those in short
+            breaks are. By default all days without a row are, or none.
+    """
     every = _steps(times, frequency)
     missing = every.difference(times)
+    if holidays is not None:
+        return in_short_breaks(missing, every) if holidays else missing[:0]
     are = holidays_in(missing, every, frequency) and times.isin(every).all()
     return missing if are else missing[:0]
 

@@ -61,7 +61,14 @@ def forecast(
         column = ClassColumn(pipeline.classes, pipeline.class_columns)
         raw = with_class_columns(raw, pipeline.targets[0], column)
     # Where rows are resampled, what comes of it has the frequency.
-    read = series_of(raw, columns, pipeline.frequency, day_first=pipeline.day_first, coming=True)
+    read = series_of(
+        raw,
+        columns,
+        pipeline.frequency,
+        day_first=pipeline.day_first,
+        holidays=pipeline.holidays,
+        coming=True,
+    )
     if read.date_order.in_doubt:
         warnings.warn(f"dates were {read.date_order.note}", PredictionWarning, stacklevel=4)
     if future is not None:
@@ -194,7 +201,9 @@ def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
         static=[], lags={}, calendar=[], wide=None,
         id=columns.id if columns.id in future.names else None,
     )  # fmt: skip
-    return series_of(future, read, pipeline.frequency, day_first=pipeline.day_first)
+    return series_of(
+        future, read, pipeline.frequency, day_first=pipeline.day_first, holidays=pipeline.holidays
+    )
 
 
 def _note_unknown(coming: Coming, firsts: np.ndarray) -> None:

@@ -67,6 +67,7 @@ class Pipeline:
     intervals: Intervals | None = None  # around a forecast
     frequency: str | None = None  # of the rows that a forecast was trained on
     day_first: bool | None = None  # in texts of their times; None where none told
+    holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
     target: Vocabulary | None = None  # of what is said of texts
     longest: int = 0  # tokens that are said of one at most
     beam: int = 1
@@ -163,6 +164,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
         ),
         frequency=get("frequency", _frequency_or_none),
         day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
+        holidays=get.optional("holidays", lambda v: v is None or isinstance(v, bool), None),
     )
 
 
