@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
 from model_folders import make_model, replace_file
 from onnx import TensorProto, helper
@@ -132,6 +135,83 @@ def test_a_model_that_numpy_cannot_run_says_so_in_a_line(tmp_path: Path) -> None
             load_model(model, numpy=True)
         assert problem in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def nested(depth: int) -> onnx.ModelProto:
+    """Return loops in loops."""
+    inner = helper.make_graph([], "none", [], [])
+    for _ in range(depth):
+        loop = helper.make_node("Loop", ["n", ""], ["y"], body=inner)
+        inner = helper.make_graph([loop], "outer", [], [])
+    return helper.make_model(inner)
+
+
+def varint(number: int) -> bytes:
+    low = number & 0x7F
+    return bytes([low]) if number < 0x80 else bytes([low | 0x80]) + varint(number >> 7)
+
+
+def field(number: int, kind: int, content: bytes) -> bytes:
+    """Return a field of a message: its number, its kind, and what it holds."""
+    size = varint(len(content)) if kind == 2 else b""
+    return bytes([number << 3 | kind]) + size + content
+
+
+def within(depth: int) -> bytes:
+    """Return a graph in an attribute of a node of a graph, and so on."""
+    found = b""
+    for _ in range(depth):
+        found = field(1, 2, field(5, 2, field(6, 2, found)))
+    return found
+
+
+def of_graph(*fields: bytes) -> bytes:
+    return field(7, 2, b"".join(fields))
+
+
+HUGE = varint(2**40)
+NO_BODY = helper.make_model(
+    helper.make_graph([helper.make_node("Loop", ["n", ""], ["y"])], "none", [], [])
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        (NO_BODY.SerializeToString(), "has a Loop without a body"),
+        (nested(2).SerializeToString(), "has the operator Loop in a Loop, which --numpy does not"),
+        (of_graph(within(2000)), "its graphs are nested too deeply"),
+        (of_graph(field(1, 2, field(1, 0, HUGE))), "has the number 1099511627776 where bytes be"),
+        (of_graph(field(5, 2, field(9, 0, HUGE))), "has the number 1099511627776 where bytes be"),
+        (of_graph(field(5, 2, field(1, 0, b"\xff" * 40 + b"\x01"))), "more than 64 bits"),
+    ],
+)
+def test_a_file_that_somebody_made_up_is_refused_by_its_reader(file: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        NumpySession(file)
+
+
+@given(st.data())
+def test_whatever_bytes_of_a_model_are_changed_it_is_read_or_refused(data: st.DataObject) -> None:
+    model, _ = layer("LSTM", 4)
+    file = bytearray(model.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, min(len(file), 120) - 1))
+        file[at] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):
+        NumpySession(bytes(file))
+
+
+def test_a_loop_that_would_not_end_is_refused_and_numpy_is_named(tmp_path: Path) -> None:
+    model, path = made("log, recursive", tmp_path)
+    graph = onnx.load(model / "model.onnx")
+    (loop,) = [node for node in graph.graph.node if node.op_type == "Loop"]
+    (count,) = [each for each in graph.graph.initializer if each.name == loop.input[0]]
+    count.CopyFrom(onnx.numpy_helper.from_array(np.array(2**62), count.name))
+    replace_file(model, "model.onnx", graph.SerializeToString())
+    text = "numpy cannot run it: a Loop takes 4611686018427387904 steps, and at most 10000"
+    with pytest.raises(ModelError, match=text):
+        load_model(model, numpy=True).predict(path)
 
 
 def test_numpy_predicts_where_there_is_no_onnxruntime(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ __all__ = ["NumpySession"]
 
 Array = np.ndarray
 
+_MOST_STEPS = 10_000
+"""Of a loop: an exported one takes a step for each of the horizon."""
+
 
 class NumpySession:
     """What `onnxruntime.InferenceSession` is, as far as prediction uses it.
@@ -44,12 +47,16 @@ class NumpySession:
         return [values[output.name] for output in self._graph.outputs]
 
 
-def _check(graph: Graph) -> None:
+def _check(graph: Graph, *, inside: bool = False) -> None:
     for node in graph.nodes:
-        if node.kind == "Loop":
-            _check(node.attributes["body"])
+        if node.kind == "Loop" and not inside:
+            body = node.attributes.get("body")
+            if not isinstance(body, Graph):
+                raise ValueError("has a Loop without a body")
+            _check(body, inside=True)
         elif node.kind not in LAYERS and node.kind not in _OPERATORS:
-            raise ValueError(f"has the operator {node.kind}, which --numpy does not know")
+            where = " in a Loop" if inside else ""
+            raise ValueError(f"has the operator {node.kind}{where}, which --numpy does not know")
 
 
 def _run(graph: Graph, values: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +76,8 @@ def _loop(node: Node, read: list[Array], around: dict[str, Any]) -> list[Array]:
     """Repeat a body: its states, and what it says of every step."""
     body: Graph = node.attributes["body"]
     count, _, *states = read
+    if int(count) > _MOST_STEPS:
+        raise ValueError(f"a Loop takes {int(count)} steps, and at most {_MOST_STEPS} are known")
     each: list[list[Array]] = []
     for step in range(int(count)):
         given = [np.array(step, np.int64), np.array(True), *states]

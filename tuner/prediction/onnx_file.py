@@ -58,6 +58,8 @@ def read_graph(file: bytes) -> Graph:
                 return _graph(value)
     except (IndexError, struct.error, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"is damaged: {error}") from None
+    except RecursionError:
+        raise ValueError("is damaged: its graphs are nested too deeply") from None
     raise ValueError("holds no graph")
 
 
@@ -91,7 +93,10 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
+            number &= (1 << 64) - 1
             return (number - (1 << 64) if number >= 1 << 63 else number), at
+        if shift > 63:
+            raise ValueError("holds a number of more than 64 bits")
 
 
 def _numbers(value: Any) -> list[int]:
@@ -105,8 +110,15 @@ def _numbers(value: Any) -> list[int]:
     return found
 
 
-def _text(value: memoryview) -> str:
-    return bytes(value).decode()
+def _bytes(value: Any) -> bytes:
+    """Return the bytes of a field; of a number, `bytes` would make as many as it says."""
+    if not isinstance(value, memoryview):
+        raise TypeError(f"has the number {value} where bytes belong")
+    return bytes(value)
+
+
+def _text(value: Any) -> str:
+    return _bytes(value).decode()
 
 
 def _graph(message: memoryview) -> Graph:
@@ -172,7 +184,7 @@ def _tensor(message: memoryview) -> tuple[str, np.ndarray]:
         elif number == 8:
             name = _text(value)
         elif number == 9:
-            raw = bytes(value)
+            raw = _bytes(value)
     if kind not in _DTYPES:
         raise ValueError(f"holds a tensor of type {kind}")
     return name, np.frombuffer(raw, np.dtype(_DTYPES[kind]).newbyteorder("<")).reshape(sizes)

@@ -50,7 +50,7 @@ class Runner:
         if (read, said) != (expected, says):
             text = "does not read or say what pipeline.json says; export the model again"
             raise ModelError(f"{show_path(path)}: {text}")
-        self._session = session
+        self._session, self._library = session, "numpy" if numpy else "onnxruntime"
 
     def windows(
         self,
@@ -147,7 +147,7 @@ class Runner:
         try:
             found: list[Any] = self._session.run(None, arrays)
         except Exception as error:  # of classes that onnxruntime does not name
-            text = f"onnxruntime cannot run it: {one_line(error)}; export the model again"
+            text = f"{self._library} cannot run it: {one_line(error)}; export the model again"
             raise ModelError(f"{show_path(self._path)}: {text}") from None
         return np.asarray(found[0])
 
