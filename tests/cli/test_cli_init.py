@@ -179,7 +179,8 @@ def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str, to
 
 def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: Init) -> None:
     refused = init(date=days(), sales=["1x1"] * 60, store=["a"] * 60)
-    assert "'1x1' in line 2 of 'sales'; give numbers" in refused
+    assert "is no number in line 2, got '1x1'; write numbers there" in refused
+    refused = init("--target", "sales", date=days(), sales=["1x1"] * 60, store=["a"] * 60)
     classes = "for classes name the column that tells sequences apart with --id, see"
     assert refused.endswith(f", or {classes} docs/tasks-and-data.md")
     refused = init("--target", "mood", mood=["good"] * 60, stars=NUMBERS)
@@ -815,3 +816,14 @@ def test_columns_that_are_filled_behind_the_last_target_are_written_as_known_ahe
     frame.iloc[: n - to_come + 1].to_csv("late.csv", index=False)
     assert run(["init", "late.csv", "--target", "units"]) == 0
     assert Experiment.load("late.yaml").data.known_future is None
+
+
+@pytest.mark.parametrize("shown", ["<{}", "~{}", "7:{}", "{}/3"])
+def test_texts_under_the_name_of_a_target_are_not_left_for_another_column(
+    init: Init, shown: str
+) -> None:
+    sales = [shown.format(10 + v) for v in NUMBERS]
+    refused = init(date=days(), sales=sales, temp=NUMBERS)
+    assert "data.target: column 'sales' may be what is to be forecast" in refused
+    assert f"is no number in line 2, got {sales[0]!r}; write numbers there" in refused
+    assert "wrote" in init("--target", "temp", date=days(), sales=sales, temp=NUMBERS)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tuner.data.reading import read_series
 from tuner.data.tables import RawTable
+from tuner.data.time_columns import find_parts
 from tuner.dialect import Dialect
 from tuner.errors import DataError
 from tuner.experiment.schema import Data
@@ -540,3 +541,75 @@ def test_days_of_a_spreadsheet_have_hours(tmp_path: Path) -> None:
     text = "\n".join(["date,sales", *(f"{44562 + i / 24:.5f},{i}" for i in range(60))])
     found = read(write(tmp_path, text), read={"date_format": "excel"})
     assert (pd.DatetimeIndex(found["date"]) == hours).all()
+
+
+@pytest.mark.parametrize(
+    ("above", "names"),
+    [
+        ("# exported by a logger, hourly\n", "label,text"),
+        ("# one\n\n# two\n", "label,text"),
+        ("", "#label,text"),
+        ("# exported\n", "#label,text"),
+    ],
+)
+def test_texts_that_begin_with_a_comment_mark_are_rows(
+    tmp_path: Path, above: str, names: str
+) -> None:
+    rows = ["a,so it is", "b,no", "#1,who", "a,fine", "b,#love you"]
+    table = RawTable.read(write(tmp_path, above + "\n".join([names, *rows]) + "\n"))
+    assert table.names == ["label", "text"]
+    assert table.written(["label"])["label"].tolist() == ["a", "b", "#1", "a", "b"]
+
+
+def test_points_that_may_group_digits_are_asked_about_in_every_text(tmp_path: Path) -> None:
+    shown = ["950", "1.020", "1.234", "987", *(f"1.{100 + i}" for i in range(36))]
+    rows = [f"{d:%Y-%m-%d}\t{v}" for d, v in zip(DAYS, shown, strict=True)]
+    text = "\n".join(["date\tsales", *rows])
+    path = write(tmp_path, text)
+    with pytest.raises(DataError, match="data.read.decimal"):
+        read(path)
+    assert read(path, read={"thousands": "."})["sales"][:4].tolist() == [950, 1020, 1234, 987]
+    assert read(path, read={"decimal": "."})["sales"][:4].tolist() == [950, 1.02, 1.234, 987]
+    second = text.replace("sales", "sales\tall").splitlines()
+    second[1:] = [f"{line}\t1.020.{i:03}" for i, line in enumerate(second[1:])]
+    found = read(write(tmp_path, "\n".join(second)))
+    assert found["sales"][:4].tolist() == [950, 1020, 1234, 987]
+
+
+def test_seconds_are_kept_where_dates_are_joined_to_times_of_day(tmp_path: Path) -> None:
+    times = pd.date_range("2020-02-01", periods=240, freq="30s")
+    text = "\n".join(["day,clock,sales", *(f"{t:%d/%m/%Y},{t:%H:%M:%S},5" for t in times)])
+    found = read(write(tmp_path, text), read={"time_columns": ["day", "clock"]})
+    assert len(found) == 240
+    assert np.diff(pd.DatetimeIndex(found["date"]).asi8).std() == 0
+
+
+@pytest.mark.parametrize("parts", [["year", "month", "hour"], ["year", "quarter"]])
+def test_parts_of_the_time_with_a_hole_are_refused(tmp_path: Path, parts: list[str]) -> None:
+    rows = [f"2020,{1 + i // 24},{i % 24 + 1},{1 + i // 12},{i}" for i in range(48)]
+    path = write(tmp_path, "\n".join(["year,month,hour,quarter,sales", *rows]))
+    with pytest.raises(DataError, match=r"time_columns: must be year, month.*in place of the"):
+        read(path, read={"time_columns": parts})
+    assert find_parts(RawTable.read(path).frame) == ()
+
+
+def test_text_that_is_utf_8_is_no_other_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path, lines(header="date,Köln,temp"))
+    assert RawTable.read(path, Dialect(encoding="cp1252")).names[1] == "Köln"
+
+
+def test_two_units_in_one_column_are_refused_though_both_are_declared(tmp_path: Path) -> None:
+    text = lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]} {('kWh', 'Wh')[i % 2]},{TEMP[i]}")
+    with pytest.raises(DataError, match="of one unit"):
+        read(write(tmp_path, text), read={"units": ["kWh", "Wh"]})
+
+
+def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path: Path) -> None:
+    path = write(tmp_path, lines() + f"{DAYS[-1] + HOUR * 24:%Y-%m-%d},1,2\n")
+    data = {"path": str(path), "time": "date", "target": "sales"}
+    declared = read_series(Data.model_validate(data | {"read": {"skip_footer": 1}}))
+    assert declared.of_the_kind.skip_footer == 1
+    path = write(tmp_path, "Title\n\n" + lines() + "Total,40000.5,\n")
+    keys = {"skip_footer": 1, "skip_rows": 2}
+    declared = read_series(Data.model_validate(data | {"read": keys}))
+    assert (declared.of_the_kind.skip_footer, declared.of_the_kind.skip_rows) == (None, None)

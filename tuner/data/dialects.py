@@ -61,11 +61,14 @@ def found_dialect(text: str, declared: Dialect) -> Dialect:
         found = replace(found, separator=declared.separator or hint[1])
     above = int(hint is not None) if declared.skip_rows is None else declared.skip_rows
     lines = head[above:]
-    if found.comment is None:
-        mark = next((m for m in _COMMENTS if _first_text(lines).startswith(m)), None)
-        if mark is not None and not _is_commented_header(lines, mark, found.separator):
-            found = replace(found, comment=mark)
-    kept = [line for line in lines if not _is_comment(line, found.comment)]
+    mark = found.comment or next((m for m in _COMMENTS if _first_text(lines).startswith(m)), None)
+    if (
+        mark is not None
+        and found.comment is None
+        and _is_commented_header(lines, mark, found.separator)
+    ):
+        mark = None
+    kept = [line for line in lines if not _is_comment(line, mark)]
     separators = [found.separator] if found.separator is not None else [*_SEPARATORS]
     layouts = [_layout(kept, separator) for separator in separators]
     best = max(layouts, key=lambda of: (of.width > 1) * (of.share + of.typed))
@@ -74,6 +77,8 @@ def found_dialect(text: str, declared: Dialect) -> Dialect:
         if best.width < 2 or best.share < 1 or best.typed < 0.3:
             best = layouts[0]
     found = replace(found, separator=best.separator)
+    if mark is not None and found.comment is None and _are_remarks(lines, mark, best):
+        found = replace(found, comment=mark)
     if declared.skip_rows is None:
         above += _lines_above(lines, found, best)
         found = replace(found, skip_rows=above or None)
@@ -226,6 +231,17 @@ def _is_commented_header(lines: list[str], mark: str, separator: str | None) -> 
     return False
 
 
+def _are_remarks(lines: list[str], mark: str, layout: _Layout) -> bool:
+    """Say whether lines between the rows that begin with a mark are no rows themselves."""
+    first = next((i for i, line in enumerate(lines) if not _is_comment(line, mark)), len(lines))
+    marked = [line for line in lines[first:] if _is_comment(line, mark)]
+    widths = {
+        len(next(csv.reader([line], delimiter=delimiter(Dialect(separator=layout.separator))), []))
+        for line in marked
+    }
+    return bool(marked) and layout.width not in widths
+
+
 def _layout(lines: list[str], separator: str) -> _Layout:
     dialect = Dialect(separator=separator)
     try:
@@ -273,32 +289,39 @@ def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
     if layout.width < 2 or layout.share < 0.5:
         return 0
     above = 0
-    for line in lines:
+    names = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0) - 1
+    if not _is_commented_header(lines, "#", dialect.separator):
+        names = -1
+    for at, line in enumerate(lines):
         if _is_cut(line):
             return 0
-        if _is_comment(line, dialect.comment):
+        if _is_comment(line, dialect.comment) and at != names:
             above += 1
             continue
         record = next(csv.reader([line], delimiter=delimiter(dialect)), [])
         if dialect.separator == WHITESPACE:
             record = line.split()
         filled = [i for i, value in enumerate(record) if value.strip()]
-        if len(record) == layout.width and filled != [0]:  # in a sheet titles have empty cells
+        commented = line.startswith(_COMMENTS) and not re.match(r"#\w", line)
+        # In a sheet titles have empty cells behind them.
+        may_name = len(record) == layout.width and filled != [0]
+        if may_name and (not commented or at == names):
             break
-        commented = line.lstrip().startswith("#")
         if len(filled) > 1 and not commented:
             return 0  # values, so these may be the names
         above += 1
     else:
         return 0
-    titles = [line for line in lines[:above] if not _is_comment(line, dialect.comment)]
+    titles = [
+        line for line in lines[:above] if line.strip() and not line.lstrip().startswith(_COMMENTS)
+    ]
     if not titles:
-        return 0  # comments alone, which are left out by their mark
+        return above if any(line.strip() for line in lines[:above]) else 0
     try:
         header_of(record)
     except LooksLikeRow:
         return 0
-    kinds = _kinds(layout.records[1 + sum(bool(t.strip()) for t in titles) :], layout.width)
+    kinds = _kinds(layout.records[1 + len(titles) :], layout.width)
     return above if any(kinds) and not any(map(looks_like_number, record)) else 0
 
 

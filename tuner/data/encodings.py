@@ -60,6 +60,8 @@ def decoded(raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
         Unclear: in one of several.
     """
     if encoding is not None:
+        if not raw.isascii() and _is_utf8(raw):  # no other encoding makes such bytes by chance
+            encoding = "utf-8"
         return raw.decode(encoding).removeprefix("\ufeff"), encoding
     for bom, marked in _BOMS:
         if raw.startswith(bom):

@@ -112,6 +112,7 @@ def guess_columns(
         chosen, why = found or _guess_target(path, frame, usable)
         given = [chosen]
         if features is None:
+            _refuse_texts(table, kinds, named=why.startswith("by its name"))
             _refuse_doubts(table, [time, id_], named=why.startswith("by its name"))
     return Columns(
         time=time,
@@ -207,6 +208,22 @@ def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) ->
         option = "--features" if named else "--target"
         remedy = f"{doubt.remedy}, or choose other columns with {option}"
         raise refusal(table.path, key, f"column {name!r} {_doubtful(table, name)}; {remedy}")
+
+
+def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
+    """Refuse to forecast another column where one has a target's name, and texts with digits."""
+    texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.doubts]
+    name = None if named else first_named(texts)
+    if name is None:
+        return
+    values = table.frame[name].dropna().astype(str)
+    if values.str.contains(r"\d").mean() < 0.5:
+        return
+    bad = values[pd.to_numeric(values, errors="coerce").isna()]
+    text = f"column {name!r} may be what is to be forecast, and is no number in "
+    text += f"{table.place_of(int(bad.index[0]))}, got {bad.iloc[0]!r}"
+    remedy = "write numbers there, or name what is forecast with --target"
+    raise refusal(table.path, "data.target", f"{text}; {remedy}")
 
 
 def _doubtful(table: RawTable, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -44,6 +45,7 @@ _DIGITS = re.compile(
     r"|\d{1,3}([ '’_\u00a0\u202f])\d{3}(\5\d{3})*([.,]\d*)?"
 )
 _GAPS = " '’_\u00a0\u202f"  # what groups digits and is no point or comma
+_GROUPED = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
 _MOST = 0.8  # of a column's values make it one of numbers, if the others are mistakes
 _JUDGED = 1000  # values that are looked at first
 
@@ -93,6 +95,17 @@ def _minus_first(text: str) -> str:
     if text[:1] == "(" and text[-1:] == ")" and text[1:2] not in "+-−":
         return f"-{text[1:-1].strip()}"
     return f"-{text[:-1]}" if text[-1:] == "-" and text[:1].isdigit() else text
+
+
+def may_be_grouped(rows: list[list[str]]) -> bool:
+    """Say whether a column has whole numbers, and points before groups of three digits alone."""
+    for column in itertools.zip_longest(*rows, fillvalue=""):
+        values = [value.strip() for value in column if value and value.strip()]
+        pointed = [value for value in values if "." in value]
+        grouped = sum(_GROUPED.fullmatch(value) is not None for value in pointed)
+        if len(pointed) == grouped > 1 and any(value.isdigit() for value in values):
+            return True
+    return False
 
 
 def with_numbers(
@@ -203,7 +216,7 @@ def _doubt_of_values(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Do
     named = [unit for pair in every for unit in pair if unit]
     allowed = frozenset(dialect.units) if dialect.units is not None else _KNOWN_UNITS
     unknown = [unit for unit in named if unit not in allowed]
-    if len(every) > 1 and dialect.units is None:
+    if len(set(named)) > 1 or (len(every) > 1 and dialect.units is None):
         if unknown and not set(unknown) <= _DURATIONS:
             return Doubt("cell", 0, "", "")  # 12A, 13B: names
         text = f"must hold numbers of one unit, got {value!r} in {{place}} and others without it"

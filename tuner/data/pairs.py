@@ -89,7 +89,7 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
         _padded(target.encode(said), said_bounds),
         _padded(target.encode(tokens), bounds),
     )
-    return PairsDataset(facts, experiment, shape, arrays, draw, vocabulary, target, raw.dialect)
+    return PairsDataset(facts, experiment, shape, arrays, draw, vocabulary, target, raw.of_the_kind)
 
 
 def _range(lengths: np.ndarray) -> str:

@@ -54,6 +54,7 @@ class Series:
     targets: list[str]
     date_order: DateOrder  # in texts of times
     dialect: Dialect = _PLAIN  # how the file is written
+    of_the_kind: Dialect = _PLAIN  # how files of its kind are, which a model is told
     found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
     levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
@@ -197,7 +198,7 @@ def series_of(
     ids = None if data.id is None else table.written([data.id])[data.id]
     order, bounds, series_names = _group(table, data.id, ids)
     times, date_order = None, DateOrder()
-    dialect, notes = table.dialect, table.notes
+    dialect, of_the_kind, notes = table.dialect, table.of_the_kind, table.notes
     if data.time is not None:
         column = table.times(data.time)
         date_order = order_of(
@@ -216,7 +217,8 @@ def series_of(
             may_repeat=data.resample is not None,
         )
         order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
-        dialect, notes = rows.told(dialect), (*notes, *rows.notes)
+        dialect, of_the_kind = rows.told(dialect), rows.told(of_the_kind)
+        notes = (*notes, *rows.notes)
     series = Series(
         path=path,
         sha256=file.sha256,
@@ -232,6 +234,7 @@ def series_of(
         targets=data.targets,
         date_order=date_order,
         dialect=dialect,
+        of_the_kind=of_the_kind,
         found=notes,
         levels=levels,
         holidays=holidays,

@@ -98,7 +98,8 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         classes=len(classes),
     )
     dataset = SequenceDataset(
-        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names, raw.dialect,
+        facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names,
+        raw.of_the_kind,
         weights,
     )  # fmt: skip
     dataset.check(experiment.objective.metric)

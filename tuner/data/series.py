@@ -384,7 +384,7 @@ class SeriesDataset(Dataset):
             "frequency": self.facts.frequency,
             "day_first": self._series.date_order.day_first,
             "holidays": self._series.holidays,
-            "read": self._series.dialect.to_dict(),
+            "read": self._series.of_the_kind.to_dict(),
             "season": self.facts.season,
         }
 

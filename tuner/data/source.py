@@ -51,7 +51,7 @@ def read_table(data: Data) -> RawTable:
         return first
     path = Path(data.split.test_file)
     try:
-        test = RawTable.read(path, data.dialect, data.time)
+        test = RawTable.read(path, first.of_the_kind, data.time)
     except DataError as error:
         raise DataError(
             str(error).replace(": data.path: ", ": data.split.test_file: ", 1)
@@ -61,6 +61,10 @@ def read_table(data: Data) -> RawTable:
             hint = nearest(name, test.names)
             what = f"no column {name!r} in the file, which {show_path(first.path)} has"
             raise refusal(path, "data.split.test_file", f"{what}{hint}")
+        if doubt := test.doubts.get(name):
+            problem = doubt.problem.format(place=test.place_of(doubt.row))
+            text = f"column {name!r} {problem}"
+            raise refusal(path, "data.split.test_file", f"{text}; {doubt.remedy}")
         _, bad = as_numbers(first.frame[name])
         _, bad_here = as_numbers(test.frame[name])
         if len(bad_here) and not len(bad):
@@ -78,6 +82,7 @@ def read_table(data: Data) -> RawTable:
         dialect=replace(first.dialect, drop_duplicates=bool(first.dialect.drop_duplicates)),
         doubts=first.doubts,
         notes=first.notes,
+        lasting=first.lasting,
         first=first,
         test=test,
     )

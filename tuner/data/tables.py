@@ -32,10 +32,10 @@ from tuner.data.file_formats import (
     read_bytes,
     workbook_text,
 )
-from tuner.data.number_texts import Doubt, looks_like_number, with_numbers
+from tuner.data.number_texts import Doubt, looks_like_number, may_be_grouped, with_numbers
 from tuner.data.time_columns import with_format, with_joined_time
 from tuner.data.written import as_written, without_blank_end
-from tuner.dialect import Dialect
+from tuner.dialect import LINE_KEYS, Dialect
 from tuner.errors import DataError, one_line, refusal
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
 
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
+_SAMPLE = 300  # rows by which it is told whether points may group digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,8 @@ class RawTable:
     doubts: dict[str, Doubt] = field(default_factory=dict)  # texts that seem to be numbers
     given: pd.DataFrame | None = None  # the table as it was, where it has types
     lines: np.ndarray | None = None  # (rows,), of the file, where they are not the same
+    points_certain: bool = True  # whether 1.234 is less than two
+    lasting: tuple[str, ...] = ()  # keys of its lines that no other file of the kind tells
     notes: tuple[str, ...] = ()  # what was found in the file that a plain one does not have
 
     @classmethod
@@ -77,20 +80,29 @@ class RawTable:
             DataError: the file is missing, empty, without rows, or no such file.
         """
         raw = read_bytes(path)
-        sha256, body, found = hashlib.sha256(raw).hexdigest(), None, dialect
+        sha256 = hashlib.sha256(raw).hexdigest()
         if is_typed(path):
             frame = _with_index(path, parse_typed(path, raw))
+            _check_rows(path, frame)
+            return cls(path, frame, sha256, dialect.without_lines())._prepared(dialect, time)
+        if is_workbook(path):
+            text, found = workbook_text(path, raw), dialect
         else:
-            if is_workbook(path):
-                text = workbook_text(path, raw)
-            else:
-                text, found = _decoded(path, raw, dialect)
-            frame, body, found = _parse_text(path, text, found)
+            text, found = _decoded(path, raw, dialect)
         del raw
-        _check_rows(path, frame)
-        table = cls(path, frame, sha256, found, body)
-        repeated = (frame.astype(str) == np.array(list(frame), dtype=object)).all(axis=1)
-        if body is not None and repeated.any():
+        parsed = _parse_text(path, text, found)
+        _check_rows(path, parsed.frame)
+        table = cls(
+            path,
+            parsed.frame,
+            sha256,
+            parsed.dialect,
+            parsed.body,
+            points_certain=parsed.points_certain,
+            lasting=_lasting(text, parsed.dialect, dialect),
+        )
+        repeated = _repeats_names(parsed.frame)
+        if repeated.any():
             note = f"repeated names of the columns: {int(repeated.sum())} rows, left out"
             table = table.kept(np.flatnonzero(~repeated), note)
         return table._prepared(dialect, time)
@@ -115,7 +127,7 @@ class RawTable:
         frame, dialect, doubts = with_numbers(
             self.frame,
             self.dialect,
-            points_certain=self.dialect.separator != ";",
+            points_certain=self.points_certain,
             keep_plain=self.body is None,
         )
         if declared.missing_values:
@@ -159,6 +171,12 @@ class RawTable:
         """Say where a row stands: in the lines of the file, of which the first is line 1."""
         row = row if self.lines is None else int(self.lines[row])
         return place_of(self.path, row, self.dialect)
+
+    @property
+    def of_the_kind(self) -> Dialect:
+        """How files of its kind are written: without lines that are found in each anew."""
+        kept = {key: getattr(self.dialect, key) for key in self.lasting}
+        return replace(self.dialect.without_lines(), **kept)
 
     def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
         """Return columns as they are written, (rows,) of str; see `as_written`."""
@@ -211,6 +229,28 @@ def _described(dialect: Dialect, declared: Dialect) -> list[str]:
     """Say what was found in a file that a plain one does not have."""
     keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+
+
+def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
+    """Return which rows hold the names of the columns, (rows,) of bool."""
+    repeated = np.ones(len(frame), bool)
+    for name in frame:
+        if is_numeric_dtype(frame[name]) or not repeated.any():
+            return np.zeros(len(frame), bool)
+        repeated &= (frame[name] == name).to_numpy(bool, na_value=False)
+    return repeated
+
+
+def _lasting(text: str, dialect: Dialect, declared: Dialect) -> tuple[str, ...]:
+    """Return the declared keys of lines above and below the rows that nothing in them tells."""
+    if declared == declared.without_lines():
+        return ()
+    found = found_dialect(text, dialect.without_lines())
+    return tuple(
+        key
+        for key in LINE_KEYS
+        if getattr(declared, key) and getattr(found, key) != getattr(declared, key)
+    )
 
 
 def _check_rows(path: Path, frame: pd.DataFrame) -> None:
@@ -274,7 +314,17 @@ def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
     return without_blank_end(text), replace(dialect, encoding=encoding)
 
 
-def _parse_text(path: Path, text: str, declared: Dialect) -> tuple[pd.DataFrame, str, Dialect]:
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """A table as a text holds it."""
+
+    frame: pd.DataFrame
+    body: str  # the line of names and the rows
+    dialect: Dialect
+    points_certain: bool  # whether 1.234 is less than two
+
+
+def _parse_text(path: Path, text: str, declared: Dialect) -> _Text:
     """Return the table in a text, what of the text it is, and how that is laid out."""
     dialect = found_dialect(text, declared)
     body = without_blank_end(body_of(text, dialect))
@@ -285,14 +335,18 @@ def _parse_text(path: Path, text: str, declared: Dialect) -> tuple[pd.DataFrame,
         header = _check_header(path, first, line)
         if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
             raise _ragged(path, text, header, dialect)
-        as_texts = dialect.separator == ";" or dialect.decimal == ","
+        rows = [record for _, record in itertools.islice(records, _SAMPLE)]
+        points_certain = dialect.separator != ";" and not may_be_grouped(rows)
+        as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
         frame = _parse_body(body, dialect, as_texts=as_texts)
         frame.columns = pd.Index(header)
-        if not as_texts and with_numbers(frame, dialect)[1].decimal == ",":
+        found = with_numbers(frame, dialect)[1]
+        if not as_texts and (found.decimal == "," or found.thousands == "."):
+            as_texts = True
             frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
         raise _ragged(path, text, header, dialect, error) from None
-    return _without_counter(frame), body, dialect
+    return _Text(_without_counter(frame), body, dialect, points_certain)
 
 
 def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:

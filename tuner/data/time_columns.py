@@ -36,6 +36,7 @@ _PARTS = {
     "date": ("date", "datum", "fecha", "data", "日期", "day"),
     "time": ("time", "uhrzeit", "zeit", "heure", "hora", "时间", "clock"),
 }
+_NO_UNITS = ("quarter", "quartal", "week", "woche", "semaine", "semana", "weekday", "季度", "周")
 _CLOCK: tuple[Literal["h", "min", "s"], ...] = ("h", "min", "s")
 _UNITS = ("year", "month", "day", "hour", "minute", "second")
 
@@ -78,7 +79,9 @@ def find_parts(frame: pd.DataFrame) -> tuple[str, ...]:
             if known and _can_be(frame[column], part):
                 named[part] = str(column)
     if {"year", "month"} <= named.keys():
-        return tuple(named[unit] for unit in _UNITS if unit in named)
+        units = [unit for unit in _UNITS if unit in named]
+        whole = units == list(_UNITS[: len(units)])
+        return tuple(named[unit] for unit in units) if whole else ()
     if "date" in named:
         for of_day in ("time", "hour"):
             if of_day in named and named[of_day] != named["date"]:
@@ -124,6 +127,13 @@ def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: st
         if part not in frame:
             hint = nearest(part, [str(c) for c in frame])
             raise refusal(path, key, f"no column {part!r} in the file{hint}")
+    expected = _UNITS if _is_year(frame[parts[0]]) else ("date", "hour", "minute", "second")
+    for part, unit in zip(parts[1:], expected[1:], strict=False):
+        units = [u for u, names in _PARTS.items() if part.lower() in names]
+        fits = unit in units or (unit == "hour" and "time" in units)
+        if (units and not fits) or part.lower() in _NO_UNITS:
+            text = f"must be {', '.join(expected)}, in this order and without a hole, got {part!r} "
+            raise refusal(path, key, f"{text}in place of the {unit}; leave it out")
     others = [c for c in frame if c not in parts]
     if name in others:
         text = f"must be a new name for what data.read.time_columns joins, got {name!r}"
@@ -142,7 +152,7 @@ def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: st
 
 def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Series:
     first, rest = frame[parts[0]], parts[1:]
-    if is_numeric_dtype(first) and first.dropna().between(1678, 2261).all() and len(parts) > 1:
+    if _is_year(first):
         numbers = {unit: frame[part] for unit, part in zip(_UNITS, parts, strict=False)}
         months = numbers.get("month", pd.Series(1, frame.index))
         days = numbers.get("day", pd.Series(1, frame.index))
@@ -159,15 +169,21 @@ def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Serie
     return dates
 
 
+def _is_year(column: pd.Series) -> bool:
+    return bool(is_numeric_dtype(column) and column.dropna().between(1678, 2261).all())
+
+
 def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Series:
     """Return dates such as 01/02/2020 with their times of day as texts: rows tell the order."""
     clock = sum(
         (_of_day(frame[part], unit) for unit, part in zip(_CLOCK, rest, strict=False)),
         start=pd.Series(pd.Timedelta(0), frame.index),
     )
-    minutes = (clock.dt.total_seconds() // 60).astype("Int64")
-    texts = minutes.map(lambda m: f"{m // 60:02}:{m % 60:02}", na_action="ignore")
-    return dates.str.strip() + " " + texts
+    seconds = clock.dt.total_seconds()
+    texts = seconds.map(
+        lambda s: f"{int(s // 3600):02}:{int(s // 60 % 60):02}:{s % 60:09.6f}", na_action="ignore"
+    )
+    return dates.str.strip() + " " + texts.str.removesuffix(".000000")
 
 
 def _of_day(column: pd.Series, unit: Literal["h", "min", "s"]) -> pd.Series:

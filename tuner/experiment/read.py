@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import datetime as dt
 import zoneinfo
 from typing import Annotated, Literal
 
@@ -43,7 +44,13 @@ def _known_separator(text: str) -> str:
 
 
 def _known_format(text: str) -> str:
-    if text != "excel" and "%" not in text:
+    try:
+        fits = text == "excel" or ("%" in text and bool(dt.datetime(2020, 1, 31).strftime(text)))
+        if fits and text != "excel":
+            dt.datetime.strptime(dt.datetime(2020, 1, 31).strftime(text), text)
+    except ValueError:
+        fits = False
+    if not fits:
         raise ValueError(f'must be a format of dates or excel, got {text!r}; write "%d.%m.%Y"')
     return text
 

@@ -148,15 +148,8 @@ def _table(given: _Given, columns: Columns) -> RawTable:
 
 
 def _read(path: Path, columns: Columns) -> RawTable:
-    """Read a file as those of training were written, but for the lines around its rows.
-
-    A file has a total below its rows, or not; what was declared counts where nothing is found.
-    """
-    declared = columns.dialect
-    plain = RawTable.read(path, declared.without_lines(), columns.time)
-    if declared == declared.without_lines() or set(columns.names) <= set(plain.names):
-        return plain
-    return RawTable.read(path, declared, columns.time)
+    """Read a file as those of training were written."""
+    return RawTable.read(path, columns.dialect, columns.time)
 
 
 def load_model(folder: Path | str, *, numpy: bool = False) -> Model:
