@@ -213,11 +213,17 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         from tuner.cli.written import Asked
         from tuner.cli.yaml_text import quoted
         from tuner.data.guessing import guess_columns
+        from tuner.data.tables import RawTable
         from tuner.experiment import parse_value
 
         features = None if self.features is None else list(self.features)
-        given = {"time": self.time, "id_": self.id, "target": target, "features": features}
-        columns = guess_columns(path, **given)  # type: ignore[arg-type]
+        columns = guess_columns(
+            RawTable.read(path, time=self.time),
+            time=self.time,
+            id_=self.id,
+            target=[target],
+            features=features,
+        )
         asked = Asked(
             path=path,
             columns=columns,

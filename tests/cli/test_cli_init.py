@@ -827,3 +827,10 @@ def test_texts_under_the_name_of_a_target_are_not_left_for_another_column(
     assert "data.target: column 'sales' may be what is to be forecast" in refused
     assert f"is no number in line 2, got {sales[0]!r}; write numbers there" in refused
     assert "wrote" in init("--target", "temp", date=days(), sales=sales, temp=NUMBERS)
+
+
+@pytest.mark.parametrize("value", ["-999", "[-999]", '["-999"]'])
+def test_one_word_or_a_number_may_stand_for_a_list(init: Init, value: str) -> None:
+    sales = but([v + 5 for v in NUMBERS], 4, -999)
+    assert "wrote" in init("--read", f"missing_values={value}", date=days(), sales=sales)
+    assert Experiment.load("s.yaml").data.read.missing_values == ["-999"]

@@ -374,3 +374,14 @@ def test_rows_at_the_end_without_a_target_are_told_and_forecast_from(tmp_path: P
     with pytest.warns(PredictionWarning, match="the last 3 rows have no target"):
         found = model.predict(frame)
     assert found["month"][0] == frame["month"].max() + pd.offsets.MonthBegin()
+
+
+def test_a_file_that_is_written_otherwise_than_the_training_s_is_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    frame = months(40)
+    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
+    model = made(frame, raw, tmp_path)
+    german = tmp_path / "german.csv"
+    frame.to_csv(german, sep=";", decimal=",", index=False)
+    pd.testing.assert_frame_equal(model.predict(german), model.predict(frame))

@@ -43,8 +43,8 @@ def why_refused(name: str, most_bytes: int) -> str | None:
 def mended(name: str, most_bytes: int) -> str:
     """Return a name that breaks no rule and is near one that does; empty where nothing is left."""
     kept = "".join("_" if _is_refused(c) else c for c in normalized(name))
-    kept = re.sub(r"__+", "_", kept).strip().lstrip("._- ").rstrip("_ ")
-    return kept.encode()[:most_bytes].decode(errors="ignore").rstrip()
+    kept = re.sub(r"^[\s._-]+|[\s_]+$", "", re.sub(r"__+", "_", kept))
+    return re.sub(r"[\s_]+$", "", kept.encode()[:most_bytes].decode(errors="ignore"))
 
 
 def _is_refused(character: str) -> bool:

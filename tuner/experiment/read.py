@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import datetime as dt
 import zoneinfo
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.dialect import Dialect
 from tuner.experiment.model import Section
@@ -15,7 +15,15 @@ from tuner.experiment.model import Section
 __all__ = ["Read"]
 
 _Text = Annotated[str, Field(min_length=1)]
+_Words = Annotated[list[_Text], BeforeValidator(lambda value: _as_texts(value))]
 _Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+
+
+def _as_texts(value: Any) -> Any:
+    """Return one word, or words and numbers, as a list of texts: -999 is "-999"."""
+    words = value if isinstance(value, list | tuple) else [value]
+    numbers = [isinstance(w, int | float) and not isinstance(w, bool) for w in words]
+    return [str(w) if number else w for w, number in zip(words, numbers, strict=True)]
 
 
 def _known_encoding(name: str) -> str:
@@ -78,9 +86,9 @@ class Read(Section):
     """Whether the line below the names holds units, and is not read."""
     skip_footer: _Lines | None = Field(None, examples=[1])
     """Lines below the rows, such as totals; blank ones are not counted."""
-    missing_values: list[_Text] | None = Field(None, examples=[["-", "-999"]])
+    missing_values: _Words | None = Field(None, examples=[["-", "-999"]])
     """Words and numbers that stand for no value; by default the usual ones, such as N/A and -."""
-    units: list[_Text] | None = Field(None, examples=[["%", "€"]])
+    units: _Words | None = Field(None, examples=[["%", "€"]])
     """Units before or behind numbers; they are taken off, and 12 % is 12."""
     date_format: Annotated[str, AfterValidator(_known_format)] | None = Field(
         None, examples=["%d.%m.%Y"]

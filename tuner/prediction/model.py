@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,13 @@ def _table(given: _Given, columns: Columns) -> RawTable:
 
 
 def _read(path: Path, columns: Columns) -> RawTable:
-    """Read a file as those of training were written."""
-    return RawTable.read(path, columns.dialect, columns.time)
+    """Read a file as those of training were written; else, if no column is in it, as it is."""
+    table = RawTable.read(path, columns.dialect, columns.time)
+    if set(columns.names) & set(table.names):
+        return table
+    anew = replace(columns.dialect, encoding=None, separator=None, decimal=None, thousands=None)
+    other = RawTable.read(path, anew.without_lines(), columns.time)
+    return other if set(columns.names) & set(other.names) else table
 
 
 def load_model(folder: Path | str, *, numpy: bool = False) -> Model:

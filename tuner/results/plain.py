@@ -18,7 +18,8 @@ def plain_name(name: str, metric: str) -> str:
     Where the most probable class alone is scored, the shares of the classes are the majority.
     """
     if name == "linear":
-        return "logistic regression" if METRICS[metric].of == "classes" else "linear regression"
+        of_classes = metric in METRICS and METRICS[metric].of == "classes"
+        return "logistic regression" if of_classes else "linear regression"
     if name == "class_frequencies" and metric in ("accuracy", "f1"):
         return "majority class"
     return _NAMES.get(name, name.replace("_", " "))
