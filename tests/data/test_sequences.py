@@ -488,3 +488,22 @@ def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
     assert "\n" not in message
     assert [t for t in told if t not in message] == [], message
     assert [p.name for p in tmp_path.iterdir()] == ["s.csv"]
+
+
+@pytest.mark.parametrize(
+    ("days", "steps"),
+    [
+        (["01/02", "02/02", "03/02", "01/03", "02/03"], [0, 1, 2, 3, 4]),
+        (["02/01", "02/02", "02/03", "03/01", "03/02"], [0, 1, 2, 3, 4]),  # the month first
+        (["02/03", "01/03", "03/02", "02/02", "01/02"], [4, 3, 2, 1, 0]),
+        (["01/02", "03/02", "02/02", "01/03", "02/03"], [0, 2, 1, 3, 4]),
+    ],
+)
+def test_steps_are_sorted_in_the_order_in_which_the_rows_are_read(
+    check: Check, tmp_path: Path, days: list[str], steps: list[int]
+) -> None:
+    rows = [f"#,{day}/2021,{x},{x}" for x, day in enumerate(days)]
+    text = sequences("id,t,x,y", *rows)
+    data = {"id": "id", "time": "t", "target": "y", "features": ["x"], "read": {"sort": True}}
+    dataset = check(text, "regress_steps", **data)
+    assert dataset.steps[:, 0].tolist() == steps * 8

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from tuner.data.date_order import order_of
 from tuner.data.filling import fill
 from tuner.data.preparation import Preparation
 from tuner.data.suspects import outside_of
@@ -60,9 +61,12 @@ class SequenceTable:
         if data.id is not None:
             codes, names = pd.factorize(written[data.id])
         rows = np.argsort(codes, kind="stable")
+        bounds = bounds_of(np.bincount(codes))
+        orders: tuple[bool | None, ...] | None = None
         if raw.dialect.sort and data.time is not None:
-            times = as_times(raw.times(data.time))
-            rows = np.lexsort((times.to_numpy(), codes))
+            times = raw.times(data.time)
+            orders = (_order_of(times.take(rows).reset_index(drop=True), bounds),)
+            rows = np.lexsort((as_times(times, orders[0]).to_numpy(), codes))
         table = cls(
             path=path,
             raw=raw,
@@ -70,13 +74,13 @@ class SequenceTable:
             frame=frame.take(rows).reset_index(drop=True),
             written={name: column[rows] for name, column in written.items()},
             rows=rows,
-            bounds=bounds_of(np.bincount(codes)),
+            bounds=bounds,
             names=names,
         )
         for name in texts:
             role = next(role for role in _ROLES if name in _named(data, role))
             table._refuse_none(f"data.{role}", name, np.flatnonzero(table.written[name] == ""))
-        table._check_times()
+        table._check_times(orders)
         return table
 
     def classes(self, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -210,11 +214,13 @@ class SequenceTable:
             raise self._refusal(key, text, int(row), "correct it, or choose another column")
         return values
 
-    def _check_times(self) -> None:
+    def _check_times(self, orders: tuple[bool | None, ...] | None) -> None:
+        """Refuse times that do not rise, in the order in which dates were read to be sorted."""
         if (name := self.data.time) is None:
             return
         column = self.raw.times(name).take(self.rows).reset_index(drop=True)
-        readings = [as_times(column, order) for order in possible_orders(column) or (None,)]
+        orders = orders or possible_orders(column) or (None,)
+        readings = [as_times(column, order) for order in orders]
         if len(bad := np.flatnonzero(readings[0].isna())):
             value = column[bad[0]]
             text = f"column {name!r} must hold a time in every row, got "
@@ -250,6 +256,21 @@ class SequenceTable:
             sequence = np.searchsorted(self.bounds[:, 1], row, side="right")
             place += f" (sequence {self.names[sequence]!r})"
         return place
+
+
+def _order_of(column: pd.Series, bounds: np.ndarray) -> bool | None:
+    """Return whether the day comes first in dates that are to be sorted; None where none tells.
+
+    Where no date tells, and no order makes all rows rise, it is the one in which fewer fall.
+    """
+    order = order_of(column, bounds)
+    if not order.in_doubt:
+        return order.day_first
+    falls = [
+        len(where_falling(pd.DatetimeIndex(as_times(column, day_first)), bounds))
+        for day_first in (False, True)
+    ]
+    return falls[1] < falls[0]
 
 
 def _one_value(of_steps: str) -> str:
