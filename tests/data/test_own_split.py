@@ -303,3 +303,47 @@ def test_a_split_is_written_and_read_again(split, tmp_path, monkeypatch):
     assert asked.changed({"seed": 3}).data.split == asked.data.split
     if "test_file" in split:
         assert asked.data.split.test_file == str(tmp_path / "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("dropped", "wide"),
+    [("an empty row", False), ("an empty row", True), ("a repeated header", False)],
+)
+def test_rows_that_are_left_out_move_no_part_and_no_line(tmp_path, dropped, wide):
+    frame = table(WORDS)[["t", "y", "part"]]
+    data = {"time": "t", "features": ["y"]}
+    if wide:
+        frame = frame.rename(columns={"y": "y_a"}).assign(y_b=frame.y + 1)[
+            ["t", "y_a", "y_b", "part"]
+        ]
+        data = {
+            "time": "t", "id": "shop", "target": "y",
+            "wide": {"id": "shop", "value": "y", "columns": "y_*"},
+        }  # fmt: skip
+    asked = experiment(tmp_path, frame, COLUMN, **data)
+    expected = [p.count for p in check_data(asked).facts.parts]
+    lines = (tmp_path / "data.csv").read_text().splitlines()
+    more = "," * (len(frame.columns) - 1) if dropped == "an empty row" else lines[0]
+    lines = [*lines[:3], more, *lines[3:]]
+    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+    assert [p.count for p in check_data(asked).facts.parts] == expected
+    lines[9] = lines[9].replace("train", "trian")
+    (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"'trian' in line 10; did you mean 'train'"):
+        check_data(asked)
+
+
+def test_lines_are_counted_below_titles_and_rows_that_are_left_out(tmp_path):
+    frame = table(WORDS)[["t", "y", "part"]]
+    asked = experiment(
+        tmp_path, frame.assign(y=[1, 0, 1] * 7), COLUMN, time="t",
+        task={"kind": "classify"}, target="y", read={"skip_rows": 2},
+    )  # fmt: skip
+    lines = (tmp_path / "data.csv").read_text().splitlines()
+    lines = ["A title", "of two lines", *lines[:3], ",,", *lines[3:]]
+    whole, broken = lines[11], lines[11][:11] + "0.5,train"
+    for wrong, told in ((broken, "0.5"), (whole.replace("train", "trian"), "trian")):
+        lines[11] = wrong
+        (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
+        with pytest.raises(InputError, match=rf"{told}.* in line 12"):
+            check_data(asked)

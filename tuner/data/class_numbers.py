@@ -11,7 +11,7 @@ import numpy as np
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.reading import Series
-from tuner.data.tables import RawTable, place_of, refusal
+from tuner.data.tables import RawTable, refusal
 from tuner.data.vocabulary import number_classes
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
         row = int(np.flatnonzero(written == str(error))[0])
         text = f"column {target!r} must hold classes: texts or whole numbers, got {error} in "
         remedy = "write a class there, or task.kind: forecast"
-        raise refusal(
-            table.path, "data.target", f"{text}{place_of(table.path, row)}; {remedy}"
-        ) from None
+        raise refusal(table.path, "data.target", f"{text}{table.place_of(row)}; {remedy}") from None
     if len(classes) < 2:
         got = f"only {classes[0]!r}" if classes else "none"
         text = f"column {target!r} must hold two classes or more, got {got}; choose another column"
@@ -130,9 +128,7 @@ def _unknown(
 ) -> Exception:
     row = int(np.flatnonzero(written == as_written)[0])
     text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
-    return refusal(
-        table.path, "data.target", f"{text}{place_of(table.path, row)}; correct the data"
-    )
+    return refusal(table.path, "data.target", f"{text}{table.place_of(row)}; correct the data")
 
 
 def _names(target: str, classes: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 from tuner.data.drawing import Draw, draw_sequences
 from tuner.data.reading import Series
 from tuner.data.source import JoinedTable
-from tuner.data.tables import RawTable, place_of, refusal
+from tuner.data.tables import RawTable, refusal
 from tuner.data.times import show_time
 from tuner.errors import near_miss, nearest, show_path
 from tuner.experiment.data import Data
@@ -55,7 +55,8 @@ def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts
     """
     if (codes := _codes(table, data)) is None:
         return None
-    codes = codes[read.lines]
+    rows = read.lines if table.lines is None else table.lines.searchsorted(read.lines)
+    codes = codes[rows]
     _check_order(table, data, read, codes)
     cuts = [_begins(read, even, codes, part) for part in (1, 2)]
     return OwnCuts(cuts[1], None if isinstance(table, JoinedTable) else cuts[0])
@@ -96,7 +97,7 @@ def draw_parts(
             text = f"no sequence may be in both files, got {name!r} in {show_path(raw.path)} too"
             raise refusal(raw.test.path, _FILE, f"{text}; give the ones of the test other ids")
         text = f"all rows of a sequence must be of one part, got {_PARTS[of_rows[row]]} after "
-        text += f"{_PARTS[part[at]]} for {name!r} in {place_of(raw.path, int(table.rows[row]))}"
+        text += f"{_PARTS[part[at]]} for {name!r} in {raw.place_of(int(table.rows[row]))}"
         raise refusal(raw.path, _COLUMN, f"{text}; write one word")
     if isinstance(raw, JoinedTable):
         rest, test = np.flatnonzero(part != 2), np.flatnonzero(part == 2)
@@ -185,7 +186,7 @@ def _codes(table: RawTable, data: Data) -> np.ndarray | None:
         meant = near_miss(words[row].lower(), _WORDS)
         remedy = f"did you mean {meant!r}?" if meant else "write one of them"
         text = f"column {name!r} must say train, validation or test in every row, got {got} in "
-        raise refusal(table.path, _COLUMN, f"{text}{place_of(table.path, int(row))}; {remedy}")
+        raise refusal(table.path, _COLUMN, f"{text}{table.place_of(int(row))}; {remedy}")
     for code, part in enumerate(_PARTS):
         if code not in codes:
             text = f"column {name!r} must have rows of all three parts, got none of {part}; write "
@@ -206,13 +207,13 @@ def _of_sequences(raw: RawTable, table: SequenceTable, name: str, key: str) -> n
     words = _column(raw, name, key)[table.rows]
     for row in np.flatnonzero(words == "")[:1]:
         text = f"column {name!r} must hold a value in every row, got none in "
-        place = place_of(raw.path, int(table.rows[row]))
+        place = raw.place_of(int(table.rows[row]))
         raise refusal(raw.path, key, f"{text}{place}; write one, or remove the row")
     first = words[table.bounds[:, 0]]
     for row in np.flatnonzero(words != np.repeat(first, np.diff(table.bounds)[:, 0]))[:1]:
         at = int(table.bounds[:, 1].searchsorted(row, side="right"))
         text = f"column {name!r} must be the same in all rows of a sequence, got {words[row]!r} "
-        text += f"after {first[at]!r} in {place_of(raw.path, int(table.rows[row]))} (sequence "
+        text += f"after {first[at]!r} in {raw.place_of(int(table.rows[row]))} (sequence "
         raise refusal(raw.path, key, f"{text}{str(table.names[at])!r}); write one value")
     return np.asarray(first)
 
