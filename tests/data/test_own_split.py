@@ -337,7 +337,7 @@ def test_lines_are_counted_below_titles_and_rows_that_are_left_out(tmp_path):
     frame = table(WORDS)[["t", "y", "part"]]
     asked = experiment(
         tmp_path, frame.assign(y=[1, 0, 1] * 7), COLUMN, time="t",
-        task={"kind": "classify"}, target="y", read={"skip_rows": 2},
+        task={"kind": "classify", "window": 3}, target="y", read={"skip_rows": 2},
     )  # fmt: skip
     lines = (tmp_path / "data.csv").read_text().splitlines()
     lines = ["A title", "of two lines", *lines[:3], ",,", *lines[3:]]
