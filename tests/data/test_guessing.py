@@ -11,6 +11,7 @@ import pytest
 from tuner.data.guessing import guess_columns
 from tuner.data.reading import read_series
 from tuner.data.tables import RawTable
+from tuner.errors import DataError
 from tuner.experiment.schema import Data
 
 N = 60
@@ -121,3 +122,47 @@ def test_numbers_that_may_be_none_are_no_dates(tmp_path: Path, numbers: list[flo
 def test_a_week_that_there_is_not_is_no_time(tmp_path: Path) -> None:
     texts = [f"2019-W{54 + i % 40}" for i in range(N)]
     assert guess_columns(RawTable.read(written(tmp_path, texts))).left_out == {"a": "text"}
+
+
+def named(folder: Path, name: str, values: object) -> RawTable:
+    path = folder / "s.csv"
+    y = np.random.default_rng(0).normal(size=N).round(3)
+    pd.DataFrame({name: values, "y": y}).to_csv(path, index=False)
+    return RawTable.read(path)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+@pytest.mark.parametrize("name", ["ts", "Zeit", "event_time", "epoch"])
+def test_unix_times_are_times_in_a_column_that_is_called_so(
+    tmp_path: Path, name: str, unit: str
+) -> None:
+    times = pd.date_range("2021-03-01", periods=N, freq="h").as_unit(unit).asi8
+    found = guess_columns(named(tmp_path, name, times))
+    assert (found.time, found.numbers) == (name, ["y"])
+    table = named(tmp_path, "amount", times)
+    assert guess_columns(table).time is None
+    assert guess_columns(named(tmp_path, name, np.arange(N) + 1000)).time is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("month", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
+        ("Monat", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
+        ("quarter", [f"{1990 + i // 4}-{i % 4 + 1}" for i in range(N)], "'1990-1' in line 2"),
+        ("date", [f"{1990 + i // 4}-{i % 4 + 1:02}" for i in range(N)], "seems to hold quarters"),
+    ],
+)
+def test_times_that_cannot_be_read_or_would_be_misread_are_refused(
+    tmp_path: Path, name: str, values: list[str], told: str
+) -> None:
+    table = named(tmp_path, name, values)
+    with pytest.raises(DataError, match=told):
+        guess_columns(table)
+    assert guess_columns(table, no_time=True).targets == ["y"]
+    assert guess_columns(named(tmp_path, "ratio", np.arange(N) + 1950.25)).numbers[0] == "ratio"
+
+
+def test_months_of_every_season_are_no_quarters(tmp_path: Path) -> None:
+    months = [f"{1990 + i // 12}-{i % 12 + 1}" for i in range(N)]
+    assert guess_columns(named(tmp_path, "month", months)).time == "month"

@@ -31,6 +31,12 @@ __all__ = ["Columns", "guess_columns"]
 _MOST = 0.8  # of the values make a column's kind; reading then refuses the others by their lines
 _VALUES_JUDGED = 1000
 _TIME_NAMES = ("time", "date", "year", "month", "day", "timestamp", "datetime", "ds", "unix")
+_TIME_WORDS = frozenset(
+    (*_TIME_NAMES, "ts", "epoch", "quarter", "datum", "zeit", "zeitpunkt", "zeitstempel", "uhrzeit",
+     "jahr", "monat", "quartal", "mois", "trimestre", "fecha", "mes", "日期", "时间")
+)  # fmt: skip
+_UNIX_UNITS = (1, 1e3, 1e6, 1e9)  # in a second
+_QUARTERS = r"(?:19|20)\d\d[-/. ]0?([1-4])"  # or months, of which none is later than April
 _DIGITS_OF_A_DATE = 4  # at least, where no month is named
 _FEWEST_DATES = 10  # numbers, to be taken for dates though no name says so
 _SHORT_DATE = r"\s*\d{1,2}([./-])\d{1,2}\1\d{1,2}\s*"
@@ -95,6 +101,8 @@ def guess_columns(
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
         if time is None:
             _refuse_unread_times(table, kinds)
+    if time is not None and not no_time:
+        _refuse_quarters(table, time)
     why_id = ""
     if id_ is None:
         others = [c for c in names if c not in (time, *given, *(features or []))]
@@ -178,16 +186,42 @@ def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
-    """Refuse to go without times where a column that is called so holds texts with years."""
+    """Refuse to go without times where a column that is called so holds years."""
     for name, kind in kinds.items():
-        if kind != "text" or not set(words_of(name)) & {*_TIME_NAMES, "datum", "fecha", "日期"}:
+        words, values = set(words_of(name)), table.frame[name].dropna()
+        if not words & _TIME_WORDS or values.empty:
             continue
-        values = table.frame[name].dropna().astype(str)
-        if values.str.contains(r"(?:19|20)\d\d").mean() >= _MOST:
-            place = table.place_of(int(values.index[0]))
-            text = f"column {name!r} seems to hold times, got {values.iloc[0]!r} in {place}"
+        if kind == "text" and values.astype(str).str.contains(r"(?:19|20)\d\d").mean() >= _MOST:
             remedy = 'write data.read.date_format: "%d.%m.%Y", say, as strptime has it'
-            raise refusal(table.path, "data.time", f"{text}; {remedy}, or init with --no-time")
+        elif kind == "numbers" and words <= _TIME_WORDS and _are_years_and_parts(values):
+            remedy = "write 1990-01 for January 1990, say"
+        else:
+            continue
+        place = table.place_of(int(values.index[0]))
+        text = f"column {name!r} seems to hold times, got {str(values.iloc[0])!r} in {place}"
+        raise refusal(table.path, "data.time", f"{text}; {remedy}, or init with --no-time")
+
+
+def _are_years_and_parts(values: pd.Series) -> bool:
+    """Say whether numbers may be years with a part behind the point, a month's number say."""
+    numbers = pd.to_numeric(values.astype(object), errors="coerce")
+    return bool(numbers.between(1900, 2101).mean() >= _MOST and (numbers % 1 != 0).mean() > 0.5)
+
+
+def _refuse_quarters(table: RawTable, time: str) -> None:
+    """Refuse quarters of years that would be read as months, as 1990-4 is April."""
+    if time not in table.names or table.dialect.date_format is not None:
+        return
+    values = table.frame[time].dropna()
+    if is_numeric_dtype(values) or is_datetime64_any_dtype(values):
+        return
+    texts = values.astype(str).str.strip()
+    numbers = texts.str.extract(f"^{_QUARTERS}$", expand=False)
+    if numbers.notna().all() and set(numbers) == set("1234") and len(set(texts.str[:4])) > 1:
+        place = table.place_of(int(values.index[0]))
+        text = f"column {time!r} seems to hold quarters, got {texts.iloc[0]!r} in {place}, "
+        text += "which would be read as a month"
+        raise refusal(table.path, "data.time", f"{text}; write 1990Q1, say, or init with --no-time")
 
 
 def _free_name(table: RawTable) -> str:
@@ -240,7 +274,8 @@ def _kind(column: pd.Series) -> str:
     numeric = is_numeric_dtype(values) or numbers.notna().mean() >= _MOST
     if numeric:
         named = str(column.name).lower() in _TIME_NAMES and _are_times(values)
-        return "times" if named or _are_dates(numbers) else "numbers"
+        unix = bool(set(words_of(str(column.name))) & _TIME_WORDS) and _are_unix(numbers)
+        return "times" if named or unix or _are_dates(numbers) else "numbers"
     return "times" if _say_a_year(values) and _are_times(values) else "text"
 
 
@@ -262,6 +297,11 @@ def _say_a_year(values: pd.Series) -> bool:
     digits = texts.str.count(r"\d")
     months = texts.str.contains(_MONTH_AND_YEAR)
     return bool(((digits >= _DIGITS_OF_A_DATE) | months).mean() >= _MOST)
+
+
+def _are_unix(numbers: pd.Series) -> bool:
+    """Say whether all numbers are Unix times of 1979 to 2030, in one unit."""
+    return any(bool(numbers.between(3e8 * of, 1.9e9 * of).all()) for of in _UNIX_UNITS)
 
 
 def _are_dates(numbers: pd.Series) -> bool:
