@@ -613,3 +613,16 @@ def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path: Path) -> None:
     keys = {"skip_footer": 1, "skip_rows": 2}
     declared = read_series(Data.model_validate(data | {"read": keys}))
     assert (declared.of_the_kind.skip_footer, declared.of_the_kind.skip_rows) == (None, None)
+
+
+def test_the_sheet_that_holds_a_table_is_read(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Read me first"])
+    book.active.append(["Sales are on the next sheet."])
+    sheet = book.create_sheet("Data")
+    sheet.append(["date", "sales"])
+    for i, day in enumerate(DAYS):
+        sheet.append([day.to_pydatetime(), float(SALES[i])])
+    book.save(tmp_path / "book.xlsx")
+    assert_is_the_table(read(tmp_path / "book.xlsx"))

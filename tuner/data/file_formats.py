@@ -139,7 +139,9 @@ def _check_lines(path: Path, raw: bytes) -> None:
 
 
 def workbook_text(path: Path, raw: bytes) -> str:
-    """Return the first sheet of a workbook that is not empty, as the text of a CSV file.
+    """Return the first sheet of a workbook that holds a table, as the text of a CSV file.
+
+    That is one with two rows of two columns; where none has these, the first that is filled.
 
     A formula is not calculated: it counts as the value that the spreadsheet saved with it, and as
     its text where it saved none.
@@ -166,6 +168,7 @@ def workbook_text(path: Path, raw: bytes) -> str:
             openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=values)
             for values in ((True, False) if formulas else (True,))
         ]
+        found = ""
         for at, sheet in enumerate(books[0].worksheets):
             if not hasattr(sheet, "iter_rows"):
                 continue
@@ -177,11 +180,15 @@ def workbook_text(path: Path, raw: bytes) -> str:
                     raise _too_large(path)
                 cells = [w if v is None else v for v, w in zip(row, written, strict=False)]
                 writer.writerow(map(_cell, cells))
-            if out.getvalue().strip(",\r\n"):
-                return _trimmed(out.getvalue())
+            text = _trimmed(out.getvalue())
+            if sum(len(row) > 1 for row in csv.reader(io.StringIO(text, newline=""))) > 1:
+                return text  # a sheet of remarks has one column
+            found = found or text
     except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
         text = f"is no Excel file: {one_line(error)}; save it as .xlsx again, or as CSV"
         raise refusal(path, "data.path", text) from None
+    if found:
+        return found
     raise refusal(path, "data.path", "has no filled sheet; give a table: names, then rows")
 
 

@@ -122,6 +122,7 @@ def guess_columns(
         if features is None:
             _refuse_texts(table, kinds, named=why.startswith("by its name"))
             _refuse_doubts(table, [time, id_], named=why.startswith("by its name"))
+    unique = time is not None and time in frame and not frame[time].duplicated().any()
     return Columns(
         time=time,
         id=id_,
@@ -134,7 +135,7 @@ def guess_columns(
         },
         why_target=why,
         why_id=why_id,
-        may_be_id=_likely_id(frame, kinds) if id_ is None else None,
+        may_be_id=_likely_id(frame, kinds) if id_ is None and not unique else None,
         wide=wide,
         may_be_wide=None if stem is None else (stem[0], len(stem[2])),
         dialect=dialect,

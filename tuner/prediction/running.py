@@ -43,8 +43,10 @@ class Runner:
         expected, says = _sizes(pipeline)
         self.steps = _steps(read) if pipeline.task in ("regress", "classify") else None
         """How many every sequence must have; None where it may have any number."""
-        if pipeline.of_series and _steps(read) == pipeline.window:
-            expected["inputs"][1] = pipeline.window  # of code of one's own, whose steps are traced
+        known = pipeline.columns.known_future is not None
+        traced = pipeline.window + (pipeline.horizon if known else 0)
+        if pipeline.of_series and _steps(read) == traced:
+            expected["inputs"][1] = traced  # of code of one's own, whose steps are traced
         if self.steps is not None and "inputs" in expected:
             expected["inputs"][1] = self.steps
         if (read, said) != (expected, says):
