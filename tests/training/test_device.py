@@ -11,6 +11,7 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import OutcomeState, PredictJob
 from tuner.training import fit, run_job, train
 from tuner.training.device import pick_device
+from tuner.training.seeding import Generators
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 with_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -45,7 +46,8 @@ def test_mixed_precision_learns(request, make_job, cell, data):
     ref = request.getfixturevalue(data)
     job = make_job(ref, epochs=1, cell=cell, pooling="attention", decoder="recursive")
     parameters = Hyperparameters(**job.hyperparameters)
-    trained = fit.Fit(job, parameters, ref, torch.device("cpu"), torch.Generator())
+    generators = Generators(torch.Generator(), torch.Generator())
+    trained = fit.Fit(job, parameters, ref, torch.device("cpu"), generators)
     trained.half, trained.scaler = True, torch.amp.GradScaler("cpu", init_scale=4.0)
     losses = [trained.train_epoch() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
