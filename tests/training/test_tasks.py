@@ -235,7 +235,7 @@ def test_the_wider_the_layers_the_fewer_sequences_are_predicted_at_once(
     sizes = []
     encode = Model._encode
     monkeypatch.setattr(
-        Model, "_encode", lambda self, x, lengths: sizes.append(len(x)) or encode(self, x, lengths)
+        Model, "_encode", lambda self, x, *others: sizes.append(len(x)) or encode(self, x, *others)
     )
     predict(PredictJob("p", job.hyperparameters, outcome.weights, words))
     assert max(sizes) == largest

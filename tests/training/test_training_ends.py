@@ -99,7 +99,7 @@ def test_a_model_that_does_not_fit_into_memory_fails_in_one_line(
             monkeypatch.setattr(Model, "forward", fail)
         return True
 
-    def fail(self, x, lengths):
+    def fail(self, x, *others):
         raise error
 
     outcome = train(make_job(sine, epochs=5), grow)
@@ -109,7 +109,7 @@ def test_a_model_that_does_not_fit_into_memory_fails_in_one_line(
 
 
 def test_a_model_far_too_large_fails_instead_of_raising(sine, make_job, go_on, monkeypatch):
-    def allocate(self, x, lengths):
+    def allocate(self, x, *others):
         return torch.empty(2**48)
 
     monkeypatch.setattr(Model, "forward", allocate)
