@@ -290,6 +290,7 @@ def expected_trial(record, trial, parent_id):
             points.setdefault("fold_score", []).append((e.fold, ms(e.time), value_of(e.fold_score)))
     if outcome.objective is not None:
         points["objective"] = [(0, ms(end_of(trial)), value_of(outcome.objective))]
+        points["training_seconds"] = [(0, ms(end_of(trial)), value_of(outcome.seconds))]
     if trial.role is Role.FINALIST:
         name = f"finalist {trial.configuration} repeat {trial.repeat}"
     elif trial.role is Role.BASELINE:
