@@ -64,10 +64,11 @@ def modes_of(windows: np.ndarray, modes: int) -> np.ndarray:
         return found.reshape(n, rows, targets * modes)  # nothing swings
     emd = EMD()
     values = windows.astype(np.float64)
-    for i, at in np.ndindex(n, targets):
-        emd.emd(values[i, :, at], max_imf=modes)
-        functions, _ = emd.get_imfs_and_residue()
-        found[i, :, at, : len(functions)] = np.transpose(functions)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of windows that hardly swing
+        for i, at in np.ndindex(n, targets):
+            emd.emd(values[i, :, at], max_imf=modes)
+            functions, _ = emd.get_imfs_and_residue()
+            found[i, :, at, : len(functions)] = np.transpose(functions)
     return found.reshape(n, rows, targets * modes)
 
 
