@@ -98,7 +98,10 @@ def result(folder: Path) -> dict[str, Any]:
     shown = tuner(folder, "show", STUDY, "--json")
     assert shown.status == 0, shown.err
     found = json.loads(shown.out)
-    trials = [{k: v for k, v in t.items() if k not in ("seconds", "latency_ms")} for t in found["all_trials"]]
+    trials = [
+        {k: v for k, v in t.items() if k not in ("seconds", "latency_ms")}
+        for t in found["all_trials"]
+    ]
     test = {k: v for k, v in found["test"].items() if k != "opened_at"}
     return {"trials": trials, "test": test, "best": found["best"], "finalists": found["finalists"]}
 
