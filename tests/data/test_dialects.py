@@ -626,3 +626,11 @@ def test_the_sheet_that_holds_a_table_is_read(tmp_path: Path) -> None:
         sheet.append([day.to_pydatetime(), float(SALES[i])])
     book.save(tmp_path / "book.xlsx")
     assert_is_the_table(read(tmp_path / "book.xlsx"))
+
+
+def test_a_text_in_the_first_row_is_a_value_where_no_date_tells_rows_apart(tmp_path: Path) -> None:
+    rows = ["s0,x,c0", *(f"s{i},2.5,c{i % 2}" for i in range(1, 10))]
+    table = RawTable.read(write(tmp_path, "\n".join(["id,w,label", *rows]) + "\n"))
+    assert table.written(["w"])["w"].tolist() == ["x", *["2.5"] * 9]
+    units = RawTable.read(write(tmp_path, "\n".join(["id,w,label", ",kWh,", *rows[1:]]) + "\n"))
+    assert len(units.frame) == 9

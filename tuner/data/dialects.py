@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.data.number_texts import MISSING_WORDS, looks_like_number
+from tuner.data.number_texts import MISSING_WORDS, is_unit, looks_like_number
 from tuner.dialect import Dialect
 
 __all__ = ["LooksLikeRow", "body_of", "delimiter", "found_dialect", "header_of", "records_of"]
@@ -333,7 +333,10 @@ def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
     if any(row) and all(re.fullmatch(r"[-=:]{2,}|", value) for value in row):
         return True  # a rule, as under the names of a printed table
     held = [(v, kind) for v, kind in zip(row, kinds, strict=False) if v and kind]
-    if not held or not any(kind == "number" for _, kind in held):
+    units = [v for v, kind in held if kind == "number"]
+    if not units:
+        return False
+    if "date" not in kinds and not all(is_unit(v) for v in units):  # any text may be a value
         return False
     return not any(
         v.casefold() in MISSING_WORDS or _is_date(v) or looks_like_number(v) for v, _ in held

@@ -97,6 +97,12 @@ def _minus_first(text: str) -> str:
     return f"-{text[:-1]}" if text[-1:] == "-" and text[:1].isdigit() else text
 
 
+def is_unit(text: str) -> bool:
+    """Say whether a text is a known unit, or stands in brackets."""
+    bracketed = text[:1] + text[-1:] in ("[]", "()") and len(text) > 2
+    return bracketed or text in _KNOWN_UNITS
+
+
 def may_be_grouped(rows: list[list[str]]) -> bool:
     """Say whether a column has whole numbers, and points before groups of three digits alone."""
     for column in itertools.zip_longest(*rows, fillvalue=""):
