@@ -234,7 +234,7 @@ def test_a_changed_experiment_is_checked():
 
 @pytest.mark.slow
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
-    (block,) = re.findall(
+    block, *_ = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs/library.md").read_text(), re.M | re.S
     )
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")

@@ -52,11 +52,11 @@ def test_the_experiments_page_lists_a_study_and_under_it_its_trials(browser, stu
     browser.wait(lambda: len(names(browser)) > min(len(record.trials) + len(record.finalists), 10))
     first, *children = names(browser)
     assert first == study.name
-    retrained = [name for name in children if re.fullmatch(r"\w+( \d+)? repeat \d+", name)]
-    trials = [name for name in children if re.fullmatch(r"\d+( = \d+)?", name)]
+    retrained = [name for name in children if re.match(r"\w+( \d+)? repeat \d+ of ", name)]
+    trials = [name for name in children if re.match(r"trial \d+( = \d+)? of ", name)]
     assert len(retrained) + len(trials) == len(children), children
     assert retrained
-    assert {int(name.split()[0]) for name in trials} <= {t.number for t in record.trials}
+    assert {int(name.split()[1]) for name in trials} <= {t.number for t in record.trials}
     assert len(trials) >= min(len(record.trials), 4)
     browser.picture("mlflow-ui")
 

@@ -121,7 +121,7 @@ def test_what_is_wrong_with_a_model_is_noted_and_never_raised():
     with KeptModel(notes.append) as kept:
         kept.keep(fails, None)
         kept.log(None, None, "tuner sync x")  # there is none
-    assert notes == ["MLflow gets no model of the winner: as large as the disk"]
+    assert notes == ["the winner's model cannot be written: as large as the disk"]
 
 
 def test_whoever_loads_the_model_needs_no_tuner(client, tmp_path):
