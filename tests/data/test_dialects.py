@@ -634,3 +634,19 @@ def test_a_text_in_the_first_row_is_a_value_where_no_date_tells_rows_apart(tmp_p
     assert table.written(["w"])["w"].tolist() == ["x", *["2.5"] * 9]
     units = RawTable.read(write(tmp_path, "\n".join(["id,w,label", ",kWh,", *rows[1:]]) + "\n"))
     assert len(units.frame) == 9
+
+
+@pytest.mark.parametrize("first", ["2020-01-01 00:00,up", "a,950", "x,-3"])
+def test_a_file_without_names_loses_no_row(tmp_path: Path, first: str) -> None:
+    left, right = first.split(",")
+    times = left.startswith("2020")
+    rows = [f"2020-01-0{i} 00:00,up" if times else f"a,{900 + i}" for i in range(2, 9)]
+    with pytest.raises(DataError, match=f"line 1 must name the columns, got the values {left}"):
+        RawTable.read(write(tmp_path, "\n".join([first, *rows]) + "\n"))
+
+
+def test_years_and_counts_name_columns(tmp_path: Path) -> None:
+    rows = [f"s{i},{i},{i + 1},{i * 900}" for i in range(9)]
+    for names in ("shop,2019,2020,2021", "shop,0,1,2", "shop,2020-01-01,2020-02-01,2020-03-01"):
+        path = write(tmp_path, "\n".join([names, *rows]) + "\n")
+        assert RawTable.read(path).names == names.split(",")

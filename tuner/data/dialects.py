@@ -127,6 +127,26 @@ def header_of(record: Sequence[str]) -> list[str]:
     return [name or f"column_{i}" for i, name in enumerate(names, 1)]
 
 
+def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether what should be names is a row: a day above days, or a number above numbers.
+
+    Years and numbers that count the columns are names, of wide tables and of arrays.
+    """
+    for at, name in enumerate(names):
+        values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
+        if len(values) < 3:
+            continue
+        if _ROW_DATE.fullmatch(name.strip()) and all(map(_ROW_DATE.fullmatch, values)):
+            return True
+        plain = re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip())
+        if plain is None or not all(map(_NUMBER.fullmatch, values)):
+            continue
+        number = float(name)
+        if not number.is_integer() or not (0 <= number <= len(names) or 1800 <= number <= 2200):
+            return True
+    return False
+
+
 def records_of(
     text: str, dialect: Dialect, *, rows: int | None = None
 ) -> Iterator[tuple[int, list[str]]]:

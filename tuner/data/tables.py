@@ -22,6 +22,7 @@ from tuner.data.dialects import (
     delimiter,
     found_dialect,
     header_of,
+    is_like_rows,
     records_of,
 )
 from tuner.data.encodings import Unclear, decoded
@@ -336,6 +337,8 @@ def _parse_text(path: Path, text: str, declared: Dialect) -> _Text:
         if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
             raise _ragged(path, text, header, dialect)
         rows = [record for _, record in itertools.islice(records, _SAMPLE)]
+        if is_like_rows(first, rows):
+            raise _no_names(path, line, first)
         points_certain = dialect.separator != ";" and not may_be_grouped(rows)
         as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
         frame = _parse_body(body, dialect, as_texts=as_texts)
@@ -379,16 +382,20 @@ def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=useless)
 
 
+def _no_names(path: Path, line: int, record: list[str]) -> DataError:
+    values = ", ".join(value.strip() for value in record)
+    problem = f"line {line} must name the columns, got the values {values}; "
+    return refusal(path, "data.path", f"{problem}write a line of names before it (time,value)")
+
+
 def _check_header(path: Path, record: list[str], line: int) -> list[str]:
     if not any(name.strip() for name in record):
         problem = f"line {line} must name the columns, got an empty line; remove it"
         raise refusal(path, "data.path", problem)
     try:
         header = header_of(record)
-    except LooksLikeRow as values:
-        problem = f"line {line} must name the columns, got the values {values}; "
-        problem += "write a line of names before it (time,value)"
-        raise refusal(path, "data.path", problem) from None
+    except LooksLikeRow:
+        raise _no_names(path, line, record) from None
     _check_differ(path, header, f"in line {line}")
     return header
 
