@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from tuner.data.number_texts import MISSING_WORDS, is_unit, looks_like_number
 from tuner.dialect import Dialect
 
-__all__ = ["LooksLikeRow", "body_of", "delimiter", "found_dialect", "header_of", "records_of"]
+__all__ = [
+    "LooksLikeRow",
+    "body_of",
+    "delimiter",
+    "found_dialect",
+    "header_of",
+    "is_like_rows",
+    "records_of",
+]
 
 WHITESPACE = "whitespace"
 """The separator of columns that any number of blanks and tabs stand between."""
@@ -147,9 +155,7 @@ def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     return False
 
 
-def records_of(
-    text: str, dialect: Dialect, *, rows: int | None = None
-) -> Iterator[tuple[int, list[str]]]:
+def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yield the line of names and the rows, each with its line in the text, counted from 1.
 
     A value in quotes may span lines. Nothing is left out at the end.
@@ -157,12 +163,7 @@ def records_of(
     lines = _Lines(io.StringIO(text, newline=""), dialect)
     records = csv.reader(lines, delimiter=delimiter(dialect), skipinitialspace=True)
     lines.begin()
-    wanted = itertools.count() if rows is None else range(rows + 1)
-    for number in wanted:
-        try:
-            record = next(records)
-        except StopIteration:
-            return
+    for number, record in enumerate(records):
         if not (number == 1 and dialect.unit_row):
             yield lines.first, record
         lines.begin()
@@ -372,10 +373,9 @@ def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
     lines = list(io.StringIO(tail, newline=""))[1 if len(text) > _TAIL else 0 :]
     if any(map(_is_cut, lines)):
         return 0
-    n = blank = 0
+    n = 0
     for line in reversed(lines[2:] if len(text) <= _TAIL else lines):
         if not line.strip():
-            blank += 1
             continue
         record = next(csv.reader([line], delimiter=delimiter(dialect), skipinitialspace=True), [])
         value = record[key].strip() if len(record) > key else line.strip()

@@ -15,7 +15,14 @@ from pandas.api.types import is_float_dtype
 
 from tuner.dialect import Dialect
 
-__all__ = ["MISSING_WORDS", "Doubt", "looks_like_number", "with_numbers"]
+__all__ = [
+    "MISSING_WORDS",
+    "Doubt",
+    "is_unit",
+    "looks_like_number",
+    "may_be_grouped",
+    "with_numbers",
+]
 
 _WORDS = """
 - -- --- – — ? ?? . .. ... na n/a n.a. n.a n/d n.d. nan none null nil missing unknown void k.a. n.v.
@@ -295,7 +302,7 @@ def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
         ).add(mark)
         if kind == "both":
             groups.add("." if mark == "," else ",")
-        groups.update(set(core.strip()) & set(_GAPS))
+        groups.update(set(core) & set(_GAPS))
     return _Evidence(frozenset(decimals), frozenset(groups), frozenset(either))
 
 
@@ -317,7 +324,7 @@ def _marks(core: str) -> tuple[str, str]:
 def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarray:
     """Return values as numbers, (n,) float64; nan where they are none, or grouped otherwise."""
     parts = texts.parts
-    core = parts["core"].str.strip()
+    core = parts["core"]
     decimal = re.escape(dialect.decimal or ".")
     whole = r"[0-9]*"
     if dialect.thousands is not None:

@@ -343,10 +343,10 @@ def _parse_text(path: Path, text: str, declared: Dialect) -> _Text:
         as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
         frame = _parse_body(body, dialect, as_texts=as_texts)
         frame.columns = pd.Index(header)
-        found = with_numbers(frame, dialect)[1]
-        if not as_texts and (found.decimal == "," or found.thousands == "."):
-            as_texts = True
-            frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
+        if not as_texts:  # numbers that pandas read may mean something else than it took them for
+            found = with_numbers(frame, dialect)[1]
+            if found.decimal == "," or found.thousands == ".":
+                frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
         raise _ragged(path, text, header, dialect, error) from None
     return _Text(_without_counter(frame), body, dialect, points_certain)
