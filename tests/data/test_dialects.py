@@ -645,6 +645,12 @@ def test_a_file_without_names_loses_no_row(tmp_path: Path, first: str) -> None:
         RawTable.read(write(tmp_path, "\n".join([first, *rows]) + "\n"))
 
 
+def test_numbers_beside_a_word_above_days_name_columns(tmp_path: Path) -> None:
+    rows = [f"2020-01-0{i},{i}.5,{i}.7" for i in range(1, 9)]
+    path = write(tmp_path, "\n".join(["date,0.1,0.9", *rows]) + "\n")
+    assert RawTable.read(path).names == ["date", "0.1", "0.9"]
+
+
 def test_years_and_counts_name_columns(tmp_path: Path) -> None:
     rows = [f"s{i},{i},{i + 1},{i * 900}" for i in range(9)]
     for names in ("shop,2019,2020,2021", "shop,0,1,2", "shop,2020-01-01,2020-02-01,2020-03-01"):

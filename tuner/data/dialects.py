@@ -138,21 +138,27 @@ def header_of(record: Sequence[str]) -> list[str]:
 def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Say whether what should be names is a row: a day above days, or a number above numbers.
 
-    Years and numbers that count the columns are names, of wide tables and of arrays.
+    Years and numbers that count the columns are names, of wide tables and of arrays. So are all
+    numbers beside a word that stands above days: `date,0.1,0.9`.
     """
+    like_a_row = False
     for at, name in enumerate(names):
         values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
         if len(values) < 3:
             continue
-        if _ROW_DATE.fullmatch(name.strip()) and all(map(_ROW_DATE.fullmatch, values)):
-            return True
+        if all(map(_ROW_DATE.fullmatch, values)):
+            word = re.fullmatch(r"[^\W\d][^\d]*", name.strip()) is not None
+            if word and name.strip().casefold() not in MISSING_WORDS:
+                return False
+            like_a_row |= _ROW_DATE.fullmatch(name.strip()) is not None
+            continue
         plain = re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip())
         if plain is None or not all(map(_NUMBER.fullmatch, values)):
             continue
         number = float(name)
-        if not number.is_integer() or not (0 <= number <= len(names) or 1800 <= number <= 2200):
-            return True
-    return False
+        counts = number.is_integer() and (0 <= number <= len(names) or 1800 <= number <= 2200)
+        like_a_row |= not counts
+    return like_a_row
 
 
 def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
