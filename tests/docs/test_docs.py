@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+import tuner
 from tuner.cli.commands import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
 from tuner.experiment.decomposition import Decomposition
@@ -208,3 +212,21 @@ def test_the_changelog_says_everything_once() -> None:
     begun = [line[:40] for line in lines if line.startswith("- ")]
     assert begun
     assert len(set(begun)) == len(begun)
+
+
+def test_the_changelog_has_the_version_of_the_package_with_a_date() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(tuner.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_the_python_of_the_readme_forecasts(tmp_path, monkeypatch) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    program = block.replace("trials=10", "trials=1")
+    assert program != block
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(program, {})
+    assert "1961-12-01" in out.getvalue()  # 12 months after the last row
+    assert "RMSE" in out.getvalue().splitlines()[-1]
