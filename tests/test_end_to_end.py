@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from waves import EXPERIMENT, start, trials, tuner, write_series
+from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from waves import tuner
+from helpers.waves import tuner
 
 from tuner.experiment import dump_yaml
 from tuner.watching.display import number

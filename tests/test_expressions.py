@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -127,6 +124,3 @@ def test_a_score_is_one_number_where_a_function_reduces() -> None:
 
 def test_huge_powers_end_at_once() -> None:
     assert own_score("9 ** 9 ** 9 ** 9 * mean(forecast)", np.ones(3), np.ones(3)) == np.inf
-
-
-sys.path.append(str(Path(__file__).parent / "training"))

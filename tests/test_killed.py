@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waves import EXPERIMENT, start, trials, tuner, write_series
+from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from waves import EXPERIMENT, tuner, write_series
+from helpers.waves import EXPERIMENT, tuner, write_series
 
 from tuner import InputError, Interrupted, load_study, search
 from tuner.errors import ExperimentError, JournalError

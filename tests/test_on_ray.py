@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 import ray
+from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 from ray.cluster_utils import Cluster
-from waves import EXPERIMENT, start, trials, tuner, write_series
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

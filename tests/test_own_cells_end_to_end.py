@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tuner(folder: Path, *words: str, ends: int = 0) -> str:
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS / "training")])
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS / "helpers" / "own_code")])
     env = {k: v for k, v in os.environ.items() if k != "TUNER_ALLOW_CODE"}
     done = subprocess.run(
         [sys.executable, "-m", "tuner", *words],

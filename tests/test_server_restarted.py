@@ -7,8 +7,8 @@ import random
 import time
 
 import pytest
-from postgresql import schema_of_its_own
-from waves import EXPERIMENT, start, tuner, write_series
+from helpers.postgresql import schema_of_its_own
+from helpers.waves import EXPERIMENT, start, tuner, write_series
 
 from tuner.coordination.journal import read_journal
 from tuner.coordination.records import Status, read_study

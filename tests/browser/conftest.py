@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Browser, open_browser
-from postgresql import skip_without
+from helpers.mlflow_pages import Browser, open_browser
+from helpers.postgresql import skip_without
 
 ROOT = Path(__file__).parents[2]
 PICTURES = os.environ.get("TUNER_PICTURES")

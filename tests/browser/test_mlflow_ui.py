@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from pages import AXES, AXIS_LABELS, DRAWN, LINES
+from helpers.mlflow_pages import AXES, AXIS_LABELS, DRAWN, LINES
 from selenium.webdriver.common.by import By
 
 from tuner.coordination.journal import journal_location, read_journal

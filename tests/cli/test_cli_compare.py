@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_study import study
+from helpers.made_study import study
 
 from tuner.cli.compared import Lines
 from tuner.cli.main import run

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_study import study
-from simulated_search import epoch
+from helpers.made_study import study
+from helpers.simulated_progress import epoch
 
 from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.simulated_progress import Clock, complete, simulate
 from rich.console import Console
-from simulated_search import Clock, complete, simulate
 
 from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role

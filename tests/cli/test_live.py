@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.simulated_progress import Clock, complete, epoch
 from rich.console import Console
-from simulated_search import Clock, complete, epoch
 
 from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role

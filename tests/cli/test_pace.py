@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from simulated_search import Clock, complete, epoch, simulate
+from helpers.simulated_progress import Clock, complete, epoch, simulate
 
 from tuner.coordination.observer import Asked, Observer
 from tuner.coordination.seeds import Role

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from simulated_search import Clock, complete, epoch
+from helpers.simulated_progress import Clock, complete, epoch
 
 from tuner.coordination.observer import Asked
 from tuner.coordination.seeds import Role

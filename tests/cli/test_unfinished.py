@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_study import study
+from helpers.made_study import study
 
 from tuner.coordination.records import StudyRecord
 from tuner.watching.display import show_result, show_running

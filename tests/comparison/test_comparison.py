@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers.compared_studies import comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_searches import comparison
 
 from tuner.watching.plain_json import to_json
 

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_searches import comparison, experiment, search
+from helpers.compared_studies import comparison, experiment, search
 
 from tuner.comparison.comparison import compare
 from tuner.comparison.files import FILES, is_free, write

@@ -7,7 +7,7 @@ import datetime as dt
 import math
 
 import pytest
-from made_searches import NOON, search
+from helpers.compared_studies import NOON, search
 
 from tuner.comparison.trajectory import trajectory_of
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +10,6 @@ import torch
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.training import Model
-
-sys.path.append(str(Path(__file__).parents[1] / "training"))
 
 EVERY: dict[str, dict[str, Any]] = {cell: {"cell": cell} for cell in CELLS}
 EVERY |= {

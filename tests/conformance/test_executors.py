@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared import write_series
+from helpers.prepared import write_series
 
 from tuner.executors import (
     Event,
@@ -45,8 +45,8 @@ def on_ray(n_workers: int, **options: Any) -> Executor:
 
 MAKERS: dict[str, Make] = {"local": LocalExecutor, "ray": on_ray, "simulated": simulated}
 HANGING: dict[str, Make] = {
-    "local": lambda n_workers: LocalExecutor(n_workers, module="hanging"),
-    "ray": lambda n_workers: on_ray(n_workers, training="hanging"),
+    "local": lambda n_workers: LocalExecutor(n_workers, module="helpers.workers.hanging"),
+    "ray": lambda n_workers: on_ray(n_workers, training="helpers.workers.hanging"),
 }
 REAL = tuple(HANGING)  # executors that train
 
@@ -58,9 +58,9 @@ def kinds(names: Iterable[str]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def hanging_path() -> Iterator[None]:
-    """Lets every worker import the module `hanging`."""
+    """Lets every worker import `helpers.workers.hanging`."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "executors"))
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         yield
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_bench import DATA, Bench, make_experiment, told
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import DATA, Bench, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.journal import (
     is_held,

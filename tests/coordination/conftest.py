@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from pretended import Case
-from search_bench import Bench
+from helpers.search_bench import Bench
+from helpers.simulated_study import Case
 
 from tuner.coordination.journal import write_journal
 from tuner.results import test_score
@@ -23,7 +23,8 @@ def notes(monkeypatch):
     """What a bench's journal tells people; on a server the bench holds its study alone."""
     said = []
     monkeypatch.setattr(
-        "search_bench.write_journal", lambda location: write_journal(location, "s", said.append)
+        "helpers.search_bench.write_journal",
+        lambda location: write_journal(location, "s", said.append),
     )
     return said
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from search_bench import FINITE_SPACE, SMALL_SPACE, make_experiment
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import FINITE_SPACE, SMALL_SPACE, make_experiment
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.pruning import should_prune
 from tuner.coordination.records import Status

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from search_bench import REF, SMALL_SPACE, make_experiment, told
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import REF, SMALL_SPACE, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.attributes import TOLD_ATTR
 from tuner.coordination.journal import read_journal

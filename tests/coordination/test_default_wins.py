@@ -7,11 +7,11 @@ import itertools
 import statistics
 
 import pytest
+from helpers.search_bench import make_experiment
+from helpers.simulated_executor import Killed
+from helpers.simulated_study import PretendExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretended import PretendExecutor
-from search_bench import make_experiment
-from simulated import Killed
 
 from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.coordination.records import Status, StudyRecord, TrialRecord

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from search_bench import make_experiment
-from simulated import SimulatedExecutor
+from helpers.search_bench import make_experiment
+from helpers.simulated_executor import SimulatedExecutor
 
 from tuner.coordination.attributes import FINALIST_ATTR
 from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from pretended import SPACE, PretendExecutor, everything
-from simulated import Killed
+from helpers.simulated_executor import Killed
+from helpers.simulated_study import SPACE, PretendExecutor, everything
 
 from tuner.coordination.attributes import STUDY_ATTR, TEST_ATTR, role_of
 from tuner.coordination.finalists import default_of, rank_finalists

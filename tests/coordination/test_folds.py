@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from search_bench import make_experiment, told
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.records import Status
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_values

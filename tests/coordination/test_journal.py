@@ -10,10 +10,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.search_bench import DATA, Bench, make_experiment, told
+from helpers.simulated_executor import SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
-from search_bench import DATA, Bench, make_experiment, told
-from simulated import SimulatedExecutor
 
 from tuner.coordination.attributes import STUDY_ATTR
 from tuner.coordination.journal import (

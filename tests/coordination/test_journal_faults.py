@@ -15,11 +15,11 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from helpers.search_bench import Bench, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
-from search_bench import Bench, make_experiment, told
-from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.attributes import STUDY_ATTR
 from tuner.coordination.enduring import ConnectionLost, Enduring, Refused
@@ -29,6 +29,8 @@ from tuner.coordination.observer import Observer
 from tuner.coordination.opening import recorded_run
 from tuner.coordination.records import read_study
 from tuner.errors import JournalError, RunError
+
+TESTS = Path(__file__).parents[1]
 
 
 class Flaky:
@@ -316,7 +318,7 @@ def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench,
 
     notes = []
     monkeypatch.setattr(
-        "search_bench.write_journal", lambda location: write_journal(location, "s", note)
+        "helpers.search_bench.write_journal", lambda location: write_journal(location, "s", note)
     )
     experiment = make_experiment("woa", trials=6)
     connection = sqlite3.connect(tmp_path / "s.db", check_same_thread=False, isolation_level=None)
@@ -332,8 +334,8 @@ def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench,
 UNTIL_FULL = """\
 import resource, sys
 sys.path.append(sys.argv[1])
-from search_bench import Bench, make_experiment
-from simulated import SimulatedExecutor
+from helpers.search_bench import Bench, make_experiment
+from helpers.simulated_executor import SimulatedExecutor
 from tuner.errors import RunError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
@@ -349,7 +351,7 @@ def test_a_file_that_cannot_grow_keeps_what_is_in_it_and_no_half_record(share, m
     expected = search(make_bench("calm"), experiment)
     calm, path = Path(make_bench("calm").location), Path(make_bench("full").location)
     limit = int(calm.stat().st_size * share)
-    command = [sys.executable, "-c", UNTIL_FULL, str(Path(__file__).parent), str(path), str(limit)]
+    command = [sys.executable, "-c", UNTIL_FULL, str(TESTS), str(path), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cannot be written: File too large; what is in it is kept: make room" in done.stdout
     assert path.read_bytes().endswith(b"\n")

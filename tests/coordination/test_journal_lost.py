@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from postgresql import connect
+from helpers.postgresql import connect
 
 from tuner.coordination import server_lock
 from tuner.coordination.holders import Held

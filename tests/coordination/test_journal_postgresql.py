@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from postgresql import SCHEME, connect, schema_of_its_own
-from search_bench import Bench, make_experiment, told
-from simulated import SimulatedExecutor
+from helpers.postgresql import SCHEME, connect, schema_of_its_own
+from helpers.search_bench import Bench, make_experiment, told
+from helpers.simulated_executor import SimulatedExecutor
 
 from tuner.coordination.holders import Held, Holder
 from tuner.coordination.journal import (

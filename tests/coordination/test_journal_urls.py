@@ -8,8 +8,8 @@ import time
 
 import pytest
 import sqlalchemy
+from helpers.ports import free_port
 from optuna.storages._rdb.models import BaseModel
-from ports import free_port
 
 from tuner.coordination.journal import (
     journal_exists,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import optuna
 import pytest
-import simulated
+from helpers import simulated_executor
+from helpers.search_bench import make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 from optuna.trial import TrialState, create_trial
-from search_bench import make_experiment, told
-from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.pruning import Evidence, make_pruner, should_prune
 from tuner.coordination.records import Status
@@ -32,13 +32,13 @@ BEGINS_TO_OVERFIT = 4  # epochs
 
 @pytest.fixture(autouse=True)
 def trials_that_overfit(monkeypatch):
-    plain = simulated.curve
+    plain = simulated_executor.curve
 
     def curve(job):
         worse = [0.4 * max(0, i % job.epochs - BEGINS_TO_OVERFIT) for i in range(len(plain(job)))]
         return [value + w for value, w in zip(plain(job), worse, strict=True)]
 
-    monkeypatch.setattr(simulated, "curve", curve)
+    monkeypatch.setattr(simulated_executor, "curve", curve)
 
 
 BY_EPOCHS = [name for name in OPTIONS if name not in ("none", "wilcoxon")]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from pretended import PretendExecutor, everything
-from simulated import Killed
+from helpers.simulated_executor import Killed
+from helpers.simulated_study import PretendExecutor, everything
 
 from tuner.coordination.attributes import BASELINE_ATTR, RUN_ATTR, STUDY_ATTR, TEST_ATTR
 from tuner.coordination.finalists import default_of, rank_finalists, retrained_of

@@ -6,8 +6,8 @@ import dataclasses
 import math
 
 import pytest
-from search_bench import DATA, SPACE, make_experiment, told
-from simulated import SimulatedExecutor
+from helpers.search_bench import DATA, SPACE, make_experiment, told
+from helpers.simulated_executor import SimulatedExecutor
 from test_finalists import repeats
 
 from tuner.coordination.finalists import rank_finalists

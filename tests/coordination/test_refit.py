@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from pretended import PretendExecutor, everything
+from helpers.simulated_executor import Killed
+from helpers.simulated_study import PretendExecutor, everything
 from rich.console import Console
-from simulated import Killed
 
 from tuner.coordination.finalists import default_of
 from tuner.data import baselines, classical

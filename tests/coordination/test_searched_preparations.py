@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretended import everything
+from helpers.simulated_study import everything
 
 from tuner.coordination.records import StudyRecord
 from tuner.coordination.work import train_job

@@ -6,8 +6,8 @@ import itertools
 
 import optuna
 import pytest
-from search_bench import SMALL_SPACE, make_experiment, told
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import SMALL_SPACE, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.attributes import TOLD_ATTR
 from tuner.coordination.journal import read_journal

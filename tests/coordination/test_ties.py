@@ -11,11 +11,11 @@ import math
 
 import optuna
 import pytest
+from helpers.search_bench import SPACE, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
-from search_bench import SPACE, make_experiment, told
-from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.journal import read_journal
 from tuner.coordination.pruning import (

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 
 import pytest
-from pretended import PretendExecutor, everything
+from helpers.simulated_study import PretendExecutor, everything
 
 from tuner.coordination.work import STOPPING
 from tuner.errors import Interrupted

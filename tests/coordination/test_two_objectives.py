@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from helpers.search_bench import make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
-from search_bench import make_experiment, told
-from simulated import Killed, SimulatedExecutor
 
 from tuner.coordination.records import Status
 from tuner.results.front import objectives, pareto_front
@@ -79,7 +79,7 @@ def test_one_objective_has_no_front(make_bench):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    from search_bench import Bench
+    from helpers.search_bench import Bench
 
     bench = Bench(tmp_path_factory.mktemp("front") / "s.journal")
     return bench.run(both(trials=30), SimulatedExecutor(3))[1]

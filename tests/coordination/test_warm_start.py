@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from search_bench import DATA, SPACE, make_experiment, told
-from simulated import Killed, SimulatedExecutor
+from helpers.search_bench import DATA, SPACE, make_experiment, told
+from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.attributes import TAKEN_ATTR
 from tuner.coordination.journal import read_journal
@@ -19,7 +19,7 @@ OTHER_DATA = DATA | {"sha256": "f" * 64}
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """A search over the whole space."""
-    from search_bench import Bench
+    from helpers.search_bench import Bench
 
     bench = Bench(tmp_path_factory.mktemp("before") / "s.journal")
     return bench.run(make_experiment("tpe", trials=20), SimulatedExecutor(2))[1]

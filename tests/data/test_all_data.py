@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.series_cases import ROWS, Arrays, Case, cases
+from helpers.series_files import SPLIT, days, text
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from series_cases import ROWS, Arrays, Case, cases
-from series_files import SPLIT, days, text
 
 from tuner.data.preparing import check_data, prepare
 from tuner.data.test_part import open_test_part

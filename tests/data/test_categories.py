@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.series_files import SPLIT, assert_check_refuses, days, text
 from hypothesis import given
 from hypothesis import strategies as st
-from series_files import SPLIT, assert_check_refuses, days, text
 
 from tuner.data.baselines import baseline_scores, choose
 from tuner.data.categories import known_levels, merged, numbered

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from series_files import assert_read_refuses as assert_refused
-from series_files import dated, read, written
+from helpers.series_files import assert_read_refuses as assert_refused
+from helpers.series_files import dated, read, written
 
 from tuner.data.preparing import check_data
 from tuner.data.sequence_table import SequenceTable

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.series_files import days, text
 from hypothesis import given
 from hypothesis import strategies as st
-from series_files import days, text
 
 from tuner.data.intervals import Intervals, calibrated, fewest_residuals, radii_of
 from tuner.data.preparing import check_data, prepare

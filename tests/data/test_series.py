@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from series_files import SPLIT, days, text
-from series_files import assert_check_refuses as assert_refused
+from helpers.series_files import SPLIT, days, text
+from helpers.series_files import assert_check_refuses as assert_refused
 
 from tuner.data import Shape
 from tuner.data.dataset import Dataset

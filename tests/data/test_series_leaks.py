@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.series_cases import ROWS, Arrays, Case, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from series_cases import ROWS, Arrays, Case, cases
 
 slowly = settings(
     max_examples=60,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from series_files import assert_read_refuses as assert_refused
-from series_files import dated, read, written
+from helpers.series_files import assert_read_refuses as assert_refused
+from helpers.series_files import dated, read, written
 
 from tuner.errors import DataError
 

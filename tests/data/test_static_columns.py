@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from series_files import assert_check_refuses, days, text
+from helpers.series_files import assert_check_refuses, days, text
 
 from tuner.data.preparing import check_data
 from tuner.data.reference import SeriesRef

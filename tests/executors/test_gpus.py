@@ -93,11 +93,11 @@ def test_what_the_environment_allows_goes_before_what_there_is(
 @pytest.fixture
 def gpus_of_workers(monkeypatch):
     """Runs a job on each of some workers, and returns what GPUs they saw."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     executors = []
 
     def run(n_workers, **options):
-        executors.append(LocalExecutor(n_workers, module="environment", **options))
+        executors.append(LocalExecutor(n_workers, module="helpers.workers.environment", **options))
         return executors[-1], gpus_seen(executors[-1], n_workers)
 
     yield run

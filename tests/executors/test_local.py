@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prepared import write_series
+from helpers.prepared import write_series
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import PredictJob, TrainJob

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prepared import write_series
+from helpers.prepared import write_series
 
 import tuner
 from tuner.jobs import TrainJob

@@ -33,8 +33,8 @@ TOO_MANY = (
 
 @pytest.fixture
 def executor(monkeypatch):
-    """Makes executors whose workers run modules of this folder."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    """Makes executors whose workers run modules of `helpers.workers`."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     executors = []
 
     def make(n_workers, module):
@@ -75,7 +75,7 @@ def test_a_worker_that_dies_as_it_starts_is_replaced_and_its_job_is_not_lost(
     executor, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("TEST_STARTING", f"die once: {tmp_path / 'died'}")
-    workers = executor(1, "starting")
+    workers = executor(1, "helpers.workers.starting")
     workers.submit(job())
     (end,) = events(workers, 1)
     assert isinstance(end, Finished)
@@ -85,7 +85,7 @@ def test_a_worker_that_dies_as_it_starts_is_replaced_and_its_job_is_not_lost(
 def test_a_worker_that_hangs_as_it_starts_is_given_up(executor, monkeypatch):
     monkeypatch.setattr("tuner.executors.local._START_S", 0.2)
     monkeypatch.setenv("TEST_STARTING", "hang")
-    workers = executor(1, "starting")
+    workers = executor(1, "helpers.workers.starting")
     workers.submit(job())
     (first,) = workers.pids
     with pytest.raises(RunError, match=r"started: it was not ready after 0\.2 s; the same"):
@@ -97,7 +97,7 @@ def test_a_worker_that_hangs_as_it_starts_is_given_up(executor, monkeypatch):
 
 def test_a_worker_that_starts_keeps_nobody_waiting_who_sends_it_much(executor, monkeypatch):
     monkeypatch.setenv("TEST_STARTING", "hang")
-    workers = executor(1, "starting")
+    workers = executor(1, "helpers.workers.starting")
     weights = {"w": np.zeros(2**21)}  # 16 MB: more than a connection holds
     begun = time.monotonic()
     workers.submit(PredictJob("p", {}, weights, NOWHERE))
@@ -107,14 +107,14 @@ def test_a_worker_that_starts_keeps_nobody_waiting_who_sends_it_much(executor, m
 
 def test_workers_start_side_by_side(executor, monkeypatch):
     monkeypatch.setenv("TEST_STARTING", "hang")
-    workers = executor(3, "starting")
+    workers = executor(3, "helpers.workers.starting")
     for key in "abcd":
         workers.submit(job(key))
     assert len(workers.pids) == 3
 
 
 def test_a_worker_that_is_killed_may_have_run_out_of_memory(executor):
-    workers = executor(1, "hanging")
+    workers = executor(1, "helpers.workers.hanging")
     workers.submit(TrainJob("a", {}, 0, 1, 1, "rmse", (NOWHERE,)))
     while workers._workers[0].job is None:
         workers.poll(0.2)
@@ -152,7 +152,7 @@ def free_files(n):
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
 @pytest.mark.parametrize("n_free", range(10))
 def test_too_many_open_files_end_the_search_in_one_line_and_none_stays_open(executor, n_free):
-    workers = executor(1, "hanging")
+    workers = executor(1, "helpers.workers.hanging")
     _ = workers._gpus  # looked up before
     gc.collect()  # or what others left behind is closed meanwhile
     before = len(open_files())
@@ -179,10 +179,10 @@ def test_a_machine_without_room_for_a_process_ends_the_search(executor, monkeypa
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(RunError, match=f"no worker can be started: {os.strerror(number)}; "):
-        executor(1, "hanging").submit(job())
+        executor(1, "helpers.workers.hanging").submit(job())
 
 
 def test_a_python_that_is_gone_is_named(executor, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(RunError, match=r"No such file or directory: /nowhere/python; "):
-        executor(1, "hanging").submit(job())
+        executor(1, "helpers.workers.hanging").submit(job())

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
-from prepared import write_series
+from helpers.prepared import write_series
 
 from tuner.data import SeriesRef, Shape
 from tuner.data.reference import hold_arrays
@@ -32,7 +32,7 @@ HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
 @pytest.fixture(scope="module")
 def cluster():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for `environment`
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for `helpers`
         ray.init(
             address="local",
             num_cpus=2,
@@ -196,7 +196,7 @@ def test_a_worker_without_a_gpu_sees_none(executor, monkeypatch):
 
 
 def _visible_gpus(executor, gpus):
-    workers = executor(1, gpus=gpus, training="environment")
+    workers = executor(1, gpus=gpus, training="helpers.workers.environment")
     workers.submit(job(SeriesRef("/nowhere", Shape("forecast", features=1)), folds=()))
     found = outcomes(events(workers, n_finished(1)))["a"].reason
     workers.close()
@@ -317,7 +317,7 @@ def test_a_cluster_that_fails_as_workers_are_ended_does_not_hinder_closing(
 
 
 def test_what_escapes_a_job_is_the_reason_of_its_loss(executor):
-    workers = executor(1, training="hanging")
+    workers = executor(1, training="helpers.workers.hanging")
     workers.submit(TrainJob("a", {}, 13, 1, 1, "rmse", ()))
     (lost,) = events(workers, bool)
     assert lost.reason == "its worker died (RuntimeError: CUDA is broken for good)"
@@ -337,7 +337,7 @@ def test_ray_is_an_extra(monkeypatch):
 
 def test_the_actor_serves_what_it_is_asked(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # it is put back
-    worker = RayWorker("environment", gpus=0)
+    worker = RayWorker("helpers.workers.environment", gpus=0)
     (ready,) = worker.next_messages()
     worker.hear(True)
     worker.train(job(SeriesRef("/nowhere", Shape("forecast", features=1)), folds=()), [])

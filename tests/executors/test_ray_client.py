@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ports import free_port
+from helpers.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ TOKEN = "0123456789abcdef" * 4
 SEARCH = """
     import pathlib, sys, tempfile
     import numpy as np
-    from prepared import write_series
+    from helpers.prepared import write_series
     from tuner.errors import InputError, RunError
     from tuner.executors import Finished, LocalExecutor, Reported
     from tuner.executors import choose_executor

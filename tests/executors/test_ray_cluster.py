@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import ray
-from prepared import write_series
+from helpers.prepared import write_series
 from ray.cluster_utils import Cluster
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported

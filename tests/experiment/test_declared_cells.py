@@ -18,13 +18,13 @@ from tuner.own_code import ALLOW
 from tuner.training.own_cell_probe import look_at
 
 TESTS = Path(__file__).parents[1]
+OWN_CODE = TESTS / "helpers" / "own_code"
 LEAKY = "own_classes:Leaky"
 BOTH = {"type": "categorical", "choices": ["lstm", LEAKY]}
 
 
 @pytest.fixture(autouse=True)
 def _places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TESTS / "training"))
     monkeypatch.delenv(ALLOW, raising=False)
 
 
@@ -147,7 +147,7 @@ def test_a_space_outside_of_what_is_declared_is_refused(
 def test_what_is_in_the_current_folder_alone_is_imported_where_that_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (TESTS / "training" / "own_classes.py").read_text()
+    text = (OWN_CODE / "own_classes.py").read_text()
     (tmp_path / "of_this_folder.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # as PYTHONPATH=. has it
@@ -168,7 +168,6 @@ def test_an_exported_file_imports_nothing_unless_that_is_allowed(
     with pytest.raises(TunerError, match="an exported file imports no code, got 'own_classes:Le"):
         loaded(tmp_path, **record)
     monkeypatch.undo()
-    monkeypatch.syspath_prepend(str(TESTS / "training"))
     monkeypatch.setenv(ALLOW, "1")
     record["cells"][0]["keys"]["leak"]["range"]["high"] = 7.0  # somebody wrote there
     asked = loaded(tmp_path, **record)
@@ -216,7 +215,7 @@ def test_checking_an_experiment_brings_no_torch_along(tmp_path: Path) -> None:
         "sys.exit(e.cells[0].keys['leak'].default != 0.5 or "
         "'torch' in sys.modules or 'own_classes' in sys.modules)"
     )
-    path = f"{TESTS.parent}:{TESTS / 'training'}"
+    path = f"{TESTS.parent}:{OWN_CODE}"
     done = subprocess.run(
         [sys.executable, "-c", command], env={"PYTHONPATH": path}, cwd=tmp_path, check=False
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import make_model, months
+from helpers.model_folders import make_model, months
 
 from tuner.prediction import load_model
 

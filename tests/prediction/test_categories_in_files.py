@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import make_model, rewrite
+from helpers.model_folders import make_model, rewrite
 
 from tuner.data.source import read_table
 from tuner.errors import DataError, ModelError

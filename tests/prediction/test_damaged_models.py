@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from model_folders import make_model, months, replace_file, rewrite
+from helpers.model_folders import make_model, months, replace_file, rewrite
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.model_folders import make_model, months
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from model_folders import make_model, months
 
 from tuner.errors import DataError
 from tuner.prediction import Model, PredictionWarning, load_model

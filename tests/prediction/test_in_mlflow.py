@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.model_cases import FORECASTS, SEQUENCES
+from helpers.model_folders import make_model
 from mlflow import MlflowClient
-from model_cases import FORECASTS, SEQUENCES
-from model_folders import make_model
 
 from tuner.prediction import load_model
 from tuner.tracking import open_store

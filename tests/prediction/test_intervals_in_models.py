@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import HereExecutor, drawn, months, rewrite
+from helpers.model_folders import HereExecutor, drawn, months, rewrite
 from safetensors.numpy import load_file
 
 from tuner.coordination.work import train_job

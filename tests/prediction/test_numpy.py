@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from helpers.model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
+from helpers.model_folders import make_model, replace_file
 from hypothesis import given
 from hypothesis import strategies as st
-from model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
-from model_folders import make_model, replace_file
 from onnx import TensorProto, helper
 
 from tuner.errors import ModelError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import make_model, months
+from helpers.model_folders import make_model, months
 
 from tuner.cli.main import run
 from tuner.errors import DataError

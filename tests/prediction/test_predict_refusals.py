@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from model_folders import make_model, months, replace_file, rewrite
+from helpers.model_folders import make_model, months, replace_file, rewrite
 
 from tuner.cli.main import run
 from tuner.prediction.folder import FORMAT, OLDEST

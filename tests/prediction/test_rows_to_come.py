@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.model_folders import make_model, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_folders import make_model, rewrite
 
 from tuner.cli.main import run
 from tuner.errors import InputError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
-from model_folders import make_model, predicted_in_training
+from helpers.model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
+from helpers.model_folders import make_model, predicted_in_training
 
 from tuner.data.preparing import check_data
 from tuner.data.times import show_time

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_records import (
+from helpers.result_records import (
     CLASSES,
     COMPLETE,
     classes_test,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from result_records import make_study, values_test
+from helpers.result_records import make_study, values_test
 from sklearn.metrics import f1_score, recall_score, root_mean_squared_error
 
 from tuner.data.baselines import Baselines

@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.result_records import (
+    COMPLETE,
+    FAILED,
+    PRUNED,
+    make_experiment,
+    make_study,
+    values_test,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_records import COMPLETE, FAILED, PRUNED, make_experiment, make_study, values_test
 
 from tuner.errors import RunError
 from tuner.experiment import Experiment, Hyperparameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from result_records import make_study, values_test
+from helpers.result_records import make_study, values_test
 
 from tuner.report import artifacts
 from tuner.report.artifacts import final_artifacts

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 sys.path.append(str(Path(__file__).parents[1] / "prediction"))
-from model_folders import make_model, months
+from helpers.model_folders import make_model, months
 
 from tuner.cli.main import run
 from tuner.errors import ModelError, RunError
@@ -91,7 +91,7 @@ def test_a_model_without_a_score_says_none(make: Make) -> None:
     outcome = type(training.outcome)(training.outcome.state, weights=training.outcome.weights)
     unscored = Training(training.experiment, training.data, outcome)
     with pytest.MonkeyPatch.context() as patch:
-        from model_folders import HereExecutor
+        from helpers.model_folders import HereExecutor
 
         patch.setattr(model_folder, "LocalExecutor", HereExecutor)
         model_folder.write_model(unscored, Path("other"))

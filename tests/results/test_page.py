@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from result_records import (
+from helpers.result_records import (
     COMPLETE,
     FAILED,
     STUDIES,

@@ -10,8 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
-from result_records import (
+from helpers.result_records import (
     COMPLETE,
     FAILED,
     PRUNED,
@@ -26,6 +25,7 @@ from result_records import (
     pictures_of,
     values_test,
 )
+from PIL import Image
 
 from tuner.errors import RunError
 from tuner.experiment import FloatDomain, IntDomain

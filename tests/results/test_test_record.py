@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from result_records import make_experiment, make_study
+from helpers.result_records import make_experiment, make_study
 
 from tuner.executors.base import Executor, Finished
 from tuner.jobs import Outcome, OutcomeState, TrainJob

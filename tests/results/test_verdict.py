@@ -7,9 +7,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from result_records import (
+from helpers.result_records import (
     CLASSES,
     make_experiment,
     make_outcome,
@@ -17,6 +15,8 @@ from result_records import (
     make_test,
     with_default,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState

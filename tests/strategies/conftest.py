@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
-from swarms import SPACE, Make, N
+from helpers.swarms import SPACE, Make, N
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.swarm import SwarmSampler

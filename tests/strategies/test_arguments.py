@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from helpers.swarms import SPACE, Make
 from optuna.distributions import FloatDistribution
-from swarms import SPACE, Make
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.cma import CmaSampler

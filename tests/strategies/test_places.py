@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import optuna
 import pytest
+from helpers.swarms import SPACE, Make, N, positions, search
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from swarms import SPACE, Make, N, positions, search
 
 from tuner.strategies.codec import Codec
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from helpers.swarms import SPACE, Make, N, positions, search, value_of
 from optuna.distributions import (
     BaseDistribution,
     FloatDistribution,
@@ -15,7 +16,6 @@ from optuna.distributions import (
 )
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
-from swarms import SPACE, Make, N, positions, search, value_of
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.swarm import SwarmSampler

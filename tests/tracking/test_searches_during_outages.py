@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import Gateway
-from mlflow_server import MlflowServer
-from real_searches import (
+from helpers.gateway import Gateway
+from helpers.mlflow_runs import runs_of
+from helpers.mlflow_server import MlflowServer
+from helpers.real_searches import (
     LONGER,
     RUN,
     STUDY,
@@ -28,7 +29,6 @@ from real_searches import (
     tuner,
     when,
 )
-from tracking_helpers import runs_of
 
 from tuner.tracking import MlflowTracker, open_store
 

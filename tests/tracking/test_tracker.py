@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ports import free_port
+from helpers.ports import free_port
 
 from tuner.tracking import MlflowTracker, NullTracker, SyncCount, SyncState, open_store, sync_study
 

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tracking_helpers import Spy, runs_of, sync
+from helpers.mlflow_runs import Spy, runs_of, sync
 
 from tuner.cli import tracking as commands
 from tuner.cli.main import run

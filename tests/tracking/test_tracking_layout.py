@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tracking_helpers import PARENT, Spy, runs_of, sync
+from helpers.mlflow_runs import PARENT, Spy, runs_of, sync
 
 from tuner.coordination.records import Status
 from tuner.coordination.seeds import Role

@@ -9,9 +9,9 @@ import dataclasses
 import re
 
 import pytest
-from mlflow_server import MlflowServer
-from postgresql import running_server, schema_of_its_own
-from tracking_helpers import Spy, runs_of, sync
+from helpers.mlflow_runs import Spy, runs_of, sync
+from helpers.mlflow_server import MlflowServer
+from helpers.postgresql import running_server, schema_of_its_own
 
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.tracking import SyncCount, limits, open_store

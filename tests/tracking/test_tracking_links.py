@@ -14,8 +14,8 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from gateway import Gateway
-from tracking_helpers import runs_of, sync
+from helpers.gateway import Gateway
+from helpers.mlflow_runs import runs_of, sync
 
 from tuner.cli.linking import links_as_json
 from tuner.coordination.seeds import Role

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 import pytest
-from tracking_helpers import Spy, runs_of, snapshot, sync
+from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
 
 from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, OutcomeState

@@ -13,8 +13,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.waves import EXPERIMENT, start, tuner, write_series
 from mlflow import MlflowClient
-from waves import EXPERIMENT, start, tuner, write_series
 
 from tuner.experiment.reading import read_mapping
 from tuner.launching.winner import KeptModel

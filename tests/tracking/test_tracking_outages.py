@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 import urllib3
-from gateway import Gateway
+from helpers.gateway import Gateway
+from helpers.mlflow_runs import runs_of
 from sqlalchemy.exc import OperationalError
-from tracking_helpers import runs_of
 
 from tuner.errors import InputError
 from tuner.tracking import MlflowTracker, explain, open_store, tracker

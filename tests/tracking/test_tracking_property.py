@@ -18,9 +18,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from helpers.mlflow_runs import Spy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tracking_helpers import Spy
 
 from tuner.coordination.records import Status, StudyRecord, TrialRecord
 from tuner.coordination.seeds import Role

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow_server import MlflowServer
-from real_searches import RUN, STUDY, copy_at, full_copy, make_folder, tuner
-from tracking_helpers import runs_of
+from helpers.mlflow_runs import runs_of
+from helpers.mlflow_server import MlflowServer
+from helpers.real_searches import RUN, STUDY, copy_at, full_copy, make_folder, tuner
 
 from tuner.errors import InputError
 from tuner.tracking import MlflowTracker, SyncState, databases, open_store, start_ui, sync_study

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tracking_helpers import Spy, runs_of, snapshot, sync
+from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
 
 from tuner.coordination.seeds import Role
 from tuner.errors import InputError

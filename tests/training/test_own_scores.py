@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +162,3 @@ def test_a_loss_is_tried_before_a_search(loss: str, kind: str, message: str | No
     problem = look_at_loss(loss, kind).get("problem")
     assert (problem is None) == (message is None)
     assert message is None or message in str(problem)
-
-
-sys.path.append(str(Path(__file__).parent))

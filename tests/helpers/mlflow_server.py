@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from ports import free_port
+from helpers.ports import free_port
 
 
 class MlflowServer:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from ports import free_port
+
+from helpers.ports import free_port
 
 GIVEN = os.environ.get("TUNER_TEST_POSTGRES_URL")
 SCHEME = "postgresql+psycopg://"

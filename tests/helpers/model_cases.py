@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from model_folders import months
+
+from helpers.model_folders import months
 
 HOURS = pd.date_range("2024-01-01", periods=400, freq="h")
 RNG = np.random.default_rng(7)

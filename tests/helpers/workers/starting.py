@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import environment
-
 import tuner.executors.training
+from helpers.workers import environment
 from tuner.executors import worker
 
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from search_bench import told
-from simulated import SimulatedExecutor
 
+from helpers.search_bench import told
+from helpers.simulated_executor import SimulatedExecutor
 from tuner.coordination.journal import read_journal
 from tuner.coordination.observer import Observer
 from tuner.coordination.records import read_study

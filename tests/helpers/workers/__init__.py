@@ -1,0 +1,1 @@
+"""Worker modules that stand in for `tuner.executors.worker`."""
