@@ -10,7 +10,7 @@ AT_ONCE := -n $(FILES) --dist loadfile --no-loadscope-reorder
 ALONE := --verbose --last-failed --last-failed-no-failures none
 tests = $(PYTEST) -m $(1) $(AT_ONCE)$(if $(AGAIN), --cache-clear || { [ $$? -eq 1 ] && $(PYTEST) -m $(1) $(ALONE); })
 
-.PHONY: demo test test-slow pictures check format lock bench clean
+.PHONY: demo test test-slow pictures check format docs lock bench clean
 
 # With another goal beside it (make -j2), the demo waits until nothing is installed any more.
 demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/installed-test)
@@ -37,6 +37,11 @@ format: .venv/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site in site/; a broken link is an error.
+docs: .venv/installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html, or run with search:  $(BIN)/python -m http.server --directory site"
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
 
@@ -61,4 +66,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lock build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
