@@ -323,7 +323,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             worst = max(known, key=lambda name: known[name])
             better = sum(value < 1 for value in known.values())
             sentences.append(
-                f"{key}: better than every plain forecast on {better} of {len(known)} series; "
+                f"{key}: better than every baseline on {better} of {len(known)} series; "
                 f"at worst {known[worst]:.3f} times the best one ({worst})."
             )
         rivals = {r["set"]: ratio(r, r["rival"], key) for r in forecasts if r[key] is not None}
