@@ -36,9 +36,10 @@ from tuner.experiment.wide import Wide
 from tuner.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-COMMANDS = get_command(app).commands
+COMMAND = get_command(app)
+COMMANDS = COMMAND.commands
 
 SECTIONS: dict[str, list[type[Section]]] = {
     "top-level": [Experiment],
@@ -112,7 +113,12 @@ def test_every_command_that_is_named_exists(page):
 
 @every_page
 def test_every_option_that_is_named_exists(page):
-    known = {o for c in COMMANDS.values() for p in c.params for o in (*p.opts, *p.secondary_opts)}
+    known = {
+        o
+        for c in (COMMAND, *COMMANDS.values())
+        for p in c.params
+        for o in (*p.opts, *p.secondary_opts)
+    }
     for line in code(page).splitlines():
         if re.search(r"(?<!-)\btuner\b", line) or line.startswith("--"):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line):
