@@ -1,18 +1,36 @@
-"""PostgreSQL for the tests of all folders."""
+"""PostgreSQL for the tests of all folders, and processes that are forked instead of started."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.forked import LazyTemplate, fork_processes, start_processes
 
 if TYPE_CHECKING:
     from helpers.postgresql import Server
 
 # A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_processes() -> Iterator[None]:
+    """Fork workers and commands: a start imports for five seconds what a fork has."""
+    with contextlib.closing(LazyTemplate()) as template, fork_processes(template):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _real_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("real_processes") is None:
+        yield
+        return
+    with start_processes():
+        yield
 
 
 @pytest.fixture(scope="session")

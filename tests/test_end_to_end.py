@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 
+pytestmark = pytest.mark.real_processes
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.real_processes, pytest.mark.timeout(3600)]
 
 # Trials so long, the pruned ones too, that a kill meets the next one and not the one after it.
 LONG = EXPERIMENT.replace(

@@ -17,6 +17,8 @@ import pytest
 from tuner.errors import Interrupted
 from tuner.launching.stopping import stopped_by_signals
 
+pytestmark = pytest.mark.real_processes
+
 TUNER = [sys.executable, "-m", "tuner"]
 LONG = [
     *("run", "air.yaml", "--workers", "2", "--study", "long"),

@@ -21,7 +21,7 @@ from tuner.errors import RunError
 from tuner.executors import Finished, LocalExecutor
 from tuner.jobs import PredictJob, TrainJob
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.real_processes]
 
 NOWHERE = SeriesRef("/nowhere", Shape("forecast", features=1))
 SOON_S = 120.0
