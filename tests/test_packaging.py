@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -121,3 +123,44 @@ def test_a_wheel_installs_into_an_empty_environment_and_takes_a_user_to_a_result
         "mlflow.db",
         "mlartifacts",
     }
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile, each with its arguments."""
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", "").splitlines()
+    found = [line.partition(" ") for line in lines if line and not line.startswith("#")]
+    return [(name, text.strip()) for name, _, text in found]
+
+
+def test_the_image_copies_files_that_exist_and_all_that_the_build_reads():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    assert ignored[1] == "*"  # nothing else gets into the image
+    assert [name for name in kept if not (ROOT / name).exists()] == []
+    copied = {
+        source
+        for name, text in dockerfile()
+        if name == "COPY" and not text.startswith("--from")
+        for source in text.split()[:-1]
+    }
+    assert copied == {"constraints.txt", "."}
+    project = PROJECT["project"]
+    assert kept >= {"tuner", "pyproject.toml", "MANIFEST.in", "constraints.txt"}
+    assert kept >= {project["readme"], *project["license-files"]}
+
+
+def test_the_image_runs_the_command_as_a_user_without_rights():
+    last = dict(dockerfile())  # of each instruction the last one holds
+    assert json.loads(last["ENTRYPOINT"]) == ["tuner"]
+    assert set(PROJECT["project"]["scripts"]) == {"tuner"}
+    assert last["WORKDIR"] == "/work"
+    names = [name for name, _ in dockerfile()]
+    assert last["USER"] == "tuner"
+    assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
+
+
+def test_the_image_installs_every_extra_of_a_user_with_the_pinned_versions():
+    (installed,) = (text for name, text in dockerfile() if ".[" in text)
+    assert "--constraint constraints.txt" in installed
+    extras = set(PROJECT["project"]["optional-dependencies"]) - {"docs", "test"}
+    assert set(re.findall(r"\.\[([\w,]+)\]", installed)[0].split(",")) == extras
