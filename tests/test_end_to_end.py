@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_killed_with_its_workers_ends_like_one_that_was_not(folder):
+def test_a_search_killed_with_its_workers_ends_the_same(folder):
     calm, killed = folder("calm"), folder("killed")
     tuner(calm, "run", "waves.yaml", "--workers", "1", "--no-tracking")
     rng = random.Random(5)
@@ -41,7 +41,7 @@ def test_a_search_killed_with_its_workers_ends_like_one_that_was_not(folder):
     assert trials(killed) == trials(calm)
 
 
-def test_what_happens_in_the_test_part_changes_nothing_before_it_is_opened(folder):
+def test_the_test_set_changes_nothing_before_it_is_opened(folder):
     one, other = folder("one"), folder("other", changed={85: 1e6, 88: -3.0})
     for each in (one, other):
         tuner(each, "run", "waves.yaml", "--no-tracking")
@@ -68,7 +68,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(folder):
     assert trials(hurt) == trials(calm)
 
 
-def test_the_test_score_is_that_of_the_winners_models_on_rows_that_the_search_never_saw(folder):
+def test_the_test_score_uses_rows_the_search_never_saw(folder):
     path = folder("score")
     out = tuner(path, "run", "waves.yaml", "--no-tracking")
     _, finalists, test = trials(path)

@@ -50,7 +50,7 @@ def searched_and_reproduced(
 @pytest.mark.parametrize(
     "name", ["names", *(pytest.param(name, marks=SLOW) for name in ("sunspots", "digits", "waves"))]
 )
-def test_a_ready_experiment_ends_in_a_model_that_scores_the_same_again(
+def test_a_shipped_experiment_gives_a_reproducible_model(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = searched_and_reproduced(EXPERIMENTS / f"{name}.yaml", SMALL, capsys)
@@ -105,7 +105,7 @@ def stores() -> None:
         for quantiles in (False, True)
     ],
 )
-def test_series_with_everything_on_them_are_searched_and_reproduced(
+def test_series_with_every_feature_run_and_reproduce(
     space: str, quantiles: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = SERIES + f"search_space: {SPACES[space]}\n"
@@ -143,7 +143,7 @@ def test_a_retrained_winner_beats_the_plain_forecasts(
     assert test["mean"] < min(test["baselines"].values())
 
 
-def test_a_number_of_every_step_is_searched_reported_predicted_and_reproduced(
+def test_a_number_per_step_runs_from_search_to_prediction(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rng, rows = np.random.default_rng(0), []
@@ -169,7 +169,7 @@ def test_a_number_of_every_step_is_searched_reported_predicted_and_reproduced(
     assert said["run"].tolist() == [name for name, _, _ in rows]
 
 
-def test_the_class_of_a_coming_row_is_searched_reported_predicted_and_reproduced(
+def test_a_future_class_task_runs_from_search_to_prediction(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rng = np.random.default_rng(0)
@@ -195,7 +195,7 @@ def test_the_class_of_a_coming_row_is_searched_reported_predicted_and_reproduced
     assert said["day"].tolist() == ["2024-10-27"]
 
 
-def test_a_text_of_a_text_is_searched_reported_predicted_and_reproduced(
+def test_a_text_to_text_task_runs_from_search_to_prediction(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rng = np.random.default_rng(0)
@@ -223,7 +223,7 @@ def test_a_text_of_a_text_is_searched_reported_predicted_and_reproduced(
     assert json.loads(Path("model/pipeline.json").read_text())["beam"] in (2, 3)
 
 
-def test_a_test_sequence_of_another_length_than_all_others_is_tested(
+def test_a_test_sequence_of_another_length_is_tested(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = "name: runs\ndata: {path: runs.csv, id: run, target: total}\ntask: {kind: regress}\n"
@@ -260,7 +260,7 @@ finalists: {top: 1, repeats: 2, baseline: false, refit: true}
 
 
 @pytest.mark.slow
-def test_levels_paths_segments_refit_ensemble_and_intervals_go_together(
+def test_levels_segments_refit_ensemble_and_intervals_combine(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rng, t = np.random.default_rng(0), np.arange(90)

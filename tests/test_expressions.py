@@ -49,7 +49,7 @@ def test_numpy_torch_and_python_say_the_same(tree: str, reduce: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mse", "mae"])
-def test_a_loss_that_is_written_trains_as_the_one_that_is_tuner_s(name: str) -> None:
+def test_a_written_loss_trains_like_the_built_in_one(name: str) -> None:
     text = {"mse": "mean((truth - forecast) ** 2)", "mae": "mean(abs(truth - forecast))"}[name]
     functions = {"mse": torch.nn.functional.mse_loss, "mae": torch.nn.functional.l1_loss}
     outputs = torch.randn(4, 3, 2, requires_grad=True)

@@ -45,7 +45,7 @@ def study(folder):
         return search(VALUES, data=waves(), **QUIET)
 
 
-def test_a_table_is_kept_once_and_the_same_search_goes_on_with_it(study, folder, monkeypatch):
+def test_a_table_is_kept_once_and_its_search_resumes(study, folder, monkeypatch):
     monkeypatch.chdir(folder)
     (kept,) = (folder / "studies/data").iterdir()
     assert kept.name.startswith("waves-")
@@ -77,7 +77,7 @@ def test_the_model_is_at_hand_and_forecasts_a_table(study):
     pd.testing.assert_frame_equal(again, found)
 
 
-def test_predictions_are_the_test_rows_with_the_score_that_is_recorded(study):
+def test_predictions_match_the_test_rows_and_recorded_score(study):
     found = study.predictions
     assert list(found) == ["time", "step", "y_true", "y"]
     assert len(found) == (12 - 3 + 1) * 3
@@ -99,7 +99,7 @@ def test_predictions_of_a_closed_test_part_are_refused(folder, monkeypatch):
         _ = closed.predictions
 
 
-def test_a_study_that_is_read_trains_its_model_when_it_is_asked_for(study, folder, monkeypatch):
+def test_a_loaded_study_trains_its_model_on_request(study, folder, monkeypatch):
     monkeypatch.chdir(folder)
     read = load_study(study.name)
     pd.testing.assert_frame_equal(read.predict(waves()), study.predict(waves()))
@@ -164,7 +164,7 @@ def test_a_dict_is_not_changed_and_means_what_its_file_means(tmp_path, monkeypat
         (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", "b")])), "several levels"),
     ],
 )
-def test_a_table_that_no_file_holds_is_refused_and_nothing_is_written(table, says, tmp_path):
+def test_a_table_no_file_can_hold_is_refused(table, says, tmp_path):
     with pytest.raises(InputError, match=says) as refused:
         keep_frame(table, tmp_path / "data", "t")
     assert "\n" not in str(refused.value)

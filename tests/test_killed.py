@@ -66,7 +66,7 @@ def kill(process: subprocess.Popen[str], whom: str) -> None:
     process.communicate()
 
 
-def test_fifty_kills_change_nothing_and_nothing_finished_is_trained_again(calm, tmp_path):
+def test_fifty_kills_retrain_nothing_and_change_nothing(calm, tmp_path):
     prepare(tmp_path)
     rng = random.Random(2)
     n_kills = 0
@@ -91,7 +91,7 @@ def test_fifty_kills_change_nothing_and_nothing_finished_is_trained_again(calm, 
     assert sorted(trained) == sorted(outcomes(calm))
 
 
-def test_killed_between_retrainings_the_same_finalists_and_default_come_out(calm, tmp_path):
+def test_a_kill_between_retrainings_keeps_the_finalists(calm, tmp_path):
     lines = (calm / "studies" / "waves-woa-0.journal").read_bytes().splitlines(keepends=True)
     of_outcomes = [i for i, line in enumerate(lines) if b'"outcome"' in line]
     assert len(of_outcomes) == 60 + 2 * 2 + 2  # trials, finalists, and the default

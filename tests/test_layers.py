@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import tuner
 
@@ -72,6 +71,7 @@ def part_of(module: str) -> str:
     return names[1]
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, at its top or inside a function."""
     found = set()
@@ -90,29 +90,30 @@ def module_name(path: Path) -> str:
     return ".".join(("tuner", *path.relative_to(PACKAGE).with_suffix("").parts))
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_run_downwards(path):
-    part = part_of(module_name(path))
-    if path.name == "__main__.py" or (path.parent == PACKAGE and path.name == "__init__.py"):
-        return  # the two ways in
-    for module in imports(path):
-        if module.startswith("tuner."):
-            other = part_of(module)
-            assert other == part or other in BELOW[part], f"{part} must not import {module}"
+def test_imports_run_downwards():
+    upwards = []
+    for path in FILES:
+        part = part_of(module_name(path))
+        if path.name == "__main__.py" or path == PACKAGE / "__init__.py":
+            continue  # the two ways in
+        others = {part_of(module) for module in imports(path) if module.startswith("tuner.")}
+        upwards += [(module_name(path), other) for other in others - BELOW[part] - {part}]
+    assert upwards == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_search_and_training_do_not_know_each_other(path):
-    part = part_of(module_name(path))
-    libraries = {module.split(".")[0] for module in imports(path)}
-    trains = part == "training" or module_name(path) == "tuner.executors.training"
-    if trains:
-        assert not libraries & HEAVY_OF_SEARCH
-    else:
-        assert "torch" not in libraries
-        assert not any(m.startswith("tuner.training") for m in imports(path))
-    if part == "data":
-        assert not libraries & (HEAVY_OF_SEARCH | {"torch"})
+def test_search_and_training_do_not_know_each_other():
+    wrong = []
+    for path in FILES:
+        name, part = module_name(path), part_of(module_name(path))
+        libraries = {module.split(".")[0] for module in imports(path)}
+        trains = part == "training" or name == "tuner.executors.training"
+        forbidden = HEAVY_OF_SEARCH if trains else {"torch"}
+        if part == "data":
+            forbidden = HEAVY_OF_SEARCH | {"torch"}
+        wrong += [(name, library) for library in libraries & forbidden]
+        if not trains:
+            wrong += [(name, m) for m in imports(path) if m.startswith("tuner.training")]
+    assert wrong == []
 
 
 def test_only_worker_processes_bring_torch_along():
@@ -144,6 +145,6 @@ def test_only_the_stage_after_the_search_can_open_the_test_part():
     assert users == ["tuner.results.predictions", "tuner.results.test_score"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_files_stay_readable_at_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= 600
+def test_files_stay_readable_at_one_sitting():
+    lengths = {module_name(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 600} == {}

@@ -41,14 +41,14 @@ def study(folder):
         return search("waves.yaml", trials=6, workers=2, tracking=False, progress=False)
 
 
-def test_a_search_from_a_program_and_one_from_the_command_line_are_the_same(study, folder):
+def test_the_library_and_the_command_search_alike(study, folder):
     shown = json.loads(tuner(folder, "show", study.name, "--json"))
     assert study.summary() == {k: v for k, v in shown.items() if k in study.summary()}
     again = tuner(folder, "run", "waves.yaml", "--trials", "6", "--no-tracking")
     assert "trial 0 complete" not in again  # it only prints
 
 
-def test_the_package_has_the_librarys_names_and_imports_nothing_before_they_are_used():
+def test_the_package_lists_its_names_and_imports_lazily():
     program = """
 import sys, tuner
 assert not {"optuna", "pandas", "pydantic", "typer", "tuner.library"} & sys.modules.keys()
@@ -111,7 +111,7 @@ def test_an_export_is_read_again_and_trains_to_the_same_score(study, folder, tmp
 
 
 @pytest.mark.slow
-def test_a_program_gets_the_winner_or_the_mean_of_all_its_repeats(study, folder, tmp_path):
+def test_a_program_gets_the_winner_or_the_mean_of_repeats(study, folder, tmp_path):
     recorded = Experiment.load(study.export(tmp_path / "best.yaml")).recorded
     single = study.export_model(tmp_path / "single")
     together = study.export_model(tmp_path / "together", ensemble=True)
@@ -160,7 +160,7 @@ def test_a_study_is_found_again_and_one_that_is_not_is_refused(study, folder, mo
         load_study("waves-wao-0")
 
 
-def test_the_same_call_goes_on_and_a_program_may_search_in_a_thread(study, folder, monkeypatch):
+def test_the_same_call_resumes_and_may_run_in_a_thread(study, folder, monkeypatch):
     monkeypatch.chdir(folder)
     experiment = Experiment.load("waves.yaml").changed({"budget.trials": 8})
     found = []
@@ -206,7 +206,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_created(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_search_that_was_stopped_leaves_the_programs_signals_as_they_were():
+def test_a_stopped_search_restores_the_programs_signals():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
     def stopped_at_once():

@@ -42,9 +42,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["calm", "a node removed"])
-def test_a_search_on_two_nodes_has_the_same_trials_and_winner_as_a_local_one(
-    removed, folders, cluster
-):
+def test_a_search_on_two_nodes_equals_a_local_one(removed, folders, cluster):
     local, on_ray = folders
     assert os.environ["RAY_ADDRESS"] == cluster.address
     arguments = ["--executor", "ray", "--workers", "2", "--no-tracking"]

@@ -20,7 +20,7 @@ def names_in(folder):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("no"),
                                    KeyboardInterrupt()])  # fmt: skip
 @pytest.mark.parametrize("earlier", [True, False])
-def test_what_fails_on_the_way_leaves_the_earlier_file_and_nothing_else(tmp_path, error, earlier):
+def test_a_failed_write_keeps_the_earlier_file_alone(tmp_path, error, earlier):
     path = tmp_path / "best.yaml"
     if earlier:
         path.write_text("earlier")

@@ -52,7 +52,7 @@ def tuner(folder: Path, *words: str, ends: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_it_is_searched_resumed_exported_trained_again_and_predicts(folder: Path) -> None:
+def test_an_own_cell_runs_from_search_to_prediction(folder: Path) -> None:
     run = ("run", "own.yaml", "--no-tracking", "--workers", "2")
     tuner(folder, *run, "--trials", "2", "--no-test")
     tuner(folder, *run)
@@ -72,7 +72,7 @@ def test_it_is_searched_resumed_exported_trained_again_and_predicts(folder: Path
     assert "waves.csv" in (folder / "again" / "experiment.yaml").read_text()
 
 
-def test_without_a_graph_all_else_is_written_and_predict_says_why(folder: Path) -> None:
+def test_without_a_graph_the_rest_is_written_and_predict_fails(folder: Path) -> None:
     text = EXPERIMENT.partition("search_space:")[0].replace("Leaky", "NoGraph")
     (folder / "own.yaml").write_text(text + "budget: {epochs: 2}\n")
     said = tuner(folder, "train", "own.yaml", "-o", "model")

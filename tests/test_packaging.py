@@ -52,7 +52,7 @@ def wheel(dist):
     return found
 
 
-def test_every_file_of_the_package_is_python_or_declared_as_package_data():
+def test_every_packaged_file_is_python_or_declared_data():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
     files = package_files()
     assert "tuner/py.typed" in files
@@ -75,7 +75,7 @@ def test_twine_accepts_the_distributions(dist):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -85,7 +85,7 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
-def test_the_source_distribution_holds_what_an_installation_needs(dist):
+def test_the_source_distribution_can_be_installed(dist):
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -96,7 +96,7 @@ def test_the_source_distribution_holds_what_an_installation_needs(dist):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_wheel_installs_into_an_empty_environment_and_takes_a_user_to_a_result(wheel, tmp_path):
+def test_a_wheel_installs_and_takes_a_user_to_a_result(wheel, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     bin_ = tmp_path / "venv" / "bin"
     run(bin_ / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
@@ -132,7 +132,7 @@ def dockerfile() -> list[tuple[str, str]]:
     return [(name, text.strip()) for name, _, text in found]
 
 
-def test_the_image_copies_files_that_exist_and_all_that_the_build_reads():
+def test_the_image_copies_what_the_build_reads():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line[1:] for line in ignored if line.startswith("!")}
     assert ignored[1] == "*"  # nothing else gets into the image
@@ -159,7 +159,7 @@ def test_the_image_runs_the_command_as_a_user_without_rights():
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
 
 
-def test_the_image_installs_every_extra_of_a_user_with_the_pinned_versions():
+def test_the_image_installs_every_extra_with_pinned_versions():
     (installed,) = (text for name, text in dockerfile() if ".[" in text)
     assert "--constraint constraints.txt" in installed
     extras = set(PROJECT["project"]["optional-dependencies"]) - {"docs", "test"}

@@ -67,7 +67,7 @@ def test_a_space_loads_and_gives_a_configuration(path, tmp_path):
     assert path.read_text().startswith("# ")
 
 
-def test_the_first_space_has_the_four_that_every_search_starts_with(tmp_path):
+def test_the_first_space_holds_the_four_usual_parameters(tmp_path):
     first = with_space(ROOT / "search_spaces/lstm.yaml", tmp_path).search_space
     assert set(first) == {"hidden_size", "num_layers", "dropout", "batch_size"}
 
@@ -84,7 +84,7 @@ def test_the_stacked_space_has_two_layers(tmp_path):
     assert Hyperparameters(**experiment.configuration(widths)).widths == [16, 8]
 
 
-def test_the_last_22_months_of_the_air_passengers_are_the_test_part():
+def test_the_test_set_of_air_passengers_is_its_last_22_months():
     file = ROOT / "experiments/air_passengers.yaml"
     experiment = Experiment.load(file)
     assert (experiment.task.window, experiment.task.horizon) == (25, 1)
@@ -98,7 +98,7 @@ def test_the_space_of_forecasts_has_what_decides_one(tmp_path):
     assert set(space) == {"normalize", "hidden_size", "dropout", "learning_rate", "batch_size"}
 
 
-def test_the_panel_has_every_month_of_every_sector_and_each_its_own_scale():
+def test_the_panel_has_every_month_of_every_sector():
     jobs = read(DATA / "us_jobs.csv")
     months = pd.date_range("2006-01", "2015-12", freq="MS").strftime("%Y-%m")
     table = jobs.pivot_table("jobs", "month", "sector")

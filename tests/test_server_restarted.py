@@ -33,7 +33,7 @@ def shown(folder, *journal):
     return found["all_trials"], found["finalists"], found["test"]
 
 
-def test_a_server_restarted_in_the_middle_of_a_search_changes_nothing(postgresql, tmp_path):
+def test_a_restarted_server_changes_nothing_in_a_search(postgresql, tmp_path):
     for name in ("calm", "restarted"):
         (tmp_path / name).mkdir()
         write_series(tmp_path / name)

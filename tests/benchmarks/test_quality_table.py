@@ -169,7 +169,7 @@ def shown(mean: float, plain: dict[str, float], **others: Any) -> dict[str, Any]
     }
 
 
-def test_scores_are_those_of_the_refitted_models_where_there_are_some(quality) -> None:
+def test_scores_are_those_of_refitted_models_if_any(quality) -> None:
     refit = {
         "mean": 15.0,
         "scores": [15.0],
@@ -207,9 +207,7 @@ def rows(quality) -> list[dict[str, Any]]:
     return quality.rows_of(["air_passengers_init", "co2", "gdp"], kept, competitors, 3, 30)
 
 
-def test_the_table_has_medians_over_seeds_beside_the_strongest_plain_forecast(
-    quality, rows
-) -> None:
+def test_the_table_shows_medians_beside_the_best_baseline(quality, rows) -> None:
     lines = quality.table(rows).splitlines()
     assert len(lines) == 4  # nothing is known of gdp
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -230,7 +228,7 @@ def test_the_summary_counts_wins_and_names_what_misses(quality, rows) -> None:
     assert said[-1].endswith("on 1 of 2 series; not co2 (0.70).")
 
 
-def test_the_seven_columns_are_said_in_the_measure_that_is_published(quality) -> None:
+def test_seven_column_errors_use_the_published_measure(quality) -> None:
     kept = {"etth1_seven seed 0 trials 30": quality.result_of(shown(0.6, {"linear": 0.61}))}
     said = quality.summary(quality.rows_of(["etth1_seven"], kept, {}, 3, 30))
     assert any(s.startswith("etth1_seven, MSE of what is scaled: 0.360, ensemble -") for s in said)

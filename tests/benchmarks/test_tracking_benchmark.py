@@ -23,7 +23,7 @@ def test_a_finished_trial_is_copied_in_turns_with_the_bare_calls(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tracked_search_times_every_trial_between_the_first_result_and_the_last(
+def test_a_tracked_search_times_every_trial(
     tmp_path: Path,
 ) -> None:
     result = json.loads(run("one", "--trials", "3", "--waits", "--tracks", folder=tmp_path))

@@ -44,7 +44,7 @@ def column(browser, key):
     return in_rows(browser, f'[col-id="{key}"]')
 
 
-def test_the_experiments_page_lists_a_study_and_under_it_its_trials(browser, study, record):
+def test_the_experiments_page_lists_a_study_and_its_trials(browser, study, record):
     browser.open(study.studies)
     browser.see("air_passengers", "Model training", study.name, "matching runs")
     browser.wait(lambda: names(browser) == [study.name])  # closed until someone opens it
@@ -61,7 +61,7 @@ def test_the_experiments_page_lists_a_study_and_under_it_its_trials(browser, stu
     browser.picture("mlflow-ui")
 
 
-def test_the_trials_of_an_experiment_are_listed_best_first_with_what_was_searched(browser, study):
+def test_trials_are_listed_best_first_with_searched_values(browser, study):
     browser.open(study.trials)
     browser.see("Trials, best first", f"{len(study.trained)} matching runs")
     browser.wait(lambda: column(browser, "metrics.`objective`"))
@@ -88,9 +88,7 @@ def test_a_study_given_by_name_opens_at_charts_of_all_its_trials(browser, study)
     browser.picture("mlflow-charts")
 
 
-def test_links_without_saved_views_open_the_same_lists_whatever_was_open_before(
-    browser, study, record
-):
+def test_plain_links_open_the_same_lists_each_time(browser, study, record):
     found = re.search(r"/experiments/(\w+)/runs/(\w+)", study.links["study"])
     experiment_id, parent_run_id = found.groups()
     browser.open(study.trials)
@@ -108,7 +106,7 @@ def linked_trial(study):
     return next(link for link in study.links["best"] if link["trial"] is not None)
 
 
-def test_a_trials_page_tells_its_scores_and_hyperparameters_and_leads_back(browser, study):
+def test_a_trial_page_shows_scores_and_leads_back(browser, study):
     best = linked_trial(study)
     (trial,) = [t for t in study.facts["all_trials"] if t["number"] == best["trial"]]
     browser.open(best["link"])
@@ -191,7 +189,7 @@ def test_the_report_opens_among_a_studys_artifacts(browser, study):
     browser.picture("mlflow-report")
 
 
-def test_a_ui_that_runs_already_is_opened_and_no_other_is_started(study, tmp_path):
+def test_a_running_ui_is_opened_and_no_second_one_started(study, tmp_path):
     opened, opener = tmp_path / "opened", tmp_path / "opener"
     opener.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
     opener.chmod(0o755)

@@ -29,9 +29,7 @@ def strategy_line(printed: str) -> str:
     return line.removeprefix("  strategy").strip()
 
 
-def test_check_repeats_its_options_in_the_command_that_comes_next(
-    folder: Path, check: Check
-) -> None:
+def test_check_repeats_its_options_in_the_next_command(folder: Path, check: Check) -> None:
     options = ["--strategy", "pso", "--set", "name=a", "--set", "data.features=[passengers, 'x y']"]
     (folder / "my air.yaml").write_text((folder / "air.yaml").read_text())
     header, *rows = (folder / "air.csv").read_text().split()
@@ -42,7 +40,7 @@ def test_check_repeats_its_options_in_the_command_that_comes_next(
     assert shlex.split(command) == ["tuner", "run", "my air.yaml", *options]
 
 
-def test_check_tells_the_rows_of_the_file_from_those_that_they_are_made_into(
+def test_check_counts_rows_of_the_file_and_made_rows(
     check: Check,
 ) -> None:
     lines = [" ".join(line.split()) for line in check("air.yaml").splitlines()]
@@ -53,7 +51,7 @@ def test_check_tells_the_rows_of_the_file_from_those_that_they_are_made_into(
     assert "resampled 48 rows of QS, mean, frequency QS-JAN" in lines
 
 
-def test_check_of_a_fixed_configuration_leads_to_train_which_takes_no_strategy(
+def test_check_of_a_fixed_configuration_leads_to_train(
     check: Check,
 ) -> None:
     printed = check("air.yaml", "--strategy", "pso", "--set", "search_space={}")
@@ -71,7 +69,7 @@ def test_check_shows_the_options_that_the_strategy_heeds(check: Check) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_the_help_of_strategy_says_where_the_strategies_are_listed(
+def test_the_help_of_strategy_says_where_they_are_listed(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

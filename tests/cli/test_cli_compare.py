@@ -140,7 +140,7 @@ def told(record: StudyRecord) -> list[Any]:
     return [(t.number, dict(t.params), t.value, t.repeat_of, t.seed) for t in record.trials]
 
 
-def test_every_strategy_searches_on_every_seed_and_the_sentence_says_what_differs(
+def test_a_comparison_runs_every_strategy_on_every_seed(
     compare: Compare, recorded: Recorded
 ) -> None:
     printed = compare("--strategies", "tpe,pso", "--seeds", "5")
@@ -206,9 +206,7 @@ def test_its_searches_are_those_of_run_and_run_goes_on_with_them(
     assert told(read("air-tpe-1")) == ours["air-tpe-1"]
 
 
-def test_a_comparison_made_again_trains_nothing_and_writes_the_same(
-    compare: Compare, recorded: Recorded
-) -> None:
+def test_a_repeated_comparison_trains_nothing(compare: Compare, recorded: Recorded) -> None:
     arguments = ("--strategies", "random,woa", "--seeds", "2")
     before = compare(*arguments)
     files, n_jobs = listing(Path.cwd()), recorded.n_jobs
@@ -222,7 +220,7 @@ def test_a_comparison_made_again_trains_nothing_and_writes_the_same(
     assert [e["event"] for e in fewer] == ["note", "result", "result", "comparison", "ended"]
 
 
-def test_one_that_is_interrupted_goes_on_and_ends_like_one_that_was_not(
+def test_an_interrupted_comparison_resumes_to_the_same_end(
     compare: Compare, recorded: Recorded
 ) -> None:
     arguments = ("--strategies", "tpe,pso,random", "--seeds", "2", "--json")
@@ -245,7 +243,7 @@ def test_one_that_is_interrupted_goes_on_and_ends_like_one_that_was_not(
     assert facts(compare(*arguments)) == calm
 
 
-def test_what_programs_read_are_the_events_of_every_search_and_then_the_comparison(
+def test_comparison_events_are_those_of_every_search(
     compare: Compare,
 ) -> None:
     found = events(compare("--strategies", "tpe,pso", "--seeds", "2", "--json"))
@@ -268,7 +266,7 @@ def test_what_programs_read_are_the_events_of_every_search_and_then_the_comparis
     assert found[-1]["exit_status"] == 0
 
 
-def test_the_files_own_strategy_keeps_its_settings_and_others_have_their_defaults(
+def test_the_files_strategy_keeps_its_settings_in_compare(
     compare: Compare,
 ) -> None:
     compare("--strategies", "woa,pso", "--seeds", "1", "--set", "seed=7")
@@ -356,7 +354,7 @@ def test_where_every_trial_fails_it_says_so(compare: Compare, recorded: Recorded
         (["--set", "data.target=passenger"], "did you mean 'passengers'?"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_refused_before_anything_begins(
+def test_an_impossible_comparison_is_refused_before_it_begins(
     refused: Refused, arguments: list[str], text: str
 ) -> None:
     Path("mine").mkdir()
@@ -369,7 +367,7 @@ def test_a_file_that_is_no_experiment_is_refused(refused: Refused) -> None:
     assert "no.yaml: no such experiment file" in refused(file="no.yaml")
 
 
-def test_a_study_that_is_another_search_stops_all_before_the_first_begins(
+def test_another_searchs_study_stops_all_before_the_first(
     compare: Compare, refused: Refused, recorded: Recorded
 ) -> None:
     compare("--strategies", "tpe,woa", "--seeds", "2", "--trials", "5")
@@ -396,7 +394,7 @@ def test_a_study_that_is_another_search_stops_all_before_the_first_begins(
     assert len(read("air-woa-1").trained) == len(read("air-tpe-1").trained) == 6
 
 
-def test_a_study_that_is_being_searched_stops_all_before_the_first_begins(
+def test_a_study_being_searched_stops_all_before_the_first(
     compare: Compare, refused: Refused
 ) -> None:
     from tuner.coordination.journal import write_journal
@@ -418,7 +416,7 @@ def test_a_warning_is_given_once(compare: Compare) -> None:
     ("names", "n_seeds", "fewest"),
     [("tpe,random", 4, 5), ("tpe,random,pso,woa", 2, 5), ("tpe,random,pso,woa,qmc", 5, 6)],
 )
-def test_before_it_begins_it_says_how_many_seeds_its_sentence_needs(
+def test_the_seeds_a_verdict_needs_are_reported_first(
     compare: Compare, recorded: Recorded, names: str, n_seeds: int, fewest: int
 ) -> None:
     recorded.stops_after = 1
@@ -473,7 +471,7 @@ def test_a_folder_of_ones_own_files_is_written_to_with_force(compare: Compare) -
 @pytest.mark.parametrize(
     ("own", "option"), [("{name: pso}", " --strategy random"), ("{name: random, batch: 4}", "")]
 )
-def test_the_next_command_is_the_one_that_ends_the_best_strategys_search(
+def test_the_next_command_ends_the_best_strategys_search(
     compare: Compare, own: str, option: str
 ) -> None:
     Path("grid.yaml").write_text(GRID.replace("{name: pso, population: 4}", own))
@@ -487,7 +485,7 @@ def test_the_next_command_is_the_one_that_ends_the_best_strategys_search(
     assert "tuner compare grid.yaml --strategies pso,random --seeds 1 --trials 9" in page
 
 
-def test_how_long_it_goes_on_follows_from_the_searches_of_this_run(
+def test_the_eta_follows_from_the_trials_of_this_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = study([3.0, 2.0])
@@ -505,7 +503,7 @@ def test_how_long_it_goes_on_follows_from_the_searches_of_this_run(
 
 
 @pytest.mark.slow
-def test_a_comparison_that_is_killed_goes_on_and_ends_like_one_that_was_not(
+def test_a_killed_comparison_resumes_to_the_same_result(
     folder: Path,
 ) -> None:
     """With real training and real workers."""

@@ -304,7 +304,7 @@ def test_notes_of_another_thread_do_not_cut_a_line_in_two() -> None:
     assert len(read(stream.getvalue())) == 800
 
 
-def test_an_outcome_is_told_once_as_this_runs_and_then_as_an_earlier_ones() -> None:
+def test_an_outcome_is_reported_once_as_this_runs() -> None:
     stream = io.StringIO()
     events = JsonEvents(stream)
     for number in range(500):

@@ -87,9 +87,7 @@ def names(folder: Path) -> set[str]:
 # Export
 
 
-def test_an_export_with_its_model_says_that_the_score_came_out_again(
-    here: Path, tuner: Tuner
-) -> None:
+def test_an_export_with_a_model_confirms_its_score(here: Path, tuner: Tuner) -> None:
     status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "my model")
     score = recorded_of("best.yaml").score
     wrote = "wrote best.yaml; next: tuner train best.yaml"
@@ -157,7 +155,7 @@ def test_a_score_that_does_not_come_out_again_leaves_no_model(
         (["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data sales.csv"),
     ],
 )
-def test_what_export_cannot_do_is_refused_before_anything_is_trained_or_written(
+def test_export_refuses_impossible_wishes_before_training(
     here: Path, tuner: Tuner, arguments: list[str], text: str
 ) -> None:
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
@@ -180,7 +178,7 @@ def test_no_model_is_trained_on_data_that_has_changed(here: Path, tuner: Tuner) 
     assert tuner("export", STUDY, "-o", "best.yaml")[0] == 0  # nothing is trained for that
 
 
-def test_a_study_without_a_complete_trial_is_one_line_with_the_last_failures_reason(
+def test_a_study_without_a_complete_trial_is_one_line(
     here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(record: StudyRecord) -> StudyRecord:
@@ -199,7 +197,7 @@ def test_a_study_without_a_complete_trial_is_one_line_with_the_last_failures_rea
     assert not (here / "best.yaml").exists()
 
 
-def test_a_study_that_was_interrupted_gives_the_best_so_far_and_says_what_is_missing(
+def test_an_interrupted_study_gives_its_best_and_what_is_missing(
     tuner: Tuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, finished, _ = tuner("export", STUDY)
@@ -243,7 +241,7 @@ def test_data_elsewhere_is_as_good_where_it_is_the_same(here: Path, tuner: Tuner
     assert (status, out, err) == (0, f"reproduced: {number(recorded_of('best.json').score)}\n", "")
 
 
-def test_other_data_is_warned_of_before_it_is_trained_on_and_refused_where_one_is_strict(
+def test_other_data_is_warned_about_or_refused_when_strict(
     here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner("export", STUDY, "-o", "best.yaml")
@@ -305,7 +303,7 @@ def test_a_report_is_written_over_a_report_and_over_nothing_else(here: Path, tun
         (["best.yaml", "-o", "gone"], "-o: must be a folder, got the file"),
     ],
 )
-def test_what_train_cannot_do_is_refused_before_anything_is_trained(
+def test_train_refuses_impossible_wishes_before_training(
     here: Path, tuner: Tuner, arguments: list[str], text: str
 ) -> None:
     tuner("export", STUDY, "-o", "best.yaml")
@@ -383,7 +381,7 @@ def test_an_ensemble_that_there_cannot_be_is_refused(
 
 
 @pytest.mark.slow
-def test_an_ensemble_reproduces_every_score_and_predicts_the_mean(here: Path, tuner: Tuner) -> None:
+def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here: Path, tuner: Tuner) -> None:
     if len(recorded_seeds := _seeds(tuner)) < 2:
         pytest.fail(f"the study has no repeats: {recorded_seeds}")
     status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "all", "--ensemble")
@@ -514,7 +512,7 @@ TAKEN = {
 REFUSED = {"compare": "search_space: there is nothing to search, every hyperparameter is fixed"}
 
 
-def test_every_command_that_takes_an_experiment_takes_an_exported_one(tuner: Tuner) -> None:
+def test_every_command_accepts_an_exported_experiment(tuner: Tuner) -> None:
     commands = get_command(app).commands
     takes = {
         name
@@ -533,9 +531,7 @@ def test_every_command_that_takes_an_experiment_takes_an_exported_one(tuner: Tun
 
 
 @pytest.mark.slow
-def test_a_run_of_an_export_trains_its_one_configuration_beside_the_study_it_came_from(
-    here: Path, tuner: Tuner
-) -> None:
+def test_a_run_of_an_export_trains_its_one_configuration(here: Path, tuner: Tuner) -> None:
     tuner("export", STUDY, "-o", "best.yaml")
     before = (here / f"studies/{STUDY}.journal").read_bytes()
     options = ("--set", "finalists.top=0", "--no-tracking", "--no-test", "--workers", "1")

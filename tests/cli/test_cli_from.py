@@ -51,7 +51,7 @@ def test_what_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixtur
     assert "must be another study than the one" in refused(capsys, "--from", "new")
 
 
-def test_the_best_rows_of_a_file_are_tried_first_and_the_table_of_trials_is_such_a_file(
+def test_a_table_of_trials_starts_a_search_with_its_best_rows(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tuner import load_study

@@ -23,7 +23,7 @@ def searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return "air-nsga2-0"
 
 
-def test_the_front_is_shown_drawn_and_any_of_it_exported_and_trained(
+def test_the_pareto_front_is_shown_and_each_of_it_exported(
     searched: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["show", searched, "--json"]) == 0

@@ -105,7 +105,7 @@ def test_columns_that_no_comma_separates_are_read_and_it_is_said(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_the_file_can_be_written_elsewhere_and_still_finds_its_data(tmp_path: Path) -> None:
+def test_a_file_written_elsewhere_still_finds_its_data(tmp_path: Path) -> None:
     Path("data").mkdir()
     Path("experiments").mkdir()
     Path("data/s.csv").write_text(series("year,sales"))
@@ -177,7 +177,7 @@ def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str, to
     assert "left out: x (" in init("--target", "n", date=days(), x=but(NUMBERS, 4, bad), n=NUMBERS)
 
 
-def test_a_file_without_numbers_is_refused_with_a_cell_that_should_be_one(init: Init) -> None:
+def test_a_file_without_numbers_is_refused_with_a_cell(init: Init) -> None:
     refused = init(date=days(), sales=["1x1"] * 60, store=["a"] * 60)
     assert "is no number in line 2, got '1x1'; write numbers there" in refused
     refused = init("--target", "sales", date=days(), sales=["1x1"] * 60, store=["a"] * 60)
@@ -266,7 +266,7 @@ def test_columns_that_cannot_be_chosen_are_refused(
     assert text in init(*options, date=days(), store=["a"] * 60, sales=NUMBERS)
 
 
-def test_the_guessed_target_is_no_flag_if_there_is_another_column(init: Init) -> None:
+def test_a_flag_is_not_guessed_as_target_beside_a_number(init: Init) -> None:
     flags = [i % 2 for i in NUMBERS]
     bools = [i % 2 == 0 for i in NUMBERS]
     printed = init(date=days(), a=NUMBERS, b=NUMBERS, holiday=flags, open=bools)
@@ -278,7 +278,7 @@ def test_the_guessed_target_is_no_flag_if_there_is_another_column(init: Init) ->
     assert "other columns" not in printed
 
 
-def test_a_file_is_overwritten_with_force_alone_and_the_data_never(init: Init) -> None:
+def test_force_overwrites_a_file_but_never_the_data(init: Init) -> None:
     init(date=days(), a=NUMBERS, b=NUMBERS)
     assert "exists already; give another name with -o, or add --force" in init("--target", "a")
     assert "forecasts a one" in init("--target", "a", "--force")
@@ -330,7 +330,7 @@ def test_a_doubled_hour_is_no_second_series(init: Init) -> None:
     assert "no time may appear twice, got 2020-01-30" in refused
 
 
-def test_missing_values_are_filled_only_where_there_are_some_and_init_says_so(
+def test_init_writes_filling_only_where_values_are_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
@@ -361,7 +361,7 @@ def growing() -> np.ndarray:
     return np.exp(np.arange(160) / 60) * (10 + SEASON)
 
 
-def test_a_growing_season_gets_a_logarithm_two_seasons_and_a_linear_path(init: Init) -> None:
+def test_a_growing_season_gets_a_logarithm_and_a_linear_path(init: Init) -> None:
     printed = init(month=MONTHS, sales=growing())
     assert "forecasts sales one row ahead from the 25 before" in printed
     assert "found: a season of 12 rows, a level that wanders, a spread that grows" in printed
@@ -404,7 +404,7 @@ def test_prices_keep_their_last_value(init: Init) -> None:
     assert "normalize" not in experiment.search_space
 
 
-def test_a_long_season_is_read_in_segments_and_the_longest_by_the_calendar(init: Init) -> None:
+def test_a_long_season_is_read_in_segments(init: Init) -> None:
     hours = pd.date_range("2024-01-01", periods=2400, freq="h").astype(str)
     wave = np.sin(2 * np.pi * np.arange(2400) / 24) + np.random.default_rng(0).normal(0, 0.1, 2400)
     init("--horizon", "48", time=hours, load=wave)
@@ -474,7 +474,7 @@ def test_the_target_of_an_id_tells_the_task(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_long_sequences_are_read_in_segments_and_labels_step_by_step(init: Init) -> None:
+def test_long_sequences_are_read_in_segments_but_labels_by_step(init: Init) -> None:
     init("--id", "who", "--target", "y", **sequences(lambda i, s: "abc"[i % 3], 100))
     space = Experiment.load("s.yaml").search_space
     assert space["segment"].choices == [3, 6, 12]
@@ -514,9 +514,7 @@ def two_kinds(n: int, *, by_value: bool) -> dict[str, list[object]]:
 
 
 @pytest.mark.parametrize("by_value", [True, False])
-def test_whether_few_sequences_have_a_linear_path_is_seen_in_training(
-    init: Init, by_value: bool
-) -> None:
+def test_a_linear_path_for_few_sequences_is_decided_in_training(init: Init, by_value: bool) -> None:
     init("--id", "who", "--target", "y", **two_kinds(60, by_value=by_value))
     experiment = Experiment.load("s.yaml")
     assert experiment.hyperparameters.linear_path
@@ -596,7 +594,7 @@ def test_init_looks_at_the_rows_that_check_calls_training(
         (["x"], "x", "the only column of numbers"),
     ],
 )
-def test_the_target_is_guessed_by_its_name_and_the_reason_is_told(
+def test_the_target_is_guessed_by_name_with_the_reason(
     init: Init, names: list[str], target: str, why: str
 ) -> None:
     rng = np.random.default_rng(0)
@@ -666,7 +664,7 @@ def test_a_column_of_classes_with_an_id_is_what_is_predicted(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_a_text_that_stays_within_an_id_is_a_class_whatever_its_name(init: Init) -> None:
+def test_a_text_constant_within_an_id_is_a_class(init: Init) -> None:
     rows = sequences(lambda i, s: "abc"[i % 3])
     printed = init("--id", "who", who=rows["who"], kind_of_thing=rows["y"], x=rows["x"])
     assert "predicts kind_of_thing, the class of a sequence" in printed
@@ -784,7 +782,7 @@ def test_times_that_cannot_be_read_are_not_left_out_silently(init: Init) -> None
     assert "wrote" in init("--force", "--no-time", date=shown, sales=NUMBERS)
 
 
-def test_columns_that_are_filled_behind_the_last_target_are_written_as_known_ahead(
+def test_columns_filled_after_the_target_become_known_ahead(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     n, to_come = 120, 5
@@ -819,9 +817,7 @@ def test_columns_that_are_filled_behind_the_last_target_are_written_as_known_ahe
 
 
 @pytest.mark.parametrize("shown", ["<{}", "~{}", "7:{}", "{}/3"])
-def test_texts_under_the_name_of_a_target_are_not_left_for_another_column(
-    init: Init, shown: str
-) -> None:
+def test_a_text_target_is_not_replaced_by_another_column(init: Init, shown: str) -> None:
     sales = [shown.format(10 + v) for v in NUMBERS]
     refused = init(date=days(), sales=sales, temp=NUMBERS)
     assert "data.target: column 'sales' may be what is to be forecast" in refused

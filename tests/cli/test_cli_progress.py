@@ -112,7 +112,7 @@ def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder: Path) -> 
     assert trials_of(folder) == trials_of(folder, "calm")
 
 
-def test_a_long_trial_gets_a_line_now_and_then_and_ends_with_the_time_left(folder: Path) -> None:
+def test_a_long_trial_prints_a_line_with_the_time_left(folder: Path) -> None:
     clock, stream = Clock(), io.StringIO()
     console = Console(file=stream, width=1000)
     progress = PlainProgress(Experiment.load("air.yaml"), console, 1, clock=clock)

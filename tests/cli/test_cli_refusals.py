@@ -128,7 +128,7 @@ def test_an_option_of_run_that_breaks_a_rule_is_refused(
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])
-def test_a_file_that_is_no_experiment_is_refused_by_every_command_that_takes_one(
+def test_every_command_refuses_a_file_that_is_no_experiment(
     folder: Path, refused: Refused, command: str, text: str | None, message: str
 ) -> None:
     if text is not None:
@@ -160,7 +160,7 @@ SERIES = [f"{1950 + i // 12}-{i % 12 + 1:02}-01,{100 + i}" for i in range(60)]
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])
-def test_data_that_cannot_be_used_is_refused_before_anything_starts(
+def test_unusable_data_is_refused_before_anything_starts(
     folder: Path, refused: Refused, command: str, rows: list[str], options: list[str], parts: list
 ) -> None:
     (folder / "series.csv").write_text("\n".join(["month,sales", *rows]) + "\n")
@@ -208,7 +208,7 @@ def test_what_the_other_commands_cannot_use_is_refused(
 
 @pytest.mark.parametrize("command", ["run", "check", "train"])
 @pytest.mark.parametrize("name", ["a load.csv", "load.parquet", "load.CSV"])
-def test_a_data_file_in_place_of_an_experiment_is_answered_with_init(
+def test_a_data_file_as_experiment_suggests_init(
     folder: Path, refused: Refused, command: str, name: str
 ) -> None:
     (folder / name).write_text("y\n1\n")

@@ -52,7 +52,7 @@ def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
     return call
 
 
-def test_a_search_without_a_terminal_prints_plain_lines_and_then_the_result(finished: Path) -> None:
+def test_a_search_without_a_terminal_prints_plain_lines(finished: Path) -> None:
     log = (finished / "run.log").read_text()
     assert "\x1b" not in log
     lines = log.splitlines()
@@ -92,18 +92,14 @@ def test_a_finished_study_that_is_run_again_only_prints(
     assert json.loads(tuner("show", STUDY, "--json")) == before
 
 
-def test_a_finished_study_that_is_run_again_leaves_its_journal_as_it_is(
-    here: Path, tuner: Tuner
-) -> None:
+def test_a_finished_study_leaves_its_journal_unchanged(here: Path, tuner: Tuner) -> None:
     tuner("run", "air.yaml", "--no-tracking")  # `here` is a copy: the data's path is written
     before = (here / JOURNAL).read_bytes()
     tuner("run", "air.yaml", "--no-tracking")
     assert (here / JOURNAL).read_bytes() == before
 
 
-def test_a_study_that_is_resumed_may_change_its_budget_and_little_else(
-    here: Path, tuner: Tuner
-) -> None:
+def test_a_resumed_study_may_change_its_budget_and_repeats(here: Path, tuner: Tuner) -> None:
     before = (here / JOURNAL).read_bytes()
     refused = tuner("run", "air.yaml", "--set", "budget.epochs=4", status=2)
     assert "was begun with budget.epochs=3, got 4; put it back, or give another" in refused
@@ -121,7 +117,7 @@ def test_a_study_that_is_resumed_may_change_its_budget_and_little_else(
     assert not (here / "mlflow.db").exists()
 
 
-def test_an_extended_study_goes_on_and_does_not_open_the_test_part_again(tuner: Tuner) -> None:
+def test_an_extended_study_keeps_the_test_set_closed(tuner: Tuner) -> None:
     before = json.loads(tuner("show", STUDY, "--json"))
     printed = tuner("run", "air.yaml", "--trials", "6", "--workers", "1", "--no-tracking")
     assert "[5/6] trial 4 complete" in printed
@@ -178,9 +174,7 @@ def test_a_mistyped_study_is_answered_with_the_nearest_name(tuner: Tuner) -> Non
     assert f"holds no study 'air-rando-0'; did you mean {STUDY!r}?" in refused
 
 
-def test_the_path_of_a_journal_in_studies_is_taken_for_its_studys_name(
-    here: Path, tuner: Tuner
-) -> None:
+def test_a_journal_path_in_studies_names_its_study(here: Path, tuner: Tuner) -> None:
     by_name = tuner("show", STUDY)
     assert tuner("show", JOURNAL) == tuner("show", f"./{JOURNAL}") == by_name
     assert tuner("show", str(here / JOURNAL)) == by_name
@@ -196,7 +190,7 @@ def test_the_path_of_a_journal_in_studies_is_taken_for_its_studys_name(
     assert refused.endswith("write `tuner studies --journal sqlite:///all.db`\n")
 
 
-def test_fewer_trials_than_are_trained_change_nothing_and_that_is_said(tuner: Tuner) -> None:
+def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner: Tuner) -> None:
     before = json.loads(tuner("show", STUDY, "--json"))["best"]
     said = "4 trials are trained already: --trials 2 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--trials", "2").startswith(said)
@@ -261,7 +255,7 @@ def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner
 
 
 @pytest.mark.slow
-def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
+def test_an_export_elsewhere_reproduces_its_score_and_model(
     here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "exports").mkdir()
@@ -281,14 +275,14 @@ def test_an_export_in_another_folder_reproduces_its_score_and_writes_the_model(
     assert "reproduced:" in tuner("train", "../exports/best.yaml", "-o", "a model")
 
 
-def test_train_of_an_experiment_that_was_not_exported_prints_its_score(tuner: Tuner) -> None:
+def test_train_of_a_plain_experiment_prints_its_score(tuner: Tuner) -> None:
     printed = tuner("train", "air.yaml", "--set", "hyperparameters.hidden_size=3")
     first, second = printed.splitlines()
     assert first.startswith("training the values under hyperparameters; not searching hidden_size")
     assert math.isfinite(float(second.removeprefix("validation rmse: ")))
 
 
-def test_mlflow_holds_one_parent_with_every_trial_nested_below_it(finished: Path) -> None:
+def test_mlflow_nests_every_trial_below_one_parent(finished: Path) -> None:
     from tuner.tracking import open_store
 
     with pytest.MonkeyPatch.context() as patch:
@@ -354,9 +348,7 @@ main()
 
 
 @pytest.mark.slow
-def test_syncs_at_once_and_one_that_was_killed_leave_one_run_for_each_trial(
-    here: Path, tuner: Tuner
-) -> None:
+def test_concurrent_and_killed_syncs_leave_one_run_per_trial(here: Path, tuner: Tuner) -> None:
     command = [sys.executable, "-m", "tuner", "sync", STUDY]
     shutil.copy(JOURNAL, here.parent / "before")
     killed = subprocess.run(
@@ -380,7 +372,7 @@ def _n_runs(database: Path) -> int:
 
 
 @pytest.mark.parametrize(("command", "name"), [("export", "best.yaml"), ("report", "report.html")])
-def test_a_full_disk_costs_neither_the_earlier_file_nor_a_traceback(
+def test_a_full_disk_keeps_the_earlier_file(
     tuner: Tuner, here: Path, command: str, name: str
 ) -> None:
     tuner(command, STUDY, "-o", name)
@@ -449,7 +441,7 @@ def strategy_of(study: str) -> dict[str, object]:
     return found
 
 
-def test_a_strategy_that_the_file_names_keeps_its_options_and_another_is_said_in_a_line(
+def test_the_files_strategy_keeps_options_and_another_is_noted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same = begin(folder, capsys, "--strategy", "pso")
@@ -482,7 +474,7 @@ def test_what_never_acts_is_said_before_the_search(
 
 
 @pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_study_with_any_letters_is_found_by_every_command_that_is_printed(
+def test_a_study_of_any_letters_is_found_by_every_command(
     folder: Path, capsys: pytest.CaptureFixture[str], tracked: bool
 ) -> None:
     (folder / "air.yaml").rename(folder / "销量 '24.yaml")

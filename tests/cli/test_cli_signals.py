@@ -181,9 +181,7 @@ def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) 
 
 
 @pytest.mark.slow
-def test_after_it_was_stopped_the_trials_in_progress_are_to_be_trained_again(
-    searches: list[Search], folder: Path
-) -> None:
+def test_a_stopped_search_retrains_trials_in_progress(searches: list[Search], folder: Path) -> None:
     search = begin(searches, "--no-tracking", "--trials", "2")
     search.process.terminate()
     assert search.end()[0] == 143
@@ -213,9 +211,7 @@ def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> N
         pytest.param(True, id="errors in a file"),
     ],
 )
-def test_a_terminal_that_is_closed_ends_the_search_without_a_traceback(
-    folder: Path, log: bool
-) -> None:
+def test_a_closed_terminal_ends_the_search_without_a_traceback(folder: Path, log: bool) -> None:
     temporary, errors = folder / "temporary", folder / "errors"
     temporary.mkdir()
     pid, terminal = pty.fork()
@@ -238,9 +234,7 @@ def test_a_terminal_that_is_closed_ends_the_search_without_a_traceback(
 
 
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "events"])
-def test_a_search_whose_output_nobody_reads_any_more_stops_and_says_so(
-    folder: Path, json: list[str]
-) -> None:
+def test_a_search_without_a_reader_stops_and_reports_it(folder: Path, json: list[str]) -> None:
     command = " ".join([*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *json])
     script = f"{command} 2> errors | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)

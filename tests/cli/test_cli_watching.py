@@ -51,7 +51,7 @@ def state() -> str:
     return str(study["state"])
 
 
-def test_a_search_that_runs_is_shown_as_running_with_what_it_has_in_progress(
+def test_a_running_search_is_shown_with_its_trials(
     running: subprocess.Popen[str],
 ) -> None:
     assert state() == "running"

@@ -43,7 +43,7 @@ def test_a_key_without_its_block_is_told_the_block(key, meant, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_there_of_another_study_is_not_offered_to_be_overwritten(tmp_path, monkeypatch):
+def test_anothers_file_is_not_offered_for_overwriting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def typed():

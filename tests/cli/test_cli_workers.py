@@ -39,14 +39,14 @@ def experiment(asynchronous: bool = False, **strategy: object) -> Experiment:
         (64, {"name": "tpe", "batch": 3}, 3),
     ],
 )
-def test_by_default_there_are_as_many_workers_as_have_room_and_use(
+def test_the_default_number_of_workers_fits_room_and_use(
     folder: Path, capacity: int, strategy: dict[str, object], n_workers: int
 ) -> None:
     assert choose_workers(None, experiment(**strategy), choice(capacity)) == n_workers
     assert warnings(None, experiment(**strategy), choice(capacity)) == []
 
 
-def test_an_asynchronous_search_uses_all_there_is_room_for_up_to_its_trials(folder: Path) -> None:
+def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder: Path) -> None:
     asynchronous = experiment(asynchronous=True, name="tpe", batch=2)
     assert choose_workers(None, asynchronous, choice(3)) == 3
     assert choose_workers(None, asynchronous, choice(64)) == 4  # budget.trials
@@ -67,7 +67,7 @@ def test_an_asynchronous_search_uses_all_there_is_room_for_up_to_its_trials(fold
         (16, 32, {"name": "tpe", "batch": 6}, "(strategy.batch is 6); --workers 6 is enough"),
     ],
 )
-def test_of_too_many_workers_one_note_names_the_smaller_limit_and_no_more_than_are_of_use_begin(
+def test_one_note_names_the_limit_of_too_many_workers(
     folder: Path, workers: int, capacity: int, strategy: dict[str, object], text: str
 ) -> None:
     size = strategy.get("population") or strategy["batch"]
@@ -103,7 +103,7 @@ def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
 SMALL = ("run", "air.yaml", "--no-tracking", "--trials", "1", "--set", "finalists.top=0")
 
 
-def test_the_warning_comes_before_the_search_and_does_not_stop_it(printed: Printed) -> None:
+def test_a_warning_precedes_the_search_and_does_not_stop_it(printed: Printed) -> None:
     lines = printed(*SMALL, "--workers", "64").splitlines()
     assert lines[0].startswith("--workers 64: more than ")
     assert lines[1] == "searching air-random-0: 1 trials, 4 at a time"
@@ -135,7 +135,7 @@ def test_set_comes_after_the_option(printed: Printed) -> None:
     assert said.startswith("searching ")
 
 
-def test_jobs_are_made_by_the_executor_that_was_chosen_with_the_experiments_resources(
+def test_the_chosen_executor_gets_the_experiments_resources(
     printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, Resources]] = []

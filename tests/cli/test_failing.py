@@ -26,7 +26,7 @@ def told(*outcomes: Outcome, earlier: int = 0, role: Role = Role.TRIAL) -> list[
     return said
 
 
-def test_three_failures_and_nothing_else_are_told_once_with_the_reason() -> None:
+def test_three_failures_are_reported_once_with_the_reason() -> None:
     assert told(FAILED, FAILED) == []
     assert told(*[FAILED] * 9) == [
         "every trial so far has failed: it trained for longer than 1 s; Ctrl-C stops"

@@ -63,7 +63,7 @@ class Screen:
         return [int(match[1]) for match in found if match]
 
 
-def test_a_frame_says_what_runs_what_is_best_and_how_long_it_takes(folder: Path) -> None:
+def test_a_frame_shows_running_trials_the_best_and_the_eta(folder: Path) -> None:
     screen = Screen(pruner__name="median")
     assert screen.text() == ""
     screen.hand_out(*range(12))
@@ -89,9 +89,7 @@ def test_a_frame_says_what_runs_what_is_best_and_how_long_it_takes(folder: Path)
 
 @pytest.mark.parametrize("n_workers", [1, 2, 12, 64, 1000])
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 11), (40, 24), (200, 60), (80, 3)])
-def test_no_frame_is_wider_than_the_terminal_or_higher_than_half_of_it_needs(
-    folder: Path, n_workers: int, width: int, height: int
-) -> None:
+def test_a_frame_fits_the_terminal(folder: Path, n_workers: int, width: int, height: int) -> None:
     screen = Screen(width, height, n_workers)
     screen.hand_out(*range(n_workers + 3))
     for number in range(n_workers):
@@ -153,7 +151,7 @@ def test_columns_stay_where_they_are_while_numbers_grow(folder: Path) -> None:
     assert len(found) == 1
 
 
-def test_the_bars_of_both_stages_remain_at_the_end_and_the_table_does_not(folder: Path) -> None:
+def test_bars_remain_at_the_end_and_the_table_does_not(folder: Path) -> None:
     screen = Screen(budget__trials=2)
     screen.hand_out(0, 1)
     screen.clock.now += 10
@@ -265,7 +263,7 @@ def test_frames_are_drawn_while_another_thread_counts(folder: Path) -> None:
     assert problems == []
 
 
-def test_a_terminal_that_does_not_take_anything_holds_up_no_epoch(folder: Path) -> None:
+def test_a_blocked_terminal_holds_up_no_epoch(folder: Path) -> None:
     class Stuck(io.StringIO):
         def __init__(self) -> None:
             super().__init__()

@@ -60,9 +60,7 @@ def spread_costs(seed: int, n_trials: int = 40) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_the_estimate_is_right_from_the_first_trials_on_although_the_dearest_come_first(
-    seed: int, n_workers: int
-) -> None:
+def test_the_eta_is_right_though_costly_trials_come_first(seed: int, n_workers: int) -> None:
     costs = spread_costs(seed)
     for begin in range(0, 40, 10):  # every generation has the same trials, in another order
         costs[begin : begin + 10] = random.Random(begin).sample(costs[:10], 10)
@@ -73,14 +71,14 @@ def test_the_estimate_is_right_from_the_first_trials_on_although_the_dearest_com
         assert counted[1] > 1.5 * truth[1]
 
 
-def test_that_workers_wait_for_the_last_of_a_generation_is_learned_from_the_first_one() -> None:
+def test_waiting_for_a_generation_is_learned_from_the_first() -> None:
     costs = [30.0, *[2.0] * 9] * 4
     found, truth, _ = estimates(costs, n_workers=5)
     for n_ended in (10, 20, 30):
         assert found[n_ended - 1] == pytest.approx(truth[n_ended - 1], rel=0.25), n_ended
 
 
-def test_where_one_trial_is_dear_counting_trials_is_wrong_by_more_than_two() -> None:
+def test_counting_trials_misjudges_one_costly_trial() -> None:
     costs = [30.0, *[2.0] * 9] * 4
     found, truth, counted = estimates(costs, n_workers=1)
     assert counted[0] > 2 * truth[0]
@@ -88,7 +86,7 @@ def test_where_one_trial_is_dear_counting_trials_is_wrong_by_more_than_two() -> 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_that_most_trials_stop_early_is_learned_from_the_first_that_do(seed: int) -> None:
+def test_early_stops_are_learned_from_the_first_ones(seed: int) -> None:
     costs = spread_costs(seed)
     costs = [*costs[:10]] * 4
     rng = random.Random(seed)
@@ -106,7 +104,7 @@ def test_starting_the_workers_is_no_part_of_the_pace() -> None:
     assert counted[1] > 5 * truth[1]
 
 
-def test_while_no_trial_has_ended_the_estimate_takes_it_that_all_epochs_are_needed() -> None:
+def test_before_any_end_the_eta_assumes_all_epochs() -> None:
     clock = Clock()
     pace = Pace(100, clock)
     pace.dispatched(0, 5.0)
@@ -124,7 +122,7 @@ def test_while_no_trial_has_ended_the_estimate_takes_it_that_all_epochs_are_need
     assert pace.certain
 
 
-def test_an_estimate_falls_while_trials_run_not_only_when_they_end() -> None:
+def test_an_estimate_falls_while_trials_run() -> None:
     clock = Clock()
     pace = Pace(100, clock)
     pace.dispatched(0, 5.0)
@@ -138,7 +136,7 @@ def test_an_estimate_falls_while_trials_run_not_only_when_they_end() -> None:
     assert all(later < earlier for earlier, later in pairwise(known))
 
 
-def test_a_trial_that_outlives_the_others_is_never_thought_to_be_done() -> None:
+def test_an_overlong_trial_is_never_taken_for_done() -> None:
     clock = Clock()
     pace = Pace(100, clock)
     for number in range(5):
@@ -177,7 +175,7 @@ def test_a_trial_that_runs_again_has_its_work_before_it_again() -> None:
     assert pace.seconds_left(0) is None
 
 
-def test_trials_that_fail_before_their_first_epoch_break_no_estimate() -> None:
+def test_trials_without_an_epoch_break_no_estimate() -> None:
     clock = Clock()
     pace = Pace(10, clock)
     for number in range(4):
@@ -204,7 +202,7 @@ def test_only_the_pace_of_this_run_counts_after_a_resume(folder: Any) -> None:
     assert standing.time_left(Role.TRIAL) == "1:20 left, then 6 finalists"
 
 
-def test_the_estimate_of_an_asynchronous_search_counts_what_has_not_been_asked(
+def test_an_asynchronous_eta_counts_trials_not_asked_yet(
     folder: Any,
 ) -> None:
     clock = Clock()
@@ -214,7 +212,7 @@ def test_the_estimate_of_an_asynchronous_search_counts_what_has_not_been_asked(
     assert standing.time_left(Role.TRIAL) in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
 
 
-def test_an_epoch_of_a_search_long_under_way_costs_no_more_than_the_first(folder: Any) -> None:
+def test_a_late_epoch_costs_no_more_than_the_first(folder: Any) -> None:
     import time
 
     def seconds_for_epochs(n_done: int) -> float:

@@ -41,7 +41,7 @@ def waiting(standing: Standing) -> list[int]:
     return [number for _, number in standing.waiting]
 
 
-def test_as_many_trials_run_as_there_are_workers_and_the_others_wait(standing: Standing) -> None:
+def test_as_many_trials_run_as_there_are_workers(standing: Standing) -> None:
     hand_out(standing, 3, 0, 2, 1)
     assert (running(standing), waiting(standing)) == ([3, 0], [2, 1])
     standing.finished(TRIAL, 3, complete())
@@ -78,7 +78,7 @@ def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder: Path, cl
 
 
 @pytest.mark.parametrize(("ago", "since"), [(1e6, 0), (-1e6, 60)])
-def test_another_machines_wrong_clock_gives_no_time_before_a_trial_was_handed_out_or_to_come(
+def test_a_wrong_remote_clock_gives_no_impossible_times(
     folder: Path, clock: Clock, ago: float, since: float
 ) -> None:
     standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=clock)
@@ -123,9 +123,7 @@ def test_the_time_left_is_never_more_than_the_budget_has(
     assert standing.time_left(TRIAL) == left
 
 
-def test_a_search_without_a_number_of_trials_shows_the_time_that_its_budget_has(
-    folder: Path, clock: Clock
-) -> None:
+def test_a_search_without_a_trial_budget_shows_its_time(folder: Path, clock: Clock) -> None:
     standing = with_timeout(clock, 18, trials=None)
     train_one_in(standing, clock, 10)
     assert standing.time_left(TRIAL) == "at most 0:08 left, then 6 finalists"
@@ -143,9 +141,7 @@ def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) 
     assert standing.time_left(FINALIST) == "0:12 left"
 
 
-def test_a_lost_trial_waits_again_behind_the_others_and_begins_at_nothing(
-    standing: Standing, clock: Clock
-) -> None:
+def test_a_lost_trial_requeues_last_and_restarts(standing: Standing, clock: Clock) -> None:
     hand_out(standing, 0, 1, 2)
     standing.epoch(TRIAL, 0, epoch(6))
     standing.lost(TRIAL, 0, "its worker died")
@@ -167,9 +163,7 @@ def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder: Path) -> N
     assert standing.time_left(TRIAL) == ""
 
 
-def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
-    standing: Standing, clock: Clock
-) -> None:
+def test_before_any_end_the_time_left_is_an_upper_bound(standing: Standing, clock: Clock) -> None:
     hand_out(standing, 0)
     for k in range(2):
         clock.now += 10
@@ -179,7 +173,7 @@ def test_while_no_trial_has_ended_the_time_left_is_an_upper_bound(
     assert not standing.time_left(TRIAL).startswith("up to")
 
 
-def test_what_an_earlier_run_finished_counts_and_was_never_in_progress(standing: Standing) -> None:
+def test_trials_of_an_earlier_run_were_never_in_progress(standing: Standing) -> None:
     standing.asked(Asked(TRIAL, 0, None, {}))
     assert not standing.in_progress(TRIAL, 0)
     standing.finished(TRIAL, 0, complete(3.0))
@@ -209,7 +203,7 @@ def test_a_trial_lost_for_good_is_a_failed_one(standing: Standing) -> None:
 @pytest.mark.parametrize(
     ("metric", "values", "best"), [("rmse", [2, 1, 1, 3], 1), ("r2", [0.1, -5, 0.9, 0.9], 2)]
 )
-def test_the_best_is_the_first_of_the_best_and_only_of_the_search(
+def test_the_best_is_the_first_of_equals_in_the_search(
     folder: Path, metric: str, values: list[float], best: int
 ) -> None:
     experiment = Experiment.load("air.yaml", [Override("objective.metric", metric, "test")])

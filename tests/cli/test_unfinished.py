@@ -28,7 +28,7 @@ def show(folder: Path, capsys: pytest.CaptureFixture[str]) -> Show:
     return call
 
 
-def test_of_an_interrupted_search_it_is_said_that_the_same_command_resumes(show: Show) -> None:
+def test_an_interrupted_search_says_how_to_resume(show: Show) -> None:
     shown = show(study([3.0, None, None]), State.INTERRUPTED)
     assert "air: 1 of 4 trials trained (2 asked for, not ended, 1 complete)" in shown
     assert "\n  interrupted: the same command resumes\n" in shown
@@ -48,7 +48,7 @@ def test_where_nobody_can_tell_it_is_said_that_it_may_run(show: Show) -> None:
     assert "running or killed, its database does not tell: the same command resumes" in shown
 
 
-def test_every_reason_for_which_trials_failed_is_shown_with_its_count(show: Show) -> None:
+def test_every_failure_reason_is_shown_with_its_count(show: Show) -> None:
     why = "the loss is [nan]"
     shown = show(study([why, "out of\nmemory", why, 2.0], [(3, why), (3, 1.0)]), State.RUNNING)
     assert "\n  2 trials failed: the loss is [nan]\n  1 trial failed: out of memory\n" in shown
@@ -66,9 +66,7 @@ def test_every_reason_for_which_trials_failed_is_shown_with_its_count(show: Show
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.INTERRUPTED])
-def test_the_best_is_not_decided_before_all_finalists_are_retrained(
-    show: Show, state: State
-) -> None:
+def test_the_best_waits_for_all_finalists(show: Show, state: State) -> None:
     scores = [1.0, 2.0, 3.0, 4.0]
     some = show(study(scores, [(0, 5.0), (0, None), (1, 6.0), (1, None)]), state)
     assert "\n  finalists: 2 of 6 retrained; which is the best is decided when all are\n" in some
@@ -82,7 +80,7 @@ def test_the_best_is_not_decided_before_all_finalists_are_retrained(
     assert "Best configuration (trial 0)" in show(done, State.DONE)
 
 
-def test_finalists_of_an_earlier_run_are_not_the_state_of_one_that_goes_on(show: Show) -> None:
+def test_finalists_of_an_earlier_run_are_not_the_current_state(show: Show) -> None:
     former = [(0, 5.0), (0, 5.0), (1, 6.0), (1, 6.0)]
     shown = show(study([1.0, 2.0, 3.0, 4.0, None], former, trials=9), State.RUNNING)
     assert "retrained;" not in shown
@@ -90,7 +88,7 @@ def test_finalists_of_an_earlier_run_are_not_the_state_of_one_that_goes_on(show:
     assert "trial 4  hidden_size=4" in shown
 
 
-def test_of_a_search_ended_by_its_time_that_is_said_and_nothing_is_in_progress(show: Show) -> None:
+def test_a_search_ended_by_its_time_has_nothing_in_progress(show: Show) -> None:
     trials = [1.0, 2.0, None, None]
     done = show(study(trials, ended="done", seconds=90.2, timeout=90), State.DONE)
     assert "air: 2 of 4 trials trained (2 asked for, never trained, 2 complete)" in done
@@ -110,13 +108,13 @@ def test_of_a_search_ended_by_its_time_that_is_said_and_nothing_is_in_progress(s
     )
 
 
-def test_trials_that_still_run_when_the_time_is_up_are_not_given_up(show: Show) -> None:
+def test_trials_running_at_the_time_limit_finish(show: Show) -> None:
     shown = show(study([1.0, None], seconds=91, timeout=90), State.RUNNING)
     assert "asked for, not ended" in shown
     assert "trial 1  hidden_size=1" in shown
     assert "the time is up" not in shown
 
 
-def test_all_trials_trained_within_the_time_are_no_search_ended_by_it(show: Show) -> None:
+def test_a_full_budget_within_the_time_is_no_timeout(show: Show) -> None:
     trials = [1.0, 2.0, 3.0, 4.0]
     assert "time" not in show(study(trials, ended="done", seconds=99, timeout=90), State.DONE)

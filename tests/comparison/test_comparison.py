@@ -28,7 +28,7 @@ def test_strategies_are_ranked_by_their_median():
     assert [row.strategy for row in up.rows] == ["woa", "tpe"]
 
 
-def test_the_sentence_names_what_is_better_than_what_and_by_how_much():
+def test_the_verdict_names_the_better_one_and_the_amount():
     assert comparison({"tpe": MIDDLE, "pso": LOW}).verdict == (
         f"pso is better than tpe (median rmse 45 % lower, p = 0.0079) {METHOD}"
     )
@@ -51,7 +51,7 @@ def test_the_sentence_says_what_cannot_be_told_apart():
     )
 
 
-def test_too_few_seeds_are_said_to_be_too_few_whatever_the_scores_are():
+def test_too_few_seeds_are_reported_whatever_the_scores():
     found = comparison({"pso": LOW[:4], "woa": HIGH[:4]})
     assert found.differences[0].adjusted < 0.05
     assert found.real == []
@@ -92,7 +92,7 @@ def test_a_search_without_a_complete_trial_counts_as_the_worst():
     assert [s["score"] for s in facts["strategies"][1]["searches"]] == [None] * 5
 
 
-def test_a_difference_in_ranks_alone_is_not_given_as_one_of_medians():
+def test_a_rank_difference_is_not_reported_as_one_of_medians():
     # Equal medians, and yet pso's scores are mostly the lower ones.
     pso = [1.0] * 6 + [5.0] * 5
     tpe = [5.0] * 11
@@ -136,7 +136,7 @@ def test_the_order_in_which_strategies_are_given_changes_nothing(names, scores):
 @pytest.mark.parametrize(
     ("kind", "n"), [("scores without draws", 400), ("scores with many draws", 150)]
 )
-def test_strategies_that_are_alike_are_called_different_in_one_of_twenty_at_most(kind, n):
+def test_like_strategies_differ_falsely_in_one_of_twenty(kind, n):
     rng = np.random.default_rng(0)
 
     def draw():

@@ -29,7 +29,7 @@ def drawn(*searches, n_trials=3):
     return compare([experiment()], found, n_trials).rows[0]
 
 
-def test_a_band_has_the_quartiles_over_the_searches_after_every_trial():
+def test_a_band_shows_the_quartiles_of_searches_after_each_trial():
     row = drawn(*(search([5.0 + seed, 4.0 + seed, 3.0], seed=seed) for seed in range(5)))
     band = band_by_trials(row)
     assert band.places.tolist() == [1, 2, 3]
@@ -108,7 +108,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def test_the_page_is_whole_by_itself_and_says_how_it_was_compared():
+def test_the_page_is_self_contained_and_states_the_method():
     found = comparison({"tpe": LOW, "pso": HIGH})
     text = page(found, NO_PICTURE, "tuner compare made.yaml --strategies tpe,pso --seeds 5")
     read = Page(text)
@@ -130,7 +130,7 @@ def test_the_page_is_whole_by_itself_and_says_how_it_was_compared():
         assert part in read.text, part
 
 
-def test_a_page_without_a_real_difference_does_not_look_like_one_with():
+def test_a_page_without_a_real_difference_does_not_claim_one():
     assert 'class="verdict good"' in page(comparison({"tpe": LOW, "pso": HIGH}), NO_PICTURE, "")
     assert 'class="verdict good"' not in page(comparison({"tpe": LOW, "pso": LOW}), NO_PICTURE, "")
 
@@ -148,7 +148,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_the_tables_have_a_row_for_each_search_and_for_each_of_its_trials(tmp_path):
+def test_the_tables_have_a_row_per_search_and_trial(tmp_path):
     found = comparison({"tpe": [1.5, None], "pso": [2.5, 3.5]})
     write(found, tmp_path / "new", "")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(FILES)

@@ -36,7 +36,7 @@ def by_pair(costs):
 
 
 @pytest.mark.parametrize("n", range(6, 30))
-def test_the_interval_is_the_narrowest_that_covers_the_median_in_95_percent(n):
+def test_the_interval_is_the_narrowest_with_95_percent(n):
     values = np.random.default_rng(n).normal(size=n)
     interval = median_interval(values.tolist())
     theirs = quantile_test(values, q=0.0, p=0.5).confidence_interval(0.95)
@@ -59,7 +59,7 @@ def test_infinite_scores_are_the_outermost_of_an_interval():
 
 @quickly
 @given(samples, st.randoms(use_true_random=False))
-def test_neither_the_order_of_strategies_nor_that_of_seeds_matters(costs, random):
+def test_the_order_of_strategies_and_seeds_does_not_matter(costs, random):
     names = list(costs)
     random.shuffle(names)
     shuffled = {name: random.sample(costs[name], len(costs[name])) for name in names}
@@ -94,7 +94,7 @@ def test_the_better_one_wins_at_least_half_of_the_pairs(costs):
 
 @quickly
 @given(samples)
-def test_the_correction_never_makes_a_difference_surer_nor_another_order(costs):
+def test_the_correction_never_increases_certainty_nor_order(costs):
     found = pairwise(costs)
     assert len(found) == math.comb(len(costs), 2)
     assert all(0 < d.p_value <= d.adjusted <= 1 for d in found)

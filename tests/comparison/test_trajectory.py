@@ -19,7 +19,7 @@ def test_the_best_score_so_far_follows_the_trials_numbers():
     assert (found.study, found.strategy, found.seed) == ("made-tpe-0", "tpe", 0)
 
 
-def test_without_a_complete_trial_the_best_score_is_infinitely_bad():
+def test_without_a_complete_trial_the_best_is_infinitely_bad():
     assert trajectory_of(search([None, 3.0]), 2).best == (math.inf, 3.0)
     assert trajectory_of(search([None, 0.3], metric="r2"), 2).best == (-math.inf, 0.3)
     assert trajectory_of(search([None, None]), 2).score == math.inf
@@ -41,7 +41,7 @@ def test_repeats_are_no_trials():
     assert found.best == (3.0, 2.0)
 
 
-def test_seconds_are_known_by_when_trials_ended_and_not_by_their_numbers():
+def test_time_is_known_by_when_trials_ended():
     # Two at a time: trial 1 ends before trial 0, and within its time.
     record = search([5.0, 4.0, 3.0], spans=[(0, 10), (2, 5), (5, 12)])
     found = trajectory_of(record, 3)
@@ -63,7 +63,7 @@ def test_what_a_search_took_beside_training_is_spread_over_it():
     assert trajectory_of(record, 1).seconds == (8.0,)
 
 
-def test_a_trial_that_the_machine_took_too_often_has_no_time_and_does_no_harm():
+def test_a_trial_lost_too_often_does_no_harm():
     record = search([5.0, None, 4.0])
     lost = dataclasses.replace(record.trials[1].outcome, seconds=0.0, finished_at=0.0)
     trials = list(record.trials)

@@ -43,9 +43,7 @@ def inputs(shape: Shape, size: int, steps: int = 8) -> torch.Tensor:
 
 @every
 @of_every_task
-def test_a_sample_s_output_does_not_follow_from_others_in_its_batch(
-    cell: str, shape: Shape
-) -> None:
+def test_an_output_does_not_depend_on_others_in_its_batch(cell: str, shape: Shape) -> None:
     model = made(cell, shape, bidirectional=True, num_layers=2)
     x = inputs(shape, 4)
     lengths = None if shape.task == "forecast" else torch.tensor([8, 3, 5, 8])
@@ -63,7 +61,7 @@ def test_a_sample_s_output_does_not_follow_from_others_in_its_batch(
 
 @every
 @of_every_task
-def test_weights_that_are_kept_and_loaded_say_the_same_bit_for_bit(cell: str, shape: Shape) -> None:
+def test_kept_and_loaded_weights_predict_bit_for_bit(cell: str, shape: Shape) -> None:
     model, x = made(cell, shape), inputs(shape, 3)
     torch.manual_seed(99)
     again = Model(Hyperparameters(hidden_size=6, **EVERY[cell]), shape).eval()
@@ -73,7 +71,7 @@ def test_weights_that_are_kept_and_loaded_say_the_same_bit_for_bit(cell: str, sh
 
 
 @every
-def test_a_label_does_not_follow_from_later_steps_where_it_reads_one_way(cell: str) -> None:
+def test_a_one_way_label_ignores_later_steps(cell: str) -> None:
     if cell == "told the lengths":
         pytest.skip("it reads a mean of all steps")
     shape = SHAPES[-1]

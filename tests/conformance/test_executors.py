@@ -264,9 +264,7 @@ def test_an_answer_that_nobody_waits_for_is_no_error(executor: Make, job: MakeJo
     assert is_idle(workers)
 
 
-def test_closing_gives_up_what_is_in_progress_and_may_be_done_twice(
-    executor: Make, job: MakeJob
-) -> None:
+def test_closing_twice_abandons_jobs_in_progress(executor: Make, job: MakeJob) -> None:
     workers = executor(2)
     for key in "abc":
         workers.submit(job(key, epochs=1_000, can_be_pruned=True))
@@ -296,9 +294,7 @@ def test_a_job_that_trains_for_too_long_is_ended_alone(executor: Make, job: Make
     assert outcomes(events(workers, n_finished(1)))["long"].state is OutcomeState.COMPLETE
 
 
-def test_a_limit_counts_neither_the_wait_for_a_worker_nor_for_an_answer(
-    executor: Make, job: MakeJob
-) -> None:
+def test_a_limit_excludes_waiting_times(executor: Make, job: MakeJob) -> None:
     workers = executor(1)
     for key in "ab":
         workers.submit(job(key, timeout_s=1.0, can_be_pruned=True))
@@ -321,9 +317,7 @@ def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor: Make, job
     assert ended["a"].state is OutcomeState.COMPLETE
 
 
-def test_a_job_that_hangs_in_c_code_is_ended_and_the_queue_goes_on(
-    hanging: Make, job: MakeJob
-) -> None:
+def test_a_job_that_hangs_in_c_code_is_ended(hanging: Make, job: MakeJob) -> None:
     workers = hanging(2)
     workers.submit(job("hangs", seed=0, timeout_s=1.0))
     for key in "abc":
@@ -333,9 +327,7 @@ def test_a_job_that_hangs_in_c_code_is_ended_and_the_queue_goes_on(
     assert all(ended[key].state is OutcomeState.COMPLETE for key in "abc")
 
 
-def test_a_job_that_breaks_its_worker_is_lost_and_the_next_has_another(
-    hanging: Make, job: MakeJob
-) -> None:
+def test_a_job_that_breaks_its_worker_is_lost_alone(hanging: Make, job: MakeJob) -> None:
     workers = hanging(1)
     workers.submit(job("breaks", seed=13))
     workers.submit(job("next", seed=1))

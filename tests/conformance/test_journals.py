@@ -92,7 +92,7 @@ def test_the_same_search_has_the_same_trials(location, strategy, tmp_path):
     assert told(found) == told(expected)
 
 
-def test_a_search_killed_again_and_again_ends_like_one_that_was_not(location, tmp_path):
+def test_a_search_killed_repeatedly_ends_the_same(location, tmp_path):
     experiment = make_experiment("pso", trials=14)
     _, expected = Bench(tmp_path / "expected.journal").run(experiment, SimulatedExecutor(2))
     for attempt in range(20):
@@ -105,7 +105,7 @@ def test_a_search_killed_again_and_again_ends_like_one_that_was_not(location, tm
     assert told(found) == told(expected)
 
 
-def test_a_finished_study_that_is_run_again_leaves_its_journal_as_it_is(location):
+def test_a_finished_study_leaves_its_journal_unchanged(location):
     experiment = make_experiment("woa", trials=6)
     Bench(location).run(experiment, SimulatedExecutor(2))
     before = everything(location)
@@ -127,7 +127,7 @@ def test_anyone_may_read_while_it_is_written(location):
     assert seen[-1] == 0
 
 
-def test_a_search_that_ends_while_one_looks_is_done_and_seen_whole(location, monkeypatch):
+def test_a_search_that_ends_meanwhile_is_shown_as_done(location, monkeypatch):
     experiment = make_experiment("random", trials=3)
     with write_journal(location, "s") as storage:
         study = open_study(storage, location, "s", experiment, DATA, dict, {})

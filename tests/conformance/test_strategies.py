@@ -147,7 +147,7 @@ def test_every_value_lies_in_its_distribution(subject: Subject) -> None:
     assert_inside(subject.space, subject.search(subject.study()))
 
 
-def test_the_same_seed_gives_the_same_trials_and_another_one_does_not(subject: Subject) -> None:
+def test_a_seed_determines_the_trials(subject: Subject) -> None:
     a, b, c = (subject.search(subject.study(seed)) for seed in (1, 1, 2))
     assert a == b
     assert a != c
@@ -178,7 +178,7 @@ def test_maximizing_is_minimizing_the_negative(subject: Subject) -> None:
     assert found[0] == found[1]
 
 
-def test_a_study_reopened_before_any_trial_ends_like_one_that_was_not(subject: Subject) -> None:
+def test_a_study_reopened_before_any_trial_ends_the_same(subject: Subject) -> None:
     expected = subject.search(subject.study())
     for k in range(1, subject.n_trials):
         journal = Journal()
@@ -201,7 +201,7 @@ def test_every_storage_gets_the_same_trials(subject: Subject, kind: str, tmp_pat
     assert subject.search(reopened(), 7) == subject.search(subject.study(), 7)
 
 
-def test_a_study_reopened_with_trials_in_flight_ends_like_one_that_was_not(
+def test_a_study_reopened_with_trials_in_flight_ends_the_same(
     subject: Subject,
 ) -> None:
     rhythm, n = rhythm_of(subject.options), subject.n_trials
@@ -242,7 +242,7 @@ def test_threads_share_a_sampler(subject: Subject) -> None:
     assert len({str(params) for params in found}) > subject.n_trials / 2
 
 
-def test_a_trial_that_died_between_two_parameters_gets_the_same_rest(subject: Subject) -> None:
+def test_a_trial_killed_between_parameters_gets_the_same_rest(subject: Subject) -> None:
     expected = subject.search(subject.study())
     for k in range(subject.n_trials):
         journal = Journal()
@@ -258,7 +258,7 @@ def test_a_trial_that_died_between_two_parameters_gets_the_same_rest(subject: Su
         assert again.params == expected[k]
 
 
-def test_an_enqueued_start_is_tried_first_and_the_search_goes_on_from_it(
+def test_an_enqueued_start_is_tried_first(
     subject: Subject,
 ) -> None:
     start = subject.search(subject.study(99), 1)[0]
@@ -286,7 +286,7 @@ def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'.*' is sampled at random")
-def test_parameters_that_the_study_decides_on_in_the_run_are_sampled_too(
+def test_parameters_decided_at_run_time_are_sampled(
     subject: Subject,
 ) -> None:
     study = optuna.create_study(sampler=subject.sampler(space={}))

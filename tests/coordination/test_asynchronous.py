@@ -74,7 +74,7 @@ def test_pruning_compares_with_every_trial_told_so_far(name, bench, monkeypatch)
     assert any(number // 3 == other // 3 for number, told in seen.items() for other in told)
 
 
-def test_a_small_space_is_searched_whole_and_repeats_take_the_outcome(bench):
+def test_a_small_space_is_exhausted_and_duplicates_are_reused(bench):
     experiment = make_experiment("pso", space=SMALL_SPACE, trials=40, asynchronous=True)
     finished, record = bench.run(experiment, SimulatedExecutor(4, chaos=3))
     assert finished
@@ -93,7 +93,7 @@ def test_a_grid_is_searched_once(bench):
     assert len(set(configurations)) == len(configurations)
 
 
-def test_the_record_says_that_a_search_was_asynchronous_and_it_stays_so(bench):
+def test_the_record_keeps_that_a_search_was_asynchronous(bench):
     experiment = make_experiment("woa", trials=6, asynchronous=True)
     _, record = bench.run(experiment, SimulatedExecutor(2))
     assert record.experiment.asynchronous

@@ -33,7 +33,7 @@ def test_the_number_of_workers_and_their_timing_change_nothing(strategy, make_be
 
 
 @EVERY_STRATEGY
-def test_a_search_killed_after_any_result_ends_like_one_that_was_not(strategy, make_bench):
+def test_a_search_killed_after_any_result_ends_the_same(strategy, make_bench):
     experiment = make_experiment(strategy, trials=14)
     _, reference = make_bench("reference").run(experiment, SimulatedExecutor(2))
     for at in range(14):
@@ -96,7 +96,7 @@ def test_a_job_that_is_lost_too_often_fails_with_its_reason(bench):
     assert record.trials[0].lost == ("killed by signal 9",) * 3
 
 
-def test_what_was_lost_is_recorded_and_counts_on_after_the_coordinator_was_killed(bench):
+def test_a_lost_trial_is_recorded_and_counted_after_a_kill(bench):
     experiment = make_experiment("random", trials=1, epochs=2)
     for _ in range(2):
         executor = SimulatedExecutor(1)
@@ -118,7 +118,7 @@ def lose_once(executor):
     return [Lost(job.key, "killed by signal 9")]
 
 
-def test_a_job_that_did_not_live_to_tell_keeps_the_epochs_that_it_reported(bench):
+def test_a_lost_job_keeps_its_reported_epochs(bench):
     class TimesOut(SimulatedExecutor):
         def poll(self, timeout_s):
             events = super().poll(timeout_s)
@@ -161,7 +161,7 @@ def test_a_search_in_which_everything_fails_comes_to_an_end(strategy, bench):
 
 
 @EVERY_STRATEGY
-def test_trials_are_asked_when_exactly_the_earlier_ones_have_been_told(strategy, bench):
+def test_trials_are_asked_exactly_when_earlier_ones_are_told(strategy, bench):
     experiment = make_experiment(strategy)
     bench.run(experiment, SimulatedExecutor(4, chaos=9))
     study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
@@ -172,7 +172,7 @@ def test_trials_are_asked_when_exactly_the_earlier_ones_have_been_told(strategy,
 
 
 @EVERY_STRATEGY
-def test_a_finite_space_is_searched_whole_and_then_the_search_ends(strategy, bench):
+def test_a_finite_space_is_exhausted_and_ends_the_search(strategy, bench):
     experiment = make_experiment(strategy, space=SMALL_SPACE, trials=100)
     executor = SimulatedExecutor(3, fails=lambda job: job.hyperparameters["batch_size"] == 8)
     finished, record = bench.run(experiment, executor)
@@ -182,7 +182,7 @@ def test_a_finite_space_is_searched_whole_and_then_the_search_ends(strategy, ben
     assert len(executor.begun) == 12
 
 
-def test_a_repeat_takes_the_outcome_of_the_first_and_is_not_trained(bench):
+def test_a_duplicate_takes_the_first_outcome_untrained(bench):
     experiment = make_experiment("random", space=SMALL_SPACE, trials=11)
     executor = SimulatedExecutor(3)
     _, record = bench.run(experiment, executor)
@@ -199,7 +199,7 @@ def test_a_repeat_takes_the_outcome_of_the_first_and_is_not_trained(bench):
     assert optuna.trial.TrialState.RUNNING not in states
 
 
-def test_pruning_sees_only_what_was_told_when_the_trial_was_asked(bench, monkeypatch):
+def test_pruning_sees_only_what_was_told_when_a_trial_began(bench, monkeypatch):
     seen = {}
 
     def spy(pruner, evidence, number, *rest, n_folds):
@@ -215,7 +215,7 @@ def test_pruning_sees_only_what_was_told_when_the_trial_was_asked(bench, monkeyp
     assert any(t.repeat_of is not None for t in record.trials), "repeats must not count as evidence"
 
 
-def test_trial_0_is_the_configuration_that_the_experiment_starts_from(bench):
+def test_trial_0_is_the_experiments_start(bench):
     experiment = make_experiment("pso", hyperparameters={"hidden_size": 77})
     _, record = bench.run(experiment, SimulatedExecutor(1))
     assert record.trials[0].params["hidden_size"] == 77
@@ -231,7 +231,7 @@ def test_a_longer_budget_goes_on_where_the_search_ended(bench):
     assert "trial 9" not in executor.begun
 
 
-def test_a_stopped_search_keeps_what_was_finished_and_goes_on_to_the_same_end(make_bench):
+def test_a_stopped_search_resumes_to_the_same_end(make_bench):
     experiment = make_experiment("tpe")
     _, reference = make_bench("reference").run(experiment, SimulatedExecutor(2))
     bench, stop = make_bench("stopped"), threading.Event()
@@ -261,7 +261,7 @@ def test_no_trial_starts_when_the_time_is_used_up(bench):
     assert record.trials == ()
 
 
-def test_when_the_time_is_up_queued_trials_do_not_start_and_more_time_goes_on_with_them(
+def test_more_time_resumes_a_search_stopped_by_time(
     make_bench,
 ):
     experiment = make_experiment("woa", population=12, trials=24)
@@ -275,7 +275,7 @@ def test_when_the_time_is_up_queued_trials_do_not_start_and_more_time_goes_on_wi
     assert told(resumed) == told(reference)
 
 
-def test_a_trial_that_is_lost_after_ctrl_c_is_left_to_the_next_run(bench):
+def test_a_trial_lost_after_ctrl_c_is_left_to_the_next_run(bench):
     stop = threading.Event()
 
     class Loses(SimulatedExecutor):

@@ -104,7 +104,7 @@ def test_the_default_is_what_is_exported(record, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_default_that_wins_is_reproducible_after_a_kill_and_with_any_workers(make_case):
+def test_a_winning_default_is_reproducible_after_a_kill(make_case):
     reference = make_case("calm").run(executor=good(1)).test
     for at in (8, 12, 16):
         case = make_case(f"killed{at}")
@@ -114,7 +114,7 @@ def test_a_default_that_wins_is_reproducible_after_a_kill_and_with_any_workers(m
         assert test | {"opened_at": ""} == reference | {"opened_at": ""}
 
 
-def test_without_finalists_the_default_wins_by_its_one_training_or_does_not(make_case):
+def test_without_finalists_one_training_decides_the_default(make_case):
     keys = {"finalists": {"top": 0}}
     won = make_case("won").run(executor=good(), **keys)
     winner = find_winner(won)
@@ -128,7 +128,7 @@ def test_without_finalists_the_default_wins_by_its_one_training_or_does_not(make
     assert lost.finalist is None
 
 
-def test_a_default_that_a_longer_search_finds_is_still_the_one_that_was_tested(case):
+def test_a_default_found_by_a_longer_search_stays_the_tested_one(case):
     # The start is another configuration; the default is found among the last.
     choices = {"type": "categorical", "choices": [16, 32, 64, 128]}
     keys = {"space": {"hidden_size": choices}, "hyperparameters": {"hidden_size": 128}}
@@ -144,7 +144,7 @@ def test_a_default_that_a_longer_search_finds_is_still_the_one_that_was_tested(c
     assert "the same configuration won: its score stands" in summary["opened"][1]
 
 
-def test_a_study_that_tested_another_one_says_that_the_default_is_better(record):
+def test_a_study_that_tested_another_says_the_default_is_better(record):
     """As studies do that are older than the rule."""
     other = rank_finalists(record)[1]
     default = record.test["default"] | {"is_winner": False}
@@ -160,7 +160,7 @@ def test_a_study_that_tested_another_one_says_that_the_default_is_better(record)
     )
 
 
-def test_a_former_best_is_not_replaced_by_a_default_while_nothing_is_retrained(case):
+def test_a_default_does_not_replace_an_unretrained_best(case):
     record = case.run(stages={"finalists": False}, executor=good())
     assert find_winner(record).trial is record.best
 
@@ -219,7 +219,7 @@ def compared(record, finalist):
 
 @settings(max_examples=300)
 @given(studies())
-def test_what_wins_is_never_worse_than_the_default_by_the_repeats_that_all_have(record):
+def test_the_winner_is_never_worse_than_the_default(record):
     winner, default = find_winner(record), default_of(record)
     ranked = rank_finalists(record)
     if winner.is_default or not default.repeats:
@@ -234,7 +234,7 @@ def test_what_wins_is_never_worse_than_the_default_by_the_repeats_that_all_have(
         assert best <= least
 
 
-def test_a_default_with_a_failed_repeat_does_not_lose_to_a_worse_one(record):
+def test_a_default_with_a_failed_repeat_beats_a_worse_one(record):
     finalists = [
         dataclasses.replace(
             r,

@@ -64,7 +64,7 @@ def test_the_mean_over_fresh_seeds_decides_and_not_the_luckiest(record):
     assert winner.reproducible.seed == training_seed(3, Role.FINALIST, b, 0)
 
 
-def test_a_finalist_with_a_failed_repeat_comes_after_those_without(record):
+def test_a_finalist_with_a_failed_repeat_ranks_last(record):
     a, b, c = top(record)
     judged = repeats(record, {a: [1.0, 1.0, None], b: [5.0, 5.0, 5.0], c: [None, None, None]})
     assert [f.trial.number for f in rank_finalists(no_default(judged))] == [b, a]

@@ -29,7 +29,7 @@ def runs(record, role):
     return [r for r in record.finalists if r.role is role]
 
 
-def test_the_default_is_trained_like_a_finalist_on_seeds_of_its_own(case):
+def test_the_default_is_trained_like_a_finalist(case):
     record = case.run()
     found = default_of(record)
     assert found.name == "default LSTM"
@@ -51,7 +51,7 @@ def test_the_default_is_trained_like_a_finalist_on_seeds_of_its_own(case):
     assert len(set(seeds)) == len(seeds)
 
 
-def test_what_is_trained_as_the_default_is_the_configuration_without_a_search(case):
+def test_the_trained_default_is_the_configuration_without_search(case):
     case.run(hyperparameters={"hidden_size": 50, "learning_rate": 0.01})
     jobs = [job for job in case.executor._jobs.values() if job.key.startswith("baseline")]
     assert len(jobs) == 3
@@ -64,7 +64,7 @@ def test_what_is_trained_as_the_default_is_the_configuration_without_a_search(ca
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_killed_between_any_two_retrainings_it_ends_like_one_that_was_not(make_case, workers):
+def test_a_reopening_killed_between_retrainings_ends_the_same(make_case, workers):
     calm = make_case("calm")
     reference = everything(calm.run(executor=PretendExecutor(1)))
     trained = [key for key in calm.executor.begun if not key.startswith("trial")]
@@ -78,7 +78,7 @@ def test_killed_between_any_two_retrainings_it_ends_like_one_that_was_not(make_c
         assert everything(killed.run(executor=PretendExecutor(workers, chaos=at + 7))) == reference
 
 
-def test_what_is_finished_is_not_trained_again_but_for_the_models_of_the_test(case):
+def test_finished_trainings_are_not_repeated_but_test_models(case):
     with pytest.raises(Killed):
         case.run(executor=PretendExecutor(1, die_after=8 + 8))
     record = case.run(executor=PretendExecutor(1))
@@ -106,7 +106,7 @@ def test_a_finalist_that_is_the_default_is_not_trained_twice(case):
     assert summarize(record)["worth"] in ("unpaid", "useless")
 
 
-def test_the_default_is_not_trained_again_where_the_search_finds_it_later(case):
+def test_a_default_found_later_is_not_retrained(case):
     # The start is another configuration; the default is found among the last two.
     keys = {"space": TWIN, "hyperparameters": {"hidden_size": 128}, "finalists": {"top": 4}}
     trials = 1
@@ -123,7 +123,7 @@ def test_the_default_is_not_trained_again_where_the_search_finds_it_later(case):
     assert finalist.repeats == found.repeats == tuple(runs(before, Role.BASELINE))
 
 
-def test_a_former_finalist_that_is_the_default_keeps_its_retrainings(case):
+def test_a_finalist_that_is_the_default_keeps_its_retrainings(case):
     keys = {"space": TWIN | {"dropout": SPACE["dropout"]}, "finalists": {"top": 1}}
     keys["hyperparameters"] = {"hidden_size": 32, "dropout": 0.0}
     first = case.run(1, **keys)
@@ -146,7 +146,7 @@ def test_a_former_finalist_that_is_the_default_keeps_its_retrainings(case):
     assert rank_finalists(later) == []  # the new one is not retrained yet
 
 
-def test_without_finalists_the_default_is_trained_once_like_the_winner(case):
+def test_without_finalists_the_default_is_trained_once(case):
     record = case.run(finalists={"top": 0})
     (only,) = record.finalists
     assert (only.role, only.repeat) == (Role.BASELINE, 0)
@@ -154,7 +154,7 @@ def test_without_finalists_the_default_is_trained_once_like_the_winner(case):
     assert len(record.test["scores"]) == len(record.test["default"]["scores"]) == 1
 
 
-def test_without_finalists_a_winner_that_is_the_default_is_not_trained_again(case):
+def test_a_winning_default_without_finalists_is_not_retrained(case):
     record = case.run(4, space=TWIN, finalists={"top": 0})
     assert record.finalists == ()
     assert record.test["default"]["is_winner"]
@@ -185,7 +185,7 @@ def test_a_default_that_fails_is_no_reason_to_fail(case):
     assert summarize(record)["default"]["failed"] == 3
 
 
-def test_what_time_is_left_does_not_matter_to_finalists_and_default(case):
+def test_the_time_limit_does_not_apply_to_finalists(case):
     case.run(8, stages={"finalists": False})
     record = case.run(20, budget={"timeout": 1e-6})
     assert len(record.trained) == 8
@@ -240,7 +240,7 @@ def extended(case):
     return trials
 
 
-def test_an_extended_study_gets_no_new_test_score_unless_one_asks_for_it(case, openings):
+def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
     first = case.run(2).test
     trials = extended(case)
     record = case.read()
@@ -293,7 +293,7 @@ def test_a_winner_that_stays_is_not_tested_again(case, openings):
     assert "the same configuration won: its score stands" in summarize(record)["opened"][1]
 
 
-def test_a_reopening_that_is_interrupted_goes_on_with_the_same_call(make_case, monkeypatch):
+def test_an_interrupted_reopening_resumes(make_case, monkeypatch):
     case, calm, scout = make_case("case"), make_case("calm"), make_case("scout")
     for each in (case, calm, scout):
         each.run(2)
@@ -370,7 +370,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     assert "no longer of unseen rows" in reopened
 
 
-def test_the_default_is_the_librarys_and_not_the_start_of_the_search(case):
+def test_the_default_is_the_librarys_and_not_the_start(case):
     keys = {"hyperparameters": {"hidden_size": 100, "dropout": 0.3, "batch_size": 4}}
     experiment = case.experiment(**keys)
     assert experiment.start() == {"hidden_size": 100, "dropout": 0.3}

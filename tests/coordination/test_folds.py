@@ -14,7 +14,7 @@ from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_values
 FOLDS = {"split": {"validation": {"folds": 3, "size": 0.1}}}
 
 
-def test_without_folds_every_epoch_is_an_intermediate_value_and_with_them_every_fold() -> None:
+def test_intermediate_values_are_epochs_or_folds() -> None:
     history = [
         Epoch(0, 1.0, 1.0, 5.0, 0.0, 0),
         Epoch(1, 1.0, 1.0, 4.0, 0.0, 0, 4.0),
@@ -31,9 +31,7 @@ def test_folds_survive_the_journal() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["woa", "tpe"])
-def test_trials_are_pruned_at_the_end_of_a_fold_with_any_number_of_workers(
-    strategy, make_bench, bench
-):
+def test_pruning_at_a_folds_end_is_the_same_with_any_workers(strategy, make_bench, bench):
     experiment = make_experiment(strategy, data=FOLDS)
     _, record = bench.run(experiment, SimulatedExecutor(1))
     pruned = [t for t in record.trials if t.status is Status.PRUNED and t.repeat_of is None]

@@ -35,7 +35,7 @@ def test_an_infinite_space_is_drawn_from_by_seed_and_number():
     assert 1e-4 <= first["e"] <= 1e-1
 
 
-def test_equal_configurations_have_equal_keys_whatever_their_order_and_last_digit():
+def test_equal_configurations_have_equal_keys():
     assert configuration_key({"a": 1, "b": 0.3}) == configuration_key({"b": 0.1 + 0.2, "a": 1})
     assert configuration_key({"a": 1}) != configuration_key({"a": 2})
 

@@ -96,9 +96,7 @@ def test_a_journal_torn_in_its_first_record_is_begun_again(tmp_path, torn):
     assert names(path) == ["a"]
 
 
-def test_a_file_that_another_process_makes_at_the_same_moment_keeps_what_it_wrote(
-    tmp_path, monkeypatch
-):
+def test_a_file_made_meanwhile_by_another_process_is_kept(tmp_path, monkeypatch):
     path, exists = tmp_path / "s.journal", Path.exists
     with write_journal(str(path)) as storage:
         optuna.create_study(study_name="a", storage=storage)
@@ -144,9 +142,7 @@ REMEDIES = [
 
 
 @pytest.mark.parametrize(("why", "journal", "remedy"), REMEDIES)
-def test_a_file_that_cannot_be_used_is_not_helped_by_a_name_that_leads_to_the_same_one(
-    why, journal, remedy, tmp_path, monkeypatch
-):
+def test_an_unusable_file_is_refused_by_every_name(why, journal, remedy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tuner.coordination.holders.PATIENCE_S", 0.0)
     location = journal_location("s", journal)
@@ -201,12 +197,12 @@ def test_a_resumed_study_may_not_change(key, bench):
     assert "got" in str(error.value)
 
 
-def test_a_resumed_study_may_change_its_budget_of_trials_and_time(bench):
+def test_a_resumed_study_may_change_trials_and_time(bench):
     bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
     reopen(bench, make_experiment("woa", budget={"trials": 9, "epochs": 5, "timeout": 60}))
 
 
-def test_a_population_that_is_not_written_stays_what_the_study_was_begun_with(bench):
+def test_the_default_population_stays_that_of_the_begun_study(bench):
     def unwritten(trials):
         raw = make_experiment("woa", trials=trials, epochs=2).to_dict()
         return Experiment.model_validate(raw | {"strategy": {"name": "woa"}})
@@ -277,7 +273,7 @@ def test_a_study_of_a_newer_version_is_refused_whoever_opens_it(bench):
         read_study(read_journal(bench.location), "s", bench.location)
 
 
-def test_a_study_of_a_version_with_other_keys_is_refused_and_says_which(bench):
+def test_a_study_with_other_keys_is_refused_with_their_names(bench):
     experiment = make_experiment("woa", trials=6)
     bench.run(experiment, SimulatedExecutor(2))
     change_facts(bench, lambda facts: facts["experiment"]["budget"].update(fuel=3))
@@ -306,7 +302,7 @@ def test_a_study_made_by_someone_else_is_refused(tmp_path):
         read_study(read_journal(path), "ss", path)
 
 
-def test_a_study_from_before_tokens_were_read_as_unknown_goes_on_without_any(bench):
+def test_a_study_without_unknown_tokens_resumes_without_them(bench):
     experiment = make_experiment("woa", trials=6, data={"categories": ["shop"]})
     assert experiment.hyperparameters.unknown_rate > 0
     bench.run(experiment, SimulatedExecutor(2))

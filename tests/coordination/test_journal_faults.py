@@ -133,7 +133,7 @@ def test_what_was_done_although_nobody_said_so_is_not_done_twice(name, when, at_
         assert states[0] == states[1]
 
 
-def test_a_waiting_trial_whose_beginning_nobody_confirmed_is_begun(at_once):
+def test_an_unconfirmed_waiting_trial_is_begun(at_once):
     lost = []
 
     def fault(operation):
@@ -154,7 +154,7 @@ def away(name):
     return "before"
 
 
-def test_a_database_that_stays_away_ends_a_search_and_is_not_waited_for_again():
+def test_a_database_that_stays_away_ends_the_search_once():
     notes = []
     storage = Enduring(Flaky(InMemoryStorage(), away), "there", notes.append, patience_s=2)
     for _ in range(2):  # the second is not attempted at all
@@ -169,7 +169,7 @@ def test_a_database_that_stays_away_ends_a_search_and_is_not_waited_for_again():
     assert notes == [f"the journal's database does not answer (lost){WAITING}"]
 
 
-def test_several_threads_say_once_that_the_database_is_away_and_once_that_it_is_back():
+def test_threads_report_an_outage_and_its_end_once():
     notes, is_away = [], True
     storage = Enduring(
         Flaky(InMemoryStorage(), lambda name: "before" if is_away else None), "there", notes.append
@@ -199,7 +199,7 @@ def test_a_connection_that_was_closed_while_idle_is_no_news():
     assert notes == []
 
 
-def test_ctrl_c_gets_out_of_the_wait_at_once_and_out_of_all_that_is_cleared_up_after_it():
+def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
     inner, is_away = InMemoryStorage(), False
     storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
@@ -238,7 +238,7 @@ def test_ctrl_c_gets_out_of_the_wait_at_once_and_out_of_all_that_is_cleared_up_a
     assert failures == ["there: the search was interrupted"]
 
 
-def test_ctrl_c_elsewhere_does_not_wait_for_a_database_that_is_away():
+def test_ctrl_c_elsewhere_does_not_wait_for_a_lost_database():
     inner, is_away = InMemoryStorage(), False
     storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
@@ -262,7 +262,7 @@ def test_a_reader_does_not_wait():
         storage.get_all_studies()
 
 
-def test_a_storage_that_is_closed_is_not_opened_again_by_a_thread_that_is_left_over():
+def test_a_closed_storage_is_not_reopened_by_a_late_thread():
     storage = Enduring(InMemoryStorage(), "there")
     storage.close()
     with pytest.raises(RunError, match="there: is closed"):
@@ -283,7 +283,7 @@ def die_after(bench, experiment, n_results):
         bench.run(experiment, SimulatedExecutor(2, die_after=n_results))
 
 
-def test_a_full_disk_ends_a_search_on_sqlite_and_the_same_command_resumes(tmp_path, make_bench):
+def test_a_search_on_sqlite_resumes_after_a_full_disk(tmp_path, make_bench):
     experiment = make_experiment("woa", trials=12)
     bench = Bench(f"sqlite:///{tmp_path}/s.db")
     die_after(bench, experiment, 3)
@@ -346,7 +346,7 @@ except RunError as error:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.61, 0.9])
-def test_a_file_that_cannot_grow_keeps_what_is_in_it_and_no_half_record(share, make_bench):
+def test_a_file_that_cannot_grow_keeps_whole_records(share, make_bench):
     experiment = make_experiment("woa", trials=12)
     expected = search(make_bench("calm"), experiment)
     calm, path = Path(make_bench("calm").location), Path(make_bench("full").location)
@@ -384,7 +384,7 @@ DAMAGE_THAT_ENDS_A_JOURNAL = [b'{"op_code"\n', b"\xff\n", b"\0\n", b"\0\0{}\n", 
 
 
 @pytest.mark.parametrize("damage", DAMAGE_THAT_ENDS_A_JOURNAL)
-def test_a_last_line_that_was_written_whole_and_is_no_record_is_refused(damage, tmp_path):
+def test_a_whole_last_line_that_is_no_record_is_refused(damage, tmp_path):
     path = tmp_path / "s.journal"
     with write_journal(str(path)) as storage:
         optuna.create_study(study_name="a", storage=storage)
@@ -429,9 +429,7 @@ def test_one_damaged_byte_costs_no_record_but_the_last(searched, tmp_path_factor
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_journal_that_was_cut_off_keeps_every_record_that_was_written_whole(
-    searched, tmp_path_factory, data
-):
+def test_a_truncated_journal_keeps_every_whole_record(searched, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "cut.journal"
     cut = searched[: data.draw(st.integers(16, len(searched)), "length")]
     zeros = bytes(data.draw(st.integers(0, 5000), "zeros"))

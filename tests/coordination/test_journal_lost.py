@@ -27,9 +27,7 @@ def look(url):
 
 
 @pytest.mark.parametrize("way", [write, read, look])
-def test_a_connection_lost_while_a_journal_is_opened_is_said_in_one_line(
-    postgresql_url, monkeypatch, caplog, capfd, way
-):
+def test_a_connection_lost_on_opening_is_one_line(postgresql_url, monkeypatch, caplog, capfd, way):
     write(postgresql_url)
     introduce = StudyLock._introduce
 
@@ -53,7 +51,7 @@ def test_a_connection_lost_while_a_journal_is_opened_is_said_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_own_connection_that_the_server_is_slow_to_end_is_waited_for(monkeypatch):
+def test_a_slowly_ending_own_connection_is_waited_for(monkeypatch):
     lock, now = StudyLock("s"), [0.0]
     own = [(7, lock._me.written, "tuner", "ExclusiveLock")]
 

@@ -113,7 +113,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_connection_lost_before_or_after_a_commit_changes_nothing(
+def test_a_connection_lost_around_a_commit_changes_nothing(
     seed, postgresql_url, make_bench, notes, monkeypatch
 ):
     experiment = make_experiment("woa", trials=18)
@@ -143,7 +143,7 @@ def test_a_connection_lost_before_or_after_a_commit_changes_nothing(
         assert connection.execute(n_trials).fetchone() == (len(expected), len(expected))
 
 
-def test_a_study_that_somebody_took_while_the_server_was_away_is_left_to_him(postgresql_url, notes):
+def test_a_study_taken_during_an_outage_is_left_to_its_owner(postgresql_url, notes):
     mine = None
 
     def take():
@@ -188,7 +188,7 @@ def test_a_thread_that_is_left_over_does_not_take_a_study_again(postgresql_url):
         time.sleep(0.01)
 
 
-def test_a_session_of_ours_that_the_server_has_not_missed_yet_does_not_keep_us_out(postgresql_url):
+def test_a_stale_session_of_ours_does_not_keep_us_out(postgresql_url):
     lock = StudyLock("s")
     plain = postgresql_url.replace(SCHEME, "postgresql://")
     with psycopg.connect(plain) as vanished, psycopg.connect(plain) as new:
@@ -227,7 +227,7 @@ def test_a_journal_in_another_schema_is_another_journal(postgresql_url):
         assert study_names(storage) == []
 
 
-def test_searches_that_begin_together_on_an_empty_database_create_its_tables_once(postgresql_url):
+def test_simultaneous_searches_create_tables_once(postgresql_url):
     def begin(name):
         with write_journal(postgresql_url, name) as storage:
             storage.create_new_study([1], name)
@@ -237,7 +237,7 @@ def test_searches_that_begin_together_on_an_empty_database_create_its_tables_onc
     assert study_names(read_journal(postgresql_url)) == list("abcdef")
 
 
-def test_who_reads_while_a_search_creates_its_tables_disturbs_nobody(postgresql_url, tmp_path):
+def test_readers_do_not_disturb_the_creation_of_tables(postgresql_url, tmp_path):
     found, refusals, over = [], set(), threading.Event()
 
     def read():
@@ -268,9 +268,7 @@ def test_who_reads_while_a_search_creates_its_tables_disturbs_nobody(postgresql_
             assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (1,)
 
 
-def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not_waited_for(
-    postgresql_url, monkeypatch
-):
+def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeypatch):
     monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 0.5)
     with connect(postgresql_url) as suspended:
         StudyLock("a").take_to_create(suspended)
@@ -292,7 +290,7 @@ def test_a_search_that_is_suspended_while_it_creates_the_tables_is_named_and_not
         pass
 
 
-def test_who_creates_tables_is_waited_for_as_long_as_it_is_another_one(postgresql_url, monkeypatch):
+def test_another_process_that_creates_tables_is_waited_for(postgresql_url, monkeypatch):
     monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 3.0)
     first, second = connect(postgresql_url), connect(postgresql_url)
     StudyLock("a").take_to_create(first)
@@ -318,9 +316,7 @@ def test_who_creates_tables_is_waited_for_as_long_as_it_is_another_one(postgresq
             assert time.monotonic() - begun > 3.5
 
 
-def test_what_the_server_refuses_ends_a_search_in_one_line_and_the_same_command_resumes(
-    postgresql_url, make_bench, notes
-):
+def test_a_server_refusal_ends_a_search_in_one_line(postgresql_url, make_bench, notes):
     def forbid():
         with connect(postgresql_url) as connection:
             connection.execute("ALTER TABLE trial_user_attributes RENAME TO gone")
@@ -372,7 +368,7 @@ def test_who_reads_while_the_server_is_away_is_told_in_one_line(postgresql, own_
     assert study_names(storage) == []
 
 
-def test_a_commit_waits_for_the_disk_also_where_the_server_would_not(postgresql_url):
+def test_a_commit_waits_for_the_disk_whatever_the_server_does(postgresql_url):
     relaxed = postgresql_url + "%20-csynchronous_commit%3Doff"
     lock = StudyLock("s")
     with psycopg.connect(relaxed.replace(SCHEME, "postgresql://")) as connection:

@@ -69,7 +69,7 @@ def silent():
         yield server.getsockname()[1]
 
 
-def test_a_server_that_never_answers_is_given_up_within_ten_seconds(silent):
+def test_a_silent_server_is_given_up_within_ten_seconds(silent):
     begun = time.monotonic()
     with pytest.raises(JournalError, match=f"127.0.0.1:{silent}/studies: ") as error:
         read_journal(f"postgresql+psycopg://me:secret@127.0.0.1:{silent}/studies")
@@ -125,7 +125,7 @@ def test_reading_a_database_without_studies_creates_nothing(postgresql_url):
             read_journal(postgresql_url)
 
 
-def test_tables_that_are_not_whole_are_no_journal_yet_and_reading_leaves_them_so(postgresql_url):
+def test_partial_tables_are_no_journal_and_stay_unchanged(postgresql_url):
     engine = sqlalchemy.create_engine(postgresql_url)
     BaseModel.metadata.create_all(engine)  # as a search does first, which is killed then
     before = sqlalchemy.inspect(engine).get_table_names()

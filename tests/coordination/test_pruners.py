@@ -57,9 +57,7 @@ def test_every_pruner_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", [n for n in OPTIONS if n != "none"])
 @pytest.mark.parametrize("strategy", ["woa", "tpe"])
-def test_a_pruner_prunes_the_same_with_any_number_of_workers_and_after_a_kill(
-    name, strategy, make_bench
-):
+def test_a_pruner_gives_the_same_with_any_workers_or_kill(name, strategy, make_bench):
     experiment = experiment_with(name, strategy=strategy)
     _, reference = make_bench("one").run(experiment, SimulatedExecutor(1))
     assert reference.count(Status.PRUNED) > 0
@@ -80,7 +78,7 @@ def test_a_pruner_prunes_the_same_with_any_number_of_workers_and_after_a_kill(
 
 @pytest.mark.parametrize("name", BY_EPOCHS)
 @pytest.mark.parametrize("metric", ["rmse", "r2"])
-def test_told_one_by_one_trials_are_pruned_as_in_a_study_of_optunas_own(name, metric, bench):
+def test_trials_told_singly_are_pruned_as_by_optuna(name, metric, bench):
     """With a batch of one, every trial sees all the earlier ones, as in Optuna's own loop."""
     strategy = {"name": "random", "batch": 1}
     experiment = experiment_with(name, trials=40, objective={"metric": metric})

@@ -27,7 +27,7 @@ def scores(record):
     return {(r.role, r.configuration, r.repeat): (r.seed, r.value) for r in record.finalists}
 
 
-def test_raised_repeats_train_only_what_is_new_and_end_like_a_study_that_had_them(make_case):
+def test_raised_repeats_train_only_what_is_new(make_case):
     case, whole = make_case("case"), make_case("whole").run(**FIVE)
     before = case.run()
     record = case.run(**FIVE)
@@ -51,7 +51,7 @@ def test_raised_again_by_nobody_it_only_prints(case):
     assert case.notes.said == []
 
 
-def test_a_higher_top_retrains_the_next_best_with_the_rest_left_alone(case):
+def test_a_higher_top_retrains_only_the_next_best(case):
     before = case.run()
     record = case.run(finalists={"top": 4})
     assert len(case.executor.begun) == 2 * 3
@@ -73,7 +73,7 @@ def test_more_repeats_of_a_search_that_goes_on_at_the_same_time(make_case):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_killed_anywhere_while_it_trains_the_new_ones_it_ends_the_same(make_case, workers):
+def test_a_reopening_killed_in_training_ends_the_same(make_case, workers):
     more = {"finalists": {"repeats": 5, "top": 3}}
     n_new = 3 * 2 + 5
     calm = make_case("calm")
@@ -123,7 +123,7 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
     assert "for nothing would be new: trial" in why
 
 
-def test_raised_and_reopened_at_once_it_is_not_said_to_stay_closed(case, openings):
+def test_a_study_raised_and_reopened_at_once_is_not_closed(case, openings):
     case.run()
     record = case.run(**FIVE, stages={"reopen_test": True})
     assert len(openings) == len(record.openings) == 2
@@ -146,7 +146,7 @@ def test_lowering_is_refused_in_a_line_that_names_key_and_value(case, key):
     assert Path(case.location).read_bytes() == before
 
 
-def test_the_file_that_a_study_was_begun_with_runs_again_after_its_repeats_were_raised(case):
+def test_the_original_file_runs_again_after_raised_repeats(case):
     case.run(finalists={"top": 1, "repeats": 2})
     case.run(finalists={"top": 1, "repeats": 3})
     before = Path(case.location).read_bytes()
@@ -180,7 +180,7 @@ def test_a_study_without_finalists_gets_them(case):
     assert [len(f.repeats) for f in rank_finalists(record)] == [3, 3, 3]
 
 
-def test_a_former_finalist_that_is_the_default_gets_as_many_repeats_as_the_others(make_case):
+def test_a_finalist_that_is_the_default_gets_all_repeats(make_case):
     case = make_case("case")
     # Trial 0 is the default, and here a poor one: the space has better ones.
     space = {"hidden_size": {"type": "int", "low": 8, "high": 128}, "batch_size": SMALL_BATCH}
@@ -200,7 +200,7 @@ def test_a_former_finalist_that_is_the_default_gets_as_many_repeats_as_the_other
 SMALL_BATCH = {"type": "categorical", "choices": [1, 2, 4, 8, 16, 32]}
 
 
-def test_a_finished_study_of_an_older_format_is_only_printed_until_it_is_raised(case):
+def test_an_old_finished_study_is_read_only_until_raised(case):
     record = case.run(finalists={"baseline": False})
     with write_journal(case.location, "s", lambda text: None) as storage:
         study = optuna.load_study(study_name="s", storage=storage)
@@ -219,7 +219,7 @@ def test_a_finished_study_of_an_older_format_is_only_printed_until_it_is_raised(
     assert "of its first 3 trainings" in summarize(raised)["opened"][1]
 
 
-def test_a_journal_that_says_nothing_of_raising_reads_as_it_was_begun(case):
+def test_a_journal_without_raised_budgets_reads_as_begun(case):
     case.run()
     study = optuna.load_study(study_name="s", storage=read_journal(case.location))
     assert set(study.user_attrs[RUN_ATTR]) == {"budget", "ended"}
@@ -229,7 +229,7 @@ def test_a_journal_that_says_nothing_of_raising_reads_as_it_was_begun(case):
     assert BASELINE_ATTR not in study.user_attrs
 
 
-def test_a_winner_that_more_repeats_changed_is_exported_and_has_no_test_score(case):
+def test_a_winner_changed_by_repeats_has_no_test_score(case):
     before = case.run()
     first, second = rank_finalists(before)[:2]
     worse = PretendExecutor(2)
@@ -255,7 +255,7 @@ def test_a_winner_that_more_repeats_changed_is_exported_and_has_no_test_score(ca
 
 
 @pytest.mark.parametrize("die_after", [1, 2, 3, 4, 5])
-def test_until_all_repeats_are_there_the_best_is_so_by_those_that_all_have(make_case, die_after):
+def test_the_best_uses_the_repeats_that_all_have(make_case, die_after):
     case = make_case("case")
     calm = [f.name for f in rank_finalists(case.run())]
     with pytest.raises(Killed):
@@ -279,7 +279,7 @@ def test_the_first_to_get_its_new_repeats_does_not_win_by_that(case, of_best):
     assert find_winner(killed).number == best.number
 
 
-def test_a_new_finalist_of_a_higher_top_is_not_compared_by_its_first_repeat(case):
+def test_a_new_finalist_is_not_compared_by_one_repeat(case):
     before = case.run()
     lucky = PretendExecutor(1, die_after=1)
     plain, known = lucky.curve, {r.seed for r in before.finalists}

@@ -30,7 +30,7 @@ def test_the_largest_r2_is_the_best(bench):
     assert [f.trial.number for f in rank_finalists(judged)] == [b, c, a]
 
 
-def test_the_spread_of_a_finalist_is_the_sample_standard_deviation(bench):
+def test_a_finalists_spread_is_the_sample_standard_deviation(bench):
     _, record = bench.run(make_experiment("random", trials=8), SimulatedExecutor(2))
     number = record.ranked()[0].number
     (finalist,) = rank_finalists(repeats(record, {number: [1.0, 2.0, 4.0]}))
@@ -38,7 +38,7 @@ def test_the_spread_of_a_finalist_is_the_sample_standard_deviation(bench):
     assert finalist.std == pytest.approx(math.sqrt(7 / 3))
 
 
-def test_a_whale_search_is_scheduled_by_the_budget_that_it_began_with(make_bench):
+def test_a_whale_search_keeps_the_budget_it_began_with(make_bench):
     long, extended = make_bench("long"), make_bench("extended")
     _, whole = long.run(make_experiment("woa", trials=24), SimulatedExecutor(2))
     extended.run(make_experiment("woa", trials=12), SimulatedExecutor(2))
@@ -50,7 +50,7 @@ def test_a_whale_search_is_scheduled_by_the_budget_that_it_began_with(make_bench
     assert len(whole.trained) == 24
 
 
-def test_a_study_whose_data_moved_is_read_with_its_data_where_they_are(bench):
+def test_a_study_with_moved_data_reads_it_where_it_is(bench):
     experiment = make_experiment("random", trials=3)
     bench.run(experiment, SimulatedExecutor(1))
     with write_journal(bench.location) as storage:
@@ -81,13 +81,13 @@ def test_a_grid_with_any_step_comes_to_an_end(bench, step):
     assert len(record.trials) < 1000
 
 
-def test_choices_that_are_equal_but_for_the_last_digit_are_refused():
+def test_choices_equal_but_for_rounding_are_refused():
     choices = {"dropout": {"type": "categorical", "choices": [0.3, 0.1 + 0.2]}}
     with pytest.raises(ValueError, match=r"must differ, got 0\.30* ?.*twice"):
         make_experiment("random", space=choices)
 
 
-def test_a_full_disk_ends_a_search_in_one_line_and_keeps_what_was_written(bench, monkeypatch):
+def test_a_full_disk_ends_a_search_in_one_line(bench, monkeypatch):
     import errno
     import os
 
@@ -105,7 +105,7 @@ def test_a_full_disk_ends_a_search_in_one_line_and_keeps_what_was_written(bench,
     assert len(record.trained) == 6
 
 
-def test_time_that_a_killed_run_did_not_write_down_is_told_by_its_trials(bench):
+def test_time_unwritten_by_a_killed_run_follows_from_trials(bench):
     _, record = bench.run(make_experiment("random", trials=4), SimulatedExecutor(1))
     assert record.seconds == pytest.approx(4.0, abs=1.0)
     assert dataclasses.replace(record, seconds_recorded=60.0).seconds == 60.0

@@ -54,7 +54,7 @@ def refits(case):
     return [job for key, job in case.executor._jobs.items() if key.startswith("refit ")]
 
 
-def test_the_winner_and_the_default_are_trained_again_for_the_median_of_their_best_epochs(case):
+def test_a_refit_trains_for_the_median_best_epoch(case):
     record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
     winner, default = find_winner(record), default_of(record)
     jobs = refits(case)
@@ -106,7 +106,7 @@ def test_all_of_it_is_trained_before_the_test_part_is_opened(case, openings):
     assert all(opened for of_test, opened in seen if of_test)
 
 
-def test_its_score_stands_beside_that_of_the_models_of_the_training_part(case):
+def test_the_refit_score_stands_beside_the_training_score(case):
     record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
     test, refit = record.test, record.test["refit"]
     jobs = refits(case)
@@ -152,7 +152,7 @@ def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
-def test_killed_during_a_refit_it_ends_like_a_search_that_was_not(make_case, workers):
+def test_a_search_killed_during_a_refit_ends_the_same(make_case, workers):
     calm = make_case("calm")
     reference = everything(calm.run(executor=PretendExecutor(1), **REFIT))
     n_before = len(calm.executor.begun) - N_REFITS
@@ -165,7 +165,7 @@ def test_killed_during_a_refit_it_ends_like_a_search_that_was_not(make_case, wor
         assert everything(again) == reference
 
 
-def test_a_search_that_is_stopped_meanwhile_leaves_the_test_part_closed(case, make_case, openings):
+def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, openings):
     stop = threading.Event()
 
     class StopsAtTheSecond(PretendExecutor):
@@ -198,7 +198,7 @@ def test_what_is_trained_is_said(case):
     )
 
 
-def test_without_it_nothing_of_it_is_trained_recorded_or_exported(case, tmp_path):
+def test_without_refit_nothing_of_it_is_trained_or_recorded(case, tmp_path):
     record = case.run(finalists={"refit": False})
     assert refits(case) == []
     assert record.test["refit"] is None
@@ -217,7 +217,7 @@ def test_forecasts_are_refitted_by_default_and_nothing_else(kind, given, refits)
     assert Experiment.model_validate(raw).refits is refits
 
 
-def test_a_refit_that_fails_leaves_the_scores_of_the_training_part(case, tmp_path, capsys):
+def test_a_failed_refit_keeps_the_training_scores(case, tmp_path, capsys):
     def fails(job):
         return job.key.startswith("refit finalist")
 
@@ -232,7 +232,7 @@ def test_a_refit_that_fails_leaves_the_scores_of_the_training_part(case, tmp_pat
     assert re.search(r"rmse +validation +test *\n", shown)
 
 
-def test_a_default_that_fails_is_no_reason_to_leave_the_winner_out(case):
+def test_a_failed_default_does_not_disqualify_the_winner(case):
     def fails(job):
         return job.key == refit_of_default
 
@@ -263,7 +263,7 @@ def test_the_verdict_is_about_the_refitted_models(case):
     assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
 
 
-def test_an_export_says_how_the_refitted_models_are_trained_again(case, tmp_path):
+def test_an_export_says_how_refitted_models_are_retrained(case, tmp_path):
     record = case.run(**REFIT)
     recorded = exported(record, tmp_path, "best.yaml")["recorded"]
     assert recorded["refit_epochs"] == record.test["refit"]["epochs"]
@@ -311,7 +311,7 @@ def test_a_narrow_terminal_shows_every_score(case, monkeypatch, width):
     assert "…" not in shown.partition("Finalists")[0]
 
 
-def test_scores_of_what_was_tested_are_not_shown_as_another_winners(case, capsys):
+def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     record = case.run(**REFIT)
     summary = summarize(record)
     other = {**summary, "best": {**summary["best"], "tested": False, "name": "trial 99"}}
@@ -339,7 +339,7 @@ def test_who_keeps_the_winners_model_gets_the_refitted_one(case):
     assert parts.count > training.data.facts.parts[0].count
 
 
-def test_rolling_origins_are_refitted_once_on_all_rows_before_the_test_part(case):
+def test_rolling_origins_are_refitted_on_rows_before_the_test(case):
     folds = {"validation": {"folds": 2, "size": 10}, "test": 12}
     path = str(case.folder / "waves.csv")
     data = {"path": path, "target": "y", "split": folds}
@@ -349,7 +349,7 @@ def test_rolling_origins_are_refitted_once_on_all_rows_before_the_test_part(case
         assert ref.train_samples().max() >= 90 - 12 - 1
 
 
-def test_data_that_has_changed_is_refused_before_anything_is_trained_on_it(case):
+def test_changed_data_is_refused_before_training(case):
     case.run(stages={"open_test": False}, **REFIT)
     path = case.folder / "waves.csv"
 

@@ -104,7 +104,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, Trainin
     return run(tmp_path_factory.mktemp("calm") / "case", executor), executor
 
 
-def test_plain_predictions_have_the_best_preparation_of_the_search_too(
+def test_baselines_use_the_best_preparation_of_the_search(
     calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
 ) -> None:
     record, _ = calm

@@ -30,9 +30,7 @@ def make_stagnating(strategy, stagnation, seed=3):
 
 @pytest.mark.parametrize(("strategy", "size"), [("woa", 6), ("tpe", 3), ("random", 3)])
 @pytest.mark.parametrize("stagnation", [1, 3])
-def test_a_search_ends_after_so_many_generations_without_a_better_score(
-    strategy, size, stagnation, make_bench
-):
+def test_a_search_stops_after_stagnant_generations(strategy, size, stagnation, make_bench):
     for seed in range(20):
         experiment, bench = make_stagnating(strategy, stagnation, seed), make_bench(f"one{seed}")
         _, record = bench.run(experiment, SimulatedExecutor(1))
@@ -62,7 +60,7 @@ def test_without_it_the_budget_alone_ends_a_search(bench):
     assert len(record.trained) == 40
 
 
-def test_without_a_budget_of_trials_the_other_limits_end_a_search(make_bench):
+def test_without_a_trial_budget_other_limits_end_a_search(make_bench):
     budget = {"trials": None, "epochs": 2}
     experiment = make_experiment("woa", budget=budget | {"stagnation": 3})
     _, stagnant = make_bench("stagnant").run(experiment, SimulatedExecutor(2))
@@ -87,7 +85,7 @@ def asked_after(bench):
 @pytest.mark.parametrize(
     ("strategy", "stagnation", "seed"), [("tpe", 1, 6), ("tpe", 2, 3), ("random", 2, 6)]
 )
-def test_a_search_killed_between_two_tells_stagnates_like_one_that_was_not(
+def test_a_search_killed_between_tells_stagnates_the_same(
     strategy, stagnation, seed, make_bench, monkeypatch
 ):
     experiment, calm = make_stagnating(strategy, stagnation, seed), make_bench("calm")

@@ -55,7 +55,7 @@ class StandsStill(SimulatedExecutor):
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_of_trials_with_the_same_metric_those_with_the_larger_losses_are_pruned(name, make_bench):
+def test_equal_metrics_are_pruned_by_the_larger_loss(name, make_bench):
     experiment = make_experiment(pruner={"name": name, **PRUNERS[name]}, epochs=9)
     _, record = make_bench("losses").run(experiment, StandsStill(2))
     pruned = [t for t in record.trials if t.status is Status.PRUNED]
@@ -85,7 +85,7 @@ def test_of_trials_with_the_same_metric_those_with_the_larger_losses_are_pruned(
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_ties_are_broken_the_same_with_any_number_of_workers_and_after_a_kill(name, make_bench):
+def test_ties_break_the_same_with_any_workers_or_kill(name, make_bench):
     experiment = make_experiment(pruner={"name": name, **PRUNERS[name]}, epochs=9)
     reference = told(make_bench("one").run(experiment, StandsStill(1))[1])
     assert told(make_bench("five").run(experiment, StandsStill(5, chaos=2))[1]) == reference
@@ -110,7 +110,7 @@ def test_the_journal_keeps_the_metric_itself(bench):
 
 @pytest.mark.parametrize("metric", ["accuracy", "cross_entropy"])
 @pytest.mark.parametrize("loss", [1.0, 1.1])
-def test_successive_halving_lets_the_better_of_two_equal_ones_go_on(metric, loss):
+def test_successive_halving_keeps_the_better_of_two_equals(metric, loss):
     keys = {"task": {"kind": "classify"}, "data": {"id": "i"}}
     pruner = {"name": "successive_halving", "min_resource": 1, "reduction_factor": 2}
     experiment = make_experiment("random", objective={"metric": metric}, pruner=pruner, **keys)
@@ -128,7 +128,7 @@ def test_successive_halving_lets_the_better_of_two_equal_ones_go_on(metric, loss
     assert pruned is (loss == 1.1)
 
 
-def test_of_equally_good_trials_wilcoxon_compares_with_that_of_the_smallest_loss():
+def test_wilcoxon_breaks_equal_scores_by_the_smallest_loss():
     study, history = optuna.create_study(), lambda loss: (Epoch(0, 1.0, loss, 0.5, 0.0),)
     trials = [
         create_trial(
@@ -157,7 +157,7 @@ def test_trials_rank_by_score_then_by_loss_then_by_number(bench):
     assert record.best.number == 0
 
 
-def test_in_a_study_of_the_first_format_trials_rank_by_number_as_they_did(bench):
+def test_a_study_of_the_first_format_ranks_ties_by_number(bench):
     _, record = bench.run(make_experiment("random", trials=7), StandsStill(2))
     old = dataclasses.replace(record, format=1)
     numbers = [t.number for t in old.ranked()]
@@ -190,7 +190,7 @@ def test_losses_are_compared_where_they_are_one_quantity(space, compare):
     assert make_experiment("random", space=space).losses_compare is compare
 
 
-def test_where_class_weights_are_searched_the_losses_are_not_one_quantity():
+def test_searched_class_weights_make_losses_incomparable():
     keys = {"task": {"kind": "classify"}, "data": {"id": "i"}, "objective": {"metric": "accuracy"}}
     for choices in (["none"], ["none", "balanced"]):
         weights = {"class_weights": {"type": "categorical", "choices": choices}}
@@ -199,7 +199,7 @@ def test_where_class_weights_are_searched_the_losses_are_not_one_quantity():
 
 
 @pytest.mark.parametrize("name", [*PRUNERS, "none"])
-def test_where_the_loss_is_searched_ties_between_trials_go_by_number(name, make_bench):
+def test_a_searched_loss_breaks_ties_by_number(name, make_bench):
     options = {"pruner": {"name": name, **PRUNERS.get(name, {})}, "epochs": 9, "space": LOSSES}
     experiment = make_experiment("random", **options)
     standing = Standing(experiment)
@@ -216,7 +216,7 @@ def test_where_the_loss_is_searched_ties_between_trials_go_by_number(name, make_
     assert [t.status for t in record.trials] == [t.status for t in other.trials]
 
 
-def test_a_patient_pruner_that_compares_a_trial_with_itself_sees_the_loss_all_the_same():
+def test_a_patient_pruner_of_one_trial_sees_the_loss():
     alone, wrapping = (
         make_experiment("random", pruner={"name": "patient", "wrapped": {"name": name}}).pruner
         for name in ("none", "median")
@@ -235,7 +235,7 @@ def of_folds(rows):
     ]
 
 
-def test_the_loss_of_an_outcome_is_the_mean_over_the_folds_of_that_at_their_best_epochs():
+def test_the_loss_of_an_outcome_is_the_mean_over_best_epochs():
     rows = [(0, 0.7, 3.0), (0, 0.9, 2.0), (0, 0.9, 1.0), (0, 0.8, 0.1), (1, 0.5, 7.0), (1, 0.4, 1)]
     outcome = Outcome(OutcomeState.COMPLETE, 0.7, history=tuple(of_folds(rows)))
     assert outcome.val_loss(-1) == (1.0 + 7.0) / 2
@@ -262,14 +262,14 @@ def test_the_loss_never_outweighs_a_metric_that_differs(sign, a, b, loss_a, loss
     assert all(abs(seen[i] - v) <= max(1.1e-9 * abs(v), 1e-300) for i, v in enumerate([a, b]))
 
 
-def test_a_trial_that_repeats_or_lacks_an_outcome_is_seen_as_it_is():
+def test_a_duplicate_or_open_trial_is_shown_as_such():
     seen = Told([optuna.study.StudyDirection.MINIMIZE], breaks_ties=True)
     trial = create_trial(state=TrialState.COMPLETE, value=1.0, intermediate_values={0: 0.5})
     seen.add(trial)
     assert seen.evidence(1)[0] == [trial]
 
 
-def test_a_search_of_several_folds_breaks_ties_by_the_mean_loss_of_the_folds_so_far(make_bench):
+def test_folds_break_ties_by_their_mean_loss_so_far(make_bench):
     folds = {"split": {"validation": {"folds": 3, "size": 0.1}}}
     pruner = {"name": "median", "n_startup_trials": 3}
     experiment = make_experiment("random", data=folds, epochs=3, pruner=pruner)

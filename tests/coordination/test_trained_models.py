@@ -18,7 +18,7 @@ CLOSED = {"open_test": False}
 N_MODELS = 3 + 3  # of the winner and of the default
 
 
-def test_models_that_another_run_trained_are_trained_again_and_that_is_said(case, make_case):
+def test_models_from_another_run_are_retrained_with_a_note(case, make_case):
     calm = everything(make_case("calm").run())
     case.run(stages=CLOSED)
     record = case.run()
@@ -53,9 +53,7 @@ class StopsAfter(PretendExecutor):
 
 
 @pytest.mark.parametrize("n_results", [0, 1, 4, N_MODELS])
-def test_a_search_that_is_stopped_meanwhile_leaves_the_test_part_closed(
-    case, make_case, openings, n_results
-):
+def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, openings, n_results):
     case.run(stages=CLOSED)
     executor = StopsAfter(n_results)
     if not n_results:
@@ -86,7 +84,7 @@ class AnotherMachine(PretendExecutor):
         return dataclasses.replace(outcome, objective=outcome.objective * (1 + 1e-12))
 
 
-def test_a_model_that_came_to_another_score_is_named_with_the_test_score(case):
+def test_a_model_with_another_score_is_named(case):
     case.run(stages=CLOSED)
     kept = []
     record = case.run(

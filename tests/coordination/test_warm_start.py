@@ -35,7 +35,7 @@ def run(bench, before, experiment=None, executor=None, **options):
     return bench.run(experiment or narrow(), executor, earlier=earlier, **options)[1]
 
 
-def test_trials_that_still_lie_in_the_space_are_taken_over_with_what_came_of_them(before, bench):
+def test_trials_within_the_new_space_keep_their_outcomes(before, bench):
     executor = SimulatedExecutor(3)
     record = run(bench, before, executor=executor)
     kept = [t for t in before.trained if t.params["hidden_size"] <= 60]
@@ -93,7 +93,7 @@ def test_a_study_killed_as_it_begins_is_completed_and_ends_alike(
         killed.run(narrow(), SimulatedExecutor(2), earlier=[Earlier("another", before)])
 
 
-def test_a_study_on_other_data_tries_the_best_configurations_first(before, bench):
+def test_a_study_on_other_data_tries_the_best_first(before, bench):
     record = run(bench, before, data=OTHER_DATA)
     start = record.experiment.start()
     inside = [
@@ -130,7 +130,7 @@ def test_a_fixed_value_that_differs_leaves_a_trial_outside(before, bench):
     assert run(bench, before, other).begun_from[0].startswith("takes over 0 of 20 trials of old")
 
 
-def test_a_parameter_that_is_searched_no_more_keeps_the_trials_that_had_its_value(before, bench):
+def test_a_fixed_parameter_keeps_trials_with_its_value(before, bench):
     space = {name: domain for name, domain in SPACE.items() if name != "num_layers"}
     record = run(bench, before, make_experiment("woa", space=space, trials=40))
     kept = [t for t in before.trained if t.params["num_layers"] == 1]
@@ -144,7 +144,7 @@ def test_nothing_is_begun_where_nothing_is_left_to_train(before, bench):
         run(bench, before, make_experiment("pso", trials=20))
 
 
-def test_a_study_that_began_without_is_not_begun_from_anything_later(before, bench):
+def test_a_study_without_a_source_takes_none_later(before, bench):
     bench.run(narrow(), SimulatedExecutor(2))
     with pytest.raises(StudyError, match="has begun without --from; leave it out"):
         run(bench, before)

@@ -41,7 +41,7 @@ def prepared(case: Case) -> tuple[Arrays, Arrays, dict[str, bytes], Any]:
         return Arrays.of(ref), Arrays.of(opened.folds[0]), written, every.pipeline
 
 
-def test_a_power_is_that_of_the_training_part_also_where_all_data_is_trained_on(
+def test_a_power_is_fitted_on_training_rows_even_with_all_data(
     tmp_path: Path, experiment_on: Callable[..., Experiment]
 ) -> None:
     rows = "".join(f"{v!r}\n" for v in np.exp(np.random.default_rng(0).normal(size=90)).tolist())
@@ -55,7 +55,7 @@ def test_a_power_is_that_of_the_training_part_also_where_all_data_is_trained_on(
 
 @slowly
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
-def test_all_rows_before_the_test_part_are_trained_on_and_none_of_it(case: Case, seed: int) -> None:
+def test_all_rows_before_the_test_set_are_trained_on(case: Case, seed: int) -> None:
     every, test, written, pipeline = prepared(case)
     begins = test.load("evaluate")[:, 0] - test.starts
     assert (every.load("train")[:, 1] - every.starts == begins).all()
@@ -73,7 +73,7 @@ def test_all_rows_before_the_test_part_are_trained_on_and_none_of_it(case: Case,
 
 @slowly
 @given(case=cases(scale="standard"))
-def test_scalers_are_fitted_on_training_and_validation_rows_together(case: Case) -> None:
+def test_scalers_are_refitted_on_training_and_validation_rows(case: Case) -> None:
     every, _, _, _ = prepared(case)
     for name in ("inputs", "targets"):
         values = every.scaled(name)
@@ -83,7 +83,7 @@ def test_scalers_are_fitted_on_training_and_validation_rows_together(case: Case)
 
 
 @pytest.mark.parametrize("gap", ["auto", 5])
-def test_of_rolling_origins_the_last_piece_is_trained_on_and_no_gap_is_left(
+def test_the_last_rolling_origin_is_trained_on_without_a_gap(
     tmp_path: Path, experiment_on: Callable[..., Experiment], gap: object
 ) -> None:
     split = {"validation": {"folds": 3, "size": 8, "gap": gap}, "test": 6}
@@ -94,7 +94,7 @@ def test_of_rolling_origins_the_last_piece_is_trained_on_and_no_gap_is_left(
     assert len(prepare(experiment, tmp_path / "folds").folds) == 3
 
 
-def test_a_series_that_begins_in_the_validation_part_is_trained_on_from_where_it_can_be_read(
+def test_a_series_that_begins_in_validation_trains_once_readable(
     tmp_path: Path, experiment_on: Callable[..., Experiment]
 ) -> None:
     late = days(60).iloc[44:].assign(id="late")  # the validation part begins at row 42
@@ -129,7 +129,7 @@ def sentences(tmp_path: Path) -> Experiment:
     return Experiment.model_validate(raw)
 
 
-def test_sequences_of_both_parts_are_trained_on_and_make_the_vocabulary(
+def test_all_data_trains_on_both_parts_and_their_vocabulary(
     tmp_path: Path, sentences: Experiment
 ) -> None:
     usual = prepare(sentences, tmp_path / "usual")

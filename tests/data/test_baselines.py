@@ -28,7 +28,7 @@ def test_the_last_value_stays() -> None:
 
 
 @given(season=st.integers(1, 12), horizon=st.integers(1, 30), start=st.integers(12, 50))
-def test_the_seasonal_naive_forecast_is_the_last_known_value_of_the_same_step(
+def test_the_seasonal_naive_forecast_repeats_the_season(
     season: int, horizon: int, start: int
 ) -> None:
     rows = seasonal_naive(ROWS, np.array([start]), horizon, season)[0, :, 0].astype(int)
@@ -37,7 +37,7 @@ def test_the_seasonal_naive_forecast_is_the_last_known_value_of_the_same_step(
         assert (start + step - row) % season == 0
 
 
-def test_a_season_longer_than_the_past_is_refused_rather_than_read_from_the_end() -> None:
+def test_a_season_longer_than_the_past_is_refused() -> None:
     with pytest.raises(ValueError, match="season of 12"):
         seasonal_naive(ROWS, np.array([11, 12]), 1, 12)
 
@@ -102,7 +102,7 @@ def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> Non
     assert list(baseline_scores("mae", ref, 12)) == ["last_value", "training_mean"]
 
 
-def test_the_training_mean_is_of_what_was_in_the_file_and_of_each_series_its_own(
+def test_the_training_mean_is_of_raw_values_per_series(
     tmp_path: Path,
 ) -> None:
     save(
@@ -128,7 +128,7 @@ def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
     assert pinball["seasonal_naive"] == pytest.approx(0.5 * 4 / 2)
 
 
-def test_of_values_of_sequences_the_mean_of_the_training_part_is_scored(tmp_path: Path) -> None:
+def test_the_baseline_of_sequences_is_the_training_mean(tmp_path: Path) -> None:
     truth = [[1.0, 10.0], [3.0, 30.0], [7.0, 20.0], [100.0, -100.0]]
     folder = save(tmp_path, truth=truth, train=[0, 1], evaluate=[2])
     ref = SequencesRef(folder, Shape("regress", 1, targets=2), (0, 0), (1, 1), (1.0, 10.0))

@@ -57,7 +57,7 @@ def test_categories_are_numbered_in_order_and_never_scaled(
 
 
 @pytest.mark.parametrize("test", [False, True])
-def test_a_category_of_later_rows_alone_changes_nothing_of_the_training_part(
+def test_a_category_seen_only_later_does_not_change_training(
     experiment_on: Build, tmp_path: Path, test: bool
 ) -> None:
     keys: dict[str, Any] = {
@@ -95,9 +95,7 @@ def test_a_refit_knows_the_categories_of_the_validation_part(
     assert [of["w"] for of in found] == [["rain", "sun"], ["fog", "rain", "sun"]]
 
 
-def test_the_series_of_a_row_is_a_category_where_its_column_is_named(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_a_named_series_column_is_a_category(experiment_on: Build, tmp_path: Path) -> None:
     keys: dict[str, Any] = {"time": "t", "id": "shop", "categories": ["shop"]}
     ref = fold(experiment_on(text(two_shops()), **keys), tmp_path / "arrays")
     inputs, shops = ref.load("inputs"), ref.load("reach")
@@ -130,7 +128,7 @@ def test_what_is_written_tells_categories_apart_and_true_is_true(
     assert pipeline["categories"] == {"w": ["007", "7", "NA", "true"]}
 
 
-def test_an_empty_cell_is_refused_or_takes_the_category_before_it(
+def test_an_empty_cell_is_refused_or_takes_the_one_before(
     experiment_on: Build, tmp_path: Path
 ) -> None:
     frame = weather()
@@ -162,9 +160,7 @@ def test_a_step_of_several_rows_has_the_category_of_the_last(
     assert len(ends) == 1, "one of two rows is the last"
 
 
-def test_the_linear_forecast_beside_the_search_leaves_categories_out(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_the_linear_baseline_ignores_categories(experiment_on: Build, tmp_path: Path) -> None:
     rng, found = np.random.default_rng(0), []
     kinds = rng.integers(0, 2, 60)
     frame = days(60, w=np.array(["sun", "rain"])[kinds]).assign(
@@ -195,7 +191,7 @@ def test_codes_get_no_notes_of_numbers(experiment_on: Build) -> None:
     assert [key for key, _ in notes] == ["categories"]
 
 
-def test_a_text_among_the_features_is_refused_with_the_key_to_write(experiment_on: Build) -> None:
+def test_a_text_feature_is_refused_with_its_remedy(experiment_on: Build) -> None:
     for key in ("features", "known_future"):
         keys: dict[str, Any] = {key: ["y", "w"] if key == "features" else ["w"], "time": "t"}
         experiment = experiment_on(text(weather()), **keys)
@@ -220,7 +216,7 @@ def test_what_is_no_category_is_refused(
         experiment_on(text(weather()), time="t", **keys)
 
 
-def test_a_column_that_is_not_there_is_refused_with_the_nearest_name(experiment_on: Build) -> None:
+def test_a_missing_column_is_refused_with_the_nearest_name(experiment_on: Build) -> None:
     experiment = experiment_on(text(days(weather="sun")), time="t", categories=["wether"])
     assert_check_refuses(experiment, "data.categories: no column 'wether'", "'weather'")
 
@@ -233,7 +229,7 @@ def test_hyperparameters_of_embeddings_need_categories(experiment_on: Build) -> 
 
 
 @given(WORDS, WORDS)
-def test_a_number_is_that_of_the_category_whatever_file_it_stands_in(
+def test_a_numbered_category_is_the_same_in_every_file(
     trained: list[str], later: list[str]
 ) -> None:
     def coded(texts: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -46,7 +46,7 @@ def ref_of(prepared: Prepared) -> SeriesRef:
     return ref
 
 
-def test_windows_read_numbers_and_earlier_classes_and_their_target_is_the_next_rows_class(
+def test_windows_hold_numbers_and_classes_before_the_target(
     tmp_path: Path,
 ) -> None:
     frame = days()
@@ -66,7 +66,7 @@ def test_windows_read_numbers_and_earlier_classes_and_their_target_is_the_next_r
     assert len(inputs) == 34  # there is no test row
 
 
-def test_no_target_is_in_two_parts_and_no_series_trains_on_what_is_later(tmp_path: Path) -> None:
+def test_parts_share_no_target_and_training_precedes_scoring(tmp_path: Path) -> None:
     frames = [days(60, seed).assign(store=name) for seed, name in enumerate(("a", "b"))]
     frame = pd.concat([frames[0], frames[1].iloc[13:]])
     experiment = experiment_of(frame, tmp_path, data={"id": "store"})
@@ -118,7 +118,7 @@ def test_nothing_that_is_learned_moves_with_later_rows(
         (["move", "price"], ["move=down", "move=up", "price"]),
     ],
 )
-def test_earlier_classes_are_read_where_the_target_is_among_the_features(
+def test_earlier_classes_are_read_if_the_target_is_a_feature(
     tmp_path: Path, features: list[str], read: list[str]
 ) -> None:
     data = check_data(experiment_of(days(), tmp_path, data={"features": features}))
@@ -132,7 +132,7 @@ def test_a_class_may_be_a_number_and_is_no_number_to_read(tmp_path: Path) -> Non
     assert data.facts.features == ("price", "move=-1", "move=1")
 
 
-def test_a_row_without_a_class_is_read_as_the_one_before_and_neither_trained_on_nor_scored(
+def test_a_row_without_a_class_is_read_but_not_scored(
     tmp_path: Path,
 ) -> None:
     frame = days()
@@ -147,7 +147,7 @@ def test_a_row_without_a_class_is_read_as_the_one_before_and_neither_trained_on_
     assert ref.load("inputs")[10, 1:].tolist() == ref.load("inputs")[9, 1:].tolist()
 
 
-def test_plain_predictions_are_the_majority_the_last_class_and_a_linear_model(
+def test_class_baselines_are_majority_last_and_linear(
     tmp_path: Path,
 ) -> None:
     rng = np.random.default_rng(1)
@@ -218,7 +218,7 @@ def test_what_does_not_go_with_classes_of_a_series_is_refused(
         experiment_of(days(), tmp_path, **changes)
 
 
-def test_without_a_window_the_rows_are_of_sequences_and_that_it_is_missing_is_said(
+def test_rows_of_sequences_without_a_window_are_explained(
     tmp_path: Path,
 ) -> None:
     raw = {"name": "t", "data": {"path": "a.csv", "target": "y"}, "task": {"kind": "classify"}}
@@ -230,7 +230,7 @@ def test_without_a_window_the_rows_are_of_sequences_and_that_it_is_missing_is_sa
         Experiment.model_validate(raw | {"search_space": searched})
 
 
-def test_the_window_stays_with_an_experiment_that_is_written_and_read_again(tmp_path: Path) -> None:
+def test_the_window_survives_writing_and_reading(tmp_path: Path) -> None:
     experiment = experiment_of(days(), tmp_path, task={"window": 12})  # as is the default
     again = Experiment.model_validate(experiment.to_dict())
     assert again.task.of_coming_class

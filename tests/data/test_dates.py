@@ -34,7 +34,7 @@ def test_the_order_is_known_of_dates_that_tell(layout: str, orders: tuple[bool, 
     assert possible_orders(pd.to_datetime(pd.Series(["2020-01-20"]))) == ()
 
 
-def test_the_order_of_dates_that_do_not_tell_is_either_and_with_points_the_day_is_first() -> None:
+def test_ambiguous_dates_are_either_and_with_points_day_first() -> None:
     texts = pd.Series(["01/02/2020", "01/03/2020"])
     assert possible_orders(texts) == (False, True)
     assert possible_orders(texts.str.replace("/", ".")) == (True,)
@@ -71,7 +71,7 @@ def test_dates_are_read_in_the_order_in_which_each_series_rises(tmp_path: Path) 
     assert read(written(tmp_path, text), id="s").date_order.day_first is None
 
 
-def test_a_resampled_file_in_doubt_is_told_and_read_with_the_month_first(
+def test_an_ambiguous_resampled_file_is_read_month_first(
     experiment_on: Callable[..., Experiment],
 ) -> None:
     times = [*pd.date_range("2010-01-01", periods=9), pd.Timestamp("2010-01-11")]
@@ -84,7 +84,7 @@ def test_a_resampled_file_in_doubt_is_told_and_read_with_the_month_first(
     assert (facts.frequency, facts.parts[-1].last) == ("D", "2010-01-11")
 
 
-def test_a_choice_between_orders_is_told_and_a_refusal_in_doubt_names_it(
+def test_an_ambiguous_date_order_is_reported(
     tmp_path: Path, experiment_on: Callable[..., Experiment]
 ) -> None:
     times = pd.date_range("2010-01-01", periods=60, freq="MS")

@@ -177,9 +177,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_certain_is_refused_with_the_key_that_settles_it(
-    tmp_path: Path, name: str
-) -> None:
+def test_an_ambiguity_is_refused_with_the_key_that_settles_it(tmp_path: Path, name: str) -> None:
     text, keys, told, remedy = REFUSED[name]
     path = write(tmp_path, text)
     with pytest.raises(DataError) as caught:
@@ -209,14 +207,14 @@ def test_the_usual_words_for_nothing_are_missing_values(tmp_path: Path, word: st
     assert np.flatnonzero(found["sales"].isna()).tolist() == [4]
 
 
-def test_a_number_that_stands_for_nothing_is_missing_where_it_is_declared(tmp_path: Path) -> None:
+def test_a_declared_sentinel_is_missing(tmp_path: Path) -> None:
     path = write(tmp_path, lines().replace(str(SALES[4]), "-999"))
     assert read(path)["sales"][4] == -999
     found = read(path, read={"missing_values": ["-999"]})
     assert np.isnan(found["sales"][4])
 
 
-def test_the_hour_that_comes_twice_is_two_hours_in_the_time_zone_of_the_clock(
+def test_a_repeated_hour_is_two_hours_in_its_time_zone(
     tmp_path: Path,
 ) -> None:
     hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
@@ -230,7 +228,7 @@ def test_the_hour_that_comes_twice_is_two_hours_in_the_time_zone_of_the_clock(
         read(path, read={"timezone": "America/New_York"})
 
 
-def test_copies_of_a_row_at_the_hour_that_comes_twice_are_not_dropped(tmp_path: Path) -> None:
+def test_equal_rows_in_a_repeated_hour_are_kept(tmp_path: Path) -> None:
     hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
     text = "\n".join(
         ["date,sales", *(f"{t:%Y-%m-%d %H:%M},{5 + (i > 300)}" for i, t in enumerate(hours))]
@@ -330,7 +328,7 @@ values = st.lists(
     below=st.sampled_from(["", "Total\n", "\n\n"]),
     end=st.sampled_from(["\n", "\r\n"]),
 )  # fmt: skip
-def test_a_table_written_in_any_dialect_and_read_again_is_the_table(
+def test_a_table_survives_writing_in_any_dialect(
     tmp_path: Path, values: list[float], style: tuple[str, str], grouped: bool, unit: str,
     word: str, encoding: str, above: str, below: str, end: str,
 ) -> None:  # fmt: skip
@@ -396,7 +394,7 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
         RawTable.read(nested)
 
 
-def test_json_lines_of_ever_new_keys_are_refused_before_they_fill_the_memory(
+def test_json_lines_of_ever_new_keys_are_refused_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pd, "read_json", lambda *_, **__: pytest.fail("the table was made"))
@@ -419,7 +417,7 @@ def test_a_line_that_is_no_json_is_named(line: str, problem: str, tmp_path: Path
     assert "\n" not in str(error.value)
 
 
-def test_texts_of_numbers_in_parquet_are_numbers_and_codes_stay_codes(tmp_path: Path) -> None:
+def test_parquet_texts_of_numbers_are_numbers_and_codes_codes(tmp_path: Path) -> None:
     frame = pd.DataFrame({"date": DAYS, "sales": [f"{v:,.2f}" for v in SALES],
                           "code": [f"{i:03}" for i in range(40)]})  # fmt: skip
     frame.to_parquet(tmp_path / "rows.parquet")
@@ -561,7 +559,7 @@ def test_texts_that_begin_with_a_comment_mark_are_rows(
     assert table.written(["label"])["label"].tolist() == ["a", "b", "#1", "a", "b"]
 
 
-def test_points_that_may_group_digits_are_asked_about_in_every_text(tmp_path: Path) -> None:
+def test_points_that_may_group_digits_are_ambiguous_in_texts(tmp_path: Path) -> None:
     shown = ["950", "1.020", "1.234", "987", *(f"1.{100 + i}" for i in range(36))]
     rows = [f"{d:%Y-%m-%d}\t{v}" for d, v in zip(DAYS, shown, strict=True)]
     text = "\n".join(["date\tsales", *rows])
@@ -598,7 +596,7 @@ def test_text_that_is_utf_8_is_no_other_encoding(tmp_path: Path) -> None:
     assert RawTable.read(path, Dialect(encoding="cp1252")).names[1] == "Köln"
 
 
-def test_two_units_in_one_column_are_refused_though_both_are_declared(tmp_path: Path) -> None:
+def test_two_units_in_one_column_are_refused(tmp_path: Path) -> None:
     text = lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]} {('kWh', 'Wh')[i % 2]},{TEMP[i]}")
     with pytest.raises(DataError, match="of one unit"):
         read(write(tmp_path, text), read={"units": ["kWh", "Wh"]})
@@ -628,7 +626,7 @@ def test_the_sheet_that_holds_a_table_is_read(tmp_path: Path) -> None:
     assert_is_the_table(read(tmp_path / "book.xlsx"))
 
 
-def test_a_text_in_the_first_row_is_a_value_where_no_date_tells_rows_apart(tmp_path: Path) -> None:
+def test_a_text_in_row_one_is_a_value_without_dates(tmp_path: Path) -> None:
     rows = ["s0,x,c0", *(f"s{i},2.5,c{i % 2}" for i in range(1, 10))]
     table = RawTable.read(write(tmp_path, "\n".join(["id,w,label", *rows]) + "\n"))
     assert table.written(["w"])["w"].tolist() == ["x", *["2.5"] * 9]

@@ -77,7 +77,7 @@ def test_another_seed_draws_other_sequences() -> None:
     assert len(found) == 20
 
 
-def test_the_parts_of_a_seed_stay_the_same_from_one_version_to_the_next() -> None:
+def test_the_parts_of_a_seed_are_stable_across_versions() -> None:
     assert parts(draw(10, validation=2, test=2)) == {
         "training": [0, 1, 2, 7, 8, 9], "validation": [3, 5], "test": [4, 6],
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_halves_are_rounded_up_as_they_are_written() -> None:
 
 @settings(deadline=None)
 @given(order=st.permutations(range(20)), stratified=st.booleans())
-def test_the_order_of_sequences_in_the_file_does_not_matter_where_they_have_ids(
+def test_the_order_of_sequences_with_ids_does_not_matter(
     order: list[int], stratified: bool
 ) -> None:
     names, labels = [f"s{i}" for i in range(20)], [i % 3 for i in range(20)]
@@ -145,7 +145,7 @@ def test_a_part_with_fewer_sequences_than_classes_is_refused() -> None:
     assert_refused(*told, n=30, labels=labels, validation=14, test=14)
 
 
-def test_a_class_of_steps_that_training_does_not_hold_is_refused_by_name() -> None:
+def test_a_step_class_absent_from_training_is_refused() -> None:
     bounds, labels = np.array([[0, 2], [2, 4], [4, 5]]), np.array([0, 1, 1, 2, 2])
     drawn = Draw(np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(DataError, match=r"^s.csv: data.target: .*got 'z' in validation or test"):

@@ -56,7 +56,7 @@ def test_minutes_count_in_the_hour(tmp_path: Path) -> None:
     assert len(np.unique(table.inputs[:, 2:].round(9), axis=0)) == 96
 
 
-def test_a_lag_is_the_value_so_many_rows_before_in_the_same_series(tmp_path: Path) -> None:
+def test_a_lag_is_an_earlier_value_of_the_same_series(tmp_path: Path) -> None:
     frame = pd.DataFrame({"s": list("aaabb"), "y": [1.0, 2, 3, 4, 5], "x": [10.0, 20, 30, 40, 50]})
     table = make(tmp_path, frame, id="s", features=["y"], lags={"x": [1, 2]})
     assert table.names == ("y", "x_lag_1", "x_lag_2")  # x itself is none
@@ -110,7 +110,7 @@ def test_differences_do_not_cross_series(tmp_path: Path) -> None:
          ["data.features", "'x' holds no value", "leave it out"]),
     ],
 )  # fmt: skip
-def test_features_that_tell_nothing_or_are_there_already_are_refused(
+def test_useless_and_duplicate_features_are_refused(
     tmp_path: Path, frame: pd.DataFrame, keys: dict[str, Any], parts: list[str]
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -118,7 +118,7 @@ def test_features_that_tell_nothing_or_are_there_already_are_refused(
     assert [p for p in parts if p not in str(caught.value)] == [], caught.value
 
 
-def test_log_says_where_a_value_that_was_filled_in_has_no_logarithm(tmp_path: Path) -> None:
+def test_log_locates_a_filled_value_without_a_logarithm(tmp_path: Path) -> None:
     frame = hours(6).assign(y=[9.0, 5, np.nan, np.nan, 4, 4])
     with pytest.raises(DataError) as caught:
         make(tmp_path, frame.assign(y=[9.0, 4, np.nan, 4, 4, 4]), time="t", transform="log",

@@ -48,7 +48,7 @@ def test_the_last_known_value_stays() -> None:
     assert column(1, NAN, NAN, 4, NAN, policy="ffill") == [1, 1, 1, 4, 4]
 
 
-def test_the_line_of_the_last_two_values_goes_on_for_as_long_as_they_lie_apart() -> None:
+def test_the_line_of_two_values_extends_by_their_distance() -> None:
     assert column(1, 2, NAN, NAN, NAN, 9, policy="interpolate") == [1, 2, 3, 3, 3, 9]
     got = column(0, NAN, NAN, 6, NAN, NAN, NAN, NAN, 5, policy="interpolate")
     assert got == [0, 0, 0, 6, 8, 10, 12, 12, 5]  # one known value stays level
@@ -56,7 +56,7 @@ def test_the_line_of_the_last_two_values_goes_on_for_as_long_as_they_lie_apart()
 
 
 @pytest.mark.parametrize("policy", ["ffill", "interpolate"])
-def test_nothing_is_known_before_the_first_value_nor_from_another_series(policy: str) -> None:
+def test_values_are_unknown_before_the_first_and_across_series(policy: str) -> None:
     got = column(NAN, 1, 2, NAN, NAN, 7, NAN, policy=policy, bounds=[[0, 3], [3, 7]])
     np.testing.assert_array_equal(got, [NAN, 1, 2, NAN, NAN, 7, 7])
 
@@ -190,7 +190,7 @@ def test_incomplete_steps_at_the_ends_of_a_series_are_left_out(tmp_path: Path) -
                    "write a shorter one", id="s", resample="1D")  # fmt: skip
 
 
-def test_a_column_is_missing_in_a_step_that_lacks_some_of_its_values(tmp_path: Path) -> None:
+def test_a_partly_empty_column_is_missing_in_that_step(tmp_path: Path) -> None:
     rows = [f"{t},{'' if t.hour == 5 and t.day == 2 else 1},2" for t in
             pd.date_range("2020-01-01", periods=72, freq="h")]  # fmt: skip
     text = "t,y,x\n" + "\n".join(rows)
@@ -302,7 +302,7 @@ def test_a_week_with_a_holiday_is_a_week(experiment_on: Callable[..., Experiment
     ],
 )
 @pytest.mark.parametrize("without", [(), (9,)])
-def test_a_week_is_whole_without_the_days_on_which_there_never_are_rows(
+def test_a_week_without_its_closed_days_is_whole(
     tmp_path: Path, mask: str, begin: str, end: str, whole: tuple[str, str], without: tuple[int]
 ) -> None:
     """Weeks begin on Sundays here: of January 2023 the first is one."""

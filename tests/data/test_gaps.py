@@ -73,7 +73,7 @@ def test_windows_are_those_that_a_loop_over_the_file_finds(y, x, rows, lag, diff
     assert opened.evaluate_samples().tolist() == [t for t in range(n) if fits(t, 48, 60)]
 
 
-def test_check_says_how_much_is_missing_and_how_few_rows_are_scored(tmp_path):
+def test_check_reports_missing_values_and_few_scored_rows(tmp_path):
     notes = dict(
         check_data(experiment(tmp_path, table(60, y_missing=[40], rows_missing=[20]))).facts.notes
     )

@@ -153,7 +153,7 @@ def test_unix_times_are_times_in_a_column_that_is_called_so(
         ("date", [f"{1990 + i // 4}-{i % 4 + 1:02}" for i in range(N)], "seems to hold quarters"),
     ],
 )
-def test_times_that_cannot_be_read_or_would_be_misread_are_refused(
+def test_unreadable_or_ambiguous_times_are_refused(
     tmp_path: Path, name: str, values: list[str], told: str
 ) -> None:
     table = named(tmp_path, name, values)

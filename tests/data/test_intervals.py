@@ -23,9 +23,7 @@ LEVELS = st.integers(1, 99).map(lambda percent: percent / 100)
 
 
 @given(level=LEVELS, more=st.integers(0, 30))
-def test_a_radius_is_the_smallest_residual_that_covers_enough_of_n_plus_1(
-    level: float, more: int
-) -> None:
+def test_a_radius_is_the_smallest_that_covers_enough(level: float, more: int) -> None:
     n = fewest_residuals(level) + more
     residuals = np.random.default_rng(n).permutation(n) + 1.0  # 1 to n
     (radius,) = radii_of(residuals, [level])
@@ -51,9 +49,7 @@ def test_a_level_is_taken_as_it_is_written(level: float, n: int, rank: int) -> N
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("n", [19, 60])
-def test_of_exchangeable_residuals_they_cover_what_they_promise_and_little_more(
-    level: float, n: int
-) -> None:
+def test_intervals_cover_exchangeable_residuals_as_promised(level: float, n: int) -> None:
     rng = np.random.default_rng(n)
     residuals = np.abs(rng.standard_cauchy((n + 1, 20_000)))  # of no moment at all
     radii = radii_of(residuals[:-1], [level])[0]

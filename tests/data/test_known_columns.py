@@ -34,9 +34,7 @@ def test_rows_behind_the_last_target_are_no_part_of_any_part(experiment_on: Buil
     assert dict(short.facts.notes)["known ahead"] == "x"
 
 
-def test_what_rows_behind_the_last_target_hold_never_reaches_an_array(
-    experiment_on: Build, tmp_path: Any
-) -> None:
+def test_values_after_the_last_target_reach_no_array(experiment_on: Build, tmp_path: Any) -> None:
     rng = np.random.default_rng(0)
     made = []
     for i, frame in enumerate((coming(), coming())):
@@ -55,9 +53,7 @@ def test_a_target_that_is_missing_within_is_refused_as_before(experiment_on: Bui
     assert_check_refuses(experiment, "data.target: column 'y' must hold a finite number")
 
 
-def test_the_calendar_and_lags_of_known_columns_are_known_as_well(
-    experiment_on: Build, tmp_path: Any
-) -> None:
+def test_calendar_and_lags_of_known_columns_are_known(experiment_on: Build, tmp_path: Any) -> None:
     experiment = experiment_on(
         text(days()), time="t", known_future=["x"], calendar=["weekday"],
         lags={"x": [1], "y": [7]},
@@ -78,7 +74,7 @@ def test_the_calendar_is_not_known_ahead_unless_that_is_said(
     assert ref.shape.ahead == 0
 
 
-def test_booleans_are_numbers_and_texts_are_refused_by_their_line(experiment_on: Build) -> None:
+def test_booleans_are_numbers_and_texts_are_refused(experiment_on: Build) -> None:
     flags = days(60, open=[i % 3 > 0 for i in range(60)])
     check_data(experiment_on(text(flags), time="t", known_future=["open"]))
     words = days(60, day=["Easter" if i == 9 else "no" for i in range(60)])

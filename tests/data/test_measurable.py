@@ -56,7 +56,7 @@ def notes(folder: Path, k: list[float]) -> list[str]:
     return [text for what, text in facts.notes if what == "constant"]
 
 
-def test_a_feature_that_moves_only_after_the_training_part_gets_a_note(tmp_path: Path) -> None:
+def test_a_feature_that_moves_only_after_training_gets_a_note(tmp_path: Path) -> None:
     told = "'k' is 5 in all of the training part"
     remedy = "; leave it out of data.features"
     assert notes(tmp_path, [5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]

@@ -58,7 +58,7 @@ def test_a_perfect_prediction_has_the_best_score() -> None:
     assert best == pytest.approx([1, 1, 1, 0])
 
 
-def test_smape_of_nothing_for_nothing_is_zero_and_two_is_the_worst() -> None:
+def test_smape_of_nothing_is_zero_and_its_worst_is_two() -> None:
     zero, one = np.zeros((1, 2, 2)), np.ones((1, 2, 2))
     assert score("smape", zero, zero, values()) == 0
     assert score("smape", zero, one, values()) == 2
@@ -105,7 +105,7 @@ def test_pinball_is_the_mean_over_the_quantiles() -> None:
     at=st.integers(0, 7),
     quantiles=st.sampled_from([(), (0.5,)]),
 )
-def test_a_forecast_beyond_all_bounds_scores_nan_or_a_number_and_never_raises(
+def test_an_overflowing_forecast_never_raises(
     metric: str, bad: float, at: int, quantiles: tuple[float, ...]
 ) -> None:
     forecast = TRUTH.copy()
@@ -118,7 +118,7 @@ def test_a_forecast_beyond_all_bounds_scores_nan_or_a_number_and_never_raises(
             assert math.isnan(value)
 
 
-def test_r2_of_a_single_value_is_nan_and_so_is_a_score_of_nothing() -> None:
+def test_r2_of_one_value_and_a_score_of_nothing_are_nan() -> None:
     assert math.isnan(score("r2", TRUTH[:1, :1], TRUTH[:1, :1], values()))
     assert [math.isnan(score(m, TRUTH[:0], TRUTH[:0], values())) for m in OF_VALUES] == [True] * 6
     nothing = np.empty(0, np.int64), np.empty((0, 3))
@@ -166,7 +166,7 @@ def test_classes_that_do_not_occur_never_raise(
         assert math.isnan(value)
 
 
-def test_f1_is_the_mean_over_classes_that_are_true_or_predicted_somewhere() -> None:
+def test_f1_averages_over_true_and_predicted_classes() -> None:
     predicted = np.eye(4)[[0, 0, 1, 2]]  # of 0: f1 2/3; of 1: 2/3; of 2: 0; 3 does not occur
     assert score("f1", np.array([0, 1, 1, 0]), predicted, classes(4)) == pytest.approx(
         (1 / 2 + 2 / 3 + 0) / 3
@@ -180,6 +180,6 @@ def test_auroc_is_the_mean_over_the_classes_that_occur() -> None:
     assert math.isnan(score("auroc", np.array([1, 1, 1]), predicted[:, :2], classes(2)))
 
 
-def test_a_class_that_was_called_impossible_costs_much_and_not_everything() -> None:
+def test_an_impossible_class_has_a_large_finite_loss() -> None:
     value = score("cross_entropy", np.array([0, 1]), np.array([[1.0, 0.0]] * 2), classes(2))
     assert 15 < value < 20

@@ -51,7 +51,7 @@ def test_a_fast_and_a_slow_swing_are_told_apart() -> None:
     assert np.corrcoef(found[12:-12], fast[12:-12])[0, 1] > 0.99
 
 
-def test_modes_are_written_for_every_window_that_may_be_read_and_for_no_other(tmp_path):
+def test_modes_are_written_for_exactly_the_readable_windows(tmp_path):
     space = {"window": {"type": "int", "low": 6, "high": 12, "step": 3}}
     experiment = on(tmp_path, search_space=space)
     (ref,) = prepare(experiment, tmp_path / "search").folds
@@ -111,7 +111,7 @@ def test_no_mode_of_a_row_follows_from_later_rows(tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_what_takes_too_long_or_too_much_memory_is_refused_before_anything_is_split(
+def test_data_too_large_to_split_is_refused_in_time(
     most, value, keys, message, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(modes, "modes_of", lambda *_: pytest.fail("it began"))

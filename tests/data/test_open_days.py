@@ -55,7 +55,7 @@ def test_a_long_break_and_many_days_without_rows_are_gaps(tmp_path: Path, withou
     ],
 )
 @pytest.mark.parametrize("hour", ["", " 18:30"])
-def test_days_of_the_week_that_never_have_rows_are_none_that_lack_them(
+def test_closed_weekdays_are_not_missing(
     tmp_path: Path, mask: str, frequency: str, hour: str
 ) -> None:
     times = pd.bdate_range("2020-01-01", periods=80, freq="C", weekmask=mask).delete([30])
@@ -107,7 +107,7 @@ def test_a_name_of_no_days_is_no_frequency() -> None:
         offset_of("C-Sunday")
 
 
-def test_forecasts_come_on_open_days_alone_and_check_tells_the_holidays(
+def test_forecasts_fall_on_open_days_and_check_lists_holidays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def _searched(folder: Path, times: pd.DatetimeIndex, **data: Any) -> tuple[Any, 
 
 @pytest.mark.parametrize("missing", ["ffill", "interpolate", "skip"])
 @pytest.mark.parametrize("holidays", [True, False])
-def test_days_missing_in_the_test_part_make_no_training_day_a_holiday_or_a_gap(
+def test_missing_test_days_make_no_holiday_or_gap_in_training(
     tmp_path: Path, missing: str, holidays: bool
 ) -> None:
     times = pd.date_range("2019-10-01", "2021-12-31", freq="B")
@@ -184,7 +184,7 @@ def test_days_missing_in_the_test_part_make_no_training_day_a_holiday_or_a_gap(
 
 
 @pytest.mark.parametrize("missing", ["refuse", "ffill"])
-def test_a_model_reads_few_rows_with_holidays_as_it_read_the_many(
+def test_a_model_reads_few_rows_with_holidays_like_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

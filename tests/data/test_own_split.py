@@ -104,7 +104,7 @@ def test_a_step_that_holds_a_validation_row_is_not_trained_on(tmp_path):
     ]
 
 
-def test_rows_that_are_missing_between_two_parts_are_in_no_later_one(tmp_path):
+def test_missing_rows_between_parts_are_in_no_later_part(tmp_path):
     frame = table(WORDS).drop(index=[11, 12])
     asked = experiment(
         tmp_path, frame, {"column": "part"}, time="t", missing="ffill", features=["y"]
@@ -116,7 +116,7 @@ def test_rows_that_are_missing_between_two_parts_are_in_no_later_one(tmp_path):
 
 
 @pytest.mark.parametrize("time", [None, "t"])
-def test_a_test_file_is_the_test_part_and_shares_are_of_the_other(time, tmp_path):
+def test_a_test_file_is_the_test_set(time, tmp_path):
     frame = table(["x"] * 26).drop(columns="part")
     asked = experiment(
         tmp_path, frame[:20], {"test_file": str(tmp_path / "test.csv"), "validation": 0.25},
@@ -333,7 +333,7 @@ def test_rows_that_are_left_out_move_no_part_and_no_line(tmp_path, dropped, wide
         check_data(asked)
 
 
-def test_lines_are_counted_below_titles_and_rows_that_are_left_out(tmp_path):
+def test_line_numbers_count_titles_and_skipped_rows(tmp_path):
     frame = table(WORDS)[["t", "y", "part"]]
     asked = experiment(
         tmp_path, frame.assign(y=[1, 0, 1] * 7), COLUMN, time="t",

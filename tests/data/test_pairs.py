@@ -71,7 +71,7 @@ def test_later_parts_change_nothing_that_is_learned(tmp_path: Path) -> None:
     assert learned(frame, "before") == learned(changed, "after")
 
 
-def test_plain_predictions_are_the_most_frequent_target_and_a_copy(tmp_path: Path) -> None:
+def test_step_baselines_are_the_most_frequent_and_a_copy(tmp_path: Path) -> None:
     words = ["yes", "no", "perhaps"] * 10
     frame = pd.DataFrame({"a": words, "b": [w if w != "perhaps" else "no" for w in words]})
     data = {"level": "word", "split": {"validation": 9, "test": 3}}
@@ -87,7 +87,7 @@ def test_plain_predictions_are_the_most_frequent_target_and_a_copy(tmp_path: Pat
     assert plain.left_out == {"linear": "a linear model says no texts"}
 
 
-def test_only_a_text_that_is_right_in_every_token_and_in_its_length_is_a_match() -> None:
+def test_only_an_entirely_right_text_is_a_match() -> None:
     ref = PairsRef("", None)  # type: ignore[arg-type]
     truth = np.array([[2, 3, 0], [2, 3, 4], [1, 0, 0], [2, 0, 0]])
     said = np.array([[2, 3], [2, 3], [1, 0], [3, 0]])

@@ -115,7 +115,7 @@ def test_each_is_made_when_it_is_asked_for_and_once(tmp_path: Path) -> None:
     assert made[3].facts.features == ("y", "weekday_sin", "weekday_cos", "x_lag_3", "y_lag_5")
 
 
-def test_where_nothing_is_searched_a_preparation_is_that_of_the_search(tmp_path: Path) -> None:
+def test_a_fixed_preparation_is_that_of_the_search(tmp_path: Path) -> None:
     searched = prepare(on(panel(), tmp_path), tmp_path / "search")
     recorded = {
         "study": "s", "seed": 1, "score": 1.0, "metric": "rmse", "rows": 9, "versions": {},
@@ -154,7 +154,7 @@ def test_no_preparation_knows_what_the_test_part_holds(tmp_path: Path) -> None:
     assert len(written[0][1]) == 10 * len(TRIALS)
 
 
-def test_a_worker_on_another_machine_holds_the_arrays_of_its_job_s_preparation(
+def test_a_remote_worker_holds_the_arrays_of_its_job(
     tmp_path: Path,
 ) -> None:
     data = prepare(on(panel(), tmp_path), tmp_path / "search")
@@ -173,7 +173,7 @@ def test_a_worker_on_another_machine_holds_the_arrays_of_its_job_s_preparation(
         hold_arrays({})
 
 
-def test_each_series_has_its_own_scale_learned_on_its_training_part(tmp_path: Path) -> None:
+def test_each_series_is_scaled_by_its_own_training_part(tmp_path: Path) -> None:
     frame = panel()
     frame = frame[(frame["s"] != "s2") | (frame["t"] > "2024-04-25")]
     frame["flag"] = (frame["s"] == "s1").astype(float)
@@ -235,7 +235,7 @@ def test_a_choice_that_the_data_does_not_bear_is_refused(
 
 
 @pytest.mark.parametrize("transform", ["box_cox", ["log", "difference"]])
-def test_values_that_have_no_power_or_logarithm_are_refused_wherever_they_are_read(
+def test_values_without_power_or_logarithm_are_refused(
     tmp_path: Path, experiment_on: Callable[..., Experiment], transform: Any
 ) -> None:
     for row in (0, 25, 39):

@@ -85,7 +85,7 @@ def test_the_air_passengers_are_prepared_as_documented(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("scale", SCALES)
-def test_changing_later_values_moves_no_scaler_and_no_earlier_row(
+def test_later_values_change_no_scaler_and_no_earlier_row(
     tmp_path: Path, experiment_on: Build, transform: str, scale: str
 ) -> None:
     rows = values()
@@ -117,9 +117,7 @@ def test_changing_test_values_changes_nothing_that_is_written(
     assert set(contents(tmp_path / "after")) == {f"fold0/{name}.npy" for name in FILES}
 
 
-def test_the_test_rows_are_in_no_file_and_in_nothing_that_is_returned(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_the_test_rows_are_in_no_file_and_no_result(tmp_path: Path, experiment_on: Build) -> None:
     sentinel = 123456.789
     rows = values()
     rows[TEST:] = sentinel
@@ -173,7 +171,7 @@ def test_a_file_that_changed_since_the_search_is_refused(
     assert not (tmp_path / "test").exists()
 
 
-def test_training_columns_are_standard_and_the_target_is_scaled_like_its_feature(
+def test_training_columns_are_standardized_like_the_target(
     tmp_path: Path, experiment_on: Build
 ) -> None:
     experiment = experiment_on(table(values()), split=SPLIT, transform="log")
@@ -241,7 +239,7 @@ def test_inverting_the_scaled_targets_gives_the_truth(
         np.testing.assert_allclose(restored, of.truth_of(starts), rtol=1e-4, atol=1e-3)
 
 
-def test_a_difference_is_inverted_from_the_last_value_before_the_window(
+def test_a_difference_is_inverted_from_the_row_before_the_window(
     tmp_path: Path, experiment_on: Build
 ) -> None:
     experiment = experiment_on(

@@ -28,7 +28,7 @@ def test_the_passengers_have_a_season_a_trend_and_growth():
         assert not profile.walking
 
 
-def test_the_sunspots_have_a_cycle_that_no_frequency_tells_and_a_level():
+def test_the_sunspots_get_a_cycle_and_a_level():
     profile = profile_of([SUNSPOTS[:201]], None, positive=False)
     assert (profile.season, profile.trending, profile.growing) == (11, False, False)
 

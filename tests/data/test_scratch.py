@@ -51,7 +51,7 @@ def test_a_folder_is_removed_in_the_end(temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_that_of_a_killed_process_is_removed_by_the_next_one_and_no_other(temporary):
+def test_a_killed_processs_folder_is_removed_and_no_other(temporary):
     living, kept = holder(temporary)
     dead, lost = holder(temporary)
     other = temporary / "tuner-of-somebody-else"
@@ -76,7 +76,7 @@ def test_a_folder_that_has_just_been_made_is_left_alone(temporary):
         assert young.exists()
 
 
-def test_a_disk_that_is_full_is_an_error_of_one_line_that_names_the_folder(temporary):
+def test_a_full_disk_is_one_line_with_the_folder(temporary):
     script = (
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"

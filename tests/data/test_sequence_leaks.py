@@ -154,7 +154,7 @@ thorough = settings(max_examples=150, deadline=None)
 
 @thorough
 @given(made=cases(), both=st.booleans())
-def test_no_sequence_of_validation_or_test_changes_what_is_learned(
+def test_validation_and_test_sequences_change_nothing_learned(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any], both: bool
 ) -> None:
     case, other = made
@@ -171,7 +171,7 @@ def test_no_sequence_of_validation_or_test_changes_what_is_learned(
 
 @thorough
 @given(made=cases())
-def test_no_sequence_of_the_test_part_changes_anything_that_is_written(
+def test_test_sequences_change_nothing_that_is_written(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any]
 ) -> None:
     case, other = made
@@ -186,7 +186,7 @@ def test_no_sequence_of_the_test_part_changes_anything_that_is_written(
 
 @thorough
 @given(made=cases())
-def test_the_opened_test_part_was_prepared_by_what_the_search_learned(
+def test_the_opened_test_set_is_prepared_as_in_the_search(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any]
 ) -> None:
     case, other = made
@@ -217,7 +217,7 @@ def test_every_sequence_is_in_one_part_and_the_seed_says_which(
 
 @thorough
 @given(made=cases("numbers"), at=st.integers(0, 99))
-def test_a_missing_value_is_filled_from_earlier_steps_of_its_own_sequence(
+def test_a_missing_value_is_filled_within_its_sequence(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any], at: int
 ) -> None:
     case, other = made

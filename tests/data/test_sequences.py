@@ -226,9 +226,7 @@ def test_a_kind_that_fits_the_target_is_told(check: Check) -> None:
     assert check(text, "regress_steps", id="id", features=["x"], target="y").facts.targets == ("y",)
 
 
-def test_of_tokens_below_a_size_those_of_the_training_part_are_known(
-    tmp_path: Path, check: Check
-) -> None:
+def test_only_training_tokens_below_a_size_are_known(tmp_path: Path, check: Check) -> None:
     data = check(
         sequences("id,item,y", "s#,0#,#", "s#,9,#"), "regress",
         id="id", tokens="item", vocabulary_size=10, target="y",
@@ -257,7 +255,7 @@ def test_classes_are_texts_numbers_or_truth(check: Check) -> None:
     assert classes("NA", "None", "nan") == ("NA", "None", "nan")  # Namibia is a country
 
 
-def test_white_space_around_classes_texts_and_tokens_is_no_part_of_them(check: Check) -> None:
+def test_outer_spaces_of_classes_texts_and_tokens_are_stripped(check: Check) -> None:
     rows = "".join(f"{i}, s{i % 8} ,{'ab'[i % 2]}  ,low\n{i},s{i % 8}, ,low \n" for i in range(8))
     rows = rows.replace("low", "{}").format(*["high" if i % 4 < 2 else "low" for i in range(16)])
     data = check(
@@ -285,7 +283,7 @@ SEARCHED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("model", "key"), [(FIXED, "hyperparameters"), (SEARCHED, "search_space")])
-def test_a_linear_path_needs_sequences_of_one_length_and_few_numbers(
+def test_a_linear_path_needs_equal_lengths_and_few_numbers(
     check: Check, model: dict[str, Any], key: str
 ) -> None:
     columns = {"id": "id", "target": "y", "model": model}
@@ -308,7 +306,7 @@ def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:
 
 
 @pytest.mark.parametrize(("policy", "third"), [("ffill", 3.0), ("interpolate", 5.0)])
-def test_missing_values_are_filled_from_earlier_rows_of_the_same_sequence(
+def test_missing_values_are_filled_from_the_same_sequence(
     check: Check, policy: str, third: float
 ) -> None:
     text = sequences("id,x,y", "s#,1,#", "s#,3,#", "s#,,#", "s#,9,#")
@@ -499,7 +497,7 @@ def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
         (["01/02", "03/02", "02/02", "01/03", "02/03"], [0, 2, 1, 3, 4]),
     ],
 )
-def test_steps_are_sorted_in_the_order_in_which_the_rows_are_read(
+def test_steps_are_sorted_in_reading_order(
     check: Check, tmp_path: Path, days: list[str], steps: list[int]
 ) -> None:
     rows = [f"#,{day}/2021,{x},{x}" for x, day in enumerate(days)]

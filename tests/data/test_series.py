@@ -96,7 +96,7 @@ def test_the_longest_window_is_the_longest_that_a_trial_may_read(
     assert (ref.window, ref.longest_window) == (window, longest)
 
 
-def test_a_training_part_without_the_longest_window_is_refused_by_the_key_that_asks_for_it(
+def test_a_training_part_below_the_longest_window_is_refused(
     experiment_on: Build,
 ) -> None:
     def refused(key: str, **keys: Any) -> None:
@@ -175,7 +175,7 @@ def test_rows_that_were_filled_in_are_read_and_are_no_targets(
     assert prepared.facts.rows == 59
 
 
-def test_rows_without_a_value_are_not_counted_as_rows_that_were_put_in(
+def test_empty_rows_are_not_counted_as_inserted_rows(
     experiment_on: Build,
 ) -> None:
     frame = days()
@@ -193,7 +193,7 @@ def test_rows_without_a_value_are_not_counted_as_rows_that_were_put_in(
     assert notes["filled in"] == "6 values and 1 row, ffill"
 
 
-def test_rows_at_the_end_without_a_target_are_told_and_counted_in_no_score(
+def test_final_rows_without_a_target_are_noted_and_not_scored(
     experiment_on: Build,
 ) -> None:
     frame = days()
@@ -274,7 +274,7 @@ def test_r2_of_one_value_is_refused(experiment_on: Build) -> None:
         )
 
 
-def test_everything_about_the_data_is_refused_before_anything_is_written(
+def test_data_problems_are_refused_before_anything_is_written(
     tmp_path: Path, experiment_on: Build
 ) -> None:
     frame = days()

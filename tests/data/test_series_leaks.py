@@ -129,7 +129,7 @@ def test_a_target_row_belongs_to_one_part_only(case: Case) -> None:
 
 @slowly
 @given(case=cases())
-def test_windows_never_cross_series_and_their_targets_were_in_the_file(case: Case) -> None:
+def test_windows_stay_within_series_and_real_targets(case: Case) -> None:
     held = case.prepare()
     series, row = case.coordinates()
     names = [case.keys["target"]] if isinstance(case.keys["target"], str) else case.keys["target"]
@@ -171,7 +171,7 @@ def test_no_series_follows_from_another(case: Case, seed: int, data: st.DataObje
     case=cases(least_series=2, id="s", scale_by="series", fits_transform=False), seed=seeds,
     data=st.data(),
 )  # fmt: skip
-def test_a_series_with_its_own_scale_does_not_follow_from_another(
+def test_a_scaled_series_does_not_depend_on_another(
     case: Case, seed: int, data: st.DataObject
 ) -> None:
     before = case.prepare().test

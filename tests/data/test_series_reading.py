@@ -50,7 +50,7 @@ def test_white_space_around_an_id_is_no_part_of_it(tmp_path: Path, end: str) -> 
     assert read(parquet, id="shop").names == ("Rome",)
 
 
-def test_blanks_alone_are_no_value_and_blanks_around_a_number_are_no_part_of_it(
+def test_blanks_alone_are_missing_and_around_numbers_ignored(
     tmp_path: Path,
 ) -> None:
     path = written(tmp_path, "y,x, z\n 1, 2 , 5\n3,  , 6 \n ,4,7")
@@ -117,7 +117,7 @@ def test_what_is_missing_stays_missing_where_that_is_allowed(tmp_path: Path) -> 
     assert_refused(path, "data.features", "-inf in line 4", "correct it", missing="ffill")
 
 
-def test_times_may_be_uneven_and_repeat_but_not_fall_where_they_are_resampled(
+def test_resampled_times_may_repeat_but_not_fall(
     tmp_path: Path,
 ) -> None:
     path = written(tmp_path, dated(["2020-01-01", "2020-01-01", "2020-01-02 07:00", "2020-03-01"]))

@@ -61,7 +61,7 @@ def naive(prepared: Prepared, series: int = 0) -> float:
     return float(prepared.folds[0].load("naive")[series, 0])
 
 
-def test_the_naive_error_is_that_of_the_season_within_the_training_rows(
+def test_the_naive_error_is_seasonal_over_training_rows(
     tmp_path: Path, experiment_on: Build
 ) -> None:
     frame = days()

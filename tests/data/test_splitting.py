@@ -132,7 +132,7 @@ def test_parts_shorter_than_the_horizon_are_refused() -> None:
     assert_refused("got 0 of 40", n_rows=40, validation=0.01, test=5)
 
 
-def test_a_training_part_without_a_window_is_refused_with_what_is_needed() -> None:
+def test_a_training_part_shorter_than_a_window_is_refused() -> None:
     parts = [
         "task.window", "needs 15 rows (window 12 + horizon 3)", "got 14 of 24",
         "make task.window, task.horizon, data.split.validation or data.split.test smaller",
@@ -161,7 +161,7 @@ def folds(n_rows: int, *, first: int = 0, **keys: Any) -> list[tuple[Range, Rang
     ]
 
 
-def test_rolling_origins_are_consecutive_pieces_before_the_test_part() -> None:
+def test_rolling_origins_are_consecutive_pieces_before_the_test() -> None:
     assert folds(60, folds=3, size=5) == [
         ((0, 35), (35, 40)),
         ((0, 40), (40, 45)),

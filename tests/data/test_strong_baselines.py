@@ -204,9 +204,7 @@ def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch: pytest.Mon
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(0, 300), most=st.integers(0, 400), seed=st.integers(0, 99))
-def test_some_are_taken_in_order_once_each_and_the_same_each_time(
-    n: int, most: int, seed: int
-) -> None:
+def test_a_sample_is_ordered_distinct_and_reproducible(n: int, most: int, seed: int) -> None:
     some = some_of(n, most)
     assert len(some) == min(n, max(1, most))
     assert (np.diff(some) > 0).all()
@@ -239,13 +237,13 @@ def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch: pytest.Mon
     )
 
 
-def test_the_last_value_is_taken_off_unless_the_window_as_it_is_is_clearly_better() -> None:
+def test_the_last_value_is_removed_unless_the_window_is_better() -> None:
     assert choose_window("rmse", held([walk()], 200, window=8)).last_off
     level = 50 + np.random.default_rng(0).normal(size=(300, 1))  # the last value says nothing
     assert not choose_window("rmse", held([level], 200, window=1)).last_off
 
 
-def test_the_window_is_the_experiments_or_the_longest_searched_by_the_validation_rows() -> None:
+def test_the_window_is_given_or_the_longest_searched() -> None:
     ref = held([seasonal(300)], 200, window=2)
     ref = dataclasses.replace(ref, longest_window=12)  # a season is seen in that alone
     assert choose_window("rmse", ref).window == 12
@@ -298,7 +296,7 @@ def test_a_forecast_follows_from_every_row_before_its_own() -> None:
 
 @settings(max_examples=5, deadline=None, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32 - 1))
-def test_rows_after_the_training_part_change_nothing_that_is_fitted(seed: int) -> None:
+def test_rows_after_the_training_part_change_no_fit(seed: int) -> None:
     ref = held([seasonal()], 60)
     fitted = [Baselines(r, 6, Choices(WindowChoice(4, False, 1e-4)))
               for r in (ref, changed(ref, 60, seed))]  # fmt: skip
@@ -329,7 +327,7 @@ def test_test_rows_change_no_validation_score(tmp_path: Path) -> None:
     assert set(records[0]["baselines"]) >= {"last_value", *KINDS}
 
 
-def test_on_air_passengers_they_are_as_good_as_they_are_known_to_be(tmp_path: Path) -> None:
+def test_known_baselines_score_as_published_on_air_passengers(tmp_path: Path) -> None:
     experiment = air(tmp_path, **{"task.window": 13})
     search = prepare(experiment, tmp_path / "search")
     choices = choose("rmse", search.folds[-1], 12)
@@ -409,7 +407,7 @@ def spoil_install(monkeypatch: pytest.MonkeyPatch) -> None:
         (31, 6, lambda m: None, "31 models (series times targets) are more than 30"),
     ],
 )
-def test_what_takes_too_long_or_is_not_installed_is_left_out_and_says_so(
+def test_slow_or_missing_baselines_are_left_out_with_a_note(
     monkeypatch: pytest.MonkeyPatch,
     series: int,
     season: int,
@@ -423,7 +421,7 @@ def test_what_takes_too_long_or_is_not_installed_is_left_out_and_says_so(
     assert all(why in text for text in left_out.values())
 
 
-def test_without_a_season_or_with_a_very_long_one_there_is_no_seasonal_arima() -> None:
+def test_no_or_a_long_season_gives_no_seasonal_arima() -> None:
     for n, season, why in (
         (90, None, "the rows have no season; task.season gives one"),
         (400, 100, "a season of 100 rows is longer than 60"),
@@ -434,7 +432,7 @@ def test_without_a_season_or_with_a_very_long_one_there_is_no_seasonal_arima() -
         assert len(fit_kind("exponential_smoothing", ref, season))
 
 
-def test_of_too_few_rows_for_two_seasons_there_is_no_seasonal_arima() -> None:
+def test_two_seasons_are_needed_for_a_seasonal_arima() -> None:
     too_few = "no series has training rows enough for it"
     assert kinds_left_out(held([seasonal(40)], 28), 12) == dict.fromkeys(CLASSICAL, too_few)
     assert not kinds_left_out(held([seasonal(40)], 29), 12)
@@ -492,7 +490,7 @@ def test_the_search_for_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert 0 < asked["SARIMAX"] <= 20
 
 
-def test_a_window_of_very_many_numbers_has_no_linear_forecast_and_says_so() -> None:
+def test_a_huge_window_has_no_linear_forecast() -> None:
     ref = held([seasonal(60)], 50, window=1300, others=1)
     choices = choose("rmse", ref, None)
     assert choices.linear is None
@@ -535,7 +533,7 @@ def test_a_linear_model_of_sequences_finds_what_summaries_tell(task: str, metric
         assert found["linear"] > 0.7 > found["class_frequencies"]
 
 
-def test_of_sequences_of_one_length_all_values_are_read_where_that_is_better() -> None:
+def test_equal_length_sequences_use_all_values_where_better() -> None:
     ref = sequences(lengths=(6, 6))
     ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)  # the third step
     assert choose_reading("rmse", ref).reads == "values"
@@ -546,7 +544,7 @@ def test_of_sequences_of_one_length_all_values_are_read_where_that_is_better() -
 
 @pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy")])
 @pytest.mark.parametrize("lengths", [(6, 7), (7, 7)])
-def test_of_test_sequences_of_another_length_only_the_training_part_is_known(
+def test_longer_test_sequences_reveal_only_the_training_part(
     task: str, metric: str, lengths: tuple[int, int]
 ) -> None:
     ref, other = sequences(task, lengths=(6, 6)), sequences(task, n=20, lengths=lengths, seed=1)
@@ -600,9 +598,7 @@ def test_of_tokens_their_counts_are_read() -> None:
     lengths=st.sampled_from([(6, 6), (5, 9)]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_sequences_that_are_not_trained_on_change_nothing_that_is_fitted(
-    task: str, lengths: tuple[int, int], seed: int
-) -> None:
+def test_untrained_sequences_change_no_fit(task: str, lengths: tuple[int, int], seed: int) -> None:
     ref, rng = sequences(task, lengths=lengths), np.random.default_rng(seed)
     other = dict(ref.arrays)
     other["inputs"], other["truth"] = other["inputs"].copy(), other["truth"].copy()
@@ -645,7 +641,7 @@ def test_they_are_the_same_each_time(make: Callable[[], Any]) -> None:
     assert baselines_record(metric, [make()], 6) == baselines_record(metric, [make()], 6)
 
 
-def test_one_value_of_the_linear_forecast_stands_for_every_quantile() -> None:
+def test_the_linear_forecast_serves_every_quantile() -> None:
     ref = held([seasonal()], 60)
     shape = dataclasses.replace(ref.shape, quantiles=(0.1, 0.5, 0.9))
     quantiles = dataclasses.replace(ref, shape=shape)
@@ -661,7 +657,7 @@ def grown(n: int = 240) -> np.ndarray:
     return np.exp(logs)[:, None]
 
 
-def test_the_validation_rows_choose_the_preparation_of_every_one_that_is_fitted() -> None:
+def test_validation_rows_choose_the_preparation_of_baselines() -> None:
     plain, logs = (held([grown()], 180, window=8, logs=logs) for logs in (False, True))
     name = {"transform": "log"}
     choices = choose("rmse", plain, 6, [(name, logs)])
@@ -678,7 +674,7 @@ def test_the_validation_rows_choose_the_preparation_of_every_one_that_is_fitted(
     assert choose("rmse", logs, 6, [({"transform": "none"}, plain)]).preparations == {}
 
 
-def test_of_very_many_preparations_those_that_differ_in_one_thing_are_tried() -> None:
+def test_too_many_preparations_vary_in_one_thing_each() -> None:
     space = {
         "transform": ["none", "log", "box_cox"],
         "scale": ["standard", "minmax"],

@@ -37,9 +37,7 @@ def put(rows: object, value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [-999.0, 9999.0, 99999.0, -999.25, -32768.0, 1e20, 0.0])
-def test_a_sentinel_is_told_with_its_lines_and_the_key_that_mends_it(
-    tmp_path: Path, value: float
-) -> None:
+def test_a_sentinel_is_reported_with_its_lines_and_its_remedy(tmp_path: Path, value: float) -> None:
     ((what, text),) = notes(tmp_path, put(slice(None, None, 40), value))
     assert what == "sentinel"
     lines = "line 2 (2020-01-01), line 42 (2020-02-10), line 82 (2020-03-21) and 2 more"
@@ -57,14 +55,14 @@ def test_two_sentinels_of_two_columns_are_mended_by_one_key(tmp_path: Path) -> N
         assert "the rest (8" in text  # 87.9: no sentinel belongs to the rest
 
 
-def test_a_single_value_far_away_is_an_outlier_and_a_single_code_a_sentinel(tmp_path: Path) -> None:
+def test_one_far_value_is_an_outlier_and_one_code_a_sentinel(tmp_path: Path) -> None:
     ((what, text),) = notes(tmp_path, put(50, 1e7))
     assert what == "outlier"
     assert text.startswith("'y' is 10000000 in line 52 (2020-02-20), far outside the rest")
     assert notes(tmp_path, put(50, -9999.0))[0][0] == "sentinel"
 
 
-def test_a_target_that_stands_still_is_told_with_its_first_and_last_line(tmp_path: Path) -> None:
+def test_a_constant_target_is_reported_with_its_lines(tmp_path: Path) -> None:
     ((what, text),) = notes(tmp_path, put(slice(80, 190), 104.5))
     assert what == "stands still"
     assert "is 104.5 in 110 of 200 rows without a break, line 82 (2020-03-21) to line 191" in text
@@ -166,7 +164,7 @@ def test_check_and_init_say_so(
     offset=st.floats(-100, 100),
     rows=st.lists(st.integers(0, N - 1), min_size=2, max_size=60, unique=True),
 )
-def test_what_repeats_ten_ranges_away_is_found_in_exactly_its_rows(
+def test_a_far_repeated_value_is_found_in_exactly_its_rows(
     scale: float, offset: float, rows: list[int]
 ) -> None:
     values = (WAVE - 100) * scale + offset

@@ -131,14 +131,14 @@ def test_a_power_is_within_bounds_and_undone_whatever_the_values(column: list[fl
     np.testing.assert_allclose(found, truth, rtol=1e-6)
 
 
-def test_a_difference_adds_up_from_the_last_value_as_it_always_has() -> None:
+def test_a_difference_sums_from_the_last_value() -> None:
     rng = np.random.default_rng(0)
     outputs, last = rng.normal(size=(50, 7, 2)), rng.normal(size=(50, 1, 2))
     found = Transform.of("difference").inverse(outputs, last)
     np.testing.assert_array_equal(found, last + outputs.cumsum(axis=1))
 
 
-def test_a_season_longer_than_the_horizon_is_what_was_a_season_before() -> None:
+def test_a_season_longer_than_the_horizon_reads_one_before() -> None:
     history = np.arange(24.0).reshape(1, 12, 2)
     found = Transform.of({"seasonal_difference": 12}).inverse(np.zeros((1, 5, 2)), history)
     np.testing.assert_array_equal(found, history[:, :5])

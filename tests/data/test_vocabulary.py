@@ -26,7 +26,7 @@ def csv(folder: Path, text: str) -> Path:
     return path
 
 
-def test_tokens_are_numbered_from_two_in_sorted_order_and_others_are_one() -> None:
+def test_tokens_are_numbered_from_two_in_sorted_order() -> None:
     known = Vocabulary.of("banana")
     assert known.tokens == ("a", "b", "n")
     assert (known.size, len(known)) == (3, 5)
@@ -44,13 +44,13 @@ def test_every_known_token_has_a_number_of_its_own(train: list[str], other: list
     assert encoded.tolist() == [numbers.get(t, 1) for t in other]
 
 
-def test_a_model_of_an_earlier_version_takes_all_numbers_below_a_size() -> None:
+def test_an_older_model_accepts_all_numbers_below_its_size() -> None:
     known = Vocabulary.of_numbers(1000)
     assert len(known) == 1002
     assert known.encode(column("0", "7", "999", "007")).tolist() == [2, 9, 1001, 9]
 
 
-def test_a_token_that_is_a_number_may_be_written_with_zeros_in_front() -> None:
+def test_a_numeric_token_may_have_leading_zeros() -> None:
     known = Vocabulary.of(column("10", "7", "007"), numbered=True)
     assert known.tokens == ("10", "7")
     assert known.encode(column("7", "0007", "010", "8")).tolist() == [3, 3, 2, 1]
@@ -63,7 +63,7 @@ def test_a_token_that_is_a_number_may_be_written_with_zeros_in_front() -> None:
     min_count=st.integers(1, 5),
     most=st.none() | st.integers(1, 6),
 )
-def test_the_most_frequent_tokens_are_known_and_rare_ones_are_not(
+def test_the_most_frequent_tokens_are_known(
     tokens: list[str], min_count: int, most: int | None
 ) -> None:
     known = Vocabulary.of(tokens, min_count=min_count, most=most)
@@ -81,7 +81,7 @@ def test_a_token_that_is_no_number_below_the_size_is_found(bad: str) -> None:
     assert first_outside(column("5", bad, "6", bad), 1000) == 1
 
 
-def test_a_text_is_cut_into_characters_as_they_are_or_into_words_without_case() -> None:
+def test_a_text_splits_into_characters_or_lower_case_words() -> None:
     assert cut("Ab ß", "character") == ["A", "b", " ", "ß"]
     assert cut("  The the\tSTRASSE straße\n", "word") == ["the", "the", "strasse", "strasse"]
 

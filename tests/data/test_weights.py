@@ -96,9 +96,7 @@ WEIGHTS = st.lists(st.sampled_from([0, 0, 0.5, 1, 3]), min_size=N, max_size=N)
 
 @settings(deadline=None, max_examples=40)
 @given(weights=WEIGHTS, steps=st.sampled_from([None, [1, 0.5], [0, 2]]))
-def test_samples_and_weights_are_those_that_a_loop_over_the_rows_finds(
-    weights, steps, tmp_path_factory
-):
+def test_samples_and_weights_match_a_loop_over_rows(weights, steps, tmp_path_factory):
     folder, window, horizon = tmp_path_factory.mktemp("weights"), 3, 2
     task = {"window": window, "horizon": horizon}
     task |= {} if steps is None else {"step_weights": steps}
@@ -131,7 +129,7 @@ def test_samples_and_weights_are_those_that_a_loop_over_the_rows_finds(
     assert score("mae", truth, forecast, ref) == pytest.approx(expected)
 
 
-def test_a_column_of_weights_is_no_feature_and_no_secret_of_later_rows(tmp_path):
+def test_a_weight_column_is_neither_feature_nor_leak(tmp_path):
     weights = np.linspace(1, 2, N)
     other = weights.copy()
     other[TEST] = 7.0

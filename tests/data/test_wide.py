@@ -151,7 +151,7 @@ def test_only_forecasts_have_wide_files() -> None:
         Experiment.model_validate(raw)
 
 
-def test_a_model_predicts_from_files_as_wide_as_those_that_it_was_trained_on(
+def test_a_model_predicts_from_files_as_wide_as_in_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     frame = stores()
@@ -190,7 +190,7 @@ def test_a_model_without_the_key_is_of_no_wide_file() -> None:
     assert Pipeline.of(record, Path("pipeline.json")).columns.wide is None
 
 
-def test_init_offers_what_it_saw_and_writes_it_when_it_is_told_to(
+def test_init_offers_its_guesses_and_writes_them_on_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stores(5).to_csv("s.csv", index=False)

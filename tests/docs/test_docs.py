@@ -220,7 +220,7 @@ def test_the_changelog_says_everything_once() -> None:
     assert len(set(begun)) == len(begun)
 
 
-def test_the_changelog_has_the_version_of_the_package_with_a_date() -> None:
+def test_the_changelog_dates_the_packages_version() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "Unreleased"
     assert re.fullmatch(rf"{re.escape(tuner.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])

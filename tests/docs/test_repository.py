@@ -24,7 +24,7 @@ def test_an_issue_form_has_what_github_needs_to_show_it(form):
     assert any(q.get("validations", {}).get("required") for q in questions)
 
 
-def test_pre_commit_runs_what_make_check_runs_and_downloads_nothing():
+def test_pre_commit_runs_make_check_without_downloads():
     repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [repo["repo"] for repo in repos] == ["local"]
     hooks = [hook for repo in repos for hook in repo["hooks"]]
@@ -37,7 +37,7 @@ def test_pre_commit_runs_what_make_check_runs_and_downloads_nothing():
     assert all(hook["entry"].startswith(f".venv/bin/{hook['name']}") for hook in hooks)
 
 
-def test_the_security_policy_says_how_to_report_and_names_the_switch():
+def test_the_security_policy_names_contact_and_switch():
     policy = (ROOT / "SECURITY.md").read_text()
     assert "Report a vulnerability" in policy
     assert "--allow-code" in policy

@@ -76,7 +76,7 @@ def test_one_core_is_named_as_one(monkeypatch):
         ({"memory": 1.0}, 1, 0, 0),
     ],
 )
-def test_a_node_has_room_for_what_both_its_cpus_and_its_gpus_allow(node, cpus, gpus, expected):
+def test_a_nodes_capacity_is_its_tightest_resource(node, cpus, gpus, expected):
     assert room(node, cpus, gpus) == expected
 
 
@@ -205,7 +205,7 @@ def cluster(monkeypatch):
     return stand_in
 
 
-def test_an_executor_on_a_cluster_says_what_people_should_know_to_whom_it_was_told(monkeypatch):
+def test_a_cluster_executor_passes_its_notes_on(monkeypatch):
     made = []
     monkeypatch.setattr(
         "tuner.executors.ray_executor.RayExecutor", lambda *_, **options: made.append(options)
@@ -270,7 +270,7 @@ def test_what_no_node_of_a_cluster_has_is_refused(cluster, nodes, resources, mes
     assert refusal("ray://h:1", **resources) == message
 
 
-def test_a_cluster_of_this_machine_lasts_as_long_as_its_executors(monkeypatch):
+def test_a_local_cluster_ends_with_its_last_executor(monkeypatch):
     monkeypatch.undo()
     choice = choose_executor("ray", Resources())
     assert not ray.is_initialized()

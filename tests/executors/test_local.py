@@ -99,7 +99,7 @@ def test_a_worker_outlives_what_a_job_raises(executor, data):
     assert workers.pids == before
 
 
-def test_kept_weights_forecast_in_another_worker_what_they_scored(executor, data):
+def test_kept_weights_reproduce_their_score_elsewhere(executor, data):
     workers = executor(1)
     workers.submit(job(data, keep_weights=True))
     trained = outcomes(events(workers, n_finished(1)))["a"]

@@ -130,7 +130,7 @@ print(ended[0].outcome.state.name, ended[0].outcome.reason)
 """
 
 
-def test_a_worker_trains_where_files_of_the_user_are_called_as_libraries(tmp_path):
+def test_a_worker_ignores_user_files_named_like_libraries(tmp_path):
     data = write_series(tmp_path, np.sin(np.arange(120) / 3)[:, None], train_end=80)
     job = TrainJob("a", {"hidden_size": 4, "batch_size": 16}, 1, 1, 1000, "rmse", (data,))
     (tmp_path / "job").write_bytes(pickle.dumps(job))

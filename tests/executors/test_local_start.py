@@ -58,7 +58,7 @@ def events(executor, n):
     return seen
 
 
-def test_workers_that_cannot_start_cost_no_job_and_end_the_search(executor):
+def test_workers_that_cannot_start_lose_no_job(executor):
     workers = executor(2, "no_such_module")
     for key in "abc":
         workers.submit(job(key))
@@ -71,9 +71,7 @@ def test_workers_that_cannot_start_cost_no_job_and_end_the_search(executor):
     assert workers.withdraw() == list("abc")
 
 
-def test_a_worker_that_dies_as_it_starts_is_replaced_and_its_job_is_not_lost(
-    executor, monkeypatch, tmp_path
-):
+def test_a_worker_that_dies_at_start_is_replaced(executor, monkeypatch, tmp_path):
     monkeypatch.setenv("TEST_STARTING", f"die once: {tmp_path / 'died'}")
     workers = executor(1, "helpers.workers.starting")
     workers.submit(job())
@@ -95,7 +93,7 @@ def test_a_worker_that_hangs_as_it_starts_is_given_up(executor, monkeypatch):
         os.kill(first, 0)
 
 
-def test_a_worker_that_starts_keeps_nobody_waiting_who_sends_it_much(executor, monkeypatch):
+def test_a_starting_worker_does_not_block_large_sends(executor, monkeypatch):
     monkeypatch.setenv("TEST_STARTING", "hang")
     workers = executor(1, "helpers.workers.starting")
     weights = {"w": np.zeros(2**21)}  # 16 MB: more than a connection holds
@@ -151,7 +149,7 @@ def free_files(n):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
 @pytest.mark.parametrize("n_free", range(10))
-def test_too_many_open_files_end_the_search_in_one_line_and_none_stays_open(executor, n_free):
+def test_too_many_open_files_end_the_search_in_one_line(executor, n_free):
     workers = executor(1, "helpers.workers.hanging")
     _ = workers._gpus  # looked up before
     gc.collect()  # or what others left behind is closed meanwhile

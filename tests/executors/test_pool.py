@@ -75,7 +75,7 @@ def reported(trained_s, key="a"):
     return Reported(key, EPOCH, trained_s)
 
 
-def test_a_limit_counts_from_when_the_worker_begins_and_by_the_workers_clock(clock):
+def test_a_limit_counts_from_the_start_on_the_worker_clock(clock):
     pool = Pool(1)
     pool.submit(job(timeout_s=10.0))
     clock[0] = 100.0
@@ -91,7 +91,7 @@ def test_a_limit_counts_from_when_the_worker_begins_and_by_the_workers_clock(clo
     assert pool.made[0].ended
 
 
-def test_what_a_job_said_before_it_was_looked_at_counts_before_its_limit(clock):
+def test_a_late_reading_of_messages_does_not_exceed_a_limit(clock):
     pool = Pool(1)
     pool.submit(job(timeout_s=10.0))
     pool.hear(0, Started("a"))
@@ -158,7 +158,7 @@ def test_a_worker_that_dies_loses_its_own_job_alone():
     assert pool.hear(2, Died("killed")) == []  # it had no job
 
 
-def test_a_worker_that_is_long_in_starting_is_replaced_and_counts_as_one_that_cannot(clock):
+def test_a_slow_starting_worker_is_replaced_and_counted(clock):
     pool = Pool(1, workers_are_ready=False)
     pool.submit(job(timeout_s=1.0))
     clock[0] = 29.0
@@ -183,7 +183,7 @@ def test_what_a_starting_worker_has_said_counts_before_its_limit(clock):
     assert pool.made[0].heard == ["a"]
 
 
-def test_workers_that_are_long_in_starting_are_given_up_after_some(clock):
+def test_slow_starting_workers_are_given_up_after_some(clock):
     pool = Pool(1, workers_are_ready=False)
     pool.submit(job())
     for n in range(2):

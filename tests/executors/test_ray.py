@@ -211,7 +211,7 @@ def test_a_worker_of_another_version_is_refused(executor, data, monkeypatch):
         events(workers, n_finished(1))
 
 
-def test_workers_that_cannot_start_end_the_search_and_name_the_reason(executor, data):
+def test_workers_that_cannot_start_end_the_search(executor, data):
     workers = executor(1, training="no_such_module")
     workers.submit(job(data))
     expected = "no worker can be started: ModuleNotFoundError: No module named 'no_such_module'"
@@ -300,9 +300,7 @@ def test_a_store_that_is_full_ends_the_search_in_one_line(executor, data, monkey
 
 
 @pytest.mark.slow
-def test_a_cluster_that_fails_as_workers_are_ended_does_not_hinder_closing(
-    executor, data, monkeypatch
-):
+def test_a_cluster_failure_does_not_block_closing(executor, data, monkeypatch):
     workers = executor(1)
     workers.submit(job(data))
     events(workers, n_finished(1))
@@ -399,7 +397,7 @@ def test_ctrl_c_and_sigterm_reach_the_search_and_not_the_workers(coordinator):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_was_started_ends_with_a_killed_search_and_quietly(coordinator):
+def test_a_started_cluster_ends_with_a_killed_search(coordinator):
     coordinator.stdout.readline()
     begun = psutil.Process(coordinator.pid).children(recursive=True)
     begun = [p for p in begun if "Agent" not in name_of(p)]  # those look up seldom

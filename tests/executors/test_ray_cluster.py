@@ -92,7 +92,7 @@ def test_a_node_that_goes_away_changes_no_outcome(cluster, data):
     assert scores(ends) == scores(expected)
 
 
-def test_more_workers_than_there_is_room_for_come_up_when_a_node_joins(cluster, data):
+def test_surplus_workers_start_when_a_node_joins(cluster, data):
     executor, all_jobs = RayExecutor(3), jobs(data)
     run(executor, all_jobs, 2, lambda: cluster.add_node(**NODE))
     ends, lost = run(RayExecutor(3), all_jobs, 3)

@@ -65,7 +65,7 @@ def test_a_smaller_budget_of_epochs_ends_the_curve_earlier():
     assert (found.objective, found.seconds, len(found.history)) == (5.0, 2.0, 1)
 
 
-def test_a_score_that_is_better_when_higher_takes_the_highest_epoch():
+def test_a_maximized_score_takes_the_highest_epoch():
     assert outcome(metric="r2").objective == 5.0
 
 
@@ -79,7 +79,7 @@ def test_a_value_that_differs_by_rounding_is_found():
 
 
 @pytest.mark.parametrize("x", [0.31, 2, "much", None])
-def test_a_configuration_that_was_not_recorded_fails_and_is_named(x):
+def test_a_configuration_without_a_record_fails_by_name(x):
     found = outcome(x=x)
     assert found.state is OutcomeState.FAILED
     assert found.reason == f"x={x!r} is not recorded in this landscape"
@@ -105,7 +105,7 @@ def test_the_recorded_pace_decides_in_which_order_workers_report():
     assert [e.key for e in seen if isinstance(e, Finished)] == ["fast", "slow"]
 
 
-def test_a_worker_that_is_free_begins_the_next_job_when_it_became_free():
+def test_a_free_worker_begins_the_next_job_at_once():
     executor = SimulatedExecutor(landscape(), 2)
     seen = run(executor, job("slow"), job("fast", x=1), job("next", x=1))
     ends = {e.key: e.outcome.finished_at for e in seen if isinstance(e, Finished)}
@@ -143,7 +143,7 @@ def timed_out(job, now):
     return dataclasses.replace(tuner.jobs.timed_out(job), finished_at=now)
 
 
-def test_a_limit_does_not_count_simulated_time_in_which_a_job_waited():
+def test_a_limit_excludes_simulated_waiting_time():
     executor = SimulatedExecutor(landscape(), 2)
     executor.submit(job(timeout_s=6.0, can_be_pruned=True))
     executor.submit(job("b", epochs=3))
@@ -191,7 +191,7 @@ def test_two_landscapes_ship():
 
 
 @every_landscape
-def test_a_landscape_that_ships_holds_its_whole_space_on_three_seeds(path):
+def test_a_shipped_landscape_holds_its_space_on_three_seeds(path):
     recorded = Landscape.load(path)
     space = to_distributions(experiment_on(path).search_space)
     assert recorded.names == tuple(space)
@@ -203,7 +203,7 @@ def test_a_landscape_that_ships_holds_its_whole_space_on_three_seeds(path):
 
 
 @every_landscape
-def test_a_search_over_a_landscape_does_not_depend_on_the_workers(path, tmp_path):
+def test_a_landscape_search_does_not_depend_on_workers(path, tmp_path):
     experiment = experiment_on(path).model_copy(update={"strategy": STRATEGIES["pso"].options()})
     distributions = to_distributions(experiment.search_space)
     found = []

@@ -63,7 +63,7 @@ def test_its_keys_are_fixed_and_searched_as_tuner_s(tmp_path: Path) -> None:
     assert model_name(LEAKY) == "Leaky"
 
 
-def test_what_it_declares_is_in_the_record_which_is_read_without_importing_it(
+def test_declared_keys_are_recorded_and_read_without_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = loaded(tmp_path, hyperparameters={"cell": LEAKY, "leak": 0.25})
@@ -144,7 +144,7 @@ def test_a_space_outside_of_what_is_declared_is_refused(
         loaded(tmp_path, hyperparameters={"cell": LEAKY}, search_space={name: domain})
 
 
-def test_what_is_in_the_current_folder_alone_is_imported_where_that_is_allowed(
+def test_code_of_the_current_folder_needs_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (OWN_CODE / "own_classes.py").read_text()

@@ -45,9 +45,7 @@ def test_every_block_but_the_data_has_defaults(tmp_path: Path) -> None:
     assert space_size(experiment.search_space) == 1
 
 
-def test_paths_are_relative_to_the_file_wherever_the_command_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = MINIMAL.replace("air.csv", "data/air.csv") + "search_space: ../spaces/my.yaml\n"
     path = written(tmp_path / "experiments", text)
     (tmp_path / "spaces").mkdir()
@@ -79,7 +77,7 @@ def test_a_key_of_a_space_in_another_file_can_be_changed(tmp_path: Path) -> None
     assert space_size(changed.search_space) == 2
 
 
-def test_a_strategy_by_name_replaces_the_whole_block_and_later_options_win(tmp_path: Path) -> None:
+def test_a_named_strategy_replaces_the_block_and_later_wins(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL + "strategy: {name: woa, population: 7}\nseed: 3\n")
     strategy = Override("strategy", {"name": "pso"}, "--strategy")
     assert Experiment.load(path, [strategy]).strategy.model_dump()["population"] == 10
@@ -104,7 +102,7 @@ def test_a_strategy_by_name_replaces_the_whole_block_and_later_options_win(tmp_p
         ({"name": "pso"}, None, 4),  # the space has 16 configurations
     ],
 )
-def test_a_population_that_is_not_written_leaves_four_generations(
+def test_the_default_population_leaves_four_generations(
     strategy: dict[str, object], trials: int | None, population: int
 ) -> None:
     space = {"hidden_size": {"type": "int", "low": 1, "high": 16 if trials is None else 8000}}
@@ -134,7 +132,7 @@ def test_a_timeout_is_seconds_or_a_time_with_units(
     assert Experiment.load(path).budget.timeout == seconds
 
 
-def test_the_search_starts_from_what_is_given_or_from_defaults_that_lie_in_the_space() -> None:
+def test_a_search_starts_from_given_values_or_defaults() -> None:
     raw = {
         "name": "air",
         "data": {"path": "a.csv", "target": "y"},
@@ -149,7 +147,7 @@ def test_the_search_starts_from_what_is_given_or_from_defaults_that_lie_in_the_s
     assert Experiment.model_validate(raw).start() == {"dropout": 0.2, "num_layers": 1}
 
 
-def test_the_schema_for_editors_refuses_unknown_keys_and_explains_the_others() -> None:
+def test_the_editor_schema_refuses_unknown_keys() -> None:
     schema = Experiment.model_json_schema()
     json.dumps(schema)
     assert schema["additionalProperties"] is False
@@ -216,7 +214,7 @@ experiments = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(raw=experiments)
-def test_an_experiment_that_is_written_and_read_again_is_the_same(
+def test_an_experiment_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, raw: dict[str, Any]
 ) -> None:
     experiment = Experiment.model_validate(raw)

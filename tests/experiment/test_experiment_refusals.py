@@ -87,7 +87,7 @@ def test_a_file_that_is_no_mapping_of_keys_is_refused(text: str, parts: list[str
         assert part in refused
 
 
-def test_a_file_that_is_missing_or_a_folder_or_not_text_is_refused(folder: Path) -> None:
+def test_a_missing_or_binary_file_or_a_folder_is_refused(folder: Path) -> None:
     assert refusal(Path("nope.yaml")).startswith("nope.yaml: no such experiment file")
     assert refusal(folder).startswith(f"{folder}: is a folder")
     Path("latin.yaml").write_bytes("name: Zürich\n".encode("latin-1"))
@@ -218,7 +218,7 @@ def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) ->
         ("bidirectional", {"type": "int", "low": 0, "high": 1}, "must be true or false, got 0"),
     ],
 )
-def test_a_domain_that_breaks_a_rule_is_refused_and_named_where_it_is_written(
+def test_an_invalid_domain_is_refused_where_it_is_written(
     name: str, domain: Any, text: str
 ) -> None:
     path = Path("e.yaml")
@@ -253,7 +253,7 @@ def test_a_domain_that_breaks_a_rule_is_refused_and_named_where_it_is_written(
         ("search_space.hidden_size.low", 99, "--set", "--set: search_space.hidden_size: ", "swap"),
     ],
 )
-def test_a_value_given_as_an_option_is_refused_in_the_options_name(
+def test_a_bad_option_value_is_refused_by_the_options_name(
     key: str, value: Any, origin: str, begins: str, remedy: str
 ) -> None:
     path = Path("e.yaml")
@@ -269,7 +269,7 @@ def test_the_value_of_a_set_option_must_be_yaml() -> None:
     assert message(error).startswith("--set data.features: must be YAML, got '[1': ")
 
 
-def test_of_several_broken_rules_the_first_is_told_and_the_others_are_counted() -> None:
+def test_the_first_broken_rule_is_reported_and_others_counted() -> None:
     path = Path("e.yaml")
     path.write_text(dump_yaml(experiment(budget={"trials": -1, "epochs": -1, "patience": 0})))
     refused = refusal(path)

@@ -29,7 +29,7 @@ BAD = ["", " ", "a/b", "..", ".a", "-x", " a", "a ", "a\nb", "a:b", "a\\b", 'a"'
 
 
 @given(st.text(max_size=300))
-def test_a_name_is_refused_or_is_a_file_and_a_word_on_the_command_line(text):
+def test_a_name_is_refused_or_safe_for_files_and_shells(text):
     name = normalized(text)
     if why_refused(name, STUDY_BYTES):
         return
@@ -48,7 +48,7 @@ def test_what_is_offered_instead_is_never_refused(text):
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_letters_of_any_language_and_spaces_name_experiments_and_studies(tmp_path, name):
+def test_names_may_hold_letters_of_any_language_and_spaces(tmp_path, name):
     path = tmp_path / "e.yaml"
     path.write_text("name: a\ndata: {path: d.csv, target: y}\n")
     experiment = Experiment.load(path, [Override("name", name, "--set")])
@@ -59,7 +59,7 @@ def test_letters_of_any_language_and_spaces_name_experiments_and_studies(tmp_pat
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_no_file_can_be_called_is_refused_with_a_name_that_can(tmp_path, name):
+def test_an_impossible_file_name_is_refused_with_a_possible_one(tmp_path, name):
     path = tmp_path / "e.yaml"
     path.write_text("name: a\ndata: {path: d.csv, target: y}\n")
     with pytest.raises(ExperimentError) as error:

@@ -72,7 +72,7 @@ def test_a_trial_s_data_is_that_of_the_file_with_its_choices() -> None:
     assert not configuration.keys() & SPACE.keys()
 
 
-def test_a_search_starts_with_what_data_says_and_the_default_has_it() -> None:
+def test_a_search_starts_from_the_datas_defaults() -> None:
     of = experiment(data={"transform": "log", "calendar": ["month"]})
     expected = {
         "transform": "log", "scale": "standard", "calendar": "[month]", "lags": "{}",
@@ -84,7 +84,7 @@ def test_a_search_starts_with_what_data_says_and_the_default_has_it() -> None:
     assert untuned(elsewhere)["transform"] == "none"
 
 
-def test_configurations_that_are_prepared_differently_are_different() -> None:
+def test_different_preparations_make_different_configurations() -> None:
     of = experiment()
     one, other = ({"hidden_size": 4, "transform": text} for text in ("none", "log"))
     assert canonical(of, one) != canonical(of, other)
@@ -227,6 +227,6 @@ def test_a_preparation_that_breaks_a_rule_is_refused(
 @pytest.mark.parametrize(
     "transform", [{"seasonal_difference": 3}, ["log", {"seasonal_difference": 9}], "box_cox"]
 )
-def test_quantiles_of_a_season_s_differences_add_up_within_the_season(transform: Any) -> None:
+def test_seasonal_difference_quantiles_add_up_within_the_season(transform: Any) -> None:
     task = {"quantiles": [0.1, 0.5], "horizon": 3}
     assert experiment({}, data={"transform": transform}, task=task).data.transform == transform

@@ -76,7 +76,7 @@ def test_an_element_of_a_list_is_refused_by_its_own_rule(
         ("data.lags={'': []}", "must have at least 1 character, got ''; change it, or remove it"),
     ],
 )
-def test_a_block_with_keys_of_the_users_own_is_answered_at_the_right_depth(
+def test_unknown_keys_are_reported_at_the_right_depth(
     tmp_path: Path, setting: str, text: str
 ) -> None:
     assert refusal(tmp_path / "e.yaml", setting).endswith(text)
@@ -99,7 +99,7 @@ def test_a_block_with_keys_of_the_users_own_is_answered_at_the_right_depth(
         ("hidden_size_1", "8", "write `hidden_size_1: {type: int, low: 8, high: 128}`, say"),
     ],
 )  # fmt: skip
-def test_what_is_no_domain_is_answered_with_one_for_that_hyperparameter(
+def test_a_bad_domain_gets_an_example_for_its_parameter(
     tmp_path: Path, name: str, value: str, remedy: str
 ) -> None:
     refused = refusal(tmp_path / "e.yaml", f"search_space.{name}={value}")
@@ -123,7 +123,7 @@ def test_a_list_set_as_an_option_is_answered_with_that_option(tmp_path: Path) ->
         ("hyperparameters.hidden_size=8.5", "must be a whole number or a list, got 8.5; write "),
     ],
 )
-def test_a_value_that_no_member_of_a_union_takes_is_told_every_kind(
+def test_a_value_outside_a_union_is_told_every_kind(
     tmp_path: Path, setting: str, refused: str
 ) -> None:
     told = refusal(tmp_path / "e.yaml", setting)

@@ -303,7 +303,7 @@ def test_a_searched_window_starts_at_the_tasks(tmp_path: Path) -> None:
         ({"objective": {"metrics": ["rmse", "weights"], "metric": "mae"}}, "must be the first of"),
     ],
 )
-def test_two_objectives_are_a_metric_and_a_cost_and_searched_by_nsga2(keys, problem):
+def test_two_objectives_are_searched_by_nsga2(keys, problem):
     raw = {
         "name": "a",
         "data": {"path": "a.csv", "target": "y"},

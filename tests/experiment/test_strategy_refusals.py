@@ -41,7 +41,7 @@ def test_a_name_without_its_block_is_answered_with_the_block() -> None:
     assert refusal("x") == f"{begins} 'x'; write `strategy: {{name: tpe}}`, say"
 
 
-def test_a_name_without_its_block_in_a_set_option_is_answered_with_the_option_for_it() -> None:
+def test_a_bare_name_in_set_suggests_the_option() -> None:
     begins = "--set: strategy: must be a block of keys, got"
     remedy = "write `--strategy woa`, which takes that strategy's defaults"
     assert refusal({"name": "pso"}, ("strategy", "woa", "--set")) == f"{begins} 'woa'; {remedy}"
@@ -51,7 +51,7 @@ def test_a_name_without_its_block_in_a_set_option_is_answered_with_the_option_fo
     assert refused.endswith("; write `--set 'pruner={name: none}'`, say")
 
 
-def test_a_name_set_over_the_options_of_another_is_answered_with_the_option_for_it() -> None:
+def test_a_name_over_anothers_options_suggests_the_option() -> None:
     pso, woa = {"name": "pso", "inertia": 0.5}, ("strategy.name", "woa", "--set")
     assert refusal(pso, woa) == (
         "e.yaml: strategy.inertia: unknown key 'inertia'; "
@@ -93,13 +93,11 @@ def test_a_name_set_over_the_options_of_another_is_answered_with_the_option_for_
         ),
     ],
 )
-def test_of_two_options_that_exclude_each_other_one_that_was_written_is_named(
-    options: dict[str, Any], text: str
-) -> None:
+def test_one_of_two_exclusive_options_is_named(options: dict[str, Any], text: str) -> None:
     assert refusal(options) == f"e.yaml: strategy.{text}"
 
 
-def test_an_option_that_a_default_excludes_is_refused_in_the_name_of_what_gave_it() -> None:
+def test_an_option_excluded_by_a_default_is_refused_by_source() -> None:
     qpso = ("strategy", {"name": "qpso"}, "--strategy")
     refused = refusal({"name": "pso"}, qpso, ("strategy.alpha_start", 0.3, "--set"))
     assert refused.startswith("--set: strategy.alpha_start: must not be below alpha_end, 0.5 (its")

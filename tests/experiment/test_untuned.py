@@ -33,7 +33,7 @@ def choice(*choices):
     return {"type": "categorical", "choices": list(choices)}
 
 
-def test_it_is_the_librarys_default_of_what_is_searched_and_the_experiments_of_what_is_fixed():
+def test_the_default_takes_library_and_fixed_values():
     experiment = make(
         {"hidden_size": integer(64, 128), "dropout": {"type": "float", "low": 0.1, "high": 0.5}},
         {"hidden_size": 100, "batch_size": 8, "cell": "gru"},
@@ -43,7 +43,7 @@ def test_it_is_the_librarys_default_of_what_is_searched_and_the_experiments_of_w
     assert (whole["hidden_size"], whole["batch_size"], whole["cell"]) == (32, 8, "gru")
 
 
-def test_layers_that_are_searched_one_by_one_become_the_one_layer_of_the_default():
+def test_layers_searched_separately_become_one_default_layer():
     space = {"hidden_size_1": integer(4, 8), "hidden_size_2": integer(4, 8)}
     for fixed in ({}, {"hidden_size": [6, 6]}, {"num_layers": 2, "hidden_size": 5}):
         experiment = make(space, fixed)
@@ -52,7 +52,7 @@ def test_layers_that_are_searched_one_by_one_become_the_one_layer_of_the_default
 
 
 @pytest.mark.parametrize(("bounds", "expected"), [((2, 8), 8), ((2, 30), 12), ((20, 30), 12)])
-def test_its_window_is_never_longer_than_the_longest_that_is_searched(bounds, expected):
+def test_the_default_window_is_within_the_searched_ones(bounds, expected):
     assert untuned(make({"window": integer(*bounds)}))["window"] == expected
 
 
@@ -78,7 +78,7 @@ def test_its_window_is_never_longer_than_the_longest_that_is_searched(bounds, ex
         ({"conv_channels": integer(4, 8)}, {"conv_kernel": 5}, {"conv_channels": 4}),
     ],
 )
-def test_where_the_fixed_ones_forbid_a_default_it_is_moved_into_the_space(space, fixed, expected):
+def test_a_forbidden_default_is_moved_into_the_space(space, fixed, expected):
     assert untuned(make(space, fixed)) == expected
 
 
@@ -110,7 +110,7 @@ def test_it_is_always_a_model_that_can_be_trained(space, proj_size, cell):
         assert value == DEFAULT[name] or name == "window" or fixed.get("proj_size")
 
 
-def test_equal_configurations_have_one_form_however_they_are_written():
+def test_equal_configurations_have_one_form():
     layers = make({"hidden_size_1": integer(8, 64), "hidden_size_2": integer(8, 64)})
     one = canonical(layers, {"hidden_size_1": 32, "hidden_size_2": 32})
     assert one == canonical(layers, {"hidden_size": 32, "num_layers": 2})

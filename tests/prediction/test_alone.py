@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_predicting_imports_nothing_that_training_or_searching_needs(model: Path) -> None:
+def test_predicting_imports_nothing_of_training_or_search(model: Path) -> None:
     # What is None in sys.modules cannot be imported. Typer needs pydantic, prediction does not.
     code = f"""
 import sys
@@ -66,7 +66,7 @@ def processor_s(code: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_the_prediction_code_imports_little_more_than_the_libraries_that_it_stands_on() -> None:
+def test_the_prediction_code_imports_few_libraries() -> None:
     libraries, code = "import numpy, pandas, onnxruntime", "import tuner.prediction, onnxruntime"
     pairs = [(processor_s(code), processor_s(libraries)) for _ in range(4)]
     ours, theirs = (min(seconds) for seconds in zip(*pairs, strict=True))

@@ -77,14 +77,14 @@ def test_rows_to_come_of_a_file_of_their_own_say_the_same(model: Model) -> None:
     assert (values(model.predict(history, future=other)) != expected).any()
 
 
-def test_a_category_is_the_same_one_whatever_rows_stand_around_it(model: Model) -> None:
+def test_a_category_does_not_depend_on_the_rows_around_it(model: Model) -> None:
     whole = with_coming(shops())
     of_b = whole[whole["shop"] == "b"]  # other categories come first, and fewer
     both, alone = model.predict(whole), model.predict(of_b.iloc[-WINDOW - HORIZON :])
     np.testing.assert_allclose(values(both[both["shop"] == "b"]), values(alone), rtol=1e-6)
 
 
-def test_what_the_model_does_not_know_is_read_as_unknown_and_named(model: Model) -> None:
+def test_unknown_input_is_read_as_unknown_and_named(model: Model) -> None:
     whole = with_coming(shops())
     for column, new in (("weather", "hail"), ("type", "huge"), ("shop", "z")):
         said = []
@@ -95,7 +95,7 @@ def test_what_the_model_does_not_know_is_read_as_unknown_and_named(model: Model)
         np.testing.assert_array_equal(*said)
 
 
-def test_an_unknown_category_of_rows_that_are_not_read_gets_no_word(model: Model) -> None:
+def test_an_unknown_category_of_unread_rows_gets_no_note(model: Model) -> None:
     whole = with_coming(shops()).tail(N).reset_index(drop=True)
     expected = values(model.predict(whole))
     whole.loc[: N - WINDOW - HORIZON - 1, "weather"] = "hail"
@@ -118,7 +118,7 @@ def test_an_empty_category_of_a_row_that_was_is_refused(model: Model) -> None:
         model.predict(whole)
 
 
-def test_what_is_the_same_in_a_series_need_stand_in_its_first_row_alone(model: Model) -> None:
+def test_a_constant_of_a_series_may_stand_in_its_first_row(model: Model) -> None:
     whole = with_coming(shops())
     once = whole.assign(type=whole["type"].mask(whole.groupby("shop").cumcount() > 0))
     np.testing.assert_array_equal(values(model.predict(once)), values(model.predict(whole)))

@@ -190,7 +190,7 @@ def alike(old: Any, new: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_whatever_stands_in_pipeline_json_a_model_predicts_or_is_refused(
+def test_a_changed_pipeline_json_predicts_or_is_refused(
     name: str, made: Callable[[str], Path]
 ) -> None:
     model = made(name)
@@ -259,7 +259,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.timeout(300)  # who opens a pipe waits for good
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_file_with_a_name_is_refused_and_not_waited_for(
+def test_a_nameless_file_is_refused_without_waiting(
     name: str, made: Callable[[str], Path], refused: Callable[..., None]
 ) -> None:
     change, part = FILES[name]
@@ -302,7 +302,7 @@ def test_a_graph_whose_weights_lie_in_another_file_is_refused(
     )
 
 
-def test_a_model_of_columns_that_are_called_location_is_not_taken_for_such_a_graph(
+def test_a_column_called_location_is_no_location_graph(
     tmp_path: Path,
 ) -> None:
     frame = RUNS.rename(columns={"word": "location", "run": "id"})
@@ -374,7 +374,7 @@ def test_a_graph_that_is_not_that_of_its_pipeline_is_refused(
     refused(part)
 
 
-def test_what_is_nested_about_as_deeply_as_can_be_read_is_refused(
+def test_too_deeply_nested_input_is_refused(
     made: Callable[[str], Path],
 ) -> None:
     model = made("series")
@@ -386,7 +386,7 @@ def test_what_is_nested_about_as_deeply_as_can_be_read_is_refused(
 
 
 @pytest.mark.parametrize("key", ["frequency", "resample"])
-def test_a_frequency_that_pandas_does_not_know_is_the_model_s_fault_not_the_data_s(
+def test_an_unknown_frequency_is_blamed_on_the_model(
     key: str, made: Callable[[str], Path], refused: Callable[..., None]
 ) -> None:
     rewrite(made("resampled"), **{key: "junk"})

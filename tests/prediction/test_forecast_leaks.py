@@ -101,7 +101,7 @@ def test_changing_rows_after_a_window_never_changes_its_forecast(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_forecast_is_the_same_where_the_rows_after_its_window_are_not_there(
+def test_a_forecast_does_not_need_the_rows_after_its_window(
     case: str, models: Callable[[str], Model]
 ) -> None:
     model, frame = models(case), shops(3)

@@ -92,7 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("n_models", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_a_folder_predicts_what_was_tested_with_the_intervals_that_were(
+def test_a_folder_predicts_the_tested_values_and_intervals(
     case: str, n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = trained(dict(CASES[case]), tmp_path, n_models, refit)
@@ -153,7 +153,7 @@ def own_scales(rows: pd.DataFrame, n: int = N_TRAIN) -> dict[str, float]:
 
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("n_models", [1, 3])
-def test_where_each_series_has_its_own_scale_radii_keep_that_of_calibration(
+def test_radii_of_scaled_series_are_those_of_calibration(
     n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = shops()
@@ -240,7 +240,7 @@ def test_scales_that_no_model_of_several_series_has_are_refused(
         load_model(folder)
 
 
-def test_the_intervals_are_those_of_models_that_did_not_learn_the_validation_rows(
+def test_intervals_come_from_models_without_validation_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = trained({}, tmp_path)

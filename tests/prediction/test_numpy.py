@@ -104,7 +104,7 @@ def layer(kind: str, gates: int, **options: Any) -> tuple[onnx.ModelProto, dict[
         ("RNN", 1, {"activations": ["Relu"]}),
     ],
 )
-def test_layers_with_states_peepholes_and_lengths_are_those_of_the_standard(
+def test_onnx_layers_follow_the_standard(
     kind: str, gates: int, options: dict[str, Any], ways: int
 ) -> None:
     import onnxruntime
@@ -192,7 +192,7 @@ def test_a_file_that_somebody_made_up_is_refused_by_its_reader(file: bytes, prob
 
 
 @given(st.data())
-def test_whatever_bytes_of_a_model_are_changed_it_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_model_with_changed_bytes_is_read_or_refused(data: st.DataObject) -> None:
     model, _ = layer("LSTM", 4)
     file = bytearray(model.SerializeToString())
     for _ in range(data.draw(st.integers(1, 5))):

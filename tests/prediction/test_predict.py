@@ -130,7 +130,7 @@ def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path: Path) -> 
         model.predict(other)
 
 
-def test_where_training_told_no_order_the_frequency_does_and_a_doubt_is_a_warning(
+def test_the_frequency_settles_date_order_or_a_warning_is_given(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "days").mkdir()
@@ -198,7 +198,7 @@ def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> 
     assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
 
 
-def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_first_rows(tmp_path: Path) -> None:
+def test_an_untrained_series_is_scaled_by_its_first_rows(tmp_path: Path) -> None:
     known = pd.concat([months(60, i).assign(shop=f"s{i}", sales=lambda f, i=i: f["sales"] * 9**i)
                        for i in range(2)])  # fmt: skip
     data = {
@@ -221,7 +221,7 @@ def test_a_series_that_was_not_trained_on_is_scaled_by_its_own_first_rows(tmp_pa
     np.testing.assert_allclose(scaled["sales"], new * 1000, rtol=1e-4)
 
 
-def test_a_table_is_read_like_a_file_and_its_named_index_like_columns(tmp_path: Path) -> None:
+def test_a_table_is_read_like_a_file_with_its_named_index(tmp_path: Path) -> None:
     model = sales_model(tmp_path)
     months(30).to_csv(tmp_path / "data.csv", index=False)
     expected = model.predict(tmp_path / "data.csv")
@@ -299,7 +299,7 @@ def test_columns_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 10_000])
-def test_a_prediction_does_not_depend_on_what_is_predicted_beside_it(
+def test_a_prediction_does_not_depend_on_its_batch(
     batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sales_model(tmp_path)
@@ -366,7 +366,7 @@ def test_what_is_written_is_what_the_model_says_to_the_last_bit(
     np.testing.assert_array_equal(pd.read_csv("out.csv")["sales"], expected)
 
 
-def test_rows_at_the_end_without_a_target_are_told_and_forecast_from(tmp_path: Path) -> None:
+def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path: Path) -> None:
     keys = {"data": {"time": "month", "target": "sales", "missing": "ffill"}, "task": {"window": 6}}
     model = made(months(), keys, tmp_path)
     frame = months(30)
@@ -376,7 +376,7 @@ def test_rows_at_the_end_without_a_target_are_told_and_forecast_from(tmp_path: P
     assert found["month"][0] == frame["month"].max() + pd.offsets.MonthBegin()
 
 
-def test_a_file_that_is_written_otherwise_than_the_training_s_is_read_all_the_same(
+def test_a_file_in_another_dialect_than_training_is_read(
     tmp_path: Path,
 ) -> None:
     frame = months(40)

@@ -142,7 +142,7 @@ def test_data_that_is_not_like_the_training_s_is_refused(
     refuses("tuner: data.csv: ", *parts)
 
 
-def test_rows_that_the_first_ones_lack_for_lags_or_differences_are_counted(
+def test_first_rows_lost_to_lags_and_differences_are_counted(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:
     data = SALES["data"] | {"transform": "difference", "lags": {"price": [3]}}
@@ -163,7 +163,7 @@ def test_lags_of_differences_lose_a_row_more(made: Callable[..., Path], refuses:
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
 
 
-def test_rows_that_cannot_be_resampled_as_in_training_are_refused(
+def test_rows_not_resampled_as_in_training_are_refused(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:
     days = pd.date_range("2020-01-01", periods=288, freq="D")
@@ -203,7 +203,7 @@ def test_series_that_are_too_short_are_refused_only_if_all_are(
     ]
 
 
-def test_rows_that_lack_values_at_the_beginning_are_no_rows_to_read(
+def test_first_rows_without_values_are_not_read(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:
     made(SALES | {"data": SALES["data"] | {"missing": "ffill"}})
@@ -213,7 +213,7 @@ def test_rows_that_lack_values_at_the_beginning_are_no_rows_to_read(
     refuses("needs 6 rows, got 8, of which the first lack values that nothing before can")
 
 
-def test_classes_and_numbered_tokens_that_the_model_does_not_know_are_refused(
+def test_unknown_classes_and_numbered_tokens_are_refused(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:
     data = {"id": "run", "tokens": "code", "vocabulary_size": 4, "target": "kind"}
@@ -226,7 +226,7 @@ def test_classes_and_numbered_tokens_that_the_model_does_not_know_are_refused(
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
 
 
-def test_tokens_that_the_model_does_not_know_are_read_as_unknown_with_a_note(
+def test_unknown_tokens_are_read_as_unknown_with_a_note(
     made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {"id": "run", "tokens": "word", "target": "kind"}
@@ -241,7 +241,7 @@ def test_tokens_that_the_model_does_not_know_are_read_as_unknown_with_a_note(
     assert err.endswith("read as unknown: 'zebra'\n")
 
 
-def test_sequences_of_another_length_are_refused_by_a_model_with_a_linear_path(
+def test_a_linear_path_refuses_sequences_of_another_length(
     made: Callable[..., Path], refuses: Refuses
 ) -> None:
     data = {"id": "run", "features": ["x"], "target": "kind"}
@@ -437,7 +437,7 @@ def test_a_model_that_is_no_onnx_is_refused(made: Callable[..., Path], refuses: 
     refuses("model/model.onnx: onnxruntime cannot read it", command=("model", "train.csv"))
 
 
-def test_a_readme_may_be_written_into_and_the_folder_may_be_a_link(
+def test_a_readme_may_be_edited_and_the_folder_a_link(
     made: Callable[..., Path],
 ) -> None:
     model = made()

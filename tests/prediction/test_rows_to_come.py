@@ -81,7 +81,7 @@ def rows_of(case: str) -> int:
 @pytest.mark.parametrize("case", CASES)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**16), factor=st.sampled_from([0.01, 3.0, 1e6]))
-def test_nothing_of_rows_to_come_but_what_is_known_moves_a_forecast(
+def test_a_forecast_depends_only_on_known_future_columns(
     case: str, seed: int, factor: float, models: Callable[[str], Model]
 ) -> None:
     model, frame = models(case), shops(seed)
@@ -98,7 +98,7 @@ def test_nothing_of_rows_to_come_but_what_is_known_moves_a_forecast(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_to_come_are_read_from_the_end_of_the_file_or_from_one_of_their_own(
+def test_rows_to_come_are_read_from_the_end_or_another_file(
     case: str, models: Callable[[str], Model], tmp_path: Path
 ) -> None:
     model, frame = models(case), shops(3)
@@ -196,7 +196,7 @@ def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path: Path) ->
     pd.testing.assert_frame_equal(found, given)
 
 
-def test_a_model_that_knows_nothing_ahead_refuses_a_file_of_rows_to_come(
+def test_a_model_without_known_columns_refuses_rows_to_come(
     models: Callable[[str], Model], tmp_path: Path
 ) -> None:
     frame = shops(0)
@@ -213,7 +213,7 @@ def test_a_model_that_knows_nothing_ahead_refuses_a_file_of_rows_to_come(
             model.predict(frame, future=frame)
 
 
-def test_with_the_calendar_alone_the_forecast_begins_after_the_last_target_without_any_row(
+def test_a_calendar_alone_forecasts_from_after_the_last_target(
     tmp_path: Path,
 ) -> None:
     frame = shops(0)
@@ -231,7 +231,7 @@ def test_with_the_calendar_alone_the_forecast_begins_after_the_last_target_witho
     pd.testing.assert_frame_equal(model.predict(late), expected)
 
 
-def test_with_all_windows_those_that_lack_rows_to_come_are_left_out_with_a_note(
+def test_windows_without_future_rows_are_left_out_with_a_note(
     models: Callable[[str], Model],
 ) -> None:
     with pytest.warns(PredictionWarning, match="no forecast after the last 3 rows of series 'a'"):
@@ -239,7 +239,7 @@ def test_with_all_windows_those_that_lack_rows_to_come_are_left_out_with_a_note(
     assert every["day"].max() == pd.Timestamp("2024-02-29")  # the last row of the file
 
 
-def test_a_folder_of_before_is_read_as_one_that_knows_nothing_ahead(tmp_path: Path) -> None:
+def test_an_older_folder_has_no_known_columns(tmp_path: Path) -> None:
     shops(0).to_csv(tmp_path / "shops.csv", index=False)
     data = {"path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day"}
     make_model({"data": data, "task": {"window": 4}}, tmp_path)
@@ -251,7 +251,7 @@ def test_a_folder_of_before_is_read_as_one_that_knows_nothing_ahead(tmp_path: Pa
     pd.testing.assert_frame_equal(load_model(tmp_path / "model").predict(shops(1)), expected)
 
 
-def test_a_folder_with_known_columns_is_not_read_by_versions_before(
+def test_older_versions_refuse_a_folder_with_known_columns(
     models: Callable[[str], Model],
 ) -> None:
     record = json.loads((models("of days").folder / "pipeline.json").read_text())

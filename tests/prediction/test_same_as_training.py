@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("name", FORECASTS)
-def test_forecasts_of_validation_and_test_windows_are_those_of_training(
+def test_validation_and_test_forecasts_equal_those_of_training(
     name: str, suffix: str, tmp_path: Path
 ) -> None:
     frame, raw = FORECASTS[name]

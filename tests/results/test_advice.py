@@ -134,7 +134,7 @@ def test_wilcoxons_test_needs_folds_enough():
         ({"name": "random"}, 1, None),
     ],
 )
-def test_a_strategy_that_never_gets_past_its_random_beginning_is_named(strategy, trials, key):
+def test_a_strategy_that_stays_random_is_warned_about(strategy, trials, key):
     experiment = planned(
         strategy=strategy, budget={"trials": trials, "epochs": 9}, pruner={"name": "none"}
     )
@@ -179,5 +179,5 @@ def test_predictions_that_are_all_of_one_class_are_named(fixed, key):
     assert "every prediction of the test part is 'b'" in advice.text
 
 
-def test_a_study_without_trials_has_nothing_in_its_way_but_its_budget():
+def test_a_study_without_trials_is_limited_by_its_budget_alone():
     assert advice_after(make_study(0, experiment=make_experiment(**QUIET))) == []

@@ -111,7 +111,7 @@ def test_few_scores_of_any_size_have_an_interval(scores):
         assert found.real is False or not math.isfinite(found.first)
 
 
-def test_the_interval_of_three_repeats_covers_as_often_as_it_says():
+def test_the_interval_of_three_repeats_covers_as_stated():
     rng = np.random.default_rng(1)
     cases = [rng.normal(10, 1, (2, 3)) for _ in range(2000)]
     covered = sum(not compare("rmse", *case.tolist(), [0]).real for case in cases)
@@ -119,7 +119,7 @@ def test_the_interval_of_three_repeats_covers_as_often_as_it_says():
 
 
 @given(metrics, enough_scores, enough_scores)
-def test_one_is_called_better_only_if_its_mean_is_and_never_by_a_negative_amount(metric, a, b):
+def test_better_requires_a_better_mean_and_a_positive_amount(metric, a, b):
     found = compare(metric, a, b, [0])
     said = found.in_words("A", "B")
     better = found.gain > 0
@@ -190,11 +190,11 @@ def test_percent_are_written_short(share, written):
         ("rmse", None, 1.0, None),
     ],
 )
-def test_the_gap_to_the_searchs_score_is_a_number_and_a_share_of_it(metric, gap, search, says):
+def test_the_gap_to_the_search_score_is_a_number_and_a_share(metric, gap, search, says):
     assert gap_in_words(metric, gap, search) == says
 
 
-def test_it_covers_nearly_as_often_where_seeds_matter_to_one_of_the_two_alone():
+def test_an_interval_covers_when_seeds_matter_to_one_side():
     rng = np.random.default_rng(8)
     cases = [(rng.normal(0, 1, 5), rng.normal(0, 0.1, 20)) for _ in range(400)]
     covered = sum(

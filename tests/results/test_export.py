@@ -30,7 +30,7 @@ from tuner.results.winner import find_winner
 HERE = Path("/somewhere")
 
 
-def test_every_hyperparameter_is_fixed_and_nothing_of_the_search_is_left() -> None:
+def test_an_export_fixes_every_hyperparameter() -> None:
     experiment = make_experiment(
         asynchronous=True, budget={"trials": 40, "epochs": 6, "timeout": "1h", "trial_timeout": 60}
     )
@@ -83,7 +83,7 @@ def test_it_records_seeds_scores_data_device_and_versions() -> None:
     assert "test" not in of_another["recorded"]
 
 
-def test_without_finalists_the_trial_of_the_search_is_what_is_promised() -> None:
+def test_without_finalists_the_trial_itself_is_promised() -> None:
     record = make_study()
     recorded = exported(record, HERE, "best.yaml")["recorded"]
     assert record.best is not None
@@ -93,9 +93,7 @@ def test_without_finalists_the_trial_of_the_search_is_what_is_promised() -> None
 
 @pytest.mark.parametrize("n_folds", [1, 3])
 @pytest.mark.parametrize("best", [0, 2, 5])
-def test_the_epochs_are_counted_up_to_the_best_one_of_the_last_fold(
-    n_folds: int, best: int
-) -> None:
+def test_epochs_are_counted_to_the_best_of_the_last_fold(n_folds: int, best: int) -> None:
     split = {"validation": {"folds": n_folds, "size": 0.1}}
     experiment = make_experiment(data={"path": "/d.csv", "target": "y", "split": split})
     record = make_study(1, experiment=experiment)
@@ -106,7 +104,7 @@ def test_the_epochs_are_counted_up_to_the_best_one_of_the_last_fold(
     assert exported(record, HERE, "best.yaml")["recorded"]["epochs"] == best + 1
 
 
-def test_a_searched_window_leaves_the_rows_that_all_trials_were_scored_on() -> None:
+def test_a_searched_window_scores_all_trials_on_the_same_rows() -> None:
     space = {"window": {"type": "int", "low": 4, "high": 30}}
     record = make_study(experiment=make_experiment(search_space=space), objective=lambda p: 1.0)
     found = exported(record, HERE, "best.yaml")
@@ -115,7 +113,7 @@ def test_a_searched_window_leaves_the_rows_that_all_trials_were_scored_on() -> N
 
 
 @pytest.mark.parametrize("state", [FAILED, PRUNED])
-def test_a_study_without_a_complete_trial_is_refused_with_the_last_failures_reason(state) -> None:
+def test_a_study_without_a_complete_trial_is_refused(state) -> None:
     record = make_study(4, state=lambda n: FAILED if n == 1 else state)
     with pytest.raises(RunError) as error:
         exported(record, HERE, "best.yaml")
@@ -285,7 +283,7 @@ def test_yaml_and_json_are_read_alike_and_as_they_were_written(
     assert math.copysign(1, again.recorded.score) == math.copysign(1, recorded["score"])
 
 
-def test_an_export_of_an_export_is_the_same_but_for_what_is_recorded(tmp_path: Path) -> None:
+def test_an_export_of_an_export_is_the_same(tmp_path: Path) -> None:
     record = a_study_on(tmp_path / "a.csv")
     first = exported(record, tmp_path, "best.yaml")
     write(record, tmp_path / "best.yaml")
@@ -300,7 +298,7 @@ def test_an_export_of_an_export_is_the_same_but_for_what_is_recorded(tmp_path: P
 @pytest.mark.parametrize(
     ("data", "rate"), [({"categories": ["shop"]}, 0.0), ({}, Hyperparameters().unknown_rate)]
 )
-def test_an_export_from_before_tokens_were_read_as_unknown_is_trained_without_any(
+def test_an_older_export_trains_without_unknown_tokens(
     data: dict[str, Any], rate: float, tmp_path: Path
 ) -> None:
     data = {"path": "/nowhere/made.csv", "target": "y"} | data

@@ -30,7 +30,7 @@ def test_every_picture_is_under_the_name_of_its_maker(usual):
     assert {f"pictures/{name}.png" for name, p in drawn.items() if p and p.png} < set(files)
 
 
-def test_a_picture_that_cannot_be_drawn_costs_no_other_and_the_report_says_so(usual, monkeypatch):
+def test_a_failed_picture_is_reported_and_costs_no_other(usual, monkeypatch):
     record, whole = usual
     monkeypatch.setitem(MAKERS, "parallel_coordinates", fails)
     files = final_artifacts(record)

@@ -53,7 +53,7 @@ def here() -> set[str]:
     return {path.name for path in Path("model").iterdir()}
 
 
-def test_a_folder_holds_weights_graph_pipeline_and_experiment_and_nothing_pickled(
+def test_a_model_folder_holds_its_files_and_no_pickle(
     make: Make,
 ) -> None:
     training = make()
@@ -72,7 +72,7 @@ def test_a_folder_holds_weights_graph_pipeline_and_experiment_and_nothing_pickle
     assert "path: ../sales.csv\n" in Path("model/experiment.yaml").read_text()
 
 
-def test_the_readme_says_in_about_ten_lines_what_it_is_and_a_command_that_predicts(
+def test_the_readme_is_short_and_holds_a_command_that_predicts(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
@@ -100,7 +100,7 @@ def test_a_model_without_a_score_says_none(make: Make) -> None:
     assert len(load_model("other").predict("sales.csv")) == 2
 
 
-def test_a_model_is_written_over_another_and_leaves_nothing_of_it(make: Make) -> None:
+def test_a_model_replaces_another_without_leftovers(make: Make) -> None:
     training = make()
     Attention(["a"], np.array([[1.0]])).write(Path("model"))
     before = load_model("model").predict("sales.csv")
@@ -145,7 +145,7 @@ def test_writing_that_is_cut_short_leaves_no_model(
         pd.testing.assert_frame_equal(load_model("model").predict("sales.csv"), before)
 
 
-def test_an_export_that_fails_says_why_and_leaves_the_model_that_was_there(
+def test_a_failed_export_keeps_the_earlier_model(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
@@ -223,7 +223,7 @@ def test_how_large_a_model_is_is_known_before_it_is_trained(
 
 
 @pytest.mark.slow
-def test_a_model_of_a_real_training_predicts_as_it_did_in_training(
+def test_a_trained_model_predicts_as_in_training(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("sales.yaml").write_text(

@@ -151,7 +151,7 @@ def test_scores_of_finalists_baselines_and_test_are_all_there():
         assert f" {value} " in text
 
 
-def test_the_default_stands_among_the_finalists_and_beside_the_winner():
+def test_the_default_is_listed_with_finalists_and_winner():
     record = STUDIES["default"]()
     text = read(record)[1].text
     assert "default LSTM – 26 0.79 – 26, 27, 26.5, 25.5, 25 " in text
@@ -212,7 +212,7 @@ def test_an_interrupted_search_says_so():
     assert "This search" not in read(make_study())[1].text
 
 
-def test_a_test_score_of_another_configuration_is_not_the_winners():
+def test_anothers_test_score_is_not_the_winners():
     record = make_study()
     other = record.ranked()[3].number
     text = read(dataclasses.replace(record, test=values_test(configuration=other)))[1].text

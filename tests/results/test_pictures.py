@@ -73,7 +73,7 @@ def test_the_same_record_gives_the_same_bytes():
     }
 
 
-def test_pictures_of_a_thousand_trials_cost_less_than_three_times_those_of_a_hundred():
+def test_pictures_of_many_trials_cost_less_than_in_proportion():
     test = values_test(2000, at=[str(i) for i in range(2000)])
     few, many = (make_study(n, finalists=3, test=test) for n in (100, 1000))
     study_pictures(few)  # what is imported and read for the first one
@@ -124,7 +124,7 @@ def test_every_trial_is_in_the_history():
     }
 
 
-def test_a_pruned_trial_stands_at_its_last_value_and_with_folds_at_the_mean_of_them():
+def test_a_pruned_trial_stands_at_its_last_value():
     one = make_study(1, state=lambda n: PRUNED)
     assert history_of(one).marks["pruned"] == [(0, one.trials[0].outcome.history[-1].metric)]
     folds = dataclasses.replace(
@@ -173,7 +173,7 @@ def test_where_importances_cannot_be_told_the_reason_is(name, why):
     assert why in picture.about
 
 
-def test_every_complete_configuration_is_a_line_and_a_dot_in_every_slice():
+def test_every_complete_trial_is_a_line_and_a_dot_per_slice():
     record = make_study(60)
     n_complete = sum(t.value is not None for t in record.trials)
     n_pruned = sum(t.status == "pruned" for t in record.trials)
@@ -217,7 +217,7 @@ def test_an_axis_has_a_few_round_ticks_within_its_domain(domain):
     assert [float(text) for _, text in ticks] == sorted({float(text) for _, text in ticks})
 
 
-def test_the_spread_is_one_for_configurations_all_over_the_space_and_none_for_equal_ones():
+def test_the_spread_is_one_over_the_space_and_zero_for_equals():
     experiment = make_experiment(strategy={"name": "pso", "population": 200})
     record = make_study(400, experiment=experiment)
     same = record.trials[0].params
@@ -238,7 +238,7 @@ def test_half_a_population_is_needed_to_say_how_far_it_is_spread():
     assert spread_picture(STUDIES["no generations"]()) is None
 
 
-def test_learning_curves_are_those_of_the_best_five_and_their_retrainings():
+def test_learning_curves_show_the_best_five_and_retrainings():
     record = make_study(finalists=2)
     (axes,) = curves_figure(record).axes
     named = [line for line in axes.lines if not line.get_label().startswith("_")]
@@ -265,7 +265,7 @@ def test_the_forecast_shows_what_the_record_keeps():
     assert sum(bar.get_width() for bar in right.patches[:-1]) == len(kept["truth"])
 
 
-def test_the_picture_says_that_it_is_thinned_and_which_step_it_is():
+def test_a_thinned_picture_says_so_with_its_step():
     record = make_study(test=values_test(every=3, horizon=4))
     about = forecast_picture(record).about
     assert "one in 3 of 90" in about

@@ -161,7 +161,7 @@ def test_the_sentence_is_as_good_as_the_scores_are(metric, scores, baselines, un
         ([41.0] * 3, [40.0] * 3, "(RMSE)"),  # nothing is claimed
     ],
 )
-def test_a_gain_of_a_few_repeats_may_be_luck_and_the_sentence_says_so(scores, untuned, luck):
+def test_a_small_gain_over_few_repeats_may_be_luck(scores, untuned, luck):
     assert judged("rmse", scores, NAIVE, default(untuned)).sentence.endswith(luck)
 
 
@@ -186,7 +186,7 @@ def test_where_more_is_better_it_is_above():
     ("cell", "model"),
     [("gru", "a GRU"), ("rnn", "an RNN"), ("lstm", "an LSTM"), ("peephole", "a peephole LSTM")],
 )
-def test_the_model_that_is_not_to_be_used_is_the_one_that_was_tested(cell, model):
+def test_the_model_advised_against_is_the_tested_one(cell, model):
     experiment = make_experiment(hyperparameters={"cell": cell}, budget=BUDGET)
     fixed = make_study(3, **PLAIN | {"experiment": experiment})
     assert judged("rmse", [51.0], NAIVE, None, fixed).sentence.endswith(f"do not use {model} here")
@@ -308,13 +308,13 @@ TEN, TWENTY = [10.0, 10.1, 10.2, 10.3, 10.4], [20.0, 20.1, 20.2, 20.3, 20.4]
          "16 % below seasonal naive (RMSE)", Worth.UNPAID),
     ],
 )  # fmt: skip
-def test_the_search_pays_only_where_it_does_on_validation_and_on_test_rows(record, says, worth):
+def test_a_search_pays_only_on_validation_and_test_rows(record, says, worth):
     untuned = default([48.0, 49.0, 49.5, 48.5, 50.0], name="default GRU")
     found = judged("rmse", FIVE, NAIVE, untuned, record)
     assert (found.sentence, found.worth) == (says, worth)
 
 
-def test_what_was_trained_again_on_all_but_the_test_part_is_judged_by_those_scores():
+def test_refitted_models_are_judged_by_their_scores():
     untuned = default([48.0, 49.0, 49.5, 48.5, 50.0])
     refit = {
         "scores": [30.0, 31.0, 32.0, 33.0, 34.0], "mean": 32.0, "std": None,
@@ -374,9 +374,7 @@ REFIT = {"scores": [30.0, 31.0, 32.0, 33.0, 34.0], "mean": 32.0, "std": None, "b
          "(RMSE)", Worth.PAID),
     ],
 )  # fmt: skip
-def test_a_default_without_a_test_score_is_compared_by_what_there_is(
-    untuned, of_validation, refit, says, worth
-):
+def test_an_untested_default_is_compared_by_validation(untuned, of_validation, refit, says, worth):
     fields = {"refit": REFIT | {"default": default([])}} if refit else {}
     record = validated(TEN, of_validation, {"linear": 15.0})
     plain = {"seasonal_naive": 50.0}
@@ -384,7 +382,7 @@ def test_a_default_without_a_test_score_is_compared_by_what_there_is(
     assert (found.sentence, found.worth) == (says, worth)
 
 
-def test_where_repeats_were_raised_since_the_sentence_names_the_way_out():
+def test_after_raised_repeats_the_verdict_names_the_way_out():
     raised = dataclasses.replace(validated(TEN, TWENTY, {"linear": 15.0}), raised=True)
     untuned, few = default([60.0] * 3), "; 3 repeats are too few to rule out luck"
 
@@ -399,7 +397,7 @@ def test_where_repeats_were_raised_since_the_sentence_names_the_way_out():
     assert said(dataclasses.replace(raised, finalists=three)).endswith(few)
 
 
-def test_a_model_that_is_worse_on_the_test_rows_is_not_to_be_used_whatever_validation_says():
+def test_a_model_worse_on_test_rows_is_not_recommended():
     record = validated(TEN, TWENTY, {"linear": 15.0})
     found = judged("rmse", FIVE, {"linear": 20.0}, default([60.0] * 5), record)
     assert found.sentence.endswith("(RMSE 42 against 20): do not use an LSTM here")

@@ -34,9 +34,7 @@ from tuner.strategies.listed import QuasiRandomSampler
         ("search_space", {1: FloatDistribution(0, 1)}),
     ],
 )
-def test_an_argument_of_the_wrong_kind_is_refused_by_name_and_value(
-    make: Make, argument: str, value: object
-) -> None:
+def test_an_argument_of_a_wrong_kind_is_refused(make: Make, argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
         make(**{argument: value})
 
@@ -80,7 +78,7 @@ def test_bytes_are_no_velocities(value: Any) -> None:
         ParticleSwarmSampler(velocity_clamp=value)
 
 
-def test_the_least_population_of_cmaes_is_the_one_that_its_message_names() -> None:
+def test_the_cmaes_message_names_its_least_population() -> None:
     for n in (1, 3):
         with pytest.raises(ValueError, match=rf"^population_size must be .* from 4 on, got {n}$"):
             CmaSampler(population_size=n)

@@ -10,7 +10,7 @@ from tuner.strategies.cma import CmaSampler
 from tuner.strategies.records import Record
 
 
-def test_the_distribution_is_the_packages_own_after_the_same_generations() -> None:
+def test_the_distribution_matches_the_package_after_generations() -> None:
     import cmaes
 
     theirs = cmaes.CMA(
@@ -45,7 +45,7 @@ def test_a_generation_in_which_all_fail_teaches_nothing() -> None:
     assert sampler.learn(past, 1, records, np.full(4, math.inf)) is past
 
 
-def test_the_largest_cost_that_there_is_leaves_room_for_a_failure() -> None:
+def test_the_largest_cost_leaves_room_for_a_failure() -> None:
     sampler = CmaSampler(population_size=4, seed=0)
     costs = np.array([1.0, math.inf, np.finfo(float).max, -np.finfo(float).max])
     records = sampler.spread(0, 2)

@@ -29,7 +29,7 @@ def test_every_kind_of_domain_has_its_distribution() -> None:
     }
 
 
-def test_a_bound_off_the_grid_becomes_the_last_value_on_it_without_a_warning() -> None:
+def test_an_off_grid_bound_becomes_the_last_grid_value() -> None:
     assert distributions(
         i={"type": "int", "low": 1, "high": 10, "step": 4},
         f={"type": "float", "low": 0.1, "high": 1.0, "step": 0.4},

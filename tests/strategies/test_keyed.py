@@ -19,7 +19,7 @@ def test_a_reopened_study_does_not_repeat_the_first_draws() -> None:
     assert len({t.params["x"] for t in study.trials}) == 10
 
 
-def test_parameters_of_one_trial_do_not_share_their_random_numbers() -> None:
+def test_parameters_of_one_trial_have_separate_generators() -> None:
     study = optuna.create_study(sampler=KeyedSampler(RandomSampler, seed=0))
     trial = study.ask()
     assert len({trial.suggest_float(name, 0, 1) for name in "abcdef"}) == 6

@@ -37,7 +37,7 @@ def test_brute_force_tries_every_configuration_once() -> None:
     assert found != sorted(found)
 
 
-def test_a_configuration_whose_trial_got_other_parameters_is_tried_at_the_end() -> None:
+def test_a_configuration_with_other_parameters_is_retried_last() -> None:
     study = optuna.create_study(sampler=make_sampler(BruteForceStrategy(), FINITE, 0, None))
     for n in (3, 2):
         study.enqueue_trial({"n": n, "c": "b", "f": 0.1})
@@ -45,7 +45,7 @@ def test_a_configuration_whose_trial_got_other_parameters_is_tried_at_the_end() 
     search(study, FINITE, 3)  # when nothing is left it goes on, at random
 
 
-def test_brute_force_refuses_an_infinite_space_and_says_what_to_do() -> None:
+def test_brute_force_refuses_an_infinite_space() -> None:
     space = FINITE | {"rate": FloatDistribution(0.1, 1.0)}
     with pytest.raises(SpaceError, match=r"search_space: rate: must have finitely .* a step$"):
         make_sampler(BruteForceStrategy(), space, 0, None)

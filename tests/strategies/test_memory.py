@@ -38,7 +38,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 @pytest.mark.parametrize("space", [SPACE, None])
-def test_trials_that_end_late_and_out_of_order_count_from_the_moment_they_end(
+def test_late_and_unordered_trials_count_from_their_end(
     make: Make, space: dict[str, Any] | None
 ) -> None:
     def search(fresh_each_time: bool) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def test_trials_that_end_late_and_out_of_order_count_from_the_moment_they_end(
 
 @pytest.mark.parametrize("space", [SPACE, None])
 @pytest.mark.parametrize("known_by", ["record and parameters", "record", "parameters"])
-def test_a_running_trial_stands_in_its_place_from_the_moment_that_it_is_known(
+def test_a_running_trial_is_shown_as_soon_as_it_is_known(
     make: Make, known_by: str, space: dict[str, Any] | None
 ) -> None:
     def search(fresh_each_time: bool) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
     assert [t.params for t in studies[1].trials] == [t.params for t in alone.trials]
 
 
-def test_a_study_that_takes_the_place_of_a_deleted_one_starts_with_nothing(make: Make) -> None:
+def test_a_study_replacing_a_deleted_one_starts_empty(make: Make) -> None:
     sampler, storage = make(), get_storage("sqlite:///:memory:")
     found = []
     for sign in (1, -1):
@@ -158,9 +158,7 @@ def full(n_trials: int) -> optuna.Study:
 
 
 @pytest.mark.parametrize("space", [SPACE, None])
-def test_to_ask_costs_little_and_no_more_when_there_are_many_trials(
-    make: Make, space: dict[str, Any] | None
-) -> None:
+def test_asking_stays_cheap_with_many_trials(make: Make, space: dict[str, Any] | None) -> None:
     def cost_s(n_trials: int) -> float:
         """The processor time of an ask, over two generations."""
         study = full(n_trials)
@@ -180,7 +178,7 @@ def test_to_ask_costs_little_and_no_more_when_there_are_many_trials(
     assert many < 2 * few + 0.0005
 
 
-def test_a_new_study_with_the_number_of_a_deleted_one_is_another_study(make: Make) -> None:
+def test_a_reused_study_number_is_a_new_study(make: Make) -> None:
     """SQLite gives out the numbers of deleted studies and trials again."""
     sampler, storage = make(search_space=None), get_storage("sqlite:///:memory:")
 

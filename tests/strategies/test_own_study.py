@@ -29,7 +29,7 @@ def optimize(sampler: SwarmSampler, objective: Callable[[optuna.Trial], float]) 
     return study
 
 
-def test_the_example_of_the_documentation_runs_and_finds_the_minimum() -> None:
+def test_the_documented_example_finds_the_minimum() -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.M | re.S)
     names: dict[str, optuna.Study] = {}
     exec(example, names)
@@ -38,7 +38,7 @@ def test_the_example_of_the_documentation_runs_and_finds_the_minimum() -> None:
 
 
 @every_swarm
-def test_a_name_that_the_space_lacks_is_warned_of_once_and_the_nearest_offered(
+def test_a_name_outside_the_space_is_warned_about_once(
     swarm: type[SwarmSampler],
 ) -> None:
     sampler = swarm(population_size=2, seed=0, search_space=SPACE)
@@ -60,7 +60,7 @@ def test_a_space_that_is_not_given_is_nothing_to_warn_of(swarm: type[SwarmSample
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_conditional_parameter_moves_only_where_the_space_has_it(given: bool) -> None:
+def test_a_conditional_parameter_moves_only_inside_its_branch(given: bool) -> None:
     space = {name: FloatDistribution(0, 1) for name in ("x", "y")} if given else None
 
     def objective(trial: optuna.Trial) -> float:
@@ -86,13 +86,13 @@ def test_a_seed_that_was_drawn_can_be_read_and_given_again(swarm: type[SwarmSamp
     assert repr(eval(repr(drawn))) == repr(drawn)
 
 
-def test_a_study_with_several_objectives_is_refused_by_the_samplers_name() -> None:
+def test_samplers_refuse_several_objectives_by_name() -> None:
     study = optuna.create_study(directions=["minimize"] * 2, sampler=WhaleSampler(seed=0))
     with pytest.raises(ValueError, match=r"^WhaleSampler is for one objective, got a study with 2"):
         study.ask(SPACE)
 
 
-def test_the_samplers_are_listed_and_a_misspelt_one_is_answered_with_the_nearest() -> None:
+def test_samplers_are_listed_and_a_typo_gets_the_nearest() -> None:
     assert {"ParticleSwarmSampler", "QuantumSwarmSampler", "WhaleSampler"} <= set(
         dir(tuner.strategies)
     )

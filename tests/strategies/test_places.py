@@ -18,7 +18,7 @@ from tuner.strategies.codec import Codec
 UNIT = FloatDistribution(0, 1)
 
 
-def test_individuals_move_from_where_they_were_and_not_from_what_was_decoded(make: Make) -> None:
+def test_individuals_move_from_their_undecoded_positions(make: Make) -> None:
     space = {"n": IntDistribution(1, 3), "c": CategoricalDistribution(["a", "b", "c"])}
     sampler = make(search_space=space)
     study = optuna.create_study(sampler=sampler)
@@ -30,7 +30,7 @@ def test_individuals_move_from_where_they_were_and_not_from_what_was_decoded(mak
     np.testing.assert_array_equal(past.best_positions, positions(study, range(N)))
 
 
-def test_an_enqueued_trial_takes_the_place_that_its_parameters_have(make: Make) -> None:
+def test_an_enqueued_trial_takes_its_place(make: Make) -> None:
     best = {"x": 0.3, "y": 0.01, "n": 1, "c": "a", "one": 4}
     study = optuna.create_study(sampler=make(seed=8))
     study.enqueue_trial(best)
@@ -67,7 +67,7 @@ def test_trials_of_another_space_take_part_only_by_their_number(make: Make) -> N
         ({"n": IntDistribution(1, 2)}, {"n": IntDistribution(1, 3)}),
     ],
 )
-def test_a_record_of_another_space_is_none_even_if_it_has_as_many_columns(
+def test_a_record_of_another_space_of_equal_size_is_refused(
     make: Make, old: dict[str, BaseDistribution], new: dict[str, BaseDistribution]
 ) -> None:
     study = optuna.create_study(sampler=make(search_space=old))
@@ -77,7 +77,7 @@ def test_a_record_of_another_space_is_none_even_if_it_has_as_many_columns(
     assert make(search_space=new).past(study, 1, Codec(new)) is None
 
 
-def test_a_trial_asked_again_in_another_space_is_placed_in_that_one(make: Make) -> None:
+def test_a_trial_asked_in_another_space_is_placed_there(make: Make) -> None:
     old, new = {"u": UNIT, "v": UNIT}, {"x": UNIT, "y": UNIT}
     study = optuna.create_study(sampler=make(seed=9, search_space=old))
     trial = study.ask(old)

@@ -53,7 +53,7 @@ def test_a_step_is_the_particle_swarm_formula_worked_by_hand() -> None:
         assert moved.position == pytest.approx(x1[i] + velocity[i])  # no bound was crossed
 
 
-def test_a_particle_that_crosses_a_bound_is_reflected_and_not_wrapped() -> None:
+def test_a_particle_is_reflected_at_a_bound() -> None:
     x = np.array([[0.95, 0.02], [0.95, 0.02]])
     v = np.array([[0.4, -0.4], [0.4, -0.4]])
     sampler = ParticleSwarmSampler(population_size=2, inertia=0.5, c1=0, c2=0, seed=0)
@@ -61,7 +61,7 @@ def test_a_particle_that_crosses_a_bound_is_reflected_and_not_wrapped() -> None:
     assert sampler.move(past, 1, 0).position == pytest.approx([0.85, 0.18])
 
 
-def test_a_particle_without_a_value_is_pulled_by_the_swarms_best_alone() -> None:
+def test_a_particle_without_a_value_follows_the_swarms_best() -> None:
     x0 = np.array([[0.1, 0.1], [0.8, 0.8]])
     x1 = np.array([[0.3, 0.3], [0.7, 0.7]])
     v1 = np.zeros((2, 2))
@@ -77,7 +77,7 @@ SCHEDULES = {"w": "lin_variation", "c1": "lin_variation"}  # to 0.4, and to 0.8 
 
 @pytest.mark.parametrize("topology", ["star", "ring"])
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_a_search_is_what_pyswarms_own_optimizer_does_with_the_same_random_numbers(
+def test_a_search_matches_pyswarms_given_its_random_numbers(
     topology: str, scheduled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "logging.yaml"  # keeps pyswarms' hands off the loggers

@@ -27,7 +27,7 @@ def test_a_step_is_the_formula_worked_by_hand() -> None:
     assert moved == pytest.approx([0.7 + 0.75 * 0.2, 0.4 - 0.75 * 0.1 * 2])
 
 
-def test_a_particle_jumps_by_its_own_best_the_leader_and_the_mean_of_all_bests() -> None:
+def test_a_particle_jumps_by_its_best_the_leader_and_the_mean() -> None:
     first, last = np.random.default_rng(0).random((2, 3, 4))
     for seed in range(20):
         sampler = QuantumSwarmSampler(population_size=3, n_generations=5, seed=seed)
@@ -47,7 +47,7 @@ def test_a_particle_jumps_by_its_own_best_the_leader_and_the_mean_of_all_bests()
         assert sampler.move(past, 2, 0).position == pytest.approx(expected.clip(0, 1))
 
 
-def test_a_particle_without_a_value_jumps_around_the_leader_and_is_not_in_the_mean() -> None:
+def test_a_particle_without_a_value_is_outside_the_mean() -> None:
     x = np.array([[0.1, 0.9], [0.4, 0.4], [0.6, 0.2]])
     sampler = QuantumSwarmSampler(population_size=3, seed=2)
     past = sampler.learn(None, 0, [Record(p) for p in x], np.array([math.inf, 1.0, 2.0]))

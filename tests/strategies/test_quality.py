@@ -89,7 +89,7 @@ def ackley(x: FloatArray) -> FloatArray:
     ("function", "bound", "error"),
     [(sphere, 100, 1e-40), (rastrigin, 5.12, 1e-6), (ackley, 32, 1e-10)],
 )
-def test_the_whales_rule_alone_does_what_the_paper_says_on_unshifted_functions(
+def test_the_whale_rule_matches_the_paper_on_unshifted_functions(
     function: Callable[[FloatArray], FloatArray], bound: float, error: float
 ) -> None:
     errors = []

@@ -25,7 +25,7 @@ from tuner.strategies import (
 SPACE = {"x": FloatDistribution(0, 1)}
 
 
-def test_every_strategy_of_the_experiment_file_is_registered_under_its_name() -> None:
+def test_every_strategy_is_registered_under_its_name() -> None:
     assert list(STRATEGIES) == [
         *("random", "tpe", "cmaes", "gp", "qmc", "grid", "brute", "pso", "qpso", "woa", "nsga2")
     ]
@@ -62,7 +62,7 @@ def test_schedules_last_as_many_generations_as_the_budget_allows(
     assert sampler.n_generations == n_generations
 
 
-def test_an_extended_search_is_not_the_one_begun_with_as_many_trials() -> None:
+def test_an_extended_search_differs_from_a_longer_one() -> None:
     def search(*budgets: int) -> list[float]:
         study = optuna.create_study()
         study.sampler = make_sampler(WhaleStrategy(), SPACE, 0, budgets[0])  # as it began
@@ -88,7 +88,7 @@ def test_options_reach_the_sampler() -> None:
     assert (woa.b, woa.a_start, woa.a_end, woa.seed) == (2, 1.5, 0.5, 9)
 
 
-def test_listing_strategies_imports_none_of_the_libraries_behind_them() -> None:
+def test_listing_strategies_imports_no_library_behind_them() -> None:
     code = (
         "import sys\n"
         "from tuner.strategies import STRATEGIES\n"

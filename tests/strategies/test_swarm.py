@@ -40,7 +40,7 @@ def test_a_generation_does_not_see_itself(make: Make) -> None:
     assert [t.params for t in together.trials] == expected
 
 
-def test_the_next_generation_depends_on_what_the_last_one_came_to(make: Make) -> None:
+def test_the_next_generation_depends_on_the_last_results(make: Make) -> None:
     low, high = (optuna.create_study(sampler=make()) for _ in range(2))
     a = search(low, 2 * N, lambda params: params["x"])
     b = search(high, 2 * N, lambda params: -params["x"])
@@ -48,7 +48,7 @@ def test_the_next_generation_depends_on_what_the_last_one_came_to(make: Make) ->
     assert a[N:] != b[N:]
 
 
-def test_a_trial_asked_again_gets_the_same_answer_whatever_was_told_in_between(make: Make) -> None:
+def test_a_trial_asked_again_gets_the_same_answer(make: Make) -> None:
     study = optuna.create_study(sampler=make())
     late = study.ask(SPACE)
     search(study, N)
@@ -95,9 +95,7 @@ def finish(study: optuna.Study, trial: optuna.Trial, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["failed", "pruned at nan", "inf", "-inf"])
-def test_a_trial_without_a_finite_value_counts_as_the_worst_and_keeps_its_place(
-    make: Make, how: str
-) -> None:
+def test_a_trial_without_a_finite_value_ranks_worst(make: Make, how: str) -> None:
     broken, poor = (optuna.create_study(sampler=make()) for _ in range(2))
     for study, ending in ((broken, how), (poor, "1e9")):
         for k in range(3 * N):
@@ -131,7 +129,7 @@ def test_a_trial_pruned_before_its_first_value_counts_as_failed(make: Make) -> N
     assert len({str(t.params) for t in study.trials}) == 2 * N
 
 
-def test_a_search_in_which_everything_failed_goes_on_with_fresh_positions(make: Make) -> None:
+def test_a_search_of_failures_draws_fresh_positions(make: Make) -> None:
     study = optuna.create_study(sampler=make())
     for _ in range(2 * N):
         study.tell(study.ask(SPACE), state=TrialState.FAIL)
@@ -141,7 +139,7 @@ def test_a_search_in_which_everything_failed_goes_on_with_fresh_positions(make: 
     assert not (second == third).any()
 
 
-def test_without_a_space_the_swarm_moves_in_what_earlier_generations_share(make: Make) -> None:
+def test_without_a_space_a_swarm_moves_in_the_shared_one(make: Make) -> None:
     study = optuna.create_study(sampler=make(search_space=None))
     search(study, 2 * N)
     moved = ["swarm" in t.system_attrs for t in study.trials]
@@ -149,7 +147,7 @@ def test_without_a_space_the_swarm_moves_in_what_earlier_generations_share(make:
 
 
 @pytest.mark.filterwarnings("ignore:'p' is sampled at random")
-def test_a_parameter_outside_the_space_is_random_and_keyed_by_its_name(make: Make) -> None:
+def test_a_parameter_outside_the_space_is_random_by_name(make: Make) -> None:
     def extra(sampler: SwarmSampler) -> list[float]:
         study = optuna.create_study(sampler=sampler)
         trials = [study.ask(SPACE) for _ in range(3)]

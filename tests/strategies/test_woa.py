@@ -52,7 +52,7 @@ def past_of(*generations: tuple[object, list[float]]) -> Past:
 
 
 @pytest.mark.parametrize("individual", [0, 1, 2])
-def test_a_whale_moves_between_minus_one_and_one_by_the_leader_of_all_generations(
+def test_a_whale_moves_in_unit_bounds_by_the_leader(
     individual: int,
 ) -> None:
     first, last = np.random.default_rng(0).random((2, 3, 2))

@@ -72,7 +72,7 @@ def test_what_others_put_in_the_way_is_refused_and_left_as_it_is(temporary, monk
     assert path.read_text() == "theirs"
 
 
-def test_who_waited_for_a_file_that_was_removed_waits_for_the_next_one(temporary, monkeypatch):
+def test_a_waiter_for_a_removed_file_waits_for_the_next(temporary, monkeypatch):
     """The first is in; another waits; the first goes, and a third is in before the other wakes."""
     path, inside = temporary / "lock", []
     waits, may, waits_again, entered = (threading.Event() for _ in range(4))

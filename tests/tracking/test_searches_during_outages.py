@@ -156,7 +156,7 @@ def test_a_server_that_begins_to_fail(
     assert copy_at(gateway.url) == full_copy(here)
 
 
-def test_a_server_that_hangs_holds_up_the_end_for_half_a_minute_at_most(
+def test_a_hanging_server_delays_the_end_by_half_a_minute(
     here: Path,
     gateway: Gateway,
     untracked: Callable[..., Any],
@@ -244,7 +244,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(
     assert copy_at(gateway.url) == full_copy(here)
 
 
-def test_credentials_reach_a_server_and_wrong_ones_are_said_to_be(
+def test_wrong_credentials_are_reported_as_such(
     here: Path,
     servers: Callable[..., MlflowServer],
     untracked: Callable[..., Any],
@@ -289,7 +289,7 @@ def test_credentials_reach_a_server_and_wrong_ones_are_said_to_be(
     assert found == full_copy(here)
 
 
-def test_what_other_programs_have_set_in_the_environment_confuses_nothing(
+def test_foreign_environment_settings_confuse_nothing(
     here: Path, servers: Callable[..., MlflowServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = servers().start()

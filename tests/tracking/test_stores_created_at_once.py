@@ -85,7 +85,7 @@ def test_a_store_whose_creator_has_died_is_not_waited_for(creator, monkeypatch):
 
 
 @pytest.mark.slow
-def test_of_two_uis_started_at_once_one_serves_and_the_other_finds_it(tmp_path, monkeypatch):
+def test_of_two_uis_started_together_one_serves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_store()
     both = threading.Barrier(2, timeout=300)
@@ -101,7 +101,7 @@ def test_of_two_uis_started_at_once_one_serves_and_the_other_finds_it(tmp_path, 
     assert sorted(ours for ours, _ in found) == [False, True]
 
 
-def test_two_threads_that_ask_a_server_leave_mlflows_patience_as_it_was(monkeypatch):
+def test_threads_that_ask_a_server_keep_mlflows_timeouts(monkeypatch):
     store._be_quiet()
     before = {name: os.environ[name] for name in store._AT_FIRST}
     first_in, second_in, first_out = (threading.Event() for _ in range(3))

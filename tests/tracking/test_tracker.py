@@ -158,7 +158,7 @@ def test_importing_tracking_imports_neither_mlflow_nor_torch():
     assert output.stdout == "set()\n"
 
 
-def test_opening_a_store_does_not_import_torch_and_prints_nothing(tmp_path, monkeypatch):
+def test_opening_a_store_imports_no_torch_and_prints_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "import sys; from tuner.tracking import open_store; open_store()"
     code += "; assert 'torch' not in sys.modules"

@@ -27,9 +27,7 @@ def names_of(client, record):
     return {a.path for a in client.list_artifacts(run_id)}
 
 
-def test_a_file_that_cannot_be_made_costs_no_other_and_is_tried_until_it_can(
-    client, make_record, make_trial
-):
+def test_a_failed_file_costs_no_other_and_is_retried(client, make_record, make_trial):
     record = make_record(make_trial(0), test={"verdict": "better"})
     files = {"report.html": BAD, "best.yaml": "x: 1\n", "pictures/a.png": BAD, "odd": "\ud800"}
     drawn = []
@@ -60,9 +58,7 @@ def test_a_file_that_cannot_be_made_costs_no_other_and_is_tried_until_it_can(
     assert text_of(client, record, "report.html") == "<p>"
 
 
-def test_a_file_that_could_be_made_before_stays_as_it_was_until_it_can_again(
-    client, make_record, make_trial
-):
+def test_a_file_that_fails_later_keeps_its_old_version(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record, artifacts=lambda: {"report.html": "before"})
     later = dataclasses.replace(record, trials=(*record.trials, make_trial(1)))
@@ -82,9 +78,7 @@ def test_drawing_that_fails_as_a_whole_costs_the_files_alone(client, make_record
     assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "better")
 
 
-def test_a_store_that_takes_no_files_has_the_studys_end_nevertheless(
-    client, make_record, make_trial
-):
+def test_a_store_without_files_still_gets_the_studys_end(client, make_record, make_trial):
     whole = Spy(client)
     sync(whole, make_record(make_trial(0), test={}), artifacts={"best.yaml": "x: 1\n"})
     at = whole.writes.index("log_artifact")
@@ -102,7 +96,7 @@ def fails(record):
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_a_tracker_says_once_which_files_are_lacking_and_copies_all_else(
+def test_a_tracker_names_missing_files_once_and_copies_the_rest(
     client, make_record, make_trial, monkeypatch, done
 ):
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
@@ -126,9 +120,7 @@ def test_a_tracker_says_once_which_files_are_lacking_and_copies_all_else(
     assert names_of(client, record) == there
 
 
-def test_makers_that_fail_as_a_whole_cost_a_tracker_their_files_alone(
-    client, make_record, make_trial
-):
+def test_failing_artifact_makers_cost_a_tracker_only_their_files(client, make_record, make_trial):
     record, told = make_record(make_trial(0)), []
     tracker = MlflowTracker(
         lambda: record, "s1", told.append, fails, lambda record: {"report.html": "<p>"}
@@ -140,7 +132,7 @@ def test_makers_that_fail_as_a_whole_cost_a_tracker_their_files_alone(
     assert names_of(client, record) == {"report.html"}
 
 
-def test_the_command_says_what_is_lacking_and_its_status_does_until_it_is_mended(
+def test_sync_reports_missing_files_until_they_are_made(
     client, make_record, make_trial, monkeypatch, capsys
 ):
     record, modelled = make_record(make_trial(0), test={"verdict": "better"}), []

@@ -13,9 +13,7 @@ from tuner.jobs import Outcome, OutcomeState
 from tuner.tracking import SyncCount, SyncState
 
 
-def test_a_trial_is_one_finished_child_run_with_all_that_the_journal_says(
-    client, make_record, four_trials
-):
+def test_a_trial_is_one_finished_child_run(client, make_record, four_trials):
     record = make_record(*four_trials)
     sync(client, record)
     parent, children = runs_of(client, record)
@@ -109,9 +107,7 @@ def test_finalists_are_child_runs_with_a_role_of_their_own(client, make_record, 
     assert children["finalist 3 repeat 1"].data.tags["configuration"] == "3"
 
 
-def test_trainings_of_the_default_are_child_runs_with_the_whole_configuration(
-    client, make_record, make_trial
-):
+def test_default_trainings_are_child_runs_with_all_values(client, make_record, make_trial):
     default = make_trial(0, role=Role.BASELINE, repeat=0, params={"hidden_size": 32})
     record = make_record(make_trial(0), finalists=[default])
     sync(client, record)
@@ -197,9 +193,7 @@ def test_a_metric_that_is_not_finite_does_not_spoil_the_charts(client, make_reco
     assert math.isnan(run.data.metrics["rmse"])
 
 
-def test_a_trial_that_the_machine_took_away_has_no_times_of_its_own(
-    client, make_record, make_trial
-):
+def test_a_lost_trial_has_no_times(client, make_record, make_trial):
     lost = dataclasses.replace(
         make_trial(0),
         outcome=Outcome(OutcomeState.FAILED, reason="worker killed 3 times"),
@@ -212,9 +206,7 @@ def test_a_trial_that_the_machine_took_away_has_no_times_of_its_own(
     assert run.info.start_time == run.info.end_time == 1_699_999_200_000
 
 
-def test_the_scores_of_folds_are_a_curve_and_the_widths_of_layers_are_params_of_their_own(
-    client, make_record, four_trials
-):
+def test_fold_scores_are_a_curve_and_layer_widths_params(client, make_record, four_trials):
     trial = four_trials[0]
     history = [
         dataclasses.replace(epoch, fold=k, fold_score=10.0 + k)
@@ -235,9 +227,7 @@ def test_the_scores_of_folds_are_a_curve_and_the_widths_of_layers_are_params_of_
     )
 
 
-def test_what_has_to_be_beaten_and_the_test_score_are_metrics_of_the_study(
-    client, make_record, make_trial
-):
+def test_baselines_and_test_score_are_metrics_of_the_study(client, make_record, make_trial):
     record = make_record(make_trial(0))
     state = SyncState()
     sync(client, record, state)

@@ -87,9 +87,7 @@ def test_the_limits_are_those_of_the_mlflow_in_use():
         assert table.__table__.columns["key"].type.length == limits._MAX_KEY
 
 
-def test_texts_at_a_limit_are_stored_whole_and_one_character_more_is_cut(
-    store, make_record, make_trial
-):
+def test_texts_at_a_limit_are_stored_whole(store, make_record, make_trial):
     trial = make_trial(
         0,
         OutcomeState.FAILED,
@@ -112,7 +110,7 @@ def test_texts_at_a_limit_are_stored_whole_and_one_character_more_is_cut(
     assert sync(store, record) == sync(store, whole) == SyncCount(unchanged=2)
 
 
-def test_names_get_the_characters_that_mlflow_allows_and_stay_apart(store, make_record, make_trial):
+def test_run_names_use_allowed_characters_and_stay_distinct(store, make_record, make_trial):
     odd = ["", ".", "..", "/", "a/b", "a_b", "a:b", "a\\b", "a\n", "é 1", "\ud800", "x" * 260]
     odd += ["x" * 261, "\0"]
     params = {name: f"{i}\0\udfff" for i, name in enumerate(odd)}
@@ -197,9 +195,7 @@ def test_a_search_space_longer_than_a_param_is_cut(store, make_record):
     assert sync(store, record) == SyncCount()
 
 
-def test_an_experiment_may_have_the_longest_name_that_an_experiment_can_have(
-    store, make_record, make_trial
-):
+def test_an_experiment_may_have_the_longest_allowed_name(store, make_record, make_trial):
     record = make_record(make_trial(0), experiment={"name": "e" * 100})
     sync(store, record)
     assert set(runs_of(store.client, record)[1]) == {"0"}

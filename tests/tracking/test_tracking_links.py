@@ -67,7 +67,7 @@ def expected(client, record, base_url, numbers):
     return runs, parent.info.run_id, best
 
 
-def test_the_links_are_to_the_study_its_trials_and_the_best_of_these(server, client, record):
+def test_links_lead_to_the_study_its_trials_and_the_best(server, client, record):
     links = find_links(record)  # on the SQLite store, of which a UI runs
     runs, parent, best = expected(client, record, server, [4, 5, 6, 3, 2])
     assert links.study == f"{runs}/{parent}?{WORKFLOW}"
@@ -133,9 +133,7 @@ def test_a_redirect_does_not_take_the_credentials_along(record, monkeypatch):
     assert asked == [("/api/2.0/mlflow/experiments/get-by-name", "Bearer a-token")]
 
 
-def test_a_server_that_is_away_slow_or_something_else_is_given_up_in_time(
-    gateway, record, monkeypatch
-):
+def test_an_absent_slow_or_foreign_server_is_given_up_in_time(gateway, record, monkeypatch):
     def seconds(**options):
         begun = time.monotonic()
         assert find_links(record, **options) is None
@@ -171,7 +169,7 @@ def test_a_store_without_a_ui_is_looked_into_for_the_study(
     assert not has_study(record)
 
 
-def test_where_a_ui_runs_is_known_to_its_user_alone_and_as_long_as_it_answers(
+def test_a_running_ui_is_known_to_its_user_while_it_answers(
     server, shared_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path))

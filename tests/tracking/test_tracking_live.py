@@ -55,9 +55,7 @@ def test_the_curve_of_a_trial_grows_while_it_trains(client, study):
 
 
 @pytest.mark.parametrize("state", [OutcomeState.COMPLETE, OutcomeState.PRUNED])
-def test_a_run_that_was_copied_live_says_the_same_as_one_copied_at_the_end(
-    client, make_record, make_trial, state
-):
+def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial, state):
     trial = make_trial(0, state, epochs=6)
     records = [make_record(trial, id=f"{kind}-{state}-{make_record().id}") for kind in "ab"]
     live_state = SyncState()
@@ -102,7 +100,7 @@ def test_what_was_copied_live_is_not_written_again(client, study):
     assert sorted(step for key, step in written if key == "rmse") == [3, 4]
 
 
-def test_an_attempt_after_a_fault_replaces_the_run_of_the_one_before(client, study):
+def test_a_retry_replaces_the_run_before(client, study):
     running, ended, trial = study
     state = SyncState()
     lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
@@ -188,7 +186,7 @@ def test_copying_takes_a_small_share_of_a_processor(
     assert len(reads) == 2
 
 
-def test_a_tracker_copies_what_it_is_told_live_and_ends_it_when_it_closes(
+def test_a_tracker_copies_live_and_ends_on_closing(
     client, make_record, make_trial, wait_for, monkeypatch
 ):
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)

@@ -151,7 +151,7 @@ def test_whoever_loads_the_model_needs_no_tuner(client, tmp_path):
     assert "code" in Path(file).parts  # not the one that is installed here
 
 
-def test_tokens_of_the_example_that_a_model_does_not_know_are_not_said_of_the_search(tmp_path):
+def test_unknown_tokens_of_the_example_are_not_the_searchs(tmp_path):
     texts = [f"{'good' if i % 2 else 'bad'} {i}" for i in range(40)]
     lines = [f"{text},{'pos' if i % 2 else 'neg'}" for i, text in enumerate(texts)]
     (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]))
@@ -175,7 +175,7 @@ def test_a_model_is_logged_and_registered_once(client, folder):
     assert "version 1 of load" in tuner(folder, "sync", STUDY, "--register", "load")
 
 
-def test_a_sync_logs_the_mean_of_the_repeats_beside_the_winner_once(client, folder):
+def test_a_sync_logs_the_mean_of_repeats_once(client, folder):
     (single,) = models(client)
     try:
         out = tuner(folder, "sync", STUDY, "--ensemble", "--register", "together")
@@ -198,7 +198,7 @@ def test_a_sync_logs_the_mean_of_the_repeats_beside_the_winner_once(client, fold
                 client.delete_logged_model(model.model_id)
 
 
-def test_a_model_that_is_lost_or_half_written_is_made_again_by_a_sync(client, folder):
+def test_a_sync_remakes_a_lost_or_partial_model(client, folder):
     (whole,) = models(client)
     client.delete_logged_model(whole.model_id)
     run = study_run(client)
@@ -240,7 +240,7 @@ def test_data_that_has_changed_leaves_all_else_in_mlflow(client, folder, tmp_pat
         (["--register", "demand", "--no-tracking"], "--register: needs MLflow"),
     ],
 )
-def test_a_name_that_cannot_be_registered_is_refused_before_the_search(tmp_path, arguments, text):
+def test_a_name_that_cannot_be_registered_is_refused_early(tmp_path, arguments, text):
     write_series(tmp_path)
     (tmp_path / "waves.yaml").write_text(SHORT)
     process = start(tmp_path, "run", "waves.yaml", *arguments)

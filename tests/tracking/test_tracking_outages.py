@@ -125,9 +125,7 @@ def test_closing_does_not_wait_long_for_a_server_that_has_failed(
     let_end(gateway, failing)
 
 
-def test_an_attempt_that_waited_in_vain_is_not_repeated_at_the_end(
-    gateway, make_record, monkeypatch
-):
+def test_an_attempt_that_timed_out_is_not_repeated(gateway, make_record, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     gateway.silent = True

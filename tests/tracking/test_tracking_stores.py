@@ -103,7 +103,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("write", "text"), REFUSED, ids=[write.__name__ for write, _ in REFUSED])
-def test_a_store_that_is_not_this_mlflows_is_refused_and_left_as_it_is(
+def test_a_store_of_another_mlflow_is_refused_unchanged(
     here, make_record, wait_for, monkeypatch, capfd, write, text
 ):
     write(here / "mlflow.db")
@@ -130,7 +130,7 @@ def test_a_store_that_is_not_this_mlflows_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.slow
-def test_an_older_store_is_used_once_it_has_been_upgraded_as_we_say(here, make_record, make_trial):
+def test_an_upgraded_older_store_is_used(here, make_record, make_trial):
     written_by_older_mlflow(here / "mlflow.db")
     with pytest.raises(InputError) as refused:
         open_store()
@@ -144,7 +144,7 @@ def test_an_older_store_is_used_once_it_has_been_upgraded_as_we_say(here, make_r
     assert set(runs_of(open_store(), record)[1]) == {"0"}
 
 
-def test_a_database_that_somebody_else_uses_too_gets_mlflows_tables(here, make_record, make_trial):
+def test_a_shared_database_gets_the_tables_of_mlflow(here, make_record, make_trial):
     with opened(here / "mlflow.db") as connection:
         connection.execute("CREATE TABLE mine (a)")
     record = make_record(make_trial(0))
@@ -184,7 +184,7 @@ def test_a_file_system_without_links_will_do(here, monkeypatch):
     assert [(path.name, path.read_text()) for path in here.iterdir()] == [("mlflow.db", "a store")]
 
 
-def test_a_store_that_another_program_has_created_meanwhile_is_left_alone(here, monkeypatch):
+def test_a_store_created_meanwhile_by_another_is_left_alone(here, monkeypatch):
     def create(uri: str, root: Path) -> None:
         sqlite_path(uri).write_text("ours")
         (here / "mlflow.db").write_text("theirs")
@@ -195,7 +195,7 @@ def test_a_store_that_another_program_has_created_meanwhile_is_left_alone(here, 
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_creates_a_store_costs_the_next_one_nothing(here):
+def test_a_process_killed_while_creating_a_store_leaves_no_harm(here):
     command = [sys.executable, "-c", "from tuner.tracking import open_store; open_store()"]
     for wait_s in (0.0, 0.2, 0.4):
         process = subprocess.Popen(command)

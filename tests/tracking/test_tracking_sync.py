@@ -44,9 +44,7 @@ def test_the_data_set_is_an_input_of_the_studys_run(client, make_record, make_tr
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_copy_killed_at_any_write_is_completed_without_duplicates(
-    client, make_record, make_trial, after
-):
+def test_a_copy_killed_at_any_write_is_completed_once(client, make_record, make_trial, after):
     trials = [make_trial(0), make_trial(1, OutcomeState.FAILED, reason="out of memory")]
     artifacts = {"best.yaml": "x: 1\n", "pictures/a.png": b"\x89"}
     whole = Spy(client)
@@ -126,9 +124,7 @@ def test_files_are_drawn_again_only_of_a_record_that_has_changed(
     assert len(drawn) == 3
 
 
-def test_a_file_that_changed_back_is_right_wherever_a_copy_between_was_killed(
-    client, make_record, make_trial
-):
+def test_a_reverted_file_is_right_after_a_kill_at_any_point(client, make_record, make_trial):
     for n in range(4):
         record = make_record(make_trial(0))
         sync(client, record, artifacts={"best.yaml": "1"})
@@ -139,9 +135,7 @@ def test_a_file_that_changed_back_is_right_wherever_a_copy_between_was_killed(
         assert Path(client.download_artifacts(run_id, "best.yaml")).read_text() == "1", n
 
 
-def test_a_run_that_somebody_else_put_beside_the_studys_is_left_alone(
-    client, make_record, make_trial
-):
+def test_a_foreign_run_beside_the_studys_is_left_alone(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record)
     parent, _ = runs_of(client, record)
@@ -172,9 +166,7 @@ def with_budget(record, **budget):
     return dataclasses.replace(record, experiment=Experiment.model_validate(raw))
 
 
-def test_what_a_resumed_study_may_change_is_a_tag_that_says_what_is_so_now(
-    client, make_record, make_trial
-):
+def test_the_tag_of_a_raised_budget_is_updated(client, make_record, make_trial):
     record = with_budget(make_record(make_trial(0)), trials=3, timeout=60, retries=1)
 
     def budget():
@@ -193,9 +185,7 @@ def test_what_a_resumed_study_may_change_is_a_tag_that_says_what_is_so_now(
     assert spy.writes == []
 
 
-def test_a_copy_of_an_older_tuner_keeps_its_params_and_gets_the_tags(
-    client, make_record, make_trial
-):
+def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record)
     run_id = runs_of(client, record)[0].info.run_id
@@ -244,9 +234,7 @@ def test_the_study_is_running_interrupted_resumed_and_done(client, make_record, 
     assert parent.info.end_time == 1_700_000_300_000
 
 
-def test_a_study_that_the_clock_ended_is_done_when_its_coordinator_says_so(
-    client, make_record, make_trial
-):
+def test_a_study_ended_by_the_clock_is_done(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record, done=True)
     assert runs_of(client, record)[0].info.status == "FINISHED"
@@ -273,9 +261,7 @@ def test_mlflow_settings_of_other_programs_confuse_nothing(
     assert client.get_run(foreign).data.tags["study_id"] == other.id
 
 
-def test_a_run_and_a_model_that_are_active_in_this_process_stay_as_they_are(
-    client, make_record, make_trial
-):
+def test_an_active_run_of_this_process_stays_active(client, make_record, make_trial):
     import mlflow
 
     mlflow.set_tracking_uri(client.tracking_uri)
@@ -296,9 +282,7 @@ def test_a_run_and_a_model_that_are_active_in_this_process_stay_as_they_are(
         mlflow.set_tracking_uri(None)
 
 
-def test_a_deleted_experiment_is_an_error_that_says_how_to_bring_it_back(
-    client, make_record, make_trial
-):
+def test_a_deleted_experiment_is_refused_with_its_remedy(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record)
     experiment = client.get_experiment_by_name(record.experiment.name)

@@ -119,9 +119,7 @@ def test_links_open_views_that_are_saved_for_the_uis_menu(
         assert after == saved | {tags[1]: changed}
 
 
-def test_a_study_that_was_not_tracked_is_refused_by_name_and_else_all_experiments_show(
-    server, make_record
-):
+def test_an_untracked_study_is_refused_by_name(server, make_record):
     record = make_record()
     refusal = "MLflow has no run of s1; `tuner sync s1` copies it"
     with pytest.raises(InputError, match=refusal), start_ui(record, of_study=True):
@@ -174,9 +172,7 @@ def bad_server(tmp_path, monkeypatch):
     return make
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_last_words(
-    tmp_path, bad_server, monkeypatch
-):
+def test_a_failed_server_is_reported_with_its_last_words(tmp_path, bad_server, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_store()
     last = "cannot reach postgresql://me:secret@db/runs"
@@ -194,9 +190,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_last_words(
 
 
 @pytest.mark.slow
-def test_the_ui_of_a_folder_keeps_its_port_says_how_its_server_died_and_leaves_nothing_behind(
-    tmp_path, monkeypatch
-):
+def test_the_ui_keeps_its_port_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     open_store()
     command = ["env", "--default-signal=HUP", sys.executable, "-m", "tuner", "ui"]  # not as nohup

@@ -38,7 +38,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("uri", "rule", "write"), REFUSED, ids=[uri for uri, _, _ in REFUSED])
-def test_a_uri_that_mlflow_cannot_use_is_refused_with_what_to_write(uri, rule, write):
+def test_an_unusable_tracking_uri_is_refused_with_a_remedy(uri, rule, write):
     with pytest.raises(InputError) as refused:
         check_uri(uri)
     write = write.format(here=Path.cwd())
@@ -72,7 +72,7 @@ def test_what_mlflow_can_use_is_of_one_kind(uri, kind):
     assert [k for k in (is_server, is_database, is_folder) if k(uri)] == [kind]
 
 
-def test_plain_files_are_taken_where_mlflow_has_been_told_to_take_them(monkeypatch):
+def test_plain_files_are_used_where_mlflow_allows_them(monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     check_uri("./mlruns")
     assert is_folder("./mlruns")
@@ -85,7 +85,7 @@ def test_the_file_of_a_store_is_known_for_sqlite_alone():
     assert sqlite_path("http://localhost") is None
 
 
-def test_a_search_goes_on_with_one_warning_that_says_what_to_write(
+def test_a_search_continues_with_one_warning_and_its_remedy(
     make_record, wait_for, monkeypatch, capfd
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")

@@ -16,7 +16,7 @@ def query(link):
     return page, dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
 
 
-def test_a_link_without_a_saved_view_carries_every_facet_that_the_ui_would_else_remember(
+def test_a_plain_link_carries_every_facet_of_the_ui(
     make_record,
 ):
     record = make_record()
@@ -54,7 +54,7 @@ def test_the_best_are_first_also_where_more_is_better(make_record):
         assert json.loads(json.loads(view.as_saved(record.created))["state"])["orderByAsc"] is False
 
 
-def test_a_saved_view_has_the_columns_and_axes_of_what_was_searched(make_record):
+def test_a_saved_view_has_the_searched_columns_and_axes(make_record):
     record = make_record()
     view = study_view(record, "abc")
     _, facets = query(view.link(SERVER, "7", saved=[view.tag]))

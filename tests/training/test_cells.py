@@ -34,7 +34,7 @@ def pair(inputs, units, **options):
     st.booleans(),
     st.booleans(),
 )
-def test_without_peepholes_it_is_torchs_lstm_forwards_and_backwards(
+def test_without_peepholes_a_cell_is_torchs_lstm(
     inputs, units, steps, batch, bias, bidirectional, begun
 ):
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_a_gradient_may_come_from_any_one_result(part):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_what_pads_a_sequence_changes_neither_its_result_nor_its_gradient(bidirectional):
+def test_padding_changes_neither_result_nor_gradient(bidirectional):
     torch.manual_seed(0)
     layer = PeepholeLSTM(2, 5, bidirectional=bidirectional)
     x = torch.randn(3, 6, 2, requires_grad=True)
@@ -198,7 +198,7 @@ def test_in_mixed_precision_the_loop_stays_in_single_precision():
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
 
 
-def test_reversing_turns_around_what_is_real_and_leaves_padding_where_it_is():
+def test_reversing_turns_steps_and_leaves_padding():
     x = torch.arange(1, 13.0).view(2, 6, 1)
     turned = reverse(x, torch.tensor([2, 6])).squeeze(2)
     assert turned.tolist() == [[2, 1, 3, 4, 5, 6], [12, 11, 10, 9, 8, 7]]

@@ -8,9 +8,7 @@ from tuner.jobs import Outcome
 from tuner.training.trainer import train
 
 
-def test_a_complete_training_says_how_many_numbers_it_learned_and_how_fast_it_predicts(
-    sine, make_job, go_on
-):
+def test_a_complete_training_reports_size_and_latency(sine, make_job, go_on):
     small, large = (train(make_job(sine, epochs=1, hidden_size=n), go_on) for n in (2, 256))
     # An LSTM of torch: four gates, each with two biases; then a head.
     assert small.n_weights == 4 * (2 * 1 + 2 * 2 + 2 * 2) + 2 + 1

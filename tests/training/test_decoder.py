@@ -20,7 +20,7 @@ def build(shape, **hyperparameters):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)], ids=str)
 @pytest.mark.parametrize("pooling", ["last", "attention"])
-def test_every_step_of_the_horizon_is_decoded_and_every_weight_has_a_gradient(
+def test_every_step_is_decoded_and_every_weight_has_a_gradient(
     cell, bidirectional, quantiles, pooling
 ):
     shape = Shape("forecast", 2, horizon=4, targets=3, quantiles=quantiles)
@@ -76,7 +76,7 @@ def test_a_bridge_stands_where_sizes_differ(options, bridges):
     assert model(torch.randn(3, 4, 1)).shape == (3, 2, 1)
 
 
-def test_it_forecasts_alike_in_training_and_in_use_but_for_dropout():
+def test_training_and_prediction_agree_except_for_dropout():
     model = build(Shape("forecast", 1, horizon=5), hidden_size=5)
     x = torch.randn(3, 4, 1)
     assert torch.equal(model.train()(x), model.eval()(x))

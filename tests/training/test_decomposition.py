@@ -26,7 +26,7 @@ def windows(shape: Shape, size: int = 5) -> torch.Tensor:
 
 @settings(deadline=None)
 @given(length=st.integers(2, 10))
-def test_the_trend_is_the_mean_of_the_rows_around_each_with_the_ends_repeated(length: int) -> None:
+def test_the_trend_is_a_moving_mean_with_repeated_ends(length: int) -> None:
     shape = Shape("forecast", 4, targets=2, window=10, target_columns=(2, 0), trend=length)
     x = windows(shape)
     parts = Decomposition(shape)(x).numpy()

@@ -53,7 +53,7 @@ def inputs(n: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_category_of_the_window_and_of_known_rows_to_come_is_read(head: str) -> None:
+def test_categories_of_window_and_known_rows_are_read(head: str) -> None:
     model, x = drawn(**HEADS[head]), inputs()
     before = model(x)
     for row, column in ((2, KIND), (2, SERIES), (WINDOW + 1, KIND)):
@@ -77,7 +77,7 @@ def test_the_size_of_a_number_says_nothing_of_a_category() -> None:
     torch.testing.assert_close(model(swapped), before)
 
 
-def test_a_vector_is_no_longer_than_embedding_size_nor_than_there_are_categories() -> None:
+def test_an_embedding_is_no_longer_than_its_categories() -> None:
     categories = drawn(embedding_size=8).categories
     assert categories is not None
     assert [tuple(v.shape) for v in categories.vectors] == [(5, 5), (40, 8)]
@@ -92,7 +92,7 @@ def test_onnx_says_what_torch_says_also_of_an_ensemble(head: str) -> None:
         assert _difference(model, file, WINDOW, fixed=fixed) <= 1e-5
 
 
-def test_a_category_is_unknown_in_all_rows_of_a_window_and_about_as_often_as_asked() -> None:
+def test_an_unknown_category_covers_all_rows_of_a_window() -> None:
     torch.manual_seed(0)
     x = inputs(2000)
     found = with_unknown_categories(x, SHAPE, 0.2, torch.Generator().manual_seed(1))
@@ -151,7 +151,7 @@ def trained(tmp_path: Path, name: str, rate: float = 0.01, **data: Any) -> tuple
 
 
 @pytest.mark.parametrize("features", [["price"], ["units", "price"]])
-def test_series_that_differ_are_forecast_better_where_the_model_knows_which_one_it_reads(
+def test_series_identity_improves_forecasts_of_unlike_series(
     features: list[str], tmp_path: Path
 ) -> None:
     panel(tmp_path / "panel.csv")
@@ -161,7 +161,7 @@ def test_series_that_differ_are_forecast_better_where_the_model_knows_which_one_
     assert known < 0.6  # the noise is 0.3
 
 
-def test_the_unknown_category_is_trained_and_by_nothing_else_than_its_share(
+def test_only_its_share_trains_the_unknown_category(
     tmp_path: Path,
 ) -> None:
     panel(tmp_path / "panel.csv", 4)

@@ -48,7 +48,7 @@ def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_an_ensemble_says_the_mean_of_values_and_of_probabilities(name: str) -> None:
+def test_an_ensemble_averages_values_and_probabilities(name: str) -> None:
     shape = SHAPES[name]
     several, (x, lengths) = models(shape), inputs(shape)
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def test_an_ensemble_says_the_mean_of_values_and_of_probabilities(name: str) -> 
         assert (np.diff(found, axis=-1) > 0).all()
 
 
-def test_probabilities_that_no_float_holds_have_a_logarithm_all_the_same() -> None:
+def test_tiny_probabilities_have_a_logarithm() -> None:
     logits = torch.tensor([[0.0, 300.0], [0.0, 500.0]])
     found = mean_outputs([logits, logits - 7], classes=True).numpy()
     np.testing.assert_allclose(found, log_softmax(logits.numpy(), axis=-1), rtol=1e-6)

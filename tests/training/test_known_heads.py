@@ -42,7 +42,7 @@ def drawn(shape: Shape = SHAPE, **values: Any) -> Model:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_reads_what_is_known_of_each_step_and_no_other_column(head: str) -> None:
+def test_every_head_reads_the_known_columns_of_its_step(head: str) -> None:
     model = drawn(**HEADS[head])
     x = torch.randn(4, WINDOW + HORIZON, 3)
     before = model(x)
@@ -55,7 +55,7 @@ def test_every_head_reads_what_is_known_of_each_step_and_no_other_column(head: s
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_two_targets_are_moved_by_what_is_known_each_in_its_own_way(head: str) -> None:
+def test_two_targets_each_move_by_what_is_known(head: str) -> None:
     shape = Shape(
         "forecast", 3, horizon=HORIZON, window=WINDOW, targets=2, quantiles=(0.1, 0.5),
         target_columns=(0, 1), known_columns=(KNOWN,),
@@ -69,7 +69,7 @@ def test_two_targets_are_moved_by_what_is_known_each_in_its_own_way(head: str) -
     assert (by[:, 0] - by[:, 1]).abs().min() > 1e-6
 
 
-def test_a_model_without_known_columns_has_the_weights_that_it_had() -> None:
+def test_a_model_without_known_columns_keeps_its_weights() -> None:
     names = set(drawn(Shape("forecast", 3, horizon=HORIZON, window=WINDOW)).weights())
     assert not any("local" in name for name in names)
     added = set(drawn().weights()) - names
@@ -109,9 +109,7 @@ def trained(raw: dict[str, Any], folder: Any, **values: Any) -> tuple[float, Ser
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_where_a_series_follows_a_known_column_the_error_is_little_more_than_the_noise(
-    head: str, tmp_path: Any
-) -> None:
+def test_a_known_driving_column_leaves_little_more_than_noise(head: str, tmp_path: Any) -> None:
     values = {"hidden_size": 24, "learning_rate": 0.01, "batch_size": 16} | HEADS[head]
     values["normalize"] = "none"
     score, _ = trained(followers(tmp_path), tmp_path, **values)

@@ -48,7 +48,7 @@ def gcv(x: np.ndarray, y: np.ndarray, penalty: float) -> float:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(30, 60), st.integers(1, 6), st.integers(1, 3))
-def test_the_penalty_is_that_of_the_least_generalized_cross_validation(
+def test_the_penalty_minimizes_generalized_cross_validation(
     seed: int, n: int, inputs: int, outputs: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def test_rows_weigh_as_they_do_in_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
-def test_fewer_rows_than_inputs_and_inputs_that_do_not_move_still_give_a_line(n: int) -> None:
+def test_few_rows_and_constant_inputs_still_give_a_line(n: int) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, 8))
     x[:, 3] = 2.0
@@ -88,7 +88,7 @@ def test_fewer_rows_than_inputs_and_inputs_that_do_not_move_still_give_a_line(n:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 30), st.integers(2, 30))
-def test_moments_of_parts_and_of_scaled_inputs_are_those_of_the_rows(
+def test_moments_of_parts_and_scaled_inputs_are_those_of_rows(
     seed: int, n: int, later: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -126,9 +126,7 @@ def fit_of(job: TrainJob) -> Fit:
 
 @pytest.mark.parametrize("options", DECODERS, ids=str)
 @pytest.mark.parametrize("kind", ["none", "last", "mean", "standard"])
-def test_a_model_begins_as_scikit_learns_ridge_on_the_same_windows(
-    make_ref, make_job, kind, options, monkeypatch
-) -> None:
+def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, monkeypatch) -> None:
     chosen = []
     of = Moments.ridge
     monkeypatch.setattr(Moments, "ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
@@ -173,7 +171,7 @@ def test_first_quantiles_are_those_of_the_regressions_errors(make_ref, make_job,
     np.testing.assert_allclose(share, [0.1, 0.5, 0.9], atol=0.03)
 
 
-def test_the_forecast_is_that_of_the_layers_and_the_autoregression_of_each_target() -> None:
+def test_the_forecast_adds_layers_and_autoregression() -> None:
     shape = Shape("forecast", 3, horizon=2, targets=2, window=5, target_columns=(2, 0))
     options = {"hidden_size": 4}
     model = Model(Hyperparameters(**options, linear_path=True), shape)
@@ -187,7 +185,7 @@ def test_the_forecast_is_that_of_the_layers_and_the_autoregression_of_each_targe
     torch.testing.assert_close(model(x), layers(x) + ahead)
 
 
-def test_far_rows_are_penalized_more_but_for_those_of_the_same_phase() -> None:
+def test_far_rows_are_penalized_more_except_in_phase() -> None:
     by_hand = [1 / 2, 1 / 3, 1 / 3, 1 / 2, 1, 1 / 2, 1 / 2, 1]
     np.testing.assert_allclose(window_path.prior(8, 4, 1), by_hand)
     np.testing.assert_allclose(window_path.prior(8, 4, 4), [1 / 2] * 4 + [1] * 4)
@@ -269,7 +267,7 @@ def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job) 
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_late_windows_and_early_ones_share_no_row_that_is_forecast(make_ref, horizon) -> None:
+def test_late_and_early_windows_share_no_forecast_row(make_ref, horizon) -> None:
     ref = make_ref(walk(100), horizon=horizon)
     index = torch.from_numpy(ref.train_samples())
     late, early, between = (part.numpy() for part in window_path._in_time(index, ref))
@@ -318,9 +316,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, g
     assert weights["head.weight"].any()
 
 
-def test_windows_longer_than_a_regression_takes_are_read_by_their_last_rows(
-    make_ref, make_job, monkeypatch
-) -> None:
+def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, monkeypatch) -> None:
     monkeypatch.setattr(window_path, "_LONGEST", 3)
     ref = make_ref(walk())
     long = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
@@ -331,9 +327,7 @@ def test_windows_longer_than_a_regression_takes_are_read_by_their_last_rows(
     torch.testing.assert_close(long[:, 5:], expected, atol=0.05, rtol=0)
 
 
-def test_of_more_windows_than_can_be_added_up_in_time_those_of_every_hour_are_taken(
-    make_ref, make_job, monkeypatch
-) -> None:
+def test_too_many_windows_are_sampled_at_every_hour(make_ref, make_job, monkeypatch) -> None:
     rng, n = np.random.default_rng(0), 4800
     hours = 5 * np.sin(2 * np.pi * np.arange(n) / 24) + rng.normal(0, 0.5, n)
     ref = make_ref(hours[:, None])

@@ -78,7 +78,7 @@ def test_the_level_is_that_of_the_papers_equations() -> None:
     seed=st.integers(0, 99),
     constant=st.floats(-100, 100),
 )
-def test_a_higher_window_of_the_target_alone_is_forecast_higher_by_as_much(
+def test_a_higher_target_window_raises_the_forecast_equally(
     kind: str,
     options: dict[str, Any],
     quantiles: tuple[float, ...],
@@ -96,14 +96,14 @@ def test_a_higher_window_of_the_target_alone_is_forecast_higher_by_as_much(
 
 @settings(max_examples=15, deadline=None)
 @given(options=st.sampled_from(OPTIONS), seed=st.integers(0, 99), factor=st.floats(10, 1000))
-def test_a_wider_window_is_forecast_wider_by_as_much_where_its_spread_is_taken_off(
+def test_a_wider_window_widens_the_forecast(
     options: dict[str, Any], seed: int, factor: float
 ) -> None:
     model, x = drawn(ALONE, normalize="standard", **options), 100 * windows(ALONE, seed)
     torch.testing.assert_close(model(factor * x), factor * model(x), rtol=1e-6, atol=1e-4)
 
 
-def test_each_target_is_moved_by_its_own_level_and_by_no_other_column() -> None:
+def test_each_target_moves_by_its_own_level_alone() -> None:
     x = windows(MANY)
     model = drawn(MANY, normalize="last")
     both = x.clone()

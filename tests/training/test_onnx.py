@@ -90,9 +90,7 @@ def outputs(
 
 @pytest.mark.parametrize("task", SHAPES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_onnx_says_what_torch_does_of_batches_and_sequences_of_any_length(
-    cell: str, task: str
-) -> None:
+def test_onnx_and_torch_agree_on_batches_of_any_length(cell: str, task: str) -> None:
     for layers, (shape, head) in itertools.product(LAYERS, heads(task)):
         model = drawn(shape, **CELLS[cell], **LAYERS[layers], **head)
         file = to_onnx(model)
@@ -121,7 +119,7 @@ def test_an_export_brings_the_file_and_how_far_it_is_from_torch() -> None:
     assert "exported" not in outcome.to_json()
 
 
-def test_exports_are_alike_byte_for_byte_and_draw_from_no_generator_of_others() -> None:
+def test_exports_are_identical_and_use_no_global_randomness() -> None:
     before = torch.random.get_rng_state()
     first, second = (exported(job(hidden_size=8)).exported for _ in range(2))
     torch.manual_seed(1)
@@ -144,7 +142,7 @@ def test_a_file_that_says_something_else_than_torch_is_no_export(
     assert "differs from torch by" in str(outcome.reason)
 
 
-def test_rounding_errors_that_a_model_blows_up_do_not_forbid_its_export() -> None:
+def test_amplified_rounding_errors_do_not_forbid_an_export() -> None:
     asked = job(cell="rnn", hidden_size=24)
     recurrent = {n: 5 * w if "weight_hh" in n else 0.1 * w for n, w in asked.weights.items()}
     chaotic = recurrent | {n: w for n, w in asked.weights.items() if n.startswith("head")}

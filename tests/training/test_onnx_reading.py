@@ -81,7 +81,7 @@ def test_windows_are_forecast_as_torch_does(pair: tuple[str, str]) -> None:
 @pytest.mark.parametrize("segment", [1, 2, 4])
 @pytest.mark.parametrize("channels", [0, 3])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
-def test_sequences_are_read_as_torch_does_whatever_a_runtime_pads_with(
+def test_sequences_are_read_like_torch_whatever_the_padding(
     pooling: str, channels: int, segment: int
 ) -> None:
     for shape, both in itertools.product(SEQUENCES, (False, True)):
@@ -131,7 +131,7 @@ def exported(shape: Shape, **values: Any) -> Any:
     return run_job(job, lambda epoch: True)
 
 
-def test_an_export_is_checked_on_the_windows_that_a_linear_path_takes() -> None:
+def test_an_export_is_checked_on_its_linear_path_windows() -> None:
     options = {"linear_path": True, "normalize": "standard", "segment": 2, "conv_channels": 2}
     for shape in FORECASTS:
         outcome = exported(shape, decoder="segments", **options)

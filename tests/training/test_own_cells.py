@@ -83,7 +83,7 @@ def test_stacks_of_it_gradients_and_all_are_models_of_every_task(
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_a_whole_model_stands_between_what_is_taken_off_and_put_back() -> None:
+def test_a_whole_model_stands_between_level_and_output() -> None:
     model = drawn(FORECAST, cell="own_classes:Counting", kernel=3, normalize="last")
     assert model.own is not None
     x = torch.randn(4, 7, 3)
@@ -94,7 +94,7 @@ def test_a_whole_model_stands_between_what_is_taken_off_and_put_back() -> None:
     torch.testing.assert_close(moved[..., 1], torch.zeros(4, 4), rtol=0, atol=1e-5)
 
 
-def test_a_whole_model_is_given_what_is_known_of_the_rows_to_come_or_refused() -> None:
+def test_a_whole_model_gets_known_rows_or_is_refused() -> None:
     shape = dataclasses.replace(FORECAST, known_columns=(1,))
     values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last"}
     model, x = drawn(shape, **values), torch.randn(3, 11, 3)
@@ -107,7 +107,7 @@ def test_a_whole_model_is_given_what_is_known_of_the_rows_to_come_or_refused() -
         drawn(shape, **values | {"cell": "own_classes:Counting"})(x)
 
 
-def test_a_whole_model_is_given_categories_as_embeddings_behind_the_numbers() -> None:
+def test_a_whole_model_gets_embeddings_behind_the_numbers() -> None:
     shape = dataclasses.replace(FORECAST, known_columns=(1,), categories=((1, 6),))
     values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last", "embedding_size": 2}
     model, x = drawn(shape, **values), torch.randn(3, 11, 3)
@@ -121,7 +121,7 @@ def test_a_whole_model_is_given_categories_as_embeddings_behind_the_numbers() ->
     assert outcome.exported is not None, outcome.reason
 
 
-def test_what_is_counted_and_not_trained_is_kept_with_the_weights_and_their_average() -> None:
+def test_untrained_counters_are_kept_and_averaged() -> None:
     values = {"cell": "own_classes:Counting", "kernel": 3}
     model = drawn(FORECAST, **values)
     average = WeightAverage(model, epochs=1, steps=2)
@@ -161,7 +161,7 @@ def test_forecasts_are_exported_within_1e_5(values: dict[str, Any], normalize: s
 
 
 @pytest.mark.parametrize("shape", [CLASSES, LABELS], ids=lambda s: s.task)
-def test_a_graph_of_any_length_is_exported_and_a_loop_is_refused_in_one_line(shape: Shape) -> None:
+def test_a_graph_exports_any_length_and_refuses_a_loop(shape: Shape) -> None:
     values: dict[str, Any] = {"cell": "own_classes:Pair", "pooling": "last"}
     outcome = exported(drawn(shape, **values), **values)
     assert outcome.exported is not None, outcome.reason

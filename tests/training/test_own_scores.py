@@ -32,7 +32,7 @@ def on(folder: Path, metric: str, **blocks: Any) -> Experiment:
     return Experiment.model_validate(raw)
 
 
-def test_a_function_and_its_expression_are_one_metric_with_the_way_that_is_said() -> None:
+def test_a_function_and_its_expression_are_one_metric() -> None:
     rng = np.random.default_rng(0)
     truth, forecast = rng.normal(size=(2, 5, 2, 1))
     by_text, by_name = (
@@ -49,7 +49,7 @@ def test_a_function_and_its_expression_are_one_metric_with_the_way_that_is_said(
         METRICS["late"]
 
 
-def test_quantiles_are_measured_by_their_median_and_what_is_not_finite_has_no_score() -> None:
+def test_quantiles_are_scored_by_their_median() -> None:
     shape = Shape("forecast", 1, horizon=2, quantiles=(0.1, 0.5))
     truth = np.ones((3, 2, 1))
     forecast = np.stack([truth - 9, truth + 1], axis=3)
@@ -58,15 +58,13 @@ def test_quantiles_are_measured_by_their_median_and_what_is_not_finite_has_no_sc
     assert math.isnan(score("minimize mean(1 / (forecast - forecast))", truth, truth, REF))
 
 
-def test_a_metric_cannot_change_what_the_next_epoch_is_measured_by() -> None:
+def test_a_metric_cannot_change_the_next_epoch() -> None:
     truth = np.ones((3, 2, 1))
     with pytest.raises(InputError, match="own_classes:writes has no score.*read-only"):
         score("minimize own_classes:writes", truth, truth.copy(), REF)
 
 
-def test_the_best_epoch_is_the_one_of_the_metric_and_the_way_that_is_said(
-    make_ref: Any, make_job: Any
-) -> None:
+def test_the_best_epoch_follows_the_metric_and_its_direction(make_ref: Any, make_job: Any) -> None:
     ref = make_ref(np.sin(np.arange(80) / 3)[:, None])
     found = {}
     for metric in (f"minimize {LATE}", f"maximize {LATE}"):

@@ -20,7 +20,7 @@ def build(inputs=2, **hyperparameters):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_a_sequence_padded_in_a_batch_comes_to_what_it_comes_to_alone(cell, bidirectional, widths):
+def test_a_padded_sequence_gives_what_it_gives_alone(cell, bidirectional, widths):
     layers = build(cell=cell, bidirectional=bidirectional, hidden_size=widths)
     lengths = torch.tensor([3, 7, 1, 5])
     x = torch.randn(4, 7, 2)
@@ -39,9 +39,7 @@ def test_a_sequence_padded_in_a_batch_comes_to_what_it_comes_to_alone(cell, bidi
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_last_state_is_of_the_last_step_forwards_and_of_the_first_backwards(
-    cell, bidirectional
-):
+def test_the_last_state_is_the_end_of_each_direction(cell, bidirectional):
     layers = build(cell=cell, bidirectional=bidirectional, hidden_size=[4, 5])
     outputs, (hidden, *_) = layers(torch.randn(3, 6, 2))
     expected = outputs[:, -1, :5]
@@ -79,7 +77,7 @@ def test_one_width_for_each_layer_or_for_all_is_the_same():
 
 @pytest.mark.parametrize("widths", [6, [6, 6], [6, 5]], ids=str)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_an_lstm_projects_its_hidden_state_and_not_its_cell_state(widths, bidirectional):
+def test_an_lstm_projects_only_its_hidden_state(widths, bidirectional):
     layers = build(hidden_size=widths, proj_size=2, bidirectional=bidirectional)
     directions = 1 + bidirectional
     outputs, (hidden, cell) = layers(torch.randn(3, 4, 2), torch.tensor([4, 2, 1]))

@@ -52,20 +52,20 @@ def test_windows_on_the_cpu_are_read_from_the_mapped_file_itself(sine, monkeypat
     assert windows._future.untyped_storage().data_ptr() == arrays["targets"].ctypes.data
 
 
-def test_an_index_takes_four_bytes_a_sample_and_eight_where_they_do_not_reach(sine):
+def test_an_index_takes_four_bytes_or_eight_where_needed(sine):
     windows = Windows(sine, CPU)
     assert windows.index(np.array([9, 2**31 - 1])).dtype == torch.int32
     assert windows.index(np.array([9, 2**31])).tolist() == [9, 2**31]
     assert len(windows.index(np.empty(0, np.int64))) == 0
 
 
-def test_a_window_that_begins_before_the_first_row_is_refused_not_wrapped_around(sine):
+def test_a_window_before_the_first_row_is_refused(sine):
     windows = Windows(sine, CPU)
     with pytest.raises((IndexError, RuntimeError)):
         windows.inputs(windows.index(np.array([sine.window - 1])))
 
 
-def test_a_window_whose_horizon_ends_after_the_last_row_is_refused(sine):
+def test_a_window_whose_horizon_passes_the_end_is_refused(sine):
     windows = Windows(sine, CPU)
     with pytest.raises((IndexError, RuntimeError)):
         windows.targets(windows.index(np.array([120])))
@@ -83,7 +83,7 @@ def test_an_index_is_split_as_torch_splits_it(n, size):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.data())
-def test_a_batch_is_padded_to_its_longest_sequence_and_not_further(make_sequences, lengths, data):
+def test_a_batch_is_padded_to_its_longest_sequence_only(make_sequences, lengths, data):
     rng = np.random.default_rng(0)
     sequences = [rng.normal(size=(n, 2)).astype(np.float32) for n in lengths]
     samples = Sequences(
@@ -129,7 +129,7 @@ def test_targets_are_values_classes_or_the_classes_of_all_steps(sums, signs, ste
     assert labels[labels >= 0].tolist() == steps.truth_of(chosen).tolist()
 
 
-def test_sequences_on_the_cpu_are_read_from_the_mapped_file_itself(signs, monkeypatch):
+def test_sequences_on_the_cpu_are_read_from_the_mapped_file(signs, monkeypatch):
     inputs, load = signs.load("inputs"), type(signs).load
     monkeypatch.setattr(
         type(signs), "load", lambda self, name: inputs if name == "inputs" else load(self, name)

@@ -40,7 +40,7 @@ def drawn(shape: Shape, **options: Any) -> Model:
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 9])
-def test_a_segment_is_a_linear_layer_and_relu_and_the_oldest_row_fills_the_first(
+def test_a_segment_is_linear_with_relu_and_pads_the_oldest_row(
     steps: int,
 ) -> None:
     segments = Segments(4, 2, 6, in_front=True)
@@ -199,9 +199,7 @@ def test_the_steps_of_a_segment_share_its_weight() -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-def test_predictions_of_a_model_with_segments_say_how_much_each_row_weighs(
-    make_ref, make_job, go_on
-) -> None:
+def test_segment_predictions_report_the_weight_of_rows(make_ref, make_job, go_on) -> None:
     ref = make_ref(np.sin(np.arange(120) * 0.5)[:, None])
     job = make_job(ref, keep_weights=True, pooling="attention", segment=3)
     weights = train(job, go_on).weights

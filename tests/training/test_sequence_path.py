@@ -89,7 +89,7 @@ def test_a_model_of_values_begins_as_scikit_learns_ridge(
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 @pytest.mark.parametrize("steps", [5, 30], ids=["fewer numbers than rows", "more"])
-def test_a_model_of_classes_begins_as_scikit_learns_logistic_regression(
+def test_a_classifier_starts_as_logistic_regression(
     make_sequences, make_job, monkeypatch, steps, weights
 ) -> None:
     x, y = drawn("classify", steps=steps)
@@ -107,7 +107,7 @@ def test_a_model_of_classes_begins_as_scikit_learns_logistic_regression(
     np.testing.assert_allclose(said.softmax(dim=1), expected, atol=1e-3)
 
 
-def test_the_penalty_of_classes_is_that_of_the_least_cross_entropy_of_five_folds() -> None:
+def test_the_penalty_of_classes_minimizes_cross_entropy() -> None:
     x, y = drawn("classify", n=80)
     x = torch.tensor(standardized(x.reshape(80, -1), x.reshape(80, -1)))
     fold = np.empty(80, int)
@@ -138,7 +138,7 @@ def test_classes_without_examples_give_finite_weights(y: list[int]) -> None:
         assert torch.isfinite(found.bias).all()
 
 
-def test_a_regression_that_begins_elsewhere_ends_at_the_same_place() -> None:
+def test_a_regression_converges_from_another_start() -> None:
     x, y = drawn("classify")
     x, y, ones = torch.tensor(x.reshape(60, -1)), torch.tensor(y), torch.ones(60)
     near = fit_logistic(x, y, ones, 3, 9.0)
@@ -220,9 +220,7 @@ def test_what_was_fitted_on_the_same_numbers_is_not_fitted_again(
     assert torch.equal(first, again)
 
 
-def test_of_more_sequences_than_can_be_read_a_fixed_sample_is_taken(
-    make_sequences, make_job, monkeypatch
-) -> None:
+def test_too_many_sequences_are_sampled_reproducibly(make_sequences, make_job, monkeypatch) -> None:
     for kind, name, most in (("regress", "_PRODUCTS", 15 * 100), ("classify", "_NUMBERS", 15 * 30)):
         x, y = drawn(kind)
         monkeypatch.setattr(sequence_path, name, most)
@@ -238,7 +236,7 @@ def test_of_more_sequences_than_can_be_read_a_fixed_sample_is_taken(
         )
 
 
-def test_there_is_none_of_sequences_that_differ_in_length_or_are_tokens() -> None:
+def test_there_is_no_linear_model_of_ragged_or_token_sequences() -> None:
     for shape in (Shape("regress", 2), Shape("classify", 0, vocabulary=4, classes=2, window=3)):
         with pytest.raises(TrainingError, match="needs sequences of numbers, all of one length"):
             Model(Hyperparameters(linear_path=True), shape)

@@ -32,7 +32,7 @@ def truth_of(ref):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "peephole"])
-def test_every_cell_learns_to_regress_from_sequences_of_any_length(sums, make_job, go_on, cell):
+def test_every_cell_learns_from_sequences_of_any_length(sums, make_job, go_on, cell):
     job = make_job(sums, epochs=40, keep_weights=True, cell=cell, pooling="mean", hidden_size=16)
     outcome, predicted = learn(job, go_on)
     truth = truth_of(sums)
@@ -88,7 +88,7 @@ def test_every_step_has_a_number_and_what_pads_is_not_scored(running_sums, make_
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
 @pytest.mark.parametrize("batch_size", [1, 7, 200])
-def test_the_loss_of_numbers_of_steps_is_the_mean_over_real_steps(
+def test_the_loss_of_step_numbers_averages_over_real_steps(
     running_sums, make_job, go_on, batch_size, loss
 ):
     # A step so small that no weight changes: every loss is that of the first weights.
@@ -172,9 +172,7 @@ def test_attention_to_windows_is_predicted_with_them(make_ref, make_job, go_on, 
     assert predicted.attention.dtype == np.float32
 
 
-def test_attention_to_sequences_is_not_a_number_after_their_last_step(
-    sums, make_job, go_on, monkeypatch
-):
+def test_attention_is_nan_after_the_last_step(sums, make_job, go_on, monkeypatch):
     monkeypatch.setattr(importlib.import_module("tuner.training.predict"), "_BATCH", 3)
     _, predicted = learn(make_job(sums, keep_weights=True, pooling="attention"), go_on)
     lengths = np.diff(sums.load("bounds")[sums.evaluate_samples()])[:, 0]
@@ -198,9 +196,7 @@ def test_the_same_job_on_sequences_gives_the_same_bits(request, make_job, go_on,
     assert of_first.predictions.tobytes() == of_second.predictions.tobytes()
 
 
-def test_long_sequences_are_predicted_in_small_batches_with_the_same_result(
-    signs, make_job, go_on, monkeypatch
-):
+def test_long_sequences_are_predicted_in_small_batches(signs, make_job, go_on, monkeypatch):
     job = make_job(signs, epochs=1, keep_weights=True, metric="cross_entropy")
     _, whole = learn(job, go_on)
     module = importlib.import_module("tuner.training.predict")
@@ -223,7 +219,7 @@ def test_long_sequences_are_predicted_in_small_batches_with_the_same_result(
     ],
     ids=str,
 )
-def test_the_wider_the_layers_the_fewer_sequences_are_predicted_at_once(
+def test_wider_layers_predict_fewer_sequences_at_once(
     words, make_job, go_on, monkeypatch, hyperparameters, largest
 ):
     longest = int(np.diff(words.load("bounds")).max())

@@ -66,9 +66,7 @@ def test_losses_are_means_over_windows_in_scaled_units(sine, make_job, go_on, mo
         assert loss == pytest.approx(errors.double().square().mean().item(), rel=1e-5)
 
 
-def test_every_epoch_sees_every_training_window_once_in_a_new_order(
-    sine, make_job, go_on, monkeypatch
-):
+def test_every_epoch_shuffles_all_training_windows(sine, make_job, go_on, monkeypatch):
     seen = []
     inputs = Windows.inputs
     monkeypatch.setattr(
@@ -90,9 +88,7 @@ def test_every_epoch_sees_every_training_window_once_in_a_new_order(
     assert orders(hidden_size=3, dropout=0.0) == (first, second)  # the model draws elsewhere
 
 
-def test_dropout_is_on_for_every_training_step_and_off_for_every_score(
-    sine, make_job, go_on, monkeypatch
-):
+def test_dropout_is_on_in_training_and_off_in_scoring(sine, make_job, go_on, monkeypatch):
     modes = []
     forward = Model.forward
     monkeypatch.setattr(
@@ -198,9 +194,7 @@ def test_keeping_weights_changes_nothing_else(sine, make_job, go_on):
 
 
 @pytest.mark.parametrize("metric", sorted(m for m in METRICS if METRICS[m].of == "values"))
-def test_the_best_epochs_weights_are_kept_and_give_its_score_exactly(
-    noise, make_job, go_on, metric
-):
+def test_the_kept_weights_give_the_best_epochs_score_exactly(noise, make_job, go_on, metric):
     job = make_job(
         noise, epochs=30, metric=metric, learning_rate=0.05, dropout=0.2, keep_weights=True
     )
@@ -216,7 +210,7 @@ def test_the_best_epochs_weights_are_kept_and_give_its_score_exactly(
 
 @pytest.mark.parametrize("metric", ["rmse", "r2"])
 @pytest.mark.parametrize("patience", [1, 3])
-def test_training_stops_after_so_many_epochs_without_a_better_one(
+def test_training_stops_after_epochs_without_improvement(
     sine, make_job, go_on, monkeypatch, metric, patience
 ):
     losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.0, 3.5, 9.0, 2.0, 1.0]
@@ -231,9 +225,7 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(
 
 
 @pytest.mark.parametrize("metric", ["rmse", "r2"])
-def test_where_the_metric_stands_still_the_validation_loss_says_what_is_best(
-    sine, make_job, go_on, monkeypatch, metric
-):
+def test_a_flat_metric_leaves_the_choice_to_the_loss(sine, make_job, go_on, monkeypatch, metric):
     sign = -1 if metric == "r2" else 1
     epochs = [(2.0, 9), (3.0, 5), (2.5, 5), (2.4, 5), (2.6, 5), (2.4, 5), (2.3, 5), (2.3, 5),
               (0.1, 6), (0.1, 6)]  # fmt: skip

@@ -61,9 +61,7 @@ def test_a_loss_that_is_nan_on_the_validation_part_fails_the_job(make_ref, make_
     assert outcome.reason == "val_loss is nan at epoch 0 (learning_rate 0.01)"
 
 
-def test_a_metric_that_is_nan_later_fails_the_job_and_keeps_the_epochs_before(
-    sine, make_job, monkeypatch
-):
+def test_a_later_nan_metric_fails_the_job_and_keeps_its_epochs(sine, make_job, monkeypatch):
     metrics = iter([3.0, 2.0, math.nan])
     monkeypatch.setattr(fit, "score", lambda *_: next(metrics))
     reported = []
@@ -74,9 +72,7 @@ def test_a_metric_that_is_nan_later_fails_the_job_and_keeps_the_epochs_before(
     assert tuple(reported) == outcome.history
 
 
-def test_forecasts_absurd_in_the_datas_units_fail_the_job_without_a_warning(
-    make_ref, make_job, go_on
-):
+def test_absurd_forecasts_fail_the_job_without_a_warning(make_ref, make_job, go_on):
     ref = make_ref(np.sin(np.arange(80))[:, None])
     ref = dataclasses.replace(ref, transform=Transform("log"), scale=(1e6,), offset=(1e6,))
     outcome = train(make_job(ref), go_on)

@@ -23,9 +23,7 @@ def numbers(history):
     return [(e.train_loss, e.val_loss, e.metric) for e in history]
 
 
-def test_the_score_is_the_mean_of_the_folds_best_and_the_weights_are_the_last_folds(
-    folds, make_job, go_on
-):
+def test_the_score_is_the_mean_of_the_folds_bests(folds, make_job, go_on):
     job = make_job(*folds, epochs=4, keep_weights=True)
     outcome = train(job, go_on)
     assert outcome.state is OutcomeState.COMPLETE
@@ -57,7 +55,7 @@ def test_one_fold_has_no_score_of_its_own(folds, make_job, go_on):
 
 
 @pytest.mark.parametrize("metric", ["rmse", "r2"])
-def test_a_fold_that_stops_early_ends_with_its_score_and_the_next_one_begins(
+def test_a_fold_that_stops_early_scores_and_the_next_begins(
     folds, make_job, go_on, monkeypatch, metric
 ):
     sign = -1 if metric == "r2" else 1
@@ -72,9 +70,7 @@ def test_a_fold_that_stops_early_ends_with_its_score_and_the_next_one_begins(
     assert outcome.best_epoch == 10
 
 
-def test_the_first_fold_trains_as_it_does_alone_and_the_others_from_seeds_of_their_own(
-    folds, make_job, go_on
-):
+def test_the_first_fold_trains_alone_and_others_by_own_seeds(folds, make_job, go_on):
     one = train(make_job(folds[0]), go_on)
     thrice = train(make_job(*folds[:1] * 3), go_on)
     parts = [numbers(thrice.history[i : i + 3]) for i in (0, 3, 6)]
@@ -107,9 +103,7 @@ def test_a_refused_epoch_is_the_last_of_all_folds(folds, make_job, refused):
     assert outcome.objective is outcome.best_epoch is outcome.weights is None
 
 
-def test_a_fold_that_fails_fails_the_job_and_keeps_the_epochs_before(
-    folds, make_ref, make_job, go_on
-):
+def test_a_failed_fold_fails_the_job_and_keeps_its_epochs(folds, make_ref, make_job, go_on):
     broken = make_ref(np.full((120, 1), np.nan), train=(0, 60), evaluate=(60, 80))
     outcome = train(make_job(folds[0], broken), go_on)
     assert outcome.state is OutcomeState.FAILED

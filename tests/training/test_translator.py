@@ -58,7 +58,7 @@ def test_a_text_is_said_of_a_text_and_scored_by_exact_match(prepared, beam):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 400])
-def test_the_loss_is_the_mean_over_all_tokens_after_the_true_ones(prepared, batch_size):
+def test_the_loss_averages_over_all_tokens(prepared, batch_size):
     # A step so small that no weight changes: every loss is that of the first weights.
     options = {"learning_rate": 1e-30, "batch_size": batch_size, "unknown_rate": 0.0}
     outcome, parameters = trained(prepared, 1, **options)

@@ -44,9 +44,7 @@ def trained(job, go_on):
     return outcome
 
 
-def test_the_row_of_the_unknown_token_is_trained_unless_nothing_is_read_as_unknown(
-    words, make_job, go_on
-):
+def test_the_unknown_row_is_trained_unless_the_rate_is_zero(words, make_job, go_on):
     for rate in (0.0, 0.05):
         job = make_job(words, epochs=2, keep_weights=True, metric="accuracy", unknown_rate=rate)
         before = first_weights(job)
@@ -63,7 +61,7 @@ def test_by_default_some_tokens_are_read_as_unknown(words, make_job, go_on):
     assert (after[UNKNOWN] != first_weights(job)[UNKNOWN]).any()
 
 
-def test_as_many_tokens_as_the_rate_says_are_unknown_and_padding_is_none(words, make_job):
+def test_tokens_are_unknown_at_the_rate_and_padding_never(words, make_job):
     job = make_job(words, metric="accuracy", unknown_rate=0.3)
     with seeded(0, CPU) as generators:
         fit = Fit(job, Hyperparameters(**job.hyperparameters), words, CPU, generators)
@@ -76,7 +74,7 @@ def test_as_many_tokens_as_the_rate_says_are_unknown_and_padding_is_none(words, 
     assert not torch.equal(fit._with_unknown(x), found)  # drawn anew
 
 
-def test_what_is_unknown_follows_from_the_seed_and_moves_no_other_draw(words, make_job, go_on):
+def test_unknown_tokens_follow_the_seed_and_no_other_draw(words, make_job, go_on):
     def losses(seed, rate):
         job = make_job(words, epochs=3, metric="accuracy", unknown_rate=rate, seed=seed)
         return [e.train_loss for e in trained(job, go_on).history]
@@ -99,9 +97,7 @@ def texts(rng: np.random.Generator, n: int) -> str:
     return "text,kind\n" + "".join(rows)
 
 
-def test_a_model_knows_what_to_make_of_sequences_that_hold_unknown_words(
-    tmp_path: Path, go_on
-) -> None:
+def test_a_model_knows_how_to_treat_unknown_words(tmp_path: Path, go_on) -> None:
     (tmp_path / "texts.csv").write_text(texts(np.random.default_rng(3), 450))
     data = {"path": str(tmp_path / "texts.csv"), "text": "text", "level": "word"}
     experiment = Experiment.model_validate(
@@ -125,7 +121,7 @@ def test_a_model_knows_what_to_make_of_sequences_that_hold_unknown_words(
     assert "validation" in prepared.facts.notes[-1][1]
 
 
-def test_a_vocabulary_in_which_no_token_is_frequent_enough_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_without_frequent_tokens_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text("text,y\n" + "".join(f"t{i},{i % 2}\n" for i in range(20)))
     data = {"path": str(tmp_path / "texts.csv"), "text": "text", "level": "word", "target": "y"}
     raw = {"name": "t", "data": data | {"min_count": 2}, "task": {"kind": "classify"}}

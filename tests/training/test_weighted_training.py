@@ -94,7 +94,7 @@ def test_a_sequence_of_weight_two_trains_like_the_sequence_twice(
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "quantile"])
-def test_the_loss_of_windows_is_the_weighted_mean_whatever_the_batches(make_ref, loss):
+def test_the_loss_of_windows_does_not_depend_on_batches(make_ref, loss):
     rng = np.random.default_rng(0)
     quantiles = (0.1, 0.5, 0.9) if loss == "quantile" else ()
     ref = make_ref(rng.normal(size=(60, 2)), horizon=3, quantiles=quantiles, train=(0, 40))
@@ -149,7 +149,7 @@ def test_only_how_weights_compare_matters(make_ref, make_job, go_on):
     assert ones.objective == pytest.approx(plain.objective, rel=1e-4)
 
 
-def test_weights_of_rows_that_are_scored_have_no_part_in_training(make_ref, make_job, go_on):
+def test_weights_of_scored_rows_have_no_part_in_training(make_ref, make_job, go_on):
     ref = make_ref(np.random.default_rng(0).normal(size=(80, 1)), horizon=2)
     weights = np.random.default_rng(1).uniform(0.5, 2, 80)
     other = weights.copy()
@@ -299,7 +299,7 @@ def test_a_corrupted_stretch_of_weight_zero_does_less_harm(tmp_path, make_job, g
     assert linear[0] < 0.8 * linear[1]
 
 
-def test_test_scores_of_refitted_models_and_plain_forecasts_are_weighted(tmp_path, monkeypatch):
+def test_weights_apply_to_refitted_models_and_baselines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame = waves()
     frame["w"] = np.random.default_rng(3).choice([0, 1, 10.0], len(frame))
@@ -337,7 +337,7 @@ def test_test_scores_of_refitted_models_and_plain_forecasts_are_weighted(tmp_pat
     assert scores["ensemble"] == pytest.approx(mae((forecast + last) / 2))
 
 
-def test_each_step_has_a_score_of_rows_that_count_also_where_the_step_weighs_nothing(tmp_path):
+def test_each_step_is_scored_even_where_it_weighs_nothing(tmp_path):
     frame = waves()
     frame["w"] = np.random.default_rng(3).choice([0, 1, 10.0], len(frame))
     task = {"window": 6, "horizon": 2, "step_weights": [1, 0]}

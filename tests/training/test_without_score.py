@@ -24,9 +24,7 @@ def unscored(job, **changes):
 
 @pytest.mark.parametrize("schedule", ["none", "cosine"])
 @pytest.mark.parametrize("data", ["sine", "words"])
-def test_the_weights_are_those_of_that_epoch_of_a_training_with_a_score(
-    request, make_job, go_on, data, schedule
-):
+def test_the_weights_are_those_of_the_scored_epoch(request, make_job, go_on, data, schedule):
     ref = request.getfixturevalue(data)
     metric = "rmse" if data == "sine" else "cross_entropy"
     job = make_job(ref, epochs=12, schedule=schedule, metric=metric, dropout=0.2, keep_weights=True)
