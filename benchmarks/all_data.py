@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tuner.coordination.work import train_job
 from tuner.data import DataRef
 from tuner.data.metrics import score
-from tuner.data.preparing import check_data, prepare
+from tuner.data.prepared import check_data, prepare
+from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override
 from tuner.jobs import PredictJob, TrainJob
 from tuner.training import predict, train

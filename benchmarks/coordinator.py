@@ -102,10 +102,10 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     Returns:
         Seconds alone; wall seconds of the search, and of these until a worker trains.
     """
-    from tuner.coordination.observer import Observer
-    from tuner.coordination.seeds import Role, training_seed
-    from tuner.coordination.work import train_job
-    from tuner.data.preparing import prepare
+    from tuner.coordination.events import Observer
+    from tuner.data.prepared import prepare
+    from tuner.executors.base import train_job
+    from tuner.journal.storage import Role, training_seed
     from tuner.orchestrator import search
 
     class Moments(Observer):
@@ -234,19 +234,16 @@ def simulated_search(
     """Run the coordinator on a simulated executor; returns that executor."""
     import optuna
 
-    from tuner.coordination.asynchronous import AsynchronousCoordinator
-    from tuner.coordination.coordinator import Coordinator
-    from tuner.coordination.journal import write_journal
-    from tuner.coordination.limits import Limits
+    from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
     from tuner.coordination.opening import open_study
     from tuner.coordination.pruning import make_pruner
-    from tuner.coordination.seeds import Role, training_seed
-    from tuner.coordination.work import train_job
     from tuner.data import SeriesRef, Shape
     from tuner.executors import SimulatedExecutor
+    from tuner.executors.base import train_job
     from tuner.experiment import Experiment
+    from tuner.journal.storage import Role, training_seed, write_journal
+    from tuner.strategies.codec import to_distributions
     from tuner.strategies.registry import rhythm_of
-    from tuner.strategies.space import to_distributions
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment.model_validate(
@@ -336,7 +333,7 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
     """Search once; strategy and executor are stopped out of the time."""
     import psutil
 
-    from tuner.coordination.observer import Observer
+    from tuner.coordination.events import Observer
     from tuner.executors import SimulatedExecutor
 
     aside = np.zeros(2)
@@ -403,7 +400,7 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
 
 
 def workers(options: argparse.Namespace) -> None:
-    from tuner.coordination.observer import Observer
+    from tuner.coordination.events import Observer
 
     class Trained(Observer):
         def __init__(self) -> None:

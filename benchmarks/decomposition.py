@@ -25,7 +25,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tuner.data.modes import modes_of
+from tuner.data.features import modes_of
 from tuner.experiment import dump_yaml
 from tuner.prediction import load_model
 

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from watching import watch
 
-from tuner.coordination.journal import read_journal
-from tuner.coordination.records import Status, TrialRecord, read_study
 from tuner.jobs import Outcome
+from tuner.journal.records import Status, TrialRecord, read_study
+from tuner.journal.storage import read_journal
 
 EXPERIMENT = Path(__file__).resolve().parent.parent / "experiments" / "air_passengers.yaml"
 STUDY = "air_passengers-woa-0"

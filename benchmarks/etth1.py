@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from watching import watch
 
-from tuner.coordination.journal import read_journal
-from tuner.coordination.records import StudyRecord, read_study
 from tuner.experiment import dump_yaml
+from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.storage import read_journal
 
 WINDOWS = (24, 48)
 HEADINGS = ("window", "trial", "hidden", "layers", "batch", "epochs", "s per epoch", "rmse")

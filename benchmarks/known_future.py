@@ -20,7 +20,7 @@ import pandas as pd
 
 from tuner.data.baselines import baseline_scores, choose
 from tuner.data.metrics import score
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.experiment import Experiment
 from tuner.jobs import PredictJob, TrainJob

@@ -94,8 +94,8 @@ def watch_parts() -> Parts:
 
     from tuner import orchestrator
     from tuner.coordination import coordinator
-    from tuner.coordination.journal_file import _HeldFile
     from tuner.executors import LocalExecutor
+    from tuner.journal.storage import _HeldFile
     from tuner.tracking import tracker
 
     parts = Parts()
@@ -140,12 +140,12 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     """Return a search's wall time, that of its trials alone, and its record."""
     import optuna
 
-    from tuner.cli.overrides import load
-    from tuner.coordination.observer import Observer
-    from tuner.coordination.seeds import Role
+    from tuner.cli.options import load
+    from tuner.coordination.events import Observer
     from tuner.executors import LocalExecutor
+    from tuner.journal.storage import Role
     from tuner.orchestrator import search
-    from tuner.results.artifacts import study_artifacts
+    from tuner.results.export import study_artifacts
     from tuner.tracking import MlflowTracker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

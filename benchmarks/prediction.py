@@ -23,15 +23,15 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from tuner.coordination.work import run_jobs
-from tuner.data.preparing import prepare
+from tuner.data.prepared import prepare
 from tuner.executors import LocalExecutor
+from tuner.executors.base import run_jobs
 from tuner.experiment import Experiment
 from tuner.jobs import TrainJob
 from tuner.prediction import load_model
-from tuner.prediction.running import BATCH
-from tuner.results.model_folder import write_model
-from tuner.results.reproduce import Training
+from tuner.prediction.session import BATCH
+from tuner.results.export import write_model
+from tuner.results.retraining import Training
 
 N_WINDOWS = 100_000
 WINDOWS = (24, 96)

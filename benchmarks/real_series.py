@@ -93,7 +93,7 @@ class RealSet:
     def rows_of(self, n_rows: int) -> tuple[int, int]:
         """Return the rows of the validation and the test part, of `n_rows` times.
 
-        Rounded as `tuner.data.splitting` rounds: a half is a half, and goes up.
+        Rounded as `tuner.data.splits` rounds: a half is a half, and goes up.
         """
         validation, test = (
             e

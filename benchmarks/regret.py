@@ -14,17 +14,15 @@ import pandas as pd
 from functions import FUNCTIONS, N_DIMENSIONS, optimum_at
 from optuna.distributions import FloatDistribution
 
-from tuner.coordination.attributes import REPEAT_ATTR
-from tuner.coordination.coordinator import Coordinator
-from tuner.coordination.limits import Limits
-from tuner.coordination.seeds import Role, training_seed
-from tuner.coordination.work import train_job
+from tuner.coordination.coordinator import Coordinator, Limits
 from tuner.data import SeriesRef, Shape
 from tuner.errors import TunerError
 from tuner.executors import Landscape, SimulatedExecutor
+from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override, space_size
+from tuner.journal.storage import REPEAT_ATTR, Role, training_seed
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
-from tuner.strategies.swarm import SwarmSampler
+from tuner.strategies.population import SwarmSampler
 
 ROOT = Path(__file__).resolve().parent.parent
 LANDSCAPES = ("air_passengers", "sunspots")

@@ -20,10 +20,10 @@ import numpy as np
 from regret import LANDSCAPES, ROOT, be_quiet_and_alone
 from rich.progress import track
 
-from tuner.comparison.statistics import ALPHA, Difference, pairwise
 from tuner.executors.simulated import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override
 from tuner.orchestrator import search
+from tuner.report.comparison import ALPHA, Difference, pairwise
 
 STRATEGIES = ("random", "tpe", "pso", "woa")
 BASELINE = "random"

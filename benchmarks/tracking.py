@@ -121,10 +121,10 @@ def server(folder: Path) -> Iterator[str]:
 
 def make_record(n_trials: int, epochs: int = 100) -> Any:
     """Make a study of finished trials without training any."""
-    from tuner.coordination.records import Status, StudyRecord, TrialRecord
-    from tuner.coordination.seeds import Role
     from tuner.experiment import Experiment
     from tuner.jobs import Epoch, Outcome, OutcomeState
+    from tuner.journal.records import Status, StudyRecord, TrialRecord
+    from tuner.journal.storage import Role
 
     experiment = Experiment.model_validate(
         {
@@ -309,7 +309,7 @@ def search_once(n_trials: int, waits: bool, tracks: bool) -> dict[str, Any]:
     import optuna
     from overhead import make_executor
 
-    from tuner.coordination.observer import Observer
+    from tuner.coordination.events import Observer
     from tuner.executors import LocalExecutor
     from tuner.orchestrator import search as run_search
     from tuner.tracking import MlflowTracker

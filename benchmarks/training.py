@@ -35,9 +35,9 @@ from torch import nn
 from tuner.data import SeriesRef, Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
-from tuner.training.cells import PeepholeLSTM
-from tuner.training.fit import Fit
+from tuner.training.recurrent import PeepholeLSTM
 from tuner.training.samples import Windows, split
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 FEATURES, BATCH = 8, 32

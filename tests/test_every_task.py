@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tuner.cli.main import run
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.experiment import Experiment
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

@@ -18,7 +18,7 @@ import pytest
 from helpers.waves import tuner
 
 from tuner.experiment import dump_yaml
-from tuner.watching.display import number
+from tuner.progress.display import number
 
 OPTIONS = ("--study", "s", "--no-tracking", "--no-test")
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.data import Shape
-from tuner.data.own_metrics import own_score
-from tuner.experiment.own_text import parse_own
-from tuner.expressions import FUNCTIONS, REDUCING, parse
-from tuner.training.own_loss import own_loss
+from tuner.data.metrics import own_score
+from tuner.experiment.fields import parse_own
+from tuner.training.losses import own_loss
+from tuner.user_code import FUNCTIONS, REDUCING, parse
 
 VALUES = Shape("forecast", 1, horizon=3, targets=2)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner import Experiment, InputError, RunError, load_study, search
-from tuner.data.tables import RawTable
-from tuner.launching.frames import keep_frame
+from tuner.studies import keep_frame
+from tuner.tables.table import RawTable
 
 VALUES = {
     "name": "waves",

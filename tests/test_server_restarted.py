@@ -10,9 +10,9 @@ import pytest
 from helpers.postgresql import schema_of_its_own
 from helpers.waves import EXPERIMENT, start, tuner, write_series
 
-from tuner.coordination.journal import read_journal
-from tuner.coordination.records import Status, read_study
 from tuner.errors import InputError
+from tuner.journal.records import Status, read_study
+from tuner.journal.storage import read_journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 

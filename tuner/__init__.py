@@ -1,6 +1,6 @@
 """Hyperparameter search for LSTM models.
 
-From a program: `from tuner import Experiment, search`. These names come from `tuner.library`,
+From a program: `from tuner import Experiment, search`. These names come from `tuner.api`,
 which is imported when one of them is first used: `tuner --help` and the workers do without.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.forecaster import LSTMForecaster
-    from tuner.library import (
+    from tuner.api import (
         Best,
         Experiment,
         InputError,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         load_study,
         search,
     )
+    from tuner.forecaster import LSTMForecaster
 
 __version__ = "0.2.0"
 
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
         from tuner.forecaster import LSTMForecaster
 
         return LSTMForecaster
-    from tuner import library
+    from tuner import api as library
 
     return getattr(library, name)
 

@@ -101,8 +101,8 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             InputError: table or parameters cannot be used; nothing was begun.
             RunError: every trial failed.
         """
-        from tuner.launching.frames import keep_frame
-        from tuner.library import search
+        from tuner.api import search
+        from tuner.studies import keep_frame
 
         table, target = self._table(X, y)
         folder = Path("studies") if self.study is not None else self._new_folder()
@@ -174,7 +174,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
         """Return the rows as a table that holds the target, and the target's name."""
-        from tuner.data.tables import RawTable
+        from tuner.tables.table import RawTable
 
         table = X
         if isinstance(table, np.ndarray) and table.ndim == 1:
@@ -209,12 +209,11 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _experiment(self, path: Path, target: str) -> Experiment:
         """Return what `tuner init` writes for a table, with the parameters over it."""
-        from tuner.cli.forecast_file import forecast_file
-        from tuner.cli.written import Asked
-        from tuner.cli.yaml_text import quoted
-        from tuner.data.guessing import guess_columns
-        from tuner.data.tables import RawTable
         from tuner.experiment import parse_value
+        from tuner.planning.columns import guess_columns
+        from tuner.planning.forecast_file import forecast_file
+        from tuner.planning.text import Asked, quoted
+        from tuner.tables.table import RawTable
 
         features = None if self.features is None else list(self.features)
         columns = guess_columns(

@@ -16,39 +16,45 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from tuner.coordination.asynchronous import AsynchronousCoordinator
-from tuner.coordination.attributes import REOPENED_ATTR, TEST_ATTR, TIME_ATTR
-from tuner.coordination.coordinator import Coordinator
+from tuner.coordination.coordinator import (
+    AsynchronousCoordinator,
+    Coordinator,
+    Limits,
+    why_it_ended,
+)
+from tuner.coordination.events import Observer, Observers
 from tuner.coordination.finalists import default_of, enqueue_finalists
-from tuner.coordination.journal import journal_location, write_journal
-from tuner.coordination.limits import Limits, why_it_ended
-from tuner.coordination.observer import Observer, Observers
-from tuner.coordination.opening import as_begun, open_study, recorded_run
+from tuner.coordination.opening import Earlier, as_begun, open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
-from tuner.coordination.records import StudyRecord, TrialRecord, read_study, read_trial
-from tuner.coordination.seeds import Role, training_name, training_seed
-from tuner.coordination.warm_start import Earlier
-from tuner.coordination.work import STOPPED, train_job
 from tuner.data.baselines import baselines_record, choose, preparations_of
-from tuner.data.preparing import Prepared, prepare
-from tuner.data.scratch import scratch_folder
+from tuner.data.prepared import Prepared, prepare
 from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
+from tuner.executors.base import STOPPED, train_job
 from tuner.experiment import Experiment, space_size
 from tuner.jobs import TrainJob
+from tuner.journal.records import StudyRecord, TrialRecord, read_study, read_trial
+from tuner.journal.storage import (
+    REOPENED_ATTR,
+    TEST_ATTR,
+    TIME_ATTR,
+    Role,
+    journal_location,
+    training_name,
+    training_seed,
+    write_journal,
+)
+from tuner.outputs import scratch_folder
 from tuner.results.advice import advice_on_data
-from tuner.results.calibration import calibrate_all
-from tuner.results.openings import stays_closed, why_not_again
-from tuner.results.refit import Refit, refit, refit_epochs
-from tuner.results.reproduce import Training
-from tuner.results.test_score import score_on_test
-from tuner.results.trained_models import TrainedModels
+from tuner.results.predictions import calibrate_all
+from tuner.results.retraining import Refit, TrainedModels, Training, refit, refit_epochs
+from tuner.results.test_score import score_on_test, stays_closed, why_not_again
 from tuner.results.winner import Winner, find_winner
-from tuner.results.winner_model import trained
+from tuner.strategies.codec import to_distributions
 from tuner.strategies.registry import Rhythm, rhythm_of
-from tuner.strategies.space import to_distributions
 from tuner.tracking import NullTracker, Tracker
-from tuner.tracking.observing import TrackingObserver, closed_at_end
+from tuner.tracking.tracker import TrackingObserver, closed_at_end
+from tuner.winner import trained
 
 __all__ = ["default_study_name", "search"]
 

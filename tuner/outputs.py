@@ -1,16 +1,32 @@
-"""Files that people ask for: what would be lost is refused beforehand, what is written is whole."""
+"""Files and streams for results: written whole or not at all, never over something else."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
-from tuner.errors import InputError, RunError
+import numpy as np
 
-__all__ = ["check_file", "check_model_folder", "written_whole"]
+from tuner.errors import InputError, RunError, TunerError
+
+__all__ = [
+    "Terminal",
+    "check_file",
+    "check_model_folder",
+    "checked_output",
+    "save_arrays",
+    "scratch_folder",
+    "to_nowhere",
+    "written_whole",
+]
 
 
 def check_file(
@@ -98,3 +114,135 @@ def written_whole(path: Path) -> Iterator[Path]:
 def _check_rights(option: str, path: Path, existing: Path) -> None:
     if not os.access(existing, os.W_OK):
         raise InputError(f"{option}: {existing} may not be written to, got {path}; write elsewhere")
+
+
+def to_nowhere(stream: IO[str]) -> None:
+    """Let what is still written to a stream vanish, as nobody can read it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class _Output:
+    """Standard output, which says in one line that it cannot be written to.
+
+    That nobody reads it any more (BrokenPipeError) is for the command to judge.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = self.unchecked = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._checked():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._checked():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # ENOSPC, EIO
+            to_nowhere(self._stream)
+            raise TunerError(
+                f"standard output: {error.strerror}: stopped; send it elsewhere"
+            ) from None
+
+
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Let a standard output that cannot be written to raise TunerError, in the block."""
+    before = sys.stdout
+    sys.stdout = _Output(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class Terminal:
+    """A stream to a terminal that may be closed while something is drawn on it.
+
+    Who draws goes on; whether the process does is for SIGHUP to say.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = getattr(stream, "unchecked", stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or let it vanish."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            to_nowhere(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let it vanish."""
+        try:
+            self._stream.flush()
+        except OSError:
+            to_nowhere(self._stream)
+
+
+_PREFIX = "lstm-tuner-arrays-"
+
+_YOUNG_S = 60.0  # its owner may be about to lock it
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder that is removed in the end; that of a process killed before, by the next call.
+
+    The owner holds a lock on its folder, which ends with the process however that ends.
+    """
+    _remove_orphans(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system that cannot lock folders
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield Path(name)
+        finally:
+            os.close(descriptor)
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into a folder of their own, which is made.
+
+    Raises:
+        RunError: they cannot be written, on a full disk for example.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+    except OSError as error:  # numpy's own says no more than how much it has written
+        why = error.strerror or "the disk may be full"
+        raise RunError(
+            f"{folder}: the prepared data cannot be written: {why}; make room, or set TMPDIR to "
+            f"another folder"
+        ) from None
+
+
+def _remove_orphans(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # of another user, say, or just removed
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.experiment import Experiment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

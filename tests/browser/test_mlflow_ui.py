@@ -12,9 +12,9 @@ import pytest
 from helpers.mlflow_pages import AXES, AXIS_LABELS, DRAWN, LINES
 from selenium.webdriver.common.by import By
 
-from tuner.coordination.journal import journal_location, read_journal
-from tuner.coordination.records import read_study
-from tuner.tracking.views import studies_view, study_view
+from tuner.journal.records import read_study
+from tuner.journal.storage import journal_location, read_journal
+from tuner.tracking.links import studies_view, study_view
 
 pytestmark = pytest.mark.slow
 

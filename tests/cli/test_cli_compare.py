@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 from helpers.made_study import study
 
-from tuner.cli.compared import Lines
+from tuner.cli.compare import Lines, Planned
 from tuner.cli.main import run
-from tuner.cli.planned import Planned
-from tuner.coordination.journal import read_journal
-from tuner.coordination.records import StudyRecord, read_study
-from tuner.executors import choosing
+from tuner.executors import choice as choosing
 from tuner.executors.simulated import Landscape, SimulatedExecutor
+from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.storage import read_journal
 
 ROOT = Path(__file__).parents[2]
 GRID = f"""\
@@ -175,7 +174,7 @@ def test_the_test_part_stays_closed_and_nothing_is_trained_again(
     def opened(*arguments: object, **options: object) -> None:
         raise AssertionError("the test part was opened")
 
-    monkeypatch.setattr("tuner.data.test_part.open_test_part", opened)
+    monkeypatch.setattr("tuner.data.prepared.open_test_part", opened)
     monkeypatch.setattr("tuner.results.test_score.open_test_part", opened)
     compare("--strategies", "tpe,woa", "--seeds", "2")
     for name in ("air-tpe-0", "air-woa-0", "air-tpe-1", "air-woa-1"):
@@ -397,7 +396,7 @@ def test_another_searchs_study_stops_all_before_the_first(
 def test_a_study_being_searched_stops_all_before_the_first(
     compare: Compare, refused: Refused
 ) -> None:
-    from tuner.coordination.journal import write_journal
+    from tuner.journal.storage import write_journal
 
     both = ("--strategies", "tpe,pso", "--seeds", "1")
     compare(*both)
@@ -446,12 +445,12 @@ def test_the_page_has_no_password(
 ) -> None:
     written: list[str] = []
     monkeypatch.setattr(
-        "tuner.comparison.files.write", lambda found, folder, command: written.append(command)
+        "tuner.report.comparison_page.write", lambda found, folder, command: written.append(command)
     )
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "1", "--no-tracking")
     assert run(["compare", "grid.yaml", *arguments]) == 0
     monkeypatch.setattr(
-        "tuner.coordination.journal.journal_location",
+        "tuner.journal.storage.journal_location",
         lambda study, journal: f"studies/{study}.journal",
     )
     there = "postgresql+psycopg://me:secret@there/db"

@@ -15,15 +15,14 @@ import pytest
 from helpers.made_study import study
 from helpers.simulated_progress import epoch
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked
 from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
-from tuner.watching.choosing import told_how_it_ends
-from tuner.watching.events import JsonEvents
-from tuner.watching.plain_json import to_json
-from tuner.watching.watcher import Beginning
+from tuner.journal.storage import Role
+from tuner.progress.events import JsonEvents, to_json
+from tuner.progress.reporters import told_how_it_ends
+from tuner.progress.watcher import Beginning
 
 DONE = {"state": "done", "reason": None, "exit_status": 0}
 TUNER = [sys.executable, "-m", "tuner"]

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from tuner.cli.commands import app
+from tuner.cli.app import app
 from tuner.cli.main import run
-from tuner.cli.train import say_whether_reproduced
-from tuner.coordination.records import Status, StudyRecord
-from tuner.data.preparing import prepare
+from tuner.cli.models import say_whether_reproduced
+from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
-from tuner.launching.finding import read
+from tuner.journal.records import Status, StudyRecord
 from tuner.prediction import load_model
-from tuner.results import reproduce
-from tuner.results.reproduce import Training
-from tuner.watching import state
-from tuner.watching.display import number
+from tuner.progress import display as state
+from tuner.progress.display import number
+from tuner.results import retraining as reproduce
+from tuner.results.retraining import Training
+from tuner.studies import read
 
 STUDY = "air-random-0"
 

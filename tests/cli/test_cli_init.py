@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.cli.forecast_plan import plan_forecast
 from tuner.cli.main import run
-from tuner.cli.sample import sampled
 from tuner.data.profile import Profile
 from tuner.experiment import Experiment
+from tuner.planning.forecast import plan_forecast
+from tuner.planning.text import sampled
 
 
 def series(header: str, separator: str = ",") -> str:

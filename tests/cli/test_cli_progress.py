@@ -16,10 +16,10 @@ import pytest
 from helpers.simulated_progress import Clock, complete, simulate
 from rich.console import Console
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked
 from tuner.experiment import Experiment
-from tuner.watching.progress import PlainProgress
+from tuner.journal.storage import Role
+from tuner.progress.reporters import PlainProgress
 
 TUNER = [sys.executable, "-m", "tuner"]
 # Trials so long, two seconds or so, that a signal after the first one meets the search at work.

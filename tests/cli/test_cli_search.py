@@ -20,7 +20,7 @@ import pytest
 
 from tuner.cli.main import run
 from tuner.experiment import Experiment
-from tuner.watching.display import number
+from tuner.progress.display import number
 
 STUDY = "air-random-0"
 JOURNAL = f"studies/{STUDY}.journal"

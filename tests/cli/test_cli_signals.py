@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tuner.errors import Interrupted
-from tuner.launching.stopping import stopped_by_signals
+from tuner.processes import stopped_by_signals
 
 pytestmark = pytest.mark.real_processes
 

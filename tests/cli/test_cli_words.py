@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.inspect import _trained
 from tuner.cli.run import _next_commands
+from tuner.cli.studies import _trained
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, Override
-from tuner.results.differences import gap_in_words
+from tuner.results.verdict import gap_in_words
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from tuner.cli.main import run
 from tuner.errors import InputError
 from tuner.executors import LocalExecutor
-from tuner.executors.choosing import ExecutorChoice
+from tuner.executors.choice import ExecutorChoice
 from tuner.experiment import Experiment, Override
 from tuner.experiment.schema import Resources
-from tuner.launching.workers import choose_workers, warnings
+from tuner.launch import choose_workers, warnings
 
 WOA = {"name": "woa", "population": 10}
 
@@ -150,7 +150,7 @@ def test_the_chosen_executor_gets_the_experiments_resources(
 
         return ExecutorChoice(make, 7, "the cluster's 14 cores")
 
-    monkeypatch.setattr("tuner.executors.choosing.choose_executor", choose)
+    monkeypatch.setattr("tuner.executors.choice.choose_executor", choose)
     text = printed(*SMALL, "--executor", "ray://far:10001", "--set", "resources.cpus=2")
     assert asked == [("ray://far:10001", Resources(cpus=2))]
     assert made == [4]  # random asks for four at a time
@@ -163,7 +163,7 @@ def test_an_executor_that_cannot_be_had_is_bad_input(
     def choose(name: str, resources: Resources, note: object) -> ExecutorChoice:
         raise InputError(f"--executor: {name} does not answer")
 
-    monkeypatch.setattr("tuner.executors.choosing.choose_executor", choose)
+    monkeypatch.setattr("tuner.executors.choice.choose_executor", choose)
     assert run([*SMALL, "--executor", "ray://far:10001"]) == 2
     assert capsys.readouterr() == ("", "tuner: --executor: ray://far:10001 does not answer\n")
     assert not Path("studies").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked
 from tuner.jobs import Outcome, OutcomeState
-from tuner.watching.failing import NothingButFailures
+from tuner.journal.storage import Role
+from tuner.progress.watcher import NothingButFailures
 
 FAILED = Outcome(OutcomeState.FAILED, reason="it trained for longer than 1 s")
 COMPLETE = Outcome(OutcomeState.COMPLETE, 1.0)

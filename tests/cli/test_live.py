@@ -13,12 +13,12 @@ import pytest
 from helpers.simulated_progress import Clock, complete, epoch
 from rich.console import Console
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.watching.live import LiveProgress, Rows
-from tuner.watching.standing import InProgress
+from tuner.journal.storage import Role
+from tuner.progress.reporters import LiveProgress, Rows
+from tuner.progress.watcher import InProgress
 
 PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST

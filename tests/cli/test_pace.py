@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from helpers.simulated_progress import Clock, complete, epoch, simulate
 
-from tuner.coordination.observer import Asked, Observer
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked, Observer
 from tuner.experiment import Experiment
-from tuner.watching.pace import Pace
-from tuner.watching.standing import Standing
+from tuner.journal.storage import Role
+from tuner.progress.watcher import Pace, Standing
 
 N_EPOCHS = 10
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from helpers.simulated_progress import Clock, complete, epoch
 
-from tuner.coordination.observer import Asked
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.watching.standing import Standing, clock_text
+from tuner.journal.storage import Role
+from tuner.progress.watcher import Standing, clock_text
 
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
 

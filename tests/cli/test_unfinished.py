@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from helpers.made_study import study
 
-from tuner.coordination.records import StudyRecord
-from tuner.watching.display import show_result, show_running
-from tuner.watching.state import State
+from tuner.journal.records import StudyRecord
+from tuner.progress.display import State, show_result, show_running
 
 Show = Callable[..., str]
 

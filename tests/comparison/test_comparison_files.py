@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 from helpers.compared_studies import comparison, experiment, search
 
-from tuner.comparison.comparison import compare
-from tuner.comparison.files import FILES, is_free, write
-from tuner.comparison.page import page
-from tuner.comparison.picture import Band, band_by_seconds, band_by_trials, curves_picture
-from tuner.comparison.trajectory import trajectory_of
-from tuner.report.drawing import Picture
+from tuner.report.comparison import compare, trajectory_of
+from tuner.report.comparison_page import (
+    FILES,
+    Band,
+    band_by_seconds,
+    band_by_trials,
+    curves_picture,
+    is_free,
+    page,
+    write,
+)
+from tuner.report.plotting import Picture
 
 LOW, HIGH = [1.0, 1.1, 1.2, 1.3, 1.4], [3.0, 3.1, 3.2, 3.3, 3.4]
 NO_PICTURE = Picture("curves", "Curves", "none")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import quantile_test, rankdata
 
-from tuner.comparison.statistics import ALPHA, fewest_seeds, median_interval, pairwise
+from tuner.report.comparison import ALPHA, fewest_seeds, median_interval, pairwise
 
 scores = st.floats(0, 100) | st.integers(0, 3).map(float) | st.just(math.inf)
 samples = st.integers(1, 6).flatmap(

@@ -9,7 +9,7 @@ import math
 import pytest
 from helpers.compared_studies import NOON, search
 
-from tuner.comparison.trajectory import trajectory_of
+from tuner.report.comparison import trajectory_of
 
 
 def test_the_best_score_so_far_follows_the_trials_numbers():

@@ -17,18 +17,18 @@ import pytest
 from helpers.search_bench import DATA, Bench, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
-from tuner.coordination.journal import (
+from tuner.coordination.events import Observer
+from tuner.coordination.opening import open_study, recorded_run
+from tuner.errors import JournalError
+from tuner.journal.records import Status, read_study
+from tuner.journal.storage import (
     is_held,
     quiet_journal,
     read_journal,
     study_names,
     write_journal,
 )
-from tuner.coordination.observer import Observer
-from tuner.coordination.opening import open_study, recorded_run
-from tuner.coordination.records import Status, read_study
-from tuner.errors import JournalError
-from tuner.watching.state import State, read_with_state
+from tuner.progress.display import State, read_with_state
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -42,7 +42,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 WRITER = """\
 import sys, time, optuna
-from tuner.coordination.journal import quiet_journal, write_journal
+from tuner.journal.storage import quiet_journal, write_journal
 with (write_journal if sys.argv[1] == "write" else quiet_journal)(sys.argv[2], "s") as storage:
     if "s" not in optuna.get_all_study_names(storage):
         optuna.create_study(study_name="s", storage=storage)
@@ -141,7 +141,7 @@ def test_a_search_that_ends_meanwhile_is_shown_as_done(location, monkeypatch):
                 running.close()
                 return False
 
-            monkeypatch.setattr("tuner.watching.state.is_held", look_too_late)
+            monkeypatch.setattr("tuner.progress.display.is_held", look_too_late)
             record, state = read_with_state(seen, "s", location)
     assert (state, len(record.trials)) == (State.DONE, 1)
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.search_bench import Bench
 from helpers.simulated_study import Case
 
-from tuner.coordination.journal import write_journal
+from tuner.journal.storage import write_journal
 from tuner.results import test_score
 
 

@@ -7,8 +7,8 @@ from helpers.search_bench import FINITE_SPACE, SMALL_SPACE, make_experiment
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.pruning import should_prune
-from tuner.coordination.records import Status
 from tuner.errors import StudyError
+from tuner.journal.records import Status
 from tuner.strategies.registry import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)

@@ -10,13 +10,12 @@ import pytest
 from helpers.search_bench import REF, SMALL_SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
-from tuner.coordination.attributes import TOLD_ATTR
-from tuner.coordination.journal import read_journal
-from tuner.coordination.observer import Observer
-from tuner.coordination.records import Status
-from tuner.coordination.work import cost, train_job
+from tuner.coordination.events import Observer
 from tuner.executors import Finished, Lost
+from tuner.executors.base import cost, train_job
 from tuner.jobs import OutcomeState, timed_out
+from tuner.journal.records import Status
+from tuner.journal.storage import TOLD_ATTR, read_journal
 from tuner.strategies.registry import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)

@@ -13,19 +13,19 @@ from helpers.simulated_study import PretendExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.api import Study
 from tuner.coordination.finalists import default_of, rank_finalists
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.report.curves import curves_figure
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
+from tuner.progress.display import show_result
+from tuner.report.history import curves_figure
 from tuner.report.page import report
 from tuner.results.export import exported
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
-from tuner.results.winner_model import training_name
-from tuner.study import Study
-from tuner.watching.display import show_result
+from tuner.winner import training_name
 
 
 def good(workers=2, **keys):

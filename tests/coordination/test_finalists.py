@@ -8,12 +8,10 @@ import pytest
 from helpers.search_bench import make_experiment
 from helpers.simulated_executor import SimulatedExecutor
 
-from tuner.coordination.attributes import FINALIST_ATTR
 from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists
-from tuner.coordination.journal import write_journal
-from tuner.coordination.records import Status, TrialRecord
-from tuner.coordination.seeds import Role, training_seed
 from tuner.errors import RunError
+from tuner.journal.records import Status, TrialRecord
+from tuner.journal.storage import FINALIST_ATTR, Role, training_seed, write_journal
 from tuner.results.winner import find_winner
 
 

@@ -13,16 +13,21 @@ import pytest
 from helpers.simulated_executor import Killed
 from helpers.simulated_study import SPACE, PretendExecutor, everything
 
-from tuner.coordination.attributes import STUDY_ATTR, TEST_ATTR, role_of
-from tuner.coordination.finalists import default_of, rank_finalists
-from tuner.coordination.journal import read_journal, write_journal
-from tuner.coordination.seeds import Role, training_seed
+from tuner.coordination.finalists import default_of, rank_finalists, untuned
 from tuner.errors import Interrupted
-from tuner.experiment.untuned import untuned
+from tuner.journal.storage import (
+    STUDY_ATTR,
+    TEST_ATTR,
+    Role,
+    read_journal,
+    role_of,
+    training_seed,
+    write_journal,
+)
+from tuner.progress.display import number, show_result
 from tuner.results import test_score
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
-from tuner.watching.display import number, show_result
 
 
 def runs(record, role):

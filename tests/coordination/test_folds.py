@@ -8,8 +8,8 @@ import pytest
 from helpers.search_bench import make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
-from tuner.coordination.records import Status
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_values
+from tuner.journal.records import Status
 
 FOLDS = {"split": {"validation": {"folds": 3, "size": 0.1}}}
 

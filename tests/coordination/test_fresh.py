@@ -6,7 +6,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.coordination.fresh import configuration_key, fresh_configuration
+from tuner.coordination.history import configuration_key, fresh_configuration
 
 FINITE = {
     "a": IntDistribution(1, 9, step=4),

@@ -15,20 +15,20 @@ from helpers.simulated_executor import SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.coordination.attributes import STUDY_ATTR
-from tuner.coordination.journal import (
+from tuner.coordination.opening import as_begun, open_study
+from tuner.errors import JournalError, StudyError
+from tuner.experiment import Experiment
+from tuner.journal.records import read_study
+from tuner.journal.storage import (
+    STUDY_ATTR,
+    _HeldFile,
     journal_location,
     quiet_journal,
     read_journal,
     study_names,
     write_journal,
 )
-from tuner.coordination.journal_file import _HeldFile
-from tuner.coordination.opening import as_begun, open_study
-from tuner.coordination.records import read_study
-from tuner.errors import JournalError, StudyError
-from tuner.experiment import Experiment
-from tuner.strategies.space import to_distributions
+from tuner.strategies.codec import to_distributions
 
 
 def names(location):
@@ -144,7 +144,7 @@ REMEDIES = [
 @pytest.mark.parametrize(("why", "journal", "remedy"), REMEDIES)
 def test_an_unusable_file_is_refused_by_every_name(why, journal, remedy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tuner.coordination.holders.PATIENCE_S", 0.0)
+    monkeypatch.setattr("tuner.journal.locks.PATIENCE_S", 0.0)
     location = journal_location("s", journal)
     with contextlib.ExitStack() as stack:
         if (content := DAMAGE[why]) is None:

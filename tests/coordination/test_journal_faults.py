@@ -21,14 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 
-from tuner.coordination.attributes import STUDY_ATTR
-from tuner.coordination.enduring import ConnectionLost, Enduring, Refused
-from tuner.coordination.journal import read_journal, study_names, write_journal
-from tuner.coordination.journal_file import open_held
-from tuner.coordination.observer import Observer
+from tuner.coordination.events import Observer
 from tuner.coordination.opening import recorded_run
-from tuner.coordination.records import read_study
 from tuner.errors import JournalError, RunError
+from tuner.journal.records import read_study
+from tuner.journal.retrying_storage import ConnectionLost, Enduring, Refused
+from tuner.journal.storage import STUDY_ATTR, open_held, read_journal, study_names, write_journal
 
 TESTS = Path(__file__).parents[1]
 
@@ -63,7 +61,7 @@ WAITING = (
 @pytest.fixture
 def at_once(monkeypatch):
     """No pauses between attempts."""
-    monkeypatch.setattr("tuner.coordination.enduring._LONGEST_PAUSE_S", 1e-6)
+    monkeypatch.setattr("tuner.journal.retrying_storage._LONGEST_PAUSE_S", 1e-6)
 
 
 def read(bench):
@@ -91,7 +89,7 @@ def test_a_connection_lost_at_any_operation_changes_nothing(
 
     # In memory: nothing but what `Enduring` does differs between the two.
     monkeypatch.setattr(
-        "tuner.coordination.journal.open_held",
+        "tuner.journal.storage.open_held",
         lambda file, instead: Enduring(Flaky(InMemoryStorage(), fault), "memory"),
     )
     found = search(make_bench("flaky"), experiment)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from helpers.postgresql import connect
 
-from tuner.coordination import server_lock
-from tuner.coordination.holders import Held
-from tuner.coordination.journal import is_held, quiet_journal, write_journal
-from tuner.coordination.server_lock import StudyLock
 from tuner.errors import JournalError
+from tuner.journal import locks as server_lock
+from tuner.journal.locks import Held, StudyLock
+from tuner.journal.storage import is_held, quiet_journal, write_journal
 
 
 def write(url):

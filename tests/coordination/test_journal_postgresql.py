@@ -16,17 +16,16 @@ from helpers.postgresql import SCHEME, connect, schema_of_its_own
 from helpers.search_bench import Bench, make_experiment, told
 from helpers.simulated_executor import SimulatedExecutor
 
-from tuner.coordination.holders import Held, Holder
-from tuner.coordination.journal import (
+from tuner.coordination.events import Observer
+from tuner.errors import JournalError, RunError
+from tuner.journal.locks import Held, Holder, StudyLock
+from tuner.journal.storage import (
     is_held,
     quiet_journal,
     read_journal,
     study_names,
     write_journal,
 )
-from tuner.coordination.observer import Observer
-from tuner.coordination.server_lock import StudyLock
-from tuner.errors import JournalError, RunError
 
 AWAY = "the journal's database does not answer ("
 BACK = "the journal's database answers again; the search goes on"
@@ -119,7 +118,7 @@ def test_a_connection_lost_around_a_commit_changes_nothing(
     experiment = make_experiment("woa", trials=18)
     expected = expected_of(experiment, make_bench)
     rng, commit, lost = random.Random(seed), psycopg.Connection.commit, []
-    monkeypatch.setattr("tuner.coordination.enduring._LONGEST_PAUSE_S", 0.001)
+    monkeypatch.setattr("tuner.journal.retrying_storage._LONGEST_PAUSE_S", 0.001)
 
     def lossy(connection):
         if rng.random() < 0.9:
@@ -269,7 +268,7 @@ def test_readers_do_not_disturb_the_creation_of_tables(postgresql_url, tmp_path)
 
 
 def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeypatch):
-    monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 0.5)
+    monkeypatch.setattr("tuner.journal.locks._CREATING_S", 0.5)
     with connect(postgresql_url) as suspended:
         StudyLock("a").take_to_create(suspended)
         resumed = threading.Timer(20, suspended.close)  # or who waits for it would wait for ever
@@ -291,7 +290,7 @@ def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeyp
 
 
 def test_another_process_that_creates_tables_is_waited_for(postgresql_url, monkeypatch):
-    monkeypatch.setattr("tuner.coordination.server_lock._CREATING_S", 3.0)
+    monkeypatch.setattr("tuner.journal.locks._CREATING_S", 3.0)
     first, second = connect(postgresql_url), connect(postgresql_url)
     StudyLock("a").take_to_create(first)
     key = (

@@ -11,14 +11,14 @@ import sqlalchemy
 from helpers.ports import free_port
 from optuna.storages._rdb.models import BaseModel
 
-from tuner.coordination.journal import (
+from tuner.errors import JournalError
+from tuner.journal.storage import (
     journal_exists,
     quiet_journal,
     read_journal,
     study_names,
     write_journal,
 )
-from tuner.errors import JournalError
 
 
 def refusal(url):

@@ -10,9 +10,9 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 from optuna.trial import TrialState, create_trial
 
 from tuner.coordination.pruning import Evidence, make_pruner, should_prune
-from tuner.coordination.records import Status
-from tuner.experiment.pruner import PRUNERS
+from tuner.experiment.strategy import PRUNERS
 from tuner.jobs import Epoch
+from tuner.journal.records import Status
 
 OPTIONS = {
     "none": {},

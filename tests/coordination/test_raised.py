@@ -10,11 +10,17 @@ import pytest
 from helpers.simulated_executor import Killed
 from helpers.simulated_study import PretendExecutor, everything
 
-from tuner.coordination.attributes import BASELINE_ATTR, RUN_ATTR, STUDY_ATTR, TEST_ATTR
 from tuner.coordination.finalists import default_of, rank_finalists, retrained_of
-from tuner.coordination.journal import read_journal, write_journal
-from tuner.coordination.seeds import Role
 from tuner.errors import StudyError
+from tuner.journal.storage import (
+    BASELINE_ATTR,
+    RUN_ATTR,
+    STUDY_ATTR,
+    TEST_ATTR,
+    Role,
+    read_journal,
+    write_journal,
+)
 from tuner.report.page import report
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner

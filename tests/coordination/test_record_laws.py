@@ -11,12 +11,12 @@ from helpers.simulated_executor import SimulatedExecutor
 from test_finalists import repeats
 
 from tuner.coordination.finalists import rank_finalists
-from tuner.coordination.journal import read_journal, write_journal
 from tuner.coordination.opening import open_study
-from tuner.coordination.records import read_study
 from tuner.errors import RunError
 from tuner.experiment import Experiment, space_size
-from tuner.strategies.space import to_distributions
+from tuner.journal.records import read_study
+from tuner.journal.storage import read_journal, write_journal
+from tuner.strategies.codec import to_distributions
 
 
 def test_the_largest_r2_is_the_best(bench):
@@ -91,7 +91,7 @@ def test_a_full_disk_ends_a_search_in_one_line(bench, monkeypatch):
     import errno
     import os
 
-    from tuner.coordination import journal_file
+    from tuner.journal import storage as journal_file
 
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -23,15 +23,14 @@ from tuner.data import baselines, classical
 from tuner.errors import Interrupted
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
+from tuner.progress import display
+from tuner.progress.display import number, show_result
 from tuner.results import verdict
 from tuner.results.export import exported
-from tuner.results.judged import judged
-from tuner.results.refit import best_epochs, epochs_of
+from tuner.results.retraining import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner
-from tuner.watching import display
-from tuner.watching.display import number, show_result
+from tuner.results.winner import find_winner, judged
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default

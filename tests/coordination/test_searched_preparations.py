@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from helpers.simulated_study import everything
 
-from tuner.coordination.records import StudyRecord
-from tuner.coordination.work import train_job
 from tuner.data.baselines import Baselines, baselines_record, choose, preparations_of
-from tuner.data.preparing import prepare
-from tuner.data.test_part import open_test_part
-from tuner.executors.base import Event, Finished
+from tuner.data.prepared import open_test_part, prepare
+from tuner.executors.base import Event, Finished, train_job
 from tuner.experiment import Experiment
 from tuner.jobs import Job, PredictJob, TrainJob
+from tuner.journal.records import StudyRecord
 from tuner.orchestrator import search
 from tuner.results.export import exported
 from tuner.results.winner import find_winner

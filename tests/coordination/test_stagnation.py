@@ -9,10 +9,9 @@ import pytest
 from helpers.search_bench import SMALL_SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
-from tuner.coordination.attributes import TOLD_ATTR
-from tuner.coordination.journal import read_journal
-from tuner.coordination.records import Status
-from tuner.coordination.telling import tell
+from tuner.coordination.history import tell
+from tuner.journal.records import Status
+from tuner.journal.storage import TOLD_ATTR, read_journal
 
 BAD_START = {"hidden_size": 128, "dropout": 0.5, "batch_size": 64, "num_layers": 3}
 

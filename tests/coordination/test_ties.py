@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from tuner.coordination.journal import read_journal
+from tuner.coordination.history import Told
 from tuner.coordination.pruning import (
     Evidence,
     _Told,
@@ -26,10 +26,10 @@ from tuner.coordination.pruning import (
     should_prune,
     with_losses,
 )
-from tuner.coordination.records import Status
-from tuner.coordination.told import Told
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_losses
-from tuner.watching.standing import Standing
+from tuner.journal.records import Status
+from tuner.journal.storage import read_journal
+from tuner.progress.watcher import Standing
 
 PRUNERS = {
     "median": {"n_startup_trials": 4, "n_warmup_steps": 1},

@@ -8,9 +8,8 @@ import threading
 import pytest
 from helpers.simulated_study import PretendExecutor, everything
 
-from tuner.coordination.work import STOPPING
 from tuner.errors import Interrupted
-from tuner.executors.base import Finished
+from tuner.executors.base import STOPPING, Finished
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
 

@@ -10,8 +10,8 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.coordination.records import Status
-from tuner.results.front import objectives, pareto_front
+from tuner.journal.records import Status
+from tuner.results.winner import objectives, pareto_front
 
 BOTH = {"objective": {"metrics": ["rmse", "weights"]}, "pruner": {"name": "none"}}
 

@@ -7,10 +7,9 @@ import pytest
 from helpers.search_bench import DATA, SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 
-from tuner.coordination.attributes import TAKEN_ATTR
-from tuner.coordination.journal import read_journal
-from tuner.coordination.warm_start import Earlier
+from tuner.coordination.opening import Earlier
 from tuner.errors import StudyError
+from tuner.journal.storage import TAKEN_ATTR, read_journal
 
 NARROW = SPACE | {"hidden_size": {"type": "int", "low": 8, "high": 60, "log": True}}
 OTHER_DATA = DATA | {"sha256": "f" * 64}

@@ -14,8 +14,7 @@ from helpers.series_files import SPLIT, days, text
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data.baselines import baseline_scores, choose
-from tuner.data.categories import known_levels, merged, numbered
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
+from tuner.data.vocabulary import known_levels, merged, numbered
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment
 

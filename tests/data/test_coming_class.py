@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from tuner.data import SeriesRef
 from tuner.data.baselines import Baselines, choose
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import check_data
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import Prepared, check_data, open_test_part
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
 

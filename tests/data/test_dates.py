@@ -11,13 +11,13 @@ import pytest
 from helpers.series_files import assert_read_refuses as assert_refused
 from helpers.series_files import dated, read, written
 
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.sequence_table import SequenceTable
-from tuner.data.tables import RawTable
-from tuner.data.times import possible_orders
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.schema import Data
+from tuner.tables.table import RawTable
+from tuner.tables.timestamps import possible_orders
 
 ONE_OF_BOTH = ["%d/%m/%Y %H:%M", "%d-%m-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y %H:%M"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.data.decoding import beam_search
+from tuner.data.vocabulary import beam_search
 
 TOKENS = 6  # 0 pads, 1 is unknown, 2 and 3 are said, 4 begins, 5 ends
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.data.reading import read_series
-from tuner.data.tables import RawTable
-from tuner.data.time_columns import find_parts
-from tuner.dialect import Dialect
+from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment.schema import Data
+from tuner.pipeline_steps import Dialect
+from tuner.tables.table import RawTable
+from tuner.tables.time_columns import find_parts
 
 DAYS = pd.date_range("2022-01-01", periods=40, freq="D")
 SALES = (1000 + 10 * np.sin(np.arange(40)) + 0.37 * np.arange(40)).round(2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.data.drawing import Draw, check_labels, draw_sequences
+from tuner.data.sequence_table import Draw, check_labels, draw_sequences
 from tuner.errors import DataError
 from tuner.experiment import Split
 

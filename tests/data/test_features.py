@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tuner.data.features import Table, check_features, make_table
-from tuner.data.filling import even_rows
-from tuner.data.reading import read_series
+from tuner.data.quality import even_rows
+from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment.schema import Data
 

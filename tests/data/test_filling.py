@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tuner.data.filling import even_rows, fill
-from tuner.data.preparing import check_data
-from tuner.data.reading import Series, read_series
+from tuner.data.prepared import check_data
+from tuner.data.quality import even_rows, fill
+from tuner.data.series_table import Series, read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.schema import Data

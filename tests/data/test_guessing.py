@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data.guessing import guess_columns
-from tuner.data.reading import read_series
-from tuner.data.tables import RawTable
+from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment.schema import Data
+from tuner.planning.columns import guess_columns
+from tuner.tables.table import RawTable
 
 N = 60
 DAYS = pd.date_range("2015-01-01", periods=N)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data.intervals import Intervals, calibrated, fewest_residuals, radii_of
-from tuner.data.preparing import check_data, prepare
-from tuner.data.transforms import Transform
+from tuner.data.prepared import check_data, prepare
+from tuner.data.preprocessing import Transform
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from helpers.series_files import assert_check_refuses, days, text
 
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, dump_yaml

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

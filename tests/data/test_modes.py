@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.data import SeriesRef, modes
-from tuner.data.modes import modes_of
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data import SeriesRef
+from tuner.data import features as modes
+from tuner.data.features import modes_of
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

@@ -15,14 +15,14 @@ from helpers.series_files import dated, read, written
 
 from tuner.cli.main import run
 from tuner.data.baselines import season_of
-from tuner.data.filling import even_rows
-from tuner.data.open_days import offset_of
+from tuner.data.quality import even_rows
 from tuner.data.series import check_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.schema import Data
 from tuner.prediction import load_model
 from tuner.prediction.pipeline import Pipeline
+from tuner.tables.timestamps import offset_of
 
 
 def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 

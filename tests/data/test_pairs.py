@@ -12,8 +12,7 @@ import pytest
 from tuner.data import PairsRef
 from tuner.data.baselines import Baselines, choose
 from tuner.data.metrics import score
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS

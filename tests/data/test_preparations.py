@@ -12,10 +12,8 @@ import pandas as pd
 import pytest
 
 from tuner.data import SeriesRef
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import check_data, prepare
+from tuner.data.prepared import Prepared, check_data, open_test_part, prepare
 from tuner.data.reference import hold_arrays, read_arrays
-from tuner.data.test_part import open_test_part
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

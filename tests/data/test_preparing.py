@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.data import DataRef, SeriesRef, Shape
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import Prepared, check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

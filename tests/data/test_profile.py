@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data.profile import profile_of
-from tuner.data.relevance import gain_of_columns
+from tuner.data.profile import gain_of_columns, profile_of
 
 DATA = Path(__file__).parents[2] / "experiments/data"
 RNG = np.random.default_rng

@@ -14,7 +14,7 @@ from helpers.series_files import assert_read_refuses as assert_refused
 from helpers.series_files import dated, read, written
 
 from tuner.data.baselines import season_of
-from tuner.data.filling import even_rows
+from tuner.data.quality import even_rows
 from tuner.experiment.schema import Data
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
@@ -265,7 +265,7 @@ def test_importing_the_package_is_light() -> None:
 
 def test_preparing_does_not_import_what_is_heavy() -> None:
     code = (
-        "import sys, tuner.data.test_part, tuner.data.baselines, tuner.data.metrics; "
+        "import sys, tuner.data.prepared, tuner.data.baselines, tuner.data.metrics; "
         "print([m for m in sys.modules])"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tuner.data.scratch import scratch_folder
+from tuner.outputs import scratch_folder
 
 HOLDS = """\
 import sys
-from tuner.data.scratch import scratch_folder
+from tuner.outputs import scratch_folder
 with scratch_folder() as folder:
     (folder / "array.npy").write_text("x")
     print(folder, flush=True)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_with_the_folder(temporary):
     script = (
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from tuner.data.scratch import save_arrays\n"
+        "from tuner.outputs import save_arrays\n"
         "from tuner.errors import RunError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n"

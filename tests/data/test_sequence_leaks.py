@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tuner.data.dataset import Prepared
+from tuner.data.prepared import Prepared
 from tuner.data.sequences import SequenceDataset, check_sequences
 from tuner.errors import DataError
 from tuner.experiment import Experiment

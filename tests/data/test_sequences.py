@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tuner.data import SequencesRef, Shape
-from tuner.data.dataset import Part, Prepared
+from tuner.data.prepared import Part, Prepared
 from tuner.data.sequences import SequenceDataset, check_sequences
 from tuner.errors import DataError
 from tuner.experiment import Experiment

@@ -13,9 +13,7 @@ from helpers.series_files import SPLIT, days, text
 from helpers.series_files import assert_check_refuses as assert_refused
 
 from tuner.data import Shape
-from tuner.data.dataset import Dataset
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import Dataset, check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

@@ -12,9 +12,8 @@ import pytest
 from helpers.series_files import SPLIT, days, text
 from helpers.series_files import assert_check_refuses as assert_refused
 
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import check_data, prepare
-from tuner.data.scaling import Scaler
+from tuner.data.prepared import Prepared, check_data, prepare
+from tuner.data.preprocessing import Scaler
 from tuner.experiment import Experiment
 
 Build = Callable[..., Experiment]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.splitting import Parts, split_rows
+from tuner.data.splits import Parts, split_rows
 from tuner.errors import DataError
 from tuner.experiment import Split
 

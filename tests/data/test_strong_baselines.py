@@ -19,14 +19,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tuner.data import (
-    SequencesRef,
-    SeriesRef,
-    Shape,
-    classical,
-    linear_forecast,
-    linear_sequences,
-)
+from tuner.data import SequencesRef, SeriesRef, Shape, classical
+from tuner.data import linear_models as linear_forecast
+from tuner.data import linear_models as linear_sequences
 from tuner.data.baselines import (
     Baselines,
     Choices,
@@ -35,12 +30,18 @@ from tuner.data.baselines import (
     preparations_of,
 )
 from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
-from tuner.data.linear_forecast import LinearForecast, WindowChoice, choose_window, windows_of
-from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice, choose_reading
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
-from tuner.data.thinning import some_of
-from tuner.data.transforms import Transform
+from tuner.data.linear_models import (
+    LinearForecast,
+    LinearOfSequences,
+    SequenceChoice,
+    WindowChoice,
+    choose_reading,
+    choose_window,
+    windows_of,
+)
+from tuner.data.prepared import check_data, open_test_part, prepare
+from tuner.data.preprocessing import Transform
+from tuner.data.reference import some_of
 from tuner.experiment import Experiment
 
 AIR = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.cli.main import run
-from tuner.data.preparing import check_data
-from tuner.data.suspects import SUSPECTS, outside_of
+from tuner.data.prepared import check_data
+from tuner.data.quality import SUSPECTS, outside_of
 from tuner.experiment import Experiment
 
 N = 200

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tuner.data.transforms import Transform
-from tuner.data.units import to_units
-from tuner.transform_steps import parse_transform
+from tuner.data.preprocessing import Transform
+from tuner.data.reference import to_units
+from tuner.pipeline_steps import parse_transform
 
 ONE = np.array([[0, 400]])
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.tables import RawTable
 from tuner.data.vocabulary import Vocabulary, cut, first_outside, number_classes
+from tuner.tables.table import RawTable
 
 
 def column(*texts: str) -> np.ndarray:

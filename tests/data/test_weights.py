@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.data.metrics import score
-from tuner.data.preparing import check_data, prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.cli.main import run
-from tuner.data.preparing import check_data
-from tuner.data.reading import read_series
-from tuner.data.wide import stem_of_series
+from tuner.data.prepared import check_data
+from tuner.data.series_table import read_series
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
+from tuner.tables.rows import stem_of_series
 
 DAYS = pd.date_range("2024-01-01", periods=60)
 

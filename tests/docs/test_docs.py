@@ -13,14 +13,11 @@ import pytest
 from typer.main import get_command
 
 import tuner
-from tuner.cli.commands import app
+from tuner.cli.app import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
-from tuner.experiment.decomposition import Decomposition
+from tuner.experiment.data import Decomposition, Wide
+from tuner.experiment.fields import Read, Section
 from tuner.experiment.metrics import METRICS
-from tuner.experiment.model import Section
-from tuner.experiment.pruner import PRUNERS
-from tuner.experiment.read import Read
-from tuner.experiment.reading import read_mapping
 from tuner.experiment.schema import (
     Budget,
     Data,
@@ -32,7 +29,8 @@ from tuner.experiment.schema import (
     Task,
     Training,
 )
-from tuner.experiment.wide import Wide
+from tuner.experiment.strategy import PRUNERS
+from tuner.experiment.yaml_files import read_mapping
 from tuner.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,7 @@ import ray
 
 from tuner.errors import InputError
 from tuner.executors import LocalExecutor
-from tuner.executors.capacity import n_cores, room
-from tuner.executors.choosing import choose_executor
+from tuner.executors.choice import choose_executor, n_cores, room
 from tuner.executors.ray_executor import RayExecutor
 from tuner.experiment.schema import Resources
 
@@ -199,7 +198,7 @@ class Cluster:
 def cluster(monkeypatch):
     def stand_in(*nodes):
         monkeypatch.setattr(
-            "tuner.executors.ray_connection.connection_to", lambda address: Cluster(*nodes)
+            "tuner.executors.ray_executor.connection_to", lambda address: Cluster(*nodes)
         )
 
     return stand_in

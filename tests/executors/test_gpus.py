@@ -10,7 +10,7 @@ import pytest
 
 from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, LocalExecutor
-from tuner.executors.gpus import find_gpus
+from tuner.executors.local import find_gpus
 from tuner.jobs import TrainJob
 
 TWO = """\

@@ -21,7 +21,7 @@ from tuner.jobs import TrainJob
 SEARCH = """\
 import subprocess, sys
 {first}
-from tuner.process_start import start_command
+from tuner.processes import start_command
 subprocess.run(start_command("shown", "7"), check=True)
 """
 SHOWN = """\

@@ -7,7 +7,7 @@ import pytest
 from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.messages import Died, Ready, Started
+from tuner.executors.base import Died, Ready, Started
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 

@@ -21,8 +21,7 @@ from tuner.data import SeriesRef, Shape
 from tuner.data.reference import hold_arrays
 from tuner.errors import InputError, RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.ray_connection import connection_to
-from tuner.executors.ray_executor import RayExecutor
+from tuner.executors.ray_executor import RayExecutor, connection_to
 from tuner.executors.ray_worker import RayWorker
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 

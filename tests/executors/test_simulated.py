@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 
 import tuner.jobs
-from tuner.coordination.coordinator import Coordinator
-from tuner.coordination.journal import write_journal
-from tuner.coordination.limits import Limits
+from tuner.coordination.coordinator import Coordinator, Limits
 from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
+from tuner.journal.storage import write_journal
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 from tuner.strategies.codec import values_of
 

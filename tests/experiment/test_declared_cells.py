@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from tuner.coordination.finalists import canonical, model_name, untuned
 from tuner.errors import ExperimentError, TunerError
 from tuner.experiment import Experiment, cells
-from tuner.experiment.untuned import canonical, model_name, untuned
-from tuner.own_code import ALLOW
-from tuner.training.own_cell_probe import look_at
+from tuner.training.user_models import look_at
+from tuner.user_code import ALLOW
 
 TESTS = Path(__file__).parents[1]
 OWN_CODE = TESTS / "helpers" / "own_code"

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override
-from tuner.experiment.naming import (
+from tuner.experiment.fields import (
     EXPERIMENT_BYTES,
     STUDY_BYTES,
     mended,
     normalized,
     why_refused,
 )
-from tuner.launching.names import check_study_name
-from tuner.launching.typed import sync_command
+from tuner.launch import sync_command
+from tuner.studies import check_study_name
 
 GOOD = ["销量", "Umsätze 2024", "продажи", "x", "2024", "a'b", "$HOME `ls`", "مبيعات", "🚲 bikes"]
 LONG = "长" * 90

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.coordination.finalists import canonical, untuned
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, dump_yaml
-from tuner.experiment.preparations import text_of, value_of
-from tuner.experiment.untuned import canonical, untuned
+from tuner.experiment.space import text_of, value_of
 
 SPACE = {
     "transform": ["none", ["log"], ["log", {"seasonal_difference": 12}]],

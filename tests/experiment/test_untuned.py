@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.coordination.finalists import canonical, untuned
 from tuner.experiment import Experiment, Hyperparameters
 from tuner.experiment.rules import check_rules
-from tuner.experiment.untuned import canonical, untuned
 
 DEFAULT = {name: field.default for name, field in Hyperparameters.model_fields.items()}
 

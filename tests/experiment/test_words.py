@@ -9,9 +9,9 @@ import pytest
 
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment
-from tuner.experiment.reading import dump_yaml
+from tuner.experiment.fields import GENERATIONS, WORDS
 from tuner.experiment.strategy import ParticleSwarmStrategy
-from tuner.experiment.words import GENERATIONS, WORDS
+from tuner.experiment.yaml_files import dump_yaml
 
 DOCS = Path(__file__).parents[2] / "docs/articles.md"
 RAW: dict[str, Any] = {"name": "a", "data": {"path": "a.csv", "target": "y"}}

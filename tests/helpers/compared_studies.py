@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuner.comparison.comparison import Comparison, compare
-from tuner.comparison.trajectory import trajectory_of
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
+from tuner.report.comparison import Comparison, compare, trajectory_of
 
 NOON = 1.7e9  # when searches begin, seconds since 1970
 

@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tuner.process_start
+import tuner.processes
 
 TESTS = Path(__file__).parents[1]
-WORKER = [sys.executable, "-P", tuner.process_start.__file__]  # then module, argument, import path
+WORKER = [sys.executable, "-P", tuner.processes.__file__]  # then module, argument, import path
 COMMAND = [sys.executable, "-m", "tuner"]
 _CAN_BE_CHANGED = {"PYTHONPATH", "PYTHONUNBUFFERED"}  # of what Python reads when it starts
 _PR_SET_CHILD_SUBREAPER = 36
@@ -201,7 +201,7 @@ def serve(file_descriptor: int) -> None:
         warnings.simplefilter("ignore")
         for module in ("optuna", "mlflow", "pandas", "tuner.cli.main", "tuner.tracking"):
             importlib.import_module(module)
-        importlib.import_module("tuner.executors.training").prepare()
+        importlib.import_module("tuner.executors.worker").prepare()
     gc.collect()
     gc.freeze()  # a collection would write to every object, and have its page copied
     _fork_as_ordered(socket.socket(fileno=file_descriptor))

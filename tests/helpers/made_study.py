@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
 
 
 def trial(number: int, what: str | float | None, configuration: int | None = None) -> TrialRecord:

@@ -12,15 +12,14 @@ import pytest
 import torch
 
 from tuner.data import SeriesRef
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import check_data
+from tuner.data.prepared import Prepared, check_data
 from tuner.executors.base import Event, Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Job, Outcome, OutcomeState, PredictJob
 from tuner.prediction.folder import checksum, record_checksum
-from tuner.results import model_folder
-from tuner.results.model_folder import write_model
-from tuner.results.reproduce import Training
+from tuner.results import export as model_folder
+from tuner.results.export import write_model
+from tuner.results.retraining import Training
 from tuner.training import run_job
 from tuner.training.model import Model
 

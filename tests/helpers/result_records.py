@@ -6,10 +6,10 @@ import functools
 import math
 import random
 
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
 from tuner.report.pictures import draw_all
 
 SPACE = {

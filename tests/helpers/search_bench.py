@@ -6,19 +6,16 @@ import dataclasses
 
 import optuna
 
-from tuner.coordination.asynchronous import AsynchronousCoordinator
-from tuner.coordination.coordinator import Coordinator
-from tuner.coordination.journal import write_journal
-from tuner.coordination.limits import Limits
+from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
 from tuner.coordination.opening import open_study
 from tuner.coordination.pruning import make_pruner
-from tuner.coordination.records import read_study
-from tuner.coordination.seeds import Role, training_seed
-from tuner.coordination.work import train_job
 from tuner.data import SeriesRef, Shape
+from tuner.executors.base import train_job
 from tuner.experiment import Experiment, space_size
+from tuner.journal.records import read_study
+from tuner.journal.storage import Role, training_seed, write_journal
+from tuner.strategies.codec import to_distributions
 from tuner.strategies.registry import STRATEGIES, rhythm_of
-from tuner.strategies.space import to_distributions
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -14,12 +14,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tuner.data import SeriesRef
-from tuner.data.dataset import Prepared
-from tuner.data.preparing import prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import Prepared, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.transform_steps import POINTWISE
+from tuner.pipeline_steps import POINTWISE
 
 COLUMNS = ["y", "x", "z"]
 ROWS = ("inputs", "targets", "truth", "known")

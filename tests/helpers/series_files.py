@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data.preparing import check_data
-from tuner.data.reading import Series, read_series
+from tuner.data.prepared import check_data
+from tuner.data.series_table import Series, read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.schema import Data

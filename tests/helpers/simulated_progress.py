@@ -6,9 +6,9 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 
-from tuner.coordination.observer import Asked, Observer
-from tuner.coordination.seeds import Role
+from tuner.coordination.events import Asked, Observer
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.journal.storage import Role
 
 
 class Clock:

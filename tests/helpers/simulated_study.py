@@ -10,12 +10,12 @@ import numpy as np
 
 from helpers.search_bench import told
 from helpers.simulated_executor import SimulatedExecutor
-from tuner.coordination.journal import read_journal
-from tuner.coordination.observer import Observer
-from tuner.coordination.records import read_study
+from tuner.coordination.events import Observer
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.journal.records import read_study
+from tuner.journal.storage import read_journal
 from tuner.orchestrator import search
 
 # The default, of 32 units, is not in the space.

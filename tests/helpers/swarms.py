@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.strategies.swarm import SwarmSampler
+from tuner.strategies.population import SwarmSampler
 
 SPACE: dict[str, BaseDistribution] = {
     "x": FloatDistribution(-1, 1),

@@ -79,7 +79,7 @@ def test_the_requirements_of_prediction_are_those_of_the_package() -> None:
     needed = [line for line in lines if not line.startswith("#")]
     assert set(needed) <= set(package)
     names = [re.match(r"[\w-]+", line)[0] for line in sorted(needed)]
-    written = (ROOT / "tuner/results/model_readme.py").read_text().replace("\n", " ")
+    written = (ROOT / "tuner/results/export.py").read_text().replace("\n", " ")
     assert f"`pip install {' '.join(names)}`" in written
     imported = set()
     for path in (ROOT / "tuner/prediction").glob("*.py"):

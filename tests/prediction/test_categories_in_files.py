@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from helpers.model_folders import make_model, rewrite
 
-from tuner.data.source import read_table
 from tuner.errors import DataError, ModelError
 from tuner.experiment.data import Data
 from tuner.prediction import Model, PredictionWarning, load_model
-from tuner.results.winner_model import example_rows
+from tuner.tables.rows import read_table
+from tuner.winner import example_rows
 
 WINDOW, HORIZON, N = 4, 2, 50
 

@@ -15,19 +15,17 @@ import pytest
 from helpers.model_folders import HereExecutor, drawn, months, rewrite
 from safetensors.numpy import load_file
 
-from tuner.coordination.work import train_job
 from tuner.data.baselines import Baselines
-from tuner.data.preparing import check_data
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import check_data, open_test_part
 from tuner.errors import ModelError
+from tuner.executors.base import train_job
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, PredictJob
 from tuner.prediction import PredictionWarning, load_model
-from tuner.results import model_folder
-from tuner.results.calibration import Calibration, calibrate, coverage_of
-from tuner.results.model_folder import write_model
-from tuner.results.reproduce import Training
-from tuner.results.test_predictions import predictions_record
+from tuner.results import export as model_folder
+from tuner.results.export import write_model
+from tuner.results.predictions import Calibration, calibrate, coverage_of, predictions_record
+from tuner.results.retraining import Training
 from tuner.training import run_job
 
 LEVELS = [0.5, 0.8]

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 
 from tuner.errors import ModelError
 from tuner.prediction import load_model
-from tuner.prediction.numpy_session import NumpySession
+from tuner.prediction.session import NumpySession
 
 CASES = FORECASTS | COMING_CLASSES | SEQUENCES
 

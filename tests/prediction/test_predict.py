@@ -14,7 +14,8 @@ from helpers.model_folders import make_model, months
 
 from tuner.cli.main import run
 from tuner.errors import DataError
-from tuner.prediction import Model, PredictionWarning, load_model, running
+from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction import session as running
 
 SMALL = {"hidden_size": 4}
 

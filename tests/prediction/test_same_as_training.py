@@ -10,10 +10,10 @@ import pytest
 from helpers.model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
 from helpers.model_folders import make_model, predicted_in_training
 
-from tuner.data.preparing import check_data
-from tuner.data.times import show_time
+from tuner.data.prepared import check_data
 from tuner.errors import DataError
 from tuner.prediction import load_model
+from tuner.tables.timestamps import show_time
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no forecast after the last"),  # of rows to come

@@ -16,8 +16,8 @@ from helpers.result_records import (
     make_study,
 )
 
-from tuner.data.preparing import check_data
-from tuner.data.trend import trend_of
+from tuner.data.prepared import check_data
+from tuner.data.profile import trend_of
 from tuner.experiment import Experiment
 from tuner.results.advice import advice_after, advice_on_budget, advice_on_data
 

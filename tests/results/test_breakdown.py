@@ -11,16 +11,13 @@ from helpers.result_records import make_study, values_test
 from sklearn.metrics import f1_score, recall_score, root_mean_squared_error
 
 from tuner.data.baselines import Baselines
-from tuner.data.preparing import prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
-from tuner.report.by_part import by_part, step_picture
-from tuner.report.forecast import forecast_picture
-from tuner.report.predicted import close_up
-from tuner.results.breakdown import breakdown
+from tuner.progress.display import lines_by_part
+from tuner.report.predictions import by_part, close_up, forecast_picture, step_picture
+from tuner.results.predictions import predictions_record
 from tuner.results.summary import summarize
-from tuner.results.test_predictions import predictions_record
-from tuner.watching.parts import lines_by_part
+from tuner.results.test_score import breakdown
 
 
 def opened(folder, *, metric="rmse", horizon=3, series=2, targets=("y",), n=60):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tuner.experiment.metrics import METRICS
-from tuner.results.differences import ENOUGH, compare, gap_in_words, percent, relative
+from tuner.results.verdict import ENOUGH, compare, gap_in_words, percent, relative
 
 NEEDED = "five or more are needed: the same command with --set finalists.repeats=5"
 

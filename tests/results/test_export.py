@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import RunError
 from tuner.experiment import Experiment, Hyperparameters
-from tuner.experiment.reading import read_mapping
+from tuner.experiment.yaml_files import read_mapping
 from tuner.results.export import exported, render, train_command
 from tuner.results.winner import find_winner
 

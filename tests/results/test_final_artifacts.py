@@ -8,7 +8,7 @@ from helpers.result_records import make_study, values_test
 from tuner.report import artifacts
 from tuner.report.artifacts import final_artifacts
 from tuner.report.pictures import MAKERS
-from tuner.results import artifacts as texts
+from tuner.results import export as texts
 
 BAD = ValueError("no such colour")
 

@@ -22,11 +22,10 @@ from tuner.cli.main import run
 from tuner.errors import ModelError, RunError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
-from tuner.results import model_folder
-from tuner.results.attention import Attention
-from tuner.results.exportable import why_not_exportable
-from tuner.results.reproduce import Training
-from tuner.training import export as export_module
+from tuner.results import export as model_folder
+from tuner.results.advice import why_not_exportable
+from tuner.results.retraining import Attention, Training
+from tuner.training import onnx_export as export_module
 
 FILES = {"README.md", "experiment.yaml", "model.onnx", "pipeline.json", "weights.safetensors"}
 Make = Callable[..., Training]
@@ -217,7 +216,7 @@ def test_how_large_a_model_is_is_known_before_it_is_trained(
     training = make(hyperparameters=hyperparameters)
     size = Path("model/model.onnx").stat().st_size
     for limit, fits in ((size * 5 // 4, True), (size * 3 // 4, False)):
-        monkeypatch.setattr("tuner.results.exportable.LARGEST_ONNX", limit)
+        monkeypatch.setattr("tuner.results.advice.LARGEST_ONNX", limit)
         problem = why_not_exportable(training.experiment, training.data.facts)
         assert (problem is None) == fits, problem
 

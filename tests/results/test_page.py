@@ -18,10 +18,10 @@ from helpers.result_records import (
 )
 
 from tuner.report.artifacts import final_artifacts
-from tuner.report.drawing import Picture
 from tuner.report.markup import figure
 from tuner.report.page import is_report, report
 from tuner.report.pictures import study_pictures
+from tuner.report.plotting import Picture
 from tuner.results.summary import summarize
 
 VOID = {"meta", "img", "br"}

@@ -29,18 +29,23 @@ from PIL import Image
 
 from tuner.errors import RunError
 from tuner.experiment import FloatDomain, IntDomain
-from tuner.report.axes import DomainAxis, axes_of
-from tuner.report.confusion import confusion_figure
-from tuner.report.curves import curves_figure
-from tuner.report.drawing import good_range, label
-from tuner.report.forecast import forecast_figure, forecast_picture
-from tuner.report.history import history_figure, history_of
-from tuner.report.importances import importances, importances_picture
-from tuner.report.parallel import parallel_figure
+from tuner.report.history import curves_figure, history_figure, history_of
+from tuner.report.parameters import (
+    importances,
+    importances_picture,
+    parallel_figure,
+    slices_figure,
+    spread_of,
+    spread_picture,
+)
 from tuner.report.pictures import study_pictures
-from tuner.report.residuals import residuals_figure
-from tuner.report.slices import slices_figure
-from tuner.report.spread import spread_of, spread_picture
+from tuner.report.plotting import DomainAxis, axes_of, good_range, label
+from tuner.report.predictions import (
+    confusion_figure,
+    forecast_figure,
+    forecast_picture,
+    residuals_figure,
+)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -298,7 +303,7 @@ def test_no_text_becomes_a_formula_or_a_letter_without_a_shape():
 
 
 def test_a_long_choice_is_shown_by_its_beginning() -> None:
-    from tuner.report.drawing import label
+    from tuner.report.plotting import label
 
     shown = label("mean(where(forecast < truth, 3, 1) * abs(truth - forecast))")
     assert shown.startswith("mean(where(forecast < truth")

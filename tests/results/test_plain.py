@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tuner.results.plain import best_plain, left_out_in_words, plain_name
+from tuner.results.verdict import best_plain, left_out_in_words, plain_name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from helpers.result_records import make_experiment, make_study
 
 from tuner.executors.base import Executor, Finished
 from tuner.jobs import Outcome, OutcomeState, TrainJob
-from tuner.report.predicted import predicted_classes, predicted_values
+from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
 from tuner.results.test_score import score_on_test
 from tuner.results.winner import find_winner

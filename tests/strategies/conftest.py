@@ -8,7 +8,7 @@ import pytest
 from helpers.swarms import SPACE, Make, N
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.swarm import SwarmSampler
+from tuner.strategies.population import SwarmSampler
 
 
 @pytest.fixture(autouse=True)

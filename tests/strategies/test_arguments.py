@@ -13,7 +13,7 @@ from helpers.swarms import SPACE, Make
 from optuna.distributions import FloatDistribution
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.cma import CmaSampler
+from tuner.strategies.evolution import CmaSampler
 from tuner.strategies.listed import QuasiRandomSampler
 
 

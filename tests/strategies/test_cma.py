@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tuner.strategies import keys
-from tuner.strategies.cma import CmaSampler
-from tuner.strategies.records import Record
+from tuner.strategies import rng as keys
+from tuner.strategies.evolution import CmaSampler
+from tuner.strategies.population import Record
 
 
 def test_the_distribution_matches_the_package_after_generations() -> None:

@@ -4,7 +4,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
 
-from tuner.strategies.keyed import KeyedSampler
+from tuner.strategies.optuna_samplers import KeyedSampler
 
 SPACE = {"x": FloatDistribution(0, 1), "y": CategoricalDistribution(["a", "b", "c"])}
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.strategies import keys
+from tuner.strategies import rng as keys
 
 
 def test_equal_keys_give_equal_numbers_and_others_do_not() -> None:

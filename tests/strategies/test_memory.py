@@ -17,9 +17,9 @@ from optuna.storages import get_storage
 from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.cma import CmaSampler
 from tuner.strategies.codec import Codec
-from tuner.strategies.generations import GenerationalSampler
+from tuner.strategies.evolution import CmaSampler
+from tuner.strategies.population import GenerationalSampler
 
 SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
 N = 4

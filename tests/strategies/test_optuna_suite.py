@@ -13,8 +13,8 @@ from optuna.testing.pytest_samplers import (
 )
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.cma import CmaSampler
-from tuner.strategies.keyed import KeyedSampler
+from tuner.strategies.evolution import CmaSampler
+from tuner.strategies.optuna_samplers import KeyedSampler
 
 
 class TestWhaleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

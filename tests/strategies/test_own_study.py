@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 
 import tuner.strategies
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.swarm import SwarmSampler
+from tuner.strategies.population import SwarmSampler
 
 DOCS = Path(__file__).parents[2] / "docs/strategies.md"
 SPACE = {"rate": FloatDistribution(0, 1)}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.strategies import ParticleSwarmSampler, keys
-from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past, SwarmSampler
+from tuner.strategies import ParticleSwarmSampler
+from tuner.strategies import rng as keys
+from tuner.strategies.population import Past, Record, SwarmSampler
 
 
 def records(positions: object, velocities: object) -> list[Record]:

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from tuner.strategies import QuantumSwarmSampler, keys
-from tuner.strategies.qpso import move_particle
-from tuner.strategies.records import Record
+from tuner.strategies import QuantumSwarmSampler
+from tuner.strategies import rng as keys
+from tuner.strategies.population import Record
+from tuner.strategies.pso import move_particle
 
 
 def test_a_step_is_the_formula_worked_by_hand() -> None:

@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.swarm import SwarmSampler
+from tuner.strategies.population import SwarmSampler
 
 
 def test_the_first_generation_covers_every_range_evenly(make: Make) -> None:

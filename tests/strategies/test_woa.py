@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from tuner.strategies import WhaleSampler, keys
-from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past
+from tuner.strategies import WhaleSampler
+from tuner.strategies import rng as keys
+from tuner.strategies.population import Past, Record
 from tuner.strategies.woa import move_whale
 
 X = np.array([0.5, -0.5])

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
 from tuner.tracking import open_store
 
 START_S = 1_700_000_000.0

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import InputError
-from tuner.tracking import only_copier, own_files
-from tuner.tracking.own_files import alone, open_own, own_path
+from tuner.tracking import only_copier
+from tuner.tracking import store as own_files
+from tuner.tracking.store import alone, open_own, own_path
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_waiter_for_a_removed_file_waits_for_the_next(temporary, monkeypatch):
 
 
 COUNTS = """
-import sys; from pathlib import Path; from tuner.tracking.own_files import alone
+import sys; from pathlib import Path; from tuner.tracking.store import alone
 for _ in range(300):
     with alone(Path(sys.argv[1])):
         n = int(Path(sys.argv[2]).read_text())

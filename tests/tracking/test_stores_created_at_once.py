@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tuner.tracking import databases, open_store, start_ui, store
+from tuner.tracking import open_store, start_ui, store
+from tuner.tracking import store as databases
 
 FOUND = "print(len(store.search_experiments()))"
 OPEN = f"from tuner.tracking import open_store; store = open_store(); {FOUND}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.mlflow_runs import Spy, runs_of, sync
 
-from tuner.cli import tracking as commands
+from tuner.cli import studies as commands
 from tuner.cli.main import run
 from tuner.tracking import MlflowTracker, SyncCount
 

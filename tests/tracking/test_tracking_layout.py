@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from helpers.mlflow_runs import PARENT, Spy, runs_of, sync
 
-from tuner.coordination.records import Status
-from tuner.coordination.seeds import Role
 from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.records import Status
+from tuner.journal.storage import Role
 from tuner.tracking import SyncCount, SyncState
 
 

@@ -14,7 +14,8 @@ from helpers.mlflow_server import MlflowServer
 from helpers.postgresql import running_server, schema_of_its_own
 
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.tracking import SyncCount, limits, open_store
+from tuner.tracking import SyncCount, open_store
+from tuner.tracking import layout as limits
 
 NO_CUTTING = {"MLFLOW_TRUNCATE_LONG_VALUES": "false"}
 

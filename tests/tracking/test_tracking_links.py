@@ -17,12 +17,12 @@ import pytest
 from helpers.gateway import Gateway
 from helpers.mlflow_runs import runs_of, sync
 
-from tuner.cli.linking import links_as_json
-from tuner.coordination.seeds import Role
+from tuner.cli.studies import links_as_json
 from tuner.jobs import OutcomeState
+from tuner.journal.storage import Role
 from tuner.tracking import find_links, has_study, open_store, start_ui
-from tuner.tracking.address import Address, announced, running_ui
-from tuner.tracking.uris import tracking_uri
+from tuner.tracking.links import Address, announced, running_ui
+from tuner.tracking.store import tracking_uri
 
 WORKFLOW = "workflowType=machine_learning"
 
@@ -204,8 +204,9 @@ def test_a_running_ui_is_known_to_its_user_while_it_answers(
 
 def test_links_are_found_without_importing_mlflow(server, record):
     command = (
-        "import sys, tuner.cli.linking; from tuner.tracking.address import running_ui; "
-        "from tuner.tracking.uris import tracking_uri; from tuner.tracking.rest import RestServer; "
+        "import sys, tuner.cli.studies; from tuner.tracking.links import running_ui; "
+        "from tuner.tracking.store import tracking_uri; "
+        "from tuner.tracking.links import RestServer; "
         "ui = running_ui(tracking_uri()); "
         "found = RestServer(ui.base_url, 5, ours=True).ask('experiments/search?max_results=1'); "
         "sys.exit('experiments' not in found or 'mlflow' in sys.modules)"

@@ -8,10 +8,10 @@ import time
 import pytest
 from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
 
-from tuner.coordination.seeds import Role
 from tuner.jobs import Epoch, OutcomeState
+from tuner.journal.storage import Role
 from tuner.tracking import MlflowTracker, SyncCount, SyncState
-from tuner.tracking.live import Attempt
+from tuner.tracking.layout import Attempt
 
 T = 1_700_000_000.0
 

@@ -16,8 +16,8 @@ import pytest
 from helpers.waves import EXPERIMENT, start, tuner, write_series
 from mlflow import MlflowClient
 
-from tuner.experiment.reading import read_mapping
-from tuner.launching.winner import KeptModel
+from tuner.experiment.yaml_files import read_mapping
+from tuner.winner import KeptModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow about its own types

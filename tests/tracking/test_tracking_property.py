@@ -22,12 +22,12 @@ from helpers.mlflow_runs import Spy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import Role
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
 from tuner.tracking import SyncState, open_store, sync_study
-from tuner.tracking.live import Attempt
+from tuner.tracking.layout import Attempt
 
 # A failing example is printed in full, however long its texts are.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

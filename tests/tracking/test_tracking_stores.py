@@ -20,8 +20,9 @@ from helpers.mlflow_server import MlflowServer
 from helpers.real_searches import RUN, STUDY, copy_at, full_copy, make_folder, tuner
 
 from tuner.errors import InputError
-from tuner.tracking import MlflowTracker, SyncState, databases, open_store, start_ui, sync_study
-from tuner.tracking.uris import sqlite_path
+from tuner.tracking import MlflowTracker, SyncState, open_store, start_ui, sync_study
+from tuner.tracking import store as databases
+from tuner.tracking.store import sqlite_path
 
 OTHER = "give another by MLFLOW_TRACKING_URI"
 

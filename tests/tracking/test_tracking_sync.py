@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
 
-from tuner.coordination.seeds import Role
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 from tuner.jobs import OutcomeState
+from tuner.journal.storage import Role
 from tuner.tracking import SyncCount, SyncState, open_store
 
 

@@ -16,9 +16,8 @@ import pytest
 from tuner.errors import InputError, RunError
 from tuner.jobs import OutcomeState
 from tuner.tracking import SyncCount, SyncState, find_links, open_store, start_ui, sync_study
-from tuner.tracking.address import running_ui
-from tuner.tracking.uris import tracking_uri
-from tuner.tracking.views import studies_view, study_view, trials_view
+from tuner.tracking.links import running_ui, studies_view, study_view, trials_view
+from tuner.tracking.store import tracking_uri
 
 
 @pytest.fixture(scope="module")

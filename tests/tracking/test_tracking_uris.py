@@ -8,7 +8,7 @@ import pytest
 
 from tuner.errors import InputError
 from tuner.tracking import MlflowTracker, start_ui
-from tuner.tracking.uris import check_uri, is_database, is_folder, is_server, sqlite_path
+from tuner.tracking.store import check_uri, is_database, is_folder, is_server, sqlite_path
 
 EITHER = "http://HOST:PORT or sqlite:////PATH/mlflow.db"
 PLAIN_FILES = "MLflow keeps no runs in plain files any more"

@@ -6,7 +6,7 @@ import json
 import urllib.parse
 from types import SimpleNamespace
 
-from tuner.tracking.views import save_view, studies_view, study_view, trials_view
+from tuner.tracking.links import save_view, studies_view, study_view, trials_view
 
 SERVER = "http://127.0.0.1:5000/"
 

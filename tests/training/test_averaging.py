@@ -12,10 +12,9 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob, TrainJob
 from tuner.training import predict, train
-from tuner.training.averaging import WeightAverage
-from tuner.training.fit import Fit
-from tuner.training.model import Model
-from tuner.training.seeding import Generators
+from tuner.training.device import Generators
+from tuner.training.model import Model, WeightAverage
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 

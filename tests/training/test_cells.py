@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tuner.training.cells import PeepholeLSTM
-from tuner.training.padding import reverse
+from tuner.training.layers import reverse
+from tuner.training.recurrent import PeepholeLSTM
 
 LENGTHS = torch.tensor([4, 1, 6])
 

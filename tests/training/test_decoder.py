@@ -6,7 +6,7 @@ import torch
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training import Model
-from tuner.training.decoder import Recursive
+from tuner.training.decoders import Recursive
 
 CELLS = ["lstm", "gru", "rnn", "peephole"]
 

@@ -12,8 +12,8 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState
 from tuner.training import Model, run_job
-from tuner.training.decomposition import Decomposition
-from tuner.training.errors import TrainingError
+from tuner.training.device import TrainingError
+from tuner.training.layers import Decomposition
 
 TREND = Shape("forecast", 4, horizon=3, targets=2, window=10, target_columns=(2, 0), trend=4)
 MODES = Shape("forecast", 4, horizon=3, targets=2, window=10, target_columns=(2, 0), modes=2)

@@ -9,9 +9,9 @@ import torch
 
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import OutcomeState, PredictJob
-from tuner.training import fit, run_job, train
-from tuner.training.device import pick_device
-from tuner.training.seeding import Generators
+from tuner.training import run_job, train
+from tuner.training import trainer as fit
+from tuner.training.device import Generators, pick_device
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 with_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

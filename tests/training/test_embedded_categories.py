@@ -10,17 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.reference import Shape
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
 from tuner.training import run_job
-from tuner.training.categories import with_unknown_categories
-from tuner.training.ensemble import Ensemble
-from tuner.training.export import _difference, _serialized
-from tuner.training.model import Model
-from tuner.training.onnx_model import to_onnx
+from tuner.training.layers import with_unknown_categories
+from tuner.training.model import Ensemble, Model
+from tuner.training.onnx_export import _difference, _serialized, to_onnx
 
 WINDOW, HORIZON, KIND, SERIES = 6, 3, 1, 3
 SHAPE = Shape(

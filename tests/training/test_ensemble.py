@@ -14,10 +14,10 @@ from scipy.special import log_softmax, softmax
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, PredictJob
-from tuner.training import onnx_layers, run_job
-from tuner.training.ensemble import Ensemble, mean_outputs
-from tuner.training.model import Model
-from tuner.training.onnx_model import to_onnx
+from tuner.training import onnx_operators as onnx_layers
+from tuner.training import run_job
+from tuner.training.model import Ensemble, Model, mean_outputs
+from tuner.training.onnx_export import to_onnx
 
 SHAPES = {
     "values": Shape("forecast", 3, horizon=4, targets=2),
@@ -114,7 +114,7 @@ def test_an_export_of_several_models_is_checked_against_torch(
 def test_a_job_predicts_the_mean_before_the_scaling_is_undone(
     tmp_path: Any, transform: str
 ) -> None:
-    from tuner.data.preparing import prepare
+    from tuner.data.prepared import prepare
     from tuner.experiment import Experiment
 
     values = 20 + 5 * np.sin(np.arange(60) / 3)

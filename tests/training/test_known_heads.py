@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tuner.data.baselines import baseline_scores, choose
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef, Shape
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters

@@ -17,9 +17,10 @@ from torch import nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob, TrainJob
-from tuner.training import Model, linear_path, predict, train, window_path
-from tuner.training.fit import Fit
-from tuner.training.ridge import PENALTIES, Moments, Ridge, Rows
+from tuner.training import Model, linear_path, predict, train
+from tuner.training import linear_fits as window_path
+from tuner.training.linear_path import PENALTIES, Moments, Ridge, Rows
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 

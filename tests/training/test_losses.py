@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.training.errors import TrainingError
+from tuner.training.device import TrainingError
 from tuner.training.losses import balanced_weights, make_loss
 
 CPU = torch.device("cpu")

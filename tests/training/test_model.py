@@ -10,7 +10,7 @@ from torch import nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training import Model
-from tuner.training.padding import real_steps
+from tuner.training.layers import real_steps
 
 TASKS = {
     "forecast": (Shape("forecast", 2, horizon=3, targets=2), (3, 2)),

@@ -14,8 +14,8 @@ from torch import nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training import Model
-from tuner.training.errors import TrainingError
-from tuner.training.normalization import Normalization
+from tuner.training.device import TrainingError
+from tuner.training.layers import Normalization
 
 ALONE = Shape("forecast", 1, horizon=4, window=10, target_columns=(0,))
 MANY = Shape(

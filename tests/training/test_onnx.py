@@ -15,10 +15,11 @@ import torch
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, Outcome, OutcomeState
-from tuner.training import export as export_module
-from tuner.training import onnx_layers, run_job
+from tuner.training import onnx_export as export_module
+from tuner.training import onnx_operators as onnx_layers
+from tuner.training import run_job
 from tuner.training.model import Model
-from tuner.training.onnx_model import to_onnx
+from tuner.training.onnx_export import to_onnx
 
 CELLS: dict[str, dict[str, Any]] = {
     "lstm": {},

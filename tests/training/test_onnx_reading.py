@@ -15,9 +15,10 @@ from torch import nn
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState
-from tuner.training import onnx_reading, run_job
+from tuner.training import onnx_operators as onnx_reading
+from tuner.training import run_job
 from tuner.training.model import Model
-from tuner.training.onnx_model import to_onnx
+from tuner.training.onnx_export import to_onnx
 
 FORECASTS = [
     Shape("forecast", 1, horizon=4, window=11, target_columns=(0,)),

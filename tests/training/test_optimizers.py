@@ -7,7 +7,7 @@ import torch
 from torch import nn, optim
 
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.training.optimizers import make_optimizer, make_schedule
+from tuner.training.trainer import make_optimizer, make_schedule
 
 PLAIN = {
     "adam": lambda p: optim.Adam(p, lr=0.1, weight_decay=0.2),

@@ -14,8 +14,8 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, Outcome, OutcomeState
 from tuner.training import Model, run_job
-from tuner.training.averaging import WeightAverage
-from tuner.training.errors import TrainingError
+from tuner.training.device import TrainingError
+from tuner.training.model import WeightAverage
 from tuner.training.recurrent import make_layers, read
 
 LEAKY = {"cell": "own_classes:Leaky", "leak": 0.8, "gate": "tanh"}

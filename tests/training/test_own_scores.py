@@ -12,13 +12,13 @@ import pytest
 
 from tuner.data import SeriesRef, Shape
 from tuner.data.metrics import score
-from tuner.data.preparing import check_data
+from tuner.data.prepared import check_data
 from tuner.errors import DataError, ExperimentError, InputError
 from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS, short_name
 from tuner.jobs import OutcomeState
 from tuner.training import run_job
-from tuner.training.own_cell_probe import look_at_loss
+from tuner.training.user_models import look_at_loss
 
 LATE = "mean(where(forecast < truth, 3, 1) * abs(truth - forecast))"
 REF = SeriesRef("", Shape("forecast", 1, horizon=2))

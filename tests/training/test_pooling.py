@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.training.padding import real_steps
-from tuner.training.pooling import POOLINGS, Attention
+from tuner.training.layers import POOLINGS, Attention, real_steps
 
 
 def padded(lengths, width=3):

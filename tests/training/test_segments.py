@@ -16,9 +16,7 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob
 from tuner.training import Model, predict, train
-from tuner.training.convolution import Convolution
-from tuner.training.padding import real_steps
-from tuner.training.segments import Segments
+from tuner.training.layers import Convolution, Segments, real_steps
 
 WINDOWS = Shape("forecast", 2, horizon=5, targets=2, window=10, target_columns=(0, 1))
 SEQUENCES = {

@@ -11,14 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as TheirRidge
 
 from tuner.data import SequencesRef, Shape
-from tuner.data.thinning import some_of
+from tuner.data.reference import some_of
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob, TrainJob
-from tuner.training import Model, predict, sequence_path, train
-from tuner.training.errors import TrainingError
-from tuner.training.fit import Fit
-from tuner.training.ridge import Moments
-from tuner.training.sequence_path import LOGISTIC_PENALTIES, choose_logistic, fit_logistic
+from tuner.training import Model, predict, train
+from tuner.training import linear_fits as sequence_path
+from tuner.training.device import TrainingError
+from tuner.training.linear_fits import LOGISTIC_PENALTIES, choose_logistic, fit_logistic
+from tuner.training.linear_path import Moments
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 KINDS = ("regress", "classify")

@@ -10,7 +10,8 @@ from tuner.data.metrics import score
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState, PredictJob
-from tuner.training import Model, fit, predict, train
+from tuner.training import Model, predict, train
+from tuner.training import trainer as fit
 from tuner.training.samples import Windows
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.data.transforms import Transform
+from tuner.data.preprocessing import Transform
 from tuner.jobs import OutcomeState
-from tuner.training import Model, fit, train
+from tuner.training import Model, train
+from tuner.training import trainer as fit
 
 
 def test_every_epoch_is_reported_as_it_ends(sine, make_job):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tuner.jobs import OutcomeState, PredictJob, intermediate_values
-from tuner.training import fit, predict, train
+from tuner.training import predict, train
+from tuner.training import trainer as fit
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tuner.data.preparing import prepare
+from tuner.data.prepared import prepare
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState, PredictJob, TrainJob
 from tuner.training import Model, predict, train
-from tuner.training.export import export
+from tuner.training.decoders import translate
+from tuner.training.onnx_export import export
 from tuner.training.samples import open_samples
-from tuner.training.translator import translate
 
 CPU = torch.device("cpu")
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.data.preparing import prepare
+from tuner.data.prepared import prepare
 from tuner.data.vocabulary import UNKNOWN
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 from tuner.training import Model, predict, train
-from tuner.training.fit import Fit
-from tuner.training.seeding import seeded
+from tuner.training.device import seeded
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 

@@ -13,19 +13,16 @@ from torch.nn import functional
 from tuner import search
 from tuner.data import SequencesRef, SeriesRef
 from tuner.data.baselines import baselines_record, plain_predictions
-from tuner.data.linear_forecast import LinearForecast, WindowChoice
-from tuner.data.linear_sequences import LinearOfSequences, SequenceChoice
+from tuner.data.linear_models import LinearForecast, LinearOfSequences, SequenceChoice, WindowChoice
 from tuner.data.metrics import score
-from tuner.data.preparing import prepare
-from tuner.data.test_part import open_test_part
+from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.results.breakdown import breakdown
-from tuner.results.test_score import _Said, _scores
+from tuner.results.test_score import _Said, _scores, breakdown
 from tuner.training import train
-from tuner.training.fit import Fit
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.samples import open_samples
+from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 KINDS = ["regress", "classify", "label", "regress_steps"]

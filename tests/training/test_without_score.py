@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tuner.jobs import Outcome, OutcomeState
-from tuner.training import fit, train
+from tuner.training import train
+from tuner.training import trainer as fit
 
 EPOCHS = 4
 

@@ -1,75 +1,565 @@
-"""`tuner compare`: its arguments and options."""
+"""`tuner compare`."""
 
 from __future__ import annotations
 
+import abc
+import contextlib
+import math
+import os
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
-from tuner.cli.options import (
-    AllowCode,
-    Events,
-    Executor,
-    Experiment,
-    Force,
-    Journal,
-    Set,
-    Tracking,
-    Trials,
-    Workers,
-    whole,
+from tuner.cli.options import load, own_strategy
+from tuner.errors import ExperimentError, InputError, RunError, StudyError, nearest, show_location
+from tuner.experiment import Experiment, space_size
+from tuner.launch import (
+    check_workers,
+    choose_workers,
+    search_watched,
+    stopped_without_reader,
+    warnings,
 )
+from tuner.processes import stopped_by_signals
+from tuner.progress.display import PipeConsole, console, number, show_next
+from tuner.progress.events import JsonEvents
+from tuner.progress.reporters import make_watcher, told_how_it_ends
+from tuner.progress.watcher import Watcher, clock_text
+from tuner.strategies.registry import STRATEGIES, rhythm_of
+from tuner.studies import check_journal
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from tuner.executors import Executor
+    from tuner.executors.base import Event
+    from tuner.executors.choice import ExecutorChoice
+    from tuner.jobs import Job
+    from tuner.journal.records import StudyRecord
+    from tuner.report.comparison import Comparison, Trajectory
+
+__all__ = ["Events", "Lines", "Planned", "Show", "compare", "load_all", "plan", "strategy_names"]
+
+_MOST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One search of a comparison."""
+
+    experiment: Experiment
+    study: str
+    location: str  # of its journal
+    done: bool  # whether all of its trials are in there
+
+
+def strategy_names(text: str) -> list[str]:
+    """Return the names that `--strategies` gives.
+
+    Raises:
+        InputError: one is unknown or named twice, or there are fewer than two.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in STRATEGIES:
+            raise InputError(f"--strategies: unknown strategy {name!r}{nearest(name, STRATEGIES)}")
+        if names.count(name) > 1:
+            raise InputError(f"--strategies: must name each once, got {name!r} twice; name others")
+    if len(names) < 2:
+        raise InputError(
+            f"--strategies: must name two at least, got {text!r}; write --strategies tpe,random"
+        )
+    return names
+
+
+def load_all(
+    path: Path, names: list[str], n_seeds: int, set_: list[str], trials: int | None
+) -> list[Experiment]:
+    """Load an experiment once for each strategy.
+
+    The strategy that the file names keeps the settings that it has there; others have their
+    defaults. `--set` applies to all.
+
+    Raises:
+        InputError: the file, an option or the two together break a rule, or cannot be compared.
+    """
+    if n_seeds < 1:
+        raise InputError(f"--seeds: must be at least 1, got {n_seeds}; write --seeds 5")
+    own, experiments = own_strategy(path).get("name"), []
+    for name in names:
+        block = None if name == own else {"name": name}
+        options = {"strategies": ("strategy", block), "trials": ("budget.trials", trials)}
+        experiment = load(path, None, set_, **options)
+        if experiment.strategy.name != name:
+            raise InputError(
+                f"--set: strategy: is for --strategies to say, got "
+                f"{experiment.strategy.name!r}; leave it out"
+            )
+        experiments.append(experiment)
+    _check_comparable(experiments[0], path)
+    last = experiments[0].seed + n_seeds - 1
+    if last > _MOST_SEED:
+        raise InputError(
+            f"--seeds: the last one must be at most {_MOST_SEED}, got {last}; write --set seed=0"
+        )
+    return experiments
+
+
+def _check_comparable(experiment: Experiment, path: Path) -> None:
+    """Refuse what has nothing to search, or budgets that would not be equal."""
+    if not experiment.search_space:
+        raise ExperimentError(
+            f"{path}: search_space: there is nothing to search, every hyperparameter is fixed; "
+            f"name a search space, search_spaces/lstm.yaml say"
+        )
+    budget = experiment.budget
+    if budget.trials is None:
+        raise ExperimentError(
+            f"{path}: budget.trials: must be a number where strategies are compared, got null; "
+            f"add --trials 40"
+        )
+    for key in ("timeout", "stagnation"):
+        if (value := getattr(budget, key)) is not None:
+            raise ExperimentError(
+                f"{path}: budget.{key}: must be null where strategies are compared, by equal "
+                f"numbers of trials, got {value:g}; add --set budget.{key}=null"
+            )
+
+
+def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> list[Planned]:
+    """Return every search, seed by seed, so that whoever stops early has compared fewer seeds.
+
+    Raises:
+        InputError: a strategy cannot search the space, the data cannot be used, or a journal
+            holds another study of that name, or is being written to.
+    """
+    from tuner.data.prepared import check_data
+    from tuner.journal.storage import journal_location
+    from tuner.orchestrator import default_study_name
+    from tuner.strategies.codec import to_distributions
+    from tuner.strategies.registry import make_sampler
+
+    for e in experiments:
+        make_sampler(e.strategy, to_distributions(e.search_space), e.seed, e.budget.trials)
+    first = experiments[0]
+    known = check_data(first).facts
+    data = {"path": first.data.path, "sha256": known.sha256, "rows": known.rows}
+    journals = _Journals()
+    found = []
+    for seed in range(first.seed, first.seed + n_seeds):
+        for of_strategy in experiments:
+            experiment = of_strategy.model_copy(update={"seed": seed})
+            study = default_study_name(experiment)
+            location = journal_location(study, journal)
+            done = journals.holds_all(experiment, study, location, data)
+            found.append(Planned(experiment, study, location, done))
+    return found
+
+
+class _Journals:
+    """Those that are there already; each is read once."""
+
+    def __init__(self) -> None:
+        self._storages: dict[str, BaseStorage | None] = {}
+
+    def holds_all(
+        self, experiment: Experiment, name: str, location: str, data: dict[str, Any]
+    ) -> bool:
+        """Return whether a journal has all trials of a study; raise where it has others."""
+        from tuner.coordination.opening import as_begun, check_study
+        from tuner.journal.records import read_study
+        from tuner.journal.storage import load_study, quiet_journal, study_names
+
+        storage = self._storage(location)
+        if storage is None:
+            return False
+        if name in study_names(storage):
+            study = load_study(storage, name, location)
+            try:
+                facts = check_study(study, location, experiment, data, finalists=False)
+            except StudyError as error:  # a comparison's studies have the names that they have
+                other = str(error).replace("give another --study name", "give another --journal")
+                raise StudyError(other) from None
+            if facts is not None:
+                begun = facts["experiment"]["budget"].get("trials")
+                record = read_study(storage, name, location)
+                where = f"{show_location(location)}: study {name!r}"
+                _check_schedule(as_begun(study, experiment), begun, where)
+                if len(record.trained) >= (experiment.n_trials or 0):
+                    return True
+        with quiet_journal(location, name):  # nobody writes to it
+            return False
+
+    def _storage(self, location: str) -> BaseStorage | None:
+        from tuner.journal.storage import journal_exists, read_journal
+
+        if location not in self._storages:
+            there = journal_exists(location)
+            self._storages[location] = read_journal(location) if there else None
+        return self._storages[location]
+
+
+def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> None:
+    """Refuse a study that runs by the schedule of another budget: it would be another search."""
+    strategy, trials = experiment.strategy, experiment.budget.trials
+    settings = strategy.model_dump()
+    scheduled = any(k.endswith("_end") and v is not None for k, v in settings.items())
+    if not scheduled or trials is None:
+        return
+    size = rhythm_of(strategy).size
+    if begun is None or math.ceil(begun / size) != math.ceil(trials / size):
+        got, remedy = "null", "give another --journal"
+        if begun is not None:
+            got, remedy = str(begun), f"give --trials {begun}, or another --journal"
+        raise StudyError(
+            f"{where} was begun with budget.trials={got}, by which {strategy.name} paces itself, "
+            f"got {trials}; {remedy}"
+        )
+
+
+class Show(abc.ABC):
+    """Shows a comparison from its beginning to its result."""
+
+    def __init__(self) -> None:
+        self.whole = Watcher()  # is told how the comparison ends
+        self._said: set[str] = set()
+
+    @abc.abstractmethod
+    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
+        """All has been checked; `experiments` are those of the strategies."""
+
+    @abc.abstractmethod
+    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+        """Return what shows the next search."""
+
+    @abc.abstractmethod
+    def note(self, text: str) -> None:
+        """Show what a person should read, while there is a search or not."""
+
+    @abc.abstractmethod
+    def found(self, read: Callable[[], StudyRecord]) -> None:
+        """A search was made by an earlier run; `read` reads it."""
+
+    @abc.abstractmethod
+    def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
+        """A search of this run came to its end."""
+
+    @abc.abstractmethod
+    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
+        """Show how the strategies differ, where more is written, and what to type next."""
+
+    def news(self, texts: Sequence[str]) -> list[str]:
+        """Return those of the texts that no earlier search has shown."""
+        found = [text for text in texts if text not in self._said]
+        self._said.update(found)
+        return found
+
+
+class Lines(Show):
+    """A line for each search, over what shows the one that runs; then a table."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        super().__init__()
+        self._console = PipeConsole(highlight=False, soft_wrap=True)
+        self._stopping = stopping
+        self._watcher: Watcher | None = None
+        self._n_searches = 0  # that no earlier run has made
+        self._seconds: list[float] = []  # that those took which are done
+
+    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
+        """Say how much there is to do."""
+        self._n_searches = sum(not one.done for one in planned)
+        names = ", ".join(e.strategy.name for e in experiments)
+        seeds = sorted({one.experiment.seed for one in planned})
+        which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        n_before = len(planned) - self._n_searches
+        before = f", {n_before} of them made before" if n_before else ""
+        self.note(
+            f"comparing {names} on {experiments[0].name}: {which}, "
+            f"{experiments[0].n_trials} trials each, {len(planned)} searches{before}"
+        )
+
+    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+        """Return the table of a search, which vanishes with it, or its lines."""
+        settings = experiment.finalists.model_copy(update={"top": 0})  # none are retrained
+        experiment = experiment.model_copy(update={"finalists": settings})
+        self._watcher = make_watcher(experiment, n_workers, self._stopping, False, transient=True)
+        return self._watcher
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        if self._watcher is not None:
+            self._watcher.note(text)
+        else:
+            self._console.print(text, markup=False)
+
+    def found(self, read: Callable[[], StudyRecord]) -> None:
+        """Print nothing: how many they are is said at the beginning."""
+
+    def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
+        """Print what it came to, and how long the others will take."""
+        self._seconds.append(seconds)
+        n_ended, n_all = len(self._seconds), self._n_searches
+        best, metric = record.best, record.experiment.objective.metric
+        score = f"{metric} {number(best.value)} (trial {best.number})" if best else "none complete"
+        parts = [f"{n_ended} of {n_all}: {planned.study}", score, clock_text(seconds)]
+        if n_ended < n_all:
+            left_s = (n_all - n_ended) * sum(self._seconds) / n_ended
+            parts.append(f"about {clock_text(left_s)} left")
+        self.note("  ".join(parts))
+
+    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
+        """Print the table and the verdict."""
+        from tuner.report.comparison import score_text
+        from tuner.report.comparison_page import FILES, confidence_text, interval_text
+
+        table = Table(box=box.SIMPLE_HEAD)
+        rows = comparison.rows
+        interval = confidence_text(rows[0])
+        table.add_column("strategy")
+        for heading in (f"median {comparison.metric}", interval, "seconds"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            scores = score_text(row.median), interval_text(row)
+            table.add_row(row.strategy, *scores, f"{row.seconds:.1f}")
+        console.print(table)
+        if comparison.to_beat is not None:
+            console.print(escape(comparison.to_beat), soft_wrap=True)
+        console.print(f"[bold]{escape(comparison.verdict)}.[/]", soft_wrap=True)
+        files = f"[bold]{escape(str(folder / FILES[0]))}[/], and {', '.join(FILES[1:])} beside it"
+        console.print(f"wrote {files}", soft_wrap=True)
+        show_next(commands)
+
+
+class Events(Show):
+    """The events of every search, one search after another, and at last the comparison's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events = JsonEvents(sys.stdout)
+        self.whole = self._events
+
+    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
+        """Write nothing: every search says what it is."""
+
+    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+        """Return the same for all."""
+        return self._events
+
+    def note(self, text: str) -> None:
+        """Write an event."""
+        self._events.note(text)
+
+    def found(self, read: Callable[[], StudyRecord]) -> None:
+        """Write its result."""
+        self._events.result(read(), [])
+
+    def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
+        """Write its result."""
+        self._events.result(record, [])
+
+    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
+        """Write all but the curves, which are in the folder."""
+        self._events.comparison(comparison.to_json() | {"folder": str(folder)})
 
 
 def compare(
-    experiment: Experiment,
-    strategies: Annotated[
-        str, typer.Option(metavar="A,B", help="Which ones; tuner strategies lists them.")
-    ] = "random,tpe,pso,woa",
-    seeds: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--seeds", 5),
-            help="Searches of each: on the experiment's seed and the ones after it.",
-        ),
-    ] = 5,
-    trials: Trials = None,
-    workers: Workers = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR",
-            help="Where page, picture and tables go. \\[default: EXPERIMENT-comparison]",
-        ),
-    ] = None,
-    journal: Journal = None,
-    executor: Executor = "local",
-    tracking: Tracking = True,
-    set_: Set = None,
-    force: Force = False,
-    json: Events = False,
-    allow_code: AllowCode = False,
+    path: Path,
+    *,
+    strategies: str,
+    n_seeds: int,
+    trials: int | None,
+    workers: int | None,
+    journal: str | None,
+    executor: str,
+    tracking: bool,
+    set_: list[str],
+    output: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Compare strategies: a search of each on several seeds, and which differences are real."""
-    from tuner.cli import comparing
+    """Search with every strategy on every seed, then say which differences are real."""
+    check_workers(workers)
+    check_journal(journal)
+    names = strategy_names(strategies)
+    experiments = load_all(path, names, n_seeds, set_, trials)
+    folder = output or Path(f"{experiments[0].name}-comparison")
 
-    comparing.compare(
-        experiment,
-        strategies=strategies,
-        n_seeds=seeds,
-        trials=trials,
-        workers=workers,
-        journal=journal,
-        executor=executor,
-        tracking=tracking,
-        set_=set_ or [],
-        output=output,
-        force=force,
-        as_json=json,
-    )
+    import optuna
+
+    from tuner.executors.choice import choose_executor
+    from tuner.report.comparison_page import write
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _check_folder(folder, force)
+    planned = plan(experiments, n_seeds, journal)
+    stop = threading.Event()
+    show: Show = Events() if as_json else Lines(stop.is_set)
+    choice = choose_executor(executor, experiments[0].resources, show.note)
+    shared = max(choose_workers(workers, e, choice) for e in experiments)
+
+    def search(one: Planned, make_executor: Callable[[int], Executor]) -> StudyRecord:
+        n_workers = choose_workers(workers, one.experiment, choice)
+        with show.watcher(one.experiment, n_workers) as watcher:
+            record, _ = search_watched(
+                one.experiment,
+                watcher,
+                name=one.study,
+                journal=journal,
+                n_workers=n_workers,
+                executor=executor,
+                make_executor=make_executor,
+                warnings=lambda record: show.news(warnings(workers, one.experiment, choice)),
+                tracking=tracking,
+                stop=stop,
+                finalists=False,
+                open_test=False,
+            )
+        return record
+
+    with told_how_it_ends(show.whole):
+        with (
+            stopped_by_signals(stop),
+            stopped_without_reader(),
+            _executors(executor, choice, shared) as make_executor,
+        ):
+            show.begun(experiments, planned)
+            for text in _remarks(experiments, n_seeds):
+                show.note(text)
+            for one in planned:
+                if one.done:
+                    show.found(partial(_read, one))
+                    continue
+                begun = time.monotonic()
+                record = search(one, make_executor)
+                show.searched(one, record, time.monotonic() - begun)
+        comparison = _compared(experiments, planned)
+        given = _given(trials, journal, set_)
+        again = ["tuner", "compare", str(path), "--strategies", ",".join(names)]
+        command = shlex.join([*again, "--seeds", str(n_seeds), *given])
+        write(comparison, folder, show_location(command))  # without a password
+        best = comparison.rows[0].strategy
+        option = [] if best == own_strategy(path).get("name") else ["--strategy", best]
+        run = shlex.join(["tuner", "run", str(path), *option, *given])
+        show.result(comparison, folder, [(run, "its finalists, and the test part")])
+
+
+def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
+    """Return what a person should know before the first search begins."""
+    from tuner.report.comparison import fewest_seeds
+
+    said, n_strategies = [], len(experiments)
+    fewest = fewest_seeds(n_strategies)
+    if n_seeds < fewest:
+        said.append(
+            f"too few seeds to tell {n_strategies} strategies apart, whatever they score: "
+            f"{n_seeds}, and it takes {fewest}; add --seeds {fewest}"
+        )
+    size, budget = space_size(experiments[0].search_space), experiments[0].budget.trials
+    if size is not None and budget is not None and budget >= size:
+        said.append(
+            f"the search space has {size} configurations, and every strategy trains them all: they "
+            f"differ in the way there alone"
+        )
+    return said
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    from tuner.report.comparison_page import FILES, is_free
+
+    if (folder.exists() and not folder.is_dir()) or not folder.parent.is_dir():
+        raise InputError(f"-o: must be a folder in an existing one, got {folder}; give another")
+    existing = folder if folder.exists() else folder.parent
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"-o: {existing} may not be written to, got {folder}; write elsewhere")
+    if not force and not is_free(folder):
+        raise InputError(
+            f"-o: {folder} holds {' or '.join(FILES)} of something else; write elsewhere, or add "
+            f"--force"
+        )
+
+
+def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> Comparison:
+    from tuner.report.comparison import compare, trajectory_of
+
+    def follow(n_trials: int) -> list[Trajectory]:
+        return [trajectory_of(_read(one), n_trials) for one in planned]
+
+    n_trials = experiments[0].n_trials
+    assert n_trials is not None
+    trajectories = follow(n_trials)
+    shortest = min(len(t.best) for t in trajectories)
+    if shortest < n_trials:  # the space has fewer configurations than was thought
+        trajectories = follow(shortest)
+    if not any(math.isfinite(t.score) for t in trajectories):
+        show = f"tuner show {shlex.quote(planned[0].study)}"
+        raise RunError(f"no trial of any search is complete; `{show}` says why")
+    return compare(experiments, trajectories, shortest)
+
+
+def _read(one: Planned) -> StudyRecord:
+    from tuner.journal.records import read_study
+    from tuner.journal.storage import read_journal
+
+    return read_study(read_journal(one.location), one.study, one.location)
+
+
+def _given(trials: int | None, journal: str | None, set_: Sequence[str]) -> list[str]:
+    """Return the options that name the same studies again."""
+    words = [] if trials is None else ["--trials", str(trials)]
+    words += [] if journal is None else ["--journal", journal]
+    return words + [word for text in set_ for word in ("--set", text)]
+
+
+@contextlib.contextmanager
+def _executors(
+    name: str, choice: ExecutorChoice, n_workers: int
+) -> Iterator[Callable[[int], Executor]]:
+    """Yield what makes the executor of a search; on this machine all share one set of workers.
+
+    Each search on a cluster has its own: the data of all would stay in Ray's object store.
+    """
+    if name != "local":
+        yield choice.make
+        return
+    executor = choice.make(n_workers)
+    try:
+        yield lambda n_workers: _Lent(executor, n_workers)
+    finally:
+        executor.close()
+
+
+class _Lent:
+    """An executor that one search has, and the next one after it."""
+
+    def __init__(self, executor: Executor, n_workers: int) -> None:
+        self._executor, self.n_workers = executor, n_workers
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self._executor.submit(job)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Return what has happened."""
+        return self._executor.poll(timeout_s)
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """Answer a job."""
+        self._executor.answer(key, go_on)
+
+    def withdraw(self) -> list[str]:
+        """Drop the jobs that have not begun."""
+        return self._executor.withdraw()
+
+    def close(self) -> None:
+        """Leave the workers as they are: none has a job, or the whole comparison ends."""

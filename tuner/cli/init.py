@@ -14,22 +14,19 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.cli.forecast_file import FILLED, forecast_file
-from tuner.cli.sample import Sample, sampled
-from tuner.cli.sequence_file import kind_of, sequence_file
-from tuner.cli.written import Asked, Written, check_text
-from tuner.cli.yaml_text import listed, quoted
-from tuner.data.guessing import guess_columns
-from tuner.data.suspects import SUSPECTS
-from tuner.data.tables import RawTable
-from tuner.data.wide import WideColumns
-from tuner.dialect import Dialect
+from tuner.data.quality import SUSPECTS
 from tuner.errors import InputError, nearest
 from tuner.experiment import parse_value
-from tuner.experiment.naming import EXPERIMENT_BYTES, mended
-from tuner.experiment.read import Read
+from tuner.experiment.fields import EXPERIMENT_BYTES, Read, mended
 from tuner.outputs import written_whole
-from tuner.watching.display import console
+from tuner.pipeline_steps import Dialect
+from tuner.planning.columns import guess_columns
+from tuner.planning.forecast_file import FILLED, forecast_file
+from tuner.planning.sequences import kind_of, sequence_file
+from tuner.planning.text import Asked, Sample, Written, check_text, listed, quoted, sampled
+from tuner.progress.display import console
+from tuner.tables.rows import WideColumns
+from tuner.tables.table import RawTable
 
 __all__ = ["init"]
 

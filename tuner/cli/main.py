@@ -7,9 +7,9 @@ import sys
 
 import typer
 
-from tuner.cli.commands import app
+from tuner.cli.app import app
 from tuner.errors import TunerError, one_line
-from tuner.watching.streams import checked_output, to_nowhere
+from tuner.outputs import checked_output, to_nowhere
 
 __all__ = ["main", "run"]
 

@@ -1,15 +1,19 @@
-"""Arguments and options that several commands share."""
+"""Options that several commands share, and the overrides that follow from them."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tuner.errors import InputError
-from tuner.own_code import allow
+from tuner.errors import ExperimentError, InputError
+from tuner.experiment import Experiment, Override, parse_value
+from tuner.experiment.yaml_files import read_mapping
+from tuner.user_code import allow
 
 __all__ = [
     "AllData",
@@ -20,7 +24,7 @@ __all__ = [
     "Ensemble",
     "Events",
     "Executor",
-    "Experiment",
+    "ExperimentFile",
     "Features",
     "Force",
     "From",
@@ -38,6 +42,10 @@ __all__ = [
     "Tracking",
     "Trials",
     "Workers",
+    "load",
+    "overrides",
+    "own_strategy",
+    "replaced_strategy",
     "study_name",
     "whole",
 ]
@@ -58,7 +66,7 @@ def whole(option: str, example: int) -> Callable[[str | int], int]:
 
 def study_name(text: str) -> str:
     """Return a study's name; of the path of a journal in studies/, the study that it is of."""
-    from tuner.experiment.naming import normalized  # with pydantic and YAML: not for predict
+    from tuner.experiment.fields import normalized  # with pydantic and YAML: not for predict
 
     path = Path(text)
     if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():
@@ -66,8 +74,12 @@ def study_name(text: str) -> str:
     return normalized(text)
 
 
-Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
+ExperimentFile = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")
+]
+
 Study = Annotated[str, typer.Argument(metavar="STUDY", parser=study_name, help="The study's name.")]
+
 Journal = Annotated[
     str | None,
     typer.Option(
@@ -76,18 +88,23 @@ Journal = Annotated[
         "\\[default: studies/STUDY.journal]",
     ),
 ]
+
 Strategy = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Search with this one instead; tuner strategies lists them."),
 ]
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
 ]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
 Events = Annotated[
     bool, typer.Option("--json", help="Print what happens as JSON, an object a line.")
 ]
+
 Trials = Annotated[
     int | None,
     typer.Option(
@@ -96,6 +113,7 @@ Trials = Annotated[
         help="Configurations to train; a swarm paces itself by them.",
     ),
 ]
+
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -104,12 +122,15 @@ Workers = Annotated[
         help="Trials at a time. \\[default: one per core]",
     ),
 ]
+
 Executor = Annotated[
     str, typer.Option(metavar="NAME", help="local, ray or ray://HOST:PORT: where trials run.")
 ]
+
 Tracking = Annotated[
     bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
 ]
+
 From = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,6 +139,7 @@ From = Annotated[
         help="Begin a new study from this one, or a CSV file of configurations. Repeatable.",
     ),
 ]
+
 Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
 
 
@@ -136,54 +158,129 @@ AllowCode = Annotated[
         help="Import cells and metrics of the current folder, and those of an exported file.",
     ),
 ]
+
 AllData = Annotated[
     bool,
     typer.Option("--all-data", help="Train on the validation part too, to deploy it: no score."),
 ]
+
 Ensemble = Annotated[
     bool,
     typer.Option("--ensemble", help="Train on every recorded seed; the mean of the models."),
 ]
+
 DataFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Train on this file, not on the one that is named."),
 ]
+
 DataPath = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Write this as data.path. \\[default: where the data is]"),
 ]
+
 Model = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Train it again, and write the model here.")
 ]
+
 Register = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Register the winner's model in MLflow under this name."),
 ]
+
 ReopenTest = Annotated[
     bool,
     typer.Option(
         "--reopen-test", help="Open it once more for an extended study; that is recorded."
     ),
 ]
+
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse data that is not what was searched on.")
 ]
+
 Test = Annotated[
     bool,
     typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
 ]
+
 Target = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Column to predict, or several. \\[default: by its name]"),
 ]
+
 Features = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Columns the model sees. \\[default: the numeric ones]"),
 ]
+
 Time = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of times. \\[default: the first found]")
 ]
+
 Id = Annotated[
     str | None,
     typer.Option("--id", metavar="COLUMN", help="Column that tells several series apart."),
 ]
+
+
+_DATA = (".csv", ".parquet")
+
+
+def overrides(set_: list[str], **options: tuple[str, Any]) -> list[Override]:
+    """Return the overrides of named options (option name -> key and value), then of `--set`.
+
+    A value of None stands for an option that was not given.
+
+    Raises:
+        InputError: a `--set` is not KEY=VALUE.
+    """
+    found = [
+        Override(key, value, f"--{name}")
+        for name, (key, value) in options.items()
+        if value is not None
+    ]
+    for text in set_:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set: must be KEY=VALUE, got {text!r}; write budget.epochs=50, say")
+        found.append(Override(key.strip(), parse_value(value, f"--set {key}"), "--set"))
+    return found
+
+
+def load(
+    path: Path, strategy: str | None, set_: list[str], **options: tuple[str, Any]
+) -> Experiment:
+    """Load an experiment with options laid over it; `--set` comes last.
+
+    A strategy that the file names keeps the options that it has there.
+
+    Raises:
+        ExperimentError: the file or an option breaks a rule.
+        InputError: it is a file of data.
+    """
+    if path.suffix.lower() in _DATA and path.is_file():
+        written = f"{path.stem}.yaml"  # as `tuner init` does
+        command = f"tuner init {shlex.quote(str(path))}"
+        remedy = f"give {written}" if Path(written).exists() else f"write `{command}` first"
+        raise InputError(f"{path}: is a data file, not an experiment; {remedy}")
+    same = strategy is None or strategy == own_strategy(path).get("name")
+    block = None if same else {"name": strategy}
+    return Experiment.load(path, overrides(set_, strategy=("strategy", block), **options))
+
+
+def own_strategy(path: Path) -> dict[str, Any]:
+    """Return the block `strategy` of an experiment file as it is written; {} without one."""
+    with contextlib.suppress(ExperimentError):  # loading it says so
+        block = read_mapping(path, "experiment file").get("strategy")
+        return block if isinstance(block, dict) else {}
+    return {}
+
+
+def replaced_strategy(path: Path, experiment: Experiment) -> str | None:
+    """Return the file's strategy with its options, where another one searches; else None."""
+    own = own_strategy(path)
+    if own.get("name") in (None, experiment.strategy.name):
+        return None
+    options = ", ".join(f"{key} {value}" for key, value in own.items() if key != "name")
+    return f"{own['name']} ({options})" if options else str(own["name"])

@@ -1,45 +1,81 @@
-"""`tuner predict`: its arguments and options."""
+"""`tuner predict`."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import pandas as pd
 
-from tuner.cli.options import Force
+from tuner.errors import InputError
+from tuner.outputs import check_file, written_whole
+from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.tables.timestamps import offset_of
 
 __all__ = ["predict"]
 
 
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="What train -o or export --model wrote.")
-    ],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file like the training's.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file. \\[default: the terminal]")
-    ] = None,
-    all_: Annotated[
-        bool,
-        typer.Option("--all", help="Forecast from every row on, not only after the last one."),
-    ] = False,
-    future: Annotated[
-        Path | None,
-        typer.Option(
-            "--future",
-            metavar="FILE",
-            help="Rows to come, with the columns that are known ahead. \\[default: DATA's last]",
-        ),
-    ] = None,
-    numpy: Annotated[
-        bool, typer.Option("--numpy", help="Run the model in numpy, without onnxruntime.")
-    ] = False,
-    force: Force = False,
+    folder: Path,
+    data: Path,
+    output: Path | None,
+    all_: bool,
+    force: bool,
+    future: Path | None = None,
+    numpy: bool = False,
 ) -> None:
-    """Predict with a trained model, as CSV; this needs no torch."""
-    from tuner.cli import predicting as command
+    """Predict with an exported model, into a file or on standard output."""
+    model = load_model(folder, numpy=numpy)
+    if output is not None:
+        for read in (data, future):
+            if read is not None:
+                _check_output(output, read, model, force)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", PredictionWarning)
+        predicted = model.predict(data, all_windows=all_, future=future)
+    for note in notes:
+        sys.stderr.write(f"tuner: note: {note.message}\n")
+    predicted = _with_times_in_full(predicted, model)
+    if output is None:
+        predicted.to_csv(sys.stdout, index=False)
+        return
+    with written_whole(output) as new:
+        predicted.to_csv(new, index=False)
+    rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
+    sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
 
-    command.predict(model, data, output, all_, force, future, numpy)
+
+def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Return the table as it is to be written.
+
+    Pandas leaves the time of day out where all rows are of midnight, as the one row of an hourly
+    forecast is once a day.
+    """
+    time, frequency = model.pipeline.columns.time, model.pipeline.frequency
+    if time is None or frequency is None or time not in predicted:
+        return predicted
+    first = pd.Timestamp(2000, 1, 1)
+    if first + offset_of(frequency) >= first + pd.Timedelta(days=1):
+        return predicted
+    times = predicted[time]
+    if (times.dt.normalize() != times)[times.notna()].any():
+        return predicted
+    return predicted.assign(**{time: times.map(str).where(times.notna())})
+
+
+def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
+    def is_prediction(path: Path) -> bool:
+        """Say whether the file is one that this model, or one like it, has written."""
+        if not path.is_file():  # a pipe, a terminal: nothing is lost
+            return True
+        with path.open(encoding="utf-8", errors="replace") as file:
+            header = file.readline(1_000_000).rstrip("\n")
+        return header == pd.DataFrame(columns=model.columns).to_csv(index=False).rstrip("\n")
+
+    if output.resolve() == data.resolve():
+        raise InputError(f"-o: {output} is the data that is read; write elsewhere")
+    if output.resolve().parent == model.folder.resolve():
+        raise InputError(f"-o: {output} lies in the model's folder; write elsewhere")
+    what = "prediction of this model"
+    check_file(output, what, (".csv", ".csv.gz"), None if force else is_prediction)

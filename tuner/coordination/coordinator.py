@@ -1,4 +1,4 @@
-"""The coordinator: asks the strategy, hands jobs out, records and tells what comes back.
+"""The coordinator: asks the sampler, submits jobs, records and tells outcomes.
 
 It alone writes to a study. What it decides depends on the journal's content and never on
 timing, so a search gives the same trials with any number of workers, and after any interruption:
@@ -7,7 +7,10 @@ timing, so a search gives the same trials with any number of workers, and after 
 - an outcome is journaled at once, and *told* in the order of the trials' numbers;
 - pruning of trial k sees the trials that had been told when k was asked.
 
-`tuner/coordination/asynchronous.py` gives all this up, where that is asked for.
+`tuner/coordination/coordinator.py` gives all this up, where that is asked for.
+
+A trial is told when it ends and asked when a worker is free: what a strategy knows, and what
+pruning compares with, depends on which trial ends first.
 """
 
 from __future__ import annotations
@@ -16,26 +19,68 @@ import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from tuner.coordination.attributes import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
-from tuner.coordination.fresh import configuration_key, fresh_configuration
-from tuner.coordination.limits import Limits
-from tuner.coordination.observer import Asked, Observer
+from tuner.coordination.events import Asked, Observer
+from tuner.coordination.history import (
+    Slot,
+    Told,
+    asked,
+    configuration_key,
+    fresh_configuration,
+    restored,
+    tell,
+)
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.coordination.slots import Slot, asked, restored
-from tuner.coordination.telling import tell
-from tuner.coordination.told import Told
-from tuner.coordination.work import STOPPING, cost
-from tuner.executors.base import Event, Executor, Finished, Lost
+from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, cost
+from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
+from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.strategies.registry import Rhythm
 
-__all__ = ["Coordinator"]
+__all__ = ["AsynchronousCoordinator", "Coordinator", "Limits", "why_it_ended"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends, and when a trial is given up."""
+
+    n_trials: int | None  # trained in all; repeats do not count
+    n_configurations: int | None = None  # of the search space; None where it is infinite
+    stagnation: int | None = None  # generations without a better score
+    retries: int = 2  # of a job that the machine lost
+    out_of_time: Callable[[], bool] = lambda: False  # says when no further trial may start
+
+
+def why_it_ended(
+    experiment: Experiment, n_trained: int, exhausted: bool, out_of_time: bool
+) -> str | None:
+    """Say why a search is over; None where it has trained what it was asked for.
+
+    Args:
+        experiment: what was searched.
+        n_trained: how many trials have been trained in all.
+        exhausted: whether no configuration is left.
+        out_of_time: whether the time is up.
+    """
+    budget = experiment.budget
+    if not experiment.search_space or (budget.trials is not None and n_trained >= budget.trials):
+        return None
+    of = "" if budget.trials is None else f" of {budget.trials}"
+    if exhausted:
+        return f"every configuration of the search space ({n_trained}) has been trained"
+    if out_of_time:
+        return f"the time is up ({budget.timeout:g} s): {n_trained}{of} trials were trained"
+    return (
+        f"no better score in {budget.stagnation} generations: the search ends after "
+        f"{n_trained}{of} trials"
+    )
+
 
 _POLL_S = 0.5  # how often the clock and the stop request are looked at when nothing happens
 
@@ -286,3 +331,21 @@ class Coordinator:
         self._told.add(told)
         self._untold.remove(slot)
         slot.end(values)
+
+
+class AsynchronousCoordinator(Coordinator):
+    """Tells and asks at once; what is finished survives an interruption all the same."""
+
+    def _advance(self) -> None:
+        while True:
+            for slot in [slot for slot in self._untold if slot.settled]:
+                self._tell(slot)
+            busy = len(self._ready) + len(self._in_flight)
+            if busy >= self._executor.n_workers or not self._wants_more():
+                return
+            if self._stagnant(len(self._told)):
+                return
+            self._ask()
+
+    def _n_seen(self, slot: Slot) -> int:
+        return len(self._told)

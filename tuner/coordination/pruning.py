@@ -19,8 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.coordination.attributes import OUTCOME_ATTR
-from tuner.experiment.pruner import (
+from tuner.experiment.strategy import (
     HyperbandPruner,
     MedianPruner,
     NoPruner,
@@ -31,6 +30,7 @@ from tuner.experiment.pruner import (
     WilcoxonPruner,
 )
 from tuner.jobs import Epoch, Outcome, intermediate_losses, intermediate_values
+from tuner.journal.storage import OUTCOME_ATTR
 
 __all__ = ["Evidence", "breaks_ties", "make_pruner", "should_prune", "with_losses"]
 

@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
-from tuner.data.linear_forecast import (
+from tuner.data.linear_models import (
     LinearForecast,
-    WindowChoice,
-    choose_window,
-    too_many_columns,
-)
-from tuner.data.linear_sequences import (
     LinearOfSequences,
     SequenceChoice,
+    WindowChoice,
     choose_reading,
+    choose_window,
+    too_many_columns,
     too_many_numbers,
 )
 from tuner.data.metrics import score

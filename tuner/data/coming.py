@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tuner.data.categories import merged
-from tuner.data.preparation import Preparation
-from tuner.data.reading import Series
-from tuner.data.tables import bounds_of, refusal
-from tuner.data.times import following, show_time
+from tuner.data.preprocessing import Preparation
+from tuner.data.series_table import Series
+from tuner.data.vocabulary import merged
+from tuner.tables.table import bounds_of, refusal
+from tuner.tables.timestamps import following, show_time
 
 __all__ = ["Coming", "with_coming", "with_future"]
 

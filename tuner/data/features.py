@@ -1,20 +1,51 @@
-"""The columns that a model sees: those of the file, and those made of the time and of lags."""
+"""Input features: columns of the file, calendar, lags, classes, and modes of each window."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from tuner.data.filling import fill
-from tuner.data.preparation import Preparation
-from tuner.data.reading import Series
-from tuner.data.tables import refusal
-from tuner.data.transforms import Transform
-from tuner.transform_steps import differences_of
+from tuner.data.preprocessing import Preparation, Transform
+from tuner.data.quality import fill
+from tuner.data.reference import SeriesRef
+from tuner.data.series_table import Series
+from tuner.data.vocabulary import number_classes
+from tuner.outputs import save_arrays
+from tuner.pipeline_steps import differences_of
+from tuner.tables.table import RawTable, refusal
 
-__all__ = ["Table", "check_features", "ends_with_targets", "make_table"]
+if TYPE_CHECKING:
+    from tuner.data.splits import Parts
+    from tuner.experiment import Experiment
+    from tuner.experiment.data import Data
+
+__all__ = [
+    "INSTALL",
+    "MOST_BYTES",
+    "MOST_WINDOWS",
+    "ClassColumn",
+    "Table",
+    "check_features",
+    "check_modes",
+    "emd_is_installed",
+    "ends_with_targets",
+    "known_ahead",
+    "make_table",
+    "modes_of",
+    "number_class_column",
+    "save_modes",
+    "with_class_columns",
+]
 
 _SECONDS = 86_400
 
@@ -209,3 +240,315 @@ def _shift(column: np.ndarray, bounds: np.ndarray, lag: int) -> np.ndarray:
     for start, end in bounds:
         shifted[start + lag : end] = column[start : max(start, end - lag)]
     return shifted
+
+
+@dataclass(frozen=True)
+class ClassColumn:
+    """The classes of a series, and the columns in which a model reads those of earlier rows."""
+
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]  # one a class: 1 where a row is of it, else 0; () where none is read
+
+    def without(self, series: Series) -> Series:
+        """Return the series without columns of categories, and of classes, as numbers or not."""
+        columns = list(series.levels)
+        if self.classes:
+            columns += [*series.targets, *self.columns]
+        if not columns:
+            return series
+        targets = [] if self.classes else series.targets
+        frame = series.frame.drop(columns=columns)
+        return dataclasses.replace(series, frame=frame, targets=targets)
+
+    def record(self) -> dict[str, list[str]]:
+        """Return what a model's pipeline keeps of it, as JSON; nothing where there are no classes.
+
+        `with_class_columns` makes the columns again.
+        """
+        if not self.classes:
+            return {}
+        return {"classes": list(self.classes), "class_columns": list(self.columns)}
+
+
+def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, ClassColumn]:
+    """Return a table in which the target is numbers of classes, and what is read of it.
+
+    The model reads a column for each class in place of the target, where that is among the
+    features; by default it is.
+
+    Args:
+        table: of the file.
+        data: says which column, and which features.
+
+    Returns:
+        The table, `data` with its features by name, and the classes.
+
+    Raises:
+        DataError: the column holds no classes, or one alone.
+    """
+    (target,) = data.targets
+    if target not in table.names:  # to be refused by who reads the columns
+        return table, data, ClassColumn((), ())
+    written = table.written([target])[target]
+    try:
+        classes, _ = number_classes(written[written != ""])
+    except ValueError as error:
+        row = int(np.flatnonzero(written == str(error))[0])
+        text = f"column {target!r} must hold classes: texts or whole numbers, got {error} in "
+        remedy = "write a class there, or task.kind: forecast"
+        raise refusal(table.path, "data.target", f"{text}{table.place_of(row)}; {remedy}") from None
+    if len(classes) < 2:
+        got = f"only {classes[0]!r}" if classes else "none"
+        text = f"column {target!r} must hold two classes or more, got {got}; choose another column"
+        raise refusal(table.path, "data.target", text)
+    features = data.features or [
+        name
+        for name in table.names
+        if name not in (target, data.time, data.id, data.weight)
+        and is_numeric_dtype(table.frame[name])
+    ]
+    if data.features is None:
+        features = [*features, target]
+    columns: tuple[str, ...] = ()
+    if target in features:
+        columns = _names(target, classes, [*table.names, *features])
+        at = features.index(target)
+        features = [*features[:at], *columns, *features[at + 1 :]]
+    chosen = data.model_copy(update={"features": features})
+    column = ClassColumn(classes, columns)
+    return with_class_columns(table, target, column), chosen, column
+
+
+def with_class_columns(table: RawTable, target: str, column: ClassColumn) -> RawTable:
+    """Return a table whose target is numbers of known classes, with the columns that are read.
+
+    Raises:
+        DataError: it holds another class.
+    """
+    if target not in table.names:
+        return table
+    written = table.written([target])[target]
+    labelled = np.flatnonzero(written != "")
+    numbers = np.full(len(written), np.nan)
+    try:
+        found, of_rows = number_classes(written[labelled])
+    except ValueError as error:
+        raise _unknown(table, target, written, str(error), str(error)) from None
+    place = {name: i for i, name in enumerate(column.classes)}
+    for at, name in enumerate(found):
+        if name not in place:
+            raise _unknown(table, target, written, written[labelled[of_rows == at][0]], name)
+    numbers[labelled] = np.array([place[name] for name in found], float)[of_rows]
+    frame = table.frame.assign(**{target: numbers})
+    for i, name in enumerate(column.columns):
+        frame[name] = np.where(np.isnan(numbers), np.nan, numbers == i)
+    return dataclasses.replace(table, frame=frame)
+
+
+def _unknown(
+    table: RawTable, target: str, written: np.ndarray, as_written: str, name: str
+) -> Exception:
+    row = int(np.flatnonzero(written == as_written)[0])
+    text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
+    return refusal(table.path, "data.target", f"{text}{table.place_of(row)}; correct the data")
+
+
+def _names(target: str, classes: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    """Return names of columns, one a class, that no other column has."""
+    names = [f"{target}={name}" for name in classes]
+    while set(names) & set(taken):
+        names = [f"{name}_" for name in names]
+    return tuple(names)
+
+
+_MOST_NAMES = 12
+
+_MOST_STEPS = 48  # of the horizon that are compared
+
+_EXACT = 1e-9  # share of the variance that is left: one column follows from the other
+
+
+def known_ahead(
+    series: Series, table: Table, horizon: int, rows: np.ndarray
+) -> Iterator[tuple[str, str]]:
+    """Say what is read of rows to come, how many of these there are, and what gives a target away.
+
+    Args:
+        series: with even rows, without those to come.
+        table: that was made of them.
+        horizon: rows ahead.
+        rows: of the training part.
+    """
+    names = [table.names[i] for i in table.known_columns]
+    if not names:
+        return
+    more = f", ... ({len(names)})" if len(names) > _MOST_NAMES else ""
+    text = ", ".join(names[:_MOST_NAMES]) + more
+    if left := series.rows_to_come:
+        text += f"; {left} row{'s' * (left > 1)} without target, which predict reads"
+    yield "known ahead", text
+    for at, target in enumerate(series.targets):
+        truth = np.where(table.known[:, at], table.truth[:, at], np.nan)
+        for column in table.known_columns:
+            steps = _steps_that_tell(
+                table.inputs[:, column], truth, rows, min(horizon, _MOST_STEPS)
+            )
+            if steps is not None:
+                when = "of the same row" if not steps else f"of the row {steps} before"
+                text = (
+                    f"{table.names[column]!r} tells {target!r} {when} exactly, in all of the "
+                    f"training part: is it known when the forecast is made? If not, leave it out "
+                    f"of data.known_future"
+                )
+                yield "suspect", text
+
+
+def _steps_that_tell(
+    column: np.ndarray, truth: np.ndarray, rows: np.ndarray, steps: int
+) -> int | None:
+    """Return after how many rows the column says exactly what the target was; None for never."""
+    for step in range(steps):
+        at = rows[rows + step <= rows[-1]]
+        x, y = column[at + step], truth[at]
+        both = ~(np.isnan(x) | np.isnan(y))
+        x, y = x[both], y[both]
+        if len(x) < 8 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            continue
+        r = float(np.corrcoef(x, y)[0, 1])
+        if 1 - r * r < _EXACT:
+            return step
+    return None
+
+
+INSTALL = "pip install 'lstm-tuner[emd]'"
+
+MOST_WINDOWS = 200_000
+
+"""In a search: each takes 2 ms where it has 24 rows, 9 ms where it has 336."""
+
+MOST_BYTES = 2**31
+
+"""Of all windows of a search together."""
+
+
+def emd_is_installed() -> bool:
+    """Say whether there is a library that decomposes."""
+    return importlib.util.find_spec("PyEMD") is not None
+
+
+def modes_of(windows: np.ndarray, modes: int) -> np.ndarray:
+    """Return the first intrinsic mode functions of windows.
+
+    The empirical mode decomposition of Huang et al. (1998), "The empirical mode decomposition and
+    the Hilbert spectrum for nonlinear and non-stationary time series analysis", by EMD-signal. What
+    is said of a window follows from it alone: neither rows after it nor rows before it play a role.
+
+    Args:
+        windows: (windows, rows, targets).
+        modes: how many of each target, the fastest first; a window that has fewer gets zeros.
+
+    Returns:
+        (windows, rows, targets * modes), float32; the modes of a target stand side by side.
+    """
+    with warnings.catch_warnings():  # of its other parts, when it is imported
+        warnings.simplefilter("ignore")
+        from PyEMD import EMD
+    n, rows, targets = windows.shape
+    found = np.zeros((n, rows, targets, modes), np.float32)
+    if rows < 3:
+        return found.reshape(n, rows, targets * modes)  # nothing swings
+    emd = EMD()
+    values = windows.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of windows that hardly swing
+        for i, at in np.ndindex(n, targets):
+            emd.emd(values[i, :, at], max_imf=modes)
+            functions, _ = emd.get_imfs_and_residue()
+            found[i, :, at, : len(functions)] = np.transpose(functions)
+    return found.reshape(n, rows, targets * modes)
+
+
+def save_modes(ref: SeriesRef, experiment: Experiment, folder: Path, *, trains: bool) -> None:
+    """Write the modes of every window that a trial may read, of each length an array.
+
+    Args:
+        ref: of the arrays that are there.
+        experiment: says how long windows may be.
+        folder: where they are written.
+        trains: whether the training part is read as well, not the evaluation part alone.
+    """
+    for window in _windows(experiment) if ref.shape.modes else ():
+        own = ref.with_window(window)
+        samples = own.evaluate_samples()
+        if trains:
+            samples = np.union1d(own.train_samples(), samples)
+        save_arrays(folder, {f"modes_{window}": _modes_before(ref, window, samples)})
+
+
+def _modes_before(ref: SeriesRef, window: int, samples: np.ndarray) -> np.ndarray:
+    """Return the array `modes_N` of the windows of N rows before some samples."""
+    targets = ref.load("inputs")[:, list(ref.shape.target_columns)]
+    width = ref.shape.modes * ref.shape.targets
+    found = np.full((max(len(targets) - window + 1, 0), window, width), np.nan, np.float32)
+    if len(samples):
+        rows = np.lib.stride_tricks.sliding_window_view(targets, window, axis=0).swapaxes(1, 2)
+        begins = samples - window
+        found[begins] = modes_of(rows[begins], ref.shape.modes)
+    return found
+
+
+def _windows(experiment: Experiment) -> list[int]:
+    """Return how many rows a forecast may read: by a trial, by default, or as it is fixed."""
+    domain, given = experiment.search_space.get("window"), experiment.given("window")
+    if domain is None:
+        return [given]
+    searched = domain.bounds()
+    if domain.type == "int":
+        searched = tuple(range(domain.low, domain.high + 1, domain.step))
+    longest = max(searched)
+    return sorted({*searched, min(given, longest), min(experiment.task.window, longest)})
+
+
+def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int) -> None:
+    """Refuse modes that cannot be found, or would take too long or too much memory.
+
+    Args:
+        experiment: says what is decomposed, or may be by a trial.
+        path: of the data.
+        parts: of which rows each fold is.
+        n_targets: of the series.
+
+    Raises:
+        DataError: naming file, key, rule, value and remedy.
+    """
+    searched, key = experiment.search_space.get("decompose"), "data.decompose"
+    chosen = [experiment.data.decompose]
+    if searched is not None:
+        key = "search_space.decompose"
+        chosen = [
+            experiment.prepared_as({"decompose": choice}).data.decompose
+            for choice in searched.bounds()
+        ]
+    n_modes = [each.components - 1 for each in chosen if each != "none" and each.components]
+    if not n_modes:
+        return
+    n_others = math.prod(  # preparations that are written besides
+        len(domain.bounds())
+        for name in experiment.preparation({})
+        if name != "decompose" and (domain := experiment.search_space.get(name))
+    )
+    windows, folds = _windows(experiment), list(zip(parts.train, parts.validation, strict=True))
+    rows = (
+        n_targets * n_others * sum(int(np.diff(part).sum()) for fold in folds for part in fold)
+    )  # that are forecast first, in each fold
+    n_windows = rows * len(windows) * len(n_modes)
+    held = n_targets * n_others * sum(int(validation[:, 1].sum()) for _, validation in folds)
+    n_bytes = 4 * held * sum(windows) * sum(n_modes)
+    if not emd_is_installed():
+        raise refusal(path, key, f"emd needs EMD-signal, which is not installed; {INSTALL}")
+    remedy = "write moving_average, fewer or shorter windows in search_space.window, or less data"
+    if n_windows > MOST_WINDOWS:
+        text = f"emd splits each window, {MOST_WINDOWS:,} at most, got {n_windows:,}; {remedy}"
+        raise refusal(path, key, text)
+    if n_bytes > MOST_BYTES:
+        text = f"emd keeps {MOST_BYTES / 1e9:.1f} GB of windows at most, got {n_bytes / 1e9:.1f} GB"
+        raise refusal(path, key, f"{text}; {remedy}")

@@ -1,4 +1,4 @@
-"""Intervals around a forecast that hold what they promise: split conformal prediction.
+"""Prediction intervals by split conformal prediction.
 
 How far a model lay off where it did not learn says how far it will lie off (Vovk, Gammerman and
 Shafer 2005, *Algorithmic Learning in a Random World*; Lei et al. 2018, Distribution-free
@@ -24,15 +24,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from tuner.data.preprocessing import Transform
 from tuner.data.reference import SeriesRef
-from tuner.data.transforms import Transform
 
-__all__ = [
-    "Intervals",
-    "calibrated",
-    "fewest_residuals",
-    "radii_of",
-]
+__all__ = ["Intervals", "calibrated", "fewest_residuals", "radii_of"]
 
 
 @dataclass(frozen=True, eq=False)

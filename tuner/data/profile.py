@@ -1,26 +1,110 @@
-"""What a series is like, as far as its first rows tell: season, trend, growth."""
+"""Profile of a series: season, trend, growth, and which columns help to forecast it."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Profile", "profile_of"]
+__all__ = ["Profile", "Trend", "columns_that_help", "gain_of_columns", "profile_of", "trend_of"]
+
+_OUTSIDE = 0.25  # of the range of levels that are trained on: so far beyond it is outside
+
+_CLEAR = 0.9  # a correlation of level and time, without a sign, above which a trend is clear
+
+_FEWEST = 3  # stretches without a common row before a trend can be clear
+
+_STRETCH = 10  # rows that a level is the mean of where there is no season
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A target whose level, the mean over some rows, moves before the test part."""
+
+    target: str
+    series: str  # the first one in which it does; "" where there is one alone
+    others: int  # in which it does as well
+    rows: int  # that a level is the mean of
+    level: float  # of the last rows before the test part
+    low: float  # the least of the training part
+    high: float
+
+    @property
+    def outside(self) -> bool:
+        """Whether the last level lies outside of all that is trained on."""
+        return not self.low <= self.level <= self.high
+
+
+def trend_of(
+    target: str,
+    season: int | None,
+    series: Iterable[tuple[str, np.ndarray, np.ndarray]],
+) -> Trend | None:
+    """Return the trend of a target; None where its level stays.
+
+    It moves where the mean of the last rows before the test part lies well outside of all such
+    means of the training part, or where these means follow time nearly in a line.
+
+    Args:
+        target: its name.
+        season: rows in one, which a level is the mean of, so that a season is no trend.
+        series: of each the name, and the values of the training part and of all rows before the
+            test part.
+    """
+    found: list[Trend] = []
+    for name, train, before_test in series:
+        rows = season if season is not None and 2 * season <= len(train) else _STRETCH
+        if len(train) < 2 * rows or len(before_test) < _FEWEST * rows:
+            continue
+        known, levels = _levels(train, rows), _levels(before_test, rows)
+        low, high, last = float(known.min()), float(known.max()), float(levels[-1])
+        room = _OUTSIDE * (high - low)
+        outside = not low - room <= last <= high + room
+        if outside or abs(_correlation(levels)) > _CLEAR:
+            found.append(Trend(target, name, 0, rows, last, low, high))
+    if not found:
+        return None
+    return replace(found[0], others=len(found) - 1)
+
+
+def _levels(values: np.ndarray, rows: int) -> np.ndarray:
+    """Return the mean of every stretch of so many rows."""
+    centre = values.mean()  # sums of numbers far from 0 lose digits
+    sums = np.concatenate([[0.0], np.cumsum(values - centre)])
+    return np.asarray((sums[rows:] - sums[:-rows]) / rows + centre)
+
+
+def _correlation(levels: np.ndarray) -> float:
+    """Return that of levels and time; 0 where nothing moves."""
+    place, off = np.arange(len(levels)) - (len(levels) - 1) / 2, levels - levels.mean()
+    size = float(np.sqrt((place**2).sum() * (off**2).sum()))
+    return float((place * off).sum()) / size if size > 0 and np.isfinite(size) else 0.0
+
 
 _SHOWS = 0.25  # share of the variance without a trend that a season explains, to be one,
+
 _SHOWS_OFTEN = 0.1  # and where it is seen so many times that chance is ruled out:
+
 _OFTEN = 40
+
 _REPEATS = 0.3  # autocorrelation at the length of a cycle, to be one
+
 _CYCLES = 4  # that must be there, to see one
+
 _TRENDS = 1.0  # standard deviations between the first third and the last
+
 _UNIT_ROOT = 14.0  # n (1 - r): Dickey and Fuller's 5 % for a series about a level
+
 _GROWS = 0.5  # least power of the level that the spread follows, and correlation of the two
+
 _LEVELS = 0.3  # of the logarithms of levels: below, a logarithm changes little
+
 _UNEVEN = 3.0  # times the spread of the series in the middle, for the largest one to decide
+
 _WHITE = 3.0  # standard errors that the autocorrelation of noise keeps within,
+
 _HARDLY = 0.1  # and what no forecast can use, however sure it is
 
 
@@ -201,3 +285,129 @@ def _walks(values: np.ndarray) -> bool:
         return False
     found = np.abs(_autocorrelation(steps, 5)[1:]).max()
     return bool(found < max(_WHITE / np.sqrt(len(steps)), _HARDLY))
+
+
+_HELPS = 0.02  # least share of the error that a column takes off
+
+_MOST_ROWS = 3000  # the last ones
+
+_MOST_NUMBERS = 300  # that one forecast reads: of more columns fewer rows are read
+
+_MOST_LOOKED_AT = 60_000  # rows of all series
+
+_MOST_TRIED = 6  # columns that are tried together, of those that help most alone
+
+_FIRST_LOOK = (1000, 60)  # rows and numbers by which these are found
+
+_PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of standardized numbers
+
+_FITTED = 0.75  # of the rows; what follows is forecast
+
+
+def columns_that_help(
+    parts: Sequence[np.ndarray], targets: list[int], others: list[int], window: int, horizon: int
+) -> tuple[list[int], float]:
+    """Choose columns one by one, each the one that takes most off the error beside the chosen.
+
+    All of them are taken where that is better than those by more than one column must be: some
+    help together alone.
+
+    Args:
+        parts: the training part of each series, (rows, columns), without gaps.
+        targets: which columns are forecast, and read in any case.
+        others: which columns may be read besides.
+        window: rows that are read.
+        horizon: rows that are forecast.
+
+    Returns:
+        Which of `others` are read, rising, and the share of the error that they take off.
+    """
+    parts = _some(sorted(parts, key=len, reverse=True))
+    together = len(targets) + min(len(others), _MOST_TRIED)
+    one_by_one = max(1, min(window, _MOST_NUMBERS // together))  # rows, the same for all sets
+
+    def gain(
+        columns: list[int], rows: int, most: tuple[int, int] = (_MOST_ROWS, _MOST_NUMBERS)
+    ) -> float:
+        read = [*targets, *columns]
+        at = list(range(len(targets)))
+        gains = [gain_of_columns(p[:, read], at, rows, horizon, most) for p in parts]
+        return float(np.median(gains)) if gains else -1.0
+
+    alone = {c: gain([c], window, _FIRST_LOOK) for c in others}
+    tried = sorted(alone, key=lambda c: -alone[c])[:_MOST_TRIED]
+    chosen: list[int] = []
+    best = 0.0
+    while tried:
+        gains = {c: gain([*chosen, c], one_by_one) for c in tried}
+        found = max(gains, key=lambda c: gains[c])
+        if 1.0 - gains[found] > (1.0 - best) * (1.0 - _HELPS):
+            break
+        chosen, best = [*chosen, found], gains[found]
+        tried = [c for c in tried if c != found]
+    if len(others) > max(1, len(chosen)):
+        of_all = gain(others, window)
+        if 1.0 - of_all <= (1.0 - best) * (1.0 - _HELPS):
+            return sorted(others), of_all
+    return sorted(chosen), best
+
+
+def gain_of_columns(
+    values: np.ndarray,
+    targets: list[int],
+    window: int,
+    horizon: int,
+    most: tuple[int, int] = (_MOST_ROWS, _MOST_NUMBERS),
+) -> float:
+    """Return by how much the error falls when all columns are read and not the targets alone.
+
+    Args:
+        values: the training part of one series, (rows, columns), without gaps.
+        targets: which columns are forecast.
+        window: rows that are read.
+        horizon: rows that are forecast.
+        most: rows that are looked at, the last ones, and numbers that one forecast reads.
+
+    Returns:
+        The share of the root mean squared error that the other columns take off, on the last
+        quarter of the rows; below 0 where they harm, and where there are too few rows to tell.
+    """
+    most_rows, most_numbers = most
+    spread = values.std(axis=0)
+    seen = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    seen = seen[-most_rows:]
+    window = max(1, min(window, most_numbers // values.shape[1]))
+    starts = np.arange(window, len(seen) - horizon + 1)
+    fitted = int(len(starts) * _FITTED)
+    if fitted < 2 * window or len(starts) - fitted < 8:
+        return -1.0
+    coming = np.concatenate([seen[starts + k][:, targets] for k in range(horizon)], axis=1)
+    past = np.stack([seen[starts - k] for k in range(1, window + 1)], axis=1)
+    errors = [
+        _error(read.reshape(len(starts), -1), coming, fitted)
+        for read in (past[:, :, targets], past)
+    ]
+    return 1.0 - errors[1] / errors[0] if errors[0] > 0 else -1.0
+
+
+def _some(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return as many series, the first ones, as are looked at."""
+    taken, rows = [], 0
+    for part in parts:
+        if rows >= _MOST_LOOKED_AT:
+            break
+        taken.append(part)
+        rows += min(len(part), _MOST_ROWS)
+    return taken
+
+
+def _error(read: np.ndarray, coming: np.ndarray, fitted: int) -> float:
+    """Return the least error, over the penalties, of a ridge regression on the rows after."""
+    read = read - read[:fitted].mean(axis=0)
+    level = coming[:fitted].mean(axis=0)
+    products, wanted = read[:fitted].T @ read[:fitted], read[:fitted].T @ (coming[:fitted] - level)
+    errors = []
+    for penalty in _PENALTIES:
+        weights = np.linalg.solve(products + penalty * np.eye(len(products)), wanted)
+        errors.append(((read[fitted:] @ weights + level - coming[fitted:]) ** 2).mean())
+    return float(np.sqrt(min(errors)))

@@ -1,30 +1,183 @@
-"""The reference that a job carries: where the prepared arrays are, and what they mean."""
+"""Data references: where prepared arrays are, and what they mean. Jobs carry these."""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tuner.data.gaps import windows_without_gaps
-from tuner.data.transforms import NO_TRANSFORM, Transform
-from tuner.data.units import to_units
-from tuner.data.weights import counting_windows, weights_of_windows
+from tuner.data.preprocessing import NO_TRANSFORM, Transform
+from tuner.pipeline_steps import differences_of
+
+if TYPE_CHECKING:
+    from tuner.data.preprocessing import Preparation
+    from tuner.data.series_table import Series
 
 __all__ = [
+    "SKIP",
     "DataRef",
     "PairsRef",
     "SequencesRef",
     "SeriesRef",
     "Shape",
+    "counting_windows",
     "hold_arrays",
     "read_arrays",
+    "some_of",
+    "to_units",
+    "unscaled",
+    "weights_of_windows",
+    "windows_without_gaps",
+    "without_gaps",
 ]
+
+SKIP = "skip"
+
+"""What `data.missing` says where windows that cross a gap are left out."""
+
+
+def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndarray]:
+    """Return of which rows nothing that a model reads, and no target, rests on a missing value.
+
+    Args:
+        series: with even rows, nan where a value is missing.
+        data: which columns are read; a lag or a difference rests on earlier rows as well.
+
+    Returns:
+        (rows,), bool, of what is read, and (rows, targets), bool, of the targets.
+    """
+    lacking = {str(name): series.frame[name].isna().to_numpy() for name in series.frame}
+    for name in series.targets:
+        for rows in differences_of(data.transform):
+            lacking[name] = lacking[name] | _later(lacking[name], series.bounds, rows)
+    read = [lacking[name] for name in {*series.features, *series.levels}]
+    for name, lags in data.lags.items():
+        read += [_later(lacking[name], series.bounds, lag) for lag in lags]
+    targets = np.column_stack([lacking[name] for name in series.targets])
+    return ~np.logical_or.reduce(read), ~targets
+
+
+def windows_without_gaps(whole: np.ndarray, starts: np.ndarray, window: int) -> np.ndarray:
+    """Return which windows read rows that are whole alone, (samples,), bool.
+
+    Args:
+        whole: (rows,), bool.
+        starts: (samples,), the row after the last one that each reads.
+        window: rows that are read.
+    """
+    broken = np.concatenate([[0], np.cumsum(~whole)])  # in the rows before
+    return np.asarray(broken[starts] == broken[starts - window])
+
+
+def _later(lacking: np.ndarray, bounds: np.ndarray, rows: int) -> np.ndarray:
+    """Return which rows lack the value so many rows before them, in their series, (rows,)."""
+    found = np.zeros(len(lacking), bool)
+    for start, end in bounds:
+        found[start + rows : end] = lacking[start : max(start, end - rows)]
+    return found
+
+
+def weights_of_windows(
+    rows: np.ndarray | None, steps: Sequence[float], starts: np.ndarray, horizon: int
+) -> np.ndarray:
+    """Return what each target row of windows counts, (windows, horizon), float64.
+
+    Args:
+        rows: (rows,), or None where all count alike.
+        steps: (horizon,), or empty where all count alike.
+        starts: (windows,), the first target row of each.
+        horizon: rows.
+    """
+    of_steps = np.asarray(steps, np.float64) if len(steps) else np.ones(horizon)
+    if rows is None:
+        return np.tile(of_steps, (len(starts), 1))
+    return np.asarray(rows[starts[:, None] + np.arange(horizon)] * of_steps)
+
+
+def counting_windows(
+    rows: np.ndarray, steps: Sequence[float], starts: np.ndarray, horizon: int
+) -> np.ndarray:
+    """Return which windows have a target that counts, (windows,), bool."""
+    if (rows > 0).all():
+        return np.ones(len(starts), bool)
+    found = np.zeros(len(starts), bool)
+    for step in range(horizon):
+        if not len(steps) or steps[step] > 0:
+            found |= rows[starts + step] > 0
+    return found
+
+
+def to_units(
+    outputs: np.ndarray,
+    offset: Sequence[float] | np.ndarray,
+    scale: Sequence[float] | np.ndarray,
+    *,
+    transform: Transform = NO_TRANSFORM,
+    history: np.ndarray | None = None,
+) -> np.ndarray:
+    """Undo the scaling of values or quantiles, and the transform of the targets.
+
+    Args:
+        outputs: (samples, horizon, targets), for quantiles with a last axis more.
+        offset: (targets,), or (samples, targets), of the scaling:
+            scaled = (transformed - offset) / scale.
+        scale: likewise.
+        transform: of the targets, with what is fitted.
+        history: the truth before each sample; see `Transform.inverse`.
+
+    Returns:
+        The same shape, float64; infinite where a prediction is absurd.
+    """
+    return np.asarray(transform.inverse(unscaled(outputs, offset, scale), history))
+
+
+def unscaled(
+    outputs: np.ndarray,
+    offset: Sequence[float] | np.ndarray,
+    scale: Sequence[float] | np.ndarray,
+) -> np.ndarray:
+    """Undo the scaling alone; see `to_units`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(outputs, np.float64) * _along_targets(scale, outputs.ndim)
+        values += _along_targets(offset, outputs.ndim)
+    return np.asarray(values)
+
+
+def _along_targets(numbers: Sequence[float] | np.ndarray, n_axes: int) -> np.ndarray:
+    """Return (targets,) or (samples, targets) in a shape that goes with outputs."""
+    array = np.asarray(numbers, np.float64)
+    trailing = (1,) * (n_axes - 3)  # quantiles
+    if array.ndim == 1:
+        return array.reshape(-1, *trailing)
+    return array.reshape(len(array), 1, -1, *trailing)
+
+
+_SEED = 20_240_607  # what is taken follows from how many there are, and from nothing else
+
+
+def some_of(n: int, most: int, classes: np.ndarray | None = None) -> np.ndarray:
+    """Return which of `n` are taken where there may be `most`: rising, the same each time.
+
+    Args:
+        n: how many there are.
+        most: how many are taken of more; at least one is.
+        classes: of each, (n,): every class that there is keeps one, though that be more in all.
+
+    Returns:
+        Their places, int64; all of them where there are no more than `most`.
+    """
+    if n <= (most := max(1, most)):
+        return np.arange(n)
+    order = np.random.default_rng([_SEED, n]).permutation(n)
+    if classes is None:
+        return np.sort(order[:most])
+    _, firsts = np.unique(classes[order], return_index=True)  # of each class, in the order
+    return np.sort(order[np.union1d(np.arange(most), firsts)])
 
 
 _held: dict[str, Mapping[str, np.ndarray]] = {}  # by folder and name

@@ -11,32 +11,31 @@ from typing import Any
 import numpy as np
 
 from tuner.data.baselines import season_of
-from tuner.data.categories import Levels, known_levels, numbered
-from tuner.data.class_numbers import ClassColumn, number_class_column
-from tuner.data.dataset import Dataset, Facts, Preparations, Prepared, counted
-from tuner.data.features import Table, check_features, make_table
-from tuner.data.filling import even_rows
-from tuner.data.gaps import SKIP, without_gaps
-from tuner.data.holidays import has_holidays
+from tuner.data.features import (
+    ClassColumn,
+    Table,
+    check_features,
+    check_modes,
+    make_table,
+    number_class_column,
+    save_modes,
+)
 from tuner.data.intervals import fewest_residuals
-from tuner.data.measurable import check_measurable
-from tuner.data.modes import check_modes, save_modes
-from tuner.data.own_split import own_cuts
-from tuner.data.reading import Series, series_of
-from tuner.data.reference import SeriesRef, Shape
-from tuner.data.scaling import Scaler, SeriesScaler, naive_errors
-from tuner.data.scratch import save_arrays
-from tuner.data.series_facts import notes_of, part_of, trends_of
-from tuner.data.source import blamed, read_table
-from tuner.data.splitting import Parts, split_rows
-from tuner.data.suspects import suspects_of
-from tuner.data.tables import refusal
-from tuner.data.times import show_time
-from tuner.data.transforms import Transform
+from tuner.data.prepared import Dataset, Facts, Preparations, Prepared, counted
+from tuner.data.preprocessing import Scaler, SeriesScaler, Transform, naive_errors
+from tuner.data.quality import even_rows, suspects_of
+from tuner.data.reference import SKIP, SeriesRef, Shape, without_gaps
+from tuner.data.series_facts import check_measurable, has_holidays, notes_of, part_of, trends_of
+from tuner.data.series_table import Series, series_of
+from tuner.data.splits import Parts, own_cuts, split_rows
+from tuner.data.vocabulary import Levels, known_levels, numbered
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.experiment.data import Data
-from tuner.experiment.decomposition import Decompose
+from tuner.experiment.data import Data, Decompose
+from tuner.outputs import save_arrays
+from tuner.tables.rows import blamed, read_table
+from tuner.tables.table import refusal
+from tuner.tables.timestamps import show_time
 
 __all__ = ["SeriesDataset", "check_series"]
 

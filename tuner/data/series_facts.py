@@ -1,24 +1,156 @@
-"""What is said about series that were read: the sizes of their parts, and what was done to them."""
+"""Facts about series for the user, holidays, and checks of targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from tuner.data.categories import notes_of_categories
-from tuner.data.dataset import Part, counted
-from tuner.data.features import Table, ends_with_targets
-from tuner.data.gaps import SKIP
-from tuner.data.known_columns import known_ahead
-from tuner.data.measurable import constant_features, constant_targets
-from tuner.data.reading import Series
-from tuner.data.times import find_holidays, show_time
-from tuner.data.trend import Trend, trend_of
+from tuner.data.features import Table, ends_with_targets, known_ahead
+from tuner.data.prepared import Facts, Part, counted
+from tuner.data.preprocessing import Preparation
+from tuner.data.profile import Trend, trend_of
+from tuner.data.quality import even_rows
+from tuner.data.reference import SKIP
+from tuner.data.series_table import Series
+from tuner.data.splits import Parts
+from tuner.data.vocabulary import notes_of_categories
+from tuner.errors import DataError
 from tuner.experiment import Experiment
+from tuner.tables.table import refusal
+from tuner.tables.timestamps import are_open_days, few_enough, find_holidays, show_time
 
-__all__ = ["notes_of", "part_of", "trends_of"]
+__all__ = [
+    "check_measurable",
+    "constant_features",
+    "constant_targets",
+    "has_holidays",
+    "notes_of",
+    "part_of",
+    "trends_of",
+]
+
+
+def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Say which targets are the same in the whole training part: there is nothing to learn.
+
+    Args:
+        targets: their names.
+        truth: (n, targets), of the training part; nan where it is missing.
+    """
+    for name, column in zip(targets, truth.T, strict=True):
+        values = column[~np.isnan(column)]
+        if len(values) and np.ptp(values) == 0:
+            text = f"{name!r} is {values[0]:g} in all of the training part: nothing can be learned"
+            yield "constant", text
+
+
+def constant_features(
+    table: Table, rows: np.ndarray, later: np.ndarray, targets: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Say which other columns are the same in the whole training part: they tell nothing.
+
+    Args:
+        table: that was made of the series.
+        rows: of the training part.
+        later: rows of the validation part, in which such a column may move.
+        targets: their names.
+    """
+    for at, (name, column) in enumerate(zip(table.names, table.inputs.T, strict=True)):
+        if at in table.category_columns:
+            continue
+        values = column[rows]
+        values = values[~np.isnan(values)]
+        if name not in targets and len(values) and np.ptp(values) == 0:
+            text = f"{name!r} is {values[0]:g} in all of the training part"
+            after = column[later]
+            moved = after[~np.isnan(after) & (after != values[0])]
+            if len(moved):
+                text += f", and {moved[0]:g} later: what that means was never learned"
+            else:
+                text += ": it tells a model nothing"
+            yield "constant", f"{text}; leave it out of data.features"
+
+
+def check_measurable(
+    metric: str, facts: Facts, part: str, truth: np.ndarray, units: np.ndarray
+) -> None:
+    """Refuse a metric that has no score of these values, or the same one whatever is predicted.
+
+    Args:
+        metric: the experiment's.
+        facts: gives the file and the names of the targets.
+        part: that the values are of.
+        truth: (n, targets), what is to be predicted.
+        units: (samples, targets), what MASE divides by; nan where there is nothing.
+
+    Raises:
+        DataError: naming metric, target and remedy.
+    """
+    if metric == "r2" and len(truth) < 2:
+        text = "r2 needs at least 2 values, got 1; make the part larger or choose another metric"
+        raise refusal(facts.path, f"data.split.{part.partition(' ')[0]}", text)
+    for target, values, divisors in zip(facts.targets, truth.T, units.T, strict=True):
+        of = f"{target!r} in the {part} part"
+        if metric == "mape" and (values == 0).any():
+            text = f"mape divides by the values, got 0 for {of}; write smape, mae or rmse"
+        elif metric == "r2" and np.ptp(values) == 0:
+            text = f"r2 compares with the variance, got a constant for {of}; write rmse or mae"
+        elif metric == "mase" and (np.isnan(divisors).all() or (divisors == 0).any()):
+            got = "0" if (divisors == 0).any() else "none"
+            text = (
+                f"mase divides by the error of the naive forecast in the training part, got {got} "
+                f"for {target!r}, which is constant, repeats itself or is too short; write rmse "
+                f"or mae"
+            )
+        else:
+            continue
+        raise refusal(facts.path, "objective.metric", text)
+
+
+def has_holidays(
+    read: Series, data: Preparation, split: Callable[[Series, np.ndarray], Parts]
+) -> bool | None:
+    """Say whether series of open days have holidays; None where it is of no use to decide.
+
+    They have some where few of the open days of the training part are without a row, long breaks
+    aside. Where it has none, a day without a row is a gap.
+    With holidays there are fewer rows, so the training part may end elsewhere: what is before
+    both of its ends decides. What is later, in the test part say, moves nothing.
+
+    Args:
+        read: the series, as they were read.
+        data: says what is done about missing rows.
+        split: returns the parts of series with even rows, the first (series,) rows of each aside.
+    """
+    frequency = read.frequency
+    if frequency is None or not are_open_days(frequency):
+        return None
+    refuses = data.missing == "refuse"
+    lengths: list[list[int]] = []  # of each series' training part, in rows that were read
+    for holidays in (True,) if refuses else (True, False):
+        with contextlib.suppress(DataError):  # refused later on, if it comes to that
+            even = even_rows(replace(read, holidays=holidays), data)
+            ends = split(even, np.zeros(len(even.names), int)).train[0][:, 1]
+            lengths.append(
+                [
+                    int(read.times_of(i).searchsorted(even.times_of(i)[:end].max(), side="right"))
+                    if end
+                    else 0
+                    for i, end in enumerate(ends)
+                ]
+            )
+    if not lengths:
+        return None
+    n_missing = n_every = 0
+    for i, length in enumerate(np.min(lengths, axis=0)):
+        if length:
+            closed = len(find_holidays(read.times_of(i)[:length], frequency, holidays=True))
+            n_missing += closed
+            n_every += closed + int(length)
+    return few_enough(n_missing, n_every) or (None if refuses else False)
 
 
 def part_of(series: Series, name: str, part: np.ndarray) -> Part:

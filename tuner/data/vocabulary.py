@@ -1,10 +1,10 @@
-"""Numbers for texts: of tokens, and of classes."""
+"""Integers for categories, classes and tokens; beam search over tokens."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,26 +12,154 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tuner.data.tables import refusal
+from tuner.tables.table import RawTable, refusal
 
 if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
 __all__ = [
     "UNKNOWN",
+    "Levels",
+    "NextLogits",
     "Vocabulary",
+    "beam_search",
+    "categories_in",
+    "codes_of",
     "cut",
     "first_outside",
+    "known_levels",
     "known_tokens",
+    "merged",
+    "notes_of_categories",
     "number_classes",
+    "numbered",
+    "shown",
     "written_text",
 ]
 
+Levels = Mapping[str, tuple[str, ...]]
+
+"""Of each column the texts of its categories."""
+
+_SHOWN = 6  # categories at most
+
+_LONGEST = 30  # characters of one that are shown
+
+_MANY = 0.5  # of the rows of the training part have a category of their own: probably none
+
+
+def codes_of(table: RawTable, names: Sequence[str]) -> tuple[dict[str, np.ndarray], Levels]:
+    """Return columns as codes, (rows,) float64, nan where a cell is empty; and what each code is.
+
+    A category is what the file writes. True, TRUE and true are the same one.
+    """
+    columns, levels = {}, {}
+    written = table.written(names)
+    for name in names:
+        codes, found = pd.factorize(written[name])
+        texts = [t.lower() if t.lower() in ("true", "false") else t for t in map(str, found)]
+        empty = {"", *(table.dialect.missing_values or ())}
+        again, unique = pd.factorize(np.array(texts, dtype=object))
+        of_texts = np.where([t in empty for t in texts], np.nan, again)  # (texts,)
+        columns[name], levels[name] = of_texts[codes], tuple(map(str, unique))
+    return columns, levels
+
+
+def merged(
+    codes: np.ndarray, own: tuple[str, ...], of: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return codes of `own` levels as those of other levels, to which what they lack is added."""
+    together = tuple(dict.fromkeys([*of, *own]))
+    place = {text: at for at, text in enumerate(together)}
+    return _looked_up(codes, np.array([place[t] for t in own], np.float64), np.nan), together
+
+
+def known_levels(codes: np.ndarray, levels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the categories that some rows hold, sorted: those of the training part are known.
+
+    Args:
+        codes: (rows,), of these rows alone; nan for none.
+        levels: what each code is.
+    """
+    return tuple(sorted(levels[code] for code in np.unique(codes[~np.isnan(codes)]).astype(int)))
+
+
+def numbered(codes: np.ndarray, levels: tuple[str, ...], known: Sequence[str]) -> np.ndarray:
+    """Return the number of each row's category, (rows,) float32: 0 is unknown, or none.
+
+    Args:
+        codes: (rows,), nan for none.
+        levels: what each code is.
+        known: categories in the order of their numbers, which begin at 1.
+    """
+    number = {text: place for place, text in enumerate(known, start=1)}
+    numbers = np.array([number.get(text, 0) for text in levels], np.float64)
+    return _looked_up(codes, numbers, 0.0).astype(np.float32)
+
+
+def categories_in(codes: np.ndarray, levels: tuple[str, ...], known: Sequence[str]) -> list[str]:
+    """Return the categories of some rows that are not known, sorted."""
+    return sorted(set(known_levels(codes, levels)) - set(known))
+
+
+def notes_of_categories(
+    names: Sequence[str],
+    codes: np.ndarray,
+    levels: Levels,
+    rows: np.ndarray,
+    series: str | None,
+) -> Iterator[tuple[str, str]]:
+    """Say how many categories the training part holds, and which occur in later rows alone.
+
+    Args:
+        names: of the columns.
+        codes: (rows, columns).
+        levels: what each code is.
+        rows: of the training part.
+        series: the column that says which series a row is of; None for none.
+    """
+    counts, later, suspect = [], [], []
+    for name, column in zip(names, codes.T, strict=True):
+        known = known_levels(column[rows], levels[name])
+        counts.append(f"{name} ({len(known)})")
+        if unknown := categories_in(column, levels[name], known):
+            later.append(f"{name} {shown(unknown)}")
+        if name != series and len(known) > max(_SHOWN, _MANY * len(rows)):
+            text = f"{name!r} has {len(known)} categories in {len(rows)} rows of the training part"
+            suspect.append(
+                ("suspect", f"{text}: is it one of numbers or of texts? If so, leave it out")
+            )
+    if counts:
+        text = ", ".join(counts)
+        if later:
+            text += f"; unknown, as the training part does not hold them: {'; '.join(later)}"
+        yield "categories", text
+    yield from suspect
+
+
+def shown(categories: Sequence[str]) -> str:
+    """Return the first categories in words."""
+    short = [t if len(t) <= _LONGEST else f"{t[:_LONGEST]}..." for t in categories[:_SHOWN]]
+    more = f" and {len(categories) - _SHOWN} more" if len(categories) > _SHOWN else ""
+    return ", ".join(map(repr, short)) + more
+
+
+def _looked_up(codes: np.ndarray, values: np.ndarray, otherwise: float) -> np.ndarray:
+    """Return the value at each code, (rows,); `otherwise` for nan."""
+    none = np.isnan(codes)
+    if not len(values):
+        return np.full(len(codes), otherwise)
+    return np.where(none, otherwise, values[np.where(none, 0, codes).astype(np.int64)])
+
+
 UNKNOWN = 1
+
 """The number of every token that has none of its own; 0 pads."""
 
 _FIRST = 2
+
 _TOKEN_ID = re.compile(r"[0-9]{1,18}")
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
 
 
@@ -153,3 +281,75 @@ def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     classes = sorted(set(names), key=int if numeric else str)
     place = {name: i for i, name in enumerate(classes)}
     return tuple(classes), np.array([place[name] for name in names], np.int64)[codes]
+
+
+NextLogits = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+"""From the numbers of sequences, (n,), and what was said of each so far, (n, steps) tokens of which
+the first is the begin, to the logits of what comes next, (n, tokens)."""
+
+
+def beam_search(
+    next_logits: NextLogits, n: int, *, tokens: int, longest: int, width: int
+) -> np.ndarray:
+    """Say something of each of `n` sequences.
+
+    Beam search (Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks",
+    section 3.2): of all that could be said so far the `width` most probable are kept, until the
+    most probable one has ended. With a width of 1 it is greedy decoding. Equally probable ones
+    are taken in the order of their tokens.
+
+    Args:
+        next_logits: of a model.
+        n: sequences.
+        tokens: that a model can say: 0 pads and 1 is unknown, which are never said, and the last
+            two are begin and end.
+        longest: tokens that are said at most; then it ends.
+        width: of the beam.
+
+    Returns:
+        (n, longest) int64, padded with 0.
+    """
+    begin, end = tokens - 2, tokens - 1
+    never = np.array([0, UNKNOWN, begin])
+    said = np.full((n, width, 1), begin)
+    scores = np.full((n, width), -np.inf)
+    scores[:, 0] = 0.0  # all begin alike: one of them goes on
+    for step in range(longest + 1):
+        ended = said[:, :, -1] == end
+        going = np.flatnonzero(~ended[:, 0])  # those whose best has ended are done
+        if not len(going):
+            break
+        of, beam = np.nonzero(~ended[going] & np.isfinite(scores[going]))
+        of = going[of]
+        logits = next_logits(of, said[of, beam])
+        logs = _log_softmax(_without(logits, never))
+        if step == longest:
+            logs = np.where(np.arange(tokens) == end, 0.0, -np.inf)[None].repeat(len(of), axis=0)
+        after = np.full((n, width, tokens), -np.inf)
+        after[..., end] = np.where(ended, scores, -np.inf)  # what has ended stays as it is
+        after[of, beam] = scores[of, beam][:, None] + logs
+        flat = after[going].reshape(len(going), -1)
+        best = np.argsort(-flat, axis=1, kind="stable")[:, :width]
+        source, token = best // tokens, best % tokens
+        grown = np.full((n, width, step + 2), end)
+        grown[:, :, : step + 1] = said
+        grown[going] = np.concatenate([said[going[:, None], source], token[..., None]], axis=2)
+        scores[going] = np.take_along_axis(flat, best, axis=1)
+        said = grown
+    found = np.zeros((n, longest), np.int64)
+    best = said[:, 0, 1 : longest + 1]
+    found[:, : best.shape[1]] = np.where(best == end, 0, best)
+    return found
+
+
+def _without(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    kept = logits.astype(np.float64)
+    kept[:, tokens] = -np.inf
+    return kept
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the logarithms of probabilities, (n, tokens), float64."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

@@ -1,13 +1,15 @@
-"""Worker processes on this machine, one job each at a time."""
+"""Worker processes on this machine, one job each at a time, and its GPUs."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from multiprocessing import Pipe
@@ -15,19 +17,71 @@ from multiprocessing.connection import Connection, wait
 from typing import IO, Any
 
 from tuner.errors import RunError, one_line
-from tuner.executors.gpus import find_gpus, least_used
-from tuner.executors.messages import Died, Message
+from tuner.executors.base import Died, Message
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Job
-from tuner.process_start import start_command
+from tuner.processes import start_command
 
-__all__ = ["LocalExecutor"]
+__all__ = ["LocalExecutor", "find_gpus", "least_used"]
+
+_LISTED = re.compile(r"^(?P<part>\s+MIG )?.*\(UUID: (?P<uuid>[\w/-]+)\)\s*$")
+
+
+def find_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+
+    Those of that variable where it is set, else those that nvidia-smi lists; none where that is
+    missing or fails. Of a GPU that is cut into MIG instances its instances are returned.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return _usable(visible.split(","))
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ()
+    return _parse(listed.splitlines())
+
+
+def least_used(gpus: Sequence[str], in_use: Iterable[str], n: int) -> list[str]:
+    """Return the `n` GPUs that stand least often in `in_use`, the first ones of equals."""
+    users = Counter(in_use)
+    return sorted(gpus, key=lambda gpu: users[gpu])[:n]
+
+
+def _usable(names: list[str]) -> tuple[str, ...]:
+    """Return the names before the first that CUDA would not understand: it reads no further."""
+    found: list[str] = []
+    for name in map(str.strip, names):
+        if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name):
+            break
+        found.append(name)
+    return tuple(found)
+
+
+def _parse(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the GPUs by UUID, as CUDA counts them in another order than nvidia-smi."""
+    found: list[str] = []
+    whole: str | None = None  # the GPU that the next lines may be parts of
+    for match in filter(None, map(_LISTED.match, lines)):
+        if match["part"] is None:
+            whole = match["uuid"]
+            found.append(whole)
+        else:
+            if whole in found:
+                found.remove(whole)
+            found.append(match["uuid"])
+    return tuple(found)
+
 
 # One thread a worker: several workers beat several threads on models of this size, and the
 # order of floating-point sums no longer depends on how many cores there are.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
 
 _START_S = 120.0  # after which a worker that is still starting counts as one that cannot
+
 _END_S = 30.0  # that a killed process is waited for; one that the kernel holds may never end
 
 

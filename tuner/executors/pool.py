@@ -9,8 +9,7 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from tuner.errors import RunError
-from tuner.executors.base import Event, Finished, Lost, Reported
-from tuner.executors.messages import Died, Message, Ready, Started
+from tuner.executors.base import Died, Event, Finished, Lost, Message, Ready, Reported, Started
 from tuner.jobs import Job, TrainJob, timed_out
 
 __all__ = ["PooledWorker", "WorkerPool"]

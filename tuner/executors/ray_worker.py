@@ -12,12 +12,11 @@ import numpy as np
 
 from tuner import __version__
 from tuner.data.reference import hold_arrays
-from tuner.executors.messages import Message, Ready, Started
-from tuner.executors.serving import serve
+from tuner.executors.base import Message, Ready, Started, serve
 from tuner.jobs import Job
 
 if TYPE_CHECKING:
-    from tuner.executors.serving import RunJob
+    from tuner.executors.base import RunJob
 
 __all__ = ["N_CALLS", "RayWorker"]
 

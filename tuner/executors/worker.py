@@ -1,4 +1,4 @@
-"""A worker process: receives jobs, trains, reports. Started by `tuner/process_start.py`."""
+"""A worker process: receives jobs, trains, reports. The only importer of torch here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 
+import torch
+
 from tuner import __version__
-from tuner.executors.messages import Message, Ready
-from tuner.executors.serving import serve
+from tuner.executors.base import Message, Ready, RunJob, serve
 from tuner.jobs import Job
+from tuner.training import run_job, warm_up
+
+__all__ = ["prepare"]
+
+
+def prepare() -> RunJob:
+    """Make the first job as fast as any other, and return what does jobs."""
+    torch.set_num_threads(1)
+    warm_up()
+    return run_job
 
 
 def main(file_descriptor: int) -> None:
@@ -22,8 +33,6 @@ def main(file_descriptor: int) -> None:
     """
     connection = Connection(file_descriptor)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-
-    from tuner.executors.training import prepare
 
     run_job = prepare()
 

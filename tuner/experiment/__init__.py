@@ -1,7 +1,6 @@
 """The experiment file: what is searched, on which data, with which budget."""
 
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.reading import Override, dump_yaml, flat, parse_value
 from tuner.experiment.schema import Experiment, Recorded, Resources, Split
 from tuner.experiment.space import (
     CategoricalDomain,
@@ -11,6 +10,7 @@ from tuner.experiment.space import (
     SearchSpace,
     space_size,
 )
+from tuner.experiment.yaml_files import Override, dump_yaml, flat, parse_value
 
 __all__ = [
     "CategoricalDomain",

@@ -1,26 +1,187 @@
-"""The experiment file's blocks `data` and `task`: what is learned from, and what is asked."""
+"""The blocks `data` and `task`: which columns are learned from, and what is predicted."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from tuner.dialect import Dialect
 from tuner.errors import near_miss
-from tuner.experiment.decomposition import Decompose
-from tuner.experiment.model import Section
-from tuner.experiment.read import Read
-from tuner.experiment.weights import check_step_weights
-from tuner.experiment.wide import Wide, with_wide_names
-from tuner.transform_steps import SEASONAL, parse_transform
+from tuner.experiment.fields import Read, Section, is_own
+from tuner.experiment.metrics import METRICS
+from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
 
-__all__ = ["OF_FORECASTS", "Count", "Data", "Folds", "Name", "Split", "Task"]
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Experiment
+
+__all__ = [
+    "OF_FORECASTS",
+    "Count",
+    "Data",
+    "Decompose",
+    "Decomposition",
+    "Folds",
+    "Name",
+    "Split",
+    "Task",
+    "Wide",
+    "canonical_decomposition",
+    "check_step_weights",
+    "check_weights",
+    "with_wide_names",
+]
+
+_Name = Annotated[str, Field(min_length=1)]
+
+
+class Wide(Section):
+    """What the columns of series become: rows of one column, beside one that names the series."""
+
+    id: Annotated[_Name, Field(examples=["store"])]
+    """What the column that names the series is called; it is `data.id`."""
+    value: Annotated[_Name, Field(examples=["sales"])]
+    """What the column of their values is called; it is `data.target`."""
+    columns: Annotated[
+        _Name | Annotated[list[_Name], Field(min_length=1)], Field(examples=["store_*"])
+    ]
+    """Columns of the file, each a series: a pattern with `*` or `?`, or a list of names."""
+
+
+def with_wide_names(raw: Any) -> Any:
+    """Return `data` with the id and the target that `data.wide` names, where they are not given.
+
+    Raises:
+        ValueError: they are given, and are others.
+    """
+    wide = raw.get("wide") if isinstance(raw, dict) else None
+    if not isinstance(wide, dict | Wide):
+        return raw
+    names = wide if isinstance(wide, dict) else wide.model_dump()
+    given = dict(raw)
+    for key, of_wide in (("id", "id"), ("target", "value")):
+        name = names.get(of_wide)
+        if not isinstance(name, str) or not name:
+            continue  # what is wrong with it is said of the block itself
+        own = given.setdefault(key, name)
+        if own is None or own == [name]:
+            given[key] = name
+        elif own != name:
+            text = f"{key}: is what data.wide.{of_wide} says, {name!r}, got {own!r}"
+            raise ValueError(f"{text}; remove {key}, or write the same name twice")
+    return given
+
+
+_NEEDS = {"moving_average": "length", "emd": "components"}
+
+_SAID = {"length": 24, "components": 3}
+
+
+class Decomposition(Section):
+    """How the targets' columns are split within each window, which knows of no other row."""
+
+    kind: Literal["moving_average", "emd"]
+    """Trend and remainder by a moving average, or intrinsic mode functions and what they leave."""
+    length: Annotated[int, Field(ge=2, le=100_000, strict=True)] | None = Field(None, examples=[24])
+    """Of moving_average: rows of the average, at most the window, whose ends are repeated."""
+    components: Annotated[int, Field(ge=2, le=16, strict=True)] | None = Field(None, examples=[3])
+    """Of emd: parts, the fastest first; the last one is what is left over."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Decomposition:
+        for kind, key in _NEEDS.items():
+            value = getattr(self, key)
+            if kind == self.kind and value is None:
+                raise ValueError(f"{key}: is required by {kind}; write `{key}: {_SAID[key]}`, say")
+            if kind != self.kind and value is not None:
+                raise ValueError(f"{key}: is of {kind}, got {value} with {self.kind}; remove it")
+        return self
+
+
+def _check_written(value: Any) -> Any:
+    """A kind alone says too little."""
+    if isinstance(value, str) and value in _NEEDS:
+        key = _NEEDS[value]
+        written = f"{{kind: {value}, {key}: {_SAID[key]}}}"
+        raise ValueError(f"{value} needs {key}, got none; write {written}, say")
+    return value
+
+
+Decompose = Annotated[
+    Annotated[Literal["none"], Tag("(none)")] | Annotated[Decomposition, Tag("(decomposition)")],
+    Discriminator(lambda v: "(decomposition)" if isinstance(v, dict | Decomposition) else "(none)"),
+    BeforeValidator(_check_written),
+]
+
+
+def canonical_decomposition(value: Any) -> Any:
+    """Return the keys of a decomposition in one order, so that equal choices are equal."""
+    if not isinstance(value, dict):
+        return value
+    return {key: value[key] for key in Decomposition.model_fields if key in value} | value
+
+
+def check_step_weights(weights: Sequence[float], horizon: int) -> None:
+    """Refuse weights that are not one for each step, and those that leave nothing.
+
+    Raises:
+        ValueError: naming the key, rule, value and remedy.
+    """
+    if len(weights) != horizon:
+        text = f"must be one number for each step of horizon, which is {horizon}, got "
+        remedy = f"write {horizon} of them, or horizon: {len(weights)}"
+        if not weights:
+            remedy = f"write {horizon} of them, or remove it"
+        raise ValueError(f"step_weights: {text}{len(weights)}; {remedy}")
+    if not any(weights):
+        text = f"must not all be 0, got {list(weights)}; write 1 where a step counts"
+        raise ValueError(f"step_weights: {text}")
+
+
+def check_weights(experiment: Experiment, loss_key: str, losses: Sequence[str]) -> None:
+    """Refuse a column of weights that has another role, and what cannot be weighted.
+
+    Args:
+        experiment: whose weights they are.
+        loss_key: the key that says which loss is minimized.
+        losses: that training may minimize.
+
+    Raises:
+        ValueError: naming the key, rule, value and remedy.
+    """
+    data, name = experiment.data, experiment.data.weight
+    if name is None and experiment.task.step_weights is None:
+        return
+    key = "data.weight" if name is not None else "task.step_weights"
+    roles: dict[str, list[str | None]] = {
+        "target": [*data.targets], "time": [data.time], "id": [data.id], "text": [data.text],
+        "tokens": [data.tokens], "split.column": [data.split.column],
+        "split.group": [data.split.group],
+    }  # fmt: skip
+    for role, columns in roles.items():
+        if name is not None and name in columns:
+            text = f"must be a column of its own, got {name!r}, which is data.{role}; remove it"
+            raise ValueError(f"data.weight: {text}")
+    if name is not None and experiment.task.kind == "translate":
+        text = f"is of values and classes, got {name!r} with translate; remove it"
+        raise ValueError(f"data.weight: {text}")
+    own = METRICS[experiment.objective.metric].definition
+    if own is not None:
+        text = f"one's own cannot be weighted, got {own!r} beside {key}; write rmse, say, or "
+        if experiment.task.kind in ("classify", "label"):
+            text = text.replace("rmse", "accuracy")
+        raise ValueError(f"objective.metric: {text}remove {key}")
+    for loss in losses:
+        if is_own(loss):
+            text = f"one's own cannot be weighted, got {loss!r} beside {key}; write auto, or "
+            raise ValueError(f"{loss_key}: {text}remove {key}")
+
 
 Count = Annotated[int, Field(strict=True)]
+
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -66,6 +227,7 @@ TransformKey = Annotated[
     BeforeValidator(parse_transform),
     Field(examples=[["log", {SEASONAL: 12}]]),
 ]
+
 """`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
 
 _STEP = re.compile(r"\d*\s*[A-Za-z]{1,5}(-[A-Za-z]+)?")

@@ -16,10 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.experiment.explain import reword
-from tuner.experiment.model import Section
-from tuner.experiment.own_text import is_own, parse_own
-from tuner.own_code import is_reference
+from tuner.experiment.fields import Section, is_own, parse_own
+from tuner.experiment.messages import reword
+from tuner.user_code import is_reference
 
 __all__ = ["CELLS", "WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
 

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.cells import check_losses, named_code
-from tuner.experiment.explain import Problem, explain
-from tuner.experiment.model import Section
-from tuner.experiment.reading import Override, apply_override, read_mapping
-from tuner.own_code import is_allowed
+from tuner.experiment.fields import Section
+from tuner.experiment.messages import Problem, explain
+from tuner.experiment.yaml_files import Override, apply_override, read_mapping
+from tuner.user_code import is_allowed
 
 __all__ = ["check_experiment", "experiment_of", "load_experiment"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
-from tuner.experiment.own_text import is_own, parse_own
-from tuner.own_code import is_reference
+from tuner.experiment.fields import is_own, parse_own
+from tuner.user_code import is_reference
 
 __all__ = ["COSTS", "METRICS", "Metric", "MetricName", "short_name"]
 

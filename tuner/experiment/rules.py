@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TunerError, near_miss, nearest
-from tuner.experiment.cell_rules import check_own_cells, check_own_domain, own_keys
-from tuner.experiment.data import Folds
+from tuner.experiment.cells import check_own_cells, check_own_domain, own_keys
+from tuner.experiment.data import Folds, check_weights
+from tuner.experiment.fields import is_own, key_meant
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.metrics import METRICS
-from tuner.experiment.own_text import is_own
-from tuner.experiment.preparations import PREPARED, value_of
-from tuner.experiment.weights import check_weights
-from tuner.experiment.words import key_meant
-from tuner.own_code import is_reference
-from tuner.transform_steps import differences_of
+from tuner.experiment.space import PREPARED, value_of
+from tuner.pipeline_steps import differences_of
+from tuner.user_code import is_reference
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment

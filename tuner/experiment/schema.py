@@ -14,19 +14,22 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from tuner.errors import nearest
 from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
-from tuner.experiment.explain import Refused, shown
+from tuner.experiment.fields import (
+    EXPERIMENT_BYTES,
+    Section,
+    completed,
+    mended,
+    normalized,
+    why_refused,
+)
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
+from tuner.experiment.messages import Refused, shown
 from tuner.experiment.metrics import COSTS, METRICS, MetricName
-from tuner.experiment.model import Section
-from tuner.experiment.naming import EXPERIMENT_BYTES, mended, normalized, why_refused
-from tuner.experiment.older import completed
-from tuner.experiment.preparations import PREPARED, prepared_with, text_of
-from tuner.experiment.pruner import MedianPruner, Pruner
-from tuner.experiment.reading import Override, apply_override, dump_yaml
 from tuner.experiment.rules import check_rules
-from tuner.experiment.space import SearchSpace, space_size
-from tuner.experiment.strategy import Strategy, TPEStrategy, paced
+from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
+from tuner.experiment.strategy import MedianPruner, Pruner, Strategy, TPEStrategy, paced
+from tuner.experiment.yaml_files import Override, apply_override, dump_yaml
 
 __all__ = [
     "Budget",

@@ -1,4 +1,4 @@
-"""The strategies' options, one model each; `tuner.strategies` builds samplers from them."""
+"""The blocks `strategy` and `pruner`: options of each sampler and pruner."""
 
 from __future__ import annotations
 
@@ -6,31 +6,46 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tuner.experiment.model import Section
+from tuner.experiment.data import Count
+from tuner.experiment.fields import Section
 
 __all__ = [
+    "PRUNERS",
     "BruteForceStrategy",
     "CmaEsStrategy",
     "GPStrategy",
     "GridStrategy",
+    "HyperbandPruner",
+    "MedianPruner",
+    "NoPruner",
     "Nsga2Strategy",
     "ParticleSwarmStrategy",
+    "PatientPruner",
+    "PercentilePruner",
+    "Pruner",
     "QuantumSwarmStrategy",
     "QuasiRandomStrategy",
     "RandomStrategy",
     "Strategy",
+    "SuccessiveHalvingPruner",
     "TPEStrategy",
     "WhaleStrategy",
+    "WilcoxonPruner",
     "paced",
 ]
 
 _GENERATIONS = 4
+
 """Generations that the budget has room for, at least, where no population is written."""
 
 _Batch = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+
 _Population = Annotated[int, Field(ge=2, le=10_000, strict=True)]
+
 _Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
+
 _Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
+
 _Step = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
 
@@ -239,3 +254,116 @@ def paced(options: Section, n_trials: int | None) -> Section:
     changed = options.model_copy(update={"population": population})
     changed.model_fields_set.discard("population")  # it still follows the budget
     return changed
+
+
+class NoPruner(Section):
+    """Every trial is trained to its end."""
+
+    name: Literal["none"] = "none"
+
+
+class _Warmup(Section):
+    """How much is trained before anything is pruned."""
+
+    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
+    """Completed trials before any is pruned."""
+    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
+    """Epochs that every trial gets; with folds it is always the first fold."""
+    interval_steps: Annotated[Count, Field(ge=1)] = 1
+    """Epochs between decisions."""
+
+
+class MedianPruner(_Warmup):
+    """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
+
+    name: Literal["median"] = "median"
+
+
+class PercentilePruner(_Warmup):
+    """Stops a trial whose best metric so far is not among the best share of earlier trials'."""
+
+    name: Literal["percentile"] = "percentile"
+    percentile: Annotated[float, Field(ge=0, le=100, strict=True)] = 25.0
+    """Percent of the earlier trials that a trial must keep up with."""
+
+
+class SuccessiveHalvingPruner(Section):
+    """Lets one trial in `reduction_factor` go on, again and again with that many times the epochs.
+
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
+    arXiv:1810.05934; without its asynchrony, as trials are compared with earlier generations.
+    """
+
+    name: Literal["successive_halving"] = "successive_halving"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the first decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 4
+    """One trial in so many goes on."""
+    min_early_stopping_rate: Annotated[Count, Field(ge=0)] = 0
+    """Decisions that are left out at the beginning."""
+
+
+class HyperbandPruner(Section):
+    """Successive halving with several first decisions side by side; each trial has one of them.
+
+    Li et al., Journal of Machine Learning Research 18, 2018, arXiv:1603.06560.
+    """
+
+    name: Literal["hyperband"] = "hyperband"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the earliest decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 3
+    """One trial in so many goes on."""
+
+
+class WilcoxonPruner(Section):
+    """Stops a trial whose folds are worse than the best trial's by a signed-rank test.
+
+    Needs rolling origins: the folds are the pairs that are compared.
+    """
+
+    name: Literal["wilcoxon"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """Largest p-value at which a trial is stopped."""
+    n_startup_steps: Annotated[Count, Field(ge=0)] = 2
+    """Folds that every trial gets."""
+
+
+_Patiently = Annotated[
+    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner,
+    Field(discriminator="name"),
+]
+
+
+class PatientPruner(Section):
+    """Lets another pruner decide only once a trial has been worse than before for some epochs."""
+
+    name: Literal["patient"] = "patient"
+    patience: Annotated[Count, Field(ge=0)] = 5
+    """Epochs (with folds: folds) of getting worse before the other pruner is asked."""
+    min_delta: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = 0.0
+    """How much worse than before the metric may be meanwhile."""
+    wrapped: _Patiently = MedianPruner()
+    """The other pruner; of `none` patience alone stops a trial."""
+
+
+Pruner = Annotated[
+    NoPruner
+    | MedianPruner
+    | PercentilePruner
+    | SuccessiveHalvingPruner
+    | HyperbandPruner
+    | PatientPruner
+    | WilcoxonPruner,
+    Field(discriminator="name"),
+]
+
+PRUNERS: tuple[type[Section], ...] = (
+    NoPruner,
+    MedianPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    HyperbandPruner,
+    PatientPruner,
+    WilcoxonPruner,
+)

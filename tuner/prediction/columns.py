@@ -1,19 +1,53 @@
-"""Which columns an exported model reads, and how."""
+"""Columns that an exported model reads and writes, warnings and errors about them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tuner.data.wide import WideColumns, columns_of_series
-from tuner.dialect import Dialect
-from tuner.transform_steps import Step
+from tuner.errors import DataError
+from tuner.pipeline_steps import Dialect, Step
+from tuner.tables.rows import WideColumns, columns_of_series
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "PredictionWarning", "differing", "for_a_model"]
+
+
+def differing(names: Sequence[str]) -> list[str]:
+    """Return the names, with underscores behind one that was there before."""
+    found: list[str] = []
+    for name in names:
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
+
+
+class PredictionWarning(UserWarning):
+    """Part of the data could not be predicted, or is not as the model knows it."""
+
+
+_KEY = re.compile(r": data\.(\w+): ")
+
+_OF_TRAINING = re.compile(
+    r"\b(data|task|transform)[.:]|choose another column|write a (longer|shorter)|leave it out"
+)
+
+
+def for_a_model(error: DataError) -> DataError:
+    """Return the error without the key of an experiment, and without remedies that change one."""
+    # What is resampled to is the model's: the text says nothing without it.
+    text = _KEY.sub(lambda key: f": {key[1]}: " if key[1] == "resample" else ": ", str(error), 1)
+    problem, semicolon, remedy = text.rpartition("; ")
+    if not _OF_TRAINING.search(remedy):
+        return DataError(text)
+    ways = [way for way in re.split(r", or |, ", remedy) if not _OF_TRAINING.search(way)]
+    return DataError(f"{problem}{semicolon}{', or '.join(ways) or 'correct the data'}")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are read, and how; a `tuner.data.preparation.Preparation`."""
+    """Which columns are read, and how; a `tuner.data.preprocessing.Preparation`."""
 
     time: str | None
     id: str | None

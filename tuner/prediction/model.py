@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.data.tables import RawTable
 from tuner.errors import DataError, InputError
-from tuner.prediction.columns import Columns
+from tuner.prediction.columns import Columns, for_a_model
 from tuner.prediction.folder import MODEL, PIPELINE, open_folder
-from tuner.prediction.forecasts import forecast, forecast_columns
-from tuner.prediction.labels import label_columns, predict_sequences
 from tuner.prediction.pipeline import Pipeline
-from tuner.prediction.refusals import for_a_model
-from tuner.prediction.running import Runner
-from tuner.prediction.translations import translate, translation_columns
+from tuner.prediction.predictors import (
+    forecast,
+    forecast_columns,
+    label_columns,
+    predict_sequences,
+    translate,
+    translation_columns,
+)
+from tuner.prediction.session import Runner
+from tuner.tables.table import RawTable
 
 __all__ = ["Model", "load_model"]
 

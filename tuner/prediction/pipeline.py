@@ -17,15 +17,13 @@ import numpy as np
 import pandas as pd
 
 from tuner.data.intervals import Intervals
-from tuner.data.open_days import offset_of
-from tuner.data.scaling import Scaler
-from tuner.data.transforms import LAMBDAS, NO_TRANSFORM, Transform
+from tuner.data.preprocessing import LAMBDAS, NO_TRANSFORM, Scaler, Transform
 from tuner.data.vocabulary import Vocabulary
-from tuner.data.wide import WideColumns
-from tuner.dialect import Dialect
 from tuner.errors import ModelError, show_path
+from tuner.pipeline_steps import Dialect, is_transform
 from tuner.prediction.columns import Columns
-from tuner.transform_steps import is_transform
+from tuner.tables.rows import WideColumns
+from tuner.tables.timestamps import offset_of
 
 __all__ = ["Pipeline"]
 

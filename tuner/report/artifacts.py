@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from tuner.coordination.records import StudyRecord
 from tuner.errors import one_line
-from tuner.report.drawing import Picture
+from tuner.journal.records import StudyRecord
 from tuner.report.page import report
 from tuner.report.pictures import MAKERS
-from tuner.results.artifacts import made, study_artifacts
+from tuner.report.plotting import Picture
+from tuner.results.export import made, study_artifacts
 
 __all__ = ["final_artifacts"]
 

@@ -1,4 +1,4 @@
-"""The objective of every trial, and the best so far."""
+"""Plots of the search: objective by trial, Pareto front, learning curves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.experiment.metrics import COSTS
 from tuner.jobs import intermediate_values
-from tuner.report.drawing import (
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.report.plotting import (
     BAD,
     BEST,
     COLOURS,
@@ -21,17 +22,29 @@ from tuner.report.drawing import (
     good_range,
     label,
     new_figure,
+    number,
     png,
     round_values,
     tidy,
     whole_ticks,
 )
-from tuner.results.plain import plain_name, ranked_plain
+from tuner.results.verdict import plain_name, ranked_plain
+from tuner.results.winner import find_winner, objectives, pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["History", "history_figure", "history_of", "history_picture", "last_value_of"]
+__all__ = [
+    "History",
+    "curves_figure",
+    "curves_picture",
+    "front_figure",
+    "front_picture",
+    "history_figure",
+    "history_of",
+    "history_picture",
+    "last_value_of",
+]
 
 _STYLES = {  # marker, colour, whether it is filled
     "complete": ("o", POINT, True),
@@ -131,3 +144,131 @@ def history_figure(record: StudyRecord) -> Figure:
     tidy(axes)
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
     return figure
+
+
+_WIDE = 20  # times the least cost: from there on the axis of costs is logarithmic
+
+
+def front_picture(record: StudyRecord) -> Picture | None:
+    """Draw the front; None where the search has one objective."""
+    if record.experiment.objective.cost is None:
+        return None
+    name, title = "pareto_front", "Pareto front"
+    if not pareto_front(record):
+        return Picture(name, title, "No trial is complete.")
+    about = (
+        "Every complete trial by what it costs and how good it is. The line joins the trials that "
+        "no other beats in both, with their numbers; values far off lie at the edge."
+    )
+    return Picture(name, title, about, png(front_figure(record)))
+
+
+def front_figure(record: StudyRecord) -> Figure:
+    """Return the picture as a figure."""
+    objective, front = record.experiment.objective, pareto_front(record)
+    assert objective.cost is not None
+    numbers = {trial.number for trial in front}
+    others = [
+        values
+        for t in record.trained
+        if t.number not in numbers and (values := objectives(record, t)) is not None
+    ]
+    of_front = [values for t in front if (values := objectives(record, t)) is not None]
+    limits = good_range((score for score, _ in [*others, *of_front]), record.sign)
+    figure = new_figure(3.8)
+    axes = figure.add_subplot()
+    if others:
+        scores, costs = np.array(others).T
+        what = f"beaten by another ({len(others)})"
+        axes.scatter(costs, clipped(scores, limits), s=18, color=GREY, label=what, clip_on=False)
+    scores, costs = np.array(of_front).T
+    heights = clipped(scores, limits)
+    axes.step(costs, heights, where="pre", color=POINT, linewidth=1.2, zorder=2)
+    what = f"Pareto front ({len(front)})"
+    axes.scatter(costs, heights, s=34, color=POINT, label=what, zorder=3, clip_on=False)
+    for trial, x, y in zip(front, costs, heights, strict=True):
+        axes.annotate(str(trial.number), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    winner = find_winner(record)
+    if winner.trial is not None and (at := objectives(record, winner.trial)) is not None:
+        place = clipped([at[0]], limits)
+        what = f"winner, by {label(objective.metric)}"
+        axes.scatter([at[1]], place, s=110, marker="*", color=BEST, label=what, zorder=4)
+    every = [cost for _, cost in [*others, *of_front]]
+    if min(every) > 0 and max(every) > _WIDE * min(every):
+        axes.set_xscale("log")
+    axes.set(xlabel=f"{objective.cost} ({COSTS[objective.cost]})")
+    axes.set(ylabel=f"validation {label(objective.metric)}", ylim=limits)
+    axes.set(yticks=round_values(limits))
+    tidy(axes)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
+_SHOWN = len(COLOURS)
+
+
+def curves_picture(record: StudyRecord) -> Picture:
+    """Draw the learning curves of the best five trials."""
+    name, title = "learning_curves", "Learning curves of the best trials"
+    if record.best is None:
+        return Picture(name, title, "No trial is complete.")
+    about = (
+        "The metric on the validation part after every epoch. A dot is the epoch that counts. "
+        "Pale lines of the same colour are the same configuration, retrained on fresh seeds."
+    )
+    if find_winner(record).trial is None:
+        about += " Black lines are the trainings of the untuned default, which won."
+    if record.experiment.n_folds > 1:
+        about += " A line for each fold, one fold after another."
+    return Picture(name, title, about, png(curves_figure(record)))
+
+
+def curves_figure(record: StudyRecord) -> Figure:
+    """Return the picture as a figure."""
+    figure = new_figure(3.8)
+    axes = figure.add_subplot()
+    metric = record.experiment.objective.metric
+    values: list[float] = []
+    for colour, trial in zip(COLOURS, record.ranked()[:_SHOWN], strict=False):
+        for repeat in record.finalists:
+            if repeat.configuration == trial.number and repeat.outcome is not None:
+                epochs, heights = _curve(repeat)
+                axes.plot(epochs, heights, color=colour, alpha=0.3, linewidth=1)
+                values += heights.tolist()
+        epochs, heights = _curve(trial)
+        values += heights.tolist()
+        text = f"trial {trial.number}: {number(trial.value)}"
+        axes.plot(epochs, heights, color=colour, linewidth=1.6, label=text)
+        assert trial.outcome is not None
+        if trial.outcome.best_epoch is not None:
+            best = trial.outcome.history[trial.outcome.best_epoch]
+            axes.plot(best.epoch + 1, best.metric, marker="o", markersize=5, color=colour)
+    winner = find_winner(record)
+    for repeat in winner.runs if winner.trial is None else []:  # the untuned default
+        epochs, heights = _curve(repeat)
+        values += heights.tolist()
+        text = f"{winner.name}, the winner: {number(repeat.value)}"
+        first = repeat is winner.runs[0]
+        axes.plot(epochs, heights, color="black", linewidth=1, label=text if first else None)
+    finite = [value for value in values if np.isfinite(value)]
+    axes.set(xlabel="epoch", ylabel=f"validation {label(metric)}")
+    limits = good_range(finite, record.sign)
+    axes.set(ylim=limits, yticks=round_values(limits))
+    whole_ticks(axes.xaxis)
+    tidy(axes)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
+def _curve(trial: TrialRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Return epochs, from 1, and the metric; a gap before every further fold."""
+    assert trial.outcome is not None
+    epochs: list[float] = []
+    heights: list[float] = []
+    for i, epoch in enumerate(trial.outcome.history):
+        if i and epoch.fold != trial.outcome.history[i - 1].fold:
+            epochs.append(epoch.epoch + 0.5)
+            heights.append(np.nan)
+        epochs.append(epoch.epoch + 1)
+        heights.append(epoch.metric if np.isfinite(epoch.metric) else np.nan)
+    return np.array(epochs), np.array(heights)

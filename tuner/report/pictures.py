@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tuner.coordination.records import StudyRecord
-from tuner.report.by_part import step_picture
-from tuner.report.confusion import confusion_picture
-from tuner.report.curves import curves_picture
-from tuner.report.drawing import Picture
-from tuner.report.forecast import forecast_picture
-from tuner.report.front import front_picture
-from tuner.report.history import history_picture
-from tuner.report.importances import importances_picture
-from tuner.report.parallel import parallel_picture
-from tuner.report.residuals import residuals_picture
-from tuner.report.slices import slices_picture
-from tuner.report.spread import spread_picture
+from tuner.journal.records import StudyRecord
+from tuner.report.history import curves_picture, front_picture, history_picture
+from tuner.report.parameters import (
+    importances_picture,
+    parallel_picture,
+    slices_picture,
+    spread_picture,
+)
+from tuner.report.plotting import Picture
+from tuner.report.predictions import (
+    confusion_picture,
+    forecast_picture,
+    residuals_picture,
+    step_picture,
+)
 
 __all__ = ["MAKERS", "draw_all", "study_pictures"]
 

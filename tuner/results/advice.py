@@ -1,4 +1,4 @@
-"""What stands in the way of a search: in its data, in its budget, and in what it came to.
+"""Advice: what limits a search, and whether its model can be exported.
 
 Every line names the key of the experiment that can be changed. `tuner check` says what data and
 budget alone tell; what the record tells stands beside the verdict.
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.coordination.finalists import default_of, rank_finalists
-from tuner.coordination.records import StudyRecord, TrialRecord
-from tuner.data.dataset import Facts
-from tuner.data.trend import Trend
+from tuner.data.prepared import Facts
+from tuner.data.profile import Trend
 from tuner.experiment import Experiment
-from tuner.experiment.model import Section
-from tuner.experiment.pruner import (
+from tuner.experiment.fields import Section
+from tuner.experiment.hyperparameters import WIDTH
+from tuner.experiment.strategy import (
     HyperbandPruner,
     MedianPruner,
     PatientPruner,
@@ -24,9 +24,93 @@ from tuner.experiment.pruner import (
     SuccessiveHalvingPruner,
     WilcoxonPruner,
 )
+from tuner.jobs import LARGEST_ONNX
+from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.strategies.registry import rhythm_of
 
-__all__ = ["Advice", "advice_after", "advice_on_budget", "advice_on_data", "in_the_way"]
+__all__ = [
+    "Advice",
+    "advice_after",
+    "advice_on_budget",
+    "advice_on_data",
+    "in_the_way",
+    "why_not_exportable",
+]
+
+
+def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
+    """Say why the experiment's largest model has no ONNX file; None where it has one.
+
+    Every cell, pooling, decoder and task has one. But a file holds no more than 2 GB.
+    """
+    n_bytes = 4 * _weights(experiment, facts)
+    if n_bytes <= LARGEST_ONNX:
+        return None
+    return (
+        f"not possible for the largest model: its weights are {n_bytes / 1e9:.1f} GB, and an ONNX "
+        f"file holds 2 GB; make {_largest_part(experiment, facts)} smaller to export it"
+    )
+
+
+def _weights(experiment: Experiment, facts: Facts) -> int:
+    """Return how many weights the largest model of the search has, roughly."""
+    ways = 1 + _most(experiment, "bidirectional")
+    inputs = (
+        _most(experiment, "embedding_size") if facts.vocabulary else _columns(experiment, facts)
+    )
+    found = facts.vocabulary * inputs
+    if channels := _most(experiment, "conv_channels"):
+        found += channels * inputs * _most(experiment, "conv_kernel")
+        inputs = channels
+    if (segment := _most(experiment, "segment")) > 1:
+        found += segment * inputs * _widths(experiment)[0]
+        inputs = _widths(experiment)[0]
+    for width in _widths(experiment):
+        found += 4 * ways * width * (inputs + width + 2)
+        inputs = ways * width
+    task = experiment.task
+    if _most(experiment, "linear_path"):
+        found += _most(experiment, "window") * task.horizon
+    outputs = len(facts.classes) or task.horizon * len(facts.targets)
+    return found + inputs * outputs * max(1, len(task.quantiles))
+
+
+def _columns(experiment: Experiment, facts: Facts) -> int:
+    """Return how many columns a model reads at most, whatever is made of the time and of lags."""
+    found = len(facts.features)
+    for name in ("calendar", "lags"):
+        if domain := experiment.search_space.get(name):
+            made = [_made(experiment.prepared_as({name: choice})) for choice in domain.bounds()]
+            found += max(0, max(made) - _made(experiment))
+    return found
+
+
+def _made(experiment: Experiment) -> int:
+    data = experiment.data
+    return 2 * len(data.calendar) + sum(map(len, data.lags.values()))
+
+
+def _widths(experiment: Experiment) -> list[int]:
+    searched = [name for name in experiment.search_space if WIDTH.fullmatch(name)]
+    if searched:
+        return [_most(experiment, name) for name in searched]
+    if "hidden_size" not in experiment.search_space and "num_layers" not in experiment.search_space:
+        return experiment.hyperparameters.widths
+    return [_most(experiment, "hidden_size")] * _most(experiment, "num_layers")
+
+
+def _largest_part(experiment: Experiment, facts: Facts) -> str:
+    """Return the key on which most of the weights depend."""
+    embedding = facts.vocabulary * _most(experiment, "embedding_size")
+    return "embedding_size" if 2 * embedding > _weights(experiment, facts) else "hidden_size"
+
+
+def _most(experiment: Experiment, name: str) -> int:
+    """Return the largest value that a hyperparameter may have."""
+    if domain := experiment.search_space.get(name):
+        return int(max(domain.bounds()))
+    value = experiment.given(name)
+    return int(max(value) if isinstance(value, list) else value)
 
 
 @dataclass(frozen=True)

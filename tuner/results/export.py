@@ -1,4 +1,4 @@
-"""The winner as an experiment file whose hyperparameters are fixed."""
+"""Exports the winner: experiment file, model folder with README, texts for MLflow."""
 
 from __future__ import annotations
 
@@ -6,27 +6,50 @@ import json
 import os
 import re
 import shlex
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tuner.coordination.records import StudyRecord
-from tuner.errors import TunerError
+from tuner import __version__
+from tuner.data import DataRef, SeriesRef
+from tuner.errors import RunError, TunerError, one_line
+from tuner.executors import Executor, LocalExecutor
+from tuner.executors.base import run_jobs
 from tuner.experiment import Experiment, dump_yaml
-from tuner.experiment.cells import named_code
-from tuner.experiment.preparations import value_of
-from tuner.own_code import is_reference
-from tuner.results.refit import best_epochs, refit_epochs
+from tuner.experiment.cells import cell_of, named_code
+from tuner.experiment.space import value_of
+from tuner.jobs import ExportJob, Outcome, Weights
+from tuner.journal.records import StudyRecord
+from tuner.prediction.folder import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
+from tuner.results.retraining import Training, best_epochs, refit_epochs
+from tuner.results.summary import summarize
 from tuner.results.winner import Winner, find_winner, winner_of
+from tuner.user_code import is_reference
 
-__all__ = ["ENDINGS", "exported", "is_export", "is_json", "render", "train_command"]
+__all__ = [
+    "ENDINGS",
+    "exported",
+    "is_export",
+    "is_json",
+    "made",
+    "readme",
+    "render",
+    "study_artifacts",
+    "train_command",
+    "write_model",
+]
 
 ENDINGS = (".yaml", ".yml", ".json")
+
 """Of the names of exported files."""
 
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
+
 _OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
 
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
 """What JSON may hold as it is, and YAML may not, or takes for the end of a line."""
 
 
@@ -144,3 +167,303 @@ def is_export(path: Path, study: str) -> bool:
     except TunerError:
         return False
     return recorded is not None and recorded.study == study
+
+
+def readme(training: Training, folder: Path) -> str:
+    """Return the text, about ten lines of Markdown."""
+    experiment = training.experiment
+    option = " --ensemble" if training.others else ""
+    if not training.scores or training.refit is not None:
+        option += " --all-data"
+    if named_code(experiment.to_dict()) is not None:
+        option += " --allow-code"
+    parameters = experiment.hyperparameters
+    units = ", ".join(map(str, parameters.widths))
+    cell = f"bidirectional {parameters.cell}" if parameters.bidirectional else parameters.cell
+    return f"""# {experiment.name}
+
+{_says(experiment)}
+The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}. {_scored(training)}
+
+{_expects(training)} Then, in the folder above this one:
+
+    tuner predict {shlex.quote(folder.absolute().name)} data.csv -o predicted.csv
+
+Prediction reads `model.onnx` and `pipeline.json` alone and needs no torch: `pip install numpy
+onnxruntime pandas typer`, then `pip install --no-deps lstm-tuner`. `weights.safetensors` holds
+the weights by torch's names; `tuner train experiment.yaml{option}` trains the model again.
+Change no file but this one: `pipeline.json` knows their checksums.
+"""
+
+
+def _scored(training: Training) -> str:
+    """Return which model it is, and what is known of how good it is."""
+    metric, recorded = training.experiment.objective.metric, training.experiment.recorded
+    n_models = len(training.model.weights)
+    it = "It is" if n_models < 2 else f"It is the mean of {n_models} models, each"
+    scores = ", ".join(f"{score:.6g}" for score in training.scores)
+    if not scores:
+        which = f"{it} trained on training and validation part together" if n_models > 1 else ""
+        which = f"{which}, so" if which else "It learned from the validation part too, so"
+        return f"{which} no score is known."
+    if training.refit is None:
+        return f"{f'{it} trained on the training part. ' if n_models > 1 else ''}" + (
+            f"It scored a validation {metric} of {scores}."
+            if n_models < 2
+            else f"They scored a validation {metric} of {scores}."
+        )
+    epochs = (training.refit.outcome.best_epoch or 0) + 1
+    tested = ""
+    if recorded is not None and recorded.refit is not None:
+        tested = f"; such models scored a test {metric} of {recorded.refit:.6g}"
+    return (
+        f"{it} trained again on training and validation part together, for {epochs} "
+        f"epoch{'s' * (epochs != 1)}{tested}. On the training part alone a validation {metric} "
+        f"of {scores} was scored."
+    )
+
+
+def _says(experiment: Experiment) -> str:
+    task, targets = experiment.task, _columns(experiment.data.targets)
+    match task.kind:
+        case "forecast":
+            rows = f"{task.horizon} rows" if task.horizon > 1 else "row"
+            how = f", with quantiles {_listed(task.quantiles)}" if task.quantiles else ""
+            return (
+                f"It forecasts the next {rows} of {targets} from the "
+                f"{experiment.given('window')} before{how}."
+            )
+        case "regress":
+            return f"It predicts {targets} of a sequence."
+        case "classify" if task.of_coming_class:
+            return (
+                f"It predicts the class, {targets}, of the coming row of a series from the "
+                f"{experiment.given('window')} rows before."
+            )
+        case "classify":
+            return f"It predicts the class, {targets}, of a sequence."
+        case "label":
+            return f"It predicts the class, {targets}, of every step of a sequence."
+        case "translate":
+            how = f"the most probable of a beam of {experiment.hyperparameters.beam}"
+            return f"It says a text, {targets}, of a text: {how}."
+        case "regress_steps":
+            return f"It predicts {targets} of every step of a sequence."
+
+
+def _expects(training: Training) -> str:
+    data, facts = training.experiment.data, training.data.facts
+    pipeline = training.data.pipeline
+    forecasts = training.experiment.task.of_series
+    read = [c for c in pipeline["features"] if c not in pipeline.get("class_columns", ())]
+    names = [data.id, data.time, *read, *data.lags]
+    names += data.targets if forecasts else []
+    columns = _columns(dict.fromkeys(name for name in names if name is not None))
+    text = f"It expects a CSV or Parquet file with the columns {columns}"
+    if facts.frequency and data.resample is None:
+        text += f", and rows at frequency {facts.frequency}"
+    if forecasts:
+        text += f"; {training.experiment.given('window')} of them at least"
+        text += " in a series" if data.id else ""
+    if data.known_future:
+        rows = f"{training.experiment.task.horizon} rows to come"
+        text += f". Of the {rows} it needs {_columns(data.known_future)}, which are known ahead: "
+        text += f"behind the last row, without {_columns(data.targets)}, or in a file of their own "
+        text += "(`--future FILE`)"
+    return text + "."
+
+
+def _columns(names: Iterable[str]) -> str:
+    return ", ".join(f"`{one_line(name)}`" for name in names)
+
+
+def _listed(numbers: list[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
+_NEWER = {"known_future", "categories", "static"}  # keys that an older version would pass over
+
+_STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
+
+_README = "README.md"  # not checked: whoever gets the folder may write into it
+
+
+def write_model(
+    training: Training, folder: Path, executor: Executor | None = None, *, moves: bool = False
+) -> str | None:
+    """Write a trained model as `model.onnx`, with all that prediction needs, into `folder`.
+
+    `pipeline.json` holds columns, transform, scaling, window, classes and the checksums of the
+    other files: `weights.safetensors`, `experiment.yaml`, and what attention looked at. Nothing
+    is pickled. `pipeline.json` comes last: a folder without it, or with one that does not fit
+    the other files, is no model. ONNX is written and checked by a worker of the executor; without
+    one, by a worker of its own. Of a folder that `moves`, to MLflow, `experiment.yaml` names the
+    data by its absolute path.
+
+    Of a training with a refit it is the refitted model; what `pipeline.json` says of validation is
+    of the one that the training part alone trained.
+
+    Returns:
+        Why there is no `model.onnx`, where torch has no graph of a cell of one's own, or none that
+        is right; all else is written then.
+
+    Raises:
+        RunError: the model cannot be exported, or ONNX puts out something else than torch.
+    """
+    from safetensors.numpy import save
+
+    model = training.model
+    outcome = _export(model, executor)
+    exported = outcome.exported
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+        written = Path(name)
+        if exported is not None:
+            (written / MODEL).write_bytes(exported.file)
+        (written / "weights.safetensors").write_bytes(save(_all_weights(model)))
+        again = _experiment(training.experiment, None if moves else folder)
+        (written / "experiment.yaml").write_text(again, encoding="utf-8")
+        if model.attention is not None:
+            model.attention.write(written)
+        files = {path.name: checksum(path.read_bytes()) for path in sorted(written.iterdir())}
+        record = _pipeline(training, outcome) | {"files": files}
+        record["sha256"] = record_checksum(record)
+        (written / _README).write_text(readme(training, folder), encoding="utf-8")
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        (written / PIPELINE).write_text(text + "\n", encoding="utf-8")
+        for path in sorted(written.iterdir(), key=lambda path: path.name == PIPELINE):
+            path.replace(folder / path.name)
+        for stale in {MODEL, "attention.csv", "attention.png"} - set(files):
+            (folder / stale).unlink(missing_ok=True)
+    return outcome.reason if exported is None else None
+
+
+def _export(training: Training, given: Executor | None) -> Outcome:
+    first, *others = training.weights
+    job = ExportJob(
+        key=MODEL,
+        hyperparameters=training.experiment.configuration({}),
+        weights=first,
+        shape=_data(training).shape,
+        steps=_window(training) or _STEPS,
+        others=tuple(others),
+    )
+    executor = given or LocalExecutor(1)
+    own = cell_of(training.experiment.cells, training.experiment.hyperparameters.cell) is not None
+    try:
+        (outcome,) = run_jobs(executor, [job], may_fail=own)
+    finally:
+        if given is None:
+            executor.close()
+    if outcome.exported is None and not own:
+        raise RunError(f"{MODEL}: the worker brought none back; run the command again")
+    return outcome
+
+
+def _all_weights(training: Training) -> Weights:
+    """Return the weights by torch's names; those of an ensemble begin with the model's number."""
+    if len(training.weights) == 1:
+        return training.weights[0]
+    return {
+        f"models.{i}.{name}": array
+        for i, weights in enumerate(training.weights)
+        for name, array in weights.items()
+    }
+
+
+def _data(training: Training) -> DataRef:
+    """Return the data as the model reads it."""
+    return training.data.folds[-1].with_window(training.experiment.hyperparameters.window)
+
+
+def _window(training: Training) -> int | None:
+    """Return how many rows the forecasts of the model read; None where it reads sequences."""
+    data = _data(training)
+    return data.window if isinstance(data, SeriesRef) else None
+
+
+def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
+    experiment, model = training.experiment, training.model
+    parameters = experiment.hyperparameters
+    metric, score = experiment.objective.metric, training.outcome.objective
+    whole = score is None or training.refit is not None
+    return {
+        "format": FORMAT if _NEWER & model.data.pipeline.keys() else OLDEST,
+        "tuner": __version__,
+        **model.data.pipeline,
+        **({} if (window := _window(training)) is None else {"window": window}),
+        **_intervals(training),
+        **({"beam": parameters.beam} if experiment.task.kind == "translate" else {}),
+        "width": max(
+            (2 if parameters.bidirectional else 1) * max(parameters.widths),
+            parameters.conv_channels,
+        ),
+        "hyperparameters": parameters.model_dump(),
+        "models": len(model.weights),
+        "trained_on": "training and validation" if whole else "training",
+        "validation": None if score is None else {metric: score},
+        **_of_graph(outcome),
+    }
+
+
+def _of_graph(outcome: Outcome) -> dict[str, Any]:
+    """Return how far ONNX is from torch, or why there is none."""
+    if outcome.exported is None:
+        return {"no_graph": outcome.reason}
+    return {"onnx_difference": outcome.exported.difference}
+
+
+def _intervals(training: Training) -> dict[str, Any]:
+    """Return the intervals of a forecast, as JSON; nothing where sequences are read.
+
+    Their `scales` are in the order of the series' names.
+    """
+    if not training.experiment.task.of_series:
+        return {}
+    found = training.intervals
+    if found is None:
+        return {"intervals": None}
+    scales = None if found.scales is None else found.scales.tolist()
+    record = {"levels": list(found.levels), "radii": found.radii.tolist(), "scales": scales}
+    return {"intervals": record}
+
+
+def _experiment(experiment: Experiment, folder: Path | None) -> str:
+    """Return the file that trains the model again, as long as the data stays in place.
+
+    Where it will be in `folder`, the data's path is relative to that.
+    """
+    record = experiment.to_dict()
+    if folder is not None:
+        record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
+        if (test_file := record["data"]["split"].get("test_file")) is not None:
+            record["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
+    return dump_yaml(record)
+
+
+T = TypeVar("T")
+
+
+def made(make: Callable[[], T]) -> T | Exception:
+    """Return what a function makes, or the exception that kept it from that."""
+    try:
+        return make()
+    except Exception as error:
+        return error
+
+
+def study_artifacts(record: StudyRecord) -> dict[str, str | Exception]:
+    """Return the experiment, the best configuration so far and the result, by file name.
+
+    A file that cannot be made costs no other: in its place stands why.
+    """
+    files = {"experiment.yaml": made(record.experiment.to_yaml)}
+    if record.best is not None:
+        files["best.yaml"] = made(lambda: _best(record))
+        files["result.json"] = made(lambda: json.dumps(summarize(record), indent=2) + "\n")
+    return files
+
+
+def _best(record: StudyRecord) -> str:
+    best = exported(record, Path(record.data["path"]).parent, "best.yaml")
+    return render(best, as_json=False)

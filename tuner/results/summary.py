@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.coordination.finalists import Finalist, default_of, rank_finalists
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.results.advice import advice_after
-from tuner.results.differences import compare
-from tuner.results.front import objectives, pareto_front
-from tuner.results.judged import judged
-from tuner.results.openings import opened_in_words
-from tuner.results.verdict import Verdict, verdict_of
-from tuner.results.winner import Winner, find_winner, tested_name
+from tuner.results.test_score import opened_in_words
+from tuner.results.verdict import Verdict, compare, verdict_of
+from tuner.results.winner import Winner, find_winner, judged, objectives, pareto_front, tested_name
 
 __all__ = ["minute", "summarize"]
 

@@ -1,4 +1,4 @@
-"""An opening of the test part: the winner, the default and plain predictions on the same rows."""
+"""Evaluation on the test set: scores in total and by part, and how often it was opened."""
 
 from __future__ import annotations
 
@@ -6,31 +6,249 @@ import dataclasses
 import datetime as dt
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tuner.coordination.finalists import default_of
-from tuner.coordination.records import StudyRecord
-from tuner.coordination.work import run_jobs
 from tuner.data.baselines import Baselines, Choices
-from tuner.data.dataset import Prepared
 from tuner.data.metrics import score
-from tuner.data.reference import DataRef
-from tuner.data.test_part import open_test_part
-from tuner.executors.base import Executor
+from tuner.data.prepared import Prepared, open_test_part
+from tuner.data.reference import DataRef, SeriesRef
+from tuner.executors.base import Executor, run_jobs
 from tuner.jobs import PredictJob
-from tuner.results.breakdown import breakdown
-from tuner.results.calibration import Calibration, coverage_of
-from tuner.results.refit import Refit
-from tuner.results.test_predictions import predictions_record
-from tuner.results.trained_models import Models
+from tuner.journal.records import StudyRecord
+from tuner.results.predictions import Calibration, coverage_of, predictions_record
+from tuner.results.retraining import Models, Refit
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import Winner
+from tuner.results.winner import Winner, find_winner
 
-__all__ = ["score_on_test"]
+__all__ = [
+    "MOST_SERIES",
+    "REOPEN",
+    "breakdown",
+    "opened_in_words",
+    "score_on_test",
+    "stays_closed",
+    "why_not_again",
+]
+
+REOPEN = "--reopen-test"
+
+"""The option that opens the test part again."""
+
+
+def opened_in_words(record: StudyRecord) -> list[str]:
+    """Return sentences about the openings of the test part; none before the first."""
+    openings, test = record.openings, record.test
+    if test is None:
+        return []
+    after = [f"{opening['after_trials']:,}" for opening in openings]
+    if len(openings) == 1:
+        trials = "1 trial" if after[0] == "1" else f"{after[0]} trials"
+        said = [f"The test part was opened once, after {trials}."]
+    else:
+        said = [
+            f"The test part was opened {len(openings)} times, after {', '.join(after[:-1])} and "
+            f"{after[-1]} trials: the newest score is no longer of unseen rows, for an earlier "
+            f"one was known when the search went on."
+        ]
+    if differing := test.get("retrained_differently"):
+        said.append(
+            f"Trained again for it, with other scores than the journal has (another CPU or "
+            f"version?): {', '.join(differing)}."
+        )
+    if record.best is not None and (since := _since(record)):
+        winner = find_winner(record)
+        if not winner.was_tested(test) and winner.is_default and test.get("default"):
+            said.append(
+                f"{since}, and {_of(winner)} won, which was tested beside another configuration: "
+                f"tuner run with {REOPEN} has it judged."
+            )
+        elif not winner.was_tested(test):
+            said.append(
+                f"{since}, and {_of(winner)} won, which has no test score: tuner run with {REOPEN} "
+                f"opens the test part again."
+            )
+        elif len(winner.runs) > _tested(test):
+            said.append(
+                f"{since}, and the same configuration won: its score stands, of its first "
+                f"{_tested(test)} trainings."
+            )
+        else:
+            said.append(f"{since}, and the same configuration won: its score stands.")
+    return said
+
+
+def why_not_again(record: StudyRecord) -> str | None:
+    """Return why another opening would say nothing new; None where it would, or is the first."""
+    test = record.test
+    if test is None:
+        return None
+    winner = find_winner(record)
+    if not winner.was_tested(test) or len(winner.runs) > _tested(test):
+        return None
+    if default_of(record) and not test.get("default"):
+        return None
+    stays = f"{REOPEN}: the test part stays closed, for nothing would be new"
+    if test["after_trials"] >= len(record.trained) and not record.raised:
+        return f"{stays}: no trial was trained since it was opened"
+    return f"{stays}: {_of(winner)}, which was tested then, still wins"
+
+
+def stays_closed(record: StudyRecord) -> str:
+    """Say, of a study that has been trained further, that its test part is not opened again."""
+    opened = opened_in_words(record)[0]
+    again = "" if why_not_again(record) else f"; {REOPEN} opens it again"
+    return f"no new test score: {opened[:1].lower()}{opened[1:-1]}{again}"
+
+
+def _since(record: StudyRecord) -> str | None:
+    """Say what was trained since the test part was opened; None for nothing."""
+    test, settings = record.test, record.experiment.finalists
+    assert test is not None
+    if test["after_trials"] < len(record.trained):
+        return f"The search has gone on since, to {len(record.trained):,} trials"
+    if record.raised and (test.get("finalists") != [settings.top, settings.repeats]):
+        repeats = f"{settings.repeats} seed{'s' * (settings.repeats != 1)}"
+        return f"The best {settings.top} have been retrained on {repeats} since"
+    if not find_winner(record).was_tested(test):
+        return "The untuned default counts as a finalist since"
+    return None
+
+
+def _tested(test: Mapping[str, Any]) -> int:
+    """Return how many models of the configuration were tested."""
+    return int(test.get("repeats", len(test["scores"])))
+
+
+def _of(winner: Winner) -> str:
+    return winner.name if winner.trial is not None else f"the {winner.name}"
+
+
+MOST_SERIES = 1000
+
+"""That have a score each in the record; of more, the first ones."""
+
+
+def breakdown(
+    metric: str, test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the scores of parts of the test rows, each the mean over the models.
+
+    Rows count what they weigh; so do steps of the horizon, but where each has its own score.
+
+    Args:
+        metric: the experiment's.
+        test: the opened test part.
+        truth: of its samples, as `DataRef.truth_of` has it.
+        predicted: what each of the winner's models says of them.
+
+    Returns:
+        By `step` of the horizon, by `series` and by `target`, where there are several: lists of
+        `{name, rows, score}`, with the score None where there is none. By `class`: `{name, rows,
+        precision, recall, f1}`, from 0 to 1, of scikit-learn's.
+    """
+    (ref,) = test.folds
+    if not predicted or ref.shape.task == "translate":  # a text is right or not
+        return {}
+    if ref.shape.classes:
+        return {"class": list(_classes(test, truth, predicted))}
+    samples, horizon, n_targets = ref.evaluate_samples(), truth.shape[1], truth.shape[2]
+    weights = ref.weights_of(samples)
+    of_rows = weights  # for a step of its own what the steps weigh says nothing
+    if isinstance(ref, SeriesRef) and ref.step_weights:
+        of_rows = replace(ref, step_weights=()).weights_of(samples)
+
+    every = slice(None)
+
+    def of(name: Any, rows: Any, steps: slice, targets: slice) -> dict[str, Any]:
+        place = rows, steps, targets
+        chosen = samples[rows] if isinstance(ref, SeriesRef) else None
+        counted = weights if steps == every else of_rows
+        if counted is not None:
+            counted = counted[rows, steps] if isinstance(ref, SeriesRef) else counted
+        elif weights is not None:
+            counted = np.ones(truth[place].shape[:2])
+        scores = [
+            _score_of(metric, truth[place], p[place], test, chosen, targets, counted)
+            for p in predicted
+        ]
+        known = [value for value in scores if math.isfinite(value)]
+        mean = statistics.fmean(known) if len(known) == len(scores) else None
+        return {"name": name, "rows": int(truth[place].size), "score": mean}
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    if horizon > 1:
+        found["step"] = [of(k + 1, every, slice(k, k + 1), every) for k in range(horizon)]
+    if isinstance(ref, SeriesRef) and len(test.facts.series) > 1:
+        series = ref.series_of(samples)
+        found["series"] = [
+            of(test.facts.series[i], np.flatnonzero(series == i), every, every)
+            for i in np.unique(series)[:MOST_SERIES].tolist()
+        ]
+    if n_targets > 1:
+        found["target"] = [
+            of(name, every, every, slice(i, i + 1)) for i, name in enumerate(test.facts.targets)
+        ]
+    return found
+
+
+def _score_of(
+    metric: str,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    test: Prepared,
+    samples: np.ndarray | None,
+    targets: slice,
+    weights: np.ndarray | None,
+) -> float:
+    (ref,) = test.folds
+    if metric != "mase" or targets == slice(None):
+        return score(metric, truth, predicted, ref, samples, weights)
+    # MASE of one target: the mean absolute error over its naive one, as in `score`.
+    own = ref.evaluate_samples() if samples is None else samples
+    units = np.repeat(ref.naive_errors(own)[:, targets], truth.shape[1], axis=0)
+    errors = np.abs(truth - _points(predicted, test)).reshape(-1, truth.shape[-1]) / units
+    if not np.isfinite(errors).all() or (weights is not None and not weights.any()):
+        return math.nan
+    return float(np.average(errors[:, 0], weights=None if weights is None else weights.ravel()))
+
+
+def _points(predicted: np.ndarray, test: Prepared) -> np.ndarray:
+    quantiles = test.folds[0].shape.quantiles
+    return np.asarray(predicted[..., quantiles.index(0.5)] if quantiles else predicted)
+
+
+def _classes(
+    test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+) -> Iterable[dict[str, Any]]:
+    from sklearn.metrics import precision_recall_fscore_support  # slow to import
+
+    (ref,) = test.folds
+    weights = ref.weights_of(ref.evaluate_samples()) if ref.has_weights else None
+    names, numbers = test.facts.classes, np.arange(len(test.facts.classes))
+    of_models = np.mean(
+        [
+            precision_recall_fscore_support(
+                truth,
+                p.argmax(axis=1),
+                labels=numbers,
+                zero_division=0.0,
+                sample_weight=weights,
+            )[:3]
+            for p in predicted
+        ],
+        axis=0,
+    )  # (3, classes)
+    rows = np.bincount(truth, minlength=len(names))
+    for number, name in enumerate(names):
+        precision, recall, f1 = of_models[:, number].tolist()
+        scores = {"precision": precision, "recall": recall, "f1": f1}
+        yield {"name": str(name), "rows": int(rows[number]), **scores}
 
 
 def score_on_test(

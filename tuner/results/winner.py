@@ -1,8 +1,9 @@
-"""Which configuration won, and on what evidence."""
+"""The winner and the Pareto front, and the evidence for them."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,74 @@ from tuner.coordination.finalists import (
     rank_finalists,
     trial_name,
 )
-from tuner.coordination.records import StudyRecord, TrialRecord
 from tuner.errors import InputError, RunError
+from tuner.journal.records import Status, StudyRecord, TrialRecord
 
-__all__ = ["Winner", "find_winner", "tested_name", "winner_of"]
+__all__ = [
+    "Winner",
+    "find_winner",
+    "has_refit",
+    "judged",
+    "objectives",
+    "pareto_front",
+    "tested_name",
+    "winner_of",
+]
+
+_OF_A_KIND = (
+    "scores",
+    "mean",
+    "std",
+    "ensemble",
+    "default",
+    "baselines",
+    "left_out",
+    "intervals",
+    "ensemble_intervals",
+)
+
+
+def has_refit(test: Mapping[str, Any]) -> bool:
+    """Return whether models were tested that training and validation part trained together."""
+    return bool(test.get("refit")) and "failed" not in test["refit"]
+
+
+def judged(test: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a test record with the scores that a verdict is about.
+
+    Where the winner was refitted they are those of the refitted models, of the default that was
+    refitted, and of plain predictions that know the validation part: like beside like.
+    """
+    if not has_refit(test):
+        return test
+    refit = test["refit"]
+    return {**test, **{key: refit[key] for key in _OF_A_KIND if key in refit}}
+
+
+def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:
+    """Return metric and cost of a trial; None where it has none, or there is one objective."""
+    cost = record.experiment.objective.cost
+    if cost is None or trial.status is not Status.COMPLETE or trial.outcome is None:
+        return None
+    values = (trial.outcome.objective, trial.outcome.cost(cost))
+    return None if values[0] is None or not math.isfinite(values[1]) else (values[0], values[1])
+
+
+def pareto_front(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials that no other beats, the best metric first; of equal ones the first.
+
+    Empty where the search has one objective.
+    """
+    known = [(values, t) for t in record.trained if (values := objectives(record, t)) is not None]
+    # By metric, then by cost: each of the front costs less than all before it.
+    known.sort(key=lambda pair: (record.sign * pair[0][0], pair[0][1], pair[1].number))
+    front: list[TrialRecord] = []
+    least = math.inf
+    for (_, cost), trial in known:
+        if cost < least:
+            front.append(trial)
+            least = cost
+    return front
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,8 @@ from tuner.errors import nearest
 from tuner.strategies.registry import STRATEGIES, Rhythm, Strategy, make_sampler, rhythm_of
 
 if TYPE_CHECKING:
-    from tuner.strategies.pso import ParticleSwarmSampler
-    from tuner.strategies.qpso import QuantumSwarmSampler
-    from tuner.strategies.space import to_distributions
+    from tuner.strategies.codec import to_distributions
+    from tuner.strategies.pso import ParticleSwarmSampler, QuantumSwarmSampler
     from tuner.strategies.woa import WhaleSampler
 
 __all__ = [
@@ -33,9 +32,9 @@ __all__ = [
 # What needs Optuna is imported when it is first asked for: listing strategies stays quick.
 _LATER = {
     "ParticleSwarmSampler": "tuner.strategies.pso",
-    "QuantumSwarmSampler": "tuner.strategies.qpso",
+    "QuantumSwarmSampler": "tuner.strategies.pso",
     "WhaleSampler": "tuner.strategies.woa",
-    "to_distributions": "tuner.strategies.space",
+    "to_distributions": "tuner.strategies.codec",
 }
 
 

@@ -19,10 +19,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tuner.strategies import keys
-from tuner.strategies.checks import require, require_int, seed_of
+from tuner.strategies import rng as keys
 from tuner.strategies.codec import Codec, FloatArray, count_of, values_of
-from tuner.strategies.records import all_trials
+from tuner.strategies.population import all_trials
+from tuner.strategies.rng import require, require_int, seed_of
 
 __all__ = ["GridSampler", "QuasiRandomSampler", "every_value", "spaced_values"]
 

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from tuner.strategies import keys
-from tuner.strategies.checks import require_number
+from tuner.strategies import rng as keys
 from tuner.strategies.codec import FloatArray
-from tuner.strategies.records import Record
-from tuner.strategies.swarm import Past, SwarmSampler
+from tuner.strategies.population import Past, Record, SwarmSampler
+from tuner.strategies.rng import require_number
 
 __all__ = ["WhaleSampler", "move_whale"]
 

@@ -1,4 +1,8 @@
-"""What a study and its trials look like in MLflow: names, tags, params, metrics and times.
+"""What a study and its trials look like in MLflow: names, tags, params, metrics, limits.
+
+A text that is too long is cut, a character that is not allowed is replaced. Databases are
+stricter than MLflow itself: PostgreSQL keeps run names of at most 250 characters, and none of
+them takes half of a surrogate pair.
 
 Everything here follows from the study's record alone, so that copying it twice says the same.
 """
@@ -10,39 +14,194 @@ import datetime as dt
 import hashlib
 import json
 import math
+import re
+import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from tuner import __version__
 from tuner.coordination.opening import CHANGEABLE
-from tuner.coordination.records import Status, StudyRecord, TrialRecord
-from tuner.coordination.seeds import training_name
 from tuner.experiment import flat
 from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome
-from tuner.tracking.limits import MAX_PARAM, MAX_TAG, Point, run_name, texts
-from tuner.tracking.live import Attempt, TrialKey
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role, training_name
 
 __all__ = [
     "ATTEMPT",
     "CHANGING",
     "DIGEST",
+    "MAX_PARAM",
+    "MAX_TAG",
     "PARENT",
     "STUDY_ROLE",
+    "Attempt",
+    "Batch",
+    "LiveCurves",
+    "Point",
     "RunLayout",
     "StudyState",
+    "TrialKey",
     "attempt_tag",
+    "batches",
     "outcome_digest",
     "record_digest",
+    "run_name",
+    "storable",
     "study_layout",
     "text_digest",
+    "texts",
     "trial_layout",
 ]
 
+MAX_PARAM, MAX_TAG = 6000, 8000  # characters of a value
+
+_MAX_KEY = 250
+
+_MAX_RUN_NAME = 250
+
+_MAX_TEXTS = 100  # params of one request, and tags
+
+_MAX_ENTITIES = 1000  # points, params and tags of one request together
+
+_MAX_BYTES = 900_000  # of one request: MLflow says a million
+
+_POINT_BYTES = 600  # of one point in a request, at most
+
+_TEXT_BYTES = 100  # of one param or tag besides its key and value, at most
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int  # since 1970
+    step: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one request writes to a run."""
+
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.points) + len(self.params) + len(self.tags)
+
+
+def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
+    """Write keys and values as MLflow takes them; what is None is left out.
+
+    Args:
+        values: of params or tags.
+        limit: `MAX_PARAM` or `MAX_TAG`.
+    """
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if value is not None:
+            found[_key(str(key), found)] = _cut(storable(str(value)), limit)
+    return found
+
+
+def storable(text: str) -> str:
+    """Replace what no database keeps: halves of surrogate pairs and, in PostgreSQL, NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def run_name(name: str) -> str:
+    """Write the name of a run as MLflow takes it."""
+    return _cut(storable(name), _MAX_RUN_NAME)
+
+
+def batches(
+    points: Iterable[Point], params: Mapping[str, str], tags: Mapping[str, str]
+) -> Iterator[Batch]:
+    """Divide what a run is given among as few requests as MLflow's limits allow."""
+    batch, size = Batch(), 0
+    for kind, given in (("params", params), ("tags", tags)):
+        for key, value in given.items():
+            n_bytes = len(json.dumps(key)) + len(json.dumps(value)) + _TEXT_BYTES
+            if len(getattr(batch, kind)) == _MAX_TEXTS or size + n_bytes > _MAX_BYTES:
+                yield batch
+                batch, size = Batch(), 0
+            getattr(batch, kind)[key] = value
+            size += n_bytes
+    for point in points:
+        if len(batch) == _MAX_ENTITIES or size + _POINT_BYTES > _MAX_BYTES:
+            yield batch
+            batch, size = Batch(), 0
+        batch.points.append(point)
+        size += _POINT_BYTES
+    if len(batch):
+        yield batch
+
+
+def _key(name: str, taken: Container[str]) -> str:
+    """Write a key as MLflow takes it, and unlike those that are taken."""
+    allowed = re.sub(r"[^\w.\- ]|^\.", "_", name)[:_MAX_KEY] or "_"
+    key, n = allowed, 1
+    while key in taken:
+        n += 1
+        key = f"{allowed[: _MAX_KEY - 8]} {n}"
+    return key
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+TrialKey = tuple[str, int]  # a trial's role and number
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training of a trial, as far as it is known; `began` tells it from another."""
+
+    began: float  # seconds since 1970
+    epochs: tuple[Epoch, ...] = ()
+
+
+class LiveCurves:
+    """The attempts in progress. Filled by the coordinator's thread, read by the tracker's."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[TrialKey, tuple[float, list[Epoch]]] = {}
+        self._lock = threading.Lock()
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Take up a trial whose training has begun, for the first time or again."""
+        with self._lock:
+            self._attempts[str(role), number] = (time, [])
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Add an epoch, with its time as the journal will have it."""
+        with self._lock:
+            if (attempt := self._attempts.get((str(role), number))) is not None:
+                attempt[1].append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
+
+    def ended(self, role: Role, number: int) -> None:
+        """Let go of a trial whose outcome the journal has."""
+        with self._lock:
+            self._attempts.pop((str(role), number), None)
+
+    def snapshot(self) -> Mapping[TrialKey, Attempt]:
+        """Return what is in progress at this moment."""
+        with self._lock:
+            return {k: Attempt(began, tuple(done)) for k, (began, done) in self._attempts.items()}
+
+
 PARENT = "mlflow.parentRunId"
+
 DIGEST = "outcome_digest"
+
 ATTEMPT = "attempt"
+
 STUDY_ROLE = "study"
 
 _PARAMS_OF_A_STUDY = (
@@ -72,6 +231,7 @@ _STUDY_STATUS = {
     StudyState.DONE: "FINISHED",
     StudyState.INTERRUPTED: "KILLED",
 }
+
 _TRIAL_STATUS = {
     Status.COMPLETE: "FINISHED",
     Status.PRUNED: "KILLED",

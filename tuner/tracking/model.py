@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tuner
-from tuner.coordination.records import StudyRecord
-from tuner.data.scratch import scratch_folder
+from tuner.journal.records import StudyRecord
+from tuner.outputs import scratch_folder
 from tuner.prediction import Model, PredictionWarning
 from tuner.tracking.layout import STUDY_ROLE
 

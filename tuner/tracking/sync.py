@@ -1,27 +1,430 @@
-"""Makes MLflow agree with a study's record: the one way there, live and afterwards."""
+"""Copies a study's record to MLflow, live and afterwards.
+
+A run is created with the tags that find it again, filled in batches, and ended. So a copy that
+was killed anywhere is recognized and completed by the next one. The run of a trial in progress
+lacks the digest of an outcome; it bears the attempt that it shows instead, and another attempt
+gets a run of its own in its place.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tuner.coordination.records import Status, StudyRecord
-from tuner.coordination.seeds import Role
-from tuner.tracking.dataset import dataset_digest, dataset_input
-from tuner.tracking.files import Files, keep_files
-from tuner.tracking.layout import CHANGING, RunLayout, StudyState, study_layout
-from tuner.tracking.live import Attempt, TrialKey
-from tuner.tracking.state import Parent, SyncState, read_store
-from tuner.tracking.trials import copy_attempt, copy_trial, end_abandoned
-from tuner.tracking.writing import log
+from tuner.errors import InputError, one_line
+from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.storage import Role
+from tuner.tracking.layout import (
+    ATTEMPT,
+    CHANGING,
+    DIGEST,
+    PARENT,
+    STUDY_ROLE,
+    Attempt,
+    Point,
+    RunLayout,
+    StudyState,
+    TrialKey,
+    attempt_tag,
+    batches,
+    outcome_digest,
+    record_digest,
+    storable,
+    study_layout,
+    text_digest,
+    trial_layout,
+)
+from tuner.tracking.store import artifact_root, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
 
-__all__ = ["SyncCount", "sync_study"]
+__all__ = [
+    "Child",
+    "Files",
+    "Parent",
+    "SyncCount",
+    "SyncState",
+    "all_made",
+    "copy_attempt",
+    "copy_trial",
+    "create_run",
+    "dataset_digest",
+    "dataset_input",
+    "end_abandoned",
+    "keep_files",
+    "log",
+    "log_file",
+    "read_store",
+    "sync_study",
+]
+
+_LONGEST = 36  # of a digest in MLflow
+
+
+def dataset_digest(record: StudyRecord) -> str:
+    """Return how MLflow tells this data set from others: as much of its SHA-256 as fits."""
+    return str(record.data["sha256"])[:_LONGEST]
+
+
+def dataset_input(record: StudyRecord) -> DatasetInput:
+    """Return the data set as an input of the study's run, from the record alone.
+
+    Its name is the file's, its source the file, its profile how many rows it had. What the
+    columns are, `experiment.yaml` says.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    path = Path(record.data["path"]).absolute()
+    dataset = Dataset(
+        name=storable(path.name)[:500],
+        digest=dataset_digest(record),
+        source_type="local",
+        source=json.dumps({"uri": path.as_uri()}),
+        profile=json.dumps({"num_rows": record.data["rows"]}),
+    )
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+
+
+def create_run(client: MlflowClient, experiment_id: str, layout: RunLayout) -> str:
+    """Create a run with its tags; returns its id."""
+    run = client.create_run(
+        experiment_id, start_time=layout.start_ms, tags=dict(layout.tags), run_name=layout.name
+    )
+    return str(run.info.run_id)
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    points: Iterable[Point],
+) -> None:
+    """Write params, tags and points in as few requests as MLflow's limits allow."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    # The client itself would give the points to whatever model this process has made the active
+    # one, by `MLFLOW_ACTIVE_MODEL_ID` say; a store that does not have that model refuses them.
+    store = client._tracking_client.store
+    for batch in batches(points, params, tags):
+        store.log_batch(
+            run_id,
+            metrics=[Metric(p.key, p.value, p.time_ms, p.step) for p in batch.points],
+            params=[Param(key, value) for key, value in batch.params.items()],
+            tags=[RunTag(key, value) for key, value in batch.tags.items()],
+        )
+
+
+def log_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
+    """Keep a file with a run, in place of one of that name."""
+    folder, _, file_name = name.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / file_name
+        path.write_bytes(content)
+        client.log_artifact(run_id, str(path), folder or None)
+
+
+@dataclass
+class Parent:
+    """A study's run as MLflow has it."""
+
+    study_id: str
+    experiment_id: str
+    run_id: str
+    status: str
+    end_ms: int | None
+    tags: dict[str, str]
+    params: dict[str, str]
+    best: set[tuple[int, float]]  # the points of best_objective: step and value
+    datasets: set[str]  # the digests of its inputs
+    metrics: dict[str, float] = field(default_factory=dict)  # the newest value of each
+
+
+@dataclass(frozen=True)
+class Child:
+    """A trial's run as MLflow has it."""
+
+    run_id: str
+    digest: str | None  # of the outcome; None while the trial runs
+    ended: bool
+    attempt: str | None = None  # that it shows, of a trial which runs or did when it was created
+    n_epochs: int = 0  # of the attempt that were copied, at least
+
+
+@dataclass
+class SyncState:
+    """What MLflow holds of one study."""
+
+    parent: Parent | None = None
+    children: dict[TrialKey, Child] = field(default_factory=dict)
+    copied: dict[TrialKey, tuple[Any, ...]] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Have the next sync read MLflow anew."""
+        self.parent = None
+        self.children.clear()
+        self.copied.clear()
+
+
+def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> None:
+    """Find the study's runs in MLflow, or create its parent; leave one run to each of them."""
+    experiment_id = _experiment_id(client, record.experiment.name)
+    found: dict[TrialKey, Run] = {}
+    for run in sorted(_search(client, experiment_id, record.id), key=_preference):
+        if (key := _key(run.data.tags)) is None:
+            continue  # somebody's who wanted it with the study
+        if found.setdefault(key, run) is not run:  # two copied at once, or an answer got lost
+            client.delete_run(run.info.run_id)
+    parent = found.pop((STUDY_ROLE, 0), None)
+    if parent is None:
+        layout = study_layout(record, StudyState.RUNNING)
+        parent = client.get_run(create_run(client, experiment_id, layout))
+    run_id = parent.info.run_id
+    for key, run in found.items():
+        if run.data.tags.get(PARENT) != run_id:
+            client.set_tag(run.info.run_id, PARENT, run_id, synchronous=True)
+        state.children[key] = Child(
+            run.info.run_id,
+            run.data.tags.get(DIGEST),
+            _ended(run),
+            run.data.tags.get(ATTEMPT),
+        )
+    state.parent = Parent(
+        study_id=record.id,
+        experiment_id=experiment_id,
+        run_id=run_id,
+        status=parent.info.status,
+        end_ms=parent.info.end_time,
+        tags=dict(parent.data.tags),
+        params=dict(parent.data.params),
+        best={(m.step, m.value) for m in client.get_metric_history(run_id, "best_objective")},
+        metrics=dict(parent.data.metrics),
+        datasets={made_of.dataset.digest for made_of in parent.inputs.dataset_inputs},
+    )
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        here = None if is_server(client.tracking_uri) else artifact_root().as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=here))
+        except Exception:  # another study of the experiment may have been quicker
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != "active":
+        raise InputError(
+            f"experiment {name!r} has been deleted in MLflow; bring it back with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}`, or rename yours"
+        )
+    return str(experiment.experiment_id)
+
+
+def _search(client: MlflowClient, experiment_id: str, study_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], f"tags.study_id = '{study_id}'", max_results=1000, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _key(tags: Mapping[str, str]) -> TrialKey | None:
+    """Return which run of the study this is; None where it is not one of ours.
+
+    Ours have all of these tags from the moment that they are created.
+    """
+    role, number = tags.get("role", ""), tags.get("trial", "")
+    if "state" not in tags:
+        return None
+    if role == STUDY_ROLE:
+        return role, 0
+    if role in [*Role] and PARENT in tags and number.isdecimal():
+        return role, int(number)
+    return None
+
+
+def _preference(run: Run) -> tuple[bool, int, str]:
+    """Of two runs for one trial, keep the one that ended, then the older."""
+    return (not _ended(run), run.info.start_time, run.info.run_id)
+
+
+def _ended(run: Run) -> bool:
+    return run.info.status not in ("RUNNING", "SCHEDULED")
+
+
+Files = Mapping[str, str | bytes | Exception]
+
+"""Texts and pictures by file name; an exception says why there is no such file."""
+
+_FILES_OF = "files_of"  # the tag that says of which record the study's run has the files
+
+_ALL = "its files"  # of a function that failed as a whole
+
+_LONGEST_LIST = 300  # characters of what an exception says
+
+
+def all_made(make: Callable[[], Files]) -> Files:
+    """Return the files that a function makes; where it fails, its exception in their place."""
+    try:
+        return make()
+    except Exception as error:
+        return {_ALL: error}
+
+
+def keep_files(
+    client: MlflowClient,
+    record: StudyRecord,
+    state: SyncState,
+    artifacts: Files | Callable[[], Files],
+) -> tuple[str, ...]:
+    """Write the files that the study's run lacks, as far as they can be made.
+
+    Args:
+        client: of the store.
+        record: the study.
+        state: what is known of its run.
+        artifacts: as for `sync_study`.
+
+    Returns:
+        Those that cannot be made, as `NAMES (WHY)` for each reason.
+
+    Raises:
+        Exception: MLflow's own.
+    """
+    assert state.parent is not None
+    run_id, known, tags = state.parent.run_id, state.parent.tags, dict[str, str]()
+    digest = None
+    if not isinstance(artifacts, Mapping):
+        digest = record_digest(record, {key: c.digest for key, c in state.children.items()})
+        if known.get(_FILES_OF) == digest:
+            return ()
+        artifacts = all_made(artifacts)
+    contents, lacking = _sorted_out(artifacts)
+    for name, content in contents.items():
+        tag, file_digest = f"artifact {name}", text_digest(content)
+        if known.get(tag) != file_digest:
+            tags[tag] = file_digest
+    if digest is not None and not lacking:
+        tags[_FILES_OF] = digest  # without it the next sync tries again
+    if replaced := dict.fromkeys(tags.keys() & known.keys() - {_FILES_OF}, ""):
+        log(client, run_id, {}, replaced, [])  # who is killed in between knows neither
+    for name, content in contents.items():
+        if f"artifact {name}" in tags:
+            log_file(client, run_id, name, content)
+    log(client, run_id, {}, tags, [])
+    known |= tags
+    return tuple(f"{', '.join(names)} ({why})" for why, names in lacking.items())
+
+
+def _sorted_out(files: Files) -> tuple[dict[str, bytes], dict[str, list[str]]]:
+    """Return the contents of the files that there are, and the names of the others by reason."""
+    contents: dict[str, bytes] = {}
+    lacking: dict[str, list[str]] = {}
+    for name, file in files.items():
+        try:
+            if isinstance(file, Exception):
+                raise file
+            contents[name] = file.encode() if isinstance(file, str) else file
+        except Exception as error:  # or what no UTF-8 can say
+            why = f"{type(error).__name__}: {one_line(error)[:_LONGEST_LIST]}"
+            lacking.setdefault(why, []).append(name)
+    return contents, lacking
+
+
+def copy_trial(
+    client: MlflowClient, record: StudyRecord, trial: TrialRecord, state: SyncState
+) -> str:
+    """Copy a trial that has ended, unless it has been; return what was done, as in SyncCount."""
+    assert trial.outcome is not None
+    assert state.parent is not None
+    key, outcome = trial.key, trial.outcome
+    mark = (outcome.state, outcome.finished_at, outcome.objective, len(outcome.history))
+    if state.copied.get(key) == mark:
+        return "unchanged"
+    digest, known = outcome_digest(outcome), state.children.get(key)
+    if known is not None and known.digest == digest and known.ended:
+        state.copied[key] = mark
+        return "unchanged"
+    did, run_id, n_copied, tags = "created", None, 0, True
+    if known is not None and known.digest == digest:
+        did, run_id = "completed", known.run_id
+    elif known is not None and not known.ended and known.attempt == attempt_tag(outcome.history):
+        run_id, n_copied = known.run_id, known.n_epochs  # it was copied live
+    elif known is not None:
+        did = "replaced"
+        client.delete_run(known.run_id)
+    layout = trial_layout(record, trial, state.parent.run_id, n_copied=n_copied)
+    if run_id is None:
+        run_id, tags = create_run(client, state.parent.experiment_id, layout), False
+    log(client, run_id, layout.params, layout.tags if tags else {}, layout.points)
+    client.set_terminated(run_id, layout.status, layout.end_ms)
+    state.children[key] = Child(run_id, digest, ended=True)
+    state.copied[key] = mark
+    return did
+
+
+def copy_attempt(
+    client: MlflowClient,
+    record: StudyRecord,
+    trial: TrialRecord,
+    attempt: Attempt,
+    state: SyncState,
+) -> None:
+    """Copy what a trial in progress has come to since the last call."""
+    assert state.parent is not None
+    known, tag = state.children.get(trial.key), attempt_tag(attempt.epochs)
+    if known is not None and (known.ended or known.attempt != tag):
+        client.delete_run(known.run_id)
+        known = None
+    n_copied = known.n_epochs if known else 0
+    if len(attempt.epochs) == n_copied:
+        return
+    layout = trial_layout(record, trial, state.parent.run_id, attempt, n_copied)
+    if known is None:
+        run_id = create_run(client, state.parent.experiment_id, layout)
+        log(client, run_id, layout.params, {}, layout.points)
+    else:
+        run_id = known.run_id
+        log(client, run_id, {}, {}, layout.points)
+    state.children[trial.key] = Child(run_id, None, False, tag, len(attempt.epochs))
+
+
+def end_abandoned(
+    client: MlflowClient,
+    record: StudyRecord,
+    live: Mapping[TrialKey, Attempt],
+    state: SyncState,
+) -> None:
+    """End the runs of trials that were in progress and are not any more: a process was killed.
+
+    They are trained again, and get a new run then.
+    """
+    open_runs = {k: c for k, c in state.children.items() if not c.ended and k not in live}
+    if not open_runs:
+        return
+    trials = (*record.trials, *record.finalists)
+    ended = {t.key for t in trials if t.outcome is not None}
+    for key, child in open_runs.items():
+        if key not in ended:
+            client.set_tag(child.run_id, "state", StudyState.INTERRUPTED, synchronous=True)
+            client.set_terminated(child.run_id, "KILLED")
+            state.children[key] = dataclasses.replace(child, ended=True)
+
 
 _NONE: Mapping[TrialKey, Attempt] = MappingProxyType({})
 

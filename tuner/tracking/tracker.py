@@ -1,4 +1,4 @@
-"""Tracking beside a running search: a thread that copies what the journal says to MLflow."""
+"""Tracking beside a running search: a thread that copies the journal to MLflow."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ import abc
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tuner.coordination.records import StudyRecord
-from tuner.tracking.explaining import describe_store, explain
-from tuner.tracking.files import Files, all_made
-from tuner.tracking.live import LiveCurves
-from tuner.tracking.state import SyncState
+from tuner.coordination.events import Observer
+from tuner.jobs import Epoch, Outcome
+from tuner.journal.records import StudyRecord
+from tuner.journal.storage import Role
+from tuner.tracking.layout import LiveCurves
+from tuner.tracking.links import describe_store, explain
 from tuner.tracking.store import open_store
-from tuner.tracking.sync import sync_study
+from tuner.tracking.sync import Files, SyncState, all_made, sync_study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["MlflowTracker", "NullTracker", "Tracker", "experiment_file"]
+__all__ = [
+    "MlflowTracker",
+    "NullTracker",
+    "Tracker",
+    "TrackingObserver",
+    "closed_at_end",
+    "experiment_file",
+]
 
 _PAUSE_S = 1.0  # between two syncs, at least
+
 _LONG_PAUSE_S = 5.0  # at most, while all is well: curves are seen to move
+
 _SHARE = 0.01  # of the time of a processor that copying takes, at most, between these two
+
 _LONG_S = 30.0  # that closing takes at most: pictures are drawn, and many trials may be left
+
 _SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it to stop
+
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 
@@ -202,3 +215,39 @@ class MlflowTracker(Tracker):
     def _warn_quietly(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it
             self._warn(text)
+
+
+class TrackingObserver(Observer):
+    """Tells the tracker what trains, and when the journal has something new."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def began(self, role: Role, number: int, time: float) -> None:
+        """Begin a curve."""
+        self._tracker.live.began(role, number, time)
+
+    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+        """Add to a curve."""
+        self._tracker.live.epoch(role, number, epoch)
+        self._tracker.wake()
+
+    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
+        """From here on the journal speaks for the trial."""
+        self._tracker.live.ended(role, number)
+        self._tracker.wake()
+
+    def lost(self, role: Role, number: int, reason: str) -> None:
+        """Give up a curve whose training begins again."""
+        self._tracker.live.ended(role, number)
+
+
+@contextlib.contextmanager
+def closed_at_end(tracker: Tracker) -> Iterator[None]:
+    """Close the tracker, which copies the rest, whatever ends the search."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        tracker.close(done)

@@ -19,14 +19,31 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from tuner.coordination.records import StudyRecord
 from tuner.errors import InputError, RunError, show_location, show_path
-from tuner.tracking.address import Address, announced, answers, only_starter, running_ui
-from tuner.tracking.explaining import explain
+from tuner.journal.records import StudyRecord
 from tuner.tracking.layout import STUDY_ROLE
-from tuner.tracking.store import artifact_root, check_store, open_store
-from tuner.tracking.uris import check_uri, is_server, sqlite_path, tracking_uri
-from tuner.tracking.views import View, save_view, studies_view, study_view, trials_view
+from tuner.tracking.links import (
+    Address,
+    View,
+    announced,
+    answers,
+    explain,
+    only_starter,
+    running_ui,
+    save_view,
+    studies_view,
+    study_view,
+    trials_view,
+)
+from tuner.tracking.store import (
+    artifact_root,
+    check_store,
+    check_uri,
+    is_server,
+    open_store,
+    sqlite_path,
+    tracking_uri,
+)
 
 __all__ = ["Link", "Ui", "start_ui"]
 

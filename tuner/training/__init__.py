@@ -5,7 +5,6 @@ Nothing here knows of a search; a job comes in, an outcome goes out.
 
 from tuner.training.model import Model
 from tuner.training.predict import predict
-from tuner.training.run import run_job, warm_up
-from tuner.training.trainer import Report, train
+from tuner.training.trainer import Report, run_job, train, warm_up
 
 __all__ = ["Model", "Report", "predict", "run_job", "train", "warm_up"]

@@ -1,4 +1,4 @@
-"""Where tensors live and how much memory that took; the one place that chooses."""
+"""Device, seeds and errors of a training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ import gc
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.training.errors import TrainingError
+__all__ = [
+    "Generators",
+    "TrainingError",
+    "describe_device",
+    "give_memory_back",
+    "peak_memory_mb",
+    "pick_device",
+    "seeded",
+    "to_device",
+]
 
-__all__ = ["describe_device", "give_memory_back", "peak_memory_mb", "pick_device", "to_device"]
+
+class TrainingError(Exception):
+    """This job cannot come to a score; the text is the reason that its outcome gives."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -90,3 +104,35 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes; elsewhere KB
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@dataclass(frozen=True)
+class Generators:
+    """What draws beside torch's global generator, on the CPU, each for one thing."""
+
+    shuffling: torch.Generator
+    """Of the order of the samples, a new one every epoch."""
+    unknown: torch.Generator
+    """Of the tokens that are read as unknown."""
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device, *, fold: int = 0) -> Iterator[Generators]:
+    """Seed torch for the block, and yield generators for what is drawn besides.
+
+    The first fold draws what a job without folds draws, every other one from a seed of its own.
+    First weights and dropout can only be drawn from torch's global generator; it is put back
+    as it was.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(fold,) if fold else ())
+    model_seed, shuffling_seed, unknown_seed = map(int, sequence.generate_state(3))
+    with torch.random.fork_rng(
+        devices=[] if device.type == "cpu" else [torch.cuda.current_device()]
+    ):
+        torch.default_generator.manual_seed(model_seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(model_seed)
+        yield Generators(
+            torch.Generator().manual_seed(shuffling_seed),
+            torch.Generator().manual_seed(unknown_seed),
+        )

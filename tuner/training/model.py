@@ -1,30 +1,42 @@
-"""The model: recurrent layers read a sequence, a head says what it comes to."""
+"""The model: recurrent layers with a head; ensembles and averaged weights of it."""
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Weights
-from tuner.own_code import is_reference
-from tuner.training.categories import Categories, beside
-from tuner.training.convolution import Convolution
-from tuner.training.decoder import Decoder, InSegments, Recursive
-from tuner.training.decomposition import Decomposition
-from tuner.training.known_future import LocalHead, part
-from tuner.training.linear_path import make_path
-from tuner.training.normalization import Level, Normalization
-from tuner.training.own_cell import OwnModel, is_whole, load_class
-from tuner.training.padding import real_steps, zero_padding
-from tuner.training.pooling import POOLINGS, Attention
+from tuner.training.decoders import Decoder, InSegments, Recursive, Translator
+from tuner.training.layers import (
+    POOLINGS,
+    Attention,
+    Categories,
+    Convolution,
+    Decomposition,
+    Level,
+    LocalHead,
+    Normalization,
+    Segments,
+    as_values,
+    beside,
+    numbers_per_step,
+    part,
+    real_steps,
+    zero_padding,
+)
+from tuner.training.linear_path import LinearPath, SequencePath, make_path
 from tuner.training.recurrent import Recurrent, State
-from tuner.training.segments import Segments
-from tuner.training.translator import Translator
-from tuner.training.values import as_values, numbers_per_step
+from tuner.training.user_models import OwnModel, is_whole, load_class
+from tuner.user_code import is_reference
 
-__all__ = ["Model"]
+__all__ = ["Ensemble", "Model", "WeightAverage", "mean_outputs"]
 
 
 class Model(nn.Module):
@@ -214,3 +226,93 @@ class Model(nn.Module):
     def load_weights(self, weights: Weights) -> None:
         """Set everything to what `weights` returned."""
         self.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+
+
+class Ensemble(nn.Module):
+    """Models of one configuration; what it puts out is the mean of what they put out.
+
+    Of values and quantiles it is the mean of the scaled outputs, so one graph gives it and what
+    undoes the scaling need not know of it. Of classes it is the mean of the probabilities, put
+    out as logarithms, which are logits too.
+    """
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.shape = models[0].shape
+
+    @property
+    def linear_path(self) -> LinearPath | SequencePath | None:
+        """That of the first model: all have one, or none has."""
+        first = self.models[0]
+        assert isinstance(first, Model)
+        return first.linear_path
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
+    ) -> Tensor:
+        """Say what sequences come to, as `Model.forward` does."""
+        outputs = [model(x, lengths, prefix) for model in self.models]
+        return mean_outputs(outputs, bool(self.shape.classes))
+
+
+def mean_outputs(outputs: Sequence[Tensor], classes: bool) -> Tensor:
+    """Return the mean of what several models put out.
+
+    Args:
+        outputs: of each; one alone is returned as it is.
+        classes: whether they are logits, (..., classes).
+
+    Returns:
+        The same shape; of classes the logarithm of the mean probability.
+    """
+    if len(outputs) == 1:
+        return outputs[0]
+    together = torch.stack(list(outputs))
+    if not classes:
+        return together.mean(dim=0)
+    logs = functional.log_softmax(together, dim=-1)
+    return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
+
+
+_WARMUP = 3
+
+"""The k-th step counts at least 3 / (3 + k): first weights are random, and soon forgotten."""
+
+
+class WeightAverage:
+    """A copy of a model whose weights follow those of the model, smoothed.
+
+    After step k of an optimizer: average += r (weights - average), where r is the larger of
+    1 / (1 + epochs * steps) and 3 / (3 + k). What noise the last steps leave in the weights cancels
+    out in their mean (Polyak & Juditsky 1992, "Acceleration of Stochastic Approximation by
+    Averaging").
+
+    Args:
+        model: is trained.
+        epochs: over which the average goes, above 0: the mean age of what it consists of.
+        steps: of the optimizer in an epoch.
+    """
+
+    def __init__(self, model: Model, *, epochs: float, steps: int) -> None:
+        self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase):  # cuDNN wants its weights side by side
+                module.flatten_parameters()
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        # Views on the numbers: what is fixed is the same in both.
+        moving = [(a.detach(), w.detach()) for a, w in pairs if w.requires_grad]
+        self._averages = [a for a, _ in moving]
+        self._weights = [w for _, w in moving]
+        kept = set(model.state_dict())  # but for what is not trained, and follows as it is
+        others = zip(self.model.named_buffers(), model.buffers(), strict=True)
+        self._buffers = [(a, b) for (name, a), b in others if name in kept]
+        self._least, self._done = 1 / (1 + epochs * steps), 0
+
+    def update(self) -> None:
+        """Follow the model, once after each step."""
+        self._done += 1
+        rate = max(self._least, _WARMUP / (_WARMUP + self._done))
+        torch._foreach_lerp_(self._averages, self._weights, rate)
+        for average, buffer in self._buffers:
+            average.copy_(buffer)

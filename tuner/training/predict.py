@@ -14,13 +14,11 @@ from torch.nn import functional
 from tuner.data import DataRef, PairsRef
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Outcome, OutcomeState, PredictJob
-from tuner.training.device import give_memory_back, peak_memory_mb, pick_device
-from tuner.training.ensemble import mean_outputs
-from tuner.training.model import Model
-from tuner.training.padding import real_steps
+from tuner.training.decoders import translate
+from tuner.training.device import give_memory_back, peak_memory_mb, pick_device, seeded
+from tuner.training.layers import real_steps
+from tuner.training.model import Model, mean_outputs
 from tuner.training.samples import Samples, open_samples, split
-from tuner.training.seeding import seeded
-from tuner.training.translator import translate
 
 __all__ = ["in_units", "model_outputs", "predict"]
 

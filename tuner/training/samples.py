@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.data import DataRef, PairsRef, SequencesRef, SeriesRef
-from tuner.data.thinning import some_of
+from tuner.data.reference import some_of
 from tuner.data.vocabulary import UNKNOWN
 from tuner.training.device import to_device
 

@@ -1,4 +1,4 @@
-"""The training loop: one configuration, from its seed to its score."""
+"""The training loop: from a job to its outcome."""
 
 from __future__ import annotations
 
@@ -6,22 +6,290 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-from tuner.errors import one_line
+import numpy as np
+import torch
+from torch import Tensor, nn, optim
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from tuner.data import DataRef, PairsRef, SeriesRef, Shape
+from tuner.data.metrics import score
+from tuner.data.vocabulary import UNKNOWN
+from tuner.errors import Interrupted, one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.metrics import METRICS
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
-from tuner.training.device import describe_device, give_memory_back, peak_memory_mb, pick_device
-from tuner.training.errors import TrainingError
-from tuner.training.fit import Fit
-from tuner.training.latency import latency_ms
-from tuner.training.seeding import seeded
+from tuner.jobs import Epoch, ExportJob, Job, Outcome, OutcomeState, PredictJob, TrainJob, Weights
+from tuner.training.decoders import translate
+from tuner.training.device import (
+    Generators,
+    TrainingError,
+    describe_device,
+    give_memory_back,
+    peak_memory_mb,
+    pick_device,
+    seeded,
+)
+from tuner.training.layers import with_unknown_categories
+from tuner.training.linear_fits import fit_path, fit_sequence_path
+from tuner.training.losses import make_loss
+from tuner.training.model import Model, WeightAverage
+from tuner.training.predict import in_units, model_outputs, predict
+from tuner.training.samples import open_samples, split
 
-__all__ = ["Report", "train"]
+__all__ = [
+    "Fit",
+    "Report",
+    "Schedule",
+    "latency_ms",
+    "make_optimizer",
+    "make_schedule",
+    "run_job",
+    "train",
+    "warm_up",
+]
+
+Schedule = Callable[[float], None]
+
+"""Hears of the validation loss after every epoch, and sets the learning rate of the next."""
+
+_PLATEAU_EPOCHS = 5  # this many without a better validation loss are borne
+
+_MOMENTUM = 0.9
+
+
+def make_optimizer(parameters: Hyperparameters, weights: list[nn.Parameter]) -> optim.Optimizer:
+    """Return the optimizer of the parameters; fused where torch has it, for that is faster."""
+    rate, decay = parameters.learning_rate, parameters.weight_decay
+    match parameters.optimizer:
+        case "adam":
+            return optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
+        case "adamw":
+            return optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
+        case "rmsprop":
+            return optim.RMSprop(weights, lr=rate, weight_decay=decay)
+        case "sgd":
+            return optim.SGD(weights, lr=rate, momentum=_MOMENTUM, weight_decay=decay, fused=True)
+
+
+def make_schedule(
+    parameters: Hyperparameters, optimizer: optim.Optimizer, *, epochs: int
+) -> Schedule:
+    """Return the schedule of the parameters for so many epochs."""
+    match parameters.schedule:
+        case "none":
+            return lambda val_loss: None
+        case "cosine":
+            return _Cosine(optimizer, parameters.learning_rate, epochs)
+        case "plateau":
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=_PLATEAU_EPOCHS)
+            return lambda val_loss: plateau.step(val_loss)
+
+
+class _Cosine:
+    """From the learning rate to 0 along half a cosine: epoch k of n has (1 + cos(pi k/n)) / 2.
+
+    Torch's own schedule ties the optimizer into a cycle of references, and a model's memory to
+    the next collection of garbage.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer, rate: float, epochs: int) -> None:
+        self.optimizer, self.rate, self.epochs, self.done = optimizer, rate, epochs, 0
+
+    def __call__(self, val_loss: float) -> None:
+        self.done += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * (1 + math.cos(math.pi * self.done / self.epochs)) / 2
+
+
+_TEXTS = 256  # whose losses are taken at once
+
+
+class Fit:
+    """A model with its data, optimizer and loss; first weights are drawn when it is made.
+
+    Args:
+        job: gives metric, the schedule's epochs and mixed_precision.
+        parameters: the job's hyperparameters.
+        data: the split.
+        device: where to train.
+        generators: draw the order of the samples, and which tokens are read as unknown.
+    """
+
+    def __init__(
+        self,
+        job: TrainJob,
+        parameters: Hyperparameters,
+        data: DataRef,
+        device: torch.device,
+        generators: Generators,
+    ) -> None:
+        self.metric, self.parameters, self.generators = job.metric, parameters, generators
+        self.device = device
+        self.data = data = data.with_window(parameters.window)
+        self.samples = open_samples(data, device)
+        self.train_index = self.samples.index(data.train_samples())  # (train samples,)
+        self.scored_index = self.samples.index(data.evaluate_samples())  # (evaluation samples,)
+        self.scored = self.scored_index.cpu().numpy()
+        self.truth = data.truth_of(self.scored)  # in units, or classes
+        self.scored_weights = data.weights_of(self.scored)
+
+        self.model = Model(parameters, data.shape).to(device)
+        if parameters.linear_path:
+            self._fit_path()
+        self.weights = list(self.model.parameters())
+        self.average = None
+        if over := parameters.weight_averaging:
+            steps = math.ceil(len(self.train_index) / parameters.batch_size)
+            self.average = WeightAverage(self.model, epochs=over, steps=steps)
+        self.loss = make_loss(parameters, data, device)
+        self.optimizer = make_optimizer(parameters, self.weights)
+        self.schedule = make_schedule(
+            parameters, self.optimizer, epochs=job.schedule_epochs or job.epochs
+        )
+        self.half = job.mixed_precision and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
+
+    @property
+    def trained(self) -> Model:
+        """What the training has come to: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.model
+
+    def _fit_path(self) -> None:
+        """Have the model begin as a linear one."""
+        if isinstance(self.data, SeriesRef):
+            fitted = self.samples.index(self.data.fitted_samples())
+            fit_path(self.model, self.samples, fitted, self.data)
+        else:
+            balanced = self.parameters.class_weights == "balanced"
+            fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
+
+    def train_epoch(self) -> float:
+        """Take every training sample once; return the mean loss, of each before its step."""
+        self.model.train()
+        precision = torch.autocast(self.device.type) if self.half else nullcontext()
+        foreach = self.device.type != "cpu"  # for a few small tensors one by one is faster
+        total, n_losses = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        for batch in split(self._shuffle(), self.parameters.batch_size):
+            self.optimizer.zero_grad(set_to_none=True)
+            x, lengths = self.samples.inputs(batch)
+            x = self._with_unknown(x)
+            prefix, targets = self.samples.prefix(batch), self.samples.targets(batch)
+            with precision:
+                outputs = self.model(x, lengths, prefix)
+            loss = self.loss(outputs.float(), targets, self.samples.weights(batch))
+            torch.autograd.backward(self.scaler.scale(loss))
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.average is not None:
+                self.average.update()
+            n = self._n_losses(x, lengths) if prefix is None else int((targets != -1).sum())
+            total.add_(loss.detach(), alpha=n)  # read once, after the epoch
+            n_losses += n
+        return total.item() / n_losses
+
+    def _with_unknown(self, x: Tensor) -> Tensor:
+        """Return what is read, some tokens or categories as unknown; padding and numbers stay.
+
+        The training part holds no other unknown token, unless rare ones are: without these the
+        embedding of what nobody has seen would be what chance gave it.
+        """
+        rate, shape = self.parameters.unknown_rate, self.data.shape
+        if shape.categories and rate:
+            return with_unknown_categories(x, shape, rate, self.generators.unknown)
+        if not shape.vocabulary or not rate:
+            return x
+        drawn = torch.rand(x.shape, generator=self.generators.unknown).to(x.device) < rate
+        return x.masked_fill(drawn & (x != 0), UNKNOWN)
+
+    def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
+        """Return how many samples, or real steps that have their own, a batch's loss is of."""
+        if not self.data.shape.each_step:
+            return len(x)
+        return x.shape[:2].numel() if lengths is None else int(lengths.sum())
+
+    def _shuffle(self) -> Tensor:
+        """Return the training samples in a new order."""
+        order = torch.randperm(
+            len(self.train_index), generator=self.generators.shuffling, dtype=self.train_index.dtype
+        )
+        return self.train_index.index_select(0, order.to(self.train_index.device))
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return loss and metric of the evaluation samples.
+
+        In full precision, as trained weights are used, so that the score can be had again.
+        """
+        if isinstance(self.data, PairsRef):
+            return self._evaluate_texts()
+        outputs = model_outputs(self.trained, self.samples, self.scored_index)
+        if self.data.shape.classes:
+            targets = torch.from_numpy(self.truth).to(self.device)  # of real steps alone
+        else:
+            targets = self.samples.targets(self.scored_index)
+            if self.data.shape.each_step:  # of real steps alone
+                targets = targets[~targets.isnan().any(dim=2)].unsqueeze(1)
+        weights = None
+        if (of_scored := self.scored_weights) is not None:
+            relative = np.asarray(of_scored / of_scored.mean(), np.float32)
+            shape = targets.shape if self.data.shape.classes else targets.shape[:2]
+            weights = torch.from_numpy(relative).to(self.device).view(shape)
+        val_loss = self.loss(outputs, targets, weights).item()
+        if not math.isfinite(val_loss):
+            return val_loss, math.nan  # there is nothing to measure
+        predicted = in_units(outputs, self.data, self.scored)
+        found = score(
+            self.metric, self.truth, predicted, self.data, self.scored, self.scored_weights
+        )
+        return val_loss, found
+
+    @torch.inference_mode()
+    def _evaluate_texts(self) -> tuple[float, float]:
+        """Return the loss of each token after the true ones, and the metric of what is said."""
+        model = self.trained.eval()
+        total, n_losses = 0.0, 0
+        for batch in split(self.scored_index, _TEXTS):
+            targets, (x, lengths) = self.samples.targets(batch), self.samples.inputs(batch)
+            if n := int((targets != -1).sum()):
+                loss = self.loss(model(x, lengths, self.samples.prefix(batch)), targets)
+                total, n_losses = total + n * loss.item(), n_losses + n
+        said = translate([model], self.samples, self.scored, self.parameters.beam)
+        return total / max(1, n_losses), score(self.metric, self.truth, said, self.data)
+
+
+_REPEATS = 15
+
+_MOST_S = 0.1  # that measuring takes, but for the first two
+
+
+@torch.inference_mode()
+def latency_ms(fit: Fit) -> float:
+    """Return the median of some predictions of the first scored sample, in milliseconds.
+
+    In torch, a batch of one on the device that trained: an exported model is quicker. What the
+    weights are plays no role. Nothing random is drawn.
+    """
+    model = fit.trained
+    model.eval()
+    x, lengths = fit.samples.inputs(fit.scored_index[:1])
+    took: list[float] = []
+    while len(took) < _REPEATS and (len(took) < 2 or sum(took) < _MOST_S):
+        begun = time.perf_counter()
+        if fit.samples.prefix(fit.scored_index[:1]) is None:
+            model(x, lengths)
+        else:
+            translate([model], fit.samples, fit.scored[:1], fit.parameters.beam)
+        if fit.device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(took[1:])  # the first one warms up
+
 
 Report = Callable[[Epoch], bool]
+
 """Hears of every epoch when it has ended, and answers whether to go on."""
 
 
@@ -185,3 +453,65 @@ class _Stopwatch:
             yield
         finally:
             self._since += time.perf_counter() - begun
+
+
+def run_job(job: Job, report: Report) -> Outcome:
+    """Do `job`. What it raises becomes a failed outcome; an interruption is passed on.
+
+    Raises:
+        RuntimeError: the job failed, and with it CUDA in this process, where every later job
+            would fail too. Another process may do it: the error is not the job's, or not it alone.
+    """
+    started = time.perf_counter()
+    try:
+        outcome = _do(job, report)
+    except Interrupted:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
+        outcome = Outcome(
+            OutcomeState.FAILED,
+            reason=kind + one_line(error),
+            seconds=time.perf_counter() - started,
+            finished_at=time.time(),
+            peak_memory_mb=peak_memory_mb(),
+        )
+    if outcome.state is OutcomeState.FAILED:
+        _check_cuda()
+    return outcome
+
+
+def _do(job: Job, report: Report) -> Outcome:
+    match job:
+        case PredictJob():
+            return predict(job)
+        case ExportJob():
+            from tuner.training.onnx_export import export  # onnx and its runtime: seldom needed
+
+            return export(job)
+    return train(job, report)
+
+
+def _check_cuda() -> None:
+    """Raise RuntimeError where CUDA was used and has broken: then nothing on it works any more.
+
+    Short memory does not break it, nor does what CUDA refuses to do.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        what, _, _ = str(error).partition("\n")  # advice follows
+    else:
+        return
+    # Of no class of torch's: Ray would import torch where the search runs to show it.
+    raise RuntimeError(f"CUDA does not work in this process any more: {what}")
+
+
+def warm_up() -> None:
+    """Import what the first job would otherwise wait for, and count as its own time."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    torch.optim.Adam([parameter])  # imports half of torch when the first one is made
+    nothing = SeriesRef("", Shape("forecast", 1))
+    score("rmse", np.zeros((2, 1, 1)), np.zeros((2, 1, 1)), nothing)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-import tuner.executors.training
+import tuner.executors.worker
 from tuner.executors import worker
 from tuner.jobs import Outcome, OutcomeState
 
@@ -17,10 +17,10 @@ def run_job(job: Any, report: Any) -> Outcome:
 
 
 def prepare() -> Any:
-    """As `tuner.executors.training.prepare`."""
+    """As `tuner.executors.worker.prepare`."""
     return run_job
 
 
 if __name__ == "__main__":
-    tuner.executors.training.prepare = prepare
+    tuner.executors.worker.prepare = prepare
     worker.main(int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Training that never lets go, or breaks its worker, in place of `tuner.executors.training`."""
+"""Training that never lets go, or breaks its worker, in place of `tuner.executors.worker`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import tuner.executors.training
+import tuner.executors.worker
 from tuner.executors import worker
 from tuner.jobs import Epoch, Outcome, OutcomeState
 
@@ -23,10 +23,10 @@ def run_job(job: Any, report: Callable[[Epoch], bool]) -> Outcome:
 
 
 def prepare() -> Any:
-    """As `tuner.executors.training.prepare`."""
+    """As `tuner.executors.worker.prepare`."""
     return run_job
 
 
 if __name__ == "__main__":
-    tuner.executors.training.prepare = prepare
+    tuner.executors.worker.prepare = prepare
     worker.main(int(sys.argv[1]))

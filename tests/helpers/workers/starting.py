@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import tuner.executors.training
+import tuner.executors.worker
 from helpers.workers import environment
 from tuner.executors import worker
 
 
 def prepare() -> Any:
-    """As `tuner.executors.training.prepare`."""
+    """As `tuner.executors.worker.prepare`."""
     fault, _, file = os.environ["TEST_STARTING"].partition(": ")
     if fault == "hang":
         time.sleep(1000)
@@ -28,5 +28,5 @@ def prepare() -> Any:
 
 
 if __name__ == "__main__":
-    tuner.executors.training.prepare = prepare
+    tuner.executors.worker.prepare = prepare
     worker.main(int(sys.argv[1]))

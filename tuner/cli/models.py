@@ -1,0 +1,254 @@
+"""`tuner train` and `tuner export`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from tuner.cli.options import load
+from tuner.data.prepared import check_data
+from tuner.errors import InputError, nearest
+from tuner.experiment import Experiment
+from tuner.experiment.cells import named_code
+from tuner.journal.records import StudyRecord
+from tuner.journal.storage import journal_location
+from tuner.outputs import check_file, check_model_folder, written_whole
+from tuner.progress.display import State, console, counted, number
+from tuner.results.export import (
+    ENDINGS,
+    exported,
+    is_export,
+    is_json,
+    render,
+    train_command,
+    write_model,
+)
+from tuner.results.retraining import (
+    Training,
+    epochs_without_score,
+    seeds_of_ensemble,
+    train_again,
+)
+from tuner.results.winner import find_winner
+from tuner.studies import read_as_it_stands
+
+__all__ = ["export", "say_whether_reproduced", "say_written", "train", "warn"]
+
+
+def train(
+    path: Path,
+    output: Path | None,
+    set_: list[str],
+    *,
+    data: Path | None,
+    all_data: bool,
+    strict: bool,
+    ensemble: bool = False,
+) -> None:
+    """Train one configuration and compare its score with the recorded one."""
+    elsewhere = None if data is None else str(data.absolute())
+    experiment = load(path, None, set_, data=("data.path", elsewhere))
+    if output is not None:
+        check_model_folder("-o", output)
+    if experiment.recorded and any(text.startswith("seed=") for text in set_):
+        raise InputError("--set: seed: this file trains on its own seed; set recorded.seed instead")
+    if strict and all_data:
+        raise InputError(
+            "--strict: is for reproducing a score, and --all-data has none; leave one of them out"
+        )
+    if strict and experiment.recorded is None:
+        raise InputError(
+            f"--strict: {path} records no data that this must be; give a file that `tuner export` "
+            f"wrote, or leave it out"
+        )
+    if all_data:
+        epochs_without_score(experiment)
+        if output is None:
+            raise InputError("--all-data: is for the trained model; add -o DIR")
+    if ensemble:
+        seeds_of_ensemble(experiment)
+        if output is None:
+            raise InputError("--ensemble: is for the trained model; add -o DIR")
+    if experiment.search_space:
+        check_data(experiment)  # refused before anything is said
+        searched = ", ".join(experiment.search_space)
+        console.print(f"training the values under hyperparameters; not searching {searched}")
+    training = train_again(
+        experiment,
+        all_data=all_data,
+        ensemble=ensemble,
+        refit=output is not None,
+        strict=strict,
+        warn=warn,
+    )
+    if output is not None:
+        say_written(training, output, write_model(training, output))
+    changed = [f"--set {text}" for text in set_]
+    if not say_whether_reproduced(training, changed):
+        raise typer.Exit(1)
+
+
+def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
+    """Print what came of a training, and return False where that is not what was recorded.
+
+    Args:
+        training: it.
+        changed: the options that changed the experiment.
+    """
+    recorded = training.experiment.recorded
+    score = ", ".join(map(number, training.scores))
+    if not score:
+        console.print(f"trained {_on_both(training)}; there is no validation score")
+    elif recorded is None:
+        console.print(f"validation {training.experiment.objective.metric}: {score}")
+    elif training.reproduced:
+        console.print(f"reproduced: {score}", soft_wrap=True)
+    else:
+        alike = "data, versions and device" if recorded.device else "data and versions"
+        why = "; ".join([*changed, *training.differences()])
+        why = why or f"{alike} are the same: was the file edited?"
+        was = ", ".join(map(str, training.recorded_scores))
+        got = ", ".join(map(str, training.scores))  # to the last digit, which may be what differs
+        text = f"not reproduced: {was}, got {got}: {why}"
+        console.print(text, markup=False, soft_wrap=True)
+        return False
+    return True
+
+
+def say_written(training: Training, folder: Path, no_graph: str | None) -> None:
+    """Print which model was written: one that was trained again is another than was scored.
+
+    `no_graph` says why there is no `model.onnx`.
+    """
+    what = f"wrote [bold]{escape(str(folder))}[/]"
+    n_models = len(training.model.weights)
+    if n_models > 1:
+        what += f": an ensemble of {n_models} models"
+    if training.refit is not None:
+        what += f"{',' if n_models > 1 else ':'} trained again {_on_both(training.refit)}"
+    console.print(what, soft_wrap=True)
+    if no_graph is not None:
+        warn(f"no model.onnx, so `tuner predict` cannot use it: {no_graph}")
+
+
+def _on_both(training: Training) -> str:
+    part, epochs = training.data.facts.parts[0], training.outcome.best_epoch
+    assert epochs is not None
+    return (
+        f"on training and validation part together, {counted(part.count, part.unit)}, for "
+        f"{counted(epochs + 1, 'epoch')}"
+    )
+
+
+def warn(text: str) -> None:
+    """Write a warning on stderr, in one line."""
+    sys.stderr.write(f"tuner: warning: {text}\n")
+
+
+def export(
+    study: str,
+    output: Path | None,
+    format_: str | None,
+    journal: str | None,
+    *,
+    force: bool,
+    data: str | None,
+    model: Path | None,
+    all_data: bool,
+    ensemble: bool = False,
+    trial: int | None = None,
+) -> None:
+    """Write the best configuration of a study as an experiment file, and its trained model."""
+    as_json = _as_json(format_, output)
+    if all_data and model is None:
+        raise InputError("--all-data: is for the trained model; add --model DIR")
+    if ensemble and model is None:
+        raise InputError("--ensemble: is for the trained model; add --model DIR")
+    if data == "":
+        raise InputError("--data: must be a path, got ''; write --data sales.csv, say")
+    record, state = read_as_it_stands(study, journal)
+    folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
+    if output is not None:
+        _check_spared(output, record, journal)
+        of_it = None if force else partial(is_export, study=record.name)
+        check_file(output, f"export of {record.name}", ENDINGS, of_it)
+    if model is not None:
+        check_model_folder("--model", model)
+    best = exported(record, folder, name, data, trial)
+    if ensemble:
+        seeds_of_ensemble(Experiment.model_validate(best))
+    _say_what_is_missing(record, state)
+    own_code = named_code(best) is not None
+    if output is None and model is None:
+        sys.stdout.write(render(best, as_json))
+        return
+    training = None if model is None else _trained(best, record, all_data, ensemble)
+    if output is not None:
+        with written_whole(output) as new:
+            new.write_text(render(best, as_json), encoding="utf-8")
+        _say_written(
+            output, f"; next: [bold]{escape(train_command(str(output), own_code=own_code))}[/]"
+        )
+    if training is not None and model is not None:
+        if not say_whether_reproduced(training, []):
+            option = " --ensemble" if ensemble else ""
+            again = f"{train_command('best.yaml', own_code=own_code)} -o DIR{option}"
+            console.print(f"no model is written; `{again}` does it")
+            raise typer.Exit(1)
+        say_written(training, model, write_model(training, model))
+
+
+def _as_json(format_: str | None, output: Path | None) -> bool:
+    if format_ is None:
+        return output is not None and is_json(output)
+    if format_ not in ("yaml", "json"):
+        raise InputError(
+            f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"
+        )
+    return format_ == "json"
+
+
+def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:
+    """Refuse to write over what the study is made of, also with `--force`."""
+    kept = {
+        "data file": Path(record.data["path"]),
+        "journal": Path(journal_location(record.name, journal)),
+    }
+    for what, path in kept.items():
+        if output.resolve() == path.resolve():
+            raise InputError(f"-o: {output} is the {what} of {record.name}; write elsewhere")
+
+
+def _say_what_is_missing(record: StudyRecord, state: State) -> None:
+    """Warn of a study that has not come to its end: its best is not the best yet."""
+    if state is State.DONE:
+        return
+    stands = "is running or was killed" if state is State.UNKNOWN else f"is {state.value}"
+    text = f"{record.name} {stands}: this is the best of the trials so far"
+    if record.experiment.finalists.top:
+        lack = "are missing" if find_winner(record).finalist is None else "are not all retrained"
+        text += f", and its finalists {lack}"
+    warn(text)
+
+
+def _trained(best: dict[str, Any], record: StudyRecord, all_data: bool, ensemble: bool) -> Training:
+    """Train the exported configuration on the study's data, wherever the file will find it."""
+    data = best["data"] | {"path": record.data["path"]}
+    experiment = Experiment.model_validate(best | {"data": data})
+    return train_again(
+        experiment,
+        all_data=all_data,
+        ensemble=ensemble,
+        refit=True,
+        must_reproduce=True,
+        strict=True,
+    )
+
+
+def _say_written(path: Path, more: str = "") -> None:
+    console.print(f"wrote [bold]{escape(str(path))}[/]{more}", soft_wrap=True)

@@ -1,0 +1,325 @@
+"""`tuner strategies`, `studies`, `show`, `report`, `sync` and `ui`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import webbrowser
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from tuner.coordination.finalists import trial_name
+from tuner.errors import InputError, RunError, TunerError, show_location
+from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.storage import quiet_journal
+from tuner.launch import journal_option, sync_command
+from tuner.outputs import check_file, written_whole
+from tuner.progress.display import (
+    State,
+    console,
+    number,
+    read_with_state,
+    show_result,
+    show_running,
+    show_trials,
+)
+from tuner.progress.events import to_json
+from tuner.report import page
+from tuner.report.artifacts import final_artifacts
+from tuner.strategies.registry import STRATEGIES
+from tuner.studies import locate, read, read_as_it_stands
+from tuner.tracking import (
+    StudyLinks,
+    SyncState,
+    explain,
+    find_links,
+    has_study,
+    only_copier,
+    open_store,
+    start_ui,
+    sync_study,
+    tracking_uri,
+)
+from tuner.winner import check_register, log_winner
+
+if TYPE_CHECKING:
+    from tuner.journal.records import StudyRecord
+
+__all__ = ["links_as_json", "report", "show", "show_links", "strategies", "studies", "sync", "ui"]
+
+
+def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
+    """Return a study's links as JSON; None where no UI that has it answers."""
+    links = find_links(record)
+    if links is None:
+        return None
+    numbers = {trial_name(trial.number): trial.number for trial in record.trials}
+    best = [
+        {"trial": numbers.get(name), "name": name, "link": link}
+        for name, link in links.best.items()
+    ]
+    return {
+        "study": links.study,
+        "report": links.report,
+        "trials": links.trials,
+        "best": best,
+    }
+
+
+def show_links(record: StudyRecord, journal: str | None) -> None:
+    """Print a study's links, or the command that serves them; nothing where MLflow lacks it."""
+    links = find_links(record)
+    if links is not None:
+        _print(links)
+    elif has_study(record):
+        command = f"tuner ui {shlex.quote(record.name)}{journal_option(journal)}"
+        console.print(f"\nIn MLflow: [bold]{escape(command)}[/]")
+
+
+def _print(links: StudyLinks) -> None:
+    lines = {"study": links.study, "report": links.report, "trials": links.trials}
+    lines |= links.best
+    lines = {what: link for what, link in lines.items() if link is not None}
+    width = max(map(len, lines))
+    console.print("\n[bold]In MLflow[/]")
+    for what, link in lines.items():
+        console.print(f"  {what:{width}}  {link}", markup=False, soft_wrap=True)
+
+
+def strategies(as_json: bool) -> None:
+    """Print every strategy with its options and their defaults."""
+    if as_json:
+        _print_json({name: _options(name) for name in STRATEGIES})
+        return
+    for name, strategy in STRATEGIES.items():
+        console.print(f"[bold]{name}[/]  {strategy.summary}")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for option, facts in _options(name)["options"].items():
+            table.add_row(f"    {option}", str(facts["default"]), facts["meaning"])
+        console.print(table)
+
+
+def _options(name: str) -> dict[str, Any]:
+    strategy = STRATEGIES[name]
+    fields = strategy.options.model_fields.items()
+    return {
+        "summary": strategy.summary,
+        "options": {
+            option: {"default": field.default, "meaning": field.description or ""}
+            for option, field in fields
+            if option != "name"
+        },
+    }
+
+
+def studies(journal: str | None, as_json: bool) -> None:
+    """Print the studies of this folder's journals, or of the one given."""
+    from tuner.journal.storage import read_journal, study_names
+    from tuner.results.summary import summarize
+
+    locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
+    rows: list[dict[str, Any]] = []
+    unreadable = False
+    for location in locations:
+        try:
+            storage = read_journal(location)
+            names = study_names(storage)
+        except InputError as error:  # one bad file does not hide the others
+            if journal:
+                raise
+            sys.stderr.write(f"tuner: {error}\n")
+            unreadable = True
+            continue
+        for name in names:
+            try:
+                record, state = read_with_state(storage, name, location)
+                rows.append(summarize(record) | {"state": state})
+            except InputError as error:  # nor does somebody else's study
+                sys.stderr.write(f"tuner: {error}\n")
+    if as_json:
+        _print_json(rows)
+    elif rows:
+        _print_studies(rows)
+    elif not unreadable:
+        console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
+    if unreadable:
+        raise typer.Exit(InputError.exit_status)
+
+
+def _print_studies(rows: list[dict[str, Any]]) -> None:
+    from tuner.results.summary import minute
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in (
+        "study",
+        "experiment",
+        "strategy",
+        "seed",
+        "trials",
+        "state",
+        "best",
+        "created",
+    ):
+        table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
+    for row in rows:
+        best = row["best"]
+        score = "-"
+        if best:
+            found = best["mean"] if best["search_score"] is None else best["search_score"]
+            score = f"{row['metric']} {number(found)}"
+        table.add_row(
+            escape(row["study"]),
+            escape(row["experiment"]),
+            row["strategy"],
+            str(row["seed"]),
+            _trained(row["trials"]["trained"], row["budget"]),
+            row["state"],
+            score,
+            minute(row["created"]),
+        )
+    console.print(table)
+
+
+def _trained(trained: int, budget: int | None) -> str:
+    """Write how many trials are trained, of how many; a later run may have asked for fewer."""
+    if budget is None or trained == budget:
+        return str(trained)
+    return f"{trained} of {budget}" if trained < budget else f"{trained} ({budget} asked for)"
+
+
+def show(study: str, journal: str | None, as_json: bool) -> None:
+    """Print one study's result, its best trials and where they are in MLflow."""
+    from tuner.results.summary import summarize
+
+    record, state = read_as_it_stands(study, journal)
+    if as_json:
+        known = {"state": state, "links": links_as_json(record)}
+        _print_json(summarize(record, with_trials=True) | known)
+        return
+    show_result(record, state)
+    if state is State.RUNNING:
+        show_running(record)
+    show_trials(record)
+    show_links(record, journal)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(to_json(value, indent=2) + "\n")
+
+
+def report(study: str, output: Path | None, journal: str | None, force: bool) -> None:
+    """Write the report of a study as one HTML page."""
+    record = read(study, journal)
+    output = output or Path(f"{record.name}.html")  # two studies of a folder have two pages
+    of_it = None if force else partial(page.is_report, study=record.name)
+    check_file(output, f"report of {record.name}", page.ENDINGS, of_it)
+    with written_whole(output) as new:
+        new.write_text(page.report(record), encoding="utf-8")
+    console.print(f"wrote [bold]{escape(str(output))}[/]", soft_wrap=True)
+
+
+def sync(
+    study: str, journal: str | None, register: str | None = None, *, ensemble: bool = False
+) -> None:
+    """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
+    if register is not None:
+        check_register(register)
+    location = locate(study, journal)
+    with quiet_journal(location, study) as storage:  # a search copies what it does itself
+        record = read_study(storage, study, location)
+        lacking = _sync(record, sync_command(study, journal, register))
+    if record.test is not None or register is not None or ensemble:
+        _log_winner(record, register, ensemble, sync_command(study, journal, register))
+    if lacking:
+        raise typer.Exit(1)
+
+
+def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
+    """Log the winner's model; what is wrong with it is said, and MLflow has all else."""
+
+    def note(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    try:
+        log_winner(record, note, register=register, ensemble=ensemble)
+    except TunerError as error:
+        note(f"without the winner's model: {error}")
+        if register is not None or ensemble:
+            raise typer.Exit(1) from error
+    except Exception as error:
+        again = f"run `{command}` again later"
+        raise RunError(f"the winner's model: {explain(error)}; {again}") from error
+
+
+def _sync(record: StudyRecord, command: str) -> bool:
+    """Copy a study; return whether files are lacking then, which has been said.
+
+    `command` is the one that does it.
+    """
+    try:
+        with only_copier(record.id):  # or two would both create what is missing
+            count = sync_study(
+                open_store(),
+                record,
+                SyncState(),
+                running=False,
+                artifacts=partial(final_artifacts, record),
+            )
+    except InputError:
+        raise
+    except Exception as error:
+        raise RunError(f"{explain(error)}; run `{command}` again later") from error
+    where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
+    changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
+    text = f"MLflow agrees with the journal{but}: {', '.join(changed)}, {count.unchanged} unchanged"
+    console.print(f"{text} ({where})", markup=False, soft_wrap=True)
+    if count.lacking:
+        again = f"run `{command}` again once that is mended"
+        text = f"without {'; '.join(count.lacking)}; {again}"
+        console.print(text, markup=False, soft_wrap=True)
+    return bool(count.lacking)
+
+
+def ui(study: str | None, port: int | None, journal: str | None) -> None:
+    """Serve the MLflow UI until Ctrl-C; print its links, and open the first on a terminal."""
+    record = read(study, journal) if study else _newest()
+    if port is not None and not 0 < port < 65536:
+        raise InputError(f"--port: must lie between 1 and 65535, got {port}; write --port 5000")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this command
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        with console.status("starting the MLflow UI"):
+            shown = stack.enter_context(start_ui(record, of_study=study is not None, port=port))
+        for link in shown.links:
+            console.print(f"{link.url}  ({link.shows})", markup=False, soft_wrap=True)
+        if shown.earlier is not None:
+            console.print(f"It is served already, by process {shown.earlier}")
+        if console.is_terminal:
+            if shown.server is not None:
+                console.print("Ctrl-C ends it")
+            _open(shown.links[0].url)
+        shown.wait()
+
+
+def _open(url: str) -> None:
+    """Open a page in a browser with windows: one of text would take the terminal."""
+    if sys.platform == "darwin" or {"BROWSER", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        webbrowser.open(url)
+
+
+def _newest() -> StudyRecord | None:
+    """Return the study that was written to last in this folder, if there is one."""
+    journals = sorted(Path("studies").glob("*.journal"), key=lambda p: p.stat().st_mtime)
+    with contextlib.suppress(InputError):  # a file that is no journal: the UI opens without it
+        return read(journals[-1].stem, None) if journals else None
+    return None

@@ -1,0 +1,577 @@
+"""Linear baselines: ridge regression of windows, series and sequences."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tuner.data.metrics import score
+from tuner.data.reference import DataRef, SeriesRef, some_of
+from tuner.experiment.metrics import METRICS
+
+__all__ = [
+    "MARGIN",
+    "MOST_VALUES",
+    "PENALTIES",
+    "LinearForecast",
+    "LinearOfSequences",
+    "SequenceChoice",
+    "WindowChoice",
+    "choose_reading",
+    "choose_window",
+    "deal_folds",
+    "too_many_columns",
+    "too_many_numbers",
+    "values_say_more",
+]
+
+PENALTIES = tuple(10.0**exponent for exponent in range(1, -9, -1))
+
+"""That are tried, as shares of the mean sum of squares of a column; the strongest first."""
+
+MARGIN = 0.02
+
+"""Share of the score by which windows as they are must be better than without the last value."""
+
+_MOST_COLUMNS = 2_500  # numbers in a window: normal equations of so many take seconds
+
+_MOST_WORK = 3e10  # multiplications for the normal equations; beyond, some windows are taken
+
+_MOST_SCORED = 200_000  # numbers that a choice is scored on
+
+_CHUNK = 2**22  # numbers of windows that are laid out at a time
+
+
+@dataclass(frozen=True)
+class WindowChoice:
+    """What the validation rows have decided: nothing that is fitted."""
+
+    window: int  # rows
+    last_off: bool  # the target's last value is taken off the window, and added to the forecast
+    penalty: float  # of `PENALTIES`
+
+
+class LinearForecast:
+    """A linear map from the window to all steps and targets, in the units that models see.
+
+    It reads the columns that a model reads, those that are known ahead also in the rows to come,
+    and is fitted on the windows that a model is trained on, each weighing the mean of its targets'
+    weights; of very many windows on some. Its
+    coefficients are those of scikit-learn's `Ridge` (an intercept, which is not penalized, and one
+    penalty for all columns).
+    """
+
+    def __init__(self, ref: SeriesRef, choice: WindowChoice) -> None:
+        """Fit on the training part of `ref`."""
+        moments = _Moments(ref, choice.window)
+        self._ref, self._fitted = ref, moments.changed(choice.last_off).solve(choice.penalty)
+
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
+        """Return the forecasts in the data's units, (samples, horizon, targets).
+
+        Of all of them: nothing is needed otherwise.
+        """
+        return self._fitted.predict(self._ref, samples)
+
+
+def too_many_columns(ref: SeriesRef) -> str | None:
+    """Say why there is no linear forecast; None where there is one."""
+    n_columns = _n_columns(ref, ref.window)
+    if n_columns <= _MOST_COLUMNS:
+        return None
+    return (
+        f"its window of {ref.window:,} rows has {n_columns:,} numbers, and more than "
+        f"{_MOST_COLUMNS:,} take too long"
+    )
+
+
+def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
+    """Choose window, penalty and whether the last value is taken off, by the validation rows.
+
+    Windows are the experiment's and the longest that is searched. The last value is taken off
+    unless windows as they are score better by more than `MARGIN`: what does without the level
+    holds where the level moves on.
+
+    Args:
+        metric: decides; the first of equals is taken.
+        ref: of the search, which evaluates the validation part.
+    """
+    windows = sorted({ref.window, max(ref.window, ref.longest_window)})
+    windows = [w for w in windows if _n_columns(ref, w) <= _MOST_COLUMNS] or windows[:1]
+    samples = ref.evaluate_samples()
+    each = ref.shape.horizon * ref.shape.targets
+    samples = samples[some_of(len(samples), _MOST_SCORED // each)]
+    truth, sign = ref.truth_of(samples), METRICS[metric].sign
+    n_quantiles = len(ref.shape.quantiles)
+    best, best_cost = WindowChoice(windows[0], False, PENALTIES[0]), np.inf
+    for window in windows:
+        moments = _Moments(ref, window)
+        for last_off in (False, True) if moments.levels else (False,):
+            changed = moments.changed(last_off)
+            for penalty in PENALTIES:
+                predicted = changed.solve(penalty).predict(ref, samples)
+                if n_quantiles:
+                    predicted = np.repeat(predicted[..., None], n_quantiles, axis=-1)
+                cost = sign * score(metric, truth, predicted, ref, samples)
+                if moments.levels and not last_off:
+                    cost += MARGIN * abs(cost)
+                if cost < best_cost:  # never where it is nan
+                    best, best_cost = WindowChoice(window, last_off, penalty), cost
+    return best
+
+
+class _Moments:
+    """Means and centred products of the training windows and of what came after them."""
+
+    def __init__(self, ref: SeriesRef, window: int) -> None:
+        self.window, self.levels = window, _own_columns(ref)
+        starts = ref.with_window(window).fitted_samples()
+        n_columns, n_outputs = _n_columns(ref, window), ref.shape.horizon * ref.shape.targets
+        most = max(int(_MOST_WORK / n_columns**2), min(len(starts), 2 * n_columns), 1)
+        starts = starts[some_of(len(starts), most)]
+        # Sums of squares of numbers far from 0 lose digits: what windows share is taken off first.
+        shift_x = windows_of(ref, starts[:1], window)[0]
+        shift_y = _after(ref, starts[:1])[0]
+        sum_x, sum_y, total = np.zeros(n_columns), np.zeros(n_outputs), 0.0
+        xx, xy = np.zeros((n_columns, n_columns)), np.zeros((n_columns, n_outputs))
+        for chunk in _chunks(starts, n_columns + n_outputs):
+            x = windows_of(ref, chunk, window) - shift_x
+            y = _after(ref, chunk) - shift_y
+            weighted = x
+            if (weights := ref.weights_of(chunk)) is not None:
+                of_windows = weights.mean(axis=1)
+                weighted, y_sum = x * of_windows[:, None], of_windows @ y
+            sum_x += weighted.sum(axis=0)
+            sum_y += y.sum(axis=0) if weights is None else y_sum
+            xx += weighted.T @ x
+            xy += weighted.T @ y
+            total += len(chunk) if weights is None else of_windows.sum()
+        xx -= np.outer(sum_x, sum_x) / total
+        xy -= np.outer(sum_x, sum_y) / total
+        self._plain = _Normal(window, {}, xx, xy, sum_x / total + shift_x, sum_y / total + shift_y)
+        self._n_targets = ref.shape.targets
+
+    def changed(self, last_off: bool) -> _Normal:
+        """Return the normal equations, of windows less the target's last value or as they are.
+
+        That is linear in the windows: the products follow without going through them again.
+        """
+        if not last_off or not self.levels:
+            return self._plain
+        plain, window = self._plain, self.window
+        off, lasts = _places(self.levels, window)
+        last_of = np.full(plain.xy.shape[1], -1)  # of each output, the place of its last value
+        for target, column in self.levels.items():
+            last_of[target :: self._n_targets] = column * window + window - 1
+        known = last_of >= 0
+        xx, xy = plain.xx.copy(), plain.xy.copy()
+        mean_x, mean_y = plain.mean_x.copy(), plain.mean_y.copy()
+        xy[:, known] -= plain.xx[:, last_of[known]]
+        mean_y[known] -= plain.mean_x[last_of[known]]
+        xy[off] -= xy[lasts]
+        xx[:, off] -= plain.xx[:, lasts]
+        xx[off] -= xx[lasts]
+        mean_x[off] -= plain.mean_x[lasts]
+        return _Normal(window, self.levels, xx, xy, mean_x, mean_y)
+
+
+@dataclass(frozen=True, eq=False)
+class _Normal:
+    """Normal equations of a regression on windows."""
+
+    window: int
+    levels: dict[int, int]  # see `_own_columns`: of the targets whose last value is taken off
+    xx: np.ndarray  # (columns, columns), centred
+    xy: np.ndarray  # (columns, outputs), centred
+    mean_x: np.ndarray
+    mean_y: np.ndarray
+
+    def solve(self, penalty: float) -> _Fitted:
+        """Solve them with a penalty that is a share of a column's mean sum of squares."""
+        from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+        size = float(np.trace(self.xx)) / len(self.xx)
+        coefficients = np.zeros_like(self.xy)  # where nothing varies, the mean is forecast
+        if size > 0 and np.isfinite(size):
+            penalized = self.xx.copy()
+            penalized[np.diag_indices_from(penalized)] += penalty * size
+            with contextlib.suppress(LinAlgError):
+                factor = cho_factor(penalized, overwrite_a=True, check_finite=False)
+                coefficients = cho_solve(factor, self.xy, check_finite=False)
+        intercept = self.mean_y - self.mean_x @ coefficients
+        return _Fitted(self.window, self.levels, coefficients, intercept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Coefficients, and what is taken off a window before they are applied."""
+
+    window: int
+    levels: dict[int, int]
+    coefficients: np.ndarray  # (columns, outputs)
+    intercept: np.ndarray  # (outputs,)
+
+    def predict(self, ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
+        """Return the forecasts in the data's units, (samples, horizon, targets)."""
+        horizon, n_targets = ref.shape.horizon, ref.shape.targets
+        outputs = np.empty((len(samples), horizon, n_targets))
+        done = 0
+        for chunk in _chunks(samples, len(self.coefficients) + horizon * n_targets):
+            x = windows_of(ref, chunk, self.window)
+            lasts = {k: x[:, (c + 1) * self.window - 1].copy() for k, c in self.levels.items()}
+            for target, column in self.levels.items():
+                place = column * self.window
+                x[:, place : place + self.window] -= lasts[target][:, None]
+            found = (x @ self.coefficients + self.intercept).reshape(-1, horizon, n_targets)
+            for target, last in lasts.items():
+                found[:, :, target] += last[:, None]
+            outputs[done : done + len(chunk)] = found
+            done += len(chunk)
+        return ref.to_units(outputs, samples)
+
+
+def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
+    """Return what models read, (samples, numbers), float64: a column after another.
+
+    First the windows, then the rows to come of the columns that are known there. The numbers of
+    categories, which have no order, are left out: 0.
+    """
+    inputs, shape = ref.load("inputs"), ref.shape
+    views = np.lib.stride_tricks.sliding_window_view(inputs, window, axis=0)
+    found = views[samples - window]  # (samples, features, window)
+    of_categories = [column for column, _ in shape.categories]
+    found[:, of_categories] = 0
+    found = found.reshape(len(samples), -1)
+    if shape.ahead:
+        rows = samples[:, None] + np.arange(shape.ahead)
+        coming = inputs[rows]
+        coming[:, :, of_categories] = 0
+        coming = coming[:, :, list(shape.known_columns)].swapaxes(1, 2)
+        found = np.concatenate((found, coming.reshape(len(samples), -1)), axis=1)
+    return np.asarray(found, np.float64)
+
+
+def _n_columns(ref: SeriesRef, window: int) -> int:
+    """Return how many numbers a forecast is made from."""
+    shape = ref.shape
+    return window * shape.features + shape.ahead * len(shape.known_columns)
+
+
+def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
+    """Return what comes after the windows, as models see it: (samples, horizon * targets)."""
+    rows = samples[:, None] + np.arange(ref.shape.horizon)
+    return np.asarray(ref.load("targets")[rows].reshape(len(samples), -1), np.float64)
+
+
+def _own_columns(ref: SeriesRef) -> dict[int, int]:
+    """Return, by target, the input column that holds it; without those that no column holds."""
+    return {target: c for target, c in enumerate(ref.shape.target_columns) if c >= 0}
+
+
+def _places(levels: dict[int, int], window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places in a window that a last value is taken off, and those of that value."""
+    columns = np.array(list(levels.values()))
+    off = (columns[:, None] * window + np.arange(window)).ravel()
+    return off, np.repeat(columns * window + window - 1, window)
+
+
+def _chunks(samples: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    size = max(1, _CHUNK // width)
+    for first in range(0, len(samples), size):
+        yield samples[first : first + size]
+
+
+Reading = Literal["summaries", "values", "counts", "steps"]
+
+SEQUENCE_PENALTIES = {
+    "values": (1e4, 1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4),  # of scikit-learn's Ridge
+    "classes": (1e3, 1e2, 1e1, 1.0, 1e-1),  # one over C, of its LogisticRegression
+}
+
+"""That are tried, the strongest first."""
+
+MOST_VALUES = 2_500
+
+"""Numbers of a sequence that a linear model reads, where they are not counts."""
+
+_MOST_TOKENS = 200_000  # of a vocabulary
+
+_MOST_SEQUENCE_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
+
+_MOST_ITERATIONS = 200
+
+_FOLDS = 5
+
+_MOST_WINDOWS = 10_000  # that are laid out at once
+
+
+@dataclass(frozen=True)
+class SequenceChoice:
+    """What the validation sequences have decided: nothing that is fitted."""
+
+    reads: Reading
+    penalty: float
+    length: int | None = None  # of the sequences whose values are read, all of which it was of
+
+
+class LinearOfSequences:
+    """A ridge regression of values, a logistic one of classes, on what is `read` of sequences.
+
+    Where something is said of every step, each is read by itself. A window of a series, of whose
+    coming row it is the class, is read as a sequence of one length is.
+    """
+
+    def __init__(self, ref: DataRef, choice: SequenceChoice) -> None:
+        """Fit on the training part of `ref`.
+
+        Raises:
+            ValueError: the training part has one class alone.
+        """
+        self._ref, self._choice = ref, choice
+        trained = ref.train_samples()
+        (self._fitted,) = _fit(ref, choice.reads, [choice.penalty], trained[self._fits(trained)])
+
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """Return what `plain_predictions` does: values, or the probabilities of classes.
+
+        Args:
+            samples: (samples,).
+            otherwise: what is predicted of sequences that cannot be read, of the same shape:
+                where all values are read, those of another length.
+        """
+        fits = self._fits(samples)
+        if isinstance(self._ref, SeriesRef) and len(samples) > _MOST_WINDOWS:
+            parts = range(0, len(samples), _MOST_WINDOWS)
+            return np.concatenate(
+                [self.predict(samples[i : i + _MOST_WINDOWS], otherwise) for i in parts]
+            )
+        if fits.all():
+            return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
+        found = np.array(otherwise)
+        if fits.any():
+            found[fits] = self.predict(samples[fits], otherwise[fits])
+        return found
+
+    def _fits(self, samples: np.ndarray) -> np.ndarray:
+        """Return whether each sample can be read, (samples,)."""
+        if self._choice.reads != "values" or isinstance(self._ref, SeriesRef):
+            return np.ones(len(samples), bool)
+        return np.asarray(_lengths(self._ref)[samples] == self._choice.length)
+
+
+def too_many_numbers(ref: DataRef) -> str | None:
+    """Say why there is no linear model; None where there is one."""
+    if ref.shape.task == "translate":
+        return "a linear model says no texts"
+    features, vocabulary = ref.shape.features, ref.shape.vocabulary
+    if vocabulary > _MOST_TOKENS:
+        return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
+    if isinstance(ref, SeriesRef):
+        if (numbers := ref.window * features) > MOST_VALUES:
+            return f"{numbers:,} numbers in a window take too long"
+    elif features * (1 if ref.shape.each_step else len(_SUMMARIES)) > MOST_VALUES:
+        return f"{features:,} features take too long"
+    if ref.shape.classes and len(np.unique(ref.truth_of(ref.train_samples()))) < 2:
+        return "the training part has one class alone"
+    return None
+
+
+def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
+    """Choose what is read and the penalty, by the validation sequences.
+
+    Args:
+        metric: decides; of equals the one with the smaller loss is taken.
+        ref: of the search, which evaluates the validation part.
+    """
+    samples, trained = ref.evaluate_samples(), ref.train_samples()
+    truth, sign = ref.truth_of(samples), METRICS[metric].sign
+    length = ref.window if isinstance(ref, SeriesRef) else int(_lengths(ref)[0])
+    kind = "classes" if ref.shape.classes else "values"
+    loss = "cross_entropy" if ref.shape.classes else "rmse"
+    best, best_cost = None, (np.inf, np.inf)
+    for reads in _readings(ref):
+        x = _read(ref, samples, reads)
+        models = _fit(ref, reads, SEQUENCE_PENALTIES[kind], trained)
+        for penalty, fitted in zip(SEQUENCE_PENALTIES[kind], models, strict=True):
+            predicted = fitted.predict(ref, x)
+            costs = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
+            first, second = (math.inf if math.isnan(c) else c for c in costs)
+            cost = (first, second)
+            if best is None or cost < best_cost:
+                of = length if reads == "values" else None
+                best, best_cost = SequenceChoice(reads, penalty, of), cost
+    assert best is not None
+    return best
+
+
+def values_say_more(ref: DataRef) -> bool:
+    """Return whether all values tell a linear model more than summaries of them.
+
+    Judged on five folds of the training sequences, each with its share of every class, by cross
+    entropy or RMSE, each reading with its best penalty. Never where sequences differ in length,
+    or a fold lacks what is needed.
+    """
+    if "values" not in _readings(ref):
+        return False
+    trained = ref.train_samples()
+    kind, loss = ("classes", "cross_entropy") if ref.shape.classes else ("values", "rmse")
+    of_class = ref.truth_of(trained) if ref.shape.classes else np.zeros(len(trained))
+    fold_of = deal_folds(of_class, _FOLDS)
+    costs = {}
+    readings: tuple[Reading, ...] = ("summaries", "values")
+    for reads in readings:
+        of_penalties = np.zeros(len(SEQUENCE_PENALTIES[kind]))
+        for fold in range(_FOLDS):
+            held = fold_of == fold
+            rest = trained[~held]
+            if not held.any() or (ref.shape.classes and len(np.unique(ref.truth_of(rest))) < 2):
+                return False
+            x, truth = _read(ref, trained[held], reads), ref.truth_of(trained[held])
+            of_penalties += [
+                score(loss, truth, model.predict(ref, x), ref, trained[held])
+                for model in _fit(ref, reads, SEQUENCE_PENALTIES[kind], rest)
+            ]
+        costs[reads] = of_penalties.min()
+    return bool(costs["values"] < costs["summaries"])
+
+
+def deal_folds(classes: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return the fold of each row, (rows,): those of a class go around, and so do the classes.
+
+    Args:
+        classes: of each row, (rows,).
+        n_folds: from 0 to `n_folds` - 1.
+    """
+    folds = np.empty(len(classes), np.int64)
+    folds[np.argsort(classes, kind="stable")] = np.arange(len(classes)) % n_folds
+    return folds
+
+
+def _readings(ref: DataRef) -> list[Reading]:
+    if isinstance(ref, SeriesRef):
+        return ["values"]
+    if ref.shape.each_step:
+        return ["steps"]
+    if ref.shape.vocabulary:
+        return ["counts"]
+    lengths = _lengths(ref)  # of the search's: one of the test part may be another
+    one_length = lengths.min() == lengths.max()
+    if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= MOST_VALUES:
+        return ["summaries", "values"]
+    return ["summaries"]
+
+
+def _lengths(ref: DataRef) -> np.ndarray:
+    return np.asarray(np.diff(ref.load("bounds"))[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class _FittedSequences:
+    """A model of scikit-learn's, and what is done to numbers before it sees them."""
+
+    model: Any
+    offset: np.ndarray | None  # of dense columns
+    scale: np.ndarray | None
+
+    def predict(self, ref: DataRef, x: Any) -> np.ndarray:
+        """Return values (n, 1, targets) in the data's units, or probabilities (n, classes)."""
+        x = _scaled(x, self.offset, self.scale)
+        if not ref.shape.classes:
+            return np.asarray(self.model.predict(x)).reshape(x.shape[0], 1, -1)
+        found = np.zeros((x.shape[0], ref.shape.classes))
+        found[:, self.model.classes_] = self.model.predict_proba(x)  # others were never seen
+        return found
+
+
+def _fit(
+    ref: DataRef, reads: Reading, penalties: Any, samples: np.ndarray
+) -> Iterator[_FittedSequences]:
+    """Yield the model for each penalty, fitted on samples of the training part."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if isinstance(ref, SeriesRef):  # windows overlap: they take more memory than the series
+        numbers = ref.window * ref.shape.features * ref.shape.classes
+        samples = samples[
+            some_of(len(samples), int(_MOST_SEQUENCE_WORK / numbers), ref.truth_of(samples))
+        ]
+    x, y, weights = _read(ref, samples, reads), ref.truth_of(samples), ref.weights_of(samples)
+    dense = isinstance(x, np.ndarray)
+    numbers = x.size if dense else x.nnz
+    most = int(_MOST_SEQUENCE_WORK * len(y) / max(1, numbers * max(1, ref.shape.classes)))
+    if len(few := some_of(len(y), most, y if ref.shape.classes else None)) < len(y):
+        x, y, weights = x[few], y[few], None if weights is None else weights[few]
+    offset = scale = None
+    if dense:
+        offset, scale = x.mean(axis=0), x.std(axis=0)
+        scale = np.where(np.ptp(x, axis=0) == 0, 1.0, np.where(scale > 0, scale, 1.0))
+    x = _scaled(x, offset, scale)
+    for penalty in penalties:
+        if ref.shape.classes:
+            model = LogisticRegression(C=1 / penalty, max_iter=_MOST_ITERATIONS)
+        else:
+            model = Ridge(alpha=penalty)
+            y = y.reshape(len(y), -1)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x, y, sample_weight=None if weights is None else weights / weights.mean())
+        yield _FittedSequences(model, offset, scale)
+
+
+def _scaled(x: Any, offset: np.ndarray | None, scale: np.ndarray | None) -> Any:
+    return x if offset is None else (x - offset) / scale
+
+
+def _read(ref: DataRef, samples: np.ndarray, reads: Reading) -> Any:
+    """Return what a linear model sees: (samples or steps, columns), dense or sparse."""
+    if isinstance(ref, SeriesRef):
+        rows = samples[:, None] + np.arange(-ref.window, 0)  # (samples, window)
+        return np.asarray(ref.load("inputs")[rows], np.float64).reshape(len(samples), -1)
+    bounds = ref.load("bounds")[samples]
+    lengths = bounds[:, 1] - bounds[:, 0]
+    firsts = np.cumsum(lengths) - lengths
+    within = np.arange(lengths.sum()) - np.repeat(firsts, lengths)  # place in its sequence
+    rows = np.repeat(bounds[:, 0], lengths) + within
+    if ref.shape.vocabulary:
+        from scipy import sparse
+
+        tokens = np.asarray(ref.load("tokens")[rows])
+        of = (
+            np.arange(len(rows)) if reads == "steps" else np.repeat(np.arange(len(bounds)), lengths)
+        )
+        shape = (len(rows) if reads == "steps" else len(bounds), ref.shape.vocabulary)
+        return sparse.csr_matrix((np.ones(len(rows)), (of, tokens)), shape=shape)
+    steps = np.asarray(ref.load("inputs")[rows], np.float64)  # (rows, features)
+    if reads == "steps":
+        return steps
+    if reads == "values":
+        return steps.reshape(len(bounds), -1)
+    return np.column_stack([*_summaries(steps, within, firsts, lengths), lengths])
+
+
+_SUMMARIES = ("mean", "std", "min", "max", "first", "last", "slope")
+
+
+def _summaries(
+    steps: np.ndarray, within: np.ndarray, firsts: np.ndarray, lengths: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yield what `_SUMMARIES` names of every feature, each (samples, features)."""
+    n = lengths[:, None]
+    mean = np.add.reduceat(steps, firsts) / n
+    centred = steps - np.repeat(mean, lengths, axis=0)
+    yield mean
+    yield np.sqrt(np.add.reduceat(centred**2, firsts) / n)
+    yield np.minimum.reduceat(steps, firsts)
+    yield np.maximum.reduceat(steps, firsts)
+    yield steps[firsts]
+    yield steps[firsts + lengths - 1]
+    place = (within - np.repeat((lengths - 1) / 2, lengths))[:, None]
+    spread = np.add.reduceat(place**2, firsts)
+    slopes = np.add.reduceat(place * centred, firsts) / np.where(spread > 0, spread, 1.0)
+    yield slopes * n  # over the whole sequence

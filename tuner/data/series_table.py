@@ -1,0 +1,588 @@
+"""Reads series from a table, and rejects what no model can be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from tuner.data.preprocessing import Preparation, repeated, row_weights
+from tuner.data.vocabulary import Levels, codes_of
+from tuner.errors import DataError, nearest
+from tuner.pipeline_steps import Dialect
+from tuner.tables.rows import (
+    DateOrder,
+    Ordered,
+    blamed,
+    in_order,
+    melted,
+    order_of,
+    read_table,
+    zone_of_change,
+)
+from tuner.tables.table import RawTable, as_numbers, bounds_of, place_of, refusal
+from tuner.tables.time_columns import are_days_of_spreadsheet, localized
+from tuner.tables.timestamps import (
+    as_times,
+    common_frequency,
+    find_frequency,
+    find_gaps,
+    is_time_of_day,
+    keeps,
+    show_time,
+    where_falling,
+    where_outside,
+)
+
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Data
+
+__all__ = [
+    "Series",
+    "check_frequency",
+    "check_names",
+    "check_regular",
+    "read_series",
+    "series_of",
+    "ways_out",
+]
+
+_STEPS = {  # with their days
+    "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,
+    "1D": 1.0, "7D": 7.0, "MS": 30.0, "QS": 91.0, "YS": 365.0,
+}  # fmt: skip
+
+_MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one length
+
+
+def check_regular(series: Series, data: Preparation) -> str | None:
+    """Return the frequency of series with times; None where they have too few rows for one.
+
+    Raises:
+        DataError: they have none in common, or rows are missing and `data.missing` refuses it.
+    """
+    every = [series.times_of(i) for i in range(len(series.names))]
+    frequency = common_frequency(every)
+    if frequency is None:
+        if max(map(len, every)) < 3:
+            return None
+        raise _uneven(series, data, every)
+    if data.missing == "refuse":
+        _check_gaps(series, data, every, frequency)
+    return frequency
+
+
+def check_frequency(series: Series, data: Preparation, frequency: str) -> str:
+    """Return the frequency that a model was trained on, where series with times keep it.
+
+    Few rows may keep several: those of one working week are daily ones too. Where they keep it
+    with gaps alone, it must be the one that would be found in them.
+
+    Raises:
+        DataError: they do not, or rows are missing and `data.missing` refuses it.
+    """
+    every = [series.times_of(i) for i in range(len(series.names))]
+    if not all(keeps(times, frequency) for times in every) or (
+        any(len(find_gaps(times, frequency, series.holidays)) for times in every)
+        and common_frequency(every) not in (None, frequency)
+    ):
+        found = common_frequency(every)
+        longest = max(every, key=len)
+        got = found or (f"a first step of {_step(longest[1] - longest[0])}")
+        text = f"the model was trained on rows at frequency {frequency}, got {got}; "
+        raise refusal(series.path, "data.time", f"{text}give it rows at frequency {frequency}")
+    if data.missing == "refuse":
+        _check_gaps(series, data, every, frequency)
+    return frequency
+
+
+def ways_out(data: Preparation, *ways: str) -> str:
+    """Say what helps: for one series alone, to do without times as well.
+
+    Several would be cut each by its own rows: one be trained on what is later than another's test.
+    """
+    if data.id is None:
+        ways = (*ways, "leave data.time out to take the rows as they come")
+    return "; " + ", ".join([*ways[:-1], f"or {ways[-1]}" if len(ways) > 1 else ways[0]])
+
+
+def _check_gaps(
+    series: Series, data: Preparation, every: list[pd.DatetimeIndex], frequency: str
+) -> None:
+    for i, times in enumerate(every):
+        missing = find_gaps(times, frequency, series.holidays)
+        if len(missing):
+            row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
+            text = (
+                f"times must have no gaps, got {len(missing)} missing at frequency {frequency}, "
+                f"the first {show_time(missing[0])} before "
+                f"{place_of(series.path, int(series.lines[row]), series.dialect)}{series.whose(i)}"
+            )
+            ways = ("add the rows", "write data.missing: ffill (or interpolate)")
+            raise refusal(series.path, "data.time", text + ways_out(data, *ways))
+
+
+def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) -> Exception:
+    """Return the refusal of series that have no common frequency."""
+    found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
+    remedy = ways_out(data, _resampling(every))
+    if at := [i for i, frequency in found.items() if frequency is None]:
+        times = every[at[0]]
+        steps = times[1:] - times[:-1]
+        row = int(np.flatnonzero(steps != steps[0])[0]) + 1
+        text = (
+            f"times must be evenly spaced, got a step of {_step(steps[0])} at first and of "
+            f"{_step(steps[row - 1])} in {series.place(int(series.bounds[at[0], 0]) + row)}"
+        )
+        return refusal(series.path, "data.time", text + remedy)
+    first = next(iter(found))
+    other = next((i for i in found if found[i] != found[first]), None)
+    if other is None:  # one of two rows, then, which do not lie on the others' steps
+        other = int(np.diff(series.bounds)[:, 0].argmin())
+    text = (
+        f"the times of all series must have one frequency, got {found[first]} in "
+        f"{series.names[first]!r} and {found.get(other, 'another')} in {series.names[other]!r}"
+    )
+    return refusal(series.path, "data.time", text + remedy)
+
+
+def _resampling(every: list[pd.DatetimeIndex]) -> str:
+    """Say to which steps the rows can be brought: the shortest usual ones that all have rows.
+
+    Where there are none, they are as long as most steps are, and those without rows are filled.
+    """
+    for step in _STEPS:
+        if all(_have_rows(times, step) for times in every):
+            return f"write data.resample: {step}, say"
+    usual = float(np.median(np.concatenate([np.diff(times.asi8) for times in every])))
+    usual *= np.timedelta64(1, every[0].unit) / np.timedelta64(1, "D")
+    longest = next((step for step, days in _STEPS.items() if days >= 0.99 * usual), "YS")
+    return f"write data.resample: {longest}, say, and data.missing: ffill"
+
+
+def _have_rows(times: pd.DatetimeIndex, step: str) -> bool:
+    """Say whether each of the steps between the first row and the last has one."""
+    wall = times.tz_localize(None)
+    if step in _MONTHS:
+        places = np.asarray(wall.year * 12 + wall.month - 1) // _MONTHS[step]
+    else:
+        places = np.asarray((wall - pd.Timestamp(0)) // pd.Timedelta(step))
+    n = int(places[-1] - places[0]) + 1
+    return n > 2 and len(np.unique(places)) == n
+
+
+def _step(step: pd.Timedelta) -> str:
+    return str(step).removesuffix(" 00:00:00").removeprefix("0 days ")
+
+
+_FOOTERS = 5  # lines at most that a total may have
+
+_PLAIN = Dialect()
+
+_LARGEST = 1e30  # a float32 still holds it, and float64 its square
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One series, or several, their rows one after another, checked: in order, and no infinity."""
+
+    path: Path
+    sha256: str  # of the file
+    rows: int  # in the file
+    frame: pd.DataFrame  # (rows, columns) float64: features, targets, lagged ones; nan is missing
+    bounds: np.ndarray  # (series, 2): the rows [start, end) of each
+    names: tuple[str, ...]  # of each, from the id column; one empty name without it
+    lines: np.ndarray  # (rows,): the row of the file that each was; -1 where it was none
+    put_in: np.ndarray  # (rows,), bool: was missing between two times
+    times: pd.DatetimeIndex | None  # of all rows, where there is a time column
+    frequency: str | None  # of every series, as pandas writes it: MS, D, h, ...
+    features: list[str]
+    targets: list[str]
+    date_order: DateOrder  # in texts of times
+    dialect: Dialect = _PLAIN  # how the file is written
+    of_the_kind: Dialect = _PLAIN  # how files of its kind are, which a model is told
+    found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
+    rows_to_come: int = 0  # of the file: behind the last targets, and left out
+    levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
+    weights: np.ndarray | None = None  # (rows,), what targets count, 0 or more; None: all alike
+    holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
+
+    def until(self, ends: np.ndarray) -> Series:
+        """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
+        rows = np.concatenate(
+            [np.arange(start, start + n) for (start, _), n in zip(self.bounds, ends, strict=True)]
+        )
+        return dataclasses.replace(
+            self,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            bounds=bounds_of(ends),
+            lines=self.lines[rows],
+            put_in=self.put_in[rows],
+            times=None if self.times is None else self.times[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
+    def times_of(self, series: int) -> pd.DatetimeIndex:
+        """Return the times of one of the series, which has times."""
+        assert self.times is not None
+        return self.times[slice(*self.bounds[series])]
+
+    def place(self, row: int) -> str:
+        """Say where a row stands, as an editor counts lines, its time and its series."""
+        line = int(self.lines[row])
+        place = "a row that is in no line" if line < 0 else place_of(self.path, line, self.dialect)
+        if self.times is not None:
+            place += f" ({show_time(self.times[row])})"
+        return place + self.whose(int(self.bounds[:, 1].searchsorted(row, side="right")))
+
+    def whose(self, series: int) -> str:
+        """Name a series where there are several."""
+        return f" of series {self.names[series]!r}" if len(self.names) > 1 else ""
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The row after the last one of each series that has a target, (series,).
+
+        What is behind it are rows to come. It is the end of a series that has no target at all.
+        """
+        has = self.frame[self.targets].notna().any(axis=1).to_numpy()
+        found = []
+        for start, end in self.bounds:
+            rows = np.flatnonzero(has[start:end])
+            found.append(start + rows[-1] + 1 if len(rows) else end)
+        return np.array(found)
+
+    def key_of(self, column: str) -> str:
+        """Return the key of the experiment that a column is read for."""
+        if column in self.targets:
+            return "data.target"
+        if column in self.levels:
+            return "data.categories"
+        return "data.features" if column in self.features else "data.lags"
+
+
+def read_series(data: Data) -> Series:
+    """Read the file at `data.path`, an absolute path, and check the columns that are used.
+
+    Without `data.features` every numeric column that has a name is a feature, save the time, the
+    id and the weight. What is missing stays missing, if `data.missing` allows it. With
+    `data.known_future` rows behind a series' last target are rows to come: they are left out.
+
+    Raises:
+        DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
+    """
+    table = read_table(data)
+    with blamed(table):
+        return series_of(table, data)
+
+
+def series_of(
+    table: RawTable,
+    data: Preparation,
+    frequency: str | None = None,
+    *,
+    day_first: bool | None = None,
+    holidays: bool | None = None,
+    coming: bool = False,
+) -> Series:
+    """Return the series in a table, and check the columns that are used.
+
+    Args:
+        table: the rows.
+        data: which columns, and what is done about missing values.
+        frequency: that the rows must keep; by default whichever they do.
+        day_first: whether 1/2/2020 is in February; by default what the rows tell.
+        holidays: whether open days without a row are holidays; by default what the rows tell.
+        coming: whether rows to come are kept, where the data has columns that are known there;
+            such rows may lack any value. By default they are left out.
+
+    Raises:
+        DataError: as `read_series` says.
+    """
+    file, in_file = table, np.arange(len(table.frame))
+    if data.wide is not None:
+        table, in_file = melted(file, data.wide, data.time)
+    if file.lines is not None:
+        in_file = file.lines[in_file]
+    path, frame = table.path, table.frame
+    lagged, features = list(data.lags), data.features or []
+    known_future = list(data.known_future or [])
+    categories, static = list(data.categories), list(data.static)
+    check_names(
+        path,
+        table.names,
+        data.targets,
+        data.time,
+        features,
+        id=data.id,
+        lags=lagged,
+        known_future=known_future,
+        categories=categories,
+        static=static,
+    )
+    columns = {name: _numbers(table, "data.target", name) for name in data.targets}
+    features = features or [
+        str(c)
+        for c in frame
+        if c not in (data.time, data.id, data.weight)
+        and (c in columns or is_numeric_dtype(frame[c]))
+    ]
+    others = [*known_future, *static, *(name for name in categories if name != data.id)]
+    features = list(dict.fromkeys([*features, *others]))
+    of_categories, levels = codes_of(table, categories)
+    columns |= of_categories
+    for key, used in (
+        ("data.known_future", known_future), ("data.static", static),
+        ("data.features", features), ("data.lags", lagged),
+    ):  # fmt: skip
+        for name in used:
+            if name not in columns:
+                columns[name] = _numbers(table, key, name)
+    weights = None
+    if data.weight is not None:
+        weights = row_weights(table, data, [columns[name] for name in data.targets])
+    ids = None if data.id is None else table.written([data.id])[data.id]
+    order, bounds, series_names = _group(table, data.id, ids)
+    times, date_order = None, DateOrder()
+    dialect, of_the_kind, notes = table.dialect, table.of_the_kind, table.notes
+    if data.time is not None:
+        column = table.times(data.time)
+        date_order = order_of(
+            column.iloc[order],
+            bounds,
+            known=day_first,
+            frequency=frequency if data.resample is None else None,
+            may_repeat=data.resample is not None,
+        )
+        times = _parse_times(table, data, column, date_order)[order]
+        rows = in_order(
+            Ordered(order, bounds, times),
+            frame,
+            sort=table.dialect.sort,
+            drop_duplicates=table.dialect.drop_duplicates,
+            may_repeat=data.resample is not None,
+        )
+        order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
+        dialect, of_the_kind = rows.told(dialect), rows.told(of_the_kind)
+        notes = (*notes, *rows.notes)
+    series = Series(
+        path=path,
+        sha256=file.sha256,
+        rows=len(file.frame),
+        frame=pd.DataFrame(columns).iloc[order].reset_index(drop=True),
+        bounds=bounds,
+        names=series_names,
+        lines=in_file[order],
+        put_in=np.zeros(len(order), bool),
+        times=times,
+        frequency=None,
+        features=features,
+        targets=data.targets,
+        date_order=date_order,
+        dialect=dialect,
+        of_the_kind=of_the_kind,
+        found=notes,
+        levels=levels,
+        holidays=holidays,
+        weights=None if weights is None else weights[order],
+    )
+    series = repeated(series, static)
+    if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
+        history = series.until(series.ends - series.bounds[:, 0])
+        left = len(series.frame) - len(history.frame)
+        series = dataclasses.replace(history, rows_to_come=left)
+    if times is not None:
+        try:
+            series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
+        except DataError as error:
+            raise date_order.blamed(error) from None
+    _check_finite(series, data)
+    return series
+
+
+def check_names(
+    path: Path,
+    known: list[str],
+    target: str | list[str],
+    time: str | None,
+    features: list[str],
+    *,
+    id: str | None = None,
+    lags: list[str] | None = None,
+    known_future: list[str] | None = None,
+    categories: list[str] | None = None,
+    static: list[str] | None = None,
+) -> None:
+    """Refuse a column that the file does not have, or that cannot be what it is named for.
+
+    Raises:
+        DataError: naming the key and the nearest name.
+    """
+    named = [("data.target", c) for c in ([target] if isinstance(target, str) else target)]
+    named += [("data.time", time)] if time is not None else []
+    named += [("data.id", id)] if id is not None else []
+    named += [("data.features", c) for c in features]
+    named += [("data.lags", c) for c in lags or []]
+    named += [("data.known_future", c) for c in known_future or []]
+    named += [("data.categories", c) for c in categories or []]
+    named += [("data.static", c) for c in static or []]
+    for key, name in named:
+        if name not in known:
+            raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
+        if key == "data.lags" and name in (time, id):
+            text = f"must name columns of numbers, got {name!r}, which is the "
+            raise refusal(path, key, text + ("time" if name == time else "id") + "; remove it")
+
+
+def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
+    path, frame = table.path, table.frame
+    column = frame[name]
+    values, bad = as_numbers(column)
+    if doubt := table.doubts.get(name):
+        problem = doubt.problem.format(place=table.place_of(doubt.row))
+        raise refusal(path, key, f"column {name!r} {problem}; {doubt.remedy}")
+    if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
+        text = f"the file has no numeric column, got {column[0]!r} in "
+        raise refusal(path, key, text + f"{table.place_of(0)} of {name!r}; give numbers")
+    if len(bad):
+        text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
+        remedy = "; write a number there (1234.5), or choose another column"
+        if key == "data.target" and len(bad) == int(column.notna().sum()):
+            remedy += ", or write task.kind: classify and task.window for the coming row's class"
+        elif key in ("data.features", "data.known_future", "data.static"):
+            remedy += f", or write data.categories: [{name}]"
+        raise refusal(path, key, text + table.place_of(bad[0]) + remedy)
+    return values
+
+
+def _group(
+    table: RawTable, column: str | None, ids: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return the rows of the file series by series, each one's bounds there, and their names."""
+    if ids is None:
+        n_rows = len(table.frame)
+        return np.arange(n_rows), np.array([[0, n_rows]]), ("",)
+    if (bad := np.flatnonzero(ids == "")).size:
+        text = f"column {column!r} must say in every row which series it belongs to, got none in "
+        raise refusal(table.path, "data.id", text + table.place_of(bad[0]) + "; fill it in")
+    codes, found = pd.factorize(ids)
+    bounds = bounds_of(np.bincount(codes))
+    return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
+
+
+def _parse_times(
+    table: RawTable, data: Preparation, column: pd.Series, order: DateOrder
+) -> pd.DatetimeIndex:
+    path, parsed = table.path, as_times(column, order.day_first)
+    if (bad := np.flatnonzero(parsed.isna())).size:
+        value = table.frame[column.name][bad[0]]
+        got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
+        must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
+        if is_time_of_day(value):
+            must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
+            remedy += ", or name the column of dates too in data.read.time_columns"
+        elif table.dialect.date_format is not None:
+            must += f" as data.read.date_format says ({table.dialect.date_format})"
+            remedy = "correct the row or the format"
+        elif order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
+            must = f"must hold dates in one order, here {order.layout}"
+            remedy = "write 1960-01-31, say"
+        elif are_days_of_spreadsheet(column):
+            must += " that is certain"
+            remedy = "write data.read.date_format: excel if these are the days of a spreadsheet"
+        elif str(value).startswith(("#", "//", "%")):
+            mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
+            remedy = f'write data.read.comment: "{mark}" if this is no row'
+        elif (below := len(parsed) - int(bad[0])) <= _FOOTERS and len(bad) == below:
+            remedy = f"write data.read.skip_footer: {below} if a total stands below the rows"
+        elif parsed.notna().mean() < 0.5:
+            remedy += ', or write data.read.date_format: "%d.%m.%Y", say'
+        text = f"column {column.name!r} {must}, got {got} in {table.place_of(bad[0])}"
+        raise refusal(path, "data.time", text + ways_out(data, remedy))
+    if (bad := where_outside(parsed)).size:
+        text = f"column {column.name!r} must hold times of the years 1678 to 2261, got "
+        text += f"{str(column[bad[0]])!r} (read as {show_time(parsed[bad[0]])}) in "
+        remedy = ways_out(data, "write years with four digits (2010-01-31 or 2010-01)")
+        raise refusal(path, "data.time", text + table.place_of(bad[0]) + remedy)
+    return pd.DatetimeIndex(parsed)
+
+
+def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
+    """Return the times in the time zone that is declared."""
+    zone = table.dialect.timezone
+    if zone is None:
+        return rows.times
+    try:
+        return localized(rows.times, rows.bounds, zone)
+    except ValueError as error:  # a time that there is not, or one of two
+        text = f"times must be those of {zone}, got one that is not: {error}"
+        remedy = "correct the row, or choose another time zone"
+        raise refusal(table.path, "data.read.timezone", f"{text}; {remedy}") from None
+
+
+def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
+    """Return the frequency of the rows; None where they have none, or are still to be resampled."""
+    assert series.times is not None
+    _check_order(series, series.times, may_repeat=data.resample is not None)
+    if data.resample is not None:
+        return None
+    if frequency is None:
+        return check_regular(series, data)
+    return check_frequency(series, data, frequency)
+
+
+def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -> None:
+    path = series.path
+    falling = where_falling(times, series.bounds, may_repeat=may_repeat)
+    if not len(falling):
+        return
+    row = int(falling[0])
+    here, before = show_time(times[row]), show_time(times[row - 1])
+    place, place_before = (
+        place_of(path, int(series.lines[r]), series.dialect) for r in (row, row - 1)
+    )
+    place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))
+    remedy = ""
+    zone = zone_of_change(times[row])
+    if zone and times[row - 1] - times[row] <= pd.Timedelta("1h"):
+        text = f"an hour comes twice where clocks go back, got {here} in {place} after {before} in "
+        ways = f"{place_before}; write data.read.timezone: {zone}, or where the times are from"
+        raise refusal(path, "data.time", text + ways)
+    if len(series.names) == 1 and times.has_duplicates:
+        remedy = ", or name the column that tells several series apart as data.id"
+    if times[row] == times[row - 1]:
+        text = f"no time may appear twice, got {here} in {place_before} and in {place}; "
+        raise refusal(path, "data.time", text + "keep one of the rows" + remedy)
+    text = f"times must rise, got {here} in {place} after {before} in {place_before}; "
+    raise refusal(path, "data.time", text + "write data.read.sort: true" + remedy)
+
+
+def _check_finite(series: Series, data: Preparation) -> None:
+    values = series.frame.to_numpy()
+    usable = np.abs(values) < _LARGEST  # False for nan as well
+    if data.missing != "refuse":
+        usable |= np.isnan(values)
+    elif data.known_future is not None:
+        lengths = np.diff(series.bounds)[:, 0]
+        coming = np.arange(len(values)) >= np.repeat(series.ends, lengths)
+        usable |= np.isnan(values) & coming[:, None]
+    if usable.all():
+        return
+    row, at = np.argwhere(~usable)[0]
+    name, value = str(series.frame.columns[at]), float(values[row, at])
+    remedy = "fill it in, write data.missing: ffill (or interpolate), or choose another column"
+    if name in series.levels:
+        text = f"column {name!r} must hold a category in every row, got none in "
+        text += f"{series.place(int(row))}; {remedy.replace(' (or interpolate)', '')}"
+        raise refusal(series.path, series.key_of(name), text)
+    text = (
+        f"column {name!r} must hold a finite number (below 1e30) in every row, got {value} in "
+        f"{series.place(int(row))}; "
+        f"{remedy if np.isnan(value) else 'correct it, or choose another column'}"
+    )
+    raise refusal(series.path, series.key_of(name), text)

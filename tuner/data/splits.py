@@ -1,0 +1,511 @@
+"""Splits series into training, validation and test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tuner.data.sequence_table import Draw, draw_sequences
+from tuner.data.series_table import Series
+from tuner.errors import near_miss, nearest, show_path
+from tuner.experiment.data import Data
+from tuner.experiment.schema import Folds, Split
+from tuner.tables.rows import JoinedTable
+from tuner.tables.table import RawTable, refusal
+from tuner.tables.timestamps import show_time
+
+if TYPE_CHECKING:
+    from tuner.data.sequence_table import SequenceTable
+
+__all__ = ["OwnCuts", "Parts", "draw_parts", "own_cuts", "split_rows"]
+
+_PARTS = ("training", "validation", "test")
+
+_WORDS = {
+    "train": 0, "training": 0,
+    "validation": 1, "valid": 1, "val": 1, "dev": 1,
+    "test": 2, "testing": 2,
+}  # fmt: skip
+
+_COLUMN, _FILE, _GROUP = "data.split.column", "data.split.test_file", "data.split.group"
+
+
+@dataclass(frozen=True, eq=False)
+class OwnCuts:
+    """Where the parts of series begin, counted from the first row of each."""
+
+    test: np.ndarray  # (series,)
+    validation: np.ndarray | None  # (series,); None where `data.split.validation` says it
+
+
+def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts | None:
+    """Return where the parts of series begin that a column or a test file tells; else None.
+
+    Parts follow one another in time, in each series and, where there are times, in all of them:
+    no row that is trained on is as late as one that is validated on.
+
+    Args:
+        table: the rows of the file.
+        data: says which column, or which file.
+        read: the series as they were read.
+        even: the same with a row at every step.
+
+    Raises:
+        DataError: a row is of no part, out of order, or a part is empty.
+    """
+    if (codes := _codes(table, data)) is None:
+        return None
+    rows = read.lines if table.lines is None else table.lines.searchsorted(read.lines)
+    codes = codes[rows]
+    _check_order_of_parts(table, data, read, codes)
+    cuts = [_begins(read, even, codes, part) for part in (1, 2)]
+    return OwnCuts(cuts[1], None if isinstance(table, JoinedTable) else cuts[0])
+
+
+def draw_parts(
+    raw: RawTable,
+    table: SequenceTable,
+    data: Data,
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+) -> Draw:
+    """Return the parts of independent sequences, drawn or as they are given.
+
+    Args:
+        raw: the rows of the file.
+        table: the sequences in it.
+        data: says how they are drawn, or where it is written.
+        labels: of the sequences, (sequences,), numbers of `classes`; None where a sequence has
+            no class.
+        classes: their names.
+
+    Raises:
+        DataError: a part is empty or too small, a word is unknown, or a class is not trained.
+    """
+    split, n = data.split, len(table.names)
+    groups = None if split.group is None else _of_sequences(raw, table, split.group, _GROUP)
+    codes = _codes(raw, data)
+    if codes is None:
+        return _drawn(np.arange(n), table, data, labels, classes, groups)
+    of_rows = codes[table.rows]
+    part = of_rows[table.bounds[:, 0]]
+    where = np.flatnonzero(of_rows != np.repeat(part, np.diff(table.bounds)[:, 0]))
+    for row in where[:1]:
+        at = int(table.bounds[:, 1].searchsorted(row, side="right"))
+        name = str(table.names[at])
+        if isinstance(raw, JoinedTable):
+            text = f"no sequence may be in both files, got {name!r} in {show_path(raw.path)} too"
+            raise refusal(raw.test.path, _FILE, f"{text}; give the ones of the test other ids")
+        text = f"all rows of a sequence must be of one part, got {_PARTS[of_rows[row]]} after "
+        text += f"{_PARTS[part[at]]} for {name!r} in {raw.place_of(int(table.rows[row]))}"
+        raise refusal(raw.path, _COLUMN, f"{text}; write one word")
+    if isinstance(raw, JoinedTable):
+        rest, test = np.flatnonzero(part != 2), np.flatnonzero(part == 2)
+        if groups is not None:
+            for group in np.intersect1d(groups[rest], groups[test])[:1]:
+                text = f"no group may be in both files, got {group!r}; take it out of one"
+                raise refusal(raw.test.path, _GROUP, text)
+        drawn = _drawn(rest, table, data, labels, classes, groups)
+        draw = Draw(drawn.training, drawn.validation, test)
+    else:
+        draw = Draw(*(np.flatnonzero(part == code) for code in range(3)))
+    _check_trained(raw, draw, labels, classes, _FILE if isinstance(raw, JoinedTable) else _COLUMN)
+    return draw
+
+
+def _drawn(
+    members: np.ndarray,
+    table: SequenceTable,
+    data: Data,
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+    groups: np.ndarray | None,
+) -> Draw:
+    """Draw the parts of some sequences, (n,), rising; those of a group come into one part."""
+    split, with_test = data.split, data.split.test_file is None
+    own = None if labels is None else labels[members]
+    if groups is None:
+        draw = draw_sequences(
+            table.names[members], split, file=table.path, labels=own, classes=classes,
+            with_test=with_test,
+        )  # fmt: skip
+        return Draw(*(members[part] for part in draw.named().values()))
+    of, names = pd.factorize(groups[members])
+    strata = None
+    if own is not None:
+        firsts = own[np.unique(of, return_index=True)[1]]
+        strata = firsts if (firsts[of] == own).all() else None  # else a group has several classes
+    draw = draw_sequences(
+        np.asarray(names), split, file=table.path, labels=strata, classes=classes,
+        with_test=with_test, unit="group",
+    )  # fmt: skip
+    draw = Draw(*(members[np.isin(of, part)] for part in draw.named().values()))
+    if own is not None and strata is None:
+        _check_trained_groups(table, draw, labels, classes)
+    return draw
+
+
+def _check_trained(
+    raw: RawTable, draw: Draw, labels: np.ndarray | None, classes: tuple[str, ...], key: str
+) -> None:
+    """Refuse a part that is empty, and a class that no training sequence has."""
+    for name, part in draw.named().items():
+        if not len(part):
+            text = f"no sequence is of the {name} part; write {_word(name)} in some"
+            raise refusal(raw.path, key, text)
+    if labels is not None:
+        for number in np.setdiff1d(labels, labels[draw.training])[:1]:
+            text = f"every class must occur in the training part, got {classes[number]!r} in "
+            text += "validation or test alone; train on some of it, or leave it out"
+            raise refusal(raw.path, key, text)
+
+
+def _check_trained_groups(
+    table: SequenceTable, draw: Draw, labels: np.ndarray | None, classes: tuple[str, ...]
+) -> None:
+    assert labels is not None
+    for number in np.setdiff1d(labels, labels[draw.training])[:1]:
+        text = f"every class must occur in the training part, got {classes[number]!r} in groups of "
+        text += "validation and test alone; try another data.split.seed"
+        raise refusal(table.path, _GROUP, text)
+
+
+def _codes(table: RawTable, data: Data) -> np.ndarray | None:
+    """Return the number of each row's part, (rows,); None where nothing tells it.
+
+    With a test file all other rows have that of training.
+    """
+    if isinstance(table, JoinedTable):
+        return np.where(np.arange(len(table.frame)) < len(table.first.frame), 0, 2)
+    if (name := data.split.column) is None:
+        return None
+    words = _column(table, name, _COLUMN)
+    codes = np.array([_WORDS.get(word.lower(), -1) for word in words])
+    for row in np.flatnonzero(codes < 0)[:1]:
+        got = repr(words[row]) if words[row] else "none"
+        meant = near_miss(words[row].lower(), _WORDS)
+        remedy = f"did you mean {meant!r}?" if meant else "write one of them"
+        text = f"column {name!r} must say train, validation or test in every row, got {got} in "
+        raise refusal(table.path, _COLUMN, f"{text}{table.place_of(int(row))}; {remedy}")
+    for code, part in enumerate(_PARTS):
+        if code not in codes:
+            text = f"column {name!r} must have rows of all three parts, got none of {part}; write "
+            raise refusal(table.path, _COLUMN, f"{text}{_word(part)} in some")
+    return codes
+
+
+def _column(table: RawTable, name: str, key: str) -> np.ndarray:
+    """Return a column as it is written, (rows,) of str."""
+    if name not in table.names:
+        text = f"no column {name!r} in the file{nearest(name, table.names)}"
+        raise refusal(table.path, key, text)
+    return table.written([name])[name]
+
+
+def _of_sequences(raw: RawTable, table: SequenceTable, name: str, key: str) -> np.ndarray:
+    """Return what a column says of each sequence, (sequences,) of str: the same in all its rows."""
+    words = _column(raw, name, key)[table.rows]
+    for row in np.flatnonzero(words == "")[:1]:
+        text = f"column {name!r} must hold a value in every row, got none in "
+        place = raw.place_of(int(table.rows[row]))
+        raise refusal(raw.path, key, f"{text}{place}; write one, or remove the row")
+    first = words[table.bounds[:, 0]]
+    for row in np.flatnonzero(words != np.repeat(first, np.diff(table.bounds)[:, 0]))[:1]:
+        at = int(table.bounds[:, 1].searchsorted(row, side="right"))
+        text = f"column {name!r} must be the same in all rows of a sequence, got {words[row]!r} "
+        text += f"after {first[at]!r} in {raw.place_of(int(table.rows[row]))} (sequence "
+        raise refusal(raw.path, key, f"{text}{str(table.names[at])!r}); write one value")
+    return np.asarray(first)
+
+
+def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.ndarray) -> None:
+    """Refuse rows that are of an earlier part than a row before them."""
+    joined = isinstance(table, JoinedTable)
+    if read.times is None:
+        inside = np.ones(len(codes), bool)
+        inside[read.bounds[:, 0]] = False
+        for row in np.flatnonzero((np.diff(codes, prepend=0) < 0) & inside)[:1]:
+            got = f"{_PARTS[codes[row]]} in {read.place(int(row))} after {_PARTS[codes[row - 1]]}"
+            text = f"rows must go from train to validation to test, got {got}; "
+            raise refusal(table.path, _COLUMN, f"{text}correct the column, or sort the rows")
+        return
+    for later in (1, 2):
+        before, after = np.flatnonzero(codes < later), np.flatnonzero(codes >= later)
+        last, first = before[read.times[before].argmax()], after[read.times[after].argmin()]
+        if read.times[last] < read.times[first]:
+            continue
+        if joined:
+            text = f"its times must come after those of {show_path(table.path)}, which end at "
+            text += f"{show_time(read.times[last])}, got {show_time(read.times[first])}; "
+            assert isinstance(table, JoinedTable)
+            raise refusal(table.test.path, _FILE, f"{text}give later rows")
+        text = f"rows must go in time from train to validation to test, got {_PARTS[codes[last]]} "
+        text += f"in {read.place(int(last))} and {_PARTS[codes[first]]} in "
+        text += f"{read.place(int(first))}; cut all series at the same times"
+        raise refusal(table.path, _COLUMN, text)
+
+
+def _begins(read: Series, even: Series, codes: np.ndarray, part: int) -> np.ndarray:
+    """Return the first row of each even series that is of a part or a later one, (series,)."""
+    found = []
+    for i, (start, end) in enumerate(read.bounds):
+        length = int(np.diff(even.bounds[i])[0])
+        of_part = np.flatnonzero(codes[start:end] >= part)
+        if not len(of_part):
+            found.append(length)
+        elif read.times is None:
+            found.append(int(of_part[0]))
+        else:  # of rows that become one, that which holds the first of them
+            at = even.times_of(i).searchsorted(read.times[start + of_part[0]], side="right")
+            found.append(max(0, int(at) - 1))
+    return np.array(found)
+
+
+def _word(part: str) -> str:
+    return "train" if part == "training" else part
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The rows whose targets belong to each part.
+
+    Each is (series, 2): the rows [start, end) of each series, counted from its first one. A
+    series may lack a part: start and end are then the same.
+    """
+
+    train: tuple[np.ndarray, ...]  # of each fold; one without rolling origins
+    validation: tuple[np.ndarray, ...]  # of each fold, and each begins where the last one ended
+    test: np.ndarray
+    transformed: np.ndarray | None = None  # what transforms are fitted on, where not on `train`
+
+    def named(self) -> dict[str, np.ndarray]:
+        """Return the parts by name, in order; of the training parts the last fold's."""
+        several = len(self.validation) > 1
+        named = {"training": self.train[-1]}
+        for i, part in enumerate(self.validation):
+            named[f"validation {i + 1}" if several else "validation"] = part
+        return named | {"test": self.test}
+
+    def with_all(self, first: np.ndarray) -> Parts:
+        """Return the parts where one fold trains on all rows before the test part.
+
+        It is the last fold, whose validation rows are trained on as well. Transforms are fitted
+        on its training part as before: what was calibrated in their space holds for both models.
+
+        Args:
+            first: (series,), how many of each series' first rows cannot be read.
+        """
+        end = self.validation[-1][:, 1]
+        train = np.column_stack([np.minimum(first, end), end])
+        return Parts((train,), self.validation[-1:], self.test, transformed=self.train[-1])
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a line of rows, or of times, is cut; negative where a part is too long."""
+
+    n_rows: int
+    begins: tuple[int, ...]  # of the validation part of each fold, and of the test part
+    gap: int = 0
+
+    @property
+    def train_ends(self) -> tuple[int, ...]:
+        return tuple(begin - self.gap for begin in self.begins[:-1])
+
+
+def split_rows(
+    bounds: np.ndarray,
+    split: Split,
+    times: pd.DatetimeIndex | None,
+    *,
+    first: np.ndarray,
+    window: int,
+    horizon: int,
+    file: Path | str,
+    window_key: str = "task.window",
+    own: OwnCuts | None = None,
+) -> Parts:
+    """Cut series into parts, each long enough for a window's targets in one of the series.
+
+    With times all series are cut at the same ones, so that none is trained on what is later than
+    what another is validated on: fractions and numbers of rows are of the distinct times. Without
+    times each series is cut by its own rows.
+
+    Args:
+        bounds: (series, 2), the rows [start, end) of each series.
+        split: the extent of the parts.
+        times: of all rows.
+        first: (series,), how many of each series' first rows cannot be read.
+        window: the longest that is read.
+        horizon: rows ahead.
+        file: to be named when refused.
+        window_key: the key of the experiment that says how long the window is.
+        own: where parts begin that the extents do not tell.
+
+    Raises:
+        DataError: a date is of no use, or a part is too short.
+    """
+    lengths = np.diff(bounds)[:, 0]
+    cut = lengths if own is None else own.test  # rows of each series that the extents are of
+    if own is not None:
+        split = split.model_copy(update={"test": 0})
+    if own is not None and own.validation is not None:
+        ends, begins = own.validation[:, None], np.column_stack([own.validation, own.test])
+        longest = int(lengths.argmax())
+        line = _Cut(int(lengths[longest]), (int(begins[longest, 0]), int(begins[longest, 1])))
+    elif times is None:
+        cuts = [_cut(int(n), split, None, horizon, file) for n in cut]
+        line = cuts[int(cut.argmax())]
+        ends = np.array([c.train_ends for c in cuts]).clip(0)
+        begins = np.array([c.begins for c in cuts]).clip(0)
+    else:
+        every = [times[start : start + n] for (start, _), n in zip(bounds, cut, strict=True)]
+        distinct = pd.DatetimeIndex(every[0].append(every[1:])).unique().sort_values()
+        line = _cut(len(distinct), split, distinct, horizon, file)
+        ends = _find(every, distinct, line.train_ends)
+        begins = _find(every, distinct, line.begins)
+    stops = np.column_stack([begins[:, 1:], lengths])
+    parts = Parts(
+        tuple(np.column_stack([np.minimum(first, end), end]) for end in ends.T),
+        tuple(np.column_stack([begins[:, k], stops[:, k]]) for k in range(ends.shape[1])),
+        np.column_stack([begins[:, -1], lengths]),
+    )
+    if isinstance(split.validation, Folds):
+        _check_folds(parts, line, split.validation, window, horizon, file)
+    else:
+        _check_order(line, split, times, file)
+        n_validation, n_test = line.begins[1] - line.begins[0], line.n_rows - line.begins[1]
+        if n_test >= line.n_rows or not _longest(parts.train[0]):
+            text = (
+                f"no row is left to train on, validation takes {max(0, n_validation)} and test "
+                f"{n_test} of {line.n_rows} rows{_unread(first)}; make validation or test smaller"
+            )
+            raise refusal(file, "data.split", text)
+        _check_length(split.key_of("validation"), parts.validation[0], line, horizon, file)
+    _check_length(split.key_of("test"), parts.test, line, horizon, file)
+    if (n_train := _longest(parts.train[0])) < window + horizon:
+        text = (
+            f"the training part needs {window + horizon} rows (window {window} + horizon "
+            f"{horizon}), got {n_train} of {line.n_rows}{_unread(first)}; make {window_key}, "
+            f"task.horizon, data.split.validation or data.split.test smaller"
+        )
+        raise refusal(file, window_key, text)
+    return parts
+
+
+def _check_order(
+    line: _Cut, split: Split, times: pd.DatetimeIndex | None, file: Path | str
+) -> None:
+    validation, test = line.begins
+    if isinstance(split.validation, str) and 0 < test <= validation:
+        assert times is not None
+        begin = show_time(times.unique().sort_values()[test])
+        text = f"must begin before the test part ({begin}), got {split.validation}; "
+        raise refusal(file, "data.split.validation", text + "write an earlier date")
+
+
+def _check_length(key: str, part: np.ndarray, line: _Cut, horizon: int, file: Path | str) -> None:
+    if (n_part := _longest(part)) < horizon:
+        larger = f"make {key} larger" if key.endswith(("validation", "test")) else "give it more"
+        text = f"the part needs as many rows as the horizon, {horizon}, got {n_part} of "
+        raise refusal(file, key, f"{text}{line.n_rows}; {larger} or task.horizon smaller")
+
+
+def _check_folds(
+    parts: Parts, line: _Cut, folds: Folds, window: int, horizon: int, file: Path | str
+) -> None:
+    """Refuse pieces that are shorter than the horizon, and too little before the first of them."""
+    size, key = line.begins[1] - line.begins[0], "data.split.validation"
+    if size < horizon:
+        text = f"a piece needs as many rows as the horizon, {horizon}, got {size} of {line.n_rows}"
+        raise refusal(file, f"{key}.size", f"{text}; make it larger or task.horizon smaller")
+    if (n_train := _longest(parts.train[0])) < window + horizon:
+        n_test = line.n_rows - line.begins[-1]
+        text = (
+            f"fold 1 needs {window + horizon} rows to train on (window {window} + horizon "
+            f"{horizon}), got {n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a "
+            f"gap of {line.gap} and {n_test} for the test; make folds, size or the window smaller"
+        )
+        raise refusal(file, f"{key}.folds", text)
+    for i, part in enumerate(parts.validation):
+        if (n_part := _longest(part)) < horizon:
+            text = f"piece {i + 1} has no series with as many rows as the horizon, {horizon}, got "
+            raise refusal(file, f"{key}.size", f"{text}{n_part}; make it larger")
+
+
+def _longest(part: np.ndarray) -> int:
+    return int(np.diff(part).max())
+
+
+def _unread(first: np.ndarray) -> str:
+    """Say how many rows are not read, if that is part of what went wrong."""
+    if not (n_rows := int(first.min())):
+        return ""
+    return f" (the first {n_rows} have no difference, lag or known value)"
+
+
+def _find(
+    every: list[pd.DatetimeIndex], distinct: pd.DatetimeIndex, cuts: tuple[int, ...]
+) -> np.ndarray:
+    """Return the first row of each series at or after each cut, (series, cuts)."""
+    at = np.array(cuts).clip(0)
+    inside = distinct[np.minimum(at, len(distinct) - 1)]
+    rows = [np.where(at < len(distinct), t.searchsorted(inside), len(t)) for t in every]
+    return np.stack(rows)
+
+
+def _cut(
+    n_rows: int, split: Split, times: pd.DatetimeIndex | None, horizon: int, file: Path | str
+) -> _Cut:
+    """Cut a line of rows, or of times."""
+    test = _begin(n_rows, "test", split.test, n_rows, times, file)
+    if not isinstance(split.validation, Folds):
+        begin = _begin(n_rows, "validation", split.validation, test, times, file)
+        return _Cut(n_rows, (begin, test))
+    folds = split.validation
+    size = test - _begin(n_rows, "validation.size", folds.size, test, times, file)
+    gap = horizon - 1 if folds.gap == "auto" else folds.gap
+    begins = tuple(test - size * k for k in range(folds.folds, -1, -1))
+    return _Cut(n_rows, begins, gap)
+
+
+def _begin(
+    n_rows: int,
+    name: str,
+    extent: float | str,
+    end: int,
+    times: pd.DatetimeIndex | None,
+    file: Path | str,
+) -> int:
+    """Return the first row of the part that ends at row `end`; negative if it is too long."""
+    if isinstance(extent, int):
+        return end - extent
+    if isinstance(extent, float):
+        rows = Decimal(str(extent)) * n_rows  # as written: a half is a half
+        return end - int(rows.to_integral_value(ROUND_HALF_UP))
+    key = f"data.split.{name}"
+    if times is None:
+        text = f"a date needs a time column, got {extent!r}; set data.time, or write 0.2 or 24, say"
+        raise refusal(file, key, text)
+    try:
+        date = pd.Timestamp(extent)
+        if date.tzinfo is None:
+            date = date.tz_localize(times.tz)
+    except ValueError as error:
+        text = f"must be a time in the series, got {extent!r}: {error}; write another date"
+        raise refusal(file, key, text) from None
+    if date.tzinfo is not None and times.tz is None:
+        text = f"the times have no time zone, got {extent!r}; write the date without one"
+        raise refusal(file, key, text)
+    if not times[0] <= date <= times[-1]:
+        text = (
+            f"must lie in the series, {show_time(times[0])} to {show_time(times[-1])}, "
+            f"got {extent}; write a date in between"
+        )
+        raise refusal(file, key, text)
+    return int(times.searchsorted(date))

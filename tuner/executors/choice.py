@@ -1,0 +1,160 @@
+"""Chooses an executor by name, and how many jobs it runs at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tuner.errors import InputError, nearest
+from tuner.executors.base import Executor
+from tuner.executors.local import LocalExecutor, find_gpus
+from tuner.experiment.schema import Resources
+
+__all__ = ["ExecutorChoice", "choose_executor", "n_cores", "room"]
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many workers fit on a node at a time.
+
+    Args:
+        node: what it has, by Ray's names: CPU, GPU.
+        cpus: of each worker, above 0.
+        gpus: of each worker; a part of one GPU, or a whole number of them.
+    """
+    by_cpus = math.floor(node.get("CPU", 0) / cpus + 1e-9)  # 7 / 0.07 is below 100
+    if not gpus:
+        return by_cpus
+    has = math.floor(node.get("GPU", 0))
+    by_gpus = has // math.ceil(gpus) if gpus >= 1 else has * math.floor(1 / gpus)
+    return min(by_cpus, by_gpus)
+
+
+@dataclass(frozen=True)
+class ExecutorChoice:
+    """An executor that can be made, and what it runs on."""
+
+    make: Callable[[int], Executor]  # by the number of workers
+    capacity: int  # jobs that have room at a time, at least 1
+    unit: str  # what limits that: "this machine's 2 cores", "the cluster's 1 GPU"
+
+
+@dataclass(frozen=True)
+class _Machines:
+    """Where workers may run: this machine or a cluster."""
+
+    nodes: Sequence[dict[str, float]]  # by Ray's names: CPU, GPU
+    is_cluster: bool
+
+    @property
+    def name(self) -> str:
+        return "the cluster" if self.is_cluster else "this machine"
+
+    def check(self, resources: Resources) -> None:
+        """Raise InputError where no job fits anywhere."""
+        cpus, gpus = resources.cpus, resources.gpus
+        most_cpus = max((node.get("CPU", 0) for node in self.nodes), default=0)
+        most_gpus = max((node.get("GPU", 0) for node in self.nodes), default=0)
+        if not most_cpus:
+            raise InputError("--executor: no node of the cluster has a CPU; start one that has")
+        of = "that a node of the cluster has" if self.is_cluster else "of this machine"
+        if cpus > most_cpus:
+            raise InputError(
+                f"resources.cpus: must be at most {most_cpus:g}, the {self.cores} {of}, got "
+                f"{cpus:g}; write --set resources.cpus={min(1, most_cpus):g}"
+            )
+        if gpus and not most_gpus:
+            raise InputError(
+                f"resources.gpus: must be 0 where there is no GPU, and {self.name} has none, got "
+                f"{gpus:g}; write --set resources.gpus=0, or run where there is one"
+            )
+        if gpus > most_gpus:
+            raise InputError(
+                f"resources.gpus: must be at most {most_gpus:g}, the GPUs {of}, got {gpus:g}; "
+                f"write --set resources.gpus=1"
+            )
+        if not self.capacity(resources):
+            raise InputError(
+                f"resources: no node of the cluster has both the CPUs and the GPUs, got "
+                f"{cpus=:g}, {gpus=:g}; write --set resources.cpus=1"
+            )
+
+    @property
+    def cores(self) -> str:
+        return "CPUs" if self.is_cluster else "cores"
+
+    def capacity(self, resources: Resources) -> int:
+        return sum(room(node, resources.cpus, resources.gpus) for node in self.nodes)
+
+    def limit(self, resources: Resources) -> str:
+        """Return what is used up when that many jobs run."""
+        by_cpus = sum(room(node, resources.cpus, 0) for node in self.nodes)
+        is_gpus = self.capacity(resources) < by_cpus
+        n = sum(node.get("GPU" if is_gpus else "CPU", 0) for node in self.nodes)
+        kind = "GPUs" if is_gpus else self.cores
+        return f"{self.name}'s {n:g} {kind if n != 1 else kind[:-1]}"
+
+
+def choose_executor(
+    name: str, resources: Resources, note: Callable[[str], None] = lambda text: None
+) -> ExecutorChoice:
+    """Return the executor of a name: `local`, `ray` or `ray://HOST:PORT`.
+
+    `ray` is a cluster of this machine, or the one that the environment's RAY_ADDRESS names. A
+    running cluster is connected to at once; the executor made of the choice disconnects when it
+    is closed.
+
+    Args:
+        name: of the executor.
+        resources: what each of its workers takes.
+        note: is told what people should know while the executor runs.
+
+    Raises:
+        InputError: there is no such executor, it cannot be reached, or it has no room for a
+            single job.
+    """
+    if name == "local":
+        machines = _this_machine(resources)
+        make: Callable[[int], Executor] = partial(
+            LocalExecutor, gpus_each=max(1, int(resources.gpus))
+        )
+    elif name == "ray" or name.startswith("ray:"):
+        from tuner.executors.ray_executor import (
+            RayExecutor,
+            connection_to,
+            import_ray,
+            parse_address,
+        )
+
+        address = os.environ.get("RAY_ADDRESS") or None if name == "ray" else name
+        if address is not None and address.startswith("ray:"):
+            parse_address(address)
+        import_ray()
+        if address is None:
+            machines = _this_machine(resources)
+        else:
+            connection = connection_to(address)
+            connection.connect()
+            machines = _Machines(connection.nodes(), is_cluster=True)
+        make = partial(
+            RayExecutor, address=address, cpus=resources.cpus, gpus=resources.gpus, note=note
+        )
+    else:
+        known = ["local", "ray", "ray://HOST:PORT"]
+        raise InputError(f"--executor: unknown executor {name!r}{nearest(name, known)}")
+    machines.check(resources)
+    return ExecutorChoice(make, machines.capacity(resources), machines.limit(resources))
+
+
+def _this_machine(resources: Resources) -> _Machines:
+    n_gpus = len(find_gpus()) if resources.gpus else 0
+    return _Machines([{"CPU": n_cores(), "GPU": n_gpus}], is_cluster=False)

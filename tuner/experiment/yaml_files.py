@@ -1,0 +1,163 @@
+"""YAML 1.2 files and the overrides of the command line."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import SafeRepresenter
+
+from tuner.errors import ExperimentError, InputError, one_line
+
+__all__ = ["Override", "apply_override", "dump_yaml", "parse_value", "read_mapping"]
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value given on the command line for a dotted key of the experiment."""
+
+    key: str
+    value: Any
+    origin: str  # the option that gave it, for error messages
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Read the mapping in a YAML file; `what` names the file's role in error messages.
+
+    Raises:
+        ExperimentError: the file is missing, empty, no YAML, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ExperimentError(f"{path}: no such {what}; check the path") from None
+    except IsADirectoryError:
+        raise ExperimentError(f"{path}: is a folder; give the {what} in it") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ExperimentError(
+            f"{path}: must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line "
+            f"{line}; save the file as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        problem = getattr(error, "strerror", None) or one_line(error)
+        raise ExperimentError(f"{path}: cannot be read: {problem}; check the path") from None
+    try:
+        value = _yaml().load(text)
+    except ValueError as error:  # what looks like a time, and is none
+        raise ExperimentError(
+            f"{path}: holds what cannot be read: {one_line(error)}; correct it, or put it in quotes"
+        ) from None
+    except _NOT_YAML as error:
+        raise ExperimentError(f"{path}: is not YAML: {_yaml_problem(error)}") from None
+    if value is None:
+        raise ExperimentError(f"{path}: is empty; write `key: value` lines")
+    if not isinstance(value, dict):
+        kind = {"list": "a list", "str": "a text"}.get(type(value).__name__, repr(value))
+        raise ExperimentError(
+            f"{path}: must be a mapping of keys to values, got {kind}; write `key: value` lines"
+        )
+    for key in value:
+        if not isinstance(key, str):
+            raise ExperimentError(f"{path}: keys must be texts, got {key!r}; put it in quotes")
+    return value
+
+
+def parse_value(text: str, origin: str) -> Any:
+    """Read the VALUE of `--set KEY=VALUE` as YAML."""
+    try:
+        return _yaml().load(text)
+    except _NOT_YAML as error:
+        problem = _yaml_problem(error, line=False)
+        raise InputError(f"{origin}: must be YAML, got {text!r}: {problem}") from None
+
+
+def apply_override(raw: dict[str, Any], override: Override) -> None:
+    """Set a dotted key in `raw`, making the mappings on the way to it.
+
+    Raises:
+        ExperimentError: a part of the key names something that is not a mapping.
+    """
+    *parents, last = override.key.split(".")
+    if not last or not all(parents):
+        raise ExperimentError(
+            f"{override.origin}: {override.key!r} is no dotted key; write budget.epochs=50, say"
+        )
+    block = raw
+    for i, parent in enumerate(parents):
+        inner = block.setdefault(parent, {})
+        if inner is None:
+            inner = block[parent] = {}
+        if not isinstance(inner, dict):
+            raise ExperimentError(
+                f"{override.origin}: {override.key}: {'.'.join(parents[: i + 1])} is a value, "
+                f"not a block, got {inner!r}; leave out {last!r}"
+            )
+        block = inner
+    block[last] = override.value
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of nested mappings, with their values."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from flat(inner, f"{prefix}.{key}" if prefix else key)
+
+
+def dump_yaml(value: dict[str, Any]) -> str:
+    """Write a mapping as YAML, in the order of its keys."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 10_000  # a path or a command is one line
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Puts texts in double quotes whose characters are lost in single ones: line ends, mostly."""
+
+
+def _represent_text(representer: SafeRepresenter, text: str) -> Any:
+    style = '"' if _LOST.search(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_LOST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+_Representer.add_representer(str, _represent_text)
+
+
+def _yaml() -> YAML:
+    return YAML(typ="safe", pure=True)
+
+
+# What the YAML library raises; the last two for dates such as 1960-13-01, and for a text that is
+# nested a thousand deep.
+_NOT_YAML = (YAMLError, ValueError, RecursionError)
+
+
+def _yaml_problem(error: BaseException, line: bool = True) -> str:
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f"{one_line(error)}; correct it"
+    if isinstance(error, DuplicateKeyError):
+        problem, remedy = one_line(str(error.problem)), "remove one"
+        problem = re.sub(r"^found | with value .*", "", problem)
+    else:
+        problem, remedy = one_line(str(error.problem)), f"correct {'that line' if line else 'it'}"
+        if isinstance(error, ComposerError) and error.context and problem.startswith("but "):
+            problem = f"{one_line(error.context)}, {problem}"
+    where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: "
+    return f"{where if line else ''}{problem}; {remedy}"

@@ -1,0 +1,290 @@
+"""A study as plain records, read from its journal: the only way to read one.
+
+Tracking, summaries, export and the command line read studies through these records alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.errors import StudyError, one_line, show_location
+from tuner.experiment import Experiment
+from tuner.experiment.schema import Finalists
+from tuner.jobs import Outcome
+from tuner.journal.storage import (
+    FINALISTS_SUFFIX,
+    LOST_ATTR,
+    OUTCOME_ATTR,
+    REOPENED_ATTR,
+    REPEAT_ATTR,
+    RUN_ATTR,
+    STUDY_ATTR,
+    TAKEN_ATTR,
+    TEST_ATTR,
+    TIME_ATTR,
+    Role,
+    load_study,
+    params_of,
+    retraining_of,
+    role_of,
+    training_seed,
+)
+from tuner.strategies.registry import rhythm_of
+
+__all__ = ["Status", "StudyRecord", "TrialRecord", "begun_with", "read_study", "read_trial"]
+
+FORMAT = 2
+
+"""Of what a study holds. In format 1 trials with the same score rank by their numbers alone."""
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"  # asked for, and not ended (or lost with the machine: it runs again)
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search, one retraining of a finalist, or one training of the default."""
+
+    number: int
+    role: Role
+    params: Mapping[str, Any]  # the searched hyperparameters
+    seed: int  # of its training
+    status: Status
+    asked_at: dt.datetime | None
+    outcome: Outcome | None  # None while it runs; of a repeat, the original's
+    repeat_of: int | None = None  # the earlier trial whose configuration and outcome it has
+    generation: int | None = None
+    individual: int | None = None
+    configuration: int | None = None  # of a finalist: the trial that it retrains
+    repeat: int | None = None  # of a finalist, or the default: which of its fresh seeds, from 0
+    lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the others of its study: role and number."""
+        return str(self.role), self.number
+
+    @property
+    def value(self) -> float | None:
+        """The objective; None unless the trial is complete."""
+        return self.outcome.objective if self.outcome else None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study: its experiment, its trials and what came of them."""
+
+    id: str  # random, given when the study was created
+    name: str
+    experiment: Experiment  # of its last run: a resumed study may have another budget
+    data: Mapping[str, Any]  # sha256, rows, path
+    baselines: Mapping[str, float]  # plain predictions' scores on the validation part
+    versions: Mapping[str, str]
+    created: str
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]  # retrainings, and trainings of the untuned default
+    test: Mapping[str, Any] | None  # the record of the test part's newest opening
+    ended: str | None = None  # how the last run of its search did: done or interrupted
+    seconds_recorded: float = 0.0  # that the runs took which came to write it down
+    earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
+    format: int = FORMAT  # with which it was begun
+    first_repeats: int = 1  # `finalists.repeats` when it was begun
+    raised: bool = False  # whether more is retrained than when it was begun
+    left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
+    begun_from: tuple[str, ...] = ()  # what it took over, and tried first: a line for each source
+    remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
+
+    @property
+    def trained(self) -> list[TrialRecord]:
+        """The trials that came to an end, in order, without repeats."""
+        return [t for t in self.trials if t.repeat_of is None and t.outcome is not None]
+
+    @property
+    def sign(self) -> int:
+        """What an objective is multiplied with so that less is better."""
+        return -1 if self.experiment.objective.direction == "maximize" else 1
+
+    @property
+    def openings(self) -> list[Mapping[str, Any]]:
+        """The records of all openings of the test part, in order."""
+        return [*self.earlier_tests, self.test] if self.test is not None else []
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return the complete trials, each configuration once, best first.
+
+        Of those with the same score the one with the smaller validation loss is better; where the
+        losses are not one quantity, the earlier one.
+        """
+        complete = [t for t in self.trained if t.status is Status.COMPLETE]
+        return sorted(complete, key=lambda t: (*self.rank_of(t), t.number))
+
+    def rank_of(self, trial: TrialRecord) -> tuple[float, float]:
+        """Return what a complete trial is ranked by, the smaller the better: score, then loss."""
+        assert trial.outcome is not None
+        by_loss = self.format > 1 and self.experiment.losses_compare
+        loss = trial.outcome.val_loss(self.sign) if by_loss else 0.0
+        return self.sign * (trial.value or 0.0), loss
+
+    @property
+    def seconds(self) -> float:
+        """How long the search has run, over all its runs.
+
+        A run that was killed wrote nothing down: its trials say how long it was, at least.
+        """
+        training, covered_to = 0.0, 0.0
+        ran = [t.outcome for t in self.trained if t.outcome is not None]
+        for begun, ended in sorted((o.finished_at - o.seconds, o.finished_at) for o in ran):
+            training += max(0.0, ended - max(begun, covered_to))
+            covered_to = max(covered_to, ended)
+        return max(training, self.seconds_recorded)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best objective."""
+        return next(iter(self.ranked()), None)
+
+    def count(self, status: Status) -> int:
+        """Return how many trials have a status, without repeats."""
+        return sum(t.status is status and t.repeat_of is None for t in self.trials)
+
+
+def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
+    """Read a study and its finalists from a journal.
+
+    Raises:
+        StudyError: the journal does not hold it, or it is not one of ours.
+    """
+    where = show_location(location)
+    study = load_study(storage, name, location)
+    facts = study.user_attrs.get(STUDY_ATTR)
+    if not isinstance(facts, dict):
+        raise StudyError(f"{where}: study {name!r} was not made by tuner; give another --study")
+    if facts["format"] > FORMAT:
+        raise StudyError(
+            f"{where}: study {name!r} was made by a newer tuner "
+            f"(format {facts['format']}, this one reads {FORMAT}); upgrade tuner"
+        )
+    run = study.user_attrs.get(RUN_ATTR, {})
+    try:
+        experiment = _experiment(facts, run)
+    except (KeyError, ValueError) as error:
+        raise StudyError(
+            f"{where}: study {name!r} was written by another version of tuner: "
+            f"{one_line(error)[:200]}; begin it again under another --study name"
+        ) from None
+    finalists_name = name + FINALISTS_SUFFIX
+    names = optuna.get_all_study_names(storage)
+    finalists = (
+        [read_trial(t, experiment) for t in _trials(load_study(storage, finalists_name, location))]
+        if finalists_name in names
+        else []
+    )
+    trials: list[TrialRecord] = []
+    for frozen in _trials(study):
+        trials.append(read_trial(frozen, experiment, trials))
+    openings = [study.user_attrs.get(TEST_ATTR), *study.user_attrs.get(REOPENED_ATTR, ())]
+    return StudyRecord(
+        id=facts["id"],
+        name=name,
+        experiment=experiment,
+        data=facts["data"],
+        baselines=facts.get("baselines", {}),
+        versions=facts["versions"],
+        created=facts["created"],
+        trials=tuple(trials),
+        finalists=tuple(finalists),
+        test=openings[-1],
+        ended=run.get("ended"),
+        seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
+        earlier_tests=tuple(openings[:-1]),
+        format=facts["format"],
+        first_repeats=begun_with(facts, "repeats"),
+        raised="finalists" in run,
+        left_out=facts.get("left_out", {}),
+        begun_from=tuple(facts.get("from", {}).get("said", ())),
+        remarks=tuple(facts.get("remarks", ())),
+    )
+
+
+def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
+    """Return a study's experiment as it was last run.
+
+    Its data may have moved, its budget grown, and more may be retrained.
+    """
+    raw = facts["experiment"]
+    moved = {"path": facts["data"]["path"]}
+    if (test_file := facts["data"].get("test_file")) is not None:
+        moved["split"] = {**raw["data"]["split"], "test_file": test_file}
+    changed = {"data": {**raw["data"], **moved}}
+    if "budget" in run:
+        changed["budget"] = run["budget"]
+    if "finalists" in run:
+        changed["finalists"] = {**raw.get("finalists", {}), **run["finalists"]}
+    return Experiment.of_record({**raw, **changed})
+
+
+def begun_with(facts: Mapping[str, Any], key: str) -> int:
+    """Return a number under `finalists` with which a study was begun."""
+    begun = facts["experiment"].get("finalists", {})
+    return int(begun.get(key, Finalists.model_fields[key].default))
+
+
+def read_trial(
+    frozen: FrozenTrial, experiment: Experiment, earlier: list[TrialRecord] | None = None
+) -> TrialRecord:
+    """Read one trial; `earlier` are the records of the trials before it, for repeats."""
+    attrs = frozen.user_attrs
+    repeat_of = attrs.get(REPEAT_ATTR)
+    if repeat_of is not None and earlier is not None:
+        outcome = earlier[repeat_of].outcome
+    else:
+        outcome = Outcome.from_json(attrs[OUTCOME_ATTR]) if OUTCOME_ATTR in attrs else None
+    common = {
+        "number": frozen.number,
+        "params": params_of(frozen, attrs),
+        "status": Status(outcome.state.value) if outcome else Status.RUNNING,
+        "asked_at": frozen.datetime_start,
+        "outcome": outcome,
+        "lost": tuple(attrs.get(LOST_ATTR, ())),
+    }
+    role, (configuration, repeat) = role_of(attrs), retraining_of(attrs)
+    if role is not Role.TRIAL:
+        seed = training_seed(
+            experiment.seed, role, *(n for n in (configuration, repeat) if n is not None)
+        )
+        return TrialRecord(
+            role=role, seed=seed, configuration=configuration, repeat=repeat, **common
+        )
+    rhythm = rhythm_of(experiment.strategy)
+    generation, individual = divmod(frozen.number, rhythm.size)
+    return TrialRecord(
+        role=Role.TRIAL,
+        seed=(
+            attrs[TAKEN_ATTR]["seed"]
+            if TAKEN_ATTR in attrs
+            else training_seed(experiment.seed, Role.TRIAL, frozen.number)
+        ),
+        repeat_of=repeat_of,
+        generation=generation if rhythm.generational else None,
+        individual=individual if rhythm.generational else None,
+        **common,
+    )
+
+
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return sorted(study.get_trials(deepcopy=False, states=states), key=lambda t: t.number)

@@ -1,0 +1,1 @@
+"""Planning: the experiment that `tuner init` proposes for a file, with reasons."""

@@ -1,0 +1,567 @@
+"""Guesses the roles of columns in an unknown file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+
+from tuner.data.series_table import check_names
+from tuner.pipeline_steps import Dialect
+from tuner.tables.rows import WideColumns, melted, stem_of_series
+from tuner.tables.table import RawTable, refusal
+from tuner.tables.time_columns import EXCEL, are_days_of_spreadsheet, find_parts, with_joined_time
+from tuner.tables.timestamps import as_times, where_outside
+
+__all__ = [
+    "Columns",
+    "first_named",
+    "guess_columns",
+    "is_calendar_name",
+    "is_class_name",
+    "is_id_name",
+    "words_of",
+]
+
+
+def _known(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in line.split())
+
+
+_TARGETS = (
+    _known("y target ziel zielwert cible objetivo obiettivo alvo doel 目标 目標 目标值"),
+    _known(
+        "sales sale sold demand load consumption revenue turnover quantity qty orders visitors",
+        "passengers traffic units",
+        "umsatz absatz verkauf verkaufe verkaeufe nachfrage verbrauch netzlast",
+        "ventes vente demande consommation ventas demanda carga consumo vendas vendite domanda",
+        "carico consumi verkoop omzet vraag verbruik satis talep sprzedaz popyt",
+        "продажи спрос нагрузка потребление выручка",
+        "销量 销售 销售量 销售额 需求 负荷 負荷 用电量 产量 客流",
+        "売上 販売 需要 판매 매출 수요 부하",
+    ),
+    _known(
+        "value values val price close power energy usage production output flow count",
+        "wert werte preis leistung menge prix valeur puissance precio valor potencia preco prezzo",
+        "valore prijs waarde cena wartosc цена значение",
+        "值 数值 价格 收盘 收盘价 价 価格 終値 値 가격 종가 값",
+    ),
+)
+
+"""Whole words of names, without accents; the earlier ones say more."""
+
+_WHOLE_NAMES = frozenset({"last", "charge", "ot"})
+
+"""Targets that are something else as a word of a longer name: the last price, the overtime (OT)."""
+
+_NO_TARGETS = _known(
+    "id code flag is has lag lagged lags prev previous last forecast predicted prediction pred",
+    "yhat plan planned budget rank type tax factor limit",
+)
+
+"""Words that make a name something else, though it has one of the above: `sales_lag_1`."""
+
+_IDS = _known(
+    "id ids uid uuid key series sequence seq store shop item sku product station sensor meter",
+    "device machine unit household customer user patient subject session case sample trip asset",
+    "region country city site location ticker symbol engine",
+    "filiale geschaft artikel kunde magasin produit client tienda producto cliente loja produto",
+    "negozio prodotto магазин товар",
+    "编号 序列 门店 店铺 商品 站点 设备 店舗 매장 상품",
+)
+
+_CLASSES = _known(
+    "class classes label labels category speaker species genre gesture activity diagnosis digit",
+    "emotion sentiment outcome klasse kategorie sprecher classe categorie etiquette clase",
+    "categoria etiqueta etichetta класс метка",
+    "类别 标签 分类 類別 クラス ラベル 라벨 클래스",
+)
+
+_CALENDAR = _known(
+    "year month day hour minute second week weekday dayofweek dayofyear quarter date time index",
+    "jahr monat tag stunde woche quartal annee mois jour heure semaine ano mes dia hora semana",
+    "年 月 日 时 周 季度",
+)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in lower case, without accents: daily, sales of `DailySales`."""
+    plain = "".join(
+        c for c in unicodedata.normalize("NFKD", name.replace("ß", "ss")) if not _is_accent(c)
+    )
+    plain = unicodedata.normalize("NFC", plain)  # the syllables of Hangul are letters again
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
+    return re.findall(r"[^\W\d_]+|\d+", plain.lower())
+
+
+def first_named(names: Iterable[str]) -> str | None:
+    """Return the name that most likely is of the quantity to predict; None where none is.
+
+    Args:
+        names: in the order of the file, which decides between equals.
+    """
+    ranked = [(rank, at, name) for at, name in enumerate(names) if (rank := _rank(name))]
+    return min(ranked)[2] if ranked else None
+
+
+def is_id_name(name: str) -> bool:
+    """Say whether a name is of a column that tells series, or sequences, apart."""
+    return _has(words_of(name), _IDS) and not is_class_name(name)
+
+
+def is_class_name(name: str) -> bool:
+    """Say whether a name is of a column of classes."""
+    return _has(words_of(name), _CLASSES)
+
+
+def is_calendar_name(name: str) -> bool:
+    """Say whether a name is of a part of the date, or of a count of the rows."""
+    return set(words_of(name)) <= _CALENDAR
+
+
+def _is_accent(character: str) -> bool:
+    return "\u0300" <= character <= "\u036f"
+
+
+def _rank(name: str) -> tuple[int, bool] | None:
+    words = words_of(name)
+    whole = "".join(words)
+    if whole in _WHOLE_NAMES:
+        return 1, False
+    if set(words) & _NO_TARGETS:
+        return None
+    for tier, known in enumerate(_TARGETS):
+        if whole in known:
+            return tier, False
+        if _has([w for w in words if len(w) > 1], known):  # y is one as a whole name alone
+            return tier, True
+    return None
+
+
+def _has(words: list[str], known: frozenset[str]) -> bool:
+    """Say whether one of the words is known; a script without blanks has words within words."""
+    return any(
+        word in known
+        or (not word.isascii() and any(not k.isascii() and len(k) > 1 and k in word for k in known))
+        for word in words
+    )
+
+
+_MOST = 0.8  # of the values make a column's kind; reading then refuses the others by their lines
+
+_VALUES_JUDGED = 1000
+
+_TIME_NAMES = ("time", "date", "year", "month", "day", "timestamp", "datetime", "ds", "unix")
+
+_TIME_WORDS = frozenset(
+    (*_TIME_NAMES, "ts", "epoch", "quarter", "datum", "zeit", "zeitpunkt", "zeitstempel", "uhrzeit",
+     "jahr", "monat", "quartal", "mois", "trimestre", "fecha", "mes", "日期", "时间")
+)  # fmt: skip
+
+_UNIX_UNITS = (1, 1e3, 1e6, 1e9)  # in a second
+
+_QUARTERS = r"(?:19|20)\d\d[-/. ]0?([1-4])"  # or months, of which none is later than April
+
+_DIGITS_OF_A_DATE = 4  # at least, where no month is named
+
+_FEWEST_DATES = 10  # numbers, to be taken for dates though no name says so
+
+_SHORT_DATE = r"\s*\d{1,2}([./-])\d{1,2}\1\d{1,2}\s*"
+
+_SHORT_YEAR = r".*\d\d\s*"
+
+_MONTH_AND_YEAR = re.compile(r"(?i)[^\W\d_]{3,}\W*\d\d")
+
+_MOST_CLASSES = 30  # that numbers may stand for
+
+_AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
+
+_MOST_OF_PAIRS = 6  # columns that may tell series apart two by two
+
+_ROWS_OF_AN_ID = 3  # at least, on average
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file seem to be."""
+
+    time: str | None
+    id: str | None
+    targets: list[str]
+    numbers: list[str]  # the targets among them, unless no column holds numbers
+    left_out: dict[str, str]  # every other column, and what it holds: text, times, nothing
+    why_target: str = ""  # "" where it was given
+    why_id: str = ""  # likewise, and where there is none
+    may_be_id: str | None = None  # where there is none
+    wide: WideColumns | None = None  # whose id and value are `id` and the target
+    may_be_wide: tuple[str, int] | None = None  # a pattern of columns, and how many they are
+    dialect: Dialect = field(default_factory=Dialect)  # how the file is written
+    found: tuple[str, ...] = ()  # of it that a plain file does not have
+
+    @property
+    def target(self) -> str:
+        """The first one."""
+        return self.targets[0]
+
+
+def guess_columns(
+    table: RawTable,
+    *,
+    time: str | None = None,
+    id_: str | None = None,
+    no_time: bool = False,
+    target: Sequence[str] = (),
+    features: list[str] | None = None,
+    wide: WideColumns | None = None,
+) -> Columns:
+    """Return what the columns of a file seem to be; what is given is kept.
+
+    Raises:
+        DataError: the file lacks a given column, or has none to forecast; or nobody says what to
+            forecast, and a column that may be it is not certain to hold numbers.
+    """
+    if not no_time:
+        table, time = _with_time(table, time)
+    path, dialect, found_of_file = table.path, table.dialect, table.notes
+    if wide is not None:
+        table, _ = melted(table, wide, time)
+        id_, target = wide.id, [wide.value]
+    frame, names, given = table.frame, table.names, list(target)
+    check_names(path, names, given, time, features or [], id=id_)
+    kinds = {c: "text" if c in table.doubts else _kind(frame[c]) for c in names if c != id_}
+    kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
+    if time is None and not no_time:
+        time = next((c for c, kind in kinds.items() if kind == "times"), None)
+        if time is None:
+            _refuse_unread_times(table, kinds)
+    if time is not None and not no_time:
+        _refuse_quarters(table, time)
+    why_id = ""
+    if id_ is None:
+        others = [c for c in names if c not in (time, *given, *(features or []))]
+        id_, why_id = _guess_id(table, None if no_time else time, others, kinds)
+        kinds = {c: kind for c, kind in kinds.items() if c != id_}
+    numbers = [c for c, kind in kinds.items() if kind == "numbers" and c != time]
+    asked = bool(given or features) or id_ is not None
+    stem = None if asked else stem_of_series(numbers)
+    why = ""
+    if not given:
+        usable = [c for c in features or numbers if c != time]
+        if not usable and features is None:
+            _refuse_doubts(table, [time, id_], named=False)
+        found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
+        chosen, why = found or _guess_target(path, frame, usable)
+        given = [chosen]
+        if features is None:
+            _refuse_texts(table, kinds, named=why.startswith("by its name"))
+            _refuse_doubts(table, [time, id_], named=why.startswith("by its name"))
+    unique = time is not None and time in frame and not frame[time].duplicated().any()
+    return Columns(
+        time=time,
+        id=id_,
+        targets=given,
+        numbers=numbers,
+        left_out={
+            c: f"{kind}; {_doubtful(table, c)}" if c in table.doubts else kind
+            for c, kind in kinds.items()
+            if c != time and c not in numbers
+        },
+        why_target=why,
+        why_id=why_id,
+        may_be_id=_likely_id(frame, kinds) if id_ is None and not unique else None,
+        wide=wide,
+        may_be_wide=None if stem is None else (stem[0], len(stem[2])),
+        dialect=dialect,
+        found=found_of_file,
+    )
+
+
+def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]:
+    """Return the table with its times as they can be read, and the column that holds them.
+
+    Parts of the time in several columns are joined; what a spreadsheet counts as days, in a
+    column that is called so, is read as days.
+    """
+    frame, dialect = table.frame, table.dialect
+    if dialect.time_columns is not None:
+        name = time or _free_name(table)
+        joined = name if name in frame else None
+        if joined is None:
+            frame = with_joined_time(table.path, frame, dialect, name)
+        return replace(table, frame=frame), name
+    if time is None and (parts := _parts_of_time(frame)):
+        name = _free_name(table)
+        note = f"time_columns: {', '.join(parts)}, joined into {name!r}"
+        dialect = replace(dialect, time_columns=parts)
+        frame = with_joined_time(table.path, frame, dialect, name)
+        return replace(table, frame=frame, dialect=dialect, notes=(*table.notes, note)), name
+    if dialect.date_format is not None and time is None:
+        fitting = (c for c in table.names if table.times(c).notna().mean() >= _MOST)
+        return table, next(fitting, None)
+    for name in [time] if time is not None else [str(c) for c in frame]:
+        usual = set(words_of(name)) & set(_TIME_NAMES) or time is not None
+        if not usual or name not in frame or dialect.date_format is not None:
+            continue
+        if are_days_of_spreadsheet(frame[name]):
+            note = f"date_format: {EXCEL}, as {name!r} counts days since 1899-12-30"
+            dialect = replace(dialect, date_format=EXCEL)
+            return replace(table, dialect=dialect, notes=(*table.notes, note)), name
+    return table, time
+
+
+def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns that tell the time together; none where one column alone does."""
+    parts = find_parts(frame)
+    others = [str(c) for c in frame if c not in parts]
+    if not parts or any(_kind(frame[c]) == "times" for c in others):
+        return ()
+    first = frame[parts[0]]
+    return () if _kind(first) == "times" and not first.duplicated().any() else parts
+
+
+def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
+    """Refuse to go without times where a column that is called so holds years."""
+    for name, kind in kinds.items():
+        words, values = set(words_of(name)), table.frame[name].dropna()
+        if not words & _TIME_WORDS or values.empty:
+            continue
+        if kind == "text" and values.astype(str).str.contains(r"(?:19|20)\d\d").mean() >= _MOST:
+            remedy = 'write data.read.date_format: "%d.%m.%Y", say, as strptime has it'
+        elif kind == "numbers" and words <= _TIME_WORDS and _are_years_and_parts(values):
+            remedy = "write 1990-01 for January 1990, say"
+        else:
+            continue
+        place = table.place_of(int(values.index[0]))
+        text = f"column {name!r} seems to hold times, got {str(values.iloc[0])!r} in {place}"
+        raise refusal(table.path, "data.time", f"{text}; {remedy}, or init with --no-time")
+
+
+def _are_years_and_parts(values: pd.Series) -> bool:
+    """Say whether numbers may be years with a part behind the point, a month's number say."""
+    numbers = pd.to_numeric(values.astype(object), errors="coerce")
+    return bool(numbers.between(1900, 2101).mean() >= _MOST and (numbers % 1 != 0).mean() > 0.5)
+
+
+def _refuse_quarters(table: RawTable, time: str) -> None:
+    """Refuse quarters of years that would be read as months, as 1990-4 is April."""
+    if time not in table.names or table.dialect.date_format is not None:
+        return
+    values = table.frame[time].dropna()
+    if is_numeric_dtype(values) or is_datetime64_any_dtype(values):
+        return
+    texts = values.astype(str).str.strip()
+    numbers = texts.str.extract(f"^{_QUARTERS}$", expand=False)
+    if numbers.notna().all() and set(numbers) == set("1234") and len(set(texts.str[:4])) > 1:
+        place = table.place_of(int(values.index[0]))
+        text = f"column {time!r} seems to hold quarters, got {texts.iloc[0]!r} in {place}, "
+        text += "which would be read as a month"
+        raise refusal(table.path, "data.time", f"{text}; write 1990Q1, say, or init with --no-time")
+
+
+def _free_name(table: RawTable) -> str:
+    """Return a name for what is joined: `time`, where no column is called so."""
+    names = ("time", "datetime", "timestamp", "time_of_row")
+    return next(name for name in names if name not in table.names)
+
+
+def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) -> None:
+    """Refuse to leave out a column that is not certain to hold numbers, without being asked.
+
+    Where the target is known by its name, a unit that nobody knows is no reason to ask.
+    """
+    for name, doubt in table.doubts.items():
+        if name in others or (named and doubt.kind == "unit"):
+            continue
+        key = "data.features" if named else "data.target"
+        option = "--features" if named else "--target"
+        remedy = f"{doubt.remedy}, or choose other columns with {option}"
+        raise refusal(table.path, key, f"column {name!r} {_doubtful(table, name)}; {remedy}")
+
+
+def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
+    """Refuse to forecast another column where one has a target's name, and texts with digits."""
+    texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.doubts]
+    name = None if named else first_named(texts)
+    if name is None:
+        return
+    values = table.frame[name].dropna().astype(str)
+    if values.str.contains(r"\d").mean() < 0.5:
+        return
+    bad = values[pd.to_numeric(values, errors="coerce").isna()]
+    text = f"column {name!r} may be what is to be forecast, and is no number in "
+    text += f"{table.place_of(int(bad.index[0]))}, got {bad.iloc[0]!r}"
+    remedy = "write numbers there, or name what is forecast with --target"
+    raise refusal(table.path, "data.target", f"{text}; {remedy}")
+
+
+def _doubtful(table: RawTable, name: str) -> str:
+    doubt = table.doubts[name]
+    return doubt.problem.format(place=table.place_of(doubt.row))
+
+
+def _kind(column: pd.Series) -> str:
+    values = column.dropna()
+    values = values.iloc[:: max(1, len(values) // _VALUES_JUDGED)]
+    if values.empty:
+        return "nothing"
+    numbers = pd.to_numeric(values.astype(object), errors="coerce")
+    numeric = is_numeric_dtype(values) or numbers.notna().mean() >= _MOST
+    if numeric:
+        named = str(column.name).lower() in _TIME_NAMES and _are_times(values)
+        unix = bool(set(words_of(str(column.name))) & _TIME_WORDS) and _are_unix(numbers)
+        return "times" if named or unix or _are_dates(numbers) else "numbers"
+    return "times" if _say_a_year(values) and _are_times(values) else "text"
+
+
+def _are_times(values: pd.Series) -> bool:
+    times = as_times(values)
+    return bool(times.notna().sum() - len(where_outside(times)) >= _MOST * len(times))
+
+
+def _say_a_year(values: pd.Series) -> bool:
+    """Say whether texts can tell a year: sizes, scores, quantities and names of months do not.
+
+    A version such as 1.0.12 may be a date as well, where each of them is one.
+    """
+    if is_datetime64_any_dtype(values):
+        return True
+    texts = values.astype(str)
+    if texts.str.fullmatch(_SHORT_DATE).mean() >= _MOST:
+        return bool(texts.str.fullmatch(_SHORT_YEAR).all() and as_times(values).notna().all())
+    digits = texts.str.count(r"\d")
+    months = texts.str.contains(_MONTH_AND_YEAR)
+    return bool(((digits >= _DIGITS_OF_A_DATE) | months).mean() >= _MOST)
+
+
+def _are_unix(numbers: pd.Series) -> bool:
+    """Say whether all numbers are Unix times of 1979 to 2030, in one unit."""
+    return any(bool(numbers.between(3e8 * of, 1.9e9 * of).all()) for of in _UNIX_UNITS)
+
+
+def _are_dates(numbers: pd.Series) -> bool:
+    """Say whether all numbers are dates, as 20200131 or, where they never fall, 202001."""
+    if numbers.nunique() < _FEWEST_DATES or numbers.isna().any() or (numbers % 1 != 0).any():
+        return False
+    texts = numbers.astype(np.int64).astype(str)
+    layout = {6: "%Y%m", 8: "%Y%m%d"}.get(len(texts.iloc[0]))
+    if layout is None or (layout == "%Y%m" and not numbers.is_monotonic_increasing):
+        return False
+    dates = pd.to_datetime(texts, format=layout, errors="coerce")
+    return bool(dates.dt.year.between(1900, 2100).all())
+
+
+def _guess_id(
+    table: RawTable, time: str | None, others: list[str], kinds: dict[str, str]
+) -> tuple[str | None, str]:
+    """Return the column that tells several series or sequences apart, and why it is that one.
+
+    With times it is the first column of ids by its name, else the first of texts, with which no
+    time comes twice, where times do without it. Without times it is a column that has the name
+    of one, and whose rows stand together, where another one is a class by its name.
+    """
+    named = [c for c in others if is_id_name(c)]
+    if time is not None:
+        if table.frame[time].duplicated().mean() < _AGAIN:
+            return None, ""
+        texts = [c for c in others if kinds.get(c) == "text" and c not in named]
+        for c in [*named, *texts]:
+            few = table.frame[c].nunique() <= len(table.frame) // _ROWS_OF_AN_ID
+            if few and not table.frame.duplicated([time, c]).any():
+                return c, "times come again, and with it they do not"
+        _check_pairs(table, time, [*named, *texts])
+        return None, ""
+    if any(is_class_name(c) for c in others):
+        for c in named:
+            codes, found = pd.factorize(table.frame[c])
+            if 1 < len(found) == 1 + np.count_nonzero(np.diff(codes)) < len(codes):
+                return c, "by its name, and its rows stand together"
+    return None, ""
+
+
+def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
+    """Refuse rows that two columns tell apart together, and none of them alone."""
+    for one, other in itertools.combinations(columns[:_MOST_OF_PAIRS], 2):
+        groups = table.frame.groupby([one, other], observed=True).ngroups
+        few = groups <= len(table.frame) // _ROWS_OF_AN_ID
+        if few and not table.frame.duplicated([time, one, other]).any():
+            text = f"series are told apart by one column, got {one!r} and {other!r}, which do it "
+            remedy = "together; write both into one column, and name that with --id"
+            raise refusal(table.path, "data.id", text + remedy)
+
+
+def _likely_id(frame: pd.DataFrame, kinds: dict[str, str]) -> str | None:
+    """Return a column that may tell series apart: by its name, else the first of texts."""
+    again = [c for c, kind in kinds.items() if kind in ("text", "numbers")]
+    again = [c for c in again if 1 < frame[c].nunique() < len(frame)]
+    named = [c for c in again if is_id_name(c)]
+    return next(iter(named), None) or next((c for c, k in kinds.items() if k == "text"), None)
+
+
+def _guess_class(
+    table: RawTable, id_: str, time: str | None, numbers: list[str], kinds: dict[str, str]
+) -> tuple[str, str] | None:
+    """Return the column of classes that sequences are told by, and why it is that one.
+
+    It is one by its name; without times, also a text that stays the same within each id and
+    comes with more than one of them. None where a column of numbers is the target by its name
+    and there are times: that is a panel of series.
+    """
+    if time is not None and first_named(numbers) is not None:
+        return None
+    columns = [c for c in table.names if c in kinds and c != time and kinds[c] != "times"]
+    written = table.written([id_, *columns])
+    codes, ids = pd.factorize(written[id_])
+    last = None
+    for c in columns:
+        values, classes = pd.factorize(written[c])
+        if not 1 < len(classes) <= (len(codes) // 2 if kinds[c] == "text" else _MOST_CLASSES):
+            continue
+        first = pd.Series(values).groupby(codes).transform("first")
+        stays = bool((first == values).all()) and len(ids) > len(classes)
+        if is_class_name(c) and (stays or kinds[c] == "text"):
+            what = "a class of each id" if stays else "a class of each row"
+            return c, f"by its name, {what}"
+        if kinds[c] == "text" and stays and time is None:
+            last = c
+    if last is None or first_named(numbers) is not None:
+        return None
+    return last, "the text that stays the same within each id"
+
+
+def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[str, str]:
+    """Choose the column with a usual name, else the last, and say why.
+
+    Flags, counts of the rows, parts of the date and ids are chosen only where there is no other.
+    """
+    if numbers:
+        kept = [c for c in numbers if frame[c].nunique() > 2] or numbers
+        if (named := first_named(c for c in kept if not is_id_name(c))) is not None:
+            return named, "by its name"
+        kept = [c for c in kept if not is_calendar_name(c) and not is_id_name(c)] or kept
+        kept = [c for c in kept if not _counts_rows(frame[c])] or kept
+        if len(numbers) == 1:
+            return kept[-1], "the only column of numbers"
+        of = "" if kept[-1] == numbers[-1] else " that is no flag, id, date or count"
+        return kept[-1], f"the last column of numbers{of}"
+    columns = [str(c) for c in frame]
+    texts = [c for c in columns if _kind(frame[c]) == "text"]
+    if not texts:
+        text = f"no column of numbers to forecast, got {', '.join(columns)}"
+        raise refusal(path, "data.target", text + "; add one")
+    likeliest = max(texts, key=lambda c: frame[c].astype(str).str.contains(r"\d").mean())
+    return likeliest, "no column holds numbers"
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    return (
+        is_numeric_dtype(column)
+        and len(column) > 1
+        and bool((column.astype(np.float64).diff().iloc[1:] == 1).all())
+    )

@@ -1,0 +1,175 @@
+"""What every plan shares: the rows that are looked at, pieces of YAML, the written file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tuner.data.prepared import Dataset, check_data
+from tuner.errors import InputError, show_path
+from tuner.experiment import Experiment, parse_value
+from tuner.planning.columns import Columns
+
+__all__ = [
+    "Asked",
+    "Sample",
+    "Written",
+    "check_text",
+    "commented",
+    "flow_list",
+    "flow_map",
+    "listed",
+    "printable",
+    "quoted",
+    "sampled",
+]
+
+_MOST_NAMES = 8  # of a list that people read
+
+_COLUMN = 39  # in which comments stand, where what is before them is short enough
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names for people: of a long list the first ones, and how many more there are."""
+    if len(names) <= _MOST_NAMES + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
+
+
+def printable(text: str) -> str:
+    """Return a text that stands in a comment: what is no letter is a blank."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def quoted(name: str) -> str:
+    """Write a name as YAML: plain where that is safe, else in quotes."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name) and name.lower() not in (
+        *("null", "true", "false", "yes", "no", "on", "off", "y", "n"),  # some read as booleans
+    ):
+        return name
+    text = json.dumps(name, ensure_ascii=False)  # escapes as YAML does, but not all that it must
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
+
+
+def flow_list(values: Iterable[str | int | float | bool]) -> str:
+    """Write values as a list on one line."""
+    return "[" + ", ".join(quoted(v) if isinstance(v, str) else json.dumps(v) for v in values) + "]"
+
+
+def flow_map(values: Mapping[str, object]) -> str:
+    """Write keys and values on one line; texts are quoted, so that `;` and `1.0` are texts."""
+    shown = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    return "{" + ", ".join(shown) + "}"
+
+
+def commented(text: str, why: str) -> str:
+    """Return a line with a comment behind it."""
+    return f"{text:<{_COLUMN}}  # {why}" if why else text
+
+
+_MOST_BYTES = 2_000_000  # that are looked at in two seconds
+
+_LARGE = 2  # times as many: of a file that is hardly larger, all
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file whose rows are looked at: the data file, or one with its first lines."""
+
+    path: Path
+    times_more: float  # bytes, and so about rows, in the data file
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are looked at."""
+        return self.times_more == 1.0
+
+
+@contextmanager
+def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
+    """Give the first lines of a large text file, in a file of the same name; else the file.
+
+    An error about the sample names the data file: its lines are the same.
+
+    Args:
+        path: of the data.
+        most: bytes of the sample; a file of twice as many is large.
+    """
+    head = _first_lines(path, most)
+    if head is None:
+        yield Sample(path, 1.0)
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(head)
+        try:
+            yield Sample(copy, path.stat().st_size / len(head))
+        except InputError as error:
+            text = str(error)
+            for written in (show_path(copy), str(copy)):
+                text = text.replace(written, show_path(path))
+            raise type(error)(text) from None
+
+
+def _first_lines(path: Path, most: int) -> bytes | None:
+    """Return whole lines from the beginning of a large text file; None of any other file."""
+    try:
+        if path.stat().st_size <= _LARGE * most:
+            return None
+        with path.open("rb") as file:
+            head = file.read(most)
+    except OSError:
+        return None  # reading says what is wrong
+    end = head.rfind(b"\n")
+    while end >= 0 and head.count(b'"', 0, end) % 2:  # within a quoted value
+        end = head.rfind(b"\n", 0, end)
+    if b"\0" in head or head.count(b"\n", 0, end + 1) < 2:
+        return None
+    return head[: end + 1]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The data file, and what was said about it on the command line."""
+
+    path: Path  # of the rows that are looked at
+    columns: Columns
+    features: list[str] | None
+    resample: str | None
+    time_given: bool  # and not guessed
+    horizon: int | None
+    name: str  # of the experiment, as YAML
+    written_path: str  # of the data, from the experiment file, as YAML
+    times_more: float = 1.0  # rows in the whole file
+
+
+@dataclass(frozen=True)
+class Written:
+    """An experiment file, and what is told about it."""
+
+    text: str
+    does: str  # with markup
+    found: str = ""
+    read: tuple[str, ...] = ()  # of how the file is written, what a plain one does not have
+    filled: bool = False  # missing values are filled in
+    made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
+    known_ahead: str = ""  # columns, and in which rows
+    not_read: list[str] = field(default_factory=list)  # columns of numbers
+    seconds: float = 0.0  # that a trial takes, about, where that is known
+    hourly: bool = False  # the rows of a forecast are hours apart, or less
+
+
+def check_text(text: str, data: Path, file: Path) -> Dataset:
+    """Check an experiment before it is written, and return its data.
+
+    Raises:
+        InputError: what `tuner check` would refuse.
+    """
+    raw = parse_value(text, str(file))
+    raw["data"]["path"] = str(data)
+    return check_data(Experiment.model_validate(raw))

@@ -1,0 +1,119 @@
+"""Processes: how worker processes start, and how a search stops on a signal.
+
+Python puts the folder of a script, or with `-m` the current one, before its own library. A
+`statistics.py` there is the user's, and a worker would take it for Python's. This file is both
+ends: the coordinator asks it for the command, and the worker runs it as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import FrameType
+
+from tuner.errors import Interrupted
+
+__all__ = ["start_command", "stopped_by_signals"]
+
+_PACKAGE = Path(__file__).absolute().parent
+
+
+def start_command(module: str, argument: str) -> list[str]:
+    """Return the command that runs a module in a new process, with `argument` as its only one.
+
+    The process takes tuner from where this one did, and all else from this one's `sys.path`
+    without the folder that Python put there by itself.
+    """
+    return [sys.executable, "-P", __file__, module, argument, json.dumps(_import_path())]
+
+
+def _import_path() -> list[str]:
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    unasked = _put_there_by_python()
+    for entry in unasked:
+        path.remove(entry)  # its first place alone: PYTHONPATH may name it as well
+    folder = _PACKAGE.parent
+    if any(Path(entry).resolve() == folder.resolve() for entry in unasked):
+        path.append(str(folder))  # what tuner needs may lie beside it
+    return path
+
+
+def _put_there_by_python() -> list[str]:
+    """Return the entries of `sys.path` that nobody asked for."""
+    unasked = [entry for entry in sys.path if entry == ""]  # the current folder, in notebooks say
+    main = sys.modules["__main__"]
+    if sys.flags.safe_path:
+        return unasked
+    if getattr(main, "__spec__", None) is not None:  # started with -m
+        first = Path.cwd()
+    elif file := getattr(main, "__file__", None):
+        first = Path(file).resolve().parent
+    else:
+        return unasked
+    return [*unasked, str(first)] if str(first) in sys.path else unasked
+
+
+def _main(module: str, argument: str, import_path: str) -> None:
+    handed = json.loads(import_path)
+    sys.path[:] = handed + [entry for entry in sys.path if entry not in handed]
+    sys.argv[1:] = [argument]
+    # By its place: another tuner may come before it on the path.
+    spec = spec_from_file_location("tuner", _PACKAGE / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["tuner"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["tuner"])
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
+
+
+@contextmanager
+def stopped_by_signals(
+    stop: threading.Event | None = None, *, process_ends: bool = True
+) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets: `stop`, or one of its own.
+
+    The second one, SIGTERM (a batch system's) or SIGHUP (a terminal that is closed) end the
+    search at once. After that no signal disturbs the clearing up, which takes seconds, or, where
+    the process is to end, its end.
+
+    Raises:
+        Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
+            number, as shells and batch systems know it.
+    """
+    stop = stop or threading.Event()
+    ended_by: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if ended_by:
+            return
+        if signum == signal.SIGINT and not stop.is_set():
+            stop.set()  # the search says so: a handler must not print
+            return
+        ended_by.append(signum)
+        raise KeyboardInterrupt
+
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        handled.append(signal.SIGHUP)
+    before = {signum: signal.signal(signum, handle) for signum in handled}
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        text = "stopped at once; what was finished is kept, and the same command resumes"
+        stopped = Interrupted(text)
+        stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
+        raise stopped from None
+    finally:
+        for signum, handler in before.items():  # a process that ends sets its own to the default
+            signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)

@@ -1,0 +1,470 @@
+"""A study on a terminal: its state, scores by part, and the result."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from tuner.coordination.finalists import retrained_of
+from tuner.errors import one_line
+from tuner.experiment.metrics import short_name
+from tuner.journal.records import Status, StudyRecord, TrialRecord, read_study
+from tuner.journal.storage import is_held
+from tuner.results.summary import summarize
+from tuner.results.verdict import gap_in_words, left_out_in_words, plain_name
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = [
+    "PipeConsole",
+    "State",
+    "console",
+    "counted",
+    "failures",
+    "is_over",
+    "lines_by_part",
+    "number",
+    "open_trials",
+    "params_line",
+    "read_with_state",
+    "show_advice",
+    "show_next",
+    "show_result",
+    "show_running",
+    "show_trials",
+    "standing_of",
+]
+
+_STEPS, _WORST = 8, 5  # that are shown
+
+
+def lines_by_part(by: dict[str, list[dict[str, Any]]], direction: str) -> list[str]:
+    """Return a line for each way in which the test rows fall into parts.
+
+    Args:
+        by: as the test record has it.
+        direction: minimize or maximize.
+    """
+    lines = []
+    if len(steps := by.get("step", [])) > 1:
+        shown = _spread_of_parts(steps)
+        told = ", ".join(f"{row['name']}: {_number(row['score'])}" for row in shown)
+        lines.append(f"by step of the horizon  {told}")
+    for kind in ("series", "target"):
+        if len(rows := by.get(kind, [])) > 1:
+            sign = 1 if direction == "maximize" else -1
+            known = [row for row in rows if row["score"] is not None]
+            worst = sorted(known, key=lambda row: sign * row["score"])
+            lines.append(f"by {kind}, the worst first  {_listed(worst, 'score')}")
+    if rows := by.get("class", []):
+        worst = sorted(rows, key=lambda row: row["f1"])
+        lines.append(f"f1 by class, the worst first  {_listed(worst, 'f1')}")
+    return lines
+
+
+def _listed(rows: list[dict[str, Any]], key: str) -> str:
+    told = ", ".join(f"{row['name']}: {_number(row[key])}" for row in rows[:_WORST])
+    more = len(rows) - _WORST
+    return told + (f", and {more} more (--json)" if more > 0 else "")
+
+
+def _spread_of_parts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first, the last, and some between."""
+    last = len(rows) - 1
+    places = {round(i * last / (_STEPS - 1)) for i in range(_STEPS)}
+    return [rows[i] for i in sorted(places)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+class State(StrEnum):
+    """What has become of a study's search."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"  # stopped or killed; the same command resumes
+    UNKNOWN = "unknown"  # running or killed: its database does not tell
+
+
+def read_with_state(storage: BaseStorage, name: str, location: str) -> tuple[StudyRecord, State]:
+    """Read a study, and say its state.
+
+    It is read again where it does not say how its search ended and nobody writes to it any more:
+    that may have ended in the meantime.
+
+    Args:
+        storage: its journal.
+        name: the study's.
+        location: the journal's.
+
+    Raises:
+        InputError: the journal cannot be read, or holds no such study.
+    """
+    record = read_study(storage, name, location)
+    if record.ended is None:
+        match is_held(location, name):
+            case True:
+                return record, State.RUNNING
+            case None:
+                return record, State.UNKNOWN
+        record = read_study(storage, name, location)
+    # "done" also while the same command only prints it again
+    return record, State.DONE if record.ended == "done" else State.INTERRUPTED
+
+
+_MOST_REASONS = 5
+
+
+def open_trials(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials that were asked for and have not ended; which of them run, none can say."""
+    return [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
+
+
+def is_over(record: StudyRecord, state: State) -> bool:
+    """Whether no further trial is trained, and those that are open never will be."""
+    if state is State.DONE:
+        return True
+    may_run = state in (State.RUNNING, State.UNKNOWN)  # then trials end after the time is up
+    return _time_is_up(record) and (not may_run or any(not t.outcome for t in record.finalists))
+
+
+def standing_of(record: StudyRecord, state: State) -> list[str]:
+    """Return what has become of a search; nothing of one that is done, but that its time was up."""
+    over = is_over(record, state)
+    said = []
+    match state:
+        case State.RUNNING:
+            said.append("the search is running")
+        case State.UNKNOWN:
+            said.append("running or killed, its database does not tell: the same command resumes")
+        case State.INTERRUPTED if not record.best and (_is_full(record) or _time_is_up(record)):
+            said.append("it came to nothing: no trial is complete")
+        case State.INTERRUPTED:
+            said.append("interrupted: the same command resumes")
+    if over and _time_is_up(record):
+        said.append(f"the time is up ({record.experiment.budget.timeout:g} s)")
+    done, total = retrained_of(record)
+    if state is not State.DONE and total and (over or not open_trials(record)):
+        undecided = "" if done == total else "; which is the best is decided when all are"
+        said.append(f"finalists: {done} of {total} retrained{undecided}")
+    return said
+
+
+def failures(record: StudyRecord) -> list[str]:
+    """Return why trials and finalists failed: the most frequent reasons, each with its count."""
+    reasons = Counter(
+        (trial.role.value, one_line(trial.outcome.reason or "for no known reason"))
+        for trial in (*record.trials, *record.finalists)
+        if trial.outcome and trial.status is Status.FAILED and trial.repeat_of is None
+    )
+    lines = [
+        f"{count} {role}{'s' * (count != 1)} failed: {reason}"
+        for (role, reason), count in reasons.most_common(_MOST_REASONS)
+    ]
+    if (n_more := len(reasons) - _MOST_REASONS) > 0:
+        lines.append(f"and for {n_more} other reason{'s' * (n_more != 1)}")
+    return lines
+
+
+def _is_full(record: StudyRecord) -> bool:
+    n_trials = record.experiment.n_trials
+    return n_trials is not None and len(record.trained) >= n_trials
+
+
+def _time_is_up(record: StudyRecord) -> bool:
+    limit_s = record.experiment.budget.timeout
+    return limit_s is not None and record.seconds >= limit_s and not _is_full(record)
+
+
+class PipeConsole(Console):
+    """A console that leaves it to the entry point what happens when its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich has caught, rather than exit with status 1."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
+console = PipeConsole(highlight=False)
+# Into a pipe a table is as wide as it needs to be: a reader can cut lines, not join them.
+if not console.is_terminal:
+    console = PipeConsole(highlight=False, width=1000)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a score: four significant digits, a dash for none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def params_line(params: dict[str, Any]) -> str:
+    """Write a configuration in one line."""
+    if not params:
+        return "(nothing was searched)"
+    return "  ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+def show_result(record: StudyRecord, state: State = State.DONE) -> None:
+    """Print the best configuration and every score that speaks for or against it."""
+    summary = summarize(record)
+    counts, metric = summary["trials"], summary["metric"]
+    never = is_over(record, state)
+    words = {Status.RUNNING: "asked for, never trained" if never else "asked for, not ended"}
+    parts = [f"{counts[s.value]} {words.get(s, s.value)}" for s in Status if counts[s.value]]
+    if counts["repeats"]:
+        parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
+    trials = f"{counts['trained']} trials" if counts["trained"] != 1 else "1 trial"
+    if summary["budget"] is not None and counts["trained"] < summary["budget"]:
+        trials = f"{counts['trained']} of {summary['budget']} trials"
+    listed = f" ({', '.join(parts)})" if parts else ""
+    console.print(f"\n[bold]{escape(record.name)}[/]: {trials} trained{listed}")
+    for line in (*standing_of(record, state), *failures(record)):
+        console.print(f"  {line}", markup=False)
+    best = summary["best"]
+    if best is None:
+        return
+    so_far = "" if state is State.DONE else " so far"
+    console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
+    console.print(f"  [green]{escape(params_line(best['params']))}[/]")
+
+    unit = "row" if record.experiment.task.of_series else "sequence"
+    console.print()
+    console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
+    if best["is_default"]:
+        console.print(f"  The winner is the {summary['default']['name']}.", markup=False)
+    test = summary["test"]
+    if test:
+        of = "" if best["tested"] else f"of {test['name']}'s configuration; "
+        where = f"{', '.join(record.experiment.data.targets)}, {counted(test['rows'], unit)}"
+        if test["from"] is not None:
+            where += f", {test['from']} to {test['to']}"
+        console.print(f"  test: {of}{where}", markup=False)
+        if refit := test.get("refit"):
+            what = refit["failed"] if "failed" in refit else _refitted(refit)
+            console.print(f"  refit: {what}", markup=False)
+        for line in lines_by_part(test.get("by") or {}, summary["direction"]):
+            console.print(f"  {line}", markup=False)
+    for line in left_out_in_words(summary["left_out"], metric):
+        console.print(f"  {line}", markup=False)
+    for sentence in summary["opened"]:
+        console.print(f"  {sentence}", markup=False)
+    if test:
+        console.print(f"  [bold]Verdict:[/] {escape(summary['verdict'])}.")
+    show_advice(summary["advice"])
+    if len(summary["finalists"]) > 1:
+        _show_finalists(summary)
+    if summary["front"]:
+        _show_front(record.name, summary)
+
+
+def show_advice(advice: list[dict[str, Any]]) -> None:
+    """Print what stands in the way, a line for each key that changes it."""
+    if advice:
+        console.print("\n[bold]What stands in the way[/]")
+    for each in advice:
+        console.print(f"  [bold]{escape(each['key'])}[/]: {escape(each['text'])}", soft_wrap=True)
+
+
+def show_next(commands: list[tuple[str, str]]) -> None:
+    """Print what to type next, each command with a remark."""
+    console.print("\nNext:")
+    for command, remark in commands:
+        console.print(f"  [bold]{escape(command)}[/]" + (f"   ({remark})" if remark else ""))
+
+
+def counted(count: int, unit: str) -> str:
+    """Write a count with its unit: 1 row, 2 rows."""
+    return f"{count:,} {unit}{'s' * (count != 1)}"
+
+
+def _scores(summary: dict[str, Any], unit: str) -> Table:
+    """Return every score: a row for who, a column for the part that it is of."""
+    best, test = summary["best"], summary["test"]
+    metric = short_name(summary["metric"])
+    opened = [test] if test else []
+    if test and test.get("refit") and "failed" not in test["refit"]:
+        opened.append(test["refit"])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table.add_column(metric, overflow="fold")  # gives way on a narrow terminal
+    for heading in ("validation", "test", "refit")[: 1 + len(opened)]:
+        table.add_column(heading, no_wrap=True)
+
+    def add(what: str, validation: str, *others: str) -> None:
+        if validation or any(others):
+            table.add_row(escape(what), validation, *others)
+
+    if best["search_score"] is not None:
+        score = number(best["search_score"])
+        add("in the search", score if best["mean"] is not None else f"[bold]{score}[/]")
+    tested = [f"[bold]{_spread(part)}[/]" for part in opened]
+    if best["mean"] is not None:
+        own = tested if best["tested"] else []
+        add(_trained(best, metric), f"[bold]{_spread(best)}[/]", *own)
+    if test:
+        if not (best["tested"] and best["mean"] is not None):
+            add(test["name"], "", *tested)
+        n_models = counted(len(test["scores"]), "model")
+        add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened))
+        for place, interval in enumerate(test.get("intervals", ())):
+            what = f"{unit}s within the {interval['level']:g} interval"
+            add(what, "", *(_covered(part, place) for part in opened))
+    others = list(map(_default, opened))
+    if (default := summary["default"]) and not best["is_default"]:
+        table.add_row(escape(_default_in_words(default)), _spread(default), *others)
+    elif any(others):
+        add(test["default"]["name"], "", *others)
+    baselines = [summary["baselines"], *(part["baselines"] for part in opened)]
+    for name in dict.fromkeys(name for scores in baselines for name in scores):
+        add(plain_name(name, metric), *(_known(scores, name) for scores in baselines))
+    return table
+
+
+def _trained(best: dict[str, Any], metric: str) -> str:
+    """Say what the winner's scores are of."""
+    gap = gap_in_words(metric, best["gap"], best["search_score"])
+    how = "retrained on" if best["trial"] is not None else "trained on"
+    return f"{how} {counted(len(best['scores']), 'fresh seed')}" + (f", gap {gap}" if gap else "")
+
+
+def _default_in_words(default: dict[str, Any]) -> str:
+    what: str = default["name"]
+    if default["trial"] is not None:
+        what += f", which is trial {default['trial']}"
+    elif default["scores"]:
+        what += f", on {counted(len(default['scores']), 'fresh seed')}"
+    if default["failed"]:
+        what += f"; {counted(default['failed'], 'training')} of it failed"
+    return what
+
+
+def _default(part: dict[str, Any]) -> str:
+    default = part.get("default")
+    return _spread(default) if default and not default["is_winner"] else ""
+
+
+def _ensemble(part: dict[str, Any]) -> str:
+    return number(part["ensemble"]) if part.get("ensemble") is not None else ""
+
+
+def _covered(part: dict[str, Any], place: int) -> str:
+    """Write which share of the rows an interval holds, and how wide it is."""
+    intervals = part.get("intervals", ())
+    if place >= len(intervals):
+        return ""
+    interval = intervals[place]
+    width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
+    return f"{100 * interval['coverage']:.3g} %{width}"
+
+
+def _known(scores: dict[str, float], name: str) -> str:
+    return number(scores[name]) if name in scores else ""
+
+
+def _refitted(refit: dict[str, Any]) -> str:
+    epochs = counted(refit["epochs"], "epoch")
+    return f"trained on validation rows too, for {epochs}: the model that is exported"
+
+
+def _spread(scores: dict[str, Any]) -> str:
+    """Write a mean with its standard deviation, where there is one."""
+    return number(scores["mean"]) + (
+        f" ± {number(scores['std'], 2)}" if scores["std"] is not None else ""
+    )
+
+
+def _show_finalists(summary: dict[str, Any]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
+    for heading in ("trial", "search", "mean", "std", "gap"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
+    metric = summary["metric"]
+    for finalist in summary["finalists"]:
+        table.add_row(
+            str(finalist["trial"]) if finalist["trial"] is not None else finalist["name"],
+            number(finalist["search_score"]),
+            number(finalist["mean"]),
+            number(finalist["std"], 2),
+            gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "-",
+            escape(params_line(finalist["params"])),
+        )
+    console.print()
+    console.print(table)
+    if said := summary["first_and_second"]:
+        console.print(f"  First and second: {said}.", markup=False)
+
+
+def _show_front(study: str, summary: dict[str, Any]) -> None:
+    front = summary["front"]
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Pareto front", title_justify="left", title_style="bold"
+    )
+    for heading in ("trial", *front[0]["values"]):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
+    for each in front:
+        values = map(number, each["values"].values())
+        table.add_row(str(each["trial"]), *values, escape(params_line(each["params"])))
+    console.print()
+    console.print(table)
+    command = f"tuner export {shlex.quote(study)} --trial {front[-1]['trial']} -o small.yaml"
+    by = summary["metric"]
+    console.print(
+        f"  Finalists and winner are chosen by {by}. Any of these: {escape(command)}",
+        soft_wrap=True,
+    )
+
+
+def show_running(record: StudyRecord, most: int = 10) -> None:
+    """Print the trials of a running search that a worker has, or that wait for one."""
+    running = open_trials(record)
+    if not running or is_over(record, State.RUNNING):
+        return
+    console.print("\n[bold]Asked for, not ended[/]")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for trial in running[:most]:
+        table.add_row(f"  trial {trial.number}", escape(params_line(dict(trial.params))))
+    if len(running) > most:
+        table.add_row("  …", f"and {len(running) - most} more")
+    console.print(table)
+
+
+def show_trials(record: StudyRecord, most: int = 10) -> None:
+    """Print the best trials of a search; `ms` is how long one prediction takes."""
+    ranked = record.ranked()[:most]
+    if not ranked:
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD, title="Best trials", title_justify="left", title_style="bold"
+    )
+    metric = short_name(record.experiment.objective.metric)
+    for heading in ("trial", metric, "epochs", "seconds", "weights", "ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("configuration")  # the one that gives way on a narrow terminal
+    for trial in ranked:
+        assert trial.outcome is not None
+        table.add_row(
+            str(trial.number),
+            number(trial.value),
+            str(len(trial.outcome.history)),
+            f"{trial.outcome.seconds:.1f}",
+            number(trial.outcome.n_weights),
+            number(trial.outcome.latency_ms, 2),
+            escape(params_line(dict(trial.params))),
+        )
+    console.print()
+    console.print(table)

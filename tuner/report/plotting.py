@@ -1,0 +1,292 @@
+"""What all plots share: size, colours, fonts, axes of hyperparameters, PNG.
+
+Figures are made without pyplot, which keeps them in a global list: pictures are drawn in the
+tracker's thread too.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuner.experiment import CategoricalDomain, Domain
+from tuner.journal.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BAD",
+    "BEST",
+    "COLOURS",
+    "GREY",
+    "MAP",
+    "POINT",
+    "WIDTH_IN",
+    "DomainAxis",
+    "Picture",
+    "axes_of",
+    "clipped",
+    "complete_trials",
+    "good_range",
+    "has_all",
+    "label",
+    "near",
+    "new_figure",
+    "number",
+    "png",
+    "round_values",
+    "spread_out",
+    "tidy",
+    "whole_ticks",
+]
+
+# Okabe and Ito's palette, which people who cannot tell red from green can tell apart.
+POINT, BEST, BAD, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8c8c8c"
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+
+MAP = "cividis"  # made for the same people; dark is low
+
+WIDTH_IN = 5.4  # small, so that its letters are large enough on a phone
+
+_DOTS_PER_INCH = 160
+
+_MARGIN = 0.04  # of an axis, beyond the outermost value
+
+_FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge
+
+_LONGEST = 40  # characters of a label
+
+_FEW = 8  # values that are all shown, however far apart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a study, or why there is none."""
+
+    name: str  # of its file, without .png
+    title: str
+    about: str  # what it shows; without `png` why it shows nothing
+    png: bytes | None = None
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
+    """Return an empty figure that finds room for its labels by itself."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as a PNG; the same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(_DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    file = io.BytesIO()
+    # A palette makes a third of the bytes, and no library's name or date is written beside it.
+    Image.fromarray(np.ascontiguousarray(pixels)).quantize(256, dither=Image.Dither.NONE).save(
+        file, "PNG"
+    )
+    return file.getvalue()
+
+
+def tidy(axes: Axes) -> None:
+    """Give the axes of a picture their common look."""
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def label(text: object) -> str:
+    """Return people's text as it stands: no formula between dollars, no letter without a shape.
+
+    Of a long one, such as an expression, it is the beginning: axes would have no room.
+    """
+    letters = _letters()
+    text = str(text)
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    shown = "".join(c if ord(c) in letters else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return shown.replace("$", r"\$")
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Have an axis name whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Return the characters that the font has: a missing one would print a warning."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a number for people: four significant digits, a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
+    """Return the limits of an axis on which the better values can be told apart.
+
+    Args:
+        values: finite objectives.
+        sign: what they are multiplied with so that less is better.
+    """
+    costs = sign * np.array(near(values, sign), np.float64)
+    if not len(costs):
+        return (0.0, 1.0)
+    low, high = float(costs.min()), float(costs.max())
+    margin = _MARGIN * (high - low) or _MARGIN * abs(low) or _MARGIN
+    ends = sign * np.array([low - margin, high + margin])
+    return (float(ends.min()), float(ends.max()))
+
+
+def near(values: Iterable[float], sign: int) -> list[float]:
+    """Return the values, those that are far worse than most as the worst that is not."""
+    costs = sign * np.array(list(values), np.float64)
+    if len(costs) >= _FEW:
+        first, third = np.quantile(costs, [0.25, 0.75])
+        costs = np.minimum(costs, costs[costs <= third + _FAR * (third - first)].max())
+    nearer: list[float] = (sign * costs).tolist()
+    return nearer
+
+
+def clipped(values: Any, limits: tuple[float, float]) -> np.ndarray:
+    """Return the values, those beyond the limits at the nearer one."""
+    return np.clip(np.asarray(values, np.float64), *limits)
+
+
+def round_values(limits: tuple[float, float]) -> list[float]:
+    """Return a handful of round values within the limits."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = limits
+    return [float(v) for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
+
+
+def spread_out(numbers: Iterable[int], width: float) -> np.ndarray:
+    """Return a shift for each trial that keeps equal values apart, always the same."""
+    golden = (np.sqrt(5) - 1) / 2
+    turned: np.ndarray = np.array(list(numbers), np.float64) * golden % 1.0
+    return width * (turned - 0.5)
+
+
+_FEWEST_TICKS, _MOST_TICKS = 3, 6
+
+_DECADE_PARTS = ((1,), (1, 3), (1, 2, 5))
+
+
+@dataclass(frozen=True)
+class DomainAxis:
+    """A searched hyperparameter as an axis."""
+
+    name: str
+    domain: Domain
+
+    @property
+    def choices(self) -> list[Any] | None:
+        """The values of a categorical one, in order."""
+        return self.domain.choices if isinstance(self.domain, CategoricalDomain) else None
+
+    @property
+    def log(self) -> bool:
+        """Whether its axis is logarithmic."""
+        return not isinstance(self.domain, CategoricalDomain) and self.domain.log
+
+    def number(self, value: Any) -> float:
+        """Return where a value lies on the axis: itself, or the number of the choice."""
+        if self.choices is None:
+            return float(value)
+        # 1, 1.0 and True are three choices.
+        return float([(type(c), c) for c in self.choices].index((type(value), value)))
+
+    def place(self, value: Any) -> float:
+        """Return where a value lies between the ends of its domain, from 0 to 1."""
+        return self._place(self.number(value))
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return round values with their places from 0 to 1."""
+        low, high = self._ends()
+        if self.choices is not None:
+            return [(self._place(i), str(choice)) for i, choice in enumerate(self.choices)]
+        values = _round_logs(low, high) if self.log else _round_steps(low, high)
+        return [(self._place(v), f"{v:.10g}" if 1e-3 <= v < 1e5 or not v else f"{v:g}")
+                for v in values]  # fmt: skip
+
+    def _ends(self) -> tuple[float, float]:
+        if isinstance(self.domain, CategoricalDomain):
+            return (0.0, len(self.domain.choices) - 1.0)
+        return (float(self.domain.low), float(self.domain.high))
+
+    def _place(self, number: float) -> float:
+        low, high = self._ends()
+        if self.log:
+            low, high, number = math.log(low), math.log(high), math.log(number)
+        return (number - low) / (high - low)
+
+
+def axes_of(record: StudyRecord) -> list[DomainAxis]:
+    """Return the axes of what was searched, in the order of the file."""
+    space = record.experiment.search_space
+    return [DomainAxis(name, domain) for name, domain in space.items() if domain.size() != 1]
+
+
+def complete_trials(record: StudyRecord, axes: Sequence[DomainAxis]) -> list[TrialRecord]:
+    """Return the trials with a place on every axis and a finite objective, best first."""
+    ranked = record.ranked()
+    return [
+        t for t in ranked if has_all(t, axes) and t.value is not None and math.isfinite(t.value)
+    ]
+
+
+def has_all(trial: TrialRecord, axes: Sequence[DomainAxis]) -> bool:
+    """Return whether a trial has a value on every axis; one that was lost may lack some."""
+    return all(axis.name in trial.params for axis in axes)
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """Return multiples of 1, 2 or 5 times a power of ten within the ends."""
+    rough = (high - low) / (_MOST_TICKS - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough * (1 - 1e-9))
+    if float(low).is_integer() and float(high).is_integer() and high - low >= 1:
+        step = max(1.0, step)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{i * step:.10g}") for i in range(first, last + 1)]
+
+
+def _round_logs(low: float, high: float) -> list[float]:
+    """Return powers of ten within the ends; where they are few, values between them too."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    candidates = [
+        [float(f"{part}e{power}") for power in powers for part in parts] for parts in _DECADE_PARTS
+    ]
+    if high / low < 100:  # within two decades people read powers of two, of widths say
+        exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+        if low >= 1:
+            candidates = [[2.0**e for e in exponents]]
+    within = [[v for v in values if low <= v <= high] for values in candidates]
+    few = [values for values in within if len(values) <= _MOST_TICKS + 1]
+    if few and len(few[-1]) < _FEWEST_TICKS:
+        return _round_steps(low, high)
+    return few[-1] if few else within[0][:: math.ceil(len(within[0]) / _MOST_TICKS)]

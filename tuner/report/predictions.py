@@ -1,0 +1,466 @@
+"""Plots of test predictions: forecasts, residuals, errors by part, confusion matrix."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tuner.journal.records import StudyRecord
+from tuner.report.markup import Html, paragraph, table
+from tuner.report.plotting import (
+    COLOURS,
+    GREY,
+    MAP,
+    POINT,
+    WIDTH_IN,
+    Picture,
+    clipped,
+    label,
+    new_figure,
+    number,
+    png,
+    tidy,
+    whole_ticks,
+)
+from tuner.results.verdict import plain_name, ranked_plain
+from tuner.results.winner import judged
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "CROWDED",
+    "Predicted",
+    "by_part",
+    "close_up",
+    "confusion_figure",
+    "confusion_picture",
+    "forecast_figure",
+    "forecast_picture",
+    "predicted_classes",
+    "predicted_values",
+    "residuals_figure",
+    "residuals_picture",
+    "step_figure",
+    "step_picture",
+    "what_is_kept",
+]
+
+CROWDED = 400
+
+"""Points that are drawn smaller, for they hide one another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Values of one series of the test part, or of sequences; nan where one is not finite."""
+
+    at: list[str]  # what people call the samples
+    truth: np.ndarray
+    predicted: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None
+    baselines: dict[str, np.ndarray]
+    name: str = ""  # of the series, where there are several
+    inner: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()  # bands in the band, wide ones first
+
+    def limits(self) -> tuple[float, float]:
+        """Return how far a prediction may lie off to be drawn where it is, not at the edge."""
+        low, high = float(np.nanmin(self.truth)), float(np.nanmax(self.truth))
+        room = (high - low) or abs(high) or 1.0
+        return (low - room, high + room)
+
+    def times(self) -> tuple[np.ndarray, str]:
+        """Return the places of the samples on an axis, and what the axis is."""
+        texts = [text.removeprefix(self.name).strip() for text in self.at]
+        try:
+            return np.array([float(int(text)) for text in texts]), "row"
+        except ValueError:
+            pass
+        try:
+            times = [dt.datetime.fromisoformat(text).replace(tzinfo=None) for text in texts]
+        except ValueError:
+            return np.arange(1.0, len(texts) + 1), "sample of the test part"
+        from matplotlib.dates import date2num
+
+        return np.asarray(date2num(times)), "time"  # type: ignore[no-untyped-call]
+
+    def set_times(self, axes: Axes) -> None:
+        """Give the axis that `times` is on its ticks and its name."""
+        _, kind = self.times()
+        axes.set_xlabel("" if kind == "time" else kind)
+        if kind != "time":
+            whole_ticks(axes.xaxis)
+        else:
+            from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+            locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
+            axes.xaxis.set_major_locator(locator)
+            formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+            axes.xaxis.set_major_formatter(formatter)
+
+
+def predicted_values(record: StudyRecord) -> list[Predicted]:
+    """Return what is kept of the predicted values, a series each; nothing for classes."""
+    kept = _kept(record, "values")
+    return [] if kept is None else _parts(kept)
+
+
+def close_up(record: StudyRecord) -> list[Predicted]:
+    """Return the last predictions, a series each, every row once; nothing where all are few."""
+    kept = _kept(record, "values")
+    return [] if kept is None or "close" not in kept else _parts(kept["close"])
+
+
+def _parts(kept: Mapping[str, Any]) -> list[Predicted]:
+    whole = Predicted(
+        at=list(kept["at"]),
+        truth=_array(kept["truth"]),
+        predicted=_array(kept["predicted"]),
+        band=(_array(kept["lower"]), _array(kept["upper"])) if "band" in kept else None,
+        baselines={name: _array(values) for name, values in kept["baselines"].items()},
+        inner=tuple(
+            (band["name"], _array(band["lower"]), _array(band["upper"]))
+            for band in kept.get("bands", ())
+        ),
+    )
+    if "series" not in kept:
+        return [whole]
+    of = np.array(kept["series"])
+    return [_part(whole, np.flatnonzero(of == number)) for number in dict.fromkeys(of.tolist())]
+
+
+def predicted_classes(record: StudyRecord) -> Mapping[str, Any] | None:
+    """Return the confusion matrix of the test part; None where there is none."""
+    return _kept(record, "classes")
+
+
+def what_is_kept(kept: Mapping[str, Any]) -> str:
+    """Return sentences that say which of the predictions are drawn; none where all are."""
+    said = ""
+    if kept["horizon"] > 1:
+        said += f" Of every forecast the first of {kept['horizon']} steps."
+    if kept["every"] > 1:
+        said += f" Thinned: one in {kept['every']} of {kept['total']:,} predictions."
+    return said
+
+
+def _kept(record: StudyRecord, kind: str) -> Mapping[str, Any] | None:
+    kept = (record.test or {}).get("predictions")  # older records have none
+    return kept if kept is not None and kept["kind"] == kind else None
+
+
+def _part(whole: Predicted, rows: np.ndarray) -> Predicted:
+    at = [whole.at[row] for row in rows]
+    words = [text.split() for text in at]
+    common = itertools.takewhile(lambda w: len(set(w)) == 1, zip(*words, strict=False))
+    name = " ".join(w[0] for w in common) if len(at) > 1 else words[0][0]
+    return Predicted(
+        at,
+        whole.truth[rows],
+        whole.predicted[rows],
+        None if whole.band is None else (whole.band[0][rows], whole.band[1][rows]),
+        {key: values[rows] for key, values in whole.baselines.items()},
+        name,
+        tuple((band, low[rows], high[rows]) for band, low, high in whole.inner),
+    )
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+_MOST_SERIES = 4  # a panel each
+
+_MOST_PLAIN = 3  # forecasts beside the winner's; more cannot be told apart
+
+
+def forecast_picture(record: StudyRecord) -> Picture | None:
+    """Draw predictions beside the truth; None where the record keeps none."""
+    parts = predicted_values(record)
+    if not parts:
+        return None
+    assert record.test is not None
+    kept, forecasts = record.test["predictions"], record.experiment.task.kind == "forecast"
+    if forecasts:
+        about = "The test part: what came, what the winner forecast, and the best plain forecasts."
+    else:
+        about = "The test part: what the winner predicted against what is true."
+    if len(parts) > _MOST_SERIES:
+        about += f" The first {_MOST_SERIES} of {len(parts)} series."
+    if close := close_up(record):
+        most, steps = max(len(part.truth) for part in close), kept["horizon"]
+        about += f" The last {most} rows"
+        about += f": every row once, forecast 1 to {steps} steps ahead." if steps > 1 else "."
+        return Picture("forecast", "Forecast of the test part", about, png(forecast_figure(record)))
+    title = "Forecast of the test part" if forecasts else "Predictions of the test part"
+    return Picture("forecast", title, about + what_is_kept(kept), png(forecast_figure(record)))
+
+
+def forecast_figure(record: StudyRecord) -> Figure:
+    """Return the picture as a figure."""
+    assert record.test is not None
+    kept, close = record.test["predictions"], close_up(record)
+    parts = (close or predicted_values(record))[:_MOST_SERIES]
+    target = label(kept["target"])
+    if record.experiment.task.kind != "forecast":
+        return _against_truth(parts[0], target)
+    drawn = _best_plain(record)
+    figure = new_figure(1.3 + 2.5 * len(parts))
+    panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
+    for axes, part in zip(panels, parts, strict=True):
+        _forecast(axes, part, kept, drawn, every_step=bool(close))
+        axes.set(ylabel=target, title=label(part.name))
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside upper left", ncols=3, frameon=False, fontsize="small"
+    )
+    return figure
+
+
+def _forecast(
+    axes: Axes,
+    part: Predicted,
+    kept: dict[str, Any],
+    drawn: list[tuple[str, str]],
+    *,
+    every_step: bool = False,
+) -> None:
+    places, limits = part.times()[0], part.limits()
+    marker = "." if len(places) <= 60 else None
+    thin = 1.0 if len(places) <= CROWDED else 0.6
+    if part.band is not None:
+        low, high = (clipped(edge, limits) for edge in part.band)
+        axes.fill_between(
+            places, low, high, color=POINT, alpha=0.2, linewidth=0, label=kept["band"]
+        )
+    for name, *edges in part.inner:
+        low, high = (clipped(edge, limits) for edge in edges)
+        axes.fill_between(places, low, high, color=POINT, alpha=0.2, linewidth=0, label=name)
+    for colour, (name, text) in zip(COLOURS[1:], drawn, strict=False):
+        values = clipped(part.baselines[name], limits)
+        axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=label(text))
+    axes.plot(places, part.truth, color="black", marker=marker, linewidth=thin + 0.2, label="truth")
+    step = "" if kept["horizon"] == 1 or every_step else f", step 1 of {kept['horizon']}"
+    models = f"mean of {kept['models']} models" if kept["models"] > 1 else "model"
+    axes.plot(
+        places,
+        clipped(part.predicted, limits),
+        color=POINT,
+        marker=marker,
+        linewidth=thin + 0.6,
+        label=f"{models}{step}",
+    )
+    part.set_times(axes)
+    tidy(axes)
+
+
+def _best_plain(record: StudyRecord) -> list[tuple[str, str]]:
+    """Return the best plain forecasts that the record keeps, each with what it is called."""
+    assert record.test is not None
+    metric, kept = record.test["metric"], record.test["predictions"]["baselines"]
+    ranked = [name for name, _ in ranked_plain(metric, record.test["baselines"]) if name in kept]
+    return [(name, plain_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
+
+
+def _against_truth(part: Predicted, target: str) -> Figure:
+    figure, limits = new_figure(4.6), part.limits()
+    axes = figure.add_subplot()
+    if part.band is not None:
+        low, high = (clipped(edge, limits) for edge in part.band)
+        axes.vlines(part.truth, low, high, color=POINT, alpha=0.25, linewidth=1)
+    axes.scatter(part.truth, clipped(part.predicted, limits), s=12, color=POINT, alpha=0.7)
+    ends = [float(np.nanmin(part.truth)), float(np.nanmax(part.truth))]
+    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="as it should be")
+    axes.set(xlabel=f"true {target}", ylabel=f"predicted {target}")
+    axes.legend(frameon=False)
+    tidy(axes)
+    return figure
+
+
+_FEWEST_BINS, _MOST_BINS = 8, 40
+
+
+def residuals_picture(record: StudyRecord) -> Picture | None:
+    """Draw the errors; None where the record keeps no predictions."""
+    if not predicted_values(record):
+        return None
+    assert record.test is not None
+    along = "in order" if record.experiment.task.kind == "forecast" else "against the truth"
+    about = (
+        f"The truth minus the prediction, {along} and how often; the outline is the best plain "
+        f"prediction. Good errors lie around zero and show no pattern."
+    )
+    about += what_is_kept(record.test["predictions"])
+    title = "Residuals on the test part"
+    return Picture("residuals", title, about, png(residuals_figure(record)))
+
+
+def residuals_figure(record: StudyRecord) -> Figure:
+    """Return the picture as a figure."""
+    assert record.test is not None
+    parts, target = predicted_values(record), label(record.test["predictions"]["target"])
+    errors = [part.truth - np.clip(part.predicted, *part.limits()) for part in parts]
+    together = np.concatenate(errors)
+    figure = new_figure(3.2)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+    size = 5 if len(together) > CROWDED else 14
+    forecast = record.experiment.task.kind == "forecast"
+    for part, of_part, colour in zip(parts, errors, COLOURS * len(parts), strict=False):
+        places = part.times()[0] if forecast else part.truth
+        left.scatter(places, of_part, s=size, color=colour, alpha=0.7)
+    if forecast:
+        parts[0].set_times(left)
+    else:
+        left.set_xlabel(f"true {target}")
+    left.set_ylabel(f"{target}: truth − prediction")
+    finite = together[np.isfinite(together)]
+    n_bins = min(_MOST_BINS, max(_FEWEST_BINS, round(np.sqrt(len(finite)))))
+    bins = np.histogram_bin_edges(finite, bins=n_bins).tolist()
+    right.hist(finite, bins=bins, orientation="horizontal", color=POINT, alpha=0.8)
+    if baseline := _best_baseline(record):
+        plain = np.concatenate([part.truth - part.baselines[baseline] for part in parts])
+        right.hist(
+            np.clip(plain, bins[0], bins[-1]),
+            bins=bins,
+            orientation="horizontal",
+            histtype="step",
+            color="black",
+            label=label(plain_name(baseline, record.test["metric"])),
+        )
+        right.legend(loc="upper right", frameon=False, fontsize="x-small")
+    right.set_xlabel("how often")
+    for axes in (left, right):
+        axes.axhline(0, color="black", linewidth=0.8)
+        tidy(axes)
+    return figure
+
+
+def _best_baseline(record: StudyRecord) -> str | None:
+    """Return the plain prediction with the best score, of those that the record keeps."""
+    assert record.test is not None
+    kept = record.test["predictions"]["baselines"]
+    ranked = ranked_plain(record.test["metric"], judged(record.test)["baselines"])
+    return next((name for name, _ in ranked if name in kept), None)
+
+
+_MOST = 30  # rows of a table
+
+_FEWEST_STEPS = 3  # of a picture
+
+_HEADINGS = {
+    "step": "step of the horizon",
+    "series": "series",
+    "target": "target",
+    "class": "class",
+}
+
+
+def by_part(summary: dict[str, Any]) -> Html:
+    """Return a table for each way in which the test rows fall into parts; the worst come first."""
+    test, shown = summary["test"] or {}, []
+    for kind, rows in (test.get("by") or {}).items():
+        if len(rows) < 2 or (kind == "step" and len(rows) >= _FEWEST_STEPS):
+            continue  # a picture
+        names = [name for name in rows[0] if name not in ("name", "rows")]
+        worst = sorted(rows, key=lambda row: _badness(row, names, summary["direction"]))
+        of = worst if kind != "step" else rows
+        cells = [
+            (row["name"], f"{row['rows']:,}", *(number(row[name]) for name in names))
+            for row in of[:_MOST]
+        ]
+        titles = [summary["metric"] if name == "score" else name for name in names]
+        shown.append(table((_HEADINGS[kind], "values", *titles), cells, numbers=1 + len(names)))
+        if len(of) > _MOST:
+            more = f"And {len(of) - _MOST} more, which are better: tuner show --json has them."
+            shown.append(paragraph(more, kind="dim"))
+    if not shown:
+        return Html("")
+    return Html("<h3>Where it errs on the test part</h3>\n" + "".join(shown))
+
+
+def step_picture(record: StudyRecord) -> Picture | None:
+    """Draw the test score of each step; None where the horizon is short, or no record tells."""
+    if len(_steps(record)) < _FEWEST_STEPS:
+        return None
+    about = "The test score of each step of the horizon, the mean of the winner's models."
+    title = "Score by step of the horizon"
+    return Picture("steps", title, about, png(step_figure(record)))
+
+
+def step_figure(record: StudyRecord) -> Figure:
+    """Return the picture as a figure."""
+    rows = _steps(record)
+    scores = [np.nan if row["score"] is None else row["score"] for row in rows]
+    figure = new_figure(2.8)
+    axes = figure.add_subplot()
+    marker = "." if len(rows) <= 60 else None
+    axes.plot([row["name"] for row in rows], scores, color=POINT, marker=marker)
+    axes.set(xlabel="step of the horizon", ylabel=label(record.experiment.objective.metric))
+    if record.experiment.objective.direction == "minimize":
+        axes.set_ylim(bottom=0)
+    whole_ticks(axes.xaxis)
+    tidy(axes)
+    return figure
+
+
+def _steps(record: StudyRecord) -> list[dict[str, Any]]:
+    by = (record.test or {}).get("by") or {}  # older records have none
+    return list(by.get("step", ()))
+
+
+def _badness(row: dict[str, Any], names: list[str], direction: str) -> float:
+    """Return what sorts the worst to the top."""
+    value = row[names[-1]]
+    if value is None:
+        return -np.inf
+    rises = direction == "maximize" or names[-1] == "f1"
+    return float(value if rises else -value)
+
+
+_MOST_NUMBERS = 12  # classes whose cells have room for a number
+
+_NAMES_IN, _CELL_IN = 3.0, 0.14  # room for the names, and for a cell beside a legible one
+
+
+def confusion_picture(record: StudyRecord) -> Picture | None:
+    """Draw the confusion matrix of the test part; None where the record keeps none."""
+    kept = predicted_classes(record)
+    if kept is None:
+        return None
+    models = f" over the winner's {kept['models']} models" if kept["models"] > 1 else ""
+    about = (
+        f"What the test part's {kept['total']:,} labels were taken for, counted{models}. The "
+        f"colour is the share of a row: of all that are truly of its class."
+    )
+    return Picture("confusion", "Confusion matrix of the test part", about,
+                   png(confusion_figure(kept)))  # fmt: skip
+
+
+def confusion_figure(kept: Mapping[str, Any]) -> Figure:
+    """Return the picture as a figure."""
+    counts, names = np.array(kept["confusion"]), [label(name) for name in kept["classes"]]
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    n = len(names)
+    width = max(WIDTH_IN, _NAMES_IN + _CELL_IN * n)
+    figure = new_figure(max(3.6, min(width - 0.9, 1.4 + 0.38 * n)), width)
+    axes = figure.add_subplot()
+    image = axes.imshow(100 * shares, cmap=MAP, vmin=0, vmax=100)
+    size = 9 if n <= 20 else 7
+    slanted = sum(map(len, names)) > 40
+    axes.set_xticks(range(n), names, rotation=90 if slanted else 0, fontsize=size)
+    axes.set_yticks(range(n), names, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true")
+    if n <= _MOST_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "black" if shares[row, column] > 0.5 else "white"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=size,
+                      color=colour)  # fmt: skip
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8, aspect=25)
+    return figure

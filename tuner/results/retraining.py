@@ -1,0 +1,525 @@
+"""Models trained again: behind a score, on all rows, or from an exported configuration.
+
+A validation part is held back to choose a configuration and a number of epochs. Once both are
+chosen, its rows are the newest that a forecast can learn from (Goodfellow, Bengio and Courville
+2016, *Deep Learning*, algorithm 7.2). What a refit is follows from the study's record alone: the
+same seeds, the median of the best epochs that were found. So nothing of it is kept in the journal
+before its test score is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tuner.coordination.events import Observer
+from tuner.coordination.opening import library_versions
+from tuner.data.intervals import Intervals
+from tuner.data.prepared import Facts, Prepared, check_same, prepare
+from tuner.errors import InputError, show_path
+from tuner.executors import LocalExecutor
+from tuner.executors.base import Executor, run_jobs, train_job, without_score
+from tuner.executors.choice import n_cores
+from tuner.experiment import Experiment, Recorded
+from tuner.jobs import Outcome, OutcomeState, PredictJob, TrainJob, Weights
+from tuner.journal.records import StudyRecord, TrialRecord
+from tuner.journal.storage import training_name
+from tuner.outputs import scratch_folder
+from tuner.results.predictions import calibrate
+from tuner.results.winner import Winner, has_refit
+from tuner.tables.table import refusal
+
+__all__ = [
+    "Attention",
+    "Models",
+    "Refit",
+    "Refitted",
+    "TrainedModels",
+    "Training",
+    "best_epochs",
+    "epochs_of",
+    "epochs_without_score",
+    "look_at_attention",
+    "refit",
+    "refit_epochs",
+    "seeds_of_ensemble",
+    "train_again",
+]
+
+Models = Sequence[tuple[TrainJob, Weights]]
+
+"""Trained models: of each the job that trained it, and its weights."""
+
+
+class TrainedModels:
+    """The models of finalists and of the default, by their records.
+
+    A journal keeps scores, not models: those that another run of the search trained are trained
+    again when somebody asks for them.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Prepared,
+        executor: Executor,
+        observer: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self._experiment, self._data = experiment, data
+        self._executor, self._observer, self._stop = executor, observer, stop
+        self._weights: dict[str, Weights] = {}  # by the key of the job
+        self._scores: dict[str, float | None] = {}  # of what was trained again
+
+    def job(self, run: TrialRecord) -> TrainJob:
+        """Return the job that trains a model of which the weights are kept."""
+        key, params = f"{run.role} {run.number}", dict(run.params)
+        folds = self._data.of(params).folds
+        return train_job(self._experiment, folds, key, params, run.seed, keep_weights=True)
+
+    def keep(self, weights: Mapping[str, Weights]) -> None:
+        """Take over what was trained, by the keys of its jobs."""
+        self._weights.update(weights)
+
+    def weights_of(self, run: TrialRecord) -> Weights | None:
+        """Return the weights behind a recorded score; None where they are not known."""
+        return None if self.differs(run) else self._weights.get(self.job(run).key)
+
+    def differs(self, run: TrialRecord) -> bool:
+        """Return whether a model was trained again and came to another score than is recorded."""
+        key = self.job(run).key
+        return key in self._scores and self._scores[key] != run.value
+
+    def of(self, runs: Sequence[TrialRecord]) -> Models:
+        """Return what some trainings came to, each with its job.
+
+        Raises:
+            RunError: a training failed that had not failed before.
+            Interrupted: the search was stopped meanwhile.
+        """
+        jobs = [self.job(run) for run in runs]
+        missing = {
+            job.key: run
+            for job, run in zip(jobs, runs, strict=True)
+            if job.key not in self._weights
+        }
+        if missing:
+            models = "1 model" if len(missing) == 1 else f"{len(missing)} models"
+            self._observer.note(
+                f"training {models} again for the test part: a journal keeps scores, not models"
+            )
+
+        def ended(key: str, outcome: Outcome) -> None:
+            assert outcome.weights is not None
+            self._weights[key], self._scores[key] = outcome.weights, outcome.objective
+            n_done = sum(key in self._weights for key in missing)
+            self._observer.note(f"[{n_done}/{len(missing)}] {self._said(missing[key])}")
+
+        again = [job for job in jobs if job.key in missing]
+        run_jobs(self._executor, again, stop=self._stop, note=self._observer.note, ended=ended)
+        return [(job, self._weights[job.key]) for job in jobs]
+
+    def _said(self, run: TrialRecord) -> str:
+        name = training_name(run.role, run.number, run.configuration, run.repeat)
+        if not self.differs(run):
+            return f"{name} trained again"
+        score = self._scores[self.job(run).key]
+        return f"{name} trained again, to {score} and not to {run.value}: another CPU or version?"
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """How much every step of every sample counted."""
+
+    samples: list[str]  # what people call them: a series and a time, or the id of a sequence
+    weights: np.ndarray  # (samples, steps); a row adds up to 1, and is nan behind a sequence's end
+
+    def write(self, folder: Path) -> None:
+        """Write `attention.csv` and `attention.png` into an existing folder."""
+        import pandas as pd
+
+        columns = [f"step {i}" for i in range(1, self.weights.shape[1] + 1)]
+        index = pd.Index(self.samples, name="sample")
+        table = pd.DataFrame(self.weights, columns=columns, index=index)
+        table.to_csv(folder / "attention.csv", float_format="%.6g")
+        _draw(self.weights, folder / "attention.png")
+
+
+def _draw(weights: np.ndarray, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    steps = np.arange(1, weights.shape[1] + 1)
+    low, middle, high = np.nanquantile(weights, [0.25, 0.5, 0.75], axis=0)
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.fill_between(steps, low, high, alpha=0.25, linewidth=0, label="quartiles")
+    axes.plot(steps, middle, marker=".", label="median")
+    axes.set(xlabel="step", ylabel="weight", title="What the attention looks at")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A configuration that was trained again, once for each of its seeds."""
+
+    epochs: int
+    models: Models  # in the order of its repeats; () where a training failed
+    failed: str | None = None  # why
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What was trained on training and validation part together."""
+
+    data: Prepared  # without a test row
+    winner: Refitted
+    default: Refitted | None = None  # None where that is the winner, or none was trained
+
+
+def best_epochs(outcome: Outcome) -> int | None:
+    """Return after how many epochs a training was best; with rolling origins, that of its last."""
+    if outcome.best_epoch is None or not outcome.history:
+        return None
+    begun = next(e.epoch for e in outcome.history if e.fold == outcome.history[-1].fold)
+    return outcome.best_epoch - begun + 1
+
+
+def epochs_of(runs: Sequence[TrialRecord]) -> int | None:
+    """Return the median of the best epochs of some trainings; a half is rounded up."""
+    known = [best_epochs(run.outcome) for run in runs if run.outcome is not None]
+    found = [epochs for epochs in known if epochs is not None]
+    return math.floor(statistics.median(found) + 0.5) if found else None
+
+
+def refit_epochs(record: StudyRecord, winner: Winner) -> int | None:
+    """Return how long the winner is trained again; None where its model is the search's.
+
+    Where it has a test score, it is what was tested: the same epochs, or none.
+    """
+    test = record.test
+    if test is not None and winner.was_tested(test):
+        return int(test["refit"]["epochs"]) if has_refit(test) else None
+    return epochs_of(winner.runs) if record.experiment.refits else None
+
+
+def refit(
+    record: StudyRecord,
+    winner: Winner,
+    default_runs: Sequence[TrialRecord],
+    folder: Path,
+    executor: Executor,
+    observer: Observer,
+    stop: threading.Event,
+) -> Refit | None:
+    """Train the winner again, and the default, on all rows before the test part.
+
+    Args:
+        record: the study, with its search and finalists done.
+        winner: of it.
+        default_runs: the default's trainings, where it is not the winner.
+        folder: where the arrays are written; no test row is among them.
+        executor: trains.
+        observer: is told what is trained, and what has ended.
+        stop: once set, no further training begins.
+
+    Returns:
+        The models; None where the winner's best epochs are not known.
+
+    Raises:
+        DataError: the data cannot be read any more, or has changed.
+        Interrupted: `stop` was set; the same call does it anew, and comes to the same.
+        RunError: the machine took a training away, again and again.
+    """
+    experiment = record.experiment
+    epochs = epochs_of(winner.runs)
+    if epochs is None:
+        return None
+    default_epochs = epochs_of(default_runs)
+    data = prepare(experiment, folder, all_data=True)
+    check_same(data.facts, record.data["sha256"])
+    names: dict[str, str] = {}
+    jobs: list[TrainJob] = []
+    for runs, count in ((winner.runs, epochs), (default_runs, default_epochs or 0)):
+        for run in runs if count else ():
+            jobs.append(_job(experiment, data, run, count))
+            names[jobs[-1].key] = training_name(run.role, run.number, run.configuration, run.repeat)
+    observer.note(_announced(len(jobs), epochs, default_epochs))
+    n_done = 0
+
+    def ended(key: str, outcome: Outcome) -> None:
+        nonlocal n_done
+        n_done += 1
+        how = _why(outcome) or "trained on both parts"
+        observer.note(f"[{n_done}/{len(jobs)}] {names[key]} {how}")
+
+    outcomes = run_jobs(executor, jobs, stop=stop, note=observer.note, ended=ended, may_fail=True)
+    n_winner = len(winner.runs)
+    own = jobs[n_winner:]
+    return Refit(
+        data.of(winner.params),
+        _refitted(epochs, jobs[:n_winner], outcomes[:n_winner]),
+        _refitted(default_epochs, own, outcomes[n_winner:]) if own and default_epochs else None,
+    )
+
+
+def _job(experiment: Experiment, data: Prepared, run: TrialRecord, epochs: int) -> TrainJob:
+    key, params = f"refit {run.role} {run.number}", dict(run.params)
+    folds = data.of(params).folds
+    job = train_job(experiment, folds, key, params, run.seed, keep_weights=True)
+    # A limit of time is the search's: the number of epochs is known here.
+    return without_score(dataclasses.replace(job, timeout_s=None), epochs)
+
+
+def _refitted(epochs: int, jobs: Sequence[TrainJob], outcomes: Sequence[Outcome]) -> Refitted:
+    models = [
+        (job, outcome.weights)
+        for job, outcome in zip(jobs, outcomes, strict=True)
+        if outcome.weights is not None
+    ]
+    failed = next((why for outcome in outcomes if (why := _why(outcome))), None)
+    return Refitted(epochs, () if failed else models, failed)
+
+
+def _why(outcome: Outcome) -> str | None:
+    """Return why a training failed; None where it did not."""
+    if outcome.state is OutcomeState.COMPLETE:
+        return None
+    return f"failed: {outcome.reason or 'it came to nothing'}"
+
+
+def _announced(n_models: int, epochs: int, default_epochs: int | None) -> str:
+    models = "1 model" if n_models == 1 else f"{n_models} models"
+    whose, counts = "the winner", f"{epochs}"
+    if default_epochs is not None:
+        whose, counts = "the winner and the default", f"{epochs} and {default_epochs}"
+    unit = "epoch" if counts == "1" else "epochs"
+    return (
+        f"training {whose} again, on training and validation part together: {models}, "
+        f"{counts} {unit}"
+    )
+
+
+_OF_THE_SEARCH = {"optuna", "pyswarms"}  # libraries that no training uses
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run of an experiment's fixed hyperparameters, or those of an ensemble."""
+
+    experiment: Experiment
+    data: Prepared
+    outcome: Outcome  # without a score, where all data was trained on; of an ensemble the first
+    attention: Attention | None = None  # on the validation part, of a model that has it
+    others: tuple[Outcome, ...] = ()  # of an ensemble's further models
+    refit: Training | None = None  # trained again on training and validation part, without a score
+    intervals: Intervals | None = None  # by the validation rows, of the training part's models
+
+    @property
+    def model(self) -> Training:
+        """The training whose model is kept: the refit, where there is one."""
+        return self.refit or self
+
+    @property
+    def weights(self) -> list[Weights]:
+        """Of the model, or of all models of the ensemble."""
+        found = [outcome.weights for outcome in (self.outcome, *self.others)]
+        return [weights for weights in found if weights is not None]
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the model, or of all models of the ensemble; none where nothing was validated."""
+        found = [outcome.objective for outcome in (self.outcome, *self.others)]
+        return [score for score in found if score is not None]
+
+    @property
+    def recorded_scores(self) -> list[float]:
+        """Return what is recorded of these trainings; none without a record."""
+        recorded = self.experiment.recorded
+        if recorded is None:
+            return []
+        return list(recorded.scores) if self.others else [recorded.score]
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the recorded scores came out, to the last digit; None where there are none."""
+        recorded, scores = self.recorded_scores, self.scores
+        return scores == recorded if recorded and scores else None
+
+    def differences(self) -> list[str]:
+        """Return what is not as it was when the score was recorded."""
+        recorded = self.experiment.recorded
+        if recorded is None:
+            return []
+        found = []
+        if change := _change(self.data.facts, recorded):
+            found.append(f"the data has changed ({change})")
+        installed = library_versions()
+        found += [
+            f"{name} is {installed.get(name, 'missing')}, was {version}"
+            for name, version in recorded.versions.items()
+            if installed.get(name) != version and name not in _OF_THE_SEARCH
+        ]
+        if recorded.device not in (None, self.outcome.device):
+            found.append(f"the device is {self.outcome.device}, was {recorded.device}")
+        return found
+
+
+def train_again(
+    experiment: Experiment,
+    *,
+    all_data: bool = False,
+    ensemble: bool = False,
+    refit: bool = False,
+    must_reproduce: bool = False,
+    strict: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Training:
+    """Train an experiment's hyperparameters once, on its recorded seed if it has one.
+
+    Args:
+        experiment: what is trained; a search space in it is not searched.
+        all_data: whether the validation part is trained on too, for as many epochs as the
+            recorded training needed, or the refit: for deployment, and without a score. Scalers
+            and the like are fitted on both parts; the test part stays out.
+        ensemble: whether it is trained on every recorded seed, for the mean of the models.
+        refit: whether it is trained on all data besides, where the recorded winner was.
+        must_reproduce: whether that is left out where the recorded score does not come out.
+        strict: whether other data than the recorded is refused.
+        warn: else told of it, before training.
+
+    Raises:
+        DataError: the data cannot be used, or is not what it must be.
+        InputError: no number of epochs is recorded, and all data is to be trained on; or there
+            are no seeds for an ensemble.
+        RunError: the training failed.
+    """
+    epochs = epochs_without_score(experiment) if all_data else None
+    recorded = experiment.recorded
+    seeds = seeds_of_ensemble(experiment) if ensemble else [_seed(experiment)]
+    with scratch_folder() as folder:
+        data = prepare(experiment, folder / "first", all_data=all_data)
+        if recorded is not None:
+            _check_same(data.facts, recorded, strict, warn)
+        executor = LocalExecutor(min(len(seeds), n_cores()))
+        try:
+            training = _train(experiment, data, seeds, epochs, executor)
+            if all_data and experiment.task.intervals:  # validation rows tell them to who is new
+                part = prepare(experiment, folder / "part")
+                intervals = _train(experiment, part, seeds, None, executor).intervals
+                return dataclasses.replace(training, intervals=intervals)
+            again = recorded.refit_epochs if recorded and refit and not all_data else None
+            if again is None or (must_reproduce and training.reproduced is False):
+                return training
+            both = prepare(experiment, folder / "both", all_data=True)
+            return dataclasses.replace(
+                training, refit=_train(experiment, both, seeds, again, executor)
+            )
+        finally:
+            executor.close()
+
+
+def _train(
+    experiment: Experiment,
+    data: Prepared,
+    seeds: Sequence[int],
+    epochs: int | None,
+    executor: Executor,
+) -> Training:
+    """Train on each seed; for so many epochs without a score, where the number is given."""
+    jobs = [
+        train_job(experiment, data.folds, f"training {i}", {}, seed, keep_weights=True)
+        for i, seed in enumerate(seeds)
+    ]
+    if epochs is not None:
+        jobs = [without_score(job, epochs) for job in jobs]
+    outcome, *others = run_jobs(executor, jobs)
+    training = Training(experiment, data, outcome, others=tuple(others))
+    if epochs is None:
+        intervals = calibrate(experiment, jobs[0], training.weights, executor)
+        training = dataclasses.replace(training, intervals=intervals)
+    if experiment.hyperparameters.pooling == "attention":
+        attention = look_at_attention(executor, jobs[0], training.weights, data.name_of)
+        training = dataclasses.replace(training, attention=attention)
+    return training
+
+
+def epochs_without_score(experiment: Experiment) -> int:
+    """Return how many epochs to train where all data is trained on.
+
+    Raises:
+        InputError: none are recorded.
+    """
+    recorded = experiment.recorded
+    epochs = None if recorded is None else recorded.refit_epochs or recorded.epochs
+    if epochs is None:
+        raise InputError(
+            "--all-data: needs recorded.epochs, as no score says when to stop; give a file that "
+            "`tuner export` wrote"
+        )
+    return epochs
+
+
+def seeds_of_ensemble(experiment: Experiment) -> list[int]:
+    """Return the seeds on which the models of an ensemble are trained.
+
+    Raises:
+        InputError: fewer than two are recorded.
+    """
+    seeds = experiment.recorded.seeds if experiment.recorded else []
+    if len(seeds) < 2:
+        raise InputError(
+            f"--ensemble: needs two or more recorded.seeds, got {len(seeds)}; give a file that "
+            f"`tuner export` wrote of a study whose finalists were trained several times"
+        )
+    return list(seeds)
+
+
+def _seed(experiment: Experiment) -> int:
+    return experiment.seed if experiment.recorded is None else experiment.recorded.seed
+
+
+def _check_same(
+    facts: Facts, recorded: Recorded, strict: bool, warn: Callable[[str], None]
+) -> None:
+    """Refuse data that is not the recorded, or warn of it."""
+    if not (change := _change(facts, recorded)):
+        return
+    what = f"is not the data that {recorded.study} was searched on: {change}"
+    if strict:
+        text = f"{what} (sha256 {recorded.data_sha256[:12]}, got {facts.sha256[:12]}); "
+        raise refusal(facts.path, "data.path", text + "bring it back, or leave --strict out")
+    warn(f"{show_path(facts.path)}: {what}")
+
+
+def _change(facts: Facts, recorded: Recorded) -> str | None:
+    """Say how the data has changed; None if it has not."""
+    if facts.sha256 == recorded.data_sha256:
+        return None
+    if facts.rows != recorded.rows:
+        return f"{recorded.rows} rows then, {facts.rows} now"
+    return f"other values in its {facts.rows} rows"
+
+
+def look_at_attention(
+    executor: Executor,
+    job: TrainJob,
+    weights: Sequence[Weights],
+    name_of: Callable[[int], str],
+) -> Attention:
+    """Return what a trained model looks at in the validation part; of several the mean."""
+    data, (first, *others) = job.folds[-1], weights
+    asked = PredictJob(
+        "attention", job.hyperparameters, first, data, device=job.device, others=tuple(others)
+    )
+    found = run_jobs(executor, [asked])[0].attention
+    assert found is not None
+    return Attention([name_of(sample) for sample in data.evaluate_samples().tolist()], found)

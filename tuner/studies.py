@@ -1,0 +1,384 @@
+"""Studies and data by name: where a study, a journal or a table of a program is found."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tuner.errors import InputError, JournalError, nearest, one_line
+from tuner.experiment import Domain, Experiment, Override
+from tuner.experiment.fields import STUDY_BYTES, mended, normalized, why_refused
+from tuner.experiment.messages import shown
+from tuner.outputs import written_whole
+from tuner.tables.table import RawTable
+
+if TYPE_CHECKING:
+    from tuner.coordination.opening import Earlier
+    from tuner.journal.records import StudyRecord
+    from tuner.progress.display import State
+
+__all__ = [
+    "check_journal",
+    "check_study_name",
+    "keep_frame",
+    "locate",
+    "read",
+    "read_as_it_stands",
+    "read_earlier",
+    "with_data",
+]
+
+
+def check_study_name(study: str | None) -> str | None:
+    """Return the name of a study as files and MLflow have it.
+
+    Raises:
+        InputError: it is no file's name, or is kept for finalists.
+    """
+    if study is None:
+        return None
+    study = normalized(study)
+    if why := why_refused(study, STUDY_BYTES):
+        near = shlex.quote(mended(study, STUDY_BYTES) or "first")
+        raise InputError(f"--study: {why}, got {shown(study)}; write --study {near}, say")
+    if study.endswith(".finalists"):
+        raise InputError(
+            f"--study: .finalists is kept for a study's finalists, got {study!r}; leave it out"
+        )
+    return study
+
+
+def check_journal(journal: str | None) -> None:
+    """Refuse a `--journal` where none can be.
+
+    Raises:
+        InputError: naming the folder that is missing, or may not be written to.
+    """
+    if journal is None:
+        return
+    if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
+        raise InputError(
+            f"--journal: must name a file or a database that lasts, got {journal!r}; "
+            f"write --journal studies/first.journal, say"
+        )
+    scheme, in_database, database = journal.partition(":///")
+    if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
+        return
+    path = Path(database.partition("?")[0] if in_database else journal)
+    folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
+    if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
+        raise InputError(
+            f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
+        )
+    if not path.parent.exists() and path.parent != Path("studies"):  # which is made where needed
+        raise InputError(f"--journal: no folder {path.parent}, got {journal!r}; create it first")
+
+
+def read(study: str, journal: str | None) -> Any:
+    """Return the record of a study that a command names.
+
+    Raises:
+        InputError: there is no such study; the nearest name is offered.
+    """
+    from tuner.journal.records import read_study
+    from tuner.journal.storage import read_journal
+
+    location = locate(study, journal)
+    return read_study(read_journal(location), study, location)
+
+
+def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, State]:
+    """Return the record of a study that a command names, and whether its search runs.
+
+    Raises:
+        InputError: there is no such study; the nearest name is offered.
+    """
+    from tuner.journal.storage import read_journal
+    from tuner.progress.display import read_with_state
+
+    location = locate(study, journal)
+    return read_with_state(read_journal(location), study, location)
+
+
+def locate(study: str, journal: str | None) -> str:
+    """Return where the journal of a study is that a command names.
+
+    Raises:
+        InputError: there is no such file in this folder; the nearest name is offered.
+    """
+    from tuner.journal.storage import journal_at, journal_location
+
+    location = journal_location(study, journal)
+    if journal is None and not Path(location).exists():
+        if Path(study).is_file():
+            found = journal_at(Path(study))
+            asked = f" --journal {shlex.quote(found)}" if found else ""
+            raise JournalError(
+                f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
+            )
+        known = [normalized(path.stem) for path in Path("studies").glob("*.journal")]
+        hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
+        raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
+    return location
+
+
+_NOT_SEARCHED = (
+    *("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of"),
+    "reason",
+)
+
+"""Columns of the table of trials that are no part of a configuration."""
+
+
+def read_earlier(
+    names: Sequence[str], experiment: Experiment, study: str, journal: str | None
+) -> list[Earlier]:
+    """Return what a new study begins from.
+
+    Args:
+        names: of studies here or in the journal, paths of journals, or of CSV files with a column
+            for each searched hyperparameter, one called `score` or after the metric, and those of
+            `Study.trials`.
+        experiment: what is searched.
+        study: the new study's name.
+        journal: as `--journal` gave it.
+
+    Raises:
+        InputError: there is no such study or file; a column is unknown or missing, or a value
+            lies outside the search space.
+    """
+    from tuner.coordination.opening import Earlier
+
+    found = []
+    for name in names:
+        if name.lower().endswith(".csv"):
+            found.append(Earlier(name, configurations=_read_table(Path(name), experiment)))
+            continue
+        if name == study:
+            raise InputError(
+                f"--from: must be another study than the one that is searched, got {name!r}; "
+                f"leave it out to resume, or give another --study name"
+            )
+        found.append(Earlier(name, _read_study(name, journal)))
+    return found
+
+
+def _read_study(name: str, journal: str | None) -> Any:
+    path = Path(name)
+    if path.suffix == ".journal":
+        return read(path.stem, name)
+    own = Path("studies") / f"{name}.journal"
+    try:
+        return read(name, journal if journal is not None and not own.exists() else None)
+    except JournalError as error:
+        raise InputError(f"--from: {error}") from None
+
+
+def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, restkey="", strict=True))
+    except FileNotFoundError:
+        raise InputError(f"--from: {path}: no such file; check the path") from None
+    except (OSError, ValueError, csv.Error) as error:
+        problem = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"--from: {path}: cannot be read: {problem}; write a CSV file") from None
+    space, metric = experiment.search_space, experiment.objective.metric
+    columns = [name for name in rows[0] if name] if rows else []
+    if not columns:
+        raise InputError(f"--from: {path}: has no configuration; write a line for each")
+    known = [*space, "score", metric]
+    for column in columns:
+        if column not in known and column not in _NOT_SEARCHED:
+            raise InputError(f"--from: {path}: unknown column {column!r}{nearest(column, known)}")
+    for name in space:
+        if name not in columns:
+            raise InputError(f"--from: {path}: {name}: has no column; add one, as it is searched")
+    scored = next((name for name in ("score", metric) if name in columns), None)
+    configurations: list[tuple[float, dict[str, Any]]] = []
+    sign = -1.0 if experiment.objective.direction == "maximize" else 1.0
+    for line, row in enumerate(rows, 2):
+        where = f"--from: {path}: line {line}"
+        params = {name: _value(row[name], domain, f"{where}: {name}")
+                  for name, domain in space.items()}  # fmt: skip
+        score = 0.0
+        if scored is not None:
+            if not (row[scored] or "").strip():
+                continue  # a trial that failed, or was pruned
+            try:
+                score = sign * float(row[scored])
+            except ValueError:
+                text = f"must be a number, got {row[scored]!r}; correct it, or leave it empty"
+                raise InputError(f"{where}: {scored}: {text}") from None
+        configurations.append((score, params))
+    configurations.sort(key=lambda pair: pair[0])  # equal ones stay as they are
+    return tuple(params for _, params in configurations)
+
+
+def _value(text: str | None, domain: Domain, where: str) -> Any:
+    """Read a value of a search space."""
+    text = (text or "").strip()
+    if domain.type == "categorical":
+        for choice in domain.choices:
+            if text in (str(choice), str(choice).lower()):
+                return choice
+        numbers = [c for c in domain.choices if isinstance(c, int | float)]
+        value: Any = _number(text)
+        found = [c for c in numbers if not isinstance(c, bool) and c == value]
+        if found:
+            return found[0]
+    else:
+        value = _number(text)
+        if value is not None and domain.type == "int" and value == int(value):
+            value = int(value)
+        if value is not None and value in domain:
+            return value
+    ends = domain.bounds()
+    allowed = f"one of {', '.join(map(str, ends))}"
+    if domain.type != "categorical":
+        step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
+        allowed = f"from {min(ends)} to {max(ends)}{step}"
+    raise InputError(
+        f"{where}: must lie in the search space, {allowed}, got {text!r}; remove the line, or "
+        f"widen the space"
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+_SHOWN = 12  # digits of the hash in a file's name
+
+
+def with_data(
+    experiment: Experiment | Mapping[str, Any] | str | Path,
+    data: pd.DataFrame | str | Path | None,
+    journal: str | None,
+) -> Experiment:
+    """Return the experiment, on other data where some is given.
+
+    Args:
+        experiment: one, the path of its file, or nested dicts; with `data` these need no path.
+        data: a table, which is kept beside the journal, or a file.
+        journal: where the study will be; None for its usual place.
+
+    Raises:
+        InputError: experiment or table cannot be used.
+    """
+    path: str | None = None
+    if isinstance(data, str | Path):
+        path = str(Path(data).absolute())
+    elif data is not None:
+        in_file = journal is not None and "://" not in journal
+        beside = Path(journal).parent if journal is not None and in_file else Path("studies")
+        path = str(keep_frame(data, beside / "data", _name_of(experiment)))
+    if isinstance(experiment, Experiment):
+        return experiment if path is None else experiment.changed({"data.path": path})
+    if isinstance(experiment, Mapping):
+        block = experiment.get("data", {})
+        if path is not None and isinstance(block, Mapping):
+            experiment = {**experiment, "data": {**block, "path": path}}
+        return Experiment.from_dict(experiment)
+    if not isinstance(experiment, str | Path):
+        kind = type(experiment).__name__
+        text = f"experiment: must be a path, a dict or an Experiment, got a {kind}"
+        raise InputError(f"{text}; give 'sales.yaml', say")
+    overrides = [] if path is None else [Override("data.path", path, "data")]
+    return Experiment.load(experiment, overrides)
+
+
+def _name_of(experiment: Experiment | Mapping[str, Any] | str | Path) -> str:
+    """Return what the file of an experiment's table is called."""
+    if isinstance(experiment, Experiment):
+        return experiment.name
+    if isinstance(experiment, Mapping):
+        name = experiment.get("name")
+        return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) else "table"
+    return Path(experiment).stem
+
+
+def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write a table once as `NAME-HASH.parquet` into a folder, and return the file's path.
+
+    The hash is of names, types and values: the same table is the same file, and what is there
+    already is left alone. Levels of the index that have a name are columns.
+
+    Args:
+        frame: (rows, columns).
+        folder: is made where there is none.
+        name: what the file's name begins with.
+
+    Raises:
+        InputError: it is no table, has no rows, or a column that Parquet does not hold.
+        RunError: the file cannot be written.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        kind = type(frame).__name__
+        text = f"data: must be a pandas DataFrame, got a {kind}"
+        raise InputError(f"{text}; give pd.DataFrame(...), say")
+    if frame.columns.nlevels > 1:
+        text = "data: columns must have one name each, got names of several levels"
+        raise InputError(f"{text}; flatten them, as in df.columns = df.columns.map('_'.join)")
+    table = RawTable.held(frame).frame
+    table = pd.DataFrame({column: _plain(table[column]) for column in table})
+    path = folder / f"{name}-{_hash(table)[:_SHOWN]}.parquet"
+    if path.exists():
+        return path.absolute()
+    for column in table:
+        _check_column(table[[column]])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"data: no folder {folder} can be made for it: {error.strerror}"
+        raise InputError(f"{text}; work in another folder") from None
+    with written_whole(path) as new:
+        table.to_parquet(new, index=False)
+    return path.absolute()
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Return a column in a type that comes back from a file as it was."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.astype(column.cat.categories.dtype)
+    if isinstance(column.dtype, pd.PeriodDtype):
+        return pd.Series(pd.PeriodIndex(column).to_timestamp(), name=column.name)
+    return column
+
+
+def _hash(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of a table's names, types and values."""
+    found = hashlib.sha256()
+    for name in table:
+        found.update(repr((name, str(table[name].dtype))).encode())
+        try:
+            values = pd.util.hash_pandas_object(table[name], index=False)
+        except TypeError:  # lists and the like, which are refused below
+            values = pd.util.hash_pandas_object(table[name].astype(str), index=False)
+        found.update(values.to_numpy().tobytes())
+    return found.hexdigest()
+
+
+def _check_column(column: pd.DataFrame) -> None:
+    """Refuse a column of which a file holds no type."""
+    import pyarrow
+
+    try:
+        pyarrow.Table.from_pandas(column, preserve_index=False)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        name, problem = column.columns[0], one_line(str(error.args[0]).partition(":")[0])
+        text = f"data: column {name!r} must hold one kind of values, got several ({problem})"
+        raise InputError(f"{text}; convert it, as in df[{name!r}].astype(str)") from None

@@ -1,0 +1,1 @@
+"""Tables: from a file to typed columns and rows in order of time."""

@@ -1,0 +1,411 @@
+"""The dialect of a text table: separator, lines above and below the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.pipeline_steps import Dialect
+from tuner.tables.numbers import MISSING_WORDS, is_unit, looks_like_number
+
+__all__ = [
+    "LooksLikeRow",
+    "body_of",
+    "delimiter",
+    "found_dialect",
+    "header_of",
+    "is_like_rows",
+    "records_of",
+]
+
+WHITESPACE = "whitespace"
+
+"""The separator of columns that any number of blanks and tabs stand between."""
+
+_SEPARATORS = ",;\t|"
+
+_COMMENTS = ("#", "//", "%")
+
+_HEAD, _TAIL = 1 << 17, 1 << 14  # characters that are looked at
+
+_LINES = 300
+
+_FOOTERS = 5  # lines at most
+
+_MOST = 0.9  # of the values of a column are of its kind
+
+_DATE = re.compile(
+    r"\d{1,4}\s*[-/.年년:]\s*(\d{1,2}|[A-Za-z]{3,9})(\s*[-/.月월:]\s*\d{0,4}\s*[日일]?)?"
+    r"([ T]*\d{1,2}[:時时시h]\d{0,2}.*)?|[A-Za-z]{3}-\d\d|\d{1,2} [A-Za-z]{3,9}\.? \d{4}.*"
+)
+
+_VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
+
+_ROW_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+_FRACTION = re.compile(r"[-+]?\d+\.\d+")  # above 1, or it may name a quantile: 0.9
+
+
+class LooksLikeRow(ValueError):
+    """The line that should name the columns holds values."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What one separator makes of the first lines."""
+
+    separator: str
+    records: list[list[str]]
+    width: int  # columns of the most records
+    share: float  # of the records that have as many
+    typed: float  # share of the values that are numbers or times
+
+
+def found_dialect(text: str, declared: Dialect) -> Dialect:
+    """Return how the lines of a text are laid out; what is declared is kept.
+
+    Keys that are as in a plain CSV file stay None, but the separator.
+    """
+    head = _first_lines(text)
+    found = declared
+    hint = re.match(r"sep=(.)\s*\Z", head[0], re.IGNORECASE) if head else None
+    if hint is not None and declared.skip_rows is None:
+        found = replace(found, separator=declared.separator or hint[1])
+    above = int(hint is not None) if declared.skip_rows is None else declared.skip_rows
+    lines = head[above:]
+    mark = found.comment or next((m for m in _COMMENTS if _first_text(lines).startswith(m)), None)
+    if (
+        mark is not None
+        and found.comment is None
+        and _is_commented_header(lines, mark, found.separator)
+    ):
+        mark = None
+    kept = [line for line in lines if not _is_comment(line, mark)]
+    separators = [found.separator] if found.separator is not None else [*_SEPARATORS]
+    layouts = [_layout(kept, separator) for separator in separators]
+    best = max(layouts, key=lambda of: (of.width > 1) * (of.share + of.typed))
+    if found.separator is None and best.width < 2:
+        best = _layout(kept, WHITESPACE)
+        if best.width < 2 or best.share < 1 or best.typed < 0.3:
+            best = layouts[0]
+    found = replace(found, separator=best.separator)
+    if mark is not None and found.comment is None and _are_remarks(lines, mark, best):
+        found = replace(found, comment=mark)
+    if declared.skip_rows is None:
+        above += _lines_above(lines, found, best)
+        found = replace(found, skip_rows=above or None)
+    below = [record for _, record in records_of("".join(head), found)]
+    kinds = _kinds(below[2:], best.width)
+    if found.unit_row is None and _is_unit_row(below, kinds):
+        found = replace(found, unit_row=True)
+    if found.skip_footer is None and (n := _lines_below(text, found, kinds)):
+        found = replace(found, skip_footer=n)
+    return found
+
+
+def body_of(text: str, dialect: Dialect) -> str:
+    """Return the line of names and the rows of a text, without everything that is not read."""
+    start = _offset(text, dialect.skip_rows or 0)
+    body = text[start:] if start else text
+    if dialect.comment is not None:
+        mark = re.escape(dialect.comment)
+        body = re.sub(rf"(?m)^[ \t]*{mark}[^\n]*(\n|\Z)", "", body)
+    if dialect.unit_row:
+        header = _offset(body, 1)
+        body = body[:header] + body[header + _offset(body[header:], 1) :]
+    for _ in range(dialect.skip_footer or 0):
+        body = body.rstrip()
+        body = body[: max(body.rfind("\n"), body.rfind("\r")) + 1]
+    if dialect.separator == WHITESPACE:
+        body = re.sub(r"(?m)^[ \t]+|[ \t]+$", "", body)
+        body = re.sub(r"[ \t]+", " ", body)
+    return body
+
+
+def header_of(record: Sequence[str]) -> list[str]:
+    """Return the names of columns; one that has none is named after its place, `column_1`.
+
+    Raises:
+        LooksLikeRow: these are values.
+    """
+    names = [name.strip() for name in record]
+    if names and names[0].startswith("#"):
+        names[0] = names[0].lstrip("# ")
+    given = [name for name in names if name]
+    kinds = [any(kind.fullmatch(name) for name in given) for kind in (_ROW_DATE, _NUMBER)]
+    measured = any(_FRACTION.fullmatch(name) and abs(float(name)) > 1 for name in given)
+    if given and (all(kinds) or measured or all(_VALUE.fullmatch(name) for name in given)):
+        raise LooksLikeRow(", ".join(names))
+    return [name or f"column_{i}" for i, name in enumerate(names, 1)]
+
+
+def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Say whether what should be names is a row: a day above days, or a number above numbers.
+
+    Years and numbers that count the columns are names, of wide tables and of arrays. So are all
+    numbers beside a word that stands above days: `date,0.1,0.9`.
+    """
+    like_a_row = False
+    for at, name in enumerate(names):
+        values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
+        if len(values) < 3:
+            continue
+        if all(map(_ROW_DATE.fullmatch, values)):
+            word = re.fullmatch(r"[^\W\d][^\d]*", name.strip()) is not None
+            if word and name.strip().casefold() not in MISSING_WORDS:
+                return False
+            like_a_row |= _ROW_DATE.fullmatch(name.strip()) is not None
+            continue
+        plain = re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip())
+        if plain is None or not all(map(_NUMBER.fullmatch, values)):
+            continue
+        number = float(name)
+        counts = number.is_integer() and (0 <= number <= len(names) or 1800 <= number <= 2200)
+        like_a_row |= not counts
+    return like_a_row
+
+
+def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line of names and the rows, each with its line in the text, counted from 1.
+
+    A value in quotes may span lines. Nothing is left out at the end.
+    """
+    lines = _Lines(io.StringIO(text, newline=""), dialect)
+    records = csv.reader(lines, delimiter=delimiter(dialect), skipinitialspace=True)
+    lines.begin()
+    for number, record in enumerate(records):
+        if not (number == 1 and dialect.unit_row):
+            yield lines.first, record
+        lines.begin()
+
+
+def delimiter(dialect: Dialect) -> str:
+    """Return the character between the columns of a body."""
+    separator = dialect.separator or ","
+    return " " if separator == WHITESPACE else separator
+
+
+class _Lines:
+    """The lines that are read, one by one, knowing where they stand."""
+
+    def __init__(self, lines: Iterable[str], dialect: Dialect) -> None:
+        self._lines = enumerate(lines, 1)
+        self._dialect = dialect
+        self._pending = True
+        self.first = 0
+        for _ in range(dialect.skip_rows or 0):
+            next(self._lines, None)
+
+    def begin(self) -> None:
+        """The next line is the first of a record."""
+        self._pending = True
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        for number, line in self._lines:
+            if _is_comment(line, self._dialect.comment):
+                continue
+            if self._pending:
+                self.first, self._pending = number, False
+            if self._dialect.separator == WHITESPACE:
+                line = re.sub(r"[ \t]+", " ", line.strip(" \t"))
+            return line
+        raise StopIteration
+
+
+def _offset(text: str, lines: int) -> int:
+    """Return where so many lines end."""
+    at = 0
+    for _ in range(lines):
+        found = re.compile(r"\r\n|\n|\r").search(text, at)
+        if found is None:
+            return len(text)
+        at = found.end()
+    return at
+
+
+def _first_lines(text: str) -> list[str]:
+    lines = list(itertools.islice(io.StringIO(text[:_HEAD], newline=""), _LINES + 1))
+    return lines if len(text) <= _HEAD or len(lines) < 2 else lines[:-1]
+
+
+def _is_cut(line: str) -> bool:
+    """Say whether a value in quotes begins or ends in a line, and goes on in another."""
+    return line.count('"') % 2 > 0
+
+
+def _first_text(lines: list[str]) -> str:
+    return next((line.lstrip() for line in lines if line.strip()), "")
+
+
+def _is_comment(line: str, mark: str | None) -> bool:
+    return mark is not None and line.lstrip(" \t").startswith(mark)
+
+
+def _is_commented_header(lines: list[str], mark: str, separator: str | None) -> bool:
+    """Say whether the last comment above the rows names their columns: `# date,sales`."""
+    at = next(
+        (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line, mark)), 0
+    )
+    if mark != "#" or not at:
+        return False
+    above, row = lines[at - 1], lines[at]
+    for each in [separator] if separator is not None else _SEPARATORS:
+        names, values = (next(csv.reader([line], delimiter=each), []) for line in (above, row))
+        if len(names) == len(values) > 1:
+            try:
+                header_of(values)
+            except LooksLikeRow:
+                return True
+    return False
+
+
+def _are_remarks(lines: list[str], mark: str, layout: _Layout) -> bool:
+    """Say whether lines between the rows that begin with a mark are no rows themselves."""
+    first = next((i for i, line in enumerate(lines) if not _is_comment(line, mark)), len(lines))
+    marked = [line for line in lines[first:] if _is_comment(line, mark)]
+    widths = {
+        len(next(csv.reader([line], delimiter=delimiter(Dialect(separator=layout.separator))), []))
+        for line in marked
+    }
+    return bool(marked) and layout.width not in widths
+
+
+def _layout(lines: list[str], separator: str) -> _Layout:
+    dialect = Dialect(separator=separator)
+    try:
+        records = [r for _, r in records_of("".join(lines), dialect) if any(v.strip() for v in r)]
+    except csv.Error:
+        records = []
+    if not records:
+        return _Layout(separator, [], 0, 0.0, 0.0)
+    (width, n), *_ = Counter(map(len, records)).most_common(1)
+    values = [v for record in records[1:] for v in record if len(record) == width]
+    typed = sum(map(_is_typed, values)) / max(1, len(values))
+    return _Layout(separator, records, width, n / len(records), typed)
+
+
+def _is_typed(value: str) -> bool:
+    return not value.strip() or _is_date(value) or looks_like_number(value)
+
+
+def _is_date(value: str) -> bool:
+    return bool(_DATE.fullmatch(value.strip()))
+
+
+def _kinds(records: list[list[str]], width: int) -> list[str]:
+    """Return what each column holds in the first rows: date, number, or "" for anything else."""
+    kinds = []
+    for at in range(width):
+        values = [r[at].strip() for r in records if len(r) > at]
+        values = [v for v in values if v and v.casefold() not in MISSING_WORDS]
+        kind = ""
+        for name, test in (("number", looks_like_number), ("date", _is_date)):
+            if values and sum(map(test, values)) >= min(
+                _MOST * len(values), max(3, len(values) - 1)
+            ):
+                kind = name
+                break
+        kinds.append(kind)
+    return kinds
+
+
+def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
+    """Return how many lines stand above the names: titles, of one value each, and blank ones.
+
+    Comments among them count, as they are skipped with them.
+    """
+    if layout.width < 2 or layout.share < 0.5:
+        return 0
+    above = 0
+    names = next((i for i, line in enumerate(lines) if not line.startswith("#")), 0) - 1
+    if not _is_commented_header(lines, "#", dialect.separator):
+        names = -1
+    for at, line in enumerate(lines):
+        if _is_cut(line):
+            return 0
+        if _is_comment(line, dialect.comment) and at != names:
+            above += 1
+            continue
+        record = next(csv.reader([line], delimiter=delimiter(dialect)), [])
+        if dialect.separator == WHITESPACE:
+            record = line.split()
+        filled = [i for i, value in enumerate(record) if value.strip()]
+        commented = line.startswith(_COMMENTS) and not re.match(r"#\w", line)
+        # In a sheet titles have empty cells behind them.
+        may_name = len(record) == layout.width and filled != [0]
+        if may_name and (not commented or at == names):
+            break
+        if len(filled) > 1 and not commented:
+            return 0  # values, so these may be the names
+        above += 1
+    else:
+        return 0
+    titles = [
+        line for line in lines[:above] if line.strip() and not line.lstrip().startswith(_COMMENTS)
+    ]
+    if not titles:
+        return above if any(line.strip() for line in lines[:above]) else 0
+    try:
+        header_of(record)
+    except LooksLikeRow:
+        return 0
+    kinds = _kinds(layout.records[1 + len(titles) :], layout.width)
+    return above if any(kinds) and not any(map(looks_like_number, record)) else 0
+
+
+def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
+    """Say whether the line below the names holds units: a text in each column of numbers."""
+    if len(records) < 5 or "number" not in kinds:
+        return False
+    row = [value.strip() for value in records[1]]
+    if any(row) and all(re.fullmatch(r"[-=:]{2,}|", value) for value in row):
+        return True  # a rule, as under the names of a printed table
+    held = [(v, kind) for v, kind in zip(row, kinds, strict=False) if v and kind]
+    units = [v for v, kind in held if kind == "number"]
+    if not units:
+        return False
+    if "date" not in kinds and not all(is_unit(v) for v in units):  # any text may be a value
+        return False
+    return not any(
+        v.casefold() in MISSING_WORDS or _is_date(v) or looks_like_number(v) for v, _ in held
+    ) and not any(re.search(r"\d{2}", v) for v, _ in held)
+
+
+def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
+    """Return how many lines stand below the rows: totals and remarks in place of a date."""
+    key = next((i for i, kind in enumerate(kinds) if kind == "date"), None)
+    if key is None:  # any text may be a value
+        return 0
+    tail = text[-_TAIL:].rstrip()
+    lines = list(io.StringIO(tail, newline=""))[1 if len(text) > _TAIL else 0 :]
+    if any(map(_is_cut, lines)):
+        return 0
+    n = 0
+    for line in reversed(lines[2:] if len(text) <= _TAIL else lines):
+        if not line.strip():
+            continue
+        record = next(csv.reader([line], delimiter=delimiter(dialect), skipinitialspace=True), [])
+        value = record[key].strip() if len(record) > key else line.strip()
+        if not _is_remark(value) or n == _FOOTERS:
+            break
+        n += 1
+    return n
+
+
+def _is_remark(value: str) -> bool:
+    """Say whether a value in the place of a date or number is words: `Total`, `(200 rows)`."""
+    if not value or value.casefold() in MISSING_WORDS:
+        return False
+    letters = sum(c.isalpha() for c in value)
+    wide = any(ord(c) > 0x2E80 for c in value)  # 合计
+    return not value[0].isdigit() and letters >= (1 if wide else 3) and not _is_date(value)

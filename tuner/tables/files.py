@@ -1,0 +1,382 @@
+"""Files that hold tables: their formats, size limits and encodings.
+
+Libraries that tell encodings go by whole sentences. Of a table only names and classes are written
+in letters, five words perhaps, so candidates are judged here by whether their letters go together.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import datetime as dt
+import io
+import json
+import re
+import unicodedata
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from tuner.errors import one_line, refusal
+
+__all__ = [
+    "Unclear",
+    "decoded",
+    "is_typed",
+    "is_workbook",
+    "parse_typed",
+    "read_bytes",
+    "workbook_text",
+]
+
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# What programs of today still write, the likelier first, and the script that it is for.
+_LEGACY = {
+    "cp1252": "LATIN",
+    "cp1250": "LATIN",
+    "cp1251": "CYRILLIC",
+    "gb18030": "gb2312",
+    "cp949": "euc_kr",
+    "cp932": "shift_jis",
+    "big5": "big5",
+    "cp1253": "GREEK",
+    "cp1255": "HEBREW",
+    "cp1256": "ARABIC",
+}
+
+_COMMON = {
+    "gb2312": (0xB0, 0xD7),
+    "euc_kr": (0xB0, 0xC8),
+    "big5": (0xA4, 0xC6),
+    "shift_jis": (0x88, 0x97),
+}
+
+"""First bytes of the characters that are in daily use, in the standards of the encodings."""
+
+_SYMBOLS = frozenset("°€£µ²³·–—’‘“”…№½±×§™®© ")
+
+_PLAUSIBLE = 0.9
+
+_HANGUL_ALONE = 8  # characters; fewer that are Korean may as well be Chinese
+
+
+@dataclass
+class Unclear(ValueError):
+    """Several encodings may be right: (encoding, the first words as they would be read)."""
+
+    readings: list[tuple[str, str]]
+
+
+def decoded(raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
+    """Return a file's text without byte order mark, and its encoding where that is not UTF-8.
+
+    Raises:
+        UnicodeDecodeError: it is not in the encoding that is given, or in none that is known.
+        Unclear: in one of several.
+    """
+    if encoding is not None:
+        if not raw.isascii() and _is_utf8(raw):  # no other encoding makes such bytes by chance
+            encoding = "utf-8"
+        return raw.decode(encoding).removeprefix("\ufeff"), encoding
+    for bom, marked in _BOMS:
+        if raw.startswith(bom):
+            return raw.decode(marked), None if marked == "utf-8-sig" else marked
+    sample = raw[: 1 << 12]
+    for offset, wide in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(sample) > 3 and sample[offset::2].count(0) > 0.4 * len(sample) / 2:
+            return raw.decode(wide), wide
+    try:
+        return raw.decode("utf-8"), None
+    except UnicodeDecodeError:
+        if (name := _legacy(raw)) is None:
+            raise
+        return raw.decode(name), name
+
+
+def _legacy(raw: bytes) -> str | None:
+    """Return the encoding of bytes that are no UTF-8; None where none is plausible."""
+    lines = [line for line in raw.splitlines() if not line.isascii()]
+    if b"\0" in raw or any(map(_is_utf8, lines)):  # UTF-8 with a broken character
+        return None
+    sample = b"\n".join(lines[:200])
+    readings: dict[str, str] = {}
+    for name, script in _LEGACY.items():
+        try:
+            text = sample.decode(name)
+            raw.decode(name)
+        except UnicodeDecodeError:
+            continue
+        if _share_of_common(text, script) >= _PLAUSIBLE:
+            readings[name] = text
+    if {"gb18030", "cp949"} <= readings.keys():  # the Korean syllables lie among the Chinese
+        letters = sum(not c.isascii() for c in readings["cp949"])
+        if letters >= _HANGUL_ALONE:
+            return "cp949"
+        pairs = [(name, readings[name]) for name in ("gb18030", "cp949")]
+        raise Unclear([(name, " ".join(text.split())[:30]) for name, text in pairs])
+    return next(iter(readings), None)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _share_of_common(text: str, script: str) -> float:
+    """Return the share of the characters beyond ASCII that stand where such ones stand."""
+    good = n = 0
+    for word in re.findall(r"[^\W\d_]+|[^\x00-\x7f]", text):
+        others = [c for c in word if not c.isascii()]
+        n += len(others)
+        if script in _COMMON:
+            good += sum(_is_common(c, script) for c in others)
+        elif len(word) == 1 and word in _SYMBOLS:
+            good += 1
+        elif all(_in_script(c, script) for c in others) and _is_word(word, script):
+            good += len(others)
+    return good / n if n else 0.0
+
+
+def _is_common(char: str, standard: str) -> bool:
+    """Say whether a character is in daily use, by its place in a standard."""
+    if standard == "shift_jis" and "\u3040" <= char <= "\u30ff":  # kana
+        return True
+    try:
+        first = char.encode(standard)
+    except UnicodeEncodeError:
+        return False
+    least, most = _COMMON[standard]
+    return len(first) == 2 and least <= first[0] <= most
+
+
+def _in_script(char: str, script: str) -> bool:
+    return char.isalpha() and unicodedata.name(char, "").startswith(script)
+
+
+def _is_word(word: str, script: str) -> bool:
+    """Say whether letters make a word: of one script, and not in capitals alone beyond Latin."""
+    if len(word) < 2:
+        return False
+    if script == "LATIN":
+        capitals = word.isupper() and not re.search(r"[^\x00-\x7f]{2}", word)
+        cased = word[1:] == word[1:].lower() or capitals
+        return cased and re.search(r"[^\x00-\x7f]{3}", word) is None
+    one_script = all(not c.isascii() for c in word)
+    caseless = script in ("HEBREW", "ARABIC")
+    return one_script and (caseless or word[1:] == word[1:].lower())
+
+
+_PARQUET, _LINES, _WORKBOOK = (".parquet", ".pq"), (".jsonl", ".ndjson"), (".xlsx", ".xlsm")
+
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar")
+
+_OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet",
+          ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
+
+_MOST_COLUMNS = 100_000
+
+_MOST_UNPACKED = 4 << 30  # bytes
+
+_MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
+
+_FIRST = 16 << 20  # bytes in which the names of columns must end
+
+
+def is_typed(path: Path) -> bool:
+    """Say whether a file's values have types of their own."""
+    return path.suffix.lower() in (*_PARQUET, *_LINES)
+
+
+def is_workbook(path: Path) -> bool:
+    """Say whether a file is one of a spreadsheet."""
+    return path.suffix.lower() in _WORKBOOK
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        DataError: it is missing, empty, of a format that is not read, or has too many columns.
+    """
+    suffix = path.suffix.lower()
+    try:
+        with path.open("rb") as file:
+            if suffix in _PACKED:
+                raise refusal(path, "data.path", "is packed; unpack it first")
+            if suffix in _OTHER:
+                text = f"is no CSV, Excel, JSON lines or Parquet file; save it as {_OTHER[suffix]}"
+                raise refusal(path, "data.path", text)
+            first = file.read(_FIRST)
+            if not (is_typed(path) or is_workbook(path)):
+                _check_columns(path, first)
+            raw = first + file.read()
+    except FileNotFoundError:
+        raise refusal(path, "data.path", "no such file; check the path") from None
+    except IsADirectoryError:
+        raise refusal(path, "data.path", "is a folder; give the CSV file in it") from None
+    except OSError as error:
+        raise refusal(path, "data.path", f"cannot be read: {error.strerror}") from None
+    if not raw.strip():
+        text = "is empty; give a CSV file: a line of column names, then rows"
+        raise refusal(path, "data.path", text)
+    return raw
+
+
+def _check_columns(path: Path, first: bytes) -> None:
+    line = first.split(b"\n", 1)[0].split(b"\r", 1)[0]
+    if max(line.count(mark) for mark in (b",", b";", b"\t", b"|")) >= _MOST_COLUMNS:
+        text = f"has more than {_MOST_COLUMNS:,} columns; give a table with a row for each value"
+        raise refusal(path, "data.path", text)
+    if len(line) == _FIRST:
+        raise refusal(path, "data.path", "has no line end in 16 MiB; give a table of lines")
+
+
+def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
+    """Return the table in a Parquet or JSON lines file.
+
+    Raises:
+        DataError: it is none, or too large when it is unpacked.
+    """
+    parquet = path.suffix.lower() in _PARQUET
+    try:
+        if parquet:
+            _check_parquet(path, raw)
+            return pd.read_parquet(io.BytesIO(raw))
+        _check_lines(path, raw)
+        frame = pd.read_json(
+            io.BytesIO(raw), lines=True, dtype=False, convert_axes=False, precise_float=True
+        )
+    except (ImportError, OSError, ValueError) as error:
+        kind = "Parquet" if parquet else "JSON lines"
+        text = f"is no {kind} file: {one_line(error)}; write it again, or as CSV"
+        raise refusal(path, "data.path", text) from None
+    for name in frame:
+        if is_numeric_dtype(frame[name]):
+            continue
+        nested = frame[name].map(lambda v: isinstance(v, dict | list))
+        if nested.any():
+            row = int(nested.to_numpy().argmax())
+            text = f"column {str(name)!r} must hold single values, got "
+            text += f"{str(frame[name].iloc[row])[:40]} in line {row + 1}"
+            raise refusal(path, "data.path", f"{text}; write a column for each")
+    return frame.set_axis([str(name) for name in frame], axis=1)
+
+
+def _check_parquet(path: Path, raw: bytes) -> None:
+    import pyarrow.parquet as parquet
+
+    about = parquet.ParquetFile(io.BytesIO(raw)).metadata
+    size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    if size > _MOST_UNPACKED or about.num_columns > _MOST_COLUMNS:
+        raise _too_large(path)
+
+
+def _check_lines(path: Path, raw: bytes) -> None:
+    """Refuse lines that make a far larger table than they are: each may have keys of its own."""
+    names: set[Any] = set()
+    rows = filled = 0
+    for number, line in enumerate(io.BytesIO(raw), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except RecursionError:
+            raise ValueError(f"line {number} is nested too deeply") from None
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON: {one_line(error)}") from None
+        keys = range(len(row)) if isinstance(row, list) else row if isinstance(row, dict) else ()
+        names.update(keys)
+        rows, filled = rows + 1, filled + len(keys)
+        cells = rows * len(names)
+        if len(names) > _MOST_COLUMNS or (cells > _MOST_CELLS and cells > 4 * filled):
+            text = f"has {len(names):,} different keys in {number:,} lines; write the same keys in "
+            raise refusal(path, "data.path", f"{text}every line: a name and a value, say")
+
+
+def workbook_text(path: Path, raw: bytes) -> str:
+    """Return the first sheet of a workbook that holds a table, as the text of a CSV file.
+
+    That is one with two rows of two columns; where none has these, the first that is filled.
+
+    A formula is not calculated: it counts as the value that the spreadsheet saved with it, and as
+    its text where it saved none.
+
+    Raises:
+        DataError: it is no workbook, too large when it is unpacked, or the extra is missing.
+    """
+    try:
+        import openpyxl
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError:
+        text = "is an Excel file, which needs openpyxl; pip install 'lstm-tuner[xlsx]'"
+        raise refusal(path, "data.path", text) from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            if sum(part.file_size for part in archive.infolist()) > _MOST_UNPACKED // 4:
+                raise _too_large(path)
+            formulas = any(
+                b"<f" in archive.read(name)
+                for name in archive.namelist()
+                if name.startswith("xl/worksheets/sheet")
+            )
+        books = [
+            openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=values)
+            for values in ((True, False) if formulas else (True,))
+        ]
+        found = ""
+        for at, sheet in enumerate(books[0].worksheets):
+            if not hasattr(sheet, "iter_rows"):
+                continue
+            others = books[-1].worksheets[at].iter_rows(values_only=True)
+            out = io.StringIO()
+            writer = csv.writer(out)
+            for row, written in zip(sheet.iter_rows(values_only=True), others, strict=True):
+                if len(row) > _MOST_COLUMNS:
+                    raise _too_large(path)
+                cells = [w if v is None else v for v, w in zip(row, written, strict=False)]
+                writer.writerow(map(_cell, cells))
+            text = _trimmed(out.getvalue())
+            if sum(len(row) > 1 for row in csv.reader(io.StringIO(text, newline=""))) > 1:
+                return text  # a sheet of remarks has one column
+            found = found or text
+    except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        text = f"is no Excel file: {one_line(error)}; save it as .xlsx again, or as CSV"
+        raise refusal(path, "data.path", text) from None
+    if found:
+        return found
+    raise refusal(path, "data.path", "has no filled sheet; give a table: names, then rows")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ")
+    return str(value)
+
+
+def _trimmed(text: str) -> str:
+    """Return the text without the empty columns at the right, which sheets often have."""
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    width = max(max((i for i, v in enumerate(row, 1) if v), default=0) for row in rows)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(row[:width] if any(row) else [] for row in rows)
+    return out.getvalue()
+
+
+def _too_large(path: Path) -> Exception:
+    text = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns; give a smaller table"
+    return refusal(path, "data.path", text)

@@ -1,0 +1,416 @@
+"""Numbers as people write them: decimal commas, thousands, units, words for missing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_float_dtype
+
+from tuner.pipeline_steps import Dialect
+
+__all__ = [
+    "MISSING_WORDS",
+    "Doubt",
+    "is_unit",
+    "looks_like_number",
+    "may_be_grouped",
+    "with_numbers",
+]
+
+_WORDS = """
+- -- --- – — ? ?? . .. ... na n/a n.a. n.a n/d n.d. nan none null nil missing unknown void k.a. n.v.
+s/d #n/a #value! #div/0! #ref! #name? #num! #null! (null) <na> 无 缺失 欠測
+"""
+
+_CURRENCIES = """
+$ € £ ¥ ￥ ₹ ₩ ₽ ₺ ₫ ₪ ฿ R$ US$ C$ A$ HK$ NT$ kr zł Kč Ft lei Fr. CHF EUR USD GBP JPY CNY RMB INR
+SEK NOK DKK PLN CZK AUD CAD BRL KRW RUB TRY 元 円 원
+"""
+
+_UNITS = """
+% ‰ ％ ° °C °F ℃ ℉ Wh kWh MWh GWh TWh kW MW GW kVA hPa kPa mbar km/h m/s mph kn mm cm km kg µg mg
+kcal kJ MJ GJ ppm ppb m² m³ m2 m3 µg/m³ W/m² W/m2 kbit/s Mbit/s dB lx Hz kHz MHz GHz rpm bpm
+"""
+
+MISSING_WORDS = frozenset(_WORDS.split())
+
+"""Words that stand for no value in a column of numbers, in lower case."""
+
+_KNOWN_UNITS = frozenset((_CURRENCIES + _UNITS).split())
+
+_DURATIONS = frozenset(("s", "m", "h", "d", "w", "y", "min", "ms", "k", "K", "M", "B", "bn"))
+
+_PARTS = re.compile(
+    r"(?P<sign>[-+−])?\s*(?P<before>[^\d\s.,'’+\-−()\"]{1,4}\.?)?\s*(?P<inner>[-+−])?\s*"
+    r"(?P<core>[0-9][0-9.,'’ _\u00a0\u202f]*|[.,][0-9]+)"
+    r"(?P<power>[eE][-+]?[0-9]+)?\s*(?P<behind>(?:k?m|W/m)[23]|[^\d\s.,'’/:][^\d\s]{0,7})?"
+)
+
+_DIGITS = re.compile(
+    r"\d+[.,]?\d*|[.,]\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?"
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?"  # as in India: 12,34,567
+    r"|\d{1,3}([ '’_\u00a0\u202f])\d{3}(\5\d{3})*([.,]\d*)?"
+)
+
+_GAPS = " '’_\u00a0\u202f"  # what groups digits and is no point or comma
+
+_GROUPED = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
+
+_MOST = 0.8  # of a column's values make it one of numbers, if the others are mistakes
+
+_JUDGED = 1000  # values that are looked at first
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a column that seems to hold numbers is left as texts."""
+
+    kind: Literal["cell", "unit", "mark"]  # what is in doubt
+    row: int  # of the first value that is none, or is not certain
+    problem: str  # with {place} for where that is
+    remedy: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """The different values of a column of texts that looks like numbers, taken apart."""
+
+    name: str
+    codes: np.ndarray  # (rows,), of each row's value; -1 for none
+    values: pd.Series  # (n,), stripped
+    parts: pd.DataFrame  # (n, 6) of str: sign, before, inner, core, power, behind; "" for none
+
+    def first_row(self, at: int) -> int:
+        return int(np.flatnonzero(self.codes == at)[0])
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the digits of numbers tell of points and commas."""
+
+    decimals: frozenset[str]
+    groups: frozenset[str]
+    either: frozenset[str]  # stands once before three digits: 1,234
+
+
+def looks_like_number(text: str) -> bool:
+    """Say whether a text is a number in some dialect, perhaps with a unit."""
+    found = _PARTS.fullmatch(_minus_first(text.strip()))
+    if found is None or not _DIGITS.fullmatch(found["core"].strip()):
+        return False
+    return not found["before"] or found["before"] in _KNOWN_UNITS
+
+
+def _minus_first(text: str) -> str:
+    """Return a number with its minus before it: accountants write (1.5), some programs 1.5-."""
+    if text[:1] == "(" and text[-1:] == ")" and text[1:2] not in "+-−":
+        return f"-{text[1:-1].strip()}"
+    return f"-{text[:-1]}" if text[-1:] == "-" and text[:1].isdigit() else text
+
+
+def is_unit(text: str) -> bool:
+    """Say whether a text is a known unit, or stands in brackets."""
+    bracketed = text[:1] + text[-1:] in ("[]", "()") and len(text) > 2
+    return bracketed or text in _KNOWN_UNITS
+
+
+def may_be_grouped(rows: list[list[str]]) -> bool:
+    """Say whether a column has whole numbers, and points before groups of three digits alone."""
+    for column in itertools.zip_longest(*rows, fillvalue=""):
+        values = [value.strip() for value in column if value and value.strip()]
+        pointed = [value for value in values if "." in value]
+        grouped = sum(_GROUPED.fullmatch(value) is not None for value in pointed)
+        if len(pointed) == grouped > 1 and any(value.isdigit() for value in values):
+            return True
+    return False
+
+
+def with_numbers(
+    frame: pd.DataFrame,
+    dialect: Dialect,
+    *,
+    points_certain: bool = True,
+    keep_plain: bool = False,
+) -> tuple[pd.DataFrame, Dialect, dict[str, Doubt]]:
+    """Return a table with its texts of numbers as numbers.
+
+    Args:
+        frame: as it was parsed; columns of other types stay as they are.
+        dialect: what is declared about decimal, thousands, units and missing values.
+        points_certain: whether 1.234 is certain to be less than two.
+        keep_plain: whether texts of plain numbers stay texts, as 01 in a table that has types.
+
+    Returns:
+        The table; the dialect with what was found; and the columns that stay texts although
+        they seem to hold numbers, and why.
+    """
+    # In a text, what was read as fractions was written with points.
+    points = not keep_plain and any(_has_fractions(frame[name]) for name in frame)
+    columns = [_texts_of(str(name), frame[name], dialect) for name in frame]
+    found = [texts for texts in columns if texts and not (keep_plain and _is_plain(texts))]
+    if not found:
+        return frame, dialect, {}
+    doubts: dict[str, Doubt] = {}
+    clean: list[tuple[_Texts, np.ndarray]] = []
+    for texts in found:
+        missing = _missing(texts, dialect)
+        if (doubt := _doubt_of_values(texts, missing, dialect)) is None:
+            clean.append((texts, missing))
+        elif doubt.remedy:
+            doubts[texts.name] = doubt
+    decided, unsure = _decided(clean, dialect, points=points, points_certain=points_certain)
+    doubts |= unsure
+    changed = {}
+    for texts, missing in clean:
+        if texts.name in doubts:
+            continue
+        units = {*texts.parts["before"][~missing], *texts.parts["behind"][~missing]} - {""}
+        words = set(texts.values[missing])
+        numbers = _converted(texts, missing, decided)
+        if (bad := np.flatnonzero(np.isnan(numbers) & ~missing)).size:
+            doubts[texts.name] = _no_number(texts, int(bad[0]), decided)
+            continue
+        changed[texts.name] = _by_row(texts, numbers, missing)
+        decided = replace(
+            decided,
+            units=_joined(decided.units, units),
+            missing_values=_joined(decided.missing_values, words),
+        )
+    return frame.assign(**changed) if changed else frame, decided, doubts
+
+
+def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
+    """Take a column apart; None where it has a type, or its values look like something else."""
+    if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
+        return None
+    sample = column.dropna().iloc[:: max(1, len(column) // _JUDGED)]
+    texts = [v for v in sample if isinstance(v, str) and v.strip()]
+    words = {word.casefold() for word in dialect.missing_values or ()} | MISSING_WORDS
+    candidates = [text for text in texts if text.strip().casefold() not in words]
+    if len(texts) < len(sample) or not candidates:
+        return None
+    if sum(map(looks_like_number, candidates)) < _MOST * len(candidates):
+        return None
+    codes, uniques = pd.factorize(column)
+    values = pd.Series(uniques, dtype=object).map(str).str.strip()
+    parts = values.map(_minus_first).str.extract(f"^{_PARTS.pattern}$").fillna("")
+    parts["core"] = parts["core"].str.strip()
+    parts["core"] = parts["core"].where(parts["core"].str.fullmatch(_DIGITS.pattern), "")
+    return _Texts(name, codes, values, parts)
+
+
+def _has_fractions(column: pd.Series) -> bool:
+    return bool(is_float_dtype(column) and (column.dropna() % 1 != 0).any())
+
+
+def _is_plain(texts: _Texts) -> bool:
+    return bool(pd.to_numeric(texts.values, errors="coerce").notna().all())
+
+
+def _missing(texts: _Texts, dialect: Dialect) -> np.ndarray:
+    """Return which values stand for nothing, (n,) of bool: those declared, or else the usual."""
+    if dialect.missing_values is not None:
+        words: Iterable[str] = {word.casefold() for word in dialect.missing_values}
+    else:
+        words = MISSING_WORDS
+    folded = texts.values.str.casefold()
+    return np.asarray(folded.isin(list(words)) | (folded == ""))
+
+
+def _doubt_of_values(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Doubt | None:
+    """Return why values cannot be numbers of one unit; plain texts give no remedy."""
+    core = texts.parts["core"].to_numpy()
+    if (bad := np.flatnonzero((core == "") & ~missing)).size:
+        if (core != "").sum() < _MOST * (~missing).sum():
+            return Doubt("cell", 0, "", "")
+        return _no_number(texts, int(bad[0]), dialect)
+    pairs = texts.parts[["before", "behind"]].to_numpy()[~missing]
+    every = sorted({(str(a), str(b)) for a, b in pairs})
+    if every == [("", "")]:
+        return None
+    at = int(np.flatnonzero(~missing & (texts.parts[["before", "behind"]] != "").any(axis=1))[0])
+    value, row = texts.values[at], texts.first_row(at)
+    named = [unit for pair in every for unit in pair if unit]
+    allowed = frozenset(dialect.units) if dialect.units is not None else _KNOWN_UNITS
+    unknown = [unit for unit in named if unit not in allowed]
+    if len(set(named)) > 1 or (len(every) > 1 and dialect.units is None):
+        if unknown and not set(unknown) <= _DURATIONS:
+            return Doubt("cell", 0, "", "")  # 12A, 13B: names
+        text = f"must hold numbers of one unit, got {value!r} in {{place}} and others without it"
+        remedy = f"write data.read.units: [{_quoted(named[0])}] if all are in it, or correct them"
+        if len(set(named)) > 1:
+            text = f"must hold numbers of one unit, got several, such as {value!r} in {{place}}"
+            remedy = "write one unit in all of its rows, or only numbers"
+        return Doubt("unit", row, text, remedy)
+    if unknown:
+        if any(a and a not in allowed for a, _ in every):
+            return Doubt("cell", 0, "", "")  # Q1, Q2: names
+        text = f"may hold numbers with the unit {unknown[0]!r}, such as {value!r} in {{place}}"
+        return Doubt(
+            "unit", row, text, f"write data.read.units: [{_quoted(unknown[0])}] if it does"
+        )
+    return None
+
+
+def _decided(
+    columns: list[tuple[_Texts, np.ndarray]],
+    dialect: Dialect,
+    *,
+    points: bool,
+    points_certain: bool,
+) -> tuple[Dialect, dict[str, Doubt]]:
+    """Decide between point and comma for the whole file; columns that do not tell stay texts."""
+    seen = {texts.name: _evidence(texts, missing) for texts, missing in columns}
+    decimals = frozenset("." if points else "").union(*(e.decimals for e in seen.values()))
+    groups = frozenset().union(*(e.groups for e in seen.values()))
+    either = frozenset().union(*(e.either for e in seen.values()))
+    decimal, thousands = dialect.decimal, dialect.thousands
+    if decimal is None and thousands in (".", ","):
+        decimal = "," if thousands == "." else "."
+    if decimal is None:
+        others = {"," if g == "." else "." for g in groups & {".", ","}}
+        votes = decimals or others or ({"."} if either == {"."} and points_certain else set())
+        if len(votes) == 1:
+            (decimal,) = votes
+        elif not either and not votes:
+            decimal = None  # whole numbers alone
+        else:
+            return dialect, {
+                texts.name: _ambiguous(texts, missing)
+                for texts, missing in columns
+                if seen[texts.name].decimals or seen[texts.name].either
+            }
+    found = groups | {mark for mark in either if mark != decimal}
+    if thousands is None and found:
+        thousands = sorted(found)[0]
+    doubts = {}
+    for texts, missing in columns:
+        evidence = seen[texts.name]
+        marks = evidence.groups | {m for m in evidence.either if m != decimal}
+        wrong = (evidence.decimals - {decimal}) | (marks - {thousands}) | (marks & {decimal})
+        if wrong:
+            doubts[texts.name] = _against(texts, missing, sorted(wrong)[0], decimal, thousands)
+    plain = decimal == "." and dialect.decimal is None
+    return replace(dialect, decimal=None if plain else decimal, thousands=thousands), doubts
+
+
+def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
+    decimals: set[str] = set()
+    groups: set[str] = set()
+    either: set[str] = set()
+    cores = texts.parts["core"] + texts.parts["power"]
+    for core in set(cores[~missing]):
+        kind, mark = _marks(core)
+        {"decimal": decimals, "groups": groups, "either": either, "both": decimals}.get(
+            kind, set()
+        ).add(mark)
+        if kind == "both":
+            groups.add("." if mark == "," else ",")
+        groups.update(set(core) & set(_GAPS))
+    return _Evidence(frozenset(decimals), frozenset(groups), frozenset(either))
+
+
+def _marks(core: str) -> tuple[str, str]:
+    """Say what the points and commas of a number can be, and which mark that is."""
+    digits, power, _ = re.sub(f"[{_GAPS}]", "", core.lower()).partition("e")
+    points, commas = digits.count("."), digits.count(",")
+    if points and commas:
+        return "both", max(".,", key=digits.rfind)
+    if not points + commas:
+        return "", ""
+    mark = "." if points else ","
+    if points + commas > 1:
+        return "groups", mark
+    may_group = re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", digits) and digits == core
+    return ("either" if may_group and not power else "decimal"), mark
+
+
+def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarray:
+    """Return values as numbers, (n,) float64; nan where they are none, or grouped otherwise."""
+    parts = texts.parts
+    core = parts["core"]
+    decimal = re.escape(dialect.decimal or ".")
+    whole = r"[0-9]*"
+    if dialect.thousands is not None:
+        mark = re.escape(dialect.thousands)
+        whole = rf"(?:[0-9]*|[0-9]{{1,3}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}})"
+    fits = core.str.fullmatch(rf"{whole}(?:{decimal}[0-9]*)?")
+    if dialect.thousands is not None:
+        core = core.str.replace(dialect.thousands, "", regex=False)
+    core = core.str.replace(dialect.decimal or ".", ".", regex=False) + parts["power"]
+    numbers = pd.to_numeric(core, errors="coerce").to_numpy(np.float64, copy=True)
+    minus = (parts["sign"] + parts["inner"]).str.replace("−", "-", regex=False)
+    numbers[(minus == "-").to_numpy()] *= -1
+    numbers[(minus.str.len() > 1).to_numpy() | ~fits.to_numpy(bool) | missing] = np.nan
+    return numbers
+
+
+def _by_row(texts: _Texts, numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Return the numbers of rows: whole ones as int64, where none is missing."""
+    of_rows = np.append(numbers, np.nan)[texts.codes]  # -1 is the last
+    cores = texts.parts["core"][~missing]
+    whole = not (cores.str.contains("[.,]") | (texts.parts["power"][~missing] != "")).any()
+    if whole and not np.isnan(of_rows).any() and np.abs(of_rows).max() < 2**53:
+        of_rows = of_rows.astype(np.int64)
+    return np.asarray(of_rows)
+
+
+def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Doubt:
+    value = texts.values[at]
+    text = f"must hold numbers, got {value!r} in {{place}}"
+    words = _joined(dialect.missing_values, {value})
+    listed = ", ".join(map(_quoted, words or ()))
+    remedy = "write a number there (1234.5), choose another column, "
+    remedy += f"or write data.read.missing_values: [{listed}] if it stands for nothing"
+    return Doubt("cell", texts.first_row(at), text, remedy)
+
+
+def _ambiguous(texts: _Texts, missing: np.ndarray) -> Doubt:
+    """Return the doubt about a column with points and commas of which nobody knows the meaning."""
+    kinds = [
+        ("", "") if out else _marks(core + power)
+        for core, power, out in zip(texts.parts["core"], texts.parts["power"], missing, strict=True)
+    ]
+    certain = {mark: kinds.index(("decimal", mark)) for kind, mark in kinds if kind == "decimal"}
+    if len(certain) > 1:  # 1.5 and 1,5
+        counts = Counter(mark for kind, mark in kinds if kind == "decimal")
+        rarer = min(certain, key=lambda mark: counts[mark])
+        at = certain[rarer]
+        usual = "points" if rarer == "," else "commas"
+        text = f"must write all numbers in one way, got {texts.values[at]!r} in {{place}} among "
+        return Doubt("mark", texts.first_row(at), f"{text}decimal {usual}", "correct it")
+    at = next(i for i, (kind, _) in enumerate(kinds) if kind in ("either", "decimal", "both"))
+    mark = kinds[at][1]
+    text = f"holds numbers such as {texts.values[at]!r} in {{place}}, and the file does not tell "
+    text += "whether points or commas are decimal"
+    other = "." if mark == "," else ","
+    remedy = f'write data.read.decimal: "{mark}" or "{other}"'
+    return Doubt("mark", texts.first_row(at), text, remedy)
+
+
+def _against(
+    texts: _Texts, missing: np.ndarray, wrong: str, decimal: str | None, thousands: str | None
+) -> Doubt:
+    cores = texts.parts["core"].to_numpy()
+    at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
+    text = f"holds {texts.values[at]!r} in {{place}}, where {_quoted(decimal or '.')} is decimal"
+    text += f" and {_quoted(thousands)} groups digits" if thousands else ""
+    remedy = "write numbers in one way, or set data.read.decimal and data.read.thousands"
+    return Doubt("mark", texts.first_row(int(at)), text, remedy)
+
+
+def _joined(known: tuple[str, ...] | None, more: set[str]) -> tuple[str, ...] | None:
+    more = more - {""}
+    return known if not more else tuple(dict.fromkeys((*(known or ()), *sorted(more))))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

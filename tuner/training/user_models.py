@@ -1,0 +1,352 @@
+"""Cells and models from user code, and their inspection in a separate process.
+
+Run by `tuner.experiment.cells` in a process of its own, as the class brings torch along.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.data import Shape
+from tuner.errors import InputError, one_line
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.training.device import TrainingError
+from tuner.training.layers import reverse
+from tuner.user_code import load_object
+
+__all__ = [
+    "OwnLayer",
+    "OwnModel",
+    "is_whole",
+    "load_class",
+    "look_at",
+    "look_at_loss",
+    "outputs_of",
+]
+
+_LAYER, _MODEL = ["inputs", "units"], ["shape"]
+
+
+def load_class(reference: str) -> type[nn.Module]:
+    """Import the class of a cell.
+
+    Raises:
+        TrainingError: it is not there, is no module of torch, or takes no arguments of either kind.
+    """
+    try:
+        found = load_object(reference)
+    except InputError as error:
+        raise TrainingError(str(error)) from None
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        what = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
+        raise TrainingError(
+            f"must be a class of torch.nn.Module, got {reference!r}, which is {what}; derive it "
+            f"from torch.nn.Module"
+        )
+    taken = _taken(found)
+    if taken[:2] != _LAYER and taken[:1] != _MODEL:
+        got = ", ".join(taken) or "nothing"
+        raise TrainingError(
+            f"a layer is made of (inputs, units, ...), a whole model of (shape, ...), got "
+            f"{reference!r}, which takes ({got}); name its arguments so"
+        )
+    return found
+
+
+def is_whole(found: type[nn.Module]) -> bool:
+    """Return whether a class is a whole model, not a recurrent layer."""
+    return _taken(found)[:1] == _MODEL
+
+
+def _taken(found: type[nn.Module]) -> list[str]:
+    """Return the names of what a class is made of."""
+    return list(inspect.signature(found).parameters)
+
+
+def _made(found: type[nn.Module], what: str, arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        return found(**arguments)
+    except Exception as error:  # whatever it does
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        problem = f"{type(error).__name__}: {one_line(error)}"
+        raise TrainingError(f"{what} cannot be made of ({given}): {problem}") from error
+
+
+def _called(
+    module: nn.Module, what: str, x: Tensor, lengths: Tensor | None, coming: Tensor | None = None
+) -> Tensor:
+    """Return what a module puts out; it is given the lengths, and what is coming, if it takes them.
+
+    Raises:
+        TrainingError: it takes nothing of the rows to come, of which something is known.
+    """
+    takes = inspect.signature(module.forward).parameters
+    if coming is not None and "coming" not in takes:
+        raise TrainingError(
+            f"{what} does not read what data.known_future says is known: its forward takes no "
+            f"`coming`, (batch, horizon, known columns); add that, or remove data.known_future"
+        )
+    given = {"lengths": lengths, "coming": coming}
+    said = module(x, **{name: value for name, value in given.items() if name in takes})
+    if isinstance(said, tuple) and said:
+        said = said[0]  # as torch's layers, whose state comes second
+    if not isinstance(said, Tensor):
+        raise TrainingError(f"{what} must put out a tensor, got {type(said).__name__}")
+    return said
+
+
+class OwnLayer(nn.Module):
+    """A class of one's own as a recurrent layer, one for each direction.
+
+    It is made of (inputs, units, ...) and maps (batch, steps, inputs) to (batch, steps, units); of
+    sequences that end earlier it may put out anything where they pad. Its state is what it puts
+    out at the last real step.
+    """
+
+    def __init__(
+        self, parameters: Hyperparameters, inputs: int, units: int, *, bidirectional: bool
+    ) -> None:
+        super().__init__()
+        self.what, self.units = parameters.cell, units
+        found = load_class(parameters.cell)
+        arguments = {"inputs": inputs, "units": units, **(parameters.model_extra or {})}
+        made = [_made(found, self.what, arguments) for _ in range(1 + bidirectional)]
+        self.ways = nn.ModuleList(made)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, tuple[Tensor]]:
+        """Read sequences, (batch, steps, inputs), of which (batch,) steps are real.
+
+        Returns:
+            (batch, steps, directions * units), and the last of each direction, (directions,
+            batch, units).
+        """
+        outputs, states = [], []
+        for backwards, layer in enumerate(self.ways):
+            read = reverse(x, lengths) if backwards else x
+            said = _called(layer, self.what, read, lengths)
+            expected = (*x.shape[:2], self.units)
+            if tuple(said.shape) != expected:
+                raise TrainingError(
+                    f"{self.what} must put out (batch, steps, units), here {expected}, got "
+                    f"{tuple(said.shape)}"
+                )
+            if lengths is None:
+                last = said[:, -1]
+            else:
+                at = (lengths - 1).to(x.device).view(-1, 1, 1).expand(-1, 1, self.units)
+                last = said.gather(1, at).squeeze(1)
+            states.append(last)
+            outputs.append(reverse(said, lengths) if backwards else said)
+        together = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+        return together, (torch.stack(states),)
+
+
+class OwnModel(nn.Module):
+    """A class of one's own as the whole model, between what takes the level off and puts it on.
+
+    It is made of (shape, ...), a `tuner.data.Shape`, and those of tuner's hyperparameters that it
+    takes by name, and maps (batch, steps, features), or tokens, (batch, steps), to what
+    `outputs_of` says.
+    """
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, inputs: int) -> None:
+        super().__init__()
+        self.what, self.shape = parameters.cell, shape
+        found, own = load_class(parameters.cell), parameters.model_extra or {}
+        of_tuner = parameters.model_dump(exclude=set(own))
+        columns = shape.target_columns
+        if shape.trend or shape.modes:  # the parts of targets come first
+            columns = tuple(range(shape.targets))
+        read = dataclasses.replace(shape, features=inputs, modes=0, trend=0, target_columns=columns)
+        arguments = {"shape": read, **own}
+        arguments |= {name: of_tuner[name] for name in _taken(found) if name in of_tuner}
+        self.module = _made(found, self.what, arguments)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, coming: Tensor | None = None
+    ) -> Tensor:
+        """Say what sequences come to, in the shape of `outputs_of`."""
+        said = _called(self.module, self.what, x, lengths, coming)
+        expected = outputs_of(self.shape, *x.shape[:2])
+        if tuple(said.shape) != expected:
+            raise TrainingError(
+                f"{self.what} must put out {_in_words(self.shape)}, here {expected}, got "
+                f"{tuple(said.shape)}"
+            )
+        return said
+
+
+def outputs_of(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
+    """Return the shape of what a model puts out."""
+    if shape.each_step:
+        return batch, steps, shape.classes or shape.targets
+    if shape.classes:
+        return batch, shape.classes
+    quantiles = (len(shape.quantiles),) if shape.quantiles else ()
+    return batch, shape.horizon, shape.targets, *quantiles
+
+
+def _in_words(shape: Shape) -> str:
+    what = "classes" if shape.classes else "targets"
+    if shape.each_step:
+        return f"(batch, steps, {what})"
+    if shape.classes:
+        return "(batch, classes)"
+    return f"(batch, horizon, targets{', quantiles' if shape.quantiles else ''})"
+
+
+_STEPS, _BATCH = 5, 2
+
+
+def look_at(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str, Any]:
+    """Return what a class declares, or the problem that it has.
+
+    Args:
+        reference: of the class.
+        sample: kind, horizon, quantiles and number of targets; whether the steps are tokens, and
+            whether columns are known ahead.
+        ours: the names of tuner's own hyperparameters.
+    """
+    from tuner.training.device import TrainingError
+
+    try:
+        found = load_class(reference)
+        whole, declared = is_whole(found), getattr(found, "hyperparameters", {})
+        keys = _keys(reference, declared, ours)
+        takes = _takes(found, reference, keys, ours, whole)
+        _try(reference, {n: k["default"] for n, k in keys.items()}, sample, whole)
+    except TrainingError as error:
+        return {"problem": str(error)}
+    except Exception as error:  # of a forward pass
+        return {"problem": f"{reference} cannot read: {type(error).__name__}: {error}"}
+    return {"whole": whole, "takes": takes, "keys": keys}
+
+
+def look_at_loss(loss: str, kind: str) -> dict[str, Any]:
+    """Return the problem that a function has as a loss, or nothing.
+
+    Args:
+        loss: its reference.
+        kind: of the task.
+    """
+    import torch
+
+    from tuner.data import Shape
+    from tuner.training.device import TrainingError
+    from tuner.training.losses import own_loss
+
+    torch.manual_seed(0)
+    classes = 3 if kind in ("classify", "label") else 0
+    shape = Shape("classify" if classes else "forecast", 1, classes=classes)
+    outputs = torch.randn((4, 3) if classes else (4, 2, 1), requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 1]) if classes else torch.randn(4, 2, 1)
+    try:
+        found = own_loss(loss, shape)(outputs, targets)
+        if not found.requires_grad:
+            raise TrainingError(f"loss: {loss} has no gradient; calculate with torch alone")
+    except TrainingError as error:
+        return {"problem": str(error).removeprefix("loss: ")}
+    return {}
+
+
+def _keys(reference: str, declared: Any, ours: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the keys that a class declares, each with a range and a default."""
+    from tuner.training.device import TrainingError
+
+    example = "{'leak': {'type': 'float', 'low': 0.0, 'high': 0.9, 'default': 0.5}}"
+    if not isinstance(declared, dict) or not all(
+        isinstance(name, str) and isinstance(key, dict) for name, key in declared.items()
+    ):
+        text = f"`hyperparameters` of {reference} must map names to ranges, got {declared!r}"
+        raise TrainingError(f"{text}; write {example}, say")
+    for name, key in declared.items():
+        if name in ours:
+            text = f"{reference} declares {name!r}, which is tuner's own"
+            raise TrainingError(f"{text}; call it otherwise")
+        if "default" not in key:
+            text = f"{reference} declares {name!r} without a default, got {key!r}"
+            raise TrainingError(f"{text}; add 'default'")
+    return json.loads(json.dumps(declared))  # type: ignore[no-any-return]
+
+
+def _takes(
+    found: type, reference: str, keys: dict[str, Any], ours: list[str], whole: bool
+) -> list[str]:
+    """Return which of tuner's hyperparameters a whole model takes, and check that all fits."""
+    import inspect
+
+    from tuner.training.device import TrainingError
+
+    parameters = inspect.signature(found).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    first = {"shape"} if whole else {"inputs", "units"}
+    taken = [name for name in parameters if name not in first]
+    if lacking := [name for name in keys if name not in taken]:
+        text = f"{reference} declares {lacking[0]!r}, and takes none"
+        raise TrainingError(f"{text}; add it to the arguments of its __init__")
+    known = [*keys, *(ours if whole else [])]
+    for name in taken:
+        if name not in known and parameters[name].default is inspect.Parameter.empty:
+            text = f"{reference} takes {name!r}, and does not declare it"
+            raise TrainingError(f"{text}; add it to its `hyperparameters`")
+    return [name for name in taken if name in ours and whole]
+
+
+def _try(reference: str, own: dict[str, Any], sample: dict[str, Any], whole: bool) -> None:
+    """Have the class read random numbers.
+
+    Raises:
+        TrainingError: it puts out what does not fit.
+    """
+    import torch
+
+    from tuner.data import Shape
+    from tuner.experiment.hyperparameters import Hyperparameters
+
+    torch.manual_seed(0)
+    parameters = Hyperparameters(cell=reference, hidden_size=4, **own)
+    if not whole:
+        for both in (False, True):
+            OwnLayer(parameters, 3, 4, bidirectional=both)(torch.randn(_BATCH, _STEPS, 3))
+        return
+    kind = sample.get("kind", "forecast")
+    classes = 3 if kind in ("classify", "label") else 0
+    features, vocabulary = (0, 9) if sample["tokens"] else (2 + sample["targets"], 0)
+    shape = Shape(
+        kind,
+        features,
+        vocabulary,
+        horizon=sample.get("horizon", 1) if kind == "forecast" else 1,
+        targets=sample["targets"],
+        quantiles=tuple(sample.get("quantiles", ())),
+        classes=classes,
+        window=_STEPS,
+        target_columns=tuple(range(sample["targets"])),
+        known_columns=(features - 1,) if sample["known"] else (),
+    )
+    x = torch.randint(2, vocabulary, (_BATCH, _STEPS)) if vocabulary else None
+    x = torch.randn(_BATCH, _STEPS, features) if x is None else x
+    coming = torch.randn(_BATCH, shape.ahead, 1) if shape.ahead else None
+    OwnModel(parameters, shape, features)(x, coming=coming)
+
+
+def _main(argument: str) -> None:
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the class prints is no answer
+    asked = json.loads(argument)
+    json.dump(look_at_loss(**asked) if "loss" in asked else look_at(**asked), answer)
+    answer.close()
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

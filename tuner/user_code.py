@@ -1,0 +1,239 @@
+"""User code: references such as `package.module:Name`, and expressions of `truth` and `forecast`.
+
+Whoever runs it imports it: a worker, or a process that looks at it beforehand. A metric is also
+tried by the check of an experiment, in its process.
+
+They are parsed as Python and walked node by node; no code is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import math
+import operator
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import InputError, nearest, one_line
+
+__all__ = [
+    "ALLOW",
+    "FUNCTIONS",
+    "NAMES",
+    "REDUCING",
+    "allow",
+    "evaluate",
+    "is_allowed",
+    "is_reference",
+    "load_object",
+    "parse",
+    "reference_of",
+]
+
+ALLOW = "TUNER_ALLOW_CODE"
+
+"""Is set by `--allow-code`, and inherited by workers."""
+
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_reference(value: Any) -> bool:
+    """Return whether a value is written as `package.module:name`."""
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def reference_of(name: str, group: str) -> str | None:
+    """Return what an installed package calls by a name in a group of entry points; None for none.
+
+    Nothing is imported.
+    """
+    found = list(importlib.metadata.entry_points(group=group, name=name))
+    return found[0].value if found else None
+
+
+def allow() -> None:
+    """Have this process and those that it starts import what is not installed, or not trusted."""
+    os.environ[ALLOW] = "1"
+
+
+def is_allowed() -> bool:
+    """Return whether code of the current folder, and of exported files, may be imported."""
+    return os.environ.get(ALLOW) == "1"
+
+
+def load_object(reference: str) -> Any:
+    """Import what `package.module:name` names.
+
+    Raises:
+        InputError: it is not installed, cannot be imported, or is not in its module; rule, value
+            and remedy in one line.
+    """
+    module_name, _, name = reference.partition(":")
+    _check_place(module_name.partition(".")[0], reference)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever it does
+        lacks = error.name if isinstance(error, ModuleNotFoundError) else None
+        if lacks is not None and f"{module_name}.".startswith(f"{lacks}."):
+            raise InputError(_not_installed(lacks, reference)) from None
+        text = f"cannot be imported, got {reference!r}: {type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{text}; correct {module_name}") from None
+    if not hasattr(module, name):
+        known = [each for each in vars(module) if not each.startswith("_")]
+        near = nearest(name, known).partition("; choose from")[0] or "; name one that it has"
+        raise InputError(f"{module_name} has no {name!r}, got {reference!r}{near}")
+    return getattr(module, name)
+
+
+def _check_place(top: str, reference: str) -> None:
+    """Refuse a module that is found nowhere, or in the current folder alone."""
+    here = Path.cwd()
+    lies_here = (here / f"{top}.py").exists() or (here / top).is_dir()
+    if is_allowed() and str(here) not in sys.path:
+        sys.path.append(str(here))  # last: no file of it is taken for a library
+    spec = None if top in sys.builtin_module_names else importlib.util.find_spec(top)
+    places = set()
+    if spec is not None:
+        files = [spec.origin] if spec.origin and os.sep in spec.origin else []
+        files += [str(Path(place) / "_") for place in spec.submodule_search_locations or ()]
+        inner = 2 if spec.submodule_search_locations is not None else 1
+        places = {Path(file).resolve().parents[inner - 1] for file in files}
+    elif top not in sys.builtin_module_names and not lies_here:
+        raise InputError(_not_installed(top, reference))
+    found_here = (spec is None and lies_here) or here.resolve() in places
+    if found_here and not is_allowed():
+        raise InputError(
+            f"nothing is imported from the current folder, where {top!r} lies, got {reference!r}; "
+            f"install it (pip install), or add --allow-code"
+        )
+
+
+def _not_installed(module: str, reference: str) -> str:
+    return f"no module {module!r} is installed, got {reference!r}; pip install what it is of"
+
+
+NAMES = ("truth", "forecast")
+
+FUNCTIONS = {
+    "abs": 1, "sqrt": 1, "exp": 1, "log": 1, "log1p": 1, "square": 1, "sign": 1,
+    "minimum": 2, "maximum": 2, "where": 3,
+    "mean": 1, "sum": 1, "median": 1, "std": 1, "min": 1, "max": 1, "quantile": 2,
+}  # fmt: skip
+
+"""By name, how many arguments they take."""
+
+REDUCING = ("mean", "sum", "median", "std", "min", "max", "quantile")
+
+"""Those that come to one number."""
+
+_LONGEST, _DEEPEST = 1000, 40
+
+_BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+_EXAMPLE = "mean(abs(truth - forecast))"
+
+
+def parse(text: str) -> ast.expr:
+    """Return the tree of an expression, of nodes that `evaluate` knows.
+
+    Raises:
+        ValueError: it is none; rule, value and remedy in one line.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"has {_LONGEST} characters at most, got {len(text)}; make it shorter")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ValueError(f"must be an expression, got {text!r}; write {_EXAMPLE}, say") from None
+    _check(tree, text, _DEEPEST)
+    return tree
+
+
+def _check(node: ast.expr, text: str, depth: int) -> None:
+    if depth == 0:
+        raise ValueError(f"is nested {_DEEPEST} deep at most, got {text!r}; make it simpler")
+
+    def within(*inner: ast.expr) -> None:
+        for each in inner:
+            _check(each, text, depth - 1)
+
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            if abs(number) > 1e30 or not math.isfinite(number):
+                raise ValueError(f"holds numbers up to 1e30, got {text!r}; write a smaller one")
+        case ast.Name(id=name):
+            if name not in NAMES:
+                known = nearest(name, NAMES if name not in FUNCTIONS else ())
+                hint = known or f"; write {name}(...)"
+                raise ValueError(f"knows no {name!r}, got {text!r}{hint}")
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            within(left, right)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            within(operand)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
+            within(left, right)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            if name not in FUNCTIONS:
+                known = nearest(name, FUNCTIONS)
+                raise ValueError(f"has no function {name!r}, got {text!r}{known}")
+            if len(arguments) != FUNCTIONS[name]:
+                text = f"{name} takes {FUNCTIONS[name]}, got {len(arguments)} in {text!r}"
+                raise ValueError(f"{text}; give it as many")
+            within(*arguments)
+        case _:
+            part = ast.unparse(node)
+            raise ValueError(
+                f"is arithmetic of truth and forecast, got {part!r} in {text!r}; write {_EXAMPLE}, "
+                f"say"
+            )
+
+
+def evaluate(
+    tree: ast.expr,
+    names: Mapping[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+    number: Callable[[float], Any] = float,
+) -> Any:
+    """Return what an expression comes to.
+
+    Args:
+        tree: from `parse`.
+        names: arrays by `NAMES`.
+        functions: by `FUNCTIONS`, of such arrays.
+        number: makes what arrays are calculated with of a number.
+    """
+
+    def value(node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=constant):
+                return number(float(constant))  # type: ignore[arg-type]
+            case ast.Name(id=name):
+                return names[name]
+            case ast.BinOp(left=left, op=op, right=right):
+                return _BINARY[type(op)](value(left), value(right))
+            case ast.UnaryOp(op=op, operand=operand):
+                return -value(operand) if isinstance(op, ast.USub) else value(operand)
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return _BINARY[type(op)](value(left), value(right))
+            case ast.Call(func=ast.Name(id=name), args=arguments):
+                return functions[name](*map(value, arguments))
+        raise AssertionError("parse lets nothing else through")
+
+    return value(tree)

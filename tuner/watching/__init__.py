@@ -1,1 +1,0 @@
-"""What people and programs see of a search while it runs, and of its result."""
