@@ -53,30 +53,52 @@ _PATH = {"argument": "path", "or_else": "remove it first"}
 
 @dataclass(frozen=True)
 class Best:
-    """The winning configuration, and the validation scores that speak for it."""
+    """The winning configuration and its validation scores, in the unit of the metric.
 
-    trial: int | None  # None where the untuned default won, and no trial is the same
-    name: str  # trial 3, or default LSTM
-    params: dict[str, Any]  # what was searched
-    hyperparameters: dict[str, Any]  # all of them, the fixed ones too
+    Attributes:
+        trial: number of the trial, from 0. None if the untuned default won and no trial has the
+            same configuration.
+        name: `trial 3`, or `default LSTM`.
+        params: values of the searched hyperparameters.
+        hyperparameters: values of all hyperparameters, searched and fixed.
+        metric: name of the metric, such as `rmse`.
+        search_score: score in the search. It is the best of many and therefore optimistic. None
+            if the configuration is no trial.
+        mean: mean score of the retrainings on fresh seeds. None without retrainings.
+        std: standard deviation of these scores. None with fewer than two.
+    """
+
+    trial: int | None
+    name: str
+    params: dict[str, Any]
+    hyperparameters: dict[str, Any]
     metric: str
-    search_score: float | None  # the best of many: optimistic; None where it is no trial
-    mean: float | None  # retrained on fresh seeds; None where that was not done
+    search_score: float | None
+    mean: float | None
     std: float | None
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page that needs nothing else; a notebook shows it in a frame."""
+    """The result as one HTML page without other files. A notebook shows it in a frame.
 
-    study: str  # whose
+    Attributes:
+        study: name of the study.
+        html: the page.
+    """
+
+    study: str
     html: str
 
     def save(self, path: str | Path) -> None:
-        """Write the page to a file; an earlier report of this study is replaced.
+        """Write the page to a file. An earlier report of this study is replaced.
+
+        Args:
+            path: a new file, or an earlier report; `.html` or `.htm`.
 
         Raises:
-            InputError: there is something else, no folder for it, or its ending is none of these.
+            InputError: the path has another ending, its folder does not exist, or it is a file
+                of another kind.
         """
         from tuner.report import page
 
@@ -92,15 +114,15 @@ class Report:
 
 
 class Study:
-    """One search and its result, as the journal had it when this was made.
+    """One search and its result: a snapshot of the journal.
 
-    `tuner.search` and `load_study` make it.
+    `search` and `load_study` return it.
     """
 
     def __init__(
         self, record: StudyRecord, location: str, model_folder: Path | None = None
     ) -> None:
-        """Take a study as it is read; of the winner's model, where there is one, a copy is kept."""
+        """Keep a record and, if given, a copy of the winner's model folder."""
         self._record, self._location = record, location
         self._kept: Path | None = None  # the folder of the winner's model
         if model_folder is not None:
@@ -109,19 +131,19 @@ class Study:
 
     @property
     def name(self) -> str:
-        """What the command line calls it."""
+        """The name, as commands such as `tuner show` take it."""
         return self._record.name
 
     @property
     def experiment(self) -> Experiment:
-        """What was searched."""
+        """The experiment that was searched."""
         return self._record.experiment
 
     @property
     def best(self) -> Best:
-        """The winner: the best mean over its retrainings, or without any the best trial.
+        """The winner: the configuration with the best mean score of its retrainings.
 
-        It is the untuned default where that has the best.
+        Without retrainings it is the best trial. The untuned default can win too.
 
         Raises:
             RunError: no trial is complete.
@@ -143,12 +165,13 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """A row for each trial, by its number.
+        """All trials: (trials, columns), indexed by the number of the trial.
 
-        Columns: `status`, `score` (NaN where there is none), every searched hyperparameter,
-        `epochs`, `seconds` of training, `weights` of the model, `latency_ms` of one prediction in
-        torch, `seed` of the training, `repeat_of` (the trial whose outcome this one took) and the
-        `reason` of a failure.
+        Columns: `status`; `score` in the unit of the metric, NaN without one; every searched
+        hyperparameter; `epochs` trained; `seconds` of training; `weights`, the number of learned
+        parameters; `latency_ms`, milliseconds to predict one sample in torch; `seed` of the
+        training; `repeat_of`, the earlier trial with the same configuration, whose outcome this
+        one takes; `reason` of a failure.
         """
         import pandas as pd
 
@@ -163,12 +186,13 @@ class Study:
 
     @property
     def finalists(self) -> pd.DataFrame:
-        """A row for each retrained configuration, the best mean first, by its trial's number.
+        """The retrained configurations, best mean first: (finalists, columns).
 
-        The untuned default is one of them; its number is missing where no trial is the same.
+        The index is the number of the trial. The untuned default is one of the rows; its index
+        is missing unless a trial has the same configuration.
 
-        Columns: every searched hyperparameter; `search`, the score that the search saw; `mean`,
-        `std` and `scores` of the retrainings.
+        Columns: every searched hyperparameter; `search`, the score in the search; `mean`, `std`
+        and `scores`, the list, of the retrainings. Scores are in the unit of the metric.
         """
         import pandas as pd
 
@@ -186,35 +210,45 @@ class Study:
 
     @property
     def test(self) -> dict[str, Any] | None:
-        """The winner's and the baselines' scores on the test part; None before it is opened."""
+        """Scores of the winner and the baselines on the test set, as `tuner show --json` has them.
+
+        None before the test set is evaluated.
+        """
         test: dict[str, Any] | None = self.summary()["test"]
         return test
 
     @property
     def verdict(self) -> str | None:
-        """What the test part says, in one sentence; None before it is opened."""
+        """Whether the winner beats the default and the baselines, in one sentence.
+
+        None before the test set is evaluated.
+        """
         verdict: str | None = self.summary()["verdict"]
         return verdict
 
     def summary(self) -> dict[str, Any]:
-        """Return the result as plain data, as `tuner show --json` prints it."""
+        """Return the result as nested dicts and lists, as `tuner show --json` prints it."""
         from tuner.results.summary import summarize
 
         return summarize(self._record)
 
     def report(self) -> Report:
-        """Return the result as a page with pictures."""
+        """Return the result as an HTML page with pictures."""
         from tuner.report.page import report
 
         return Report(self.name, report(self._record))
 
     def export(self, path: str | Path) -> Path:
-        """Write the best configuration as an experiment file, JSON where the name says so.
+        """Write the best configuration as an experiment file, and return its path.
 
         `Experiment.load` and `tuner train` read it. An earlier export of this study is replaced.
 
+        Args:
+            path: a new file, or an earlier export; `.yaml`, `.yml` or `.json`.
+
         Raises:
-            InputError: there is something else, no folder for it, or its ending is none of these.
+            InputError: the path has another ending, its folder does not exist, or it is a file
+                of another kind.
             RunError: no trial is complete.
         """
         from tuner.results.export import ENDINGS, exported, is_export, is_json, render
@@ -229,15 +263,14 @@ class Study:
 
     @cached_property
     def model(self) -> Model:
-        """The winner's model, ready to predict: see `predict`.
+        """The winner's model, ready to predict.
 
-        It is at hand after the search that opened the test part; else it is trained again when it
-        is first asked for. Where the winner was refitted, it is the model of training and
-        validation part. `export_model` writes it.
+        After a search that evaluated the test set it is there at once. Otherwise the first access
+        trains it. If the winner was refitted, this is the model of training and validation rows.
 
         Raises:
-            InputError: the data cannot be read any more, or has changed.
-            RunError: no trial is complete, or the recorded score did not come out again.
+            InputError: the data cannot be read, or has changed since the search.
+            RunError: no trial is complete, or the recorded score is not reproduced.
         """
         from tuner.prediction import load_model
 
@@ -248,48 +281,52 @@ class Study:
         return load_model(self._kept)
 
     def predict(self, data: pd.DataFrame | str | Path, all_windows: bool = False) -> pd.DataFrame:
-        """Predict with the winner's model, in the data's units; see `Model.predict`.
+        """Predict with the winner's model, in the units of the data.
 
         Args:
-            data: a table or a file with the columns that were searched on. A forecast begins
-                after its last row.
-            all_windows: whether a forecast begins after every row that can be.
+            data: a data frame, (rows, columns), or a file, with the columns of the search. A
+                forecast starts after the last row.
+            all_windows: whether to forecast after every row that has a full window before it.
+
+        Returns:
+            (rows, columns), as `tuner.prediction.Model.predict` returns it.
 
         Raises:
-            DataError: the data is not what the model was trained on.
-            InputError, RunError: as `model` does.
+            DataError: the data does not match the data of the search.
+            InputError: the data of the search cannot be read, or has changed.
+            RunError: no trial is complete, or the recorded score is not reproduced.
         """
         return self.model.predict(data, all_windows)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The test rows: the truth, and what the winner's model says of them.
+        """The truth and the winner's predictions on the test set, in the units of the data.
 
-        Columns are those of `predict`, and before each target the truth (`sales_true`, `sales`).
-        A forecast has `horizon` rows for each window that was scored.
+        The columns are those of `predict`, with the truth before each target (`sales_true`,
+        `sales`). Forecasts have `horizon` rows per window, sequences one row each or one per step.
 
         Raises:
-            InputError: the data cannot be read any more, or has changed.
-            RunError: the test part is not open yet, or another configuration won since.
+            InputError: the data cannot be read, or has changed since the search.
+            RunError: the test set is not evaluated yet, or another configuration wins now.
         """
         from tuner.results.predictions import test_predictions
 
         return test_predictions(self._record, lambda: self.model)
 
     def export_model(self, folder: str | Path, *, ensemble: bool = False) -> Model:
-        """Train the winner again, write its model into a folder, and return it ready to predict.
+        """Train the winner again, write its model folder, and return the model.
 
-        It is what `tuner export STUDY --model FOLDER` writes: where the winner was refitted, the
-        model of training and validation part.
+        `tuner export STUDY --model FOLDER` writes the same. If the winner was refitted, this is
+        the model of training and validation rows.
 
         Args:
-            folder: an empty or a new one, or that of an earlier model.
-            ensemble: whether it is the mean of the models of all of the winner's seeds.
+            folder: a new or empty folder, or that of an earlier model, which is replaced.
+            ensemble: whether to write the mean of all repeats of the winner as one model.
 
         Raises:
-            InputError: the folder holds something else, the data has changed, or the winner was
-                trained once, and that is no ensemble.
-            RunError: no trial is complete, or the recorded score did not come out again.
+            InputError: the folder holds other files, the data has changed since the search, or
+                an ensemble is asked of a winner with a single training.
+            RunError: no trial is complete, or the recorded score is not reproduced.
         """
         from tuner.errors import RunError
         from tuner.prediction import load_model
@@ -318,7 +355,7 @@ class Study:
         return "<br>".join(parts)
 
     def _new_folder(self) -> Path:
-        """Make a folder that is removed when nobody holds this study any more."""
+        """Make a folder that is removed with this object."""
         folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-model-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder
@@ -369,40 +406,42 @@ def search(
     open_test: bool = True,
     reopen_test: bool = False,
 ) -> Study:
-    """Search an experiment to its end, or go on where an earlier call or `tuner run` stopped.
+    """Search an experiment to its end, or resume a search that stopped earlier.
 
-    It is what `tuner run` does, and its journal is the same: each goes on with what the other
-    began.
+    `tuner run` does the same with the same journal, so that each resumes searches of the other.
 
     Args:
-        experiment: what is searched, the path of its file, or the same as nested dicts.
-        strategy: a name of `tuner strategies`, with its defaults; by default the experiment's,
-            which keeps its options also where it is named here.
-        data: in place of the experiment's `data.path`: another file, or a table. A table is kept
-            once as a Parquet file in the folder `data` beside the journal (`studies/data`), so
-            that the study can be resumed and its configuration exported and trained again.
-        trials: how many are trained; by default the experiment's `budget.trials`.
-        seed: of the search; by default the experiment's.
-        study: the study's name; `<experiment>-<strategy>-<seed>` by default.
-        journal: a file or a database's URL; `studies/STUDY.journal` by default.
-        workers: how many trials run at a time; by default as many as there is room for. The
-            result does not depend on it.
-        executor: `local`, `ray` or `ray://HOST:PORT`.
+        experiment: an experiment, the path of its YAML or JSON file, or nested dicts with the
+            same keys.
+        strategy: a name that `tuner strategies` lists, with default options. The default is the
+            experiment's strategy; naming that one keeps its options.
+        data: a file or a data frame, (rows, columns), in place of the experiment's `data.path`.
+            A data frame is written once, as Parquet, to `data/` beside the journal
+            (`studies/data`), so that the study can be resumed and its winner trained again.
+        trials: number of trials, 1 to 1000000; by default the experiment's `budget.trials`.
+        seed: seed of the search, 0 to 4294967295; by default the experiment's.
+        study: name of the study; by default `<experiment>-<strategy>-<seed>`.
+        journal: path of a file, or URL of a database; by default `studies/STUDY.journal`.
+        workers: number of trials that run at a time, at least 1; by default one per core, up to
+            the strategy's population or batch. The result does not depend on it, unless the
+            experiment is asynchronous.
+        executor: `local`, `ray`, or `ray://HOST:PORT`.
         tracking: whether trials are copied to MLflow while they run.
-        progress: whether a line is printed for every trial. Without, notes go to the logger
-            `tuner` as information.
-        open_test: whether the winner is scored on the test part at the end, which happens once
-            for a study; a later call may do it.
-        reopen_test: whether it is scored again after the search has gone on and another
-            configuration wins; that is recorded, and the score is not one of unseen rows.
+        progress: whether to print a line per trial. If not, notes are logged by the logger
+            `tuner` at level INFO.
+        open_test: whether to evaluate the winner on the test set after the search. This happens
+            once per study; a later call can do it.
+        reopen_test: whether to evaluate again after an extended search has another winner. The
+            journal records it, since the test set is then no longer unseen.
 
     Returns:
-        The study as its journal has it.
+        The study, as the journal has it at the end.
 
     Raises:
-        InputError: experiment, data, journal or an argument cannot be used; nothing was begun.
+        InputError: the experiment, the data, the journal or an argument is refused. Nothing was
+            started.
         RunError: every trial failed.
-        Interrupted: Ctrl-C; what was finished is kept, and the same call goes on.
+        Interrupted: Ctrl-C. Finished trials are kept, and the same call resumes the search.
     """
     import optuna
 
@@ -453,7 +492,7 @@ def search(
 
 
 class _Logged(Watcher):
-    """Shows nothing; what is noted goes to the logger `tuner`."""
+    """Prints nothing; notes go to the logger `tuner`."""
 
     def note(self, text: str) -> None:
         """Log a line."""
@@ -461,14 +500,14 @@ class _Logged(Watcher):
 
 
 def load_study(name: str, journal: str | None = None) -> Study:
-    """Return a study as its journal has it now, also while its search runs.
+    """Read a study from its journal, as it is now. Its search may be running.
 
     Args:
-        name: the study's.
-        journal: a file or a database's URL; `studies/STUDY.journal` by default.
+        name: name of the study.
+        journal: path of a file, or URL of a database; by default `studies/STUDY.journal`.
 
     Raises:
-        InputError: there is no such study, or its journal cannot be read.
+        InputError: the study does not exist, or its journal cannot be read.
     """
     from tuner.journal.storage import journal_location
     from tuner.studies import read

@@ -1,4 +1,4 @@
-"""A forecaster as scikit-learn has estimators: `LSTMForecaster().fit(y).predict()`."""
+"""An estimator in the manner of scikit-learn: `LSTMForecaster().fit(y).predict()`."""
 
 from __future__ import annotations
 
@@ -20,44 +20,46 @@ from tuner.experiment import Experiment
 __all__ = ["LSTMForecaster"]
 
 Table = pd.DataFrame | pd.Series | np.ndarray
-"""Rows in order of time: a column of numbers, or several with names."""
+"""Rows in order of time: one numeric column, or several named ones."""
 
 _NAME = "forecaster"
 
 
 class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
-    """Searches the hyperparameters of an LSTM on a series, and forecasts with the best one.
+    """Searches the hyperparameters of an LSTM on a table, and forecasts with the winner.
 
-    What `tuner init` would write for the table is searched; `settings` change it. The search keeps
-    a validation and a test part for itself, the last rows, and trains its winner again on all but
-    the test part. Parameters are read and set as of every estimator (`get_params`, `set_params`,
-    `sklearn.base.clone`); nothing is checked before `fit`. A row is no sample of its own here, for
-    a forecast reads the rows before it: `cross_val_score` and the like, which deal rows out, are
-    of no use, and `settings={"data.split.validation": {"folds": 3}}` validates in several places.
+    It searches the experiment that `tuner init` writes for the table, changed by `settings`. The
+    last rows are the validation set and the test set; the winner is trained again on all rows
+    before the test set. `get_params`, `set_params` and `sklearn.base.clone` work; arguments are
+    checked in `fit`. A forecast reads the rows before it, so rows are not independent samples:
+    `cross_val_score`, which shuffles rows into folds, does not apply. To validate on several
+    periods, use `settings={"data.split.validation": {"folds": 3}}`.
 
     Args:
-        target: column to forecast; needed where the table has several columns of numbers.
-        time: column of times; by default the index, where that has times, or a column of them.
-        id: column that tells several series apart.
-        features: columns that are read; by default those that help a linear forecast.
-        horizon: rows ahead, 1 to 10000.
-        strategy: a name of `tuner strategies`.
-        trials: configurations that are trained; by default as many as the table is worth.
-        settings: other values of the experiment, by their dotted keys, such as
+        target: column to forecast; required if the table has several numeric columns.
+        time: column of times; by default an index of times, or the column that holds times.
+        id: column that names the series of each row.
+        features: columns that the model reads; by default those that improve a linear forecast.
+        horizon: number of rows to forecast, 1 to 10000.
+        strategy: a name that `tuner strategies` lists.
+        trials: number of trials, 1 to 1000000; by default chosen by the size of the table.
+        settings: other values of the experiment by dotted key, such as
             `{"budget.epochs": 20, "task.intervals": [0.8]}`.
-        random_state: the seed of the search, 0 to 4294967295; the same one gives the same model.
-        n_jobs: trials at a time; by default as many as there is room for.
-        study: a name under which the study is kept in `studies/`, resumed by the same fit, and
-            listed by `tuner studies`. By default nothing is kept beyond the estimator.
-        verbose: whether a line is printed for every trial.
+        random_state: seed of the search, 0 to 4294967295. The same seed gives the same model on
+            the same kind of CPU.
+        n_jobs: number of trials that run at a time; by default one per core, up to the batch or
+            population of the strategy.
+        study: name under which the study is kept in `studies/`. The same `fit` resumes it, and
+            `tuner studies` lists it. By default the study lives as long as the estimator.
+        verbose: whether to print a line per trial.
 
     Attributes:
-        study_: the search, a `tuner.Study`: its `verdict`, `test`, `trials`, `report()`.
+        study_: the search, a `tuner.Study` with `verdict`, `test`, `trials` and `report()`.
         model_: the trained model, a `tuner.prediction.Model`.
-        experiment_: what was searched.
-        best_params_: the winner's hyperparameters, as far as they were searched.
-        feature_names_in_: (n_features_in_,), the table's columns.
-        n_features_in_: how many there are.
+        experiment_: the experiment that was searched.
+        best_params_: the searched hyperparameters of the winner.
+        feature_names_in_: names of the columns, (n_features_in_,).
+        n_features_in_: number of columns.
     """
 
     def __init__(
@@ -90,16 +92,17 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def fit(self, X: Table, y: Table | None = None) -> Self:
-        """Search, and train the winner.
+        """Search, train the winner, and return the estimator.
 
         Args:
-            X: the rows, in order of time: a table, (rows, columns), or one series, (rows,). An
-                index of times is the time.
-            y: the target, (rows,), where X does not hold it.
+            X: rows in order of time: a table, (rows, columns), or one series, (rows,). An index
+                of times is the time column.
+            y: the target, (rows,), if X does not hold it.
 
         Raises:
-            InputError: table or parameters cannot be used; nothing was begun.
+            InputError: the table or a parameter is refused. Nothing was started.
             RunError: every trial failed.
+            Interrupted: Ctrl-C.
         """
         from tuner.api import search
         from tuner.studies import keep_frame
@@ -127,32 +130,38 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
     def predict(
         self, X: Table | None = None, y: Table | None = None, *, all_windows: bool = False
     ) -> pd.DataFrame:
-        """Forecast the rows that come next.
+        """Forecast the next rows, in the unit of the target.
 
         Args:
-            X: the rows up to now, target included; by default those that `fit` was given.
-            y: the target, where X does not hold it.
-            all_windows: whether a forecast begins after every row that can be, too.
+            X: the latest rows with the target, as in `fit`; by default the rows of `fit`.
+            y: the target, (rows,), if X does not hold it.
+            all_windows: whether to forecast after every row that has a full window before it.
 
         Returns:
-            A row for each step: the series where there are several, the time (or the number of
-            the row), `step`, and the target; see `tuner.prediction.Model.predict`.
+            One row per series and step: the id if there are several series, the time (or the
+            number of the row), `step` from 1 to the horizon, and the target. See
+            `tuner.prediction.Model.predict`.
 
         Raises:
-            NotFittedError: `fit` comes first.
-            DataError: the rows are not like those of `fit`.
+            NotFittedError: `fit` was not called.
+            DataError: the rows do not match those of `fit`.
         """
         check_is_fitted(self, "model_")
         rows = self._path if X is None else self._table(X, y)[0]
         return self.model_.predict(rows, all_windows)
 
     def score(self, X: Table, y: Table | None = None) -> float:
-        """Return R² of the forecasts of all rows that have enough rows before them.
+        """Return R² over all windows of X and all steps of the horizon, at most 1.
 
-        Of all steps of the horizon, and 1 at best. Rows that `fit` has seen flatter: give later
-        ones, with a window's length of rows before them.
+        The score is optimistic on the rows of `fit`. Pass later rows, with one window of rows
+        before them.
+
+        Args:
+            X: rows with the target, as in `fit`.
+            y: the target, (rows,), if X does not hold it.
 
         Raises:
+            NotFittedError: `fit` was not called.
             InputError: no row can be forecast.
         """
         from sklearn.metrics import r2_score
@@ -173,7 +182,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         return float(r2_score(both["truth"], both[target]))
 
     def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
-        """Return the rows as a table that holds the target, and the target's name."""
+        """Return a table that holds the target, and the name of the target."""
         from tuner.tables.table import RawTable
 
         table = X
@@ -208,7 +217,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         return table, target
 
     def _experiment(self, path: Path, target: str) -> Experiment:
-        """Return what `tuner init` writes for a table, with the parameters over it."""
+        """Return the experiment of `tuner init` for a table, with the parameters applied."""
         from tuner.experiment import parse_value
         from tuner.planning.columns import guess_columns
         from tuner.planning.forecast_file import forecast_file
@@ -240,7 +249,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         return Experiment.from_dict(written).changed({**values, **(self.settings or {})})
 
     def _new_folder(self) -> Path:
-        """Make a folder that is removed when nobody holds this estimator any more."""
+        """Make a folder that is removed with this object."""
         folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-study-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder

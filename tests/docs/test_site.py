@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 import tuner
+from tuner.prediction import Model, load_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
@@ -59,10 +61,23 @@ def test_the_site_loads_nothing_from_other_hosts(site):
     assert [address for address in loaded if "//" in address] == []
 
 
-def test_the_api_reference_has_signatures_parameters_and_errors(site):
+def test_the_api_reference_has_signatures_and_errors(site):
     html = (site / "api.html").read_text()
     ids = set(re.findall(r'id="tuner\.([\w.]+)"', html))
     assert ids >= {*tuner.__all__, "Study.trials", "LSTMForecaster.fit", "prediction.Model.predict"}
     search = html.split('id="tuner.search"')[1].split('id="tuner.load_study"')[0]
     assert "Parameters:" in search
     assert "Raises:" in search
+
+
+CLASSES = (tuner.Study, tuner.Report, tuner.LSTMForecaster, Model)
+METHODS = [f for cls in CLASSES for f in vars(cls).values() if inspect.isfunction(f)]
+PUBLIC = [tuner.search, tuner.load_study, load_model]
+PUBLIC += [method for method in METHODS if not method.__name__.startswith("_")]
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda f: f.__qualname__)
+def test_public_docstrings_describe_every_parameter(function):
+    parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+    described = re.findall(r"^ +(\w+): ", (function.__doc__ or "").partition("Args:")[2], re.M)
+    assert [p for p in parameters if p not in described] == []
