@@ -295,7 +295,7 @@ def run(
 ) -> None:
     """Search; the same command again resumes."""
     from tuner.cli import run as command
-    from tuner.cli.options import load, replaced_strategy
+    from tuner.cli.overrides import load, replaced_strategy
 
     loaded = load(
         experiment,

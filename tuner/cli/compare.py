@@ -20,7 +20,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.options import load, own_strategy
+from tuner.cli.overrides import load, own_strategy
 from tuner.errors import ExperimentError, InputError, RunError, StudyError, nearest, show_location
 from tuner.experiment import Experiment, space_size
 from tuner.launch import (

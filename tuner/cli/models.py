@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from tuner.cli.options import load
+from tuner.cli.overrides import load
 from tuner.data.prepared import check_data
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment

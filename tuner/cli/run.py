@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.options import load, replaced_strategy
+from tuner.cli.overrides import load, replaced_strategy
 from tuner.data.prepared import check_data
 from tuner.data.quality import SUSPECTS
 from tuner.errors import InputError
