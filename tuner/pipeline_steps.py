@@ -7,21 +7,8 @@ from typing import Any
 
 from tuner.errors import nearest
 
-__all__ = [
-    "LINE_KEYS",
-    "POINTWISE",
-    "SEASONAL",
-    "Dialect",
-    "Step",
-    "differences_of",
-    "is_transform",
-    "parse_transform",
-    "steps_of",
-]
-
+# Keys that tell of the lines of one file, which another file of the same kind need not have.
 LINE_KEYS = ("skip_rows", "unit_row", "skip_footer")
-
-"""Keys that tell of the lines of one file, which another file of the same kind need not have."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +55,12 @@ class Dialect:
         return replace(self, **dict.fromkeys(LINE_KEYS))
 
 
-POINTWISE = ("log", "box_cox")
-
-"""What is done to each value by itself."""
-
+POINTWISE = ("log", "box_cox")  # what is done to each value by itself
 SEASONAL = "seasonal_difference"
-
 _NAMES = ("none", *POINTWISE, "difference")
-
 _MOST_ROWS = 100_000
-
 _MOST_STEPS = 8
-
-Step = str | dict[str, int]
-
-"""One of `log`, `box_cox`, `difference`, or `{seasonal_difference: n}`."""
+Step = str | dict[str, int]  # one of `log`, `box_cox`, `difference`, or `{seasonal_difference: n}`
 
 
 def steps_of(value: Step | list[Step]) -> list[Step]:

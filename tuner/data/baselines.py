@@ -36,19 +36,6 @@ from tuner.experiment.metrics import METRICS
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
 
-__all__ = [
-    "Baselines",
-    "Choices",
-    "baseline_scores",
-    "baselines_record",
-    "choose",
-    "last_value",
-    "plain_predictions",
-    "preparations_of",
-    "season_of",
-    "seasonal_naive",
-]
-
 _STEPS_PER_CYCLE = {
     "s": 86_400, "min": 1_440, "h": 24,  # a day
     "D": 7, "B": 5,  # a week
@@ -85,9 +72,8 @@ class Choices:
     """How the data of a prediction is prepared, by its name, where not as the experiment's is."""
 
 
+# From a preparation, as `Prepared.of` takes it, to the data that is prepared so.
 RefOf = Callable[[Mapping[str, str]], DataRef]
-"""From a preparation, as `Prepared.of` takes it, to the data that is prepared so."""
-
 _MOST_PREPARATIONS = 12  # that are tried
 
 

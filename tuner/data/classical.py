@@ -15,11 +15,8 @@ import numpy as np
 
 from tuner.data.reference import SeriesRef
 
-__all__ = ["CLASSICAL", "INSTALL", "Classical", "fit_kind", "kinds_left_out"]
-
 CLASSICAL = ("exponential_smoothing", "seasonal_arima")
 INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
-
 _MOST_MODELS = 30  # series times targets
 _MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take, see below
 _MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_000}  # the newest, of training
@@ -59,8 +56,8 @@ class Classical:
         return ref.transform.from_level(forecasts)
 
 
+# From rows of the series, which are forecast first, and the horizon to (rows, horizon).
 _Forecast = Callable[[np.ndarray, int], np.ndarray]
-"""From rows of the series, which are forecast first, and the horizon to (rows, horizon)."""
 
 
 def kinds_left_out(ref: SeriesRef, season: int | None) -> dict[str, str]:

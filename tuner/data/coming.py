@@ -12,10 +12,9 @@ import pandas as pd
 from tuner.data.preprocessing import Preparation
 from tuner.data.series_table import Series
 from tuner.data.vocabulary import merged
-from tuner.tables.table import bounds_of, refusal
+from tuner.errors import refusal
+from tuner.tables.table import bounds_of
 from tuner.tables.timestamps import following, show_time
-
-__all__ = ["Coming", "with_coming", "with_future"]
 
 _NAMED = 5  # columns at most
 

@@ -20,32 +20,15 @@ from tuner.data.quality import fill
 from tuner.data.reference import SeriesRef
 from tuner.data.series_table import Series
 from tuner.data.vocabulary import number_classes
+from tuner.errors import refusal
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import differences_of
-from tuner.tables.table import RawTable, refusal
+from tuner.tables.table import RawTable
 
 if TYPE_CHECKING:
     from tuner.data.splits import Parts
     from tuner.experiment import Experiment
     from tuner.experiment.data import Data
-
-__all__ = [
-    "INSTALL",
-    "MOST_BYTES",
-    "MOST_WINDOWS",
-    "ClassColumn",
-    "Table",
-    "check_features",
-    "check_modes",
-    "emd_is_installed",
-    "ends_with_targets",
-    "known_ahead",
-    "make_table",
-    "modes_of",
-    "number_class_column",
-    "save_modes",
-    "with_class_columns",
-]
 
 _SECONDS = 86_400
 
@@ -362,9 +345,7 @@ def _names(target: str, classes: Sequence[str], taken: Sequence[str]) -> tuple[s
 
 
 _MOST_NAMES = 12
-
 _MOST_STEPS = 48  # of the horizon that are compared
-
 _EXACT = 1e-9  # share of the variance that is left: one column follows from the other
 
 
@@ -421,14 +402,8 @@ def _steps_that_tell(
 
 
 INSTALL = "pip install 'lstm-tuner[emd]'"
-
-MOST_WINDOWS = 200_000
-
-"""In a search: each takes 2 ms where it has 24 rows, 9 ms where it has 336."""
-
-MOST_BYTES = 2**31
-
-"""Of all windows of a search together."""
+MOST_WINDOWS = 200_000  # in a search: each takes 2 ms where it has 24 rows, 9 ms where it has 336
+MOST_BYTES = 2**31  # of all windows of a search together
 
 
 def emd_is_installed() -> bool:

@@ -27,8 +27,6 @@ import numpy as np
 from tuner.data.preprocessing import Transform
 from tuner.data.reference import SeriesRef
 
-__all__ = ["Intervals", "calibrated", "fewest_residuals", "radii_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Intervals:

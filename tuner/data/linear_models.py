@@ -15,36 +15,13 @@ from tuner.data.metrics import score
 from tuner.data.reference import DataRef, SeriesRef, some_of
 from tuner.experiment.metrics import METRICS
 
-__all__ = [
-    "MARGIN",
-    "MOST_VALUES",
-    "PENALTIES",
-    "LinearForecast",
-    "LinearOfSequences",
-    "SequenceChoice",
-    "WindowChoice",
-    "choose_reading",
-    "choose_window",
-    "deal_folds",
-    "too_many_columns",
-    "too_many_numbers",
-    "values_say_more",
-]
-
+# That are tried, as shares of the mean sum of squares of a column; the strongest first.
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -9, -1))
-
-"""That are tried, as shares of the mean sum of squares of a column; the strongest first."""
-
+# Share of the score by which windows as they are must be better than without the last value.
 MARGIN = 0.02
-
-"""Share of the score by which windows as they are must be better than without the last value."""
-
 _MOST_COLUMNS = 2_500  # numbers in a window: normal equations of so many take seconds
-
 _MOST_WORK = 3e10  # multiplications for the normal equations; beyond, some windows are taken
-
 _MOST_SCORED = 200_000  # numbers that a choice is scored on
-
 _CHUNK = 2**22  # numbers of windows that are laid out at a time
 
 
@@ -288,26 +265,16 @@ def _chunks(samples: np.ndarray, width: int) -> Iterator[np.ndarray]:
 
 
 Reading = Literal["summaries", "values", "counts", "steps"]
-
+# That are tried, the strongest first.
 SEQUENCE_PENALTIES = {
     "values": (1e4, 1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2, 1e-3, 1e-4),  # of scikit-learn's Ridge
     "classes": (1e3, 1e2, 1e1, 1.0, 1e-1),  # one over C, of its LogisticRegression
 }
-
-"""That are tried, the strongest first."""
-
-MOST_VALUES = 2_500
-
-"""Numbers of a sequence that a linear model reads, where they are not counts."""
-
+MOST_VALUES = 2_500  # numbers of a sequence that a linear model reads, where they are not counts
 _MOST_TOKENS = 200_000  # of a vocabulary
-
 _MOST_SEQUENCE_WORK = 1e7  # numbers times classes; beyond, some of the samples are fitted on
-
 _MOST_ITERATIONS = 200
-
 _FOLDS = 5
-
 _MOST_WINDOWS = 10_000  # that are laid out at once
 
 

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 
 from tuner.data.reference import DataRef
-from tuner.errors import InputError, one_line
+from tuner.errors import InputError, one_line, refusal
 from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS
-from tuner.tables.table import refusal
 from tuner.user_code import evaluate, is_reference, load_object, parse
-
-__all__ = ["check_own_metric", "own_score", "score"]
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs, "sqrt": np.sqrt, "exp": np.exp, "log": np.log, "log1p": np.log1p,

@@ -11,24 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tuner.data.metrics import check_own_metric
 from tuner.data.profile import Trend
 from tuner.data.reference import DataRef
+from tuner.errors import refusal
 from tuner.experiment import Experiment
-from tuner.tables.table import refusal
 
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
-
-__all__ = [
-    "Dataset",
-    "Facts",
-    "Part",
-    "Preparations",
-    "Prepared",
-    "check_data",
-    "check_same",
-    "counted",
-    "open_test_part",
-    "prepare",
-]
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tuner.errors import nearest
+from tuner.errors import nearest, refusal
 from tuner.pipeline_steps import POINTWISE, Dialect, Step, differences_of, steps_of
 from tuner.tables.rows import Wide
-from tuner.tables.table import RawTable, as_numbers, refusal
+from tuner.tables.table import RawTable, as_numbers
 
 if TYPE_CHECKING:
     from tuner.data.series_table import Series
-
-__all__ = [
-    "LAMBDAS",
-    "NO_TRANSFORM",
-    "Preparation",
-    "Scaler",
-    "SeriesScaler",
-    "Transform",
-    "naive_errors",
-    "repeated",
-    "row_weights",
-]
 
 
 class Preparation(Protocol):
@@ -126,10 +114,8 @@ class Preparation(Protocol):
         """Done to the target columns before scaling; see `tuner.pipeline_steps`."""
 
 
+# Of the power of Box and Cox: beyond, next to nothing is left of the digits of values.
 LAMBDAS = (-1.0, 2.0)
-
-"""Of the power of Box and Cox: beyond, next to nothing is left of the digits of values."""
-
 _LEAST = 3  # distinct values that tell of a lambda
 
 

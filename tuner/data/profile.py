@@ -8,14 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Profile", "Trend", "columns_that_help", "gain_of_columns", "profile_of", "trend_of"]
-
 _OUTSIDE = 0.25  # of the range of levels that are trained on: so far beyond it is outside
-
 _CLEAR = 0.9  # a correlation of level and time, without a sign, above which a trend is clear
-
 _FEWEST = 3  # stretches without a common row before a trend can be clear
-
 _STRETCH = 10  # rows that a level is the mean of where there is no season
 
 
@@ -84,27 +79,16 @@ def _correlation(levels: np.ndarray) -> float:
 
 
 _SHOWS = 0.25  # share of the variance without a trend that a season explains, to be one,
-
 _SHOWS_OFTEN = 0.1  # and where it is seen so many times that chance is ruled out:
-
 _OFTEN = 40
-
 _REPEATS = 0.3  # autocorrelation at the length of a cycle, to be one
-
 _CYCLES = 4  # that must be there, to see one
-
 _TRENDS = 1.0  # standard deviations between the first third and the last
-
 _UNIT_ROOT = 14.0  # n (1 - r): Dickey and Fuller's 5 % for a series about a level
-
 _GROWS = 0.5  # least power of the level that the spread follows, and correlation of the two
-
 _LEVELS = 0.3  # of the logarithms of levels: below, a logarithm changes little
-
 _UNEVEN = 3.0  # times the spread of the series in the middle, for the largest one to decide
-
 _WHITE = 3.0  # standard errors that the autocorrelation of noise keeps within,
-
 _HARDLY = 0.1  # and what no forecast can use, however sure it is
 
 
@@ -288,19 +272,12 @@ def _walks(values: np.ndarray) -> bool:
 
 
 _HELPS = 0.02  # least share of the error that a column takes off
-
 _MOST_ROWS = 3000  # the last ones
-
 _MOST_NUMBERS = 300  # that one forecast reads: of more columns fewer rows are read
-
 _MOST_LOOKED_AT = 60_000  # rows of all series
-
 _MOST_TRIED = 6  # columns that are tried together, of those that help most alone
-
 _FIRST_LOOK = (1000, 60)  # rows and numbers by which these are found
-
 _PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of standardized numbers
-
 _FITTED = 0.75  # of the rows; what follows is forecast
 
 

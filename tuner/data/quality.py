@@ -20,18 +20,13 @@ from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.preprocessing import Preparation
 from tuner.data.series_table import Series
-from tuner.errors import one_line
-from tuner.tables.table import bounds_of, refusal
+from tuner.errors import one_line, refusal
+from tuner.tables.table import bounds_of
 from tuner.tables.timestamps import common_frequency, every_time, find_gaps, show_time
 
-__all__ = ["SUSPECTS", "even_rows", "fill", "outside_of", "suspects_of"]
-
 _MOST_STEPS = 20_000_000
-
 _TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
-
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
-
 _ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
 
 
@@ -267,30 +262,18 @@ def _edges(
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 
-SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")
-
-"""What such notes are called."""
-
+SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # what such notes are called
 _CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
-
 _CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
 # of a repeated value that is written as people write nothing, of another, of a single value
 _FEWEST_OTHERS = 10  # different values, to tell how far they reach
-
 _MOST_SHARE = 0.5  # of the rows may be no measurements
-
 _STILL = 0.5  # of the rows of a series, one after another, that are the same
-
 _FEWEST_STILL = 20  # rows
-
 _UNIT, _ABOUT = 1000.0, 1.6  # a change of unit, and the factor by which it may be missed
-
 _FEWEST_AROUND = 8  # rows before and after such a change
-
 _MOST_ROUNDS = 3  # different sentinels of a column
-
 _SHOWN = 3  # lines
-
 _MOST_NOTES = 8
 
 

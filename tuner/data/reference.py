@@ -18,27 +18,7 @@ if TYPE_CHECKING:
     from tuner.data.preprocessing import Preparation
     from tuner.data.series_table import Series
 
-__all__ = [
-    "SKIP",
-    "DataRef",
-    "PairsRef",
-    "SequencesRef",
-    "SeriesRef",
-    "Shape",
-    "counting_windows",
-    "hold_arrays",
-    "read_arrays",
-    "some_of",
-    "to_units",
-    "unscaled",
-    "weights_of_windows",
-    "windows_without_gaps",
-    "without_gaps",
-]
-
-SKIP = "skip"
-
-"""What `data.missing` says where windows that cross a gap are left out."""
+SKIP = "skip"  # what `data.missing` says where windows that cross a gap are left out
 
 
 def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,9 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.preprocessing import Preparation, row_weights
 from tuner.data.quality import fill, outside_of
 from tuner.data.vocabulary import cut, first_outside, number_classes
-from tuner.errors import DataError, nearest
+from tuner.errors import DataError, nearest, refusal
 from tuner.tables.rows import order_of
-from tuner.tables.table import RawTable, as_numbers, bounds_of, refusal
+from tuner.tables.table import RawTable, as_numbers, bounds_of
 from tuner.tables.timestamps import (
     as_times,
     possible_orders,
@@ -28,8 +28,6 @@ from tuner.tables.timestamps import (
 
 if TYPE_CHECKING:
     from tuner.experiment.data import Split
-
-__all__ = ["Draw", "SequenceTable", "check_labels", "draw_sequences", "rows_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +200,6 @@ def _check_shares(
 
 
 _LARGEST = 1e30  # a float32 still holds it, and float64 its square
-
 _ROLES = ("target", "id", "time", "features", "text", "tokens")
 
 

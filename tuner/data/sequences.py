@@ -18,14 +18,13 @@ from tuner.data.sequence_table import Draw, SequenceTable, check_labels, rows_of
 from tuner.data.series_facts import check_measurable, constant_targets
 from tuner.data.splits import draw_parts
 from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
+from tuner.errors import refusal
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import blamed, read_table
-from tuner.tables.table import bounds_of, refusal
-
-__all__ = ["PairsDataset", "SequenceDataset", "check_pairs", "check_sequences"]
+from tuner.tables.table import bounds_of
 
 
 def check_sequences(experiment: Experiment, *, all_data: bool = False) -> SequenceDataset:

@@ -29,16 +29,12 @@ from tuner.data.series_facts import check_measurable, has_holidays, notes_of, pa
 from tuner.data.series_table import Series, series_of
 from tuner.data.splits import Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
-from tuner.errors import DataError
+from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data, Decompose
 from tuner.outputs import save_arrays
 from tuner.tables.rows import blamed, read_table
-from tuner.tables.table import refusal
 from tuner.tables.timestamps import show_time
-
-__all__ = ["SeriesDataset", "check_series"]
-
 
 _NAMED = 5  # series at most
 

@@ -17,20 +17,9 @@ from tuner.data.reference import SKIP
 from tuner.data.series_table import Series
 from tuner.data.splits import Parts
 from tuner.data.vocabulary import notes_of_categories
-from tuner.errors import DataError
+from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
-from tuner.tables.table import refusal
 from tuner.tables.timestamps import are_open_days, few_enough, find_holidays, show_time
-
-__all__ = [
-    "check_measurable",
-    "constant_features",
-    "constant_targets",
-    "has_holidays",
-    "notes_of",
-    "part_of",
-    "trends_of",
-]
 
 
 def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tuple[str, str]]:

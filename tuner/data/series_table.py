@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, repeated, row_weights
 from tuner.data.vocabulary import Levels, codes_of
-from tuner.errors import DataError, nearest
+from tuner.errors import DataError, nearest, refusal
 from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import (
     DateOrder,
@@ -25,7 +25,7 @@ from tuner.tables.rows import (
     read_table,
     zone_of_change,
 )
-from tuner.tables.table import RawTable, as_numbers, bounds_of, place_of, refusal
+from tuner.tables.table import RawTable, as_numbers, bounds_of, place_of
 from tuner.tables.time_columns import are_days_of_spreadsheet, localized
 from tuner.tables.timestamps import (
     as_times,
@@ -42,21 +42,10 @@ from tuner.tables.timestamps import (
 if TYPE_CHECKING:
     from tuner.experiment.schema import Data
 
-__all__ = [
-    "Series",
-    "check_frequency",
-    "check_names",
-    "check_regular",
-    "read_series",
-    "series_of",
-    "ways_out",
-]
-
 _STEPS = {  # with their days
     "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,
     "1D": 1.0, "7D": 7.0, "MS": 30.0, "QS": 91.0, "YS": 365.0,
 }  # fmt: skip
-
 _MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one length
 
 
@@ -181,9 +170,7 @@ def _step(step: pd.Timedelta) -> str:
 
 
 _FOOTERS = 5  # lines at most that a total may have
-
 _PLAIN = Dialect()
-
 _LARGEST = 1e30  # a float32 still holds it, and float64 its square
 
 

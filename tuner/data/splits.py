@@ -12,26 +12,22 @@ import pandas as pd
 
 from tuner.data.sequence_table import Draw, draw_sequences
 from tuner.data.series_table import Series
-from tuner.errors import near_miss, nearest, show_path
+from tuner.errors import near_miss, nearest, refusal, show_path
 from tuner.experiment.data import Data
 from tuner.experiment.schema import Folds, Split
 from tuner.tables.rows import JoinedTable
-from tuner.tables.table import RawTable, refusal
+from tuner.tables.table import RawTable
 from tuner.tables.timestamps import show_time
 
 if TYPE_CHECKING:
     from tuner.data.sequence_table import SequenceTable
 
-__all__ = ["OwnCuts", "Parts", "draw_parts", "own_cuts", "split_rows"]
-
 _PARTS = ("training", "validation", "test")
-
 _WORDS = {
     "train": 0, "training": 0,
     "validation": 1, "valid": 1, "val": 1, "dev": 1,
     "test": 2, "testing": 2,
 }  # fmt: skip
-
 _COLUMN, _FILE, _GROUP = "data.split.column", "data.split.test_file", "data.split.group"
 
 

@@ -12,39 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tuner.tables.table import RawTable, refusal
+from tuner.errors import refusal
+from tuner.tables.table import RawTable
 
 if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
-__all__ = [
-    "UNKNOWN",
-    "Levels",
-    "NextLogits",
-    "Vocabulary",
-    "beam_search",
-    "categories_in",
-    "codes_of",
-    "cut",
-    "first_outside",
-    "known_levels",
-    "known_tokens",
-    "merged",
-    "notes_of_categories",
-    "number_classes",
-    "numbered",
-    "shown",
-    "written_text",
-]
-
-Levels = Mapping[str, tuple[str, ...]]
-
-"""Of each column the texts of its categories."""
-
+Levels = Mapping[str, tuple[str, ...]]  # of each column the texts of its categories
 _SHOWN = 6  # categories at most
-
 _LONGEST = 30  # characters of one that are shown
-
 _MANY = 0.5  # of the rows of the training part have a category of their own: probably none
 
 
@@ -152,14 +128,9 @@ def _looked_up(codes: np.ndarray, values: np.ndarray, otherwise: float) -> np.nd
     return np.where(none, otherwise, values[np.where(none, 0, codes).astype(np.int64)])
 
 
-UNKNOWN = 1
-
-"""The number of every token that has none of its own; 0 pads."""
-
+UNKNOWN = 1  # the number of every token that has none of its own; 0 pads
 _FIRST = 2
-
 _TOKEN_ID = re.compile(r"[0-9]{1,18}")
-
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
 
 
@@ -283,10 +254,9 @@ def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(classes), np.array([place[name] for name in names], np.int64)[codes]
 
 
+# From the numbers of sequences, (n,), and what was said of each so far, (n, steps) tokens of which
+# the first is the begin, to the logits of what comes next, (n, tokens).
 NextLogits = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-"""From the numbers of sequences, (n,), and what was said of each so far, (n, steps) tokens of which
-the first is the begin, to the logits of what comes next, (n, tokens)."""
 
 
 def beam_search(

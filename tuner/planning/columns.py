@@ -14,27 +14,19 @@ import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from tuner.data.series_table import check_names
+from tuner.errors import refusal
 from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import WideColumns, melted, stem_of_series
-from tuner.tables.table import RawTable, refusal
+from tuner.tables.table import RawTable
 from tuner.tables.time_columns import EXCEL, are_days_of_spreadsheet, find_parts, with_joined_time
 from tuner.tables.timestamps import as_times, where_outside
-
-__all__ = [
-    "Columns",
-    "first_named",
-    "guess_columns",
-    "is_calendar_name",
-    "is_class_name",
-    "is_id_name",
-    "words_of",
-]
 
 
 def _known(*lines: str) -> frozenset[str]:
     return frozenset(word for line in lines for word in line.split())
 
 
+# Whole words of names, without accents; the earlier ones say more.
 _TARGETS = (
     _known("y target ziel zielwert cible objetivo obiettivo alvo doel 目标 目標 目标值"),
     _known(
@@ -54,20 +46,13 @@ _TARGETS = (
         "值 数值 价格 收盘 收盘价 价 価格 終値 値 가격 종가 값",
     ),
 )
-
-"""Whole words of names, without accents; the earlier ones say more."""
-
+# Targets that are something else as a word of a longer name: the last price, the overtime (OT).
 _WHOLE_NAMES = frozenset({"last", "charge", "ot"})
-
-"""Targets that are something else as a word of a longer name: the last price, the overtime (OT)."""
-
+# Words that make a name something else, though it has one of the above: `sales_lag_1`.
 _NO_TARGETS = _known(
     "id code flag is has lag lagged lags prev previous last forecast predicted prediction pred",
     "yhat plan planned budget rank type tax factor limit",
 )
-
-"""Words that make a name something else, though it has one of the above: `sales_lag_1`."""
-
 _IDS = _known(
     "id ids uid uuid key series sequence seq store shop item sku product station sensor meter",
     "device machine unit household customer user patient subject session case sample trip asset",
@@ -76,14 +61,12 @@ _IDS = _known(
     "negozio prodotto магазин товар",
     "编号 序列 门店 店铺 商品 站点 设备 店舗 매장 상품",
 )
-
 _CLASSES = _known(
     "class classes label labels category speaker species genre gesture activity diagnosis digit",
     "emotion sentiment outcome klasse kategorie sprecher classe categorie etiquette clase",
     "categoria etiqueta etichetta класс метка",
     "类别 标签 分类 類別 クラス ラベル 라벨 클래스",
 )
-
 _CALENDAR = _known(
     "year month day hour minute second week weekday dayofweek dayofyear quarter date time index",
     "jahr monat tag stunde woche quartal annee mois jour heure semaine ano mes dia hora semana",
@@ -155,36 +138,22 @@ def _has(words: list[str], known: frozenset[str]) -> bool:
 
 
 _MOST = 0.8  # of the values make a column's kind; reading then refuses the others by their lines
-
 _VALUES_JUDGED = 1000
-
 _TIME_NAMES = ("time", "date", "year", "month", "day", "timestamp", "datetime", "ds", "unix")
-
 _TIME_WORDS = frozenset(
     (*_TIME_NAMES, "ts", "epoch", "quarter", "datum", "zeit", "zeitpunkt", "zeitstempel", "uhrzeit",
      "jahr", "monat", "quartal", "mois", "trimestre", "fecha", "mes", "日期", "时间")
 )  # fmt: skip
-
 _UNIX_UNITS = (1, 1e3, 1e6, 1e9)  # in a second
-
 _QUARTERS = r"(?:19|20)\d\d[-/. ]0?([1-4])"  # or months, of which none is later than April
-
 _DIGITS_OF_A_DATE = 4  # at least, where no month is named
-
 _FEWEST_DATES = 10  # numbers, to be taken for dates though no name says so
-
 _SHORT_DATE = r"\s*\d{1,2}([./-])\d{1,2}\1\d{1,2}\s*"
-
 _SHORT_YEAR = r".*\d\d\s*"
-
 _MONTH_AND_YEAR = re.compile(r"(?i)[^\W\d_]{3,}\W*\d\d")
-
 _MOST_CLASSES = 30  # that numbers may stand for
-
 _AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
-
 _MOST_OF_PAIRS = 6  # columns that may tell series apart two by two
-
 _ROWS_OF_AN_ID = 3  # at least, on average
 
 

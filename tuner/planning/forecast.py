@@ -10,40 +10,17 @@ from tuner.data.profile import Profile
 from tuner.planning.text import commented, flow_list, flow_map, quoted
 from tuner.tables.rows import WideColumns
 
-__all__ = [
-    "TEST_SHARE",
-    "Choice",
-    "ForecastColumns",
-    "ForecastPlan",
-    "forecast_text",
-    "plan_forecast",
-    "validation_share",
-]
-
-TEST_SHARE = 0.15
-
-"""Of the rows of a series."""
-
+TEST_SHARE = 0.15  # of the rows of a series
 _SECONDS = 20.0  # that a trial may take on one core, about,
-
 _MOST_SECONDS = 60.0  # and where its epochs are few
-
 _LEAST_EPOCHS = 8
-
 _SHORTEST = 12  # rows of a window that costs make shorter
-
 _LARGEST_BATCHES = ((256, 512, 1024), (512, 1024, 2048))  # where an epoch takes long otherwise
-
 _LONG = 100  # rows of a window that are read one by one, where it is more than two seasons
-
 _MOST_ROWS = 720  # of a window
-
 _SEASON_FITS = 192  # rows: a longer season is no window
-
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
-
 _FEW, _VERY_FEW = 200, 100  # windows that are trained on
-
 _WINDOWS_FOR_A_UNIT = 6
 
 

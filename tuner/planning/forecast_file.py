@@ -32,10 +32,7 @@ from tuner.planning.forecast import (
 from tuner.planning.text import Asked, Written, listed, printable
 from tuner.tables.table import RawTable
 
-__all__ = ["FILLED", "forecast_file"]
-
 FILLED = "ffill"
-
 _SHORTEST = 8  # horizons in the longest series, at least
 
 

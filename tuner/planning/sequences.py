@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from tuner.data import SequencesRef
 from tuner.data.linear_models import MOST_VALUES, values_say_more
-from tuner.errors import InputError, nearest
+from tuner.errors import InputError, nearest, refusal
 from tuner.planning.text import (
     Asked,
     Written,
@@ -25,24 +25,11 @@ from tuner.planning.text import (
     printable,
     quoted,
 )
-from tuner.tables.table import RawTable, refusal
-
-__all__ = [
-    "SequenceColumns",
-    "SequencePlan",
-    "kind_of",
-    "plan_sequences",
-    "sequence_file",
-    "sequence_text",
-    "too_few_to_choose",
-]
+from tuner.tables.table import RawTable
 
 _SECONDS = 25.0  # that a trial may take on one core, about
-
 _LONG = 48  # steps, from which on they are read in segments, behind a convolution
-
 _STEPS_READ = 16  # about, of a long sequence
-
 _FEW = 500  # sequences: a hundred or so validate
 
 
@@ -229,9 +216,7 @@ def _choices(name: str, values: tuple[int, ...] | tuple[str, ...] | tuple[bool, 
 
 
 _TASKS = ("forecast", "classify", "label", "regress", "regress_steps")
-
 _MOST_CLASSES = 30  # that numbers may stand for
-
 _TO_A_CLASS = 4  # sequences at least, on average
 
 

@@ -15,22 +15,7 @@ from tuner.errors import InputError, show_path
 from tuner.experiment import Experiment, parse_value
 from tuner.planning.columns import Columns
 
-__all__ = [
-    "Asked",
-    "Sample",
-    "Written",
-    "check_text",
-    "commented",
-    "flow_list",
-    "flow_map",
-    "listed",
-    "printable",
-    "quoted",
-    "sampled",
-]
-
 _MOST_NAMES = 8  # of a list that people read
-
 _COLUMN = 39  # in which comments stand, where what is before them is short enough
 
 
@@ -73,7 +58,6 @@ def commented(text: str, why: str) -> str:
 
 
 _MOST_BYTES = 2_000_000  # that are looked at in two seconds
-
 _LARGE = 2  # times as many: of a file that is hardly larger, all
 
 

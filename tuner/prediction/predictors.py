@@ -35,11 +35,11 @@ from tuner.data.vocabulary import (
     shown,
     written_text,
 )
-from tuner.errors import ModelError
+from tuner.errors import ModelError, refusal
 from tuner.prediction.columns import PredictionWarning, differing
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.session import BATCH, Runner
-from tuner.tables.table import RawTable, bounds_of, refusal
+from tuner.tables.table import RawTable, bounds_of
 from tuner.tables.timestamps import following, show_time
 
 __all__ = [

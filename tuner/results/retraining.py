@@ -23,7 +23,7 @@ from tuner.coordination.events import Observer
 from tuner.coordination.opening import library_versions
 from tuner.data.intervals import Intervals
 from tuner.data.prepared import Facts, Prepared, check_same, prepare
-from tuner.errors import InputError, show_path
+from tuner.errors import InputError, refusal, show_path
 from tuner.executors import LocalExecutor
 from tuner.executors.base import Executor, run_jobs, train_job, without_score
 from tuner.executors.choice import n_cores
@@ -34,7 +34,6 @@ from tuner.journal.storage import training_name
 from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
 from tuner.results.winner import Winner, has_refit
-from tuner.tables.table import refusal
 
 __all__ = [
     "Attention",

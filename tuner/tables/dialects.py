@@ -13,43 +13,21 @@ from dataclasses import dataclass, replace
 from tuner.pipeline_steps import Dialect
 from tuner.tables.numbers import MISSING_WORDS, is_unit, looks_like_number
 
-__all__ = [
-    "LooksLikeRow",
-    "body_of",
-    "delimiter",
-    "found_dialect",
-    "header_of",
-    "is_like_rows",
-    "records_of",
-]
-
+# The separator of columns that any number of blanks and tabs stand between.
 WHITESPACE = "whitespace"
-
-"""The separator of columns that any number of blanks and tabs stand between."""
-
 _SEPARATORS = ",;\t|"
-
 _COMMENTS = ("#", "//", "%")
-
 _HEAD, _TAIL = 1 << 17, 1 << 14  # characters that are looked at
-
 _LINES = 300
-
 _FOOTERS = 5  # lines at most
-
 _MOST = 0.9  # of the values of a column are of its kind
-
 _DATE = re.compile(
     r"\d{1,4}\s*[-/.年년:]\s*(\d{1,2}|[A-Za-z]{3,9})(\s*[-/.月월:]\s*\d{0,4}\s*[日일]?)?"
     r"([ T]*\d{1,2}[:時时시h]\d{0,2}.*)?|[A-Za-z]{3}-\d\d|\d{1,2} [A-Za-z]{3,9}\.? \d{4}.*"
 )
-
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
-
 _ROW_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
-
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
 _FRACTION = re.compile(r"[-+]?\d+\.\d+")  # above 1, or it may name a quantile: 0.9
 
 

@@ -23,16 +23,6 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.errors import one_line, refusal
 
-__all__ = [
-    "Unclear",
-    "decoded",
-    "is_typed",
-    "is_workbook",
-    "parse_typed",
-    "read_bytes",
-    "workbook_text",
-]
-
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -53,20 +43,15 @@ _LEGACY = {
     "cp1255": "HEBREW",
     "cp1256": "ARABIC",
 }
-
+# First bytes of the characters that are in daily use, in the standards of the encodings.
 _COMMON = {
     "gb2312": (0xB0, 0xD7),
     "euc_kr": (0xB0, 0xC8),
     "big5": (0xA4, 0xC6),
     "shift_jis": (0x88, 0x97),
 }
-
-"""First bytes of the characters that are in daily use, in the standards of the encodings."""
-
 _SYMBOLS = frozenset("°€£µ²³·–—’‘“”…№½±×§™®© ")
-
 _PLAUSIBLE = 0.9
-
 _HANGUL_ALONE = 8  # characters; fewer that are Korean may as well be Chinese
 
 
@@ -180,18 +165,12 @@ def _is_word(word: str, script: str) -> bool:
 
 
 _PARQUET, _LINES, _WORKBOOK = (".parquet", ".pq"), (".jsonl", ".ndjson"), (".xlsx", ".xlsm")
-
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar")
-
 _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet",
           ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
-
 _MOST_COLUMNS = 100_000
-
 _MOST_UNPACKED = 4 << 30  # bytes
-
 _MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
-
 _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 

@@ -15,56 +15,35 @@ from pandas.api.types import is_float_dtype
 
 from tuner.pipeline_steps import Dialect
 
-__all__ = [
-    "MISSING_WORDS",
-    "Doubt",
-    "is_unit",
-    "looks_like_number",
-    "may_be_grouped",
-    "with_numbers",
-]
-
 _WORDS = """
 - -- --- – — ? ?? . .. ... na n/a n.a. n.a n/d n.d. nan none null nil missing unknown void k.a. n.v.
 s/d #n/a #value! #div/0! #ref! #name? #num! #null! (null) <na> 无 缺失 欠測
 """
-
 _CURRENCIES = """
 $ € £ ¥ ￥ ₹ ₩ ₽ ₺ ₫ ₪ ฿ R$ US$ C$ A$ HK$ NT$ kr zł Kč Ft lei Fr. CHF EUR USD GBP JPY CNY RMB INR
 SEK NOK DKK PLN CZK AUD CAD BRL KRW RUB TRY 元 円 원
 """
-
 _UNITS = """
 % ‰ ％ ° °C °F ℃ ℉ Wh kWh MWh GWh TWh kW MW GW kVA hPa kPa mbar km/h m/s mph kn mm cm km kg µg mg
 kcal kJ MJ GJ ppm ppb m² m³ m2 m3 µg/m³ W/m² W/m2 kbit/s Mbit/s dB lx Hz kHz MHz GHz rpm bpm
 """
-
+# Words that stand for no value in a column of numbers, in lower case.
 MISSING_WORDS = frozenset(_WORDS.split())
-
-"""Words that stand for no value in a column of numbers, in lower case."""
-
 _KNOWN_UNITS = frozenset((_CURRENCIES + _UNITS).split())
-
 _DURATIONS = frozenset(("s", "m", "h", "d", "w", "y", "min", "ms", "k", "K", "M", "B", "bn"))
-
 _PARTS = re.compile(
     r"(?P<sign>[-+−])?\s*(?P<before>[^\d\s.,'’+\-−()\"]{1,4}\.?)?\s*(?P<inner>[-+−])?\s*"
     r"(?P<core>[0-9][0-9.,'’ _\u00a0\u202f]*|[.,][0-9]+)"
     r"(?P<power>[eE][-+]?[0-9]+)?\s*(?P<behind>(?:k?m|W/m)[23]|[^\d\s.,'’/:][^\d\s]{0,7})?"
 )
-
 _DIGITS = re.compile(
     r"\d+[.,]?\d*|[.,]\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+(,\d*)?"
     r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?"  # as in India: 12,34,567
     r"|\d{1,3}([ '’_\u00a0\u202f])\d{3}(\5\d{3})*([.,]\d*)?"
 )
-
 _GAPS = " '’_\u00a0\u202f"  # what groups digits and is no point or comma
-
 _GROUPED = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
-
 _MOST = 0.8  # of a column's values make it one of numbers, if the others are mistakes
-
 _JUDGED = 1000  # values that are looked at first
 
 

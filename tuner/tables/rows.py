@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from tuner.errors import DataError, nearest, show_path
+from tuner.errors import DataError, nearest, refusal, show_path
 from tuner.pipeline_steps import Dialect
-from tuner.tables.table import RawTable, as_numbers, bounds_of, refusal
+from tuner.tables.table import RawTable, as_numbers, bounds_of
 from tuner.tables.timestamps import (
     as_times,
     common_frequency,
@@ -31,27 +31,8 @@ from tuner.tables.timestamps import (
 if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
-__all__ = [
-    "DateOrder",
-    "JoinedTable",
-    "Ordered",
-    "Wide",
-    "WideColumns",
-    "blamed",
-    "columns_of_series",
-    "falls_throughout",
-    "in_order",
-    "melted",
-    "order_of",
-    "read_table",
-    "stem_of_series",
-    "zone_of_change",
-]
-
 _FEWEST = 3  # columns with one stem that seem to be series
-
 _MOST_ROWS = 50_000_000  # of the long table
-
 _STEM = re.compile(r"(.*?[^\W\d_])[\W_]*(?:\d+|(?<=[\W_])[^\W_]+)")  # store_1, sales Berlin
 
 

@@ -40,16 +40,6 @@ from tuner.tables.files import (
 from tuner.tables.numbers import Doubt, looks_like_number, may_be_grouped, with_numbers
 from tuner.tables.time_columns import with_format, with_joined_time
 
-__all__ = [
-    "RawTable",
-    "as_numbers",
-    "as_written",
-    "bounds_of",
-    "place_of",
-    "refusal",
-    "without_blank_end",
-]
-
 
 def as_written(
     body: str | None,
@@ -117,9 +107,7 @@ def _of_types(column: pd.Series) -> list[str]:
 
 
 _TIME = "time"  # what a table's index of times is called that has no name
-
 _UNDECLARED = Dialect()
-
 _SAMPLE = 300  # rows by which it is told whether points may group digits
 
 

@@ -13,21 +13,8 @@ from tuner.errors import nearest, refusal
 from tuner.pipeline_steps import Dialect
 from tuner.tables.timestamps import as_times, is_time_of_day, possible_orders
 
-__all__ = [
-    "EXCEL",
-    "are_days_of_spreadsheet",
-    "find_parts",
-    "localized",
-    "with_format",
-    "with_joined_time",
-]
-
-EXCEL = "excel"
-
-"""The format of days since 1899-12-30, as spreadsheets count them."""
-
+EXCEL = "excel"  # the format of days since 1899-12-30, as spreadsheets count them
 _FIRST_DAY = pd.Timestamp("1899-12-30")
-
 _PARTS = {
     "year": ("year", "yr", "jahr", "année", "annee", "año", "ano", "anno", "年", "年份"),
     "month": ("month", "mon", "monat", "mois", "mes", "mese", "月", "月份"),
@@ -38,11 +25,8 @@ _PARTS = {
     "date": ("date", "datum", "fecha", "data", "日期", "day"),
     "time": ("time", "uhrzeit", "zeit", "heure", "hora", "时间", "clock"),
 }
-
 _NO_UNITS = ("quarter", "quartal", "week", "woche", "semaine", "semana", "weekday", "季度", "周")
-
 _CLOCK: tuple[Literal["h", "min", "s"], ...] = ("h", "min", "s")
-
 _UNITS = ("year", "month", "day", "hour", "minute", "second")
 
 

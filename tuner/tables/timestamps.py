@@ -18,30 +18,6 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
-__all__ = [
-    "are_open_days",
-    "as_times",
-    "common_frequency",
-    "every_time",
-    "few_enough",
-    "find_frequency",
-    "find_gaps",
-    "find_holidays",
-    "following",
-    "holidays_in",
-    "in_english",
-    "in_short_breaks",
-    "is_time_of_day",
-    "keeps",
-    "offset_of",
-    "open_days_of",
-    "possible_orders",
-    "show_time",
-    "some_ambiguous",
-    "where_falling",
-    "where_outside",
-]
-
 _MONTHS = (
     "januar janvier janv enero ene gennaio gen janeiro januari",
     "februar février fevrier févr fevr febrero febbraio feb fevereiro fev februari",
@@ -56,26 +32,20 @@ _MONTHS = (
     "november novembre noviembre novembro",
     "dezember dez décembre decembre déc diciembre dic dicembre dezembro december",
 )
-
 _ENGLISH = "January February March April May June July August September October November December"
-
 _NAMES = {
     name: english
     for english, names in zip(_ENGLISH.split(), _MONTHS, strict=True)
     for name in names.split()
 }
-
 _ZONES = {
     "UTC": "+00:00", "GMT": "+00:00", "WET": "+00:00", "WEST": "+01:00", "CET": "+01:00",
     "MEZ": "+01:00", "CEST": "+02:00", "MESZ": "+02:00", "EET": "+02:00", "EEST": "+03:00",
     "MSK": "+03:00", "JST": "+09:00", "KST": "+09:00", "EST": "-05:00", "EDT": "-04:00",
     "PST": "-08:00", "PDT": "-07:00",
 }  # fmt: skip
-
 _DAY_MONTH = re.compile(r"(\d{1,2})\.?\s+(?:de\s+)?([^\W\d_]{3,10})\.?\s+(?:de\s+)?(\d{4})(.*)")
-
 _NAMED_MONTH_YEAR = re.compile(r"([^\W\d_]{3,10})\.?\s+(?:de\s+)?(\d{4})")
-
 _ZONE = re.compile(r"(.*\d)\s+([A-Z]{3,4})")
 
 
@@ -94,11 +64,8 @@ def in_english(text: str) -> str:
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
 _FEWEST_WEEKS = pd.Timedelta(weeks=4)  # in which a day of the week that is open has a row
-
 _MOST_HOLIDAYS = 10  # open days, one after another: two weeks
-
 _MOST_SHARE = 0.1  # of the open days may be holidays
 
 
@@ -163,18 +130,14 @@ def in_short_breaks(missing: pd.DatetimeIndex, every: pd.DatetimeIndex) -> pd.Da
 
 
 _NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
-
 _TEXTS: tuple[dict[str, Any], ...] = (
     {"format": "ISO8601"},
     {"format": "ISO8601", "utc": True},  # where the offset from UTC changes, as in summer
     {},  # one format, found from the first value
     {"utc": True},
 )
-
 _DATE = re.compile(r"(?<![\d./:-])(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d\d)(?!\d|[./-]\d)")
-
 _YEAR_FIRST = re.compile(r"\d{4}")
-
 _OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 08:15, 8:15 pm
 # An offset as browsers and exports write it. Left alone, GMT+8 is read as POSIX has it: 8 hours
 # behind, not ahead.
@@ -186,21 +149,13 @@ _EAST_ASIAN = re.compile(
     r"(\d{4})\s*[年년]\s*(\d{1,2})\s*[月월](?:\s*(\d{1,2})\s*[日号일])?"
     r"(?:\s*(\d{1,2})\s*[时時点點시:](?:\s*(\d{1,2})\s*[分분]?(?:\s*:?\s*(\d{1,2})\s*[秒초]?)?)?)?"
 )
-
 _MIDNIGHT = re.compile(r"(.*\d)[ T]24:00(?::00)?")  # the end of a day
-
 _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
-
 _YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
-
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
-
 _UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
-
 _STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
-
 _STRETCHES_TRIED = 200
-
 _FEW = 1000  # steps that a series may span, however few rows it has
 
 
