@@ -1,10 +1,12 @@
-"""Messages: passwords never appear in them."""
+"""Errors: their fields, their text, and no passwords in it."""
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from tuner.errors import show_location
+from tuner.errors import DataError, ExperimentError, InputError, show_location
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,37 @@ from tuner.errors import show_location
 )
 def test_a_location_is_shown_without_its_password(location, shown):
     assert show_location(location) == shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "is empty"),
+        ({"where": "a.csv"}, "a.csv: is empty"),
+        ({"key": "data.id", "got": 3}, "data.id: is empty, got 3"),
+        ({"where": "a.csv", "remedy": "write one"}, "a.csv: is empty; write one"),
+        (
+            {"where": "a.csv", "key": "data.id", "got": "''", "remedy": "write one\n or two"},
+            "a.csv: data.id: is empty, got ''; write one or two",
+        ),
+    ],
+)
+def test_an_error_is_one_line_of_its_fields(fields, text):
+    assert str(InputError("is empty", **fields)) == text
+
+
+def test_a_file_is_shown_relative_to_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert InputError("is empty", where=tmp_path / "a" / "b.csv").where == "a/b.csv"
+
+
+def test_a_copy_of_an_error_has_other_fields():
+    error = DataError("is empty", where="a.csv", got=3, remedy="write one")
+    changed = error.with_(where="b.csv", remedy=None)
+    assert (type(changed), str(changed)) == (DataError, "b.csv: is empty, got 3")
+    assert str(error) == "a.csv: is empty, got 3; write one"
+
+
+def test_an_error_is_the_same_in_another_process():
+    error = ExperimentError("is empty", where="a.csv", key="data.id", got=3, remedy="write one")
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)

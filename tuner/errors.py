@@ -1,15 +1,17 @@
 """The errors that tuner raises on purpose, and how they name what is wrong.
 
-An error's text is one line: *file: key: rule, value; remedy*. The command line prints it as it
-is and exits with `exit_status`.
+An error has the fields *where*, *key*, *rule*, *got* and *remedy*; its text is one line of them:
+*file: key: rule, got value; remedy*. The command line prints it and exits with `exit_status`.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Self
 
 __all__ = [
     "DataError",
@@ -36,9 +38,45 @@ _PASSWORD = re.compile(r"(?<=[?&])([^=&\s]*(?:password|passwd|pwd)[^=&\s]*=)[^&\
 
 
 class TunerError(Exception):
-    """Anything that tuner reports in one line rather than with a traceback."""
+    """Anything that tuner reports in one line rather than with a traceback.
+
+    Args:
+        rule: the broken rule, or what is wrong, without the value.
+        where: the file, option or place; a `Path` is shown relative to the current folder.
+        key: the dotted key of the experiment, or the column.
+        got: the value that breaks the rule, as a person reads it.
+        remedy: what to write or do instead.
+    """
 
     exit_status = 1
+
+    def __init__(
+        self,
+        rule: object,
+        *,
+        where: Path | str | None = None,
+        key: str | None = None,
+        got: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.rule = str(rule)
+        super().__init__(self.rule)
+        self.where = show_path(where) if isinstance(where, Path) else where
+        self.key = key
+        self.got = None if got is None else str(got)
+        self.remedy = remedy
+
+    def with_(self, **changes: Any) -> Self:
+        """Return a copy with other fields."""
+        changed = copy.copy(self)
+        vars(changed).update(changes)
+        return changed
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in (self.where, self.key, self.rule) if part)
+        if self.got is not None:
+            text += f", got {self.got}"
+        return one_line(f"{text}; {self.remedy}" if self.remedy else text)
 
 
 class InputError(TunerError):
@@ -47,8 +85,11 @@ class InputError(TunerError):
     exit_status = 2
 
 
-class ExperimentError(InputError):
-    """An experiment file, or an option that changes it, breaks a rule."""
+class ExperimentError(InputError, ValueError):
+    """An experiment file, or an option that changes it, breaks a rule.
+
+    It is a `ValueError`, so that validators of pydantic may raise it.
+    """
 
 
 class SpaceError(ExperimentError):
@@ -101,9 +142,11 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     return max(matches, key=lambda m: sorted(m) == sorted(word), default=None)
 
 
-def refusal(path: Path | str, key: str, text: str) -> DataError:
-    """Return the error that names a file, a key of the experiment, a rule, a value, a remedy."""
-    return DataError(f"{show_path(path)}: {key}: {one_line(text)}")
+def refusal(
+    path: Path | str, key: str, rule: str, *, got: object = None, remedy: str | None = None
+) -> DataError:
+    """Return the error about a data file and the key of the experiment that it concerns."""
+    return DataError(rule, where=show_path(path), key=key, got=got, remedy=remedy)
 
 
 def show_path(path: Path | str) -> str:
