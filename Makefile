@@ -6,9 +6,6 @@ PYTEST := $(BIN)/python -m pytest
 # How many files of tests at a time: tests start processes of their own.
 FILES ?= 2
 AT_ONCE := -n $(FILES) --dist loadfile --no-loadscope-reorder
-# With AGAIN=1 what failed beside other tests runs once more by itself, and that decides.
-ALONE := --verbose --last-failed --last-failed-no-failures none
-tests = $(PYTEST) -m $(1) $(AT_ONCE)$(if $(AGAIN), --cache-clear || { [ $$? -eq 1 ] && $(PYTEST) -m $(1) $(ALONE); })
 
 .PHONY: demo test test-slow pictures check format docs lock bench clean
 
@@ -19,10 +16,10 @@ demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/i
 	@echo "These commands are in .venv; first type:  source .venv/bin/activate"
 
 test: check
-	$(call tests,"not slow")
+	$(PYTEST) -m "not slow" $(AT_ONCE)
 
 test-slow: .venv/installed-test
-	$(call tests,slow)
+	$(PYTEST) -m slow $(AT_ONCE)
 
 # The tests in a browser, on the search of the README.
 pictures: .venv/installed-test
