@@ -1,31 +1,28 @@
 """PostgreSQL for the tests of all folders, and processes that are forked instead of started."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.forked import LazyTemplate, fork_processes, start_processes
 
 if TYPE_CHECKING:
-    from helpers.postgresql import Server
+    pass
 
 # A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forked_processes() -> Iterator[None]:
+def _forked_processes():
     """Fork workers and commands: a start imports for five seconds what a fork has."""
     with contextlib.closing(LazyTemplate()) as template, fork_processes(template):
         yield
 
 
 @pytest.fixture(autouse=True)
-def _real_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+def _real_processes(request):
     if request.node.get_closest_marker("real_processes") is None:
         yield
         return
@@ -34,7 +31,7 @@ def _real_processes(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
+def postgresql():
     """A PostgreSQL server of our own, to be stopped and started."""
     from helpers.postgresql import running_server
 
@@ -43,7 +40,7 @@ def postgresql() -> Iterator[Server]:
 
 
 @pytest.fixture
-def postgresql_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def postgresql_url(request):
     """The URL of an empty journal, on the server that `TUNER_TEST_POSTGRES_URL` names or ours."""
     from helpers.postgresql import GIVEN, schema_of_its_own
 

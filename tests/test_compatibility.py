@@ -4,14 +4,10 @@
 command line and the public API are used here.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,11 +51,9 @@ COMPARE += ["--strategies", STRATEGIES]
 SENTENCES = {"verdict", "first_and_second", "opened", "from", "links"}
 OF_THE_RUN = {"id", "created", "opened_at", "seconds", "latency_ms", "finished_at"}
 
-Tuner = Callable[..., str]
-
 
 @pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unpacked") / "before"
     shutil.copytree(BEFORE, folder)
     for packed in [*folder.glob("*/*.gz"), *folder.glob("*.gz")]:
@@ -69,14 +63,14 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def before(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def before(unpacked, monkeypatch):
     """The fixtures, as the current folder, to be read."""
     monkeypatch.chdir(unpacked)
     return unpacked
 
 
 @pytest.fixture
-def copied(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copied(unpacked, tmp_path, monkeypatch):
     """A copy of them, as the current folder, to be written to."""
     folder = tmp_path / "copied"
     shutil.copytree(unpacked, folder)
@@ -85,10 +79,10 @@ def copied(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def tuner(capsys: pytest.CaptureFixture[str]) -> Tuner:
+def tuner(capsys):
     """Runs a command, which must end well, and returns what it printed on standard output."""
 
-    def call(*arguments: str) -> str:
+    def call(*arguments):
         capsys.readouterr()
         status = run(list(arguments))
         printed = capsys.readouterr()
@@ -98,29 +92,29 @@ def tuner(capsys: pytest.CaptureFixture[str]) -> Tuner:
     return call
 
 
-def facts(shown: dict[str, Any]) -> dict[str, Any]:
+def facts(shown):
     """What `tuner show --json` prints, without its sentences."""
     assert set(shown) >= SENTENCES - {"links"}
     advice = [{key: each[key] for key in ("key", "blocks")} for each in shown["advice"]]
     return {k: v for k, v in shown.items() if k not in SENTENCES} | {"advice": advice}
 
 
-def repeatable(value: Any) -> Any:
+def repeatable(value):
     """The same without times."""
     if isinstance(value, dict):
         return {k: repeatable(v) for k, v in value.items() if k not in OF_THE_RUN}
     return [repeatable(each) for each in value] if isinstance(value, list) else value
 
 
-def kept(name: str) -> dict[str, Any]:
+def kept(name):
     return json.loads((BEFORE / "shown" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml(text):
     return YAML(typ="safe").load(text)
 
 
-def assert_same(found: Any, wanted: Any, rel: float, where: str = "") -> None:
+def assert_same(found, wanted, rel, where=""):
     """Equal, but for the last digits of floating-point numbers; parameters are equal in all."""
     if isinstance(wanted, dict):
         assert found.keys() == wanted.keys(), where
@@ -137,7 +131,7 @@ def assert_same(found: Any, wanted: Any, rel: float, where: str = "") -> None:
         assert found == wanted, where
 
 
-def rounding(tuner: Tuner, study: str, *journal: str) -> float:
+def rounding(tuner, study, *journal):
     """How far trained scores may be from the kept ones: another CPU or torch rounds otherwise."""
     new = json.loads(tuner("export", study, "--format", "json", *journal))["recorded"]
     old = read_yaml((BEFORE / "exported" / "forecast.yaml").read_text())["recorded"]
@@ -147,13 +141,13 @@ def rounding(tuner: Tuner, study: str, *journal: str) -> float:
     return 1e-9 if same else 1e-3
 
 
-def assert_searched_again(tuner: Tuner, study: str) -> None:
+def assert_searched_again(tuner, study):
     """A study has the trials, finalists and test scores that it had."""
     found, wanted = facts(json.loads(tuner("show", study, "--json"))), facts(kept(study))
     assert_same(repeatable(found), repeatable(wanted), rounding(tuner, study))
 
 
-def allowed(name: str) -> list[str]:
+def allowed(name):
     return ["--allow-code"] if name == "own.yaml" else []
 
 
@@ -162,20 +156,20 @@ def allowed(name: str) -> list[str]:
 
 @pytest.mark.usefixtures("before")
 @pytest.mark.parametrize("study", STUDIES)
-def test_an_old_journal_shows_what_it_showed(study: str, tuner: Tuner) -> None:
+def test_an_old_journal_shows_what_it_showed(study, tuner):
     assert facts(json.loads(tuner("show", study, "--json"))) == facts(kept(study))
     assert study in tuner("show", study)
 
 
 @pytest.mark.usefixtures("before")
-def test_an_old_sqlite_journal_shows_what_it_showed(tuner: Tuner) -> None:
+def test_an_old_sqlite_journal_shows_what_it_showed(tuner):
     journal = ["--journal", "sqlite:///studies.db"]
     shown = json.loads(tuner("show", "classes-qpso-2", "--json", *journal))
     assert facts(shown) == facts(kept("classes-qpso-2"))
 
 
 @pytest.mark.usefixtures("before")
-def test_an_old_interrupted_journal_shows_what_it_showed(tuner: Tuner) -> None:
+def test_an_old_interrupted_journal_shows_what_it_showed(tuner):
     journal = ["--journal", "interrupted/trials.journal"]
     shown = json.loads(tuner("show", "killed-woa-0", "--json", *journal))
     assert shown["state"] == "interrupted"
@@ -183,7 +177,7 @@ def test_an_old_interrupted_journal_shows_what_it_showed(tuner: Tuner) -> None:
 
 
 @pytest.mark.usefixtures("before")
-def test_old_journals_are_listed(tuner: Tuner) -> None:
+def test_old_journals_are_listed(tuner):
     listed = {each["study"]: each for each in json.loads(tuner("studies", "--json"))}
     assert sorted(listed) == STUDIES
     for study, each in listed.items():
@@ -192,7 +186,7 @@ def test_old_journals_are_listed(tuner: Tuner) -> None:
 
 
 @pytest.mark.usefixtures("before")
-def test_a_test_part_that_was_opened_twice_is_known_to_be(tuner: Tuner) -> None:
+def test_a_test_part_that_was_opened_twice_is_known_to_be(tuner):
     shown = json.loads(tuner("show", "values-random-5", "--json"))
     assert [each["after_trials"] for each in shown["openings"]] == [4, 9]
     assert [each["configuration"] for each in shown["openings"]] == [1, 6]
@@ -200,7 +194,7 @@ def test_a_test_part_that_was_opened_twice_is_known_to_be(tuner: Tuner) -> None:
 
 
 @pytest.mark.usefixtures("before")
-def test_the_library_reads_an_old_journal() -> None:
+def test_the_library_reads_an_old_journal():
     wanted = kept("forecast-tpe-0")
     study = load_study("forecast-tpe-0")
     summary = study.summary()
@@ -217,7 +211,7 @@ def test_the_library_reads_an_old_journal() -> None:
 
 @pytest.mark.usefixtures("before")
 @pytest.mark.parametrize("study", ["forecast-tpe-0", "front-nsga2-4"])
-def test_an_old_journal_is_reported(study: str, tmp_path: Path, tuner: Tuner) -> None:
+def test_an_old_journal_is_reported(study, tmp_path, tuner):
     tuner("report", study, "-o", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert study in page
@@ -226,9 +220,7 @@ def test_an_old_journal_is_reported(study: str, tmp_path: Path, tuner: Tuner) ->
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_an_old_journal_is_exported_as_it_was(
-    name: str, before: Path, tmp_path: Path, tuner: Tuner
-) -> None:
+def test_an_old_journal_is_exported_as_it_was(name, before, tmp_path, tuner):
     old = read_yaml((before / "exported" / name).read_text())
     tuner("export", *EXPORTS[name], "--data", old["data"]["path"], "-o", str(tmp_path / name))
     assert read_yaml((tmp_path / name).read_text()) == old
@@ -238,14 +230,12 @@ def test_an_old_journal_is_exported_as_it_was(
 @pytest.mark.parametrize(
     "name", [n if n != "own.yaml" else pytest.param(n, marks=pytest.mark.slow) for n in EXPORTS]
 )
-def test_an_old_export_is_checked(name: str, tuner: Tuner) -> None:
+def test_an_old_export_is_checked(name, tuner):
     assert tuner("check", f"exported/{name}", *allowed(name))
 
 
 @pytest.mark.parametrize(("name", "engine"), ENGINES)
-def test_an_old_model_predicts_what_it_predicted(
-    name: str, engine: str, before: Path, tmp_path: Path, tuner: Tuner
-) -> None:
+def test_an_old_model_predicts_what_it_predicted(name, engine, before, tmp_path, tuner):
     model, _, every = name.partition("-")
     options = ["--all"] * bool(every) + ["--numpy"] * (engine == "numpy")
     new_file = tmp_path / "new.csv"
@@ -256,7 +246,7 @@ def test_an_old_model_predicts_what_it_predicted(
     pd.testing.assert_frame_equal(new, old, rtol=1e-5, atol=1e-5)
 
 
-def test_an_old_comparison_is_written_without_searching(copied: Path, tuner: Tuner) -> None:
+def test_an_old_comparison_is_written_without_searching(copied, tuner):
     journal = copied / "compared/searches.journal"
     n_trained = journal.read_bytes().count(b'"outcome"')
     tuner(*COMPARE, "--journal", "compared/searches.journal", "-o", "new")
@@ -270,9 +260,7 @@ def test_an_old_comparison_is_written_without_searching(copied: Path, tuner: Tun
 
 
 @pytest.mark.parametrize("killed", ["finalists", pytest.param("trials", marks=pytest.mark.slow)])
-def test_an_old_killed_search_ends_like_an_undisturbed_one(
-    killed: str, copied: Path, tuner: Tuner
-) -> None:
+def test_an_old_killed_search_ends_like_an_undisturbed_one(killed, copied, tuner):
     journal = copied / "studies/killed-woa-0.journal"
     shutil.copy(copied / "interrupted" / f"{killed}.journal", journal)
     tuner("run", "experiments/killed.yaml", *RUN)
@@ -283,7 +271,7 @@ def test_an_old_killed_search_ends_like_an_undisturbed_one(
 @pytest.mark.parametrize(
     "name", ["air_passengers", pytest.param("sunspots", marks=pytest.mark.slow)]
 )
-def test_a_demo_has_the_trials_and_scores_that_it_had(name: str, tuner: Tuner) -> None:
+def test_a_demo_has_the_trials_and_scores_that_it_had(name, tuner):
     short = {
         "budget.epochs": 3, "finalists.top": 1, "finalists.repeats": 2,
         "pruner.n_startup_trials": 4, "pruner.n_warmup_steps": 1,
@@ -296,7 +284,7 @@ def test_a_demo_has_the_trials_and_scores_that_it_had(name: str, tuner: Tuner) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", [s for s in STUDIES if s != "asynchronous"])
-def test_an_old_search_comes_out_again(study: str, copied: Path, tuner: Tuner) -> None:
+def test_an_old_search_comes_out_again(study, copied, tuner):
     (copied / "studies" / f"{study}.journal").unlink()
     name, options = study.partition("-")[0], [*RUN, "--allow-code"]
     if study == "warm":
@@ -311,7 +299,7 @@ def test_an_old_search_comes_out_again(study: str, copied: Path, tuner: Tuner) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("copied")
-def test_every_strategy_asks_for_the_trials_that_it_asked_for(tuner: Tuner) -> None:
+def test_every_strategy_asks_for_the_trials_that_it_asked_for(tuner):
     tuner(*COMPARE, "--journal", "new.journal", "-o", "new")
     rel = rounding(tuner, "compared-random-0", "--journal", "new.journal")
     for strategy in STRATEGIES.split(","):
@@ -327,5 +315,5 @@ def test_every_strategy_asks_for_the_trials_that_it_asked_for(tuner: Tuner) -> N
 @pytest.mark.slow
 @pytest.mark.usefixtures("copied")
 @pytest.mark.parametrize("name", EXPORTS)
-def test_an_old_export_trains_to_its_score(name: str, tuner: Tuner) -> None:
+def test_an_old_export_trains_to_its_score(name, tuner):
     assert "reproduced: " in tuner("train", f"exported/{name}", *allowed(name))

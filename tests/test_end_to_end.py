@@ -1,7 +1,5 @@
 """The whole product as a person runs it: a real command line, real workers, real signals."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

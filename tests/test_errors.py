@@ -1,7 +1,5 @@
 """Errors: their fields, their text, and no passwords in it."""
 
-from __future__ import annotations
-
 import pickle
 
 import pytest

@@ -1,8 +1,6 @@
 """Every task from its experiment file to a model that scores the same again."""
 # ruff: noqa: E501
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -23,19 +21,17 @@ SMALL += ["--set", "finalists.repeats=1", "--workers", "1", "--no-tracking"]
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def result(study: str, capsys: pytest.CaptureFixture[str]) -> dict:
+def result(study, capsys):
     capsys.readouterr()
     assert run(["show", study, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def searched_and_reproduced(
-    experiment: Path, options: list[str], capsys: pytest.CaptureFixture[str]
-) -> dict:
+def searched_and_reproduced(experiment, options, capsys):
     """The result of a search whose exported winner was trained again to the same score."""
     assert run(["run", str(experiment), "--study", "s", *options]) == 0
     found = result("s", capsys)
@@ -50,9 +46,7 @@ def searched_and_reproduced(
 @pytest.mark.parametrize(
     "name", ["names", *(pytest.param(name, marks=SLOW) for name in ("sunspots", "digits", "waves"))]
 )
-def test_a_shipped_experiment_gives_a_reproducible_model(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shipped_experiment_gives_a_reproducible_model(name, capsys):
     found = searched_and_reproduced(EXPERIMENTS / f"{name}.yaml", SMALL, capsys)
     assert found["test"]["mean"] is not None
     assert found["verdict"]
@@ -74,7 +68,7 @@ SPACES = {
 
 
 @pytest.fixture
-def stores() -> None:
+def stores():
     hours = pd.date_range("2024-01-01", periods=150, freq="h")
     rng = np.random.default_rng(0)
     frames = [
@@ -105,9 +99,7 @@ def stores() -> None:
         for quantiles in (False, True)
     ],
 )
-def test_series_with_every_feature_run_and_reproduce(
-    space: str, quantiles: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_series_with_every_feature_run_and_reproduce(space, quantiles, capsys):
     text = SERIES + f"search_space: {SPACES[space]}\n"
     if quantiles:
         text = text.replace("horizon: 3", "horizon: 3, quantiles: [0.1, 0.5, 0.9]")
@@ -128,24 +120,20 @@ def test_series_with_every_feature_run_and_reproduce(
 
 
 @pytest.mark.slow
-def test_digits_are_read_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_digits_are_read_well(capsys):
     assert run(["run", str(EXPERIMENTS / "digits.yaml"), "--study", "s", "--no-tracking"]) == 0
     assert result("s", capsys)["test"]["mean"] >= 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["air_passengers", "sunspots"])
-def test_a_retrained_winner_beats_the_plain_forecasts(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_retrained_winner_beats_the_plain_forecasts(name, capsys):
     assert run(["run", str(EXPERIMENTS / f"{name}.yaml"), "--study", "s", "--no-tracking"]) == 0
     test = result("s", capsys)["test"]
     assert test["mean"] < min(test["baselines"].values())
 
 
-def test_a_number_per_step_runs_from_search_to_prediction(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_number_per_step_runs_from_search_to_prediction(capsys):
     rng, rows = np.random.default_rng(0), []
     for run_ in range(40):
         speed = rng.normal(size=rng.integers(4, 9))
@@ -169,9 +157,7 @@ def test_a_number_per_step_runs_from_search_to_prediction(
     assert said["run"].tolist() == [name for name, _, _ in rows]
 
 
-def test_a_future_class_task_runs_from_search_to_prediction(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_future_class_task_runs_from_search_to_prediction(capsys):
     rng = np.random.default_rng(0)
     price = rng.normal(size=300).cumsum()
     frame = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=300), "price": price})
@@ -195,9 +181,7 @@ def test_a_future_class_task_runs_from_search_to_prediction(
     assert said["day"].tolist() == ["2024-10-27"]
 
 
-def test_a_text_to_text_task_runs_from_search_to_prediction(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_text_to_text_task_runs_from_search_to_prediction(capsys):
     rng = np.random.default_rng(0)
     words = sorted({"".join(rng.choice(list("abcd"), rng.integers(2, 5))) for _ in range(200)})
     frame = pd.DataFrame({"word": words, "name": [w[::-1] + w[0].upper() for w in words]})
@@ -223,9 +207,7 @@ def test_a_text_to_text_task_runs_from_search_to_prediction(
     assert json.loads(Path("model/pipeline.json").read_text())["beam"] in (2, 3)
 
 
-def test_a_test_sequence_of_another_length_is_tested(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_test_sequence_of_another_length_is_tested(capsys):
     text = "name: runs\ndata: {path: runs.csv, id: run, target: total}\ntask: {kind: regress}\n"
     Path("runs.yaml").write_text(
         text + "search_space: {cell: {type: categorical, choices: [rnn, lstm]}}\n"
@@ -260,9 +242,7 @@ finalists: {top: 1, repeats: 2, baseline: false, refit: true}
 
 
 @pytest.mark.slow
-def test_levels_segments_refit_ensemble_and_intervals_combine(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_levels_segments_refit_ensemble_and_intervals_combine(capsys):
     rng, t = np.random.default_rng(0), np.arange(90)
     frames = [
         pd.DataFrame(
@@ -309,9 +289,7 @@ def test_levels_segments_refit_ensemble_and_intervals_combine(
         assert said["width"] == pytest.approx((upper - lower).mean(), rel=1e-4)
 
 
-def test_a_number_of_every_sequence_is_searched_and_reproduced(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_number_of_every_sequence_is_searched_and_reproduced(capsys):
     rng = np.random.default_rng(1)
     frames = [
         pd.DataFrame({"run": i, "x": (x := rng.normal(size=5 + i % 4)), "total": x.sum()})

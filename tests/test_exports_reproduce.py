@@ -23,14 +23,14 @@ from tuner.progress.display import number
 OPTIONS = ("--study", "s", "--no-tracking", "--no-test")
 
 
-def months(folder: Path) -> None:
+def months(folder):
     rng, n = np.random.default_rng(0), np.arange(108)
     sales = np.exp(3 + n / 60 + 0.3 * np.sin(n * np.pi / 6) + rng.normal(0, 0.05, 108))
     when = pd.date_range("2015-01-01", periods=108, freq="MS")
     pd.DataFrame({"month": when, "sales": sales}).to_csv(folder / "data.csv", index=False)
 
 
-def stores(folder: Path) -> None:
+def stores(folder):
     """Three stores, hourly; hours and values are missing, and one begins late."""
     rng, frames = np.random.default_rng(1), []
     hours = pd.date_range("2024-03-01", periods=130, freq="h")
@@ -44,7 +44,7 @@ def stores(folder: Path) -> None:
     table.to_csv(folder / "data.csv", index=False)
 
 
-def curves(folder: Path) -> None:
+def curves(folder):
     """Sequences of two numbers: a class, a value, and a label of every step; a file with types."""
     rng, frames = np.random.default_rng(2), []
     for run in range(72):
@@ -55,14 +55,14 @@ def curves(folder: Path) -> None:
     pd.concat(frames).to_parquet(folder / "data.parquet")
 
 
-def names(folder: Path) -> None:
+def names(folder):
     rng, rows = np.random.default_rng(3), []
     for kind, letters in (("vowels", "aeiouäöy"), ("others", "bcdßfgñe")):
         rows += [(kind, "".join(rng.choice(list(letters), 3 + i % 5))) for i in range(40)]
     pd.DataFrame(rows, columns=["kind", "name"]).to_csv(folder / "data.csv", index=False)
 
 
-def sentences(folder: Path) -> None:
+def sentences(folder):
     """Tokens, each with a label; some are in one sentence alone."""
     rng, rows = np.random.default_rng(4), []
     for sentence in range(60):
@@ -72,11 +72,11 @@ def sentences(folder: Path) -> None:
     pd.DataFrame(rows, columns=["id", "word", "tag"]).to_csv(folder / "data.csv", index=False)
 
 
-def choice(*values: Any) -> dict[str, Any]:
+def choice(*values):
     return {"type": "categorical", "choices": list(values)}
 
 
-def whole(low: int, high: int) -> dict[str, Any]:
+def whole(low, high):
     return {"type": "int", "low": low, "high": high}
 
 
@@ -223,7 +223,7 @@ CASES = {
 assert len(CASES) == 10
 
 
-def searched(folder: Path, case: Case) -> dict[str, Any]:
+def searched(folder, case):
     """Search in a folder of its own; return what `tuner show` says."""
     folder.mkdir()
     case.write(folder)
@@ -235,19 +235,19 @@ def searched(folder: Path, case: Case) -> dict[str, Any]:
     }
     (folder / "case.yaml").write_text(dump_yaml(blocks), encoding="utf-8")
     tuner(folder, "run", "case.yaml", "--workers", "2", *OPTIONS)
-    shown: dict[str, Any] = json.loads(tuner(folder, "show", "s", "--json"))
+    shown = json.loads(tuner(folder, "show", "s", "--json"))
     assert case.met(shown), shown["trials"]
     return shown
 
 
-def recorded_score(shown: dict[str, Any]) -> float:
+def recorded_score(shown):
     """The score of the winner's first retraining; without finalists, of the trial."""
     if shown["finalists"]:
         return float(shown["finalists"][0]["scores"][0])
     return float(shown["best"]["search_score"])
 
 
-def exported_elsewhere(tmp_path: Path, file: str) -> Path:
+def exported_elsewhere(tmp_path, file):
     """Export into a new folder beside the data's, and take both to another place."""
     new = tmp_path / "here" / "ein neuer Ordner, 新"
     new.mkdir()
@@ -258,7 +258,7 @@ def exported_elsewhere(tmp_path: Path, file: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_an_export_in_a_new_folder_scores_the_same(tmp_path: Path, name: str) -> None:
+def test_an_export_in_a_new_folder_scores_the_same(tmp_path, name):
     (tmp_path / "here").mkdir()
     score = recorded_score(searched(tmp_path / "here" / "search", CASES[name]))
     best = exported_elsewhere(tmp_path, CASES[name].file)

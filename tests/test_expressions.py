@@ -1,7 +1,5 @@
 """Expressions: what numpy and torch say, and nothing that runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ from tuner.user_code import FUNCTIONS, REDUCING, parse
 VALUES = Shape("forecast", 1, horizon=3, targets=2)
 
 
-def trees(depth: int = 3) -> st.SearchStrategy[str]:
+def trees(depth=3):
     """Expressions of values above 0, each with a value for every forecast."""
     leaves = st.sampled_from(["truth", "forecast", "0.5", "2"])
     if not depth:
@@ -36,7 +34,7 @@ def trees(depth: int = 3) -> st.SearchStrategy[str]:
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(tree=trees(), reduce=st.sampled_from(["mean", "sum", "median", "std", "min", "max"]))
-def test_numpy_torch_and_python_say_the_same(tree: str, reduce: str) -> None:
+def test_numpy_torch_and_python_say_the_same(tree, reduce):
     rng = np.random.default_rng(0)
     truth, forecast = (rng.uniform(0.5, 2, (4, 3, 2)) for _ in range(2))
     text = f"{reduce}({tree} + 0 * forecast)"
@@ -49,7 +47,7 @@ def test_numpy_torch_and_python_say_the_same(tree: str, reduce: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mse", "mae"])
-def test_a_written_loss_trains_like_the_built_in_one(name: str) -> None:
+def test_a_written_loss_trains_like_the_built_in_one(name):
     text = {"mse": "mean((truth - forecast) ** 2)", "mae": "mean(abs(truth - forecast))"}[name]
     functions = {"mse": torch.nn.functional.mse_loss, "mae": torch.nn.functional.l1_loss}
     outputs = torch.randn(4, 3, 2, requires_grad=True)
@@ -92,7 +90,7 @@ def test_a_written_loss_trains_like_the_built_in_one(name: str) -> None:
         "mean(forecast\0)",
     ],
 )
-def test_nothing_but_arithmetic_is_let_through(text: str) -> None:
+def test_nothing_but_arithmetic_is_let_through(text):
     with pytest.raises(ValueError, match="got") as refused:
         parse(text)
     assert len(str(refused.value).splitlines()) <= 1 or "\0" in text
@@ -110,17 +108,17 @@ def test_nothing_but_arithmetic_is_let_through(text: str) -> None:
         ("mean(forecast) + truth", "must come to one number"),
     ],
 )
-def test_what_cannot_be_a_score_is_refused_with_what_to_write(text: str, message: str) -> None:
+def test_what_cannot_be_a_score_is_refused_with_what_to_write(text, message):
     with pytest.raises(ValueError, match=message):
         parse_own(text)
 
 
-def test_a_score_is_one_number_where_a_function_reduces() -> None:
+def test_a_score_is_one_number_where_a_function_reduces():
     assert set(REDUCING) < set(FUNCTIONS)
     for name in REDUCING:
         second = ", 0.5" if FUNCTIONS[name] == 2 else ""
         assert np.ndim(own_score(f"{name}(forecast{second})", np.ones(3), np.ones(3))) == 0
 
 
-def test_huge_powers_end_at_once() -> None:
+def test_huge_powers_end_at_once():
     assert own_score("9 ** 9 ** 9 ** 9 * mean(forecast)", np.ones(3), np.ones(3)) == np.inf

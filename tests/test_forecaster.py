@@ -1,7 +1,5 @@
 """`LSTMForecaster`: what scikit-learn's users expect of an estimator, as far as it makes sense."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np
@@ -16,7 +14,7 @@ from tuner.errors import ExperimentError
 SETTINGS = {"budget.epochs": 2, "finalists.repeats": 1, "finalists.top": 1}
 
 
-def waves(n_rows: int = 90) -> pd.Series:
+def waves(n_rows=90):
     t = np.arange(n_rows)
     y = 10 + 3 * np.sin(t / 2) + np.random.default_rng(0).normal(0, 0.1, n_rows)
     return pd.Series(y, pd.date_range("2020-01-01", periods=n_rows, freq="D"), name="sales")

@@ -1,7 +1,5 @@
 """A search of a table that a program holds: kept beside the journal, resumed, predicted with."""
 
-from __future__ import annotations
-
 import math
 import pickle
 from pathlib import Path
@@ -27,7 +25,7 @@ VALUES = {
 QUIET = {"tracking": False, "progress": False, "workers": 2}
 
 
-def waves(n_rows: int = 90) -> pd.DataFrame:
+def waves(n_rows=90):
     t = np.arange(n_rows)
     y = 10 + 3 * np.sin(t / 2) + np.random.default_rng(0).normal(0, 0.3, n_rows)
     return pd.DataFrame({"y": y}, index=pd.date_range("2020-01-01", periods=n_rows, freq="D"))

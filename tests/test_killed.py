@@ -1,14 +1,10 @@
 """Searches whose processes are killed with SIGKILL again and again end like undisturbed ones."""
 
-from __future__ import annotations
-
 import json
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
@@ -24,7 +20,7 @@ N_KILLS = 50
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory) -> Path:
+def calm(tmp_path_factory):
     """A folder in which the search ran undisturbed."""
     folder = tmp_path_factory.mktemp("calm")
     prepare(folder)
@@ -32,16 +28,16 @@ def calm(tmp_path_factory) -> Path:
     return folder
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder):
     write_series(folder)
     (folder / "waves.yaml").write_text(LONG)
 
 
-def run(folder: Path, workers: int) -> subprocess.Popen[str]:
+def run(folder, workers):
     return start(folder, "run", "waves.yaml", "--workers", str(workers), "--no-tracking")
 
 
-def outcomes(folder: Path) -> list[int]:
+def outcomes(folder):
     """The trials' ids of the outcomes in the journal, in order; a torn last line is none."""
     path = folder / "studies" / "waves-woa-0.journal"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
@@ -50,7 +46,7 @@ def outcomes(folder: Path) -> list[int]:
     return [r["trial_id"] for r in map(json.loads, found) if "outcome" in r.get("user_attr", {})]
 
 
-def kill(process: subprocess.Popen[str], whom: str) -> None:
+def kill(process, whom):
     """Kill the coordinator, its workers before it, or it before its workers."""
     children = psutil.Process(process.pid).children(recursive=True)
     victims = [psutil.Process(process.pid)]

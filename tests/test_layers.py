@@ -1,7 +1,5 @@
 """Which way imports run, read from the source."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import subprocess
@@ -35,14 +33,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 WAYS_IN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 
 
-def part_of(module: str) -> str:
+def part_of(module):
     names = module.split(".")
     if len(names) < 2 or names[1] in ("errors", "__main__", "__init__", "__version__"):
         return "base"
     return names[1]
 
 
-def module_name(path: Path) -> str:
+def module_name(path):
     names = ("tuner", *path.relative_to(PACKAGE).with_suffix("").parts)
     return ".".join(names[:-1] if names[-1] == "__init__" else names)
 
@@ -50,14 +48,14 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in FILES}
 
 
-def for_types(node: ast.AST) -> bool:
+def for_types(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def imported(path: Path, *, at_once: bool = False, types: bool = True) -> set[str]:
+def imported(path, *, at_once=False, types=True):
     """Return the modules that a file imports: all, or those imported when it is (`at_once`)."""
     found = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    waiting = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
         if for_types(node) and not types:

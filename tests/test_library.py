@@ -1,7 +1,5 @@
 """tuner used from a program: a search, its tables, its report, its export."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -241,7 +239,7 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     (tmp_path / "search_spaces").symlink_to(ROOT / "search_spaces")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    names: dict[str, object] = {}
+    names = {}
     exec(compile(block, "docs/library.md", "exec"), names)
     assert len(names["trials"]) >= 10
     assert Path("report.html").exists()

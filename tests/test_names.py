@@ -1,7 +1,5 @@
 """Names of tests are short sentences."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 
@@ -9,7 +7,7 @@ TESTS = Path(__file__).parent
 LONGEST = 60
 
 
-def names() -> list[str]:
+def names():
     return [
         node.name
         for path in TESTS.rglob("test_*.py")
@@ -18,7 +16,7 @@ def names() -> list[str]:
     ]
 
 
-def test_names_of_tests_are_sentences_of_60_characters() -> None:
+def test_names_of_tests_are_sentences_of_60_characters():
     found = names()
     assert found
     assert [name for name in found if len(name) > LONGEST] == []

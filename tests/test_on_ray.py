@@ -1,9 +1,6 @@
 """A whole search on a Ray cluster of two nodes, one of which goes away, ends like a local one."""
 
-from __future__ import annotations
-
 import os
-import subprocess
 
 import pytest
 import ray
@@ -36,7 +33,7 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process):
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, out + err
 

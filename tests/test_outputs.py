@@ -1,7 +1,5 @@
 """Files that people ask for: written whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import stat
 import threading

@@ -1,7 +1,5 @@
 """A search over a cell of one's own, from the file to the forecast."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -31,7 +29,7 @@ finalists: {top: 1, repeats: 2, baseline: false}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     rng = np.random.default_rng(0)
     y = np.sin(np.arange(140) / 4) + rng.normal(size=140) / 9
     pd.DataFrame({"y": y}).to_csv(tmp_path / "waves.csv", index=False)
@@ -40,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tuner(folder: Path, *words: str, ends: int = 0) -> str:
+def tuner(folder, *words, ends=0):
     path = os.pathsep.join([str(TESTS.parent), str(TESTS / "helpers" / "own_code")])
     env = {k: v for k, v in os.environ.items() if k != "TUNER_ALLOW_CODE"}
     done = subprocess.run(
@@ -52,7 +50,7 @@ def tuner(folder: Path, *words: str, ends: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_an_own_cell_runs_from_search_to_prediction(folder: Path) -> None:
+def test_an_own_cell_runs_from_search_to_prediction(folder):
     run = ("run", "own.yaml", "--no-tracking", "--workers", "2")
     tuner(folder, *run, "--trials", "2", "--no-test")
     tuner(folder, *run)
@@ -72,7 +70,7 @@ def test_an_own_cell_runs_from_search_to_prediction(folder: Path) -> None:
     assert "waves.csv" in (folder / "again" / "experiment.yaml").read_text()
 
 
-def test_without_a_graph_the_rest_is_written_and_predict_fails(folder: Path) -> None:
+def test_without_a_graph_the_rest_is_written_and_predict_fails(folder):
     text = EXPERIMENT.partition("search_space:")[0].replace("Leaky", "NoGraph")
     (folder / "own.yaml").write_text(text + "budget: {epochs: 2}\n")
     said = tuner(folder, "train", "own.yaml", "-o", "model")

@@ -1,7 +1,5 @@
 """The source distribution and the wheel: complete, valid, and enough for a user."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -32,7 +30,7 @@ def run(*command, cwd):
     return done.stdout
 
 
-def package_files() -> set[str]:
+def package_files():
     """The files of the package in the repository, without those that Python compiles."""
     files = (path for path in (ROOT / "tuner").rglob("*") if path.is_file())
     return {f.relative_to(ROOT).as_posix() for f in files if f.parent.name != "__pycache__"}
@@ -125,7 +123,7 @@ def test_a_wheel_installs_and_takes_a_user_to_a_result(wheel, tmp_path):
     }
 
 
-def dockerfile() -> list[tuple[str, str]]:
+def dockerfile():
     """The instructions of the Dockerfile, each with its arguments."""
     lines = (ROOT / "Dockerfile").read_text().replace("\\\n", "").splitlines()
     found = [line.partition(" ") for line in lines if line and not line.startswith("#")]

@@ -1,7 +1,5 @@
 """The experiments, search spaces and data sets that come with the repository."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -21,22 +19,22 @@ MADE = ["dates.csv", "digits.parquet", "names.csv", "waves.csv"]
 GIVEN_BY_THE_USER = ["ETTh1.csv"]
 
 
-def name_of(path: Path) -> str:
+def name_of(path):
     return path.name
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path):
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
-def with_space(space: Path, folder: Path) -> Experiment:
+def with_space(space, folder):
     file = folder / "experiment.yaml"
     file.write_text(f"name: test\ndata: {{path: a.csv, target: y}}\nsearch_space: {space}\n")
     return Experiment.load(file)
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A folder with the files that make.py writes."""
     folder = tmp_path_factory.mktemp("made")
     subprocess.run([sys.executable, DATA / "make.py", "--out", folder], check=True)

@@ -1,7 +1,5 @@
 """A search as a person runs it, on a PostgreSQL server that is restarted again and again."""
 
-from __future__ import annotations
-
 import json
 import random
 import time

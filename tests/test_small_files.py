@@ -4,12 +4,9 @@ Whatever a file holds: no traceback, no warning of Python, errors in one line wi
 `init` writes is accepted by `check`, and a model predicts from the file that it was trained on.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +23,12 @@ Y = (100 + np.sin(np.arange(N) / 7 * 2 * np.pi) * 5 + RNG.normal(size=N)).round(
 X = RNG.normal(size=N).round(2)
 
 
-def lines(header: str | None, row: Callable[[int], object], n: int = N) -> str:
+def lines(header, row, n=N):
     rows = [str(row(i)) for i in range(n)]
     return "\n".join(rows if header is None else [header, *rows]) + "\n"
 
 
-def dated(value: Callable[[int], object], n: int = N) -> str:
+def dated(value, n=N):
     return lines("date,sales,temp", lambda i: f"{DAYS[i]},{value(i)},{X[i]}", n)
 
 
@@ -80,11 +77,11 @@ REFUSED = {
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def call(capsys, *arguments):
     """Run a command that must succeed without a word of Python's; return what it prints."""
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
@@ -99,9 +96,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_a_small_file_goes_all_the_way_to_a_forecast(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_small_file_goes_all_the_way_to_a_forecast(name, capsys):
     Path("s.csv").write_text(FILES[name], encoding="utf-8")
     call(capsys, "init", "s.csv")
     checked = call(capsys, "check", "s.yaml")
@@ -118,9 +113,7 @@ def test_a_small_file_goes_all_the_way_to_a_forecast(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_is_refused_in_one_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_read_is_refused_in_one_line(name, tmp_path, capsys):
     Path("s.csv").write_text(REFUSED[name], encoding="utf-8")
     assert run(["init", "s.csv"]) == 2
     refused = capsys.readouterr().err

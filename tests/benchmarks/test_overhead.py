@@ -1,7 +1,5 @@
 """The benchmark's own search runs: real worker, real journal, nothing trained."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -10,7 +8,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "overhead.py"
 
 
-def test_a_search_of_empty_jobs_uses_its_whole_budget(tmp_path: Path) -> None:
+def test_a_search_of_empty_jobs_uses_its_whole_budget(tmp_path):
     command = [sys.executable, str(SCRIPT), "--one", "random", "--trials", "5", "--no-tracking"]
     ended = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
     result = json.loads(ended.stdout)

@@ -1,14 +1,10 @@
 """The table of forecasts: what is asked of tuner, what is read, what is said of it."""
 
-from __future__ import annotations
-
 import calendar
 import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +17,10 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch):
+def imported(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
-    def load(name: str) -> ModuleType:
+    def load(name):
         return importlib.import_module(name)
 
     yield load
@@ -42,10 +38,10 @@ def real_series(imported):
     return imported("real_series")
 
 
-def packages(folder: Path) -> Path:
+def packages(folder):
     """Lay files out as the packages do, with a few rows each."""
 
-    def file(name: str, text: str) -> None:
+    def file(name, text):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -69,7 +65,7 @@ def packages(folder: Path) -> Path:
     return folder
 
 
-def test_files_of_packages_become_plain_series(real_series, tmp_path: Path) -> None:
+def test_files_of_packages_become_plain_series(real_series, tmp_path):
     sources = real_series.Sources(packages(tmp_path / "site"))
     names = ["co2", "elnino", "gdp", "seatbelts", "stocks"]
     facts = real_series.write_sets(tmp_path / "data", names, sources)
@@ -84,7 +80,7 @@ def test_files_of_packages_become_plain_series(real_series, tmp_path: Path) -> N
     assert facts["elnino"]["test_rows"] == 4  # 15 % of 24, and a half goes up
 
 
-def test_a_file_of_sequences_becomes_rows_with_an_id(real_series, tmp_path: Path) -> None:
+def test_a_file_of_sequences_becomes_rows_with_an_id(real_series, tmp_path):
     read = real_series._sequences("JapaneseVowels", "speaker", ["c1", "c2"])
     frame = read(real_series.Sources(packages(tmp_path)))
     assert frame["sequence"].tolist() == [0, 0, 1, 1, 1]
@@ -92,7 +88,7 @@ def test_a_file_of_sequences_becomes_rows_with_an_id(real_series, tmp_path: Path
     assert frame["speaker"].tolist() == ["b", "b", "a", "a", "a"]
 
 
-def test_the_seven_columns_are_scaled_by_their_training_rows(real_series, tmp_path: Path) -> None:
+def test_the_seven_columns_are_scaled_by_their_training_rows(real_series, tmp_path):
     rng = np.random.default_rng(0)
     times = pd.date_range("2016-07-01", periods=15_000, freq="h")
     values = {name: rng.normal(k, 1 + k, 15_000) for k, name in enumerate(("HUFL", "OT"))}
@@ -106,8 +102,8 @@ def test_the_seven_columns_are_scaled_by_their_training_rows(real_series, tmp_pa
 
 
 def test_a_set_whose_file_is_not_here_is_left_out(
-    quality, real_series, tmp_path: Path, capsys, monkeypatch
-) -> None:
+    quality, real_series, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(real_series.importlib.util, "find_spec", lambda name: None)
     written = quality.write_all(tmp_path, ["nile", "sunspots", "etth1_ot"], real_series.Sources())
     assert written == ["sunspots"]
@@ -117,13 +113,11 @@ def test_a_set_whose_file_is_not_here_is_left_out(
 
 
 @pytest.mark.parametrize(("n_rows", "horizon"), [(90, 1), (110, 6), (130, 7)])
-def test_others_score_the_windows_that_we_score(
-    real_series, tmp_path: Path, n_rows: int, horizon: int
-) -> None:
+def test_others_score_the_windows_that_we_score(real_series, tmp_path, n_rows, horizon):
     wanted = real_series.RealSet("about", pd.DataFrame, "y", horizon=horizon)
     frame = pd.DataFrame({"y": np.arange(n_rows, dtype=float)})
     frame.to_csv(tmp_path / "y.csv", index=False)
-    raw: dict[str, Any] = {
+    raw = {
         "name": "y",
         "data": {"path": str(tmp_path / "y.csv"), "target": "y"},
         "task": {"window": 5, "horizon": horizon},
@@ -136,7 +130,7 @@ def test_others_score_the_windows_that_we_score(
     assert facts["test_windows"] == facts["test_rows"] - horizon + 1
 
 
-def test_sets_with_rows_of_their_own_tell_them_to_the_search(quality) -> None:
+def test_sets_with_rows_of_their_own_tell_them_to_the_search(quality):
     of = quality.SETS["etth1_hufl"]
     assert quality.init_arguments(of) == ["--target", "HUFL", "--horizon", "24"]
     said = quality.settings(of)
@@ -150,7 +144,7 @@ def test_sets_with_rows_of_their_own_tell_them_to_the_search(quality) -> None:
     assert quality.init_arguments(vowels)[2:] == ["--id", "sequence", "--task", "classify"]
 
 
-def shown(mean: float, plain: dict[str, float], **others: Any) -> dict[str, Any]:
+def shown(mean, plain, **others):
     """Return what `tuner show --json` says, as far as it is read."""
     test = {
         "metric": "rmse",
@@ -169,7 +163,7 @@ def shown(mean: float, plain: dict[str, float], **others: Any) -> dict[str, Any]
     }
 
 
-def test_scores_are_those_of_refitted_models_if_any(quality) -> None:
+def test_scores_are_those_of_refitted_models_if_any(quality):
     refit = {
         "mean": 15.0,
         "scores": [15.0],
@@ -188,7 +182,7 @@ def test_scores_are_those_of_refitted_models_if_any(quality) -> None:
 
 
 @pytest.fixture
-def rows(quality) -> list[dict[str, Any]]:
+def rows(quality):
     results = {
         "air_passengers_init": [(15.0, 15.6), (17.0, 15.6), (16.5, 15.6)],
         "co2": [(0.29, 0.3), (0.28, 0.3)],
@@ -207,7 +201,7 @@ def rows(quality) -> list[dict[str, Any]]:
     return quality.rows_of(["air_passengers_init", "co2", "gdp"], kept, competitors, 3, 30)
 
 
-def test_the_table_shows_medians_beside_the_best_baseline(quality, rows) -> None:
+def test_the_table_shows_medians_beside_the_best_baseline(quality, rows):
     lines = quality.table(rows).splitlines()
     assert len(lines) == 4  # nothing is known of gdp
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -218,7 +212,7 @@ def test_the_table_shows_medians_beside_the_best_baseline(quality, rows) -> None
     assert "| co2 | rmse | 50 | 0.3 |" in quality.plain_table(rows)
 
 
-def test_the_summary_counts_wins_and_names_what_misses(quality, rows) -> None:
+def test_the_summary_counts_wins_and_names_what_misses(quality, rows):
     said = quality.summary(rows)
     assert (
         "single: better than every plain forecast on 1 of 2 series; at worst 1.058 times the best "
@@ -228,22 +222,22 @@ def test_the_summary_counts_wins_and_names_what_misses(quality, rows) -> None:
     assert said[-1].endswith("on 1 of 2 series; not co2 (0.70).")
 
 
-def test_seven_column_errors_use_the_published_measure(quality) -> None:
+def test_seven_column_errors_use_the_published_measure(quality):
     kept = {"etth1_seven seed 0 trials 30": quality.result_of(shown(0.6, {"linear": 0.61}))}
     said = quality.summary(quality.rows_of(["etth1_seven"], kept, {}, 3, 30))
     assert any(s.startswith("etth1_seven, MSE of what is scaled: 0.360, ensemble -") for s in said)
 
 
-def test_of_accuracies_the_errors_are_compared(quality) -> None:
+def test_of_accuracies_the_errors_are_compared(quality):
     row = {"metric": "accuracy", "single": 0.9}
     assert quality.ratio(row, 0.95) == pytest.approx(2.0)
     assert quality.ratio(row, 1.0) is None
 
 
-def test_what_is_kept_is_not_searched_again(quality, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_what_is_kept_is_not_searched_again(quality, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def fake(folder: Path, *arguments: str) -> str:
+    def fake(folder, *arguments):
         asked.append(arguments)
         return json.dumps(shown(15.0, {"linear": 16.0})) if arguments[0] == "show" else ""
 
@@ -266,7 +260,7 @@ def test_what_is_kept_is_not_searched_again(quality, tmp_path: Path, monkeypatch
     assert capsys.readouterr().out == first
 
 
-def test_the_competitor_reads_windows_that_a_cpu_can_search(imported) -> None:
+def test_the_competitor_reads_windows_that_a_cpu_can_search(imported):
     competitors = imported("competitors")
     assert competitors.window_factors(1) == [-1, 4, 16, 32]
     small = {"horizon": 1, "validation_rows": 29, "test_rows": 22}

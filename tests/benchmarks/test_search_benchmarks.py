@@ -1,7 +1,5 @@
 """The benchmarks of searches without training run to their end."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -12,27 +10,27 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def run(*arguments: str) -> str:
+def run(*arguments):
     command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=SCRIPTS, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
-def test_growth_counts_every_trial_and_epoch() -> None:
+def test_growth_counts_every_trial_and_epoch():
     found = json.loads(run("coordinator.py", "growth", "--one", "--trials", "40", "--epochs", "3"))
     assert found["reported"] == pytest.approx(3)
     assert found["ms"] > 0
 
 
-def test_trials_of_equal_length_keep_all_simulated_workers_busy() -> None:
+def test_trials_of_equal_length_keep_all_simulated_workers_busy():
     arguments = ["--workers", "4", "--population", "8", "--trials", "16"]
     rows = run("coordinator.py", "workers", *arguments).splitlines()
     (repeatable,) = [row for row in rows if "repeatable" in row and "2.5" not in row]
     assert " 1.000 " in repeatable
 
 
-def test_a_landscape_is_searched_to_the_end_of_its_budget() -> None:
+def test_a_landscape_is_searched_to_the_end_of_its_budget():
     code = (
         "from regret import Task, search_landscape\n"
         "found = search_landscape(Task('woa', 'air_passengers', '', 12, 0))\n"
@@ -41,7 +39,7 @@ def test_a_landscape_is_searched_to_the_end_of_its_budget() -> None:
     assert run("-c", code) == "12\n"
 
 
-def test_how_many_seeds_it_takes_is_a_table() -> None:
+def test_how_many_seeds_it_takes_is_a_table():
     arguments = ["--searches", "20", "--trials", "2", "--draws", "5"]
     lines = run("seeds.py", *arguments).splitlines()
     assert lines[-3].startswith("| seeds | `tpe` over `random` | ")
@@ -49,7 +47,7 @@ def test_how_many_seeds_it_takes_is_a_table() -> None:
     assert lines[-1].count(" % |") == 5
 
 
-def test_fronts_are_a_table_of_shares() -> None:
+def test_fronts_are_a_table_of_shares():
     lines = run("front.py", "--trials", "12", "--seeds", "1").splitlines()
     assert lines[0] == "| after 12 trials | air_passengers | sunspots |"
     assert lines[2].startswith("| `nsga2` | 0.")

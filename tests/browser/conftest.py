@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.mlflow_pages import Browser, open_browser
+from helpers.mlflow_pages import open_browser
 from helpers.postgresql import skip_without
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +37,7 @@ QUICK = (
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
+def pytest_runtest_makereport(item):
     """Keep what the browser showed when a test failed."""
     report = yield
     browser = getattr(item, "funcargs", {}).get("browser")
@@ -60,26 +59,26 @@ class Study:
     studies: str
 
     @property
-    def base_url(self) -> str:
+    def base_url(self):
         return self.charts.partition("/#/")[0]
 
     @property
-    def trained(self) -> list[dict[str, Any]]:
+    def trained(self):
         """The trials that do not repeat an earlier one."""
         return [t for t in self.facts["all_trials"] if t["repeat_of"] is None]
 
     @property
-    def best(self) -> dict[str, Any]:
+    def best(self):
         """The trial with the best score of the search."""
         complete = [t for t in self.trained if t["status"] == "complete"]
         return min(complete, key=lambda t: (t["value"], t["number"]))
 
     @property
-    def links(self) -> dict[str, Any]:
+    def links(self):
         return self.facts["links"]
 
 
-def tuner(folder: Path, *arguments: str) -> str:
+def tuner(folder, *arguments):
     command = [sys.executable, "-m", "tuner", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -87,7 +86,7 @@ def tuner(folder: Path, *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def ui(folder: Path, *arguments: str) -> Iterator[list[str]]:
+def ui(folder, *arguments):
     """Run `tuner ui` and yield the links that it prints."""
     with subprocess.Popen(
         [sys.executable, "-m", "tuner", "ui", *arguments],
@@ -105,7 +104,7 @@ def ui(folder: Path, *arguments: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def surroundings() -> Iterator[None]:
+def surroundings():
     """The programs that are needed, and no settings of MLflow's."""
     for program in ("chromium", "chromedriver"):
         if shutil.which(program) is None:
@@ -118,7 +117,7 @@ def surroundings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, surroundings: None) -> tuple[Path, str]:
+def finished(tmp_path_factory, surroundings):
     folder = tmp_path_factory.mktemp("search")
     if PICTURES:  # one of them shows a path
         folder = Path(tempfile.gettempdir()) / "forecasts"
@@ -131,7 +130,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, surroundings: None) -> tu
 
 
 @pytest.fixture(scope="module")
-def study(finished: tuple[Path, str]) -> Iterator[Study]:
+def study(finished):
     folder, name = finished
     with ui(folder, name) as links:
         # Links that are not found within two seconds are left out: it is asked until they are.
@@ -142,13 +141,13 @@ def study(finished: tuple[Path, str]) -> Iterator[Study]:
 
 
 @pytest.fixture(scope="module")
-def the_browser(tmp_path_factory: pytest.TempPathFactory, surroundings: None) -> Iterator[Browser]:
+def the_browser(tmp_path_factory, surroundings):
     with open_browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
 @pytest.fixture
-def browser(the_browser: Browser, study: Study) -> Browser:
+def browser(the_browser, study):
     """The browser of a person who sees MLflow for the first time."""
     the_browser.forget(study.base_url)
     return the_browser

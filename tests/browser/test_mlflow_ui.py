@@ -1,7 +1,5 @@
 """What a person sees who opens the links that `tuner ui` and `tuner show` print."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

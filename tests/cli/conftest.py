@@ -1,10 +1,7 @@
 """A folder with an experiment that a search finishes in seconds."""
 
-from __future__ import annotations
-
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +22,7 @@ finalists: {top: 2, repeats: 2}
 """
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder):
     folder.mkdir(exist_ok=True)
     shutil.copy(AIR_PASSENGERS, folder / "air.csv")
     (folder / "air.yaml").write_text(EXPERIMENT)
@@ -33,7 +30,7 @@ def make_folder(folder: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_mlflow_settings(monkeypatch):
     for name in list(os.environ):
         if name.startswith("MLFLOW_"):
             monkeypatch.delenv(name)
@@ -44,14 +41,14 @@ def no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     """The current folder: air.csv and air.yaml, nothing else."""
     monkeypatch.chdir(make_folder(tmp_path))
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     """A folder in which `tuner run air.yaml --workers 1` has ended; `run.log` has its output."""
     import subprocess
     import sys

@@ -1,35 +1,29 @@
 """What `tuner check` prints, and the help that leads to it."""
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tuner.cli.main import run
 
-Check = Callable[..., str]
-
 
 @pytest.fixture
-def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+def check(folder, capsys):
     """Runs `tuner check`, which must pass, and returns what it printed."""
 
-    def call(*arguments: str) -> str:
+    def call(*arguments):
         assert run(["check", *arguments]) == 0
         return capsys.readouterr().out
 
     return call
 
 
-def strategy_line(printed: str) -> str:
+def strategy_line(printed):
     (line,) = [line for line in printed.splitlines() if line.startswith("  strategy ")]
     return line.removeprefix("  strategy").strip()
 
 
-def test_check_repeats_its_options_in_the_next_command(folder: Path, check: Check) -> None:
+def test_check_repeats_its_options_in_the_next_command(folder, check):
     options = ["--strategy", "pso", "--set", "name=a", "--set", "data.features=[passengers, 'x y']"]
     (folder / "my air.yaml").write_text((folder / "air.yaml").read_text())
     header, *rows = (folder / "air.csv").read_text().split()
@@ -40,9 +34,7 @@ def test_check_repeats_its_options_in_the_next_command(folder: Path, check: Chec
     assert shlex.split(command) == ["tuner", "run", "my air.yaml", *options]
 
 
-def test_check_counts_rows_of_the_file_and_made_rows(
-    check: Check,
-) -> None:
+def test_check_counts_rows_of_the_file_and_made_rows(check):
     lines = [" ".join(line.split()) for line in check("air.yaml").splitlines()]
     assert "data air.csv: 144 rows, frequency MS" in lines
     printed = check("air.yaml", "--set", "data.resample=QS", "--set", "task.window=2")
@@ -51,14 +43,12 @@ def test_check_counts_rows_of_the_file_and_made_rows(
     assert "resampled 48 rows of QS, mean, frequency QS-JAN" in lines
 
 
-def test_check_of_a_fixed_configuration_leads_to_train(
-    check: Check,
-) -> None:
+def test_check_of_a_fixed_configuration_leads_to_train(check):
     printed = check("air.yaml", "--strategy", "pso", "--set", "search_space={}")
     assert printed.endswith("Next: tuner train air.yaml --set 'search_space={}'\n")
 
 
-def test_check_shows_the_options_that_the_strategy_heeds(check: Check) -> None:
+def test_check_shows_the_options_that_the_strategy_heeds(check):
     star = strategy_line(check("air.yaml", "--strategy", "pso"))
     shown = "inertia 0.7298, c1 1.49618, c2 1.49618, velocity_clamp 0.5)"
     assert star == f"pso (population 2, topology star, {shown}"
@@ -69,16 +59,14 @@ def test_check_shows_the_options_that_the_strategy_heeds(check: Check) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_the_help_of_strategy_says_where_they_are_listed(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_help_of_strategy_says_where_they_are_listed(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     run([command, "--help"])
     (line,) = [row for row in capsys.readouterr().out.splitlines() if "--strategy " in row]
     assert "tuner strategies lists them" in line
 
 
-def test_check_says_what_stands_in_the_way_and_with_which_key(check: Check) -> None:
+def test_check_says_what_stands_in_the_way_and_with_which_key(check):
     printed = check("air.yaml", "--strategy", "woa", "--set", "budget.trials=8",
                     "--set", "pruner.name=median",
                     "--set", "strategy.population=8")  # fmt: skip

@@ -1,7 +1,5 @@
 """`tuner compare`: searches side by side, in recorded training and, once, in real training."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -12,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.made_study import study
@@ -21,7 +18,7 @@ from tuner.cli.compare import Lines, Planned
 from tuner.cli.main import run
 from tuner.executors import choice as choosing
 from tuner.executors.simulated import Landscape, SimulatedExecutor
-from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
 
 ROOT = Path(__file__).parents[2]
@@ -37,39 +34,38 @@ finalists: {{top: 2, repeats: 2}}
 """
 TUNER = [sys.executable, "-m", "tuner"]
 
-Compare = Callable[..., str]
 Refused = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def landscape() -> Landscape:
+def landscape():
     return Landscape.load(ROOT / "benchmarks/landscapes/air_passengers.parquet")
 
 
 class Recorded:
     """Executors of recorded training, and what has been asked of them."""
 
-    def __init__(self, landscape: Landscape) -> None:
+    def __init__(self, landscape):
         self.landscape = landscape
         self.n_made = self.n_closed = 0
         self.n_jobs = 0
-        self.stops_after: int | None = None  # as many jobs, as a second Ctrl-C would
+        self.stops_after = None  # as many jobs, as a second Ctrl-C would
 
-    def choose(self, name: str, resources: object, note: object = None) -> Any:
+    def choose(self, name, resources, note=None):
         return choosing.ExecutorChoice(self.make, 2, "two cores")
 
-    def make(self, n_workers: int) -> SimulatedExecutor:
+    def make(self, n_workers):
         watched = self
         watched.n_made += 1
 
         class Watched(SimulatedExecutor):
-            def submit(self, job: Any) -> None:
+            def submit(self, job):
                 watched.n_jobs += 1
                 if watched.n_jobs == watched.stops_after:
                     raise KeyboardInterrupt
                 super().submit(job)
 
-            def close(self) -> None:
+            def close(self):
                 watched.n_closed += 1
                 super().close()
 
@@ -77,7 +73,7 @@ class Recorded:
 
 
 @pytest.fixture
-def recorded(folder: Path, landscape: Landscape, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def recorded(folder, landscape, monkeypatch):
     """In the current folder grid.yaml, whose trials are recorded."""
     (folder / "grid.yaml").write_text(GRID)
     recorded = Recorded(landscape)
@@ -86,10 +82,10 @@ def recorded(folder: Path, landscape: Landscape, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def compare(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> Compare:
+def compare(recorded, capsys):
     """Compares without MLflow, and returns what was printed."""
 
-    def call(*arguments: str, status: int = 0) -> str:
+    def call(*arguments, status=0):
         capsys.readouterr()
         found = run(["compare", "grid.yaml", "--no-tracking", *arguments])
         printed = capsys.readouterr()
@@ -101,10 +97,10 @@ def compare(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> Compare:
 
 
 @pytest.fixture
-def refused(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(recorded, capsys):
     """Compares what must be refused, and returns the one line that says why."""
 
-    def call(*arguments: str, file: str = "grid.yaml") -> str:
+    def call(*arguments, file="grid.yaml"):
         capsys.readouterr()
         before, n_jobs = listing(Path.cwd()), recorded.n_jobs
         status = run(["compare", file, "--no-tracking", *arguments])
@@ -118,7 +114,7 @@ def refused(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> Refused:
     return call
 
 
-def listing(folder: Path) -> dict[str, bytes | None]:
+def listing(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -126,22 +122,20 @@ def listing(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def read(name: str, journal: str | None = None) -> StudyRecord:
+def read(name, journal=None):
     location = journal or f"studies/{name}.journal"
     return read_study(read_journal(location), name, location)
 
 
-def events(printed: str) -> list[dict[str, Any]]:
+def events(printed):
     return [json.loads(line) for line in printed.splitlines()]
 
 
-def told(record: StudyRecord) -> list[Any]:
+def told(record):
     return [(t.number, dict(t.params), t.value, t.repeat_of, t.seed) for t in record.trials]
 
 
-def test_a_comparison_runs_every_strategy_on_every_seed(
-    compare: Compare, recorded: Recorded
-) -> None:
+def test_a_comparison_runs_every_strategy_on_every_seed(compare, recorded):
     printed = compare("--strategies", "tpe,pso", "--seeds", "5")
     names = [f"air-{strategy}-{seed}" for seed in range(5) for strategy in ("tpe", "pso")]
     assert sorted(p.stem for p in Path("studies").glob("*.journal")) == sorted(names)
@@ -168,10 +162,8 @@ def test_a_comparison_runs_every_strategy_on_every_seed(
         assert len(record.trained) == 6
 
 
-def test_the_test_part_stays_closed_and_nothing_is_trained_again(
-    compare: Compare, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def opened(*arguments: object, **options: object) -> None:
+def test_the_test_part_stays_closed_and_nothing_is_trained_again(compare, monkeypatch):
+    def opened(*arguments, **options):
         raise AssertionError("the test part was opened")
 
     monkeypatch.setattr("tuner.data.prepared.open_test_part", opened)
@@ -182,9 +174,7 @@ def test_the_test_part_stays_closed_and_nothing_is_trained_again(
         assert (record.test, record.finalists, record.ended) == (None, (), "done")
 
 
-def test_its_searches_are_those_of_run_and_run_goes_on_with_them(
-    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_searches_are_those_of_run_and_run_goes_on_with_them(compare, tmp_path, monkeypatch):
     compare("--strategies", "tpe,pso", "--seeds", "2")
     ours = {name: told(read(name)) for name in ("air-tpe-1", "air-pso-1")}
     only = ("--no-tracking", "--no-test", "--set", "finalists.top=0", "--set", "seed=1")
@@ -205,7 +195,7 @@ def test_its_searches_are_those_of_run_and_run_goes_on_with_them(
     assert told(read("air-tpe-1")) == ours["air-tpe-1"]
 
 
-def test_a_repeated_comparison_trains_nothing(compare: Compare, recorded: Recorded) -> None:
+def test_a_repeated_comparison_trains_nothing(compare, recorded):
     arguments = ("--strategies", "random,woa", "--seeds", "2")
     before = compare(*arguments)
     files, n_jobs = listing(Path.cwd()), recorded.n_jobs
@@ -219,12 +209,10 @@ def test_a_repeated_comparison_trains_nothing(compare: Compare, recorded: Record
     assert [e["event"] for e in fewer] == ["note", "result", "result", "comparison", "ended"]
 
 
-def test_an_interrupted_comparison_resumes_to_the_same_end(
-    compare: Compare, recorded: Recorded
-) -> None:
+def test_an_interrupted_comparison_resumes_to_the_same_end(compare, recorded):
     arguments = ("--strategies", "tpe,pso,random", "--seeds", "2", "--json")
 
-    def facts(printed: str) -> dict[str, Any]:
+    def facts(printed):
         (found,) = (e for e in events(printed) if e["event"] == "comparison")
         for row in found["strategies"]:
             del row["seconds"]
@@ -242,9 +230,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_end(
     assert facts(compare(*arguments)) == calm
 
 
-def test_comparison_events_are_those_of_every_search(
-    compare: Compare,
-) -> None:
+def test_comparison_events_are_those_of_every_search(compare):
     found = events(compare("--strategies", "tpe,pso", "--seeds", "2", "--json"))
     begun = [e for e in found if e["event"] == "begun"]
     assert [e["study"] for e in begun] == ["air-tpe-0", "air-pso-0", "air-tpe-1", "air-pso-1"]
@@ -265,9 +251,7 @@ def test_comparison_events_are_those_of_every_search(
     assert found[-1]["exit_status"] == 0
 
 
-def test_the_files_strategy_keeps_its_settings_in_compare(
-    compare: Compare,
-) -> None:
+def test_the_files_strategy_keeps_its_settings_in_compare(compare):
     compare("--strategies", "woa,pso", "--seeds", "1", "--set", "seed=7")
     assert read("air-pso-7").experiment.strategy.population == 4  # type: ignore[union-attr]
     assert read("air-woa-7").experiment.strategy.population == 2  # type: ignore[union-attr]
@@ -275,7 +259,7 @@ def test_the_files_strategy_keeps_its_settings_in_compare(
     assert read("air-woa-0").experiment.strategy.population == 3  # type: ignore[union-attr]
 
 
-def test_a_longer_search_counts_as_far_as_the_budget_goes(compare: Compare) -> None:
+def test_a_longer_search_counts_as_far_as_the_budget_goes(compare):
     assert run(["run", "grid.yaml", "--no-tracking", "--no-test", "--strategy", "tpe",
                 "--trials", "40"]) == 0  # fmt: skip
     long = read("air-tpe-0")
@@ -287,7 +271,7 @@ def test_a_longer_search_counts_as_far_as_the_budget_goes(compare: Compare) -> N
     assert len(read("air-tpe-0").trained) == 40
 
 
-def test_all_studies_may_be_in_one_journal(compare: Compare, refused: Refused) -> None:
+def test_all_studies_may_be_in_one_journal(compare, refused):
     for journal, n_trials in (("all.journal", 4), ("sqlite:///all.db", 1)):
         arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", str(n_trials))
         arguments += ("--journal", journal)
@@ -300,9 +284,7 @@ def test_all_studies_may_be_in_one_journal(compare: Compare, refused: Refused) -
 
 
 @pytest.mark.slow
-def test_trials_are_copied_to_mlflow_as_those_of_run_are(
-    recorded: Recorded, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trials_are_copied_to_mlflow_as_those_of_run_are(recorded, capsys):
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "3")
     assert run(["compare", "grid.yaml", *arguments]) == 0
     assert capsys.readouterr().err == ""
@@ -316,7 +298,7 @@ def test_trials_are_copied_to_mlflow_as_those_of_run_are(
     assert len(runs) == 2 + 2 * 3
 
 
-def test_where_every_trial_fails_it_says_so(compare: Compare, recorded: Recorded) -> None:
+def test_where_every_trial_fails_it_says_so(compare, recorded):
     recorded.landscape = Landscape(["hidden_size"], [])
     printed = compare("--strategies", "tpe,random", "--seeds", "1", status=1)
     assert "every trial so far has failed: hidden_size=" in printed
@@ -353,22 +335,18 @@ def test_where_every_trial_fails_it_says_so(compare: Compare, recorded: Recorded
         (["--set", "data.target=passenger"], "did you mean 'passengers'?"),
     ],
 )  # fmt: skip
-def test_an_impossible_comparison_is_refused_before_it_begins(
-    refused: Refused, arguments: list[str], text: str
-) -> None:
+def test_an_impossible_comparison_is_refused_before_it_begins(refused, arguments, text):
     Path("mine").mkdir()
     Path("mine/scores.csv").write_text("mine")
     assert text in refused(*arguments)
 
 
-def test_a_file_that_is_no_experiment_is_refused(refused: Refused) -> None:
+def test_a_file_that_is_no_experiment_is_refused(refused):
     assert "air.csv: is a data file, not an experiment" in refused(file="air.csv")
     assert "no.yaml: no such experiment file" in refused(file="no.yaml")
 
 
-def test_another_searchs_study_stops_all_before_the_first(
-    compare: Compare, refused: Refused, recorded: Recorded
-) -> None:
+def test_another_searchs_study_stops_all_before_the_first(compare, refused, recorded):
     compare("--strategies", "tpe,woa", "--seeds", "2", "--trials", "5")
     for name in ("air-tpe-0", "air-woa-0", "air-tpe-1"):
         Path(f"studies/{name}.journal").unlink()
@@ -393,9 +371,7 @@ def test_another_searchs_study_stops_all_before_the_first(
     assert len(read("air-woa-1").trained) == len(read("air-tpe-1").trained) == 6
 
 
-def test_a_study_being_searched_stops_all_before_the_first(
-    compare: Compare, refused: Refused
-) -> None:
+def test_a_study_being_searched_stops_all_before_the_first(compare, refused):
     from tuner.journal.storage import write_journal
 
     both = ("--strategies", "tpe,pso", "--seeds", "1")
@@ -406,7 +382,7 @@ def test_a_study_being_searched_stops_all_before_the_first(
         assert "2 searches, 1 of them made before" in compare(*both)  # it is only read
 
 
-def test_a_warning_is_given_once(compare: Compare) -> None:
+def test_a_warning_is_given_once(compare):
     printed = compare("--strategies", "tpe,random", "--seeds", "2", "--workers", "9")
     assert printed.count("--workers 9: ") == 1
 
@@ -415,9 +391,7 @@ def test_a_warning_is_given_once(compare: Compare) -> None:
     ("names", "n_seeds", "fewest"),
     [("tpe,random", 4, 5), ("tpe,random,pso,woa", 2, 5), ("tpe,random,pso,woa,qmc", 5, 6)],
 )
-def test_the_seeds_a_verdict_needs_are_reported_first(
-    compare: Compare, recorded: Recorded, names: str, n_seeds: int, fewest: int
-) -> None:
+def test_the_seeds_a_verdict_needs_are_reported_first(compare, recorded, names, n_seeds, fewest):
     recorded.stops_after = 1
     printed = compare("--strategies", names, "--seeds", str(n_seeds), status=130)
     n = len(names.split(","))
@@ -431,7 +405,7 @@ def test_the_seeds_a_verdict_needs_are_reported_first(
     assert "too few seeds" not in enough
 
 
-def test_where_the_whole_space_is_trained_that_is_said(compare: Compare) -> None:
+def test_where_the_whole_space_is_trained_that_is_said(compare):
     space = "{num_layers: {type: int, low: 1, high: 2}}"
     fixed = "hyperparameters={hidden_size: 16, dropout: 0.0, batch_size: 16, learning_rate: 0.005}"
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--set", f"search_space={space}")
@@ -440,10 +414,8 @@ def test_where_the_whole_space_is_trained_that_is_said(compare: Compare) -> None
     assert len(read("air-tpe-0").trained) == 2
 
 
-def test_the_page_has_no_password(
-    recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
+def test_the_page_has_no_password(recorded, capsys, monkeypatch):
+    written = []
     monkeypatch.setattr(
         "tuner.report.comparison_page.write", lambda found, folder, command: written.append(command)
     )
@@ -459,7 +431,7 @@ def test_the_page_has_no_password(
     assert "secret" not in written[1]
 
 
-def test_a_folder_of_ones_own_files_is_written_to_with_force(compare: Compare) -> None:
+def test_a_folder_of_ones_own_files_is_written_to_with_force(compare):
     Path("mine").mkdir()
     Path("mine/scores.csv").write_text("mine")
     compare("--strategies", "tpe,random", "--seeds", "1", "-o", "mine", "--force")
@@ -470,9 +442,7 @@ def test_a_folder_of_ones_own_files_is_written_to_with_force(compare: Compare) -
 @pytest.mark.parametrize(
     ("own", "option"), [("{name: pso}", " --strategy random"), ("{name: random, batch: 4}", "")]
 )
-def test_the_next_command_ends_the_best_strategys_search(
-    compare: Compare, own: str, option: str
-) -> None:
+def test_the_next_command_ends_the_best_strategys_search(compare, own, option):
     Path("grid.yaml").write_text(GRID.replace("{name: pso, population: 4}", own))
     printed = compare("--strategies", "pso,random", "--seeds", "1", "--trials", "9")
     rows = [line.split()[0] for line in printed.splitlines() if line.split()[1:2] != []]
@@ -484,9 +454,7 @@ def test_the_next_command_ends_the_best_strategys_search(
     assert "tuner compare grid.yaml --strategies pso,random --seeds 1 --trials 9" in page
 
 
-def test_the_eta_follows_from_the_trials_of_this_run(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_eta_follows_from_the_trials_of_this_run(folder, capsys):
     record = study([3.0, 2.0])
     searches = [Planned(record.experiment, f"s{i}", "", done=i == 0) for i in range(4)]
     lines = Lines(lambda: False)
@@ -502,9 +470,7 @@ def test_the_eta_follows_from_the_trials_of_this_run(
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_resumes_to_the_same_result(
-    folder: Path,
-) -> None:
+def test_a_killed_comparison_resumes_to_the_same_result(folder):
     """With real training and real workers."""
     calm = folder / "calm"
     calm.mkdir()
@@ -513,7 +479,7 @@ def test_a_killed_comparison_resumes_to_the_same_result(
     command = [*TUNER, "compare", "air.yaml", "--strategies", "random,woa", "--seeds", "2",
                "--workers", "2", "--no-tracking"]  # fmt: skip
 
-    def trained() -> int:
+    def trained():
         found = folder.glob("studies/*.journal")
         return sum(path.read_bytes().count(b'"outcome"') for path in found)
 

@@ -1,7 +1,5 @@
 """`tuner run --json`: a stream of events that any program can read."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -9,7 +7,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.made_study import study
@@ -39,27 +36,27 @@ KEYS = {
 }
 
 
-def refuse(constant: str) -> None:
+def refuse(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
-def read(text: str) -> list[dict[str, Any]]:
+def read(text):
     assert text.endswith("\n")
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
-def search(folder: Path, *options: str) -> list[dict[str, Any]]:
+def search(folder, *options):
     command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return read(done.stdout)
 
 
-def of(events: list[dict[str, Any]], name: str, role: str = "trial") -> list[dict[str, Any]]:
+def of(events, name, role="trial"):
     return [e for e in events if e["event"] == name and e.get("role", role) == role]
 
 
-def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> None:
+def test_a_search_is_a_stream_of_events_from_begun_to_result(folder):
     events = search(folder, "--trials", "3", "--no-tracking")
     assert events[0]["event"] == "begun"
     ended = events.pop()
@@ -112,7 +109,7 @@ def test_a_search_is_a_stream_of_events_from_begun_to_result(folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_resumed_search_first_tells_what_was_finished_before(folder: Path) -> None:
+def test_a_resumed_search_first_tells_what_was_finished_before(folder):
     search(folder, "--trials", "2", "--no-tracking")
     events = search(folder, "--trials", "3", "--no-tracking")
     assert (events[0]["trials"], events[0]["trained"]) == (3, 2)
@@ -122,14 +119,14 @@ def test_a_resumed_search_first_tells_what_was_finished_before(folder: Path) -> 
     assert all(e["time"] > finished[0]["time"] - 1 for e in events)
 
 
-def test_every_event_is_written_at_once() -> None:
+def test_every_event_is_written_at_once():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(io.BufferedWriter(raw, 1 << 20), encoding="utf-8")  # type: ignore[arg-type]
     JsonEvents(stream).note("now")
     assert read(raw.getvalue().decode())[0]["text"] == "now"
 
 
-def test_epochs_are_told_while_a_trial_runs(folder: Path) -> None:
+def test_epochs_are_told_while_a_trial_runs(folder):
     command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", "--no-tracking"]
     long = ["--set", "budget.epochs=100000", "--set", "budget.patience=100000"]
     process = subprocess.Popen([*command, *long], stdout=subprocess.PIPE, text=True)
@@ -146,7 +143,7 @@ def test_epochs_are_told_while_a_trial_runs(folder: Path) -> None:
         process.communicate(timeout=120)
 
 
-def beginning(*warnings: str) -> Beginning:
+def beginning(*warnings):
     return Beginning(study([]), "studies/air.journal", 4, "local", warnings)
 
 
@@ -154,9 +151,7 @@ def beginning(*warnings: str) -> Beginning:
     "options",
     [["--set", "data.path=no.csv"], ["--trials", "0"], ["--executor", "lokal"], ["--workers", "0"]],
 )
-def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(
-    folder: Path, options: list[str]
-) -> None:
+def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(folder, options):
     command = [*TUNER, "run", "air.yaml", "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -164,7 +159,7 @@ def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_warning_is_a_note_among_the_events(folder: Path) -> None:
+def test_a_warning_is_a_note_among_the_events(folder):
     stream = io.StringIO()
     JsonEvents(stream).begun(beginning("--workers 64: more than fit"))
     begun, note = read(stream.getvalue())
@@ -185,9 +180,7 @@ def test_a_warning_is_a_note_among_the_events(folder: Path) -> None:
         (ValueError(), {"state": "failed", "reason": "ValueError", "exit_status": 1}),
     ],
 )
-def test_the_last_event_says_how_a_search_ended_and_why(
-    folder: Path, error: Exception | None, ended: dict[str, Any]
-) -> None:
+def test_the_last_event_says_how_a_search_ended_and_why(folder, error, ended):
     stream = io.StringIO()
     events = JsonEvents(stream)
     expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
@@ -198,14 +191,14 @@ def test_the_last_event_says_how_a_search_ended_and_why(
     assert read(stream.getvalue())[-1].items() >= {"event": "ended", **ended}.items()
 
 
-def test_a_search_that_is_refused_has_not_begun_and_does_not_end() -> None:
+def test_a_search_that_is_refused_has_not_begun_and_does_not_end():
     stream = io.StringIO()
     with pytest.raises(InputError), told_how_it_ends(JsonEvents(stream)):
         raise InputError("another search writes to it")
     assert stream.getvalue() == ""
 
 
-def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
+def test_events_of_a_finalist_name_the_trial_that_it_retrains():
     stream = io.StringIO()
     events = JsonEvents(stream)
     events.asked(Asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1}))
@@ -222,7 +215,7 @@ def test_events_of_a_finalist_name_the_trial_that_it_retrains() -> None:
     assert [e["configuration"] for e in of_finalists] == [2] * 5 + [0] * 5
 
 
-def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
+def test_ctrl_c_leaves_whole_lines_and_no_result(folder):
     import signal
 
     command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", "--no-tracking"]
@@ -251,7 +244,7 @@ def test_ctrl_c_leaves_whole_lines_and_no_result(folder: Path) -> None:
     assert of(events, "finished"), "the trial in progress came to its end"
 
 
-def test_what_is_no_number_in_json_is_null(folder: Path) -> None:
+def test_what_is_no_number_in_json_is_null(folder):
     stream = io.StringIO()
     events = JsonEvents(stream)
     events.asked(
@@ -269,18 +262,18 @@ def test_what_is_no_number_in_json_is_null(folder: Path) -> None:
     assert lost["reason"] == "it\r\ndied"
 
 
-def test_to_json_leaves_all_else_as_it_is() -> None:
+def test_to_json_leaves_all_else_as_it_is():
     value = {"a": [1, 1.5, True, None, "NaN", {"b": -0.0}], "3": (2,)}
     assert json.loads(to_json(value)) == {"a": [1, 1.5, True, None, "NaN", {"b": -0.0}], "3": [2]}
     assert to_json(value) == '{"a":[1,1.5,true,null,"NaN",{"b":-0.0}],"3":[2]}'
     assert to_json({"a": math.nan}, indent=2) == '{\n  "a": null\n}'
 
 
-def test_notes_of_another_thread_do_not_cut_a_line_in_two() -> None:
+def test_notes_of_another_thread_do_not_cut_a_line_in_two():
     import threading
 
     class Slow(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, text):
             for character in text:
                 super().write(character)
             return len(text)
@@ -303,7 +296,7 @@ def test_notes_of_another_thread_do_not_cut_a_line_in_two() -> None:
     assert len(read(stream.getvalue())) == 800
 
 
-def test_an_outcome_is_reported_once_as_this_runs() -> None:
+def test_an_outcome_is_reported_once_as_this_runs():
     stream = io.StringIO()
     events = JsonEvents(stream)
     for number in range(500):
@@ -313,7 +306,7 @@ def test_an_outcome_is_reported_once_as_this_runs() -> None:
     assert events._handed_out == set()
 
 
-def test_all_documented_keys_are_written_and_no_others(folder: Path) -> None:
+def test_all_documented_keys_are_written_and_no_others(folder):
     Experiment.load("air.yaml")
     page = (Path(__file__).parents[2] / "docs/commands.md").read_text()
     rows = {

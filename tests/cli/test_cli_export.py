@@ -1,14 +1,10 @@
 """`tuner export` and `tuner train` on what a real search left behind."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +16,7 @@ from tuner.cli.models import say_whether_reproduced
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord
+from tuner.journal.records import Status
 from tuner.prediction import load_model
 from tuner.progress import display as state
 from tuner.progress.display import number
@@ -30,11 +26,9 @@ from tuner.studies import read
 
 STUDY = "air-random-0"
 
-Tuner = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(finished, tmp_path, monkeypatch):
     """A copy of the folder in which the search ended; the study's data is the copy's."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
@@ -44,19 +38,17 @@ def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
-def change_record(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[StudyRecord], StudyRecord]
-) -> None:
+def change_record(monkeypatch, change):
     """Let `tuner export` find another record than the journal's."""
     before = state.read_study
     monkeypatch.setattr(state, "read_study", lambda *args: change(before(*args)))
 
 
 @pytest.fixture
-def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
+def tuner(here, capsys):
     """Runs a command; returns its status and what it printed on stdout and stderr."""
 
-    def call(*arguments: str) -> tuple[int, str, str]:
+    def call(*arguments):
         capsys.readouterr()
         status = run(list(arguments))
         return status, *capsys.readouterr()
@@ -65,29 +57,29 @@ def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
 
 
 @pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+def untrained(monkeypatch):
     """Nothing may be trained."""
 
-    def train(*args: Any) -> None:
+    def train(*args):
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(reproduce, "run_jobs", train)
 
 
-def recorded_of(file: str) -> Recorded:
+def recorded_of(file):
     recorded = Experiment.load(file).recorded
     assert recorded is not None
     return recorded
 
 
-def names(folder: Path) -> set[str]:
+def names(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 # Export
 
 
-def test_an_export_with_a_model_confirms_its_score(here: Path, tuner: Tuner) -> None:
+def test_an_export_with_a_model_confirms_its_score(here, tuner):
     status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "my model")
     score = recorded_of("best.yaml").score
     wrote = "wrote best.yaml; next: tuner train best.yaml"
@@ -103,7 +95,7 @@ def test_an_export_with_a_model_confirms_its_score(here: Path, tuner: Tuner) -> 
 
 
 @pytest.mark.slow
-def test_a_model_of_all_data_has_no_score_and_that_is_said(here: Path, tuner: Tuner) -> None:
+def test_a_model_of_all_data_has_no_score_and_that_is_said(here, tuner):
     status, out, err = tuner("export", STUDY, "--model", "model", "--all-data")
     assert (status, err) == (0, "")
     how, wrote = out.splitlines()
@@ -116,9 +108,7 @@ def test_a_model_of_all_data_has_no_score_and_that_is_said(here: Path, tuner: Tu
     assert scaled == pytest.approx(sum(map(math.log, values[:122])) / 122)
 
 
-def test_a_score_that_does_not_come_out_again_leaves_no_model(
-    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_score_that_does_not_come_out_again_leaves_no_model(here, tuner, monkeypatch):
     recorded = json.loads(tuner("export", STUDY, "--format", "json")[1])["recorded"]
     score = math.nextafter(recorded["score"], 0)  # it differs in the last digit
     outcome = Outcome(OutcomeState.COMPLETE, objective=score, device=recorded["device"])
@@ -155,9 +145,7 @@ def test_a_score_that_does_not_come_out_again_leaves_no_model(
         (["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data sales.csv"),
     ],
 )
-def test_export_refuses_impossible_wishes_before_training(
-    here: Path, tuner: Tuner, arguments: list[str], text: str
-) -> None:
+def test_export_refuses_impossible_wishes_before_training(here, tuner, arguments, text):
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     status, out, err = tuner("export", STUDY, *arguments)
     assert (status, out) == (2, "")
@@ -167,7 +155,7 @@ def test_export_refuses_impossible_wishes_before_training(
 
 
 @pytest.mark.usefixtures("untrained")
-def test_no_model_is_trained_on_data_that_has_changed(here: Path, tuner: Tuner) -> None:
+def test_no_model_is_trained_on_data_that_has_changed(here, tuner):
     text = (here / "air.csv").read_text()
     (here / "air.csv").write_text(text + "1961-01-01,450\n")
     before = names(here)
@@ -178,10 +166,8 @@ def test_no_model_is_trained_on_data_that_has_changed(here: Path, tuner: Tuner) 
     assert tuner("export", STUDY, "-o", "best.yaml")[0] == 0  # nothing is trained for that
 
 
-def test_a_study_without_a_complete_trial_is_one_line(
-    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(record: StudyRecord) -> StudyRecord:
+def test_a_study_without_a_complete_trial_is_one_line(here, tuner, monkeypatch):
+    def failing(record):
         trials = [
             dataclasses.replace(
                 t, status=Status.FAILED, outcome=Outcome(OutcomeState.FAILED, reason=f"bad {i}")
@@ -197,9 +183,7 @@ def test_a_study_without_a_complete_trial_is_one_line(
     assert not (here / "best.yaml").exists()
 
 
-def test_an_interrupted_study_gives_its_best_and_what_is_missing(
-    tuner: Tuner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_study_gives_its_best_and_what_is_missing(tuner, monkeypatch):
     _, finished, _ = tuner("export", STUDY)
     change_record(monkeypatch, lambda r: dataclasses.replace(r, ended="interrupted"))
     begun = f"tuner: warning: {STUDY} is interrupted: this is the best of the trials so far, "
@@ -209,7 +193,7 @@ def test_an_interrupted_study_gives_its_best_and_what_is_missing(
     change_record(monkeypatch, lambda r: dataclasses.replace(r, finalists=(), test=None))
     status, out, err = tuner("export", STUDY, "-o", "best.yaml")
     assert (status, err) == (0, f"{begun}and its finalists are missing\n")
-    record: StudyRecord = read(STUDY, None)
+    record = read(STUDY, None)
     assert record.best is not None
     assert recorded_of("best.yaml").score == record.best.value
     without = record.experiment.model_copy(
@@ -219,7 +203,7 @@ def test_an_interrupted_study_gives_its_best_and_what_is_missing(
     assert tuner("export", STUDY)[2] == f"{begun.removesuffix(', ')}\n"
 
 
-def test_the_path_that_is_written_may_be_given(here: Path, tuner: Tuner) -> None:
+def test_the_path_that_is_written_may_be_given(here, tuner):
     (here / "out").mkdir()
     assert tuner("export", STUDY, "-o", "out/best.yaml", "--data", "data/ä b.csv")[0] == 0
     assert Experiment.load("out/best.yaml").data.path == str(here / "out/data/ä b.csv")
@@ -232,7 +216,7 @@ def test_the_path_that_is_written_may_be_given(here: Path, tuner: Tuner) -> None
 
 
 @pytest.mark.slow
-def test_data_elsewhere_is_as_good_where_it_is_the_same(here: Path, tuner: Tuner) -> None:
+def test_data_elsewhere_is_as_good_where_it_is_the_same(here, tuner):
     tuner("export", STUDY, "-o", "best.json")
     (here / "other place").mkdir()
     (here / "air.csv").rename(here / "other place/ä.csv")
@@ -241,9 +225,7 @@ def test_data_elsewhere_is_as_good_where_it_is_the_same(here: Path, tuner: Tuner
     assert (status, out, err) == (0, f"reproduced: {number(recorded_of('best.json').score)}\n", "")
 
 
-def test_other_data_is_warned_about_or_refused_when_strict(
-    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_data_is_warned_about_or_refused_when_strict(here, tuner, monkeypatch, capsys):
     tuner("export", STUDY, "-o", "best.yaml")
     (here / "new.csv").write_text((here / "air.csv").read_text().replace("112", "212", 1))
     what = f"is not the data that {STUDY} was searched on: other values in its 144 rows"
@@ -251,7 +233,7 @@ def test_other_data_is_warned_about_or_refused_when_strict(
     device = recorded_of("best.yaml").device or ""
     said_before = []
 
-    def train(*args: Any) -> list[Outcome]:
+    def train(*args):
         said_before.append(capsys.readouterr().err)
         return [Outcome(OutcomeState.COMPLETE, objective=1.5, device=device)]
 
@@ -269,7 +251,7 @@ def test_other_data_is_warned_about_or_refused_when_strict(
     assert not (here / "model").exists()
 
 
-def test_a_report_is_written_over_a_report_and_over_nothing_else(here: Path, tuner: Tuner) -> None:
+def test_a_report_is_written_over_a_report_and_over_nothing_else(here, tuner):
     for _ in range(2):
         status, out, err = tuner("report", STUDY, "-o", "report.html")
         assert (status, out, err) == (0, "wrote report.html\n", "")
@@ -303,9 +285,7 @@ def test_a_report_is_written_over_a_report_and_over_nothing_else(here: Path, tun
         (["best.yaml", "-o", "gone"], "-o: must be a folder, got the file"),
     ],
 )
-def test_train_refuses_impossible_wishes_before_training(
-    here: Path, tuner: Tuner, arguments: list[str], text: str
-) -> None:
+def test_train_refuses_impossible_wishes_before_training(here, tuner, arguments, text):
     tuner("export", STUDY, "-o", "best.yaml")
     (here / "gone").symlink_to(here / "nowhere")
     before = names(here)
@@ -316,7 +296,7 @@ def test_train_refuses_impossible_wishes_before_training(
     assert names(here) == before
 
 
-def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -> None:
+def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner):
     tuner("export", STUDY, "-o", "best.yaml")
     text = Path("best.yaml").read_text()
     epochs = recorded_of("best.yaml").refit_epochs
@@ -332,7 +312,7 @@ def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner: Tuner) -
     )
 
 
-def test_all_data_gives_the_very_model_that_was_refitted(here: Path, tuner: Tuner) -> None:
+def test_all_data_gives_the_very_model_that_was_refitted(here, tuner):
     tuner("export", STUDY, "-o", "best.yaml")
     epochs = recorded_of("best.yaml").refit_epochs
     assert epochs is not None
@@ -369,9 +349,7 @@ def test_all_data_gives_the_very_model_that_was_refitted(here: Path, tuner: Tune
         ),
     ],
 )
-def test_an_ensemble_that_there_cannot_be_is_refused(
-    here: Path, tuner: Tuner, arguments: list[str], text: str
-) -> None:
+def test_an_ensemble_that_there_cannot_be_is_refused(here, tuner, arguments, text):
     tuner("export", STUDY, "-o", "best.yaml")
     before = names(here)
     status, out, err = tuner(*arguments)
@@ -381,7 +359,7 @@ def test_an_ensemble_that_there_cannot_be_is_refused(
 
 
 @pytest.mark.slow
-def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here: Path, tuner: Tuner) -> None:
+def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here, tuner):
     if len(recorded_seeds := _seeds(tuner)) < 2:
         pytest.fail(f"the study has no repeats: {recorded_seeds}")
     status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "all", "--ensemble")
@@ -404,13 +382,13 @@ def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here: Path, tuner: 
     np.testing.assert_allclose(together[target], np.exp(np.log(values).mean(axis=0)), rtol=1e-4)
 
 
-def _seeds(tuner: Tuner) -> list[int]:
+def _seeds(tuner):
     tuner("export", STUDY, "-o", "first.yaml")
     return recorded_of("first.yaml").seeds
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
+def trained(tmp_path_factory):
     """What came of a training whose score is recorded, and nothing has changed since."""
     folder = tmp_path_factory.mktemp("trained")
     rows = "".join(f"{5 + i % 7}\n" for i in range(60))
@@ -437,12 +415,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
     return with_record(training, recorded)
 
 
-def with_record(training: Training, recorded: Recorded) -> Training:
+def with_record(training, recorded):
     experiment = training.experiment.model_copy(update={"recorded": recorded})
     return dataclasses.replace(training, experiment=experiment)
 
 
-def said(training: Training, capsys: pytest.CaptureFixture[str], *changed: str) -> str:
+def said(training, capsys, *changed):
     capsys.readouterr()
     assert say_whether_reproduced(training, list(changed)) is (training.reproduced is True)
     (line,) = capsys.readouterr().out.splitlines()
@@ -476,9 +454,7 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("what", DIFFERENCES)
-def test_a_score_that_did_not_come_out_is_told_with_what_differs(
-    trained: Training, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
+def test_a_score_that_did_not_come_out_is_told_with_what_differs(trained, capsys, what):
     changes, why = DIFFERENCES[what]
     recorded = trained.experiment.recorded
     assert recorded is not None
@@ -491,9 +467,7 @@ def test_a_score_that_did_not_come_out_is_told_with_what_differs(
     assert said(same, capsys) == f"reproduced: {number(score)}"
 
 
-def test_options_that_changed_the_experiment_are_named_first(
-    trained: Training, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_changed_the_experiment_are_named_first(trained, capsys):
     recorded = trained.experiment.recorded
     assert recorded is not None
     off = with_record(trained, recorded.model_copy(update={"score": 0.5, "device": "an abacus"}))
@@ -512,7 +486,7 @@ TAKEN = {
 REFUSED = {"compare": "search_space: there is nothing to search, every hyperparameter is fixed"}
 
 
-def test_every_command_accepts_an_exported_experiment(tuner: Tuner) -> None:
+def test_every_command_accepts_an_exported_experiment(tuner):
     commands = get_command(app).commands
     takes = {
         name
@@ -531,7 +505,7 @@ def test_every_command_accepts_an_exported_experiment(tuner: Tuner) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_an_export_trains_its_one_configuration(here: Path, tuner: Tuner) -> None:
+def test_a_run_of_an_export_trains_its_one_configuration(here, tuner):
     tuner("export", STUDY, "-o", "best.yaml")
     before = (here / f"studies/{STUDY}.journal").read_bytes()
     options = ("--set", "finalists.top=0", "--no-tracking", "--no-test", "--workers", "1")
@@ -551,7 +525,7 @@ def test_a_run_of_an_export_trains_its_one_configuration(here: Path, tuner: Tune
     assert recorded_of("again.yaml").study == "air-fixed-0"
 
 
-def test_what_another_study_came_to_is_replaced_with_force_alone(here: Path, tuner: Tuner) -> None:
+def test_what_another_study_came_to_is_replaced_with_force_alone(here, tuner):
     assert tuner("run", "air.yaml", "--study", "second", "--no-tracking", "--trials", "1")[0] == 0
     for command, name in (("export", "best.yaml"), ("report", "report.html")):
         assert tuner(command, STUDY, "-o", name)[0] == 0

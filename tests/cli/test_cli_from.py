@@ -1,7 +1,5 @@
 """`tuner run --from`: an earlier study, or a file of configurations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from tuner.cli.main import run
 RUN = ["run", "air.yaml", "--no-tracking", "--no-test", "--set", "finalists.top=0"]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+def refused(capsys, *options):
     capsys.readouterr()
     assert run([*RUN, "--study", "new", *options]) == 2
     assert not Path("studies/new.journal").exists()
@@ -36,24 +34,20 @@ def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         ("hidden_size,learning_rate\nnan,0.1\n", "line 2: hidden_size: must lie in"),
     ],
 )  # fmt: skip
-def test_a_file_that_does_not_fit_is_refused_with_its_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
-) -> None:
+def test_a_file_that_does_not_fit_is_refused_with_its_line(folder, capsys, text, problem):
     Path("good.csv").write_text(text)
     error = refused(capsys, "--from", "good.csv")
     assert error.startswith("--from: good.csv: ")
     assert problem in error
 
 
-def test_what_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_is_refused(folder, capsys):
     assert "no such file" in refused(capsys, "--from", "none.csv")
     assert "no study 'none' in this folder" in refused(capsys, "--from", "none")
     assert "must be another study than the one" in refused(capsys, "--from", "new")
 
 
-def test_a_table_of_trials_starts_a_search_with_its_best_rows(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, capsys):
     from tuner import load_study
 
     Path("good.csv").write_text(

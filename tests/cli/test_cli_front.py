@@ -1,7 +1,5 @@
 """Two objectives on the command line: the front is shown, drawn, and any of it exported."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from tuner.experiment import Experiment
 
 
 @pytest.fixture
-def searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def searched(folder, capsys):
     """The study of a search for small models; the current folder has it."""
     text = (folder / "air.yaml").read_text().replace("strategy: {name: random}\n", "")
     text = text.replace("pruner: {name: none}", "objective: {metrics: [rmse, weights]}")
@@ -23,9 +21,7 @@ def searched(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return "air-nsga2-0"
 
 
-def test_the_pareto_front_is_shown_and_each_of_it_exported(
-    searched: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_pareto_front_is_shown_and_each_of_it_exported(searched, capsys):
     assert run(["show", searched, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     front = shown["front"]

@@ -1,11 +1,8 @@
 """`tuner init` writes an experiment that the other commands accept, whatever the file is called."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +16,17 @@ from tuner.planning.forecast import plan_forecast
 from tuner.planning.text import sampled
 
 
-def series(header: str, separator: str = ",") -> str:
+def series(header, separator=","):
     rows = [f"{1900 + i}{separator}{i % 7 + 1}" for i in range(60)]
     return "\n".join([header, *rows]) + "\n"
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_init_then_check_then_run_works_without_an_editor(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_init_then_check_then_run_works_without_an_editor(capsys):
     Path("my data (1).csv").write_text(series('year,"net sales, €"'), encoding="utf-8")
     assert run(["init", "my data (1).csv"]) == 0
     printed = capsys.readouterr().out
@@ -65,9 +60,7 @@ def test_init_then_check_then_run_works_without_an_editor(
         ("year,売上", "売上"),
     ],
 )
-def test_any_name_of_a_column_can_be_the_target(
-    header: str, target: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_name_of_a_column_can_be_the_target(header, target, capsys):
     Path("s.csv").write_text(series(header), encoding="utf-8")
     assert run(["init", "s.csv"]) == 0
     experiment = Experiment.load("s.yaml")
@@ -84,9 +77,7 @@ def test_any_name_of_a_column_can_be_the_target(
 @pytest.mark.parametrize(
     "name", ["[red].csv", ".csv", "日本.csv", "-x.csv", "a.b.csv", "null.csv", "2020.csv"]
 )
-def test_any_name_of_a_file_gives_an_experiment(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_name_of_a_file_gives_an_experiment(name, tmp_path, capsys):
     Path(name).write_text(series("year,sales"))
     assert run(["init", "--", name]) == 0
     (written,) = [p for p in tmp_path.iterdir() if p.name != name]
@@ -95,9 +86,7 @@ def test_any_name_of_a_file_gives_an_experiment(
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_columns_that_no_comma_separates_are_read_and_it_is_said(
-    separator: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_columns_that_no_comma_separates_are_read_and_it_is_said(separator, capsys):
     Path("s.csv").write_text(series(f"year{separator}sales", separator))
     assert run(["init", "s.csv"]) == 0
     assert f"read with separator: {json.dumps(separator)} (data.read)" in capsys.readouterr().out
@@ -105,7 +94,7 @@ def test_columns_that_no_comma_separates_are_read_and_it_is_said(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_a_file_written_elsewhere_still_finds_its_data(tmp_path: Path) -> None:
+def test_a_file_written_elsewhere_still_finds_its_data(tmp_path):
     Path("data").mkdir()
     Path("experiments").mkdir()
     Path("data/s.csv").write_text(series("year,sales"))
@@ -114,20 +103,17 @@ def test_a_file_written_elsewhere_still_finds_its_data(tmp_path: Path) -> None:
     assert Experiment.load("experiments/s.yaml").data.path == str(tmp_path / "data/s.csv")
 
 
-def test_a_target_can_be_chosen() -> None:
+def test_a_target_can_be_chosen():
     Path("s.csv").write_text("date,a,b\n" + "".join(f"20{i:02},{i},{-i}\n" for i in range(40)))
     assert run(["init", "s.csv", "--target", "a"]) == 0
     assert Experiment.load("s.yaml").data.targets == ["a"]
 
 
-Init = Callable[..., str]
-
-
 @pytest.fixture
-def init(capsys: pytest.CaptureFixture[str]) -> Init:
+def init(capsys):
     """Run `tuner init s.csv` on columns; return what it prints, or why it refuses."""
 
-    def call(*options: str, **columns: Sequence[object]) -> str:
+    def call(*options, **columns):
         if columns:
             pd.DataFrame(columns).to_csv("s.csv", index=False)
         before = Path("s.yaml").exists()
@@ -140,18 +126,18 @@ def init(capsys: pytest.CaptureFixture[str]) -> Init:
     return call
 
 
-def days(rows: int = 60) -> list[str]:
+def days(rows=60):
     return [str(d.date()) for d in pd.date_range("2020-01-01", periods=rows)]
 
 
-def but(values: Sequence[object], row: int, value: object) -> list[object]:
+def but(values, row, value):
     return [value if i == row else v for i, v in enumerate(values)]
 
 
 NUMBERS = list(range(60))
 
 
-def test_one_bad_time_does_not_hide_the_time_column(init: Init) -> None:
+def test_one_bad_time_does_not_hide_the_time_column(init):
     refused = init(date=but(days(), 4, "2023-99-99"), sales=NUMBERS)
     assert "data.time: column 'date' must hold a time in every row, got '2023-99-99'" in refused
     assert refused.endswith(
@@ -167,7 +153,7 @@ def test_one_bad_time_does_not_hide_the_time_column(init: Init) -> None:
         ("1,234", "holds numbers such as '1,234' in line 6"),
     ],
 )
-def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str, told: str) -> None:
+def test_one_bad_cell_does_not_hide_a_column_of_numbers(init, bad, told):
     refused = init(date=days(), x=but(NUMBERS, 4, bad), n=NUMBERS)
     assert f"data.target: column 'x' {told}" in refused
     assert "choose other columns with --target" in refused
@@ -177,7 +163,7 @@ def test_one_bad_cell_does_not_hide_a_column_of_numbers(init: Init, bad: str, to
     assert "left out: x (" in init("--target", "n", date=days(), x=but(NUMBERS, 4, bad), n=NUMBERS)
 
 
-def test_a_file_without_numbers_is_refused_with_a_cell(init: Init) -> None:
+def test_a_file_without_numbers_is_refused_with_a_cell(init):
     refused = init(date=days(), sales=["1x1"] * 60, store=["a"] * 60)
     assert "is no number in line 2, got '1x1'; write numbers there" in refused
     refused = init("--target", "sales", date=days(), sales=["1x1"] * 60, store=["a"] * 60)
@@ -190,7 +176,7 @@ def test_a_file_without_numbers_is_refused_with_a_cell(init: Init) -> None:
     assert "no column of numbers to forecast, got date; add one" in init(date=days())
 
 
-def test_what_is_left_out_is_told(init: Init) -> None:
+def test_what_is_left_out_is_told(init):
     printed = init(
         date=days(), until=days(), store=["a"] * 60, empty=[None] * 60, same=[1] * 60, x=NUMBERS
     )
@@ -200,7 +186,7 @@ def test_what_is_left_out_is_told(init: Init) -> None:
     assert Experiment.load("s.yaml").data.features == ["x"]
 
 
-def test_unix_times_are_times_and_no_feature(init: Init) -> None:
+def test_unix_times_are_times_and_no_feature(init):
     init(time=[1577836800 + 3600 * i for i in range(60)], sales=NUMBERS)
     data = Experiment.load("s.yaml").data
     assert (data.time, data.features) == ("time", ["sales"])
@@ -215,7 +201,7 @@ def test_unix_times_are_times_and_no_feature(init: Init) -> None:
     ],
     ids=["twice", "back", "jitter"],
 )
-def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) -> None:
+def test_a_refused_time_column_can_be_left_out(init, times):
     refused = init(date=times, sales=NUMBERS)
     assert ": data.time: " in refused
     assert refused.endswith(
@@ -226,7 +212,7 @@ def test_a_refused_time_column_can_be_left_out(init: Init, times: list[object]) 
     assert Experiment.load("s.yaml").data.time is None
 
 
-def test_uneven_times_can_be_brought_to_steps(init: Init) -> None:
+def test_uneven_times_can_be_brought_to_steps(init):
     times = but(days(), 30, "2020-01-31 00:00:07")
     assert "; init with --resample 1D, or with --no-time" in init(date=times, sales=NUMBERS)
     assert "next: tuner check" in init("--resample", "1D", date=times, sales=NUMBERS)
@@ -236,7 +222,7 @@ def test_uneven_times_can_be_brought_to_steps(init: Init) -> None:
     assert "data.resample: must be a frequency that pandas knows, got 'often'; write" in text
 
 
-def test_columns_can_be_chosen(init: Init) -> None:
+def test_columns_can_be_chosen(init):
     init("--time", "b", "--features", 'x, "y"', a=days(), b=days(), x=NUMBERS, y=NUMBERS, z=NUMBERS)
     data = Experiment.load("s.yaml").data
     assert (data.time, data.targets, data.features) == ("b", ["y"], ["x", "y"])
@@ -260,13 +246,11 @@ def test_columns_can_be_chosen(init: Init) -> None:
         (["--resample", "1D", "--no-time"], "--no-time: contradicts --resample 1D; give one of"),
     ],
 )
-def test_columns_that_cannot_be_chosen_are_refused(
-    init: Init, options: list[str], text: str
-) -> None:
+def test_columns_that_cannot_be_chosen_are_refused(init, options, text):
     assert text in init(*options, date=days(), store=["a"] * 60, sales=NUMBERS)
 
 
-def test_a_flag_is_not_guessed_as_target_beside_a_number(init: Init) -> None:
+def test_a_flag_is_not_guessed_as_target_beside_a_number(init):
     flags = [i % 2 for i in NUMBERS]
     bools = [i % 2 == 0 for i in NUMBERS]
     printed = init(date=days(), a=NUMBERS, b=NUMBERS, holiday=flags, open=bools)
@@ -278,7 +262,7 @@ def test_a_flag_is_not_guessed_as_target_beside_a_number(init: Init) -> None:
     assert "other columns" not in printed
 
 
-def test_force_overwrites_a_file_but_never_the_data(init: Init) -> None:
+def test_force_overwrites_a_file_but_never_the_data(init):
     init(date=days(), a=NUMBERS, b=NUMBERS)
     assert "exists already; give another name with -o, or add --force" in init("--target", "a")
     assert "forecasts a one" in init("--target", "a", "--force")
@@ -286,21 +270,19 @@ def test_force_overwrites_a_file_but_never_the_data(init: Init) -> None:
     assert ". is a folder" in init("-o", ".", "--force")
 
 
-def test_an_experiment_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_is_no_data(capsys):
     Path("sales.yaml").write_text("name: sales\n")
     assert run(["init", "sales.yaml"]) == 2
     assert "sales.yaml: must be a CSV or Parquet file" in capsys.readouterr().err
 
 
-def test_many_rows_of_text_are_judged_quickly_by_some_of_them(init: Init) -> None:
+def test_many_rows_of_text_are_judged_quickly_by_some_of_them(init):
     texts = [f"store {i}" for i in range(50_000)]
     printed = init(date=pd.date_range("1900", periods=50_000), t=texts, y=np.arange(50_000))
     assert "left out: t (text)" in printed
 
 
-def test_several_series_are_told_apart_by_their_column(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_several_series_are_told_apart_by_their_column(capsys):
     days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
     rows = [f"{store},{day},{i % 7}" for store in ("a", "b") for i, day in enumerate(days)]
     Path("stores.csv").write_text("\n".join(["store,day,units", *rows]) + "\n")
@@ -316,7 +298,7 @@ def test_several_series_are_told_apart_by_their_column(
     assert run(["check", "stores.yaml"]) == 0
 
 
-def test_series_of_two_columns_are_refused_with_what_to_do(init: Init) -> None:
+def test_series_of_two_columns_are_refused_with_what_to_do(init):
     stores, items = ["a"] * 60 + ["b"] * 60, (["x"] * 30 + ["y"] * 30) * 2
     refused = init(store=stores, item=items, date=days(30) * 4, sales=NUMBERS * 2)
     assert "data.id: series are told apart by one column, got 'store' and 'item', which" in refused
@@ -325,14 +307,12 @@ def test_series_of_two_columns_are_refused_with_what_to_do(init: Init) -> None:
     assert "id: both" in init(both=both, date=days(30) * 4, sales=NUMBERS * 2)
 
 
-def test_a_doubled_hour_is_no_second_series(init: Init) -> None:
+def test_a_doubled_hour_is_no_second_series(init):
     refused = init(date=but(days(), 30, "2020-01-30"), weather=list("ab") * 30, sales=NUMBERS)
     assert "no time may appear twice, got 2020-01-30" in refused
 
 
-def test_init_writes_filling_only_where_values_are_missing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_init_writes_filling_only_where_values_are_missing(capsys):
     days = pd.date_range("2024-01-01", periods=60).strftime("%Y-%m-%d")
     rows = [f"{day},{i % 7}" for i, day in enumerate(days) if i != 20]
     Path("gaps.csv").write_text("\n".join(["day,units", *rows]) + "\n")
@@ -345,7 +325,7 @@ def test_init_writes_filling_only_where_values_are_missing(
     assert Experiment.load("whole.yaml").data.missing == "refuse"
 
 
-def test_a_file_in_a_folder_that_is_a_link_leads_to_the_data(tmp_path: Path) -> None:
+def test_a_file_in_a_folder_that_is_a_link_leads_to_the_data(tmp_path):
     Path("very/deep/folder").mkdir(parents=True)
     Path("link").symlink_to("very/deep/folder")
     Path("s.csv").write_text(series("year,y"))
@@ -357,11 +337,11 @@ MONTHS = [str(d.date())[:7] for d in pd.date_range("2000-01", periods=160, freq=
 SEASON = np.sin(2 * np.pi * np.arange(160) / 12)
 
 
-def growing() -> np.ndarray:
+def growing():
     return np.exp(np.arange(160) / 60) * (10 + SEASON)
 
 
-def test_a_growing_season_gets_a_logarithm_and_a_linear_path(init: Init) -> None:
+def test_a_growing_season_gets_a_logarithm_and_a_linear_path(init):
     printed = init(month=MONTHS, sales=growing())
     assert "forecasts sales one row ahead from the 25 before" in printed
     assert "found: a season of 12 rows, a level that wanders, a spread that grows" in printed
@@ -377,7 +357,7 @@ def test_a_growing_season_gets_a_logarithm_and_a_linear_path(init: Init) -> None
     assert any("the spread grows with the level" in line for line in comments)
 
 
-def test_what_is_found_is_found_in_the_training_part_alone(init: Init) -> None:
+def test_what_is_found_is_found_in_the_training_part_alone(init):
     init(month=MONTHS, sales=growing())
     written = Path("s.yaml").read_text()
     training = 160 - 32 - 24
@@ -387,7 +367,7 @@ def test_what_is_found_is_found_in_the_training_part_alone(init: Init) -> None:
     assert Path("s.yaml").read_text() == written
 
 
-def test_a_cycle_that_no_frequency_tells_is_written_down(init: Init) -> None:
+def test_a_cycle_that_no_frequency_tells_is_written_down(init):
     cycle = np.sin(2 * np.pi * np.arange(160) / 9) + np.random.default_rng(0).normal(0, 0.2, 160)
     init(year=list(range(1800, 1960)), seen=cycle)
     task = Experiment.load("s.yaml").task
@@ -395,7 +375,7 @@ def test_a_cycle_that_no_frequency_tells_is_written_down(init: Init) -> None:
     assert "linear_path" in Experiment.load("s.yaml").search_space
 
 
-def test_prices_keep_their_last_value(init: Init) -> None:
+def test_prices_keep_their_last_value(init):
     walk = 100 + np.random.default_rng(3).normal(size=400).cumsum()
     printed = init(date=days(400), close=walk)
     assert "steps like noise" in printed
@@ -404,7 +384,7 @@ def test_prices_keep_their_last_value(init: Init) -> None:
     assert "normalize" not in experiment.search_space
 
 
-def test_a_long_season_is_read_in_segments(init: Init) -> None:
+def test_a_long_season_is_read_in_segments(init):
     hours = pd.date_range("2024-01-01", periods=2400, freq="h").astype(str)
     wave = np.sin(2 * np.pi * np.arange(2400) / 24) + np.random.default_rng(0).normal(0, 0.1, 2400)
     init("--horizon", "48", time=hours, load=wave)
@@ -420,7 +400,7 @@ def test_a_long_season_is_read_in_segments(init: Init) -> None:
     assert experiment.data.calendar == ["hour"]
 
 
-def test_columns_are_read_where_they_help(init: Init) -> None:
+def test_columns_are_read_where_they_help(init):
     rng = np.random.default_rng(0)
     leader, noise = rng.normal(size=200), rng.normal(size=200)
     sales = np.r_[0.0, leader[:-1]] + rng.normal(0, 0.1, 200)
@@ -432,12 +412,12 @@ def test_columns_are_read_where_they_help(init: Init) -> None:
     assert Experiment.load("s.yaml").data.features == ["sales"]
 
 
-def test_each_of_several_series_has_its_own_scale(init: Init) -> None:
+def test_each_of_several_series_has_its_own_scale(init):
     init("--id", "store", store=["a"] * 60 + ["b"] * 60, day=days() * 2, units=NUMBERS * 2)
     assert Experiment.load("s.yaml").data.scale_by == "series"
 
 
-def sequences(target: Callable[[int, int], object], steps: int = 6) -> dict[str, list[object]]:
+def sequences(target, steps=6):
     """Return forty sequences of two columns and a target."""
     rows = [(i, s) for i in range(40) for s in range(steps)]
     return {
@@ -459,9 +439,7 @@ def sequences(target: Callable[[int, int], object], steps: int = 6) -> dict[str,
     ],
     ids=["texts", "whole numbers", "numbers", "texts that change", "numbers that change"],
 )
-def test_the_target_of_an_id_tells_the_task(
-    init: Init, target: Callable[[int, int], object], kind: str
-) -> None:
+def test_the_target_of_an_id_tells_the_task(init, target, kind):
     printed = init(
         "--id", "who", "--target", "y", **sequences(target, 40 if kind == "forecast" else 6)
     )
@@ -474,7 +452,7 @@ def test_the_target_of_an_id_tells_the_task(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_long_sequences_are_read_in_segments_but_labels_by_step(init: Init) -> None:
+def test_long_sequences_are_read_in_segments_but_labels_by_step(init):
     init("--id", "who", "--target", "y", **sequences(lambda i, s: "abc"[i % 3], 100))
     space = Experiment.load("s.yaml").search_space
     assert space["segment"].choices == [3, 6, 12]
@@ -490,9 +468,7 @@ def test_long_sequences_are_read_in_segments_but_labels_by_step(init: Init) -> N
         (lambda i, s: i * 1.5, "begins as a ridge regression; the layers learn the rest"),
     ],
 )
-def test_sequences_of_one_length_begin_on_a_linear_path(
-    init: Init, target: Callable[[int, int], object], begins: str
-) -> None:
+def test_sequences_of_one_length_begin_on_a_linear_path(init, target, begins):
     init("--id", "who", "--target", "y", **sequences(target))
     assert f"  linear_path: true                      # {begins}\n" in Path("s.yaml").read_text()
     experiment = Experiment.load("s.yaml")
@@ -500,10 +476,10 @@ def test_sequences_of_one_length_begin_on_a_linear_path(
     assert experiment.start()["linear_path"]
 
 
-def two_kinds(n: int, *, by_value: bool) -> dict[str, list[object]]:
+def two_kinds(n, *, by_value):
     """Sequences of 20 noisy steps; the place of a bump, or the noise, tells the class."""
     rng, steps = np.random.default_rng(0), np.arange(20)
-    rows: dict[str, list[object]] = {"who": [], "x": [], "y": []}
+    rows = {"who": [], "x": [], "y": []}
     for i in range(n):
         bump = np.exp(-(((steps - 6 - 6 * (i % 2)) / 3) ** 2)) if by_value else 0.0
         noise = 0.3 if by_value else 0.3 + 0.3 * (i % 2)
@@ -514,7 +490,7 @@ def two_kinds(n: int, *, by_value: bool) -> dict[str, list[object]]:
 
 
 @pytest.mark.parametrize("by_value", [True, False])
-def test_a_linear_path_for_few_sequences_is_decided_in_training(init: Init, by_value: bool) -> None:
+def test_a_linear_path_for_few_sequences_is_decided_in_training(init, by_value):
     init("--id", "who", "--target", "y", **two_kinds(60, by_value=by_value))
     experiment = Experiment.load("s.yaml")
     assert experiment.hyperparameters.linear_path
@@ -522,13 +498,13 @@ def test_a_linear_path_for_few_sequences_is_decided_in_training(init: Init, by_v
     assert (searched is None) == by_value
 
 
-def test_many_sequences_choose_their_linear_path(init: Init) -> None:
+def test_many_sequences_choose_their_linear_path(init):
     init("--id", "who", "--target", "y", **two_kinds(500, by_value=True))
     assert Experiment.load("s.yaml").search_space["linear_path"].choices == [True, False]
 
 
 @pytest.mark.parametrize("why", ["other lengths", "labels", "too many numbers"])
-def test_other_sequences_get_no_linear_path(init: Init, why: str) -> None:
+def test_other_sequences_get_no_linear_path(init, why):
     columns = sequences(lambda i, s: "abc"[(s if why == "labels" else i) % 3], 6)
     if why == "other lengths":
         columns = {name: values[:-1] for name, values in columns.items()}
@@ -551,14 +527,12 @@ def test_other_sequences_get_no_linear_path(init: Init, why: str) -> None:
         (["--id", "who", "--target", "y", "--features", "y"], "no column of numbers beside"),
     ],
 )
-def test_what_no_sequence_can_have_is_refused(init: Init, options: list[str], text: str) -> None:
+def test_what_no_sequence_can_have_is_refused(init, options, text):
     assert text in init(*options, **sequences(lambda i, s: i % 3))
 
 
 @pytest.mark.parametrize("rows", [60, 144, 400])
-def test_init_looks_at_the_rows_that_check_calls_training(
-    rows: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_init_looks_at_the_rows_that_check_calls_training(rows, capsys):
     times = pd.date_range("2000-01-01", periods=rows, freq="D").strftime("%Y-%m-%d")
     lines = [f"{t},{i % 7 + 0.01 * i:g}" for i, t in enumerate(times)]
     Path("few.csv").write_text("\n".join(["day,sales", *lines]))
@@ -594,9 +568,7 @@ def test_init_looks_at_the_rows_that_check_calls_training(
         (["x"], "x", "the only column of numbers"),
     ],
 )
-def test_the_target_is_guessed_by_name_with_the_reason(
-    init: Init, names: list[str], target: str, why: str
-) -> None:
+def test_the_target_is_guessed_by_name_with_the_reason(init, names, target, why):
     rng = np.random.default_rng(0)
     printed = init(date=days(), **{name: rng.normal(size=60).round(3) for name in names})
     assert f"target: {target}, {why}; choose with --target" in printed
@@ -608,7 +580,7 @@ def test_the_target_is_guessed_by_name_with_the_reason(
     assert why not in Path("s.yaml").read_text()
 
 
-def test_several_targets_can_be_chosen(init: Init) -> None:
+def test_several_targets_can_be_chosen(init):
     rng = np.random.default_rng(0)
     columns = {name: rng.normal(size=60).round(3) for name in ("a", "b", "a,b")}
     printed = init("--target", "b, a", date=days(), **columns)
@@ -620,7 +592,7 @@ def test_several_targets_can_be_chosen(init: Init) -> None:
     assert "no column 'c' in the file" in init("--target", "a,c", "--force")
 
 
-def test_long_lists_of_columns_are_shortened(init: Init) -> None:
+def test_long_lists_of_columns_are_shortened(init):
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(304)]
     printed = init(date=days(), **{name: rng.normal(size=60).round(3) for name in names})
@@ -629,7 +601,7 @@ def test_long_lists_of_columns_are_shortened(init: Init) -> None:
     assert len(printed) < 1000
 
 
-def test_columns_are_chosen_one_by_one(init: Init) -> None:
+def test_columns_are_chosen_one_by_one(init):
     rng = np.random.default_rng(0)
     one, two, *noise = rng.normal(size=(8, 300))
     sales = np.r_[0.0, one[:-1]] + 0.5 * np.r_[0.0, two[:-1]] + rng.normal(0, 0.1, 300)
@@ -639,7 +611,7 @@ def test_columns_are_chosen_one_by_one(init: Init) -> None:
     assert "not read, as they do not help a linear forecast: n0, n1, n2, n3, n4, n5" in printed
 
 
-def test_columns_that_help_together_alone_are_all_read(init: Init) -> None:
+def test_columns_that_help_together_alone_are_all_read(init):
     rng = np.random.default_rng(0)
     sums, noise = rng.normal(size=(2, 400))
     sales = np.r_[0.0, sums[:-1]] + rng.normal(0, 0.1, 400)
@@ -649,9 +621,7 @@ def test_columns_that_help_together_alone_are_all_read(init: Init) -> None:
 
 @pytest.mark.parametrize("name", ["speaker", "class", "label", "Klasse", "标签"])
 @pytest.mark.parametrize("classes", [["a", "b", "c"], [1, 2, 3]], ids=["texts", "numbers"])
-def test_a_column_of_classes_with_an_id_is_what_is_predicted(
-    init: Init, name: str, classes: list[object]
-) -> None:
+def test_a_column_of_classes_with_an_id_is_what_is_predicted(init, name, classes):
     rows = sequences(lambda i, s: classes[i % 3])
     columns = {"id": rows["who"], name: rows["y"], "x": rows["x"], "value": rows["z"]}
     printed = init(**columns)
@@ -664,13 +634,13 @@ def test_a_column_of_classes_with_an_id_is_what_is_predicted(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_a_text_constant_within_an_id_is_a_class(init: Init) -> None:
+def test_a_text_constant_within_an_id_is_a_class(init):
     rows = sequences(lambda i, s: "abc"[i % 3])
     printed = init("--id", "who", who=rows["who"], kind_of_thing=rows["y"], x=rows["x"])
     assert "predicts kind_of_thing, the class of a sequence" in printed
 
 
-def test_a_panel_with_a_category_is_still_a_panel_of_sales(init: Init) -> None:
+def test_a_panel_with_a_category_is_still_a_panel_of_sales(init):
     rng = np.random.default_rng(0)
     printed = init(
         store=np.repeat(["a", "b", "c"], 60),
@@ -682,12 +652,12 @@ def test_a_panel_with_a_category_is_still_a_panel_of_sales(init: Init) -> None:
     assert Experiment.load("s.yaml").data.id == "store"
 
 
-def test_a_column_that_is_called_id_is_suggested_before_a_text(init: Init) -> None:
+def test_a_column_that_is_called_id_is_suggested_before_a_text(init):
     printed = init(note=["a", "b"] * 30, id=np.repeat([1, 2, 3], 20), x=np.arange(60) % 7)
     assert "say which: --id id" in printed
 
 
-def test_the_largest_series_does_not_decide_alone(init: Init) -> None:
+def test_the_largest_series_does_not_decide_alone(init):
     rng = np.random.default_rng(0)
     store, date = np.repeat(["a", "b", "c"], 60), days() * 3
     units = rng.normal(size=(3, 60))
@@ -703,9 +673,7 @@ def test_the_largest_series_does_not_decide_alone(init: Init) -> None:
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_of_a_large_file_the_first_rows_are_looked_at(
-    init: Init, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_large_file_the_first_rows_are_looked_at(init, monkeypatch):
     monkeypatch.setattr("tuner.cli.init.sampled", lambda path: sampled(path, most=20_000))
     rng = np.random.default_rng(0)
     values = rng.normal(size=2000).round(3)
@@ -723,9 +691,7 @@ def test_of_a_large_file_the_first_rows_are_looked_at(
 @pytest.mark.parametrize("seconds", [35_000, 400_000])
 @pytest.mark.parametrize("features", [1, 30])
 @pytest.mark.parametrize("horizon", [1, 24])
-def test_a_default_trial_is_planned_to_train_in_a_minute(
-    seconds: int, features: int, horizon: int
-) -> None:
+def test_a_default_trial_is_planned_to_train_in_a_minute(seconds, features, horizon):
     profile = Profile(int(seconds * 0.65), 1, None, 0.0, False, False, False)
     plan = plan_forecast(
         profile, 86_400, rows=seconds, horizon=horizon, hourly=True, n_features=features
@@ -750,9 +716,7 @@ def test_a_default_trial_is_planned_to_train_in_a_minute(
         ("timezone=Berlin", "--read timezone: no such time zone, got 'Berlin'"),
     ],
 )
-def test_what_is_wrong_with_a_declared_key_is_told(
-    option: str, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_with_a_declared_key_is_told(option, told, capsys):
     Path("s.csv").write_text(series("year,sales"))
     assert run(["init", "s.csv", "--read", option]) == 2
     printed = capsys.readouterr().err
@@ -760,9 +724,7 @@ def test_what_is_wrong_with_a_declared_key_is_told(
     assert printed.count("\n") == 1
 
 
-def test_what_init_was_told_of_a_file_is_in_the_experiment(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_init_was_told_of_a_file_is_in_the_experiment(capsys):
     rows = [f'{day},"1,{200 + i}"' for i, day in enumerate(days())]
     Path("s.csv").write_text("\n".join(["date,sales", *rows]))
     assert run(["init", "s.csv"]) == 2
@@ -774,7 +736,7 @@ def test_what_init_was_told_of_a_file_is_in_the_experiment(
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_times_that_cannot_be_read_are_not_left_out_silently(init: Init) -> None:
+def test_times_that_cannot_be_read_are_not_left_out_silently(init):
     shown = [f"{day[8:]}~{day[5:7]}~{day[:4]}" for day in days()]
     refused = init(date=shown, sales=NUMBERS)
     assert f"data.time: column 'date' seems to hold times, got '{shown[0]}' in line 2" in refused
@@ -782,9 +744,7 @@ def test_times_that_cannot_be_read_are_not_left_out_silently(init: Init) -> None
     assert "wrote" in init("--force", "--no-time", date=shown, sales=NUMBERS)
 
 
-def test_columns_filled_after_the_target_become_known_ahead(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_columns_filled_after_the_target_become_known_ahead(capsys):
     n, to_come = 120, 5
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -817,7 +777,7 @@ def test_columns_filled_after_the_target_become_known_ahead(
 
 
 @pytest.mark.parametrize("shown", ["<{}", "~{}", "7:{}", "{}/3"])
-def test_a_text_target_is_not_replaced_by_another_column(init: Init, shown: str) -> None:
+def test_a_text_target_is_not_replaced_by_another_column(init, shown):
     sales = [shown.format(10 + v) for v in NUMBERS]
     refused = init(date=days(), sales=sales, temp=NUMBERS)
     assert "data.target: column 'sales' may be what is to be forecast" in refused
@@ -826,7 +786,7 @@ def test_a_text_target_is_not_replaced_by_another_column(init: Init, shown: str)
 
 
 @pytest.mark.parametrize("value", ["-999", "[-999]", '["-999"]'])
-def test_one_word_or_a_number_may_stand_for_a_list(init: Init, value: str) -> None:
+def test_one_word_or_a_number_may_stand_for_a_list(init, value):
     sales = but([v + 5 for v in NUMBERS], 4, -999)
     assert "wrote" in init("--read", f"missing_values={value}", date=days(), sales=sales)
     assert Experiment.load("s.yaml").data.read.missing_values == ["-999"]

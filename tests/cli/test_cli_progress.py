@@ -1,7 +1,5 @@
 """A search as one watches it: on a terminal, and when Ctrl-C is pressed."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -10,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers.simulated_progress import Clock, complete, simulate
@@ -29,7 +26,7 @@ LONG = [
 ]
 
 
-def trials_of(folder: Path, study: str = "air-random-0") -> list[tuple[object, ...]]:
+def trials_of(folder, study="air-random-0"):
     shown = subprocess.run(
         [*TUNER, "show", study, "--json"], cwd=folder, capture_output=True, check=True
     )
@@ -38,7 +35,7 @@ def trials_of(folder: Path, study: str = "air-random-0") -> list[tuple[object, .
     return [(t["number"], t["params"], t["value"]) for t in record["all_trials"]] + scores
 
 
-def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder: Path) -> None:
+def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder):
     stream = io.StringIO()
     progress = PlainProgress(Experiment.load("air.yaml"), Console(file=stream))
     for number, (role, which) in enumerate([(Role.FINALIST, (3, 1)), (Role.BASELINE, (None, 0))]):
@@ -54,7 +51,7 @@ def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder: Path) -> N
     ]
 
 
-def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
+def test_on_a_terminal_a_search_draws_a_bar(folder):
     ours, theirs = pty.openpty()
     command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1"]
     environment = os.environ | {"COLUMNS": "100", "TERM": "xterm-256color"}
@@ -82,7 +79,7 @@ def test_on_a_terminal_a_search_draws_a_bar(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder: Path) -> None:
+def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder):
     command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking", *LONG]
     subprocess.run([*command, "--study", "calm"], capture_output=True, check=True)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -112,7 +109,7 @@ def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder: Path) -> 
     assert trials_of(folder) == trials_of(folder, "calm")
 
 
-def test_a_long_trial_prints_a_line_with_the_time_left(folder: Path) -> None:
+def test_a_long_trial_prints_a_line_with_the_time_left(folder):
     clock, stream = Clock(), io.StringIO()
     console = Console(file=stream, width=1000)
     progress = PlainProgress(Experiment.load("air.yaml"), console, 1, clock=clock)
@@ -135,7 +132,7 @@ def test_a_long_trial_prints_a_line_with_the_time_left(folder: Path) -> None:
     assert lines[-1].startswith("[5/5] trial 4 complete")
 
 
-def test_only_what_this_run_trained_gets_a_line(folder: Path) -> None:
+def test_only_what_this_run_trained_gets_a_line(folder):
     stream = io.StringIO()
     console = Console(file=stream, width=1000)
     progress = PlainProgress(Experiment.load("air.yaml"), console, clock=Clock())

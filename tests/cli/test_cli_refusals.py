@@ -1,14 +1,11 @@
 """Bad input ends in one line on stderr and exit status 2, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import os
 import pty
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +14,7 @@ from tuner.cli.main import run
 Refused = Callable[..., str]
 
 
-def listing(folder: Path) -> dict[str, bytes | None]:
+def listing(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -25,10 +22,10 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.fixture
-def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(folder, capsys):
     """Runs a command that must be refused, and returns its one line."""
 
-    def check(*arguments: str) -> str:
+    def check(*arguments):
         before = listing(folder)
         status = run(list(arguments))
         printed = capsys.readouterr()
@@ -65,9 +62,7 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         (["ui", "--port", "99999999"], "--port: must lie between 1 and 65535, got 99999999"),
     ],
 )
-def test_a_command_line_that_cannot_be_understood_is_refused(
-    refused: Refused, arguments: list[str], text: str
-) -> None:
+def test_a_command_line_that_cannot_be_understood_is_refused(refused, arguments, text):
     assert text.lower() in refused(*arguments).lower()
 
 
@@ -111,9 +106,7 @@ def test_a_command_line_that_cannot_be_understood_is_refused(
         (["--trials", "3", "--set", "budget.trials=x"], "--set: budget.trials: must be a whole"),
     ],
 )
-def test_an_option_of_run_that_breaks_a_rule_is_refused(
-    refused: Refused, options: list[str], text: str
-) -> None:
+def test_an_option_of_run_that_breaks_a_rule_is_refused(refused, options, text):
     assert text in refused("run", "air.yaml", *options)
 
 
@@ -129,8 +122,8 @@ def test_an_option_of_run_that_breaks_a_rule_is_refused(
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])
 def test_every_command_refuses_a_file_that_is_no_experiment(
-    folder: Path, refused: Refused, command: str, text: str | None, message: str
-) -> None:
+    folder, refused, command, text, message
+):
     if text is not None:
         (folder / "bad.yaml").write_text(text)
     assert refused(command, "bad.yaml").startswith(message)
@@ -161,8 +154,8 @@ SERIES = [f"{1950 + i // 12}-{i % 12 + 1:02}-01,{100 + i}" for i in range(60)]
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])
 def test_unusable_data_is_refused_before_anything_starts(
-    folder: Path, refused: Refused, command: str, rows: list[str], options: list[str], parts: list
-) -> None:
+    folder, refused, command, rows, options, parts
+):
     (folder / "series.csv").write_text("\n".join(["month,sales", *rows]) + "\n")
     experiment = "name: s\ndata: {path: series.csv, time: month, target: sales}\n"
     (folder / "series.yaml").write_text(experiment + "search_space: {dropout: {type: float, low: "
@@ -200,24 +193,20 @@ def test_unusable_data_is_refused_before_anything_starts(
         (["check", "air.yaml", "--strategy", "x"], "unknown strategy 'x'; choose from: random"),
     ],
 )
-def test_what_the_other_commands_cannot_use_is_refused(
-    refused: Refused, arguments: list[str], text: str
-) -> None:
+def test_what_the_other_commands_cannot_use_is_refused(refused, arguments, text):
     assert text in refused(*arguments)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "train"])
 @pytest.mark.parametrize("name", ["a load.csv", "load.parquet", "load.CSV"])
-def test_a_data_file_as_experiment_suggests_init(
-    folder: Path, refused: Refused, command: str, name: str
-) -> None:
+def test_a_data_file_as_experiment_suggests_init(folder, refused, command, name):
     (folder / name).write_text("y\n1\n")
     init = f"`tuner init {shlex.quote(name)}`"
     expected = f"{name}: is a data file, not an experiment; write {init} first"
     assert refused(command, name) == expected
 
 
-def test_a_file_that_is_no_journal_is_not_taken_for_one(folder: Path, refused: Refused) -> None:
+def test_a_file_that_is_no_journal_is_not_taken_for_one(folder, refused):
     (folder / "studies").mkdir()
     (folder / "studies/air-random-0.journal").write_text("dear diary\n")
     for command in (["run", "air.yaml"], ["show", "air-random-0"], ["sync", "air-random-0"]):
@@ -226,15 +215,13 @@ def test_a_file_that_is_no_journal_is_not_taken_for_one(folder: Path, refused: R
         assert "dear diary" in message
 
 
-def test_init_refuses_data_that_check_would_refuse(folder: Path, refused: Refused) -> None:
+def test_init_refuses_data_that_check_would_refuse(folder, refused):
     (folder / "short.csv").write_text("y\n1\n2\n3\n")
     assert refused("init", "short.csv").startswith("short.csv: data.split.test: ")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_the_real_command_says_it_in_one_line_whatever_the_width(
-    folder: Path, terminal: bool
-) -> None:
+def test_the_real_command_says_it_in_one_line_whatever_the_width(folder, terminal):
     before = listing(folder)
     command = [sys.executable, "-m", "tuner", "run", "air.yaml", "--set", "budget.trials=-1"]
     environment = os.environ | {"COLUMNS": "40"}

@@ -1,7 +1,5 @@
 """One real search, and every command on what it left behind."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -13,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,11 +22,9 @@ from tuner.progress.display import number
 STUDY = "air-random-0"
 JOURNAL = f"studies/{STUDY}.journal"
 
-Tuner = Callable[..., str]
-
 
 @pytest.fixture
-def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(finished, tmp_path, monkeypatch):
     """A copy of the folder in which the search ended, without its MLflow store."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
@@ -38,10 +33,10 @@ def here(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
+def tuner(here, capsys):
     """Runs a command that must have a given status, and returns what it printed."""
 
-    def call(*arguments: str, status: int = 0) -> str:
+    def call(*arguments, status=0):
         capsys.readouterr()
         found = run(list(arguments))
         printed = capsys.readouterr()
@@ -52,7 +47,7 @@ def tuner(here: Path, capsys: pytest.CaptureFixture[str]) -> Tuner:
     return call
 
 
-def test_a_search_without_a_terminal_prints_plain_lines(finished: Path) -> None:
+def test_a_search_without_a_terminal_prints_plain_lines(finished):
     log = (finished / "run.log").read_text()
     assert "\x1b" not in log
     lines = log.splitlines()
@@ -81,9 +76,7 @@ def test_a_search_without_a_terminal_prints_plain_lines(finished: Path) -> None:
     ]
 
 
-def test_a_finished_study_that_is_run_again_only_prints(
-    finished: Path, here: Path, tuner: Tuner
-) -> None:
+def test_a_finished_study_that_is_run_again_only_prints(finished, here, tuner):
     before = json.loads(tuner("show", STUDY, "--json"))
     log = (finished / "run.log").read_text()
     printed = tuner("run", "air.yaml", "--no-tracking")
@@ -92,14 +85,14 @@ def test_a_finished_study_that_is_run_again_only_prints(
     assert json.loads(tuner("show", STUDY, "--json")) == before
 
 
-def test_a_finished_study_leaves_its_journal_unchanged(here: Path, tuner: Tuner) -> None:
+def test_a_finished_study_leaves_its_journal_unchanged(here, tuner):
     tuner("run", "air.yaml", "--no-tracking")  # `here` is a copy: the data's path is written
     before = (here / JOURNAL).read_bytes()
     tuner("run", "air.yaml", "--no-tracking")
     assert (here / JOURNAL).read_bytes() == before
 
 
-def test_a_resumed_study_may_change_its_budget_and_repeats(here: Path, tuner: Tuner) -> None:
+def test_a_resumed_study_may_change_its_budget_and_repeats(here, tuner):
     before = (here / JOURNAL).read_bytes()
     refused = tuner("run", "air.yaml", "--set", "budget.epochs=4", status=2)
     assert "was begun with budget.epochs=3, got 4; put it back, or give another" in refused
@@ -117,7 +110,7 @@ def test_a_resumed_study_may_change_its_budget_and_repeats(here: Path, tuner: Tu
     assert not (here / "mlflow.db").exists()
 
 
-def test_an_extended_study_keeps_the_test_set_closed(tuner: Tuner) -> None:
+def test_an_extended_study_keeps_the_test_set_closed(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))
     printed = tuner("run", "air.yaml", "--trials", "6", "--workers", "1", "--no-tracking")
     assert "[5/6] trial 4 complete" in printed
@@ -129,7 +122,7 @@ def test_an_extended_study_keeps_the_test_set_closed(tuner: Tuner) -> None:
     assert after["test"] == before["test"]
 
 
-def test_more_repeats_are_the_same_command_and_one_key(tuner: Tuner) -> None:
+def test_more_repeats_are_the_same_command_and_one_key(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))
     more = ("--set", "finalists.repeats=3", "--workers", "1", "--no-tracking")
     printed = tuner("run", "air.yaml", *more)
@@ -143,7 +136,7 @@ def test_more_repeats_are_the_same_command_and_one_key(tuner: Tuner) -> None:
     assert after["test"] == before["test"]
 
 
-def test_show_and_studies_and_strategies_print_json_for_scripts(tuner: Tuner) -> None:
+def test_show_and_studies_and_strategies_print_json_for_scripts(tuner):
     shown = json.loads(tuner("show", STUDY, "--json"))
     assert shown["study"] == STUDY
     assert shown["trials"] == {
@@ -160,7 +153,7 @@ def test_show_and_studies_and_strategies_print_json_for_scripts(tuner: Tuner) ->
     assert strategies["woa"]["options"]["population"]["default"] == 10
 
 
-def test_show_and_studies_and_strategies_print_tables_for_people(tuner: Tuner) -> None:
+def test_show_and_studies_and_strategies_print_tables_for_people(tuner):
     shown = tuner("show", STUDY)
     assert "Best trials" in shown
     assert shown.count("hidden_size=") == 1 + 3 + 4  # the best, the finalists, the trials
@@ -168,13 +161,13 @@ def test_show_and_studies_and_strategies_print_tables_for_people(tuner: Tuner) -
     assert "population" in tuner("strategies")
 
 
-def test_a_mistyped_study_is_answered_with_the_nearest_name(tuner: Tuner) -> None:
+def test_a_mistyped_study_is_answered_with_the_nearest_name(tuner):
     assert f"did you mean {STUDY!r}?" in tuner("show", "air-rando-0", status=2)
     refused = tuner("show", "air-rando-0", "--journal", JOURNAL, status=2)
     assert f"holds no study 'air-rando-0'; did you mean {STUDY!r}?" in refused
 
 
-def test_a_journal_path_in_studies_names_its_study(here: Path, tuner: Tuner) -> None:
+def test_a_journal_path_in_studies_names_its_study(here, tuner):
     by_name = tuner("show", STUDY)
     assert tuner("show", JOURNAL) == tuner("show", f"./{JOURNAL}") == by_name
     assert tuner("show", str(here / JOURNAL)) == by_name
@@ -190,7 +183,7 @@ def test_a_journal_path_in_studies_names_its_study(here: Path, tuner: Tuner) -> 
     assert refused.endswith("write `tuner studies --journal sqlite:///all.db`\n")
 
 
-def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner: Tuner) -> None:
+def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))["best"]
     said = "4 trials are trained already: --trials 2 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--trials", "2").startswith(said)
@@ -200,9 +193,7 @@ def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner: Tuner) -> N
     assert "already" not in tuner("run", "air.yaml", "--no-tracking", "--trials", "4")
 
 
-def test_studies_lists_the_others_where_one_journal_is_broken(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_studies_lists_the_others_where_one_journal_is_broken(here, capsys):
     (here / "studies/broken.journal").write_text("dear diary\n")
     assert run(["studies"]) == 2
     printed = capsys.readouterr()
@@ -211,7 +202,7 @@ def test_studies_lists_the_others_where_one_journal_is_broken(
     assert printed.err.count("\n") == 1
 
 
-def test_an_exported_file_is_accepted_by_check_and_train_and_run(here: Path, tuner: Tuner) -> None:
+def test_an_exported_file_is_accepted_by_check_and_train_and_run(here, tuner):
     assert "wrote best.yaml; next: tuner train best.yaml" in tuner(
         "export", STUDY, "-o", "best.yaml"
     )
@@ -224,7 +215,7 @@ def test_an_exported_file_is_accepted_by_check_and_train_and_run(here: Path, tun
     assert "1 trial trained (1 complete)" in printed
 
 
-def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner: Tuner) -> None:
+def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here, tuner):
     on_stdout = tuner("export", STUDY)
     (here / "printed.yaml").write_text(on_stdout)
     tuner("export", STUDY, "-o", "best.yaml")
@@ -255,9 +246,7 @@ def test_an_export_is_yaml_or_json_and_overwrites_only_exports(here: Path, tuner
 
 
 @pytest.mark.slow
-def test_an_export_elsewhere_reproduces_its_score_and_model(
-    here: Path, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_elsewhere_reproduces_its_score_and_model(here, tuner, monkeypatch):
     (here / "exports").mkdir()
     tuner("export", STUDY, "-o", "exports/best.yaml")
     (here / "elsewhere").mkdir()
@@ -275,14 +264,14 @@ def test_an_export_elsewhere_reproduces_its_score_and_model(
     assert "reproduced:" in tuner("train", "../exports/best.yaml", "-o", "a model")
 
 
-def test_train_of_a_plain_experiment_prints_its_score(tuner: Tuner) -> None:
+def test_train_of_a_plain_experiment_prints_its_score(tuner):
     printed = tuner("train", "air.yaml", "--set", "hyperparameters.hidden_size=3")
     first, second = printed.splitlines()
     assert first.startswith("training the values under hyperparameters; not searching hidden_size")
     assert math.isfinite(float(second.removeprefix("validation rmse: ")))
 
 
-def test_mlflow_nests_every_trial_below_one_parent(finished: Path) -> None:
+def test_mlflow_nests_every_trial_below_one_parent(finished):
     from tuner.tracking import open_store
 
     with pytest.MonkeyPatch.context() as patch:
@@ -323,7 +312,7 @@ def test_mlflow_nests_every_trial_below_one_parent(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner: Tuner) -> None:
+def test_sync_copies_a_study_once_and_then_finds_nothing_to_do(tuner):
     first = tuner("sync", STUDY)
     assert "MLflow agrees with the journal: 10 created" in first
     assert "0 created, 0 completed, 0 replaced, 10 unchanged" in tuner("sync", STUDY)
@@ -348,7 +337,7 @@ main()
 
 
 @pytest.mark.slow
-def test_concurrent_and_killed_syncs_leave_one_run_per_trial(here: Path, tuner: Tuner) -> None:
+def test_concurrent_and_killed_syncs_leave_one_run_per_trial(here, tuner):
     command = [sys.executable, "-m", "tuner", "sync", STUDY]
     shutil.copy(JOURNAL, here.parent / "before")
     killed = subprocess.run(
@@ -365,16 +354,14 @@ def test_concurrent_and_killed_syncs_leave_one_run_per_trial(here: Path, tuner: 
     assert (here / JOURNAL).read_bytes() == (here.parent / "before").read_bytes()
 
 
-def _n_runs(database: Path) -> int:
+def _n_runs(database):
     with contextlib.closing(sqlite3.connect(database)) as connection:
         query = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
         return int(connection.execute(query).fetchone()[0])
 
 
 @pytest.mark.parametrize(("command", "name"), [("export", "best.yaml"), ("report", "report.html")])
-def test_a_full_disk_keeps_the_earlier_file(
-    tuner: Tuner, here: Path, command: str, name: str
-) -> None:
+def test_a_full_disk_keeps_the_earlier_file(tuner, here, command, name):
     tuner(command, STUDY, "-o", name)
     before = (here / name).read_bytes()
     done = subprocess.run(
@@ -392,7 +379,7 @@ def test_a_full_disk_keeps_the_earlier_file(
     assert not list(here.glob(".*"))
 
 
-def test_a_search_that_ends_by_itself_needs_no_number_of_trials(tuner: Tuner, here: Path) -> None:
+def test_a_search_that_ends_by_itself_needs_no_number_of_trials(tuner, here):
     ends = ("--set", "budget.trials=null", "--set", "budget.stagnation=1")
     printed = tuner("run", "air.yaml", "--study", "own", *ends, "--tracking", "--workers", "1")
     assert "MLflow" not in printed
@@ -402,7 +389,7 @@ def test_a_search_that_ends_by_itself_needs_no_number_of_trials(tuner: Tuner, he
     assert "trials were trained: " in (here / "own.html").read_text()
 
 
-def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
+def test_a_study_can_live_in_a_database_named_by_url(tuner):
     journal = ("--journal", "sqlite:///studies.db")
     options = ("--trials", "1", "--set", "finalists.top=0", "--no-tracking", "--workers", "1")
     printed = tuner("run", "air.yaml", *journal, *options)
@@ -411,20 +398,20 @@ def test_a_study_can_live_in_a_database_named_by_url(tuner: Tuner) -> None:
 
 
 @pytest.mark.slow
-def test_a_finalist_retrained_once_has_one_fresh_seed(tuner: Tuner) -> None:
+def test_a_finalist_retrained_once_has_one_fresh_seed(tuner):
     settings = ("--trials", "1", "--set", "finalists={top: 1, repeats: 1}", "--study", "one")
     printed = tuner("run", "air.yaml", *settings, "--no-tracking", "--workers", "1")
     assert re.search(r"\btrained on 1 fresh seed|retrained on 1 fresh seed, gap ", printed)
 
 
 @pytest.mark.parametrize("command", [f"show {STUDY}", f"export {STUDY}", "strategies", "--help"])
-def test_a_reader_that_has_seen_enough_is_no_error(here: Path, command: str) -> None:
+def test_a_reader_that_has_seen_enough_is_no_error(here, command):
     script = f"{sys.executable} -m tuner {command} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def begin(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
+def begin(folder, capsys, *options):
     """Search with a swarm of three, and return the lines printed before the first trial ended."""
     text = (folder / "air.yaml").read_text()
     text = text.replace("strategy: {name: random}", "strategy: {name: pso, population: 3}")
@@ -435,15 +422,13 @@ def begin(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> li
     return lines[: next(i for i, line in enumerate(lines) if line.startswith("[1/"))]
 
 
-def strategy_of(study: str) -> dict[str, object]:
+def strategy_of(study):
     raw = json.loads(Path("studies", f"{study}.journal").read_text().splitlines()[1])
-    found: dict[str, object] = raw["user_attr"]["tuner"]["experiment"]["strategy"]
+    found = raw["user_attr"]["tuner"]["experiment"]["strategy"]
     return found
 
 
-def test_the_files_strategy_keeps_options_and_another_is_noted(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_files_strategy_keeps_options_and_another_is_noted(folder, capsys):
     same = begin(folder, capsys, "--strategy", "pso")
     assert strategy_of("air-pso-0")["population"] == 3
     assert not any("in place of" in line for line in same)
@@ -458,9 +443,7 @@ def test_the_files_strategy_keeps_options_and_another_is_noted(
     assert "replaces pso (population 3) of the file" in printed
 
 
-def test_what_never_acts_is_said_before_the_search(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_never_acts_is_said_before_the_search(folder, capsys):
     pruner = ("--set", "pruner.name=median")
     said = begin(folder, capsys, *pruner, "--set", "strategy.population=4")
     (swarm,) = [line for line in said if "pso cannot move: all 4 trials" in line]
@@ -474,9 +457,7 @@ def test_what_never_acts_is_said_before_the_search(
 
 
 @pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_study_of_any_letters_is_found_by_every_command(
-    folder: Path, capsys: pytest.CaptureFixture[str], tracked: bool
-) -> None:
+def test_a_study_of_any_letters_is_found_by_every_command(folder, capsys, tracked):
     (folder / "air.yaml").rename(folder / "销量 '24.yaml")
     named = ["--set", "name=Umsätze [x] 销量", "--set", "finalists.top=1"]
     named += [] if tracked else ["--no-tracking"]

@@ -1,14 +1,11 @@
 """Ctrl-C, SIGTERM, SIGHUP and a reader that has gone: nothing is lost, nothing is left behind."""
 
-from __future__ import annotations
-
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,12 +25,12 @@ LONG = [
 AT_ONCE = "tuner: stopped at once; what was finished is kept, and the same command resumes\n"
 
 
-def folders_in(temporary: Path) -> list[str]:
+def folders_in(temporary):
     """Return the folders of prepared data: torch makes some of its own."""
     return [path.name for path in temporary.glob("*tuner-*")]
 
 
-def words_of(process: psutil.Process) -> list[str]:
+def words_of(process):
     try:
         return process.cmdline()
     except psutil.Error:  # it has just ended
@@ -43,7 +40,7 @@ def words_of(process: psutil.Process) -> list[str]:
 class Search:
     """A search of trials that take an hour, in a process with a temporary folder of its own."""
 
-    def __init__(self, folder: Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder, *options, prefix=()):
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.process = subprocess.Popen(
@@ -54,9 +51,9 @@ class Search:
             text=True,
             start_new_session=True,
         )
-        self.workers: list[psutil.Process] = []
+        self.workers = []
 
-    def wait_until_it_trains(self) -> None:
+    def wait_until_it_trains(self):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and len(self.workers) < 2:
             time.sleep(0.1)
@@ -70,27 +67,27 @@ class Search:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-    def _has_data(self, worker: psutil.Process) -> bool:
+    def _has_data(self, worker):
         """Whether a worker has come to its trial, however long its imports take."""
         return any(mapped.path.startswith(str(self.temporary)) for mapped in worker.memory_maps())
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self):
         """Wait for the end; return status, output and errors."""
         out, err = self.process.communicate(timeout=180)
         return self.process.returncode, out, err
 
-    def leaves(self) -> list[str]:
+    def leaves(self):
         """Return what is left of it: workers that live, folders of data."""
         _, alive = psutil.wait_procs(self.workers, timeout=3)
         return [f"worker {worker.pid}" for worker in alive] + self.folders()
 
-    def folders(self) -> list[str]:
+    def folders(self):
         return folders_in(self.temporary)
 
 
 @pytest.fixture
-def searches(folder: Path) -> Iterator[list[Search]]:
-    started: list[Search] = []
+def searches(folder):
+    started = []
     yield started
     for search in started:
         for process in [search.process, *search.workers]:
@@ -99,7 +96,7 @@ def searches(folder: Path) -> Iterator[list[Search]]:
         search.process.communicate()
 
 
-def begin(searches: list[Search], *options: str, prefix: tuple[str, ...] = ()) -> Search:
+def begin(searches, *options, prefix=()):
     searches.append(Search(Path.cwd(), *options, prefix=prefix))
     searches[-1].wait_until_it_trains()
     return searches[-1]
@@ -112,9 +109,7 @@ def begin(searches: list[Search], *options: str, prefix: tuple[str, ...] = ()) -
         pytest.param(signal.SIGHUP, 129, id="hup", marks=pytest.mark.slow),
     ],
 )
-def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(
-    searches: list[Search], signum: int, status: int
-) -> None:
+def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(searches, signum, status):
     search = begin(searches, "--no-tracking", prefix=("env", "--default-signal=HUP"))
     assert search.folders()
     sent = time.monotonic()
@@ -126,7 +121,7 @@ def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches: list[Search]) -> None:
+def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches):
     search = begin(searches, "--tracking")
     for _ in range(50):
         if search.process.poll() is not None:
@@ -138,12 +133,12 @@ def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches: list[S
     assert search.leaves() == []
 
 
-def test_a_signal_during_the_clearing_up_raises_nothing() -> None:
+def test_a_signal_during_the_clearing_up_raises_nothing():
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {signum: signal.getsignal(signum) for signum in handled}
     cleared = []
 
-    def search() -> None:
+    def search():
         with stopped_by_signals() as stop:
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -164,7 +159,7 @@ def test_a_signal_during_the_clearing_up_raises_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) -> None:
+def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches):
     search = begin(searches, "--no-tracking")
     os.killpg(search.process.pid, signal.SIGINT)
     assert search.process.stdout is not None
@@ -181,7 +176,7 @@ def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches: list[Search]) 
 
 
 @pytest.mark.slow
-def test_a_stopped_search_retrains_trials_in_progress(searches: list[Search], folder: Path) -> None:
+def test_a_stopped_search_retrains_trials_in_progress(searches, folder):
     search = begin(searches, "--no-tracking", "--trials", "2")
     search.process.terminate()
     assert search.end()[0] == 143
@@ -194,7 +189,7 @@ def test_a_stopped_search_retrains_trials_in_progress(searches: list[Search], fo
 
 
 @pytest.mark.slow
-def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> None:
+def test_under_nohup_a_search_outlives_its_terminal(searches):
     search = begin(searches, "--no-tracking", prefix=("nohup",))
     search.process.send_signal(signal.SIGHUP)
     time.sleep(1)
@@ -211,7 +206,7 @@ def test_under_nohup_a_search_outlives_its_terminal(searches: list[Search]) -> N
         pytest.param(True, id="errors in a file"),
     ],
 )
-def test_a_closed_terminal_ends_the_search_without_a_traceback(folder: Path, log: bool) -> None:
+def test_a_closed_terminal_ends_the_search_without_a_traceback(folder, log):
     temporary, errors = folder / "temporary", folder / "errors"
     temporary.mkdir()
     pid, terminal = pty.fork()
@@ -234,7 +229,7 @@ def test_a_closed_terminal_ends_the_search_without_a_traceback(folder: Path, log
 
 
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "events"])
-def test_a_search_without_a_reader_stops_and_reports_it(folder: Path, json: list[str]) -> None:
+def test_a_search_without_a_reader_stops_and_reports_it(folder, json):
     command = " ".join([*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *json])
     script = f"{command} 2> errors | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)

@@ -1,16 +1,12 @@
 """`tuner show` and `tuner studies` from another terminal, while a search runs and after its end."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,14 +17,14 @@ SLOW = [
 ]
 
 
-def tuner(*arguments: str) -> str:
+def tuner(*arguments):
     done = subprocess.run([*TUNER, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 @pytest.fixture
-def running(folder: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+def running(folder, request):
     """A search that is training, in a journal file or the database that the test names."""
     journal = getattr(request, "param", [])
     process = subprocess.Popen(
@@ -44,16 +40,14 @@ def running(folder: Path, request: pytest.FixtureRequest) -> Iterator[subprocess
     process.stdout.close()
 
 
-def state() -> str:
+def state():
     (study,) = json.loads(tuner("studies", "--json"))
-    shown: dict[str, Any] = json.loads(tuner("show", "slow", "--json"))
+    shown = json.loads(tuner("show", "slow", "--json"))
     assert shown["state"] == study["state"]
     return str(study["state"])
 
 
-def test_a_running_search_is_shown_with_its_trials(
-    running: subprocess.Popen[str],
-) -> None:
+def test_a_running_search_is_shown_with_its_trials(running):
     assert state() == "running"
     shown = tuner("show", "slow")
     assert "slow: 0 of 3 trials trained (3 asked for, not ended" in shown
@@ -72,9 +66,7 @@ def test_a_running_search_is_shown_with_its_trials(
         pytest.param(signal.SIGTERM, id="term", marks=pytest.mark.slow),
     ],
 )
-def test_a_search_that_was_stopped_or_killed_is_not_running(
-    running: subprocess.Popen[str], signum: int
-) -> None:
+def test_a_search_that_was_stopped_or_killed_is_not_running(running, signum):
     running.send_signal(signum)
     running.wait(timeout=120)
     assert state() == "interrupted"
@@ -86,7 +78,7 @@ def test_a_search_that_was_stopped_or_killed_is_not_running(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("running", [["--journal", "sqlite:///all.db"]], indirect=True)
-def test_a_search_in_a_database_is_shown_as_running_too(running: subprocess.Popen[str]) -> None:
+def test_a_search_in_a_database_is_shown_as_running_too(running):
     journal = ("--journal", "sqlite:///all.db")
     assert json.loads(tuner("show", "slow", *journal, "--json"))["state"] == "running"
     assert "the search is running" in tuner("show", "slow", *journal)
@@ -95,7 +87,7 @@ def test_a_search_in_a_database_is_shown_as_running_too(running: subprocess.Pope
     assert json.loads(tuner("show", "slow", *journal, "--json"))["state"] == "interrupted"
 
 
-def test_a_finished_study_is_done(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_study_is_done(finished, monkeypatch):
     monkeypatch.chdir(finished)
     (study,) = json.loads(tuner("studies", "--json"))
     assert study["state"] == "done"
@@ -108,7 +100,7 @@ def test_a_finished_study_is_done(finished: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_looking_at_a_search_all_the_time_does_not_disturb_it(folder: Path, finished: Path) -> None:
+def test_looking_at_a_search_all_the_time_does_not_disturb_it(folder, finished):
     command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     looked, states = 0, []
@@ -141,9 +133,7 @@ def test_looking_at_a_search_all_the_time_does_not_disturb_it(folder: Path, fini
         assert ours[key] == theirs[key]
 
 
-def test_a_study_that_may_not_be_written_to_can_be_looked_at(
-    running: subprocess.Popen[str],
-) -> None:
+def test_a_study_that_may_not_be_written_to_can_be_looked_at(running):
     running.kill()
     running.wait()
     Path("studies/slow.journal").chmod(0o444)

@@ -1,7 +1,5 @@
 """Small words of the command line: how many trials of how many, which key was meant."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

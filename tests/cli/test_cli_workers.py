@@ -1,9 +1,6 @@
 """How many workers there are, where they run, and what is said of a number that makes no sense."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +16,11 @@ from tuner.launch import choose_workers, warnings
 WOA = {"name": "woa", "population": 10}
 
 
-def choice(capacity: int = 4) -> ExecutorChoice:
+def choice(capacity=4):
     return ExecutorChoice(LocalExecutor, capacity, f"this machine's {capacity} cores")
 
 
-def experiment(asynchronous: bool = False, **strategy: object) -> Experiment:
+def experiment(asynchronous=False, **strategy):
     overrides = [Override("asynchronous", asynchronous, "test")]
     if strategy:
         overrides.append(Override("strategy", strategy, "test"))
@@ -39,14 +36,12 @@ def experiment(asynchronous: bool = False, **strategy: object) -> Experiment:
         (64, {"name": "tpe", "batch": 3}, 3),
     ],
 )
-def test_the_default_number_of_workers_fits_room_and_use(
-    folder: Path, capacity: int, strategy: dict[str, object], n_workers: int
-) -> None:
+def test_the_default_number_of_workers_fits_room_and_use(folder, capacity, strategy, n_workers):
     assert choose_workers(None, experiment(**strategy), choice(capacity)) == n_workers
     assert warnings(None, experiment(**strategy), choice(capacity)) == []
 
 
-def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder: Path) -> None:
+def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder):
     asynchronous = experiment(asynchronous=True, name="tpe", batch=2)
     assert choose_workers(None, asynchronous, choice(3)) == 3
     assert choose_workers(None, asynchronous, choice(64)) == 4  # budget.trials
@@ -67,9 +62,7 @@ def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder: Path) ->
         (16, 32, {"name": "tpe", "batch": 6}, "(strategy.batch is 6); --workers 6 is enough"),
     ],
 )
-def test_one_note_names_the_limit_of_too_many_workers(
-    folder: Path, workers: int, capacity: int, strategy: dict[str, object], text: str
-) -> None:
+def test_one_note_names_the_limit_of_too_many_workers(folder, workers, capacity, strategy, text):
     size = strategy.get("population") or strategy["batch"]
     assert choose_workers(workers, experiment(**strategy), choice(capacity)) == min(workers, size)
     (said,) = warnings(workers, experiment(**strategy), choice(capacity))
@@ -79,19 +72,16 @@ def test_one_note_names_the_limit_of_too_many_workers(
     assert warnings(int(enough[1]), experiment(**strategy), choice(capacity)) == []
 
 
-def test_as_many_workers_as_fit_exactly_are_not_warned_of(folder: Path) -> None:
+def test_as_many_workers_as_fit_exactly_are_not_warned_of(folder):
     assert warnings(10, experiment(**WOA), choice(10)) == []
     with_limit = experiment(asynchronous=True, **WOA)
     assert len(warnings(4, with_limit, choice(10))) == 1
     assert "(budget.trials is 4)" in warnings(5, with_limit, choice(10))[0]
 
 
-Printed = Callable[..., str]
-
-
 @pytest.fixture
-def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
-    def call(*arguments: str) -> str:
+def printed(folder, capsys):
+    def call(*arguments):
         assert run(list(arguments)) == 0
         out, err = capsys.readouterr()
         assert err == ""
@@ -103,7 +93,7 @@ def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
 SMALL = ("run", "air.yaml", "--no-tracking", "--trials", "1", "--set", "finalists.top=0")
 
 
-def test_a_warning_precedes_the_search_and_does_not_stop_it(printed: Printed) -> None:
+def test_a_warning_precedes_the_search_and_does_not_stop_it(printed):
     lines = printed(*SMALL, "--workers", "64").splitlines()
     assert lines[0].startswith("--workers 64: more than ")
     assert lines[1] == "searching air-random-0: 1 trials, 4 at a time"
@@ -111,18 +101,14 @@ def test_a_warning_precedes_the_search_and_does_not_stop_it(printed: Printed) ->
 
 
 @pytest.mark.parametrize("option", [["--asynchronous"], ["--set", "asynchronous=true"]])
-def test_an_asynchronous_search_says_that_it_cannot_be_repeated(
-    printed: Printed, option: list[str]
-) -> None:
+def test_an_asynchronous_search_says_that_it_cannot_be_repeated(printed, option):
     assert printed(*SMALL, "--workers", "1", *option).startswith("asynchronous: ")
     checked = printed("check", "air.yaml", "--set", "asynchronous=true")
     assert re.search(r"asynchronous +workers never wait, and no two searches are alike", checked)
     assert "asynchronous" not in printed("check", "air.yaml")
 
 
-def test_a_study_does_not_become_asynchronous_on_the_way(
-    printed: Printed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_study_does_not_become_asynchronous_on_the_way(printed, capsys):
     printed(*SMALL, "--workers", "1")
     assert run([*SMALL, "--asynchronous"]) == 2
     out, err = capsys.readouterr()
@@ -130,21 +116,19 @@ def test_a_study_does_not_become_asynchronous_on_the_way(
     assert out == ""
 
 
-def test_set_comes_after_the_option(printed: Printed) -> None:
+def test_set_comes_after_the_option(printed):
     said = printed(*SMALL, "--workers", "1", "--asynchronous", "--set", "asynchronous=false")
     assert said.startswith("searching ")
 
 
-def test_the_chosen_executor_gets_the_experiments_resources(
-    printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, Resources]] = []
-    made: list[int] = []
+def test_the_chosen_executor_gets_the_experiments_resources(printed, monkeypatch):
+    asked = []
+    made = []
 
-    def choose(name: str, resources: Resources, note: object) -> ExecutorChoice:
+    def choose(name, resources, note):
         asked.append((name, resources))
 
-        def make(n_workers: int) -> LocalExecutor:
+        def make(n_workers):
             made.append(n_workers)
             return LocalExecutor(1)
 
@@ -157,10 +141,8 @@ def test_the_chosen_executor_gets_the_experiments_resources(
     assert "searching" in text
 
 
-def test_an_executor_that_cannot_be_had_is_bad_input(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def choose(name: str, resources: Resources, note: object) -> ExecutorChoice:
+def test_an_executor_that_cannot_be_had_is_bad_input(folder, monkeypatch, capsys):
+    def choose(name, resources, note):
         raise InputError(f"--executor: {name} does not answer")
 
     monkeypatch.setattr("tuner.executors.choice.choose_executor", choose)

@@ -1,7 +1,5 @@
 """A search of which every trial fails says so, once, while there is time to stop it."""
 
-from __future__ import annotations
-
 import pytest
 
 from tuner.coordination.events import Asked
@@ -14,9 +12,9 @@ COMPLETE = Outcome(OutcomeState.COMPLETE, 1.0)
 PRUNED = Outcome(OutcomeState.PRUNED)
 
 
-def told(*outcomes: Outcome, earlier: int = 0, role: Role = Role.TRIAL) -> list[str]:
+def told(*outcomes, earlier=0, role=Role.TRIAL):
     """Return what is said when trials end so, the first of them in an earlier run."""
-    said: list[str] = []
+    said = []
     observer = NothingButFailures(said.append)
     for number, outcome in enumerate(outcomes):
         observer.asked(Asked(role, number, None, {}))
@@ -26,7 +24,7 @@ def told(*outcomes: Outcome, earlier: int = 0, role: Role = Role.TRIAL) -> list[
     return said
 
 
-def test_three_failures_are_reported_once_with_the_reason() -> None:
+def test_three_failures_are_reported_once_with_the_reason():
     assert told(FAILED, FAILED) == []
     assert told(*[FAILED] * 9) == [
         "every trial so far has failed: it trained for longer than 1 s; Ctrl-C stops"
@@ -34,16 +32,16 @@ def test_three_failures_are_reported_once_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("other", [COMPLETE, PRUNED])
-def test_where_a_trial_did_not_fail_nothing_is_said(other: Outcome) -> None:
+def test_where_a_trial_did_not_fail_nothing_is_said(other):
     assert told(other, *[FAILED] * 9) == []
     assert told(FAILED, FAILED, other, *[FAILED] * 9) == []
 
 
-def test_what_an_earlier_run_finished_is_heard_out_first() -> None:
+def test_what_an_earlier_run_finished_is_heard_out_first():
     assert told(*[FAILED] * 5, COMPLETE, FAILED, FAILED, FAILED, earlier=6) == []
     assert told(*[FAILED] * 5, earlier=5) == []
     assert len(told(*[FAILED] * 8, earlier=5)) == 1
 
 
-def test_finalists_are_no_trials() -> None:
+def test_finalists_are_no_trials():
     assert told(*[FAILED] * 9, role=Role.FINALIST) == []

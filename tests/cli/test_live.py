@@ -1,13 +1,10 @@
 """The table on a terminal: what a frame shows, how large it is, and what it costs."""
 
-from __future__ import annotations
-
 import io
 import re
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from helpers.simulated_progress import Clock, complete, epoch
@@ -27,7 +24,7 @@ TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
 class Screen:
     """A progress display, and what a terminal of a given size would show of it."""
 
-    def __init__(self, width: int = 80, height: int = 24, n_workers: int = 2, **keys: str) -> None:
+    def __init__(self, width=80, height=24, n_workers=2, **keys):
         overrides = [Override("budget.trials", 100, "test"), Override("budget.epochs", 100, "test")]
         overrides += [
             Override(key.replace("__", "."), value, "test") for key, value in keys.items()
@@ -44,26 +41,26 @@ class Screen:
             clock=self.clock,
         )
 
-    def hand_out(self, *numbers: int) -> None:
+    def hand_out(self, *numbers):
         for number in numbers:
             self.progress.asked(Asked(TRIAL, number, None, PARAMS))
         for number in numbers:
             self.progress.dispatched(TRIAL, number, 1.0)
 
-    def lines(self) -> list[str]:
+    def lines(self):
         with self.console.capture() as capture:
             self.console.print(self.progress.frame())
         return [line.rstrip() for line in capture.get().splitlines()]
 
-    def text(self) -> str:
+    def text(self):
         return "\n".join(self.lines())
 
-    def rows(self) -> list[int]:
+    def rows(self):
         found = (re.match(r" +(\d+) +(?:\d+/\d+|starting) ", line) for line in self.lines())
         return [int(match[1]) for match in found if match]
 
 
-def test_a_frame_shows_running_trials_the_best_and_the_eta(folder: Path) -> None:
+def test_a_frame_shows_running_trials_the_best_and_the_eta(folder):
     screen = Screen(pruner__name="median")
     assert screen.text() == ""
     screen.hand_out(*range(12))
@@ -89,7 +86,7 @@ def test_a_frame_shows_running_trials_the_best_and_the_eta(folder: Path) -> None
 
 @pytest.mark.parametrize("n_workers", [1, 2, 12, 64, 1000])
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 11), (40, 24), (200, 60), (80, 3)])
-def test_a_frame_fits_the_terminal(folder: Path, n_workers: int, width: int, height: int) -> None:
+def test_a_frame_fits_the_terminal(folder, n_workers, width, height):
     screen = Screen(width, height, n_workers)
     screen.hand_out(*range(n_workers + 3))
     for number in range(n_workers):
@@ -103,7 +100,7 @@ def test_a_frame_fits_the_terminal(folder: Path, n_workers: int, width: int, hei
         assert len(screen.rows()) <= 12
 
 
-def test_every_trial_keeps_its_row_until_it_ends(folder: Path) -> None:
+def test_every_trial_keeps_its_row_until_it_ends(folder):
     screen = Screen(n_workers=3)
     screen.hand_out(*range(7))
     assert screen.rows() == [0, 1, 2]
@@ -114,7 +111,7 @@ def test_every_trial_keeps_its_row_until_it_ends(folder: Path) -> None:
     assert screen.rows() == [4, 3, 5]
 
 
-def test_the_table_does_not_shrink_between_two_generations(folder: Path) -> None:
+def test_the_table_does_not_shrink_between_two_generations(folder):
     screen = Screen(n_workers=3)
     screen.hand_out(0, 1, 2)
     height = len(screen.lines())
@@ -125,11 +122,11 @@ def test_the_table_does_not_shrink_between_two_generations(folder: Path) -> None
     assert len(screen.lines()) == height
 
 
-def test_a_trial_without_a_row_gets_the_next_one_that_is_free() -> None:
+def test_a_trial_without_a_row_gets_the_next_one_that_is_free():
     running = [InProgress(TRIAL, number, f"trial {number}", {}) for number in range(5)]
     rows = Rows()
 
-    def shown(trials: list[InProgress], most: int) -> list[int | None]:
+    def shown(trials, most):
         return [trial.number if trial else None for trial in rows.update(trials, most)]
 
     assert shown(running[:3], 2) == [0, 1]
@@ -140,7 +137,7 @@ def test_a_trial_without_a_row_gets_the_next_one_that_is_free() -> None:
     assert shown(running[3:5], 4) == [3, 4]
 
 
-def test_columns_stay_where_they_are_while_numbers_grow(folder: Path) -> None:
+def test_columns_stay_where_they_are_while_numbers_grow(folder):
     screen = Screen(n_workers=1)
     screen.hand_out(0)
     found = set()
@@ -151,7 +148,7 @@ def test_columns_stay_where_they_are_while_numbers_grow(folder: Path) -> None:
     assert len(found) == 1
 
 
-def test_bars_remain_at_the_end_and_the_table_does_not(folder: Path) -> None:
+def test_bars_remain_at_the_end_and_the_table_does_not(folder):
     screen = Screen(budget__trials=2)
     screen.hand_out(0, 1)
     screen.clock.now += 10
@@ -177,7 +174,7 @@ def test_bars_remain_at_the_end_and_the_table_does_not(folder: Path) -> None:
     assert counts == "          best rmse 2.5 (trial 0)"
 
 
-def test_of_a_search_that_was_interrupted_only_the_bars_remain(folder: Path) -> None:
+def test_of_a_search_that_was_interrupted_only_the_bars_remain(folder):
     screen = Screen()
     screen.hand_out(0, 1, 2)
     assert screen.rows() == [0, 1]
@@ -187,7 +184,7 @@ def test_of_a_search_that_was_interrupted_only_the_bars_remain(folder: Path) -> 
     assert "trials" in screen.text()
 
 
-def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder: Path) -> None:
+def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder):
     screen = Screen(n_workers=2)
     screen.hand_out(*range(5))
     screen.stopping = True
@@ -197,7 +194,7 @@ def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder: Path) -> No
     assert "waiting" not in screen.text()
 
 
-def test_square_brackets_in_a_value_are_no_markup(folder: Path) -> None:
+def test_square_brackets_in_a_value_are_no_markup(folder):
     screen = Screen(n_workers=1)
     screen.progress.asked(Asked(TRIAL, 0, None, {"choice": "[red]"}))
     screen.progress.dispatched(TRIAL, 0, 1.0)
@@ -206,7 +203,7 @@ def test_square_brackets_in_a_value_are_no_markup(folder: Path) -> None:
     assert "[bold]with[/]" in screen.console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_failures_losses_and_notes_get_a_line_of_their_own(folder: Path) -> None:
+def test_failures_losses_and_notes_get_a_line_of_their_own(folder):
     screen = Screen()
     screen.progress.asked(Asked(TRIAL, 0, None, {}))
     failed = Outcome(OutcomeState.FAILED, reason="the loss is nan")
@@ -218,7 +215,7 @@ def test_failures_losses_and_notes_get_a_line_of_their_own(folder: Path) -> None
     assert printed == ["trial 1 runs again: its worker died", "trial 2 failed: the loss is nan"]
 
 
-def test_an_epoch_is_only_counted_however_many_there_are(folder: Path) -> None:
+def test_an_epoch_is_only_counted_however_many_there_are(folder):
     screen = Screen(n_workers=64)
     screen.hand_out(*range(64))
     with screen.progress:
@@ -231,16 +228,16 @@ def test_an_epoch_is_only_counted_however_many_there_are(folder: Path) -> None:
     assert frames <= 2 + 8 * seconds
 
 
-def test_frames_are_drawn_while_another_thread_counts(folder: Path) -> None:
+def test_frames_are_drawn_while_another_thread_counts(folder):
     screen = Screen(n_workers=8)
     screen.hand_out(*range(400))  # so many that adding them up takes a while
     screen.clock.now += 1
     screen.progress.epoch(TRIAL, 0, epoch(0))
     screen.clock.now += 1
     over = threading.Event()
-    problems: list[BaseException] = []
+    problems = []
 
-    def draw() -> None:
+    def draw():
         try:
             while not over.is_set():
                 screen.lines()
@@ -263,13 +260,13 @@ def test_frames_are_drawn_while_another_thread_counts(folder: Path) -> None:
     assert problems == []
 
 
-def test_a_blocked_terminal_holds_up_no_epoch(folder: Path) -> None:
+def test_a_blocked_terminal_holds_up_no_epoch(folder):
     class Stuck(io.StringIO):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.stuck, self.released = threading.Event(), threading.Event()
 
-        def write(self, text: str) -> int:
+        def write(self, text):
             if "configuration" in text:  # Ctrl-S
                 self.stuck.set()
                 assert self.released.wait(30)

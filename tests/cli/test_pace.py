@@ -1,10 +1,7 @@
 """How long the rest takes: estimates against what came to be, under a clock of its own."""
 
-from __future__ import annotations
-
 import random
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from helpers.simulated_progress import Clock, complete, epoch, simulate
@@ -20,29 +17,29 @@ N_EPOCHS = 10
 class Paced(Observer):
     """Hands what a coordinator tells to a pace."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace):
         self._pace = pace
 
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
+    def dispatched(self, role, number, cost):
         self._pace.dispatched(number, cost)
 
-    def epoch(self, role: Role, number: int, epoch: Any) -> None:
+    def epoch(self, role, number, epoch):
         self._pace.epoch(number)
 
-    def lost(self, role: Role, number: int, reason: str) -> None:
+    def lost(self, role, number, reason):
         self._pace.lost(number)
 
-    def finished(self, role: Role, number: int, outcome: Any) -> None:
+    def finished(self, role, number, outcome):
         self._pace.finished(number)
 
 
-def estimates(costs: list[float], **options: Any) -> tuple[list[float], list[float], list[float]]:
+def estimates(costs, **options):
     """Return, after every trial, the estimate, the truth, and what counting trials would say."""
     clock = Clock()
     pace = Pace(N_EPOCHS, clock)
     begun, times, found, counted = clock.now, [], [], []
 
-    def after(n_ended: int) -> None:
+    def after(n_ended):
         left = pace.seconds_left(len(costs) - n_ended)
         times.append(clock.now)
         found.append(-1.0 if left is None else left)
@@ -52,14 +49,14 @@ def estimates(costs: list[float], **options: Any) -> tuple[list[float], list[flo
     return found, [end - time for time in times], counted
 
 
-def spread_costs(seed: int, n_trials: int = 40) -> list[float]:
+def spread_costs(seed, n_trials=40):
     rng = random.Random(seed)
     return [10 ** rng.uniform(0, 1.5) for _ in range(n_trials)]
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n_workers", [1, 2])
-def test_the_eta_is_right_though_costly_trials_come_first(seed: int, n_workers: int) -> None:
+def test_the_eta_is_right_though_costly_trials_come_first(seed, n_workers):
     costs = spread_costs(seed)
     for begin in range(0, 40, 10):  # every generation has the same trials, in another order
         costs[begin : begin + 10] = random.Random(begin).sample(costs[:10], 10)
@@ -70,14 +67,14 @@ def test_the_eta_is_right_though_costly_trials_come_first(seed: int, n_workers: 
         assert counted[1] > 1.5 * truth[1]
 
 
-def test_waiting_for_a_generation_is_learned_from_the_first() -> None:
+def test_waiting_for_a_generation_is_learned_from_the_first():
     costs = [30.0, *[2.0] * 9] * 4
     found, truth, _ = estimates(costs, n_workers=5)
     for n_ended in (10, 20, 30):
         assert found[n_ended - 1] == pytest.approx(truth[n_ended - 1], rel=0.25), n_ended
 
 
-def test_counting_trials_misjudges_one_costly_trial() -> None:
+def test_counting_trials_misjudges_one_costly_trial():
     costs = [30.0, *[2.0] * 9] * 4
     found, truth, counted = estimates(costs, n_workers=1)
     assert counted[0] > 2 * truth[0]
@@ -85,7 +82,7 @@ def test_counting_trials_misjudges_one_costly_trial() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_early_stops_are_learned_from_the_first_ones(seed: int) -> None:
+def test_early_stops_are_learned_from_the_first_ones(seed):
     costs = spread_costs(seed)
     costs = [*costs[:10]] * 4
     rng = random.Random(seed)
@@ -96,14 +93,14 @@ def test_early_stops_are_learned_from_the_first_ones(seed: int) -> None:
         assert found[n_ended - 1] == pytest.approx(truth[n_ended - 1], rel=0.3), n_ended
 
 
-def test_starting_the_workers_is_no_part_of_the_pace() -> None:
+def test_starting_the_workers_is_no_part_of_the_pace():
     costs = [10.0] * 20
     slow, truth, counted = estimates(costs, starting_s=1000.0)
     assert slow[1] == pytest.approx(truth[1], rel=0.15)
     assert counted[1] > 5 * truth[1]
 
 
-def test_before_any_end_the_eta_assumes_all_epochs() -> None:
+def test_before_any_end_the_eta_assumes_all_epochs():
     clock = Clock()
     pace = Pace(100, clock)
     pace.dispatched(0, 5.0)
@@ -121,7 +118,7 @@ def test_before_any_end_the_eta_assumes_all_epochs() -> None:
     assert pace.certain
 
 
-def test_an_estimate_falls_while_trials_run() -> None:
+def test_an_estimate_falls_while_trials_run():
     clock = Clock()
     pace = Pace(100, clock)
     pace.dispatched(0, 5.0)
@@ -135,7 +132,7 @@ def test_an_estimate_falls_while_trials_run() -> None:
     assert all(later < earlier for earlier, later in pairwise(known))
 
 
-def test_an_overlong_trial_is_never_taken_for_done() -> None:
+def test_an_overlong_trial_is_never_taken_for_done():
     clock = Clock()
     pace = Pace(100, clock)
     for number in range(5):
@@ -152,7 +149,7 @@ def test_an_overlong_trial_is_never_taken_for_done() -> None:
     assert left > 0
 
 
-def test_a_trial_that_runs_again_has_its_work_before_it_again() -> None:
+def test_a_trial_that_runs_again_has_its_work_before_it_again():
     clock = Clock()
     pace = Pace(10, clock)
     pace.dispatched(0, 1.0)
@@ -174,7 +171,7 @@ def test_a_trial_that_runs_again_has_its_work_before_it_again() -> None:
     assert pace.seconds_left(0) is None
 
 
-def test_trials_without_an_epoch_break_no_estimate() -> None:
+def test_trials_without_an_epoch_break_no_estimate():
     clock = Clock()
     pace = Pace(10, clock)
     for number in range(4):
@@ -187,7 +184,7 @@ def test_trials_without_an_epoch_break_no_estimate() -> None:
     assert pace.seconds_left(3) is not None
 
 
-def test_only_the_pace_of_this_run_counts_after_a_resume(folder: Any) -> None:
+def test_only_the_pace_of_this_run_counts_after_a_resume(folder):
     clock = Clock()
     standing = Standing(Experiment.load("air.yaml"), clock=clock)
     standing.totals[Role.TRIAL] = 60
@@ -201,9 +198,7 @@ def test_only_the_pace_of_this_run_counts_after_a_resume(folder: Any) -> None:
     assert standing.time_left(Role.TRIAL) == "1:20 left, then 6 finalists"
 
 
-def test_an_asynchronous_eta_counts_trials_not_asked_yet(
-    folder: Any,
-) -> None:
+def test_an_asynchronous_eta_counts_trials_not_asked_yet(folder):
     clock = Clock()
     standing = Standing(Experiment.load("air.yaml"), 2, clock=clock)
     standing.totals[Role.TRIAL] = 100
@@ -211,10 +206,10 @@ def test_an_asynchronous_eta_counts_trials_not_asked_yet(
     assert standing.time_left(Role.TRIAL) in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
 
 
-def test_a_late_epoch_costs_no_more_than_the_first(folder: Any) -> None:
+def test_a_late_epoch_costs_no_more_than_the_first(folder):
     import time
 
-    def seconds_for_epochs(n_done: int) -> float:
+    def seconds_for_epochs(n_done):
         standing = Standing(Experiment.load("air.yaml"), 4)
         for number in range(n_done):
             standing.asked(Asked(Role.TRIAL, number, None, {}))

@@ -1,9 +1,6 @@
 """What a search is said to have come to: counts, the best, what runs and what waits."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import pytest
 from helpers.simulated_progress import Clock, complete, epoch
@@ -18,30 +15,30 @@ TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock():
     return Clock()
 
 
 @pytest.fixture
-def standing(folder: Path, clock: Clock) -> Standing:
+def standing(folder, clock):
     return Standing(Experiment.load("air.yaml"), 2, clock=clock)
 
 
-def hand_out(standing: Standing, *numbers: int) -> None:
+def hand_out(standing, *numbers):
     for number in numbers:
         standing.asked(Asked(TRIAL, number, None, {"hidden_size": number}))
         standing.dispatched(TRIAL, number, 1.0)
 
 
-def running(standing: Standing) -> list[int]:
+def running(standing):
     return [number for _, number in standing.running]
 
 
-def waiting(standing: Standing) -> list[int]:
+def waiting(standing):
     return [number for _, number in standing.waiting]
 
 
-def test_as_many_trials_run_as_there_are_workers(standing: Standing) -> None:
+def test_as_many_trials_run_as_there_are_workers(standing):
     hand_out(standing, 3, 0, 2, 1)
     assert (running(standing), waiting(standing)) == ([3, 0], [2, 1])
     standing.finished(TRIAL, 3, complete())
@@ -49,7 +46,7 @@ def test_as_many_trials_run_as_there_are_workers(standing: Standing) -> None:
     assert standing.running[TRIAL, 2].params == {"hidden_size": 2}
 
 
-def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing: Standing) -> None:
+def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing):
     hand_out(standing, 0, 1, 2, 3)
     standing.epoch(TRIAL, 3, epoch(0, 21.5))
     assert running(standing) == [0, 1, 3]
@@ -58,7 +55,7 @@ def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing: Standin
     assert (running(standing), waiting(standing)) == ([1, 3], [2])
 
 
-def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder: Path, clock: Clock) -> None:
+def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder, clock):
     wall = Clock()
     wall.now = 1.7e9
     standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=wall)
@@ -78,9 +75,7 @@ def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder: Path, cl
 
 
 @pytest.mark.parametrize(("ago", "since"), [(1e6, 0), (-1e6, 60)])
-def test_a_wrong_remote_clock_gives_no_impossible_times(
-    folder: Path, clock: Clock, ago: float, since: float
-) -> None:
+def test_a_wrong_remote_clock_gives_no_impossible_times(folder, clock, ago, since):
     standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=clock)
     begun = clock.now
     hand_out(standing, 0)
@@ -89,13 +84,13 @@ def test_a_wrong_remote_clock_gives_no_impossible_times(
     assert standing.running[TRIAL, 0].since == begun + since
 
 
-def with_timeout(clock: Clock, seconds: float, **budget: object) -> Standing:
+def with_timeout(clock, seconds, **budget):
     keys = {"timeout": seconds, "trials": 4} | budget
     overrides = [Override(f"budget.{key}", value, "test") for key, value in keys.items()]
     return Standing(Experiment.load("air.yaml", overrides), 1, clock=clock)
 
 
-def train_one_in(standing: Standing, clock: Clock, seconds: float) -> None:
+def train_one_in(standing, clock, seconds):
     hand_out(standing, 0, 1, 2, 3)
     for k in range(3):
         clock.now += seconds / 3
@@ -113,9 +108,7 @@ def train_one_in(standing: Standing, clock: Clock, seconds: float) -> None:
         (1000, 1000, "the time is up"),
     ],
 )
-def test_the_time_left_is_never_more_than_the_budget_has(
-    folder: Path, clock: Clock, timeout: float, used: float, left: str
-) -> None:
+def test_the_time_left_is_never_more_than_the_budget_has(folder, clock, timeout, used, left):
     standing = with_timeout(clock, timeout)
     clock.now += 100  # until it begins: no part of its time
     standing.used(used)
@@ -123,13 +116,13 @@ def test_the_time_left_is_never_more_than_the_budget_has(
     assert standing.time_left(TRIAL) == left
 
 
-def test_a_search_without_a_trial_budget_shows_its_time(folder: Path, clock: Clock) -> None:
+def test_a_search_without_a_trial_budget_shows_its_time(folder, clock):
     standing = with_timeout(clock, 18, trials=None)
     train_one_in(standing, clock, 10)
     assert standing.time_left(TRIAL) == "at most 0:08 left, then 6 finalists"
 
 
-def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) -> None:
+def test_the_time_left_of_finalists_is_theirs_alone(folder, clock):
     standing = with_timeout(clock, 5)
     for number in range(2):
         standing.asked(Asked(FINALIST, number, None, {}))
@@ -141,7 +134,7 @@ def test_the_time_left_of_finalists_is_theirs_alone(folder: Path, clock: Clock) 
     assert standing.time_left(FINALIST) == "0:12 left"
 
 
-def test_a_lost_trial_requeues_last_and_restarts(standing: Standing, clock: Clock) -> None:
+def test_a_lost_trial_requeues_last_and_restarts(standing, clock):
     hand_out(standing, 0, 1, 2)
     standing.epoch(TRIAL, 0, epoch(6))
     standing.lost(TRIAL, 0, "its worker died")
@@ -153,7 +146,7 @@ def test_a_lost_trial_requeues_last_and_restarts(standing: Standing, clock: Cloc
     assert standing.done(TRIAL) == 1
 
 
-def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder: Path) -> None:
+def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder):
     stopping = False
     standing = Standing(Experiment.load("air.yaml"), 1, stopping=lambda: stopping)
     hand_out(standing, 0, 1)
@@ -163,7 +156,7 @@ def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder: Path) -> N
     assert standing.time_left(TRIAL) == ""
 
 
-def test_before_any_end_the_time_left_is_an_upper_bound(standing: Standing, clock: Clock) -> None:
+def test_before_any_end_the_time_left_is_an_upper_bound(standing, clock):
     hand_out(standing, 0)
     for k in range(2):
         clock.now += 10
@@ -173,7 +166,7 @@ def test_before_any_end_the_time_left_is_an_upper_bound(standing: Standing, cloc
     assert not standing.time_left(TRIAL).startswith("up to")
 
 
-def test_trials_of_an_earlier_run_were_never_in_progress(standing: Standing) -> None:
+def test_trials_of_an_earlier_run_were_never_in_progress(standing):
     standing.asked(Asked(TRIAL, 0, None, {}))
     assert not standing.in_progress(TRIAL, 0)
     standing.finished(TRIAL, 0, complete(3.0))
@@ -184,7 +177,7 @@ def test_trials_of_an_earlier_run_were_never_in_progress(standing: Standing) -> 
     assert standing.best == (3.0, 0)
 
 
-def test_a_repeat_is_no_trial_that_was_trained(standing: Standing) -> None:
+def test_a_repeat_is_no_trial_that_was_trained(standing):
     hand_out(standing, 0)
     standing.asked(Asked(TRIAL, 1, 0, {}))
     standing.finished(TRIAL, 0, complete())
@@ -192,7 +185,7 @@ def test_a_repeat_is_no_trial_that_was_trained(standing: Standing) -> None:
     assert (running(standing), waiting(standing)) == ([], [])
 
 
-def test_a_trial_lost_for_good_is_a_failed_one(standing: Standing) -> None:
+def test_a_trial_lost_for_good_is_a_failed_one(standing):
     hand_out(standing, 0)
     standing.finished(TRIAL, 0, Outcome(OutcomeState.FAILED, reason="lost 3 times"))
     assert standing.counts[TRIAL][OutcomeState.FAILED] == 1
@@ -203,9 +196,7 @@ def test_a_trial_lost_for_good_is_a_failed_one(standing: Standing) -> None:
 @pytest.mark.parametrize(
     ("metric", "values", "best"), [("rmse", [2, 1, 1, 3], 1), ("r2", [0.1, -5, 0.9, 0.9], 2)]
 )
-def test_the_best_is_the_first_of_equals_in_the_search(
-    folder: Path, metric: str, values: list[float], best: int
-) -> None:
+def test_the_best_is_the_first_of_equals_in_the_search(folder, metric, values, best):
     experiment = Experiment.load("air.yaml", [Override("objective.metric", metric, "test")])
     standing = Standing(experiment)
     for number, value in enumerate(values):
@@ -217,7 +208,7 @@ def test_the_best_is_the_first_of_equals_in_the_search(
     assert standing.best == (values[best], best)
 
 
-def test_the_totals_are_what_can_be_trained(folder: Path) -> None:
+def test_the_totals_are_what_can_be_trained(folder):
     path = folder / "small.yaml"
     path.write_text(
         "name: small\ndata: {path: air.csv, target: passengers}\n"
@@ -230,7 +221,7 @@ def test_the_totals_are_what_can_be_trained(folder: Path) -> None:
     assert standing.totals[FINALIST] == 6
 
 
-def test_the_time_of_a_stage_stands_still_when_it_is_over(standing: Standing, clock: Clock) -> None:
+def test_the_time_of_a_stage_stands_still_when_it_is_over(standing, clock):
     assert standing.elapsed(TRIAL) == 0
     hand_out(standing, 0, 1, 2, 3)
     clock.now += 30
@@ -243,7 +234,7 @@ def test_the_time_of_a_stage_stands_still_when_it_is_over(standing: Standing, cl
     assert (standing.elapsed(TRIAL), standing.elapsed(FINALIST)) == (30, 7)
 
 
-def test_nothing_of_a_trial_that_ended_is_kept(standing: Standing) -> None:
+def test_nothing_of_a_trial_that_ended_is_kept(standing):
     for number in range(1000):
         hand_out(standing, number)
         standing.epoch(TRIAL, number, epoch(0))
@@ -258,5 +249,5 @@ def test_nothing_of_a_trial_that_ended_is_kept(standing: Standing) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599.4, "59:59"), (90061, "25:01:01")]
 )
-def test_durations_are_written_as_on_a_clock(seconds: float, text: str) -> None:
+def test_durations_are_written_as_on_a_clock(seconds, text):
     assert clock_text(seconds) == text

@@ -1,7 +1,5 @@
 """Standard output that cannot be written to: one line names it."""
 
-from __future__ import annotations
-
 import errno
 import io
 import sys
@@ -16,9 +14,7 @@ ONE_LINE = "tuner: standard output: No space left on device: stopped; send it el
 
 
 @pytest.mark.parametrize("command", [["strategies"], ["strategies", "--json"], ["--help"]])
-def test_a_full_disk_is_one_line_and_status_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
-) -> None:
+def test_a_full_disk_is_one_line_and_status_1(capsys, monkeypatch, command):
     with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", full)
         assert run(command) == 1
@@ -28,9 +24,7 @@ def test_a_full_disk_is_one_line_and_status_1(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "events"])
-def test_a_search_whose_output_fills_the_disk_stops_and_resumes(
-    folder: Path, json: list[str]
-) -> None:
+def test_a_search_whose_output_fills_the_disk_stops_and_resumes(folder, json):
     import subprocess
 
     command = [sys.executable, "-m", "tuner", "run", "air.yaml", "--no-tracking", "--workers", "1"]
@@ -43,12 +37,12 @@ def test_a_search_whose_output_fills_the_disk_stops_and_resumes(
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_a_closed_terminal_is_no_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_is_no_full_disk(monkeypatch):
     class Closed(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, text):
             raise OSError(errno.EIO, "Input/output error")
 
-        def fileno(self) -> int:
+        def fileno(self):
             return free
 
     with Path("/dev/null").open("w") as file:

@@ -1,24 +1,17 @@
 """What `tuner show` says of a study that is not done, or not as far as it should be."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from helpers.made_study import study
 
-from tuner.journal.records import StudyRecord
 from tuner.progress.display import State, show_result, show_running
-
-Show = Callable[..., str]
 
 
 @pytest.fixture
-def show(folder: Path, capsys: pytest.CaptureFixture[str]) -> Show:
-    def call(record: StudyRecord, state: State) -> str:
+def show(folder, capsys):
+    def call(record, state):
         show_result(record, state)
         if state is State.RUNNING:
             show_running(record)
@@ -27,7 +20,7 @@ def show(folder: Path, capsys: pytest.CaptureFixture[str]) -> Show:
     return call
 
 
-def test_an_interrupted_search_says_how_to_resume(show: Show) -> None:
+def test_an_interrupted_search_says_how_to_resume(show):
     shown = show(study([3.0, None, None]), State.INTERRUPTED)
     assert "air: 1 of 4 trials trained (2 asked for, not ended, 1 complete)" in shown
     assert "\n  interrupted: the same command resumes\n" in shown
@@ -35,19 +28,19 @@ def test_an_interrupted_search_says_how_to_resume(show: Show) -> None:
     assert "in progress" not in shown
 
 
-def test_what_runs_and_what_waits_is_not_told_apart(show: Show) -> None:
+def test_what_runs_and_what_waits_is_not_told_apart(show):
     shown = show(study([3.0, None, None]), State.RUNNING)
     assert "\n  the search is running\n" in shown
     assert "Asked for, not ended\n  trial 1  hidden_size=1\n  trial 2  hidden_size=2\n" in shown
     assert "in progress" not in shown
 
 
-def test_where_nobody_can_tell_it_is_said_that_it_may_run(show: Show) -> None:
+def test_where_nobody_can_tell_it_is_said_that_it_may_run(show):
     shown = show(study([3.0, None]), State.UNKNOWN)
     assert "running or killed, its database does not tell: the same command resumes" in shown
 
 
-def test_every_failure_reason_is_shown_with_its_count(show: Show) -> None:
+def test_every_failure_reason_is_shown_with_its_count(show):
     why = "the loss is [nan]"
     shown = show(study([why, "out of\nmemory", why, 2.0], [(3, why), (3, 1.0)]), State.RUNNING)
     assert "\n  2 trials failed: the loss is [nan]\n  1 trial failed: out of memory\n" in shown
@@ -65,7 +58,7 @@ def test_every_failure_reason_is_shown_with_its_count(show: Show) -> None:
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.INTERRUPTED])
-def test_the_best_waits_for_all_finalists(show: Show, state: State) -> None:
+def test_the_best_waits_for_all_finalists(show, state):
     scores = [1.0, 2.0, 3.0, 4.0]
     some = show(study(scores, [(0, 5.0), (0, None), (1, 6.0), (1, None)]), state)
     assert "\n  finalists: 2 of 6 retrained; which is the best is decided when all are\n" in some
@@ -79,7 +72,7 @@ def test_the_best_waits_for_all_finalists(show: Show, state: State) -> None:
     assert "Best configuration (trial 0)" in show(done, State.DONE)
 
 
-def test_finalists_of_an_earlier_run_are_not_the_current_state(show: Show) -> None:
+def test_finalists_of_an_earlier_run_are_not_the_current_state(show):
     former = [(0, 5.0), (0, 5.0), (1, 6.0), (1, 6.0)]
     shown = show(study([1.0, 2.0, 3.0, 4.0, None], former, trials=9), State.RUNNING)
     assert "retrained;" not in shown
@@ -87,7 +80,7 @@ def test_finalists_of_an_earlier_run_are_not_the_current_state(show: Show) -> No
     assert "trial 4  hidden_size=4" in shown
 
 
-def test_a_search_ended_by_its_time_has_nothing_in_progress(show: Show) -> None:
+def test_a_search_ended_by_its_time_has_nothing_in_progress(show):
     trials = [1.0, 2.0, None, None]
     done = show(study(trials, ended="done", seconds=90.2, timeout=90), State.DONE)
     assert "air: 2 of 4 trials trained (2 asked for, never trained, 2 complete)" in done
@@ -107,13 +100,13 @@ def test_a_search_ended_by_its_time_has_nothing_in_progress(show: Show) -> None:
     )
 
 
-def test_trials_running_at_the_time_limit_finish(show: Show) -> None:
+def test_trials_running_at_the_time_limit_finish(show):
     shown = show(study([1.0, None], seconds=91, timeout=90), State.RUNNING)
     assert "asked for, not ended" in shown
     assert "trial 1  hidden_size=1" in shown
     assert "the time is up" not in shown
 
 
-def test_a_full_budget_within_the_time_is_no_timeout(show: Show) -> None:
+def test_a_full_budget_within_the_time_is_no_timeout(show):
     trials = [1.0, 2.0, 3.0, 4.0]
     assert "time" not in show(study(trials, ended="done", seconds=99, timeout=90), State.DONE)

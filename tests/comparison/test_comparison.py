@@ -1,7 +1,5 @@
 """Strategies side by side, and the sentence that says which differences are real."""
 
-from __future__ import annotations
-
 import json
 import math
 

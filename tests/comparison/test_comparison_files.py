@@ -1,7 +1,5 @@
 """A comparison as a page, a picture and tables."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import math

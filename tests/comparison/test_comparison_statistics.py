@@ -1,7 +1,5 @@
 """Medians' intervals and pairwise differences."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """How a search came to its best score, by its trials and by its seconds."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import math

@@ -1,9 +1,5 @@
 """Every cell, tuner's own and those that people bring, keeps to the same rules."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 
@@ -11,7 +7,7 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.training import Model
 
-EVERY: dict[str, dict[str, Any]] = {cell: {"cell": cell} for cell in CELLS}
+EVERY = {cell: {"cell": cell} for cell in CELLS}
 EVERY |= {
     "a loop": {"cell": "own_classes:Leaky", "leak": 0.3, "gate": "tanh"},
     "a layer of torch": {"cell": "own_classes:Pair"},
@@ -29,12 +25,12 @@ every = pytest.mark.parametrize("cell", EVERY)
 of_every_task = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.task)
 
 
-def made(cell: str, shape: Shape, **values: Any) -> Model:
+def made(cell, shape, **values):
     torch.manual_seed(3)
     return Model(Hyperparameters(hidden_size=6, **EVERY[cell], **values), shape).eval()
 
 
-def inputs(shape: Shape, size: int, steps: int = 8) -> torch.Tensor:
+def inputs(shape, size, steps=8):
     torch.manual_seed(4)
     if shape.vocabulary:
         return torch.randint(1, shape.vocabulary, (size, steps))
@@ -43,7 +39,7 @@ def inputs(shape: Shape, size: int, steps: int = 8) -> torch.Tensor:
 
 @every
 @of_every_task
-def test_an_output_does_not_depend_on_others_in_its_batch(cell: str, shape: Shape) -> None:
+def test_an_output_does_not_depend_on_others_in_its_batch(cell, shape):
     model = made(cell, shape, bidirectional=True, num_layers=2)
     x = inputs(shape, 4)
     lengths = None if shape.task == "forecast" else torch.tensor([8, 3, 5, 8])
@@ -61,7 +57,7 @@ def test_an_output_does_not_depend_on_others_in_its_batch(cell: str, shape: Shap
 
 @every
 @of_every_task
-def test_kept_and_loaded_weights_predict_bit_for_bit(cell: str, shape: Shape) -> None:
+def test_kept_and_loaded_weights_predict_bit_for_bit(cell, shape):
     model, x = made(cell, shape), inputs(shape, 3)
     torch.manual_seed(99)
     again = Model(Hyperparameters(hidden_size=6, **EVERY[cell]), shape).eval()
@@ -71,7 +67,7 @@ def test_kept_and_loaded_weights_predict_bit_for_bit(cell: str, shape: Shape) ->
 
 
 @every
-def test_a_one_way_label_ignores_later_steps(cell: str) -> None:
+def test_a_one_way_label_ignores_later_steps(cell):
     if cell == "told the lengths":
         pytest.skip("it reads a mean of all steps")
     shape = SHAPES[-1]
@@ -82,7 +78,7 @@ def test_a_one_way_label_ignores_later_steps(cell: str) -> None:
 
 
 @every
-def test_the_same_seed_gives_the_same_first_weights(cell: str) -> None:
+def test_the_same_seed_gives_the_same_first_weights(cell):
     one, other = (made(cell, SHAPES[0]).weights() for _ in range(2))
     assert list(one) == list(other)
     assert all((one[name] == other[name]).all() for name in one)

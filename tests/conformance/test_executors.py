@@ -1,19 +1,13 @@
 """What every executor must hold to; a new one is tested by adding it to `MAKERS`."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from helpers.prepared import write_series
 
 from tuner.executors import (
-    Event,
-    Executor,
     Finished,
     Landscape,
     LocalExecutor,
@@ -23,41 +17,38 @@ from tuner.executors import (
     SimulatedExecutor,
 )
 from tuner.executors.ray_executor import RayExecutor
-from tuner.jobs import Outcome, OutcomeState, TrainJob
+from tuner.jobs import OutcomeState, TrainJob
 
 HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
 BAD = {"hidden_size": -1, "batch_size": 16}
 N_RECORDED = 60
 
-Make = Callable[[int], Executor]
-MakeJob = Callable[..., TrainJob]
 
-
-def simulated(n_workers: int) -> Executor:
+def simulated(n_workers):
     curves = [tuple(3.0 + seed + 1 / (1 + epoch) for epoch in range(N_RECORDED)) for seed in (0, 1)]
     rows = [(HYPERPARAMETERS, Recording(curve, seconds=6.0)) for curve in curves]
     return SimulatedExecutor(Landscape(HYPERPARAMETERS, rows), n_workers)
 
 
-def on_ray(n_workers: int, **options: Any) -> Executor:
+def on_ray(n_workers, **options):
     return RayExecutor(n_workers, cpus=0.5, **options)
 
 
-MAKERS: dict[str, Make] = {"local": LocalExecutor, "ray": on_ray, "simulated": simulated}
-HANGING: dict[str, Make] = {
+MAKERS = {"local": LocalExecutor, "ray": on_ray, "simulated": simulated}
+HANGING = {
     "local": lambda n_workers: LocalExecutor(n_workers, module="helpers.workers.hanging"),
     "ray": lambda n_workers: on_ray(n_workers, training="helpers.workers.hanging"),
 }
 REAL = tuple(HANGING)  # executors that train
 
 
-def kinds(names: Iterable[str]) -> list[Any]:
+def kinds(names):
     """Names as parameters; Ray's processes take long to begin."""
     return [pytest.param(n, marks=pytest.mark.slow) if n == "ray" else n for n in names]
 
 
 @pytest.fixture(scope="module")
-def hanging_path() -> Iterator[None]:
+def hanging_path():
     """Lets every worker import `helpers.workers.hanging`."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -65,7 +56,7 @@ def hanging_path() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(hanging_path: None) -> Iterator[None]:
+def ray_cluster(hanging_path):
     """One for all executors: they use the connection that is there."""
     import ray
 
@@ -83,11 +74,11 @@ def ray_cluster(hanging_path: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_named(request: pytest.FixtureRequest) -> Iterator[Callable[[Make, str, int], Executor]]:
+def make_named(request):
     """Makes executors, and closes them."""
-    made: list[Executor] = []
+    made = []
 
-    def make(maker: Make, name: str, n_workers: int) -> Executor:
+    def make(maker, name, n_workers):
         if name == "ray":
             request.getfixturevalue("ray_cluster")
         made.append(maker(n_workers))
@@ -99,40 +90,33 @@ def make_named(request: pytest.FixtureRequest) -> Iterator[Callable[[Make, str, 
 
 
 @pytest.fixture(params=kinds(MAKERS))
-def executor(request: pytest.FixtureRequest, make_named: Callable[..., Executor]) -> Make:
+def executor(request, make_named):
     """Makes executors of each kind by the number of workers."""
     return lambda n_workers: make_named(MAKERS[request.param], request.param, n_workers)
 
 
 @pytest.fixture(params=kinds(REAL))
-def hanging(
-    request: pytest.FixtureRequest, make_named: Callable[..., Executor], hanging_path: None
-) -> Make:
+def hanging(request, make_named, hanging_path):
     """Makes executors whose jobs hang where their seed is 0, and raise where it is 13."""
     return lambda n_workers: make_named(HANGING[request.param], request.param, n_workers)
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> MakeJob:
+def job(tmp_path_factory):
     """Makes jobs; a model of two weights a gate on a short sine trains at once."""
-    folder: Path = tmp_path_factory.mktemp("arrays")
+    folder = tmp_path_factory.mktemp("arrays")
     data = write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
 
-    def make(key: str = "a", epochs: int = 2, seed: int = 1, **fields: Any) -> TrainJob:
+    def make(key="a", epochs=2, seed=1, **fields):
         hyperparameters = fields.pop("hyperparameters", HYPERPARAMETERS)
         return TrainJob(key, hyperparameters, seed, epochs, 1000, "rmse", (data,), **fields)
 
     return make
 
 
-def events(
-    executor: Executor,
-    until: Callable[[list[Event]], bool],
-    go_on: Callable[[Reported], bool] = lambda event: True,
-    waits: bool = False,
-) -> list[Event]:
+def events(executor, until, go_on=lambda event: True, waits=False):
     """Poll until `until(events)`; answer the reports of jobs that wait."""
-    seen: list[Event] = []
+    seen = []
     deadline = time.monotonic() + 180
     while not until(seen):
         assert time.monotonic() < deadline, seen
@@ -143,23 +127,23 @@ def events(
     return seen
 
 
-def n_finished(n: int) -> Callable[[list[Event]], bool]:
+def n_finished(n):
     return lambda seen: sum(isinstance(event, Finished) for event in seen) >= n
 
 
-def outcomes(seen: list[Event]) -> dict[str, Outcome]:
+def outcomes(seen):
     return {event.key: event.outcome for event in seen if isinstance(event, Finished)}
 
 
-def keys_of(seen: list[Event], kind: type[Event]) -> list[str]:
+def keys_of(seen, kind):
     return [event.key for event in seen if isinstance(event, kind)]
 
 
-def is_idle(executor: Executor) -> bool:
+def is_idle(executor):
     return executor.poll(0.2) == []
 
 
-def test_every_job_comes_back_once(executor: Make, job: MakeJob) -> None:
+def test_every_job_comes_back_once(executor, job):
     workers = executor(2)
     for key in "abcde":
         workers.submit(job(key))
@@ -168,7 +152,7 @@ def test_every_job_comes_back_once(executor: Make, job: MakeJob) -> None:
     assert is_idle(workers)
 
 
-def test_one_worker_does_jobs_in_the_order_of_submission(executor: Make, job: MakeJob) -> None:
+def test_one_worker_does_jobs_in_the_order_of_submission(executor, job):
     workers = executor(1)
     for key in "cab":
         workers.submit(job(key))
@@ -177,7 +161,7 @@ def test_one_worker_does_jobs_in_the_order_of_submission(executor: Make, job: Ma
     assert keys_of(seen, Finished) == ["c", "a", "b"]
 
 
-def test_a_job_reports_every_epoch_and_then_its_end(executor: Make, job: MakeJob) -> None:
+def test_a_job_reports_every_epoch_and_then_its_end(executor, job):
     workers = executor(1)
     workers.submit(job(epochs=3))
     *reports, end = events(workers, n_finished(1))
@@ -191,7 +175,7 @@ def test_a_job_reports_every_epoch_and_then_its_end(executor: Make, job: MakeJob
     assert end.outcome.seconds > 0
 
 
-def test_a_job_comes_to_the_same_on_one_worker_and_on_two(executor: Make, job: MakeJob) -> None:
+def test_a_job_comes_to_the_same_on_one_worker_and_on_two(executor, job):
     found = []
     for n_workers in (1, 2):
         workers = executor(n_workers)
@@ -203,7 +187,7 @@ def test_a_job_comes_to_the_same_on_one_worker_and_on_two(executor: Make, job: M
     assert found[0]["a"] != found[0]["b"]  # seeds differ
 
 
-def test_a_job_that_can_be_pruned_waits_for_an_answer(executor: Make, job: MakeJob) -> None:
+def test_a_job_that_can_be_pruned_waits_for_an_answer(executor, job):
     workers = executor(1)
     workers.submit(job(can_be_pruned=True))
     seen = events(workers, bool)
@@ -213,7 +197,7 @@ def test_a_job_that_can_be_pruned_waits_for_an_answer(executor: Make, job: MakeJ
     assert n_finished(1)(events(workers, n_finished(1), waits=True))
 
 
-def test_pruning_ends_a_job_after_the_refused_epoch(executor: Make, job: MakeJob) -> None:
+def test_pruning_ends_a_job_after_the_refused_epoch(executor, job):
     workers = executor(1)
     workers.submit(job(epochs=50, can_be_pruned=True))
     workers.submit(job("b"))
@@ -227,7 +211,7 @@ def test_pruning_ends_a_job_after_the_refused_epoch(executor: Make, job: MakeJob
     assert outcomes(seen)["b"].state is OutcomeState.COMPLETE
 
 
-def test_withdrawn_jobs_never_begin(executor: Make, job: MakeJob) -> None:
+def test_withdrawn_jobs_never_begin(executor, job):
     workers = executor(1)
     for key in "abc":
         workers.submit(job(key, can_be_pruned=True))
@@ -241,7 +225,7 @@ def test_withdrawn_jobs_never_begin(executor: Make, job: MakeJob) -> None:
     assert set(outcomes(events(workers, n_finished(1)))) == {"b"}
 
 
-def test_a_job_that_cannot_be_done_fails_alone(executor: Make, job: MakeJob) -> None:
+def test_a_job_that_cannot_be_done_fails_alone(executor, job):
     workers = executor(1)
     workers.submit(job("bad", hyperparameters=BAD))
     workers.submit(job("good"))
@@ -255,7 +239,7 @@ def test_a_job_that_cannot_be_done_fails_alone(executor: Make, job: MakeJob) -> 
     assert ended["good"].state is OutcomeState.COMPLETE
 
 
-def test_an_answer_that_nobody_waits_for_is_no_error(executor: Make, job: MakeJob) -> None:
+def test_an_answer_that_nobody_waits_for_is_no_error(executor, job):
     workers = executor(1)
     workers.answer("a", True)
     workers.submit(job())
@@ -264,7 +248,7 @@ def test_an_answer_that_nobody_waits_for_is_no_error(executor: Make, job: MakeJo
     assert is_idle(workers)
 
 
-def test_closing_twice_abandons_jobs_in_progress(executor: Make, job: MakeJob) -> None:
+def test_closing_twice_abandons_jobs_in_progress(executor, job):
     workers = executor(2)
     for key in "abc":
         workers.submit(job(key, epochs=1_000, can_be_pruned=True))
@@ -274,12 +258,12 @@ def test_closing_twice_abandons_jobs_in_progress(executor: Make, job: MakeJob) -
     executor(1).close()  # nothing was begun
 
 
-def test_fewer_than_one_worker_is_refused(executor: Make) -> None:
+def test_fewer_than_one_worker_is_refused(executor):
     with pytest.raises(ValueError, match="n_workers must be at least 1, got 0"):
         executor(0)
 
 
-def test_a_job_that_trains_for_too_long_is_ended_alone(executor: Make, job: MakeJob) -> None:
+def test_a_job_that_trains_for_too_long_is_ended_alone(executor, job):
     workers = executor(1)
     workers.submit(job("long", epochs=10_000_000, timeout_s=1.5))
     workers.submit(job("next", timeout_s=60))
@@ -294,7 +278,7 @@ def test_a_job_that_trains_for_too_long_is_ended_alone(executor: Make, job: Make
     assert outcomes(events(workers, n_finished(1)))["long"].state is OutcomeState.COMPLETE
 
 
-def test_a_limit_excludes_waiting_times(executor: Make, job: MakeJob) -> None:
+def test_a_limit_excludes_waiting_times(executor, job):
     workers = executor(1)
     for key in "ab":
         workers.submit(job(key, timeout_s=1.0, can_be_pruned=True))
@@ -307,7 +291,7 @@ def test_a_limit_excludes_waiting_times(executor: Make, job: MakeJob) -> None:
     assert {end.state for end in ended.values()} == {OutcomeState.COMPLETE}
 
 
-def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor: Make, job: MakeJob) -> None:
+def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor, job):
     workers = executor(1)
     workers.submit(job("warm"))
     events(workers, n_finished(1))
@@ -317,7 +301,7 @@ def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor: Make, job
     assert ended["a"].state is OutcomeState.COMPLETE
 
 
-def test_a_job_that_hangs_in_c_code_is_ended(hanging: Make, job: MakeJob) -> None:
+def test_a_job_that_hangs_in_c_code_is_ended(hanging, job):
     workers = hanging(2)
     workers.submit(job("hangs", seed=0, timeout_s=1.0))
     for key in "abc":
@@ -327,7 +311,7 @@ def test_a_job_that_hangs_in_c_code_is_ended(hanging: Make, job: MakeJob) -> Non
     assert all(ended[key].state is OutcomeState.COMPLETE for key in "abc")
 
 
-def test_a_job_that_breaks_its_worker_is_lost_alone(hanging: Make, job: MakeJob) -> None:
+def test_a_job_that_breaks_its_worker_is_lost_alone(hanging, job):
     workers = hanging(1)
     workers.submit(job("breaks", seed=13))
     workers.submit(job("next", seed=1))
@@ -343,9 +327,7 @@ def test_a_job_that_breaks_its_worker_is_lost_alone(hanging: Make, job: MakeJob)
 
 
 @pytest.mark.slow
-def test_every_executor_that_trains_comes_to_the_same_bits(
-    make_named: Callable[..., Executor], job: MakeJob
-) -> None:
+def test_every_executor_that_trains_comes_to_the_same_bits(make_named, job):
     found = []
     for name in REAL:
         workers = make_named(MAKERS[name], name, 2)
@@ -358,7 +340,7 @@ def test_every_executor_that_trains_comes_to_the_same_bits(
     assert found[0][0] != found[0][1]
 
 
-def _timeless(outcome: Outcome) -> tuple[object, ...]:
+def _timeless(outcome):
     """What is the same however fast a job was done."""
     assert outcome.weights is not None
     weights = {name: array.tobytes() for name, array in outcome.weights.items()}

@@ -1,7 +1,5 @@
 """What every journal must hold to; a new one is tested by adding it to the fixture."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -9,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -32,7 +29,7 @@ from tuner.progress.display import State, read_with_state
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def location(request, tmp_path):
     """Where a journal will be."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgresql_url"))
@@ -52,7 +49,7 @@ with (write_journal if sys.argv[1] == "write" else quiet_journal)(sys.argv[2], "
 
 
 @contextlib.contextmanager
-def another(location: str, how: str = "write") -> Iterator[subprocess.Popen[str]]:
+def another(location, how="write"):
     """Another process that holds the study `s`."""
     command = [sys.executable, "-c", WRITER, how, location]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -64,7 +61,7 @@ def another(location: str, how: str = "write") -> Iterator[subprocess.Popen[str]
             process.kill()
 
 
-def refusal(location: str, study: str | None = "s", how: str = "write") -> str:
+def refusal(location, study="s", how="write"):
     with (
         pytest.raises(JournalError) as error,
         (write_journal if how == "write" else quiet_journal)(location, study),
@@ -74,7 +71,7 @@ def refusal(location: str, study: str | None = "s", how: str = "write") -> str:
     return str(error.value)
 
 
-def everything(location: str) -> object:
+def everything(location):
     """All that a journal holds."""
     storage = read_journal(location)
     studies = optuna.study.get_all_study_summaries(storage, include_best_trial=False)
@@ -114,7 +111,7 @@ def test_a_finished_study_leaves_its_journal_unchanged(location):
 
 
 def test_anyone_may_read_while_it_is_written(location):
-    seen: list[int] = []
+    seen = []
 
     class Reader(Observer):
         def finished(self, role, number, outcome):

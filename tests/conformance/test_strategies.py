@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, PartialFixedSampler
+from optuna.samplers import PartialFixedSampler
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 from pydantic import TypeAdapter
@@ -20,11 +18,10 @@ from tuner.experiment import SearchSpace
 from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
 
 Space = dict[str, BaseDistribution]
-Params = list[dict[str, Any]]
 
 
-def space_of(**changes: object) -> Space:
-    domains: dict[str, object] = {
+def space_of(**changes):
+    domains = {
         "rate": {"type": "float", "low": 1e-4, "high": 0.1, "log": True},
         "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
         "decay": {"type": "float", "low": -1.0, "high": 1.0},
@@ -49,13 +46,13 @@ FINITE_SPACE = space_of(
 class Journal(BaseJournalBackend):
     """A journal in memory: text as in a file, without waiting for the disk."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    def __init__(self):
+        self.lines = []
 
-    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+    def read_logs(self, log_number_from):
         return [json.loads(line) for line in self.lines[log_number_from:]]
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs):
         self.lines += [json.dumps(log) for log in logs]
 
 
@@ -67,26 +64,24 @@ class Subject:
     space: Space
     n_trials: int
 
-    def sampler(self, seed: int = 0, space: Space | None = None) -> BaseSampler:
+    def sampler(self, seed=0, space=None):
         space = self.space if space is None else space
         return make_sampler(self.options, space, seed, self.n_trials)
 
-    def study(self, seed: int = 0, **options: Any) -> optuna.Study:
+    def study(self, seed=0, **options):
         return optuna.create_study(sampler=self.sampler(seed), **options)
 
-    def open(self, journal: Journal) -> optuna.Study:
+    def open(self, journal):
         """As a new process does: all that it knows is in the journal."""
         storage = JournalStorage(journal)
         return self.study(study_name="s", storage=storage, load_if_exists=True)
 
-    def search(self, study: optuna.Study, n_trials: int | None = None) -> Params:
+    def search(self, study, n_trials=None):
         while len(study.trials) < (n_trials or self.n_trials):
             tell(study, study.ask(self.space))
         return [t.params for t in study.trials]
 
-    def search_in_flight(
-        self, study: optuna.Study, told_before: Callable[[int], int], n_trials: int
-    ) -> Params:
+    def search_in_flight(self, study, told_before, n_trials):
         """Ask for trials as soon as `told_before` allows, and tell them in order."""
         running = [
             optuna.Trial(study, t._trial_id) for t in study.trials if not t.state.is_finished()
@@ -99,7 +94,7 @@ class Subject:
 
 
 @pytest.fixture(autouse=True)
-def quiet_optuna() -> Iterator[None]:
+def quiet_optuna():
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     yield
@@ -107,7 +102,7 @@ def quiet_optuna() -> Iterator[None]:
 
 
 @pytest.fixture(params=STRATEGIES)
-def subject(request: pytest.FixtureRequest) -> Subject:
+def subject(request):
     small = {"population": 5, "batch": 4, "n_startup_trials": 4}
     model = STRATEGIES[request.param].options
     options = model(**{k: v for k, v in small.items() if k in model.model_fields})
@@ -115,7 +110,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject(options, space, n_trials=8 if request.param == "gp" else 12)
 
 
-def value_of(params: dict[str, Any]) -> float:
+def value_of(params):
     return float(
         abs(params["decay"] - 0.4)
         + abs(params["units"] - 60) / 60
@@ -125,7 +120,7 @@ def value_of(params: dict[str, Any]) -> float:
     )
 
 
-def tell(study: optuna.Study, trial: optuna.Trial) -> None:
+def tell(study, trial):
     """Finish the trial: every fifth fails and every fourth is pruned."""
     if trial.number % 5 == 2:
         study.tell(trial, state=TrialState.FAIL)
@@ -136,30 +131,30 @@ def tell(study: optuna.Study, trial: optuna.Trial) -> None:
         study.tell(trial, value_of(trial.params))
 
 
-def assert_inside(space: Space, found: Params) -> None:
+def assert_inside(space, found):
     for params in found:
         assert set(params) == set(space)
         for name, value in params.items():
             assert space[name]._contains(space[name].to_internal_repr(value))
 
 
-def test_every_value_lies_in_its_distribution(subject: Subject) -> None:
+def test_every_value_lies_in_its_distribution(subject):
     assert_inside(subject.space, subject.search(subject.study()))
 
 
-def test_a_seed_determines_the_trials(subject: Subject) -> None:
+def test_a_seed_determines_the_trials(subject):
     a, b, c = (subject.search(subject.study(seed)) for seed in (1, 1, 2))
     assert a == b
     assert a != c
     assert len({str(params) for params in a}) > subject.n_trials / 2
 
 
-def test_a_seed_of_any_size_is_taken(subject: Subject) -> None:
+def test_a_seed_of_any_size_is_taken(subject):
     huge = [subject.search(subject.study(seed), 6) for seed in (0, 2**32, 2**70)]
     assert huge[0] != huge[1] != huge[2]
 
 
-def test_the_order_of_the_space_changes_nothing(subject: Subject) -> None:
+def test_the_order_of_the_space_changes_nothing(subject):
     turned = dict(reversed(subject.space.items()))
     study = optuna.create_study(sampler=subject.sampler(space=turned))
     while len(study.trials) < subject.n_trials:
@@ -167,7 +162,7 @@ def test_the_order_of_the_space_changes_nothing(subject: Subject) -> None:
     assert [t.params for t in study.trials] == subject.search(subject.study())
 
 
-def test_maximizing_is_minimizing_the_negative(subject: Subject) -> None:
+def test_maximizing_is_minimizing_the_negative(subject):
     found = []
     for direction, sign in (("minimize", 1), ("maximize", -1)):
         study = subject.study(direction=direction)
@@ -178,7 +173,7 @@ def test_maximizing_is_minimizing_the_negative(subject: Subject) -> None:
     assert found[0] == found[1]
 
 
-def test_a_study_reopened_before_any_trial_ends_the_same(subject: Subject) -> None:
+def test_a_study_reopened_before_any_trial_ends_the_same(subject):
     expected = subject.search(subject.study())
     for k in range(1, subject.n_trials):
         journal = Journal()
@@ -187,8 +182,8 @@ def test_a_study_reopened_before_any_trial_ends_the_same(subject: Subject) -> No
 
 
 @pytest.mark.parametrize("kind", ["journal file", "database"])
-def test_every_storage_gets_the_same_trials(subject: Subject, kind: str, tmp_path: Path) -> None:
-    def reopened() -> optuna.Study:
+def test_every_storage_gets_the_same_trials(subject, kind, tmp_path):
+    def reopened():
         path = tmp_path / "study"
         storage = (
             JournalStorage(JournalFileBackend(str(path)))
@@ -201,9 +196,7 @@ def test_every_storage_gets_the_same_trials(subject: Subject, kind: str, tmp_pat
     assert subject.search(reopened(), 7) == subject.search(subject.study(), 7)
 
 
-def test_a_study_reopened_with_trials_in_flight_ends_the_same(
-    subject: Subject,
-) -> None:
+def test_a_study_reopened_with_trials_in_flight_ends_the_same(subject):
     rhythm, n = rhythm_of(subject.options), subject.n_trials
     expected = subject.search_in_flight(subject.study(), rhythm.told_before, n)
     for k in range(1, n):
@@ -213,8 +206,8 @@ def test_a_study_reopened_with_trials_in_flight_ends_the_same(
         assert found == expected
 
 
-def test_more_workers_than_a_generation_has_trials_get_one_each(subject: Subject) -> None:
-    def told_before(number: int) -> int:  # twelve in flight, and generations of eight
+def test_more_workers_than_a_generation_has_trials_get_one_each(subject):
+    def told_before(number):  # twelve in flight, and generations of eight
         return max(0, number - 11)
 
     eight = {"population": 8} if "population" in type(subject.options).model_fields else {}
@@ -230,8 +223,8 @@ def test_more_workers_than_a_generation_has_trials_get_one_each(subject: Subject
     assert subject.search_in_flight(reopened, told_before, subject.n_trials) == expected
 
 
-def test_threads_share_a_sampler(subject: Subject) -> None:
-    def objective(trial: optuna.Trial) -> float:
+def test_threads_share_a_sampler(subject):
+    def objective(trial):
         return value_of({name: trial._suggest(name, d) for name, d in subject.space.items()})
 
     study = subject.study()
@@ -242,7 +235,7 @@ def test_threads_share_a_sampler(subject: Subject) -> None:
     assert len({str(params) for params in found}) > subject.n_trials / 2
 
 
-def test_a_trial_killed_between_parameters_gets_the_same_rest(subject: Subject) -> None:
+def test_a_trial_killed_between_parameters_gets_the_same_rest(subject):
     expected = subject.search(subject.study())
     for k in range(subject.n_trials):
         journal = Journal()
@@ -258,9 +251,7 @@ def test_a_trial_killed_between_parameters_gets_the_same_rest(subject: Subject) 
         assert again.params == expected[k]
 
 
-def test_an_enqueued_start_is_tried_first(
-    subject: Subject,
-) -> None:
+def test_an_enqueued_start_is_tried_first(subject):
     start = subject.search(subject.study(99), 1)[0]
     study = subject.study()
     study.enqueue_trial(start)
@@ -270,14 +261,14 @@ def test_an_enqueued_start_is_tried_first(
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_parameter_can_be_fixed_and_let_go_again(subject: Subject) -> None:
+def test_a_parameter_can_be_fixed_and_let_go_again(subject):
     sampler = subject.sampler()
     study = optuna.create_study(sampler=PartialFixedSampler({"decay": 0.2}, sampler))
     assert {params["decay"] for params in subject.search(study)} == {0.2}
     assert subject.search(optuna.create_study(sampler=sampler)) == subject.search(subject.study())
 
 
-def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
+def test_a_search_in_which_every_trial_fails_goes_on(subject):
     study = subject.study()
     for _ in range(subject.n_trials):
         study.tell(study.ask(subject.space), state=TrialState.FAIL)
@@ -286,12 +277,10 @@ def test_a_search_in_which_every_trial_fails_goes_on(subject: Subject) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'.*' is sampled at random")
-def test_parameters_decided_at_run_time_are_sampled(
-    subject: Subject,
-) -> None:
+def test_parameters_decided_at_run_time_are_sampled(subject):
     study = optuna.create_study(sampler=subject.sampler(space={}))
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial):
         if trial.suggest_categorical("deep", [True, False]):
             return trial.suggest_float("x", 0, 1)
         return trial.suggest_float("y", 1, 2)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from helpers.search_bench import Bench
 from helpers.simulated_study import Case

@@ -1,7 +1,5 @@
 """The asynchronous coordinator: no worker waits, nothing finished is lost."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.search_bench import FINITE_SPACE, SMALL_SPACE, make_experiment
 from helpers.simulated_executor import Killed, SimulatedExecutor

@@ -1,7 +1,5 @@
 """The laws of the coordinator, on simulated training with random timing."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 
@@ -260,9 +258,7 @@ def test_no_trial_starts_when_the_time_is_used_up(bench):
     assert record.trials == ()
 
 
-def test_more_time_resumes_a_search_stopped_by_time(
-    make_bench,
-):
+def test_more_time_resumes_a_search_stopped_by_time(make_bench):
     experiment = make_experiment("woa", population=12, trials=24)
     _, reference = make_bench("calm").run(experiment, SimulatedExecutor(2))
     bench, executor = make_bench("timed"), SimulatedExecutor(2)

@@ -1,7 +1,5 @@
 """The untuned default is a candidate: what is best is never worse in validation than it."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import statistics

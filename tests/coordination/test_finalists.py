@@ -1,7 +1,5 @@
 """Finalists and the winner, on records made by the real coordinator."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -3,8 +3,6 @@
 The whole of a search runs, but for the training: what a model comes to is a function of its job.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rolling origins: a trial is pruned by its folds' scores, and by nothing in between."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -14,7 +12,7 @@ from tuner.journal.records import Status
 FOLDS = {"split": {"validation": {"folds": 3, "size": 0.1}}}
 
 
-def test_intermediate_values_are_epochs_or_folds() -> None:
+def test_intermediate_values_are_epochs_or_folds():
     history = [
         Epoch(0, 1.0, 1.0, 5.0, 0.0, 0),
         Epoch(1, 1.0, 1.0, 4.0, 0.0, 0, 4.0),
@@ -24,7 +22,7 @@ def test_intermediate_values_are_epochs_or_folds() -> None:
     assert intermediate_values(history, 3) == {0: 4.0, 1: 5.0}  # the mean so far
 
 
-def test_folds_survive_the_journal() -> None:
+def test_folds_survive_the_journal():
     history = (Epoch(0, 1.0, 2.0, 3.0, 4.0), Epoch(1, 1.0, 2.0, 3.0, 4.0, 1, 3.0))
     outcome = Outcome(OutcomeState.COMPLETE, 3.0, 0, history)
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome

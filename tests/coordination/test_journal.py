@@ -1,7 +1,5 @@
 """Journal files: what is refused, what is repaired, who may write."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import tempfile

@@ -1,7 +1,5 @@
 """Journals whose database or disk fails: nothing is lost, nothing is done twice."""
 
-from __future__ import annotations
-
 import random
 import signal
 import sqlite3

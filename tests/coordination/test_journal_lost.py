@@ -1,7 +1,5 @@
 """Connections to a PostgreSQL server that are lost while they are opened or taken over."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.postgresql import connect
 

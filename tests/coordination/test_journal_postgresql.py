@@ -1,7 +1,5 @@
 """Journals on a PostgreSQL server that is stopped, started and shared."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,7 +1,5 @@
 """Journals by URL that cannot be used: said in one line, within ten seconds, without passwords."""
 
-from __future__ import annotations
-
 import socket
 import sys
 import time

@@ -1,7 +1,5 @@
 """Every pruner decides as Optuna's own does, and never by timing."""
 
-from __future__ import annotations
-
 import optuna
 import pytest
 from helpers import simulated_executor
@@ -51,7 +49,7 @@ def experiment_with(name, **keys):
     return make_experiment(pruner={"name": name, **options}, epochs=epochs, **folds, **keys)
 
 
-def test_every_pruner_is_tried_here() -> None:
+def test_every_pruner_is_tried_here():
     assert {model.model_fields["name"].default for model in PRUNERS} == set(OPTIONS)
 
 

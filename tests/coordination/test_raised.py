@@ -1,7 +1,5 @@
 """More repeats and more finalists, asked for when a study is done: only what is new is trained."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

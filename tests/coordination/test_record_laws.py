@@ -1,7 +1,5 @@
 """What a study's record says, whatever has happened to its files and its budget."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

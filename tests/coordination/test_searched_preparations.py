@@ -1,10 +1,6 @@
 """A search over preparations of the data: the same with any number of workers, and after a kill."""
 
-from __future__ import annotations
-
 import random
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +8,9 @@ from helpers.simulated_study import everything
 
 from tuner.data.baselines import Baselines, baselines_record, choose, preparations_of
 from tuner.data.prepared import open_test_part, prepare
-from tuner.executors.base import Event, Finished, train_job
+from tuner.executors.base import Finished, train_job
 from tuner.experiment import Experiment
-from tuner.jobs import Job, PredictJob, TrainJob
-from tuner.journal.records import StudyRecord
+from tuner.jobs import PredictJob, TrainJob
 from tuner.orchestrator import search
 from tuner.results.export import exported
 from tuner.results.winner import find_winner
@@ -31,20 +26,20 @@ SPACE = {
 class TrainingExecutor:
     """Trains for real where it is called, and brings the results in any order."""
 
-    def __init__(self, n_workers: int, dies_after: int | None = None) -> None:
+    def __init__(self, n_workers, dies_after=None):
         self.n_workers = n_workers
-        self.jobs: list[Job] = []
-        self.scored: dict[str, list[int]] = {}
-        self._queue: list[Job] = []
+        self.jobs = []
+        self.scored = {}
+        self._queue = []
         self._random, self._left = random.Random(n_workers), dies_after
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job):
         self.jobs.append(job)
         if isinstance(job, PredictJob):
             self.scored[job.key] = job.data.evaluate_samples().tolist()
         self._queue.append(job)
 
-    def poll(self, timeout_s: float) -> list[Event]:
+    def poll(self, timeout_s):
         if not self._queue:
             return []
         if self._left is not None:
@@ -54,23 +49,23 @@ class TrainingExecutor:
         job = self._queue.pop(self._random.randrange(min(self.n_workers, len(self._queue))))
         return [Finished(job.key, run_job(job, lambda epoch: True))]
 
-    def answer(self, key: str, go_on: bool) -> None:
+    def answer(self, key, go_on):
         raise AssertionError("nothing is pruned")
 
-    def withdraw(self) -> list[str]:
+    def withdraw(self):
         keys, self._queue = [job.key for job in self._queue], []
         return keys
 
-    def close(self) -> None:
+    def close(self):
         pass
 
 
-def make(folder: Path) -> Experiment:
+def make(folder):
     folder.mkdir(exist_ok=True)
     t = np.arange(110)
     values = np.exp(2 + t / 60 + 0.3 * np.sin(t * np.pi / 3))
     (folder / "y.csv").write_text("y\n" + "".join(f"{float(v)!r}\n" for v in values))
-    space: dict[str, Any] = {n: {"type": "categorical", "choices": c} for n, c in SPACE.items()}
+    space = {n: {"type": "categorical", "choices": c} for n, c in SPACE.items()}
     return Experiment.model_validate(
         {
             "name": "prepared",
@@ -87,7 +82,7 @@ def make(folder: Path) -> Experiment:
     )  # fmt: skip
 
 
-def run(folder: Path, executor: TrainingExecutor) -> StudyRecord:
+def run(folder, executor):
     return search(
         make(folder),
         study="s",
@@ -97,14 +92,12 @@ def run(folder: Path, executor: TrainingExecutor) -> StudyRecord:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRecord, TrainingExecutor]:
+def calm(tmp_path_factory):
     executor = TrainingExecutor(1)
     return run(tmp_path_factory.mktemp("calm") / "case", executor), executor
 
 
-def test_baselines_use_the_best_preparation_of_the_search(
-    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
-) -> None:
+def test_baselines_use_the_best_preparation_of_the_search(calm, tmp_path):
     record, _ = calm
     data = prepare(record.experiment, tmp_path / "search")
     others = [(p, data.of(p).folds[0]) for p in preparations_of(record.experiment)[1:]]
@@ -118,11 +111,11 @@ def test_baselines_use_the_best_preparation_of_the_search(
     assert record.test["baselines"] == pytest.approx(found)
 
 
-def test_every_job_has_the_data_of_its_trial(calm: tuple[StudyRecord, TrainingExecutor]) -> None:
+def test_every_job_has_the_data_of_its_trial(calm):
     record, executor = calm
     jobs = executor.jobs
     by_key = {job.key: job for job in jobs}
-    folders: dict[tuple[str, ...], set[str]] = {}
+    folders = {}
     for run_ in (*record.trials, *record.finalists):
         if run_.repeat_of is not None:
             continue
@@ -148,9 +141,7 @@ def test_every_job_has_the_data_of_its_trial(calm: tuple[StudyRecord, TrainingEx
 
 
 @pytest.mark.slow
-def test_it_is_the_same_with_three_workers(
-    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
-) -> None:
+def test_it_is_the_same_with_three_workers(calm, tmp_path):
     record = run(tmp_path / "case", TrainingExecutor(3))
     assert everything(record) == everything(calm[0])
     assert record.test is not None
@@ -158,18 +149,14 @@ def test_it_is_the_same_with_three_workers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dies_after", [7, 19])
-def test_after_a_kill_it_goes_on_as_if_there_had_been_none(
-    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path, dies_after: int
-) -> None:
+def test_after_a_kill_it_goes_on_as_if_there_had_been_none(calm, tmp_path, dies_after):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "case", TrainingExecutor(3, dies_after))
     record = run(tmp_path / "case", TrainingExecutor(2))
     assert everything(record) == everything(calm[0])
 
 
-def test_the_exported_winner_gives_its_score_again(
-    calm: tuple[StudyRecord, TrainingExecutor], tmp_path: Path
-) -> None:
+def test_the_exported_winner_gives_its_score_again(calm, tmp_path):
     record, _ = calm
     file = exported(record, tmp_path, "best.yaml", record.data["path"])
     alone = Experiment.model_validate(file)

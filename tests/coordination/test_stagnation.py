@@ -1,7 +1,5 @@
 """A search that finds nothing better for some generations ends, whoever runs it."""
 
-from __future__ import annotations
-
 import itertools
 
 import optuna

@@ -4,8 +4,6 @@ In most tests here every trial has the same metric in every epoch: the losses al
 trials apart.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """The test part opened by a later run: models are trained again, as a journal keeps none."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 

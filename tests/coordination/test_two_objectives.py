@@ -1,7 +1,5 @@
 """A metric and a cost at once: NSGA-II, told in order, and the front that comes of it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

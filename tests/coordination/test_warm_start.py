@@ -1,7 +1,5 @@
 """Studies that begin from earlier ones: what is taken over, what is tried first, and again."""
 
-from __future__ import annotations
-
 import optuna
 import pytest
 from helpers.search_bench import DATA, SPACE, make_experiment, told

@@ -1,15 +1,11 @@
 """Training on all data before the test part: what is trained on, and what it is scaled by."""
 
-from __future__ import annotations
-
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from helpers.series_cases import ROWS, Arrays, Case, cases
+from helpers.series_cases import ROWS, Arrays, cases
 from helpers.series_files import SPLIT, days, text
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -25,7 +21,7 @@ slowly = settings(
 )
 
 
-def prepared(case: Case) -> tuple[Arrays, Arrays, dict[str, bytes], Any]:
+def prepared(case):
     """All data and the opened test part; what was written of the first, and its pipeline."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -40,9 +36,7 @@ def prepared(case: Case) -> tuple[Arrays, Arrays, dict[str, bytes], Any]:
         return Arrays.of(ref), Arrays.of(opened.folds[0]), written, every.pipeline
 
 
-def test_a_power_is_fitted_on_training_rows_even_with_all_data(
-    tmp_path: Path, experiment_on: Callable[..., Experiment]
-) -> None:
+def test_a_power_is_fitted_on_training_rows_even_with_all_data(tmp_path, experiment_on):
     rows = "".join(f"{v!r}\n" for v in np.exp(np.random.default_rng(0).normal(size=90)).tolist())
     experiment = experiment_on("y\n" + rows, transform="box_cox", split=SPLIT)
     (alone,) = prepare(experiment, tmp_path / "part").folds
@@ -54,7 +48,7 @@ def test_a_power_is_fitted_on_training_rows_even_with_all_data(
 
 @slowly
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
-def test_all_rows_before_the_test_set_are_trained_on(case: Case, seed: int) -> None:
+def test_all_rows_before_the_test_set_are_trained_on(case, seed):
     every, test, written, pipeline = prepared(case)
     begins = test.load("evaluate")[:, 0] - test.starts
     assert (every.load("train")[:, 1] - every.starts == begins).all()
@@ -72,7 +66,7 @@ def test_all_rows_before_the_test_set_are_trained_on(case: Case, seed: int) -> N
 
 @slowly
 @given(case=cases(scale="standard"))
-def test_scalers_are_refitted_on_training_and_validation_rows(case: Case) -> None:
+def test_scalers_are_refitted_on_training_and_validation_rows(case):
     every, _, _, _ = prepared(case)
     for name in ("inputs", "targets"):
         values = every.scaled(name)
@@ -82,9 +76,7 @@ def test_scalers_are_refitted_on_training_and_validation_rows(case: Case) -> Non
 
 
 @pytest.mark.parametrize("gap", ["auto", 5])
-def test_the_last_rolling_origin_is_trained_on_without_a_gap(
-    tmp_path: Path, experiment_on: Callable[..., Experiment], gap: object
-) -> None:
+def test_the_last_rolling_origin_is_trained_on_without_a_gap(tmp_path, experiment_on, gap):
     split = {"validation": {"folds": 3, "size": 8, "gap": gap}, "test": 6}
     experiment = experiment_on(text(days(60)), horizon=3, split=split)
     (ref,) = prepare(experiment, tmp_path / "all", all_data=True).folds
@@ -93,9 +85,7 @@ def test_the_last_rolling_origin_is_trained_on_without_a_gap(
     assert len(prepare(experiment, tmp_path / "folds").folds) == 3
 
 
-def test_a_series_that_begins_in_validation_trains_once_readable(
-    tmp_path: Path, experiment_on: Callable[..., Experiment]
-) -> None:
+def test_a_series_that_begins_in_validation_trains_once_readable(tmp_path, experiment_on):
     late = days(60).iloc[44:].assign(id="late")  # the validation part begins at row 42
     frame = text(days(60).assign(id="early")) + late.to_csv(index=False, header=False)
     experiment = experiment_on(frame, time="t", id="id", transform="difference", split=SPLIT)
@@ -106,9 +96,7 @@ def test_a_series_that_begins_in_validation_trains_once_readable(
     assert np.isfinite(every.pipeline["inputs"]["offset"]).all()
 
 
-def test_the_parts_are_told_as_they_are_trained_on(
-    experiment_on: Callable[..., Experiment],
-) -> None:
+def test_the_parts_are_told_as_they_are_trained_on(experiment_on):
     experiment = experiment_on(text(days(60)), split=SPLIT)
     assert [p.count for p in check_data(experiment).facts.parts] == [42, 10, 8]
     assert [p.count for p in check_data(experiment, all_data=True).facts.parts] == [52, 10, 8]
@@ -118,7 +106,7 @@ WORDS = [f"word{i}" for i in range(12)]
 
 
 @pytest.fixture
-def sentences(tmp_path: Path) -> Experiment:
+def sentences(tmp_path):
     """Each sentence has a word that no other one has."""
     rows = [f"{i},{word},{tag}" for i, own in enumerate(WORDS) for word, tag in ((own, "p"), ("a", "q"))]  # fmt: skip # noqa: E501
     (tmp_path / "s.csv").write_text("\n".join(["id,word,tag", *rows]) + "\n")
@@ -128,9 +116,7 @@ def sentences(tmp_path: Path) -> Experiment:
     return Experiment.model_validate(raw)
 
 
-def test_all_data_trains_on_both_parts_and_their_vocabulary(
-    tmp_path: Path, sentences: Experiment
-) -> None:
+def test_all_data_trains_on_both_parts_and_their_vocabulary(tmp_path, sentences):
     usual = prepare(sentences, tmp_path / "usual")
     every = prepare(sentences, tmp_path / "all", all_data=True)
     trained, ref = usual.folds[0], every.folds[0]
@@ -145,7 +131,7 @@ def test_all_data_trains_on_both_parts_and_their_vocabulary(
     assert 1 not in ref.load("tokens")  # none is unknown
 
 
-def test_numbers_of_sequences_are_scaled_by_both_parts(tmp_path: Path) -> None:
+def test_numbers_of_sequences_are_scaled_by_both_parts(tmp_path):
     rng = np.random.default_rng(0)
     rows = [f"{i},{rng.normal()},{i}" for i in range(20) for _ in range(3)]
     (tmp_path / "n.csv").write_text("\n".join(["id,x,y", *rows]) + "\n")

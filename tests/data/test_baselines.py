@@ -1,8 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,23 +16,21 @@ from tuner.data.baselines import (
 ROWS = np.column_stack([np.arange(50.0), -np.arange(50.0)])  # every value tells its row
 
 
-def test_the_last_value_stays() -> None:
+def test_the_last_value_stays():
     forecast = last_value(ROWS, np.array([5, 9]), 3)
     assert forecast.shape == (2, 3, 2)
     assert forecast[:, :, 0].tolist() == [[4.0] * 3, [8.0] * 3]
 
 
 @given(season=st.integers(1, 12), horizon=st.integers(1, 30), start=st.integers(12, 50))
-def test_the_seasonal_naive_forecast_repeats_the_season(
-    season: int, horizon: int, start: int
-) -> None:
+def test_the_seasonal_naive_forecast_repeats_the_season(season, horizon, start):
     rows = seasonal_naive(ROWS, np.array([start]), horizon, season)[0, :, 0].astype(int)
     for step, row in enumerate(rows):
         assert start - season <= row < start  # the last season, and nothing that is not known
         assert (start + step - row) % season == 0
 
 
-def test_a_season_longer_than_the_past_is_refused() -> None:
+def test_a_season_longer_than_the_past_is_refused():
     with pytest.raises(ValueError, match="season of 12"):
         seasonal_naive(ROWS, np.array([11, 12]), 1, 12)
 
@@ -51,22 +44,22 @@ def test_a_season_longer_than_the_past_is_refused() -> None:
         ("ms", None), (None, None), ("", None),
     ],
 )  # fmt: skip
-def test_the_season_follows_from_the_frequency(frequency: str | None, season: int | None) -> None:
+def test_the_season_follows_from_the_frequency(frequency, season):
     assert season_of(frequency) == season
 
 
 @pytest.mark.parametrize("alias", ["MS", "ME", "QS", "QE", "W", "D", "B", "h", "15min"])
-def test_every_frequency_that_pandas_names_has_a_season(alias: str) -> None:
+def test_every_frequency_that_pandas_names_has_a_season(alias):
     assert season_of(pd.tseries.frequencies.to_offset(alias).freqstr) is not None
 
 
-def save(folder: Path, **arrays: Any) -> str:
+def save(folder, **arrays):
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", np.asarray(values))
     return str(folder)
 
 
-def series(folder: Path, quantiles: tuple[float, ...] = (), rows: int = 12) -> SeriesRef:
+def series(folder, quantiles=(), rows=12):
     """Two series of as many rows: one counts, one repeats 0, 1, 2, 3; the last half is scored."""
     truth = np.concatenate([np.arange(rows), np.arange(rows) % 4 + 100.0])[:, None]
     save(
@@ -80,7 +73,7 @@ def series(folder: Path, quantiles: tuple[float, ...] = (), rows: int = 12) -> S
     return SeriesRef(str(folder), Shape("forecast", 1, quantiles=quantiles))
 
 
-def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
+def test_forecasts_are_scored_on_every_series(tmp_path):
     ref = series(tmp_path)
     scores = baseline_scores("mae", ref, 4)
     # The last value is one off where the series counts; of 2, 3, 0, 1, 2, 3 after 1 it is
@@ -93,7 +86,7 @@ def test_forecasts_are_scored_on_every_series(tmp_path: Path) -> None:
     assert list(baseline_scores("mae", ref, None)) == ["last_value", "training_mean"]
 
 
-def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> None:
+def test_a_season_does_not_reach_back_into_another_series(tmp_path):
     ref = series(tmp_path)
     # The first window of each has no season before it and gets the last value, which is one off.
     # The other five are seven off where the series counts, and 3, 1, 1, 1, 3 where it repeats.
@@ -102,9 +95,7 @@ def test_a_season_does_not_reach_back_into_another_series(tmp_path: Path) -> Non
     assert list(baseline_scores("mae", ref, 12)) == ["last_value", "training_mean"]
 
 
-def test_the_training_mean_is_of_raw_values_per_series(
-    tmp_path: Path,
-) -> None:
+def test_the_training_mean_is_of_raw_values_per_series(tmp_path):
     save(
         tmp_path,
         truth=[[1.0], [3.0], [90.0], [5.0], [7.0], [100.0], [300.0], [8.0], [9.0]],
@@ -120,7 +111,7 @@ def test_the_training_mean_is_of_raw_values_per_series(
     assert baseline_scores("mae", ref, None)["training_mean"] == pytest.approx((3 + 5 + 92) / 3)
 
 
-def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
+def test_one_value_stands_for_every_quantile(tmp_path):
     ref = series(tmp_path, quantiles=(0.1, 0.5, 0.9))
     assert baseline_scores("mae", ref, 4) == baseline_scores("mae", series(tmp_path), 4)
     pinball = baseline_scores("pinball", ref, 4)
@@ -128,7 +119,7 @@ def test_one_value_stands_for_every_quantile(tmp_path: Path) -> None:
     assert pinball["seasonal_naive"] == pytest.approx(0.5 * 4 / 2)
 
 
-def test_the_baseline_of_sequences_is_the_training_mean(tmp_path: Path) -> None:
+def test_the_baseline_of_sequences_is_the_training_mean(tmp_path):
     truth = [[1.0, 10.0], [3.0, 30.0], [7.0, 20.0], [100.0, -100.0]]
     folder = save(tmp_path, truth=truth, train=[0, 1], evaluate=[2])
     ref = SequencesRef(folder, Shape("regress", 1, targets=2), (0, 0), (1, 1), (1.0, 10.0))
@@ -136,7 +127,7 @@ def test_the_baseline_of_sequences_is_the_training_mean(tmp_path: Path) -> None:
     assert baseline_scores("mase", ref, None) == {"training_mean": pytest.approx(5 / 2)}
 
 
-def test_of_classes_the_shares_of_the_training_part_are_scored(tmp_path: Path) -> None:
+def test_of_classes_the_shares_of_the_training_part_are_scored(tmp_path):
     folder = save(tmp_path, truth=[0, 0, 0, 1, 2, 0, 2, 2], train=range(4), evaluate=range(4, 8))
     ref = SequencesRef(folder, Shape("classify", 1, classes=3), ())
     assert baseline_scores("accuracy", ref, None) == {"class_frequencies": 1 / 4}
@@ -145,7 +136,7 @@ def test_of_classes_the_shares_of_the_training_part_are_scored(tmp_path: Path) -
     assert loss > 20  # class 2 is not in the training part
 
 
-def test_of_labels_the_shares_are_those_of_the_steps(tmp_path: Path) -> None:
+def test_of_labels_the_shares_are_those_of_the_steps(tmp_path):
     folder = save(
         tmp_path, truth=[1, 1, 1, 0, 0, 1, 0], bounds=[[0, 3], [3, 4], [4, 7]],
         train=[0, 1], evaluate=[2],

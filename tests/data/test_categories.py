@@ -1,11 +1,5 @@
 """Columns of categories: what the training part holds is known, and nothing else is learned."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,37 +12,33 @@ from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.data.vocabulary import known_levels, merged, numbered
 from tuner.errors import ExperimentError
-from tuner.experiment import Experiment
 
-Build = Callable[..., Experiment]
 ARRAYS = ("inputs", "targets", "truth", "known", "train", "evaluate", "reach")
 WORDS = st.lists(st.sampled_from(["a", "b", "é", "007", "7", "nan", "A "]), min_size=1)
 
 
-def weather(n_rows: int = 60, late: str = "rain", after: int = 45) -> pd.DataFrame:
+def weather(n_rows=60, late="rain", after=45):
     """Days of sun and rain, and of other weather from a row on."""
     kinds = np.array(["sun", "rain"])[np.arange(n_rows) % 2].astype(object)
     kinds[after:] = late
     return days(n_rows, w=kinds)
 
 
-def two_shops(**columns: Any) -> pd.DataFrame:
+def two_shops(**columns):
     frames = [days(60).assign(shop=shop) for shop in ("north", "south")]
     return pd.concat(frames).assign(**columns)
 
 
-def fold(experiment: Experiment, folder: Path, test: bool = False) -> SeriesRef:
+def fold(experiment, folder, test=False):
     data = check_data(experiment)
     (ref,) = (data.write_test(folder) if test else data.write(folder)).folds
     assert isinstance(ref, SeriesRef)
     return ref
 
 
-def test_categories_are_numbered_in_order_and_never_scaled(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_categories_are_numbered_in_order_and_never_scaled(experiment_on, tmp_path):
     for scale in ("standard", "minmax"):
-        keys: dict[str, Any] = {"time": "t", "categories": ["w"], "scale": scale}
+        keys = {"time": "t", "categories": ["w"], "scale": scale}
         ref = fold(experiment_on(text(weather()), **keys), tmp_path / scale)
         assert ref.shape.categories == ((2, 3),)  # the last input: unknown, rain, sun
         expected = np.where(weather()["w"] == "rain", 1, 2)
@@ -57,10 +47,8 @@ def test_categories_are_numbered_in_order_and_never_scaled(
 
 
 @pytest.mark.parametrize("test", [False, True])
-def test_a_category_seen_only_later_does_not_change_training(
-    experiment_on: Build, tmp_path: Path, test: bool
-) -> None:
-    keys: dict[str, Any] = {
+def test_a_category_seen_only_later_does_not_change_training(experiment_on, tmp_path, test):
+    keys = {
         "time": "t", "categories": ["w"], "split": SPLIT,
     }  # fmt: skip
     made = []
@@ -82,9 +70,7 @@ def test_a_category_seen_only_later_does_not_change_training(
     )
 
 
-def test_a_refit_knows_the_categories_of_the_validation_part(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_a_refit_knows_the_categories_of_the_validation_part(experiment_on, tmp_path):
     from tuner.data.series import check_series
 
     experiment = experiment_on(text(weather(late="fog", after=44)), time="t", categories=["w"])
@@ -95,8 +81,8 @@ def test_a_refit_knows_the_categories_of_the_validation_part(
     assert [of["w"] for of in found] == [["rain", "sun"], ["fog", "rain", "sun"]]
 
 
-def test_a_named_series_column_is_a_category(experiment_on: Build, tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"time": "t", "id": "shop", "categories": ["shop"]}
+def test_a_named_series_column_is_a_category(experiment_on, tmp_path):
+    keys = {"time": "t", "id": "shop", "categories": ["shop"]}
     ref = fold(experiment_on(text(two_shops()), **keys), tmp_path / "arrays")
     inputs, shops = ref.load("inputs"), ref.load("reach")
     assert ref.shape.categories == ((2, 3),)
@@ -104,12 +90,12 @@ def test_a_named_series_column_is_a_category(experiment_on: Build, tmp_path: Pat
         assert (inputs[first:end, 2] == number).all()
 
 
-def test_the_series_of_a_wide_file_are_categories_too(experiment_on: Build, tmp_path: Path) -> None:
+def test_the_series_of_a_wide_file_are_categories_too(experiment_on, tmp_path):
     rng = np.random.default_rng(0)
     frame = days(60).drop(columns="y").assign(
         north=rng.uniform(1, 9, 60), south=rng.uniform(1, 9, 60)
     )  # fmt: skip
-    keys: dict[str, Any] = {
+    keys = {
         "time": "t", "wide": {"id": "shop", "value": "y", "columns": ["north", "south"]},
         "categories": ["shop"],
     }  # fmt: skip
@@ -119,21 +105,17 @@ def test_the_series_of_a_wide_file_are_categories_too(experiment_on: Build, tmp_
         assert (ref.load("inputs")[first:end, place] == number).all()
 
 
-def test_what_is_written_tells_categories_apart_and_true_is_true(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_what_is_written_tells_categories_apart_and_true_is_true(experiment_on, tmp_path):
     written = np.array(["007", "7", "NA", "True", "TRUE", "true"])[np.arange(60) % 6]
     experiment = experiment_on(text(days(w=written)), time="t", categories=["w"])
     pipeline = check_data(experiment).write(tmp_path / "arrays").pipeline
     assert pipeline["categories"] == {"w": ["007", "7", "NA", "true"]}
 
 
-def test_an_empty_cell_is_refused_or_takes_the_one_before(
-    experiment_on: Build, tmp_path: Path
-) -> None:
+def test_an_empty_cell_is_refused_or_takes_the_one_before(experiment_on, tmp_path):
     frame = weather()
     frame.loc[[10, 11], "w"] = ""
-    keys: dict[str, Any] = {"time": "t", "categories": ["w"]}
+    keys = {"time": "t", "categories": ["w"]}
     assert_check_refuses(
         experiment_on(text(frame), **keys),
         "data.categories: column 'w' must hold a category in every row, got none in line 12 ",
@@ -148,11 +130,9 @@ def test_an_empty_cell_is_refused_or_takes_the_one_before(
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "last", "min", "max"])
-def test_a_step_of_several_rows_has_the_category_of_the_last(
-    experiment_on: Build, tmp_path: Path, aggregate: str
-) -> None:
+def test_a_step_of_several_rows_has_the_category_of_the_last(experiment_on, tmp_path, aggregate):
     frame = weather().assign(w=lambda f: [f"{i % 6 // 2}{i % 2}" for i in range(len(f))])
-    keys: dict[str, Any] = {"time": "t", "categories": ["w"], "resample": "2D"}
+    keys = {"time": "t", "categories": ["w"], "resample": "2D"}
     experiment = experiment_on(text(frame), aggregate=aggregate, **keys)
     prepared = check_data(experiment).write(tmp_path / "arrays")
     assert all(len(known) == 2 for known in prepared.pipeline["categories"]["w"])
@@ -160,7 +140,7 @@ def test_a_step_of_several_rows_has_the_category_of_the_last(
     assert len(ends) == 1, "one of two rows is the last"
 
 
-def test_the_linear_baseline_ignores_categories(experiment_on: Build, tmp_path: Path) -> None:
+def test_the_linear_baseline_ignores_categories(experiment_on, tmp_path):
     rng, found = np.random.default_rng(0), []
     kinds = rng.integers(0, 2, 60)
     frame = days(60, w=np.array(["sun", "rain"])[kinds]).assign(
@@ -178,22 +158,22 @@ def test_the_linear_baseline_ignores_categories(experiment_on: Build, tmp_path: 
     assert found == pytest.approx([expected] * 2, rel=0.05)  # penalties are shares: not quite equal
 
 
-def test_texts_that_differ_in_most_rows_get_a_note(experiment_on: Build) -> None:
+def test_texts_that_differ_in_most_rows_get_a_note(experiment_on):
     frame = days(w=[f"order {i}" for i in range(60)])
     experiment = experiment_on(text(frame), time="t", categories=["w"], split=SPLIT)
     notes = check_data(experiment).facts.notes
     assert any(key == "suspect" and "'w' has 42 categories in 42 rows" in n for key, n in notes)
 
 
-def test_codes_get_no_notes_of_numbers(experiment_on: Build) -> None:
+def test_codes_get_no_notes_of_numbers(experiment_on):
     frame = weather(late="fog", after=55).assign(c=["-999"] * 3 + ["1"] * 57)
     notes = check_data(experiment_on(text(frame), time="t", categories=["w", "c"])).facts.notes
     assert [key for key, _ in notes] == ["categories"]
 
 
-def test_a_text_feature_is_refused_with_its_remedy(experiment_on: Build) -> None:
+def test_a_text_feature_is_refused_with_its_remedy(experiment_on):
     for key in ("features", "known_future"):
-        keys: dict[str, Any] = {key: ["y", "w"] if key == "features" else ["w"], "time": "t"}
+        keys = {key: ["y", "w"] if key == "features" else ["w"], "time": "t"}
         experiment = experiment_on(text(weather()), **keys)
         assert_check_refuses(experiment, f"data.{key}: column 'w' must", "data.categories: [w]")
         check_data(experiment_on(text(weather()), categories=["w"], **keys))
@@ -209,19 +189,17 @@ def test_a_text_feature_is_refused_with_its_remedy(experiment_on: Build) -> None
         ({"categories": ["w"], "lags": {"w": [1]}}, "must be numbers, got the category 'w'"),
     ],
 )
-def test_what_is_no_category_is_refused(
-    experiment_on: Build, keys: dict[str, Any], message: str
-) -> None:
+def test_what_is_no_category_is_refused(experiment_on, keys, message):
     with pytest.raises((ExperimentError, ValueError), match=message):
         experiment_on(text(weather()), time="t", **keys)
 
 
-def test_a_missing_column_is_refused_with_the_nearest_name(experiment_on: Build) -> None:
+def test_a_missing_column_is_refused_with_the_nearest_name(experiment_on):
     experiment = experiment_on(text(days(weather="sun")), time="t", categories=["wether"])
     assert_check_refuses(experiment, "data.categories: no column 'wether'", "'weather'")
 
 
-def test_hyperparameters_of_embeddings_need_categories(experiment_on: Build) -> None:
+def test_hyperparameters_of_embeddings_need_categories(experiment_on):
     blocks = {"hyperparameters": {"embedding_size": 4}}
     with pytest.raises((ExperimentError, ValueError), match="data.categories"):
         experiment_on(text(weather()), time="t", blocks=blocks)
@@ -229,10 +207,8 @@ def test_hyperparameters_of_embeddings_need_categories(experiment_on: Build) -> 
 
 
 @given(WORDS, WORDS)
-def test_a_numbered_category_is_the_same_in_every_file(
-    trained: list[str], later: list[str]
-) -> None:
-    def coded(texts: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def test_a_numbered_category_is_the_same_in_every_file(trained, later):
+    def coded(texts):
         codes, found = pd.factorize(np.array(texts, dtype=object))
         return codes.astype(float), tuple(found)
 

@@ -1,10 +1,5 @@
 """The class of a series' coming row: what is read, and what is kept apart."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,12 +8,12 @@ from hypothesis import strategies as st
 
 from tuner.data import SeriesRef
 from tuner.data.baselines import Baselines, choose
-from tuner.data.prepared import Prepared, check_data, open_test_part
+from tuner.data.prepared import check_data, open_test_part
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
 
 
-def days(n: int = 40, seed: int = 0) -> pd.DataFrame:
+def days(n=40, seed=0):
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {
@@ -30,7 +25,7 @@ def days(n: int = 40, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def experiment_of(frame: pd.DataFrame, folder: Path, **changes: Any) -> Experiment:
+def experiment_of(frame, folder, **changes):
     frame.to_csv(folder / "days.csv", index=False)
     data = {"path": str(folder / "days.csv"), "time": "day", "target": "move"}
     data |= changes.pop("data", {})
@@ -38,15 +33,13 @@ def experiment_of(frame: pd.DataFrame, folder: Path, **changes: Any) -> Experime
     return Experiment.model_validate({"name": "t", "data": data, "task": task, **changes})
 
 
-def ref_of(prepared: Prepared) -> SeriesRef:
+def ref_of(prepared):
     (ref,) = prepared.folds
     assert isinstance(ref, SeriesRef)
     return ref
 
 
-def test_windows_hold_numbers_and_classes_before_the_target(
-    tmp_path: Path,
-) -> None:
+def test_windows_hold_numbers_and_classes_before_the_target(tmp_path):
     frame = days()
     data = check_data(experiment_of(frame, tmp_path, data={"scale": "none"}))
     assert data.facts.classes == ("down", "up")
@@ -64,7 +57,7 @@ def test_windows_hold_numbers_and_classes_before_the_target(
     assert len(inputs) == 34  # there is no test row
 
 
-def test_parts_share_no_target_and_training_precedes_scoring(tmp_path: Path) -> None:
+def test_parts_share_no_target_and_training_precedes_scoring(tmp_path):
     frames = [days(60, seed).assign(store=name) for seed, name in enumerate(("a", "b"))]
     frame = pd.concat([frames[0], frames[1].iloc[13:]])
     experiment = experiment_of(frame, tmp_path, data={"id": "store"})
@@ -87,12 +80,10 @@ def test_parts_share_no_target_and_training_precedes_scoring(tmp_path: Path) -> 
 
 @settings(max_examples=25, deadline=None)
 @given(flips=st.sets(st.integers(0, 39)), seed=st.integers(0, 3))
-def test_nothing_that_is_learned_moves_with_later_rows(
-    tmp_path_factory: pytest.TempPathFactory, flips: set[int], seed: int
-) -> None:
+def test_nothing_that_is_learned_moves_with_later_rows(tmp_path_factory, flips, seed):
     folder = tmp_path_factory.mktemp("days")
 
-    def learned(frame: pd.DataFrame, name: str) -> tuple[Any, ...]:
+    def learned(frame, name):
         prepared = check_data(experiment_of(frame, folder)).write(folder / name)
         ref = ref_of(prepared)
         end = int(ref.load("train")[0, 1])
@@ -116,23 +107,19 @@ def test_nothing_that_is_learned_moves_with_later_rows(
         (["move", "price"], ["move=down", "move=up", "price"]),
     ],
 )
-def test_earlier_classes_are_read_if_the_target_is_a_feature(
-    tmp_path: Path, features: list[str], read: list[str]
-) -> None:
+def test_earlier_classes_are_read_if_the_target_is_a_feature(tmp_path, features, read):
     data = check_data(experiment_of(days(), tmp_path, data={"features": features}))
     assert list(data.facts.features) == read
 
 
-def test_a_class_may_be_a_number_and_is_no_number_to_read(tmp_path: Path) -> None:
+def test_a_class_may_be_a_number_and_is_no_number_to_read(tmp_path):
     frame = days().assign(move=lambda f: np.where(f["move"] == "up", 1, -1))
     data = check_data(experiment_of(frame, tmp_path))
     assert data.facts.classes == ("-1", "1")
     assert data.facts.features == ("price", "move=-1", "move=1")
 
 
-def test_a_row_without_a_class_is_read_but_not_scored(
-    tmp_path: Path,
-) -> None:
+def test_a_row_without_a_class_is_read_but_not_scored(tmp_path):
     frame = days()
     frame.loc[[10, 30], "move"] = None
     with pytest.raises(DataError, match="column 'move' .* must hold|column 'move' must hold"):
@@ -145,9 +132,7 @@ def test_a_row_without_a_class_is_read_but_not_scored(
     assert ref.load("inputs")[10, 1:].tolist() == ref.load("inputs")[9, 1:].tolist()
 
 
-def test_class_baselines_are_majority_last_and_linear(
-    tmp_path: Path,
-) -> None:
+def test_class_baselines_are_majority_last_and_linear(tmp_path):
     rng = np.random.default_rng(1)
     price = rng.normal(size=400)
     move = np.where(np.roll(price, 2) > 0, "up", "down")  # said by a row two before
@@ -175,14 +160,12 @@ def test_class_baselines_are_majority_last_and_linear(
         ({"move": ["up"] * 34 + ["down"] * 6}, "data.target: every class must occur in what is"),
     ],
 )
-def test_a_column_that_is_no_class_to_learn_is_refused(
-    tmp_path: Path, changed: dict[str, Any], told: str
-) -> None:
+def test_a_column_that_is_no_class_to_learn_is_refused(tmp_path, changed, told):
     with pytest.raises(DataError, match=told):
         check_data(experiment_of(days().assign(**changed), tmp_path))
 
 
-def test_auroc_of_a_part_with_one_class_is_refused(tmp_path: Path) -> None:
+def test_auroc_of_a_part_with_one_class_is_refused(tmp_path):
     frame = days()
     frame.loc[26:33, "move"] = "up"
     experiment = experiment_of(frame, tmp_path, objective={"metric": "auroc"})
@@ -209,16 +192,12 @@ def test_auroc_of_a_part_with_one_class_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda of: "" if isinstance(of, str) else str(of),
 )
-def test_what_does_not_go_with_classes_of_a_series_is_refused(
-    tmp_path: Path, changes: dict[str, Any], told: str
-) -> None:
+def test_what_does_not_go_with_classes_of_a_series_is_refused(tmp_path, changes, told):
     with pytest.raises((ValueError, ExperimentError), match=told):
         experiment_of(days(), tmp_path, **changes)
 
 
-def test_rows_of_sequences_without_a_window_are_explained(
-    tmp_path: Path,
-) -> None:
+def test_rows_of_sequences_without_a_window_are_explained(tmp_path):
     raw = {"name": "t", "data": {"path": "a.csv", "target": "y"}, "task": {"kind": "classify"}}
     with pytest.raises(ValueError, match="or task.window for the class of a series' coming row"):
         Experiment.model_validate(raw)
@@ -228,7 +207,7 @@ def test_rows_of_sequences_without_a_window_are_explained(
         Experiment.model_validate(raw | {"search_space": searched})
 
 
-def test_the_window_survives_writing_and_reading(tmp_path: Path) -> None:
+def test_the_window_survives_writing_and_reading(tmp_path):
     experiment = experiment_of(days(), tmp_path, task={"window": 12})  # as is the default
     again = Experiment.model_validate(experiment.to_dict())
     assert again.task.of_coming_class

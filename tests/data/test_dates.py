@@ -1,10 +1,6 @@
 """Times that are written as texts: which of 01/02/2020 is the day, and what is no time."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +10,6 @@ from helpers.series_files import dated, read, written
 from tuner.data.prepared import check_data
 from tuner.data.sequence_table import SequenceTable
 from tuner.errors import DataError
-from tuner.experiment import Experiment
 from tuner.experiment.schema import Data
 from tuner.tables.table import RawTable
 from tuner.tables.timestamps import possible_orders
@@ -28,13 +23,13 @@ ONE_OF_BOTH = ["%d/%m/%Y %H:%M", "%d-%m-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y %
      ("%m.%d.%Y", (False,)), ("%H:%M %d/%m/%y", (True,)), ("%d %b %Y", ()), ("%Y-%m-%d", ()),
      ("%Y/%m/%d", ()), ("%Y.%m.%d", ()), ("%Y-%m", ()), ("%Y-%m-%d %H.%M.%S", ())],
 )  # fmt: skip
-def test_the_order_is_known_of_dates_that_tell(layout: str, orders: tuple[bool, ...]) -> None:
+def test_the_order_is_known_of_dates_that_tell(layout, orders):
     texts = pd.Series(pd.date_range("2020-01-20", periods=60).strftime(layout))
     assert possible_orders(texts) == orders
     assert possible_orders(pd.to_datetime(pd.Series(["2020-01-20"]))) == ()
 
 
-def test_ambiguous_dates_are_either_and_with_points_day_first() -> None:
+def test_ambiguous_dates_are_either_and_with_points_day_first():
     texts = pd.Series(["01/02/2020", "01/03/2020"])
     assert possible_orders(texts) == (False, True)
     assert possible_orders(texts.str.replace("/", ".")) == (True,)
@@ -42,9 +37,7 @@ def test_ambiguous_dates_are_either_and_with_points_day_first() -> None:
 
 @pytest.mark.parametrize("layout", ONE_OF_BOTH)
 @pytest.mark.parametrize("frequency", ["MS", "h", "15min"])
-def test_dates_are_read_in_the_order_in_which_they_are_even(
-    tmp_path: Path, layout: str, frequency: str
-) -> None:
+def test_dates_are_read_in_the_order_in_which_they_are_even(tmp_path, layout, frequency):
     times = pd.date_range("2010-02-01", periods=120, freq=frequency)
     series = read(written(tmp_path, dated(times.strftime(layout))), time="t")
     assert series.times is not None
@@ -56,13 +49,13 @@ def test_dates_are_read_in_the_order_in_which_they_are_even(
     assert read(written(tmp_path, gaps), time="t", missing="ffill").frequency == frequency
 
 
-def test_months_written_with_points_are_months(tmp_path: Path) -> None:
+def test_months_written_with_points_are_months(tmp_path):
     times = pd.date_range("2010-01-01", periods=3, freq="MS")  # as even as three days
     series = read(written(tmp_path, dated(times.strftime("%d.%m.%Y"))), time="t")
     assert series.frequency == "MS"
 
 
-def test_dates_are_read_in_the_order_in_which_each_series_rises(tmp_path: Path) -> None:
+def test_dates_are_read_in_the_order_in_which_each_series_rises(tmp_path):
     days = ["05/01/2020", "01/02/2020", "04/02/2020", "04/03/2020"]  # 5 January, 1 February, ...
     text = "t,s,y\n" + "".join(f"{d},{s},1\n" for d in days for s in "ab")
     series = read(written(tmp_path, text), time="t", id="s", resample="MS", missing="ffill")
@@ -71,9 +64,7 @@ def test_dates_are_read_in_the_order_in_which_each_series_rises(tmp_path: Path) 
     assert read(written(tmp_path, text), id="s").date_order.day_first is None
 
 
-def test_an_ambiguous_resampled_file_is_read_month_first(
-    experiment_on: Callable[..., Experiment],
-) -> None:
+def test_an_ambiguous_resampled_file_is_read_month_first(experiment_on):
     times = [*pd.date_range("2010-01-01", periods=9), pd.Timestamp("2010-01-11")]
     months = [f"{t.month:02}/{t.day:02}/2010" for t in times]  # as even read as months
     text = dated(months)
@@ -84,9 +75,7 @@ def test_an_ambiguous_resampled_file_is_read_month_first(
     assert (facts.frequency, facts.parts[-1].last) == ("D", "2010-01-11")
 
 
-def test_an_ambiguous_date_order_is_reported(
-    tmp_path: Path, experiment_on: Callable[..., Experiment]
-) -> None:
+def test_an_ambiguous_date_order_is_reported(tmp_path, experiment_on):
     times = pd.date_range("2010-01-01", periods=60, freq="MS")
     experiment = experiment_on(dated(times.strftime("%d/%m/%Y")), time="t")
     dataset = check_data(experiment)
@@ -106,7 +95,7 @@ def test_an_ambiguous_date_order_is_reported(
         read(written(tmp_path, told), time="t")
 
 
-def test_a_date_in_another_order_than_the_others_is_refused(tmp_path: Path) -> None:
+def test_a_date_in_another_order_than_the_others_is_refused(tmp_path):
     path = written(tmp_path, dated(["13/01/2010", "14/01/2010", "01/15/2010"]))
     assert_refused(path, "must hold dates in one order, here day/month/year, got '01/15/2010' in "
                    "line 4; write 1960-01-31, say", time="t")  # fmt: skip
@@ -114,7 +103,7 @@ def test_a_date_in_another_order_than_the_others_is_refused(tmp_path: Path) -> N
     assert_refused(path, "must hold a time in every row, got '31/02/2010' in line 4", time="t")
 
 
-def test_months_with_years_of_two_digits_are_months(tmp_path: Path) -> None:
+def test_months_with_years_of_two_digits_are_months(tmp_path):
     times = pd.date_range("1999-11-01", periods=30, freq="MS")
     series = read(written(tmp_path, dated(times.strftime("%b-%y"))), time="t")
     assert series.times is not None
@@ -123,7 +112,7 @@ def test_months_with_years_of_two_digits_are_months(tmp_path: Path) -> None:
                    time="t")  # fmt: skip
 
 
-def test_a_year_of_no_calendar_is_refused(tmp_path: Path) -> None:
+def test_a_year_of_no_calendar_is_refused(tmp_path):
     told = "must hold times of the years 1678 to 2261, got '10-Jan' (read as 0001-01-10) in line 2"
     text = "t,s,y\n" + "".join(f"{day}-Jan,a,1\n" for day in range(10, 22))
     path = written(tmp_path, text)
@@ -132,14 +121,14 @@ def test_a_year_of_no_calendar_is_refused(tmp_path: Path) -> None:
         sequences_in(path)
 
 
-def test_white_space_around_times_is_no_part_of_them(tmp_path: Path) -> None:
+def test_white_space_around_times_is_no_part_of_them(tmp_path):
     for layout in ("%Y-%m-%d ", " %d/%m/%Y", "%b-%y  "):
         times = pd.date_range("2010-01-01", periods=40, freq="MS")
         text = "y,t\n" + "".join(f"{i},{t}\n" for i, t in enumerate(times.strftime(layout)))
         assert read(written(tmp_path, text), time="t").frequency == "MS"
 
 
-def test_times_of_a_sequence_rise_in_one_of_both_orders(tmp_path: Path) -> None:
+def test_times_of_a_sequence_rise_in_one_of_both_orders(tmp_path):
     days = ["05/01/2020", "01/02/2020"]  # 5 January and 1 February
     rows = [f"{day},s{i},{i}\n" for i in range(3) for day in days]
     assert len(sequences_in(written(tmp_path, "t,s,y\n" + "".join(rows))).rows) == 6
@@ -147,6 +136,6 @@ def test_times_of_a_sequence_rise_in_one_of_both_orders(tmp_path: Path) -> None:
         sequences_in(written(tmp_path, "t,s,y\n" + "".join([*rows, rows[4]])))
 
 
-def sequences_in(path: Path) -> SequenceTable:
+def sequences_in(path):
     data = Data.model_validate({"path": str(path), "time": "t", "id": "s", "target": "y"})
     return SequenceTable.of(RawTable.read(path), data, "regress")

@@ -1,10 +1,6 @@
 """Files in the dialects that people bring are read as the table that they were made of."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,18 +21,18 @@ HOUR = pd.Timedelta("1h")
 TEMP = (5 + np.cos(np.arange(40))).round(2)
 
 
-def write(tmp_path: Path, text: str | bytes, name: str = "file.csv") -> Path:
+def write(tmp_path, text, name="file.csv"):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
-def lines(row: Any = None, header: str = "date,sales,temp", sep: str = ",") -> str:
+def lines(row=None, header="date,sales,temp", sep=","):
     row = row or (lambda i: f"{DAYS[i]:%Y-%m-%d}{sep}{SALES[i]}{sep}{TEMP[i]}")
     return "\n".join([header, *(row(i) for i in range(len(DAYS)))]) + "\n"
 
 
-def read(path: Path, **keys: Any) -> pd.DataFrame:
+def read(path, **keys):
     """Return the series, with its times, as a model would see it."""
     found = read_series(
         Data.model_validate(
@@ -46,7 +42,7 @@ def read(path: Path, **keys: Any) -> pd.DataFrame:
     return found.frame.assign(date=found.times)
 
 
-def assert_is_the_table(found: pd.DataFrame, scale: float = 1.0) -> None:
+def assert_is_the_table(found, scale=1.0):
     assert len(found) == len(DAYS)
     assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
     np.testing.assert_allclose(found["sales"], SALES * scale, rtol=1e-12)
@@ -54,11 +50,11 @@ def assert_is_the_table(found: pd.DataFrame, scale: float = 1.0) -> None:
         np.testing.assert_allclose(found["temp"], TEMP, rtol=1e-12)
 
 
-def comma(value: float) -> str:
+def comma(value):
     return str(value).replace(".", ",")
 
 
-def european(value: float) -> str:
+def european(value):
     return f"{value:,.2f}".translate(str.maketrans(",.", ".,"))
 
 
@@ -110,12 +106,12 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_the_table_that_it_was_made_of(tmp_path: Path, name: str) -> None:
+def test_a_file_is_the_table_that_it_was_made_of(tmp_path, name):
     assert_is_the_table(read(write(tmp_path, FILES[name])))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_was_found_reads_the_file_again(tmp_path: Path, name: str) -> None:
+def test_what_was_found_reads_the_file_again(tmp_path, name):
     path = write(tmp_path, FILES[name])
     data = Data.model_validate({"path": str(path), "time": "date", "target": "sales"})
     first = read_series(data)
@@ -132,16 +128,14 @@ def test_what_was_found_reads_the_file_again(tmp_path: Path, name: str) -> None:
     [("cp1252", "Größe"), ("latin-1", "café"), ("cp1250", "sprzedaż"), ("cp1251", "продажи"),
      ("gbk", "销量"), ("big5", "銷量"), ("cp932", "売上データ"), ("cp949", "판매량과기온그리고")],
 )  # fmt: skip
-def test_an_older_encoding_is_told_by_its_letters(
-    tmp_path: Path, encoding: str, target: str
-) -> None:
+def test_an_older_encoding_is_told_by_its_letters(tmp_path, encoding, target):
     text = lines(header=f"date,{target},temp")
     table = RawTable.read(write(tmp_path, text.encode(encoding)))
     assert table.names == ["date", target, "temp"]
     assert any(note.startswith("encoding: ") for note in table.notes)
 
 
-def test_an_encoding_that_is_not_certain_is_asked_for(tmp_path: Path) -> None:
+def test_an_encoding_that_is_not_certain_is_asked_for(tmp_path):
     path = write(tmp_path, lines(header="날짜,판매,temp").encode("cp949"))
     with pytest.raises(DataError, match=r"data\.read\.encoding: .*cp949, which reads '날짜,판매"):
         RawTable.read(path)
@@ -177,7 +171,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_ambiguity_is_refused_with_the_key_that_settles_it(tmp_path: Path, name: str) -> None:
+def test_an_ambiguity_is_refused_with_the_key_that_settles_it(tmp_path, name):
     text, keys, told, remedy = REFUSED[name]
     path = write(tmp_path, text)
     with pytest.raises(DataError) as caught:
@@ -189,7 +183,7 @@ def test_an_ambiguity_is_refused_with_the_key_that_settles_it(tmp_path: Path, na
         assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
 
 
-def test_a_word_in_a_column_of_numbers_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_word_in_a_column_of_numbers_is_named_with_its_line(tmp_path):
     text = "# by hand\n" + lines().replace(str(SALES[4]), "broken")
     path = write(tmp_path, text)
     with pytest.raises(
@@ -202,21 +196,19 @@ def test_a_word_in_a_column_of_numbers_is_named_with_its_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("word", ["-", "N/A", "n.a.", "?", "null", "#DIV/0!", "--", "NaN", ""])
-def test_the_usual_words_for_nothing_are_missing_values(tmp_path: Path, word: str) -> None:
+def test_the_usual_words_for_nothing_are_missing_values(tmp_path, word):
     found = read(write(tmp_path, lines().replace(str(SALES[4]), word)))
     assert np.flatnonzero(found["sales"].isna()).tolist() == [4]
 
 
-def test_a_declared_sentinel_is_missing(tmp_path: Path) -> None:
+def test_a_declared_sentinel_is_missing(tmp_path):
     path = write(tmp_path, lines().replace(str(SALES[4]), "-999"))
     assert read(path)["sales"][4] == -999
     found = read(path, read={"missing_values": ["-999"]})
     assert np.isnan(found["sales"][4])
 
 
-def test_a_repeated_hour_is_two_hours_in_its_time_zone(
-    tmp_path: Path,
-) -> None:
+def test_a_repeated_hour_is_two_hours_in_its_time_zone(tmp_path):
     hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
     text = "\n".join(["date,sales", *(f"{t:%Y-%m-%d %H:%M},{i % 24}" for i, t in enumerate(hours))])
     path = write(tmp_path, text)
@@ -228,7 +220,7 @@ def test_a_repeated_hour_is_two_hours_in_its_time_zone(
         read(path, read={"timezone": "America/New_York"})
 
 
-def test_equal_rows_in_a_repeated_hour_are_kept(tmp_path: Path) -> None:
+def test_equal_rows_in_a_repeated_hour_are_kept(tmp_path):
     hours = pd.date_range("2022-10-25", periods=400, freq="h", tz="Europe/Berlin")
     text = "\n".join(
         ["date,sales", *(f"{t:%Y-%m-%d %H:%M},{5 + (i > 300)}" for i, t in enumerate(hours))]
@@ -248,9 +240,7 @@ def test_equal_rows_in_a_repeated_hour_are_kept(tmp_path: Path) -> None:
         ("day,hour,sales", lambda t: f"{t - HOUR:%Y-%m-%d},{(t - HOUR).hour + 1}", ["day", "hour"]),
     ],
 )  # fmt: skip
-def test_times_in_several_columns_are_joined(
-    tmp_path: Path, header: str, row: Any, parts: list[str]
-) -> None:
+def test_times_in_several_columns_are_joined(tmp_path, header, row, parts):
     hours = pd.date_range("2022-01-01", periods=60, freq="h")
     text = "\n".join([header, *(f"{row(t)},{i}" for i, t in enumerate(hours))])
     found = read(write(tmp_path, text), read={"time_columns": parts})
@@ -258,13 +248,13 @@ def test_times_in_several_columns_are_joined(
     assert set(parts).isdisjoint(found)
 
 
-def test_a_time_column_that_is_to_be_joined_must_be_there(tmp_path: Path) -> None:
+def test_a_time_column_that_is_to_be_joined_must_be_there(tmp_path):
     path = write(tmp_path, lines())
     with pytest.raises(DataError, match=r"data\.read\.time_columns: no column 'hour' in the file"):
         read(path, read={"time_columns": ["date", "hour"]})
 
 
-def test_midnight_may_be_the_end_of_a_day(tmp_path: Path) -> None:
+def test_midnight_may_be_the_end_of_a_day(tmp_path):
     hours = pd.date_range("2022-01-01 01:00", periods=48, freq="h")
     shown = [
         f"{t - pd.Timedelta('1D'):%Y-%m-%d} 24:00" if t.hour == 0 else f"{t:%Y-%m-%d %H:%M}"
@@ -274,12 +264,12 @@ def test_midnight_may_be_the_end_of_a_day(tmp_path: Path) -> None:
     assert (pd.DatetimeIndex(read(write(tmp_path, text))["date"]) == hours).all()
 
 
-def test_a_total_is_no_row_and_a_damaged_date_is_no_remark(tmp_path: Path) -> None:
+def test_a_total_is_no_row_and_a_damaged_date_is_no_remark(tmp_path):
     with pytest.raises(DataError, match="'2o22-02-10' in line 42"):
         read(write(tmp_path, lines() + "2o22-02-10,5,6\n"))
 
 
-def test_version_numbers_addresses_and_codes_stay_texts(tmp_path: Path) -> None:
+def test_version_numbers_addresses_and_codes_stay_texts(tmp_path):
     text = lines(
         lambda i: (
             f"{DAYS[i]:%Y-%m-%d},{SALES[i]},1.{i}.2,10.0.0.{i},Q{i % 4},"
@@ -293,7 +283,7 @@ def test_version_numbers_addresses_and_codes_stay_texts(tmp_path: Path) -> None:
     assert table.doubts == {}
 
 
-def test_ids_and_classes_are_as_written_in_every_dialect(tmp_path: Path) -> None:
+def test_ids_and_classes_are_as_written_in_every_dialect(tmp_path):
     text = "# x\nid;label;v\n" + "".join(f"0{i};1,{i};{i},5\n" for i in range(5)) + "\n"
     table = RawTable.read(write(tmp_path, text))
     assert table.written(["id"])["id"].tolist() == [f"0{i}" for i in range(5)]
@@ -301,7 +291,7 @@ def test_ids_and_classes_are_as_written_in_every_dialect(tmp_path: Path) -> None
     assert table.frame["v"].tolist() == [i + 0.5 for i in range(5)]
 
 
-def test_a_column_without_a_name_is_called_after_its_place(tmp_path: Path) -> None:
+def test_a_column_without_a_name_is_called_after_its_place(tmp_path):
     text = lines(header=",sales,temp")
     found = read(write(tmp_path, text), time="column_1")
     assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
@@ -329,14 +319,14 @@ values = st.lists(
     end=st.sampled_from(["\n", "\r\n"]),
 )  # fmt: skip
 def test_a_table_survives_writing_in_any_dialect(
-    tmp_path: Path, values: list[float], style: tuple[str, str], grouped: bool, unit: str,
-    word: str, encoding: str, above: str, below: str, end: str,
-) -> None:  # fmt: skip
+    tmp_path, values, style, grouped, unit,
+    word, encoding, above, below, end,
+) :  # fmt: skip
     separator, decimal = style
     values = [1234567.25, *values]  # tells what points and commas are
     other = "." if decimal == "," else ","
 
-    def number(value: float) -> str:
+    def number(value):
         text = f"{value:,.3f}" if grouped else f"{value:.3f}"
         text = text.translate(str.maketrans(",.", other + decimal))
         return f'"{text}{unit}"' if separator in text else text + unit
@@ -358,7 +348,7 @@ def test_a_table_survives_writing_in_any_dialect(
     assert text.split("\n")[line - 1].startswith(f"{days[2]:%Y-%m-%d}")
 
 
-def test_a_sheet_is_read_as_a_csv_file_is(tmp_path: Path) -> None:
+def test_a_sheet_is_read_as_a_csv_file_is(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     sheet = book.active
@@ -374,7 +364,7 @@ def test_a_sheet_is_read_as_a_csv_file_is(tmp_path: Path) -> None:
     assert RawTable.read(path).place_of(0) == "row 4"
 
 
-def test_a_formula_that_nobody_calculated_is_a_text(tmp_path: Path) -> None:
+def test_a_formula_that_nobody_calculated_is_a_text(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.active.append(["date", "sales"])
@@ -385,7 +375,7 @@ def test_a_formula_that_nobody_calculated_is_a_text(tmp_path: Path) -> None:
         read(tmp_path / "book.xlsx")
 
 
-def test_json_lines_are_read(tmp_path: Path) -> None:
+def test_json_lines_are_read(tmp_path):
     frame = pd.DataFrame({"date": DAYS.strftime("%Y-%m-%d"), "sales": SALES, "temp": TEMP})
     frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
     assert_is_the_table(read(tmp_path / "rows.jsonl"))
@@ -394,9 +384,7 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
         RawTable.read(nested)
 
 
-def test_json_lines_of_ever_new_keys_are_refused_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_json_lines_of_ever_new_keys_are_refused_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(pd, "read_json", lambda *_, **__: pytest.fail("the table was made"))
     sparse = write(tmp_path, "".join(f'{{"k{i}":1}}\n' for i in range(30_000)), "rows.jsonl")
     with pytest.raises(DataError, match=r"10,001 different keys in 10,001 lines; write the same"):
@@ -410,14 +398,14 @@ def test_json_lines_of_ever_new_keys_are_refused_in_time(
     ("line", "problem"),
     [("[" * 100_000, "line 3 is nested too deeply"), ('{"a": 1', "line 3 is no JSON: ")],
 )
-def test_a_line_that_is_no_json_is_named(line: str, problem: str, tmp_path: Path) -> None:
+def test_a_line_that_is_no_json_is_named(line, problem, tmp_path):
     path = write(tmp_path, f'{{"a": 1}}\n\n{line}\n', "rows.jsonl")
     with pytest.raises(DataError, match=f"is no JSON lines file: {problem}") as error:
         RawTable.read(path)
     assert "\n" not in str(error.value)
 
 
-def test_parquet_texts_of_numbers_are_numbers_and_codes_codes(tmp_path: Path) -> None:
+def test_parquet_texts_of_numbers_are_numbers_and_codes_codes(tmp_path):
     frame = pd.DataFrame({"date": DAYS, "sales": [f"{v:,.2f}" for v in SALES],
                           "code": [f"{i:03}" for i in range(40)]})  # fmt: skip
     frame.to_parquet(tmp_path / "rows.parquet")
@@ -426,7 +414,7 @@ def test_parquet_texts_of_numbers_are_numbers_and_codes_codes(tmp_path: Path) ->
     assert table.frame["code"].tolist() == frame["code"].tolist()
 
 
-def test_files_that_would_fill_the_memory_are_refused_early(tmp_path: Path) -> None:
+def test_files_that_would_fill_the_memory_are_refused_early(tmp_path):
     import zipfile
 
     wide = write(tmp_path, b"a," * 300_000 + b"\n1\n")
@@ -447,12 +435,12 @@ def test_files_that_would_fill_the_memory_are_refused_early(tmp_path: Path) -> N
     [("a.csv.gz", "unpack it first"), ("a.zip", "unpack it"), ("a.xls", "save it as xlsx"),
      ("a.json", "JSON lines"), ("a.feather", "save it as Parquet")],
 )  # fmt: skip
-def test_other_formats_are_refused_with_what_to_do(tmp_path: Path, name: str, told: str) -> None:
+def test_other_formats_are_refused_with_what_to_do(tmp_path, name, told):
     with pytest.raises(DataError, match=told):
         RawTable.read(write(tmp_path, "x,y\n1,2\n", name))
 
 
-def test_cells_that_look_like_formulas_are_texts(tmp_path: Path) -> None:
+def test_cells_that_look_like_formulas_are_texts(tmp_path):
     buffer = io.StringIO()
     pd.DataFrame({"sales": [1.5, 2.5], "note": ["=cmd|'/C calc'!A0", "@SUM(1)"]}).to_csv(
         buffer, index=False
@@ -465,7 +453,7 @@ GERMAN = ["Januar", "Februar", "März"]
 FRENCH = ["janvier", "février", "mars"]
 
 
-def paid(value: float) -> str:
+def paid(value):
     return f"({-value})" if value < 0 else str(value)
 
 
@@ -493,7 +481,7 @@ MORE = {
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_what_people_write_besides_is_read_as_well(tmp_path: Path, name: str) -> None:
+def test_what_people_write_besides_is_read_as_well(tmp_path, name):
     found = read(write(tmp_path, MORE[name]))
     if "India" in name:
         np.testing.assert_allclose(found["sales"], 1234500.25 + np.arange(40))
@@ -505,7 +493,7 @@ def test_what_people_write_besides_is_read_as_well(tmp_path: Path, name: str) ->
         np.testing.assert_allclose(found["temp"], TEMP, rtol=1e-12)
 
 
-def test_the_line_of_a_row_counts_what_is_left_out_before_it(tmp_path: Path) -> None:
+def test_the_line_of_a_row_counts_what_is_left_out_before_it(tmp_path):
     text = lines().replace("\n2022-01-10", "\ndate,sales,temp\n\n2022-01-10")
     text = text.replace(str(SALES[20]), "oops")
     with pytest.raises(DataError, match=r"got 'oops' in line 24"):
@@ -523,9 +511,7 @@ def test_the_line_of_a_row_counts_what_is_left_out_before_it(tmp_path: Path) -> 
          "in line 11 among decimal points; correct it", None),
     ],
 )  # fmt: skip
-def test_the_remedy_of_a_refused_file_works_as_it_stands(
-    tmp_path: Path, text: str, told: str, keys: dict[str, Any] | None
-) -> None:
+def test_the_remedy_of_a_refused_file_works_as_it_stands(tmp_path, text, told, keys):
     path = write(tmp_path, text)
     with pytest.raises(DataError) as caught:
         read(path)
@@ -534,7 +520,7 @@ def test_the_remedy_of_a_refused_file_works_as_it_stands(
         assert_is_the_table(read(path, read=keys))
 
 
-def test_days_of_a_spreadsheet_have_hours(tmp_path: Path) -> None:
+def test_days_of_a_spreadsheet_have_hours(tmp_path):
     hours = pd.date_range("2022-01-01", periods=60, freq="h")
     text = "\n".join(["date,sales", *(f"{44562 + i / 24:.5f},{i}" for i in range(60))])
     found = read(write(tmp_path, text), read={"date_format": "excel"})
@@ -550,16 +536,14 @@ def test_days_of_a_spreadsheet_have_hours(tmp_path: Path) -> None:
         ("# exported\n", "#label,text"),
     ],
 )
-def test_texts_that_begin_with_a_comment_mark_are_rows(
-    tmp_path: Path, above: str, names: str
-) -> None:
+def test_texts_that_begin_with_a_comment_mark_are_rows(tmp_path, above, names):
     rows = ["a,so it is", "b,no", "#1,who", "a,fine", "b,#love you"]
     table = RawTable.read(write(tmp_path, above + "\n".join([names, *rows]) + "\n"))
     assert table.names == ["label", "text"]
     assert table.written(["label"])["label"].tolist() == ["a", "b", "#1", "a", "b"]
 
 
-def test_points_that_may_group_digits_are_ambiguous_in_texts(tmp_path: Path) -> None:
+def test_points_that_may_group_digits_are_ambiguous_in_texts(tmp_path):
     shown = ["950", "1.020", "1.234", "987", *(f"1.{100 + i}" for i in range(36))]
     rows = [f"{d:%Y-%m-%d}\t{v}" for d, v in zip(DAYS, shown, strict=True)]
     text = "\n".join(["date\tsales", *rows])
@@ -574,7 +558,7 @@ def test_points_that_may_group_digits_are_ambiguous_in_texts(tmp_path: Path) -> 
     assert found["sales"][:4].tolist() == [950, 1020, 1234, 987]
 
 
-def test_seconds_are_kept_where_dates_are_joined_to_times_of_day(tmp_path: Path) -> None:
+def test_seconds_are_kept_where_dates_are_joined_to_times_of_day(tmp_path):
     times = pd.date_range("2020-02-01", periods=240, freq="30s")
     text = "\n".join(["day,clock,sales", *(f"{t:%d/%m/%Y},{t:%H:%M:%S},5" for t in times)])
     found = read(write(tmp_path, text), read={"time_columns": ["day", "clock"]})
@@ -583,7 +567,7 @@ def test_seconds_are_kept_where_dates_are_joined_to_times_of_day(tmp_path: Path)
 
 
 @pytest.mark.parametrize("parts", [["year", "month", "hour"], ["year", "quarter"]])
-def test_parts_of_the_time_with_a_hole_are_refused(tmp_path: Path, parts: list[str]) -> None:
+def test_parts_of_the_time_with_a_hole_are_refused(tmp_path, parts):
     rows = [f"2020,{1 + i // 24},{i % 24 + 1},{1 + i // 12},{i}" for i in range(48)]
     path = write(tmp_path, "\n".join(["year,month,hour,quarter,sales", *rows]))
     with pytest.raises(DataError, match=r"time_columns: must be year, month.*in place of the"):
@@ -591,18 +575,18 @@ def test_parts_of_the_time_with_a_hole_are_refused(tmp_path: Path, parts: list[s
     assert find_parts(RawTable.read(path).frame) == ()
 
 
-def test_text_that_is_utf_8_is_no_other_encoding(tmp_path: Path) -> None:
+def test_text_that_is_utf_8_is_no_other_encoding(tmp_path):
     path = write(tmp_path, lines(header="date,Köln,temp"))
     assert RawTable.read(path, Dialect(encoding="cp1252")).names[1] == "Köln"
 
 
-def test_two_units_in_one_column_are_refused(tmp_path: Path) -> None:
+def test_two_units_in_one_column_are_refused(tmp_path):
     text = lines(lambda i: f"{DAYS[i]:%Y-%m-%d},{SALES[i]} {('kWh', 'Wh')[i % 2]},{TEMP[i]}")
     with pytest.raises(DataError, match="of one unit"):
         read(write(tmp_path, text), read={"units": ["kWh", "Wh"]})
 
 
-def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path: Path) -> None:
+def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path):
     path = write(tmp_path, lines() + f"{DAYS[-1] + HOUR * 24:%Y-%m-%d},1,2\n")
     data = {"path": str(path), "time": "date", "target": "sales"}
     declared = read_series(Data.model_validate(data | {"read": {"skip_footer": 1}}))
@@ -613,7 +597,7 @@ def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path: Path) -> None:
     assert (declared.of_the_kind.skip_footer, declared.of_the_kind.skip_rows) == (None, None)
 
 
-def test_the_sheet_that_holds_a_table_is_read(tmp_path: Path) -> None:
+def test_the_sheet_that_holds_a_table_is_read(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.active.append(["Read me first"])
@@ -626,7 +610,7 @@ def test_the_sheet_that_holds_a_table_is_read(tmp_path: Path) -> None:
     assert_is_the_table(read(tmp_path / "book.xlsx"))
 
 
-def test_a_text_in_row_one_is_a_value_without_dates(tmp_path: Path) -> None:
+def test_a_text_in_row_one_is_a_value_without_dates(tmp_path):
     rows = ["s0,x,c0", *(f"s{i},2.5,c{i % 2}" for i in range(1, 10))]
     table = RawTable.read(write(tmp_path, "\n".join(["id,w,label", *rows]) + "\n"))
     assert table.written(["w"])["w"].tolist() == ["x", *["2.5"] * 9]
@@ -635,7 +619,7 @@ def test_a_text_in_row_one_is_a_value_without_dates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ["2020-01-01 00:00,up", "a,950", "x,-3"])
-def test_a_file_without_names_loses_no_row(tmp_path: Path, first: str) -> None:
+def test_a_file_without_names_loses_no_row(tmp_path, first):
     left, right = first.split(",")
     times = left.startswith("2020")
     rows = [f"2020-01-0{i} 00:00,up" if times else f"a,{900 + i}" for i in range(2, 9)]
@@ -643,13 +627,13 @@ def test_a_file_without_names_loses_no_row(tmp_path: Path, first: str) -> None:
         RawTable.read(write(tmp_path, "\n".join([first, *rows]) + "\n"))
 
 
-def test_numbers_beside_a_word_above_days_name_columns(tmp_path: Path) -> None:
+def test_numbers_beside_a_word_above_days_name_columns(tmp_path):
     rows = [f"2020-01-0{i},{i}.5,{i}.7" for i in range(1, 9)]
     path = write(tmp_path, "\n".join(["date,0.1,0.9", *rows]) + "\n")
     assert RawTable.read(path).names == ["date", "0.1", "0.9"]
 
 
-def test_years_and_counts_name_columns(tmp_path: Path) -> None:
+def test_years_and_counts_name_columns(tmp_path):
     rows = [f"s{i},{i},{i + 1},{i * 900}" for i in range(9)]
     for names in ("shop,2019,2020,2021", "shop,0,1,2", "shop,2020-01-01,2020-02-01,2020-03-01"):
         path = write(tmp_path, "\n".join([names, *rows]) + "\n")

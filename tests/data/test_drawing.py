@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +8,7 @@ from tuner.errors import DataError
 from tuner.experiment import Split
 
 
-def draw(n: int, labels: list[int] | None = None, names: Any = None, **split: Any) -> Draw:
+def draw(n, labels=None, names=None, **split):
     return draw_sequences(
         np.arange(n) if names is None else np.array(names, dtype=object),
         Split(**split),
@@ -22,11 +18,11 @@ def draw(n: int, labels: list[int] | None = None, names: Any = None, **split: An
     )
 
 
-def parts(drawn: Draw) -> dict[str, list[int]]:
+def parts(drawn):
     return {name: part.tolist() for name, part in drawn.named().items()}
 
 
-def assert_refused(*told: str, n: int, **arguments: Any) -> None:
+def assert_refused(*told, n, **arguments):
     with pytest.raises(DataError) as caught:
         draw(n, **arguments)
     message = str(caught.value)
@@ -47,8 +43,8 @@ extents = st.one_of(st.integers(1, 30), st.floats(0.01, 0.7).map(lambda x: round
     seed=st.integers(0, 2**70),
 )
 def test_every_sequence_is_in_one_part_or_the_draw_is_refused(
-    labels: list[int], stratified: bool, validation: Any, test: Any, seed: int
-) -> None:
+    labels, stratified, validation, test, seed
+):
     n, asked = len(labels), {"validation": validation, "test": test, "seed": seed}
     strata = labels if stratified and set(labels) == set(range(max(labels) + 1)) else None
     try:
@@ -72,12 +68,12 @@ def test_every_sequence_is_in_one_part_or_the_draw_is_refused(
         assert (np.abs(of_class - counts * len(part) / n) < 2).all()  # its share, of two draws
 
 
-def test_another_seed_draws_other_sequences() -> None:
+def test_another_seed_draws_other_sequences():
     found = {tuple(draw(50, seed=seed).test) for seed in range(20)}
     assert len(found) == 20
 
 
-def test_the_parts_of_a_seed_are_stable_across_versions() -> None:
+def test_the_parts_of_a_seed_are_stable_across_versions():
     assert parts(draw(10, validation=2, test=2)) == {
         "training": [0, 1, 2, 7, 8, 9], "validation": [3, 5], "test": [4, 6],
     }  # fmt: skip
@@ -86,16 +82,14 @@ def test_the_parts_of_a_seed_are_stable_across_versions() -> None:
     }  # fmt: skip
 
 
-def test_halves_are_rounded_up_as_they_are_written() -> None:
+def test_halves_are_rounded_up_as_they_are_written():
     assert [len(draw(n, validation=1, test=0.15).test) for n in (10, 30, 144)] == [2, 5, 22]
     assert len(draw(100, validation=1, test=0.145).test) == 15
 
 
 @settings(deadline=None)
 @given(order=st.permutations(range(20)), stratified=st.booleans())
-def test_the_order_of_sequences_with_ids_does_not_matter(
-    order: list[int], stratified: bool
-) -> None:
+def test_the_order_of_sequences_with_ids_does_not_matter(order, stratified):
     names, labels = [f"s{i}" for i in range(20)], [i % 3 for i in range(20)]
     here = draw(20, labels if stratified else None, names)
     moved = [labels[i] for i in order]
@@ -106,7 +100,7 @@ def test_the_order_of_sequences_with_ids_does_not_matter(
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 100), validation=st.integers(3, 20))
-def test_the_test_part_is_the_same_whatever_is_validated_on(seed: int, validation: int) -> None:
+def test_the_test_part_is_the_same_whatever_is_validated_on(seed, validation):
     labels = [i % 3 for i in range(40)]
     first = draw(40, labels, seed=seed, test=6, validation=3)
     assert draw(40, labels, seed=seed, test=6, validation=validation).test.tolist() == (
@@ -114,7 +108,7 @@ def test_the_test_part_is_the_same_whatever_is_validated_on(seed: int, validatio
     )
 
 
-def test_parts_that_are_too_small_are_refused() -> None:
+def test_parts_that_are_too_small_are_refused():
     told = ["data.split: ", "no sequence is left", "validation takes 6 and test 4 of 10"]
     assert_refused(*told, "smaller", n=10, validation=6, test=4)
     assert_refused("test 12 of 10", n=10, validation=6, test=12)
@@ -123,7 +117,7 @@ def test_parts_that_are_too_small_are_refused() -> None:
         assert_refused(*told, n=20, **{name: 0.01, other: 2})
 
 
-def test_a_class_with_too_few_sequences_is_refused_by_name() -> None:
+def test_a_class_with_too_few_sequences_is_refused_by_name():
     labels = [0] * 20 + [1] * 2
     told = ["data.target: ", "got 2 of class 'b'", "give more of it, or remove it"]
     assert_refused(*told, n=22, labels=labels, validation=4, test=4)
@@ -136,7 +130,7 @@ def test_a_class_with_too_few_sequences_is_refused_by_name() -> None:
     assert_refused(*told, n=103, labels=labels, test=0.9, validation=3)
 
 
-def test_a_part_with_fewer_sequences_than_classes_is_refused() -> None:
+def test_a_part_with_fewer_sequences_than_classes_is_refused():
     labels = [0, 1, 2] * 10
     for name, other in (("validation", "test"), ("test", "validation")):
         told = [f"data.split.{name}: ", "each of the 3 classes, got 2", "make it larger"]
@@ -145,7 +139,7 @@ def test_a_part_with_fewer_sequences_than_classes_is_refused() -> None:
     assert_refused(*told, n=30, labels=labels, validation=14, test=14)
 
 
-def test_a_step_class_absent_from_training_is_refused() -> None:
+def test_a_step_class_absent_from_training_is_refused():
     bounds, labels = np.array([[0, 2], [2, 4], [4, 5]]), np.array([0, 1, 1, 2, 2])
     drawn = Draw(np.array([0]), np.array([1]), np.array([2]))
     with pytest.raises(DataError, match=r"^s.csv: data.target: .*got 'z' in validation or test"):

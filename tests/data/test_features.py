@@ -1,20 +1,15 @@
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data.features import Table, check_features, make_table
+from tuner.data.features import check_features, make_table
 from tuner.data.quality import even_rows
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment.schema import Data
 
 
-def make(tmp_path: Path, frame: pd.DataFrame, **keys: Any) -> Table:
+def make(tmp_path, frame, **keys):
     path = tmp_path / "series.csv"
     frame.to_csv(path, index=False)
     data = Data(**{"path": str(path), "target": "y", **keys})
@@ -23,14 +18,14 @@ def make(tmp_path: Path, frame: pd.DataFrame, **keys: Any) -> Table:
     return make_table(series, data)
 
 
-def hours(n_rows: int = 48, frequency: str = "h") -> pd.DataFrame:
+def hours(n_rows=48, frequency="h"):
     times = pd.date_range("2020-01-01", periods=n_rows, freq=frequency)
     return pd.DataFrame(
         {"t": times, "y": np.arange(1.0, n_rows + 1), "x": np.arange(n_rows) ** 2.0}
     )
 
 
-def test_the_columns_stand_in_order_features_calendar_lags(tmp_path: Path) -> None:
+def test_the_columns_stand_in_order_features_calendar_lags(tmp_path):
     table = make(tmp_path, hours(), time="t", calendar=["hour", "weekday"], lags={"x": [1, 24]})
     assert table.names == (
         "y", "x", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "x_lag_1", "x_lag_24",
@@ -39,7 +34,7 @@ def test_the_columns_stand_in_order_features_calendar_lags(tmp_path: Path) -> No
     assert table.first.tolist() == [24]
 
 
-def test_the_calendar_goes_round(tmp_path: Path) -> None:
+def test_the_calendar_goes_round(tmp_path):
     table = make(tmp_path, hours(60 * 24), time="t", calendar=["hour", "weekday", "month"])
     named = dict(zip(table.names, table.inputs.T, strict=True))
     assert named["hour_sin"][[0, 6, 12, 18]] == pytest.approx([0, 1, 0, -1], abs=1e-12)
@@ -51,12 +46,12 @@ def test_the_calendar_goes_round(tmp_path: Path) -> None:
     assert named["month_cos"][[0, 31 * 24]] == pytest.approx([1, np.cos(february)])
 
 
-def test_minutes_count_in_the_hour(tmp_path: Path) -> None:
+def test_minutes_count_in_the_hour(tmp_path):
     table = make(tmp_path, hours(96, "15min"), time="t", calendar=["hour"])
     assert len(np.unique(table.inputs[:, 2:].round(9), axis=0)) == 96
 
 
-def test_a_lag_is_an_earlier_value_of_the_same_series(tmp_path: Path) -> None:
+def test_a_lag_is_an_earlier_value_of_the_same_series(tmp_path):
     frame = pd.DataFrame({"s": list("aaabb"), "y": [1.0, 2, 3, 4, 5], "x": [10.0, 20, 30, 40, 50]})
     table = make(tmp_path, frame, id="s", features=["y"], lags={"x": [1, 2]})
     assert table.names == ("y", "x_lag_1", "x_lag_2")  # x itself is none
@@ -66,7 +61,7 @@ def test_a_lag_is_an_earlier_value_of_the_same_series(tmp_path: Path) -> None:
     assert table.first.tolist() == [2, 2]  # of the second series, nothing can be read
 
 
-def test_lags_of_a_target_are_transformed_as_it_is(tmp_path: Path) -> None:
+def test_lags_of_a_target_are_transformed_as_it_is(tmp_path):
     table = make(tmp_path, hours(), transform="log", features=["y"], lags={"y": [3]})
     np.testing.assert_array_equal(table.inputs[3:, 1], table.inputs[:-3, 0])
     table = make(tmp_path, hours(), transform="difference", features=["y"], lags={"y": [3]})
@@ -74,7 +69,7 @@ def test_lags_of_a_target_are_transformed_as_it_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.inputs[4:, 1], 1.0)
 
 
-def test_rows_before_every_column_is_known_are_not_read(tmp_path: Path) -> None:
+def test_rows_before_every_column_is_known_are_not_read(tmp_path):
     frame = hours(12)
     frame.loc[:2, "x"] = np.nan
     frame.loc[6, "y"] = np.nan
@@ -84,7 +79,7 @@ def test_rows_before_every_column_is_known_are_not_read(tmp_path: Path) -> None:
     assert table.truth[6, 0] == 6.0  # the value of the row before
 
 
-def test_differences_do_not_cross_series(tmp_path: Path) -> None:
+def test_differences_do_not_cross_series(tmp_path):
     frame = pd.DataFrame({"s": list("aabb"), "y": [1.0, 4, 100, 101]})
     table = make(tmp_path, frame, id="s", transform="difference")
     np.testing.assert_array_equal(table.targets[:, 0], [np.nan, 3, np.nan, 1])
@@ -110,15 +105,13 @@ def test_differences_do_not_cross_series(tmp_path: Path) -> None:
          ["data.features", "'x' holds no value", "leave it out"]),
     ],
 )  # fmt: skip
-def test_useless_and_duplicate_features_are_refused(
-    tmp_path: Path, frame: pd.DataFrame, keys: dict[str, Any], parts: list[str]
-) -> None:
+def test_useless_and_duplicate_features_are_refused(tmp_path, frame, keys, parts):
     with pytest.raises(DataError) as caught:
         make(tmp_path, frame, time="t", **keys)
     assert [p for p in parts if p not in str(caught.value)] == [], caught.value
 
 
-def test_log_locates_a_filled_value_without_a_logarithm(tmp_path: Path) -> None:
+def test_log_locates_a_filled_value_without_a_logarithm(tmp_path):
     frame = hours(6).assign(y=[9.0, 5, np.nan, np.nan, 4, 4])
     with pytest.raises(DataError) as caught:
         make(tmp_path, frame.assign(y=[9.0, 4, np.nan, 4, 4, 4]), time="t", transform="log",

@@ -1,7 +1,5 @@
 """`missing: skip`: windows that cross a gap are not trained on, scored, or forecast from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

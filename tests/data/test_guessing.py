@@ -1,9 +1,5 @@
 """What the values of a column are taken for: numbers, times or texts, never by chance."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,11 +16,11 @@ MONTHS = pd.date_range("2015-01-01", periods=N, freq="MS")
 WEEKS = pd.date_range("2019-01-07", periods=N, freq="W-MON")
 
 
-def second(value: object) -> str:
+def second(value):
     return value if isinstance(value, str) else str(pd.Index(value)[1])  # type: ignore[call-overload]
 
 
-def written(folder: Path, values: object) -> Path:
+def written(folder, values):
     path = folder / "s.csv"
     y = np.random.default_rng(0).normal(size=N).round(3)
     pd.DataFrame({"a": values, "y": y}).to_csv(path, index=False)
@@ -60,7 +56,7 @@ def written(folder: Path, values: object) -> Path:
     ],
     ids=second,
 )
-def test_texts_that_only_look_like_times_are_texts(tmp_path: Path, texts: list[str]) -> None:
+def test_texts_that_only_look_like_times_are_texts(tmp_path, texts):
     found = guess_columns(RawTable.read(written(tmp_path, texts)))
     assert (found.time, found.targets) == (None, ["y"])
     assert found.left_out["a"].startswith("text")  # and which unit it may have
@@ -92,9 +88,7 @@ def test_texts_that_only_look_like_times_are_texts(tmp_path: Path, texts: list[s
     ],
     ids=second,
 )
-def test_dates_as_people_and_offices_write_them_are_times(
-    tmp_path: Path, texts: list[str], times: pd.DatetimeIndex, frequency: str
-) -> None:
+def test_dates_as_people_and_offices_write_them_are_times(tmp_path, texts, times, frequency):
     path = written(tmp_path, texts)
     found = guess_columns(RawTable.read(path))
     assert (found.time, found.targets, found.numbers) == ("a", ["y"], ["y"])
@@ -114,17 +108,17 @@ def test_dates_as_people_and_offices_write_them_are_times(
     ],
     ids=["no dates", "fractions", "few", "falling"],
 )
-def test_numbers_that_may_be_none_are_no_dates(tmp_path: Path, numbers: list[float]) -> None:
+def test_numbers_that_may_be_none_are_no_dates(tmp_path, numbers):
     found = guess_columns(RawTable.read(written(tmp_path, numbers)))
     assert (found.time, found.numbers) == (None, ["a", "y"])
 
 
-def test_a_week_that_there_is_not_is_no_time(tmp_path: Path) -> None:
+def test_a_week_that_there_is_not_is_no_time(tmp_path):
     texts = [f"2019-W{54 + i % 40}" for i in range(N)]
     assert guess_columns(RawTable.read(written(tmp_path, texts))).left_out == {"a": "text"}
 
 
-def named(folder: Path, name: str, values: object) -> RawTable:
+def named(folder, name, values):
     path = folder / "s.csv"
     y = np.random.default_rng(0).normal(size=N).round(3)
     pd.DataFrame({name: values, "y": y}).to_csv(path, index=False)
@@ -133,9 +127,7 @@ def named(folder: Path, name: str, values: object) -> RawTable:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "ns"])
 @pytest.mark.parametrize("name", ["ts", "Zeit", "event_time", "epoch"])
-def test_unix_times_are_times_in_a_column_that_is_called_so(
-    tmp_path: Path, name: str, unit: str
-) -> None:
+def test_unix_times_are_times_in_a_column_that_is_called_so(tmp_path, name, unit):
     times = pd.date_range("2021-03-01", periods=N, freq="h").as_unit(unit).asi8
     found = guess_columns(named(tmp_path, name, times))
     assert (found.time, found.numbers) == (name, ["y"])
@@ -153,9 +145,7 @@ def test_unix_times_are_times_in_a_column_that_is_called_so(
         ("date", [f"{1990 + i // 4}-{i % 4 + 1:02}" for i in range(N)], "seems to hold quarters"),
     ],
 )
-def test_unreadable_or_ambiguous_times_are_refused(
-    tmp_path: Path, name: str, values: list[str], told: str
-) -> None:
+def test_unreadable_or_ambiguous_times_are_refused(tmp_path, name, values, told):
     table = named(tmp_path, name, values)
     with pytest.raises(DataError, match=told):
         guess_columns(table)
@@ -163,6 +153,6 @@ def test_unreadable_or_ambiguous_times_are_refused(
     assert guess_columns(named(tmp_path, "ratio", np.arange(N) + 1950.25)).numbers[0] == "ratio"
 
 
-def test_months_of_every_season_are_no_quarters(tmp_path: Path) -> None:
+def test_months_of_every_season_are_no_quarters(tmp_path):
     months = [f"{1990 + i // 12}-{i % 12 + 1}" for i in range(N)]
     assert guess_columns(named(tmp_path, "month", months)).time == "month"

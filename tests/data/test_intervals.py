@@ -1,11 +1,7 @@
 """Conformal intervals: their radii, what they cover, and when there are none."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +19,7 @@ LEVELS = st.integers(1, 99).map(lambda percent: percent / 100)
 
 
 @given(level=LEVELS, more=st.integers(0, 30))
-def test_a_radius_is_the_smallest_that_covers_enough(level: float, more: int) -> None:
+def test_a_radius_is_the_smallest_that_covers_enough(level, more):
     n = fewest_residuals(level) + more
     residuals = np.random.default_rng(n).permutation(n) + 1.0  # 1 to n
     (radius,) = radii_of(residuals, [level])
@@ -32,7 +28,7 @@ def test_a_radius_is_the_smallest_that_covers_enough(level: float, more: int) ->
 
 
 @given(level=LEVELS)
-def test_fewer_residuals_than_needed_have_no_radius(level: float) -> None:
+def test_fewer_residuals_than_needed_have_no_radius(level):
     fewest = fewest_residuals(level)
     percent = round(100 * level)
     assert fewest * (100 - percent) >= percent > (fewest - 1) * (100 - percent)
@@ -43,13 +39,13 @@ def test_fewer_residuals_than_needed_have_no_radius(level: float) -> None:
 
 
 @pytest.mark.parametrize(("level", "n", "rank"), [(0.55, 19, 11), (0.95, 19, 19), (0.8, 9, 8)])
-def test_a_level_is_taken_as_it_is_written(level: float, n: int, rank: int) -> None:
+def test_a_level_is_taken_as_it_is_written(level, n, rank):
     assert radii_of(np.arange(1.0, n + 1), [level]) == [rank]  # 0.55 * 20 is above 11 in floats
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize("n", [19, 60])
-def test_intervals_cover_exchangeable_residuals_as_promised(level: float, n: int) -> None:
+def test_intervals_cover_exchangeable_residuals_as_promised(level, n):
     rng = np.random.default_rng(n)
     residuals = np.abs(rng.standard_cauchy((n + 1, 20_000)))  # of no moment at all
     radii = radii_of(residuals[:-1], [level])[0]
@@ -59,8 +55,8 @@ def test_intervals_cover_exchangeable_residuals_as_promised(level: float, n: int
 
 
 @pytest.fixture
-def series(tmp_path: Path, experiment_on: Callable[..., Experiment]) -> Callable[..., Experiment]:
-    def make(**data: object) -> Experiment:
+def series(tmp_path, experiment_on):
+    def make(**data):
         split = {"validation": 20, "test": 10}
         task = {"intervals": [0.5, 0.8]}
         rows = text(days(80))
@@ -69,9 +65,7 @@ def series(tmp_path: Path, experiment_on: Callable[..., Experiment]) -> Callable
     return make
 
 
-def test_every_step_and_target_has_a_radius_of_its_own(
-    series: Callable[..., Experiment], tmp_path: Path
-) -> None:
+def test_every_step_and_target_has_a_radius_of_its_own(series, tmp_path):
     (ref,) = prepare(series(), tmp_path / "arrays").folds
     truth = ref.truth_of(ref.evaluate_samples())
     n = len(truth)
@@ -87,7 +81,7 @@ def test_every_step_and_target_has_a_radius_of_its_own(
 
 
 @given(level=st.floats(1, 1e6), radius=st.floats(0, 3))
-def test_of_logarithms_a_radius_is_a_factor(level: float, radius: float) -> None:
+def test_of_logarithms_a_radius_is_a_factor(level, radius):
     intervals = Intervals((0.8,), np.full((1, 1, 1), radius))
     (lower,), (upper,) = (
         end.reshape(-1) for end in intervals.around(np.full((1, 1, 1), level), Transform("log"))
@@ -97,9 +91,7 @@ def test_of_logarithms_a_radius_is_a_factor(level: float, radius: float) -> None
     assert lower > 0
 
 
-def test_residuals_of_logarithms_are_those_of_the_factors(
-    series: Callable[..., Experiment], tmp_path: Path
-) -> None:
+def test_residuals_of_logarithms_are_those_of_the_factors(series, tmp_path):
     (ref,) = prepare(series(transform="log"), tmp_path / "arrays").folds
     truth = ref.truth_of(ref.evaluate_samples())
     found = calibrated([0.5, 0.8], ref, truth * 1.25)
@@ -108,7 +100,7 @@ def test_residuals_of_logarithms_are_those_of_the_factors(
         assert share["coverage"] == 1
 
 
-def test_a_series_scale_stretches_its_radius() -> None:
+def test_a_series_scale_stretches_its_radius():
     intervals = Intervals((0.5, 0.9), np.array([1.0, 2.0]).reshape(2, 1, 1))
     scale = np.array([[1.0], [10.0]])
     lower, upper = intervals.around(np.zeros((2, 1, 1)), Transform(), scale)
@@ -119,10 +111,8 @@ def test_a_series_scale_stretches_its_radius() -> None:
 @pytest.mark.parametrize(
     ("size", "level", "fewest"), [(4, 0.8, 4), (20, 0.95, 19), (10, 0.9, 9), (3, 0.5, 1)]
 )
-def test_too_few_validation_windows_for_a_level_are_refused(
-    size: int, level: float, fewest: int, experiment_on: Callable[..., Experiment]
-) -> None:
-    def check(n: int) -> None:
+def test_too_few_validation_windows_for_a_level_are_refused(size, level, fewest, experiment_on):
+    def check(n):
         split = {"validation": n, "test": 10}
         task = {"intervals": [level]}
         check_data(experiment_on(text(days(90)), task=task, split=split, time="t"))
@@ -147,7 +137,7 @@ def test_too_few_validation_windows_for_a_level_are_refused(
         ({"kind": "regress", "intervals": [0.8]}, "intervals: is of forecasts, got [0.8]"),
     ],
 )
-def test_what_is_no_share_is_refused(task: dict[str, object], rule: str) -> None:
+def test_what_is_no_share_is_refused(task, rule):
     raw = {"name": "a", "data": {"path": "a.csv", "target": "y", "id": "i"}, "task": task}
     with pytest.raises(ValueError, match=re.escape(rule)):
         Experiment.model_validate(raw)

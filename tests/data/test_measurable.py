@@ -1,9 +1,5 @@
 """A metric without a sense for the data is refused before anything is trained."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from tuner.data.prepared import check_data
@@ -13,7 +9,7 @@ from tuner.experiment import Experiment
 STEADY = [float(i % 5 + 1) for i in range(60)]
 
 
-def check(folder: Path, metric: str, values: list[float]) -> None:
+def check(folder, metric, values):
     path = folder / "s.csv"
     path.write_text("y\n" + "".join(f"{v}\n" for v in values))
     block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
@@ -31,9 +27,7 @@ def check(folder: Path, metric: str, values: list[float]) -> None:
         ("mase", slice(0, 40), 7.0, "mase divides by the error of the naive forecast"),
     ],
 )
-def test_a_metric_that_has_no_score_of_the_values_is_refused(
-    tmp_path: Path, metric: str, where: slice, value: float, text: str
-) -> None:
+def test_a_metric_that_has_no_score_of_the_values_is_refused(tmp_path, metric, where, value, text):
     values = list(STEADY)
     check(tmp_path, metric, values)
     values[where] = [value] * len(values[where])
@@ -43,11 +37,11 @@ def test_a_metric_that_has_no_score_of_the_values_is_refused(
     check(tmp_path, "rmse", values)
 
 
-def test_zeros_that_are_only_trained_on_do_not_matter(tmp_path: Path) -> None:
+def test_zeros_that_are_only_trained_on_do_not_matter(tmp_path):
     check(tmp_path, "mape", [0.0, *STEADY[1:]])
 
 
-def notes(folder: Path, k: list[float]) -> list[str]:
+def notes(folder, k):
     path = folder / "k.csv"
     rows = [f"{y},{value}" for y, value in zip(STEADY, k, strict=True)]
     path.write_text("\n".join(["y,k", *rows]) + "\n")
@@ -56,7 +50,7 @@ def notes(folder: Path, k: list[float]) -> list[str]:
     return [text for what, text in facts.notes if what == "constant"]
 
 
-def test_a_feature_that_moves_only_after_training_gets_a_note(tmp_path: Path) -> None:
+def test_a_feature_that_moves_only_after_training_gets_a_note(tmp_path):
     told = "'k' is 5 in all of the training part"
     remedy = "; leave it out of data.features"
     assert notes(tmp_path, [5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]

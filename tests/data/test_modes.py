@@ -1,10 +1,7 @@
 """Modes of windows: each by itself, written for the windows that are read, refused where dear."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +19,7 @@ from tuner.experiment import Experiment
 EMD = {"kind": "emd", "components": 3}
 
 
-def on(folder: Path, n: int = 80, **keys: Any) -> Experiment:
+def on(folder, n=80, **keys):
     rng = np.random.default_rng(0)
     y = np.sin(np.arange(n) / 3) + 0.3 * rng.normal(size=n)
     pd.DataFrame({"x": rng.normal(size=n), "y": y}).to_csv(folder / "y.csv", index=False)
@@ -32,9 +29,7 @@ def on(folder: Path, n: int = 80, **keys: Any) -> Experiment:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 40), n_modes=st.integers(1, 4))
-def test_modes_are_finite_and_zero_where_a_window_has_fewer(
-    seed: int, rows: int, n_modes: int
-) -> None:
+def test_modes_are_finite_and_zero_where_a_window_has_fewer(seed, rows, n_modes):
     rng = np.random.default_rng(seed)
     steps = rng.integers(-2, 3, (2, rows, 2)).astype(np.float32)
     found = modes_of(np.concatenate((steps, np.ones_like(steps))), n_modes)
@@ -44,7 +39,7 @@ def test_modes_are_finite_and_zero_where_a_window_has_fewer(
     assert not found[2:].any()  # what stands still swings nowhere
 
 
-def test_a_fast_and_a_slow_swing_are_told_apart() -> None:
+def test_a_fast_and_a_slow_swing_are_told_apart():
     t = np.arange(96)
     fast, slow = np.sin(2 * np.pi * t / 6), 3 * np.sin(2 * np.pi * t / 96)
     found = modes_of((fast + slow)[None, :, None], 1)[0, :, 0]

@@ -1,11 +1,8 @@
 """A frequency is believed only if every row lies on it; else there is a way out that works."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +22,7 @@ from tuner.prediction.pipeline import Pipeline
 from tuner.tables.timestamps import offset_of
 
 
-def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path: Path) -> None:
+def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path):
     times = pd.date_range("2020-01-01", periods=300, freq="B")
     series = read(written(tmp_path, dated(times.delete([50, 120, 121, 250]))), time="t")
     assert series.frequency == "B"
@@ -37,7 +34,7 @@ def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "without", [range(100, 111), range(0, 299, 9)], ids=["a long break", "every ninth day"]
 )
-def test_a_long_break_and_many_days_without_rows_are_gaps(tmp_path: Path, without: range) -> None:
+def test_a_long_break_and_many_days_without_rows_are_gaps(tmp_path, without):
     times = pd.date_range("2020-01-01", periods=300, freq="B")
     few = times.delete(without[1:11])
     assert read(written(tmp_path, dated(few)), time="t").frequency == "B"
@@ -55,9 +52,7 @@ def test_a_long_break_and_many_days_without_rows_are_gaps(tmp_path: Path, withou
     ],
 )
 @pytest.mark.parametrize("hour", ["", " 18:30"])
-def test_closed_weekdays_are_not_missing(
-    tmp_path: Path, mask: str, frequency: str, hour: str
-) -> None:
+def test_closed_weekdays_are_not_missing(tmp_path, mask, frequency, hour):
     times = pd.bdate_range("2020-01-01", periods=80, freq="C", weekmask=mask).delete([30])
     path = written(tmp_path, dated([f"{t:%Y-%m-%d}{hour}" for t in times]))
     series = read(path, time="t")
@@ -83,9 +78,7 @@ def test_closed_weekdays_are_not_missing(
         (pd.Timestamp("2020") + pd.to_timedelta(np.arange(40) ** 3, "D"), "YS"),
     ],
 )
-def test_uneven_times_are_refused_with_a_step_that_works(
-    tmp_path: Path, times: Any, step: str
-) -> None:
+def test_uneven_times_are_refused_with_a_step_that_works(tmp_path, times, step):
     path = written(tmp_path, dated([str(t) for t in times]))
     assert_refused(path, "times must be evenly spaced", time="t")
     with pytest.raises(DataError) as error:
@@ -100,16 +93,14 @@ def test_uneven_times_are_refused_with_a_step_that_works(
     assert bool(told[2]) == even.put_in.any()
 
 
-def test_a_name_of_no_days_is_no_frequency() -> None:
+def test_a_name_of_no_days_is_no_frequency():
     assert offset_of("C-Sun-Mon").is_on_offset(pd.Timestamp("2024-01-07"))
     assert offset_of("2h") == pd.offsets.Hour(2)
     with pytest.raises(ValueError, match="C-Sunday"):
         offset_of("C-Sunday")
 
 
-def test_forecasts_fall_on_open_days_and_check_lists_holidays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_forecasts_fall_on_open_days_and_check_lists_holidays(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     times = pd.bdate_range("2024-01-01", periods=90, freq="C", weekmask="Sun Mon Tue Wed Thu")
     frame = pd.DataFrame({"day": times.delete([20, 41]), "y": np.arange(88) % 5 + 1.0})
@@ -135,9 +126,7 @@ def test_forecasts_fall_on_open_days_and_check_lists_holidays(
      "W-THU", "YE-JUN", "B", "3D", "2h"],
 )  # fmt: skip
 @pytest.mark.parametrize("begin", [0, 1, 7])
-def test_every_row_of_a_regular_series_stays_and_none_is_made_up(
-    tmp_path: Path, frequency: str, begin: int
-) -> None:
+def test_every_row_of_a_regular_series_stays_and_none_is_made_up(tmp_path, frequency, begin):
     times = pd.date_range("2015-01-02", periods=67, freq=frequency)[begin:]
     series = read(written(tmp_path, dated([str(t) for t in times])), time="t", missing="ffill")
     even = even_rows(series, Data(path="x", target="y", missing="ffill"))
@@ -145,7 +134,7 @@ def test_every_row_of_a_regular_series_stays_and_none_is_made_up(
     assert even.times.equals(pd.DatetimeIndex(times)) or list(even.times) == list(times)
 
 
-def _searched(folder: Path, times: pd.DatetimeIndex, **data: Any) -> tuple[Any, Any]:
+def _searched(folder, times, **data):
     """Return what a search trains on, and the pipeline of a model."""
     folder.mkdir()
     text = dated([f"{t:%Y-%m-%d}" for t in times])
@@ -167,9 +156,7 @@ def _searched(folder: Path, times: pd.DatetimeIndex, **data: Any) -> tuple[Any, 
 
 @pytest.mark.parametrize("missing", ["ffill", "interpolate", "skip"])
 @pytest.mark.parametrize("holidays", [True, False])
-def test_missing_test_days_make_no_holiday_or_gap_in_training(
-    tmp_path: Path, missing: str, holidays: bool
-) -> None:
+def test_missing_test_days_make_no_holiday_or_gap_in_training(tmp_path, missing, holidays):
     times = pd.date_range("2019-10-01", "2021-12-31", freq="B")
     kept = times.delete([60, 120, 121, 250]) if holidays else times.delete(range(9, 300, 9))
     begin = int(kept.searchsorted(pd.Timestamp("2021-07-01")))
@@ -184,9 +171,7 @@ def test_missing_test_days_make_no_holiday_or_gap_in_training(
 
 
 @pytest.mark.parametrize("missing", ["refuse", "ffill"])
-def test_a_model_reads_few_rows_with_holidays_like_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
+def test_a_model_reads_few_rows_with_holidays_like_many(tmp_path, monkeypatch, missing):
     monkeypatch.chdir(tmp_path)
     times = pd.date_range("2022-01-03", periods=330, freq="B")
     closed = times[(times.month == 12) & (times.day > 23) | (times.day == 1) & (times.month < 6)]

@@ -1,7 +1,5 @@
 """Parts that a column, a test file or groups tell: no leak, and what is wrong is said in a line."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,10 +1,5 @@
 """Pairs of texts: what is read, what is to be said, and what is kept apart."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +13,7 @@ from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS
 
 
-def experiment_of(frame: pd.DataFrame, folder: Path, **changes: Any) -> Experiment:
+def experiment_of(frame, folder, **changes):
     frame.to_csv(folder / "pairs.csv", index=False)
     data = {"path": str(folder / "pairs.csv"), "text": "a", "target": "b"}
     data |= {"split": {"validation": 3, "test": 3}} | changes.pop("data", {})
@@ -27,11 +22,11 @@ def experiment_of(frame: pd.DataFrame, folder: Path, **changes: Any) -> Experime
     )
 
 
-def pairs(n: int = 20) -> pd.DataFrame:
+def pairs(n=20):
     return pd.DataFrame({"a": [f"x{i}" for i in range(n)], "b": [f"{i}"[::-1] for i in range(n)]})
 
 
-def test_pairs_are_written_as_documented(tmp_path: Path) -> None:
+def test_pairs_are_written_as_documented(tmp_path):
     data = check_data(experiment_of(pairs(), tmp_path))
     prepared = data.write(tmp_path / "arrays")
     (ref,) = prepared.folds
@@ -40,7 +35,7 @@ def test_pairs_are_written_as_documented(tmp_path: Path) -> None:
     assert (ref.shape.classes, ref.shape.horizon) == (len(target) + 4, 2)
     assert len(ref.load("truth")) == 17  # there is no test pair
 
-    def text(row: np.ndarray) -> str:
+    def text(row):
         return "".join("?" if n == 1 else target[n - 2] for n in row.tolist() if n)
 
     for sample in [*ref.train_samples(), *ref.evaluate_samples()]:
@@ -53,8 +48,8 @@ def test_pairs_are_written_as_documented(tmp_path: Path) -> None:
     assert len(test.load("truth")) == 20
 
 
-def test_later_parts_change_nothing_that_is_learned(tmp_path: Path) -> None:
-    def learned(frame: pd.DataFrame, name: str) -> Any:
+def test_later_parts_change_nothing_that_is_learned(tmp_path):
+    def learned(frame, name):
         prepared = prepare(experiment_of(frame, tmp_path), tmp_path / name)
         (ref,) = prepared.folds
         train = ref.train_samples()
@@ -70,7 +65,7 @@ def test_later_parts_change_nothing_that_is_learned(tmp_path: Path) -> None:
     assert learned(frame, "before") == learned(changed, "after")
 
 
-def test_step_baselines_are_the_most_frequent_and_a_copy(tmp_path: Path) -> None:
+def test_step_baselines_are_the_most_frequent_and_a_copy(tmp_path):
     words = ["yes", "no", "perhaps"] * 10
     frame = pd.DataFrame({"a": words, "b": [w if w != "perhaps" else "no" for w in words]})
     data = {"level": "word", "split": {"validation": 9, "test": 3}}
@@ -86,7 +81,7 @@ def test_step_baselines_are_the_most_frequent_and_a_copy(tmp_path: Path) -> None
     assert plain.left_out == {"linear": "a linear model says no texts"}
 
 
-def test_only_an_entirely_right_text_is_a_match() -> None:
+def test_only_an_entirely_right_text_is_a_match():
     ref = PairsRef("", None)  # type: ignore[arg-type]
     truth = np.array([[2, 3, 0], [2, 3, 4], [1, 0, 0], [2, 0, 0]])
     said = np.array([[2, 3], [2, 3], [1, 0], [3, 0]])
@@ -114,9 +109,7 @@ def test_only_an_entirely_right_text_is_a_match() -> None:
         ),
     ],
 )
-def test_what_does_not_go_with_texts_is_refused(
-    tmp_path: Path, changes: dict[str, Any], told: str
-) -> None:
+def test_what_does_not_go_with_texts_is_refused(tmp_path, changes, told):
     changed = dict(changes)
     with pytest.raises(ValueError, match=told):
         experiment_of(pairs(), tmp_path, **changed) if "task" not in changed else (
@@ -126,7 +119,7 @@ def test_what_does_not_go_with_texts_is_refused(
         )
 
 
-def test_a_pair_without_a_target_is_refused(tmp_path: Path) -> None:
+def test_a_pair_without_a_target_is_refused(tmp_path):
     frame = pairs()
     frame.loc[3, "b"] = None
     with pytest.raises(DataError, match="data.target: column 'b' must hold a value .* in line 5"):

@@ -1,18 +1,13 @@
 """Several preparations of the same data: made once, scored on the same rows, without leaks."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tuner.data import SeriesRef
-from tuner.data.prepared import Prepared, check_data, open_test_part, prepare
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.data.reference import hold_arrays, read_arrays
 from tuner.errors import DataError
 from tuner.experiment import Experiment
@@ -23,7 +18,7 @@ SPACE = {
     "calendar": [[], ["weekday"]],
     "lags": [{}, {"x": [3], "y": [5]}],
 }
-TRIALS: list[dict[str, Any]] = [
+TRIALS = [
     {},
     {"transform": "log", "scale": "none"},
     {"transform": "[box_cox, {seasonal_difference: 7}, difference]", "lags": "{x: [3], y: [5]}"},
@@ -31,7 +26,7 @@ TRIALS: list[dict[str, Any]] = [
 ]
 
 
-def panel(seed: int = 0) -> pd.DataFrame:
+def panel(seed=0):
     """Three series by day, of which the last begins shortly before the validation part."""
     rng = np.random.default_rng(seed)
     frames = []
@@ -45,7 +40,7 @@ def panel(seed: int = 0) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def on(frame: pd.DataFrame, folder: Path, **keys: Any) -> Experiment:
+def on(frame, folder, **keys):
     folder.mkdir(exist_ok=True)
     frame.to_csv(folder / "panel.csv", index=False)
     space = {n: {"type": "categorical", "choices": c} for n, c in keys.pop("space", SPACE).items()}
@@ -62,14 +57,12 @@ def on(frame: pd.DataFrame, folder: Path, **keys: Any) -> Experiment:
     )  # fmt: skip
 
 
-def refs_of(data: Prepared) -> list[SeriesRef]:
+def refs_of(data):
     return [ref for ref in data.folds if isinstance(ref, SeriesRef)]
 
 
 @pytest.mark.parametrize("validation", [25, {"folds": 3, "size": 9}])
-def test_all_are_scored_in_the_data_s_unit_on_the_same_rows(
-    tmp_path: Path, validation: Any
-) -> None:
+def test_all_are_scored_in_the_data_s_unit_on_the_same_rows(tmp_path, validation):
     experiment = on(panel(), tmp_path, data={"split": {"validation": validation, "test": 20}})
     searched = prepare(experiment, tmp_path / "search")
     opened = open_test_part(experiment, tmp_path / "test")
@@ -96,7 +89,7 @@ def test_all_are_scored_in_the_data_s_unit_on_the_same_rows(
                 )
 
 
-def test_each_is_made_when_it_is_asked_for_and_once(tmp_path: Path) -> None:
+def test_each_is_made_when_it_is_asked_for_and_once(tmp_path):
     data = prepare(on(panel(), tmp_path), tmp_path / "search")
     assert [p.name for p in (tmp_path / "search").iterdir()] == ["fold0"]
     made = [data.of(params) for params in TRIALS]
@@ -113,7 +106,7 @@ def test_each_is_made_when_it_is_asked_for_and_once(tmp_path: Path) -> None:
     assert made[3].facts.features == ("y", "weekday_sin", "weekday_cos", "x_lag_3", "y_lag_5")
 
 
-def test_a_fixed_preparation_is_that_of_the_search(tmp_path: Path) -> None:
+def test_a_fixed_preparation_is_that_of_the_search(tmp_path):
     searched = prepare(on(panel(), tmp_path), tmp_path / "search")
     recorded = {
         "study": "s", "seed": 1, "score": 1.0, "metric": "rmse", "rows": 9, "versions": {},
@@ -134,7 +127,7 @@ def test_a_fixed_preparation_is_that_of_the_search(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(array, others[name], name)
 
 
-def test_no_preparation_knows_what_the_test_part_holds(tmp_path: Path) -> None:
+def test_no_preparation_knows_what_the_test_part_holds(tmp_path):
     before, other = panel(), panel()
     later = other["t"] >= pd.Timestamp("2024-05-10")
     assert 0 < later.sum() == 3 * 20
@@ -152,9 +145,7 @@ def test_no_preparation_knows_what_the_test_part_holds(tmp_path: Path) -> None:
     assert len(written[0][1]) == 10 * len(TRIALS)
 
 
-def test_a_remote_worker_holds_the_arrays_of_its_job(
-    tmp_path: Path,
-) -> None:
+def test_a_remote_worker_holds_the_arrays_of_its_job(tmp_path):
     data = prepare(on(panel(), tmp_path), tmp_path / "search")
     try:
         for params in TRIALS:
@@ -171,7 +162,7 @@ def test_a_remote_worker_holds_the_arrays_of_its_job(
         hold_arrays({})
 
 
-def test_each_series_is_scaled_by_its_own_training_part(tmp_path: Path) -> None:
+def test_each_series_is_scaled_by_its_own_training_part(tmp_path):
     frame = panel()
     frame = frame[(frame["s"] != "s2") | (frame["t"] > "2024-04-25")]
     frame["flag"] = (frame["s"] == "s1").astype(float)
@@ -224,18 +215,14 @@ def test_each_series_is_scaled_by_its_own_training_part(tmp_path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_choice_that_the_data_does_not_bear_is_refused(
-    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], space: dict[str, Any], text: str
-) -> None:
+def test_a_choice_that_the_data_does_not_bear_is_refused(tmp_path, change, space, text):
     experiment = on(change(panel()), tmp_path, space=SPACE | space)
     with pytest.raises(DataError, match=text):
         check_data(experiment)
 
 
 @pytest.mark.parametrize("transform", ["box_cox", ["log", "difference"]])
-def test_values_without_power_or_logarithm_are_refused(
-    tmp_path: Path, experiment_on: Callable[..., Experiment], transform: Any
-) -> None:
+def test_values_without_power_or_logarithm_are_refused(tmp_path, experiment_on, transform):
     for row in (0, 25, 39):
         rows = "".join(f"{0.0 if i == row else 1.0 + i}\n" for i in range(40))
         name = transform if isinstance(transform, str) else "log"
@@ -246,7 +233,7 @@ def test_values_without_power_or_logarithm_are_refused(
         assert f"line {row + 2}; write transform: none" in str(e.value)
 
 
-def test_a_scale_is_searched_for_sequences_too(tmp_path: Path) -> None:
+def test_a_scale_is_searched_for_sequences_too(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"s": np.repeat(np.arange(30), 4), "x": rng.uniform(1, 9, 120)})
     frame["kind"] = np.where(frame["s"] % 2, "a", "b")

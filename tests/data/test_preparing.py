@@ -1,22 +1,17 @@
-from __future__ import annotations
-
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.data import DataRef, SeriesRef, Shape
-from tuner.data.prepared import Prepared, check_data, open_test_part, prepare
+from tuner.data import SeriesRef, Shape
+from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 
-Build = Callable[..., Experiment]
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 TRANSFORMS = ("none", "log", "difference")
 SCALES = ("standard", "minmax", "none")
@@ -26,36 +21,36 @@ ARRAYS = ("inputs", "targets", "truth")
 FILES = (*ARRAYS, "known", "train", "evaluate", "reach", "naive")
 
 
-def values(seed: int = 0) -> np.ndarray:
+def values(seed=0):
     return np.random.default_rng(seed).uniform(1.0, 100.0, (N, 3))  # x, y, z
 
 
-def table(rows: np.ndarray) -> str:
+def table(rows):
     return "x,y,z\n" + "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist())
 
 
-def the_ref(prepared: Prepared) -> SeriesRef:
+def the_ref(prepared):
     (ref,) = prepared.folds
     assert isinstance(ref, SeriesRef)
     return ref
 
 
-def arrays(ref: DataRef) -> tuple[np.ndarray, ...]:
+def arrays(ref):
     inputs, targets, truth = (ref.load(name) for name in ARRAYS)
     return inputs, targets, truth
 
 
-def part(ref: DataRef, name: str) -> list[int]:
+def part(ref, name):
     """The rows of a part of the one series."""
     ((start, end),) = ref.load(name).tolist()
     return [start, end]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_air_passengers_are_prepared_as_documented(tmp_path: Path) -> None:
+def test_the_air_passengers_are_prepared_as_documented(tmp_path):
     data = {"path": str(AIR_PASSENGERS), "time": "month", "target": "passengers",
             "transform": "log"}  # fmt: skip
     experiment = Experiment.model_validate({"name": "air", "data": data})
@@ -84,8 +79,8 @@ def test_the_air_passengers_are_prepared_as_documented(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_later_values_change_no_scaler_and_no_earlier_row(
-    tmp_path: Path, experiment_on: Build, transform: str, scale: str
-) -> None:
+    tmp_path, experiment_on, transform, scale
+):
     rows = values()
     keys = {"target": ["y", "z"], "split": SPLIT, "transform": transform, "scale": scale}
     before = prepare(experiment_on(table(rows), **keys), tmp_path / "before")
@@ -103,8 +98,8 @@ def test_later_values_change_no_scaler_and_no_earlier_row(
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_changing_test_values_changes_nothing_that_is_written(
-    tmp_path: Path, experiment_on: Build, transform: str, scale: str
-) -> None:
+    tmp_path, experiment_on, transform, scale
+):
     keys = {"split": SPLIT, "transform": transform, "scale": scale}
     rows = values()
     before = prepare(experiment_on(table(rows), **keys), tmp_path / "before")
@@ -115,7 +110,7 @@ def test_changing_test_values_changes_nothing_that_is_written(
     assert set(contents(tmp_path / "after")) == {f"fold0/{name}.npy" for name in FILES}
 
 
-def test_the_test_rows_are_in_no_file_and_no_result(tmp_path: Path, experiment_on: Build) -> None:
+def test_the_test_rows_are_in_no_file_and_no_result(tmp_path, experiment_on):
     sentinel = 123456.789
     rows = values()
     rows[TEST:] = sentinel
@@ -135,8 +130,8 @@ def test_the_test_rows_are_in_no_file_and_no_result(tmp_path: Path, experiment_o
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_test_part_is_opened_on_the_scalers_of_the_search(
-    tmp_path: Path, experiment_on: Build, transform: str, scale: str
-) -> None:
+    tmp_path, experiment_on, transform, scale
+):
     rows = values()
     rows[TEST:] *= 1e4
     keys = {"target": ["z", "x"], "split": SPLIT, "transform": transform, "scale": scale}
@@ -153,9 +148,7 @@ def test_the_test_part_is_opened_on_the_scalers_of_the_search(
     assert set(contents(tmp_path / "arrays")) == set(contents(tmp_path / "test"))
 
 
-def test_a_file_that_changed_since_the_search_is_refused(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_a_file_that_changed_since_the_search_is_refused(tmp_path, experiment_on):
     experiment = experiment_on(table(values()), split=SPLIT)
     prepared = prepare(experiment, tmp_path / "arrays")
     path = prepared.facts.path
@@ -169,9 +162,7 @@ def test_a_file_that_changed_since_the_search_is_refused(
     assert not (tmp_path / "test").exists()
 
 
-def test_training_columns_are_standardized_like_the_target(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_training_columns_are_standardized_like_the_target(tmp_path, experiment_on):
     experiment = experiment_on(table(values()), split=SPLIT, transform="log")
     ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     inputs, targets, truth = arrays(ref)
@@ -187,9 +178,7 @@ def test_training_columns_are_standardized_like_the_target(
     np.testing.assert_array_equal(truth[:, 0], values()[:TEST, 1])
 
 
-def test_no_window_contains_the_row_that_has_no_difference(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_no_window_contains_the_row_that_has_no_difference(tmp_path, experiment_on):
     experiment = experiment_on(table(values()), window=3, split=SPLIT, transform="difference")
     ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     assert [part(ref, name) for name in ("train", "reach")] == [[1, TRAIN], [1, TEST]]
@@ -199,9 +188,7 @@ def test_no_window_contains_the_row_that_has_no_difference(
     assert ref.train_samples()[0] - 3 == 1
 
 
-def test_the_arrays_are_mapped_and_cannot_be_written_to(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_the_arrays_are_mapped_and_cannot_be_written_to(tmp_path, experiment_on):
     ref = the_ref(prepare(experiment_on(table(values()), split=SPLIT), tmp_path / "arrays"))
     for array in arrays(ref):
         assert isinstance(array, np.memmap)
@@ -218,10 +205,10 @@ def test_the_arrays_are_mapped_and_cannot_be_written_to(
     seed=st.integers(0, 1000),
 )
 def test_inverting_the_scaled_targets_gives_the_truth(
-    tmp_path: Path, experiment_on: Build,
-    transform: str, scale: str, window: int, horizon: int, seed: int,
-) -> None:  # fmt: skip
-    keys: dict[str, Any] = {"target": ["y", "x"], "split": SPLIT}
+    tmp_path, experiment_on,
+    transform, scale, window, horizon, seed,
+) :  # fmt: skip
+    keys = {"target": ["y", "x"], "split": SPLIT}
     experiment = experiment_on(
         table(values(seed)), window=window, horizon=horizon, transform=transform, scale=scale,
         **keys,
@@ -237,9 +224,7 @@ def test_inverting_the_scaled_targets_gives_the_truth(
         np.testing.assert_allclose(restored, of.truth_of(starts), rtol=1e-4, atol=1e-3)
 
 
-def test_a_difference_is_inverted_from_the_row_before_the_window(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_a_difference_is_inverted_from_the_row_before_the_window(tmp_path, experiment_on):
     experiment = experiment_on(
         table(values()), horizon=3, split=SPLIT, transform="difference", scale="none"
     )
@@ -250,18 +235,14 @@ def test_a_difference_is_inverted_from_the_row_before_the_window(
     np.testing.assert_allclose(forecast, expected)
 
 
-def test_an_absurd_forecast_becomes_infinite_and_raises_nothing(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_an_absurd_forecast_becomes_infinite_and_raises_nothing(tmp_path, experiment_on):
     experiment = experiment_on(table(values()), split=SPLIT, transform="log")
     ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     assert np.isinf(ref.to_units(np.full((1, 1, 1), 1e30, np.float32), np.array([5]))).all()
 
 
 @pytest.mark.parametrize("row", [3, TRAIN + 1, N - 1])
-def test_log_refuses_what_has_no_logarithm_wherever_it_stands(
-    tmp_path: Path, experiment_on: Build, row: int
-) -> None:
+def test_log_refuses_what_has_no_logarithm_wherever_it_stands(tmp_path, experiment_on, row):
     rows = values()
     rows[row, 1] = -2.5
     rows[:, 0] *= -1  # a feature that is no target is not transformed
@@ -276,7 +257,7 @@ def test_log_refuses_what_has_no_logarithm_wherever_it_stands(
     assert not (tmp_path / "arrays").exists()
 
 
-def test_rows_that_windows_forecast_are_counted_once(tmp_path: Path) -> None:
+def test_rows_that_windows_forecast_are_counted_once(tmp_path):
     arrays = {
         "known": np.ones(30, bool),
         "evaluate": [[4, 10], [22, 23]],

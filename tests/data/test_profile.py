@@ -1,7 +1,5 @@
 """What a series is like is read off its rows: season, wandering level, growth, steps like noise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ PASSENGERS = pd.read_csv(DATA / "air_passengers.csv")["passengers"].to_numpy(flo
 SUNSPOTS = pd.read_csv(DATA / "sunspots.csv")["sunspots"].to_numpy(float)
 
 
-def wave(rows: int, season: int, noise: float = 0.1, seed: int = 0) -> np.ndarray:
+def wave(rows, season, noise=0.1, seed=0):
     return np.sin(2 * np.pi * np.arange(rows) / season) + RNG(seed).normal(0, noise, rows)
 
 

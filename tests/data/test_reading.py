@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import hashlib
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +17,7 @@ from tuner.experiment.schema import Data
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 
 
-def test_the_air_passengers_are_monthly() -> None:
+def test_the_air_passengers_are_monthly():
     series = read(AIR_PASSENGERS, time="month", target="passengers")
     assert series.rows == 144
     assert series.frequency == "MS"
@@ -31,7 +28,7 @@ def test_the_air_passengers_are_monthly() -> None:
     assert series.sha256 == hashlib.sha256(AIR_PASSENGERS.read_bytes()).hexdigest()
 
 
-def test_named_numeric_columns_are_features_by_default(tmp_path: Path) -> None:
+def test_named_numeric_columns_are_features_by_default(tmp_path):
     text = ",day,note,y,x,holiday\n0,2020-01-01,a,1,2,True\n1,2020-01-02,b,3,4,False\n"
     series = read(written(tmp_path, text), time="day")
     assert series.features == ["y", "x", "holiday"]
@@ -39,23 +36,23 @@ def test_named_numeric_columns_are_features_by_default(tmp_path: Path) -> None:
     assert set(series.frame.dtypes) == {np.dtype(np.float64)}
 
 
-def test_named_features_keep_their_order(tmp_path: Path) -> None:
+def test_named_features_keep_their_order(tmp_path):
     series = read(written(tmp_path, "a,y,b\n1,2,3\n4,5,6\n"), features=["b", "a"])
     assert series.features == ["b", "a"]
     assert sorted(series.frame.columns) == ["a", "b", "y"]
 
 
-def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
+def test_numbers_are_read_to_the_last_bit(tmp_path):
     values = [0.1, 1 / 3, 2.675e-7, 123456.789012345]
     series = read(written(tmp_path, "y\n" + "\n".join(map(repr, values))))
     assert series.frame["y"].tolist() == values
 
 
-def test_a_byte_order_mark_and_outer_spaces_are_stripped(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_outer_spaces_are_stripped(tmp_path):
     assert read(written(tmp_path, "\ufeffy , x\r\n1, 2\r\n3, 4\r\n")).features == ["y", "x"]
 
 
-def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
+def test_a_parquet_file_is_read_like_a_csv_file(tmp_path):
     path = tmp_path / "series.parquet"
     times = pd.date_range("2020-01-01", periods=5, freq="D", name="t")
     pd.DataFrame({"y": np.arange(5)}, index=times).to_parquet(path)
@@ -66,7 +63,7 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path: Path) -> None:
     assert_refused(path, "data.path", "is no Parquet file")
 
 
-def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path: Path) -> None:
+def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path):
     path = tmp_path / "series.parquet"
     pd.DataFrame({0: [1, 2], 1: [2020, 2021]}).to_parquet(path)
     assert read(path, target="0", time="1").features == ["0"]
@@ -112,35 +109,35 @@ def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path: Path) -> Non
         ("y\n1\n\n2\n", ["data.target", "nan in line 3"]),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, content: str | bytes, parts: list[str]) -> None:
+def test_a_bad_file_is_refused(tmp_path, content, parts):
     assert_refused(written(tmp_path, content), *parts)
 
 
-def test_a_path_to_nothing_or_to_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_path_to_nothing_or_to_a_folder_is_refused(tmp_path):
     assert_refused(tmp_path / "no.csv", "data.path", "no such file", "check the path")
     assert_refused(tmp_path, "data.path", "is a folder", "give the CSV file in it")
 
 
-def test_missing_columns_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
+def test_missing_columns_are_refused_with_the_nearest_name(tmp_path):
     path = written(tmp_path, "month,passengers\n2020-01,1\n")
     assert_refused(path, "data.target", "'passenger'", "'passengers'?", target="passenger")
     assert_refused(path, "data.time", "'mnth'", "mean 'month'?", time="mnth", target="passengers")
-    keys: dict[str, Any] = {"target": "passengers", "features": ["passengers", "temp"]}
+    keys = {"target": "passengers", "features": ["passengers", "temp"]}
     assert_refused(path, "data.features", "'temp'", "choose from: month, passengers", **keys)
 
 
-def test_a_named_feature_that_is_not_numeric_is_refused(tmp_path: Path) -> None:
+def test_a_named_feature_that_is_not_numeric_is_refused(tmp_path):
     path = written(tmp_path, "x,y\n1,1\ntwo,2\n")
     assert read(path).features == ["y"]
     assert_refused(path, "data.features", "'x'", "'two' in line 3", features=["x"])
 
 
-def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
     path = written(tmp_path, 'note,y\n"a\nb",1\nc,2\nd,x\n')
     assert_refused(path, "'x' in line 5")
 
 
-def test_a_missing_value_is_named_with_its_time(tmp_path: Path) -> None:
+def test_a_missing_value_is_named_with_its_time(tmp_path):
     path = written(tmp_path, "t,y\n2020-01-01,1\n2020-01-02,\n2020-01-03,3\n")
     assert_refused(path, "data.target", "nan in line 3 (2020-01-02)", time="t")
 
@@ -150,7 +147,7 @@ def test_a_missing_value_is_named_with_its_time(tmp_path: Path) -> None:
     ["MS", "ME", "h", "D", "QS-JAN", "QE-DEC", "W-SUN", "YS-JAN", "YE-DEC", "15min", "30min",
      "2h", "s", "BMS"],
 )  # fmt: skip
-def test_a_frequency_is_found_with_and_without_gaps(tmp_path: Path, frequency: str) -> None:
+def test_a_frequency_is_found_with_and_without_gaps(tmp_path, frequency):
     times = pd.date_range("2001-01-01", periods=60, freq=frequency)
     assert read(written(tmp_path, dated(times)), time="t").frequency == frequency
     missing = [20, 21, 33, 47]
@@ -163,7 +160,7 @@ def test_a_frequency_is_found_with_and_without_gaps(tmp_path: Path, frequency: s
     assert read(path, time="t", missing="ffill").frequency == frequency
 
 
-def test_years_written_as_numbers_are_times(tmp_path: Path) -> None:
+def test_years_written_as_numbers_are_times(tmp_path):
     series = read(written(tmp_path, dated(range(1700, 2009))), time="t")
     assert series.times is not None
     assert (series.times[0].year, series.times[-1].year) == (1700, 2008)
@@ -193,7 +190,7 @@ def test_years_written_as_numbers_are_times(tmp_path: Path) -> None:
           '"Sun, 29 Mar 2020 04:00:00 +0200"'], "2020-03-29T00:00Z", "h"),
     ],
 )  # fmt: skip
-def test_times_are_understood(tmp_path: Path, texts: list[str], first: str, frequency: str) -> None:
+def test_times_are_understood(tmp_path, texts, first, frequency):
     series = read(written(tmp_path, dated(texts)), time="t")
     assert series.times is not None
     assert series.times[0] == pd.Timestamp(first)
@@ -201,7 +198,7 @@ def test_times_are_understood(tmp_path: Path, texts: list[str], first: str, freq
 
 
 @pytest.mark.parametrize("factor", [1, 10**3, 10**6, 10**9])
-def test_unix_times_are_understood(tmp_path: Path, factor: int) -> None:
+def test_unix_times_are_understood(tmp_path, factor):
     path = written(tmp_path, dated((1577836800 + i * 3600) * factor for i in range(48)))
     series = read(path, time="t")
     assert series.times is not None
@@ -209,7 +206,7 @@ def test_unix_times_are_understood(tmp_path: Path, factor: int) -> None:
     assert series.frequency == "h"
 
 
-def test_ten_digit_hours_are_not_unix_times(tmp_path: Path) -> None:
+def test_ten_digit_hours_are_not_unix_times(tmp_path):
     path = written(tmp_path, dated(2020010100 + i for i in range(12)))
     assert_refused(path, "data.time", "got 2020010100 in line 2", time="t")
 
@@ -235,12 +232,12 @@ def test_ten_digit_hours_are_not_unix_times(tmp_path: Path) -> None:
           "data.resample: MS, say, and data.missing: ffill"]),
     ],
 )  # fmt: skip
-def test_bad_times_are_refused(tmp_path: Path, texts: list[str], parts: list[str]) -> None:
+def test_bad_times_are_refused(tmp_path, texts, parts):
     assert_refused(written(tmp_path, dated(texts)), "data.time", *parts, time="t")
 
 
 @pytest.mark.parametrize("begin", range(5))
-def test_the_last_friday_of_a_month_is_a_regular_frequency(tmp_path: Path, begin: int) -> None:
+def test_the_last_friday_of_a_month_is_a_regular_frequency(tmp_path, begin):
     fridays = pd.date_range("2018-01-01", periods=60, freq="LWOM-FRI")[begin:]
     series = read(written(tmp_path, dated(fridays.date)), time="t")
     assert series.frequency == "LWOM-FRI"
@@ -248,22 +245,20 @@ def test_the_last_friday_of_a_month_is_a_regular_frequency(tmp_path: Path, begin
     assert len(even_rows(series, Data(path="x", target="y")).frame) == len(fridays)
 
 
-def test_a_wide_irregular_series_is_refused_quickly(
-    tmp_path: Path,
-) -> None:
+def test_a_wide_irregular_series_is_refused_quickly(tmp_path):
     steps = np.random.default_rng(0).integers(1, 10_000_000, 200)
     times = pd.Timestamp("2000-01-01") + pd.to_timedelta(np.cumsum(steps), unit="s")
     times = times.insert(3, times[2] + pd.Timedelta("1s")).insert(4, times[2] + pd.Timedelta("2s"))
     assert_refused(written(tmp_path, dated(times)), "evenly spaced", time="t")
 
 
-def test_importing_the_package_is_light() -> None:
+def test_importing_the_package_is_light():
     code = "import sys, tuner.data; print([m for m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert not re.search(rb"'(pandas|torch|optuna|mlflow|sklearn|pydantic)'", loaded)
 
 
-def test_preparing_does_not_import_what_is_heavy() -> None:
+def test_preparing_does_not_import_what_is_heavy():
     code = (
         "import sys, tuner.data.prepared, tuner.data.baselines, tuner.data.metrics; "
         "print([m for m in sys.modules])"

@@ -1,7 +1,5 @@
 """The folder of prepared arrays goes away with its search, however that ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tuner.data.prepared import Prepared
-from tuner.data.sequences import SequenceDataset, check_sequences
+from tuner.data.sequences import check_sequences
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 
@@ -29,7 +27,7 @@ class Case:
     sequences: tuple[tuple[Row, ...], ...]
     data: dict[str, Any]
 
-    def check(self, folder: Path) -> SequenceDataset:
+    def check(self, folder):
         header = {"numbers": "id,a,b,y", "tokens": "id,w,y", "ids": "id,w,y", "text": "w,y"}
         rows = [",".join(row) for sequence in self.sequences for row in sequence]
         path = folder / "sequences.csv"
@@ -38,7 +36,7 @@ class Case:
         experiment = {"name": "test", "data": block, "task": {"kind": self.kind}}
         return check_sequences(Experiment.model_validate(experiment))
 
-    def with_others(self, members: np.ndarray, other: tuple[tuple[Row, ...], ...]) -> Case:
+    def with_others(self, members, other):
         """Return the case with other steps in some sequences; classes stay as they are."""
         changed = list(self.sequences)
         for i in members:
@@ -58,7 +56,7 @@ class Case:
         return dataclasses.replace(self, sequences=tuple(changed))
 
 
-def steps_of(form: str, strange: bool) -> st.SearchStrategy[list[tuple[str, ...]]]:
+def steps_of(form, strange):
     """Return what is seen in the steps of a sequence; strange ones are far from all others."""
     if form == "text":
         letters = st.text("xyzé NA01" if strange else "abcdef", min_size=1, max_size=8)
@@ -75,7 +73,7 @@ def steps_of(form: str, strange: bool) -> st.SearchStrategy[list[tuple[str, ...]
 
 
 @st.composite
-def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[Row, ...], ...]]:
+def cases(draw, form=None):
     """A case, and other rows for each of its sequences."""
     kind = draw(st.sampled_from(["regress", "classify", "label", "regress_steps"]))
     each_step = kind in ("label", "regress_steps")
@@ -84,7 +82,7 @@ def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[R
     n_classes = draw(st.integers(2, 3))
     n = draw(st.integers(5 * n_classes, 6 * n_classes))
 
-    def sequence(i: int, strange: bool) -> tuple[Row, ...]:
+    def sequence(i, strange):
         steps = draw(steps_of(form, strange))
         values = st.floats(1e6, 1e9) if strange else st.floats(-9.0, 9.0)
         own = {"regress": repr(draw(values)), "classify": f"c{i % n_classes}"}.get(kind)
@@ -94,7 +92,7 @@ def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[R
         return tuple((*ids, *step, own or draw(of_step)) for step in steps)
 
     part = st.integers(n_classes, n_classes + 1)
-    data: dict[str, Any] = {
+    data = {
         "split": {"validation": draw(part), "test": draw(part), "seed": draw(st.integers(0, 99))},
         "scale": draw(st.sampled_from(["standard", "minmax", "none"])),
         "missing": draw(st.sampled_from(["ffill", "interpolate"])),
@@ -112,7 +110,7 @@ def cases(draw: st.DrawFn, form: str | None = None) -> tuple[Case, tuple[tuple[R
     return case, tuple(sequence(i, True) for i in range(n))
 
 
-def checked(case: Case, folder: Path) -> SequenceDataset:
+def checked(case, folder):
     try:
         return case.check(folder)
     except DataError:  # of a draw that left a class out, say
@@ -120,21 +118,21 @@ def checked(case: Case, folder: Path) -> SequenceDataset:
         raise
 
 
-def arrays(prepared: Prepared) -> dict[str, np.ndarray]:
+def arrays(prepared):
     return {p.stem: np.load(p) for p in Path(prepared.folds[0].folder).iterdir()}
 
 
-def contents(prepared: Prepared) -> dict[str, bytes]:
+def contents(prepared):
     return {p.name: p.read_bytes() for p in Path(prepared.folds[0].folder).iterdir()}
 
 
-def fitted(prepared: Prepared) -> list[Any]:
+def fitted(prepared):
     """Everything that was learned from the training part."""
     ref = dataclasses.replace(prepared.folds[0], folder="")
     return [prepared.pipeline, ref]
 
 
-def learned_from(prepared: Prepared) -> list[Any]:
+def learned_from(prepared):
     """Everything that a model is trained on."""
     found = arrays(prepared)
     bounds = found["bounds"][found["train"]]
@@ -154,9 +152,7 @@ thorough = settings(max_examples=150, deadline=None)
 
 @thorough
 @given(made=cases(), both=st.booleans())
-def test_validation_and_test_sequences_change_nothing_learned(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any], both: bool
-) -> None:
+def test_validation_and_test_sequences_change_nothing_learned(tmp_path_factory, made, both):
     case, other = made
     folder = tmp_path_factory.mktemp("case")
     data = checked(case, folder)
@@ -171,9 +167,7 @@ def test_validation_and_test_sequences_change_nothing_learned(
 
 @thorough
 @given(made=cases())
-def test_test_sequences_change_nothing_that_is_written(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any]
-) -> None:
+def test_test_sequences_change_nothing_that_is_written(tmp_path_factory, made):
     case, other = made
     folder = tmp_path_factory.mktemp("case")
     data = checked(case, folder)
@@ -186,9 +180,7 @@ def test_test_sequences_change_nothing_that_is_written(
 
 @thorough
 @given(made=cases())
-def test_the_opened_test_set_is_prepared_as_in_the_search(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any]
-) -> None:
+def test_the_opened_test_set_is_prepared_as_in_the_search(tmp_path_factory, made):
     case, other = made
     folder = tmp_path_factory.mktemp("case")
     data = checked(case, folder)
@@ -203,9 +195,7 @@ def test_the_opened_test_set_is_prepared_as_in_the_search(
 
 @thorough
 @given(made=cases())
-def test_every_sequence_is_in_one_part_and_the_seed_says_which(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any]
-) -> None:
+def test_every_sequence_is_in_one_part_and_the_seed_says_which(tmp_path_factory, made):
     case, _ = made
     folder = tmp_path_factory.mktemp("case")
     parts = list(checked(case, folder).draw.named().values())
@@ -217,9 +207,7 @@ def test_every_sequence_is_in_one_part_and_the_seed_says_which(
 
 @thorough
 @given(made=cases("numbers"), at=st.integers(0, 99))
-def test_a_missing_value_is_filled_within_its_sequence(
-    tmp_path_factory: pytest.TempPathFactory, made: tuple[Case, Any], at: int
-) -> None:
+def test_a_missing_value_is_filled_within_its_sequence(tmp_path_factory, made, at):
     case, other = made
     case = dataclasses.replace(case, data=case.data | {"max_length": None})  # all steps are read
     folder = tmp_path_factory.mktemp("case")

@@ -1,38 +1,25 @@
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tuner.data import SequencesRef, Shape
-from tuner.data.prepared import Part, Prepared
-from tuner.data.sequences import SequenceDataset, check_sequences
+from tuner.data.prepared import Part
+from tuner.data.sequences import check_sequences
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 
 EXAMPLES = Path(__file__).parents[2] / "experiments/data"
 SMALL = {"validation": 2, "test": 2}
 
-Check = Callable[..., SequenceDataset]
-
 
 @pytest.fixture
-def check(tmp_path: Path) -> Check:
+def check(tmp_path):
     """The data set of a CSV file with the given text, or of the file at a path."""
 
-    def check(
-        source: str | Path,
-        kind: str,
-        *,
-        metric: str | None = None,
-        model: dict[str, Any] | None = None,
-        **data: Any,
-    ) -> SequenceDataset:
+    def check(source, kind, *, metric=None, model=None, **data):
         path = source if isinstance(source, Path) else tmp_path / "s.csv"
         if isinstance(source, str):
             path.write_text(source, encoding="utf-8")
@@ -45,17 +32,17 @@ def check(tmp_path: Path) -> Check:
     return check
 
 
-def arrays(prepared: Prepared) -> dict[str, np.ndarray]:
+def arrays(prepared):
     return {p.stem: np.load(p) for p in sorted(Path(prepared.folds[0].folder).iterdir())}
 
 
-def ref_of(prepared: Prepared) -> SequencesRef:
+def ref_of(prepared):
     (ref,) = prepared.folds
     assert isinstance(ref, SequencesRef)
     return ref
 
 
-def sequences(header: str, *rows: str, n: int = 8) -> str:
+def sequences(header, *rows, n=8):
     """A file of n sequences with the given rows, in which # is the sequence's number."""
     body = "".join(r.replace("#", str(i)) + "\n" for i in range(n) for r in rows)
     return f"{header}\n{body}"
@@ -66,7 +53,7 @@ LETTERS = "text,y\n" + "".join(f"{'ab' * (i + 1)},{'pq'[i % 2]}\n" for i in rang
 STEPS = sequences("id,word,y", "s#,a,p", "s#,b,q")
 
 
-def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Check) -> None:
+def test_values_of_sequences_are_written_as_documented(tmp_path, check):
     data = check(NUMBERS, "regress", id="id", target="y")
     assert data.facts.features == ("x", "z")
     assert (data.facts.targets, data.facts.rows, data.facts.classes) == (("y",), 16, ())
@@ -105,9 +92,7 @@ def test_values_of_sequences_are_written_as_documented(tmp_path: Path, check: Ch
 
 
 @pytest.mark.parametrize("scale", ["standard", "minmax", "none"])
-def test_the_opened_test_part_is_prepared_as_the_search_was(
-    tmp_path: Path, check: Check, scale: str
-) -> None:
+def test_the_opened_test_part_is_prepared_as_the_search_was(tmp_path, check, scale):
     data = check(NUMBERS, "regress", id="id", target="y", features=["z", "x"], scale=scale)
     searched, opened = data.write(tmp_path / "search"), data.write_test(tmp_path / "test")
     assert opened.pipeline == searched.pipeline
@@ -121,7 +106,7 @@ def test_the_opened_test_part_is_prepared_as_the_search_was(
     assert ref_of(opened).offset == ref_of(searched).offset
 
 
-def test_the_rows_of_a_sequence_are_gathered_wherever_they_stand(check: Check) -> None:
+def test_the_rows_of_a_sequence_are_gathered_wherever_they_stand(check):
     lines = NUMBERS.splitlines()
     apart = "\n".join([lines[0], *lines[1::2], *lines[2::2]])
     here = check(NUMBERS, "regress", id="id", target="y")
@@ -131,7 +116,7 @@ def test_the_rows_of_a_sequence_are_gathered_wherever_they_stand(check: Check) -
     np.testing.assert_array_equal(here.truth, there.truth)
 
 
-def test_the_order_of_sequences_does_not_decide_who_is_tested(check: Check) -> None:
+def test_the_order_of_sequences_does_not_decide_who_is_tested(check):
     lines = NUMBERS.splitlines()
     moved = "\n".join([lines[0], *lines[9:], *lines[1:9]])
     here = check(NUMBERS, "regress", id="id", target="y")
@@ -140,7 +125,7 @@ def test_the_order_of_sequences_does_not_decide_who_is_tested(check: Check) -> N
         assert sorted(here.truth[part, 0]) == sorted(there.truth[other, 0])
 
 
-def test_texts_become_characters_of_the_training_part(tmp_path: Path, check: Check) -> None:
+def test_texts_become_characters_of_the_training_part(tmp_path, check):
     data = check(LETTERS, "classify", text="text", target="y")
     assert (data.facts.features, data.facts.classes) == (("text",), ("p", "q"))
     assert ("vocabulary", "2 characters") in data.facts.notes
@@ -157,7 +142,7 @@ def test_texts_become_characters_of_the_training_part(tmp_path: Path, check: Che
     assert prepared.pipeline["inputs"] is None
 
 
-def test_what_only_validation_and_test_hold_is_unknown(tmp_path: Path, check: Check) -> None:
+def test_what_only_validation_and_test_hold_is_unknown(tmp_path, check):
     seen = check(LETTERS, "classify", text="text", target="y").draw
     lines = LETTERS.splitlines()
     for i in [*seen.validation, *seen.test]:
@@ -170,7 +155,7 @@ def test_what_only_validation_and_test_hold_is_unknown(tmp_path: Path, check: Ch
         assert found["tokens"][slice(*found["bounds"][i])][:5].tolist() == [1, 1, 1, 2, 3]
 
 
-def test_texts_become_words(check: Check) -> None:
+def test_texts_become_words(check):
     text = LETTERS.replace("ab", "Ab aB c\u00e9 ")
     data = check(text, "classify", text="text", target="y", level="word")
     assert data.vocabulary is not None
@@ -179,7 +164,7 @@ def test_texts_become_words(check: Check) -> None:
     assert ("steps in a sequence", "3 to 24") in data.facts.notes
 
 
-def test_values_can_be_predicted_from_texts(tmp_path: Path, check: Check) -> None:
+def test_values_can_be_predicted_from_texts(tmp_path, check):
     text = "text,y\n" + "".join(f"{'ab' * (i + 1)},{i}\n" for i in range(8))
     data = check(text, "regress", text="text", target="y")
     prepared = data.write(tmp_path / "arrays")
@@ -187,7 +172,7 @@ def test_values_can_be_predicted_from_texts(tmp_path: Path, check: Check) -> Non
     assert ref_of(prepared).truth_of(np.array([0])).tolist() == [[[float(data.draw.seen[0])]]]
 
 
-def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
+def test_every_step_has_a_label(tmp_path, check):
     data = check(STEPS, "label", id="id", tokens="word", target="y")
     assert data.facts.classes == ("p", "q")
     prepared = data.write(tmp_path / "arrays")
@@ -198,7 +183,7 @@ def test_every_step_has_a_label(tmp_path: Path, check: Check) -> None:
     assert ref.truth_of(ref.evaluate_samples()).tolist() == [0, 1] * 2
 
 
-def test_every_step_has_numbers(tmp_path: Path, check: Check) -> None:
+def test_every_step_has_numbers(tmp_path, check):
     text = sequences("id,word,y,z", "s#,a,1#,#", "s#,b,2#,-#", n=9)
     data = check(text, "regress_steps", id="id", tokens="word", target=["y", "z"], scale="minmax")
     prepared = data.write(tmp_path / "arrays")
@@ -214,7 +199,7 @@ def test_every_step_has_numbers(tmp_path: Path, check: Check) -> None:
     assert ref.naive_errors(ref.evaluate_samples()) == pytest.approx(np.tile(errors, (4, 1)))
 
 
-def test_a_kind_that_fits_the_target_is_told(check: Check) -> None:
+def test_a_kind_that_fits_the_target_is_told(check):
     text = sequences("id,x,y,z", "s#,1,#.5,#", "s#,2,#.75,#", n=9)
     for kind, columns, told in (
         ("regress", {"target": "y"}, "or task.kind: regress_steps where every row has its own"),
@@ -226,7 +211,7 @@ def test_a_kind_that_fits_the_target_is_told(check: Check) -> None:
     assert check(text, "regress_steps", id="id", features=["x"], target="y").facts.targets == ("y",)
 
 
-def test_only_training_tokens_below_a_size_are_known(tmp_path: Path, check: Check) -> None:
+def test_only_training_tokens_below_a_size_are_known(tmp_path, check):
     data = check(
         sequences("id,item,y", "s#,0#,#", "s#,9,#"), "regress",
         id="id", tokens="item", vocabulary_size=10, target="y",
@@ -241,8 +226,8 @@ def test_only_training_tokens_below_a_size_are_known(tmp_path: Path, check: Chec
     assert (pipeline["vocabulary"], pipeline["vocabulary_size"]) == (list(map(str, known)), 10)
 
 
-def test_classes_are_texts_numbers_or_truth(check: Check) -> None:
-    def classes(*labels: str) -> tuple[str, ...]:
+def test_classes_are_texts_numbers_or_truth(check):
+    def classes(*labels):
         rows = "".join(f"t,{label}\n" * 5 for label in labels)
         split = {"validation": len(labels), "test": len(labels)}
         return check(
@@ -255,7 +240,7 @@ def test_classes_are_texts_numbers_or_truth(check: Check) -> None:
     assert classes("NA", "None", "nan") == ("NA", "None", "nan")  # Namibia is a country
 
 
-def test_outer_spaces_of_classes_texts_and_tokens_are_stripped(check: Check) -> None:
+def test_outer_spaces_of_classes_texts_and_tokens_are_stripped(check):
     rows = "".join(f"{i}, s{i % 8} ,{'ab'[i % 2]}  ,low\n{i},s{i % 8}, ,low \n" for i in range(8))
     rows = rows.replace("low", "{}").format(*["high" if i % 4 < 2 else "low" for i in range(16)])
     data = check(
@@ -269,23 +254,19 @@ def test_outer_spaces_of_classes_texts_and_tokens_are_stripped(check: Check) -> 
     assert (data.facts.classes, data.facts.vocabulary) == (("p", "q"), 2 + 2)
 
 
-def test_a_number_that_is_the_same_in_every_sequence_is_told(check: Check) -> None:
+def test_a_number_that_is_the_same_in_every_sequence_is_told(check):
     rows = "".join(f"s{i},{i},7.5\n" for i in range(8))
     facts = check("id,x,y\n" + rows, "regress", id="id", target="y", metric="mae").facts
     told = "'y' is 7.5 in all of the training part: nothing can be learned"
     assert ("constant", told) in facts.notes
 
 
-FIXED: dict[str, Any] = {"hyperparameters": {"linear_path": True}}
-SEARCHED: dict[str, Any] = {
-    "search_space": {"linear_path": {"type": "categorical", "choices": [False, True]}}
-}
+FIXED = {"hyperparameters": {"linear_path": True}}
+SEARCHED = {"search_space": {"linear_path": {"type": "categorical", "choices": [False, True]}}}
 
 
 @pytest.mark.parametrize(("model", "key"), [(FIXED, "hyperparameters"), (SEARCHED, "search_space")])
-def test_a_linear_path_needs_equal_lengths_and_few_numbers(
-    check: Check, model: dict[str, Any], key: str
-) -> None:
+def test_a_linear_path_needs_equal_lengths_and_few_numbers(check, model, key):
     columns = {"id": "id", "target": "y", "model": model}
     assert check(NUMBERS, "regress", **columns).shape.window == 2
     longer = NUMBERS + "s3,1,2,30\n"
@@ -299,30 +280,28 @@ def test_a_linear_path_needs_equal_lengths_and_few_numbers(
     assert check(longer, "regress", id="id", target="y").shape.window in (0, 2)
 
 
-def test_times_may_be_uneven_but_rise_within_a_sequence(check: Check) -> None:
+def test_times_may_be_uneven_but_rise_within_a_sequence(check):
     rows = ("s#,2020-01-01,#,#", "s#,2020-03-05,#,#")
     data = check(sequences("id,day,x,y", *rows), "regress", id="id", time="day", target="y")
     assert data.facts.features == ("x",)
 
 
 @pytest.mark.parametrize(("policy", "third"), [("ffill", 3.0), ("interpolate", 5.0)])
-def test_missing_values_are_filled_from_the_same_sequence(
-    check: Check, policy: str, third: float
-) -> None:
+def test_missing_values_are_filled_from_the_same_sequence(check, policy, third):
     text = sequences("id,x,y", "s#,1,#", "s#,3,#", "s#,,#", "s#,9,#")
     data = check(text, "regress", id="id", target="y", missing=policy)
     assert data.steps[:, 0].tolist() == [1.0, 3.0, third, 9.0] * 8
     assert ("filled in", "8 values") in data.facts.notes
 
 
-def test_what_is_far_beyond_the_training_part_stays_finite(tmp_path: Path, check: Check) -> None:
+def test_what_is_far_beyond_the_training_part_stays_finite(tmp_path, check):
     ids = check(NUMBERS, "regress", id="id", target="y").draw.validation
     text = sequences("id,x,y", "s#,#e-50,#e-50").replace(f"s{ids[0]},{ids[0]}e-50", f"s{ids[0]},1")
     prepared = check(text, "regress", id="id", target="y").write(tmp_path / "arrays")
     assert arrays(prepared)["inputs"].max() == np.float32(1e30)
 
 
-def test_the_digits_the_names_and_the_waves_are_sequences(check: Check) -> None:
+def test_the_digits_the_names_and_the_waves_are_sequences(check):
     split = {"validation": 0.2, "test": 0.15}
     names = check(EXAMPLES / "names.csv", "classify", text="name", target="language", split=split)
     assert [p.count for p in names.facts.parts] == [1300, 400, 300]
@@ -337,7 +316,7 @@ def test_the_digits_the_names_and_the_waves_are_sequences(check: Check) -> None:
     assert waves.truth.shape == (len(waves.steps),)
 
 
-def test_a_parquet_file_is_read_as_well(tmp_path: Path, check: Check) -> None:
+def test_a_parquet_file_is_read_as_well(tmp_path, check):
     path = tmp_path / "s.parquet"
     pd.DataFrame(
         {"id": np.arange(12).repeat(2), "x": 1.0, "y": [True, True, False, False] * 6}
@@ -348,7 +327,7 @@ def test_a_parquet_file_is_read_as_well(tmp_path: Path, check: Check) -> None:
 
 
 # The text of a file, the task, the keys of data, and what the refusal must say.
-REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
+REFUSALS = {
     "no target": (
         NUMBERS, "regress", {"id": "id", "target": "yy"},
         ["data.target: no column 'yy'", "did you mean 'y'?"]),
@@ -475,9 +454,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
-    tmp_path: Path, check: Check, name: str
-) -> None:
+def test_what_no_model_can_be_trained_on_is_refused_in_one_line(tmp_path, check, name):
     text, kind, data, told = REFUSALS[name]
     with pytest.raises(DataError) as caught:
         check(text, kind, **data)
@@ -497,9 +474,7 @@ def test_what_no_model_can_be_trained_on_is_refused_in_one_line(
         (["01/02", "03/02", "02/02", "01/03", "02/03"], [0, 2, 1, 3, 4]),
     ],
 )
-def test_steps_are_sorted_in_reading_order(
-    check: Check, tmp_path: Path, days: list[str], steps: list[int]
-) -> None:
+def test_steps_are_sorted_in_reading_order(check, tmp_path, days, steps):
     rows = [f"#,{day}/2021,{x},{x}" for x, day in enumerate(days)]
     text = sequences("id,t,x,y", *rows)
     data = {"id": "id", "time": "t", "target": "y", "features": ["x"], "read": {"sort": True}}

@@ -1,10 +1,6 @@
-from __future__ import annotations
-
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +11,9 @@ from helpers.series_files import assert_check_refuses as assert_refused
 from tuner.data import Shape
 from tuner.data.prepared import Dataset, check_data, open_test_part, prepare
 from tuner.errors import DataError
-from tuner.experiment import Experiment
-
-Build = Callable[..., Experiment]
 
 
-def test_the_shape_and_the_facts_tell_what_a_model_sees(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_the_shape_and_the_facts_tell_what_a_model_sees(tmp_path, experiment_on):
     experiment = experiment_on(
         text(days()), time="t", target=["y", "x"], features=["x"], calendar=["weekday"],
         lags={"y": [2]}, split=SPLIT, horizon=3, task={"quantiles": [0.1, 0.5, 0.9]},
@@ -48,7 +39,7 @@ def test_the_shape_and_the_facts_tell_what_a_model_sees(
     assert ref.load("reach").tolist() == [[2, 52]]  # the first rows have no lag
 
 
-def test_rolling_origins_are_written_in_a_folder_each(tmp_path: Path, experiment_on: Build) -> None:
+def test_rolling_origins_are_written_in_a_folder_each(tmp_path, experiment_on):
     split = {"validation": {"folds": 3, "size": 6}, "test": 8}
     experiment = experiment_on(text(days()), time="t", split=split, horizon=3)
     prepared = prepare(experiment, tmp_path / "arrays")
@@ -87,17 +78,15 @@ def test_rolling_origins_are_written_in_a_folder_each(tmp_path: Path, experiment
     ],
 )
 def test_the_longest_window_is_the_longest_that_a_trial_may_read(
-    tmp_path: Path, experiment_on: Build, blocks: dict[str, Any], window: int, longest: int
-) -> None:
+    tmp_path, experiment_on, blocks, window, longest
+):
     experiment = experiment_on(text(days()), time="t", window=6, split=SPLIT, blocks=blocks)
     (ref,) = prepare(experiment, tmp_path / "arrays").folds
     assert (ref.window, ref.longest_window) == (window, longest)
 
 
-def test_a_training_part_below_the_longest_window_is_refused(
-    experiment_on: Build,
-) -> None:
-    def refused(key: str, **keys: Any) -> None:
+def test_a_training_part_below_the_longest_window_is_refused(experiment_on):
+    def refused(key, **keys):
         experiment = experiment_on(text(days()), time="t", split=SPLIT, horizon=3, **keys)
         assert_refused(experiment, f": {key}: ", "(window 40 + horizon 3), got 42 of 60")
 
@@ -107,12 +96,12 @@ def test_a_training_part_below_the_longest_window_is_refused(
     refused("search_space.window", blocks={"search_space": space})
 
 
-def long_form(*frames: pd.DataFrame) -> str:
+def long_form(*frames):
     named = [frame.assign(s=f"s{i}") for i, frame in enumerate(frames)]
     return text(pd.concat(named).sort_values("t", kind="stable"))
 
 
-def test_a_series_may_lack_a_part(tmp_path: Path, experiment_on: Build) -> None:
+def test_a_series_may_lack_a_part(tmp_path, experiment_on):
     whole = days()
     experiment = experiment_on(
         long_form(whole, whole[:30], whole[44:], whole[55:]), time="t", id="s", split=SPLIT
@@ -137,7 +126,7 @@ def test_a_series_may_lack_a_part(tmp_path: Path, experiment_on: Build) -> None:
     np.testing.assert_array_equal(test.load("truth")[106:111, 0], whole["y"][55:])
 
 
-def test_one_scaler_serves_all_series(tmp_path: Path, experiment_on: Build) -> None:
+def test_one_scaler_serves_all_series(tmp_path, experiment_on):
     low, high = days(), days()
     high["y"] += 1000
     experiment = experiment_on(long_form(low, high), time="t", id="s", split=SPLIT)
@@ -148,9 +137,7 @@ def test_one_scaler_serves_all_series(tmp_path: Path, experiment_on: Build) -> N
     )  # fmt: skip
 
 
-def test_rows_that_were_filled_in_are_read_and_are_no_targets(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_rows_that_were_filled_in_are_read_and_are_no_targets(tmp_path, experiment_on):
     frame = days()
     frame.loc[[20, 47], "y"] = np.nan
     frame.loc[25, "x"] = np.nan
@@ -173,9 +160,7 @@ def test_rows_that_were_filled_in_are_read_and_are_no_targets(
     assert prepared.facts.rows == 59
 
 
-def test_empty_rows_are_not_counted_as_inserted_rows(
-    experiment_on: Build,
-) -> None:
+def test_empty_rows_are_not_counted_as_inserted_rows(experiment_on):
     frame = days()
     frame.loc[[20, 47, 59], ["y", "x"]] = np.nan
     experiment = experiment_on(text(frame.drop([30, 31])), time="t", missing="ffill", split=SPLIT)
@@ -191,9 +176,7 @@ def test_empty_rows_are_not_counted_as_inserted_rows(
     assert notes["filled in"] == "6 values and 1 row, ffill"
 
 
-def test_final_rows_without_a_target_are_noted_and_not_scored(
-    experiment_on: Build,
-) -> None:
+def test_final_rows_without_a_target_are_noted_and_not_scored(experiment_on):
     frame = days()
     frame.loc[55:, "y"] = np.nan
     experiment = experiment_on(text(frame), time="t", missing="ffill", split=SPLIT)
@@ -202,15 +185,15 @@ def test_final_rows_without_a_target_are_noted_and_not_scored(
     assert notes["scored"] == "3 of 8 rows in test"
 
 
-def test_a_feature_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:
+def test_a_feature_that_is_constant_in_the_training_part_is_told(experiment_on):
     frame = days().assign(x=[5.0] * 50 + [6.0] * 10)
     notes = check_data(experiment_on(text(frame), time="t", split=SPLIT)).facts.notes
     told = "'x' is 5 in all of the training part, and 6 later: what that means was never learned"
     assert notes == (("constant", f"{told}; leave it out of data.features"),)
 
 
-def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on: Build) -> None:
-    def notes(**changes: Any) -> tuple[tuple[str, str], ...]:
+def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on):
+    def notes(**changes):
         frame = days()
         frame.loc[:41, "y"] = 5.0
         for row, value in changes.items():
@@ -224,7 +207,7 @@ def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on: B
     assert notes(_7=5.1) == ()
 
 
-def test_leading_rows_are_not_read(tmp_path: Path, experiment_on: Build) -> None:
+def test_leading_rows_are_not_read(tmp_path, experiment_on):
     frame = days()
     frame.loc[:4, "x"] = np.nan
     experiment = experiment_on(text(frame), time="t", missing="interpolate", split=SPLIT)
@@ -236,7 +219,7 @@ def test_leading_rows_are_not_read(tmp_path: Path, experiment_on: Build) -> None
     assert prepared.facts.notes == (("filled in", "0 values and 0 rows, interpolate"),)
 
 
-def test_resampled_rows_are_what_is_split(tmp_path: Path, experiment_on: Build) -> None:
+def test_resampled_rows_are_what_is_split(tmp_path, experiment_on):
     frame = days(120)[1:]
     experiment = experiment_on(text(frame), time="t", resample="2D", aggregate="sum", split=SPLIT)
     prepared = prepare(experiment, tmp_path / "arrays")
@@ -249,8 +232,8 @@ def test_resampled_rows_are_what_is_split(tmp_path: Path, experiment_on: Build) 
     assert ref.load("truth")[0, 0] == pytest.approx(frame["y"][1:3].sum())
 
 
-def test_parts_in_which_no_target_is_known_are_refused(experiment_on: Build) -> None:
-    def refused(rows: slice, *parts: str) -> None:
+def test_parts_in_which_no_target_is_known_are_refused(experiment_on):
+    def refused(rows, *parts):
         frame = days()
         frame.loc[rows, "y"] = np.nan
         experiment = experiment_on(
@@ -263,7 +246,7 @@ def test_parts_in_which_no_target_is_known_are_refused(experiment_on: Build) -> 
     refused(slice(1, 41), "data.split: ", "no window in the training part", "make the part larger")
 
 
-def test_r2_of_one_value_is_refused(experiment_on: Build) -> None:
+def test_r2_of_one_value_is_refused(experiment_on):
     r2 = {"objective": {"metric": "r2"}}
     for name in ("validation", "test"):
         experiment = experiment_on(text(days()), split=SPLIT | {name: 1}, blocks=r2)
@@ -272,9 +255,7 @@ def test_r2_of_one_value_is_refused(experiment_on: Build) -> None:
         )
 
 
-def test_data_problems_are_refused_before_anything_is_written(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_data_problems_are_refused_before_anything_is_written(tmp_path, experiment_on):
     frame = days()
     frame.loc[57, "y"] = -1.0  # in the test part
     experiment = experiment_on(text(frame), time="t", transform="log", split=SPLIT)
@@ -283,9 +264,7 @@ def test_data_problems_are_refused_before_anything_is_written(
     assert not (tmp_path / "arrays").exists()
 
 
-def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(tmp_path, experiment_on):
     experiment = experiment_on(
         text(days(120)), time="t", features=["y"], missing="ffill", resample="1D", horizon=2,
         aggregate="last", calendar=["weekday"], lags={"x": [1]}, transform="log", scale="minmax",
@@ -306,7 +285,7 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(
     }  # fmt: skip
 
 
-def test_the_facts_hold_no_values(experiment_on: Build) -> None:
+def test_the_facts_hold_no_values(experiment_on):
     facts = check_data(experiment_on(text(days()), time="t", split=SPLIT)).facts
     for field in dataclasses.fields(facts):
         assert not isinstance(getattr(facts, field.name), np.ndarray | pd.DataFrame)

@@ -1,10 +1,8 @@
 """Nothing of a later part reaches an earlier one, whatever the shapes, policies and features."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from helpers.series_cases import ROWS, Arrays, Case, cases
+from helpers.series_cases import ROWS, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +14,13 @@ slowly = settings(
 seeds = st.integers(0, 2**32 - 1)
 
 
-def later_rows(case: Case, ends: np.ndarray) -> np.ndarray:
+def later_rows(case, ends):
     """Which rows of the file belong to rows of their series from `ends` (series,) on."""
     series, row = case.coordinates()
     return np.asarray(row >= ends[series])
 
 
-def assert_same_rows(before: Arrays, after: Arrays, ends: np.ndarray) -> None:
+def assert_same_rows(before, after, ends):
     """The first `ends` rows of each series are the same."""
     rows = np.concatenate([np.arange(a, a + n) for a, n in zip(before.starts, ends, strict=True)])
     for name in ROWS:
@@ -31,7 +29,7 @@ def assert_same_rows(before: Arrays, after: Arrays, ends: np.ndarray) -> None:
 
 @slowly
 @given(case=cases(), seed=seeds)
-def test_changing_test_values_changes_nothing_that_is_written(case: Case, seed: int) -> None:
+def test_changing_test_values_changes_nothing_that_is_written(case, seed):
     before = case.prepare()
     begins = before.test.load("evaluate")[:, 0] - before.test.starts
     after = case.changed(later_rows(case, begins), seed).prepare()
@@ -44,7 +42,7 @@ def test_changing_test_values_changes_nothing_that_is_written(case: Case, seed: 
 
 @slowly
 @given(case=cases(), seed=seeds)
-def test_the_test_part_is_in_no_array_that_is_written(case: Case, seed: int) -> None:
+def test_the_test_part_is_in_no_array_that_is_written(case, seed):
     held = case.prepare()
     begins = held.test.load("evaluate")[:, 0] - held.test.starts
     for fold in held.folds:
@@ -54,9 +52,7 @@ def test_the_test_part_is_in_no_array_that_is_written(case: Case, seed: int) -> 
 
 @slowly
 @given(case=cases(), seed=seeds, data=st.data())
-def test_what_is_trained_on_is_the_same_whatever_comes_after_it(
-    case: Case, seed: int, data: st.DataObject
-) -> None:
+def test_what_is_trained_on_is_the_same_whatever_comes_after_it(case, seed, data):
     before = case.prepare()
     k = data.draw(st.integers(0, len(before.folds) - 1))
     fold = before.folds[k]
@@ -74,7 +70,7 @@ def test_what_is_trained_on_is_the_same_whatever_comes_after_it(
 
 @slowly
 @given(case=cases(), seed=seeds, data=st.data())
-def test_no_row_follows_from_later_ones(case: Case, seed: int, data: st.DataObject) -> None:
+def test_no_row_follows_from_later_ones(case, seed, data):
     before = case.prepare()
     fold = before.test
     ends, all_ends = (fold.load(name)[:, 1] - fold.starts for name in ("train", "reach"))
@@ -90,9 +86,7 @@ def test_no_row_follows_from_later_ones(case: Case, seed: int, data: st.DataObje
     case=cases(scale="none", fits_transform=False), seed=seeds,
     at=st.one_of(st.integers(1, 3), st.integers(1, 80)),
 )  # fmt: skip
-def test_no_row_follows_from_later_ones_within_the_training_part(
-    case: Case, seed: int, at: int
-) -> None:
+def test_no_row_follows_from_later_ones_within_the_training_part(case, seed, at):
     before = case.prepare().test
     ends = np.minimum(at, before.load("train")[:, 1] - before.starts)
     other = case.changed(later_rows(case, ends), seed).prepare().test
@@ -101,13 +95,13 @@ def test_no_row_follows_from_later_ones_within_the_training_part(
 
 @slowly
 @given(case=cases())
-def test_a_target_row_belongs_to_one_part_only(case: Case) -> None:
+def test_a_target_row_belongs_to_one_part_only(case):
     held = case.prepare()
 
-    def targets(ref: Arrays, samples: np.ndarray) -> set[tuple[int, int]]:
+    def targets(ref, samples):
         return ref.places((samples[:, None] + np.arange(ref.shape.horizon)).ravel())
 
-    scored: set[tuple[int, int]] = set()
+    scored = set()
     for ref in (*held.folds, held.test):
         longest = ref.with_window(ref.longest_window)
         trained, evaluated = (
@@ -129,7 +123,7 @@ def test_a_target_row_belongs_to_one_part_only(case: Case) -> None:
 
 @slowly
 @given(case=cases())
-def test_windows_stay_within_series_and_real_targets(case: Case) -> None:
+def test_windows_stay_within_series_and_real_targets(case):
     held = case.prepare()
     series, row = case.coordinates()
     names = [case.keys["target"]] if isinstance(case.keys["target"], str) else case.keys["target"]
@@ -154,7 +148,7 @@ def test_windows_stay_within_series_and_real_targets(case: Case) -> None:
 
 @slowly
 @given(case=cases(least_series=2, scale="none", fits_transform=False), seed=seeds, data=st.data())
-def test_no_series_follows_from_another(case: Case, seed: int, data: st.DataObject) -> None:
+def test_no_series_follows_from_another(case, seed, data):
     before = case.prepare()
     changed = data.draw(st.integers(0, len(before.test.starts) - 1))
     other = case.changed(case.coordinates()[0] == changed, seed).prepare()
@@ -171,9 +165,7 @@ def test_no_series_follows_from_another(case: Case, seed: int, data: st.DataObje
     case=cases(least_series=2, id="s", scale_by="series", fits_transform=False), seed=seeds,
     data=st.data(),
 )  # fmt: skip
-def test_a_scaled_series_does_not_depend_on_another(
-    case: Case, seed: int, data: st.DataObject
-) -> None:
+def test_a_scaled_series_does_not_depend_on_another(case, seed, data):
     before = case.prepare().test
     changed = data.draw(st.integers(0, len(before.starts) - 1))
     after = case.changed(case.coordinates()[0] == changed, seed).prepare().test
@@ -191,7 +183,7 @@ def test_a_scaled_series_does_not_depend_on_another(
 
 @slowly
 @given(case=cases(scale="standard", scale_by="all"))
-def test_every_fold_is_scaled_by_its_own_training_rows(case: Case) -> None:
+def test_every_fold_is_scaled_by_its_own_training_rows(case):
     held = case.prepare()
     for ref in (*held.folds, held.test):
         for name in ("inputs", "targets"):

@@ -1,27 +1,19 @@
 """What columns are divided by, and what errors are."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.series_files import SPLIT, days, text
 from helpers.series_files import assert_check_refuses as assert_refused
 
-from tuner.data.prepared import Prepared, check_data, prepare
+from tuner.data.prepared import check_data, prepare
 from tuner.data.preprocessing import Scaler
-from tuner.experiment import Experiment
 
-Build = Callable[..., Experiment]
 SCALES = ("standard", "minmax", "none")
 
 
 @pytest.mark.parametrize("kind", SCALES)
-def test_constant_columns_are_kept_finite(kind: str) -> None:
+def test_constant_columns_are_kept_finite(kind):
     rows = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
     scaler = Scaler.fit(kind, rows)
     assert scaler.scale[0] == 1.0
@@ -33,17 +25,17 @@ def test_constant_columns_are_kept_finite(kind: str) -> None:
         np.testing.assert_array_equal(scaler.transform(rows), rows.astype(np.float32))
 
 
-def test_what_is_far_beyond_the_training_rows_stays_finite() -> None:
+def test_what_is_far_beyond_the_training_rows_stays_finite():
     scaler = Scaler.fit("standard", np.array([[1e-20], [2e-20]]))
     assert np.isfinite(scaler.transform(np.array([[1e30], [-1e30], [1.5e-20]]))).all()
 
 
-def long_form(*frames: pd.DataFrame) -> str:
+def long_form(*frames):
     named = [frame.assign(s=f"s{i}") for i, frame in enumerate(frames)]
     return text(pd.concat(named).sort_values("t", kind="stable"))
 
 
-def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path: Path, experiment_on: Build) -> None:
+def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path, experiment_on):
     frame = days()
     experiment = experiment_on(text(frame), target=["y", "x"], lags={"x": [1]}, split=SPLIT)
     prepared = prepare(experiment, tmp_path / "arrays")
@@ -56,16 +48,14 @@ def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path: Path, experiment
     assert (tuple(outputs["offset"]), tuple(outputs["scale"])) == (ref.offset, ref.scale)
 
 
-def naive(prepared: Prepared, series: int = 0) -> float:
+def naive(prepared, series=0):
     return float(prepared.folds[0].load("naive")[series, 0])
 
 
-def test_the_naive_error_is_seasonal_over_training_rows(
-    tmp_path: Path, experiment_on: Build
-) -> None:
+def test_the_naive_error_is_seasonal_over_training_rows(tmp_path, experiment_on):
     frame = days()
     y = frame["y"].to_numpy()[:42]
-    keys: dict[str, Any] = {"split": SPLIT}
+    keys = {"split": SPLIT}
     found = naive(prepare(experiment_on(text(frame), time="t", **keys), tmp_path / "a"))
     assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean())  # days: a week
     found = naive(prepare(experiment_on(text(frame), task={"season": 3}, **keys), tmp_path / "b"))
@@ -84,7 +74,7 @@ def test_the_naive_error_is_seasonal_over_training_rows(
     assert [naive(prepared, i) for i in (0, 1)] == pytest.approx([week, 10 * week])
 
 
-def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on: Build) -> None:
+def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on):
     frame = days(y=np.tile(np.arange(7.0), 9)[:60])
     mase = {"objective": {"metric": "mase"}}
     experiment = experiment_on(text(frame), time="t", split=SPLIT, blocks=mase)

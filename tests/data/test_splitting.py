@@ -1,41 +1,34 @@
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.splits import Parts, split_rows
+from tuner.data.splits import split_rows
 from tuner.errors import DataError
 from tuner.experiment import Split
 
 MONTHS = pd.date_range("1949-01", periods=144, freq="MS")
-Range = tuple[int, int]
 
 
 def split_series(
-    bounds: list[Range], times: pd.DatetimeIndex | None = None, *, window: int = 1,
-    horizon: int = 1, first: int | list[int] = 0, key: str = "task.window", **extents: Any,
-) -> Parts:  # fmt: skip
+    bounds, times = None, *, window = 1,
+    horizon = 1, first = 0, key = "task.window", **extents,
+) :  # fmt: skip
     return split_rows(
         np.array(bounds), Split(**extents), times, window=window, horizon=horizon, file="s.csv",
         first=np.broadcast_to(np.array(first), len(bounds)), window_key=key,
     )  # fmt: skip
 
 
-def split(
-    n_rows: int, times: pd.DatetimeIndex | None = None, **keys: Any
-) -> tuple[Range, Range, Range]:
+def split(n_rows, times=None, **keys):
     """The training, validation and test rows of one series."""
     parts = split_series([(0, n_rows)], times, **keys)
     train, validation, test = (tuple(p[0].tolist()) for p in parts.named().values())
     return train, validation, test
 
 
-def assert_refused(*parts: str, **arguments: Any) -> None:
+def assert_refused(*parts, **arguments):
     with pytest.raises(DataError) as caught:
         (split if "n_rows" in arguments else split_series)(**arguments)
     message = str(caught.value)
@@ -60,8 +53,8 @@ extents = st.one_of(
     first=st.integers(0, 1),
 )
 def test_parts_follow_one_another_and_each_holds_a_window(
-    n_rows: int, validation: Any, test: Any, window: int, horizon: int, first: int
-) -> None:
+    n_rows, validation, test, window, horizon, first
+):
     try:
         parts = split(
             n_rows, MONTHS[:n_rows], window=window, horizon=horizon, first=first,
@@ -76,7 +69,7 @@ def test_parts_follow_one_another_and_each_holds_a_window(
     assert min(validation[1] - validation[0], held[1] - held[0]) >= horizon
 
 
-def test_the_air_passengers_split_as_documented() -> None:
+def test_the_air_passengers_split_as_documented():
     parts = split(144, validation=0.2, test=0.15, window=12)
     assert parts == ((0, 93), (93, 122), (122, 144))
 
@@ -84,11 +77,11 @@ def test_the_air_passengers_split_as_documented() -> None:
 @pytest.mark.parametrize(
     ("n_rows", "share", "rows"), [(144, 0.15, 22), (144, 0.2, 29), (10, 0.15, 2), (100, 0.145, 15)]
 )
-def test_halves_are_rounded_up(n_rows: int, share: float, rows: int) -> None:
+def test_halves_are_rounded_up(n_rows, share, rows):
     assert split(n_rows, validation=1, test=share)[2] == (n_rows - rows, n_rows)
 
 
-def test_a_date_is_where_a_part_begins() -> None:
+def test_a_date_is_where_a_part_begins():
     _, validation, test = split(144, MONTHS, validation="1957-01-01", test="1959-06-15")
     assert [MONTHS[validation[0]], MONTHS[test[0]]] == [
         pd.Timestamp("1957-01-01"),
@@ -100,9 +93,9 @@ def test_a_date_is_where_a_part_begins() -> None:
     assert split(144, utc, validation=12, test="1959-01-01")[1] == (108, 120)
 
 
-def test_dates_of_no_use_are_refused() -> None:
+def test_dates_of_no_use_are_refused():
     key = "data.split.validation"
-    some: dict[str, Any] = {"n_rows": 144, "times": MONTHS, "test": 12}
+    some = {"n_rows": 144, "times": MONTHS, "test": 12}
     assert_refused(key, "time column", "'1957-01-01'", "set data.time", n_rows=144,
                    validation="1957-01-01", test=12)  # fmt: skip
     inside = "1949-01-01 to 1960-12-01"
@@ -116,7 +109,7 @@ def test_dates_of_no_use_are_refused() -> None:
     assert_refused(key, "no time zone", validation="1957-01-01T00:00+02:00", **some)
 
 
-def test_parts_without_rows_to_train_on_are_refused() -> None:
+def test_parts_without_rows_to_train_on_are_refused():
     told = ["data.split", "no row is left to train on", "make validation or test smaller"]
     assert_refused(*told, "validation takes 6 and test 4 of 10", n_rows=10, validation=6, test=4)
     assert_refused(*told, n_rows=10, validation=0.6, test=0.5)
@@ -125,19 +118,19 @@ def test_parts_without_rows_to_train_on_are_refused() -> None:
     assert_refused(*told, n_rows=10, validation=5, test=4, first=1)
 
 
-def test_parts_shorter_than_the_horizon_are_refused() -> None:
+def test_parts_shorter_than_the_horizon_are_refused():
     told = ["as many rows as the horizon, 5, got 4 of 40", "task.horizon smaller"]
     assert_refused("data.split.validation: ", *told, n_rows=40, validation=4, test=5, horizon=5)
     assert_refused("data.split.test: ", *told, n_rows=40, validation=5, test=0.1, horizon=5)
     assert_refused("got 0 of 40", n_rows=40, validation=0.01, test=5)
 
 
-def test_a_training_part_shorter_than_a_window_is_refused() -> None:
+def test_a_training_part_shorter_than_a_window_is_refused():
     parts = [
         "task.window", "needs 15 rows (window 12 + horizon 3)", "got 14 of 24",
         "make task.window, task.horizon, data.split.validation or data.split.test smaller",
     ]  # fmt: skip
-    enough: dict[str, Any] = {"validation": 5, "test": 5, "window": 12, "horizon": 3}
+    enough = {"validation": 5, "test": 5, "window": 12, "horizon": 3}
     assert_refused(*parts, n_rows=24, **enough)
     assert split(25, **enough)[0] == (0, 15)
     assert_refused("got 14 of 25", n_rows=25, first=1, **enough)
@@ -150,9 +143,9 @@ def test_a_training_part_shorter_than_a_window_is_refused() -> None:
     )
 
 
-def folds(n_rows: int, *, first: int = 0, **keys: Any) -> list[tuple[Range, Range]]:
+def folds(n_rows, *, first=0, **keys):
     """The training and validation rows of every fold of one series."""
-    given: dict[str, Any] = {"test": 10, **keys}
+    given = {"test": 10, **keys}
     validation = {k: given.pop(k) for k in ("folds", "size", "gap") if k in given}
     parts = split_series([(0, n_rows)], first=first, validation=validation, **given)
     return [
@@ -161,7 +154,7 @@ def folds(n_rows: int, *, first: int = 0, **keys: Any) -> list[tuple[Range, Rang
     ]
 
 
-def test_rolling_origins_are_consecutive_pieces_before_the_test() -> None:
+def test_rolling_origins_are_consecutive_pieces_before_the_test():
     assert folds(60, folds=3, size=5) == [
         ((0, 35), (35, 40)),
         ((0, 40), (40, 45)),
@@ -178,14 +171,14 @@ def test_rolling_origins_are_consecutive_pieces_before_the_test() -> None:
     ] == ("validation")
 
 
-def test_the_gap_is_one_less_than_the_horizon_unless_it_is_given() -> None:
+def test_the_gap_is_one_less_than_the_horizon_unless_it_is_given():
     assert folds(60, folds=1, size=5, horizon=4) == [((0, 42), (45, 50))]
     assert folds(60, folds=1, size=5, horizon=4, gap=0) == [((0, 45), (45, 50))]
     assert folds(60, folds=1, size=5, gap=7) == [((0, 38), (45, 50))]
 
 
-def test_folds_that_leave_too_little_are_refused() -> None:
-    def refused(*parts: str, **keys: Any) -> None:
+def test_folds_that_leave_too_little_are_refused():
+    def refused(*parts, **keys):
         with pytest.raises(DataError) as caught:
             folds(60, **keys)
         assert [p for p in ("s.csv: data.split.", *parts) if p not in str(caught.value)] == []
@@ -202,7 +195,7 @@ def test_folds_that_leave_too_little_are_refused() -> None:
 
 
 @st.composite
-def calendars(draw: st.DrawFn) -> tuple[list[Range], pd.DatetimeIndex]:
+def calendars(draw):
     """Bounds and times of several series over the same months, none of them long enough alone."""
     ranges = draw(
         st.lists(st.tuples(st.integers(0, 100), st.integers(1, 80)), min_size=1, max_size=4)
@@ -221,9 +214,7 @@ def calendars(draw: st.DrawFn) -> tuple[list[Range], pd.DatetimeIndex]:
     test=extents,
     horizon=st.integers(1, 4),
 )
-def test_series_are_cut_at_common_times(
-    given: tuple[list[Range], pd.DatetimeIndex], validation: Any, test: Any, horizon: int
-) -> None:
+def test_series_are_cut_at_common_times(given, validation, test, horizon):
     bounds, times = given
     try:
         parts = split_series(bounds, times, horizon=horizon, validation=validation, test=test)
@@ -244,7 +235,7 @@ def test_series_are_cut_at_common_times(
         assert [a[1] for a in pieces[:-1]] == [b[0] for b in pieces[1:]]
 
 
-def test_fractions_and_numbers_are_of_the_distinct_times() -> None:
+def test_fractions_and_numbers_are_of_the_distinct_times():
     bounds, times = [(0, 100), (100, 150)], MONTHS[:100].append(MONTHS[50:100])
     parts = split_series(bounds, times, validation=0.2, test=10)
     assert parts.train[0].tolist() == [[0, 70], [0, 20]]
@@ -252,7 +243,7 @@ def test_fractions_and_numbers_are_of_the_distinct_times() -> None:
     assert parts.test.tolist() == [[90, 100], [40, 50]]
 
 
-def test_series_without_times_are_cut_each_by_its_own_rows() -> None:
+def test_series_without_times_are_cut_each_by_its_own_rows():
     parts = split_series([(0, 100), (100, 140), (140, 145)], validation=0.2, test=0.1)
     assert parts.train[0].tolist() == [[0, 70], [0, 28], [0, 3]]
     assert parts.test.tolist() == [[90, 100], [36, 40], [4, 5]]
@@ -262,7 +253,7 @@ def test_series_without_times_are_cut_each_by_its_own_rows() -> None:
     assert parts.test.tolist() == [[90, 100], [0, 5]]
 
 
-def test_one_of_several_series_has_to_hold_each_part() -> None:
+def test_one_of_several_series_has_to_hold_each_part():
     times = MONTHS[:40].append(MONTHS[40:80])
     assert_refused("the training part needs 60 rows", "got 40 of 80", bounds=[(0, 40), (40, 80)],
                    times=times, validation=10, test=10, window=59)  # fmt: skip

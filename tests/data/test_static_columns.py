@@ -1,11 +1,5 @@
 """Columns that are the same in a series are checked, and repeated from its first row."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,10 +8,8 @@ from helpers.series_files import assert_check_refuses, days, text
 from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.errors import ExperimentError
-from tuner.experiment import Experiment
 
-Build = Callable[..., Experiment]
-KEYS: dict[str, Any] = {
+KEYS = {
     "time": "t",
     "id": "shop",
     "static": ["size", "type"],
@@ -25,7 +17,7 @@ KEYS: dict[str, Any] = {
 }
 
 
-def shops(**columns: Any) -> pd.DataFrame:
+def shops(**columns):
     frames = [
         days(60).assign(shop=shop, size=size, type=kind)
         for shop, size, kind in (("n", 10, "big"), ("s", 4, "small"), ("w", 7, "big"))
@@ -33,13 +25,13 @@ def shops(**columns: Any) -> pd.DataFrame:
     return pd.concat(frames).reset_index(drop=True).assign(**columns)
 
 
-def said_once(frame: pd.DataFrame) -> pd.DataFrame:
+def said_once(frame):
     """The same with empty cells behind the first row of each series."""
     later = frame.groupby("shop").cumcount() > 0
     return frame.assign(**{name: frame[name].mask(later) for name in ("size", "type")})
 
 
-def fold(experiment: Experiment, folder: Path) -> SeriesRef:
+def fold(experiment, folder):
     (ref,) = check_data(experiment).write_test(folder).folds
     assert isinstance(ref, SeriesRef)
     return ref
@@ -48,9 +40,7 @@ def fold(experiment: Experiment, folder: Path) -> SeriesRef:
 @pytest.mark.parametrize(
     "keys", [{}, {"resample": "2D", "aggregate": "sum"}, {"known_future": ["x"]}]
 )
-def test_what_the_first_row_says_is_repeated_for_every_step(
-    experiment_on: Build, tmp_path: Path, keys: dict[str, Any]
-) -> None:
+def test_what_the_first_row_says_is_repeated_for_every_step(experiment_on, tmp_path, keys):
     asked = KEYS | keys
     full = fold(experiment_on(text(shops()), **asked), tmp_path / "full")
     once = fold(experiment_on(text(said_once(shops())), **asked), tmp_path / "once")
@@ -62,7 +52,7 @@ def test_what_the_first_row_says_is_repeated_for_every_step(
     assert len(set.union(*sizes)) == 3
 
 
-def test_sums_of_longer_steps_leave_it_as_it_is(experiment_on: Build, tmp_path: Path) -> None:
+def test_sums_of_longer_steps_leave_it_as_it_is(experiment_on, tmp_path):
     plain = experiment_on(text(shops()), scale="none", **KEYS)
     summed = experiment_on(text(shops()), scale="none", resample="2D", aggregate="sum", **KEYS)
     found = []
@@ -72,7 +62,7 @@ def test_sums_of_longer_steps_leave_it_as_it_is(experiment_on: Build, tmp_path: 
     assert found == [{10.0, 4.0, 7.0}] * 2
 
 
-def test_another_value_later_is_refused_with_its_line(experiment_on: Build) -> None:
+def test_another_value_later_is_refused_with_its_line(experiment_on):
     frame = shops()
     frame.loc[75, "size"] = 5
     assert_check_refuses(
@@ -87,7 +77,7 @@ def test_another_value_later_is_refused_with_its_line(experiment_on: Build) -> N
     )
 
 
-def test_nothing_is_taken_from_a_later_row(experiment_on: Build) -> None:
+def test_nothing_is_taken_from_a_later_row(experiment_on):
     frame = shops()
     frame.loc[60, "size"] = np.nan
     assert_check_refuses(
@@ -97,7 +87,7 @@ def test_nothing_is_taken_from_a_later_row(experiment_on: Build) -> None:
     )
 
 
-def test_a_text_must_be_a_category(experiment_on: Build) -> None:
+def test_a_text_must_be_a_category(experiment_on):
     keys = KEYS | {"categories": []}
     assert_check_refuses(
         experiment_on(text(shops()), **keys),
@@ -118,8 +108,6 @@ def test_a_text_must_be_a_category(experiment_on: Build) -> None:
         ({"known_future": ["size"]}, "got 'size' in data.known_future too; remove it there"),
     ],
 )
-def test_what_cannot_be_static_is_refused(
-    experiment_on: Build, keys: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_static_is_refused(experiment_on, keys, message):
     with pytest.raises((ExperimentError, ValueError), match=message):
         experiment_on(text(shops()), **KEYS | keys)

@@ -7,10 +7,8 @@ import itertools
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +27,7 @@ from tuner.data.baselines import (
     choose,
     preparations_of,
 )
-from tuner.data.classical import CLASSICAL, Classical, fit_kind, kinds_left_out
+from tuner.data.classical import CLASSICAL, fit_kind, kinds_left_out
 from tuner.data.linear_models import (
     LinearForecast,
     LinearOfSequences,
@@ -51,7 +49,7 @@ AIR = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"
 class HeldSeries(SeriesRef):
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def load(self, name: str) -> np.ndarray:
+    def load(self, name):
         return self.arrays[name]
 
 
@@ -59,20 +57,11 @@ class HeldSeries(SeriesRef):
 class HeldSequences(SequencesRef):
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def load(self, name: str) -> np.ndarray:
+    def load(self, name):
         return self.arrays[name]
 
 
-def held(
-    series: list[np.ndarray],
-    n_train: int,
-    *,
-    window: int = 4,
-    horizon: int = 2,
-    others: int = 0,
-    logs: bool = False,
-    **fields: Any,
-) -> HeldSeries:
+def held(series, n_train, *, window=4, horizon=2, others=0, logs=False, **fields):
     """Series of (rows, targets), each with the same rows to train on, the rest to evaluate."""
     truth = np.concatenate(series)
     ends = np.cumsum([len(s) for s in series])
@@ -103,7 +92,7 @@ def held(
     )  # fmt: skip
 
 
-def changed(ref: HeldSeries, row: int, seed: int) -> HeldSeries:
+def changed(ref, row, seed):
     """The same where every row from `row` on holds other values, in whatever array."""
     rng = np.random.default_rng(seed)
     arrays = dict(ref.arrays)
@@ -116,28 +105,26 @@ def changed(ref: HeldSeries, row: int, seed: int) -> HeldSeries:
     return dataclasses.replace(ref, arrays=arrays)
 
 
-def seasonal(n: int = 90, season: int = 6, seed: int = 0, slope: float = 0.1) -> np.ndarray:
+def seasonal(n=90, season=6, seed=0, slope=0.1):
     rng = np.random.default_rng(seed)
     place = np.arange(n)
     values = 20 + slope * place + 4 * np.sin(2 * np.pi * place / season) + rng.normal(0, 0.5, n)
     return values[:, None]
 
 
-def walk(n: int = 300) -> np.ndarray:
+def walk(n=300):
     return 50 + np.cumsum(np.random.default_rng(0).normal(size=n))[:, None]
 
 
 @pytest.mark.parametrize("last_off", [False, True])
 @pytest.mark.parametrize(("others", "n_targets"), [(0, 1), (2, 1), (1, 2)])
-def test_the_linear_forecast_is_that_of_scikit_learn(
-    last_off: bool, others: int, n_targets: int
-) -> None:
+def test_the_linear_forecast_is_that_of_scikit_learn(last_off, others, n_targets):
     series = [np.column_stack([seasonal(seed=s + k) for k in range(n_targets)]) for s in (0, 5)]
     ref = held(series, 60, others=others)
     penalty, horizon = 0.01, ref.shape.horizon
     starts, samples = ref.train_samples(), ref.evaluate_samples()
 
-    def laid_out(of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def laid_out(of):
         x = windows_of(ref, of, 4).reshape(len(of), -1, 4)
         y = ref.load("targets")[of[:, None] + np.arange(horizon)].astype(np.float64)
         last = x[:, others:, -1].copy() if last_off else np.zeros((len(of), n_targets))
@@ -155,7 +142,7 @@ def test_the_linear_forecast_is_that_of_scikit_learn(
     np.testing.assert_allclose(found, ref.to_units(expected, samples), rtol=1e-6)
 
 
-def test_numbers_far_from_zero_lose_no_digits() -> None:
+def test_numbers_far_from_zero_lose_no_digits():
     near, far = held([seasonal()], 60), held([seasonal()], 60)
     for name in ("inputs", "targets"):
         far.arrays[name] = far.arrays[name].astype(np.float64) + 1e7
@@ -168,17 +155,15 @@ def test_numbers_far_from_zero_lose_no_digits() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def hourly(days: int = 250) -> np.ndarray:
+def hourly(days=250):
     return seasonal(24 * days, season=24, slope=0.0)
 
 
-def test_of_very_many_windows_those_of_every_hour_are_fitted_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_very_many_windows_those_of_every_hour_are_fitted_on(monkeypatch):
     ref = held([hourly()], 24 * 200, window=8)
     choices, samples = WindowChoice(8, True, 1e-4), ref.evaluate_samples()
 
-    def error() -> float:
+    def error():
         wrong = LinearForecast(ref, choices).predict(samples) - ref.truth_of(samples)
         return float(np.sqrt((wrong**2).mean()))
 
@@ -187,11 +172,11 @@ def test_of_very_many_windows_those_of_every_hour_are_fitted_on(
     assert of_all < error() < 1.1 * of_all
 
 
-def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch):
     ref = held([hourly()], 24 * 200, window=8)
-    seen: list[np.ndarray] = []
+    seen = []
 
-    def spy(metric: str, truth: np.ndarray, predicted: np.ndarray, ref: Any, samples: Any) -> float:
+    def spy(metric, truth, predicted, ref, samples):
         seen.append(samples)
         return 1.0
 
@@ -205,7 +190,7 @@ def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch: pytest.Mon
 
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(0, 300), most=st.integers(0, 400), seed=st.integers(0, 99))
-def test_a_sample_is_ordered_distinct_and_reproducible(n: int, most: int, seed: int) -> None:
+def test_a_sample_is_ordered_distinct_and_reproducible(n, most, seed):
     some = some_of(n, most)
     assert len(some) == min(n, max(1, most))
     assert (np.diff(some) > 0).all()
@@ -217,7 +202,7 @@ def test_a_sample_is_ordered_distinct_and_reproducible(n: int, most: int, seed: 
     assert set(some) <= set(of_classes)
 
 
-def test_of_very_many_steps_no_class_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_steps_no_class_is_lost(monkeypatch):
     ref = sequences("label", n=80, lengths=(8, 8))
     place = np.arange(len(ref.arrays["inputs"])) % 8
     ref.arrays["truth"] = (place == 3).astype(np.int64)  # every 8th step, which 4 of 8 leave out
@@ -227,7 +212,7 @@ def test_of_very_many_steps_no_class_is_lost(monkeypatch: pytest.MonkeyPatch) ->
     assert scores["linear"] == 1.0
 
 
-def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch):
     ref = sequences("label", n=80, lengths=(8, 8))
     ref.arrays["truth"] = np.zeros(640, np.int64)
     ref.arrays["truth"][[5, 13]] = 1
@@ -238,31 +223,31 @@ def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch: pytest.Mon
     )
 
 
-def test_the_last_value_is_removed_unless_the_window_is_better() -> None:
+def test_the_last_value_is_removed_unless_the_window_is_better():
     assert choose_window("rmse", held([walk()], 200, window=8)).last_off
     level = 50 + np.random.default_rng(0).normal(size=(300, 1))  # the last value says nothing
     assert not choose_window("rmse", held([level], 200, window=1)).last_off
 
 
-def test_the_window_is_given_or_the_longest_searched() -> None:
+def test_the_window_is_given_or_the_longest_searched():
     ref = held([seasonal(300)], 200, window=2)
     ref = dataclasses.replace(ref, longest_window=12)  # a season is seen in that alone
     assert choose_window("rmse", ref).window == 12
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "mase", "smape"])
-def test_every_metric_can_choose(metric: str) -> None:
+def test_every_metric_can_choose(metric):
     assert choose_window(metric, held([walk()], 200, window=8)).last_off
 
 
-def test_a_series_that_never_moves_is_forecast_to_stay() -> None:
+def test_a_series_that_never_moves_is_forecast_to_stay():
     ref = held([np.full((60, 1), 3.0) + np.arange(60)[:, None] // 40], 30)
     found = Baselines(ref, 4, choose("rmse", ref, None)).predict(np.array([30, 31]))
     assert found["linear"].ravel().tolist() == [3.0] * 4
     assert not set(CLASSICAL) & set(found)  # there is nothing to fit
 
 
-def fit_classical(ref: HeldSeries, season: int) -> dict[str, Classical]:
+def fit_classical(ref, season):
     return {name: fit_kind(name, ref, season) for name in CLASSICAL}
 
 
@@ -271,9 +256,7 @@ KINDS = ("linear", "exponential_smoothing", "seasonal_arima")
 
 @settings(max_examples=8, deadline=None, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32 - 1), t=st.integers(60, 75), logs=st.booleans())
-def test_a_forecast_never_follows_from_its_own_row_or_later_ones(
-    seed: int, t: int, logs: bool
-) -> None:
+def test_a_forecast_never_follows_from_its_own_row_or_later_ones(seed, t, logs):
     ref = held([seasonal(75)], 60, logs=logs)
     choices = Choices(WindowChoice(4, True, 1e-4))
     samples = np.arange(60, min(t, 73) + 1)
@@ -285,7 +268,7 @@ def test_a_forecast_never_follows_from_its_own_row_or_later_ones(
         np.testing.assert_array_equal(found[name], expected[name], name)
 
 
-def test_a_forecast_follows_from_every_row_before_its_own() -> None:
+def test_a_forecast_follows_from_every_row_before_its_own():
     ref = held([seasonal(75)], 60)
     choices = Choices(WindowChoice(4, True, 1e-4))
     expected, found = (
@@ -297,7 +280,7 @@ def test_a_forecast_follows_from_every_row_before_its_own() -> None:
 
 @settings(max_examples=5, deadline=None, phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32 - 1))
-def test_rows_after_the_training_part_change_no_fit(seed: int) -> None:
+def test_rows_after_the_training_part_change_no_fit(seed):
     ref = held([seasonal()], 60)
     fitted = [Baselines(r, 6, Choices(WindowChoice(4, False, 1e-4)))
               for r in (ref, changed(ref, 60, seed))]  # fmt: skip
@@ -307,7 +290,7 @@ def test_rows_after_the_training_part_change_no_fit(seed: int) -> None:
         np.testing.assert_array_equal(found[name], expected[name], name)
 
 
-def air(tmp_path: Path, **changes: Any) -> Experiment:
+def air(tmp_path, **changes):
     frame = pd.read_csv(AIR.parent / "data" / "air_passengers.csv")
     path = tmp_path / "air.csv"
     if not path.exists():
@@ -315,7 +298,7 @@ def air(tmp_path: Path, **changes: Any) -> Experiment:
     return Experiment.load(AIR).changed({"data.path": str(path), **changes})
 
 
-def test_test_rows_change_no_validation_score(tmp_path: Path) -> None:
+def test_test_rows_change_no_validation_score(tmp_path):
     experiment = air(tmp_path)
     records = []
     for factor in (1.0, 3.0):
@@ -328,7 +311,7 @@ def test_test_rows_change_no_validation_score(tmp_path: Path) -> None:
     assert set(records[0]["baselines"]) >= {"last_value", *KINDS}
 
 
-def test_known_baselines_score_as_published_on_air_passengers(tmp_path: Path) -> None:
+def test_known_baselines_score_as_published_on_air_passengers(tmp_path):
     experiment = air(tmp_path, **{"task.window": 13})
     search = prepare(experiment, tmp_path / "search")
     choices = choose("rmse", search.folds[-1], 12)
@@ -343,7 +326,7 @@ def test_known_baselines_score_as_published_on_air_passengers(tmp_path: Path) ->
     assert scores["exponential_smoothing"] == pytest.approx(15.8, abs=0.3)
 
 
-def test_the_arima_is_that_of_statsmodels() -> None:
+def test_the_arima_is_that_of_statsmodels():
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     ref = held([seasonal()], 60)
@@ -359,7 +342,7 @@ def test_the_arima_is_that_of_statsmodels() -> None:
         np.testing.assert_allclose(forecast[0, :, 0], expected, rtol=1e-4)
 
 
-def test_the_smoothing_is_that_of_statsmodels() -> None:
+def test_the_smoothing_is_that_of_statsmodels():
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
     ref = held([seasonal(slope=0.4)], 60, horizon=8)
@@ -381,7 +364,7 @@ def test_the_smoothing_is_that_of_statsmodels() -> None:
     np.testing.assert_allclose(forecast(np.array([60]), 8)[0], best.forecast(8), rtol=1e-3)
 
 
-def test_series_without_a_model_get_the_last_value() -> None:
+def test_series_without_a_model_get_the_last_value():
     ref = held([seasonal(), np.full((90, 1), 7.0)], 60)
     forecasts = Baselines(ref, 6, Choices(None, {"linear": "not here"})).predict(
         ref.evaluate_samples()
@@ -392,11 +375,11 @@ def test_series_without_a_model_get_the_last_value() -> None:
         assert not np.array_equal(forecasts[name][~flat], forecasts["last_value"][~flat])
 
 
-def spoil_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_rows(monkeypatch):
     monkeypatch.setattr(classical, "_MOST_EXPECTED", 0.0)
 
 
-def spoil_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_install(monkeypatch):
     monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
 
 
@@ -409,12 +392,8 @@ def spoil_install(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_slow_or_missing_baselines_are_left_out_with_a_note(
-    monkeypatch: pytest.MonkeyPatch,
-    series: int,
-    season: int,
-    spoil: Callable[[pytest.MonkeyPatch], None],
-    why: str,
-) -> None:
+    monkeypatch, series, season, spoil, why
+):
     spoil(monkeypatch)
     ref = held([seasonal()] * series, 60)
     left_out = kinds_left_out(ref, season)
@@ -422,7 +401,7 @@ def test_slow_or_missing_baselines_are_left_out_with_a_note(
     assert all(why in text for text in left_out.values())
 
 
-def test_no_or_a_long_season_gives_no_seasonal_arima() -> None:
+def test_no_or_a_long_season_gives_no_seasonal_arima():
     for n, season, why in (
         (90, None, "the rows have no season; task.season gives one"),
         (400, 100, "a season of 100 rows is longer than 60"),
@@ -433,16 +412,14 @@ def test_no_or_a_long_season_gives_no_seasonal_arima() -> None:
         assert len(fit_kind("exponential_smoothing", ref, season))
 
 
-def test_two_seasons_are_needed_for_a_seasonal_arima() -> None:
+def test_two_seasons_are_needed_for_a_seasonal_arima():
     too_few = "no series has training rows enough for it"
     assert kinds_left_out(held([seasonal(40)], 28), 12) == dict.fromkeys(CLASSICAL, too_few)
     assert not kinds_left_out(held([seasonal(40)], 29), 12)
 
 
 @pytest.mark.parametrize("limit", ["_MOST_EXPECTED", "_MOST_MODELS"])
-def test_what_is_left_out_is_decided_once_by_the_search_s_data(
-    monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
+def test_what_is_left_out_is_decided_once_by_the_search_s_data(monkeypatch, limit):
     search, refit = held([seasonal()], 60), held([seasonal()], 75)
     choices = choose("rmse", search, 6)
     assert not choices.left_out
@@ -458,7 +435,7 @@ def test_what_is_left_out_is_decided_once_by_the_search_s_data(
     assert not set(found.predict(np.array([75]))) & set(CLASSICAL)
 
 
-def test_no_clock_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_clock_says_what_is_left_out(monkeypatch):
     ref, seconds = held([seasonal()], 60), itertools.count(0, 1000)
     for name in ("monotonic", "perf_counter", "time", "process_time"):  # a machine that is busy
         monkeypatch.setattr(time, name, lambda: float(next(seconds)))
@@ -467,16 +444,16 @@ def test_no_clock_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(record["baselines"]) >= set(CLASSICAL)
 
 
-def test_the_search_for_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_parameters_is_bounded(monkeypatch):
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     asked = Counter[str]()
 
-    def counted(of: type, name: str) -> None:
+    def counted(of, name):
         plain = getattr(of, name)
 
-        def call(self: Any, *args: Any, **keys: Any) -> Any:
+        def call(self, *args, **keys):
             asked[of.__name__] += 1
             return plain(self, *args, **keys)
 
@@ -491,7 +468,7 @@ def test_the_search_for_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert 0 < asked["SARIMAX"] <= 20
 
 
-def test_a_huge_window_has_no_linear_forecast() -> None:
+def test_a_huge_window_has_no_linear_forecast():
     ref = held([seasonal(60)], 50, window=1300, others=1)
     choices = choose("rmse", ref, None)
     assert choices.linear is None
@@ -501,9 +478,7 @@ def test_a_huge_window_has_no_linear_forecast() -> None:
     assert Baselines(ref, None, choices).left_out == choices.left_out
 
 
-def sequences(
-    task: str = "regress", n: int = 60, lengths: tuple[int, int] = (5, 9), seed: int = 0
-) -> HeldSequences:
+def sequences(task="regress", n=60, lengths=(5, 9), seed=0):
     """Sequences of two features; what is to be said of them is in the first one."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(lengths[0], lengths[1] + 1, n)
@@ -525,7 +500,7 @@ def sequences(
 
 @pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy"),
                                               ("label", "f1")])  # fmt: skip
-def test_a_linear_model_of_sequences_finds_what_summaries_tell(task: str, metric: str) -> None:
+def test_a_linear_model_of_sequences_finds_what_summaries_tell(task, metric):
     ref = sequences(task)
     found = Baselines(ref, None, choose(metric, ref, None)).scores(metric)
     if task == "regress":
@@ -534,7 +509,7 @@ def test_a_linear_model_of_sequences_finds_what_summaries_tell(task: str, metric
         assert found["linear"] > 0.7 > found["class_frequencies"]
 
 
-def test_equal_length_sequences_use_all_values_where_better() -> None:
+def test_equal_length_sequences_use_all_values_where_better():
     ref = sequences(lengths=(6, 6))
     ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)  # the third step
     assert choose_reading("rmse", ref).reads == "values"
@@ -545,9 +520,7 @@ def test_equal_length_sequences_use_all_values_where_better() -> None:
 
 @pytest.mark.parametrize(("task", "metric"), [("regress", "rmse"), ("classify", "accuracy")])
 @pytest.mark.parametrize("lengths", [(6, 7), (7, 7)])
-def test_longer_test_sequences_reveal_only_the_training_part(
-    task: str, metric: str, lengths: tuple[int, int]
-) -> None:
+def test_longer_test_sequences_reveal_only_the_training_part(task, metric, lengths):
     ref, other = sequences(task, lengths=(6, 6)), sequences(task, n=20, lengths=lengths, seed=1)
     if task == "regress":
         ref.arrays["truth"] = ref.arrays["inputs"][2::6, 1:2].astype(np.float64)
@@ -570,7 +543,7 @@ def test_longer_test_sequences_reveal_only_the_training_part(
     np.testing.assert_array_equal(found.predict(np.arange(60))["linear"], known)
 
 
-def test_of_tokens_their_counts_are_read() -> None:
+def test_of_tokens_their_counts_are_read():
     rng = np.random.default_rng(0)
     ref = sequences("classify", n=80, lengths=(8, 12))
     tokens = rng.integers(2, 12, len(ref.arrays["inputs"]))
@@ -599,7 +572,7 @@ def test_of_tokens_their_counts_are_read() -> None:
     lengths=st.sampled_from([(6, 6), (5, 9)]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_untrained_sequences_change_no_fit(task: str, lengths: tuple[int, int], seed: int) -> None:
+def test_untrained_sequences_change_no_fit(task, lengths, seed):
     ref, rng = sequences(task, lengths=lengths), np.random.default_rng(seed)
     other = dict(ref.arrays)
     other["inputs"], other["truth"] = other["inputs"].copy(), other["truth"].copy()
@@ -618,14 +591,14 @@ def test_untrained_sequences_change_no_fit(task: str, lengths: tuple[int, int], 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_training_part_of_one_class_has_no_linear_model() -> None:
+def test_a_training_part_of_one_class_has_no_linear_model():
     ref = sequences("classify")
     ref.arrays["truth"] = np.where(np.arange(60) % 2, ref.arrays["truth"], 1)
     choices = choose("accuracy", ref, None)
     assert choices.left_out["linear"] == "the training part has one class alone"
 
 
-def test_a_class_that_is_not_trained_on_is_never_predicted() -> None:
+def test_a_class_that_is_not_trained_on_is_never_predicted():
     ref = sequences("classify")
     ref.arrays["truth"] = np.where(ref.arrays["truth"] == 1, 2, ref.arrays["truth"])
     found = Baselines(ref, None, choose("accuracy", ref, None)).predict(ref.evaluate_samples())[
@@ -637,12 +610,12 @@ def test_a_class_that_is_not_trained_on_is_never_predicted() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: held([seasonal()], 60), lambda: sequences("classify")])
-def test_they_are_the_same_each_time(make: Callable[[], Any]) -> None:
+def test_they_are_the_same_each_time(make):
     metric = "rmse" if make().shape.task == "forecast" else "accuracy"
     assert baselines_record(metric, [make()], 6) == baselines_record(metric, [make()], 6)
 
 
-def test_the_linear_forecast_serves_every_quantile() -> None:
+def test_the_linear_forecast_serves_every_quantile():
     ref = held([seasonal()], 60)
     shape = dataclasses.replace(ref.shape, quantiles=(0.1, 0.5, 0.9))
     quantiles = dataclasses.replace(ref, shape=shape)
@@ -651,14 +624,14 @@ def test_the_linear_forecast_serves_every_quantile() -> None:
     assert scores == Baselines(ref, 6, choices).scores("rmse")
 
 
-def grown(n: int = 240) -> np.ndarray:
+def grown(n=240):
     rng = np.random.default_rng(3)
     place = np.arange(n)
     logs = 1 + place / 40 + 0.5 * np.sin(2 * np.pi * place / 6) + rng.normal(0, 0.05, n)
     return np.exp(logs)[:, None]
 
 
-def test_validation_rows_choose_the_preparation_of_baselines() -> None:
+def test_validation_rows_choose_the_preparation_of_baselines():
     plain, logs = (held([grown()], 180, window=8, logs=logs) for logs in (False, True))
     name = {"transform": "log"}
     choices = choose("rmse", plain, 6, [(name, logs)])
@@ -675,14 +648,14 @@ def test_validation_rows_choose_the_preparation_of_baselines() -> None:
     assert choose("rmse", logs, 6, [({"transform": "none"}, plain)]).preparations == {}
 
 
-def test_too_many_preparations_vary_in_one_thing_each() -> None:
+def test_too_many_preparations_vary_in_one_thing_each():
     space = {
         "transform": ["none", "log", "box_cox"],
         "scale": ["standard", "minmax"],
         "lags": [{}, {"y": [6]}, {"y": [12]}],
     }
 
-    def of(*names: str) -> list[dict[str, str]]:
+    def of(*names):
         searched = {n: {"type": "categorical", "choices": space[n]} for n in names}
         return preparations_of(
             Experiment.model_validate(

@@ -1,9 +1,5 @@
 """Values that are probably no measurements get a note with their lines; ordinary data gets none."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +16,7 @@ RNG = np.random.default_rng(0)
 WAVE = 100 + 10 * np.sin(np.arange(N) / 7 * 2 * np.pi) + RNG.normal(size=N)
 
 
-def notes(folder: Path, y: np.ndarray, **columns: np.ndarray) -> list[tuple[str, str]]:
+def notes(folder, y, **columns):
     day = pd.date_range("2020", periods=len(y)).strftime("%Y-%m-%d")
     path = folder / "s.csv"
     pd.DataFrame({"day": day, "y": y, **columns}).to_csv(path, index=False)
@@ -30,14 +26,14 @@ def notes(folder: Path, y: np.ndarray, **columns: np.ndarray) -> list[tuple[str,
     return [note for note in facts.notes if note[0] in SUSPECTS]
 
 
-def put(rows: object, value: float) -> np.ndarray:
+def put(rows, value):
     values = WAVE.copy()
     values[rows] = value
     return values
 
 
 @pytest.mark.parametrize("value", [-999.0, 9999.0, 99999.0, -999.25, -32768.0, 1e20, 0.0])
-def test_a_sentinel_is_reported_with_its_lines_and_its_remedy(tmp_path: Path, value: float) -> None:
+def test_a_sentinel_is_reported_with_its_lines_and_its_remedy(tmp_path, value):
     ((what, text),) = notes(tmp_path, put(slice(None, None, 40), value))
     assert what == "sentinel"
     lines = "line 2 (2020-01-01), line 42 (2020-02-10), line 82 (2020-03-21) and 2 more"
@@ -45,7 +41,7 @@ def test_a_sentinel_is_reported_with_its_lines_and_its_remedy(tmp_path: Path, va
     assert f'write data.read.missing_values: ["{value:.10g}"], and data.missing: ffill' in text
 
 
-def test_two_sentinels_of_two_columns_are_mended_by_one_key(tmp_path: Path) -> None:
+def test_two_sentinels_of_two_columns_are_mended_by_one_key(tmp_path):
     y = put([3, 50], -999.0)
     y[[7, 9]] = 9999.0
     found = notes(tmp_path, y, x=put([20, 30], -1.0))
@@ -55,14 +51,14 @@ def test_two_sentinels_of_two_columns_are_mended_by_one_key(tmp_path: Path) -> N
         assert "the rest (8" in text  # 87.9: no sentinel belongs to the rest
 
 
-def test_one_far_value_is_an_outlier_and_one_code_a_sentinel(tmp_path: Path) -> None:
+def test_one_far_value_is_an_outlier_and_one_code_a_sentinel(tmp_path):
     ((what, text),) = notes(tmp_path, put(50, 1e7))
     assert what == "outlier"
     assert text.startswith("'y' is 10000000 in line 52 (2020-02-20), far outside the rest")
     assert notes(tmp_path, put(50, -9999.0))[0][0] == "sentinel"
 
 
-def test_a_constant_target_is_reported_with_its_lines(tmp_path: Path) -> None:
+def test_a_constant_target_is_reported_with_its_lines(tmp_path):
     ((what, text),) = notes(tmp_path, put(slice(80, 190), 104.5))
     assert what == "stands still"
     assert "is 104.5 in 110 of 200 rows without a break, line 82 (2020-03-21) to line 191" in text
@@ -71,9 +67,7 @@ def test_a_constant_target_is_reported_with_its_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("factor", "word"), [(1000.0, "larger"), (0.001, "smaller")])
-def test_a_change_of_unit_is_told_with_the_line_where_it_begins(
-    tmp_path: Path, factor: float, word: str
-) -> None:
+def test_a_change_of_unit_is_told_with_the_line_where_it_begins(tmp_path, factor, word):
     values = WAVE.copy()
     values[100:] *= factor
     ((what, text),) = notes(tmp_path, WAVE, x=values)
@@ -112,11 +106,11 @@ def test_a_change_of_unit_is_told_with_the_line_where_it_begins(
         "weekdays",
     ],
 )
-def test_ordinary_values_get_no_note(tmp_path: Path, values: np.ndarray) -> None:
+def test_ordinary_values_get_no_note(tmp_path, values):
     assert notes(tmp_path, values) == []
 
 
-def test_each_series_stands_still_by_itself(tmp_path: Path) -> None:
+def test_each_series_stands_still_by_itself(tmp_path):
     path = tmp_path / "s.csv"
     day = pd.date_range("2020", periods=60).strftime("%Y-%m-%d")
     still = WAVE[:60].copy()
@@ -131,7 +125,7 @@ def test_each_series_stands_still_by_itself(tmp_path: Path) -> None:
     assert text.startswith("'y' of series 'b' is 1000 in 35 of 60 rows without a break, line 82 (")
 
 
-def test_sequences_have_sentinels_too(tmp_path: Path) -> None:
+def test_sequences_have_sentinels_too(tmp_path):
     path = tmp_path / "s.csv"
     values = RNG.normal(size=160)
     values[[5, 50, 90]] = -999
@@ -144,9 +138,7 @@ def test_sequences_have_sentinels_too(tmp_path: Path) -> None:
     assert text.startswith("'x' is -999 in 3 rows (line 7, line 52, line 92), far outside the rest")
 
 
-def test_check_and_init_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_and_init_say_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     notes(tmp_path, put(slice(None, None, 40), -999.0))
     assert run(["init", "s.csv"]) == 0
@@ -164,9 +156,7 @@ def test_check_and_init_say_so(
     offset=st.floats(-100, 100),
     rows=st.lists(st.integers(0, N - 1), min_size=2, max_size=60, unique=True),
 )
-def test_a_far_repeated_value_is_found_in_exactly_its_rows(
-    scale: float, offset: float, rows: list[int]
-) -> None:
+def test_a_far_repeated_value_is_found_in_exactly_its_rows(scale, offset, rows):
     values = (WAVE - 100) * scale + offset
     far = values.max() + 10 * np.ptp(values)
     values[rows] = far

@@ -1,9 +1,6 @@
 """Transforms of targets, and that undoing them gives the values again."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from tuner.pipeline_steps import parse_transform
 ONE = np.array([[0, 400]])
 
 
-def values(n_rows: int, n_targets: int, seed: int) -> np.ndarray:
+def values(n_rows, n_targets, seed):
     rng = np.random.default_rng(seed)
     return np.exp(rng.normal(3, 1, (n_rows, n_targets)))
 
@@ -41,9 +38,7 @@ compositions = st.tuples(st.sampled_from([[], ["log"], ["box_cox"]]), steps).map
     n_quantiles=st.integers(0, 2),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_what_is_transformed_comes_back(
-    transform: Any, lengths: list[int], horizon: int, n_targets: int, n_quantiles: int, seed: int
-) -> None:
+def test_what_is_transformed_comes_back(transform, lengths, horizon, n_targets, n_quantiles, seed):
     truth = values(sum(lengths), n_targets, seed)
     ends = np.cumsum(lengths)
     bounds = np.column_stack([ends - lengths, ends])
@@ -76,9 +71,7 @@ def test_what_is_transformed_comes_back(
 
 @settings(max_examples=60, deadline=None)
 @given(transform=compositions, at=st.integers(1, 79), seed=st.integers(0, 2**32 - 1))
-def test_no_row_follows_from_later_ones_or_from_another_series(
-    transform: Any, at: int, seed: int
-) -> None:
+def test_no_row_follows_from_later_ones_or_from_another_series(transform, at, seed):
     truth = values(80, 2, seed)
     other = truth.copy()
     other[at:] = values(80 - at, 2, seed + 1)
@@ -96,7 +89,7 @@ def test_no_row_follows_from_later_ones_or_from_another_series(
     power=st.sampled_from([-1.0, -0.3, 0.0, 1e-9, 0.5, 2.0]),
 )
 @settings(deadline=None)
-def test_a_level_and_its_inverse_rise(name: str, pair: tuple[float, float], power: float) -> None:
+def test_a_level_and_its_inverse_rise(name, pair, power):
     of = Transform(name, lambdas=(power,) * (name == "box_cox"))
     low, high = sorted(pair)
     values = of.from_level(np.array([[[low]], [[high]]]))
@@ -107,7 +100,7 @@ def test_a_level_and_its_inverse_rise(name: str, pair: tuple[float, float], powe
     assert levels[0] <= levels[1]
 
 
-def test_a_power_is_that_of_box_and_cox() -> None:
+def test_a_power_is_that_of_box_and_cox():
     truth = values(400, 2, 0)
     of = Transform.of("box_cox").fitted(truth)
     for column, power, of_column in zip(truth.T, of.lambdas, of.forward(truth, ONE).T, strict=True):
@@ -118,12 +111,12 @@ def test_a_power_is_that_of_box_and_cox() -> None:
 
 
 @pytest.mark.parametrize("column", [[5.0] * 9, [5.0, 5.0, 7.0], [3.0, 3.0 + 1e-15, 3.0]])
-def test_too_few_values_leave_the_shape(column: list[float]) -> None:
+def test_too_few_values_leave_the_shape(column):
     assert Transform.of("box_cox").fitted(np.array(column)[:, None]).lambdas == (1.0,)
 
 
 @pytest.mark.parametrize("column", [[1e-30, 1.0, 1e29], [1e9 + n for n in range(9)], [1, 2, 1e29]])
-def test_a_power_is_within_bounds_and_undone_whatever_the_values(column: list[float]) -> None:
+def test_a_power_is_within_bounds_and_undone_whatever_the_values(column):
     truth = np.array(column)[:, None]
     of = Transform.of("box_cox").fitted(truth)
     assert -1 <= of.lambdas[0] <= 2
@@ -131,14 +124,14 @@ def test_a_power_is_within_bounds_and_undone_whatever_the_values(column: list[fl
     np.testing.assert_allclose(found, truth, rtol=1e-6)
 
 
-def test_a_difference_sums_from_the_last_value() -> None:
+def test_a_difference_sums_from_the_last_value():
     rng = np.random.default_rng(0)
     outputs, last = rng.normal(size=(50, 7, 2)), rng.normal(size=(50, 1, 2))
     found = Transform.of("difference").inverse(outputs, last)
     np.testing.assert_array_equal(found, last + outputs.cumsum(axis=1))
 
 
-def test_a_season_longer_than_the_horizon_reads_one_before() -> None:
+def test_a_season_longer_than_the_horizon_reads_one_before():
     history = np.arange(24.0).reshape(1, 12, 2)
     found = Transform.of({"seasonal_difference": 12}).inverse(np.zeros((1, 5, 2)), history)
     np.testing.assert_array_equal(found, history[:, :5])
@@ -155,7 +148,7 @@ def test_a_season_longer_than_the_horizon_reads_one_before() -> None:
         (["difference", "difference"], ["difference", "difference"]),
     ],
 )  # fmt: skip
-def test_a_transform_has_one_shortest_form(written: Any, shortest: Any) -> None:
+def test_a_transform_has_one_shortest_form(written, shortest):
     assert parse_transform(written) == shortest
 
 
@@ -180,6 +173,6 @@ def test_a_transform_has_one_shortest_form(written: Any, shortest: Any) -> None:
         (["difference"] * 9, "at most 8 steps, got 9; leave some out"),
     ],
 )
-def test_what_is_no_transform_is_refused(written: Any, text: str) -> None:
+def test_what_is_no_transform_is_refused(written, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         parse_transform(written)

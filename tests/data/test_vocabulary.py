@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,21 +8,21 @@ from tuner.data.vocabulary import Vocabulary, cut, first_outside, number_classes
 from tuner.tables.table import RawTable
 
 
-def column(*texts: str) -> np.ndarray:
+def column(*texts):
     return np.array(texts, dtype=object)
 
 
-def written(path: Path, *names: str) -> dict[str, list[str]]:
+def written(path, *names):
     return {k: v.tolist() for k, v in RawTable.read(path).written(names).items()}
 
 
-def csv(folder: Path, text: str) -> Path:
+def csv(folder, text):
     path = folder / "texts.csv"
     path.write_bytes(text.encode())
     return path
 
 
-def test_tokens_are_numbered_from_two_in_sorted_order() -> None:
+def test_tokens_are_numbered_from_two_in_sorted_order():
     known = Vocabulary.of("banana")
     assert known.tokens == ("a", "b", "n")
     assert (known.size, len(known)) == (3, 5)
@@ -34,7 +30,7 @@ def test_tokens_are_numbered_from_two_in_sorted_order() -> None:
 
 
 @given(train=st.lists(st.text(max_size=3), min_size=1), other=st.lists(st.text(max_size=3)))
-def test_every_known_token_has_a_number_of_its_own(train: list[str], other: list[str]) -> None:
+def test_every_known_token_has_a_number_of_its_own(train, other):
     known = Vocabulary.of(train)
     numbers = dict(zip(train, known.encode(column(*train)).tolist(), strict=True))
     assert sorted(numbers.values()) == list(range(2, len(known)))
@@ -44,13 +40,13 @@ def test_every_known_token_has_a_number_of_its_own(train: list[str], other: list
     assert encoded.tolist() == [numbers.get(t, 1) for t in other]
 
 
-def test_an_older_model_accepts_all_numbers_below_its_size() -> None:
+def test_an_older_model_accepts_all_numbers_below_its_size():
     known = Vocabulary.of_numbers(1000)
     assert len(known) == 1002
     assert known.encode(column("0", "7", "999", "007")).tolist() == [2, 9, 1001, 9]
 
 
-def test_a_numeric_token_may_have_leading_zeros() -> None:
+def test_a_numeric_token_may_have_leading_zeros():
     known = Vocabulary.of(column("10", "7", "007"), numbered=True)
     assert known.tokens == ("10", "7")
     assert known.encode(column("7", "0007", "010", "8")).tolist() == [3, 3, 2, 1]
@@ -63,9 +59,7 @@ def test_a_numeric_token_may_have_leading_zeros() -> None:
     min_count=st.integers(1, 5),
     most=st.none() | st.integers(1, 6),
 )
-def test_the_most_frequent_tokens_are_known(
-    tokens: list[str], min_count: int, most: int | None
-) -> None:
+def test_the_most_frequent_tokens_are_known(tokens, min_count, most):
     known = Vocabulary.of(tokens, min_count=min_count, most=most)
     often = {token for token in tokens if tokens.count(token) >= min_count}
     assert len(known.tokens) == min(len(often), most or len(often))
@@ -77,11 +71,11 @@ def test_the_most_frequent_tokens_are_known(
 
 
 @pytest.mark.parametrize("bad", ["1000", "-1", "1.5", "2.0", "x", "", "٣", "9" * 30])
-def test_a_token_that_is_no_number_below_the_size_is_found(bad: str) -> None:
+def test_a_token_that_is_no_number_below_the_size_is_found(bad):
     assert first_outside(column("5", bad, "6", bad), 1000) == 1
 
 
-def test_a_text_splits_into_characters_or_lower_case_words() -> None:
+def test_a_text_splits_into_characters_or_lower_case_words():
     assert cut("Ab ß", "character") == ["A", "b", " ", "ß"]
     assert cut("  The the\tSTRASSE straße\n", "word") == ["the", "the", "strasse", "strasse"]
 
@@ -99,7 +93,7 @@ def test_a_text_splits_into_characters_or_lower_case_words() -> None:
         (["9" * 400, "8"], ("8", "9" * 400)),
     ],
 )
-def test_classes_are_in_order(labels: list[str], classes: tuple[str, ...]) -> None:
+def test_classes_are_in_order(labels, classes):
     found, numbers = number_classes(labels)
     assert found == classes
     assert numbers.dtype == np.int64
@@ -108,12 +102,12 @@ def test_classes_are_in_order(labels: list[str], classes: tuple[str, ...]) -> No
     assert (again, same.tolist()) == (found, numbers.tolist())
 
 
-def test_a_fraction_is_no_class() -> None:
+def test_a_fraction_is_no_class():
     with pytest.raises(ValueError, match=r"^2\.50$"):
         number_classes(["1", "3.0", "2.50", "7.1"])
 
 
-def test_a_csv_file_is_taken_as_it_is_written(tmp_path: Path) -> None:
+def test_a_csv_file_is_taken_as_it_is_written(tmp_path):
     text = '\ufeff id , x,t\n01,1,NA\n\n1.0,2,"a,\nb"\nnull,3, None\n1e3,4\n'
     columns = written(csv(tmp_path, text), "id", "t")
     assert columns == {
@@ -126,22 +120,20 @@ def test_a_csv_file_is_taken_as_it_is_written(tmp_path: Path) -> None:
     rows=st.lists(st.sampled_from(["1", "01", "1.0", "x", "NA", "", "True", "a b"]), min_size=1),
     more=st.lists(st.sampled_from(["2", "2.5", "y", "None", "", "false"])),
 )
-def test_what_a_row_says_depends_on_no_other_row(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[str], more: list[str]
-) -> None:
+def test_what_a_row_says_depends_on_no_other_row(tmp_path_factory, rows, more):
     path = csv(tmp_path_factory.mktemp("csv"), "".join(f"{r},0\n" for r in ["t", *rows, *more]))
     path.write_text(path.read_text().replace("t,0", "t,x", 1))
     assert written(path, "t")["t"] == [*rows, *more]
 
 
-def test_a_token_may_be_a_space_in_the_last_row_too(tmp_path: Path) -> None:
+def test_a_token_may_be_a_space_in_the_last_row_too(tmp_path):
     for end in ("", "\n", "\r\n", "\n \n"):
         table = RawTable.read(csv(tmp_path, f"id,token\n1,a\n1, \n1,b \n2, {end}"))
         assert table.written(["token"], "token")["token"].tolist() == ["a", " ", "b", " "]
         assert table.frame["id"].tolist() == [1, 1, 1, 2]
 
 
-def test_a_parquet_file_is_taken_as_if_it_were_written(tmp_path: Path) -> None:
+def test_a_parquet_file_is_taken_as_if_it_were_written(tmp_path):
     frame = pd.DataFrame(
         {
             "text": ["NA", None, ""],

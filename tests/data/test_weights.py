@@ -1,7 +1,5 @@
 """What a row, a sequence or a step of the horizon counts: which samples, and in which metric."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,11 +1,8 @@
 """A file with a column for each series is read as the long file that it stands for."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +22,11 @@ DAYS = pd.date_range("2024-01-01", periods=60)
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def stores(n: int = 3, rows: int = 60) -> pd.DataFrame:
+def stores(n=3, rows=60):
     rng = np.random.default_rng(0)
     days = pd.date_range("2024-01-01", periods=rows).strftime("%Y-%m-%d")
     sales = {f"store_{i + 1}": (10 * i + rng.normal(size=rows)).round(2) for i in range(n)}
@@ -39,12 +36,12 @@ def stores(n: int = 3, rows: int = 60) -> pd.DataFrame:
 WIDE = {"id": "store", "value": "sales", "columns": "store_*"}
 
 
-def experiment(path: str = "wide.csv", **data: Any) -> Experiment:
+def experiment(path="wide.csv", **data):
     keys = {"path": str(Path(path).resolve()), "time": "day", "wide": WIDE} | data
     return Experiment.model_validate({"name": "x", "data": keys, "task": {"window": 5}})
 
 
-def test_a_wide_file_is_the_long_file_that_it_stands_for() -> None:
+def test_a_wide_file_is_the_long_file_that_it_stands_for():
     frame = stores()
     frame.to_csv("wide.csv", index=False)
     frame.melt(["day", "price"], var_name="store", value_name="sales").to_csv(
@@ -71,7 +68,7 @@ def test_a_wide_file_is_the_long_file_that_it_stands_for() -> None:
     ),
     later=st.integers(0, 3),
 )
-def test_every_value_keeps_its_series_and_its_line(values: list[list[float]], later: int) -> None:
+def test_every_value_keeps_its_series_and_its_line(values, later):
     table = np.array(values)
     frame = pd.DataFrame(table, columns=["store_1", "store_2", "store_3"])
     frame.insert(0, "day", DAYS[: len(frame)].strftime("%Y-%m-%d"))
@@ -83,7 +80,7 @@ def test_every_value_keeps_its_series_and_its_line(values: list[list[float]], la
     np.testing.assert_array_equal(series.frame["sales"], table[series.lines, of])
 
 
-def test_id_and_target_are_those_of_the_block() -> None:
+def test_id_and_target_are_those_of_the_block():
     data = experiment().data
     assert (data.id, data.targets) == ("store", ["sales"])
     assert experiment(id="store", target="sales").data == data
@@ -100,7 +97,7 @@ def test_id_and_target_are_those_of_the_block() -> None:
         ({"wide": {"id": "store", "value": "sales"}}, "data.wide.columns: "),
     ],
 )
-def test_a_block_that_contradicts_the_rest_is_refused(keys: dict[str, Any], text: str) -> None:
+def test_a_block_that_contradicts_the_rest_is_refused(keys, text):
     stores().to_csv("wide.csv", index=False)
     Path("x.yaml").write_text(
         json.dumps({"name": "x", "data": {"path": "wide.csv", "time": "day", "wide": WIDE} | keys})
@@ -123,9 +120,7 @@ def test_a_block_that_contradicts_the_rest_is_refused(keys: dict[str, Any], text
         ({"columns": ["none", "store_1"]}, "column 'none' must hold numbers, got none; leave"),
     ],
 )
-def test_columns_that_cannot_be_series_are_refused_in_a_line(
-    wide: dict[str, Any], text: str
-) -> None:
+def test_columns_that_cannot_be_series_are_refused_in_a_line(wide, text):
     frame = stores()
     frame.assign(day2=frame["day"], none=np.nan).to_csv("wide.csv", index=False)
     with pytest.raises(DataError) as error:
@@ -136,7 +131,7 @@ def test_columns_that_cannot_be_series_are_refused_in_a_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_gap_is_refused_with_its_line_and_its_series() -> None:
+def test_a_gap_is_refused_with_its_line_and_its_series():
     frame = stores()
     frame.loc[20, "store_2"] = np.nan
     frame.to_csv("wide.csv", index=False)
@@ -145,15 +140,13 @@ def test_a_gap_is_refused_with_its_line_and_its_series() -> None:
     assert check_data(experiment(missing="ffill")).facts.rows == 60
 
 
-def test_only_forecasts_have_wide_files() -> None:
+def test_only_forecasts_have_wide_files():
     raw = experiment().model_dump() | {"task": {"kind": "regress"}}
     with pytest.raises(ValueError, match=r"data\.wide: is of forecasts"):
         Experiment.model_validate(raw)
 
 
-def test_a_model_predicts_from_files_as_wide_as_in_training(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_model_predicts_from_files_as_wide_as_in_training(capsys):
     frame = stores()
     frame.to_csv("wide.csv", index=False)
     long = frame.melt(["day", "price"], var_name="store", value_name="sales")
@@ -176,7 +169,7 @@ def test_a_model_predicts_from_files_as_wide_as_in_training(
     capsys.readouterr()
 
 
-def test_a_model_without_the_key_is_of_no_wide_file() -> None:
+def test_a_model_without_the_key_is_of_no_wide_file():
     stores().to_csv("wide.csv", index=False)
     raw = experiment().model_dump(mode="json", exclude_none=True)
     raw["budget"].update(epochs=1, patience=1)
@@ -190,9 +183,7 @@ def test_a_model_without_the_key_is_of_no_wide_file() -> None:
     assert Pipeline.of(record, Path("pipeline.json")).columns.wide is None
 
 
-def test_init_offers_its_guesses_and_writes_them_on_request(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_init_offers_its_guesses_and_writes_them_on_request(capsys):
     stores(5).to_csv("s.csv", index=False)
     assert run(["init", "s.csv"]) == 0
     told = " ".join(capsys.readouterr().out.split())
@@ -227,6 +218,6 @@ def test_init_offers_its_guesses_and_writes_them_on_request(
         (["q[1", "q[2", "q[3"], None),
     ],
 )
-def test_names_tell_columns_that_may_be_series(names: list[str], pattern: str | None) -> None:
+def test_names_tell_columns_that_may_be_series(names, pattern):
     found = stem_of_series(names)
     assert (None if found is None else found[0]) == pattern

@@ -1,12 +1,9 @@
 """The documentation speaks of what exists: links, commands, options, keys, files."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ import tuner
 from tuner.cli.app import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
 from tuner.experiment.data import Decomposition, Wide
-from tuner.experiment.fields import Read, Section
+from tuner.experiment.fields import Read
 from tuner.experiment.metrics import METRICS
 from tuner.experiment.schema import (
     Budget,
@@ -39,7 +36,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 COMMAND = get_command(app)
 COMMANDS = COMMAND.commands
 
-SECTIONS: dict[str, list[type[Section]]] = {
+SECTIONS = {
     "top-level": [Experiment],
     "data": [Data],
     "read": [Read],
@@ -61,12 +58,12 @@ SECTIONS: dict[str, list[type[Section]]] = {
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def code(page: Path) -> str:
+def code(page):
     """All code of a page, in blocks and in lines."""
     return "\n".join(
         block or inline
@@ -76,7 +73,7 @@ def code(page: Path) -> str:
     )
 
 
-def yaml_blocks() -> Iterator[object]:
+def yaml_blocks():
     for page in PAGES:
         for i, block in enumerate(
             re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S)
@@ -84,7 +81,7 @@ def yaml_blocks() -> Iterator[object]:
             yield pytest.param(block, id=f"{page.stem}-{i}")
 
 
-def documented(section: str) -> dict[str, str]:
+def documented(section):
     """The rows of a section's table: key -> the cell after it."""
     text = (ROOT / "docs/experiment-file.md").read_text()
     part = re.split(rf"^## {re.escape(section)}$", text, flags=re.M | re.I)[1]
@@ -211,20 +208,20 @@ def test_every_picture_is_shown_and_small_enough_to_load():
         assert picture.stat().st_size < 150_000, picture
 
 
-def test_the_changelog_says_everything_once() -> None:
+def test_the_changelog_says_everything_once():
     lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
     begun = [line[:40] for line in lines if line.startswith("- ")]
     assert begun
     assert len(set(begun)) == len(begun)
 
 
-def test_the_changelog_dates_the_packages_version() -> None:
+def test_the_changelog_dates_the_packages_version():
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "Unreleased"
     assert re.fullmatch(rf"{re.escape(tuner.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
 
 
-def test_the_python_of_the_readme_forecasts(tmp_path, monkeypatch) -> None:
+def test_the_python_of_the_readme_forecasts(tmp_path, monkeypatch):
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     program = block.replace("trials=10", "trials=1")
     assert program != block

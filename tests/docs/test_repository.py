@@ -1,7 +1,5 @@
 """The files around the package: issue forms, hooks of pre-commit, the security policy."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,15 +1,11 @@
 """The documentation site: its pages, its links, and the API reference."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
 
-def pages(nav: Any) -> Iterator[str]:
+def pages(nav):
     """The files of a navigation, as MkDocs nests them."""
     if isinstance(nav, str):
         yield nav

@@ -1,7 +1,5 @@
 """What `--executor` may name, and what is refused before anything starts."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """GPUs are found without torch, and shared out evenly; the ones here are made up."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

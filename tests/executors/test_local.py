@@ -1,7 +1,5 @@
 """Worker processes: real ones, trained on real arrays, killed with real signals."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """Where a worker process imports from: never from what lies in the user's folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Worker processes that do not come up, or that the machine has no room for."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import os

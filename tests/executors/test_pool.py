@@ -1,7 +1,5 @@
 """The queue and the clock that executors with workers share, on made-up workers."""
 
-from __future__ import annotations
-
 import pytest
 
 from tuner.data import SeriesRef, Shape

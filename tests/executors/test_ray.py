@@ -1,7 +1,5 @@
 """Workers on Ray: what is special about them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

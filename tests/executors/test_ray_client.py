@@ -1,7 +1,5 @@
 """A Ray cluster that somebody else runs, reached with Ray Client."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """A Ray cluster of two nodes, and one of them taken away."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

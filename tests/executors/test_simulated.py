@@ -1,7 +1,5 @@
 """Recorded landscapes in place of training: what is special about them."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,13 +1,10 @@
 """A cell of one's own in an experiment: found, asked what it declares, and never imported here."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,22 +21,22 @@ BOTH = {"type": "categorical", "choices": ["lstm", LEAKY]}
 
 
 @pytest.fixture(autouse=True)
-def _places(monkeypatch: pytest.MonkeyPatch) -> None:
+def _places(monkeypatch):
     monkeypatch.delenv(ALLOW, raising=False)
 
 
 @pytest.fixture
-def looked_at_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def looked_at_here(monkeypatch):
     """Look at classes in this process: torch is here already, and takes seconds to come."""
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def run(command, **_):
         answer = json.dumps(look_at(**json.loads(command[4])))
         return subprocess.CompletedProcess(command, 0, answer, "")
 
     monkeypatch.setattr(cells.subprocess, "run", run)
 
 
-def loaded(folder: Path, **blocks: Any) -> Experiment:
+def loaded(folder, **blocks):
     from tuner.experiment import dump_yaml
 
     raw = {"name": "own", "data": {"path": "a.csv", "target": "y"}} | blocks
@@ -48,7 +45,7 @@ def loaded(folder: Path, **blocks: Any) -> Experiment:
     return Experiment.load(path)
 
 
-def test_its_keys_are_fixed_and_searched_as_tuner_s(tmp_path: Path) -> None:
+def test_its_keys_are_fixed_and_searched_as_tuner_s(tmp_path):
     space = {"leak": {"type": "float", "low": 0.1, "high": 0.9}, "cell": BOTH}
     fixed = {"cell": LEAKY, "leak": 0.25}
     experiment = loaded(tmp_path, hyperparameters=fixed, search_space=space)
@@ -63,9 +60,7 @@ def test_its_keys_are_fixed_and_searched_as_tuner_s(tmp_path: Path) -> None:
     assert model_name(LEAKY) == "Leaky"
 
 
-def test_declared_keys_are_recorded_and_read_without_imports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_declared_keys_are_recorded_and_read_without_imports(tmp_path, monkeypatch):
     experiment = loaded(tmp_path, hyperparameters={"cell": LEAKY, "leak": 0.25})
     record = experiment.to_dict()
     assert record["cells"][0]["keys"]["leak"]["default"] == 0.5
@@ -76,9 +71,7 @@ def test_declared_keys_are_recorded_and_read_without_imports(
     assert "cells" not in plain.to_dict()
 
 
-def test_an_entry_point_is_a_name_for_a_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_point_is_a_name_for_a_class(tmp_path, monkeypatch):
     installed = tmp_path / "site" / "leaky-1.0.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
@@ -118,9 +111,7 @@ def test_an_entry_point_is_a_name_for_a_class(
         ({"cell": "gru", "leak": 0.5}, "hyperparameters.leak: unknown key 'leak'"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_in_one_line(
-    blocks: dict[str, Any], message: str, tmp_path: Path, looked_at_here: None
-) -> None:
+def test_what_does_not_fit_is_refused_in_one_line(blocks, message, tmp_path, looked_at_here):
     with pytest.raises(ExperimentError, match=message) as refused:
         loaded(tmp_path, hyperparameters=blocks)
     assert "\n" not in str(refused.value)
@@ -137,16 +128,12 @@ def test_what_does_not_fit_is_refused_in_one_line(
         ("kernel", {"type": "int", "low": 1, "high": 2}, "unknown hyperparameter 'kernel'"),
     ],
 )
-def test_a_space_outside_of_what_is_declared_is_refused(
-    name: str, domain: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_a_space_outside_of_what_is_declared_is_refused(name, domain, message, tmp_path):
     with pytest.raises(ExperimentError, match=f"search_space.{name}: .*{message}"):
         loaded(tmp_path, hyperparameters={"cell": LEAKY}, search_space={name: domain})
 
 
-def test_code_of_the_current_folder_needs_permission(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_of_the_current_folder_needs_permission(tmp_path, monkeypatch):
     text = (OWN_CODE / "own_classes.py").read_text()
     (tmp_path / "of_this_folder.py").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -160,9 +147,7 @@ def test_code_of_the_current_folder_needs_permission(
     cells._declared.cache_clear()
 
 
-def test_an_exported_file_imports_nothing_unless_that_is_allowed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exported_file_imports_nothing_unless_that_is_allowed(tmp_path, monkeypatch):
     record = loaded(tmp_path, hyperparameters={"cell": LEAKY}).to_dict()
     monkeypatch.setattr(cells, "_declared", lambda *_: pytest.fail("it was imported"))
     with pytest.raises(TunerError, match="an exported file imports no code, got 'own_classes:Le"):
@@ -195,9 +180,7 @@ def test_an_exported_file_imports_nothing_unless_that_is_allowed(
         ),
     ],
 )
-def test_an_exported_file_imports_nothing_wherever_code_is_named(
-    key: str, lines: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exported_file_imports_nothing_wherever_code_is_named(key, lines, tmp_path, monkeypatch):
     for name in ("_declared", "_looked_at"):
         monkeypatch.setattr(cells, name, lambda *_: pytest.fail("it was imported"))
     path = tmp_path / "best.yaml"
@@ -207,7 +190,7 @@ def test_an_exported_file_imports_nothing_wherever_code_is_named(
         Experiment.load(path)
 
 
-def test_checking_an_experiment_brings_no_torch_along(tmp_path: Path) -> None:
+def test_checking_an_experiment_brings_no_torch_along(tmp_path):
     loaded(tmp_path, hyperparameters={"cell": LEAKY, "leak": 0.1})
     command = (
         "import sys; from tuner.experiment import Experiment; "

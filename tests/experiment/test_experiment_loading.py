@@ -1,10 +1,6 @@
 """What an experiment file means: numbers, paths, overrides, and that it survives being written."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +12,7 @@ from tuner.results.export import render
 MINIMAL = "name: air\ndata: {path: air.csv, target: y}\n"
 
 
-def written(folder: Path, text: str) -> Path:
+def written(folder, text):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "e.yaml"
     path.write_text(text)
@@ -24,20 +20,20 @@ def written(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3", "1E-3"])
-def test_a_number_with_an_exponent_is_a_number(tmp_path: Path, text: str) -> None:
+def test_a_number_with_an_exponent_is_a_number(tmp_path, text):
     path = written(tmp_path, MINIMAL + f"hyperparameters: {{learning_rate: {text}}}\n")
     assert Experiment.load(path).hyperparameters.learning_rate == 0.001
     assert parse_value(text, "--set x") == 0.001
 
 
-def test_no_is_a_text_and_a_date_is_a_date(tmp_path: Path) -> None:
+def test_no_is_a_text_and_a_date_is_a_date(tmp_path):
     text = "name: air\ndata: {path: a.csv, target: no, split: {test: 1960-01-01}}\n"
     data = Experiment.load(written(tmp_path, text)).data
     assert data.target == "no"
     assert data.split.test == "1960-01-01"
 
 
-def test_every_block_but_the_data_has_defaults(tmp_path: Path) -> None:
+def test_every_block_but_the_data_has_defaults(tmp_path):
     experiment = Experiment.load(written(tmp_path, MINIMAL))
     assert experiment.strategy.name == "tpe"
     assert experiment.budget.trials == 40
@@ -45,7 +41,7 @@ def test_every_block_but_the_data_has_defaults(tmp_path: Path) -> None:
     assert space_size(experiment.search_space) == 1
 
 
-def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     text = MINIMAL.replace("air.csv", "data/air.csv") + "search_space: ../spaces/my.yaml\n"
     path = written(tmp_path / "experiments", text)
     (tmp_path / "spaces").mkdir()
@@ -70,14 +66,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(changed.search_space) == ["dropout"]
 
 
-def test_a_key_of_a_space_in_another_file_can_be_changed(tmp_path: Path) -> None:
+def test_a_key_of_a_space_in_another_file_can_be_changed(tmp_path):
     path = written(tmp_path, MINIMAL + "search_space: my.yaml\n")
     (tmp_path / "my.yaml").write_text("num_layers: {type: int, low: 1, high: 3}\n")
     changed = Experiment.load(path, [Override("search_space.num_layers.high", 2, "--set")])
     assert space_size(changed.search_space) == 2
 
 
-def test_a_named_strategy_replaces_the_block_and_later_wins(tmp_path: Path) -> None:
+def test_a_named_strategy_replaces_the_block_and_later_wins(tmp_path):
     path = written(tmp_path, MINIMAL + "strategy: {name: woa, population: 7}\nseed: 3\n")
     strategy = Override("strategy", {"name": "pso"}, "--strategy")
     assert Experiment.load(path, [strategy]).strategy.model_dump()["population"] == 10
@@ -102,9 +98,7 @@ def test_a_named_strategy_replaces_the_block_and_later_wins(tmp_path: Path) -> N
         ({"name": "pso"}, None, 4),  # the space has 16 configurations
     ],
 )
-def test_the_default_population_leaves_four_generations(
-    strategy: dict[str, object], trials: int | None, population: int
-) -> None:
+def test_the_default_population_leaves_four_generations(strategy, trials, population):
     space = {"hidden_size": {"type": "int", "low": 1, "high": 16 if trials is None else 8000}}
     raw = {
         "name": "air",
@@ -125,14 +119,12 @@ def test_the_default_population_leaves_four_generations(
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1h30m", 5400), ("45", 45)]
 )
-def test_a_timeout_is_seconds_or_a_time_with_units(
-    tmp_path: Path, text: str, seconds: float
-) -> None:
+def test_a_timeout_is_seconds_or_a_time_with_units(tmp_path, text, seconds):
     path = written(tmp_path, MINIMAL + f"budget: {{timeout: {text}}}\n")
     assert Experiment.load(path).budget.timeout == seconds
 
 
-def test_a_search_starts_from_given_values_or_defaults() -> None:
+def test_a_search_starts_from_given_values_or_defaults():
     raw = {
         "name": "air",
         "data": {"path": "a.csv", "target": "y"},
@@ -147,7 +139,7 @@ def test_a_search_starts_from_given_values_or_defaults() -> None:
     assert Experiment.model_validate(raw).start() == {"dropout": 0.2, "num_layers": 1}
 
 
-def test_the_editor_schema_refuses_unknown_keys() -> None:
+def test_the_editor_schema_refuses_unknown_keys():
     schema = Experiment.model_json_schema()
     json.dumps(schema)
     assert schema["additionalProperties"] is False
@@ -214,9 +206,7 @@ experiments = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(raw=experiments)
-def test_an_experiment_survives_writing_and_reading(
-    tmp_path_factory: pytest.TempPathFactory, raw: dict[str, Any]
-) -> None:
+def test_an_experiment_survives_writing_and_reading(tmp_path_factory, raw):
     experiment = Experiment.model_validate(raw)
     path = tmp_path_factory.getbasetemp() / "written.yaml"
     for text in (experiment.to_yaml(), render(experiment.to_dict(), as_json=True), dump_yaml(raw)):

@@ -1,9 +1,6 @@
 """Every bad experiment is refused in one line: file (or option), key, rule, value, remedy."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,12 +14,12 @@ SPACE = {"type": "int", "low": 4, "high": 8}
 ABSENT = object()
 
 
-def experiment(**changes: Any) -> dict[str, Any]:
+def experiment(**changes):
     block = {"path": "air.csv", "target": "y"}
     return {"name": "air", "data": block, "search_space": {"hidden_size": dict(SPACE)}} | changes
 
 
-def changed(key: str, value: Any) -> dict[str, Any]:
+def changed(key, value):
     raw = experiment()
     *parents, last = key.split(".")
     block = raw
@@ -35,7 +32,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def message(error: pytest.ExceptionInfo[BaseException]) -> str:
+def message(error):
     text = str(error.value)
     assert "\n" not in text
     assert any(remedy in text for remedy in REMEDIES), f"no remedy: {text}"
@@ -44,14 +41,14 @@ def message(error: pytest.ExceptionInfo[BaseException]) -> str:
     return text
 
 
-def refusal(path: Path, *overrides: Override) -> str:
+def refusal(path, *overrides):
     with pytest.raises(ExperimentError) as error:
         Experiment.load(path, overrides)
     return message(error)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -78,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("1: 2", ["keys must be texts", "got 1"]),
     ],
 )
-def test_a_file_that_is_no_mapping_of_keys_is_refused(text: str, parts: list[str]) -> None:
+def test_a_file_that_is_no_mapping_of_keys_is_refused(text, parts):
     path = Path("e.yaml")
     path.write_text(text)
     refused = refusal(path)
@@ -87,7 +84,7 @@ def test_a_file_that_is_no_mapping_of_keys_is_refused(text: str, parts: list[str
         assert part in refused
 
 
-def test_a_missing_or_binary_file_or_a_folder_is_refused(folder: Path) -> None:
+def test_a_missing_or_binary_file_or_a_folder_is_refused(folder):
     assert refusal(Path("nope.yaml")).startswith("nope.yaml: no such experiment file")
     assert refusal(folder).startswith(f"{folder}: is a folder")
     Path("latin.yaml").write_bytes("name: Zürich\n".encode("latin-1"))
@@ -167,7 +164,7 @@ def test_a_missing_or_binary_file_or_a_folder_is_refused(folder: Path) -> None:
         ("recorded", {}, "recorded.study: is required"),
     ],
 )
-def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) -> None:
+def test_a_key_that_breaks_a_rule_is_refused(key, value, text):
     path = Path("e.yaml")
     path.write_text(dump_yaml(changed(key, value)))
     refused = refusal(path)
@@ -218,9 +215,7 @@ def test_a_key_that_breaks_a_rule_is_refused(key: str, value: Any, text: str) ->
         ("bidirectional", {"type": "int", "low": 0, "high": 1}, "must be true or false, got 0"),
     ],
 )
-def test_an_invalid_domain_is_refused_where_it_is_written(
-    name: str, domain: Any, text: str
-) -> None:
+def test_an_invalid_domain_is_refused_where_it_is_written(name, domain, text):
     path = Path("e.yaml")
     path.write_text(dump_yaml(experiment(search_space={name: domain})))
     with pytest.raises(SpaceError) as error:
@@ -253,9 +248,7 @@ def test_an_invalid_domain_is_refused_where_it_is_written(
         ("search_space.hidden_size.low", 99, "--set", "--set: search_space.hidden_size: ", "swap"),
     ],
 )
-def test_a_bad_option_value_is_refused_by_the_options_name(
-    key: str, value: Any, origin: str, begins: str, remedy: str
-) -> None:
+def test_a_bad_option_value_is_refused_by_the_options_name(key, value, origin, begins, remedy):
     path = Path("e.yaml")
     path.write_text(dump_yaml(experiment() | {"seed": 1}))
     refused = refusal(path, Override(key, value, origin))
@@ -263,13 +256,13 @@ def test_a_bad_option_value_is_refused_by_the_options_name(
     assert remedy in refused
 
 
-def test_the_value_of_a_set_option_must_be_yaml() -> None:
+def test_the_value_of_a_set_option_must_be_yaml():
     with pytest.raises(InputError) as error:
         parse_value("[1", "--set data.features")
     assert message(error).startswith("--set data.features: must be YAML, got '[1': ")
 
 
-def test_the_first_broken_rule_is_reported_and_others_counted() -> None:
+def test_the_first_broken_rule_is_reported_and_others_counted():
     path = Path("e.yaml")
     path.write_text(dump_yaml(experiment(budget={"trials": -1, "epochs": -1, "patience": 0})))
     refused = refusal(path)

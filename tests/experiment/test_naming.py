@@ -1,7 +1,5 @@
 """Names of experiments and studies: with any letters, where files and MLflow can hold them."""
 
-from __future__ import annotations
-
 import shlex
 import tempfile
 import unicodedata

@@ -1,10 +1,5 @@
 """Preparations of the data as dimensions of the search: choices, their texts, and the rules."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +17,7 @@ SPACE = {
 }
 
 
-def experiment(space: dict[str, list[Any]] = SPACE, **keys: Any) -> Experiment:
+def experiment(space=SPACE, **keys):
     data = {"path": "/a.csv", "time": "t", "target": "y", **keys.pop("data", {})}
     domains = {n: {"type": "categorical", "choices": choices} for n, choices in space.items()}
     domains["hidden_size"] = {"type": "int", "low": 4, "high": 8}
@@ -38,13 +33,13 @@ values = st.recursive(
 
 
 @given(value=values)
-def test_any_yaml_is_a_text_of_one_line_that_says_it_again(value: Any) -> None:
+def test_any_yaml_is_a_text_of_one_line_that_says_it_again(value):
     text = text_of([value])
     assert len(text.splitlines()) == 1
     assert value_of(text) == [value]
 
 
-def test_a_choice_has_one_text_however_it_is_written() -> None:
+def test_a_choice_has_one_text_however_it_is_written():
     again = [["none"], "[log, none]", "[log, {seasonal_difference: 12}]"]
     for space in (SPACE, SPACE | {"transform": again}):
         assert experiment(space).search_space["transform"].bounds() == (
@@ -54,7 +49,7 @@ def test_a_choice_has_one_text_however_it_is_written() -> None:
     assert Experiment.model_validate(of.to_dict()).to_dict() == of.to_dict()
 
 
-def test_a_trial_s_data_is_that_of_the_file_with_its_choices() -> None:
+def test_a_trial_s_data_is_that_of_the_file_with_its_choices():
     of = experiment(data={"features": ["y"], "split": {"test": 30}})
     params = {
         "transform": "[log, {seasonal_difference: 12}]", "calendar": "[month]",
@@ -72,7 +67,7 @@ def test_a_trial_s_data_is_that_of_the_file_with_its_choices() -> None:
     assert not configuration.keys() & SPACE.keys()
 
 
-def test_a_search_starts_from_the_datas_defaults() -> None:
+def test_a_search_starts_from_the_datas_defaults():
     of = experiment(data={"transform": "log", "calendar": ["month"]})
     expected = {
         "transform": "log", "scale": "standard", "calendar": "[month]", "lags": "{}",
@@ -84,14 +79,14 @@ def test_a_search_starts_from_the_datas_defaults() -> None:
     assert untuned(elsewhere)["transform"] == "none"
 
 
-def test_different_preparations_make_different_configurations() -> None:
+def test_different_preparations_make_different_configurations():
     of = experiment()
     one, other = ({"hidden_size": 4, "transform": text} for text in ("none", "log"))
     assert canonical(of, one) != canonical(of, other)
     assert canonical(of, one) == canonical(of, {"hidden_size": 4})
 
 
-def test_rows_are_read_as_the_most_demanding_preparations_need() -> None:
+def test_rows_are_read_as_the_most_demanding_preparations_need():
     of = experiment(data={"lags": {}})
     read = [(e.data.transform, e.data.lags) for e in of.read_rows]
     assert read[0] == ("none", {})
@@ -212,9 +207,7 @@ def test_rows_are_read_as_the_most_demanding_preparations_need() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_preparation_that_breaks_a_rule_is_refused(
-    tmp_path: Path, raw: dict[str, Any], text: str
-) -> None:
+def test_a_preparation_that_breaks_a_rule_is_refused(tmp_path, raw, text):
     path = tmp_path / "e.yaml"
     data = {"path": "a.csv", "time": "t", "target": "y"} | raw.pop("data", {})
     raw = {"name": "a", "data": {k: v for k, v in data.items() if v is not None}, **raw}
@@ -227,6 +220,6 @@ def test_a_preparation_that_breaks_a_rule_is_refused(
 @pytest.mark.parametrize(
     "transform", [{"seasonal_difference": 3}, ["log", {"seasonal_difference": 9}], "box_cox"]
 )
-def test_seasonal_difference_quantiles_add_up_within_the_season(transform: Any) -> None:
+def test_seasonal_difference_quantiles_add_up_within_the_season(transform):
     task = {"quantiles": [0.1, 0.5], "horizon": 3}
     assert experiment({}, data={"transform": transform}, task=task).data.transform == transform

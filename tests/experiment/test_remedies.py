@@ -1,19 +1,14 @@
 """What an error tells a person to write fits the place that it is to be written in."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, Override, dump_yaml, parse_value
 
 
-def refusal(path: Path, setting: str, *overrides: Override) -> str:
+def refusal(path, setting, *overrides):
     """Set one dotted key of an experiment, and return why it is refused."""
-    raw: dict[str, Any] = {"name": "a", "data": {"path": "a.csv", "time": "t", "target": "y"}}
+    raw = {"name": "a", "data": {"path": "a.csv", "time": "t", "target": "y"}}
     key, _, value = setting.partition("=")
     *parents, last = key.split(".")
     block = raw
@@ -57,9 +52,7 @@ def refusal(path: Path, setting: str, *overrides: Override) -> str:
         ("data.calendar=[3]", "unknown calendar 3; choose from: hour, weekday, month"),
     ],
 )
-def test_an_element_of_a_list_is_refused_by_its_own_rule(
-    tmp_path: Path, setting: str, text: str
-) -> None:
+def test_an_element_of_a_list_is_refused_by_its_own_rule(tmp_path, setting, text):
     assert refusal(tmp_path / "e.yaml", setting).endswith(text)
 
 
@@ -76,9 +69,7 @@ def test_an_element_of_a_list_is_refused_by_its_own_rule(
         ("data.lags={'': []}", "must have at least 1 character, got ''; change it, or remove it"),
     ],
 )
-def test_unknown_keys_are_reported_at_the_right_depth(
-    tmp_path: Path, setting: str, text: str
-) -> None:
+def test_unknown_keys_are_reported_at_the_right_depth(tmp_path, setting, text):
     assert refusal(tmp_path / "e.yaml", setting).endswith(text)
 
 
@@ -99,15 +90,13 @@ def test_unknown_keys_are_reported_at_the_right_depth(
         ("hidden_size_1", "8", "write `hidden_size_1: {type: int, low: 8, high: 128}`, say"),
     ],
 )  # fmt: skip
-def test_a_bad_domain_gets_an_example_for_its_parameter(
-    tmp_path: Path, name: str, value: str, remedy: str
-) -> None:
+def test_a_bad_domain_gets_an_example_for_its_parameter(tmp_path, name, value, remedy):
     refused = refusal(tmp_path / "e.yaml", f"search_space.{name}={value}")
     assert refused.startswith(f"search_space.{name}: must be a block of keys, got ")
     assert refused.endswith(f"; {remedy}" if remedy.startswith(("write", "for")) else remedy)
 
 
-def test_a_list_set_as_an_option_is_answered_with_that_option(tmp_path: Path) -> None:
+def test_a_list_set_as_an_option_is_answered_with_that_option(tmp_path):
     override = Override("search_space.pooling", ["last", "max"], "--set")
     assert refusal(tmp_path / "e.yaml", "seed=0", override) == (
         "--set: search_space.pooling: must be a block of keys, got ['last', 'max']; write "
@@ -123,9 +112,7 @@ def test_a_list_set_as_an_option_is_answered_with_that_option(tmp_path: Path) ->
         ("hyperparameters.hidden_size=8.5", "must be a whole number or a list, got 8.5; write "),
     ],
 )
-def test_a_value_outside_a_union_is_told_every_kind(
-    tmp_path: Path, setting: str, refused: str
-) -> None:
+def test_a_value_outside_a_union_is_told_every_kind(tmp_path, setting, refused):
     told = refusal(tmp_path / "e.yaml", setting)
     assert told.startswith(f"{setting.partition('=')[0]}: {refused}")
 
@@ -179,7 +166,5 @@ def test_a_value_outside_a_union_is_told_every_kind(
         ),
     ],
 )
-def test_of_a_union_the_member_that_the_value_fits_best_is_told(
-    tmp_path: Path, setting: str, refused: str
-) -> None:
+def test_of_a_union_the_member_that_the_value_fits_best_is_told(tmp_path, setting, refused):
     assert refusal(tmp_path / "e.yaml", setting) == refused

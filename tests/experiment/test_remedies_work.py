@@ -4,12 +4,8 @@ Every key gets values of every wrong kind. What the message offers (a value, a k
 quotes, to remove the key, another name) is applied where it can be by a machine.
 """
 
-from __future__ import annotations
-
 import copy
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,13 +17,13 @@ from tuner.experiment.schema import Budget, Finalists, Objective, Resources, Tra
 from tuner.experiment.strategy import PRUNERS
 from tuner.strategies.registry import STRATEGIES
 
-BASE: dict[str, Any] = {
+BASE = {
     "name": "a",
     "data": {"path": "a.csv", "time": "t", "id": "shop", "target": "y"},
     "search_space": {"dropout": {"type": "float", "low": 0.0, "high": 0.5}},
 }
 
-BAD: list[Any] = [
+BAD = [
     None, True, 0, -1, 7, 10**9, 0.5, -0.5, 1e300, float("inf"), "", "x", "12", "1e3", [], [1],
     ["x"], ["x", "x"], {}, {"x": 1}, [[]], [None],
 ]  # fmt: skip
@@ -43,7 +39,7 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def keys() -> list[str]:
+def keys():
     found = [f"{at}.{name}" for at, section in SECTIONS.items() for name in section.model_fields]
     found += ["name", "seed", "asynchronous", "data", "task", "search_space", "strategy", "pruner"]
     for name, strategy in STRATEGIES.items():
@@ -57,7 +53,7 @@ def keys() -> list[str]:
     return found
 
 
-def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def put(raw, key, value):
     """Set a dotted key; `strategy:pso.population` is one of that strategy."""
     raw = copy.deepcopy(raw)
     *parents, last = key.split(".")
@@ -69,7 +65,7 @@ def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def refusal(raw: dict[str, Any], folder: Path) -> str | None:
+def refusal(raw, folder):
     path = folder / "e.yaml"
     path.write_text(dump_yaml(raw), encoding="utf-8")
     try:
@@ -79,7 +75,7 @@ def refusal(raw: dict[str, Any], folder: Path) -> str | None:
     return None
 
 
-def remedied(raw: dict[str, Any], message: str) -> dict[str, Any] | None:
+def remedied(raw, message):
     """Return the experiment with what a message says; None where a machine cannot tell."""
     key, _, problem = message.partition(": ")
     remedy = problem.rpartition("; ")[2]
@@ -114,9 +110,9 @@ def remedied(raw: dict[str, Any], message: str) -> dict[str, Any] | None:
     return None
 
 
-def changed(raw: dict[str, Any], path: list[str], change: Any) -> dict[str, Any] | None:
+def changed(raw, path, change):
     raw = copy.deepcopy(raw)
-    block: Any = raw
+    block = raw
     for step in path[:-1]:
         at = int(step) if isinstance(block, list) else step
         try:
@@ -132,10 +128,10 @@ def changed(raw: dict[str, Any], path: list[str], change: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("key", keys())
-def test_who_types_what_is_offered_comes_to_an_experiment(key: str, tmp_path: Path) -> None:
+def test_who_types_what_is_offered_comes_to_an_experiment(key, tmp_path):
     for value in BAD:
         raw = put(BASE, key, value)
-        told: list[str] = []
+        told = []
         while (message := refusal(raw, tmp_path)) is not None:
             assert message not in told, f"{value!r} leads in a circle: {told}"
             told.append(message)

@@ -1,11 +1,7 @@
 """Combinations that cannot be, each refused by its key and with the reason."""
 # ruff: noqa: E501
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +18,7 @@ REGRESS = CLASSIFY | {"task": {"kind": "regress"}}
 TEXT = {"data": {"path": "d.csv", "target": "y", "text": "t"}, "task": {"kind": "classify"}}
 
 
-def load(tmp_path: Path, base: dict[str, Any], **changes: Any) -> Experiment:
+def load(tmp_path, base, **changes):
     raw = {"name": "e", **base}
     for key, value in changes.items():
         block, _, name = key.partition("__")
@@ -32,7 +28,7 @@ def load(tmp_path: Path, base: dict[str, Any], **changes: Any) -> Experiment:
     return Experiment.load(path)
 
 
-def categorical(*choices: Any) -> dict[str, Any]:
+def categorical(*choices):
     return {"type": "categorical", "choices": list(choices)}
 
 
@@ -205,9 +201,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("base", "changes", "text"), REFUSED, ids=[r[2] for r in REFUSED])
-def test_what_does_not_go_together_is_refused_in_one_line(
-    tmp_path: Path, base: dict[str, Any], changes: dict[str, Any], text: str
-) -> None:
+def test_what_does_not_go_together_is_refused_in_one_line(tmp_path, base, changes, text):
     with pytest.raises(InputError) as refused:
         load(tmp_path, base, **changes)
     assert text in str(refused.value)
@@ -226,16 +220,14 @@ def test_what_does_not_go_together_is_refused_in_one_line(
         (TEXT, {"objective__metric": "f1"}, "f1"),
     ],
 )
-def test_the_metric_follows_from_the_task(
-    tmp_path: Path, base: dict[str, Any], changes: dict[str, Any], metric: str
-) -> None:
+def test_the_metric_follows_from_the_task(tmp_path, base, changes, metric):
     experiment = load(tmp_path, base, **changes)
     assert experiment.objective.metric == metric
     maximized = {"r2", "accuracy", "f1", "auroc"}
     assert (experiment.objective.direction == "maximize") is (metric in maximized)
 
 
-def test_every_metric_can_be_asked_for(tmp_path: Path) -> None:
+def test_every_metric_can_be_asked_for(tmp_path):
     for name, metric in METRICS.items():
         base = {"classes": CLASSIFY, "texts": TRANSLATE}.get(metric.of, FORECAST)
         quantiles = {"task__quantiles": [0.5]} if metric.of == "quantiles" else {}
@@ -243,14 +235,14 @@ def test_every_metric_can_be_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", [FORECAST, CLASSIFY, LABEL, REGRESS, TEXT, TRANSLATE])
-def test_what_is_written_loads_as_what_it_was(tmp_path: Path, base: dict[str, Any]) -> None:
+def test_what_is_written_loads_as_what_it_was(tmp_path, base):
     experiment = load(tmp_path, base)
     again = Experiment.model_validate(experiment.to_dict())
     assert again.to_dict() == experiment.to_dict()
     assert again == experiment
 
 
-def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path: Path) -> None:
+def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path):
     space = {"hidden_size_1": INT, "hidden_size_2": INT | {"low": 2}}
     experiment = load(tmp_path, FORECAST, search_space=space)
     assert experiment.start() == {"hidden_size_1": 32, "hidden_size_2": 32}
@@ -275,15 +267,13 @@ def test_widths_are_searched_one_by_one_and_trained_as_a_list(tmp_path: Path) ->
         (TEXT, {"conv_channels": 8, "conv_kernel": 2}),
     ],
 )
-def test_what_goes_together_is_taken_fixed_and_searched(
-    tmp_path: Path, base: dict[str, Any], values: dict[str, Any]
-) -> None:
+def test_what_goes_together_is_taken_fixed_and_searched(tmp_path, base, values):
     assert load(tmp_path, base, hyperparameters=values)
     space = {name: categorical(value) for name, value in values.items()}
     assert load(tmp_path, base, search_space=space).configuration(values).items() >= values.items()
 
 
-def test_a_searched_window_starts_at_the_tasks(tmp_path: Path) -> None:
+def test_a_searched_window_starts_at_the_tasks(tmp_path):
     window = {"type": "int", "low": 6, "high": 48}
     experiment = load(tmp_path, FORECAST, search_space={"window": window}, task__window=24)
     assert experiment.start() == {"window": 24}

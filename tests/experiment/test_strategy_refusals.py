@@ -1,9 +1,6 @@
 """A strategy that cannot be is refused by the key that was written, with the words to write."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,11 +11,11 @@ DATA = {"path": "air.csv", "target": "y"}
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def refusal(strategy: Any, *overrides: tuple[str, Any, str]) -> str:
+def refusal(strategy, *overrides):
     path = Path("e.yaml")
     path.write_text(dump_yaml({"name": "air", "data": DATA, "strategy": strategy}))
     with pytest.raises(ExperimentError) as error:
@@ -30,18 +27,18 @@ def refusal(strategy: Any, *overrides: tuple[str, Any, str]) -> str:
     ("word", "name"),
     [("wao", "woa"), ("PSO", "pso"), ("whale", "woa"), ("Gaussian", "gp"), ("CMA-ES", "cmaes")],
 )
-def test_a_name_that_is_nearly_one_is_answered_with_it(word: str, name: str) -> None:
+def test_a_name_that_is_nearly_one_is_answered_with_it(word, name):
     expected = f"e.yaml: strategy.name: unknown strategy {word!r}; did you mean {name!r}?"
     assert refusal({"name": word}) == expected
 
 
-def test_a_name_without_its_block_is_answered_with_the_block() -> None:
+def test_a_name_without_its_block_is_answered_with_the_block():
     begins = "e.yaml: strategy: must be a block of keys, got"
     assert refusal("woa") == f"{begins} 'woa'; write `strategy: {{name: woa}}`, say"
     assert refusal("x") == f"{begins} 'x'; write `strategy: {{name: tpe}}`, say"
 
 
-def test_a_bare_name_in_set_suggests_the_option() -> None:
+def test_a_bare_name_in_set_suggests_the_option():
     begins = "--set: strategy: must be a block of keys, got"
     remedy = "write `--strategy woa`, which takes that strategy's defaults"
     assert refusal({"name": "pso"}, ("strategy", "woa", "--set")) == f"{begins} 'woa'; {remedy}"
@@ -51,7 +48,7 @@ def test_a_bare_name_in_set_suggests_the_option() -> None:
     assert refused.endswith("; write `--set 'pruner={name: none}'`, say")
 
 
-def test_a_name_over_anothers_options_suggests_the_option() -> None:
+def test_a_name_over_anothers_options_suggests_the_option():
     pso, woa = {"name": "pso", "inertia": 0.5}, ("strategy.name", "woa", "--set")
     assert refusal(pso, woa) == (
         "e.yaml: strategy.inertia: unknown key 'inertia'; "
@@ -93,11 +90,11 @@ def test_a_name_over_anothers_options_suggests_the_option() -> None:
         ),
     ],
 )
-def test_one_of_two_exclusive_options_is_named(options: dict[str, Any], text: str) -> None:
+def test_one_of_two_exclusive_options_is_named(options, text):
     assert refusal(options) == f"e.yaml: strategy.{text}"
 
 
-def test_an_option_excluded_by_a_default_is_refused_by_source() -> None:
+def test_an_option_excluded_by_a_default_is_refused_by_source():
     qpso = ("strategy", {"name": "qpso"}, "--strategy")
     refused = refusal({"name": "pso"}, qpso, ("strategy.alpha_start", 0.3, "--set"))
     assert refused.startswith("--set: strategy.alpha_start: must not be below alpha_end, 0.5 (its")

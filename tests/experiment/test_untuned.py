@@ -1,7 +1,5 @@
 """The configuration that one gets without a search."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

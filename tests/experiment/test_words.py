@@ -1,9 +1,6 @@
 """Words of articles as keys: refused with the key that says the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,10 +11,10 @@ from tuner.experiment.strategy import ParticleSwarmStrategy
 from tuner.experiment.yaml_files import dump_yaml
 
 DOCS = Path(__file__).parents[2] / "docs/articles.md"
-RAW: dict[str, Any] = {"name": "a", "data": {"path": "a.csv", "target": "y"}}
+RAW = {"name": "a", "data": {"path": "a.csv", "target": "y"}}
 
 
-def refusal(folder: Path, raw: dict[str, Any]) -> str:
+def refusal(folder, raw):
     path = folder / "e.yaml"
     path.write_text(dump_yaml(raw))
     with pytest.raises(ExperimentError) as error:
@@ -27,8 +24,8 @@ def refusal(folder: Path, raw: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("key", WORDS)
-def test_every_word_leads_to_a_key_that_exists(tmp_path: Path, key: str) -> None:
-    section: Any = Experiment.model_validate(RAW)
+def test_every_word_leads_to_a_key_that_exists(tmp_path, key):
+    section = Experiment.model_validate(RAW)
     *parents, last = key.split(".")
     for parent in parents:
         section = getattr(section, parent)
@@ -38,20 +35,20 @@ def test_every_word_leads_to_a_key_that_exists(tmp_path: Path, key: str) -> None
     assert refusal(tmp_path, RAW | {word: 3}).endswith(f"unknown key {word!r}; did you mean {key}?")
 
 
-def test_generations_are_trials_over_the_population(tmp_path: Path) -> None:
+def test_generations_are_trials_over_the_population(tmp_path):
     for raw in ({"strategy": {"name": "pso", "iterations": 50}}, {"maxIter": 50}):
         message = refusal(tmp_path, RAW | raw)
         assert message.endswith("budget.trials: as many as generations times strategy.population")
 
 
-def test_a_word_in_a_search_space_leads_to_the_hyperparameter(tmp_path: Path) -> None:
+def test_a_word_in_a_search_space_leads_to_the_hyperparameter(tmp_path):
     space = {"neurons": {"type": "int", "low": 1, "high": 9}}
     assert refusal(tmp_path, RAW | {"search_space": space}).endswith(
         "unknown hyperparameter 'neurons'; did you mean search_space.hidden_size?"
     )
 
 
-def test_the_page_has_every_word_once() -> None:
+def test_the_page_has_every_word_once():
     text = DOCS.read_text()
     for key, words in WORDS.items():
         assert f"| {', '.join(words)} | `{key}` |" in text

@@ -1,7 +1,5 @@
 """Prediction works, and imports quickly, where nothing else of tuner's needs is installed."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -31,14 +29,14 @@ EXPERIMENT = {
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path):
     data = EXPERIMENT["data"] | {"path": str(tmp_path / "sales.csv")}
     months().to_csv(tmp_path / "sales.csv", index=False)
     make_model(EXPERIMENT | {"data": data}, tmp_path)
     return tmp_path / "model"
 
 
-def test_predicting_imports_nothing_of_training_or_search(model: Path) -> None:
+def test_predicting_imports_nothing_of_training_or_search(model):
     # What is None in sys.modules cannot be imported. Typer needs pydantic, prediction does not.
     code = f"""
 import sys
@@ -58,7 +56,7 @@ sys.exit(run(["predict", "model", "sales.csv"]))
     assert times == ["2021-01-01", "2021-02-01"]
 
 
-def processor_s(code: str) -> float:
+def processor_s(code):
     """Return how much of the processor's time Python takes for some code, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -66,14 +64,14 @@ def processor_s(code: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_the_prediction_code_imports_few_libraries() -> None:
+def test_the_prediction_code_imports_few_libraries():
     libraries, code = "import numpy, pandas, onnxruntime", "import tuner.prediction, onnxruntime"
     pairs = [(processor_s(code), processor_s(libraries)) for _ in range(4)]
     ours, theirs = (min(seconds) for seconds in zip(*pairs, strict=True))
     assert ours < 1.4 * theirs
 
 
-def test_the_requirements_of_prediction_are_those_of_the_package() -> None:
+def test_the_requirements_of_prediction_are_those_of_the_package():
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lines = (ROOT / "requirements-predict.txt").read_text().splitlines()
     needed = [line for line in lines if not line.startswith("#")]
@@ -93,10 +91,10 @@ def test_the_requirements_of_prediction_are_those_of_the_package() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_small_device_predicts_what_this_machine_does(model: Path, tmp_path: Path) -> None:
+def test_a_small_device_predicts_what_this_machine_does(model, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
-    def run(*command: object) -> str:
+    def run(*command):
         done = subprocess.run(
             [str(c) for c in command], cwd=tmp_path, env=environment, capture_output=True, text=True
         )

@@ -1,12 +1,8 @@
 """What `predict` makes of categories: in files of their own, unknown ones, and damaged models."""
 
-from __future__ import annotations
-
 import shutil
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +11,14 @@ from helpers.model_folders import make_model, rewrite
 
 from tuner.errors import DataError, ModelError
 from tuner.experiment.data import Data
-from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction import PredictionWarning, load_model
 from tuner.tables.rows import read_table
 from tuner.winner import example_rows
 
 WINDOW, HORIZON, N = 4, 2, 50
 
 
-def shops(n: int = N, names: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:
+def shops(n=N, names=("a", "b")):
     rng = np.random.default_rng(0)
     days = pd.date_range("2024-01-01", periods=n, freq="D")
     kinds = np.array(["sun", "rain", "fog"])
@@ -38,10 +34,10 @@ def shops(n: int = N, names: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder: Path = tmp_path_factory.mktemp("model")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
     shops().to_csv(folder / "shops.csv", index=False)
-    data: dict[str, Any] = {
+    data = {
         "path": str(folder / "shops.csv"), "target": "units", "time": "day", "id": "shop",
         "categories": ["weather", "type", "shop"], "known_future": ["weather"],
         "static": ["type"],
@@ -51,22 +47,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(folder / "model")
 
 
-def with_coming(frame: pd.DataFrame) -> pd.DataFrame:
+def with_coming(frame):
     """Rows of which the last ones of each series are to come."""
     coming = frame.groupby("shop").cumcount(ascending=False) < HORIZON
     return frame.assign(units=frame["units"].mask(coming), type=frame["type"].mask(coming))
 
 
-def parted(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def parted(frame):
     coming = frame["units"].isna()
     return frame[~coming], frame[coming][["shop", "day", "weather"]]
 
 
-def values(found: pd.DataFrame) -> np.ndarray:
+def values(found):
     return found["units"].to_numpy()
 
 
-def test_rows_to_come_of_a_file_of_their_own_say_the_same(model: Model) -> None:
+def test_rows_to_come_of_a_file_of_their_own_say_the_same(model):
     whole = with_coming(shops())
     history, future = parted(whole)
     expected = values(model.predict(whole))
@@ -77,14 +73,14 @@ def test_rows_to_come_of_a_file_of_their_own_say_the_same(model: Model) -> None:
     assert (values(model.predict(history, future=other)) != expected).any()
 
 
-def test_a_category_does_not_depend_on_the_rows_around_it(model: Model) -> None:
+def test_a_category_does_not_depend_on_the_rows_around_it(model):
     whole = with_coming(shops())
     of_b = whole[whole["shop"] == "b"]  # other categories come first, and fewer
     both, alone = model.predict(whole), model.predict(of_b.iloc[-WINDOW - HORIZON :])
     np.testing.assert_allclose(values(both[both["shop"] == "b"]), values(alone), rtol=1e-6)
 
 
-def test_unknown_input_is_read_as_unknown_and_named(model: Model) -> None:
+def test_unknown_input_is_read_as_unknown_and_named(model):
     whole = with_coming(shops())
     for column, new in (("weather", "hail"), ("type", "huge"), ("shop", "z")):
         said = []
@@ -95,7 +91,7 @@ def test_unknown_input_is_read_as_unknown_and_named(model: Model) -> None:
         np.testing.assert_array_equal(*said)
 
 
-def test_an_unknown_category_of_unread_rows_gets_no_note(model: Model) -> None:
+def test_an_unknown_category_of_unread_rows_gets_no_note(model):
     whole = with_coming(shops()).tail(N).reset_index(drop=True)
     expected = values(model.predict(whole))
     whole.loc[: N - WINDOW - HORIZON - 1, "weather"] = "hail"
@@ -104,21 +100,21 @@ def test_an_unknown_category_of_unread_rows_gets_no_note(model: Model) -> None:
         np.testing.assert_array_equal(values(model.predict(whole)), expected)
 
 
-def test_an_empty_category_of_a_row_to_come_is_refused(model: Model) -> None:
+def test_an_empty_category_of_a_row_to_come_is_refused(model):
     whole = with_coming(shops())
     whole.loc[whole.index[-1], "weather"] = ""
     with pytest.raises(DataError, match="lacks weather"):
         model.predict(whole)
 
 
-def test_an_empty_category_of_a_row_that_was_is_refused(model: Model) -> None:
+def test_an_empty_category_of_a_row_that_was_is_refused(model):
     whole = with_coming(shops())
     whole.loc[5, "weather"] = None
     with pytest.raises(DataError, match="'weather' must hold a category in every row, got none"):
         model.predict(whole)
 
 
-def test_a_constant_of_a_series_may_stand_in_its_first_row(model: Model) -> None:
+def test_a_constant_of_a_series_may_stand_in_its_first_row(model):
     whole = with_coming(shops())
     once = whole.assign(type=whole["type"].mask(whole.groupby("shop").cumcount() > 0))
     np.testing.assert_array_equal(values(model.predict(once)), values(model.predict(whole)))
@@ -128,16 +124,14 @@ def test_a_constant_of_a_series_may_stand_in_its_first_row(model: Model) -> None
 
 
 @pytest.mark.parametrize("static", ["type", ["units"], ["weather"], ["nothing"], [1], None])
-def test_static_columns_that_no_model_has_are_refused(
-    model: Model, static: Any, tmp_path: Path
-) -> None:
+def test_static_columns_that_no_model_has_are_refused(model, static, tmp_path):
     folder = shutil.copytree(model.folder, tmp_path / "model")
     rewrite(folder, static=static)
     with pytest.raises(ModelError, match="static: no model has"):
         load_model(folder)
 
 
-def test_numpy_says_the_same(model: Model) -> None:
+def test_numpy_says_the_same(model):
     whole = with_coming(shops())
     in_numpy = load_model(model.folder, numpy=True)
     np.testing.assert_allclose(
@@ -153,16 +147,14 @@ def test_numpy_says_the_same(model: Model) -> None:
         {"nothing": ["x"]}, None,
     ],
 )  # fmt: skip
-def test_categories_that_no_model_has_are_refused(
-    model: Model, categories: Any, tmp_path: Path
-) -> None:
+def test_categories_that_no_model_has_are_refused(model, categories, tmp_path):
     folder = shutil.copytree(model.folder, tmp_path / "model")
     rewrite(folder, categories=categories)
     with pytest.raises(ModelError, match="categories: no model has"):
         load_model(folder)
 
 
-def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path: Path) -> None:
+def test_more_categories_than_the_graph_knows_are_refused(model, tmp_path):
     folder = shutil.copytree(model.folder, tmp_path / "model")
     categories = dict(model.pipeline.categories)
     categories["shop"] = tuple("abcdefgh")
@@ -173,9 +165,7 @@ def test_more_categories_than_the_graph_knows_are_refused(model: Model, tmp_path
 
 
 @pytest.mark.parametrize("resample", [None, "2D"])
-def test_rows_of_the_study_that_a_model_predicts_from_are_found(
-    model: Model, resample: str | None, tmp_path: Path
-) -> None:
+def test_rows_of_the_study_that_a_model_predicts_from_are_found(model, resample, tmp_path):
     """They are MLflow's example of the model."""
     path = model.folder.parent / "shops.csv"
     keys = {"path": str(path), "target": "units", "time": "day", "id": "shop", "resample": resample}
@@ -186,7 +176,7 @@ def test_rows_of_the_study_that_a_model_predicts_from_are_found(
         make_model(raw, tmp_path)
         model = load_model(tmp_path / "model")
     sha256 = read_table(data).sha256
-    record: Any = SimpleNamespace(data={"sha256": sha256}, experiment=SimpleNamespace(data=data))
+    record = SimpleNamespace(data={"sha256": sha256}, experiment=SimpleNamespace(data=data))
     rows = example_rows(model, record)
     assert rows["units"].isna().tolist()[-HORIZON:] == [True] * HORIZON
     assert len(rows) < 2 * N

@@ -1,16 +1,12 @@
 """Model folders that somebody damaged, and gave checksums that fit: one line, and no traceback."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +33,7 @@ RUNS = pd.DataFrame(
     ]
 )
 TEXTS = pd.DataFrame({"name": ["Öl", "a b", "dad"] * 8, "kind": ["u", "v", "u"] * 8})
-MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
+MODELS = {
     "series": (
         STORES,
         {
@@ -103,10 +99,10 @@ MODELS: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
+def originals(tmp_path_factory):
+    made = {}
 
-    def make(name: str) -> Path:
+    def make(name):
         if name not in made:
             folder = tmp_path_factory.mktemp("original")
             frame, raw = MODELS[name]
@@ -121,12 +117,10 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture
-def made(
-    originals: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Path]:
+def made(originals, tmp_path, monkeypatch):
     """Make a model in the current folder, beside data.csv."""
 
-    def make(name: str) -> Path:
+    def make(name):
         here = tmp_path / "here"
         shutil.copytree(originals(name), here)
         monkeypatch.chdir(here)
@@ -136,8 +130,8 @@ def made(
 
 
 @pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    def check(*parts: str) -> None:
+def refused(capfd):
+    def check(*parts):
         capfd.readouterr()
         assert run(["predict", "model", "data.csv"]) == 2
         out, err = capfd.readouterr()
@@ -148,7 +142,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
     return check
 
 
-JUNK: list[Any] = [
+JUNK = [
     None, True, False, 0, 1, -1, 2, 1.5, 1e-320, 1e308, 10**30, 10**400, float("nan"),
     "", "junk", "x\ny", "\ud800", "label", "classify", "regress", "-1h", "0D", "100000YS",
     [], [None], [[]], [{}], ["junk"], ["junk", "junk"], ["price", "sales"], ["\ud800"], [7], [0.5],
@@ -158,7 +152,7 @@ NOT_READ = {"tuner", "scale", "season", "hyperparameters", "validation", "onnx_d
 NOT_READ |= {"models", "trained_on", "names", "sha256"}  # names of what is scaled; the last is new
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value, path=()):
     """Every place in what was read from JSON that prediction reads as well."""
     if path:
         yield path
@@ -169,7 +163,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value[0], (*path, 0))
 
 
-def put(record: Any, path: tuple[Any, ...], value: Any) -> Any:
+def put(record, path, value):
     if not path:
         return value
     record = copy.copy(record)
@@ -177,22 +171,20 @@ def put(record: Any, path: tuple[Any, ...], value: Any) -> Any:
     return record
 
 
-def at(record: Any, path: tuple[Any, ...]) -> Any:
+def at(record, path):
     for key in path:
         record = record[key]
     return record
 
 
-def alike(old: Any, new: Any) -> bool:
+def alike(old, new):
     """Whether one may stand where the other does, as far as its type tells."""
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
     return numbers or type(old) is type(new) or old is None or new is None
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_changed_pipeline_json_predicts_or_is_refused(
-    name: str, made: Callable[[str], Path]
-) -> None:
+def test_a_changed_pipeline_json_predicts_or_is_refused(name, made):
     model = made(name)
     record = json.loads((model / "pipeline.json").read_text())
     n_refused = 0
@@ -218,28 +210,28 @@ def test_a_changed_pipeline_json_predicts_or_is_refused(
     assert len(load_model(model).predict("data.csv"))
 
 
-def link_to_a_pipe(model: Path) -> None:
+def link_to_a_pipe(model):
     (model / "model.onnx").unlink()
     os.mkfifo(model / "pipe")
     (model / "model.onnx").symlink_to("pipe")
 
 
-def pipe(model: Path, name: str) -> None:
+def pipe(model, name):
     (model / name).unlink()
     os.mkfifo(model / name)
 
 
-def folder(model: Path, name: str) -> None:
+def folder(model, name):
     (model / name).unlink()
     (model / name).mkdir()
 
 
-def listing(model: Path, name: str) -> None:
+def listing(model, name):
     files = json.loads((model / "pipeline.json").read_text())["files"]
     rewrite(model, files=files | {name: "0" * 64})
 
 
-FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+FILES = {
     "the weights are a pipe": (
         lambda m: pipe(m, "weights.safetensors"),
         "model/weights.safetensors: is no plain file; export the model again",
@@ -259,19 +251,17 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.timeout(300)  # who opens a pipe waits for good
 @pytest.mark.parametrize("name", FILES)
-def test_a_nameless_file_is_refused_without_waiting(
-    name: str, made: Callable[[str], Path], refused: Callable[..., None]
-) -> None:
+def test_a_nameless_file_is_refused_without_waiting(name, made, refused):
     change, part = FILES[name]
     change(made("series"))
     refused(part)
 
 
-def initializer(graph: onnx.GraphProto) -> onnx.TensorProto:
+def initializer(graph):
     return max(graph.initializer, key=lambda tensor: len(tensor.raw_data))
 
 
-def constant(graph: onnx.GraphProto) -> onnx.TensorProto:
+def constant(graph):
     """Make the largest initializer a node, and return its value."""
     tensor = initializer(graph)
     node = helper.make_node("Constant", [], [tensor.name], value=tensor)
@@ -282,12 +272,7 @@ def constant(graph: onnx.GraphProto) -> onnx.TensorProto:
 
 @pytest.mark.parametrize("tensor_of", [initializer, constant])
 @pytest.mark.parametrize("place", ["outside.bin", "../here/outside.bin", "absolute", "model/in"])
-def test_a_graph_whose_weights_lie_in_another_file_is_refused(
-    place: str,
-    tensor_of: Callable[[onnx.GraphProto], onnx.TensorProto],
-    made: Callable[[str], Path],
-    refused: Callable[..., None],
-) -> None:
+def test_a_graph_whose_weights_lie_in_another_file_is_refused(place, tensor_of, made, refused):
     model = made("series")
     graph = onnx.load(model / "model.onnx")
     tensor = tensor_of(graph.graph)
@@ -302,9 +287,7 @@ def test_a_graph_whose_weights_lie_in_another_file_is_refused(
     )
 
 
-def test_a_column_called_location_is_no_location_graph(
-    tmp_path: Path,
-) -> None:
+def test_a_column_called_location_is_no_location_graph(tmp_path):
     frame = RUNS.rename(columns={"word": "location", "run": "id"})
     frame["kind"] = np.where(frame["kind"] == "u", "location", "other")
     frame["location"] = "location " + frame["location"]
@@ -316,9 +299,7 @@ def test_a_column_called_location_is_no_location_graph(
     assert list(found) == ["id", "kind", "p_location", "p_other"]
 
 
-def test_a_graph_of_another_runtime_s_format_is_refused(
-    made: Callable[[str], Path], refused: Callable[..., None]
-) -> None:
+def test_a_graph_of_another_runtime_s_format_is_refused(made, refused):
     import onnxruntime
 
     model = made("series")
@@ -331,14 +312,14 @@ def test_a_graph_of_another_runtime_s_format_is_refused(
     refused("model/model.onnx: onnxruntime cannot read it: ")
 
 
-def two_outputs(model: Path) -> None:
+def two_outputs(model):
     graph = onnx.load(model / "model.onnx")
     graph.graph.node.append(helper.make_node("Identity", ["inputs"], ["more"]))
     graph.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, None))
     replace_file(model, "model.onnx", graph.SerializeToString())
 
 
-def other_numbers(model: Path) -> None:
+def other_numbers(model):
     graph = onnx.load(model / "model.onnx")
     graph.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     for node in graph.graph.node:
@@ -349,7 +330,7 @@ def other_numbers(model: Path) -> None:
 
 
 UNLIKE = "model/model.onnx: does not read or say what pipeline.json says; export the model again"
-GRAPHS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+GRAPHS = {
     "a second output": ("series", two_outputs, UNLIKE),
     "a class of each step": (
         "classes of numbered tokens",
@@ -366,17 +347,13 @@ GRAPHS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_that_is_not_that_of_its_pipeline_is_refused(
-    name: str, made: Callable[[str], Path], refused: Callable[..., None]
-) -> None:
+def test_a_graph_that_is_not_that_of_its_pipeline_is_refused(name, made, refused):
     kind, change, part = GRAPHS[name]
     change(made(kind))
     refused(part)
 
 
-def test_too_deeply_nested_input_is_refused(
-    made: Callable[[str], Path],
-) -> None:
+def test_too_deeply_nested_input_is_refused(made):
     model = made("series")
     for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit()):
         nested = "[" * depth + "]" * depth
@@ -386,16 +363,12 @@ def test_too_deeply_nested_input_is_refused(
 
 
 @pytest.mark.parametrize("key", ["frequency", "resample"])
-def test_an_unknown_frequency_is_blamed_on_the_model(
-    key: str, made: Callable[[str], Path], refused: Callable[..., None]
-) -> None:
+def test_an_unknown_frequency_is_blamed_on_the_model(key, made, refused):
     rewrite(made("resampled"), **{key: "junk"})
     refused(f"model/pipeline.json: {key}: no model has 'junk' there; export the model again")
 
 
-def test_texts_have_neither_ids_nor_numbered_tokens(
-    made: Callable[[str], Path], refused: Callable[..., None]
-) -> None:
+def test_texts_have_neither_ids_nor_numbered_tokens(made, refused):
     model = made("texts")
     rewrite(model, id="kind")
     refused("model/pipeline.json: text: no model has 'name' there")

@@ -1,11 +1,6 @@
 """What lies ahead never moves a forecast: no row after a window changes what is said of it."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import DataError
-from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction import PredictionWarning, load_model
 
 WINDOW, HORIZON, N = 6, 2, 30
 SHOPS = ("known", "new", "other")  # the model is trained on the first and the last
 
-CASES: dict[str, dict[str, Any]] = {
+CASES = {
     "one scale": {"scale_by": "all"},
     "own scales": {},
     "between own ends": {"scale": "minmax", "target": ["sales", "price"]},
@@ -33,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def shops(seed: int, n: int = N) -> pd.DataFrame:
+def shops(seed, n=N):
     """As many months of each shop; each sells a hundred times what the one before does."""
     frames = [
         months(n, seed + i).assign(shop=shop, sales=lambda f, i=i: f["sales"] * 100**i)
@@ -43,12 +38,12 @@ def shops(seed: int, n: int = N) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
-    made: dict[str, Model] = {}
+def models(tmp_path_factory):
+    made = {}
 
-    def model(case: str) -> Model:
+    def model(case):
         if case not in made:
-            folder: Path = tmp_path_factory.mktemp("model")
+            folder = tmp_path_factory.mktemp("model")
             frame = shops(0, 72)
             frame[frame["shop"] != "new"].to_csv(folder / "shops.csv", index=False)
             data = {
@@ -63,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
     return model
 
 
-def forecasts(model: Model, frame: pd.DataFrame, all_windows: bool = True) -> pd.DataFrame:
+def forecasts(model, frame, all_windows=True):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PredictionWarning)
         return model.predict(frame, all_windows=all_windows)
@@ -78,8 +73,8 @@ def forecasts(model: Model, frame: pd.DataFrame, all_windows: bool = True) -> pd
     factor=st.sampled_from([0.01, 0.5, 3.0, 1e4]),
 )
 def test_changing_rows_after_a_window_never_changes_its_forecast(
-    case: str, seed: int, shop: str, cut: int, factor: float, models: Callable[[str], Model]
-) -> None:
+    case, seed, shop, cut, factor, models
+):
     frame = shops(seed)
     if "missing" in CASES[case]:
         frame.loc[frame.index % 7 == 4, "sales"] = np.nan
@@ -101,9 +96,7 @@ def test_changing_rows_after_a_window_never_changes_its_forecast(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_forecast_does_not_need_the_rows_after_its_window(
-    case: str, models: Callable[[str], Model]
-) -> None:
+def test_a_forecast_does_not_need_the_rows_after_its_window(case, models):
     model, frame = models(case), shops(3)
     every = forecasts(model, frame)
     place = frame.groupby("shop").cumcount()
@@ -114,5 +107,5 @@ def test_a_forecast_does_not_need_the_rows_after_its_window(
         pd.testing.assert_frame_equal(same, found, rtol=1e-5)
 
 
-def _counted(months: pd.Series) -> pd.Series:
+def _counted(months):
     return months.dt.year * 12 + months.dt.month

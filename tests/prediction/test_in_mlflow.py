@@ -1,16 +1,11 @@
 """A model of every kind in MLflow says what it says in its folder."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers.model_cases import FORECASTS, SEQUENCES
 from helpers.model_folders import make_model
-from mlflow import MlflowClient
 
 from tuner.prediction import load_model
 from tuner.tracking import open_store
@@ -30,7 +25,7 @@ CASES = FORECASTS | SEQUENCES
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
+def client(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -40,8 +35,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(
-    name: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name, client, tmp_path, monkeypatch
+):
     frame, raw = CASES[name]
     path = tmp_path / "data.csv"
     frame.to_csv(path, index=False)

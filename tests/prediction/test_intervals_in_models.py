@@ -1,13 +1,9 @@
 """Folders of ensembles, refitted models and intervals: what predicts is what was tested."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
 import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +27,7 @@ from tuner.training import run_job
 LEVELS = [0.5, 0.8]
 
 
-def trained(
-    raw: dict[str, Any],
-    folder: Path,
-    n_models: int = 1,
-    refit: bool = True,
-    rows: pd.DataFrame | None = None,
-) -> Training:
+def trained(raw, folder, n_models=1, refit=True, rows=None):
     """A training of drawn weights, with the intervals that its validation rows give."""
     (months() if rows is None else rows).to_csv(folder / "sales.csv", index=False)
     data = {"path": str(folder / "sales.csv"), "time": "month", "target": "sales"}
@@ -52,7 +42,7 @@ def trained(
         }
     )
 
-    def made(all_data: bool, seed: int) -> Training:
+    def made(all_data, seed):
         data = check_data(experiment, all_data=all_data).write(folder / f"arrays{seed}")
         first, *others = (
             Outcome(
@@ -72,13 +62,13 @@ def trained(
     return dataclasses.replace(training, refit=made(True, 10)) if refit else training
 
 
-def write(training: Training, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def write(training, folder, monkeypatch):
     monkeypatch.setattr(model_folder, "LocalExecutor", HereExecutor)
     write_model(training, folder / "model")
     return folder / "model"
 
 
-CASES: dict[str, dict[str, Any]] = {
+CASES = {
     "values": {},
     "logarithms": {"data": {"transform": "log"}},
     "differences": {"data": {"transform": "difference"}},
@@ -91,8 +81,8 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("n_models", [1, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_a_folder_predicts_the_tested_values_and_intervals(
-    case: str, n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    case, n_models, refit, tmp_path, monkeypatch
+):
     training = trained(dict(CASES[case]), tmp_path, n_models, refit)
     folder = write(training, tmp_path, monkeypatch)
     targets = training.experiment.data.targets
@@ -128,13 +118,13 @@ def test_a_folder_predicts_the_tested_values_and_intervals(
 
 N_TRAIN, N_VALIDATION, N_TEST = 40, 18, 14
 SHOPS = ("a", "b", "c")
-OF_SHOPS: dict[str, Any] = {
+OF_SHOPS = {
     "id": "shop", "scale_by": "series", "features": ["sales", "price"],
     "split": {"validation": N_VALIDATION, "test": N_TEST},
 }  # fmt: skip
 
 
-def shops() -> pd.DataFrame:
+def shops():
     """Sales of shops of different sizes, which all change more once the training part ends."""
     frames = []
     for i, shop in enumerate(SHOPS):
@@ -144,16 +134,14 @@ def shops() -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def own_scales(rows: pd.DataFrame, n: int = N_TRAIN) -> dict[str, float]:
+def own_scales(rows, n=N_TRAIN):
     """The deviation of the first rows of each shop, by hand."""
     return {s: float(np.std(of["sales"].to_numpy()[:n])) for s, of in rows.groupby("shop")}
 
 
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("n_models", [1, 3])
-def test_radii_of_scaled_series_are_those_of_calibration(
-    n_models: int, refit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_path, monkeypatch):
     rows = shops()
     training = trained({"data": OF_SHOPS}, tmp_path, n_models, refit, rows)
     folder = write(training, tmp_path, monkeypatch)
@@ -214,9 +202,7 @@ def test_radii_of_scaled_series_are_those_of_calibration(
     np.testing.assert_allclose(half, radii[-1, 0] * np.array(drawn_scales), rtol=1e-5)
 
 
-def test_scales_that_no_model_of_several_series_has_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scales_that_no_model_of_several_series_has_are_refused(tmp_path, monkeypatch):
     folder = write(
         trained({"data": OF_SHOPS}, tmp_path, refit=False, rows=shops()), tmp_path, monkeypatch
     )
@@ -238,9 +224,7 @@ def test_scales_that_no_model_of_several_series_has_are_refused(
         load_model(folder)
 
 
-def test_intervals_come_from_models_without_validation_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_come_from_models_without_validation_rows(tmp_path, monkeypatch):
     training = trained({}, tmp_path)
     record = json.loads((write(training, tmp_path, monkeypatch) / "pipeline.json").read_text())
     assert training.intervals is not None
@@ -254,9 +238,7 @@ def test_intervals_come_from_models_without_validation_rows(
     np.testing.assert_allclose(training.intervals.radii, off[np.array(ranks) - 1])
 
 
-def test_a_folder_keeps_all_weights_and_says_which_model_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_keeps_all_weights_and_says_which_model_it_is(tmp_path, monkeypatch):
     training = trained({}, tmp_path, n_models=3)
     folder = write(training, tmp_path, monkeypatch)
     kept = load_file(folder / "weights.safetensors")
@@ -273,9 +255,7 @@ def test_a_folder_keeps_all_weights_and_says_which_model_it_is(
     assert "tuner train experiment.yaml --ensemble --all-data" in text
 
 
-def test_a_forecast_without_intervals_has_no_columns_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forecast_without_intervals_has_no_columns_of_them(tmp_path, monkeypatch):
     folder = write(trained({"task": {"intervals": []}}, tmp_path), tmp_path, monkeypatch)
     assert json.loads((folder / "pipeline.json").read_text())["intervals"] is None
     assert load_model(folder).columns == ["month", "step", "sales"]
@@ -307,9 +287,7 @@ ONE = [[[1.0], [2.0]], [[3.0], [4.0]]]
     ],
     ids=repr,
 )
-def test_intervals_that_no_model_has_are_refused(
-    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_that_no_model_has_are_refused(given, tmp_path, monkeypatch):
     folder = write(trained({}, tmp_path, refit=False), tmp_path, monkeypatch)
     rewrite(folder, intervals={"levels": LEVELS, "radii": ONE})
     found = load_model(folder).predict(months())
@@ -319,9 +297,7 @@ def test_intervals_that_no_model_has_are_refused(
         load_model(folder)
 
 
-def test_a_column_of_the_same_name_is_no_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_column_of_the_same_name_is_no_interval(tmp_path, monkeypatch):
     rows = months().rename(columns={"price": "sales_lower_0.5"})
     rows.to_csv(tmp_path / "sales.csv", index=False)
     assert isinstance(rows, pd.DataFrame)

@@ -1,17 +1,12 @@
 """Prediction with numpy alone says what onnxruntime says, of every kind of model."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 from helpers.model_cases import COMING_CLASSES, FORECASTS, SEQUENCES
 from helpers.model_folders import make_model, replace_file
@@ -32,7 +27,7 @@ pytestmark = [
 ]
 
 
-def made(name: str, folder: Path) -> tuple[Path, Path]:
+def made(name, folder):
     frame, raw = CASES[name]
     path = folder / "data.csv"
     frame.to_csv(path, index=False)
@@ -41,7 +36,7 @@ def made(name: str, folder: Path) -> tuple[Path, Path]:
     return folder / "model", path
 
 
-def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+def assert_same(found, expected):
     assert list(found) == list(expected)
     for column in found:
         if found[column].dtype.kind == "f":
@@ -54,7 +49,7 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_numpy_says_what_onnxruntime_says(name: str, tmp_path: Path) -> None:
+def test_numpy_says_what_onnxruntime_says(name, tmp_path):
     model, path = made(name, tmp_path)
     every = name not in SEQUENCES
     expected = load_model(model).predict(path, all_windows=every)
@@ -63,11 +58,11 @@ def test_numpy_says_what_onnxruntime_says(name: str, tmp_path: Path) -> None:
     assert_same(copy.deepcopy(in_numpy).predict(path, all_windows=every), expected)
 
 
-def layer(kind: str, gates: int, **options: Any) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def layer(kind, gates, **options):
     rng = np.random.default_rng(3)
     ways, units, inputs = options.pop("ways", 1), 5, 3
 
-    def some(*shape: int) -> np.ndarray:
+    def some(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
     weights = {
@@ -104,9 +99,7 @@ def layer(kind: str, gates: int, **options: Any) -> tuple[onnx.ModelProto, dict[
         ("RNN", 1, {"activations": ["Relu"]}),
     ],
 )
-def test_onnx_layers_follow_the_standard(
-    kind: str, gates: int, options: dict[str, Any], ways: int
-) -> None:
+def test_onnx_layers_follow_the_standard(kind, gates, options, ways):
     import onnxruntime
 
     options = {n: v * ways if n == "activations" else v for n, v in options.items()}
@@ -119,7 +112,7 @@ def test_onnx_layers_follow_the_standard(
         np.testing.assert_allclose(found, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_that_numpy_cannot_run_says_so_in_a_line(tmp_path: Path) -> None:
+def test_a_model_that_numpy_cannot_run_says_so_in_a_line(tmp_path):
     model, _ = made(next(iter(FORECASTS)), tmp_path)
     graph = onnx.load(model / "model.onnx")
     graph.graph.node[0].op_type = "Erf"
@@ -137,7 +130,7 @@ def test_a_model_that_numpy_cannot_run_says_so_in_a_line(tmp_path: Path) -> None
         assert "\n" not in str(error.value)
 
 
-def nested(depth: int) -> onnx.ModelProto:
+def nested(depth):
     """Return loops in loops."""
     inner = helper.make_graph([], "none", [], [])
     for _ in range(depth):
@@ -146,18 +139,18 @@ def nested(depth: int) -> onnx.ModelProto:
     return helper.make_model(inner)
 
 
-def varint(number: int) -> bytes:
+def varint(number):
     low = number & 0x7F
     return bytes([low]) if number < 0x80 else bytes([low | 0x80]) + varint(number >> 7)
 
 
-def field(number: int, kind: int, content: bytes) -> bytes:
+def field(number, kind, content):
     """Return a field of a message: its number, its kind, and what it holds."""
     size = varint(len(content)) if kind == 2 else b""
     return bytes([number << 3 | kind]) + size + content
 
 
-def within(depth: int) -> bytes:
+def within(depth):
     """Return a graph in an attribute of a node of a graph, and so on."""
     found = b""
     for _ in range(depth):
@@ -165,7 +158,7 @@ def within(depth: int) -> bytes:
     return found
 
 
-def of_graph(*fields: bytes) -> bytes:
+def of_graph(*fields):
     return field(7, 2, b"".join(fields))
 
 
@@ -186,13 +179,13 @@ NO_BODY = helper.make_model(
         (of_graph(field(5, 2, field(1, 0, b"\xff" * 40 + b"\x01"))), "more than 64 bits"),
     ],
 )
-def test_a_file_that_somebody_made_up_is_refused_by_its_reader(file: bytes, problem: str) -> None:
+def test_a_file_that_somebody_made_up_is_refused_by_its_reader(file, problem):
     with pytest.raises(ValueError, match=problem):
         NumpySession(file)
 
 
 @given(st.data())
-def test_a_model_with_changed_bytes_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_model_with_changed_bytes_is_read_or_refused(data):
     model, _ = layer("LSTM", 4)
     file = bytearray(model.SerializeToString())
     for _ in range(data.draw(st.integers(1, 5))):
@@ -202,7 +195,7 @@ def test_a_model_with_changed_bytes_is_read_or_refused(data: st.DataObject) -> N
         NumpySession(bytes(file))
 
 
-def test_a_loop_that_would_not_end_is_refused_and_numpy_is_named(tmp_path: Path) -> None:
+def test_a_loop_that_would_not_end_is_refused_and_numpy_is_named(tmp_path):
     model, path = made("log, recursive", tmp_path)
     graph = onnx.load(model / "model.onnx")
     (loop,) = [node for node in graph.graph.node if node.op_type == "Loop"]
@@ -214,7 +207,7 @@ def test_a_loop_that_would_not_end_is_refused_and_numpy_is_named(tmp_path: Path)
         load_model(model, numpy=True).predict(path)
 
 
-def test_numpy_predicts_where_there_is_no_onnxruntime(tmp_path: Path) -> None:
+def test_numpy_predicts_where_there_is_no_onnxruntime(tmp_path):
     model, path = made(next(iter(FORECASTS)), tmp_path)
     code = (
         "import sys\n"

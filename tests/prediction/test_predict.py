@@ -1,11 +1,8 @@
 """What predictions look like: their rows, columns, times and units."""
 
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +11,13 @@ from helpers.model_folders import make_model, months
 
 from tuner.cli.main import run
 from tuner.errors import DataError
-from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction import PredictionWarning, load_model
 from tuner.prediction import session as running
 
 SMALL = {"hidden_size": 4}
 
 
-def made(frame: pd.DataFrame, raw: dict[str, Any], folder: Path) -> Model:
+def made(frame, raw, folder):
     path = folder / "train.parquet"
     frame.to_parquet(path, index=False)
     raw = {"hyperparameters": SMALL} | raw | {"data": raw["data"] | {"path": str(path)}}
@@ -28,12 +25,12 @@ def made(frame: pd.DataFrame, raw: dict[str, Any], folder: Path) -> Model:
     return load_model(folder / "model")
 
 
-def sales_model(folder: Path, **changes: Any) -> Model:
+def sales_model(folder, **changes):
     raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6, "horizon": 3}}
     return made(months(), raw | changes, folder)
 
 
-def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path: Path) -> None:
+def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path):
     found = sales_model(tmp_path).predict(months(20))
     assert list(found) == ["month", "step", "sales"]
     assert found["step"].tolist() == [1, 2, 3]
@@ -55,14 +52,8 @@ def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path: Path) -
 )
 @pytest.mark.parametrize("output", [(), ("-o", "out.csv")])
 def test_an_hourly_forecast_of_midnight_has_its_time_too(
-    frequency: str,
-    last: str,
-    written: str,
-    output: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    frequency, last, written, output, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     frame = months().assign(month=pd.date_range(end=last, periods=72, freq=frequency))
     keys = {"data": {"time": "month", "target": "sales"}, "task": {"window": 4}}
@@ -74,7 +65,7 @@ def test_an_hourly_forecast_of_midnight_has_its_time_too(
     assert out.splitlines()[1].split(",")[0] == written
 
 
-def test_as_many_rows_as_the_window_are_enough(tmp_path: Path) -> None:
+def test_as_many_rows_as_the_window_are_enough(tmp_path):
     model = sales_model(tmp_path)
     pd.testing.assert_frame_equal(
         model.predict(months(20).tail(6)), model.predict(months(20)), rtol=1e-5
@@ -92,9 +83,7 @@ def test_as_many_rows_as_the_window_are_enough(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
-def test_times_go_on_at_the_recorded_frequency(
-    frequency: str, last: str, then: list[str], zone: str | None, tmp_path: Path
-) -> None:
+def test_times_go_on_at_the_recorded_frequency(frequency, last, then, zone, tmp_path):
     times = pd.date_range(end=last, periods=72, freq=frequency)
     frame = months().assign(month=times.tz_localize(zone))
     model = made(
@@ -108,7 +97,7 @@ def test_times_go_on_at_the_recorded_frequency(
     assert model.predict(frame.tail(4))["month"].tolist() == expected
 
 
-def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path: Path) -> None:
+def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path):
     days = pd.date_range("2020-01-20", periods=72, freq="D")
     frame = months().assign(month=days.strftime("%d/%m/%Y"))
     raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
@@ -117,7 +106,7 @@ def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path: Path) -> N
     assert model.predict(ambiguous)["month"].tolist() == [pd.Timestamp("2020-02-11")]
 
 
-def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path: Path) -> None:
+def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path):
     frame = months().assign(month=months()["month"].dt.strftime("%d/%m/%Y"))  # 1 of each month
     raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
     model = made(frame, raw, tmp_path)
@@ -131,9 +120,7 @@ def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path: Path) -> 
         model.predict(other)
 
 
-def test_the_frequency_settles_date_order_or_a_warning_is_given(
-    tmp_path: Path,
-) -> None:
+def test_the_frequency_settles_date_order_or_a_warning_is_given(tmp_path):
     (tmp_path / "days").mkdir()
     model = sales_model(tmp_path)
     few = months(9).assign(month=months(9)["month"].dt.strftime("%d/%m/%Y"))
@@ -145,7 +132,7 @@ def test_the_frequency_settles_date_order_or_a_warning_is_given(
         assert model.predict(few)["month"][0] == pd.Timestamp("2015-01-10")
 
 
-def test_white_space_around_an_id_is_no_part_of_it(tmp_path: Path) -> None:
+def test_white_space_around_an_id_is_no_part_of_it(tmp_path):
     frame = pd.concat([months(40).assign(store=s) for s in ("Rome ", "Paris")], ignore_index=True)
     raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
     model = made(frame, raw, tmp_path)
@@ -155,7 +142,7 @@ def test_white_space_around_an_id_is_no_part_of_it(tmp_path: Path) -> None:
         assert model.predict(data)["store"].tolist() == ["Rome", "Paris"]
 
 
-def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> None:
+def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path):
     frame = pd.concat(
         [months(40).assign(store="b"), months(50, seed=1).assign(store="01")], ignore_index=True
     )
@@ -185,21 +172,21 @@ def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path: Path) -> 
     assert new["store"].tolist() == ["new", "new"]
 
 
-def test_without_times_rows_are_counted_on(tmp_path: Path) -> None:
+def test_without_times_rows_are_counted_on(tmp_path):
     raw = {"data": {"target": "sales"}, "task": {"window": 6, "horizon": 2}}
     found = made(months().drop(columns="month"), raw, tmp_path).predict(months(30))
     assert list(found) == ["row", "step", "sales"]
     assert found["row"].tolist() == [31, 32]
 
 
-def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path: Path) -> None:
+def test_no_window_reads_rows_that_have_no_difference_or_lag(tmp_path):
     data = {"target": "sales", "lags": {"price": [3]}, "transform": "difference"}
     raw = {"data": data, "task": {"window": 6, "horizon": 2}}
     found = made(months().drop(columns="month"), raw, tmp_path).predict(months(30), True)
     assert found["row"][found["step"] == 1].tolist() == list(range(3 + 6 + 1, 32))
 
 
-def test_an_untrained_series_is_scaled_by_its_first_rows(tmp_path: Path) -> None:
+def test_an_untrained_series_is_scaled_by_its_first_rows(tmp_path):
     known = pd.concat([months(60, i).assign(shop=f"s{i}", sales=lambda f, i=i: f["sales"] * 9**i)
                        for i in range(2)])  # fmt: skip
     data = {
@@ -222,7 +209,7 @@ def test_an_untrained_series_is_scaled_by_its_first_rows(tmp_path: Path) -> None
     np.testing.assert_allclose(scaled["sales"], new * 1000, rtol=1e-4)
 
 
-def test_a_table_is_read_like_a_file_with_its_named_index(tmp_path: Path) -> None:
+def test_a_table_is_read_like_a_file_with_its_named_index(tmp_path):
     model = sales_model(tmp_path)
     months(30).to_csv(tmp_path / "data.csv", index=False)
     expected = model.predict(tmp_path / "data.csv")
@@ -238,7 +225,7 @@ def test_a_table_is_read_like_a_file_with_its_named_index(tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_a_table_that_cannot_be_used_is_refused_by_rows(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_used_is_refused_by_rows(tmp_path):
     model = sales_model(tmp_path)
     with pytest.raises(Exception, match=r"^data frame: .* got 'x' in row 3; write a number"):
         model.predict(months(30).astype({"sales": object}).assign(sales=[1, 2, "x", *range(27)]))
@@ -246,7 +233,7 @@ def test_a_table_that_cannot_be_used_is_refused_by_rows(tmp_path: Path) -> None:
         model.predict(months(30)[:0])
 
 
-def test_a_series_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
+def test_a_series_that_is_left_out_is_a_warning(tmp_path):
     frame = pd.concat([months().assign(store=s) for s in "ab"])
     raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
     model = made(frame, raw, tmp_path)
@@ -257,7 +244,7 @@ def test_a_series_that_is_left_out_is_a_warning(tmp_path: Path) -> None:
         assert len(model.predict(short, all_windows=True)) == 9 - 6 + 1
 
 
-def test_labels_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_labels_stand_in_the_order_of_the_file(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         {"run": f"r{i}", "day": f"2024-01-0{t + 1}", "x": rng.normal(), "sign": "du"[t % 2]}
@@ -282,7 +269,7 @@ def test_labels_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(alone["p_u"], of_all["p_u"], rtol=1e-5)
 
 
-def test_texts_are_counted_and_values_are_in_their_units(tmp_path: Path) -> None:
+def test_texts_are_counted_and_values_are_in_their_units(tmp_path):
     texts = pd.DataFrame(
         {"name": ["ab", "b", "abba", "bab"] * 10, "size": [1e6, 2e6, 3e6, 4e6] * 10}
     )
@@ -293,26 +280,22 @@ def test_texts_are_counted_and_values_are_in_their_units(tmp_path: Path) -> None
     assert found["size"].between(0, 6e6).all()
 
 
-def test_columns_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+def test_columns_of_the_same_name_are_told_apart(tmp_path):
     frame = months().rename(columns={"sales": "step"})
     raw = {"data": {"time": "month", "target": "step"}, "task": {"window": 6}}
     assert list(made(frame, raw, tmp_path).predict(frame)) == ["month", "step", "step_"]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 10_000])
-def test_a_prediction_does_not_depend_on_its_batch(
-    batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prediction_does_not_depend_on_its_batch(batch, tmp_path, monkeypatch):
     model = sales_model(tmp_path)
     expected = model.predict(months(), all_windows=True)
     monkeypatch.setattr(running, "BATCH", batch)
     pd.testing.assert_frame_equal(model.predict(months(), all_windows=True), expected, rtol=1e-5)
 
 
-def test_long_sequences_are_read_few_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
+def test_long_sequences_are_read_few_at_a_time(tmp_path, monkeypatch):
+    sizes = []
     model = sales_model(tmp_path, hyperparameters={"hidden_size": 8, "bidirectional": True})
     monkeypatch.setattr(running, "_BATCH_NUMBERS", 6 * 16 * 5)
     monkeypatch.setattr(
@@ -323,9 +306,7 @@ def test_long_sequences_are_read_few_at_a_time(
     assert sizes == [5] * 13 + [2]
 
 
-def test_the_command_writes_csv_to_a_file_or_to_standard_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_csv_to_a_file_or_to_standard_output(tmp_path, monkeypatch, capsys):
     model = sales_model(tmp_path)
     monkeypatch.chdir(tmp_path)
     months(30).to_csv("data.csv", index=False)
@@ -342,7 +323,7 @@ def test_the_command_writes_csv_to_a_file_or_to_standard_output(
     assert (out, err) == ("", "wrote out.csv: 3 rows, month, step, sales\n")
 
 
-def test_a_model_says_what_it_is(tmp_path: Path) -> None:
+def test_a_model_says_what_it_is(tmp_path):
     model = sales_model(tmp_path)
     assert repr(model) == f"Model({str(tmp_path / 'model')!r}: forecast sales)"
     assert "onnxruntime" in sys.modules
@@ -350,11 +331,8 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 1e9, 1e18])
 def test_what_is_written_is_what_the_model_says_to_the_last_bit(
-    level: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    level, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     frame = months().assign(sales=lambda f: level + f["sales"] * max(1.0, level * 1e-11))
     model = made(
@@ -367,7 +345,7 @@ def test_what_is_written_is_what_the_model_says_to_the_last_bit(
     np.testing.assert_array_equal(pd.read_csv("out.csv")["sales"], expected)
 
 
-def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path: Path) -> None:
+def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path):
     keys = {"data": {"time": "month", "target": "sales", "missing": "ffill"}, "task": {"window": 6}}
     model = made(months(), keys, tmp_path)
     frame = months(30)
@@ -377,9 +355,7 @@ def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path: Path)
     assert found["month"][0] == frame["month"].max() + pd.offsets.MonthBegin()
 
 
-def test_a_file_in_another_dialect_than_training_is_read(
-    tmp_path: Path,
-) -> None:
+def test_a_file_in_another_dialect_than_training_is_read(tmp_path):
     frame = months(40)
     raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
     model = made(frame, raw, tmp_path)

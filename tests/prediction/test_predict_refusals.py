@@ -1,12 +1,8 @@
 """Bad input of `tuner predict`: one line, exit status 2, and nothing written."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +12,7 @@ from helpers.model_folders import make_model, months, replace_file, rewrite
 from tuner.cli.main import run
 from tuner.prediction.folder import FORMAT, OLDEST
 
-Refuses = Callable[..., str]
-SALES: dict[str, Any] = {
+SALES = {
     "data": {"time": "month", "target": "sales", "transform": "log"},
     "task": {"window": 6, "horizon": 2},
     "hyperparameters": {"hidden_size": 4},
@@ -31,28 +26,28 @@ RUNS = pd.DataFrame(
 )
 
 
-def write(frame: pd.DataFrame, path: Path) -> Path:
+def write(frame, path):
     frame.to_csv(path, index=False)
     return path
 
 
-def make_on(frame: pd.DataFrame, raw: dict[str, Any], folder: Path) -> None:
+def make_on(frame, raw, folder):
     path = write(frame, folder / "train.csv")
     make_model(raw | {"data": raw["data"] | {"path": str(path)}}, folder)
 
 
 @pytest.fixture(scope="session")
-def sales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sales(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sales")
     make_on(months(), SALES, folder)
     return folder
 
 
 @pytest.fixture
-def made(tmp_path: Path, sales: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def made(tmp_path, sales, monkeypatch):
     """Write the model of an experiment on a frame; the current folder has nothing else."""
 
-    def make(raw: dict[str, Any] | None = None, frame: pd.DataFrame | None = None) -> Path:
+    def make(raw=None, frame=None):
         if raw is None:
             shutil.copytree(sales, tmp_path, dirs_exist_ok=True)
         else:
@@ -64,8 +59,8 @@ def made(tmp_path: Path, sales: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 @pytest.fixture
-def refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refuses:
-    def check(*parts: str, command: tuple[str, ...] = ("model", "data.csv")) -> str:
+def refuses(capsys, tmp_path):
+    def check(*parts, command=("model", "data.csv")):
         before = sorted(tmp_path.rglob("*"))
         capsys.readouterr()
         assert run(["predict", *command]) == 2
@@ -80,17 +75,17 @@ def refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refuses:
     return check
 
 
-def altered(**columns: Any) -> pd.DataFrame:
+def altered(**columns):
     return months().assign(**columns)
 
 
-def with_value(value: Any, row: int = 9, column: str = "sales") -> pd.DataFrame:
+def with_value(value, row=9, column="sales"):
     frame = months().astype({column: object})
     frame.loc[row, column] = value
     return frame
 
 
-DATA: dict[str, tuple[pd.DataFrame, list[str]]] = {
+DATA = {
     "a column is missing": (
         months().rename(columns={"sales": "sale"}),
         ["no column 'sales' in the file; did you mean 'sale'?"],
@@ -133,18 +128,14 @@ DATA: dict[str, tuple[pd.DataFrame, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_data_that_is_not_like_the_training_s_is_refused(
-    name: str, made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_data_that_is_not_like_the_training_s_is_refused(name, made, refuses):
     frame, parts = DATA[name]
     made()
     write(frame, Path("data.csv"))
     refuses("tuner: data.csv: ", *parts)
 
 
-def test_first_rows_lost_to_lags_and_differences_are_counted(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_first_rows_lost_to_lags_and_differences_are_counted(made, refuses):
     data = SALES["data"] | {"transform": "difference", "lags": {"price": [3]}}
     made(SALES | {"data": data})
     write(months(8), Path("data.csv"))
@@ -154,7 +145,7 @@ def test_first_rows_lost_to_lags_and_differences_are_counted(
     assert len(pd.read_csv("out.csv")) == 2
 
 
-def test_lags_of_differences_lose_a_row_more(made: Callable[..., Path], refuses: Refuses) -> None:
+def test_lags_of_differences_lose_a_row_more(made, refuses):
     data = SALES["data"] | {"transform": "difference", "lags": {"sales": [3]}}
     made(SALES | {"data": data})
     write(months(9), Path("data.csv"))
@@ -163,9 +154,7 @@ def test_lags_of_differences_lose_a_row_more(made: Callable[..., Path], refuses:
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
 
 
-def test_rows_not_resampled_as_in_training_are_refused(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_rows_not_resampled_as_in_training_are_refused(made, refuses):
     days = pd.date_range("2020-01-01", periods=288, freq="D")
     frame = pd.concat([months()] * 4).assign(month=days)
     data = SALES["data"] | {"resample": "2D", "split": {"validation": 20, "test": 10}}
@@ -181,9 +170,7 @@ def test_rows_not_resampled_as_in_training_are_refused(
     assert pd.read_csv("out.csv")["month"].tolist() == ["2020-01-13", "2020-01-15"]
 
 
-def test_series_that_are_too_short_are_refused_only_if_all_are(
-    made: Callable[..., Path], refuses: Refuses, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_series_that_are_too_short_are_refused_only_if_all_are(made, refuses, capsys):
     frame = pd.concat([months().assign(store="old"), months(seed=1).assign(store="older")])
     made(SALES | {"data": SALES["data"] | {"id": "store"}}, frame)
     short = [months(n).assign(store=f"new {n}") for n in (3, 4)]
@@ -203,9 +190,7 @@ def test_series_that_are_too_short_are_refused_only_if_all_are(
     ]
 
 
-def test_first_rows_without_values_are_not_read(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_first_rows_without_values_are_not_read(made, refuses):
     made(SALES | {"data": SALES["data"] | {"missing": "ffill"}})
     frame = months(8)
     frame.loc[:3, "price"] = np.nan
@@ -213,9 +198,7 @@ def test_first_rows_without_values_are_not_read(
     refuses("needs 6 rows, got 8, of which the first lack values that nothing before can")
 
 
-def test_unknown_classes_and_numbered_tokens_are_refused(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_unknown_classes_and_numbered_tokens_are_refused(made, refuses):
     data = {"id": "run", "tokens": "code", "vocabulary_size": 4, "target": "kind"}
     made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
     write(RUNS.assign(code=[7, *RUNS["code"][1:]]), Path("data.csv"))
@@ -226,9 +209,7 @@ def test_unknown_classes_and_numbered_tokens_are_refused(
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
 
 
-def test_unknown_tokens_are_read_as_unknown_with_a_note(
-    made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_tokens_are_read_as_unknown_with_a_note(made, capsys):
     data = {"id": "run", "tokens": "word", "target": "kind"}
     made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
     words = RUNS["word"].where(RUNS["run"] > 0, "zebra")
@@ -241,9 +222,7 @@ def test_unknown_tokens_are_read_as_unknown_with_a_note(
     assert err.endswith("read as unknown: 'zebra'\n")
 
 
-def test_a_linear_path_refuses_sequences_of_another_length(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_a_linear_path_refuses_sequences_of_another_length(made, refuses):
     data = {"id": "run", "features": ["x"], "target": "kind"}
     options = {"hidden_size": 4, "linear_path": True}
     made({"data": data, "task": {"kind": "classify"}, "hyperparameters": options}, RUNS)
@@ -256,9 +235,7 @@ def test_a_linear_path_refuses_sequences_of_another_length(
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
 
 
-def test_missing_values_of_sequences_are_refused(
-    made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_missing_values_of_sequences_are_refused(made, refuses):
     data = {"id": "run", "features": ["x"], "target": "kind"}
     made({"data": data, "task": {"kind": "label"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
     write(RUNS.assign(x=[1.0, np.nan, *RUNS["x"][2:]]), Path("data.csv"))
@@ -267,7 +244,7 @@ def test_missing_values_of_sequences_are_refused(
     refuses("no column 'run' in the file")
 
 
-FILES: dict[str, tuple[tuple[str, ...], list[str]]] = {
+FILES = {
     "no such data": (("model", "none.csv"), ["none.csv: no such file; check the path"]),
     "no such model": (("none", "train.csv"), ["none: no such folder; give the folder that"]),
     "a file for a model": (("train.csv", "train.csv"), ["train.csv: is a file; give the folder"]),
@@ -291,9 +268,7 @@ FILES: dict[str, tuple[tuple[str, ...], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_that_cannot_be_read_or_written_are_refused(
-    name: str, made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_files_that_cannot_be_read_or_written_are_refused(name, made, refuses):
     made()
     Path("notes.csv").write_text("mine\n")
     command, parts = FILES[name]
@@ -301,9 +276,7 @@ def test_files_that_cannot_be_read_or_written_are_refused(
     assert Path("notes.csv").read_text() == "mine\n"
 
 
-def test_a_full_disk_is_said_in_one_line(
-    made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_said_in_one_line(made, capsys):
     made()
     capsys.readouterr()
     assert run(["predict", "model", "train.csv", "-o", "/dev/full"]) == 1
@@ -313,31 +286,31 @@ def test_a_full_disk_is_said_in_one_line(
     )
 
 
-def test_an_earlier_prediction_is_overwritten(made: Callable[..., Path]) -> None:
+def test_an_earlier_prediction_is_overwritten(made):
     made()
     for options in (["--all"], []):
         assert run(["predict", "model", "train.csv", "-o", "out.csv", *options]) == 0
     assert len(pd.read_csv("out.csv")) == 2
 
 
-def flip_a_bit(path: Path) -> None:
+def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def leads_out(model: Path, name: str) -> None:
+def leads_out(model, name):
     outside = model.parent / f"outside {name}"
     (model / name).rename(outside)
     (model / name).symlink_to(outside)
 
 
-def listed(model: Path, name: str) -> dict[str, str]:
-    files: dict[str, str] = json.loads((model / "pipeline.json").read_text())["files"]
+def listed(model, name):
+    files = json.loads((model / "pipeline.json").read_text())["files"]
     return files | {name: "0" * 64}
 
 
-MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+MODELS = {
     "the model was changed": (
         lambda m: flip_a_bit(m / "model.onnx"),
         ["model/model.onnx: is not as it was written (its checksum differs)"],
@@ -424,22 +397,18 @@ MODELS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_folder_that_is_not_as_it_was_written_is_refused(
-    name: str, made: Callable[..., Path], refuses: Refuses
-) -> None:
+def test_a_model_folder_that_is_not_as_it_was_written_is_refused(name, made, refuses):
     change, parts = MODELS[name]
     change(made())
     refuses(*parts, command=("model", "train.csv"))
 
 
-def test_a_model_that_is_no_onnx_is_refused(made: Callable[..., Path], refuses: Refuses) -> None:
+def test_a_model_that_is_no_onnx_is_refused(made, refuses):
     replace_file(made(), "model.onnx", b"nonsense")
     refuses("model/model.onnx: onnxruntime cannot read it", command=("model", "train.csv"))
 
 
-def test_a_readme_may_be_edited_and_the_folder_a_link(
-    made: Callable[..., Path],
-) -> None:
+def test_a_readme_may_be_edited_and_the_folder_a_link(made):
     model = made()
     with (model / "README.md").open("a") as file:
         file.write("In use since May.\n")

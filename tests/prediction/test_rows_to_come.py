@@ -1,11 +1,6 @@
 """`predict` reads what is known of the rows to come, and says what of it is missing."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +11,12 @@ from hypothesis import strategies as st
 
 from tuner.cli.main import run
 from tuner.errors import InputError
-from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction import PredictionWarning, load_model
 
 WINDOW, HORIZON, N = 5, 3, 60
 SHOPS = ("a", "b")
 
-CASES: dict[str, dict[str, Any]] = {
+CASES = {
     "of days": {"time": "day", "id": "shop", "calendar": ["weekday"], "lags": {"price": [1, 4]}},
     "of days with gaps": {
         "time": "day", "id": "shop", "missing": "interpolate", "transform": "log",
@@ -32,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def shops(seed: int = 0, n: int = N) -> pd.DataFrame:
+def shops(seed=0, n=N):
     rng = np.random.default_rng(seed)
     days = pd.date_range("2024-01-01", periods=n, freq="D")
     return pd.concat(
@@ -48,12 +43,12 @@ def shops(seed: int = 0, n: int = N) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
-    made: dict[str, Model] = {}
+def models(tmp_path_factory):
+    made = {}
 
-    def model(case: str) -> Model:
+    def model(case):
         if case not in made:
-            folder: Path = tmp_path_factory.mktemp("model")
+            folder = tmp_path_factory.mktemp("model")
             shops(0).to_csv(folder / "shops.csv", index=False)
             data = {
                 "path": str(folder / "shops.csv"), "target": "units",
@@ -68,22 +63,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
     return model
 
 
-def parted(frame: pd.DataFrame, horizon: int = HORIZON) -> tuple[pd.DataFrame, pd.DataFrame]:
+def parted(frame, horizon=HORIZON):
     """History, and the rows to come as a file of their own has them."""
     coming = frame.groupby("shop").cumcount(ascending=False) < horizon
     return frame[~coming], frame[coming][["shop", "day", "price", "promo"]]
 
 
-def rows_of(case: str) -> int:
+def rows_of(case):
     return HORIZON * (2 if "resample" in CASES[case] else 1)
 
 
 @pytest.mark.parametrize("case", CASES)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**16), factor=st.sampled_from([0.01, 3.0, 1e6]))
-def test_a_forecast_depends_only_on_known_future_columns(
-    case: str, seed: int, factor: float, models: Callable[[str], Model]
-) -> None:
+def test_a_forecast_depends_only_on_known_future_columns(case, seed, factor, models):
     model, frame = models(case), shops(seed)
     coming = frame.groupby("shop").cumcount(ascending=False) < rows_of(case)
     frame.loc[coming, "units"] = np.nan
@@ -98,9 +91,7 @@ def test_a_forecast_depends_only_on_known_future_columns(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_to_come_are_read_from_the_end_or_another_file(
-    case: str, models: Callable[[str], Model], tmp_path: Path
-) -> None:
+def test_rows_to_come_are_read_from_the_end_or_another_file(case, models, tmp_path):
     model, frame = models(case), shops(3)
     history, future = parted(frame, rows_of(case))
     behind = pd.concat([history, future]).sort_values(["shop", "day"])
@@ -126,17 +117,14 @@ def test_rows_to_come_are_read_from_the_end_or_another_file(
 
 
 def test_the_command_says_what_of_the_rows_to_come_is_missing(
-    models: Callable[[str], Model],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    models, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     folder = str(models("of days").folder)
     history, future = parted(shops(4))
     history.to_csv("history.csv", index=False)
 
-    def refused(frame: pd.DataFrame | None, *parts: str) -> None:
+    def refused(frame, *parts):
         options = []
         if frame is not None:
             frame.to_csv("future.csv", index=False)
@@ -168,7 +156,7 @@ def test_the_command_says_what_of_the_rows_to_come_is_missing(
     assert capsys.readouterr().out.count("\n") == 1 + HORIZON * len(SHOPS)
 
 
-def test_rows_to_come_without_an_id_hold_for_all_series(models: Callable[[str], Model]) -> None:
+def test_rows_to_come_without_an_id_hold_for_all_series(models):
     model = models("of days")
     history, future = parted(shops(2))
     common = future[future["shop"] == "a"].drop(columns="shop")
@@ -177,7 +165,7 @@ def test_rows_to_come_without_an_id_hold_for_all_series(models: Callable[[str], 
     pd.testing.assert_frame_equal(model.predict(history, future=common), expected)
 
 
-def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path: Path) -> None:
+def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path):
     frame = shops(5)
     wide = frame.pivot_table(index="day", columns="shop", values="units").add_prefix("shop_")
     wide = wide.join(frame[frame["shop"] == "a"].set_index("day")["price"]).reset_index()
@@ -196,9 +184,7 @@ def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path: Path) ->
     pd.testing.assert_frame_equal(found, given)
 
 
-def test_a_model_without_known_columns_refuses_rows_to_come(
-    models: Callable[[str], Model], tmp_path: Path
-) -> None:
+def test_a_model_without_known_columns_refuses_rows_to_come(models, tmp_path):
     frame = shops(0)
     frame.to_csv(tmp_path / "shops.csv", index=False)
     data = {"path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day"}
@@ -213,9 +199,7 @@ def test_a_model_without_known_columns_refuses_rows_to_come(
             model.predict(frame, future=frame)
 
 
-def test_a_calendar_alone_forecasts_from_after_the_last_target(
-    tmp_path: Path,
-) -> None:
+def test_a_calendar_alone_forecasts_from_after_the_last_target(tmp_path):
     frame = shops(0)
     frame.to_csv(tmp_path / "shops.csv", index=False)
     data = {
@@ -231,15 +215,13 @@ def test_a_calendar_alone_forecasts_from_after_the_last_target(
     pd.testing.assert_frame_equal(model.predict(late), expected)
 
 
-def test_windows_without_future_rows_are_left_out_with_a_note(
-    models: Callable[[str], Model],
-) -> None:
+def test_windows_without_future_rows_are_left_out_with_a_note(models):
     with pytest.warns(PredictionWarning, match="no forecast after the last 3 rows of series 'a'"):
         every = models("of days").predict(shops(1), all_windows=True)
     assert every["day"].max() == pd.Timestamp("2024-02-29")  # the last row of the file
 
 
-def test_an_older_folder_has_no_known_columns(tmp_path: Path) -> None:
+def test_an_older_folder_has_no_known_columns(tmp_path):
     shops(0).to_csv(tmp_path / "shops.csv", index=False)
     data = {"path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day"}
     make_model({"data": data, "task": {"window": 4}}, tmp_path)
@@ -251,9 +233,7 @@ def test_an_older_folder_has_no_known_columns(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_model(tmp_path / "model").predict(shops(1)), expected)
 
 
-def test_older_versions_refuse_a_folder_with_known_columns(
-    models: Callable[[str], Model],
-) -> None:
+def test_older_versions_refuse_a_folder_with_known_columns(models):
     record = json.loads((models("of days").folder / "pipeline.json").read_text())
     assert record["known_future"] == ["price", "promo"]
     assert record["format"] == 5

@@ -1,9 +1,5 @@
 """What `tuner predict --all` says of a window or sequence is what was scored in training."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,9 +19,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("name", FORECASTS)
-def test_validation_and_test_forecasts_equal_those_of_training(
-    name: str, suffix: str, tmp_path: Path
-) -> None:
+def test_validation_and_test_forecasts_equal_those_of_training(name, suffix, tmp_path):
     frame, raw = FORECASTS[name]
     path = tmp_path / f"data.{suffix}"
     if suffix == "csv":
@@ -61,7 +55,7 @@ def test_validation_and_test_forecasts_equal_those_of_training(
 
 
 @pytest.mark.parametrize("name", COMING_CLASSES)
-def test_the_class_of_a_coming_row_is_what_was_said_in_training(name: str, tmp_path: Path) -> None:
+def test_the_class_of_a_coming_row_is_what_was_said_in_training(name, tmp_path):
     frame, raw = COMING_CLASSES[name]
     frame.to_csv(tmp_path / "data.csv", index=False)
     raw = raw | {"data": raw["data"] | {"path": str(tmp_path / "data.csv")}}
@@ -93,9 +87,7 @@ def test_the_class_of_a_coming_row_is_what_was_said_in_training(name: str, tmp_p
 
 @pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning")  # words of the test part
 @pytest.mark.parametrize(("level", "cell"), [("character", "lstm"), ("word", "gru")])
-def test_what_is_said_of_a_text_is_what_was_said_in_training(
-    level: str, cell: str, tmp_path: Path
-) -> None:
+def test_what_is_said_of_a_text_is_what_was_said_in_training(level, cell, tmp_path):
     rng = np.random.default_rng(0)
     letters = "abcdefghijklmnopqrstuvwxyz"  # so many that the end is seldom the most probable
     words = ["".join(rng.choice(list(letters), 3)) for _ in range(40)]
@@ -120,7 +112,7 @@ def test_what_is_said_of_a_text_is_what_was_said_in_training(
         assert found["b"].iloc[[int(sample) for sample in samples]].tolist() == joined
 
 
-def test_a_class_that_a_model_of_series_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_a_model_of_series_does_not_know_is_refused(tmp_path):
     frame, raw = COMING_CLASSES["three numbered classes after other columns alone, without times"]
     frame.to_csv(tmp_path / "data.csv", index=False)
     make_model(raw | {"data": raw["data"] | {"path": str(tmp_path / "data.csv")}}, tmp_path)
@@ -134,7 +126,7 @@ def test_a_class_that_a_model_of_series_does_not_know_is_refused(tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning")  # tokens of the test part
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_what_is_said_of_sequences_is_what_was_said_in_training(name: str, tmp_path: Path) -> None:
+def test_what_is_said_of_sequences_is_what_was_said_in_training(name, tmp_path):
     frame, raw = SEQUENCES[name]
     path = tmp_path / "data.csv"
     frame.to_csv(path, index=False)

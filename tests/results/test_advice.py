@@ -1,9 +1,6 @@
 """What stands in the way of a search, and the key that changes it."""
 
-from __future__ import annotations
-
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +21,7 @@ from tuner.results.advice import advice_after, advice_on_budget, advice_on_data
 RNG = np.random.default_rng(0)
 
 
-def series(folder: Path, values, **keys) -> Experiment:
+def series(folder, values, **keys):
     path = folder / "made.csv"
     days = np.arange("2020-01-01", len(values), dtype="datetime64[D]").astype(str)
     rows = [f"{d},{v}" for d, v in zip(days, values, strict=True)]
@@ -34,7 +31,7 @@ def series(folder: Path, values, **keys) -> Experiment:
     return Experiment.model_validate({"name": "made", "data": data, "task": task, **keys})
 
 
-def keys(advice) -> list[str]:
+def keys(advice):
     return [one.key for one in advice]
 
 
@@ -85,7 +82,7 @@ def test_a_trend_is_that_of_each_series():
 SPACE = {"dropout": {"type": "float", "low": 0.0, "high": 0.5}}
 
 
-def planned(**keys) -> Experiment:
+def planned(**keys):
     return make_experiment(**{"search_space": SPACE, "strategy": {"name": "tpe"}, **keys})
 
 

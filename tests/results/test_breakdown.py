@@ -1,7 +1,5 @@
 """Each step, series, target and class of the test part has its own score."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

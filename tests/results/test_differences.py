@@ -1,7 +1,5 @@
 """Whether two configurations differ beyond the luck of their seeds, and how that is said."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,13 +1,10 @@
 """The exported file: what it holds, where it points, and that it is read as it was written."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.result_records import (
@@ -30,7 +27,7 @@ from tuner.results.winner import find_winner
 HERE = Path("/somewhere")
 
 
-def test_an_export_fixes_every_hyperparameter() -> None:
+def test_an_export_fixes_every_hyperparameter():
     experiment = make_experiment(
         asynchronous=True, budget={"trials": 40, "epochs": 6, "timeout": "1h", "trial_timeout": 60}
     )
@@ -47,7 +44,7 @@ def test_an_export_fixes_every_hyperparameter() -> None:
     assert found["budget"] == {"epochs": 6, "patience": 15}
 
 
-def test_it_records_seeds_scores_data_device_and_versions() -> None:
+def test_it_records_seeds_scores_data_device_and_versions():
     record = make_study(finalists=3)
     winner = find_winner(record)
     assert winner.finalist is not None
@@ -83,7 +80,7 @@ def test_it_records_seeds_scores_data_device_and_versions() -> None:
     assert "test" not in of_another["recorded"]
 
 
-def test_without_finalists_the_trial_itself_is_promised() -> None:
+def test_without_finalists_the_trial_itself_is_promised():
     record = make_study()
     recorded = exported(record, HERE, "best.yaml")["recorded"]
     assert record.best is not None
@@ -93,7 +90,7 @@ def test_without_finalists_the_trial_itself_is_promised() -> None:
 
 @pytest.mark.parametrize("n_folds", [1, 3])
 @pytest.mark.parametrize("best", [0, 2, 5])
-def test_epochs_are_counted_to_the_best_of_the_last_fold(n_folds: int, best: int) -> None:
+def test_epochs_are_counted_to_the_best_of_the_last_fold(n_folds, best):
     split = {"validation": {"folds": n_folds, "size": 0.1}}
     experiment = make_experiment(data={"path": "/d.csv", "target": "y", "split": split})
     record = make_study(1, experiment=experiment)
@@ -104,7 +101,7 @@ def test_epochs_are_counted_to_the_best_of_the_last_fold(n_folds: int, best: int
     assert exported(record, HERE, "best.yaml")["recorded"]["epochs"] == best + 1
 
 
-def test_a_searched_window_scores_all_trials_on_the_same_rows() -> None:
+def test_a_searched_window_scores_all_trials_on_the_same_rows():
     space = {"window": {"type": "int", "low": 4, "high": 30}}
     record = make_study(experiment=make_experiment(search_space=space), objective=lambda p: 1.0)
     found = exported(record, HERE, "best.yaml")
@@ -113,7 +110,7 @@ def test_a_searched_window_scores_all_trials_on_the_same_rows() -> None:
 
 
 @pytest.mark.parametrize("state", [FAILED, PRUNED])
-def test_a_study_without_a_complete_trial_is_refused(state) -> None:
+def test_a_study_without_a_complete_trial_is_refused(state):
     record = make_study(4, state=lambda n: FAILED if n == 1 else state)
     with pytest.raises(RunError) as error:
         exported(record, HERE, "best.yaml")
@@ -121,13 +118,13 @@ def test_a_study_without_a_complete_trial_is_refused(state) -> None:
     assert str(error.value).endswith("; the last failure: it diverged: val_loss is nan")
 
 
-def test_a_study_that_has_not_ended_gives_the_best_so_far() -> None:
+def test_a_study_that_has_not_ended_gives_the_best_so_far():
     running = make_study(9, state=lambda n: COMPLETE if n < 5 else None, ended=None)
     whole = make_study(5, state=lambda n: COMPLETE)
     assert exported(running, HERE, "a.yaml") == exported(whole, HERE, "a.yaml")
 
 
-def a_study_on(path: Path):
+def a_study_on(path):
     return make_study(
         1,
         experiment=make_experiment(data={"path": str(path), "target": "y"}),
@@ -135,7 +132,7 @@ def a_study_on(path: Path):
     )
 
 
-def write(record, file: Path, **options) -> str:
+def write(record, file, **options):
     """Write the export; return where it says the data is, once read."""
     text = render(exported(record, file.parent, file.name, **options), file.suffix == ".json")
     file.write_text(text, encoding="utf-8")
@@ -154,9 +151,7 @@ def write(record, file: Path, **options) -> str:
         ("~", "~"),
     ],
 )
-def test_the_data_is_found_from_wherever_the_file_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, folder: str, suffix: str
-) -> None:
+def test_the_data_is_found_from_wherever_the_file_is(tmp_path, monkeypatch, data, folder, suffix):
     path, folder = tmp_path / data, tmp_path / "exports" / folder
     for needed in (path.parent, folder):
         needed.mkdir(parents=True, exist_ok=True)
@@ -168,7 +163,7 @@ def test_the_data_is_found_from_wherever_the_file_is(
     assert not Path(written).is_absolute()
 
 
-def test_folders_that_are_links_do_not_lead_astray(tmp_path: Path) -> None:
+def test_folders_that_are_links_do_not_lead_astray(tmp_path):
     (tmp_path / "very/deep/folder").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "very/deep/folder")
     (tmp_path / "data").mkdir()
@@ -182,7 +177,7 @@ def test_folders_that_are_links_do_not_lead_astray(tmp_path: Path) -> None:
     assert Experiment.load(itself) == Experiment.load(by_link)
 
 
-def test_a_path_that_is_given_is_written_as_it_is(tmp_path: Path) -> None:
+def test_a_path_that_is_given_is_written_as_it_is(tmp_path):
     (tmp_path / "out").mkdir()
     record = a_study_on(tmp_path / "a.csv")
     file = tmp_path / "out" / "best.yaml"
@@ -194,7 +189,7 @@ def test_a_path_that_is_given_is_written_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["best.yaml", "a b.yaml", "-best.yaml", "it's.yaml", "$HOME.yaml", "out/best.yaml"]
 )
-def test_the_command_can_be_typed(path: str) -> None:
+def test_the_command_can_be_typed(path):
     program, command, argument = shlex.split(train_command(path, own_code=False))
     assert (program, command) == ("tuner", "train")
     assert Path(argument) == Path(path)
@@ -254,8 +249,8 @@ records = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=80)
 @given(target=texts, feature=texts, hyperparameters=configurations, recorded=records)
 def test_yaml_and_json_are_read_alike_and_as_they_were_written(
-    tmp_path_factory: pytest.TempPathFactory, target, feature, hyperparameters, recorded
-) -> None:
+    tmp_path_factory, target, feature, hyperparameters, recorded
+):
     raw = {
         "name": "x",
         "data": {"path": "a.csv", "target": target, "features": [feature]},
@@ -283,7 +278,7 @@ def test_yaml_and_json_are_read_alike_and_as_they_were_written(
     assert math.copysign(1, again.recorded.score) == math.copysign(1, recorded["score"])
 
 
-def test_an_export_of_an_export_is_the_same(tmp_path: Path) -> None:
+def test_an_export_of_an_export_is_the_same(tmp_path):
     record = a_study_on(tmp_path / "a.csv")
     first = exported(record, tmp_path, "best.yaml")
     write(record, tmp_path / "best.yaml")
@@ -298,9 +293,7 @@ def test_an_export_of_an_export_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "rate"), [({"categories": ["shop"]}, 0.0), ({}, Hyperparameters().unknown_rate)]
 )
-def test_an_older_export_trains_without_unknown_tokens(
-    data: dict[str, Any], rate: float, tmp_path: Path
-) -> None:
+def test_an_older_export_trains_without_unknown_tokens(data, rate, tmp_path):
     data = {"path": "/nowhere/made.csv", "target": "y"} | data
     old = exported(make_study(experiment=make_experiment(data=data)), HERE, "best.yaml")
     assert old["hyperparameters"].pop("unknown_rate") > 0

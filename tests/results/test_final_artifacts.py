@@ -1,7 +1,5 @@
 """One file of a study that cannot be made costs no other."""
 
-from __future__ import annotations
-
 import pytest
 from helpers.result_records import make_study, values_test
 

@@ -1,14 +1,10 @@
 """The folder of a model: what is in it, and that half of one is none."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,17 +24,16 @@ from tuner.results.retraining import Attention, Training
 from tuner.training import onnx_export as export_module
 
 FILES = {"README.md", "experiment.yaml", "model.onnx", "pipeline.json", "weights.safetensors"}
-Make = Callable[..., Training]
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def make(tmp_path, monkeypatch):
     """Write a model into the folder `model`, over the one that is there."""
     monkeypatch.chdir(tmp_path)
     months().to_csv("sales.csv", index=False)
 
-    def write(**changes: Any) -> Training:
-        raw: dict[str, Any] = {
+    def write(**changes):
+        raw = {
             "data": {"path": str(tmp_path / "sales.csv"), "time": "month", "target": "sales"},
             "task": {"window": 6, "horizon": 2},
             "hyperparameters": {"hidden_size": 4, **changes.pop("hyperparameters", {})},
@@ -48,13 +43,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return write
 
 
-def here() -> set[str]:
+def here():
     return {path.name for path in Path("model").iterdir()}
 
 
-def test_a_model_folder_holds_its_files_and_no_pickle(
-    make: Make,
-) -> None:
+def test_a_model_folder_holds_its_files_and_no_pickle(make):
     training = make()
     assert here() == FILES
     weights = load_file("model/weights.safetensors")
@@ -71,9 +64,7 @@ def test_a_model_folder_holds_its_files_and_no_pickle(
     assert "path: ../sales.csv\n" in Path("model/experiment.yaml").read_text()
 
 
-def test_the_readme_is_short_and_holds_a_command_that_predicts(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readme_is_short_and_holds_a_command_that_predicts(make, capsys):
     make()
     text = Path("model/README.md").read_text()
     assert 8 <= len([line for line in text.splitlines() if line]) <= 12
@@ -85,7 +76,7 @@ def test_the_readme_is_short_and_holds_a_command_that_predicts(
     assert len(pd.read_csv("predicted.csv")) == 2
 
 
-def test_a_model_without_a_score_says_none(make: Make) -> None:
+def test_a_model_without_a_score_says_none(make):
     training = make()
     outcome = type(training.outcome)(training.outcome.state, weights=training.outcome.weights)
     unscored = Training(training.experiment, training.data, outcome)
@@ -99,7 +90,7 @@ def test_a_model_without_a_score_says_none(make: Make) -> None:
     assert len(load_model("other").predict("sales.csv")) == 2
 
 
-def test_a_model_replaces_another_without_leftovers(make: Make) -> None:
+def test_a_model_replaces_another_without_leftovers(make):
     training = make()
     Attention(["a"], np.array([[1.0]])).write(Path("model"))
     before = load_model("model").predict("sales.csv")
@@ -111,12 +102,10 @@ def test_a_model_replaces_another_without_leftovers(make: Make) -> None:
 
 
 @pytest.mark.parametrize("n_moved", range(len(FILES)))
-def test_writing_that_is_cut_short_leaves_no_model(
-    n_moved: int, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writing_that_is_cut_short_leaves_no_model(n_moved, make, monkeypatch):
     replace, moved = Path.replace, []
 
-    def cut_short(path: Path, target: Path) -> Path:
+    def cut_short(path, target):
         if len(moved) == n_moved:
             raise KeyboardInterrupt
         moved.append(target)
@@ -144,9 +133,7 @@ def test_writing_that_is_cut_short_leaves_no_model(
         pd.testing.assert_frame_equal(load_model("model").predict("sales.csv"), before)
 
 
-def test_a_failed_export_keeps_the_earlier_model(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_export_keeps_the_earlier_model(make, monkeypatch):
     make()
     before = Path("model/pipeline.json").read_bytes()
     monkeypatch.setattr(export_module, "LARGEST_ONNX", 100)
@@ -165,10 +152,8 @@ def test_a_failed_export_keeps_the_earlier_model(
         (4, None, [3, 12], 4),
     ],
 )
-def test_the_window_is_the_one_that_was_trained_on(
-    task: int, given: int | None, searched: list[int] | None, window: int, make: Make
-) -> None:
-    changes: dict[str, Any] = {"task": {"window": task, "horizon": 2}}
+def test_the_window_is_the_one_that_was_trained_on(task, given, searched, window, make):
+    changes = {"task": {"window": task, "horizon": 2}}
     if given is not None:
         changes["hyperparameters"] = {"window": given}
     if searched is not None:
@@ -180,9 +165,7 @@ def test_the_window_is_the_one_that_was_trained_on(
     assert len(frame) == 2 * (72 - window + 1)
 
 
-def test_check_says_that_a_model_is_too_large_for_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_says_that_a_model_is_too_large_for_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"{i},{(i + t) % 9},{'xy'[i % 2]}\n" for i in range(60) for t in range(3))
     Path("runs.csv").write_text("run,code,kind\n" + rows)
@@ -210,9 +193,7 @@ def test_check_says_that_a_model_is_too_large_for_a_file(
         {"hidden_size": 24, "segment": 6, "conv_channels": 40, "linear_path": True},
     ],
 )
-def test_how_large_a_model_is_is_known_before_it_is_trained(
-    hyperparameters: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_large_a_model_is_is_known_before_it_is_trained(hyperparameters, make, monkeypatch):
     training = make(hyperparameters=hyperparameters)
     size = Path("model/model.onnx").stat().st_size
     for limit, fits in ((size * 5 // 4, True), (size * 3 // 4, False)):
@@ -222,9 +203,7 @@ def test_how_large_a_model_is_is_known_before_it_is_trained(
 
 
 @pytest.mark.slow
-def test_a_trained_model_predicts_as_in_training(
-    make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trained_model_predicts_as_in_training(make, capsys):
     Path("sales.yaml").write_text(
         "name: sales\ndata: {path: sales.csv, time: month, target: sales}\n"
         "hyperparameters: {hidden_size: 4, pooling: attention}\nbudget: {epochs: 2}\n"

@@ -1,7 +1,5 @@
 """The report: one page that needs nothing else, of every kind of study."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """What the pictures of a study show, and that they can be drawn of every kind of study."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import math
@@ -302,7 +300,7 @@ def test_no_text_becomes_a_formula_or_a_letter_without_a_shape():
     assert label("\N{PILE OF POO}") == "\N{REPLACEMENT CHARACTER}"
 
 
-def test_a_long_choice_is_shown_by_its_beginning() -> None:
+def test_a_long_choice_is_shown_by_its_beginning():
     from tuner.report.plotting import label
 
     shown = label("mean(where(forecast < truth, 3, 1) * abs(truth - forecast))")

@@ -1,7 +1,5 @@
 """What people call plain predictions, and which is the best."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

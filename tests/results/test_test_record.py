@@ -1,7 +1,5 @@
 """The record of the test part's opening: the scores, and the predictions that they are of."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

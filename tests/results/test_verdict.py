@@ -1,7 +1,5 @@
 """The verdict: one sentence, and an honest one."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,15 +1,12 @@
 """What the constructors make of their arguments."""
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from helpers.swarms import SPACE, Make
+from helpers.swarms import SPACE
 from optuna.distributions import FloatDistribution
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
@@ -34,12 +31,12 @@ from tuner.strategies.listed import QuasiRandomSampler
         ("search_space", {1: FloatDistribution(0, 1)}),
     ],
 )
-def test_an_argument_of_a_wrong_kind_is_refused(make: Make, argument: str, value: object) -> None:
+def test_an_argument_of_a_wrong_kind_is_refused(make, argument, value):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
         make(**{argument: value})
 
 
-def test_numpys_numbers_are_numbers(make: Make) -> None:
+def test_numpys_numbers_are_numbers(make):
     sampler = make(population_size=np.int64(4), seed=np.int32(3), search_space=SPACE)
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=9)
@@ -54,7 +51,7 @@ def test_numpys_numbers_are_numbers(make: Make) -> None:
         (CmaSampler, ["sigma"]),
     ],
 )
-def test_every_kind_of_number_becomes_a_float(sampler: Any, names: list[str]) -> None:
+def test_every_kind_of_number_becomes_a_float(sampler, names):
     half = dict.fromkeys(names, Fraction(1, 2))
     made = sampler(population_size=4, seed=0, search_space={"x": FloatDistribution(0, 1)}, **half)
     assert [getattr(made, name) for name in names] == [0.5] * len(names)
@@ -64,7 +61,7 @@ def test_every_kind_of_number_becomes_a_float(sampler: Any, names: list[str]) ->
 
 
 @pytest.mark.parametrize("value", [np.array(["star", "ring"]), ["sobol"], None])
-def test_a_name_that_is_no_string_is_refused_by_name_and_value(value: Any) -> None:
+def test_a_name_that_is_no_string_is_refused_by_name_and_value(value):
     got = f"got {re.escape(repr(value))}$"
     with pytest.raises(ValueError, match=rf"^topology must be 'star' or 'ring', {got}"):
         ParticleSwarmSampler(topology=value)
@@ -73,12 +70,12 @@ def test_a_name_that_is_no_string_is_refused_by_name_and_value(value: Any) -> No
 
 
 @pytest.mark.parametrize("value", [b"\x00\x01", bytearray(b"\x00\x01")])
-def test_bytes_are_no_velocities(value: Any) -> None:
+def test_bytes_are_no_velocities(value):
     with pytest.raises(ValueError, match=r"^velocity_clamp must be above 0"):
         ParticleSwarmSampler(velocity_clamp=value)
 
 
-def test_the_cmaes_message_names_its_least_population() -> None:
+def test_the_cmaes_message_names_its_least_population():
     for n in (1, 3):
         with pytest.raises(ValueError, match=rf"^population_size must be .* from 4 on, got {n}$"):
             CmaSampler(population_size=n)

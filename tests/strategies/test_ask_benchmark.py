@@ -1,17 +1,11 @@
-from __future__ import annotations
-
 import runpy
 import tempfile
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks/ask.py"
 
 
-def test_the_benchmark_of_an_ask_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_benchmark_of_an_ask_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["ask.py", "--asks", "1"])
     main = runpy.run_path(str(SCRIPT))["main"]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -10,7 +8,7 @@ from tuner.strategies.evolution import CmaSampler
 from tuner.strategies.population import Record
 
 
-def test_the_distribution_matches_the_package_after_generations() -> None:
+def test_the_distribution_matches_the_package_after_generations():
     import cmaes
 
     theirs = cmaes.CMA(
@@ -30,7 +28,7 @@ def test_the_distribution_matches_the_package_after_generations() -> None:
         assert drawn == pytest.approx(theirs.ask(), rel=1e-6)
 
 
-def test_a_draw_leaves_the_distribution_as_it_was() -> None:
+def test_a_draw_leaves_the_distribution_as_it_was():
     sampler = CmaSampler(population_size=4, seed=0)
     records = sampler.spread(0, 2)
     past = sampler.learn(None, 0, records, np.arange(4.0))
@@ -38,14 +36,14 @@ def test_a_draw_leaves_the_distribution_as_it_was() -> None:
     assert draws[0] == draws[2] != draws[1]
 
 
-def test_a_generation_in_which_all_fail_teaches_nothing() -> None:
+def test_a_generation_in_which_all_fail_teaches_nothing():
     sampler = CmaSampler(population_size=4, seed=0)
     records = sampler.spread(0, 2)
     past = sampler.learn(None, 0, records, np.array([1.0, math.inf, 0.5, math.inf]))
     assert sampler.learn(past, 1, records, np.full(4, math.inf)) is past
 
 
-def test_the_largest_cost_leaves_room_for_a_failure() -> None:
+def test_the_largest_cost_leaves_room_for_a_failure():
     sampler = CmaSampler(population_size=4, seed=0)
     costs = np.array([1.0, math.inf, np.finfo(float).max, -np.finfo(float).max])
     records = sampler.spread(0, 2)
@@ -56,7 +54,7 @@ def test_the_largest_cost_leaves_room_for_a_failure() -> None:
     assert past.mean.tolist() == ranks.mean.tolist()
 
 
-def test_a_search_that_has_converged_begins_anew() -> None:
+def test_a_search_that_has_converged_begins_anew():
     sampler = CmaSampler(population_size=4, seed=0)
     past, records = None, sampler.spread(0, 2)
     for generation in range(200):
@@ -68,6 +66,6 @@ def test_a_search_that_has_converged_begins_anew() -> None:
 
 
 @pytest.mark.parametrize(("argument", "value"), [("population_size", 3), ("sigma", 0.0)])
-def test_an_argument_out_of_range_is_refused_by_name_and_value(argument: str, value: float) -> None:
+def test_an_argument_out_of_range_is_refused_by_name_and_value(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {value}$"):
         CmaSampler(**{argument: value})  # type: ignore[arg-type]

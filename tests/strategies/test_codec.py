@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
@@ -8,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -46,15 +43,13 @@ discrete = ints | log_ints | grids | words | ordered
 spaces = st.dictionaries(st.sampled_from("uvwxyz"), continuous | discrete, max_size=6)
 
 
-def position_in(codec: Codec, data: st.DataObject) -> np.ndarray:
+def position_in(codec, data):
     n = codec.n_columns
     return np.array(data.draw(st.lists(st.floats(0, 1), min_size=n, max_size=n)))
 
 
 @given(space=spaces, data=st.data())
-def test_a_decoded_position_is_a_value_of_every_distribution(
-    space: dict[str, BaseDistribution], data: st.DataObject
-) -> None:
+def test_a_decoded_position_is_a_value_of_every_distribution(space, data):
     codec = Codec(space)
     params = codec.decode(position_in(codec, data))
     assert list(params) == sorted(name for name, d in space.items() if not d.single())
@@ -65,16 +60,14 @@ def test_a_decoded_position_is_a_value_of_every_distribution(
 
 
 @given(space=st.dictionaries(st.sampled_from("uvwxyz"), discrete, max_size=6), data=st.data())
-def test_encoded_values_decode_to_themselves(
-    space: dict[str, BaseDistribution], data: st.DataObject
-) -> None:
+def test_encoded_values_decode_to_themselves(space, data):
     codec = Codec(space)
     params = codec.decode(position_in(codec, data))
     assert codec.decode(codec.encode(params)) == params
 
 
 @given(distribution=continuous, z=st.floats(0, 1))
-def test_encoded_reals_decode_to_themselves(distribution: BaseDistribution, z: float) -> None:
+def test_encoded_reals_decode_to_themselves(distribution, z):
     codec = Codec({"x": distribution})
     if codec.n_columns:
         x = codec.decode(np.array([z]))
@@ -86,9 +79,7 @@ def test_encoded_reals_decode_to_themselves(distribution: BaseDistribution, z: f
 
 @settings(max_examples=50)
 @given(distribution=ints | log_ints | floats | log_floats | grids, z=st.floats(0.001, 0.999))
-def test_numbers_lie_where_optunas_own_transform_puts_them(
-    distribution: BaseDistribution, z: float
-) -> None:
+def test_numbers_lie_where_optunas_own_transform_puts_them(distribution, z):
     codec = Codec({"x": distribution})
     if codec.n_columns:
         theirs = _SearchSpaceTransform({"x": distribution}, transform_0_1=True)
@@ -113,9 +104,7 @@ def test_numbers_lie_where_optunas_own_transform_puts_them(
         (CategoricalDistribution([False, 1, 2]), 3),
     ],
 )
-def test_a_parameter_takes_the_columns_that_its_kind_needs(
-    distribution: BaseDistribution, n_columns: int
-) -> None:
+def test_a_parameter_takes_the_columns_that_its_kind_needs(distribution, n_columns):
     assert Codec({"x": distribution}).n_columns == n_columns
 
 
@@ -128,13 +117,13 @@ def test_a_parameter_takes_the_columns_that_its_kind_needs(
         CategoricalDistribution([8, 16, 32, 64, 128]),
     ],
 )
-def test_every_value_gets_an_equal_share_of_the_cube(distribution: BaseDistribution) -> None:
+def test_every_value_gets_an_equal_share_of_the_cube(distribution):
     codec = Codec({"x": distribution})
     drawn = Counter(codec.decode(np.array([z]))["x"] for z in (np.arange(1000) + 0.5) / 1000)
     assert set(drawn.values()) == {1000 // len(drawn)}
 
 
-def test_a_logarithmic_int_samples_its_ends_by_logarithm() -> None:
+def test_a_logarithmic_int_samples_its_ends_by_logarithm():
     codec = Codec({"x": IntDistribution(1, 4, log=True)})
     drawn = Counter(codec.decode(np.array([z]))["x"] for z in (np.arange(9999) + 0.5) / 9999)
     for value in (1, 2, 3, 4):
@@ -142,7 +131,7 @@ def test_a_logarithmic_int_samples_its_ends_by_logarithm() -> None:
         assert drawn[value] / 9999 == pytest.approx(share, abs=1e-3)
 
 
-def test_grid_values_are_the_decimals_that_a_person_wrote() -> None:
+def test_grid_values_are_the_decimals_that_a_person_wrote():
     codec = Codec({"x": FloatDistribution(0.1, 0.9, step=0.1)})
     assert codec.decode(np.array([0.25]))["x"] == 0.3
 
@@ -151,7 +140,7 @@ def test_grid_values_are_the_decimals_that_a_person_wrote() -> None:
     "distribution",
     [IntDistribution(0, 10**30), IntDistribution(-3 * 2**100, 3 * 2**100, step=3)],
 )
-def test_ints_of_any_size_are_counted_exactly(distribution: IntDistribution) -> None:
+def test_ints_of_any_size_are_counted_exactly(distribution):
     codec = Codec({"x": distribution})
     low, high, step = distribution.low, distribution.high, distribution.step
     assert count_of(distribution) == (high - low) // step + 1
@@ -161,7 +150,7 @@ def test_ints_of_any_size_are_counted_exactly(distribution: IntDistribution) -> 
     assert codec.encode({"x": middle}).tolist() == [0.5]
 
 
-def test_values_outside_the_space_are_encoded_on_its_edge() -> None:
+def test_values_outside_the_space_are_encoded_on_its_edge():
     codec = Codec(
         {
             "f": FloatDistribution(0, 1),
@@ -172,14 +161,14 @@ def test_values_outside_the_space_are_encoded_on_its_edge() -> None:
     assert codec.encode({"f": 7.0, "i": 0, "l": -1.0}).tolist() == [1, 0, 0]
 
 
-def test_the_first_highest_column_of_a_choice_wins() -> None:
+def test_the_first_highest_column_of_a_choice_wins():
     codec = Codec({"x": CategoricalDistribution(["a", "b", "c"])})
     assert codec.decode(np.array([0.2, 0.9, 0.3])) == {"x": "b"}
     assert codec.decode(np.array([0.2, 1.0, 1.0])) == {"x": "b"}
     assert codec.encode({"x": "c"}).tolist() == [0, 0, 1]
 
 
-def test_columns_do_not_depend_on_the_order_of_the_space() -> None:
+def test_columns_do_not_depend_on_the_order_of_the_space():
     x, y = FloatDistribution(0, 1), FloatDistribution(5, 6)
     position = np.array([0.25, 0.5])
     assert Codec({"x": x, "y": y}).decode(position) == Codec({"y": y, "x": x}).decode(position)

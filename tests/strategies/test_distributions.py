@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import TypeAdapter
 
@@ -7,11 +5,11 @@ from tuner.experiment import SearchSpace
 from tuner.strategies import to_distributions
 
 
-def distributions(**space: object) -> dict[str, object]:
+def distributions(**space):
     return dict(to_distributions(TypeAdapter(SearchSpace).validate_python(space)))
 
 
-def test_every_kind_of_domain_has_its_distribution() -> None:
+def test_every_kind_of_domain_has_its_distribution():
     assert distributions(
         units={"type": "int", "low": 8, "high": 128, "log": True},
         layers={"type": "int", "low": 1, "high": 3},
@@ -29,7 +27,7 @@ def test_every_kind_of_domain_has_its_distribution() -> None:
     }
 
 
-def test_an_off_grid_bound_becomes_the_last_grid_value() -> None:
+def test_an_off_grid_bound_becomes_the_last_grid_value():
     assert distributions(
         i={"type": "int", "low": 1, "high": 10, "step": 4},
         f={"type": "float", "low": 0.1, "high": 1.0, "step": 0.4},
@@ -41,6 +39,6 @@ def test_an_off_grid_bound_becomes_the_last_grid_value() -> None:
     }
 
 
-def test_the_order_is_the_files() -> None:
+def test_the_order_is_the_files():
     domain = {"type": "int", "low": 1, "high": 3}
     assert list(distributions(b=domain, a=domain, c=domain)) == ["b", "a", "c"]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import RandomSampler, TPESampler
@@ -9,7 +7,7 @@ from tuner.strategies.optuna_samplers import KeyedSampler
 SPACE = {"x": FloatDistribution(0, 1), "y": CategoricalDistribution(["a", "b", "c"])}
 
 
-def test_a_reopened_study_does_not_repeat_the_first_draws() -> None:
+def test_a_reopened_study_does_not_repeat_the_first_draws():
     study = optuna.create_study(sampler=KeyedSampler(RandomSampler, seed=0))
     for _ in range(5):
         study.tell(study.ask(SPACE), 1.0)
@@ -19,16 +17,16 @@ def test_a_reopened_study_does_not_repeat_the_first_draws() -> None:
     assert len({t.params["x"] for t in study.trials}) == 10
 
 
-def test_parameters_of_one_trial_have_separate_generators() -> None:
+def test_parameters_of_one_trial_have_separate_generators():
     study = optuna.create_study(sampler=KeyedSampler(RandomSampler, seed=0))
     trial = study.ask()
     assert len({trial.suggest_float(name, 0, 1) for name in "abcdef"}) == 6
 
 
-def test_every_trial_has_a_sampler_with_a_seed_of_its_own() -> None:
-    seeds: list[int] = []
+def test_every_trial_has_a_sampler_with_a_seed_of_its_own():
+    seeds = []
 
-    def build(seed: int) -> RandomSampler:
+    def build(seed):
         seeds.append(seed)
         return RandomSampler(seed)
 
@@ -41,7 +39,7 @@ def test_every_trial_has_a_sampler_with_a_seed_of_its_own() -> None:
     assert set(seeds) == once
 
 
-def test_the_sampler_inside_still_learns_from_the_trials() -> None:
+def test_the_sampler_inside_still_learns_from_the_trials():
     sampler = KeyedSampler(lambda seed: TPESampler(seed=seed, n_startup_trials=10), seed=0)
     study = optuna.create_study(sampler=sampler)
     for _ in range(60):
@@ -52,5 +50,5 @@ def test_the_sampler_inside_still_learns_from_the_trials() -> None:
     assert sum(abs(t.params["x"] - 0.7) < 0.1 for t in late) >= 10
 
 
-def test_a_seed_that_is_not_given_is_drawn() -> None:
+def test_a_seed_that_is_not_given_is_drawn():
     assert KeyedSampler(RandomSampler).seed != KeyedSampler(RandomSampler).seed

@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 import numpy as np
 
 from tuner.strategies import rng as keys
 
 
-def test_equal_keys_give_equal_numbers_and_others_do_not() -> None:
-    def draw(*key: object) -> list[float]:
+def test_equal_keys_give_equal_numbers_and_others_do_not():
+    def draw(*key):
         return keys.generator(*key).random(3).tolist()  # type: ignore[arg-type]
 
     assert draw(1, "a", 2, "x") == draw(1, "a", 2, "x")
@@ -15,10 +13,10 @@ def test_equal_keys_give_equal_numbers_and_others_do_not() -> None:
     assert len({tuple(draw(*key)) for key in others}) == len(others)
 
 
-def test_numbers_stay_the_same_from_one_version_to_the_next() -> None:
+def test_numbers_stay_the_same_from_one_version_to_the_next():
     assert keys.seed32(0, "independent", 7, "x") == 1528970149
 
 
-def test_seeds_for_libraries_fit_in_32_bits() -> None:
+def test_seeds_for_libraries_fit_in_32_bits():
     assert all(0 <= keys.seed32(n, "a") < 2**32 for n in range(100))
     assert keys.new_seed() != keys.new_seed()

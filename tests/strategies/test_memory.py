@@ -1,13 +1,9 @@
 """What a swarm remembers between asks changes nothing but the time that an ask takes."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import pickle
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import optuna
@@ -19,29 +15,24 @@ from optuna.trial import TrialState
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.codec import Codec
 from tuner.strategies.evolution import CmaSampler
-from tuner.strategies.population import GenerationalSampler
 
 SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
 N = 4
 
-Make = Callable[..., GenerationalSampler[Any]]
-
 
 @pytest.fixture(params=[ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler])
-def make(request: pytest.FixtureRequest) -> Make:
-    def made(**options: Any) -> GenerationalSampler[Any]:
+def make(request):
+    def made(**options):
         defaults = {"population_size": N, "seed": 3, "search_space": SPACE}
-        sampler: GenerationalSampler[Any] = request.param(**(defaults | options))
+        sampler = request.param(**(defaults | options))
         return sampler
 
     return made
 
 
 @pytest.mark.parametrize("space", [SPACE, None])
-def test_late_and_unordered_trials_count_from_their_end(
-    make: Make, space: dict[str, Any] | None
-) -> None:
-    def search(fresh_each_time: bool) -> list[dict[str, Any]]:
+def test_late_and_unordered_trials_count_from_their_end(make, space):
+    def search(fresh_each_time):
         study = optuna.create_study(sampler=make(search_space=space))
         rng, running = np.random.default_rng(1), []
         for _ in range(12 * N):
@@ -61,10 +52,8 @@ def test_late_and_unordered_trials_count_from_their_end(
 
 @pytest.mark.parametrize("space", [SPACE, None])
 @pytest.mark.parametrize("known_by", ["record and parameters", "record", "parameters"])
-def test_a_running_trial_is_shown_as_soon_as_it_is_known(
-    make: Make, known_by: str, space: dict[str, Any] | None
-) -> None:
-    def search(fresh_each_time: bool) -> list[dict[str, Any]]:
+def test_a_running_trial_is_shown_as_soon_as_it_is_known(make, known_by, space):
+    def search(fresh_each_time):
         study = optuna.create_study(sampler=make(search_space=space))
         for k in range(2 * N - 1):
             study.tell(study.ask(SPACE), float(k % 3))
@@ -85,7 +74,7 @@ def test_a_running_trial_is_shown_as_soon_as_it_is_known(
     assert search(fresh_each_time=False) == search(fresh_each_time=True)
 
 
-def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
+def test_studies_do_not_share_what_is_remembered(make):
     sampler = make()
     studies = [optuna.create_study(sampler=sampler) for _ in range(2)]
     for k in range(4 * N):
@@ -99,7 +88,7 @@ def test_studies_do_not_share_what_is_remembered(make: Make) -> None:
     assert [t.params for t in studies[1].trials] == [t.params for t in alone.trials]
 
 
-def test_a_study_replacing_a_deleted_one_starts_empty(make: Make) -> None:
+def test_a_study_replacing_a_deleted_one_starts_empty(make):
     sampler, storage = make(), get_storage("sqlite:///:memory:")
     found = []
     for sign in (1, -1):
@@ -116,7 +105,7 @@ def test_a_study_replacing_a_deleted_one_starts_empty(make: Make) -> None:
     assert found[1] == [t.params for t in alone.trials]
 
 
-def test_a_sampler_can_be_copied_and_pickled(make: Make) -> None:
+def test_a_sampler_can_be_copied_and_pickled(make):
     sampler = make()
     study = optuna.create_study(sampler=sampler)
     for _ in range(2 * N):
@@ -129,7 +118,7 @@ def test_a_sampler_can_be_copied_and_pickled(make: Make) -> None:
     assert moved[0] == moved[1] == moved[2]
 
 
-def test_a_generation_of_old_is_worked_out_again(make: Make) -> None:
+def test_a_generation_of_old_is_worked_out_again(make):
     sampler = make()
     study = optuna.create_study(sampler=sampler)
     for _ in range(12 * N):
@@ -143,7 +132,7 @@ def test_a_generation_of_old_is_worked_out_again(make: Make) -> None:
 
 
 @functools.cache
-def full(n_trials: int) -> optuna.Study:
+def full(n_trials):
     rng = np.random.default_rng(0)
     study = optuna.create_study()
     study.add_trials(
@@ -158,8 +147,8 @@ def full(n_trials: int) -> optuna.Study:
 
 
 @pytest.mark.parametrize("space", [SPACE, None])
-def test_asking_stays_cheap_with_many_trials(make: Make, space: dict[str, Any] | None) -> None:
-    def cost_s(n_trials: int) -> float:
+def test_asking_stays_cheap_with_many_trials(make, space):
+    def cost_s(n_trials):
         """The processor time of an ask, over two generations."""
         study = full(n_trials)
         study.sampler = make(population_size=10, search_space=space)
@@ -178,11 +167,11 @@ def test_asking_stays_cheap_with_many_trials(make: Make, space: dict[str, Any] |
     assert many < 2 * few + 0.0005
 
 
-def test_a_reused_study_number_is_a_new_study(make: Make) -> None:
+def test_a_reused_study_number_is_a_new_study(make):
     """SQLite gives out the numbers of deleted studies and trials again."""
     sampler, storage = make(search_space=None), get_storage("sqlite:///:memory:")
 
-    def run(first: optuna.samplers.BaseSampler, then: GenerationalSampler[Any], names: str) -> Any:
+    def run(first, then, names):
         """A study whose last generation asks another sampler than the ones before."""
         space = {name: FloatDistribution(0, 1) for name in names}
         study = optuna.create_study(storage=storage, study_name="s", sampler=first)
@@ -199,14 +188,12 @@ def test_a_reused_study_number_is_a_new_study(make: Make) -> None:
     assert after == run(others(seed=1), make(search_space=None), "xy")
 
 
-def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make, monkeypatch):
     learned = []
     sampler = make()
     learn = sampler.learn
 
-    def counting(past: Any, generation: int, *rest: Any) -> Any:
+    def counting(past, generation, *rest):
         learned.append(generation)
         return learn(past, generation, *rest)
 

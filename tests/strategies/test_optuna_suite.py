@@ -1,11 +1,7 @@
 """Optuna's own conformance suite, run over the swarms and over a keyed sampler."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import pytest
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
     RelativeSamplerTestCase,
@@ -19,7 +15,7 @@ from tuner.strategies.optuna_samplers import KeyedSampler
 
 class TestWhaleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
+    def sampler(self):
         return lambda: WhaleSampler(population_size=2, seed=0)
 
 
@@ -27,7 +23,7 @@ class TestParticleSwarmSampler(
     BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 ):
     @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
+    def sampler(self):
         return lambda: ParticleSwarmSampler(population_size=2, seed=0)
 
 
@@ -35,17 +31,17 @@ class TestQuantumSwarmSampler(
     BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 ):
     @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
+    def sampler(self):
         return lambda: QuantumSwarmSampler(population_size=2, seed=0)
 
 
 class TestCmaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
+    def sampler(self):
         return lambda: CmaSampler(population_size=4, seed=0)
 
 
 class TestKeyedSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
     @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
+    def sampler(self):
         return lambda: KeyedSampler(lambda s: TPESampler(n_startup_trials=1, seed=s), seed=0)

@@ -1,10 +1,7 @@
 """The swarms in an Optuna study that is not tuner's."""
 
-from __future__ import annotations
-
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -13,7 +10,6 @@ from optuna.distributions import FloatDistribution
 
 import tuner.strategies
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.population import SwarmSampler
 
 DOCS = Path(__file__).parents[2] / "docs/strategies.md"
 SPACE = {"rate": FloatDistribution(0, 1)}
@@ -23,24 +19,22 @@ every_swarm = pytest.mark.parametrize(
 )
 
 
-def optimize(sampler: SwarmSampler, objective: Callable[[optuna.Trial], float]) -> optuna.Study:
+def optimize(sampler, objective):
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=8)
     return study
 
 
-def test_the_documented_example_finds_the_minimum() -> None:
+def test_the_documented_example_finds_the_minimum():
     (example,) = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.M | re.S)
-    names: dict[str, optuna.Study] = {}
+    names = {}
     exec(example, names)
     assert len(names["study"].trials) == 200
     assert names["study"].best_value < 0.01
 
 
 @every_swarm
-def test_a_name_outside_the_space_is_warned_about_once(
-    swarm: type[SwarmSampler],
-) -> None:
+def test_a_name_outside_the_space_is_warned_about_once(swarm):
     sampler = swarm(population_size=2, seed=0, search_space=SPACE)
     with pytest.warns(UserWarning, match="sampled at random") as caught:
         optimize(sampler, lambda t: t.suggest_float("rat", 0, 1) + t.suggest_float("b", 0, 1))
@@ -51,7 +45,7 @@ def test_a_name_outside_the_space_is_warned_about_once(
 
 
 @every_swarm
-def test_a_space_that_is_not_given_is_nothing_to_warn_of(swarm: type[SwarmSampler]) -> None:
+def test_a_space_that_is_not_given_is_nothing_to_warn_of(swarm):
     with warnings.catch_warnings(record=True) as caught:
         optimize(swarm(population_size=2, seed=0), lambda t: t.suggest_float("rate", 0, 1))
         given = swarm(population_size=2, seed=0, search_space=SPACE)
@@ -60,10 +54,10 @@ def test_a_space_that_is_not_given_is_nothing_to_warn_of(swarm: type[SwarmSample
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_conditional_parameter_moves_only_inside_its_branch(given: bool) -> None:
+def test_a_conditional_parameter_moves_only_inside_its_branch(given):
     space = {name: FloatDistribution(0, 1) for name in ("x", "y")} if given else None
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial):
         x = trial.suggest_float("x", 0, 1)
         return x + (trial.suggest_float("y", 0, 1) if trial.number % 3 else 0)
 
@@ -72,7 +66,7 @@ def test_a_conditional_parameter_moves_only_inside_its_branch(given: bool) -> No
     assert widths == ({2} if given else {1})
 
 
-def test_a_sampler_prints_as_the_call_that_makes_it() -> None:
+def test_a_sampler_prints_as_the_call_that_makes_it():
     sampler = WhaleSampler(population_size=10, n_generations=20, seed=0)
     text = "WhaleSampler(population_size=10, n_generations=20, b=1.0, a_start=2.0, a_end=0.0, seed="
     assert str(sampler) == repr(sampler) == text + "0)"
@@ -80,19 +74,19 @@ def test_a_sampler_prints_as_the_call_that_makes_it() -> None:
 
 
 @every_swarm
-def test_a_seed_that_was_drawn_can_be_read_and_given_again(swarm: type[SwarmSampler]) -> None:
+def test_a_seed_that_was_drawn_can_be_read_and_given_again(swarm):
     drawn = swarm()
     assert repr(drawn).endswith(f", seed={drawn.seed})")
     assert repr(eval(repr(drawn))) == repr(drawn)
 
 
-def test_samplers_refuse_several_objectives_by_name() -> None:
+def test_samplers_refuse_several_objectives_by_name():
     study = optuna.create_study(directions=["minimize"] * 2, sampler=WhaleSampler(seed=0))
     with pytest.raises(ValueError, match=r"^WhaleSampler is for one objective, got a study with 2"):
         study.ask(SPACE)
 
 
-def test_samplers_are_listed_and_a_typo_gets_the_nearest() -> None:
+def test_samplers_are_listed_and_a_typo_gets_the_nearest():
     assert {"ParticleSwarmSampler", "QuantumSwarmSampler", "WhaleSampler"} <= set(
         dir(tuner.strategies)
     )
@@ -118,8 +112,6 @@ def test_samplers_are_listed_and_a_typo_gets_the_nearest() -> None:
         ),
     ],
 )
-def test_a_default_that_another_argument_rules_out_is_called_one(
-    make: Callable[[], SwarmSampler], text: str
-) -> None:
+def test_a_default_that_another_argument_rules_out_is_called_one(make, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         make()

@@ -1,13 +1,10 @@
 """Where a trial stands: its record, else its parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 import optuna
 import pytest
-from helpers.swarms import SPACE, Make, N, positions, search
+from helpers.swarms import SPACE, N, positions, search
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -18,7 +15,7 @@ from tuner.strategies.codec import Codec
 UNIT = FloatDistribution(0, 1)
 
 
-def test_individuals_move_from_their_undecoded_positions(make: Make) -> None:
+def test_individuals_move_from_their_undecoded_positions(make):
     space = {"n": IntDistribution(1, 3), "c": CategoricalDistribution(["a", "b", "c"])}
     sampler = make(search_space=space)
     study = optuna.create_study(sampler=sampler)
@@ -30,7 +27,7 @@ def test_individuals_move_from_their_undecoded_positions(make: Make) -> None:
     np.testing.assert_array_equal(past.best_positions, positions(study, range(N)))
 
 
-def test_an_enqueued_trial_takes_its_place(make: Make) -> None:
+def test_an_enqueued_trial_takes_its_place(make):
     best = {"x": 0.3, "y": 0.01, "n": 1, "c": "a", "one": 4}
     study = optuna.create_study(sampler=make(seed=8))
     study.enqueue_trial(best)
@@ -42,7 +39,7 @@ def test_an_enqueued_trial_takes_its_place(make: Make) -> None:
     assert distance < np.abs(positions(study, range(1, N)) - codec.encode(best)).mean()
 
 
-def test_a_partly_enqueued_trial_stands_where_its_parameters_are(make: Make) -> None:
+def test_a_partly_enqueued_trial_stands_where_its_parameters_are(make):
     study = optuna.create_study(sampler=make())
     study.enqueue_trial({"x": 0.125})
     search(study, N)
@@ -51,7 +48,7 @@ def test_a_partly_enqueued_trial_stands_where_its_parameters_are(make: Make) -> 
     assert search(study, 2 * N)[N:] == search(whole, 2 * N)[N:]
 
 
-def test_trials_of_another_space_take_part_only_by_their_number(make: Make) -> None:
+def test_trials_of_another_space_take_part_only_by_their_number(make):
     study = optuna.create_study(sampler=make())
     foreign = {"q": FloatDistribution(0, 1)}
     study.add_trial(optuna.create_trial(params={"q": 0.5}, distributions=foreign, value=-99.0))
@@ -67,9 +64,7 @@ def test_trials_of_another_space_take_part_only_by_their_number(make: Make) -> N
         ({"n": IntDistribution(1, 2)}, {"n": IntDistribution(1, 3)}),
     ],
 )
-def test_a_record_of_another_space_of_equal_size_is_refused(
-    make: Make, old: dict[str, BaseDistribution], new: dict[str, BaseDistribution]
-) -> None:
+def test_a_record_of_another_space_of_equal_size_is_refused(make, old, new):
     study = optuna.create_study(sampler=make(search_space=old))
     for _ in range(N):
         study.tell(study.ask(old), -99.0)
@@ -77,7 +72,7 @@ def test_a_record_of_another_space_of_equal_size_is_refused(
     assert make(search_space=new).past(study, 1, Codec(new)) is None
 
 
-def test_a_trial_asked_in_another_space_is_placed_there(make: Make) -> None:
+def test_a_trial_asked_in_another_space_is_placed_there(make):
     old, new = {"u": UNIT, "v": UNIT}, {"x": UNIT, "y": UNIT}
     study = optuna.create_study(sampler=make(seed=9, search_space=old))
     trial = study.ask(old)
@@ -88,7 +83,7 @@ def test_a_trial_asked_in_another_space_is_placed_there(make: Make) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution should be")
-def test_choices_may_be_lists(make: Make) -> None:
+def test_choices_may_be_lists(make):
     space = {"c": CategoricalDistribution([(1, 2), [3, 4], [5]]), "x": UNIT}
     study = optuna.create_study(sampler=make(search_space=space))
     for k in range(3 * N):

@@ -1,25 +1,22 @@
-from __future__ import annotations
-
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tuner.strategies import ParticleSwarmSampler
 from tuner.strategies import rng as keys
-from tuner.strategies.population import Past, Record, SwarmSampler
+from tuner.strategies.population import Record
 
 
-def records(positions: object, velocities: object) -> list[Record]:
+def records(positions, velocities):
     return [
         Record(np.array(x), np.array(v))
         for x, v in zip(positions, velocities, strict=True)  # type: ignore[call-overload]
     ]
 
 
-def past_of(sampler: SwarmSampler, positions: object, costs: object, velocities: object) -> Past:
+def past_of(sampler, positions, costs, velocities):
     """What the swarm knows after these generations."""
     past = None
     history = zip(positions, costs, velocities, strict=True)  # type: ignore[call-overload]
@@ -29,12 +26,12 @@ def past_of(sampler: SwarmSampler, positions: object, costs: object, velocities:
     return past
 
 
-def drawn(seed: int, generation: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def drawn(seed, generation, shape):
     stream = np.random.RandomState(keys.seed32(seed, "pso", generation))
     return stream.uniform(0, 1, shape), stream.uniform(0, 1, shape)
 
 
-def test_a_step_is_the_particle_swarm_formula_worked_by_hand() -> None:
+def test_a_step_is_the_particle_swarm_formula_worked_by_hand():
     x0 = np.array([[0.2, 0.3], [0.6, 0.9], [0.5, 0.5]])
     x1 = np.array([[0.4, 0.4], [0.7, 0.8], [0.9, 0.1]])
     v1 = np.array([[0.1, 0.0], [0.2, -0.1], [-0.3, 0.3]])
@@ -53,7 +50,7 @@ def test_a_step_is_the_particle_swarm_formula_worked_by_hand() -> None:
         assert moved.position == pytest.approx(x1[i] + velocity[i])  # no bound was crossed
 
 
-def test_a_particle_is_reflected_at_a_bound() -> None:
+def test_a_particle_is_reflected_at_a_bound():
     x = np.array([[0.95, 0.02], [0.95, 0.02]])
     v = np.array([[0.4, -0.4], [0.4, -0.4]])
     sampler = ParticleSwarmSampler(population_size=2, inertia=0.5, c1=0, c2=0, seed=0)
@@ -61,7 +58,7 @@ def test_a_particle_is_reflected_at_a_bound() -> None:
     assert sampler.move(past, 1, 0).position == pytest.approx([0.85, 0.18])
 
 
-def test_a_particle_without_a_value_follows_the_swarms_best() -> None:
+def test_a_particle_without_a_value_follows_the_swarms_best():
     x0 = np.array([[0.1, 0.1], [0.8, 0.8]])
     x1 = np.array([[0.3, 0.3], [0.7, 0.7]])
     v1 = np.zeros((2, 2))
@@ -78,8 +75,8 @@ SCHEDULES = {"w": "lin_variation", "c1": "lin_variation"}  # to 0.4, and to 0.8 
 @pytest.mark.parametrize("topology", ["star", "ring"])
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_a_search_matches_pyswarms_given_its_random_numbers(
-    topology: str, scheduled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    topology, scheduled, tmp_path, monkeypatch
+):
     config = tmp_path / "logging.yaml"  # keeps pyswarms' hands off the loggers
     config.write_text("{version: 1, incremental: true}")
     monkeypatch.setenv("LOG_CFG", str(config))
@@ -104,9 +101,9 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
         latest = [sampler.move(past, generation, i) for i in range(n)]
         positions.append(np.array([r.position for r in latest]))
 
-    theirs: list[np.ndarray] = []
+    theirs = []
 
-    def sphere(x: np.ndarray) -> np.ndarray:
+    def sphere(x):
         theirs.append(x.copy())
         np.random.seed(keys.seed32(5, "pso", len(theirs)))  # noqa: NPY002
         return np.asarray(((x - 0.3) ** 2).sum(axis=1))
@@ -129,7 +126,7 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
     np.testing.assert_array_equal(theirs, positions)
 
 
-def test_velocities_stay_between_the_least_and_the_largest() -> None:
+def test_velocities_stay_between_the_least_and_the_largest():
     sampler = ParticleSwarmSampler(population_size=20, velocity_clamp=(-0.1, 0.3), seed=0)
     first = sampler.spread(0, 5)
     past = sampler.learn(None, 0, first, np.arange(20.0))
@@ -141,8 +138,8 @@ def test_velocities_stay_between_the_least_and_the_largest() -> None:
         assert velocities.max() > 0.1
 
 
-def test_a_schedule_starts_again_after_its_last_generation() -> None:
-    def velocity(generation: int, **options: float) -> list[float]:
+def test_a_schedule_starts_again_after_its_last_generation():
+    def velocity(generation, **options):
         sampler = ParticleSwarmSampler(
             population_size=2,
             n_generations=4,
@@ -186,14 +183,12 @@ def test_a_schedule_starts_again_after_its_last_generation() -> None:
         ("neighbors", 2.5),
     ],
 )
-def test_an_argument_out_of_range_is_refused_by_name_and_value(
-    argument: str, value: object
-) -> None:
+def test_an_argument_out_of_range_is_refused_by_name_and_value(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
         ParticleSwarmSampler(**{argument: value})  # type: ignore[arg-type]
 
 
-def test_a_ring_needs_as_many_particles_as_neighbors() -> None:
+def test_a_ring_needs_as_many_particles_as_neighbors():
     rule = r"^neighbors must be a whole number from 1 to .* \(2\), got 3 \(its default\)$"
     with pytest.raises(ValueError, match=rule):
         ParticleSwarmSampler(population_size=2, topology="ring")
@@ -201,7 +196,7 @@ def test_a_ring_needs_as_many_particles_as_neighbors() -> None:
     assert ParticleSwarmSampler(population_size=2, topology="ring", neighbors=2).neighbors == 2
 
 
-def test_a_step_and_the_global_generator_leave_each_other_alone() -> None:
+def test_a_step_and_the_global_generator_leave_each_other_alone():
     """An objective in another thread may draw from numpy's generator at any moment."""
     sampler = ParticleSwarmSampler(population_size=3, seed=1)
     x, v = np.random.default_rng(0).random((2, 3, 2))
@@ -209,14 +204,14 @@ def test_a_step_and_the_global_generator_leave_each_other_alone() -> None:
     expected = sampler.move(past, 1, 2)
     stop = threading.Event()
 
-    def draw() -> None:
+    def draw():
         while not stop.is_set():
             np.random.seed(0)  # noqa: NPY002
             first = [np.random.random() for _ in range(5)]  # noqa: NPY002
             disturbed.append(first != alone)
 
     alone = np.random.RandomState(0).random_sample(5).tolist()
-    disturbed: list[bool] = []
+    disturbed = []
     thread = threading.Thread(target=draw)
     thread.start()
     try:

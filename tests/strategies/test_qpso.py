@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 import re
 
@@ -12,7 +10,7 @@ from tuner.strategies.population import Record
 from tuner.strategies.pso import move_particle
 
 
-def test_a_step_is_the_formula_worked_by_hand() -> None:
+def test_a_step_is_the_formula_worked_by_hand():
     # attractor = (0.25 * 0.4 + 0.75 * 0.8, 0.5 * 0.2 + 0.5 * 0.6) = (0.7, 0.4)
     # |mean_best - x| = (0.2, 0.1); ln(1 / u) = (1, 2)
     moved = move_particle(
@@ -28,7 +26,7 @@ def test_a_step_is_the_formula_worked_by_hand() -> None:
     assert moved == pytest.approx([0.7 + 0.75 * 0.2, 0.4 - 0.75 * 0.1 * 2])
 
 
-def test_a_particle_jumps_by_its_best_the_leader_and_the_mean() -> None:
+def test_a_particle_jumps_by_its_best_the_leader_and_the_mean():
     first, last = np.random.default_rng(0).random((2, 3, 4))
     for seed in range(20):
         sampler = QuantumSwarmSampler(population_size=3, n_generations=5, seed=seed)
@@ -48,7 +46,7 @@ def test_a_particle_jumps_by_its_best_the_leader_and_the_mean() -> None:
         assert sampler.move(past, 2, 0).position == pytest.approx(expected.clip(0, 1))
 
 
-def test_a_particle_without_a_value_is_outside_the_mean() -> None:
+def test_a_particle_without_a_value_is_outside_the_mean():
     x = np.array([[0.1, 0.9], [0.4, 0.4], [0.6, 0.2]])
     sampler = QuantumSwarmSampler(population_size=3, seed=2)
     past = sampler.learn(None, 0, [Record(p) for p in x], np.array([math.inf, 1.0, 2.0]))
@@ -58,7 +56,7 @@ def test_a_particle_without_a_value_is_outside_the_mean() -> None:
     assert sampler.move(past, 1, 0).position == pytest.approx(expected.clip(0, 1))
 
 
-def test_particles_never_leave_the_cube() -> None:
+def test_particles_never_leave_the_cube():
     sampler = QuantumSwarmSampler(population_size=2, alpha_start=1.7, alpha_end=1.7, seed=0)
     corners = [Record(np.array([0.0, 1.0])), Record(np.array([1.0, 0.0]))]
     past = sampler.learn(None, 0, corners, np.array([1.0, 2.0]))
@@ -77,6 +75,6 @@ def test_particles_never_leave_the_cube() -> None:
         ("alpha_end", float("nan")),
     ],
 )
-def test_an_argument_out_of_range_is_refused_by_name_and_value(argument: str, value: float) -> None:
+def test_an_argument_out_of_range_is_refused_by_name_and_value(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
         QuantumSwarmSampler(**{argument: value})  # type: ignore[arg-type]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -48,9 +46,7 @@ assert os.listdir(".") == []
 
 
 @pytest.mark.parametrize("log_cfg", [None, "no/such/file"])
-def test_a_study_leaves_no_file_and_nothing_global_behind(
-    tmp_path: Path, log_cfg: str | None
-) -> None:
+def test_a_study_leaves_no_file_and_nothing_global_behind(tmp_path, log_cfg):
     env = {k: v for k, v in os.environ.items() if k != "LOG_CFG"}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     if log_cfg is not None:

@@ -1,34 +1,29 @@
-from __future__ import annotations
-
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from helpers.swarms import SPACE, Make, N, positions, search, value_of
+from helpers.swarms import SPACE, N, positions, search, value_of
 from optuna.distributions import (
-    BaseDistribution,
     FloatDistribution,
     IntDistribution,
 )
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.population import SwarmSampler
 
 
-def test_the_first_generation_covers_every_range_evenly(make: Make) -> None:
+def test_the_first_generation_covers_every_range_evenly(make):
     study = optuna.create_study(sampler=make())
     search(study, N)
     strata = np.floor(positions(study, range(N)) * N)
     assert (np.sort(strata, axis=0) == np.arange(N)[:, np.newaxis]).all()
 
 
-def test_a_generation_does_not_see_itself(make: Make) -> None:
+def test_a_generation_does_not_see_itself(make):
     one_by_one = optuna.create_study(sampler=make())
     expected = search(one_by_one, 5 * N)
 
@@ -40,7 +35,7 @@ def test_a_generation_does_not_see_itself(make: Make) -> None:
     assert [t.params for t in together.trials] == expected
 
 
-def test_the_next_generation_depends_on_the_last_results(make: Make) -> None:
+def test_the_next_generation_depends_on_the_last_results(make):
     low, high = (optuna.create_study(sampler=make()) for _ in range(2))
     a = search(low, 2 * N, lambda params: params["x"])
     b = search(high, 2 * N, lambda params: -params["x"])
@@ -48,7 +43,7 @@ def test_the_next_generation_depends_on_the_last_results(make: Make) -> None:
     assert a[N:] != b[N:]
 
 
-def test_a_trial_asked_again_gets_the_same_answer(make: Make) -> None:
+def test_a_trial_asked_again_gets_the_same_answer(make):
     study = optuna.create_study(sampler=make())
     late = study.ask(SPACE)
     search(study, N)
@@ -58,7 +53,7 @@ def test_a_trial_asked_again_gets_the_same_answer(make: Make) -> None:
     assert again.relative_params == early.relative_params
 
 
-def test_every_generation_is_spread_in_its_own_way(make: Make) -> None:
+def test_every_generation_is_spread_in_its_own_way(make):
     first, second = (make().spread(generation, 3)[0] for generation in (0, 1))
     assert (first.position != second.position).all()
     if first.velocity is not None:
@@ -66,20 +61,20 @@ def test_every_generation_is_spread_in_its_own_way(make: Make) -> None:
         assert (first.velocity != second.velocity).all()
 
 
-def test_a_trial_that_is_still_running_is_not_waited_for(make: Make) -> None:
+def test_a_trial_that_is_still_running_is_not_waited_for(make):
     study = optuna.create_study(sampler=make())
     running = study.ask(SPACE)
     search(study, 3 * N)
     assert study.trials[running.number].state is TrialState.RUNNING
 
 
-def test_maximizing_is_minimizing_the_negative(make: Make) -> None:
+def test_maximizing_is_minimizing_the_negative(make):
     up = optuna.create_study(sampler=make(), direction="maximize")
     down = optuna.create_study(sampler=make(), direction="minimize")
     assert search(up, 4 * N, lambda p: -value_of(p)) == search(down, 4 * N)
 
 
-def finish(study: optuna.Study, trial: optuna.Trial, how: str) -> None:
+def finish(study, trial, how):
     if how == "pruned":
         trial.report(5.0, 0)
         trial.report(value_of(trial.params), 1)
@@ -95,7 +90,7 @@ def finish(study: optuna.Study, trial: optuna.Trial, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["failed", "pruned at nan", "inf", "-inf"])
-def test_a_trial_without_a_finite_value_ranks_worst(make: Make, how: str) -> None:
+def test_a_trial_without_a_finite_value_ranks_worst(make, how):
     broken, poor = (optuna.create_study(sampler=make()) for _ in range(2))
     for study, ending in ((broken, how), (poor, "1e9")):
         for k in range(3 * N):
@@ -111,7 +106,7 @@ def test_a_trial_without_a_finite_value_ranks_worst(make: Make, how: str) -> Non
     assert [t.params for t in broken.trials[:k]] == [t.params for t in poor.trials[:k]]
 
 
-def test_a_pruned_trial_counts_with_its_last_value(make: Make) -> None:
+def test_a_pruned_trial_counts_with_its_last_value(make):
     pruned, complete = (optuna.create_study(sampler=make()) for _ in range(2))
     for k in range(3 * N):
         trial = pruned.ask(SPACE)
@@ -122,14 +117,14 @@ def test_a_pruned_trial_counts_with_its_last_value(make: Make) -> None:
     assert [t.params for t in pruned.trials] == search(complete, 3 * N)
 
 
-def test_a_trial_pruned_before_its_first_value_counts_as_failed(make: Make) -> None:
+def test_a_trial_pruned_before_its_first_value_counts_as_failed(make):
     study = optuna.create_study(sampler=make())
     for _ in range(2 * N):
         study.tell(study.ask(SPACE), state=TrialState.PRUNED)
     assert len({str(t.params) for t in study.trials}) == 2 * N
 
 
-def test_a_search_of_failures_draws_fresh_positions(make: Make) -> None:
+def test_a_search_of_failures_draws_fresh_positions(make):
     study = optuna.create_study(sampler=make())
     for _ in range(2 * N):
         study.tell(study.ask(SPACE), state=TrialState.FAIL)
@@ -139,7 +134,7 @@ def test_a_search_of_failures_draws_fresh_positions(make: Make) -> None:
     assert not (second == third).any()
 
 
-def test_without_a_space_a_swarm_moves_in_the_shared_one(make: Make) -> None:
+def test_without_a_space_a_swarm_moves_in_the_shared_one(make):
     study = optuna.create_study(sampler=make(search_space=None))
     search(study, 2 * N)
     moved = ["swarm" in t.system_attrs for t in study.trials]
@@ -147,8 +142,8 @@ def test_without_a_space_a_swarm_moves_in_the_shared_one(make: Make) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'p' is sampled at random")
-def test_a_parameter_outside_the_space_is_random_by_name(make: Make) -> None:
-    def extra(sampler: SwarmSampler) -> list[float]:
+def test_a_parameter_outside_the_space_is_random_by_name(make):
+    def extra(sampler):
         study = optuna.create_study(sampler=sampler)
         trials = [study.ask(SPACE) for _ in range(3)]
         return [t.suggest_float(name, 0, 1) for t in trials for name in ("p", "q")]
@@ -158,18 +153,18 @@ def test_a_parameter_outside_the_space_is_random_by_name(make: Make) -> None:
     assert extra(make()) != extra(make(seed=4))
 
 
-def test_the_order_of_the_space_changes_nothing(make: Make) -> None:
+def test_the_order_of_the_space_changes_nothing(make):
     shuffled = dict(random.Random(0).sample(list(SPACE.items()), len(SPACE)))
     study = optuna.create_study(sampler=make())
     other = optuna.create_study(sampler=make(search_space=shuffled))
     assert search(study, 3 * N) == search(other, 3 * N)
 
 
-def test_a_seed_that_is_not_given_is_drawn(make: Make) -> None:
+def test_a_seed_that_is_not_given_is_drawn(make):
     assert make(seed=None).seed != make(seed=None).seed
 
 
-def test_a_space_of_single_values_leaves_nothing_to_move_in(make: Make) -> None:
+def test_a_space_of_single_values_leaves_nothing_to_move_in(make):
     space = {"one": IntDistribution(4, 4)}
     study = optuna.create_study(sampler=make(search_space=space))
     for _ in range(2 * N):
@@ -177,11 +172,11 @@ def test_a_space_of_single_values_leaves_nothing_to_move_in(make: Make) -> None:
     assert all(t.params == {"one": 4} for t in study.trials)
 
 
-def test_a_swarm_runs_under_hyperband(make: Make) -> None:
+def test_a_swarm_runs_under_hyperband(make):
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
     study = optuna.create_study(sampler=make(), pruner=pruner)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial):
         params = {name: trial._suggest(name, d) for name, d in SPACE.items()}
         for step in range(9):
             trial.report(value_of(params) + 1 / (step + 1), step)
@@ -195,7 +190,7 @@ def test_a_swarm_runs_under_hyperband(make: Make) -> None:
     assert all("swarm" in t.system_attrs for t in study.trials)
 
 
-def test_threads_get_the_trials_that_one_thread_gets(make: Make) -> None:
+def test_threads_get_the_trials_that_one_thread_gets(make):
     study = optuna.create_study(sampler=make(search_space=SPACE))
     search(study, N)
     expected = [
@@ -204,7 +199,7 @@ def test_threads_get_the_trials_that_one_thread_gets(make: Make) -> None:
     other = optuna.create_study(sampler=make(search_space=SPACE))
     search(other, N)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial):
         return value_of({name: trial._suggest(name, d) for name, d in SPACE.items()})
 
     other.optimize(objective, n_trials=N, n_jobs=N)
@@ -212,13 +207,13 @@ def test_threads_get_the_trials_that_one_thread_gets(make: Make) -> None:
     assert [{k: v for k, v in p.items() if k != "one"} for p in got] == expected
 
 
-def frozen(study: optuna.Study, number: int) -> FrozenTrial:
+def frozen(study, number):
     while len(study.trials) <= number:
         study._storage.create_new_trial(study._study_id)
     return study.trials[number]
 
 
-def test_processes_share_a_study_and_none_waits_for_another(make: Make, tmp_path: Path) -> None:
+def test_processes_share_a_study_and_none_waits_for_another(make, tmp_path):
     name = type(make()).__name__
     code = f"""
 import optuna
@@ -242,14 +237,14 @@ study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=8)
     assert all("swarm" in t.system_attrs for t in trials[6:])
 
 
-def test_several_objectives_are_refused(make: Make) -> None:
+def test_several_objectives_are_refused(make):
     study = optuna.create_study(sampler=make(), directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match="is for one objective, got a study with 2"):
         study.ask(SPACE)
 
 
-def test_a_range_wider_than_a_float_holds_is_refused_by_name(make: Make) -> None:
-    space: dict[str, BaseDistribution] = {"w": FloatDistribution(-1.7e308, 1e308)}
+def test_a_range_wider_than_a_float_holds_is_refused_by_name(make):
+    space = {"w": FloatDistribution(-1.7e308, 1e308)}
     study = optuna.create_study(sampler=make(search_space=space))
     with pytest.raises(ValueError, match=r"^the range of w is wider than a float holds"):
         study.ask(space)

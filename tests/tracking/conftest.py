@@ -1,14 +1,9 @@
 """Study records by hand, and a store that the tests of a session share."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,16 +17,16 @@ START_S = 1_700_000_000.0
 
 
 def _trial(
-    number: int,
-    state: OutcomeState | None = OutcomeState.COMPLETE,
+    number,
+    state=OutcomeState.COMPLETE,
     *,
-    objective: float | None = None,
-    epochs: int = 3,
-    params: dict[str, Any] | None = None,
-    reason: str | None = None,
-    finished_at: float | None = None,
-    **fields: Any,
-) -> TrialRecord:
+    objective=None,
+    epochs=3,
+    params=None,
+    reason=None,
+    finished_at=None,
+    **fields,
+):
     """One trial that took a second an epoch; `state` None is one that still runs."""
     end_s = START_S + 100 * number if finished_at is None else finished_at
     outcome = None
@@ -62,16 +57,16 @@ def _trial(
 
 
 @pytest.fixture
-def make_trial() -> Callable[..., TrialRecord]:
+def make_trial():
     return _trial
 
 
 @pytest.fixture
-def make_record() -> Callable[..., StudyRecord]:
+def make_record():
     """Makes a study of an experiment that no other test has."""
     name = f"exp-{uuid.uuid4().hex[:8]}"
 
-    def make(*trials: TrialRecord, **fields: Any) -> StudyRecord:
+    def make(*trials, **fields):
         experiment = Experiment.model_validate(
             {
                 "name": name,
@@ -100,7 +95,7 @@ def make_record() -> Callable[..., StudyRecord]:
 
 
 @pytest.fixture
-def four_trials(make_trial: Callable[..., TrialRecord]) -> list[TrialRecord]:
+def four_trials(make_trial):
     """One of each kind: complete, pruned, failed, and a repeat of the first."""
     first = make_trial(0, generation=0, individual=0)
     repeat = dataclasses.replace(first, number=3, repeat_of=0, generation=0, individual=3)
@@ -113,12 +108,12 @@ def four_trials(make_trial: Callable[..., TrialRecord]) -> list[TrialRecord]:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("a store with spaces")
 
 
 @pytest.fixture(autouse=True)
-def folder(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(shared_folder, monkeypatch):
     """Every test stands in the folder of the shared store, with no MLflow settings but ours."""
     for name in list(os.environ):
         if name.startswith("MLFLOW_"):
@@ -131,13 +126,13 @@ def folder(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 @pytest.fixture
-def client(folder: Path) -> Any:
+def client(folder):
     return open_store()
 
 
 @pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    def wait(condition: Callable[[], bool]) -> None:
+def wait_for():
+    def wait(condition):
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline

@@ -1,7 +1,5 @@
 """Files in the folder of temporary files: nobody else's are touched, one is in at a time."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,16 +1,11 @@
 """Real searches while real MLflow servers, and disks, fail them."""
 
-from __future__ import annotations
-
 import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.gateway import Gateway
@@ -20,7 +15,6 @@ from helpers.real_searches import (
     LONGER,
     RUN,
     STUDY,
-    Ended,
     begin,
     copy_at,
     full_copy,
@@ -39,16 +33,16 @@ AGAIN = f"run `tuner sync {STUDY}` again later"
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def here(tmp_path):
     return make_folder(tmp_path / "here")
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Callable[..., MlflowServer]]:
+def servers(tmp_path):
     """Makes servers, which are killed in the end."""
-    made: list[MlflowServer] = []
+    made = []
 
-    def make(*options: str, **settings: Any) -> MlflowServer:
+    def make(*options, **settings):
         folder = tmp_path / f"server {len(made)}"
         folder.mkdir()
         made.append(MlflowServer(folder, *options, **settings))
@@ -60,18 +54,18 @@ def servers(tmp_path: Path) -> Iterator[Callable[..., MlflowServer]]:
 
 
 @pytest.fixture
-def gateway(servers: Callable[..., MlflowServer]) -> Iterator[Gateway]:
+def gateway(servers):
     gateway = Gateway(servers().start().url)
     yield gateway
     gateway.close()
 
 
 @pytest.fixture(scope="module")
-def untracked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Any]:
+def untracked(tmp_path_factory):
     """Returns what a search comes to without tracking."""
-    results: dict[tuple[str, ...], Any] = {}
+    results = {}
 
-    def search(command: tuple[str, ...]) -> Any:
+    def search(command):
         if command not in results:
             folder = make_folder(tmp_path_factory.mktemp("untracked"))
             assert tuner(folder, *command, "--no-tracking").status == 0
@@ -81,7 +75,7 @@ def untracked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, 
     return search
 
 
-def ended_well(ended: Ended, *warnings: str) -> None:
+def ended_well(ended, *warnings):
     assert (ended.status, ended.err) == (0, "")
     assert len(ended.said_of_mlflow) == len(warnings), ended.said_of_mlflow
     for said, warning in zip(ended.said_of_mlflow, warnings, strict=True):
@@ -91,19 +85,14 @@ def ended_well(ended: Ended, *warnings: str) -> None:
         assert following.startswith(f"  tuner sync {STUDY}   (MLflow lacks trials)\n")
 
 
-def synced(folder: Path) -> None:
+def synced(folder):
     """Sync, and again."""
     first, second = tuner(folder, "sync", STUDY), tuner(folder, "sync", STUDY)
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "0 created, 0 completed, 0 replaced, " in second.out
 
 
-def test_a_server_that_is_down_from_the_start(
-    here: Path,
-    servers: Callable[..., MlflowServer],
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_is_down_from_the_start(here, servers, untracked, monkeypatch):
     server = servers()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     away = f"the MLflow server at {server.url} does not answer (Connection refused)"
@@ -117,12 +106,7 @@ def test_a_server_that_is_down_from_the_start(
     assert copy_at(server.url) == full_copy(here)
 
 
-def test_a_server_that_is_killed_in_the_middle(
-    here: Path,
-    servers: Callable[..., MlflowServer],
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_is_killed_in_the_middle(here, servers, untracked, monkeypatch):
     server = servers().start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     ended = when(begin(here, *LONGER), "[2/4]", server.kill)
@@ -136,12 +120,7 @@ def test_a_server_that_is_killed_in_the_middle(
     assert copy_at(server.url) == full_copy(here)
 
 
-def test_a_server_that_begins_to_fail(
-    here: Path,
-    gateway: Gateway,
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_that_begins_to_fail(here, gateway, untracked, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
     ended = when(begin(here, *LONGER), "[2/4]", lambda: setattr(gateway, "status", 500))
     ended_well(ended, f"the MLflow server at {gateway.url} answers with error 500")
@@ -156,12 +135,7 @@ def test_a_server_that_begins_to_fail(
     assert copy_at(gateway.url) == full_copy(here)
 
 
-def test_a_hanging_server_delays_the_end_by_half_a_minute(
-    here: Path,
-    gateway: Gateway,
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_hanging_server_delays_the_end_by_half_a_minute(here, gateway, untracked, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
     ended = when(begin(here, *LONGER), "[3/4]", lambda: setattr(gateway, "silent", True))
     (said,) = ended.said_of_mlflow
@@ -181,21 +155,17 @@ def test_a_hanging_server_delays_the_end_by_half_a_minute(
 
 
 def test_a_server_that_comes_back_gets_all_of_it(
-    gateway: Gateway,
-    make_record: Callable[..., Any],
-    make_trial: Callable[..., Any],
-    wait_for: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    gateway, make_record, make_trial, wait_for, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     records = [make_record(make_trial(0))]
-    told: list[str] = []
+    told = []
     tracker = MlflowTracker(lambda: records[-1], "s1", told.append)
     client = open_store()
 
-    def n_runs() -> int:
+    def n_runs():
         experiment = client.get_experiment_by_name(records[0].experiment.name)
         return len(client.search_runs([experiment.experiment_id])) if experiment else 0
 
@@ -218,12 +188,10 @@ def test_a_server_that_comes_back_gets_all_of_it(
     assert set(children) == {"0", "1", "2"}
 
 
-def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(
-    here: Path, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(here, gateway, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
 
-    def stop() -> None:
+    def stop():
         gateway.delay_s = 20
         process.send_signal(signal.SIGINT)
 
@@ -244,13 +212,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(
     assert copy_at(gateway.url) == full_copy(here)
 
 
-def test_wrong_credentials_are_reported_as_such(
-    here: Path,
-    servers: Callable[..., MlflowServer],
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def test_wrong_credentials_are_reported_as_such(here, servers, untracked, monkeypatch, tmp_path):
     accounts = tmp_path / "accounts.ini"
     accounts.write_text(
         "[mlflow]\n"
@@ -289,9 +251,7 @@ def test_wrong_credentials_are_reported_as_such(
     assert found == full_copy(here)
 
 
-def test_foreign_environment_settings_confuse_nothing(
-    here: Path, servers: Callable[..., MlflowServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_environment_settings_confuse_nothing(here, servers, monkeypatch):
     server = servers().start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     client = open_store()
@@ -316,9 +276,7 @@ def test_foreign_environment_settings_confuse_nothing(
     assert copy_at(server.url) == full_copy(here)
 
 
-def test_a_workspace_of_a_server_is_used_or_said_not_to_be_there(
-    here: Path, servers: Callable[..., MlflowServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_workspace_of_a_server_is_used_or_said_not_to_be_there(here, servers, monkeypatch):
     server = servers("--enable-workspaces").start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     open_store().create_workspace("team")
@@ -335,7 +293,7 @@ def test_a_workspace_of_a_server_is_used_or_said_not_to_be_there(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path):
     """A file system of two MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -347,7 +305,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def fill(file: Path) -> None:
+def fill(file):
     """Write until the disk is full."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
     for size in (4096, 1):
@@ -360,13 +318,7 @@ def fill(file: Path) -> None:
 
 
 @pytest.mark.parametrize("store_is_there", [False, True])
-def test_a_store_whose_disk_is_full(
-    here: Path,
-    small_disk: Path,
-    untracked: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    store_is_there: bool,
-) -> None:
+def test_a_store_whose_disk_is_full(here, small_disk, untracked, monkeypatch, store_is_there):
     store = small_disk / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     if store_is_there:
@@ -385,15 +337,13 @@ def test_a_store_whose_disk_is_full(
     assert copy_at(f"sqlite:///{store}") == full_copy(here)
 
 
-def test_a_store_that_cannot_grow(
-    here: Path, untracked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_grow(here, untracked, monkeypatch):
     with monkeypatch.context() as patch:
         patch.chdir(here)
         open_store()
     limit = (here / "mlflow.db").stat().st_size + 8192
 
-    def limited() -> None:
+    def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     ended = tuner(here, *RUN, preexec_fn=limited)

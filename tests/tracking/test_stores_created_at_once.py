@@ -1,7 +1,5 @@
 """MLflow stores that several programs, or threads of one, open for the first time together."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A file that cannot be made, or not be written, costs that file alone."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from pathlib import Path

@@ -3,8 +3,6 @@
 MLflow's own cutting is switched off, in the client and in the server, so that it would refuse.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 

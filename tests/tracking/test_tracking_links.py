@@ -1,7 +1,5 @@
 """Links to a study's runs, found without MLflow and without waiting."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

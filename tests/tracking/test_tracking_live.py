@@ -1,7 +1,5 @@
 """Trials in progress: their curves move in MLflow, and no run is left running without its trial."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 

@@ -1,7 +1,5 @@
 """The winner's model in MLflow: what it predicts, that it is there once, how it is registered."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess
@@ -66,12 +64,12 @@ def client(folder):
     mlflow.set_tracking_uri(before)
 
 
-def models(client: MlflowClient) -> list:
+def models(client):
     (experiment,) = client.search_experiments(filter_string="name = 'waves'")
     return client.search_logged_models([experiment.experiment_id])
 
 
-def study_run(client: MlflowClient):
+def study_run(client):
     (experiment,) = client.search_experiments(filter_string="name = 'waves'")
     (run,) = client.search_runs([experiment.experiment_id], "tags.role = 'study'")
     return run
@@ -107,13 +105,13 @@ def test_the_model_in_mlflow_predicts_what_the_exported_one_does(client, folder)
     assert again["data"]["path"] == str(folder / "waves.csv")  # wherever MLflow puts the file
 
 
-def yaml(folder: Path, model, name: str) -> dict:
+def yaml(folder, model, name):
     (path,) = (folder / "mlartifacts").rglob(f"{model.model_id}/**/{name}")
     return read_mapping(path, "artifact")
 
 
 def test_what_is_wrong_with_a_model_is_noted_and_never_raised():
-    notes: list[str] = []
+    notes = []
 
     def fails():
         raise MemoryError("as large as the disk")
@@ -250,5 +248,5 @@ def test_a_name_that_cannot_be_registered_is_refused_early(tmp_path, arguments, 
     assert {path.name for path in tmp_path.iterdir()} == {"waves.yaml", "waves.csv"}
 
 
-def _series(folder: Path) -> pd.DataFrame:
+def _series(folder):
     return pd.read_csv(folder / "waves.csv")

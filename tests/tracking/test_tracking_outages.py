@@ -1,11 +1,8 @@
 """What a tracker and `open_store` say of an MLflow that fails them, and for how long they wait."""
 
-from __future__ import annotations
-
 import base64
 import sqlite3
 import time
-from collections.abc import Iterator
 
 import pytest
 import requests
@@ -22,7 +19,7 @@ CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLF
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+def gateway(monkeypatch):
     """A server that is in use, and behind which nobody answers."""
     gateway = Gateway("http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
@@ -30,7 +27,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     gateway.close()
 
 
-def let_end(gateway: Gateway, *trackers: MlflowTracker) -> None:
+def let_end(gateway, *trackers):
     """Have no thread of these set MLflow's variables while the next test runs."""
     gateway.answer_again()
     for left in trackers:
@@ -141,7 +138,7 @@ def test_an_attempt_that_timed_out_is_not_repeated(gateway, make_record, monkeyp
 
 
 def test_what_cannot_be_warned_of_ends_nothing(gateway, make_record):
-    def broken(text: str) -> None:
+    def broken(text):
         raise BrokenPipeError
 
     failing = MlflowTracker(make_record, "s1", broken)

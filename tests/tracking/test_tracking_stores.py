@@ -1,7 +1,5 @@
 """Stores that are databases: created whole, and never changed where another MLflow wrote them."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -10,7 +8,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -28,18 +25,18 @@ OTHER = "give another by MLFLOW_TRACKING_URI"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path):
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         yield connection
 
 
-def written_by_older_mlflow(path: Path, *, with_a_run: bool = True) -> None:
+def written_by_older_mlflow(path, *, with_a_run=True):
     """Have MLflow's own migrations make a store, and stop ten before the newest."""
     import alembic.command
     import sqlalchemy
@@ -66,21 +63,21 @@ def written_by_older_mlflow(path: Path, *, with_a_run: bool = True) -> None:
             )
 
 
-def written_by_newer_mlflow(path: Path) -> None:
+def written_by_newer_mlflow(path):
     open_store()
     with opened(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'f4a9b2c7d1e6'")
 
 
-def no_database(path: Path) -> None:
+def no_database(path):
     path.write_text("this is no database, however long one looks at it\n" * 40)
 
 
-def half_created(path: Path) -> None:
+def half_created(path):
     written_by_older_mlflow(path, with_a_run=False)
 
 
-def journal_of_optuna(path: Path) -> None:
+def journal_of_optuna(path):
     from optuna.storages import RDBStorage
 
     RDBStorage(f"sqlite:///{path}").engine.dispose()
@@ -159,7 +156,7 @@ def test_a_store_is_created_whole_or_not_at_all(here, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def die(store: SqlAlchemyStore) -> None:
+    def die(store):
         raise Killed
 
     (here / "mlflow.db.new-1").write_text("what a process left that was killed")
@@ -174,7 +171,7 @@ def test_a_store_is_created_whole_or_not_at_all(here, monkeypatch):
 
 
 def test_a_file_system_without_links_will_do(here, monkeypatch):
-    def link(*paths: Path) -> None:
+    def link(*paths):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
@@ -186,7 +183,7 @@ def test_a_file_system_without_links_will_do(here, monkeypatch):
 
 
 def test_a_store_created_meanwhile_by_another_is_left_alone(here, monkeypatch):
-    def create(uri: str, root: Path) -> None:
+    def create(uri, root):
         sqlite_path(uri).write_text("ours")
         (here / "mlflow.db").write_text("theirs")
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -180,10 +178,7 @@ def test_a_failed_server_is_reported_with_its_last_words(tmp_path, bad_server, m
     with pytest.raises(RunError, match=said), start_ui():
         pass
     bad_server("echo waiting; sleep 60")
-    with (
-        pytest.raises(RunError, match="did not answer in 0.3 s: waiting"),
-        start_ui(timeout_s=0.3),
-    ):
+    with pytest.raises(RunError, match="did not answer in 0.3 s: waiting"), start_ui(timeout_s=0.3):
         pass
     assert running_ui(tracking_uri()) is None
 

@@ -1,7 +1,5 @@
 """Which tracking URIs are refused, and what is offered instead."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

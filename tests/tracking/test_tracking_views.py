@@ -1,7 +1,5 @@
 """Views of an experiment's runs, in links and as MLflow saves them."""
 
-from __future__ import annotations
-
 import json
 import urllib.parse
 from types import SimpleNamespace
@@ -16,9 +14,7 @@ def query(link):
     return page, dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
 
 
-def test_a_plain_link_carries_every_facet_of_the_ui(
-    make_record,
-):
+def test_a_plain_link_carries_every_facet_of_the_ui(make_record):
     record = make_record()
     page, facets = query(study_view(record, "abc").link(SERVER, "7"))
     assert page == "http://127.0.0.1:5000/#/experiments/7/runs"

@@ -1,22 +1,15 @@
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tuner.data import DataRef, SequencesRef, SeriesRef, Shape
-from tuner.jobs import Epoch, TrainJob
-
-MakeSeries = Callable[..., SeriesRef]
-MakeSequences = Callable[..., SequencesRef]
+from tuner.data import SequencesRef, SeriesRef, Shape
+from tuner.jobs import TrainJob
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread():
     """Train on one thread, as workers do: two that wait for one processor are far slower."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -25,25 +18,25 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
+def make_ref(tmp_path_factory):
     """Write a series as prepared data: three quarters to train on, the rest to score."""
     numbers = itertools.count()
 
     def make(
-        targets: np.ndarray,
-        inputs: np.ndarray | None = None,
+        targets,
+        inputs=None,
         *,
-        window: int = 8,
-        longest_window: int = 8,
-        horizon: int = 1,
-        quantiles: tuple[float, ...] = (),
-        offset: float = 100.0,
-        scale: float = 10.0,
-        train: tuple[int, int] | None = None,
-        evaluate: tuple[int, int] | None = None,
-        target_columns: tuple[int, ...] | None = None,
-        lag_columns: tuple[tuple[int, int], ...] = (),
-    ) -> SeriesRef:
+        window=8,
+        longest_window=8,
+        horizon=1,
+        quantiles=(),
+        offset=100.0,
+        scale=10.0,
+        train=None,
+        evaluate=None,
+        target_columns=None,
+        lag_columns=(),
+    ):
         folder = tmp_path_factory.mktemp(f"series{next(numbers)}")
         targets = np.asarray(targets, np.float32)
         if target_columns is None:
@@ -84,7 +77,7 @@ def make_ref(tmp_path_factory: pytest.TempPathFactory) -> MakeSeries:
 
 
 @pytest.fixture(scope="session")
-def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
+def make_sequences(tmp_path_factory):
     """Write sequences, of numbers (steps, features) or tokens (steps,), as prepared data.
 
     The truth is of a task's kind: (targets,) values, a class, or the classes of all steps.
@@ -92,17 +85,17 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
     numbers = itertools.count()
 
     def make(
-        task: str,
-        sequences: Sequence[np.ndarray],
-        truth: Sequence[Any],
+        task,
+        sequences,
+        truth,
         *,
-        classes: int = 0,
-        vocabulary: int = 0,
-        quantiles: tuple[float, ...] = (),
-        offset: float = 100.0,
-        scale: float = 10.0,
-        evaluate: Sequence[int] | None = None,
-    ) -> SequencesRef:
+        classes=0,
+        vocabulary=0,
+        quantiles=(),
+        offset=100.0,
+        scale=10.0,
+        evaluate=None,
+    ):
         folder = tmp_path_factory.mktemp(f"sequences{next(numbers)}")
         n = len(sequences)
         ends = np.cumsum([len(s) for s in sequences])
@@ -149,30 +142,30 @@ def make_sequences(tmp_path_factory: pytest.TempPathFactory) -> MakeSequences:
 
 
 @pytest.fixture(scope="session")
-def sine(make_ref: MakeSeries) -> SeriesRef:
+def sine(make_ref):
     return make_ref(np.sin(np.arange(120) * 0.5)[:, None])
 
 
 @pytest.fixture(scope="session")
-def noise(make_ref: MakeSeries) -> SeriesRef:
+def noise(make_ref):
     """Nothing can be learned of it, so that the best epoch is an early one."""
     return make_ref(np.random.default_rng(0).normal(size=(80, 1)))
 
 
-def of_lengths(seed: int, n: int, features: int = 2) -> list[np.ndarray]:
+def of_lengths(seed, n, features=2):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=(length, features)) for length in rng.integers(1, 9, size=n)]
 
 
 @pytest.fixture(scope="session")
-def sums(make_sequences: MakeSequences) -> SequencesRef:
+def sums(make_sequences):
     """Sequences of numbers and their mean over the steps."""
     sequences = of_lengths(1, 80)
     return make_sequences("regress", sequences, [s.mean(axis=0) for s in sequences])
 
 
 @pytest.fixture(scope="session")
-def signs(make_sequences: MakeSequences) -> SequencesRef:
+def signs(make_sequences):
     """Sequences of numbers, and whether the first one is positive; 2 where it is large."""
     sequences = of_lengths(2, 120)
     truth = [int(s[0, 0] > 0) + int(s[0, 0] > 1) for s in sequences]
@@ -180,14 +173,14 @@ def signs(make_sequences: MakeSequences) -> SequencesRef:
 
 
 @pytest.fixture(scope="session")
-def steps(make_sequences: MakeSequences) -> SequencesRef:
+def steps(make_sequences):
     """Sequences of numbers, and of every step whether it is positive."""
     sequences = of_lengths(3, 80)
     return make_sequences("label", sequences, [s[:, 0] > 0 for s in sequences], classes=2)
 
 
 @pytest.fixture(scope="session")
-def running_sums(make_sequences: MakeSequences) -> SequencesRef:
+def running_sums(make_sequences):
     """Sequences of numbers, and of every step the sum of two columns up to it, and a difference."""
     sequences = of_lengths(5, 120)
     truth = [np.stack([s.sum(axis=1).cumsum() / 3, s[:, 0] - s[:, 1]], axis=1) for s in sequences]
@@ -195,7 +188,7 @@ def running_sums(make_sequences: MakeSequences) -> SequencesRef:
 
 
 @pytest.fixture(scope="session")
-def words(make_sequences: MakeSequences) -> SequencesRef:
+def words(make_sequences):
     """Sequences of tokens, and whether token 2 is among them."""
     rng = np.random.default_rng(4)
     sequences = [rng.integers(1, 6, size=length) for length in rng.integers(1, 9, size=120)]
@@ -203,22 +196,19 @@ def words(make_sequences: MakeSequences) -> SequencesRef:
     return make_sequences("classify", sequences, truth, classes=2, vocabulary=6)
 
 
-MakeJob = Callable[..., TrainJob]
-
-
 @pytest.fixture(scope="session")
-def make_job() -> MakeJob:
+def make_job():
     def make(
-        *folds: DataRef,
-        seed: int = 1,
-        epochs: int = 3,
-        patience: int = 1000,
-        metric: str = "rmse",
-        keep_weights: bool = False,
-        device: str = "auto",
-        mixed_precision: bool = False,
-        **hyperparameters: Any,
-    ) -> TrainJob:
+        *folds,
+        seed=1,
+        epochs=3,
+        patience=1000,
+        metric="rmse",
+        keep_weights=False,
+        device="auto",
+        mixed_precision=False,
+        **hyperparameters,
+    ):
         return TrainJob(
             key="job",
             hyperparameters={"hidden_size": 8, "learning_rate": 0.01} | hyperparameters,
@@ -236,5 +226,5 @@ def make_job() -> MakeJob:
 
 
 @pytest.fixture(scope="session")
-def go_on() -> Callable[[Epoch], bool]:
+def go_on():
     return lambda epoch: True

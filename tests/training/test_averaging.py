@@ -1,7 +1,5 @@
 """The average of the weights is what is scored and kept; no step of the optimizer sees it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -10,7 +8,7 @@ import torch
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import PredictJob, TrainJob
+from tuner.jobs import PredictJob
 from tuner.training import predict, train
 from tuner.training.device import Generators
 from tuner.training.model import Model, WeightAverage
@@ -19,11 +17,11 @@ from tuner.training.trainer import Fit
 CPU = torch.device("cpu")
 
 
-def rows(n: int = 90) -> np.ndarray:
+def rows(n=90):
     return np.cumsum(np.random.default_rng(1).normal(size=(n, 1)), axis=0) / 5
 
 
-def fit_of(job: TrainJob) -> Fit:
+def fit_of(job):
     parameters = Hyperparameters(**job.hyperparameters)
     torch.manual_seed(0)
     return Fit(
@@ -35,7 +33,7 @@ def fit_of(job: TrainJob) -> Fit:
     )
 
 
-def test_the_average_is_the_recursion_of_its_docstring() -> None:
+def test_the_average_is_the_recursion_of_its_docstring():
     model = Model(Hyperparameters(hidden_size=2), Shape("forecast", 1, window=4))
     average = WeightAverage(model, epochs=0.5, steps=10)
     expected = model.head.bias.detach().double().clone()
@@ -50,7 +48,7 @@ def test_the_average_is_the_recursion_of_its_docstring() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"linear_path": True, "normalize": "last"}], ids=str)
-def test_the_weights_in_training_are_those_without_an_average(make_ref, make_job, options) -> None:
+def test_the_weights_in_training_are_those_without_an_average(make_ref, make_job, options):
     ref = make_ref(rows())
     fits, losses = [], []
     for epochs in (0.0, 2.0):
@@ -65,7 +63,7 @@ def test_the_weights_in_training_are_those_without_an_average(make_ref, make_job
 
 
 @pytest.mark.parametrize("validates", [True, False])
-def test_what_is_kept_is_what_was_scored(make_ref, make_job, go_on, validates) -> None:
+def test_what_is_kept_is_what_was_scored(make_ref, make_job, go_on, validates):
     ref = make_ref(rows())
     job = make_job(ref, epochs=4, keep_weights=True, weight_averaging=1.5, hidden_size=4)
     outcome = train(dataclasses.replace(job, validates=validates), go_on)
@@ -78,7 +76,7 @@ def test_what_is_kept_is_what_was_scored(make_ref, make_job, go_on, validates) -
     assert np.sqrt(((found - truth) ** 2).mean()) == pytest.approx(last.metric)
 
 
-def test_an_average_of_noisy_steps_is_nearer_to_what_is_learned(make_ref, make_job, go_on) -> None:
+def test_an_average_of_noisy_steps_is_nearer_to_what_is_learned(make_ref, make_job, go_on):
     rng = np.random.default_rng(0)
     series = np.zeros((600, 1))
     for t in range(1, 600):

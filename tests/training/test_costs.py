@@ -1,7 +1,5 @@
 """What a trial costs beside its score: seconds, weights, and how long a prediction takes."""
 
-from __future__ import annotations
-
 import pytest
 
 from tuner.jobs import Outcome

@@ -1,7 +1,5 @@
 """A window's parts: they add up to it, are what the papers say, and know of no other window."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -19,14 +17,14 @@ TREND = Shape("forecast", 4, horizon=3, targets=2, window=10, target_columns=(2,
 MODES = Shape("forecast", 4, horizon=3, targets=2, window=10, target_columns=(2, 0), modes=2)
 
 
-def windows(shape: Shape, size: int = 5) -> torch.Tensor:
+def windows(shape, size=5):
     torch.manual_seed(0)
     return torch.randn(size, shape.window, shape.inputs, dtype=torch.float64)
 
 
 @settings(deadline=None)
 @given(length=st.integers(2, 10))
-def test_the_trend_is_a_moving_mean_with_repeated_ends(length: int) -> None:
+def test_the_trend_is_a_moving_mean_with_repeated_ends(length):
     shape = Shape("forecast", 4, targets=2, window=10, target_columns=(2, 0), trend=length)
     x = windows(shape)
     parts = Decomposition(shape)(x).numpy()
@@ -39,7 +37,7 @@ def test_the_trend_is_a_moving_mean_with_repeated_ends(length: int) -> None:
     np.testing.assert_array_equal(parts[:, :, 2:4], x.numpy()[:, :, [1, 3]])
 
 
-def test_modes_and_what_they_leave_add_up_to_each_target() -> None:
+def test_modes_and_what_they_leave_add_up_to_each_target():
     x = windows(MODES)
     parts = Decomposition(MODES)(x).numpy()
     assert parts.shape == x.shape
@@ -50,7 +48,7 @@ def test_modes_and_what_they_leave_add_up_to_each_target() -> None:
 
 @pytest.mark.parametrize("kind", ["last", "mean", "standard"])
 @pytest.mark.parametrize("shape", [TREND, MODES], ids=["trend", "modes"])
-def test_a_level_that_is_taken_off_moves_no_forecast_of_parts(shape: Shape, kind: str) -> None:
+def test_a_level_that_is_taken_off_moves_no_forecast_of_parts(shape, kind):
     torch.manual_seed(1)
     options = {"hidden_size": 5, "normalize": kind, "linear_path": True}
     model = Model(Hyperparameters(**options), shape).double().eval()
@@ -67,7 +65,7 @@ def test_a_level_that_is_taken_off_moves_no_forecast_of_parts(shape: Shape, kind
 
 @pytest.mark.parametrize("shape", [TREND, MODES], ids=["trend", "modes"])
 @pytest.mark.parametrize("normalize", ["none", "standard"])
-def test_the_exported_model_splits_as_torch_does(shape: Shape, normalize: str) -> None:
+def test_the_exported_model_splits_as_torch_does(shape, normalize):
     torch.manual_seed(2)
     values = {"hidden_size": 6, "normalize": normalize, "linear_path": True, "conv_channels": 3}
     weights = Model(Hyperparameters(**values), shape).weights()
@@ -77,13 +75,13 @@ def test_the_exported_model_splits_as_torch_does(shape: Shape, normalize: str) -
     assert outcome.exported.difference < 1e-5
 
 
-def test_a_target_that_is_not_read_cannot_be_split() -> None:
+def test_a_target_that_is_not_read_cannot_be_split():
     shape = Shape("forecast", 1, window=5, target_columns=(-1,), trend=3)
     with pytest.raises(TrainingError, match="decompose: needs every target among the features"):
         Model(Hyperparameters(), shape)
 
 
-def test_modes_are_divided_by_the_spread_of_their_target() -> None:
+def test_modes_are_divided_by_the_spread_of_their_target():
     torch.manual_seed(1)
     values = {"hidden_size": 5, "normalize": "standard"}
     model = Model(Hyperparameters(**values), MODES).double().eval()

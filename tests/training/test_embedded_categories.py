@@ -1,10 +1,5 @@
 """Categories are embedded: in the window, in rows to come, unknown ones too, in torch and ONNX."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +20,7 @@ SHAPE = Shape(
     "forecast", 4, horizon=HORIZON, window=WINDOW, target_columns=(0,), known_columns=(KIND, 2),
     categories=((KIND, 5), (SERIES, 40)),
 )  # fmt: skip
-HEADS: dict[str, dict[str, Any]] = {
+HEADS = {
     "direct": {},
     "step by step": {"decoder": "recursive"},
     "in segments": {"decoder": "segments", "segment": 2},
@@ -34,7 +29,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-def drawn(shape: Shape = SHAPE, seed: int = 0, **values: Any) -> Model:
+def drawn(shape=SHAPE, seed=0, **values):
     torch.manual_seed(seed)
     model = Model(Hyperparameters(**{"hidden_size": 8} | values), shape).eval()
     for name, parameter in model.named_parameters():
@@ -43,7 +38,7 @@ def drawn(shape: Shape = SHAPE, seed: int = 0, **values: Any) -> Model:
     return model
 
 
-def inputs(n: int = 4) -> torch.Tensor:
+def inputs(n=4):
     x = torch.randn(n, WINDOW + HORIZON, 4)
     for column, size in SHAPE.categories:
         x[:, :, column] = torch.randint(0, size, x.shape[:2])
@@ -51,7 +46,7 @@ def inputs(n: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_categories_of_window_and_known_rows_are_read(head: str) -> None:
+def test_categories_of_window_and_known_rows_are_read(head):
     model, x = drawn(**HEADS[head]), inputs()
     before = model(x)
     for row, column in ((2, KIND), (2, SERIES), (WINDOW + 1, KIND)):
@@ -63,7 +58,7 @@ def test_categories_of_window_and_known_rows_are_read(head: str) -> None:
     assert torch.equal(model(unread), before)
 
 
-def test_the_size_of_a_number_says_nothing_of_a_category() -> None:
+def test_the_size_of_a_number_says_nothing_of_a_category():
     model, x = drawn(linear_path=True), inputs()
     assert model.categories is not None
     swapped = x.clone()
@@ -75,14 +70,14 @@ def test_the_size_of_a_number_says_nothing_of_a_category() -> None:
     torch.testing.assert_close(model(swapped), before)
 
 
-def test_an_embedding_is_no_longer_than_its_categories() -> None:
+def test_an_embedding_is_no_longer_than_its_categories():
     categories = drawn(embedding_size=8).categories
     assert categories is not None
     assert [tuple(v.shape) for v in categories.vectors] == [(5, 5), (40, 8)]
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_onnx_says_what_torch_says_also_of_an_ensemble(head: str) -> None:
+def test_onnx_says_what_torch_says_also_of_an_ensemble(head):
     models = [drawn(seed=seed, **HEADS[head]) for seed in range(2)]
     for model in (models[0], Ensemble(models)):
         file = _serialized(to_onnx(model))
@@ -90,7 +85,7 @@ def test_onnx_says_what_torch_says_also_of_an_ensemble(head: str) -> None:
         assert _difference(model, file, WINDOW, fixed=fixed) <= 1e-5
 
 
-def test_an_unknown_category_covers_all_rows_of_a_window() -> None:
+def test_an_unknown_category_covers_all_rows_of_a_window():
     torch.manual_seed(0)
     x = inputs(2000)
     found = with_unknown_categories(x, SHAPE, 0.2, torch.Generator().manual_seed(1))
@@ -107,7 +102,7 @@ def test_an_unknown_category_covers_all_rows_of_a_window() -> None:
     assert torch.equal(found[:, :, numbers], x[:, :, numbers])
 
 
-def panel(path: Path, n_shops: int = 12, n: int = 120) -> None:
+def panel(path, n_shops=12, n=120):
     """Shops that differ in their level, and in how they answer to a price."""
     rng = np.random.default_rng(0)
     frames = []
@@ -118,7 +113,7 @@ def panel(path: Path, n_shops: int = 12, n: int = 120) -> None:
     pd.concat(frames).to_csv(path, index=False)
 
 
-def trained(tmp_path: Path, name: str, rate: float = 0.01, **data: Any) -> tuple[float, Any]:
+def trained(tmp_path, name, rate=0.01, **data):
     """Return the best validation RMSE, and the weights of that epoch."""
     block = {"path": str(tmp_path / "panel.csv"), "target": "units", "id": "shop"}
     block |= {"features": ["price"], "known_future": ["price"]} | data
@@ -149,9 +144,7 @@ def trained(tmp_path: Path, name: str, rate: float = 0.01, **data: Any) -> tuple
 
 
 @pytest.mark.parametrize("features", [["price"], ["units", "price"]])
-def test_series_identity_improves_forecasts_of_unlike_series(
-    features: list[str], tmp_path: Path
-) -> None:
+def test_series_identity_improves_forecasts_of_unlike_series(features, tmp_path):
     panel(tmp_path / "panel.csv")
     plain, _ = trained(tmp_path, "plain", features=features)
     known, _ = trained(tmp_path, "known", features=features, categories=["shop"])
@@ -159,11 +152,9 @@ def test_series_identity_improves_forecasts_of_unlike_series(
     assert known < 0.6  # the noise is 0.3
 
 
-def test_only_its_share_trains_the_unknown_category(
-    tmp_path: Path,
-) -> None:
+def test_only_its_share_trains_the_unknown_category(tmp_path):
     panel(tmp_path / "panel.csv", 4)
-    keys: dict[str, Any] = {"categories": ["shop"]}
+    keys = {"categories": ["shop"]}
     found = [trained(tmp_path, str(r), r, **keys)[1]["categories.vectors.0"] for r in (0.0, 0.05)]
     never, often = found
     assert np.abs(never[0] - often[0]).max() > 0.05

@@ -1,9 +1,5 @@
 """Several models that speak with one voice: in torch, as ONNX, and where a job predicts."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -29,7 +25,7 @@ SHAPES = {
 }
 
 
-def models(shape: Shape, n: int = 3, scale: float = 3.0, **values: Any) -> list[Model]:
+def models(shape, n=3, scale=3.0, **values):
     """Models that differ, and say something."""
     found = []
     for seed in range(n):
@@ -40,7 +36,7 @@ def models(shape: Shape, n: int = 3, scale: float = 3.0, **values: Any) -> list[
     return found
 
 
-def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
+def inputs(shape):
     x = torch.randn(6, 7, shape.features)
     if shape.vocabulary:
         x = torch.randint(0, shape.vocabulary, (6, 7))
@@ -48,7 +44,7 @@ def inputs(shape: Shape) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_an_ensemble_averages_values_and_probabilities(name: str) -> None:
+def test_an_ensemble_averages_values_and_probabilities(name):
     shape = SHAPES[name]
     several, (x, lengths) = models(shape), inputs(shape)
     with torch.inference_mode():
@@ -63,7 +59,7 @@ def test_an_ensemble_averages_values_and_probabilities(name: str) -> None:
         assert (np.diff(found, axis=-1) > 0).all()
 
 
-def test_tiny_probabilities_have_a_logarithm() -> None:
+def test_tiny_probabilities_have_a_logarithm():
     logits = torch.tensor([[0.0, 300.0], [0.0, 500.0]])
     found = mean_outputs([logits, logits - 7], classes=True).numpy()
     np.testing.assert_allclose(found, log_softmax(logits.numpy(), axis=-1), rtol=1e-6)
@@ -74,7 +70,7 @@ def test_tiny_probabilities_have_a_logarithm() -> None:
     ("name", "decoder"),
     [(name, "direct") for name in SHAPES] + [("values", "recursive"), ("quantiles", "recursive")],
 )
-def test_one_graph_says_what_the_ensemble_does(name: str, decoder: str) -> None:
+def test_one_graph_says_what_the_ensemble_does(name, decoder):
     shape = SHAPES[name]
     several = models(shape, decoder=decoder)
     file = to_onnx(Ensemble(several))
@@ -94,9 +90,7 @@ def test_one_graph_says_what_the_ensemble_does(name: str, decoder: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_an_export_of_several_models_is_checked_against_torch(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_of_several_models_is_checked_against_torch(name, monkeypatch):
     shape = SHAPES[name]
     first, *others = (model.weights() for model in models(shape, scale=1.0))
     job = ExportJob("model.onnx", {"hidden_size": 5}, first, shape, steps=9, others=tuple(others))
@@ -111,9 +105,7 @@ def test_an_export_of_several_models_is_checked_against_torch(
 
 
 @pytest.mark.parametrize("transform", ["none", "log"])
-def test_a_job_predicts_the_mean_before_the_scaling_is_undone(
-    tmp_path: Any, transform: str
-) -> None:
+def test_a_job_predicts_the_mean_before_the_scaling_is_undone(tmp_path, transform):
     from tuner.data.prepared import prepare
     from tuner.experiment import Experiment
 
@@ -124,7 +116,7 @@ def test_a_job_predicts_the_mean_before_the_scaling_is_undone(
     (ref,) = prepare(experiment, tmp_path / "arrays").folds
     first, *others = (model.weights() for model in models(ref.shape))
 
-    def predict(*weights: dict[str, np.ndarray]) -> np.ndarray:
+    def predict(*weights):
         job = PredictJob("p", {"hidden_size": 5}, weights[0], ref, others=tuple(weights[1:]))
         found = run_job(job, lambda epoch: True).predictions
         assert found is not None

@@ -1,9 +1,5 @@
 """What is known of the rows to come is read by every kind of head, and nothing else of them."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +15,7 @@ from tuner.training import run_job
 from tuner.training.model import Model
 from tuner.training.samples import Windows
 
-HEADS: dict[str, dict[str, Any]] = {
+HEADS = {
     "direct": {},
     "step by step": {"decoder": "recursive"},
     "in segments": {"decoder": "segments", "segment": 2},
@@ -32,7 +28,7 @@ SHAPE = Shape(
 CPU = torch.device("cpu")
 
 
-def drawn(shape: Shape = SHAPE, **values: Any) -> Model:
+def drawn(shape=SHAPE, **values):
     torch.manual_seed(0)
     model = Model(Hyperparameters(**{"hidden_size": 8} | values), shape).eval()
     for name, parameter in model.named_parameters():
@@ -42,7 +38,7 @@ def drawn(shape: Shape = SHAPE, **values: Any) -> Model:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_reads_the_known_columns_of_its_step(head: str) -> None:
+def test_every_head_reads_the_known_columns_of_its_step(head):
     model = drawn(**HEADS[head])
     x = torch.randn(4, WINDOW + HORIZON, 3)
     before = model(x)
@@ -55,7 +51,7 @@ def test_every_head_reads_the_known_columns_of_its_step(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_two_targets_each_move_by_what_is_known(head: str) -> None:
+def test_two_targets_each_move_by_what_is_known(head):
     shape = Shape(
         "forecast", 3, horizon=HORIZON, window=WINDOW, targets=2, quantiles=(0.1, 0.5),
         target_columns=(0, 1), known_columns=(KNOWN,),
@@ -69,7 +65,7 @@ def test_two_targets_each_move_by_what_is_known(head: str) -> None:
     assert (by[:, 0] - by[:, 1]).abs().min() > 1e-6
 
 
-def test_a_model_without_known_columns_keeps_its_weights() -> None:
+def test_a_model_without_known_columns_keeps_its_weights():
     names = set(drawn(Shape("forecast", 3, horizon=HORIZON, window=WINDOW)).weights())
     assert not any("local" in name for name in names)
     added = set(drawn().weights()) - names
@@ -78,7 +74,7 @@ def test_a_model_without_known_columns_keeps_its_weights() -> None:
     }
 
 
-def followers(folder: Any, n: int = 700, **columns: Any) -> dict[str, Any]:
+def followers(folder, n=700, **columns):
     """A series that follows a column of its own row, and noise of standard deviation 1."""
     rng = np.random.default_rng(1)
     promo, price = rng.integers(0, 2, n), rng.uniform(1, 3, n)
@@ -94,7 +90,7 @@ def followers(folder: Any, n: int = 700, **columns: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(raw: dict[str, Any], folder: Any, **values: Any) -> tuple[float, SeriesRef]:
+def trained(raw, folder, **values):
     experiment = Experiment.model_validate(raw | {"hyperparameters": values})
     data = check_data(experiment).write(folder / "arrays")
     (ref,) = data.folds
@@ -109,7 +105,7 @@ def trained(raw: dict[str, Any], folder: Any, **values: Any) -> tuple[float, Ser
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_known_driving_column_leaves_little_more_than_noise(head: str, tmp_path: Any) -> None:
+def test_a_known_driving_column_leaves_little_more_than_noise(head, tmp_path):
     values = {"hidden_size": 24, "learning_rate": 0.01, "batch_size": 16} | HEADS[head]
     values["normalize"] = "none"
     score, _ = trained(followers(tmp_path), tmp_path, **values)
@@ -118,7 +114,7 @@ def test_a_known_driving_column_leaves_little_more_than_noise(head: str, tmp_pat
     assert score < (1.35 if "decoder" in values else 1.2)
 
 
-def test_the_linear_regression_reads_the_same_columns(tmp_path: Any) -> None:
+def test_the_linear_regression_reads_the_same_columns(tmp_path):
     raw = followers(tmp_path)
     experiment = Experiment.model_validate(raw)
     (ref,) = check_data(experiment).write(tmp_path / "known").folds
@@ -131,7 +127,7 @@ def test_the_linear_regression_reads_the_same_columns(tmp_path: Any) -> None:
     assert known["last_value"] == without["last_value"]
 
 
-def test_of_rows_to_come_a_batch_holds_the_known_columns_alone(tmp_path: Any) -> None:
+def test_of_rows_to_come_a_batch_holds_the_known_columns_alone(tmp_path):
     raw = followers(tmp_path)
     raw["data"] |= {"features": ["promo", "y", "price"], "known_future": ["price"]}
     raw["data"] |= {"lags": {"price": [1], "y": [1]}}

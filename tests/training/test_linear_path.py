@@ -1,10 +1,7 @@
 """The linear path is the ridge regression that it says it is, and what a model begins with."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,29 +13,29 @@ from torch import nn
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import PredictJob, TrainJob
+from tuner.jobs import PredictJob
 from tuner.training import Model, linear_path, predict, train
 from tuner.training import linear_fits as window_path
-from tuner.training.linear_path import PENALTIES, Moments, Ridge, Rows
+from tuner.training.linear_path import PENALTIES, Moments
 from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 
 
-def in_batches(*arrays: np.ndarray, size: int = 7):
+def in_batches(*arrays, size=7):
     tensors = [torch.tensor(a) for a in arrays]
 
-    def batches() -> Iterator[Rows]:
+    def batches():
         yield from zip(*(t.split(size) for t in tensors), strict=True)
 
     return batches
 
 
-def fit_ridge(batches) -> Ridge:
+def fit_ridge(batches):
     return Moments.of(batches).ridge()
 
 
-def gcv(x: np.ndarray, y: np.ndarray, penalty: float) -> float:
+def gcv(x, y, penalty):
     """Golub, Heath & Wahba (1979), eq. 1.4, with an intercept, by its definition."""
     n, centred = len(x), x - x.mean(axis=0)
     inner = centred.T @ centred + penalty * np.eye(x.shape[1])
@@ -49,9 +46,7 @@ def gcv(x: np.ndarray, y: np.ndarray, penalty: float) -> float:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(30, 60), st.integers(1, 6), st.integers(1, 3))
-def test_the_penalty_minimizes_generalized_cross_validation(
-    seed: int, n: int, inputs: int, outputs: int
-) -> None:
+def test_the_penalty_minimizes_generalized_cross_validation(seed, n, inputs, outputs):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, inputs)) @ rng.normal(size=(inputs, inputs)) + 5
     y = x @ rng.normal(size=(inputs, outputs)) + 3 * rng.normal(size=(n, outputs))
@@ -63,7 +58,7 @@ def test_the_penalty_minimizes_generalized_cross_validation(
     np.testing.assert_allclose(found.bias, theirs.intercept_, rtol=1e-6)
 
 
-def test_rows_weigh_as_they_do_in_scikit_learn() -> None:
+def test_rows_weigh_as_they_do_in_scikit_learn():
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(50, 4)) + 3, rng.uniform(0.1, 3, 50)
     y = x[:, :2] + rng.normal(size=(50, 2))
@@ -74,7 +69,7 @@ def test_rows_weigh_as_they_do_in_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
-def test_few_rows_and_constant_inputs_still_give_a_line(n: int) -> None:
+def test_few_rows_and_constant_inputs_still_give_a_line(n):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, 8))
     x[:, 3] = 2.0
@@ -89,9 +84,7 @@ def test_few_rows_and_constant_inputs_still_give_a_line(n: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 30), st.integers(2, 30))
-def test_moments_of_parts_and_scaled_inputs_are_those_of_rows(
-    seed: int, n: int, later: int
-) -> None:
+def test_moments_of_parts_and_scaled_inputs_are_those_of_rows(seed, n, later):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(n + later, 3)) + 100, rng.normal(size=(n + later, 2))
     weights, scale = rng.uniform(0.1, 3, n + later), np.array([1.0, 0.3, 2.0])
@@ -115,11 +108,11 @@ def test_moments_of_parts_and_scaled_inputs_are_those_of_rows(
 DECODERS = ({}, {"decoder": "recursive"}, {"decoder": "segments", "segment": 2})
 
 
-def walk(n: int = 90, targets: int = 1) -> np.ndarray:
+def walk(n=90, targets=1):
     return np.cumsum(np.random.default_rng(1).normal(size=(n, targets)), axis=0) / 5
 
 
-def fit_of(job: TrainJob) -> Fit:
+def fit_of(job):
     parameters = Hyperparameters(**job.hyperparameters)
     torch.manual_seed(0)
     return Fit(job, parameters, job.folds[0], CPU, torch.Generator())
@@ -127,7 +120,7 @@ def fit_of(job: TrainJob) -> Fit:
 
 @pytest.mark.parametrize("options", DECODERS, ids=str)
 @pytest.mark.parametrize("kind", ["none", "last", "mean", "standard"])
-def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, monkeypatch) -> None:
+def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, monkeypatch):
     chosen = []
     of = Moments.ridge
     monkeypatch.setattr(Moments, "ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
@@ -136,7 +129,7 @@ def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, m
     ref = make_ref(rows, horizon=3)
     fit = fit_of(make_job(ref, normalize=kind, linear_path=True, dropout=0.5, **options))
 
-    def of_parts(samples: np.ndarray) -> tuple[np.ndarray, ...]:
+    def of_parts(samples):
         x = rows[samples[:, None] + np.arange(-8, 0)].transpose(0, 2, 1)  # (n, targets, window)
         y = rows[samples[:, None] + np.arange(3)].transpose(0, 2, 1)
         shift, spread = np.zeros_like(x[..., :1]), np.ones_like(x[..., :1])
@@ -163,7 +156,7 @@ def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, m
 
 
 @pytest.mark.parametrize("options", DECODERS, ids=str)
-def test_first_quantiles_are_those_of_the_regressions_errors(make_ref, make_job, options) -> None:
+def test_first_quantiles_are_those_of_the_regressions_errors(make_ref, make_job, options):
     ref = make_ref(walk(800), horizon=4, quantiles=(0.1, 0.5, 0.9))
     fit = fit_of(make_job(ref, normalize="last", linear_path=True, **options))
     x, _ = fit.samples.inputs(fit.train_index)
@@ -172,7 +165,7 @@ def test_first_quantiles_are_those_of_the_regressions_errors(make_ref, make_job,
     np.testing.assert_allclose(share, [0.1, 0.5, 0.9], atol=0.03)
 
 
-def test_the_forecast_adds_layers_and_autoregression() -> None:
+def test_the_forecast_adds_layers_and_autoregression():
     shape = Shape("forecast", 3, horizon=2, targets=2, window=5, target_columns=(2, 0))
     options = {"hidden_size": 4}
     model = Model(Hyperparameters(**options, linear_path=True), shape)
@@ -186,21 +179,21 @@ def test_the_forecast_adds_layers_and_autoregression() -> None:
     torch.testing.assert_close(model(x), layers(x) + ahead)
 
 
-def test_far_rows_are_penalized_more_except_in_phase() -> None:
+def test_far_rows_are_penalized_more_except_in_phase():
     by_hand = [1 / 2, 1 / 3, 1 / 3, 1 / 2, 1, 1 / 2, 1 / 2, 1]
     np.testing.assert_allclose(window_path.prior(8, 4, 1), by_hand)
     np.testing.assert_allclose(window_path.prior(8, 4, 4), [1 / 2] * 4 + [1] * 4)
 
 
 @given(st.integers(1, 60), st.integers(1, 30), st.integers(1, 40))
-def test_no_row_is_nearer_than_the_last_and_none_is_lost(window, season, horizon) -> None:
+def test_no_row_is_nearer_than_the_last_and_none_is_lost(window, season, horizon):
     near = window_path.prior(window, season, horizon)
     assert near.shape == (window,)
     assert near[-1] == 1 == near.max()
     assert (near >= 1 / np.arange(window, 0, -1)).all()
 
 
-def autoregression(n: int, seed: int = 0, until: int | None = None) -> np.ndarray:
+def autoregression(n, seed=0, until=None):
     """A series that follows itself and what another column was a row before, up to a row."""
     rng = np.random.default_rng(seed)
     leads, rows = rng.normal(size=n), np.zeros(n)
@@ -210,13 +203,13 @@ def autoregression(n: int, seed: int = 0, until: int | None = None) -> np.ndarra
     return np.column_stack((rows, leads, rng.normal(size=n)))
 
 
-def columns_of(path: linear_path.LinearPath) -> np.ndarray:
+def columns_of(path):
     """The weights, (columns, window)."""
     return path.linear.weight.numpy().reshape(-1, 8)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)], ids=str)
-def test_a_single_target_is_forecast_from_all_columns_that_help(make_ref, make_job, order) -> None:
+def test_a_single_target_is_forecast_from_all_columns_that_help(make_ref, make_job, order):
     rows = autoregression(400)
     place = order.index(0)
     ref = make_ref(rows[:, :1], rows[:, order], target_columns=(place,))
@@ -226,7 +219,7 @@ def test_a_single_target_is_forecast_from_all_columns_that_help(make_ref, make_j
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_all_columns_are_those_of_a_ridge_of_scaled_inputs(make_ref, make_job, monkeypatch) -> None:
+def test_all_columns_are_those_of_a_ridge_of_scaled_inputs(make_ref, make_job, monkeypatch):
     chosen, of = [], Moments.ridge
     monkeypatch.setattr(Moments, "ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
     rows = autoregression(200) * (1, 3, 1)
@@ -245,7 +238,7 @@ def test_all_columns_are_those_of_a_ridge_of_scaled_inputs(make_ref, make_job, m
     np.testing.assert_allclose(scale[:8], window_path.prior(8, 1, 2), rtol=1e-5)
 
 
-def test_a_column_that_stopped_helping_is_not_read(make_ref, make_job) -> None:
+def test_a_column_that_stopped_helping_is_not_read(make_ref, make_job):
     rows = autoregression(300, until=150)  # of 225 training rows
     ref = make_ref(rows[:, :1], rows, target_columns=(0,))
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
@@ -255,7 +248,7 @@ def test_a_column_that_stopped_helping_is_not_read(make_ref, make_job) -> None:
     np.testing.assert_allclose(columns_of(path)[:1], columns_of(alone), atol=0.02)
 
 
-def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job) -> None:
+def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job):
     blocks = [autoregression(100, seed) for seed in range(3)]
     blocks.append(np.random.default_rng(9).normal(size=(100, 3)))  # nothing leads here
     rows, bounds = np.concatenate(blocks), 100 * np.arange(4)[:, None]
@@ -268,7 +261,7 @@ def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job) 
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_late_and_early_windows_share_no_forecast_row(make_ref, horizon) -> None:
+def test_late_and_early_windows_share_no_forecast_row(make_ref, horizon):
     ref = make_ref(walk(100), horizon=horizon)
     index = torch.from_numpy(ref.train_samples())
     late, early, between = (part.numpy() for part in window_path._in_time(index, ref))
@@ -278,7 +271,7 @@ def test_late_and_early_windows_share_no_forecast_row(make_ref, horizon) -> None
     assert len(between) == horizon - 1
 
 
-def test_lags_of_the_target_are_its_own_and_always_read(make_ref, make_job) -> None:
+def test_lags_of_the_target_are_its_own_and_always_read(make_ref, make_job):
     rows = np.column_stack((walk(200), np.roll(walk(200), 3)))
     ref = make_ref(rows[:, :1], rows, target_columns=(0,), lag_columns=((1, 0),))
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
@@ -286,7 +279,7 @@ def test_lags_of_the_target_are_its_own_and_always_read(make_ref, make_job) -> N
 
 
 @pytest.mark.parametrize("kind", ["none", "standard"])
-def test_other_columns_are_read_as_they_are_normalized(make_ref, make_job, kind) -> None:
+def test_other_columns_are_read_as_they_are_normalized(make_ref, make_job, kind):
     rows = np.column_stack((walk()[::-1], walk()))
     ref = make_ref(rows[:, 1:], rows, target_columns=(1,), horizon=2)
     model = fit_of(make_job(ref, linear_path=True, normalize=kind)).model
@@ -298,7 +291,7 @@ def test_other_columns_are_read_as_they_are_normalized(make_ref, make_job, kind)
     torch.testing.assert_close(model.eval()(x), expected)
 
 
-def test_of_too_many_columns_only_the_targets_own_is_read(make_ref, make_job, monkeypatch) -> None:
+def test_of_too_many_columns_only_the_targets_own_is_read(make_ref, make_job, monkeypatch):
     monkeypatch.setattr(linear_path, "MOST_INPUTS", 15)
     rows = autoregression(300)
     ref = make_ref(rows[:, :1], rows, target_columns=(0,))
@@ -307,7 +300,7 @@ def test_of_too_many_columns_only_the_targets_own_is_read(make_ref, make_job, mo
     torch.testing.assert_close(path.linear.weight, alone.model.linear_path.linear.weight)
 
 
-def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, go_on) -> None:
+def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, go_on):
     ref = make_ref(walk())
     job = make_job(ref, epochs=3, keep_weights=True, linear_path=True, weight_decay=0.1)
     first, weights = fit_of(job).model.weights(), train(job, go_on).weights
@@ -317,7 +310,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, g
     assert weights["head.weight"].any()
 
 
-def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, monkeypatch) -> None:
+def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, monkeypatch):
     monkeypatch.setattr(window_path, "_LONGEST", 3)
     ref = make_ref(walk())
     long = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
@@ -328,7 +321,7 @@ def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, m
     torch.testing.assert_close(long[:, 5:], expected, atol=0.05, rtol=0)
 
 
-def test_too_many_windows_are_sampled_at_every_hour(make_ref, make_job, monkeypatch) -> None:
+def test_too_many_windows_are_sampled_at_every_hour(make_ref, make_job, monkeypatch):
     rng, n = np.random.default_rng(0), 4800
     hours = 5 * np.sin(2 * np.pi * np.arange(n) / 24) + rng.normal(0, 0.5, n)
     ref = make_ref(hours[:, None])
@@ -359,9 +352,7 @@ PAIRS = [
 
 @settings(max_examples=8, deadline=None)
 @given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99))
-def test_rows_after_the_training_part_change_no_weight(
-    make_ref, make_job, go_on, options, seed
-) -> None:
+def test_rows_after_the_training_part_change_no_weight(make_ref, make_job, go_on, options, seed):
     rows = np.column_stack((walk(60), walk(61)[1:]))
     other = rows.copy()
     other[45:] += 10 * np.random.default_rng(seed).normal(size=(15, 2))
@@ -375,7 +366,7 @@ def test_rows_after_the_training_part_change_no_weight(
 @given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99), ahead=st.integers(0, 12))
 def test_rows_from_the_first_one_forecast_on_move_no_forecast(
     make_ref, make_job, go_on, options, seed, ahead
-) -> None:
+):
     rows, job = walk(60), None
     ref = make_ref(rows, horizon=2)
     job = make_job(ref, epochs=1, keep_weights=True, **options)
@@ -392,7 +383,7 @@ def test_rows_from_the_first_one_forecast_on_move_no_forecast(
         assert (after[ahead + 1 :] != before[ahead + 1 :]).any()
 
 
-def test_the_same_job_gives_the_same_bits_with_every_key(make_ref, make_job, go_on) -> None:
+def test_the_same_job_gives_the_same_bits_with_every_key(make_ref, make_job, go_on):
     ref = make_ref(walk(80, targets=2), horizon=4, quantiles=(0.1, 0.5))
     options = {
         "normalize": "standard", "linear_path": True, "segment": 3, "conv_channels": 4,

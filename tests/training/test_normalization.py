@@ -1,9 +1,5 @@
 """A window's level: taken off as the papers say, put back, and never known from what lies ahead."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +17,7 @@ ALONE = Shape("forecast", 1, horizon=4, window=10, target_columns=(0,))
 MANY = Shape(
     "forecast", 4, horizon=3, targets=2, window=10, target_columns=(2, 0), lag_columns=((1, 1),)
 )  # column 3 is no target's
-OPTIONS: list[dict[str, Any]] = [
+OPTIONS = [
     {},
     {"cell": "gru", "decoder": "recursive", "linear_path": True},
     {"cell": "peephole", "pooling": "attention", "bidirectional": True, "segment": 4},
@@ -30,7 +26,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def drawn(shape: Shape, **options: Any) -> Model:
+def drawn(shape, **options):
     """A model all of whose weights are drawn, in double precision."""
     torch.manual_seed(0)
     model = Model(Hyperparameters(hidden_size=5, **options), shape).double().eval()
@@ -39,12 +35,12 @@ def drawn(shape: Shape, **options: Any) -> Model:
     return model
 
 
-def windows(shape: Shape, seed: int = 0, size: int = 6) -> torch.Tensor:
+def windows(shape, seed=0, size=6):
     torch.manual_seed(seed)
     return torch.randn(size, shape.window, shape.features, dtype=torch.float64)
 
 
-def test_the_level_is_that_of_the_papers_equations() -> None:
+def test_the_level_is_that_of_the_papers_equations():
     x = windows(MANY)
     a = x.numpy()
     own = a[:, :, [2, 0]]
@@ -79,12 +75,8 @@ def test_the_level_is_that_of_the_papers_equations() -> None:
     constant=st.floats(-100, 100),
 )
 def test_a_higher_target_window_raises_the_forecast_equally(
-    kind: str,
-    options: dict[str, Any],
-    quantiles: tuple[float, ...],
-    seed: int,
-    constant: float,
-) -> None:
+    kind, options, quantiles, seed, constant
+):
     shape = Shape(**vars(ALONE) | {"quantiles": quantiles})
     model, x = drawn(shape, normalize=kind, **options), windows(shape, seed)
     forecast = model(x)
@@ -96,14 +88,12 @@ def test_a_higher_target_window_raises_the_forecast_equally(
 
 @settings(max_examples=15, deadline=None)
 @given(options=st.sampled_from(OPTIONS), seed=st.integers(0, 99), factor=st.floats(10, 1000))
-def test_a_wider_window_widens_the_forecast(
-    options: dict[str, Any], seed: int, factor: float
-) -> None:
+def test_a_wider_window_widens_the_forecast(options, seed, factor):
     model, x = drawn(ALONE, normalize="standard", **options), 100 * windows(ALONE, seed)
     torch.testing.assert_close(model(factor * x), factor * model(x), rtol=1e-6, atol=1e-4)
 
 
-def test_each_target_moves_by_its_own_level_alone() -> None:
+def test_each_target_moves_by_its_own_level_alone():
     x = windows(MANY)
     model = drawn(MANY, normalize="last")
     both = x.clone()
@@ -115,7 +105,7 @@ def test_each_target_moves_by_its_own_level_alone() -> None:
     assert not torch.allclose(model(both) - model(x), moved)
 
 
-def test_a_window_that_does_not_move_has_a_finite_forecast() -> None:
+def test_a_window_that_does_not_move_has_a_finite_forecast():
     model = drawn(ALONE, normalize="standard").float()
     x = torch.full((2, 10, 1), 3.0, requires_grad=True)
     forecast = model(x)
@@ -126,7 +116,7 @@ def test_a_window_that_does_not_move_has_a_finite_forecast() -> None:
     assert x.grad.isfinite().all()
 
 
-def test_a_target_that_is_not_read_has_no_level() -> None:
+def test_a_target_that_is_not_read_has_no_level():
     for key, options in (("normalize", {"normalize": "last"}), ("linear_path", {"linear_path": 1})):
         for columns in ((-1,), ()):
             shape = Shape(**vars(ALONE) | {"target_columns": columns})
@@ -135,7 +125,7 @@ def test_a_target_that_is_not_read_has_no_level() -> None:
 
 
 @pytest.mark.parametrize("kind", ["last", "mean", "standard"])
-def test_the_loss_is_taken_after_the_inverse(make_ref, make_job, go_on, kind) -> None:
+def test_the_loss_is_taken_after_the_inverse(make_ref, make_job, go_on, kind):
     from tuner.training import train
 
     # Each window is as wide as its level: only after the inverse do the wide ones weigh more.

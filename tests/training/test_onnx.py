@@ -1,10 +1,6 @@
 """ONNX models put out what torch's do: every cell, pooling, head, decoder and task."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,14 +10,14 @@ import torch
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import ExportJob, Outcome, OutcomeState
+from tuner.jobs import ExportJob, OutcomeState
 from tuner.training import onnx_export as export_module
 from tuner.training import onnx_operators as onnx_layers
 from tuner.training import run_job
 from tuner.training.model import Model
 from tuner.training.onnx_export import to_onnx
 
-CELLS: dict[str, dict[str, Any]] = {
+CELLS = {
     "lstm": {},
     "lstm with projection": {"cell": "lstm", "proj_size": 3},
     "gru": {"cell": "gru"},
@@ -29,7 +25,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "rnn with relu": {"cell": "rnn", "nonlinearity": "relu"},
     "peephole": {"cell": "peephole"},
 }
-LAYERS: dict[str, dict[str, Any]] = {
+LAYERS = {
     "one": {"hidden_size": 8},
     "two that read both ways": {"hidden_size": 8, "num_layers": 2, "bidirectional": True},
     "two of their own widths without bias": {
@@ -42,7 +38,7 @@ QUANTILES = Shape("forecast", 2, horizon=3, targets=2, quantiles=(0.1, 0.5, 0.9)
 MEDIAN = Shape("forecast", 1, horizon=1, quantiles=(0.5,))
 KNOWN = Shape("forecast", 3, horizon=4, targets=2, known_columns=(2, 0))
 KNOWN_QUANTILES = Shape("forecast", 2, horizon=3, quantiles=(0.1, 0.5), known_columns=(1,))
-SHAPES: dict[str, list[Shape]] = {
+SHAPES = {
     "forecast": [VALUES, QUANTILES, MEDIAN, KNOWN, KNOWN_QUANTILES],
     "regress": [Shape("regress", 2, targets=2)],
     "classify": [Shape("classify", 3, classes=3), Shape("classify", 0, vocabulary=9, classes=2)],
@@ -51,7 +47,7 @@ SHAPES: dict[str, list[Shape]] = {
 }
 
 
-def heads(task: str) -> Iterator[tuple[Shape, dict[str, str]]]:
+def heads(task):
     for shape, pooling in itertools.product(SHAPES[task], POOLINGS):
         if shape.each_step and pooling != "last":
             continue
@@ -60,14 +56,12 @@ def heads(task: str) -> Iterator[tuple[Shape, dict[str, str]]]:
             yield shape, {"pooling": pooling, "decoder": "recursive"}
 
 
-def drawn(shape: Shape, **values: Any) -> Model:
+def drawn(shape, **values):
     torch.manual_seed(len(values))
     return Model(Hyperparameters(**values), shape).eval()
 
 
-def outputs(
-    model: Model, session: onnxruntime.InferenceSession, size: int, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def outputs(model, session, size, steps):
     """What ONNX and torch say of random sequences; of steps, of those that are real."""
     shape, lengths = model.shape, None
     x = torch.randn(size, steps + shape.ahead, shape.features)
@@ -91,7 +85,7 @@ def outputs(
 
 @pytest.mark.parametrize("task", SHAPES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_onnx_and_torch_agree_on_batches_of_any_length(cell: str, task: str) -> None:
+def test_onnx_and_torch_agree_on_batches_of_any_length(cell, task):
     for layers, (shape, head) in itertools.product(LAYERS, heads(task)):
         model = drawn(shape, **CELLS[cell], **LAYERS[layers], **head)
         file = to_onnx(model)
@@ -103,15 +97,15 @@ def test_onnx_and_torch_agree_on_batches_of_any_length(cell: str, task: str) -> 
             assert difference <= 1e-5, (layers, shape, head, size, steps)
 
 
-def job(shape: Shape = VALUES, **values: Any) -> ExportJob:
+def job(shape=VALUES, **values):
     return ExportJob("model.onnx", values, drawn(shape, **values).weights(), shape, steps=12)
 
 
-def exported(asked: ExportJob) -> Outcome:
+def exported(asked):
     return run_job(asked, lambda epoch: True)
 
 
-def test_an_export_brings_the_file_and_how_far_it_is_from_torch() -> None:
+def test_an_export_brings_the_file_and_how_far_it_is_from_torch():
     outcome = exported(job(hidden_size=8, decoder="recursive"))
     assert outcome.state is OutcomeState.COMPLETE
     assert outcome.exported is not None
@@ -120,7 +114,7 @@ def test_an_export_brings_the_file_and_how_far_it_is_from_torch() -> None:
     assert "exported" not in outcome.to_json()
 
 
-def test_exports_are_identical_and_use_no_global_randomness() -> None:
+def test_exports_are_identical_and_use_no_global_randomness():
     before = torch.random.get_rng_state()
     first, second = (exported(job(hidden_size=8)).exported for _ in range(2))
     torch.manual_seed(1)
@@ -133,9 +127,7 @@ def test_exports_are_identical_and_use_no_global_randomness() -> None:
 
 
 @pytest.mark.parametrize("task", SHAPES)
-def test_a_file_that_says_something_else_than_torch_is_no_export(
-    task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_says_something_else_than_torch_is_no_export(task, monkeypatch):
     monkeypatch.setitem(onnx_layers._GATES, "LSTM", (0, 1, 2, 3))
     outcome = exported(job(SHAPES[task][0], hidden_size=8))
     assert outcome.state is OutcomeState.FAILED
@@ -143,7 +135,7 @@ def test_a_file_that_says_something_else_than_torch_is_no_export(
     assert "differs from torch by" in str(outcome.reason)
 
 
-def test_amplified_rounding_errors_do_not_forbid_an_export() -> None:
+def test_amplified_rounding_errors_do_not_forbid_an_export():
     asked = job(cell="rnn", hidden_size=24)
     recurrent = {n: 5 * w if "weight_hh" in n else 0.1 * w for n, w in asked.weights.items()}
     chaotic = recurrent | {n: w for n, w in asked.weights.items() if n.startswith("head")}
@@ -153,7 +145,7 @@ def test_amplified_rounding_errors_do_not_forbid_an_export() -> None:
     assert outcome.exported.difference > 1e-3
 
 
-def test_a_model_that_no_file_can_hold_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_no_file_can_hold_is_not_exported(monkeypatch):
     monkeypatch.setattr(export_module, "LARGEST_ONNX", 1000)
     outcome = exported(job(hidden_size=8))
     assert outcome.state is OutcomeState.FAILED

@@ -1,9 +1,6 @@
 """ONNX models with a level, a linear path, segments and convolutions, and all pairs of them."""
 
-from __future__ import annotations
-
 import itertools
-from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +25,7 @@ FORECASTS = [
         target_columns=(2, 0), lag_columns=((1, 1),),
     ),
 ]  # fmt: skip
-KEYS: dict[str, list[dict[str, Any]]] = {
+KEYS = {
     "normalize": [{"normalize": kind} for kind in ("last", "mean", "standard")],
     "linear_path": [{"linear_path": True}],
     "segment": [{"segment": 4}, {"segment": 7}],
@@ -51,7 +48,7 @@ SEQUENCES = [
 ]
 
 
-def drawn(shape: Shape, **values: Any) -> Model:
+def drawn(shape, **values):
     torch.manual_seed(len(values))
     model = Model(Hyperparameters(**{"hidden_size": 8} | values), shape).eval()
     for name, parameter in model.named_parameters():
@@ -60,14 +57,14 @@ def drawn(shape: Shape, **values: Any) -> Model:
     return model
 
 
-def session_of(model: Model) -> onnxruntime.InferenceSession:
+def session_of(model):
     file = to_onnx(model)
     onnx.checker.check_model(file, full_check=True)
     return onnxruntime.InferenceSession(file.SerializeToString())
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="+".join)
-def test_windows_are_forecast_as_torch_does(pair: tuple[str, str]) -> None:
+def test_windows_are_forecast_as_torch_does(pair):
     for shape, one, other in itertools.product(FORECASTS, *(KEYS[key] for key in pair)):
         model = drawn(shape, **one, **other)
         session = session_of(model)
@@ -82,9 +79,7 @@ def test_windows_are_forecast_as_torch_does(pair: tuple[str, str]) -> None:
 @pytest.mark.parametrize("segment", [1, 2, 4])
 @pytest.mark.parametrize("channels", [0, 3])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention"])
-def test_sequences_are_read_like_torch_whatever_the_padding(
-    pooling: str, channels: int, segment: int
-) -> None:
+def test_sequences_are_read_like_torch_whatever_the_padding(pooling, channels, segment):
     for shape, both in itertools.product(SEQUENCES, (False, True)):
         length = 1 if shape.task == "label" or shape.vocabulary else segment
         options = {} if shape.task == "label" else {"pooling": pooling}
@@ -111,7 +106,7 @@ ONE_LENGTH = [Shape("regress", 2, targets=2, window=9), Shape("classify", 3, cla
 
 
 @pytest.mark.parametrize("shape", ONE_LENGTH, ids=lambda shape: shape.task)
-def test_sequences_of_one_length_are_read_as_torch_does(shape: Shape) -> None:
+def test_sequences_of_one_length_are_read_as_torch_does(shape):
     for other in ({}, {"segment": 4, "pooling": "mean"}, {"conv_channels": 3, "segment": 2}):
         session = session_of(model := drawn(shape, linear_path=True, **other))
         assert session.get_inputs()[0].shape[1:] == [9, shape.features]
@@ -126,13 +121,13 @@ def test_sequences_of_one_length_are_read_as_torch_does(shape: Shape) -> None:
         assert outcome.exported.difference < 1e-5
 
 
-def exported(shape: Shape, **values: Any) -> Any:
+def exported(shape, **values):
     weights = drawn(shape, **values).weights()
     job = ExportJob("model.onnx", {"hidden_size": 8} | values, weights, shape, steps=shape.window)
     return run_job(job, lambda epoch: True)
 
 
-def test_an_export_is_checked_on_its_linear_path_windows() -> None:
+def test_an_export_is_checked_on_its_linear_path_windows():
     options = {"linear_path": True, "normalize": "standard", "segment": 2, "conv_channels": 2}
     for shape in FORECASTS:
         outcome = exported(shape, decoder="segments", **options)
@@ -140,7 +135,7 @@ def test_an_export_is_checked_on_its_linear_path_windows() -> None:
         assert outcome.exported.difference < 1e-5
 
 
-def test_an_export_that_takes_off_another_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_takes_off_another_level_is_refused(monkeypatch):
     monkeypatch.setattr(onnx_reading, "SPREAD", 1.0)
     outcome = exported(FORECASTS[0], normalize="standard")
     assert outcome.state is OutcomeState.FAILED

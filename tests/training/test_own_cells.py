@@ -1,9 +1,6 @@
 """Cells and models of one's own: read as tuner's are, kept whole, and exported where torch can."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,7 +9,7 @@ import torch
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import ExportJob, Outcome, OutcomeState
+from tuner.jobs import ExportJob, OutcomeState
 from tuner.training import Model, run_job
 from tuner.training.device import TrainingError
 from tuner.training.model import WeightAverage
@@ -24,17 +21,17 @@ CLASSES = Shape("classify", 2, classes=3)
 LABELS = Shape("label", 2, classes=3)
 
 
-def drawn(shape: Shape, **values: Any) -> Model:
+def drawn(shape, **values):
     torch.manual_seed(0)
     return Model(Hyperparameters(**{"hidden_size": 5} | values), shape).eval()
 
 
-def exported(model: Model, **values: Any) -> Outcome:
+def exported(model, **values):
     job = ExportJob("model", {"hidden_size": 5} | values, model.weights(), model.shape, 7)
     return run_job(job, lambda epoch: True)
 
 
-def test_it_follows_its_equation_with_its_own_keys() -> None:
+def test_it_follows_its_equation_with_its_own_keys():
     layer = make_layers(Hyperparameters(**LEAKY), 3, 4, bidirectional=False)
     x = torch.randn(2, 6, 3)
     outputs, (state,) = read(layer, x)
@@ -47,7 +44,7 @@ def test_it_follows_its_equation_with_its_own_keys() -> None:
 
 
 @pytest.mark.parametrize("cell", [LEAKY, {"cell": "own_classes:Pair"}])
-def test_padding_changes_nothing_forwards_and_backwards(cell: dict[str, Any]) -> None:
+def test_padding_changes_nothing_forwards_and_backwards(cell):
     layer = make_layers(Hyperparameters(**cell), 3, 4, bidirectional=True)
     x, lengths = torch.randn(3, 6, 3), torch.tensor([4, 6, 1])
     outputs, (state,) = read(layer, x, lengths=lengths)
@@ -57,7 +54,7 @@ def test_padding_changes_nothing_forwards_and_backwards(cell: dict[str, Any]) ->
         torch.testing.assert_close(state[:, i], last[:, 0])
 
 
-def test_a_layer_that_takes_the_lengths_is_told_them() -> None:
+def test_a_layer_that_takes_the_lengths_is_told_them():
     layer = make_layers(Hyperparameters(cell="own_classes:Masked"), 3, 4, bidirectional=False)
     x = torch.randn(2, 5, 3)
     padded, _ = read(layer, x, lengths=torch.tensor([3, 5]))
@@ -74,16 +71,14 @@ def test_a_layer_that_takes_the_lengths_is_told_them() -> None:
         {"cell": "own_classes:Pair", "hidden_size": [5, 3]},
     ],
 )
-def test_stacks_of_it_gradients_and_all_are_models_of_every_task(
-    shape: Shape, values: dict[str, Any]
-) -> None:
+def test_stacks_of_it_gradients_and_all_are_models_of_every_task(shape, values):
     model = drawn(shape, **values).train()
     lengths = None if shape.task == "forecast" else torch.tensor([7, 2])
     model(torch.randn(2, 7, shape.features), lengths).square().mean().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_a_whole_model_stands_between_level_and_output() -> None:
+def test_a_whole_model_stands_between_level_and_output():
     model = drawn(FORECAST, cell="own_classes:Counting", kernel=3, normalize="last")
     assert model.own is not None
     x = torch.randn(4, 7, 3)
@@ -94,7 +89,7 @@ def test_a_whole_model_stands_between_level_and_output() -> None:
     torch.testing.assert_close(moved[..., 1], torch.zeros(4, 4), rtol=0, atol=1e-5)
 
 
-def test_a_whole_model_gets_known_rows_or_is_refused() -> None:
+def test_a_whole_model_gets_known_rows_or_is_refused():
     shape = dataclasses.replace(FORECAST, known_columns=(1,))
     values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last"}
     model, x = drawn(shape, **values), torch.randn(3, 11, 3)
@@ -107,7 +102,7 @@ def test_a_whole_model_gets_known_rows_or_is_refused() -> None:
         drawn(shape, **values | {"cell": "own_classes:Counting"})(x)
 
 
-def test_a_whole_model_gets_embeddings_behind_the_numbers() -> None:
+def test_a_whole_model_gets_embeddings_behind_the_numbers():
     shape = dataclasses.replace(FORECAST, known_columns=(1,), categories=((1, 6),))
     values = {"cell": "own_classes:Planned", "kernel": 3, "normalize": "last", "embedding_size": 2}
     model, x = drawn(shape, **values), torch.randn(3, 11, 3)
@@ -121,7 +116,7 @@ def test_a_whole_model_gets_embeddings_behind_the_numbers() -> None:
     assert outcome.exported is not None, outcome.reason
 
 
-def test_untrained_counters_are_kept_and_averaged() -> None:
+def test_untrained_counters_are_kept_and_averaged():
     values = {"cell": "own_classes:Counting", "kernel": 3}
     model = drawn(FORECAST, **values)
     average = WeightAverage(model, epochs=1, steps=2)
@@ -147,7 +142,7 @@ def test_untrained_counters_are_kept_and_averaged() -> None:
         {"cell": "own_classes:Counting", "kernel": 3},
     ],
 )
-def test_forecasts_are_exported_within_1e_5(values: dict[str, Any], normalize: str) -> None:
+def test_forecasts_are_exported_within_1e_5(values, normalize):
     values = values | {"normalize": normalize}
     model = drawn(FORECAST, **values)
     outcome = exported(model, **values)
@@ -161,8 +156,8 @@ def test_forecasts_are_exported_within_1e_5(values: dict[str, Any], normalize: s
 
 
 @pytest.mark.parametrize("shape", [CLASSES, LABELS], ids=lambda s: s.task)
-def test_a_graph_exports_any_length_and_refuses_a_loop(shape: Shape) -> None:
-    values: dict[str, Any] = {"cell": "own_classes:Pair", "pooling": "last"}
+def test_a_graph_exports_any_length_and_refuses_a_loop(shape):
+    values = {"cell": "own_classes:Pair", "pooling": "last"}
     outcome = exported(drawn(shape, **values), **values)
     assert outcome.exported is not None, outcome.reason
     assert outcome.exported.difference <= 1e-5
@@ -173,7 +168,7 @@ def test_a_graph_exports_any_length_and_refuses_a_loop(shape: Shape) -> None:
     assert "\n" not in refused.reason
 
 
-def test_sequences_of_one_length_have_a_graph_of_that_length() -> None:
+def test_sequences_of_one_length_have_a_graph_of_that_length():
     shape = Shape("classify", 2, classes=3, window=7)
     outcome = exported(drawn(shape, **LEAKY), **LEAKY)
     assert outcome.exported is not None, outcome.reason
@@ -181,14 +176,14 @@ def test_sequences_of_one_length_have_a_graph_of_that_length() -> None:
     assert session.get_inputs()[0].shape[1] == 7
 
 
-def test_a_whole_model_of_tokens_is_exported() -> None:
+def test_a_whole_model_of_tokens_is_exported():
     values = {"cell": "own_classes:Classes"}
     shape = Shape("classify", 0, vocabulary=6, classes=3)
     outcome = exported(drawn(shape, **values), **values)
     assert outcome.exported is not None, outcome.reason
 
 
-def test_what_onnx_has_no_name_for_is_refused_in_one_line() -> None:
+def test_what_onnx_has_no_name_for_is_refused_in_one_line():
     values = LEAKY | {"cell": "own_classes:NoGraph"}
     outcome = exported(drawn(FORECAST, **values), **values)
     assert outcome.state is OutcomeState.FAILED
@@ -208,7 +203,7 @@ def test_what_onnx_has_no_name_for_is_refused_in_one_line() -> None:
         ("own_classes:Undeclared", r"own_classes:Undeclared cannot be made of \(inputs=3, units=5"),
     ],
 )
-def test_a_worker_refuses_what_does_not_fit(cell: str, message: str) -> None:
+def test_a_worker_refuses_what_does_not_fit(cell, message):
     values = {"cell": cell} | ({"kernel": 3} if cell.endswith("Flat") else {})
     with pytest.raises(TrainingError, match=message):
         drawn(FORECAST, **values)(torch.randn(2, 7, 3))

@@ -1,10 +1,6 @@
 """Metrics and losses of one's own decide as tuner's do: search, stopping, export."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +20,7 @@ LATE = "mean(where(forecast < truth, 3, 1) * abs(truth - forecast))"
 REF = SeriesRef("", Shape("forecast", 1, horizon=2))
 
 
-def on(folder: Path, metric: str, **blocks: Any) -> Experiment:
+def on(folder, metric, **blocks):
     frame = pd.DataFrame({"y": np.sin(np.arange(90) / 4), "k": list("abc") * 30})
     frame.to_csv(folder / "y.csv", index=False)
     data = {"path": str(folder / "y.csv"), "target": "y"}
@@ -32,7 +28,7 @@ def on(folder: Path, metric: str, **blocks: Any) -> Experiment:
     return Experiment.model_validate(raw)
 
 
-def test_a_function_and_its_expression_are_one_metric() -> None:
+def test_a_function_and_its_expression_are_one_metric():
     rng = np.random.default_rng(0)
     truth, forecast = rng.normal(size=(2, 5, 2, 1))
     by_text, by_name = (
@@ -49,7 +45,7 @@ def test_a_function_and_its_expression_are_one_metric() -> None:
         METRICS["late"]
 
 
-def test_quantiles_are_scored_by_their_median() -> None:
+def test_quantiles_are_scored_by_their_median():
     shape = Shape("forecast", 1, horizon=2, quantiles=(0.1, 0.5))
     truth = np.ones((3, 2, 1))
     forecast = np.stack([truth - 9, truth + 1], axis=3)
@@ -58,13 +54,13 @@ def test_quantiles_are_scored_by_their_median() -> None:
     assert math.isnan(score("minimize mean(1 / (forecast - forecast))", truth, truth, REF))
 
 
-def test_a_metric_cannot_change_the_next_epoch() -> None:
+def test_a_metric_cannot_change_the_next_epoch():
     truth = np.ones((3, 2, 1))
     with pytest.raises(InputError, match="own_classes:writes has no score.*read-only"):
         score("minimize own_classes:writes", truth, truth.copy(), REF)
 
 
-def test_the_best_epoch_follows_the_metric_and_its_direction(make_ref: Any, make_job: Any) -> None:
+def test_the_best_epoch_follows_the_metric_and_its_direction(make_ref, make_job):
     ref = make_ref(np.sin(np.arange(80) / 3)[:, None])
     found = {}
     for metric in (f"minimize {LATE}", f"maximize {LATE}"):
@@ -78,9 +74,7 @@ def test_the_best_epoch_follows_the_metric_and_its_direction(make_ref: Any, make
 
 
 @pytest.mark.parametrize("loss", ["own_classes:fourth", LATE])
-def test_a_loss_of_one_s_own_is_what_training_lowers(
-    loss: str, make_ref: Any, make_job: Any
-) -> None:
+def test_a_loss_of_one_s_own_is_what_training_lowers(loss, make_ref, make_job):
     ref = make_ref(np.sin(np.arange(80) / 3)[:, None])
     outcome = run_job(make_job(ref, loss=loss, epochs=8, learning_rate=0.01), lambda epoch: True)
     assert outcome.state is OutcomeState.COMPLETE, outcome.reason
@@ -88,7 +82,7 @@ def test_a_loss_of_one_s_own_is_what_training_lowers(
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_classes_have_metrics_and_losses_of_one_s_own(make_sequences: Any, make_job: Any) -> None:
+def test_classes_have_metrics_and_losses_of_one_s_own(make_sequences, make_job):
     rng = np.random.default_rng(0)
     kinds = [i % 2 for i in range(24)]
     ref = make_sequences(
@@ -114,9 +108,7 @@ def test_classes_have_metrics_and_losses_of_one_s_own(make_sequences: Any, make_
         ("minimize abs(truth - forecast)", r"write mean\(abs\(truth - forecast\)\), say"),
     ],
 )
-def test_a_metric_that_cannot_be_is_refused_by_its_text(
-    metric: str, message: str, tmp_path: Path
-) -> None:
+def test_a_metric_that_cannot_be_is_refused_by_its_text(metric, message, tmp_path):
     on(tmp_path, "rmse")
     raw = {"name": "m", "data": {"path": "y.csv", "target": "y"}, "objective": {"metric": metric}}
     path = tmp_path / "m.yaml"
@@ -138,9 +130,7 @@ def test_a_metric_that_cannot_be_is_refused_by_its_text(
         ("minimize log(mean(truth - truth) - mean(abs(forecast)))", "must come to a finite number"),
     ],
 )
-def test_a_metric_that_does_not_work_is_refused_with_the_data(
-    metric: str, message: str, tmp_path: Path
-) -> None:
+def test_a_metric_that_does_not_work_is_refused_with_the_data(metric, message, tmp_path):
     with pytest.raises(DataError, match=f"objective.metric: .*{message}"):
         check_data(on(tmp_path, metric))
 
@@ -156,7 +146,7 @@ def test_a_metric_that_does_not_work_is_refused_with_the_data(
         ("own_classes:margin", "forecast", "has no loss of a batch"),
     ],
 )
-def test_a_loss_is_tried_before_a_search(loss: str, kind: str, message: str | None) -> None:
+def test_a_loss_is_tried_before_a_search(loss, kind, message):
     problem = look_at_loss(loss, kind).get("problem")
     assert (problem is None) == (message is None)
     assert message is None or message in str(problem)

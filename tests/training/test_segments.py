@@ -1,9 +1,5 @@
 """Segments and convolutions: as the papers say, whatever the length, and whatever pads."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -29,7 +25,7 @@ CELLS = st.sampled_from(["lstm", "gru", "rnn", "peephole"])
 POOLINGS = st.sampled_from(["last", "mean", "max", "attention"])
 
 
-def drawn(shape: Shape, **options: Any) -> Model:
+def drawn(shape, **options):
     torch.manual_seed(0)
     return Model(Hyperparameters(**{"hidden_size": 5} | options), shape).eval()
 
@@ -38,9 +34,7 @@ def drawn(shape: Shape, **options: Any) -> Model:
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 9])
-def test_a_segment_is_linear_with_relu_and_pads_the_oldest_row(
-    steps: int,
-) -> None:
+def test_a_segment_is_linear_with_relu_and_pads_the_oldest_row(steps):
     segments = Segments(4, 2, 6, in_front=True)
     x = torch.randn(3, steps, 2)
     filled = torch.cat([x[:, :1]] * (-steps % 4) + [x], dim=1)
@@ -52,7 +46,7 @@ def test_a_segment_is_linear_with_relu_and_pads_the_oldest_row(
     torch.testing.assert_close(segments(x), torch.stack(expected).view(3, -1, 6))
 
 
-def test_behind_a_sequence_stand_zeros() -> None:
+def test_behind_a_sequence_stand_zeros():
     segments = Segments(4, 2, 6, in_front=False)
     x = torch.randn(3, 6, 2)
     filled = torch.cat((x, torch.zeros(3, 2, 2)), dim=1)
@@ -60,7 +54,7 @@ def test_behind_a_sequence_stand_zeros() -> None:
     assert segments.count(torch.tensor([1, 4, 5, 6])).tolist() == [1, 1, 2, 2]
 
 
-def test_the_horizon_is_decoded_in_pieces_as_in_segrnn() -> None:
+def test_the_horizon_is_decoded_in_pieces_as_in_segrnn():
     model = drawn(WINDOWS, cell="gru", segment=2, decoder="segments")
     x = torch.randn(4, 10, 2)
     read = functional.relu(model.segments.linear(x.view(4, 5, 4)))
@@ -81,9 +75,7 @@ def test_the_horizon_is_decoded_in_pieces_as_in_segrnn() -> None:
     kernel=st.integers(1, 6),
     steps=st.integers(1, 9),
 )
-def test_the_convolution_is_torchs_of_the_same_length(
-    inputs: int, channels: int, kernel: int, steps: int
-) -> None:
+def test_the_convolution_is_torchs_of_the_same_length(inputs, channels, kernel, steps):
     ours, x = Convolution(inputs, channels, kernel), torch.randn(3, steps, inputs)
     weight = ours.linear.weight.view(channels, inputs, kernel)
     before = (kernel - 1) // 2
@@ -109,16 +101,8 @@ def test_the_convolution_is_torchs_of_the_same_length(
     widths=st.sampled_from([[5, 5], [6, 3]]),
 )
 def test_every_model_of_windows_learns_with_all_of_its_weights(
-    cell: str,
-    pooling: str,
-    both: bool,
-    segment: int,
-    window: int,
-    decoder: str,
-    channels: int,
-    quantiles: tuple[float, ...],
-    widths: list[int],
-) -> None:
+    cell, pooling, both, segment, window, decoder, channels, quantiles, widths
+):
     shape = Shape(**vars(WINDOWS) | {"window": window, "quantiles": quantiles})
     model = drawn(
         shape, cell=cell, pooling=pooling, bidirectional=both, segment=segment, decoder=decoder,
@@ -150,15 +134,8 @@ def test_every_model_of_windows_learns_with_all_of_its_weights(
     seed=st.integers(0, 999),
 )
 def test_what_pads_never_changes_what_is_said(
-    task: str,
-    cell: str,
-    pooling: str,
-    both: bool,
-    segment: int,
-    channels: int,
-    kernel: int,
-    seed: int,
-) -> None:
+    task, cell, pooling, both, segment, channels, kernel, seed
+):
     shape = SEQUENCES[task]
     model = drawn(
         shape, cell=cell, pooling=pooling, bidirectional=both, conv_channels=channels,
@@ -186,7 +163,7 @@ def test_what_pads_never_changes_what_is_said(
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
 
 
-def test_the_steps_of_a_segment_share_its_weight() -> None:
+def test_the_steps_of_a_segment_share_its_weight():
     segments = Segments(4, 2, 6, in_front=True)
     weights = torch.tensor([[0.2, 0.8]])
     share = [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]  # the first one holds two rows and their repetitions
@@ -197,7 +174,7 @@ def test_the_steps_of_a_segment_share_its_weight() -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
-def test_segment_predictions_report_the_weight_of_rows(make_ref, make_job, go_on) -> None:
+def test_segment_predictions_report_the_weight_of_rows(make_ref, make_job, go_on):
     ref = make_ref(np.sin(np.arange(120) * 0.5)[:, None])
     job = make_job(ref, keep_weights=True, pooling="attention", segment=3)
     weights = train(job, go_on).weights
@@ -209,12 +186,12 @@ def test_segment_predictions_report_the_weight_of_rows(make_ref, make_job, go_on
 
 
 @pytest.mark.parametrize("options", [{"segment": 3}, {"conv_channels": 4}], ids=str)
-def test_sequences_are_classified_with_them(signs, make_job, go_on, options) -> None:
+def test_sequences_are_classified_with_them(signs, make_job, go_on, options):
     job = make_job(signs, epochs=30, metric="accuracy", hidden_size=16, **options)
     assert train(job, go_on).objective > 0.7
 
 
-def test_a_model_reads_no_more_numbers_at_once_than_it_says() -> None:
+def test_a_model_reads_no_more_numbers_at_once_than_it_says():
     model = drawn(WINDOWS, segment=4, conv_channels=40)
     assert (model.widest, model.recurrent.widest) == (40, 5)
     assert drawn(WINDOWS, segment=4, hidden_size=50).widest == 50

@@ -1,7 +1,5 @@
 """The linear path over whole sequences is the regression that it says it is, of training alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -10,10 +8,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as TheirRidge
 
-from tuner.data import SequencesRef, Shape
+from tuner.data import Shape
 from tuner.data.reference import some_of
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import PredictJob, TrainJob
+from tuner.jobs import PredictJob
 from tuner.training import Model, predict, train
 from tuner.training import linear_fits as sequence_path
 from tuner.training.device import TrainingError
@@ -26,11 +24,11 @@ KINDS = ("regress", "classify")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_remembered(monkeypatch):
     monkeypatch.setattr(sequence_path, "_fitted", type(sequence_path._fitted)())
 
 
-def drawn(kind: str, n: int = 60, steps: int = 5, seed: int = 0):
+def drawn(kind, n=60, steps=5, seed=0):
     """Sequences of two numbers, one of them the same in the first step, and what they come to."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, steps, 2)) * (1, 4) + (0, 7)
@@ -40,23 +38,23 @@ def drawn(kind: str, n: int = 60, steps: int = 5, seed: int = 0):
     return x, (says[:, :2] if kind == "regress" else says.argmax(axis=1))
 
 
-def ref_of(make_sequences, kind: str, x: np.ndarray, y: np.ndarray) -> SequencesRef:
+def ref_of(make_sequences, kind, x, y):
     """Return prepared sequences of one length, the last quarter to score."""
     classes = 3 if kind == "classify" else 0
     return make_sequences(kind, list(x), list(y), classes=classes)
 
 
-def fit_of(job: TrainJob) -> Fit:
+def fit_of(job):
     torch.manual_seed(0)
     return Fit(job, Hyperparameters(**job.hyperparameters), job.folds[0], CPU, torch.Generator())
 
 
-def standardized(x: np.ndarray, by: np.ndarray) -> np.ndarray:
+def standardized(x, by):
     spread = by.std(axis=0)
     return (x - by.mean(axis=0)) / np.where(spread > 1e-9, spread, 1)
 
 
-def kept(monkeypatch: pytest.MonkeyPatch, name: str) -> list:
+def kept(monkeypatch, name):
     """Return what a function of the module will have returned."""
     chosen, of = [], getattr(sequence_path, name)
     monkeypatch.setattr(sequence_path, name, lambda *args: chosen.append(of(*args)) or chosen[-1])
@@ -74,7 +72,7 @@ OTHERS = (
 @pytest.mark.parametrize("options", OTHERS, ids=str)
 def test_a_model_of_values_begins_as_scikit_learns_ridge(
     make_sequences, make_job, monkeypatch, options, steps
-) -> None:
+):
     x, y = drawn("regress", steps=steps)
     chosen, of = [], Moments.ridge
     monkeypatch.setattr(Moments, "ridge", lambda *args: chosen.append(of(*args)) or chosen[-1])
@@ -92,7 +90,7 @@ def test_a_model_of_values_begins_as_scikit_learns_ridge(
 @pytest.mark.parametrize("steps", [5, 30], ids=["fewer numbers than rows", "more"])
 def test_a_classifier_starts_as_logistic_regression(
     make_sequences, make_job, monkeypatch, steps, weights
-) -> None:
+):
     x, y = drawn("classify", steps=steps)
     chosen = kept(monkeypatch, "choose_logistic")
     ref = ref_of(make_sequences, "classify", x, y)
@@ -108,13 +106,13 @@ def test_a_classifier_starts_as_logistic_regression(
     np.testing.assert_allclose(said.softmax(dim=1), expected, atol=1e-3)
 
 
-def test_the_penalty_of_classes_minimizes_cross_entropy() -> None:
+def test_the_penalty_of_classes_minimizes_cross_entropy():
     x, y = drawn("classify", n=80)
     x = torch.tensor(standardized(x.reshape(80, -1), x.reshape(80, -1)))
     fold = np.empty(80, int)
     fold[np.argsort(y, kind="stable")] = np.arange(80) % 5  # each class is dealt around
 
-    def cost(penalty: float) -> float:
+    def cost(penalty):
         total = 0.0
         for k in range(5):
             rest, held = fold != k, fold == k
@@ -131,7 +129,7 @@ def test_the_penalty_of_classes_minimizes_cross_entropy() -> None:
 @pytest.mark.parametrize(
     "y", [[0, 1, 2, 2, 2, 2], [1, 1, 1, 1, 1, 1], [0, 2]], ids=["rare", "one class", "two rows"]
 )
-def test_classes_without_examples_give_finite_weights(y: list[int]) -> None:
+def test_classes_without_examples_give_finite_weights(y):
     x = torch.tensor(np.random.default_rng(0).normal(size=(len(y), 4)))
     for inputs in (x, torch.zeros_like(x)):
         found = choose_logistic(inputs, torch.tensor(y), torch.ones(len(y)), 3)
@@ -139,7 +137,7 @@ def test_classes_without_examples_give_finite_weights(y: list[int]) -> None:
         assert torch.isfinite(found.bias).all()
 
 
-def test_a_regression_converges_from_another_start() -> None:
+def test_a_regression_converges_from_another_start():
     x, y = drawn("classify")
     x, y, ones = torch.tensor(x.reshape(60, -1)), torch.tensor(y), torch.ones(60)
     near = fit_logistic(x, y, ones, 3, 9.0)
@@ -148,9 +146,7 @@ def test_a_regression_converges_from_another_start() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_path_keeps_its_weights_while_the_layers_learn(
-    make_sequences, make_job, go_on, kind
-) -> None:
+def test_the_path_keeps_its_weights_while_the_layers_learn(make_sequences, make_job, go_on, kind):
     ref = ref_of(make_sequences, kind, *drawn(kind))
     metric = "rmse" if kind == "regress" else "accuracy"
     job = make_job(ref, epochs=2, keep_weights=True, linear_path=True, metric=metric)
@@ -169,7 +165,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(
 @given(kind=st.sampled_from(KINDS), seed=st.integers(1, 99), other=st.sampled_from(OTHERS))
 def test_sequences_that_are_not_trained_on_move_nothing(
     make_sequences, make_job, go_on, kind, seed, other
-) -> None:
+):
     x, y = drawn(kind, n=24)
     strange, new = x.copy(), y.copy()
     strange[18:] += 1e3 * np.random.default_rng(seed).normal(size=strange[18:].shape)
@@ -185,7 +181,7 @@ def test_sequences_that_are_not_trained_on_move_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prediction_is_of_its_own_sequence_alone(make_sequences, make_job, go_on, kind) -> None:
+def test_a_prediction_is_of_its_own_sequence_alone(make_sequences, make_job, go_on, kind):
     x, y = drawn(kind, n=24)
     metric = "rmse" if kind == "regress" else "accuracy"
     job = make_job(
@@ -205,7 +201,7 @@ def test_a_prediction_is_of_its_own_sequence_alone(make_sequences, make_job, go_
 
 def test_what_was_fitted_on_the_same_numbers_is_not_fitted_again(
     make_sequences, make_job, monkeypatch
-) -> None:
+):
     x, y = drawn("classify")
     chosen = kept(monkeypatch, "choose_logistic")
     ref = ref_of(make_sequences, "classify", x, y)
@@ -221,7 +217,7 @@ def test_what_was_fitted_on_the_same_numbers_is_not_fitted_again(
     assert torch.equal(first, again)
 
 
-def test_too_many_sequences_are_sampled_reproducibly(make_sequences, make_job, monkeypatch) -> None:
+def test_too_many_sequences_are_sampled_reproducibly(make_sequences, make_job, monkeypatch):
     for kind, name, most in (("regress", "_PRODUCTS", 15 * 100), ("classify", "_NUMBERS", 15 * 30)):
         x, y = drawn(kind)
         monkeypatch.setattr(sequence_path, name, most)
@@ -237,7 +233,7 @@ def test_too_many_sequences_are_sampled_reproducibly(make_sequences, make_job, m
         )
 
 
-def test_there_is_no_linear_model_of_ragged_or_token_sequences() -> None:
+def test_there_is_no_linear_model_of_ragged_or_token_sequences():
     for shape in (Shape("regress", 2), Shape("classify", 0, vocabulary=4, classes=2, window=3)):
         with pytest.raises(TrainingError, match="needs sequences of numbers, all of one length"):
             Model(Hyperparameters(linear_path=True), shape)

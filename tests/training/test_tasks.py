@@ -1,7 +1,5 @@
 """What is learned of every task, from its data to predictions with trained weights."""
 
-from __future__ import annotations
-
 import importlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How training ends: when it has been told to, and when something goes wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

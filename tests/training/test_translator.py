@@ -1,10 +1,5 @@
 """Texts that are said of texts: taught, decoded, exported, and the same everywhere."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,9 +19,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def prepared(tmp_path_factory):
     """Words of other lengths than what is said of them: each letter twice, in capitals."""
-    folder: Path = tmp_path_factory.mktemp("pairs")
+    folder = tmp_path_factory.mktemp("pairs")
     rng = np.random.default_rng(0)
     words = {"".join(rng.choice(list("abc"), rng.integers(1, 6))) for _ in range(600)}
     frame = pd.DataFrame({"a": sorted(words)})
@@ -37,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return prepare(Experiment.model_validate(raw), folder / "arrays")
 
 
-def trained(prepared: Any, epochs: int, **values: Any) -> tuple[Any, dict[str, Any]]:
+def trained(prepared, epochs, **values):
     parameters = {"hidden_size": 24, "learning_rate": 0.02, "batch_size": 16} | values
     job = TrainJob(
         "j", parameters, 0, epochs, epochs, "exact_match", prepared.folds, keep_weights=True

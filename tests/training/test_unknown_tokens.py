@@ -1,9 +1,5 @@
 """Tokens that the training part does not hold: what a model has learned of them."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -85,7 +81,7 @@ def test_unknown_tokens_follow_the_seed_and_no_other_draw(words, make_job, go_on
     assert losses(1, 1e-12) == losses(1, 0.0)
 
 
-def texts(rng: np.random.Generator, n: int) -> str:
+def texts(rng, n):
     """Texts whose class a known word says, or, where there is none, that a word is strange."""
     rows = []
     for i in range(n):
@@ -97,7 +93,7 @@ def texts(rng: np.random.Generator, n: int) -> str:
     return "text,kind\n" + "".join(rows)
 
 
-def test_a_model_knows_how_to_treat_unknown_words(tmp_path: Path, go_on) -> None:
+def test_a_model_knows_how_to_treat_unknown_words(tmp_path, go_on):
     (tmp_path / "texts.csv").write_text(texts(np.random.default_rng(3), 450))
     data = {"path": str(tmp_path / "texts.csv"), "text": "text", "level": "word"}
     experiment = Experiment.model_validate(
@@ -121,7 +117,7 @@ def test_a_model_knows_how_to_treat_unknown_words(tmp_path: Path, go_on) -> None
     assert "validation" in prepared.facts.notes[-1][1]
 
 
-def test_a_vocabulary_without_frequent_tokens_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_without_frequent_tokens_is_refused(tmp_path):
     (tmp_path / "texts.csv").write_text("text,y\n" + "".join(f"t{i},{i % 2}\n" for i in range(20)))
     data = {"path": str(tmp_path / "texts.csv"), "text": "text", "level": "word", "target": "y"}
     raw = {"name": "t", "data": data | {"min_count": 2}, "task": {"kind": "classify"}}

@@ -1,7 +1,5 @@
 """What a sample counts in the loss, and what training makes of it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

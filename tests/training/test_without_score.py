@@ -1,7 +1,5 @@
 """Training for deployment: so many epochs, the last one kept, and no score."""
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 
