@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.splits import split_rows
+from tuner.data.splits import Need, split_rows
 from tuner.errors import DataError
 from tuner.experiment import Split
 
@@ -16,8 +16,8 @@ def split_series(
     horizon = 1, first = 0, key = "task.window", **extents,
 ) :  # fmt: skip
     return split_rows(
-        np.array(bounds), Split(**extents), times, window=window, horizon=horizon, file="s.csv",
-        first=np.broadcast_to(np.array(first), len(bounds)), window_key=key,
+        np.array(bounds), Split(**extents), times, need=Need(window, horizon, key), file="s.csv",
+        first=np.broadcast_to(np.array(first), len(bounds)),
     )  # fmt: skip
 
 

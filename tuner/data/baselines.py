@@ -155,7 +155,6 @@ def _choose_linear(metric: str, ref: DataRef) -> WindowChoice | SequenceChoice:
 
 
 def _of_values(ref: DataRef) -> TypeGuard[SeriesRef]:
-    """Whether values of series are forecast: neither classes, nor anything of sequences."""
     return isinstance(ref, SeriesRef) and not ref.shape.classes
 
 
@@ -169,14 +168,12 @@ def _linear(
 
 
 def _cost(metric: str, ref: DataRef, samples: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the score of a prediction, less where better; infinite where it is no number."""
     predicted = _of_quantiles(ref, predicted)
     cost = METRICS[metric].sign * score(metric, ref.truth_of(samples), predicted, ref, samples)
     return math.inf if math.isnan(cost) else cost
 
 
 def _of_quantiles(ref: DataRef, predicted: np.ndarray) -> np.ndarray:
-    """Return a prediction once for every quantile, where quantiles are forecast."""
     n = len(ref.shape.quantiles)
     return np.repeat(predicted[..., None], n, axis=-1) if n else predicted
 
@@ -348,7 +345,6 @@ def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Return the mean over the first axis; of weights that are all 0 the plain one."""
     if weights is None or not weights.any():
         return np.asarray(values.mean(axis=0))
     return np.asarray(np.average(values, axis=0, weights=weights / weights.max()))

@@ -95,7 +95,6 @@ def _why_not(name: str, ref: SeriesRef, season: int | None) -> str | None:
 
 
 def _season_of(name: str, season: int | None) -> int | None:
-    """Return the season that a kind models; None where it is too long for it."""
     return None if season is not None and season > _LONGEST_SEASON[name] else season
 
 
@@ -246,7 +245,6 @@ def _arima(values: np.ndarray, n_train: int, season: int | None) -> _Forecast:
 
 
 def _powers(row: np.ndarray, matrix: np.ndarray, n: int) -> Iterator[np.ndarray]:
-    """Yield a row times the matrix to the power 0, 1, ..., n - 1."""
     for _ in range(n):
         yield row
         row = row @ matrix

@@ -44,9 +44,6 @@ class Coming:
         Args:
             needed: (series,), bool: which are forecast.
             path: the file that should have them.
-
-        Raises:
-            DataError: which rows and columns of the first one, and how many series.
         """
         lacking = np.flatnonzero(needed & (self.complete < self.horizon))
         if not len(lacking):
@@ -175,13 +172,11 @@ def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
 
 
 def _last_values(column: np.ndarray) -> np.ndarray:
-    """Return the last known value of each column, (columns,), nan where there is none."""
     known = ~np.isnan(column)
     last = len(column) - 1 - known[::-1].argmax(axis=0)
     return np.asarray(column[last, np.arange(column.shape[1])])
 
 
 def _later(series: Series, end: int, there: int, horizon: int) -> pd.DatetimeIndex:
-    """Return the times of the rows to come that are not there; NaT where no frequency tells."""
     assert series.times is not None
     return following(series.times[[end - 1]], series.frequency, horizon)[there:]

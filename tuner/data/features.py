@@ -168,11 +168,7 @@ def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def check_features(series: Series, data: Preparation) -> None:
-    """Refuse features that are there twice, or that tell a model nothing.
-
-    Raises:
-        DataError: naming key, column and remedy.
-    """
+    """Refuse features that are there twice, or that tell a model nothing."""
     for name in series.frame:
         if series.frame[name].isna().all():
             text = f"column {str(name)!r} holds no value; leave it out"
@@ -491,9 +487,6 @@ def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int
         path: of the data.
         parts: of which rows each fold is.
         n_targets: of the series.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
     """
     searched, key = experiment.search_space.get("decompose"), "data.decompose"
     chosen = [experiment.data.decompose]

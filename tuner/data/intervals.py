@@ -132,6 +132,5 @@ def _rank(level: float, n: int) -> int:
 
 
 def _along(scale: np.ndarray | float) -> np.ndarray:
-    """Return a scale as something that goes with (samples, horizon, targets)."""
     scale = np.asarray(scale)
     return scale[:, None, :] if scale.ndim == 2 else scale.reshape(1, 1, 1)

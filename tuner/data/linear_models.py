@@ -235,24 +235,20 @@ def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
 
 
 def _n_columns(ref: SeriesRef, window: int) -> int:
-    """Return how many numbers a forecast is made from."""
     shape = ref.shape
     return window * shape.features + shape.ahead * len(shape.known_columns)
 
 
 def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
-    """Return what comes after the windows, as models see it: (samples, horizon * targets)."""
     rows = samples[:, None] + np.arange(ref.shape.horizon)
     return np.asarray(ref.load("targets")[rows].reshape(len(samples), -1), np.float64)
 
 
 def _own_columns(ref: SeriesRef) -> dict[int, int]:
-    """Return, by target, the input column that holds it; without those that no column holds."""
     return {target: c for target, c in enumerate(ref.shape.target_columns) if c >= 0}
 
 
 def _places(levels: dict[int, int], window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places in a window that a last value is taken off, and those of that value."""
     columns = np.array(list(levels.values()))
     off = (columns[:, None] * window + np.arange(window)).ravel()
     return off, np.repeat(columns * window + window - 1, window)
@@ -295,11 +291,7 @@ class LinearOfSequences:
     """
 
     def __init__(self, ref: DataRef, choice: SequenceChoice) -> None:
-        """Fit on the training part of `ref`.
-
-        Raises:
-            ValueError: the training part has one class alone.
-        """
+        """Fit on the training part of `ref`."""
         self._ref, self._choice = ref, choice
         trained = ref.train_samples()
         (self._fitted,) = _fit(ref, choice.reads, [choice.penalty], trained[self._fits(trained)])
@@ -326,7 +318,6 @@ class LinearOfSequences:
         return found
 
     def _fits(self, samples: np.ndarray) -> np.ndarray:
-        """Return whether each sample can be read, (samples,)."""
         if self._choice.reads != "values" or isinstance(self._ref, SeriesRef):
             return np.ones(len(samples), bool)
         return np.asarray(_lengths(self._ref)[samples] == self._choice.length)

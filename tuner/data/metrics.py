@@ -63,11 +63,7 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
 
 
 def check_own_metric(experiment: Experiment, path: Path) -> None:
-    """Refuse a metric of one's own that does not work, by a few made forecasts.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
-    """
+    """Refuse a metric of one's own that does not work, by a few made forecasts."""
     definition = METRICS[experiment.objective.metric].definition
     if definition is None:
         return
@@ -147,7 +143,6 @@ def score(
 
 
 def _exact_matches(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the share of rows of tokens, padded with 0, that are the same in every token."""
     longest = max(truth.shape[1], predicted.shape[1])
     both = [np.pad(rows, ((0, 0), (0, longest - rows.shape[1]))) for rows in (truth, predicted)]
     return float((both[0] == both[1]).all(axis=1).mean())

@@ -1,19 +1,20 @@
 """Preprocessing: its settings, transforms, scaling, static columns and weights."""
 
+# ruff: noqa: D102 (attributes of a protocol have comments)
+
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from tuner.errors import nearest, refusal
+from tuner.errors import refusal
 from tuner.pipeline_steps import POINTWISE, Dialect, Step, differences_of, steps_of
 from tuner.tables.rows import Wide
-from tuner.tables.table import RawTable, as_numbers
+from tuner.tables.table import LARGEST, RawTable
 
 if TYPE_CHECKING:
     from tuner.data.series_table import Series
@@ -26,92 +27,49 @@ class Preparation(Protocol):
     """
 
     @property
-    def dialect(self) -> Dialect:
-        """What is declared of how the file writes its table."""
-
+    def dialect(self) -> Dialect: ...  # what is declared of how the file writes its table
     @property
-    def time(self) -> str | None:
-        """Column of times."""
-
+    def time(self) -> str | None: ...  # column of times
     @property
-    def id(self) -> str | None:
-        """Column that says which series or sequence a row belongs to."""
-
+    def id(self) -> str | None: ...  # names the series or sequence of a row
     @property
-    def wide(self) -> Wide | None:
-        """Columns of the file that are series."""
-
+    def wide(self) -> Wide | None: ...  # columns that are series
     @property
-    def targets(self) -> list[str]:
-        """Columns to predict; none where sequences have no label yet."""
-
+    def targets(self) -> list[str]: ...  # to predict; none where sequences have no label yet
     @property
-    def features(self) -> list[str] | None:
-        """Columns that the model sees; None for every numeric one."""
-
+    def features(self) -> list[str] | None: ...  # None for every numeric column
     @property
-    def text(self) -> str | None:
-        """Column of texts."""
-
+    def text(self) -> str | None: ...  # column of texts
     @property
-    def level(self) -> str:
-        """What a text is cut into."""
-
+    def level(self) -> str: ...  # character or word
     @property
-    def tokens(self) -> str | None:
-        """Column of tokens."""
-
+    def tokens(self) -> str | None: ...  # column of tokens
     @property
-    def vocabulary_size(self) -> int | None:
-        """Tokens are numbers below it."""
-
+    def vocabulary_size(self) -> int | None: ...  # tokens are numbers below it
     @property
-    def max_length(self) -> int | None:
-        """Steps that are read of a sequence at most."""
-
+    def max_length(self) -> int | None: ...  # of the steps of a sequence
     @property
-    def keep(self) -> str:
-        """Which steps of a longer one: its first or its last."""
-
+    def keep(self) -> str: ...  # first or last steps of a longer one
     @property
-    def missing(self) -> str:
-        """What is done about missing values."""
-
+    def missing(self) -> str: ...  # how missing values are filled
     @property
-    def resample(self) -> str | None:
-        """Frequency that the rows are brought to."""
-
+    def resample(self) -> str | None: ...  # a frequency
     @property
-    def aggregate(self) -> str:
-        """What the rows of one step are made into."""
-
+    def aggregate(self) -> str: ...  # of the rows of one step
     @property
-    def calendar(self) -> Sequence[str]:
-        """Features made of the time."""
-
+    def calendar(self) -> Sequence[str]: ...  # features made of the time
     @property
-    def lags(self) -> Mapping[str, Sequence[int]]:
-        """Features made of columns: their values so many rows before."""
-
+    def lags(self) -> Mapping[str, Sequence[int]]: ...  # rows by which columns are shifted
     @property
-    def known_future(self) -> Sequence[str] | None:
-        """Columns whose coming values are known; None where not even the calendar's are."""
-
+    def known_future(self) -> Sequence[str] | None: ...  # None where not even the calendar is known
     @property
-    def categories(self) -> Sequence[str]:
-        """Columns whose values are categories; that of the series' names may be one."""
-
+    def categories(self) -> Sequence[str]: ...  # the id may be one
     @property
-    def weight(self) -> str | None:
-        """Column of what a row's targets count in loss and metric; none where a model predicts."""
-
+    def weight(self) -> str | None: ...  # of the targets of a row
     @property
-    def static(self) -> Sequence[str]:
-        """Columns that are the same in all rows of a series."""
-
+    def static(self) -> Sequence[str]: ...  # the same in all rows of a series
     @property
-    def transform(self) -> Step | list[Step]:
-        """Done to the target columns before scaling; see `tuner.pipeline_steps`."""
+    def transform(self) -> Step | list[Step]: ...  # of the targets, before scaling
 
 
 # Of the power of Box and Cox: beyond, next to nothing is left of the digits of values.
@@ -232,7 +190,6 @@ class Transform:
             return np.asarray(np.exp(np.where(of == 0, values, logs)))
 
     def _lambdas(self, values: np.ndarray) -> np.ndarray:
-        """Return the lambdas in a shape that goes with values; 1 before they are fitted."""
         axis = 1 if values.ndim == 2 else 2
         of = self.lambdas or (1.0,) * values.shape[axis]
         return np.reshape(of, (-1, *(1,) * (values.ndim - 1 - axis)))
@@ -281,15 +238,22 @@ def _fit_lambda(column: np.ndarray) -> float:
     return float(np.clip(fitted, *LAMBDAS)) if np.isfinite(fitted) else 1.0
 
 
-_LARGEST = 1e30  # a float32 holds little more
-
-
 @dataclass(frozen=True, eq=False)
-class Scaler:
-    """A shift and a stretch of every column."""
+class _Scaling:
+    offset: np.ndarray  # (columns,), or (series, columns)
+    scale: np.ndarray  # the same shape, never 0
 
-    offset: np.ndarray  # (columns,)
-    scale: np.ndarray  # (columns,), never 0
+    def sharing(self, other: Self, columns: Iterable[tuple[int, int]]) -> Self:
+        """Return the scaling with that of `other` in some columns, (own column, other's column)."""
+        offset, scale = self.offset.copy(), self.scale.copy()
+        for column, of_other in columns:
+            offset[..., column] = other.offset[..., of_other]
+            scale[..., column] = other.scale[..., of_other]
+        return replace(self, offset=offset, scale=scale)
+
+
+class Scaler(_Scaling):
+    """A shift and a stretch of every column: offset and scale are (columns,)."""
 
     @classmethod
     def fit(cls, kind: str, rows: np.ndarray) -> Scaler:
@@ -302,10 +266,6 @@ class Scaler:
             offset, scale = rows.min(axis=0), np.ptp(rows, axis=0)
         return cls(offset, np.where(_constant(rows) | (scale == 0), 1.0, scale))
 
-    def sharing(self, other: Scaler, columns: Iterable[tuple[int, int]]) -> Scaler:
-        """Return the scaler with that of `other` in some columns, (own column, other's column)."""
-        return Scaler(*_shared(self, other, columns))
-
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return (values - offset) / scale as float32.
 
@@ -313,15 +273,11 @@ class Scaler:
         """
         with np.errstate(over="ignore"):
             scaled = (values - self.offset) / self.scale
-        return np.asarray(scaled.clip(-_LARGEST, _LARGEST).astype(np.float32))
+        return np.asarray(scaled.clip(-LARGEST, LARGEST).astype(np.float32))
 
 
-@dataclass(frozen=True, eq=False)
-class SeriesScaler:
-    """A scaler of each series: its own, or that of all series."""
-
-    offset: np.ndarray  # (series, columns)
-    scale: np.ndarray  # (series, columns), never 0
+class SeriesScaler(_Scaling):
+    """A scaler of each series, its own or that of all: offset and scale are (series, columns)."""
 
     @classmethod
     def fit(cls, kind: str, values: np.ndarray, train: np.ndarray, of_all: Scaler) -> SeriesScaler:
@@ -346,10 +302,6 @@ class SeriesScaler:
                 offset[i, changes], scale[i, changes] = own.offset[changes], own.scale[changes]
         return cls(offset, scale)
 
-    def sharing(self, other: SeriesScaler, columns: Iterable[tuple[int, int]]) -> SeriesScaler:
-        """Return the scalers with those of `other` in some columns, (own column, other's)."""
-        return SeriesScaler(*_shared(self, other, columns))
-
     def of(self, series: int) -> Scaler:
         """Return the scaler of one of the series."""
         return Scaler(self.offset[series], self.scale[series])
@@ -360,21 +312,7 @@ class SeriesScaler:
         return np.concatenate(parts)
 
 
-def _shared(
-    own: Scaler | SeriesScaler,
-    other: Scaler | SeriesScaler,
-    columns: Iterable[tuple[int, int]],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return offset and scale, (..., columns), with those of `other` in some columns."""
-    offset, scale = own.offset.copy(), own.scale.copy()
-    for column, of_other in columns:
-        offset[..., column] = other.offset[..., of_other]
-        scale[..., column] = other.scale[..., of_other]
-    return offset, scale
-
-
 def _constant(rows: np.ndarray) -> np.ndarray:
-    """Return which columns are the same in all rows, (columns,)."""
     return np.asarray(np.ptp(rows, axis=0) == 0)
 
 
@@ -439,7 +377,7 @@ def repeated(series: Series, names: Sequence[str]) -> Series:
             )
             raise refusal(series.path, "data.static", text)
         frame[name] = every
-    return dataclasses.replace(series, frame=frame)
+    return replace(series, frame=frame)
 
 
 def _shown(series: Series, name: str, row: int) -> str:
@@ -447,9 +385,6 @@ def _shown(series: Series, name: str, row: int) -> str:
     if name in series.levels:
         return repr(series.levels[name][int(value)])
     return f"{value:.10g}"
-
-
-_LARGEST = 1e30  # a float32 still holds it
 
 
 def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray]) -> np.ndarray:
@@ -465,18 +400,11 @@ def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray
     """
     name = data.weight
     assert name is not None
-    if name not in table.names:
-        text = f"no column {name!r} in the file{nearest(name, table.names)}"
-        raise refusal(table.path, "data.weight", text)
-    if doubt := table.doubts.get(name):
-        problem = doubt.problem.format(place=table.place_of(doubt.row))
-        raise refusal(table.path, "data.weight", f"column {name!r} {problem}; {doubt.remedy}")
-    column = table.frame[name]
-    values, bad = as_numbers(column)
+    values, bad = table.numbers("data.weight", name)
     must = f"column {name!r} must hold a number from 0 to below 1e30 in every row, got "
     for row in bad[:1]:
-        text = f"{must}{column.iloc[row]!r} in {table.place_of(int(row))}; write a number there"
-        raise refusal(table.path, "data.weight", text)
+        text = f"{must}{table.frame[name].iloc[row]!r} in {table.place_of(int(row))}"
+        raise refusal(table.path, "data.weight", f"{text}; write a number there")
     missing = np.isnan(values)
     wanted = np.zeros(len(values), bool)
     for target in targets:
@@ -484,7 +412,7 @@ def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray
     for row in np.flatnonzero(missing & wanted)[:1]:
         text = f"{must}none in {table.place_of(int(row))}; fill it in: 0 leaves the row out"
         raise refusal(table.path, "data.weight", text)
-    for row in np.flatnonzero((values < 0) | (values >= _LARGEST))[:1]:
+    for row in np.flatnonzero((values < 0) | (values >= LARGEST))[:1]:
         remedy = "correct it: 0 leaves the row out"
         text = f"{must}{values[row]:g} in {table.place_of(int(row))}; {remedy}"
         raise refusal(table.path, "data.weight", text)

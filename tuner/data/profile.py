@@ -65,14 +65,12 @@ def trend_of(
 
 
 def _levels(values: np.ndarray, rows: int) -> np.ndarray:
-    """Return the mean of every stretch of so many rows."""
     centre = values.mean()  # sums of numbers far from 0 lose digits
     sums = np.concatenate([[0.0], np.cumsum(values - centre)])
     return np.asarray((sums[rows:] - sums[:-rows]) / rows + centre)
 
 
 def _correlation(levels: np.ndarray) -> float:
-    """Return that of levels and time; 0 where nothing moves."""
     place, off = np.arange(len(levels)) - (len(levels) - 1) / 2, levels - levels.mean()
     size = float(np.sqrt((place**2).sum() * (off**2).sum()))
     return float((place * off).sum()) / size if size > 0 and np.isfinite(size) else 0.0
@@ -162,7 +160,6 @@ def _most(found: Iterable[bool]) -> bool:
 
 
 def _most_common(cycles: list[int | None]) -> int | None:
-    """Return the cycle in the middle, where most series have one."""
     found = sorted(c for c in cycles if c is not None)
     return found[len(found) // 2] if len(found) * 2 > len(cycles) else None
 

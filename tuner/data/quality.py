@@ -171,7 +171,6 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
 
 
 def _shifts(bounds: np.ndarray, apart: int) -> np.ndarray:
-    """Return for each row the number of its series, times `apart`, (rows,)."""
     return np.repeat(np.arange(len(bounds)) * apart, np.diff(bounds)[:, 0])
 
 

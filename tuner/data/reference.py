@@ -1,5 +1,7 @@
 """Data references: where prepared arrays are, and what they mean. Jobs carry these."""
 
+# ruff: noqa: D102 (overrides keep the contracts of DataRef)
+
 from __future__ import annotations
 
 import dataclasses
@@ -338,26 +340,21 @@ class SeriesRef(DataRef):
     step_weights: tuple[float, ...] = ()  # (horizon,), of its steps; () where all count alike
 
     def __post_init__(self) -> None:
-        """Have the shape say which window is read."""
         object.__setattr__(self, "shape", dataclasses.replace(self.shape, window=self.window))
 
     def train_samples(self) -> np.ndarray:
-        """Return the samples to train on."""
         return self._starts("train", self.window)
 
     def evaluate_samples(self) -> np.ndarray:
-        """Return the samples to score."""
         return self._starts("evaluate", max(self.window, self.longest_window))
 
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
-        """Return what the samples should come to, in the data's units."""
         truth = self.load("truth")
         if self.shape.classes:
             return np.asarray(truth[samples])
         return np.asarray(truth[samples[:, None] + np.arange(self.shape.horizon)])
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Bring what a model puts out to the data's units."""
         if self.shape.classes:
             return np.asarray(outputs, np.float64)
         offset, scale = self.scaling_of(samples)
@@ -381,16 +378,13 @@ class SeriesRef(DataRef):
         return np.asarray(self.load("truth")[samples[:, None] + np.arange(-lost, 0)])
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
-        """Return what MASE divides by: of each window's series."""
         return np.asarray(self.load("naive")[self.series_of(samples)])
 
     @property
     def has_weights(self) -> bool:
-        """Whether rows or steps of the horizon count differently."""
         return self.weighted or bool(self.step_weights)
 
     def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
-        """Return what the targets of windows count."""
         if not self.has_weights:
             return None
         rows = self.load("weights") if self.weighted else None
@@ -412,7 +406,6 @@ class SeriesRef(DataRef):
         return whole if len(whole) else samples
 
     def count_of(self, samples: np.ndarray) -> int:
-        """Return how many rows the windows, which overlap, forecast."""
         horizon = self.shape.horizon
         return int(np.minimum(np.diff(samples), horizon).sum()) + min(len(samples), 1) * horizon
 
@@ -422,7 +415,6 @@ class SeriesRef(DataRef):
         return np.asarray(np.searchsorted(firsts, samples, side="right") - 1)
 
     def with_window(self, window: int | None) -> SeriesRef:
-        """Return the reference for models that read `window` rows."""
         return self if window is None else dataclasses.replace(self, window=window)
 
     def _starts(self, part: str, window: int) -> np.ndarray:
@@ -470,26 +462,21 @@ class SequencesRef(DataRef):
     weighted: bool = False  # there are weights; sequences whose weights are all 0 are left out
 
     def train_samples(self) -> np.ndarray:
-        """Return the samples to train on."""
         return self._counting(np.array(self.load("train")))
 
     def evaluate_samples(self) -> np.ndarray:
-        """Return the samples to score."""
         return self._counting(np.array(self.load("evaluate")))
 
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
-        """Return what the samples should come to, in the data's units."""
         truth = self.load("truth")
         found = self._said_of(truth, samples)
         return found[:, None] if truth.ndim == 2 else found
 
     @property
     def has_weights(self) -> bool:
-        """Whether sequences, or their steps, count differently."""
         return self.weighted
 
     def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
-        """Return what sequences, or their steps, count."""
         return self._said_of(self.load("weights"), samples) if self.weighted else None
 
     def _said_of(self, array: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -511,13 +498,11 @@ class SequencesRef(DataRef):
         return np.asarray(samples[counts[samples]])
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Bring what a model puts out to the data's units."""
         if self.shape.classes:
             return np.asarray(outputs, np.float64)
         return to_units(outputs, self.offset, self.scale)
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
-        """Return what MASE divides by: the error of the training part's mean."""
         n = len(samples)
         if self.shape.each_step:
             n = int(np.diff(self.load("bounds")[samples])[:, 0].sum())
@@ -535,21 +520,16 @@ class PairsRef(DataRef):
     """
 
     def train_samples(self) -> np.ndarray:
-        """Return the samples to train on."""
         return np.array(self.load("train"))
 
     def evaluate_samples(self) -> np.ndarray:
-        """Return the samples to score."""
         return np.array(self.load("evaluate"))
 
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
-        """Return what is to be said of the samples, (samples, longest), padded with 0."""
         return np.asarray(self.load("truth")[samples])
 
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Return tokens as they are."""
         return outputs
 
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
-        """Return nothing: texts are no values."""
         return np.full((len(samples), 1), np.nan)

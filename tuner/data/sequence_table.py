@@ -17,7 +17,7 @@ from tuner.data.quality import fill, outside_of
 from tuner.data.vocabulary import cut, first_outside, number_classes
 from tuner.errors import DataError, nearest, refusal
 from tuner.tables.rows import order_of
-from tuner.tables.table import RawTable, as_numbers, bounds_of
+from tuner.tables.table import LARGEST, RawTable, as_numbers, bounds_of
 from tuner.tables.timestamps import (
     as_times,
     possible_orders,
@@ -86,18 +86,11 @@ def draw_sequences(
         DataError: a part is too small, or a class has too few sequences.
     """
     n, parts = len(names), ("validation", "test") if with_test else ("validation",)
-    n_parts = 1 + len(parts)
     sizes = {name: _size(getattr(split, name), n) for name in parts}
     sizes = {"training": n - sum(sizes.values())} | sizes
     _check_sizes(sizes, n, file, unit)
     if labels is not None:
-        for number, count in enumerate(np.bincount(labels, minlength=len(classes))):
-            if count < n_parts:
-                *first, last = sizes
-                text = f"every class needs a {unit} in {', '.join(first)} and {last}, got {count} "
-                text += f"of class {classes[number]!r}; give more of it, or remove it"
-                raise refusal(file, "data.target", text)
-        _check_classes(sizes, len(classes), file, unit)
+        _check_classes(sizes, np.bincount(labels, minlength=len(classes)), classes, file, unit)
     from sklearn.model_selection import train_test_split  # slow to import
 
     rest = np.argsort(names, kind="stable")  # (sequences,)
@@ -109,8 +102,22 @@ def draw_sequences(
         rest, drawn[part] = train_test_split(
             rest, test_size=sizes[part], stratify=strata, random_state=random
         )
-        if labels is not None:
-            _check_shares(drawn[part], rest, left, part, split, labels, classes, file, unit)
+        if labels is None:
+            continue
+        for number, name in enumerate(classes):
+            n_all, n_part, n_rest = (
+                int((labels[of] == number).sum()) for of in (..., drawn[part], rest)
+            )
+            text = f"its share of the {n_all} {unit}s of class {name!r} must "
+            extent = getattr(split, part)
+            if n_part < 1:
+                text += f"be one at least, got none at {extent}; make it larger, or give more"
+            elif n_rest < left:
+                text += f"leave one for each other part, got {n_rest} left at {extent}; make it "
+                text += "smaller, or give more"
+            else:
+                continue
+            raise refusal(file, f"data.split.{part}", text)
     test = drawn.get("test", np.empty(0, np.int64))
     return Draw(np.sort(rest), np.sort(drawn["validation"]), np.sort(test))
 
@@ -118,17 +125,10 @@ def draw_sequences(
 def check_labels(
     draw: Draw, bounds: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], file: Path | str
 ) -> None:
-    """Refuse a class that no step of a training sequence has, for it could never be learned.
+    """Refuse a class that no step of a training sequence has.
 
-    Args:
-        draw: the parts.
-        bounds: the steps [start, end) of the sequences, (sequences, 2).
-        labels: of the steps, (steps,), numbers of `classes`.
-        classes: their names.
-        file: what a refusal names.
-
-    Raises:
-        DataError: naming the class.
+    `bounds` are the steps [start, end) of the sequences, (sequences, 2), `labels` the numbers of
+    `classes`, (steps,).
     """
     trained = {c for first, end in bounds[draw.training] for c in np.unique(labels[first:end])}
     for number, name in enumerate(classes):
@@ -160,46 +160,30 @@ def _check_sizes(sizes: dict[str, int], n: int, file: Path | str, unit: str) -> 
             raise refusal(file, f"data.split.{name}", text)
 
 
-def _check_classes(sizes: dict[str, int], n_classes: int, file: Path | str, unit: str) -> None:
-    if n_classes > sizes["training"]:
-        text = (
-            f"the training part needs a {unit} of each of the {n_classes} classes, got "
-            f"{sizes['training']} {unit}s; make validation or test smaller"
-        )
-        raise refusal(file, "data.split", text)
-    for name in list(sizes)[1:]:
-        if sizes[name] < n_classes:
-            text = f"the part needs a {unit} of each of the {n_classes} classes, got "
-            raise refusal(file, f"data.split.{name}", f"{text}{sizes[name]}; make it larger")
-
-
-def _check_shares(
-    taken: np.ndarray,
-    rest: np.ndarray,
-    left: int,
-    part: str,
-    split: Split,
-    labels: np.ndarray,
+def _check_classes(
+    sizes: dict[str, int],
+    counts: np.ndarray,
     classes: tuple[str, ...],
     file: Path | str,
     unit: str,
 ) -> None:
-    """Refuse a class that has no sequence in the part, or too few for the parts still to draw."""
-    counts = np.bincount(labels, minlength=len(classes))
-    n_taken = np.bincount(labels[taken], minlength=len(classes))
-    n_rest = np.bincount(labels[rest], minlength=len(classes))
-    for number, name in enumerate(classes):
-        key, extent = f"data.split.{part}", getattr(split, part)
-        text = f"its share of the {counts[number]} {unit}s of class {name!r} "
-        if n_taken[number] < 1:
-            text += f"must be one at least, got none at {extent}; make it larger, or give more"
-            raise refusal(file, key, text)
-        if n_rest[number] < left:
-            text += f"must leave one for each other part, got {n_rest[number]} left at {extent}"
-            raise refusal(file, key, f"{text}; make it smaller, or give more")
+    """Refuse parts that cannot hold a sequence of each class; `counts` are (classes,)."""
+    *first, last = sizes
+    for name, count in zip(classes, counts, strict=True):
+        if count < len(sizes):
+            text = f"every class needs a {unit} in {', '.join(first)} and {last}, got {count} "
+            text += f"of class {name!r}; give more of it, or remove it"
+            raise refusal(file, "data.target", text)
+    needs = f"needs a {unit} of each of the {len(classes)} classes, got "
+    if len(classes) > sizes["training"]:
+        text = f"the training part {needs}{sizes['training']} {unit}s; make validation or test "
+        raise refusal(file, "data.split", f"{text}smaller")
+    for name in list(sizes)[1:]:
+        if sizes[name] < len(classes):
+            text = f"the part {needs}{sizes[name]}; make it larger"
+            raise refusal(file, f"data.split.{name}", text)
 
 
-_LARGEST = 1e30  # a float32 still holds it, and float64 its square
 _ROLES = ("target", "id", "time", "features", "text", "tokens")
 
 
@@ -272,7 +256,7 @@ class SequenceTable:
         if kind == "label":
             return numbers, classes
         remedy = _one_value("label")
-        return self._of_sequences("data.target", name, numbers, column, remedy), classes
+        return self.one_of_each("data.target", name, numbers, column, remedy), classes
 
     def values(self, kind: str) -> np.ndarray:
         """Return the numbers that are the targets, of sequences or of rows: (n, targets)."""
@@ -282,7 +266,7 @@ class SequenceTable:
             self._refuse_none("data.target", name, np.flatnonzero(np.isnan(column)))
             if kind == "regress":
                 remedy = _one_value("regress_steps")
-                column = self._of_sequences("data.target", name, column, column, remedy)
+                column = self.one_of_each("data.target", name, column, column, remedy)
             columns.append(column)
         return np.column_stack(columns)
 
@@ -294,7 +278,7 @@ class SequenceTable:
         found = np.asarray(of_rows[self.rows])
         if each_step:
             return found
-        return self._of_sequences("data.weight", name, found, found, "write one value")
+        return self.one_of_each("data.weight", name, found, found, "write one value")
 
     def features(self) -> tuple[list[str], np.ndarray, int]:
         """Return the features' names, values (rows, features), and how many were filled in."""
@@ -334,7 +318,6 @@ class SequenceTable:
         return self._cut(self.data.targets[0])
 
     def _cut(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of a column of texts, (tokens,) of str, and their bounds."""
         texts = [cut(text, self.data.level) for text in self.written[name]]
         tokens = np.array([token for text in texts for token in text], dtype=object)
         return tokens, bounds_of([len(text) for text in texts])
@@ -357,7 +340,7 @@ class SequenceTable:
         remedy = "make it larger, or leave it out where tokens are no numbers"
         raise self._refusal("data.vocabulary_size", text, row, remedy)
 
-    def _of_sequences(
+    def one_of_each(
         self, key: str, name: str, values: np.ndarray, shown: np.ndarray, remedy: str
     ) -> np.ndarray:
         """Return the first value of each sequence; all the others must be the same."""
@@ -371,16 +354,13 @@ class SequenceTable:
 
     def _numbers(self, key: str, name: str) -> np.ndarray:
         """Return a column as numbers, (rows,) float64, nan where there is none."""
+        self.raw.check_certain(key, name)
         values, bad = as_numbers(self.frame[name])
-        if doubt := self.raw.doubts.get(name):
-            row = int(np.flatnonzero(self.rows == doubt.row)[0])
-            problem = doubt.problem.format(place=self._place(row))
-            raise refusal(self.path, key, f"column {name!r} {problem}; {doubt.remedy}")
         for row in bad[:1]:
             text = f"column {name!r} must hold numbers, got {self.frame[name][row]!r}"
             remedy = "write a number there (1234.5), or choose another column"
             raise self._refusal(key, text, int(row), remedy)
-        for row in np.flatnonzero(np.abs(values) >= _LARGEST)[:1]:  # False for nan
+        for row in np.flatnonzero(np.abs(values) >= LARGEST)[:1]:  # False for nan
             text = f"column {name!r} must hold finite numbers (below 1e30), got {values[row]}"
             raise self._refusal(key, text, int(row), "correct it, or choose another column")
         return values
@@ -445,12 +425,10 @@ def _order_of(column: pd.Series, bounds: np.ndarray) -> bool | None:
 
 
 def _one_value(of_steps: str) -> str:
-    """Say what to do where a sequence has several values: `of_steps` is the kind that has."""
     return f"write one value, or task.kind: {of_steps} where every row has its own"
 
 
 def _named(data: Preparation, role: str) -> list[str]:
-    """Return the columns that a key of the experiment names."""
     names = getattr(data, "targets" if role == "target" else role) or []
     return [names] if isinstance(names, str) else list(names)
 

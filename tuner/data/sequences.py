@@ -56,7 +56,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
             features, steps, n_filled = table.features()
     whole, bounds = bounds, table.shortened(bounds)
     strata = truth if kind == "classify" else None
-    draw = draw_parts(raw, table, data, strata, classes)
+    draw = draw_parts(table, data, strata, classes)
     if kind == "label":
         check_labels(draw, bounds, truth, classes, table.path)
     if all_data:
@@ -186,11 +186,7 @@ class SequenceDataset(Dataset):
     weights: np.ndarray | None = None  # (sequences,) or (rows,), as truth; None: all count alike
 
     def check(self, metric: str) -> None:
-        """Refuse a metric that has no score in the validation or the test part.
-
-        Raises:
-            DataError: naming metric, part and remedy.
-        """
+        """Refuse a metric that has no score in the validation or the test part."""
         for part, members in self.draw.named().items():
             truth = self._truth_of(members)
             if self.weights is not None:
@@ -210,11 +206,9 @@ class SequenceDataset(Dataset):
                 raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
 
     def _truth_of(self, sequences: np.ndarray) -> np.ndarray:
-        """Return the truth of sequences, or of all their steps: (n, targets), or (n,) classes."""
         return self._of(self.truth, sequences)
 
     def _of(self, array: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-        """Return what an array has of sequences, or of all their steps."""
         of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences
         return np.asarray(array[of])
 
@@ -323,7 +317,7 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
     tokens, whole = table.tokens()
     bounds = table.shortened(whole)
     said, said_bounds = table.target_tokens()
-    draw = draw_parts(raw, table, data, None, ())
+    draw = draw_parts(table, data, None, ())
     if all_data:
         draw = draw.with_all()
     trained = rows_of(bounds, draw.training)
@@ -449,7 +443,6 @@ class PairsDataset(Dataset):
         return Preparations(self.experiment, folder, write).own
 
     def _most_frequent(self) -> np.ndarray:
-        """Return the target that most pairs of the training part have, (longest,)."""
         counts = Counter(tuple(row) for row in self.arrays.truth[self.draw.training].tolist())
         return np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
 

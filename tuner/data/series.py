@@ -27,7 +27,7 @@ from tuner.data.quality import even_rows, suspects_of
 from tuner.data.reference import SKIP, SeriesRef, Shape, without_gaps
 from tuner.data.series_facts import check_measurable, has_holidays, notes_of, part_of, trends_of
 from tuner.data.series_table import Series, series_of
-from tuner.data.splits import Parts, own_cuts, split_rows
+from tuner.data.splits import Need, Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
 from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
@@ -63,10 +63,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
                 data.split,
                 even.times,
                 first=first,
-                window=window,
-                horizon=task.horizon,
+                need=Need(window, task.horizon, key),
                 file=even.path,
-                window_key=key,
                 own=own_cuts(raw, data, read, even),
             )
 
@@ -194,11 +192,7 @@ class SeriesDataset(Dataset):
         return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.name_of)
 
     def check(self) -> None:
-        """Refuse parts that hold no window to train on or to score, and scores that have no sense.
-
-        Raises:
-            DataError: naming file, key, rule, value and remedy.
-        """
+        """Refuse parts without a window to train on or to score, and metrics without a value."""
         own = self._experiment.prepared_as({})
         folds = chain(self._search_folds(self._series, own), [self._test_fold(own)])
         lacking: list[str] = []
@@ -299,13 +293,11 @@ class SeriesDataset(Dataset):
             raise refusal(self.facts.path, key, text + "another metric")
 
     def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
-        """Return the reference where windows read the rows alone that every preparation has."""
         reach = ref.load("reach").copy()
         reach[:, 0] = np.minimum(ref.starts + self._first, reach[:, 1])
         return replace(ref, arrays=ref.arrays | {"reach": reach})
 
     def _search_folds(self, series: Series, experiment: Experiment) -> Iterator[_Fold]:
-        """Yield the folds one by one, for each may be as large as the data."""
         for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
             until = series.until(evaluate[:, 1])
             yield self._fold(experiment, until, train, evaluate)
@@ -331,7 +323,6 @@ class SeriesDataset(Dataset):
 
     @property
     def _naive_step(self) -> int:
-        """A season, in all folds alike; one row where the shortest training part has no two."""
         season, shortest = self.facts.season, self._parts.train[0]
         return season if season is not None and season < np.diff(shortest).max() else 1
 
@@ -527,14 +518,12 @@ def _make_fold(
 
 
 def _decomposed(decompose: Decompose) -> dict[str, int]:
-    """Return what a shape says of the parts of a window."""
     if decompose == "none":
         return {}
     return {"trend": decompose.length or 0, "modes": (decompose.components or 1) - 1}
 
 
 def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the training part (series, 2) from the first rows (series,) on that can be read."""
     return np.column_stack([np.minimum(first, part[:, 1]), part[:, 1]])
 
 

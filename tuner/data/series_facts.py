@@ -74,9 +74,6 @@ def check_measurable(
         part: that the values are of.
         truth: (n, targets), what is to be predicted.
         units: (samples, targets), what MASE divides by; nan where there is nothing.
-
-    Raises:
-        DataError: naming metric, target and remedy.
     """
     if metric == "r2" and len(truth) < 2:
         text = "r2 needs at least 2 values, got 1; make the part larger or choose another metric"

@@ -25,7 +25,7 @@ from tuner.tables.rows import (
     read_table,
     zone_of_change,
 )
-from tuner.tables.table import RawTable, as_numbers, bounds_of, place_of
+from tuner.tables.table import LARGEST, RawTable, bounds_of, place_of
 from tuner.tables.time_columns import are_days_of_spreadsheet, localized
 from tuner.tables.timestamps import (
     as_times,
@@ -171,7 +171,6 @@ def _step(step: pd.Timedelta) -> str:
 
 _FOOTERS = 5  # lines at most that a total may have
 _PLAIN = Dialect()
-_LARGEST = 1e30  # a float32 still holds it, and float64 its square
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,11 +404,7 @@ def check_names(
     categories: list[str] | None = None,
     static: list[str] | None = None,
 ) -> None:
-    """Refuse a column that the file does not have, or that cannot be what it is named for.
-
-    Raises:
-        DataError: naming the key and the nearest name.
-    """
+    """Refuse a column that the file does not have, or that cannot be what it is named for."""
     named = [("data.target", c) for c in ([target] if isinstance(target, str) else target)]
     named += [("data.time", time)] if time is not None else []
     named += [("data.id", id)] if id is not None else []
@@ -428,11 +423,8 @@ def check_names(
 
 def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
     path, frame = table.path, table.frame
+    values, bad = table.numbers(key, name)
     column = frame[name]
-    values, bad = as_numbers(column)
-    if doubt := table.doubts.get(name):
-        problem = doubt.problem.format(place=table.place_of(doubt.row))
-        raise refusal(path, key, f"column {name!r} {problem}; {doubt.remedy}")
     if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
         text = f"the file has no numeric column, got {column[0]!r} in "
         raise refusal(path, key, text + f"{table.place_of(0)} of {name!r}; give numbers")
@@ -551,7 +543,7 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
 
 def _check_finite(series: Series, data: Preparation) -> None:
     values = series.frame.to_numpy()
-    usable = np.abs(values) < _LARGEST  # False for nan as well
+    usable = np.abs(values) < LARGEST  # False for nan as well
     if data.missing != "refuse":
         usable |= np.isnan(values)
     elif data.known_future is not None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tuner.data.sequence_table import Draw, draw_sequences
 from tuner.data.series_table import Series
-from tuner.errors import near_miss, nearest, refusal, show_path
+from tuner.errors import near_miss, refusal, show_path
 from tuner.experiment.data import Data
 from tuner.experiment.schema import Folds, Split
 from tuner.tables.rows import JoinedTable
@@ -64,34 +64,49 @@ def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts
 
 
 def draw_parts(
-    raw: RawTable,
-    table: SequenceTable,
-    data: Data,
-    labels: np.ndarray | None,
-    classes: tuple[str, ...],
+    table: SequenceTable, data: Data, labels: np.ndarray | None, classes: tuple[str, ...]
 ) -> Draw:
     """Return the parts of independent sequences, drawn or as they are given.
 
     Args:
-        raw: the rows of the file.
-        table: the sequences in it.
-        data: says how they are drawn, or where it is written.
-        labels: of the sequences, (sequences,), numbers of `classes`; None where a sequence has
-            no class.
+        table: the sequences.
+        data: its split is drawn, or names where the parts are written.
+        labels: of the sequences, (sequences,), numbers of `classes`; None without classes.
         classes: their names.
 
     Raises:
         DataError: a part is empty or too small, a word is unknown, or a class is not trained.
     """
-    split, n = data.split, len(table.names)
-    groups = None if split.group is None else _of_sequences(raw, table, split.group, _GROUP)
+    raw, n = table.raw, len(table.names)
+    groups = None if data.split.group is None else _group_of_sequences(table, data.split.group)
     codes = _codes(raw, data)
     if codes is None:
         return _drawn(np.arange(n), table, data, labels, classes, groups)
-    of_rows = codes[table.rows]
+    part = _part_of_sequences(table, codes)
+    if isinstance(raw, JoinedTable):
+        key, rest, test = _FILE, np.flatnonzero(part != 2), np.flatnonzero(part == 2)
+        if groups is not None:
+            for group in np.intersect1d(groups[rest], groups[test])[:1]:
+                text = f"no group may be in both files, got {group!r}; take it out of one"
+                raise refusal(raw.test.path, _GROUP, text)
+        drawn = _drawn(rest, table, data, labels, classes, groups)
+        draw = Draw(drawn.training, drawn.validation, test)
+    else:
+        key, draw = _COLUMN, Draw(*(np.flatnonzero(part == code) for code in range(3)))
+    for name, members in draw.named().items():
+        if not len(members):
+            text = f"no sequence is of the {name} part; write {_word(name)} in some"
+            raise refusal(raw.path, key, text)
+    where = "validation or test alone; train on some of it, or leave it out"
+    _check_trained(raw.path, key, draw, labels, classes, where)
+    return draw
+
+
+def _part_of_sequences(table: SequenceTable, codes: np.ndarray) -> np.ndarray:
+    """Return the part of each sequence, (sequences,), from the parts of the rows of the file."""
+    raw, of_rows = table.raw, codes[table.rows]
     part = of_rows[table.bounds[:, 0]]
-    where = np.flatnonzero(of_rows != np.repeat(part, np.diff(table.bounds)[:, 0]))
-    for row in where[:1]:
+    for row in np.flatnonzero(of_rows != np.repeat(part, np.diff(table.bounds)[:, 0]))[:1]:
         at = int(table.bounds[:, 1].searchsorted(row, side="right"))
         name = str(table.names[at])
         if isinstance(raw, JoinedTable):
@@ -100,18 +115,7 @@ def draw_parts(
         text = f"all rows of a sequence must be of one part, got {_PARTS[of_rows[row]]} after "
         text += f"{_PARTS[part[at]]} for {name!r} in {raw.place_of(int(table.rows[row]))}"
         raise refusal(raw.path, _COLUMN, f"{text}; write one word")
-    if isinstance(raw, JoinedTable):
-        rest, test = np.flatnonzero(part != 2), np.flatnonzero(part == 2)
-        if groups is not None:
-            for group in np.intersect1d(groups[rest], groups[test])[:1]:
-                text = f"no group may be in both files, got {group!r}; take it out of one"
-                raise refusal(raw.test.path, _GROUP, text)
-        drawn = _drawn(rest, table, data, labels, classes, groups)
-        draw = Draw(drawn.training, drawn.validation, test)
-    else:
-        draw = Draw(*(np.flatnonzero(part == code) for code in range(3)))
-    _check_trained(raw, draw, labels, classes, _FILE if isinstance(raw, JoinedTable) else _COLUMN)
-    return draw
+    return np.asarray(part)
 
 
 def _drawn(
@@ -123,52 +127,38 @@ def _drawn(
     groups: np.ndarray | None,
 ) -> Draw:
     """Draw the parts of some sequences, (n,), rising; those of a group come into one part."""
-    split, with_test = data.split, data.split.test_file is None
-    own = None if labels is None else labels[members]
-    if groups is None:
-        draw = draw_sequences(
-            table.names[members], split, file=table.path, labels=own, classes=classes,
-            with_test=with_test,
-        )  # fmt: skip
-        return Draw(*(members[part] for part in draw.named().values()))
-    of, names = pd.factorize(groups[members])
-    strata = None
-    if own is not None:
-        firsts = own[np.unique(of, return_index=True)[1]]
-        strata = firsts if (firsts[of] == own).all() else None  # else a group has several classes
+    own = strata = None if labels is None else labels[members]
+    names, unit, of = table.names[members], "sequence", np.arange(len(members))
+    if groups is not None:
+        of, names = pd.factorize(groups[members])
+        unit = "group"
+        if own is not None:
+            firsts = own[np.unique(of, return_index=True)[1]]
+            strata = firsts if (firsts[of] == own).all() else None  # a group has several classes
     draw = draw_sequences(
-        np.asarray(names), split, file=table.path, labels=strata, classes=classes,
-        with_test=with_test, unit="group",
+        np.asarray(names), data.split, file=table.path, labels=strata, classes=classes,
+        with_test=data.split.test_file is None, unit=unit,
     )  # fmt: skip
     draw = Draw(*(members[np.isin(of, part)] for part in draw.named().values()))
-    if own is not None and strata is None:
-        _check_trained_groups(table, draw, labels, classes)
+    if strata is None:
+        where = "groups of validation and test alone; try another data.split.seed"
+        _check_trained(table.path, _GROUP, draw, labels, classes, where)
     return draw
 
 
 def _check_trained(
-    raw: RawTable, draw: Draw, labels: np.ndarray | None, classes: tuple[str, ...], key: str
+    path: Path,
+    key: str,
+    draw: Draw,
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+    where: str,
 ) -> None:
-    """Refuse a part that is empty, and a class that no training sequence has."""
-    for name, part in draw.named().items():
-        if not len(part):
-            text = f"no sequence is of the {name} part; write {_word(name)} in some"
-            raise refusal(raw.path, key, text)
+    """Refuse a class that no training sequence has, and say where it is."""
     if labels is not None:
         for number in np.setdiff1d(labels, labels[draw.training])[:1]:
             text = f"every class must occur in the training part, got {classes[number]!r} in "
-            text += "validation or test alone; train on some of it, or leave it out"
-            raise refusal(raw.path, key, text)
-
-
-def _check_trained_groups(
-    table: SequenceTable, draw: Draw, labels: np.ndarray | None, classes: tuple[str, ...]
-) -> None:
-    assert labels is not None
-    for number in np.setdiff1d(labels, labels[draw.training])[:1]:
-        text = f"every class must occur in the training part, got {classes[number]!r} in groups of "
-        text += "validation and test alone; try another data.split.seed"
-        raise refusal(table.path, _GROUP, text)
+            raise refusal(path, key, text + where)
 
 
 def _codes(table: RawTable, data: Data) -> np.ndarray | None:
@@ -196,27 +186,18 @@ def _codes(table: RawTable, data: Data) -> np.ndarray | None:
 
 
 def _column(table: RawTable, name: str, key: str) -> np.ndarray:
-    """Return a column as it is written, (rows,) of str."""
-    if name not in table.names:
-        text = f"no column {name!r} in the file{nearest(name, table.names)}"
-        raise refusal(table.path, key, text)
+    table.check_has(key, name)
     return table.written([name])[name]
 
 
-def _of_sequences(raw: RawTable, table: SequenceTable, name: str, key: str) -> np.ndarray:
-    """Return what a column says of each sequence, (sequences,) of str: the same in all its rows."""
-    words = _column(raw, name, key)[table.rows]
+def _group_of_sequences(table: SequenceTable, name: str) -> np.ndarray:
+    """Return the group of each sequence, (sequences,) of str: the same in all its rows."""
+    raw, words = table.raw, _column(table.raw, name, _GROUP)[table.rows]
     for row in np.flatnonzero(words == "")[:1]:
         text = f"column {name!r} must hold a value in every row, got none in "
-        place = raw.place_of(int(table.rows[row]))
-        raise refusal(raw.path, key, f"{text}{place}; write one, or remove the row")
-    first = words[table.bounds[:, 0]]
-    for row in np.flatnonzero(words != np.repeat(first, np.diff(table.bounds)[:, 0]))[:1]:
-        at = int(table.bounds[:, 1].searchsorted(row, side="right"))
-        text = f"column {name!r} must be the same in all rows of a sequence, got {words[row]!r} "
-        text += f"after {first[at]!r} in {raw.place_of(int(table.rows[row]))} (sequence "
-        raise refusal(raw.path, key, f"{text}{str(table.names[at])!r}); write one value")
-    return np.asarray(first)
+        text += raw.place_of(int(table.rows[row]))
+        raise refusal(raw.path, _GROUP, f"{text}; write one, or remove the row")
+    return table.one_of_each(_GROUP, name, words, words, "write one value")
 
 
 def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.ndarray) -> None:
@@ -314,16 +295,23 @@ class _Cut:
         return tuple(begin - self.gap for begin in self.begins[:-1])
 
 
+@dataclass(frozen=True)
+class Need:
+    """The rows that one sample takes."""
+
+    window: int  # the longest that is read
+    horizon: int
+    window_key: str = "task.window"  # the key of the experiment that sets it
+
+
 def split_rows(
     bounds: np.ndarray,
     split: Split,
     times: pd.DatetimeIndex | None,
     *,
     first: np.ndarray,
-    window: int,
-    horizon: int,
+    need: Need,
     file: Path | str,
-    window_key: str = "task.window",
     own: OwnCuts | None = None,
 ) -> Parts:
     """Cut series into parts, each long enough for a window's targets in one of the series.
@@ -337,34 +325,17 @@ def split_rows(
         split: the extent of the parts.
         times: of all rows.
         first: (series,), how many of each series' first rows cannot be read.
-        window: the longest that is read.
-        horizon: rows ahead.
+        need: the rows of a sample.
         file: to be named when refused.
-        window_key: the key of the experiment that says how long the window is.
-        own: where parts begin that the extents do not tell.
+        own: where parts begin that the extents do not set.
 
     Raises:
         DataError: a date is of no use, or a part is too short.
     """
-    lengths = np.diff(bounds)[:, 0]
-    cut = lengths if own is None else own.test  # rows of each series that the extents are of
     if own is not None:
         split = split.model_copy(update={"test": 0})
-    if own is not None and own.validation is not None:
-        ends, begins = own.validation[:, None], np.column_stack([own.validation, own.test])
-        longest = int(lengths.argmax())
-        line = _Cut(int(lengths[longest]), (int(begins[longest, 0]), int(begins[longest, 1])))
-    elif times is None:
-        cuts = [_cut(int(n), split, None, horizon, file) for n in cut]
-        line = cuts[int(cut.argmax())]
-        ends = np.array([c.train_ends for c in cuts]).clip(0)
-        begins = np.array([c.begins for c in cuts]).clip(0)
-    else:
-        every = [times[start : start + n] for (start, _), n in zip(bounds, cut, strict=True)]
-        distinct = pd.DatetimeIndex(every[0].append(every[1:])).unique().sort_values()
-        line = _cut(len(distinct), split, distinct, horizon, file)
-        ends = _find(every, distinct, line.train_ends)
-        begins = _find(every, distinct, line.begins)
+    line, ends, begins = _cut_series(bounds, split, times, need.horizon, file, own)
+    lengths = np.diff(bounds)[:, 0]
     stops = np.column_stack([begins[:, 1:], lengths])
     parts = Parts(
         tuple(np.column_stack([np.minimum(first, end), end]) for end in ends.T),
@@ -372,7 +343,7 @@ def split_rows(
         np.column_stack([begins[:, -1], lengths]),
     )
     if isinstance(split.validation, Folds):
-        _check_folds(parts, line, split.validation, window, horizon, file)
+        _check_folds(parts, line, split.validation, need, file)
     else:
         _check_order(line, split, times, file)
         n_validation, n_test = line.begins[1] - line.begins[0], line.n_rows - line.begins[1]
@@ -382,16 +353,48 @@ def split_rows(
                 f"{n_test} of {line.n_rows} rows{_unread(first)}; make validation or test smaller"
             )
             raise refusal(file, "data.split", text)
-        _check_length(split.key_of("validation"), parts.validation[0], line, horizon, file)
-    _check_length(split.key_of("test"), parts.test, line, horizon, file)
-    if (n_train := _longest(parts.train[0])) < window + horizon:
+        _check_length(split.key_of("validation"), parts.validation[0], line, need.horizon, file)
+    _check_length(split.key_of("test"), parts.test, line, need.horizon, file)
+    if (n_train := _longest(parts.train[0])) < need.window + need.horizon:
         text = (
-            f"the training part needs {window + horizon} rows (window {window} + horizon "
-            f"{horizon}), got {n_train} of {line.n_rows}{_unread(first)}; make {window_key}, "
-            f"task.horizon, data.split.validation or data.split.test smaller"
+            f"the training part needs {need.window + need.horizon} rows (window {need.window} + "
+            f"horizon {need.horizon}), got {n_train} of {line.n_rows}{_unread(first)}; make "
+            f"{need.window_key}, task.horizon, data.split.validation or data.split.test smaller"
         )
-        raise refusal(file, window_key, text)
+        raise refusal(file, need.window_key, text)
     return parts
+
+
+def _cut_series(
+    bounds: np.ndarray,
+    split: Split,
+    times: pd.DatetimeIndex | None,
+    horizon: int,
+    file: Path | str,
+    own: OwnCuts | None,
+) -> tuple[_Cut, np.ndarray, np.ndarray]:
+    """Return the cut of the longest series, or of the times, and those of each series.
+
+    The latter are the ends of training and the beginnings of the other parts, (series, cuts).
+    """
+    lengths = np.diff(bounds)[:, 0]
+    cut = lengths if own is None else own.test  # rows of each series that the extents are of
+    if own is not None and own.validation is not None:
+        begins = np.column_stack([own.validation, own.test])
+        longest = int(lengths.argmax())
+        line = _Cut(int(lengths[longest]), (int(begins[longest, 0]), int(begins[longest, 1])))
+        return line, own.validation[:, None], begins
+    if times is None:
+        cuts = [_cut(int(n), split, None, horizon, file) for n in cut]
+        ends, begins = (
+            np.array(of).clip(0)
+            for of in zip(*((c.train_ends, c.begins) for c in cuts), strict=True)
+        )
+        return cuts[int(cut.argmax())], ends, begins
+    every = [times[start : start + n] for (start, _), n in zip(bounds, cut, strict=True)]
+    distinct = pd.DatetimeIndex(every[0].append(every[1:])).unique().sort_values()
+    line = _cut(len(distinct), split, distinct, horizon, file)
+    return line, _find(every, distinct, line.train_ends), _find(every, distinct, line.begins)
 
 
 def _check_order(
@@ -412,11 +415,10 @@ def _check_length(key: str, part: np.ndarray, line: _Cut, horizon: int, file: Pa
         raise refusal(file, key, f"{text}{line.n_rows}; {larger} or task.horizon smaller")
 
 
-def _check_folds(
-    parts: Parts, line: _Cut, folds: Folds, window: int, horizon: int, file: Path | str
-) -> None:
+def _check_folds(parts: Parts, line: _Cut, folds: Folds, need: Need, file: Path | str) -> None:
     """Refuse pieces that are shorter than the horizon, and too little before the first of them."""
     size, key = line.begins[1] - line.begins[0], "data.split.validation"
+    window, horizon = need.window, need.horizon
     if size < horizon:
         text = f"a piece needs as many rows as the horizon, {horizon}, got {size} of {line.n_rows}"
         raise refusal(file, f"{key}.size", f"{text}; make it larger or task.horizon smaller")
@@ -439,7 +441,6 @@ def _longest(part: np.ndarray) -> int:
 
 
 def _unread(first: np.ndarray) -> str:
-    """Say how many rows are not read, if that is part of what went wrong."""
     if not (n_rows := int(first.min())):
         return ""
     return f" (the first {n_rows} have no difference, lag or known value)"

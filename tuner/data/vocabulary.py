@@ -320,6 +320,5 @@ def _without(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the logarithms of probabilities, (n, tokens), float64."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

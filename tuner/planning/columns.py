@@ -238,7 +238,7 @@ def guess_columns(
         targets=given,
         numbers=numbers,
         left_out={
-            c: f"{kind}; {_doubtful(table, c)}" if c in table.doubts else kind
+            c: f"{kind}; {table.problem_of(c)}" if c in table.doubts else kind
             for c, kind in kinds.items()
             if c != time and c not in numbers
         },
@@ -313,7 +313,6 @@ def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
 
 
 def _are_years_and_parts(values: pd.Series) -> bool:
-    """Say whether numbers may be years with a part behind the point, a month's number say."""
     numbers = pd.to_numeric(values.astype(object), errors="coerce")
     return bool(numbers.between(1900, 2101).mean() >= _MOST and (numbers % 1 != 0).mean() > 0.5)
 
@@ -335,7 +334,6 @@ def _refuse_quarters(table: RawTable, time: str) -> None:
 
 
 def _free_name(table: RawTable) -> str:
-    """Return a name for what is joined: `time`, where no column is called so."""
     names = ("time", "datetime", "timestamp", "time_of_row")
     return next(name for name in names if name not in table.names)
 
@@ -350,8 +348,7 @@ def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) ->
             continue
         key = "data.features" if named else "data.target"
         option = "--features" if named else "--target"
-        remedy = f"{doubt.remedy}, or choose other columns with {option}"
-        raise refusal(table.path, key, f"column {name!r} {_doubtful(table, name)}; {remedy}")
+        table.check_certain(key, name, f", or choose other columns with {option}")
 
 
 def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
@@ -368,11 +365,6 @@ def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> Non
     text += f"{table.place_of(int(bad.index[0]))}, got {bad.iloc[0]!r}"
     remedy = "write numbers there, or name what is forecast with --target"
     raise refusal(table.path, "data.target", f"{text}; {remedy}")
-
-
-def _doubtful(table: RawTable, name: str) -> str:
-    doubt = table.doubts[name]
-    return doubt.problem.format(place=table.place_of(doubt.row))
 
 
 def _kind(column: pd.Series) -> str:
@@ -410,7 +402,6 @@ def _say_a_year(values: pd.Series) -> bool:
 
 
 def _are_unix(numbers: pd.Series) -> bool:
-    """Say whether all numbers are Unix times of 1979 to 2030, in one unit."""
     return any(bool(numbers.between(3e8 * of, 1.9e9 * of).all()) for of in _UNIX_UNITS)
 
 

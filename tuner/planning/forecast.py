@@ -145,7 +145,6 @@ class _Cost:
     times_more: float  # windows in the whole file
 
     def windows(self, longest: int) -> int:
-        """Return how many windows there are to train on."""
         n_windows = (self.profile.rows - longest - self.horizon) * self.profile.series
         return max(1, int(n_windows * self.times_more))
 
@@ -223,7 +222,6 @@ def _window_without_season(
 
 
 def _divisor(number: int, near: int) -> int:
-    """Return the divisor of a number that is nearest to `near`."""
     divisors = [d for d in range(2, number + 1) if number % d == 0]
     return min(divisors, key=lambda d: abs(d - near))
 
@@ -247,7 +245,6 @@ def _normalizations(profile: Profile) -> tuple[str, ...]:
 
 
 def _hidden_sizes(n_windows: int, most: int) -> tuple[int, int]:
-    """Return the least and the most units: few windows are soon learned by heart."""
     most = max(8, min(most if n_windows < 5000 else 128, n_windows // _WINDOWS_FOR_A_UNIT))
     return max(4, most // 8), most
 
@@ -265,7 +262,6 @@ def _batch_sizes(n_windows: int) -> tuple[int, ...]:
 
 
 def _intervals(windows: int) -> tuple[float, ...]:
-    """Return the shares that so many validation windows of a series can tell."""
     return (0.8, 0.95) if windows >= 40 else (0.8,) if windows >= 10 else ()
 
 

@@ -182,7 +182,6 @@ class _Lines:
             next(self._lines, None)
 
     def begin(self) -> None:
-        """The next line is the first of a record."""
         self._pending = True
 
     def __iter__(self) -> _Lines:
@@ -217,7 +216,6 @@ def _first_lines(text: str) -> list[str]:
 
 
 def _is_cut(line: str) -> bool:
-    """Say whether a value in quotes begins or ends in a line, and goes on in another."""
     return line.count('"') % 2 > 0
 
 

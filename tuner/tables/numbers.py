@@ -88,7 +88,6 @@ def looks_like_number(text: str) -> bool:
 
 
 def _minus_first(text: str) -> str:
-    """Return a number with its minus before it: accountants write (1.5), some programs 1.5-."""
     if text[:1] == "(" and text[-1:] == ")" and text[1:2] not in "+-−":
         return f"-{text[1:-1].strip()}"
     return f"-{text[:-1]}" if text[-1:] == "-" and text[:1].isdigit() else text

@@ -1,5 +1,7 @@
 """The rows of an experiment: from one or two files, from wide to long, in order of time."""
 
+# ruff: noqa: D102 (attributes of a protocol have comments)
+
 from __future__ import annotations
 
 import fnmatch
@@ -40,16 +42,11 @@ class Wide(Protocol):
     """What the columns of series become; see `tuner.experiment.data.Wide`."""
 
     @property
-    def id(self) -> str:
-        """The column that names the series."""
-
+    def id(self) -> str: ...  # the column that names the series
     @property
-    def value(self) -> str:
-        """The column of their values."""
-
+    def value(self) -> str: ...  # the column of their values
     @property
-    def columns(self) -> str | list[str]:
-        """Columns of the file: a pattern, or a list of names."""
+    def columns(self) -> str | list[str]: ...  # of the file: a pattern, or a list of names
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,7 @@ class WideColumns:
 
 
 def columns_of_series(wide: Wide, names: Sequence[str]) -> list[str]:
-    """Return the columns of a file that are series, in its order.
-
-    Args:
-        wide: which ones.
-        names: of all columns of the file.
-    """
+    """Return the columns of a file that are series, in the order of `names`, all of its columns."""
     if isinstance(wide.columns, str):
         return [name for name in names if fnmatch.fnmatchcase(name, wide.columns)]
     return [name for name in names if name in wide.columns]
@@ -128,9 +120,7 @@ def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
     found = columns_of_series(wide, names)
     if isinstance(wide.columns, list):
         for name in wide.columns:
-            if name not in names:
-                text = f"no column {name!r} in the file{nearest(name, names)}"
-                raise refusal(path, "data.wide.columns", text)
+            table.check_has("data.wide.columns", name)
     if not found:
         text = f"no column of the file is like {wide.columns!r}, got {', '.join(names[:8])}"
         raise refusal(path, "data.wide.columns", f"{text}; write a pattern that some are like")
@@ -208,10 +198,7 @@ def read_table(data: Data) -> RawTable:
             hint = nearest(name, test.names)
             what = f"no column {name!r} in the file, which {show_path(first.path)} has"
             raise refusal(path, "data.split.test_file", f"{what}{hint}")
-        if doubt := test.doubts.get(name):
-            problem = doubt.problem.format(place=test.place_of(doubt.row))
-            text = f"column {name!r} {problem}"
-            raise refusal(path, "data.split.test_file", f"{text}; {doubt.remedy}")
+        test.check_certain("data.split.test_file", name)
         _, bad = as_numbers(first.frame[name])
         _, bad_here = as_numbers(test.frame[name])
         if len(bad_here) and not len(bad):

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
-from tuner.errors import DataError, one_line, refusal
+from tuner.errors import DataError, nearest, one_line, refusal
 from tuner.pipeline_steps import LINE_KEYS, Dialect
 from tuner.tables.dialects import (
     LooksLikeRow,
@@ -101,11 +101,11 @@ def without_blank_end(text: str) -> str:
 
 
 def _of_types(column: pd.Series) -> list[str]:
-    """Return a column that has a type as texts; a whole number has no point."""
     values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
     return [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
 
 
+LARGEST = 1e30  # a float32 still holds it, and float64 its square
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
 _SAMPLE = 300  # rows by which it is told whether points may group digits
@@ -227,6 +227,29 @@ class RawTable:
         """Of its columns."""
         return [str(c) for c in self.frame]
 
+    def check_has(self, key: str, name: str) -> None:
+        """Refuse a name that no column has."""
+        if name not in self.names:
+            hint = nearest(name, self.names)
+            raise refusal(self.path, key, f"no column {name!r} in the file{hint}")
+
+    def check_certain(self, key: str, name: str, remedy: str = "") -> None:
+        """Refuse a column of texts that seems to hold numbers."""
+        if doubt := self.doubts.get(name):
+            text = f"column {name!r} {self.problem_of(name)}; {doubt.remedy}{remedy}"
+            raise refusal(self.path, key, text)
+
+    def problem_of(self, name: str) -> str:
+        """Return why a column that seems to hold numbers is left as texts, with the place."""
+        doubt = self.doubts[name]
+        return doubt.problem.format(place=self.place_of(doubt.row))
+
+    def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return `as_numbers` of a column that must be there, and must not be in doubt."""
+        self.check_has(key, name)
+        self.check_certain(key, name)
+        return as_numbers(self.frame[name])
+
     def place_of(self, row: int) -> str:
         """Say where a row stands: in the lines of the file, of which the first is line 1."""
         row = row if self.lines is None else int(self.lines[row])
@@ -286,7 +309,6 @@ def _is_number(column: pd.Series) -> bool:
 
 
 def _described(dialect: Dialect, declared: Dialect) -> list[str]:
-    """Say what was found in a file that a plain one does not have."""
     keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
 

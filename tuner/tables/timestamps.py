@@ -367,7 +367,6 @@ def _year_stands_first(column: pd.Series) -> bool:
 
 
 def _date_in(text: str) -> re.Match[str] | None:
-    """Find a date of numbers that does not begin with the year."""
     text = text.strip()
     return None if _YEAR_FIRST.match(text) else _DATE.search(text)
 
@@ -429,7 +428,6 @@ def _as_date(text: str) -> str:
 
 
 def _with_offset(text: str) -> str:
-    """Return a text with an offset such as GMT+8 written as +08:00."""
     return _OFFSET.sub(lambda m: f" {m[1]}{int(m[2]):02}:{m[3] or '00'}", text)
 
 
@@ -475,7 +473,6 @@ def _hits(times: pd.DatetimeIndex, frequency: str) -> bool:
 
 
 def _are_most(times: pd.DatetimeIndex, frequency: str) -> bool:
-    """Say whether few of the open days have no row."""
     every = _steps(times, frequency)
     return len(every) == len(times) or holidays_in(every.difference(times), every, frequency)
 
@@ -487,5 +484,4 @@ def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bo
 
 
 def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
-    """Say whether the frequency hits every time, and there are not too many gaps."""
     return _is_plausible(times, frequency, least) and _hits(times, frequency)
