@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.data.baselines import baseline_scores, choose
+from tuner.data.baselines import Baselines, choose
 from tuner.data.metrics import score
 from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
@@ -72,7 +72,7 @@ def scores(experiment: Experiment) -> tuple[list[float], float]:
             assert predicted is not None
             found.append(score("rmse", test.truth_of(samples), predicted, test))
         season = data.facts.season
-        plain = baseline_scores("rmse", test, season, choose("rmse", ref, season))
+        plain = Baselines(test, season, choose("rmse", ref, season)).scores("rmse")
     return found, plain["linear"]
 
 

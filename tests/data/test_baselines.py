@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.data.baselines import (
-    baseline_scores,
+    Baselines,
     last_value,
-    plain_predictions,
     season_of,
     seasonal_naive,
 )
@@ -75,7 +74,7 @@ def series(folder, quantiles=(), rows=12):
 
 def test_forecasts_are_scored_on_every_series(tmp_path):
     ref = series(tmp_path)
-    scores = baseline_scores("mae", ref, 4)
+    scores = Baselines(ref, 4).scores("mae")
     # The last value is one off where the series counts; of 2, 3, 0, 1, 2, 3 after 1 it is
     # three off once. A season before, it is four off and right.
     assert scores == {
@@ -83,16 +82,16 @@ def test_forecasts_are_scored_on_every_series(tmp_path):
         "seasonal_naive": pytest.approx((6 * 4 + 0) / 12),
         "training_mean": pytest.approx((36 + 20 / 3) / 12),  # of 2.5, and of 7/6
     }
-    assert list(baseline_scores("mae", ref, None)) == ["last_value", "training_mean"]
+    assert list(Baselines(ref, None).scores("mae")) == ["last_value", "training_mean"]
 
 
 def test_a_season_does_not_reach_back_into_another_series(tmp_path):
     ref = series(tmp_path)
     # The first window of each has no season before it and gets the last value, which is one off.
     # The other five are seven off where the series counts, and 3, 1, 1, 1, 3 where it repeats.
-    found = baseline_scores("mae", ref, 7)["seasonal_naive"]
+    found = Baselines(ref, 7).scores("mae")["seasonal_naive"]
     assert found == pytest.approx((1 + 5 * 7 + 1 + 9) / 12)
-    assert list(baseline_scores("mae", ref, 12)) == ["last_value", "training_mean"]
+    assert list(Baselines(ref, 12).scores("mae")) == ["last_value", "training_mean"]
 
 
 def test_the_training_mean_is_of_raw_values_per_series(tmp_path):
@@ -105,16 +104,16 @@ def test_the_training_mean_is_of_raw_values_per_series(tmp_path):
         reach=[[0, 5], [5, 7], [7, 9]],
     )
     ref = SeriesRef(str(tmp_path), Shape("forecast", 1))
-    found = plain_predictions(ref, np.array([4, 8]), None)["training_mean"]
+    found = Baselines(ref, None).predict(np.array([4, 8]))["training_mean"]
     # The last series has no training rows: it gets the mean of all others', 1, 3, 100 and 300.
     assert found.tolist() == [[[2.0]], [[101.0]]]
-    assert baseline_scores("mae", ref, None)["training_mean"] == pytest.approx((3 + 5 + 92) / 3)
+    assert Baselines(ref, None).scores("mae")["training_mean"] == pytest.approx((3 + 5 + 92) / 3)
 
 
 def test_one_value_stands_for_every_quantile(tmp_path):
     ref = series(tmp_path, quantiles=(0.1, 0.5, 0.9))
-    assert baseline_scores("mae", ref, 4) == baseline_scores("mae", series(tmp_path), 4)
-    pinball = baseline_scores("pinball", ref, 4)
+    assert Baselines(ref, 4).scores("mae") == Baselines(series(tmp_path), 4).scores("mae")
+    pinball = Baselines(ref, 4).scores("pinball")
     # Of the counting series all lie below the truth: a mean of 0.1, 0.5 and 0.9 of the error.
     assert pinball["seasonal_naive"] == pytest.approx(0.5 * 4 / 2)
 
@@ -123,16 +122,16 @@ def test_the_baseline_of_sequences_is_the_training_mean(tmp_path):
     truth = [[1.0, 10.0], [3.0, 30.0], [7.0, 20.0], [100.0, -100.0]]
     folder = save(tmp_path, truth=truth, train=[0, 1], evaluate=[2])
     ref = SequencesRef(folder, Shape("regress", 1, targets=2), (0, 0), (1, 1), (1.0, 10.0))
-    assert baseline_scores("mae", ref, None) == {"training_mean": pytest.approx(5 / 2)}
-    assert baseline_scores("mase", ref, None) == {"training_mean": pytest.approx(5 / 2)}
+    assert Baselines(ref, None).scores("mae") == {"training_mean": pytest.approx(5 / 2)}
+    assert Baselines(ref, None).scores("mase") == {"training_mean": pytest.approx(5 / 2)}
 
 
 def test_of_classes_the_shares_of_the_training_part_are_scored(tmp_path):
     folder = save(tmp_path, truth=[0, 0, 0, 1, 2, 0, 2, 2], train=range(4), evaluate=range(4, 8))
     ref = SequencesRef(folder, Shape("classify", 1, classes=3), ())
-    assert baseline_scores("accuracy", ref, None) == {"class_frequencies": 1 / 4}
-    assert baseline_scores("auroc", ref, None) == {"class_frequencies": 0.5}
-    loss = baseline_scores("cross_entropy", ref, None)["class_frequencies"]
+    assert Baselines(ref, None).scores("accuracy") == {"class_frequencies": 1 / 4}
+    assert Baselines(ref, None).scores("auroc") == {"class_frequencies": 0.5}
+    loss = Baselines(ref, None).scores("cross_entropy")["class_frequencies"]
     assert loss > 20  # class 2 is not in the training part
 
 
@@ -142,6 +141,6 @@ def test_of_labels_the_shares_are_those_of_the_steps(tmp_path):
         train=[0, 1], evaluate=[2],
     )  # fmt: skip
     ref = SequencesRef(folder, Shape("label", 1, classes=2), ())
-    assert baseline_scores("accuracy", ref, None) == {"class_frequencies": pytest.approx(1 / 3)}
-    loss = baseline_scores("cross_entropy", ref, None)["class_frequencies"]
+    assert Baselines(ref, None).scores("accuracy") == {"class_frequencies": pytest.approx(1 / 3)}
+    loss = Baselines(ref, None).scores("cross_entropy")["class_frequencies"]
     assert loss == pytest.approx(-(2 * np.log(1 / 4) + np.log(3 / 4)) / 3)

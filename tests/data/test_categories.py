@@ -7,7 +7,7 @@ from helpers.series_files import SPLIT, assert_check_refuses, days, text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.baselines import baseline_scores, choose
+from tuner.data.baselines import Baselines, choose
 from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.data.vocabulary import known_levels, merged, numbered
@@ -152,9 +152,9 @@ def test_the_linear_baseline_ignores_categories(experiment_on, tmp_path):
             features=["y", "w"], known_future=known or None,
         )  # fmt: skip
         ref = fold(experiment, tmp_path / str(i))
-        found.append(baseline_scores("rmse", ref, None, choose("rmse", ref, None))["linear"])
+        found.append(Baselines(ref, None, choose("rmse", ref, None)).scores("rmse")["linear"])
     plain = fold(experiment_on(text(frame), time="t", features=["y"]), tmp_path / "plain")
-    expected = baseline_scores("rmse", plain, None, choose("rmse", plain, None))["linear"]
+    expected = Baselines(plain, None, choose("rmse", plain, None)).scores("rmse")["linear"]
     assert found == pytest.approx([expected] * 2, rel=0.05)  # penalties are shares: not quite equal
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tuner.data.baselines import baseline_scores, choose
+from tuner.data.baselines import Baselines, choose
 from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef, Shape
 from tuner.experiment import Experiment
@@ -121,7 +121,7 @@ def test_the_linear_regression_reads_the_same_columns(tmp_path):
     raw["data"] = {k: v for k, v in raw["data"].items() if k != "known_future"}
     (blind,) = check_data(Experiment.model_validate(raw)).write(tmp_path / "blind").folds
     known, without = (
-        baseline_scores("rmse", r, None, choose("rmse", r, None)) for r in (ref, blind)
+        Baselines(r, None, choose("rmse", r, None)).scores("rmse") for r in (ref, blind)
     )
     assert known["linear"] < 0.7 * without["linear"]
     assert known["last_value"] == without["last_value"]

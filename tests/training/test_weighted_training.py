@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tuner import search
 from tuner.data import SequencesRef, SeriesRef
-from tuner.data.baselines import baselines_record, plain_predictions
+from tuner.data.baselines import Baselines, baselines_record
 from tuner.data.linear_models import LinearForecast, LinearOfSequences, SequenceChoice, WindowChoice
 from tuner.data.metrics import score
 from tuner.data.prepared import open_test_part, prepare
@@ -200,7 +200,7 @@ def regressions(ref, make_job):
     starts = ref.evaluate_samples()
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
     linear = LinearForecast(ref, WindowChoice(8, False, 1e-8)).predict(starts)
-    mean = plain_predictions(ref, starts, None)["training_mean"]
+    mean = Baselines(ref, None).predict(starts)["training_mean"]
     return [np.asarray(found.detach() if torch.is_tensor(found) else found)
             for found in (path, linear, mean)]  # fmt: skip
 
@@ -253,7 +253,7 @@ def test_the_linear_model_of_sequences_counts_what_they_weigh(make_sequences, ki
     follows = x[50:, :, 0].sum(axis=1)
     said = found[:, 0, 0] - 100 if kind == "regress" else found[:, 1] - 0.5
     assert np.corrcoef(said, follows)[0, 1] > 0.9
-    plain = plain_predictions(weighted(ref, weights), np.arange(50, 60), None)
+    plain = Baselines(weighted(ref, weights), None).predict(np.arange(50, 60))
     expected = np.average(ref.truth_of(np.arange(50)), axis=0, weights=weights[:50])
     name = "training_mean" if kind == "regress" else "class_frequencies"
     shown = plain[name][0].ravel()[-1]

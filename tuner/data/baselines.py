@@ -14,7 +14,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,14 +24,15 @@ from tuner.data.linear_models import (
     LinearOfSequences,
     SequenceChoice,
     WindowChoice,
-    choose_reading,
-    choose_window,
-    too_many_columns,
-    too_many_numbers,
-)
+    choose_linear,
+    cost_of,
+    fit_linear,
+    of_quantiles,
+    of_values,
+    why_no_linear,
+)  # fmt: skip
 from tuner.data.metrics import score
 from tuner.data.reference import DataRef, SeriesRef
-from tuner.experiment.metrics import METRICS
 
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
@@ -103,27 +104,25 @@ def choose(
     there are.
 
     Args:
-        metric: the experiment's.
         ref: of the search, which evaluates the validation part; with rolling origins the last
             fold's.
         season: of a forecast, rows in a season; None without one.
-        others: the same part in the other preparations that the search can use.
     """
     every = [({}, ref), *others]
-    left_out = kinds_left_out(ref, season) if _of_values(ref) else {}
+    left_out = kinds_left_out(ref, season) if of_values(ref) else {}
     preparations: dict[str, Mapping[str, str]] = {}
     linear, least = None, math.inf
     for preparation, prepared in every:
-        if why_not := _why_not_linear(prepared):
+        if reason := why_no_linear(prepared):
             if prepared is ref:
-                left_out = {"linear": why_not} | left_out
+                left_out = {"linear": reason} | left_out
             continue
-        found = _choose_linear(metric, prepared)
+        found = choose_linear(metric, prepared)
         cost = 0.0
         if len(every) > 1:
             samples = prepared.evaluate_samples()
-            predicted = _linear(prepared, found).predict(samples, np.empty(0))
-            cost = _cost(metric, prepared, samples, predicted)
+            predicted = fit_linear(prepared, found).predict(samples, np.empty(0))
+            cost = cost_of(metric, prepared, samples, predicted)
         if linear is None or cost < least:
             linear, least, preparations["linear"] = found, cost, preparation
     if linear is not None:
@@ -131,7 +130,7 @@ def choose(
     levels = {  # all that the preparation is to the others
         prepared.transform.pointwise: (preparation, prepared)
         for preparation, prepared in reversed(every)
-        if _of_values(prepared)
+        if of_values(prepared)
     }
     for name in CLASSICAL if len(levels) > 1 else ():
         if name in left_out:
@@ -140,42 +139,10 @@ def choose(
         for preparation, prepared in reversed(levels.values()):
             samples, models = prepared.evaluate_samples(), fit_kind(name, prepared, season)
             last = last_value(np.asarray(prepared.load("truth")), samples, ref.shape.horizon)
-            cost = _cost(metric, prepared, samples, models.predict(prepared, samples, last))
+            cost = cost_of(metric, prepared, samples, models.predict(prepared, samples, last))
             if len(models) and cost < least:
                 least, preparations[name] = cost, preparation
     return Choices(linear, left_out, {name: of for name, of in preparations.items() if of})
-
-
-def _why_not_linear(ref: DataRef) -> str | None:
-    return too_many_columns(ref) if _of_values(ref) else too_many_numbers(ref)
-
-
-def _choose_linear(metric: str, ref: DataRef) -> WindowChoice | SequenceChoice:
-    return choose_window(metric, ref) if _of_values(ref) else choose_reading(metric, ref)
-
-
-def _of_values(ref: DataRef) -> TypeGuard[SeriesRef]:
-    return isinstance(ref, SeriesRef) and not ref.shape.classes
-
-
-def _linear(
-    ref: DataRef, choice: WindowChoice | SequenceChoice
-) -> LinearForecast | LinearOfSequences:
-    if isinstance(choice, WindowChoice):
-        assert isinstance(ref, SeriesRef)
-        return LinearForecast(ref, choice)
-    return LinearOfSequences(ref, choice)
-
-
-def _cost(metric: str, ref: DataRef, samples: np.ndarray, predicted: np.ndarray) -> float:
-    predicted = _of_quantiles(ref, predicted)
-    cost = METRICS[metric].sign * score(metric, ref.truth_of(samples), predicted, ref, samples)
-    return math.inf if math.isnan(cost) else cost
-
-
-def _of_quantiles(ref: DataRef, predicted: np.ndarray) -> np.ndarray:
-    n = len(ref.shape.quantiles)
-    return np.repeat(predicted[..., None], n, axis=-1) if n else predicted
 
 
 class Baselines:
@@ -191,7 +158,7 @@ class Baselines:
         self,
         ref: DataRef,
         season: int | None,
-        choices: Choices | None,
+        choices: Choices | None = None,
         prepared: RefOf | None = None,
     ) -> None:
         """Fit them.
@@ -217,8 +184,8 @@ class Baselines:
 
         self.left_out |= choices.left_out
         if choices.linear is not None:
-            self._linear = _linear(of("linear"), choices.linear)
-        for name in CLASSICAL if _of_values(ref) else ():
+            self._linear = fit_linear(of("linear"), choices.linear)
+        for name in CLASSICAL if of_values(ref) else ():
             if name in choices.left_out:
                 continue
             own = of(name)
@@ -247,7 +214,7 @@ class Baselines:
             part, and a `copy` of what is read.
         """
         ref = self._ref
-        if _of_values(ref):
+        if of_values(ref):
             plain = _forecasts(ref, samples, self._season)
         else:
             plain = _shares_or_mean(ref, samples)
@@ -261,7 +228,6 @@ class Baselines:
         """Score the predictions of what the reference evaluates, in the data's units.
 
         Args:
-            metric: the experiment's.
             by: the reference by whose measure they are scored, of the same rows; by default their
                 own. MASE's errors, say, are relative to what is trained on.
         """
@@ -269,23 +235,9 @@ class Baselines:
         samples = ref.evaluate_samples()
         truth, plain = ref.truth_of(samples), self.predict(samples)
         return {
-            name: score(metric, truth, _of_quantiles(ref, predicted), ref)
+            name: score(metric, truth, of_quantiles(ref, predicted), ref)
             for name, predicted in plain.items()
         }
-
-
-def plain_predictions(
-    ref: DataRef, samples: np.ndarray, season: int | None, choices: Choices | None = None
-) -> dict[str, np.ndarray]:
-    """Return what `Baselines.predict` does, fitted on the training rows of `ref`."""
-    return Baselines(ref, season, choices).predict(samples)
-
-
-def baseline_scores(
-    metric: str, ref: DataRef, season: int | None, choices: Choices | None = None
-) -> dict[str, float]:
-    """Return what `Baselines.scores` does, fitted on the training rows of `ref`."""
-    return Baselines(ref, season, choices).scores(metric)
 
 
 def baselines_record(
@@ -297,10 +249,7 @@ def baselines_record(
     """Return what a journal keeps of the plain predictions of the validation part.
 
     Args:
-        metric: the experiment's.
-        folds: as the experiment has its data prepared.
         season: of a forecast, rows in a season; None without one.
-        others: the folds in the other preparations that the search can use.
 
     Returns:
         `baselines`, each one's mean score over the folds, where every fold has it; `left_out`,

@@ -42,9 +42,7 @@ class Classical:
         """Return the forecasts in the data's units, (samples, horizon, targets).
 
         Args:
-            ref: what they were fitted on.
             samples: (samples,).
-            otherwise: the same shape, for series that have no model.
         """
         with np.errstate(all="ignore"):
             forecasts = np.array(ref.transform.to_level(otherwise))
@@ -67,7 +65,6 @@ def kinds_left_out(ref: SeriesRef, season: int | None) -> dict[str, str]:
     of the search's data, and holds for whatever the kinds are fitted on afterwards.
 
     Args:
-        ref: of the search.
         season: rows in a season; None without one.
     """
     if importlib.util.find_spec("statsmodels") is None:
@@ -130,7 +127,6 @@ def fit_kind(name: str, ref: SeriesRef, season: int | None) -> Classical:
 
     Args:
         name: of `CLASSICAL`, not one that is left out.
-        ref: the data, maybe with more to train on than the search's.
         season: rows in a season; None without one.
 
     Returns:

@@ -43,7 +43,6 @@ class Coming:
 
         Args:
             needed: (series,), bool: which are forecast.
-            path: the file that should have them.
         """
         lacking = np.flatnonzero(needed & (self.complete < self.horizon))
         if not len(lacking):
@@ -78,11 +77,8 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
     """Put rows to come of a file of their own behind the last targets, in place of those there.
 
     Args:
-        series: as they were read.
-        data: says what is known of rows to come.
         future: series of the same names, or one that holds for all of them, with the columns that
             are known. What is not after the end of a series, or none of its steps, is left out.
-        horizon: how many rows to come are needed.
     """
     known = list(data.known_future or [])
     values, coming = series.frame.to_numpy(), future.frame[known].to_numpy(copy=True)
@@ -92,9 +88,7 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
             of_both = merged(coming[:, place], future.levels[name], levels[name])
             coming[:, place], levels[name] = of_both
     at = [list(series.frame).index(name) for name in known]
-    blocks: list[np.ndarray] = []
-    lines: list[np.ndarray] = []
-    times: list[pd.DatetimeIndex] = []
+    pieces = _Pieces([], [], [])
     for name, start, end in zip(series.names, series.bounds[:, 0], series.ends, strict=True):
         rows = np.empty(0, np.int64)
         if future.names == ("",) or name in future.names:
@@ -107,21 +101,35 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
                 rows = rows[theirs > last[0]]
             else:
                 rows = rows[theirs.isin(following(last, series.frequency, horizon))]
-            times += [series.times[start:end], future.times[rows]]
+            pieces.times += [series.times[start:end], future.times[rows]]
         block = np.full((len(rows), values.shape[1]), np.nan)
         block[:, at] = coming[rows]
-        blocks += [values[start:end], block]
-        lines += [series.lines[start:end], np.full(len(rows), -1)]
-    lengths = np.array([len(block) for block in blocks])
-    return dataclasses.replace(
-        series,
-        frame=pd.DataFrame(np.concatenate(blocks), columns=series.frame.columns),
-        bounds=bounds_of(lengths[::2] + lengths[1::2]),
-        lines=np.concatenate(lines),
-        put_in=np.zeros(int(lengths.sum()), bool),
-        levels=levels,
-        times=None if series.times is None else pd.DatetimeIndex(times[0].append(times[1:])),
-    )
+        pieces.blocks += [values[start:end], block]
+        pieces.lines += [series.lines[start:end], np.full(len(rows), -1)]
+    put_in = np.zeros(sum(map(len, pieces.blocks)), bool)
+    return dataclasses.replace(pieces.joined(series), put_in=put_in, levels=levels)
+
+
+@dataclass
+class _Pieces:
+    """The rows of series that are put together anew: two pieces of each, known and to come."""
+
+    blocks: list[np.ndarray]
+    lines: list[np.ndarray]
+    times: list[pd.DatetimeIndex]
+
+    def joined(self, series: Series) -> Series:
+        lengths = np.array([len(block) for block in self.blocks])
+        lines = np.concatenate(self.lines)
+        times = None if series.times is None else self.times[0].append(self.times[1:])
+        return dataclasses.replace(
+            series,
+            frame=pd.DataFrame(np.concatenate(self.blocks), columns=series.frame.columns),
+            bounds=bounds_of(lengths[::2] + lengths[1::2]),
+            lines=lines,
+            put_in=lines < 0,
+            times=None if times is None else pd.DatetimeIndex(times),
+        )
 
 
 def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
@@ -129,54 +137,36 @@ def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
 
     Args:
         series: with even rows. Those behind the last target of a series are rows to come.
-        data: says what is known of them.
-        horizon: how many.
     """
     ends, known = series.ends, list(data.known_future or [])
     names = list(series.frame)
     at, of_targets = [[names.index(n) for n in of] for of in (known, series.targets)]
     values = series.frame.to_numpy()
-    blocks: list[np.ndarray] = []
-    lines: list[np.ndarray] = []
-    times: list[pd.DatetimeIndex] = []
-    complete = []
+    pieces, complete = _Pieces([], [], []), []
     for i, (start, end) in enumerate(zip(series.bounds[:, 0].tolist(), ends.tolist(), strict=True)):
         there = range(end, min(end + horizon, int(series.bounds[i, 1])))
         block = np.full((horizon, values.shape[1]), np.nan)
         block[: len(there), at] = values[there][:, at]
         whole = ~np.isnan(block[:, at]).any(axis=1)
         block[:, of_targets] = _last_values(values[start:end, of_targets])
-        blocks += [values[start:end], block]
-        lines += [series.lines[start:end], np.full(horizon, -1)]
-        lines[-1][: len(there)] = series.lines[there]
+        pieces.blocks += [values[start:end], block]
+        pieces.lines += [series.lines[start:end], np.full(horizon, -1)]
+        pieces.lines[-1][: len(there)] = series.lines[there]
         if series.times is not None:
             ahead = series.times[there]
             if len(ahead) < horizon:
-                later = _later(series, end, len(ahead), horizon)
+                later = following(series.times[[end - 1]], series.frequency, horizon)[len(ahead) :]
                 ahead = pd.DatetimeIndex(ahead.append(later))
-            times += [series.times[start:end], ahead]
+            pieces.times += [series.times[start:end], ahead]
             if data.calendar:
                 whole &= np.asarray(ahead.notna())
         complete.append(horizon if whole.all() else int(whole.argmin()))
-    bounds = bounds_of(ends - series.bounds[:, 0] + horizon)
-    lines_of = np.concatenate(lines)
-    extended = dataclasses.replace(
-        series,
-        frame=pd.DataFrame(np.concatenate(blocks), columns=series.frame.columns),
-        bounds=bounds,
-        lines=lines_of,
-        put_in=lines_of < 0,
-        times=None if series.times is None else pd.DatetimeIndex(times[0].append(times[1:])),
-    )
-    return Coming(extended, bounds[:, 1] - horizon, np.array(complete), known, horizon)
+    extended = pieces.joined(series)
+    first_to_come = extended.bounds[:, 1] - horizon
+    return Coming(extended, first_to_come, np.array(complete), known, horizon)
 
 
 def _last_values(column: np.ndarray) -> np.ndarray:
     known = ~np.isnan(column)
     last = len(column) - 1 - known[::-1].argmax(axis=0)
     return np.asarray(column[last, np.arange(column.shape[1])])
-
-
-def _later(series: Series, end: int, there: int, horizon: int) -> pd.DatetimeIndex:
-    assert series.times is not None
-    return following(series.times[[end - 1]], series.frequency, horizon)[there:]

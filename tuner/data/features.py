@@ -54,8 +54,6 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
     """Fill, transform, and make the features. Every row follows from itself and earlier ones.
 
     Args:
-        series: with even rows.
-        data: how.
         transform: what `data.transform` says, fitted; not fitted by default.
 
     Raises:
@@ -255,10 +253,6 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
     The model reads a column for each class in place of the target, where that is among the
     features; by default it is.
 
-    Args:
-        table: of the file.
-        data: says which column, and which features.
-
     Returns:
         The table, `data` with its features by name, and the classes.
 
@@ -348,14 +342,7 @@ _EXACT = 1e-9  # share of the variance that is left: one column follows from the
 def known_ahead(
     series: Series, table: Table, horizon: int, rows: np.ndarray
 ) -> Iterator[tuple[str, str]]:
-    """Say what is read of rows to come, how many of these there are, and what gives a target away.
-
-    Args:
-        series: with even rows, without those to come.
-        table: that was made of them.
-        horizon: rows ahead.
-        rows: of the training part.
-    """
+    """Note the columns that are known ahead, the rows to come, and columns that leak a target."""
     names = [table.names[i] for i in table.known_columns]
     if not names:
         return
@@ -442,9 +429,6 @@ def save_modes(ref: SeriesRef, experiment: Experiment, folder: Path, *, trains: 
     """Write the modes of every window that a trial may read, of each length an array.
 
     Args:
-        ref: of the arrays that are there.
-        experiment: says how long windows may be.
-        folder: where they are written.
         trains: whether the training part is read as well, not the evaluation part alone.
     """
     for window in _windows(experiment) if ref.shape.modes else ():
@@ -483,10 +467,7 @@ def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int
     """Refuse modes that cannot be found, or would take too long or too much memory.
 
     Args:
-        experiment: says what is decomposed, or may be by a trial.
-        path: of the data.
         parts: of which rows each fold is.
-        n_targets: of the series.
     """
     searched, key = experiment.search_space.get("decompose"), "data.decompose"
     chosen = [experiment.data.decompose]

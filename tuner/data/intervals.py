@@ -51,7 +51,6 @@ class Intervals:
 
         Args:
             points: forecasts in the data's units, (samples, horizon, targets).
-            transform: of the targets.
             scale: what the radii are multiplied with: of each sample's series, (samples, targets).
 
         Returns:
@@ -92,7 +91,6 @@ def calibrated(levels: Sequence[float], ref: SeriesRef, points: np.ndarray) -> I
 
     Args:
         levels: rising; for each there are `fewest_residuals` windows at least.
-        ref: data whose evaluation part the model has not learned from.
         points: what the model says of it, in the data's units, (samples, horizon, targets).
     """
     samples = ref.evaluate_samples()

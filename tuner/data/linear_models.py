@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -57,48 +57,28 @@ class LinearForecast:
         return self._fitted.predict(self._ref, samples)
 
 
-def too_many_columns(ref: SeriesRef) -> str | None:
-    """Say why there is no linear forecast; None where there is one."""
-    n_columns = _n_columns(ref, ref.window)
-    if n_columns <= _MOST_COLUMNS:
-        return None
-    return (
-        f"its window of {ref.window:,} rows has {n_columns:,} numbers, and more than "
-        f"{_MOST_COLUMNS:,} take too long"
-    )
-
-
 def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
     """Choose window, penalty and whether the last value is taken off, by the validation rows.
 
     Windows are the experiment's and the longest that is searched. The last value is taken off
     unless windows as they are score better by more than `MARGIN`: what does without the level
-    holds where the level moves on.
-
-    Args:
-        metric: decides; the first of equals is taken.
-        ref: of the search, which evaluates the validation part.
+    holds where the level moves on. The first of equals is taken.
     """
     windows = sorted({ref.window, max(ref.window, ref.longest_window)})
     windows = [w for w in windows if _n_columns(ref, w) <= _MOST_COLUMNS] or windows[:1]
     samples = ref.evaluate_samples()
     each = ref.shape.horizon * ref.shape.targets
     samples = samples[some_of(len(samples), _MOST_SCORED // each)]
-    truth, sign = ref.truth_of(samples), METRICS[metric].sign
-    n_quantiles = len(ref.shape.quantiles)
     best, best_cost = WindowChoice(windows[0], False, PENALTIES[0]), np.inf
     for window in windows:
         moments = _Moments(ref, window)
         for last_off in (False, True) if moments.levels else (False,):
             changed = moments.changed(last_off)
             for penalty in PENALTIES:
-                predicted = changed.solve(penalty).predict(ref, samples)
-                if n_quantiles:
-                    predicted = np.repeat(predicted[..., None], n_quantiles, axis=-1)
-                cost = sign * score(metric, truth, predicted, ref, samples)
+                cost = cost_of(metric, ref, samples, changed.solve(penalty).predict(ref, samples))
                 if moments.levels and not last_off:
                     cost += MARGIN * abs(cost)
-                if cost < best_cost:  # never where it is nan
+                if cost < best_cost:
                     best, best_cost = WindowChoice(window, last_off, penalty), cost
     return best
 
@@ -323,11 +303,16 @@ class LinearOfSequences:
         return np.asarray(_lengths(self._ref)[samples] == self._choice.length)
 
 
-def too_many_numbers(ref: DataRef) -> str | None:
-    """Say why there is no linear model; None where there is one."""
+def why_no_linear(ref: DataRef) -> str | None:
+    """Return why there is no linear model; None where there is one."""
     if ref.shape.task == "translate":
         return "a linear model says no texts"
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
+    if of_values(ref):
+        if (n_columns := _n_columns(ref, ref.window)) <= _MOST_COLUMNS:
+            return None
+        text = f"its window of {ref.window:,} rows has {n_columns:,} numbers, and more than "
+        return f"{text}{_MOST_COLUMNS:,} take too long"
     if vocabulary > _MOST_TOKENS:
         return f"{vocabulary:,} tokens are more than {_MOST_TOKENS:,}"
     if isinstance(ref, SeriesRef):
@@ -340,26 +325,56 @@ def too_many_numbers(ref: DataRef) -> str | None:
     return None
 
 
+def choose_linear(metric: str, ref: DataRef) -> WindowChoice | SequenceChoice:
+    """Choose what the linear model reads and its penalty, by the validation part of `ref`."""
+    return choose_window(metric, ref) if of_values(ref) else choose_reading(metric, ref)
+
+
+def fit_linear(
+    ref: DataRef, choice: WindowChoice | SequenceChoice
+) -> LinearForecast | LinearOfSequences:
+    """Fit the linear model that was chosen on the training part of `ref`."""
+    if isinstance(choice, WindowChoice):
+        assert isinstance(ref, SeriesRef)
+        return LinearForecast(ref, choice)
+    return LinearOfSequences(ref, choice)
+
+
+def of_values(ref: DataRef) -> TypeGuard[SeriesRef]:
+    """Return whether values of series are forecast, not classes."""
+    return isinstance(ref, SeriesRef) and not ref.shape.classes
+
+
+def of_quantiles(ref: DataRef, predicted: np.ndarray) -> np.ndarray:
+    """Return a prediction once for every quantile, on a last axis, where quantiles are forecast."""
+    n = len(ref.shape.quantiles)
+    return np.repeat(predicted[..., None], n, axis=-1) if n else predicted
+
+
+def cost_of(metric: str, ref: DataRef, samples: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the score of a prediction, lower is better; infinite where it is nan."""
+    truth = ref.truth_of(samples)
+    value = score(metric, truth, of_quantiles(ref, predicted), ref, samples)
+    cost = METRICS[metric].sign * value
+    return math.inf if math.isnan(cost) else cost
+
+
 def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
     """Choose what is read and the penalty, by the validation sequences.
 
-    Args:
-        metric: decides; of equals the one with the smaller loss is taken.
-        ref: of the search, which evaluates the validation part.
+    Of equals the one with the smaller loss (cross entropy, or RMSE) is taken.
     """
     samples, trained = ref.evaluate_samples(), ref.train_samples()
-    truth, sign = ref.truth_of(samples), METRICS[metric].sign
     length = ref.window if isinstance(ref, SeriesRef) else int(_lengths(ref)[0])
     kind = "classes" if ref.shape.classes else "values"
     loss = "cross_entropy" if ref.shape.classes else "rmse"
-    best, best_cost = None, (np.inf, np.inf)
+    best, best_cost = None, (math.inf, math.inf)
     for reads in _readings(ref):
         x = _read(ref, samples, reads)
         models = _fit(ref, reads, SEQUENCE_PENALTIES[kind], trained)
         for penalty, fitted in zip(SEQUENCE_PENALTIES[kind], models, strict=True):
             predicted = fitted.predict(ref, x)
-            costs = sign * score(metric, truth, predicted, ref), score(loss, truth, predicted, ref)
-            first, second = (math.inf if math.isnan(c) else c for c in costs)
+            first, second = (cost_of(name, ref, samples, predicted) for name in (metric, loss))
             cost = (first, second)
             if best is None or cost < best_cost:
                 of = length if reads == "values" else None

@@ -27,7 +27,6 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
     """Return what a metric of one's own says of forecasts.
 
     Args:
-        definition: `package.module:function`, or an expression.
         truth: (samples, horizon, targets) values, in the data's units, or (n,) classes.
         forecast: of the same shape, with quantiles the median; of classes their probabilities,
             (n, classes).
@@ -112,7 +111,6 @@ def score(
             texts, padded with 0, of which 1 is one that is never right.
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
             probabilities, (n, classes).
-        ref: the data that they are of.
         samples: that they are of; by default all that are evaluated.
         weights: (samples, horizon), or (n,) of classes, what each counts; by default that of
             the samples. No metric of one's own has any, nor exact_match.

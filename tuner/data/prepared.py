@@ -87,9 +87,7 @@ class Preparations:
     """The preparations of one experiment's data, each written when it is first asked for.
 
     Args:
-        experiment: says which preparations are searched.
         folder: of the arrays of the experiment's own preparation; the others lie in it.
-        write: writes the data as an experiment has it prepared, into a folder.
     """
 
     def __init__(
@@ -146,13 +144,9 @@ def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
     """Read the data and refuse everything about it that can be refused; write nothing.
 
     Args:
-        experiment: says which data, and how it is prepared.
         all_data: whether the validation part is trained on too, and everything fitted on both;
             with rolling origins, on all before the test part. What is evaluated then was seen
             in training: it gives no score.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
     """
     check_own_metric(experiment, Path(experiment.data.path))
     if experiment.task.of_series:
@@ -169,16 +163,7 @@ def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
 
 
 def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> Prepared:
-    """Read, check, split, transform and scale, and write the arrays without the test part.
-
-    Args:
-        experiment: says which data, and how it is prepared.
-        folder: where the arrays are written.
-        all_data: see `check_data`.
-
-    Raises:
-        DataError: as `check_data` does, before anything is written.
-    """
+    """Read, check, split, transform and scale, and write the arrays without the test part."""
     return check_data(experiment, all_data=all_data).write(folder)
 
 
@@ -205,8 +190,6 @@ def open_test_part(
     those that are fitted on that. The rows to evaluate are the same for both.
 
     Args:
-        experiment: the study's.
-        folder: a folder of its own, that no job of the search refers to.
         sha256: of the data that was searched on; the file may have changed meanwhile.
         all_data: whether it is for models that were trained on the validation part too.
 

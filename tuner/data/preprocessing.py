@@ -291,7 +291,6 @@ class SeriesScaler(_Scaling):
             kind: standard, minmax or none.
             values: (rows, columns), of series one after another.
             train: (series, 2), the rows [start, end) of each series that are trained on.
-            of_all: fitted to the training rows of all series.
         """
         offset = np.tile(of_all.offset, (len(train), 1))
         scale = np.tile(of_all.scale, (len(train), 1))
@@ -329,7 +328,6 @@ def naive_errors(
         truth: (rows, targets).
         known: (rows, targets), bool.
         train: (series, 2), the rows [start, end) of each series that are trained on.
-        season: rows in a season.
     """
     values = np.where(known, truth, np.nan)
     found = np.full((len(train), truth.shape[1]), np.nan)
@@ -346,10 +344,6 @@ def repeated(series: Series, names: Sequence[str]) -> Series:
 
     A file may say it once, in the first row of a series. Nothing comes from a later row: that
     could be one of the test part.
-
-    Args:
-        series: as they were read.
-        names: of the columns.
 
     Raises:
         DataError: a series has another value later, or none in its first row.
@@ -391,8 +385,6 @@ def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray
     """Return what each row counts, (rows,), 0 or more; 0 where neither weight nor target is given.
 
     Args:
-        table: with the column that `data.weight` names.
-        data: names it.
         targets: (rows,) each, nan where there is no value.
 
     Raises:

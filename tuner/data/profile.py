@@ -43,7 +43,6 @@ def trend_of(
     means of the training part, or where these means follow time nearly in a line.
 
     Args:
-        target: its name.
         season: rows in one, which a level is the mean of, so that a season is no trend.
         series: of each the name, and the values of the training part and of all rows before the
             test part.
@@ -288,10 +287,6 @@ def columns_that_help(
 
     Args:
         parts: the training part of each series, (rows, columns), without gaps.
-        targets: which columns are forecast, and read in any case.
-        others: which columns may be read besides.
-        window: rows that are read.
-        horizon: rows that are forecast.
 
     Returns:
         Which of `others` are read, rising, and the share of the error that they take off.
@@ -337,9 +332,6 @@ def gain_of_columns(
 
     Args:
         values: the training part of one series, (rows, columns), without gaps.
-        targets: which columns are forecast.
-        window: rows that are read.
-        horizon: rows that are forecast.
         most: rows that are looked at, the last ones, and numbers that one forecast reads.
 
     Returns:

@@ -22,7 +22,13 @@ from tuner.data.preprocessing import Preparation
 from tuner.data.series_table import Series
 from tuner.errors import one_line, refusal
 from tuner.tables.table import bounds_of
-from tuner.tables.timestamps import common_frequency, every_time, find_gaps, show_time
+from tuner.tables.timestamps import (
+    are_open_days,
+    common_frequency,
+    every_time,
+    find_gaps,
+    show_time,
+)
 
 _MOST_STEPS = 20_000_000
 _TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
@@ -121,8 +127,8 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     edges = _edges(series.path, times.min(), times.max(), offset, step)
     every = [series.times_of(i).unique() for i in range(len(series.names))]
     frequency = common_frequency(every)
-    days = frequency == "B" or (frequency or "").startswith("C-")
-    finest = None if frequency is None else to_offset("D" if days else frequency)
+    daily = "D" if are_open_days(frequency) else frequency
+    finest = None if daily is None else to_offset(daily)
     if finest is not None and edges[0] + offset < edges[0] + finest:
         text = f"must not be finer than the rows, which are {frequency} apart, got {step!r}; "
         raise refusal(series.path, "data.resample", f"{text}write a longer step, or leave it out")
@@ -191,17 +197,16 @@ def _whole_steps(
 def _open_days(times: pd.DatetimeIndex, frequency: str) -> BaseOffset | None:
     """Return the days of the week that series of days have rows on; None if that is every day.
 
-    An exchange is closed at weekends, a shop on Sundays. So few rows that no day of the week can
-    come twice do not tell.
+    An exchange is closed at weekends, a shop on Sundays. Fewer rows than two weeks have do not
+    show it.
     """
-    if frequency not in ("B", "D") and not frequency.startswith("C-"):
+    if frequency != "D" and not are_open_days(frequency):
         return None
     is_open = np.arange(7) < (5 if frequency == "B" else 7)
     if times[-1] - times[0] >= _TWO_WEEKS:
         is_open &= np.isin(np.arange(7), times.day_of_week)
-    if is_open.all():
-        return None
-    return pd.offsets.CustomBusinessDay(weekmask="".join("01"[int(day)] for day in is_open))
+    mask = "".join("01"[int(day)] for day in is_open)
+    return None if is_open.all() else pd.offsets.CustomBusinessDay(weekmask=mask)
 
 
 def _steps_of(times: pd.Index, edges: pd.DatetimeIndex) -> np.ndarray:
@@ -301,7 +306,6 @@ def outside_of(
 
     Args:
         columns: (rows,) each, nan where there is no value.
-        place: says where a row stands.
     """
     found = {name: _far_values(values) for name, values in columns.items()}
     words = [f"{v:.10g}" for far, _ in found.values() for v, n in far if _stands_for_nothing(v, n)]

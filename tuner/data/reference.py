@@ -50,7 +50,6 @@ def windows_without_gaps(whole: np.ndarray, starts: np.ndarray, window: int) -> 
     Args:
         whole: (rows,), bool.
         starts: (samples,), the row after the last one that each reads.
-        window: rows that are read.
     """
     broken = np.concatenate([[0], np.cumsum(~whole)])  # in the rows before
     return np.asarray(broken[starts] == broken[starts - window])
@@ -73,7 +72,6 @@ def weights_of_windows(
         rows: (rows,), or None where all count alike.
         steps: (horizon,), or empty where all count alike.
         starts: (windows,), the first target row of each.
-        horizon: rows.
     """
     of_steps = np.asarray(steps, np.float64) if len(steps) else np.ones(horizon)
     if rows is None:
@@ -108,8 +106,6 @@ def to_units(
         outputs: (samples, horizon, targets), for quantiles with a last axis more.
         offset: (targets,), or (samples, targets), of the scaling:
             scaled = (transformed - offset) / scale.
-        scale: likewise.
-        transform: of the targets, with what is fitted.
         history: the truth before each sample; see `Transform.inverse`.
 
     Returns:
@@ -146,7 +142,6 @@ def some_of(n: int, most: int, classes: np.ndarray | None = None) -> np.ndarray:
     """Return which of `n` are taken where there may be `most`: rising, the same each time.
 
     Args:
-        n: how many there are.
         most: how many are taken of more; at least one is.
         classes: of each, (n,): every class that there is keeps one, though that be more in all.
 

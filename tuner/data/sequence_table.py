@@ -75,12 +75,7 @@ def draw_sequences(
 
     Args:
         names: of the sequences, (sequences,): their ids, or their numbers where they have none.
-        split: shares or numbers of sequences; a half is rounded up.
-        file: what a refusal names.
         labels: of the sequences to stratify, (sequences,), numbers of `classes`.
-        classes: their names.
-        with_test: whether a test part is drawn; else it is empty.
-        unit: what a refusal calls what is drawn.
 
     Raises:
         DataError: a part is too small, or a class has too few sequences.
@@ -202,11 +197,7 @@ class SequenceTable:
 
     @classmethod
     def of(cls, raw: RawTable, data: Preparation, kind: str) -> SequenceTable:
-        """Gather the rows of each sequence.
-
-        Raises:
-            DataError: naming file, key, rule, value and remedy.
-        """
+        """Gather the rows of each sequence."""
         path, frame = raw.path, raw.frame
         _check_names(path, data, raw.names, kind)
         labels = data.targets if kind in ("classify", "label", "translate") else []

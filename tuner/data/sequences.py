@@ -34,9 +34,6 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     with `data.text` every row is one. Ids, texts, tokens and classes are taken as they are
     written: NA and 01 are what they say. With `all_data` the sequences of the validation part
     are trained on as well.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
     """
     data, kind = experiment.data, experiment.task.kind
     assert not experiment.task.of_series
@@ -137,10 +134,7 @@ def _notes(
     """Return what `tuner check` says besides of the sequences that a search sees.
 
     Args:
-        data: says how they are read.
         whole: their bounds in the file, (sequences, 2).
-        bounds: of what is read of them.
-        n_filled: values that were filled in.
     """
     lengths = np.diff(bounds)[:, 0]
     least, most = lengths.min(), lengths.max()
@@ -306,9 +300,6 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
 
     Every row is a pair. Both texts are cut alike, and taken as they are written. With `all_data`
     the pairs of the validation part are trained on as well.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
     """
     data = experiment.data
     raw = read_table(data)

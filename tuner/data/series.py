@@ -43,9 +43,6 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     """Read the series of a forecast and refuse everything about them that can be refused.
 
     With `all_data` the rows of the validation part are trained on as well.
-
-    Raises:
-        DataError: naming file, key, rule, value and remedy.
     """
     task = experiment.task
     every = experiment.read_rows

@@ -26,7 +26,6 @@ def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tupl
     """Say which targets are the same in the whole training part: there is nothing to learn.
 
     Args:
-        targets: their names.
         truth: (n, targets), of the training part; nan where it is missing.
     """
     for name, column in zip(targets, truth.T, strict=True):
@@ -39,14 +38,7 @@ def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tupl
 def constant_features(
     table: Table, rows: np.ndarray, later: np.ndarray, targets: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Say which other columns are the same in the whole training part: they tell nothing.
-
-    Args:
-        table: that was made of the series.
-        rows: of the training part.
-        later: rows of the validation part, in which such a column may move.
-        targets: their names.
-    """
+    """Say which other columns are the same in the whole training part: they tell nothing."""
     for at, (name, column) in enumerate(zip(table.names, table.inputs.T, strict=True)):
         if at in table.category_columns:
             continue
@@ -69,9 +61,6 @@ def check_measurable(
     """Refuse a metric that has no score of these values, or the same one whatever is predicted.
 
     Args:
-        metric: the experiment's.
-        facts: gives the file and the names of the targets.
-        part: that the values are of.
         truth: (n, targets), what is to be predicted.
         units: (samples, targets), what MASE divides by; nan where there is nothing.
     """
@@ -107,7 +96,6 @@ def has_holidays(
     both of its ends decides. What is later, in the test part say, moves nothing.
 
     Args:
-        read: the series, as they were read.
         data: says what is done about missing rows.
         split: returns the parts of series with even rows, the first (series,) rows of each aside.
     """
@@ -161,8 +149,6 @@ def trends_of(
     """Yield the targets whose level moves before the test part begins.
 
     Args:
-        series: with even rows.
-        table: that was made of them.
         train: (series, 2), the rows [start, end) of the training part, counted in each series.
         test: (series,), the first row of the test part, likewise.
         season: rows in one.
@@ -189,9 +175,6 @@ def notes_of(
     """Say what became of the rows of the file: what, and how many.
 
     Args:
-        series: with even rows.
-        table: that was made of them.
-        experiment: how.
         train: (series, 2), the rows [start, end) of the training part, counted in each series.
         test: (series,), the first row of the test part, likewise.
     """

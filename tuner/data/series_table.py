@@ -279,16 +279,12 @@ def series_of(
     """Return the series in a table, and check the columns that are used.
 
     Args:
-        table: the rows.
         data: which columns, and what is done about missing values.
         frequency: that the rows must keep; by default whichever they do.
         day_first: whether 1/2/2020 is in February; by default what the rows tell.
         holidays: whether open days without a row are holidays; by default what the rows tell.
         coming: whether rows to come are kept, where the data has columns that are known there;
             such rows may lack any value. By default they are left out.
-
-    Raises:
-        DataError: as `read_series` says.
     """
     file, in_file = table, np.arange(len(table.frame))
     if data.wide is not None:

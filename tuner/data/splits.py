@@ -45,12 +45,6 @@ def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts
     Parts follow one another in time, in each series and, where there are times, in all of them:
     no row that is trained on is as late as one that is validated on.
 
-    Args:
-        table: the rows of the file.
-        data: says which column, or which file.
-        read: the series as they were read.
-        even: the same with a row at every step.
-
     Raises:
         DataError: a row is of no part, out of order, or a part is empty.
     """
@@ -69,10 +63,7 @@ def draw_parts(
     """Return the parts of independent sequences, drawn or as they are given.
 
     Args:
-        table: the sequences.
-        data: its split is drawn, or names where the parts are written.
         labels: of the sequences, (sequences,), numbers of `classes`; None without classes.
-        classes: their names.
 
     Raises:
         DataError: a part is empty or too small, a word is unknown, or a class is not trained.
@@ -322,12 +313,7 @@ def split_rows(
 
     Args:
         bounds: (series, 2), the rows [start, end) of each series.
-        split: the extent of the parts.
-        times: of all rows.
         first: (series,), how many of each series' first rows cannot be read.
-        need: the rows of a sample.
-        file: to be named when refused.
-        own: where parts begin that the extents do not set.
 
     Raises:
         DataError: a date is of no use, or a part is too short.

@@ -88,10 +88,8 @@ def notes_of_categories(
     """Say how many categories the training part holds, and which occur in later rows alone.
 
     Args:
-        names: of the columns.
         codes: (rows, columns).
         levels: what each code is.
-        rows: of the training part.
         series: the column that says which series a row is of; None for none.
     """
     counts, later, suspect = [], [], []
@@ -155,10 +153,8 @@ class Vocabulary:
 
         Args:
             tokens: all of them, each as often as it occurs.
-            min_count: a token that occurs fewer times has no number of its own.
             most: tokens at most, the most frequent ones; of equally frequent ones the first in
                 sorted order.
-            numbered: whether they are whole numbers.
         """
         counts = Counter(map(_as_number, tokens) if numbered else tokens)
         known = [token for token, count in counts.items() if count >= min_count]
@@ -270,12 +266,8 @@ def beam_search(
     are taken in the order of their tokens.
 
     Args:
-        next_logits: of a model.
-        n: sequences.
         tokens: that a model can say: 0 pads and 1 is unknown, which are never said, and the last
             two are begin and end.
-        longest: tokens that are said at most; then it ends.
-        width: of the beam.
 
     Returns:
         (n, longest) int64, padded with 0.

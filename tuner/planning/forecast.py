@@ -74,13 +74,7 @@ def plan_forecast(
     """Choose what a first search begins with.
 
     Args:
-        profile: of the training part.
         usual: rows in a season by the frequency; None where it has none.
-        rows: of a series, all parts.
-        horizon: rows ahead.
-        hourly: whether the times tell the hour.
-        n_features: columns that are read.
-        times_more: how many times as many windows there are in the whole file.
     """
     window, windows, segment = _windows(profile, usual, rows, horizon)
     cost = _Cost(profile, horizon, n_features, times_more)

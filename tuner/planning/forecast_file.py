@@ -169,7 +169,6 @@ def _training_parts(series: Series, later: tuple[float, float]) -> list[np.ndarr
     With times it ends at the same one in all series, as the split does.
 
     Args:
-        series: with even rows.
         later: shares of the rows that are not looked at: validation and test part.
     """
     ends = np.array([start + _first_rows(end - start, later) for start, end in series.bounds])

@@ -67,9 +67,7 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
     to choose (`too_few_to_choose`) the caller may keep it.
 
     Args:
-        kind: classify, label, regress or regress_steps.
         lengths: steps of each sequence, (sequences,).
-        n_features: columns of numbers that are read.
     """
     middle = int(np.median(lengths))
     one_length = lengths.min() == lengths.max() and middle * n_features <= MOST_VALUES

@@ -79,10 +79,6 @@ def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
     """Give the first lines of a large text file, in a file of the same name; else the file.
 
     An error about the sample names the data file: its lines are the same.
-
-    Args:
-        path: of the data.
-        most: bytes of the sample; a file of twice as many is large.
     """
     head = _first_lines(path, most)
     if head is None:

@@ -120,7 +120,6 @@ def with_numbers(
     """Return a table with its texts of numbers as numbers.
 
     Args:
-        frame: as it was parsed; columns of other types stay as they are.
         dialect: what is declared about decimal, thousands, units and missing values.
         points_certain: whether 1.234 is certain to be less than two.
         keep_plain: whether texts of plain numbers stay texts, as 01 in a table that has types.

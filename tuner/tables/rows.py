@@ -72,7 +72,6 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
 
     Args:
         table: with a column for each series.
-        wide: what they become.
         time: column of times, which is none of a series.
 
     Returns:
@@ -135,9 +134,6 @@ def stem_of_series(numbers: Sequence[str]) -> tuple[str, str, list[str]] | None:
 
     They are at least three, and at least half of the columns of numbers, whose names differ in
     their last part alone: `store_1`, `store_2`, `store_3`.
-
-    Args:
-        numbers: columns of numbers, in the order of the file.
 
     Returns:
         The pattern, the stem, and the columns; None where there are none.
@@ -291,8 +287,6 @@ def in_order(
     """Return rows without exact copies, rising in time, as far as that is asked or certain.
 
     Args:
-        given: the rows as they stand.
-        frame: of the file, by which copies are told.
         sort: whether rows are sorted; None reverses them where all fall.
         drop_duplicates: None drops copies where times may not repeat, unless clocks went back.
         may_repeat: whether several rows of one time are resampled to one.
@@ -390,11 +384,9 @@ def order_of(
     the month first.
 
     Args:
-        column: series by series.
         bounds: (series, 2), the rows [start, end) of each.
         known: how they were read in training, which is not asked again.
         frequency: that they must keep; by default any.
-        may_repeat: whether times may.
     """
     if known is not None:
         return DateOrder(known)

@@ -56,9 +56,6 @@ def as_written(
 
     Args:
         body: the line of names and the rows of a text file; None of a table that has types.
-        separator: the character between its columns.
-        frame: the table that was read from it.
-        names: of columns that it has.
         tokens: the one in which white space alone is a value: a space between two words.
     """
     wanted = set(names)
@@ -133,7 +130,6 @@ class RawTable:
 
         Args:
             path: of the file; its ending tells which it is, any other than those is CSV.
-            dialect: what is declared of it; the rest is found.
             time: the name of the column that `dialect.time_columns` are joined into.
 
         Raises:

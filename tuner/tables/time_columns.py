@@ -195,7 +195,6 @@ def localized(times: pd.DatetimeIndex, bounds: np.ndarray, timezone: str) -> pd.
     Args:
         times: series by series, each rising but for the hour in which clocks go back.
         bounds: (series, 2), the rows [start, end) of each.
-        timezone: such as Europe/Berlin.
 
     Raises:
         ValueError: a time does not exist there, or which of two hours it is cannot be told.

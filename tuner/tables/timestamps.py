@@ -101,8 +101,6 @@ def holidays_in(missing: pd.DatetimeIndex, every: pd.DatetimeIndex, frequency: s
     """Say whether all open days without rows may be holidays: they are few, and no long break.
 
     Args:
-        missing: the open days without rows.
-        every: all open days.
         frequency: of open days, or another one, which has no holidays.
     """
     if not are_open_days(frequency) or not few_enough(len(missing), len(every)):
@@ -163,7 +161,6 @@ def as_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
     """Return the column as times, NaT where a value is none; numbers may be Unix times.
 
     Args:
-        column: of times, numbers or texts.
         day_first: whether 1/2/2020 is in February; a date that cannot be so is no time then. By
             default the first of `possible_orders`.
     """
@@ -221,9 +218,7 @@ def where_falling(
     """Return the rows whose time does not come after that of the row before in their series.
 
     Args:
-        times: of all rows.
         bounds: (series, 2), the rows [start, end) of each.
-        may_repeat: whether it may be the same.
     """
     falls = times[1:] < times[:-1] if may_repeat else times[1:] <= times[:-1]
     falls[bounds[:-1, 1] - 1] = False  # from one series to the next
@@ -302,8 +297,6 @@ def every_time(
 
     Args:
         times: rising.
-        frequency: of them.
-        holidays: as `find_holidays` has it.
     """
     return _steps(times, frequency).difference(find_holidays(times, frequency, holidays))
 
@@ -315,7 +308,6 @@ def find_holidays(
 
     Args:
         times: rising.
-        frequency: of them.
         holidays: whether there are any, as `tuner.data.series_facts` decides; then those in short
             breaks are. By default all days without a row are, or none.
     """
@@ -344,7 +336,6 @@ def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:
 
     Args:
         times: rising.
-        frequency: to be kept.
     """
     return _fits(times, frequency, _FEW)
 
