@@ -277,7 +277,7 @@ def test_a_demo_has_the_trials_and_scores_that_it_had(name, tuner):
         "pruner.n_startup_trials": 4, "pruner.n_warmup_steps": 1,
     }  # fmt: skip
     changed = [word for key, value in short.items() for word in ("--set", f"{key}={value}")]
-    study = ["--study", f"demo-{name}", "--trials", "13"]
+    study = ["--study", f"demo-{name}", "--trials", "30"]
     tuner("run", str(EXPERIMENTS / f"{name}.yaml"), *RUN, *study, *changed)
     assert_searched_again(tuner, f"demo-{name}")
 
