@@ -241,9 +241,8 @@ def simulated_search(
     from tuner.executors import SimulatedExecutor
     from tuner.executors.base import train_job
     from tuner.experiment import Experiment
+    from tuner.experiment.space import to_distributions
     from tuner.journal.storage import Role, training_seed, write_journal
-    from tuner.strategies.codec import to_distributions
-    from tuner.strategies.registry import rhythm_of
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment.model_validate(
@@ -280,7 +279,7 @@ def simulated_search(
         kind(
             study,
             distributions,
-            rhythm_of(experiment.strategy),
+            experiment.strategy.rhythm,
             executor,
             make_job,
             Limits(trials),

@@ -26,10 +26,9 @@ from ruamel.yaml import YAML
 from tuner.data import Shape
 from tuner.executors import Landscape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.space import SearchSpace
-from tuner.experiment.strategy import Nsga2Strategy
-from tuner.strategies import make_sampler, to_distributions
+from tuner.experiment.space import SearchSpace, to_distributions
 from tuner.strategies.codec import values_of
+from tuner.strategies.others import Nsga2Strategy
 from tuner.training.model import Model
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +42,7 @@ def samplers(
     """Return what makes each sampler from a seed, by its name in the table."""
     ours = Nsga2Strategy(population=POPULATION)
     return {
-        "`nsga2`": lambda seed: make_sampler(ours, space, seed, trials),
+        "`nsga2`": lambda seed: ours.make_sampler(space, seed, trials),
         f"Optuna's, population {POPULATION}": lambda seed: NSGAIISampler(
             population_size=POPULATION, seed=seed
         ),

@@ -27,8 +27,9 @@ from tuner.data.prepared import prepare
 from tuner.executors import Executor, Finished, LocalExecutor, Lost
 from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override
+from tuner.experiment.space import to_distributions
 from tuner.jobs import Job
-from tuner.strategies.codec import to_distributions, values_of
+from tuner.strategies.codec import values_of
 
 FOLDER = Path(__file__).parent / "landscapes"
 SPACE = Path(__file__).parent.parent / "search_spaces" / "lstm_grid.yaml"

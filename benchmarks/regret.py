@@ -20,9 +20,10 @@ from tuner.errors import TunerError
 from tuner.executors import Landscape, SimulatedExecutor
 from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override, space_size
+from tuner.experiment.space import to_distributions
 from tuner.journal.storage import REPEAT_ATTR, Role, training_seed
-from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
-from tuner.strategies.population import SwarmSampler
+from tuner.strategies import STRATEGIES
+from tuner.strategies.population import PopulationSampler
 
 ROOT = Path(__file__).resolve().parent.parent
 LANDSCAPES = ("air_passengers", "sunspots")
@@ -57,22 +58,22 @@ class Task:
 def options_of(strategy: str) -> Any:
     """Return a strategy's options: its defaults, or those of the variant."""
     name, options = VARIANTS.get(strategy, (strategy, {}))
-    return STRATEGIES[name].options.model_validate(options)
+    return STRATEGIES[name].model_validate(options)
 
 
 def is_swarm(strategy: str) -> bool:
     distributions = {"x": FloatDistribution(0.0, 1.0)}
     try:
-        sampler = make_sampler(options_of(strategy), distributions, 0, 4)
+        sampler = options_of(strategy).make_sampler(distributions, 0, 4)
     except TunerError:  # it needs a finite space
         return False
-    return isinstance(sampler, SwarmSampler)
+    return isinstance(sampler, PopulationSampler)
 
 
 def takes_floats(strategy: str) -> bool:
     """Say whether a strategy searches a continuum: brute force does not."""
     try:
-        make_sampler(options_of(strategy), {"x": FloatDistribution(0.0, 1.0)}, 0, 4)
+        options_of(strategy).make_sampler({"x": FloatDistribution(0.0, 1.0)}, 0, 4)
     except TunerError:
         return False
     return True
@@ -89,7 +90,7 @@ def search_function(task: Task) -> dict[str, list[float]]:
     """Search with nothing but the sampler and Optuna."""
     function, optimum = FUNCTIONS[task.problem], optimum_at(task.place, task.seed)
     distributions = {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(N_DIMENSIONS)}
-    sampler = make_sampler(options_of(task.strategy), distributions, task.seed, task.budget)
+    sampler = options_of(task.strategy).make_sampler(distributions, task.seed, task.budget)
 
     def objective(trial: optuna.Trial) -> float:
         x = np.array([trial.suggest_float(name, 0.0, 1.0) for name in distributions])
@@ -116,7 +117,7 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
     )
     distributions = to_distributions(experiment.search_space)
     study = optuna.create_study(
-        sampler=make_sampler(experiment.strategy, distributions, task.seed, task.budget),
+        sampler=experiment.strategy.make_sampler(distributions, task.seed, task.budget),
         storage=optuna.storages.InMemoryStorage(),
     )
     study.enqueue_trial(experiment.start())
@@ -125,7 +126,7 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
         seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
         return train_job(experiment, (_REF,), str(trial.number), trial.params, seed)
 
-    rhythm = rhythm_of(experiment.strategy)
+    rhythm = experiment.strategy.rhythm
     Coordinator(
         study,
         distributions,

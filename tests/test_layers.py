@@ -13,8 +13,8 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 
 # From the bottom up: a part imports those before it. `base` is the errors and the version.
 ORDER = """
-    base outputs pipeline_steps user_code processes experiment tables data jobs training executors
-    strategies journal coordination prediction tracking results report progress winner studies
+    base outputs pipeline_steps user_code processes strategies experiment tables data jobs training
+    executors journal coordination prediction tracking results report progress winner studies
     orchestrator launch planning api cli forecaster
 """
 LAYERS = ORDER.split()
@@ -24,7 +24,7 @@ ALONE = {
     "tables": {"base", "pipeline_steps"},
     "training": {"base", "user_code", "experiment", "data", "jobs"},
     "executors": {"base", "processes", "experiment", "data", "jobs", "training"},
-    "strategies": {"base", "experiment"},
+    "strategies": {"base"},
     "journal": {"base", "experiment", "jobs", "strategies"},
     "prediction": {"base", "pipeline_steps", "tables", "data"},
 }
@@ -35,7 +35,7 @@ WAYS_IN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 
 def part_of(module):
     names = module.split(".")
-    if len(names) < 2 or names[1] in ("errors", "__main__", "__init__", "__version__"):
+    if len(names) < 2 or names[1] in ("errors", "section", "__main__", "__init__", "__version__"):
         return "base"
     return names[1]
 

@@ -13,7 +13,6 @@ from tuner.errors import InputError, Interrupted, show_location
 from tuner.experiment import Experiment
 from tuner.outputs import to_nowhere
 from tuner.progress.watcher import Beginning, NothingButFailures, Watcher
-from tuner.strategies.registry import rhythm_of
 from tuner.winner import KeptModel
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def warnings(workers: int | None, experiment: Experiment, choice: ExecutorChoice
     useful = _useful(experiment)
     enough = max(1, min(choice.capacity, useful))
     if workers is not None and workers > enough:
-        key = "population" if rhythm_of(experiment.strategy).generational else "batch"
+        key = "population" if experiment.strategy.rhythm.generational else "batch"
         what = "budget.trials" if experiment.asynchronous else f"strategy.{key}"
         if useful <= choice.capacity:
             why = f"more than there are trials at a time ({what} is {useful})"
@@ -94,7 +93,7 @@ def _useful(experiment: Experiment) -> int:
     """Return how many trials the strategy can have in progress."""
     if experiment.asynchronous:
         return sys.maxsize if experiment.n_trials is None else experiment.n_trials
-    return rhythm_of(experiment.strategy).size
+    return experiment.strategy.rhythm.size
 
 
 @contextlib.contextmanager

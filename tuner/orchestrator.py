@@ -32,6 +32,7 @@ from tuner.errors import Interrupted
 from tuner.executors import Executor, LocalExecutor
 from tuner.executors.base import STOPPED, train_job
 from tuner.experiment import Experiment, space_size
+from tuner.experiment.space import to_distributions
 from tuner.jobs import TrainJob
 from tuner.journal.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.journal.storage import (
@@ -50,8 +51,7 @@ from tuner.results.predictions import calibrate_all
 from tuner.results.retraining import Refit, TrainedModels, Training, refit, refit_epochs
 from tuner.results.test_score import score_on_test, stays_closed, why_not_again
 from tuner.results.winner import Winner, find_winner
-from tuner.strategies.codec import to_distributions
-from tuner.strategies.registry import Rhythm, rhythm_of
+from tuner.strategies.base import Rhythm
 from tuner.tracking import NullTracker, Tracker
 from tuner.tracking.tracker import TrackingObserver, closed_at_end
 from tuner.winner import trained
@@ -227,7 +227,7 @@ class _Run:
         coordinator = kind(
             self._study,
             distributions,
-            rhythm_of(experiment.strategy),
+            experiment.strategy.rhythm,
             self._executor,
             make_job,
             Limits(

@@ -1,7 +1,5 @@
 """What every strategy must hold to; a new one is tested by being registered."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +13,11 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter
 
 from tuner.experiment import SearchSpace
-from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
+from tuner.experiment.space import to_distributions
+from tuner.strategies import STRATEGIES
 
 Space = dict[str, BaseDistribution]
+Params = list[dict[str, Any]]
 
 
 def space_of(**changes):
@@ -66,7 +66,7 @@ class Subject:
 
     def sampler(self, seed=0, space=None):
         space = self.space if space is None else space
-        return make_sampler(self.options, space, seed, self.n_trials)
+        return self.options.make_sampler(space, seed, self.n_trials)
 
     def study(self, seed=0, **options):
         return optuna.create_study(sampler=self.sampler(seed), **options)
@@ -104,7 +104,7 @@ def quiet_optuna():
 @pytest.fixture(params=STRATEGIES)
 def subject(request):
     small = {"population": 5, "batch": 4, "n_startup_trials": 4}
-    model = STRATEGIES[request.param].options
+    model = STRATEGIES[request.param]
     options = model(**{k: v for k, v in small.items() if k in model.model_fields})
     space = FINITE_SPACE if request.param == "brute" else SPACE
     return Subject(options, space, n_trials=8 if request.param == "gp" else 12)
@@ -197,7 +197,7 @@ def test_every_storage_gets_the_same_trials(subject, kind, tmp_path):
 
 
 def test_a_study_reopened_with_trials_in_flight_ends_the_same(subject):
-    rhythm, n = rhythm_of(subject.options), subject.n_trials
+    rhythm, n = subject.options.rhythm, subject.n_trials
     expected = subject.search_in_flight(subject.study(), rhythm.told_before, n)
     for k in range(1, n):
         journal = Journal()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tuner.coordination.opening import as_begun, open_study
 from tuner.errors import JournalError, StudyError
 from tuner.experiment import Experiment
+from tuner.experiment.space import to_distributions
 from tuner.journal.records import read_study
 from tuner.journal.storage import (
     STUDY_ATTR,
@@ -26,7 +27,6 @@ from tuner.journal.storage import (
     study_names,
     write_journal,
 )
-from tuner.strategies.codec import to_distributions
 
 
 def names(location):

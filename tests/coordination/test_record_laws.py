@@ -12,9 +12,9 @@ from tuner.coordination.finalists import rank_finalists
 from tuner.coordination.opening import open_study
 from tuner.errors import RunError
 from tuner.experiment import Experiment, space_size
+from tuner.experiment.space import to_distributions
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal, write_journal
-from tuner.strategies.codec import to_distributions
 
 
 def test_the_largest_r2_is_the_best(bench):

@@ -46,7 +46,7 @@ SECTIONS = {
     "task": [Task],
     "hyperparameters": [Hyperparameters],
     "search_space": [IntDomain, FloatDomain, CategoricalDomain],
-    "strategy": [s.options for s in STRATEGIES.values()],
+    "strategy": list(STRATEGIES.values()),
     "budget": [Budget],
     "pruner": list(PRUNERS),
     "objective": [Objective],

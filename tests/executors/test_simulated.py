@@ -14,9 +14,10 @@ from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
 from tuner.experiment import Experiment, Override, space_size
+from tuner.experiment.space import to_distributions
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 from tuner.journal.storage import write_journal
-from tuner.strategies import STRATEGIES, make_sampler, rhythm_of, to_distributions
+from tuner.strategies import STRATEGIES
 from tuner.strategies.codec import values_of
 
 ROOT = Path(__file__).parents[2]
@@ -206,12 +207,12 @@ def test_a_landscape_search_does_not_depend_on_workers(path, tmp_path):
     found = []
     for n_workers in (1, 3):
         with write_journal(str(tmp_path / f"{n_workers}.journal")) as storage:
-            sampler = make_sampler(experiment.strategy, distributions, 5, 30)
+            sampler = experiment.strategy.make_sampler(distributions, 5, 30)
             study = optuna.create_study(storage=storage, sampler=sampler)
             coordinator = Coordinator(
                 study,
                 distributions,
-                rhythm_of(experiment.strategy),
+                experiment.strategy.rhythm,
                 SimulatedExecutor(Landscape.load(path), n_workers),
                 lambda t: TrainJob(
                     str(t.number), t.params, t.number, 60, 10, "rmse", (REF,), can_be_pruned=True

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override
-from tuner.experiment.fields import (
-    EXPERIMENT_BYTES,
-    STUDY_BYTES,
-    mended,
-    normalized,
-    why_refused,
-)
+from tuner.experiment.fields import EXPERIMENT_BYTES, STUDY_BYTES, mended, normalized, why_refused
 from tuner.launch import sync_command
 from tuner.studies import check_study_name
 

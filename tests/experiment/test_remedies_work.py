@@ -43,9 +43,7 @@ def keys():
     found = [f"{at}.{name}" for at, section in SECTIONS.items() for name in section.model_fields]
     found += ["name", "seed", "asynchronous", "data", "task", "search_space", "strategy", "pruner"]
     for name, strategy in STRATEGIES.items():
-        found += [
-            f"strategy:{name}.{key}" for key in strategy.options.model_fields if key != "name"
-        ]
+        found += [f"strategy:{name}.{key}" for key in strategy.model_fields if key != "name"]
     for pruner in PRUNERS:
         name = pruner.model_fields["name"].default
         found += [f"pruner:{name}.{key}" for key in pruner.model_fields if key != "name"]

@@ -7,8 +7,8 @@ import pytest
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment
 from tuner.experiment.fields import GENERATIONS, WORDS
-from tuner.experiment.strategy import ParticleSwarmStrategy
 from tuner.experiment.yaml_files import dump_yaml
+from tuner.strategies.pso import ParticleSwarmStrategy
 
 DOCS = Path(__file__).parents[2] / "docs/articles.md"
 RAW = {"name": "a", "data": {"path": "a.csv", "target": "y"}}

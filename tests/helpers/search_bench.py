@@ -12,10 +12,10 @@ from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
 from tuner.executors.base import train_job
 from tuner.experiment import Experiment, space_size
+from tuner.experiment.space import to_distributions
 from tuner.journal.records import read_study
 from tuner.journal.storage import Role, training_seed, write_journal
-from tuner.strategies.codec import to_distributions
-from tuner.strategies.registry import STRATEGIES, rhythm_of
+from tuner.strategies.registry import STRATEGIES
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -38,7 +38,7 @@ def make_experiment(
     strategy="woa", *, space=None, trials=24, epochs=5, seed=3, population=6, **keys
 ):
     sizes = {"population": population, "batch": 3}
-    known = STRATEGIES[strategy].options.model_fields
+    known = STRATEGIES[strategy].model_fields
     size = {key: value for key, value in sizes.items() if key in known}
     if strategy == "brute" and space is None:
         space = FINITE_SPACE
@@ -98,7 +98,7 @@ class Bench:
             coordinator = kind(
                 study,
                 distributions,
-                rhythm_of(experiment.strategy),
+                experiment.strategy.rhythm,
                 executor,
                 make_job,
                 Limits(**limits),

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.strategies.population import SwarmSampler
+from tuner.strategies.population import PopulationSampler
 
 SPACE: dict[str, BaseDistribution] = {
     "x": FloatDistribution(-1, 1),
@@ -25,7 +25,7 @@ SPACE: dict[str, BaseDistribution] = {
 }
 N = 4
 
-Make = Callable[..., SwarmSampler]
+Make = Callable[..., PopulationSampler]
 
 
 def value_of(params: dict[str, Any]) -> float:

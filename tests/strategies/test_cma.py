@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tuner.strategies import rng as keys
-from tuner.strategies.evolution import CmaSampler
-from tuner.strategies.population import Record
+from tuner.strategies.base import Record
+from tuner.strategies.population import CmaSampler
 
 
 def test_the_distribution_matches_the_package_after_generations():
@@ -19,7 +19,7 @@ def test_the_distribution_matches_the_package_after_generations():
     for generation in range(8):
         points = rng.random((6, 3))
         costs = ((points - 0.3) ** 2).sum(axis=1)
-        past = sampler.learn(past, generation, [Record(x) for x in points], costs)
+        past = sampler.options.learn(past, generation, [Record(x) for x in points], costs)
         theirs.tell(list(zip(points, costs.tolist(), strict=True)))
         assert past is not None
         assert past.mean == pytest.approx(theirs.mean, rel=1e-9)
@@ -30,25 +30,25 @@ def test_the_distribution_matches_the_package_after_generations():
 
 def test_a_draw_leaves_the_distribution_as_it_was():
     sampler = CmaSampler(population_size=4, seed=0)
-    records = sampler.spread(0, 2)
-    past = sampler.learn(None, 0, records, np.arange(4.0))
+    records = sampler.options.spread(sampler.seed, 0, 2)
+    past = sampler.options.learn(None, 0, records, np.arange(4.0))
     draws = [sampler.move(past, 1, i).position.tolist() for i in (0, 1, 0)]
     assert draws[0] == draws[2] != draws[1]
 
 
 def test_a_generation_in_which_all_fail_teaches_nothing():
     sampler = CmaSampler(population_size=4, seed=0)
-    records = sampler.spread(0, 2)
-    past = sampler.learn(None, 0, records, np.array([1.0, math.inf, 0.5, math.inf]))
-    assert sampler.learn(past, 1, records, np.full(4, math.inf)) is past
+    records = sampler.options.spread(sampler.seed, 0, 2)
+    past = sampler.options.learn(None, 0, records, np.array([1.0, math.inf, 0.5, math.inf]))
+    assert sampler.options.learn(past, 1, records, np.full(4, math.inf)) is past
 
 
 def test_the_largest_cost_leaves_room_for_a_failure():
     sampler = CmaSampler(population_size=4, seed=0)
     costs = np.array([1.0, math.inf, np.finfo(float).max, -np.finfo(float).max])
-    records = sampler.spread(0, 2)
-    past = sampler.learn(None, 0, records, costs)
-    ranks = sampler.learn(None, 0, records, np.array([3.0, math.inf, 4.0, 2.0]))
+    records = sampler.options.spread(sampler.seed, 0, 2)
+    past = sampler.options.learn(None, 0, records, costs)
+    ranks = sampler.options.learn(None, 0, records, np.array([3.0, math.inf, 4.0, 2.0]))
     assert past is not None
     assert ranks is not None
     assert past.mean.tolist() == ranks.mean.tolist()
@@ -56,9 +56,9 @@ def test_the_largest_cost_leaves_room_for_a_failure():
 
 def test_a_search_that_has_converged_begins_anew():
     sampler = CmaSampler(population_size=4, seed=0)
-    past, records = None, sampler.spread(0, 2)
+    past, records = None, sampler.options.spread(sampler.seed, 0, 2)
     for generation in range(200):
-        past = sampler.learn(past, generation, records, np.ones(4))
+        past = sampler.options.learn(past, generation, records, np.ones(4))
         if past is None:
             return
         records = [sampler.move(past, generation + 1, i) for i in range(4)]

@@ -2,7 +2,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pydantic import TypeAdapter
 
 from tuner.experiment import SearchSpace
-from tuner.strategies import to_distributions
+from tuner.experiment.space import to_distributions
 
 
 def distributions(**space):

@@ -8,9 +8,8 @@ from optuna.distributions import (
 )
 
 from tuner.errors import SpaceError
-from tuner.experiment.strategy import BruteForceStrategy, GridStrategy
-from tuner.strategies import make_sampler
 from tuner.strategies.listed import GridSampler, QuasiRandomSampler, every_value, spaced_values
+from tuner.strategies.others import BruteForceStrategy, GridStrategy
 
 FINITE = {
     "n": IntDistribution(1, 4),
@@ -26,14 +25,14 @@ def search(study, space, n):
 
 
 def test_brute_force_tries_every_configuration_once():
-    sampler = make_sampler(BruteForceStrategy(), FINITE, 0, None)
+    sampler = BruteForceStrategy().make_sampler(FINITE, 0, None)
     found = search(optuna.create_study(sampler=sampler), FINITE, 36)
     assert len(set(found)) == 36
     assert found != sorted(found)
 
 
 def test_a_configuration_with_other_parameters_is_retried_last():
-    study = optuna.create_study(sampler=make_sampler(BruteForceStrategy(), FINITE, 0, None))
+    study = optuna.create_study(sampler=BruteForceStrategy().make_sampler(FINITE, 0, None))
     for n in (3, 2):
         study.enqueue_trial({"n": n, "c": "b", "f": 0.1})
     assert len(set(search(study, FINITE, 38))) == 36
@@ -43,20 +42,20 @@ def test_a_configuration_with_other_parameters_is_retried_last():
 def test_brute_force_refuses_an_infinite_space():
     space = FINITE | {"rate": FloatDistribution(0.1, 1.0)}
     with pytest.raises(SpaceError, match=r"search_space: rate: must have finitely .* a step$"):
-        make_sampler(BruteForceStrategy(), space, 0, None)
+        BruteForceStrategy().make_sampler(space, 0, None)
 
 
 def test_a_grid_that_nobody_could_try_is_refused():
     space = {f"x{i}": FloatDistribution(0, 1) for i in range(9)}
     with pytest.raises(SpaceError, match=r"at most 1,000,000 configurations, got 1,953,125"):
-        make_sampler(GridStrategy(), space, 0, None)
+        GridStrategy().make_sampler(space, 0, None)
 
 
 def test_a_range_too_long_to_list_is_not_listed():
     space = {"n": IntDistribution(0, 2**100)}
     assert spaced_values(space, 3)["n"] == [0, 2**99, 2**100]
     with pytest.raises(SpaceError, match=r"at most 1,000,000 configurations, got 1,267,650,600"):
-        make_sampler(BruteForceStrategy(), space, 0, None)
+        BruteForceStrategy().make_sampler(space, 0, None)
 
 
 def test_a_grid_has_few_values_of_a_number_and_all_choices():
@@ -109,4 +108,4 @@ def test_quasi_random_trials_cover_every_range_evenly(sequence):
 
 def test_an_unknown_sequence_is_refused():
     with pytest.raises(ValueError, match=r"^sequence must be 'sobol' or 'halton', got 'x'$"):
-        QuasiRandomSampler(FINITE, sequence="x")  # type: ignore[arg-type]
+        QuasiRandomSampler(FINITE, sequence="x")

@@ -4,6 +4,7 @@ import copy
 import functools
 import pickle
 import time
+from collections.abc import Callable
 
 import numpy as np
 import optuna
@@ -14,10 +15,12 @@ from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.codec import Codec
-from tuner.strategies.evolution import CmaSampler
+from tuner.strategies.population import CmaSampler, PopulationSampler
 
 SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
 N = 4
+
+Make = Callable[..., PopulationSampler]
 
 
 @pytest.fixture(params=[ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler])
@@ -191,13 +194,13 @@ def test_a_reused_study_number_is_a_new_study(make):
 def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make, monkeypatch):
     learned = []
     sampler = make()
-    learn = sampler.learn
+    learn = sampler.options.learn
 
-    def counting(past, generation, *rest):
+    def counting(self, past, generation, *rest):
         learned.append(generation)
         return learn(past, generation, *rest)
 
-    monkeypatch.setattr(sampler, "learn", counting)
+    monkeypatch.setattr(type(sampler.options), "learn", counting)
     study = optuna.create_study(sampler=sampler)
     running = [study.ask(SPACE) for _ in range(24)]  # far more than a generation holds
     running.pop(0)

@@ -9,8 +9,8 @@ from optuna.testing.pytest_samplers import (
 )
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies.evolution import CmaSampler
 from tuner.strategies.optuna_samplers import KeyedSampler
+from tuner.strategies.population import CmaSampler
 
 
 class TestWhaleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

@@ -100,15 +100,22 @@ def test_samplers_are_listed_and_a_typo_gets_the_nearest():
     [
         (
             lambda: QuantumSwarmSampler(alpha_start=0.4),
-            "alpha_end must be above 0 and at most alpha_start (0.4), got 0.5 (its default)",
+            "alpha_start must not be below alpha_end, 0.5 (its default), got 0.4; "
+            "give alpha_end too, 0.4 at most",
         ),
         (
             lambda: WhaleSampler(a_start=1.0, a_end=1.5),
-            "a_end must be from 0 to a_start (1.0), got 1.5",
+            "a_end must not be above a_start, 1.0, got 1.5; "
+            "give a smaller number, or a larger a_start",
+        ),
+        (
+            lambda: ParticleSwarmSampler(velocity_clamp=(0.5, -0.5)),
+            "velocity_clamp: the least must be below the largest, got [0.5, -0.5]; swap them?",
         ),
         (
             lambda: ParticleSwarmSampler(population_size=2, topology="ring"),
-            "neighbors must be a whole number from 1 to population_size (2), got 3 (its default)",
+            "population_size must not be below neighbors, 3 (its default), got 2; "
+            "give neighbors too, 2 at most",
         ),
     ],
 )

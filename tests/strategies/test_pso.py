@@ -6,7 +6,7 @@ import pytest
 
 from tuner.strategies import ParticleSwarmSampler
 from tuner.strategies import rng as keys
-from tuner.strategies.population import Record
+from tuner.strategies.base import Record
 
 
 def records(positions, velocities):
@@ -21,7 +21,7 @@ def past_of(sampler, positions, costs, velocities):
     past = None
     history = zip(positions, costs, velocities, strict=True)  # type: ignore[call-overload]
     for generation, (x, c, v) in enumerate(history):
-        past = sampler.learn(past, generation, records(x, v), np.array(c))
+        past = sampler.options.learn(past, generation, records(x, v), np.array(c))
     assert past is not None
     return past
 
@@ -90,14 +90,14 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
         topology=topology,
         neighbors=4,
         seed=5,
-        **ends,  # type: ignore[arg-type]
+        **ends,
     )
-    latest = first = sampler.spread(0, d)
+    latest = first = sampler.options.spread(sampler.seed, 0, d)
     positions = [np.array([r.position for r in first])]
     past = None
     for generation in range(1, generations):
         costs = ((positions[-1] - 0.3) ** 2).sum(axis=1)
-        past = sampler.learn(past, generation - 1, latest, costs)
+        past = sampler.options.learn(past, generation - 1, latest, costs)
         latest = [sampler.move(past, generation, i) for i in range(n)]
         positions.append(np.array([r.position for r in latest]))
 
@@ -128,8 +128,8 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
 
 def test_velocities_stay_between_the_least_and_the_largest():
     sampler = ParticleSwarmSampler(population_size=20, velocity_clamp=(-0.1, 0.3), seed=0)
-    first = sampler.spread(0, 5)
-    past = sampler.learn(None, 0, first, np.arange(20.0))
+    first = sampler.options.spread(sampler.seed, 0, 5)
+    past = sampler.options.learn(None, 0, first, np.arange(20.0))
     moved = [sampler.move(past, 1, i) for i in range(20)]
     for generation in (first, moved):
         velocities = np.array([record.velocity for record in generation])
@@ -145,7 +145,7 @@ def test_a_schedule_starts_again_after_its_last_generation():
             n_generations=4,
             c1=0,
             c2=0,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         past = past_of(sampler, [np.full((2, 1), 0.5)], [[1.0, 2.0]], [np.full((2, 1), 0.2)])
         moved = sampler.move(past, generation, 0).velocity
@@ -168,8 +168,6 @@ def test_a_schedule_starts_again_after_its_last_generation():
         ("c2_end", float("nan")),
         ("velocity_clamp", 0.0),
         ("velocity_clamp", 1.5),
-        ("velocity_clamp", (0.2, 0.2)),
-        ("velocity_clamp", (0.5, -0.5)),
         ("velocity_clamp", (-2, 0.5)),
         ("velocity_clamp", (0.1,)),
         ("velocity_clamp", ("a", 0.5)),
@@ -185,15 +183,16 @@ def test_a_schedule_starts_again_after_its_last_generation():
 )
 def test_an_argument_out_of_range_is_refused_by_name_and_value(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {re.escape(repr(value))}$"):
-        ParticleSwarmSampler(**{argument: value})  # type: ignore[arg-type]
+        ParticleSwarmSampler(**{argument: value})
 
 
 def test_a_ring_needs_as_many_particles_as_neighbors():
-    rule = r"^neighbors must be a whole number from 1 to .* \(2\), got 3 \(its default\)$"
+    rule = r"^population_size must not be below neighbors, 3 \(its default\), got 2; "
     with pytest.raises(ValueError, match=rule):
         ParticleSwarmSampler(population_size=2, topology="ring")
-    assert ParticleSwarmSampler(population_size=2).neighbors == 3
-    assert ParticleSwarmSampler(population_size=2, topology="ring", neighbors=2).neighbors == 2
+    assert ParticleSwarmSampler(population_size=2).options.neighbors == 3
+    ring = ParticleSwarmSampler(population_size=2, topology="ring", neighbors=2)
+    assert ring.options.neighbors == 2
 
 
 def test_a_step_and_the_global_generator_leave_each_other_alone():

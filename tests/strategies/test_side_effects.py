@@ -19,14 +19,14 @@ random.seed(1)
 env = dict(os.environ)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-from tuner.strategies import STRATEGIES, make_sampler
+from tuner.strategies import STRATEGIES
 
 space = {"x": optuna.distributions.FloatDistribution(0, 1, step=0.01)}
 assert "torch" not in sys.modules
 for name, strategy in STRATEGIES.items():
     if name == "gp":  # Optuna's own, on torch
         continue
-    study = optuna.create_study(sampler=make_sampler(strategy.options(), space, 0, 30))
+    study = optuna.create_study(sampler=strategy().make_sampler(space, 0, 30))
     for _ in range(30):
         trial = study.ask(space)
         study.tell(trial, trial.params["x"])

@@ -54,7 +54,7 @@ def test_a_trial_asked_again_gets_the_same_answer(make):
 
 
 def test_every_generation_is_spread_in_its_own_way(make):
-    first, second = (make().spread(generation, 3)[0] for generation in (0, 1))
+    first, second = (make().options.spread(make().seed, generation, 3)[0] for generation in (0, 1))
     assert (first.position != second.position).all()
     if first.velocity is not None:
         assert second.velocity is not None

@@ -35,7 +35,7 @@ from tuner.progress.display import PipeConsole, console, number, show_next
 from tuner.progress.events import JsonEvents
 from tuner.progress.reporters import make_watcher, told_how_it_ends
 from tuner.progress.watcher import Watcher, clock_text
-from tuner.strategies.registry import STRATEGIES, rhythm_of
+from tuner.strategies.registry import STRATEGIES, installed
 from tuner.studies import check_journal
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def strategy_names(text: str) -> list[str]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in STRATEGIES:
+        if name not in STRATEGIES and installed(name) is None:
             raise InputError(f"--strategies: unknown strategy {name!r}{nearest(name, STRATEGIES)}")
         if names.count(name) > 1:
             raise InputError(f"--strategies: must name each once, got {name!r} twice; name others")
@@ -144,13 +144,12 @@ def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> li
             holds another study of that name, or is being written to.
     """
     from tuner.data.prepared import check_data
+    from tuner.experiment.space import to_distributions
     from tuner.journal.storage import journal_location
     from tuner.orchestrator import default_study_name
-    from tuner.strategies.codec import to_distributions
-    from tuner.strategies.registry import make_sampler
 
     for e in experiments:
-        make_sampler(e.strategy, to_distributions(e.search_space), e.seed, e.budget.trials)
+        e.strategy.make_sampler(to_distributions(e.search_space), e.seed, e.budget.trials)
     first = experiments[0]
     known = check_data(first).facts
     data = {"path": first.data.path, "sha256": known.sha256, "rows": known.rows}
@@ -216,7 +215,7 @@ def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> No
     scheduled = any(k.endswith("_end") and v is not None for k, v in settings.items())
     if not scheduled or trials is None:
         return
-    size = rhythm_of(strategy).size
+    size = strategy.rhythm.size
     if begun is None or math.ceil(begun / size) != math.ceil(trials / size):
         got, remedy = "null", "give another --journal"
         if begun is not None:

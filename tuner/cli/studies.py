@@ -101,7 +101,7 @@ def strategies(as_json: bool) -> None:
         _print_json({name: _options(name) for name in STRATEGIES})
         return
     for name, strategy in STRATEGIES.items():
-        console.print(f"[bold]{name}[/]  {strategy.summary}")
+        console.print(f"[bold]{name}[/]  {strategy.summary()}")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for option, facts in _options(name)["options"].items():
             table.add_row(f"    {option}", str(facts["default"]), facts["meaning"])
@@ -110,9 +110,9 @@ def strategies(as_json: bool) -> None:
 
 def _options(name: str) -> dict[str, Any]:
     strategy = STRATEGIES[name]
-    fields = strategy.options.model_fields.items()
+    fields = strategy.model_fields.items()
     return {
-        "summary": strategy.summary,
+        "summary": strategy.summary(),
         "options": {
             option: {"default": field.default, "meaning": field.description or ""}
             for option, field in fields

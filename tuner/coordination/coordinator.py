@@ -41,7 +41,7 @@ from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, cost
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
-from tuner.strategies.registry import Rhythm
+from tuner.strategies.base import Rhythm
 
 __all__ = ["AsynchronousCoordinator", "Coordinator", "Limits", "why_it_ended"]
 

@@ -31,7 +31,6 @@ from tuner.experiment.space import PREPARED
 from tuner.jobs import intermediate_values
 from tuner.journal.records import FORMAT, StudyRecord, TrialRecord, begun_with
 from tuner.journal.storage import OUTCOME_ATTR, RUN_ATTR, STUDY_ATTR, TAKEN_ATTR, TOLD_ATTR
-from tuner.strategies.registry import make_sampler, rhythm_of
 
 __all__ = [
     "CHANGEABLE",
@@ -142,7 +141,7 @@ def plan_warm_start(experiment: Experiment, sha256: str, earlier: Sequence[Earli
 
     start = experiment.start()
     start_key = configuration_key(start)
-    rhythm = rhythm_of(experiment.strategy)
+    rhythm = experiment.strategy.rhythm
     room = max(1, rhythm.size // 2) if rhythm.generational else _TRIED
     for source in earlier:
         record, why_not = source.record, None
@@ -314,7 +313,7 @@ def open_study(
         }
         study.set_user_attr(STUDY_ATTR, facts)
     begun = Experiment.of_record(facts["experiment"])
-    study.sampler = make_sampler(begun.strategy, distributions, begun.seed, begun.budget.trials)
+    study.sampler = begun.strategy.make_sampler(distributions, begun.seed, begun.budget.trials)
     if "from" in facts:
         _begin_from(study, facts, distributions, experiment, earlier, warm, location)
     elif earlier:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError, model_validator
 
 from tuner.errors import nearest, one_line
-from tuner.experiment.fields import Section
 from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.experiment.messages import reword, shown
 from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.processes import start_command
+from tuner.section import Section
 from tuner.user_code import is_reference, reference_of
 
 if TYPE_CHECKING:

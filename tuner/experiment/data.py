@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import near_miss
-from tuner.experiment.fields import Read, Section, is_own
+from tuner.experiment.fields import Read, is_own
 from tuner.experiment.metrics import METRICS
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
+from tuner.section import Section
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment

@@ -10,9 +10,10 @@ import unicodedata
 import zoneinfo
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.pipeline_steps import Dialect
+from tuner.section import Section
 from tuner.user_code import REDUCING, is_reference, parse
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "STUDY_BYTES",
     "WORDS",
     "Read",
-    "Section",
     "completed",
     "is_own",
     "key_meant",
@@ -30,14 +30,6 @@ __all__ = [
     "parse_own",
     "why_refused",
 ]
-
-
-class Section(BaseModel):
-    """A block of an experiment file; immutable, and strict about its keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
-    )
 
 
 _SIGNS = ":(-*/+<>="

@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.experiment.fields import Section, is_own, parse_own
+from tuner.experiment.fields import is_own, parse_own
 from tuner.experiment.messages import reword
+from tuner.section import Section
 from tuner.user_code import is_reference
 
 __all__ = ["CELLS", "WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.cells import check_losses, named_code
-from tuner.experiment.fields import Section
 from tuner.experiment.messages import Problem, explain
 from tuner.experiment.yaml_files import Override, apply_override, read_mapping
+from tuner.section import Section
 from tuner.user_code import is_allowed
 
 __all__ = ["check_experiment", "experiment_of", "load_experiment"]

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import nearest
-from tuner.experiment.fields import Section, key_meant
+from tuner.experiment.fields import key_meant
+from tuner.section import Section
 
 __all__ = ["Problem", "Refused", "explain", "reword", "shown"]
 

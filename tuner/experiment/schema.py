@@ -14,22 +14,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from tuner.errors import nearest
 from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
-from tuner.experiment.fields import (
-    EXPERIMENT_BYTES,
-    Section,
-    completed,
-    mended,
-    normalized,
-    why_refused,
-)
+from tuner.experiment.fields import EXPERIMENT_BYTES, completed, mended, normalized, why_refused
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
 from tuner.experiment.messages import Refused, shown
 from tuner.experiment.metrics import COSTS, METRICS, MetricName
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
-from tuner.experiment.strategy import MedianPruner, Pruner, Strategy, TPEStrategy, paced
+from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml
+from tuner.section import Section
+from tuner.strategies.others import TPEStrategy
 
 __all__ = [
     "Budget",
@@ -288,7 +283,7 @@ class Experiment(Section):
     def _check(self) -> Experiment:
         check_rules(self)
         if self.search_space:  # what is frozen is set like this
-            object.__setattr__(self, "strategy", paced(self.strategy, self.n_trials))
+            object.__setattr__(self, "strategy", self.strategy.paced(self.n_trials))
         return self
 
     @classmethod

@@ -6,16 +6,19 @@ import json
 import math
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from tuner.errors import TunerError, one_line
 from tuner.experiment.data import Data, canonical_decomposition
-from tuner.experiment.fields import Section
 from tuner.experiment.messages import reword
 from tuner.experiment.yaml_files import parse_value
 from tuner.pipeline_steps import parse_transform
+from tuner.section import Section
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 __all__ = [
     "PREPARED",
@@ -28,6 +31,7 @@ __all__ = [
     "prepared_with",
     "space_size",
     "text_of",
+    "to_distributions",
     "value_of",
     "without_order",
 ]
@@ -276,3 +280,32 @@ def space_size(space: SearchSpace) -> int | None:
     """Return the number of configurations in a search space; None where it is infinite."""
     sizes = [domain.size() for domain in space.values()]
     return None if None in sizes else math.prod(s for s in sizes if s is not None)
+
+
+def to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Return Optuna's distributions of a search space, in the order of the file.
+
+    The order is for people: every strategy gives the same trials whatever the order. Where `high`
+    is off the grid of a `step`, it becomes the grid's last value.
+    """
+    return {name: _to_distribution(domain) for name, domain in space.items()}
+
+
+def _to_distribution(domain: Domain) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(domain, IntDomain):
+        high = domain.high - (domain.high - domain.low) % domain.step
+        return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
+    if isinstance(domain, FloatDomain):
+        high_on_grid = _last_on_grid(domain.low, domain.high, domain.step)
+        return FloatDistribution(domain.low, high_on_grid, log=domain.log, step=domain.step)
+    return CategoricalDistribution(domain.choices)
+
+
+def _last_on_grid(low: float, high: float, step: float | None) -> float:
+    """Return the last value of low, low + step, ... that is not above high, in decimals."""
+    if step is None:
+        return high
+    reach = Decimal(str(high)) - Decimal(str(low))
+    return float(Decimal(str(high)) - reach % Decimal(str(step)))

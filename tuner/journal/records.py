@@ -37,7 +37,6 @@ from tuner.journal.storage import (
     role_of,
     training_seed,
 )
-from tuner.strategies.registry import rhythm_of
 
 __all__ = ["Status", "StudyRecord", "TrialRecord", "begun_with", "read_study", "read_trial"]
 
@@ -269,7 +268,7 @@ def read_trial(
         return TrialRecord(
             role=role, seed=seed, configuration=configuration, repeat=repeat, **common
         )
-    rhythm = rhythm_of(experiment.strategy)
+    rhythm = experiment.strategy.rhythm
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(
         role=Role.TRIAL,

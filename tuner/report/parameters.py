@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tuner.errors import RunError
+from tuner.experiment.space import to_distributions
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.report.history import last_value_of
 from tuner.report.plotting import (
@@ -36,8 +37,7 @@ from tuner.report.plotting import (
     tidy,
     whole_ticks,
 )
-from tuner.strategies.codec import Codec, to_distributions
-from tuner.strategies.registry import rhythm_of
+from tuner.strategies.codec import Codec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -366,7 +366,7 @@ def spread_of(record: StudyRecord) -> Spread | None:
     for trial in record.trials:
         if trial.generation is not None and has_all(trial, axes_of(record)):
             members[trial.generation].append(trial.params)
-    fewest = max(_FEWEST_GENERATIONS, _LEAST_SHARE * rhythm_of(record.experiment.strategy).size)
+    fewest = max(_FEWEST_GENERATIONS, _LEAST_SHARE * record.experiment.strategy.rhythm.size)
     generations = sorted(g for g, params in members.items() if len(params) >= fewest)
     if len(generations) < _FEWEST_GENERATIONS or not distributions:
         return None

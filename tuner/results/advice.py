@@ -14,7 +14,6 @@ from tuner.coordination.finalists import default_of, rank_finalists
 from tuner.data.prepared import Facts
 from tuner.data.profile import Trend
 from tuner.experiment import Experiment
-from tuner.experiment.fields import Section
 from tuner.experiment.hyperparameters import WIDTH
 from tuner.experiment.strategy import (
     HyperbandPruner,
@@ -26,7 +25,7 @@ from tuner.experiment.strategy import (
 )
 from tuner.jobs import LARGEST_ONNX
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.strategies.registry import rhythm_of
+from tuner.section import Section
 
 __all__ = [
     "Advice",
@@ -242,14 +241,14 @@ def _most_seen(experiment: Experiment) -> int | None:
     if experiment.n_trials is None:
         return None
     last = experiment.n_trials - 1
-    return last if experiment.asynchronous else rhythm_of(experiment.strategy).told_before(last)
+    return last if experiment.asynchronous else experiment.strategy.rhythm.told_before(last)
 
 
 def _on_strategy(experiment: Experiment) -> Iterator[Advice]:
     strategy, n_trials = experiment.strategy, experiment.n_trials
     if n_trials is None or not experiment.search_space:
         return
-    rhythm = rhythm_of(strategy)
+    rhythm = strategy.rhythm
     if rhythm.generational and n_trials <= rhythm.size:
         yield Advice(
             "budget.trials",

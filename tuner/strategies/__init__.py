@@ -1,7 +1,7 @@
 """Strategies: what decides which configuration is tried next; each one is an Optuna sampler.
 
 A strategy keeps its state in the trials' records and nowhere else, so a search that was killed
-goes on as if it had not been.
+resumes as if it had not been.
 """
 
 from __future__ import annotations
@@ -10,38 +10,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import nearest
-from tuner.strategies.registry import STRATEGIES, Rhythm, Strategy, make_sampler, rhythm_of
+from tuner.strategies.base import (
+    BatchStrategy,
+    Past,
+    PopulationStrategy,
+    Record,
+    Rhythm,
+    Strategy,
+    SwarmStrategy,
+    Turn,
+)
+from tuner.strategies.registry import STRATEGIES
 
 if TYPE_CHECKING:
-    from tuner.strategies.codec import to_distributions
-    from tuner.strategies.pso import ParticleSwarmSampler, QuantumSwarmSampler
-    from tuner.strategies.woa import WhaleSampler
+    from tuner.strategies.population import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 
 __all__ = [
     "STRATEGIES",
+    "BatchStrategy",
     "ParticleSwarmSampler",
+    "Past",
+    "PopulationStrategy",
     "QuantumSwarmSampler",
+    "Record",
     "Rhythm",
     "Strategy",
+    "SwarmStrategy",
+    "Turn",
     "WhaleSampler",
-    "make_sampler",
-    "rhythm_of",
-    "to_distributions",
 ]
 
 # What needs Optuna is imported when it is first asked for: listing strategies stays quick.
-_LATER = {
-    "ParticleSwarmSampler": "tuner.strategies.pso",
-    "QuantumSwarmSampler": "tuner.strategies.pso",
-    "WhaleSampler": "tuner.strategies.woa",
-    "to_distributions": "tuner.strategies.codec",
-}
+_SAMPLERS = ("ParticleSwarmSampler", "QuantumSwarmSampler", "WhaleSampler")
 
 
 def __getattr__(name: str) -> Any:
     """Return what is imported later, or offer the nearest name."""
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+    if name in _SAMPLERS:
+        return getattr(importlib.import_module("tuner.strategies.population"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{nearest(name, __all__)}")
 
 

@@ -1,4 +1,4 @@
-"""Configurations as points in the unit cube, and as Optuna distributions.
+"""Configurations as points in the unit cube.
 
 Swarms move in a continuous cube; a position is decoded only to be tried. What has values to
 choose from gets bins of equal width, so that no value is likelier than another.
@@ -17,7 +17,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -25,11 +24,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuner.experiment import Domain, FloatDomain, IntDomain, SearchSpace
+from tuner.strategies.base import FloatArray
 
-__all__ = ["Codec", "FloatArray", "count_of", "to_distributions", "values_of"]
-
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["Codec", "count_of", "values_of"]
 
 
 class Codec:
@@ -238,30 +235,3 @@ def _is_ordered(distribution: CategoricalDistribution) -> bool:
         return False
     steps = np.diff(np.array(numbers, dtype=np.float64))
     return bool((steps > 0).all() or (steps < 0).all())
-
-
-def to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Return Optuna's distributions of a search space, in the order of the file.
-
-    The order is for people: every strategy gives the same trials whatever the order. Where `high`
-    is off the grid of a `step`, it becomes the grid's last value.
-    """
-    return {name: _to_distribution(domain) for name, domain in space.items()}
-
-
-def _to_distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, IntDomain):
-        high = domain.high - (domain.high - domain.low) % domain.step
-        return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
-    if isinstance(domain, FloatDomain):
-        high_on_grid = _last_on_grid(domain.low, domain.high, domain.step)
-        return FloatDistribution(domain.low, high_on_grid, log=domain.log, step=domain.step)
-    return CategoricalDistribution(domain.choices)
-
-
-def _last_on_grid(low: float, high: float, step: float | None) -> float:
-    """Return the last value of low, low + step, ... that is not above high, in decimals."""
-    if step is None:
-        return high
-    reach = Decimal(str(high)) - Decimal(str(low))
-    return float(Decimal(str(high)) - reach % Decimal(str(step)))

@@ -20,7 +20,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tuner.strategies import rng as keys
-from tuner.strategies.codec import Codec, FloatArray, count_of, values_of
+from tuner.strategies.base import FloatArray
+from tuner.strategies.codec import Codec, count_of, values_of
 from tuner.strategies.population import all_trials
 from tuner.strategies.rng import require, require_int, seed_of
 

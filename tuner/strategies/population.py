@@ -18,12 +18,12 @@ import math
 import threading
 import warnings
 import weakref
-from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -32,36 +32,34 @@ from optuna.search_space import intersection_search_space
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from tuner.errors import nearest
 from tuner.strategies import rng as keys
-from tuner.strategies.codec import Codec, FloatArray
-from tuner.strategies.rng import require_int, seed_of, space_of
+from tuner.strategies.base import PopulationStrategy, Record, Turn
+from tuner.strategies.cma import CmaEsStrategy
+from tuner.strategies.codec import Codec
+from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
+from tuner.strategies.rng import require, require_int, seed_of
+from tuner.strategies.woa import WhaleStrategy
 
 __all__ = [
-    "GenerationalSampler",
+    "CmaSampler",
     "Memory",
-    "Past",
-    "Record",
+    "ParticleSwarmSampler",
+    "PopulationSampler",
+    "QuantumSwarmSampler",
     "Standing",
-    "SwarmSampler",
+    "WhaleSampler",
     "all_trials",
     "began",
     "read_record",
-    "refuse_several_objectives",
     "standing",
     "write_record",
 ]
 
 _KEY = "swarm"
-
-
-@dataclass(frozen=True)
-class Record:
-    """Where one individual was when its trial was asked for, in the unit cube."""
-
-    position: FloatArray  # (n_columns,)
-    velocity: FloatArray | None = None  # (n_columns,); swarms without velocities have none
 
 
 class Standing(NamedTuple):
@@ -216,8 +214,8 @@ def _thin(checkpoints: dict[int, Any]) -> None:
 Space = dict[str, BaseDistribution]
 
 
-class GenerationalSampler(BaseSampler, Generic[State]):
-    """A sampler whose trials come in generations.
+class PopulationSampler(BaseSampler):
+    """Runs a strategy whose trials come in generations.
 
     A trial that failed, or has no finite value, keeps its place and counts as the worst; a
     pruned one counts with its last reported value. A trial whose parameters came from outside
@@ -226,8 +224,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
     generation that has not ended counts as failed until it has.
 
     Args:
-        population_size: Individuals, and with that trials in a generation; at least 2, by
-            default 10.
+        options: The strategy, which has the population.
         n_generations: Generations in a cycle of the schedules; at least 1, by default 20. A
             strategy without schedules takes no notice of it.
         seed: Seed of every random number, from 0 on; by default one is drawn. Samplers that
@@ -239,67 +236,25 @@ class GenerationalSampler(BaseSampler, Generic[State]):
 
     def __init__(
         self,
+        options: PopulationStrategy,
         *,
-        population_size: int = 10,
         n_generations: int = 20,
         seed: int | None = None,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
-        require_int(lambda n: n >= 2, "population_size", "from 2 on", population_size)
         require_int(lambda n: n >= 1, "n_generations", "from 1 on", n_generations)
-        self.population_size = int(population_size)
+        self.options = options
+        self.population_size = options.population
         self.n_generations = int(n_generations)
         self.seed = seed_of(seed)
-        self.search_space = space_of(search_space)
+        self.search_space = _space_of(search_space)
         self._memory = Memory()
         self._warned = False
 
-    def __repr__(self) -> str:
-        """Return the constructor's call with the seed, also a drawn one; of a space its names."""
-        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        space = values.pop("search_space")
-        if space is not None:
-            values["search_space"] = list(space)
-        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in values.items())})"
-
-    __str__ = __repr__  # Optuna's shows the name alone
-
-    @abstractmethod
-    def learn(
-        self, past: State | None, generation: int, records: list[Record], costs: FloatArray
-    ) -> State | None:
-        """Return what is known after one more generation; None to begin anew after it.
-
-        Args:
-            past: What was known before; None at the beginning.
-            generation: The number of this generation.
-            records: Where each individual was; a place that nobody knows is a fresh one.
-            costs: What each one cost, `(individuals,)`: less is better, inf where a trial
-                failed. At the beginning at least one of them is finite.
-
-        It must depend on nothing else than the arguments and the constructor's, and leave the
-        arguments as they are.
-        """
-
-    @abstractmethod
-    def move(self, past: State, generation: int, individual: int) -> Record:
-        """Return where the individual goes in `generation`, given all the earlier ones.
-
-        Called by `sample_relative`, from several threads, for generations from 1 on. It must
-        depend on nothing else than the arguments, the constructor's and random numbers keyed by
-        the seed, and leave `past` as it is.
-        """
-
-    def spread(self, generation: int, n_columns: int) -> list[Record]:
-        """Return a generation spread over the cube: a scrambled Latin hypercube.
-
-        McKay, Beckman and Conover, Technometrics 21(2), 1979, doi 10.1080/00401706.1979.10489755.
-        """
-        from scipy.stats import qmc
-
-        rng = keys.generator(self.seed, "spread", generation)
-        points = qmc.LatinHypercube(d=n_columns, rng=rng).random(self.population_size)
-        return [Record(point) for point in points]
+    def move(self, past: Any, generation: int, individual: int) -> Record:
+        """Return where the individual goes in `generation`, given all the earlier ones."""
+        turn = Turn(generation, individual, self.n_generations, self.seed)
+        return self.options.move(past, turn)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -318,7 +273,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
 
         Raises ValueError for a study with several objectives.
         """
-        refuse_several_objectives(self, study)
+        _refuse_several_objectives(self, study)
         codec = Codec(search_space)
         if codec.n_columns == 0:
             return {}
@@ -327,7 +282,8 @@ class GenerationalSampler(BaseSampler, Generic[State]):
             generation, individual = divmod(trial.number, self.population_size)
             past = self.past(study, generation, codec)
             if past is None:
-                record = self.spread(generation, codec.n_columns)[individual]
+                spread = self.options.spread(self.seed, generation, codec.n_columns)
+                record = spread[individual]
             else:
                 record = self.move(past, generation, individual)
             write_record(study, trial, record, codec.digest)
@@ -345,7 +301,7 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         Warns, once, where a search space was given that lacks it: a misspelt name would turn
         the search into a random one. Raises ValueError for a study with several objectives.
         """
-        refuse_several_objectives(self, study)
+        _refuse_several_objectives(self, study)
         space = self.search_space
         if space is not None and param_name not in space and not self._warned:
             self._warned = True
@@ -355,10 +311,10 @@ class GenerationalSampler(BaseSampler, Generic[State]):
         seed = keys.seed32(self.seed, "independent", trial.number, param_name)
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
-    def past(self, study: Study, generation: int, codec: Codec) -> State | None:
-        """Return what the generations before this one came to; None if that is nothing."""
+    def past(self, study: Study, generation: int, codec: Codec) -> Any | None:
+        """Return the state after the generations before this one; None at a beginning."""
 
-        def learn(past: State | None, g: int, trials: Sequence[FrozenTrial]) -> State | None:
+        def learn(past: Any | None, g: int, trials: Sequence[FrozenTrial]) -> Any | None:
             places: list[Record | None] = [None] * self.population_size
             costs = np.full(self.population_size, np.inf)
             for trial in trials:
@@ -368,24 +324,39 @@ class GenerationalSampler(BaseSampler, Generic[State]):
                     costs[i] = _cost(trial, direction)
             if past is None and not np.isfinite(costs).any():
                 return None
-            fresh = self.spread(g, codec.n_columns)
+            fresh = self.options.spread(self.seed, g, codec.n_columns)
             records = [
                 new if place is None else _completed(place, new)
                 for place, new in zip(places, fresh, strict=True)
             ]
-            return self.learn(past, g, records, costs)
+            return self.options.learn(past, g, records, costs)
 
         direction = study.direction
         return self._memory.after(study, codec.digest, generation, self.population_size, learn)
 
 
-def refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:
+def _refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:
     """Raise ValueError for a study with several objectives."""
     if len(study.directions) > 1:
         raise ValueError(
             f"{type(sampler).__name__} is for one objective, "
             f"got a study with {len(study.directions)}"
         )
+
+
+def _space_of(
+    search_space: Mapping[str, BaseDistribution] | None,
+) -> dict[str, BaseDistribution] | None:
+    """Return a copy of the search space; raise ValueError for what is none."""
+    if search_space is None:
+        return None
+    rule = "a mapping from names to Optuna's distributions, or None"
+    holds = isinstance(search_space, Mapping) and all(
+        isinstance(name, str) and isinstance(distribution, BaseDistribution)
+        for name, distribution in search_space.items()
+    )
+    require(holds, "search_space", rule, search_space)
+    return dict(search_space)
 
 
 def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) -> Space | None:
@@ -428,38 +399,108 @@ def _cost(trial: FrozenTrial, direction: StudyDirection) -> float:
     return -value if direction is StudyDirection.MAXIMIZE else value
 
 
-@dataclass(frozen=True)
-class Past:
-    """What the earlier generations came to; at least one individual has a best of its own."""
+class _ByKeywords(PopulationSampler):
+    """A sampler whose arguments are the options of one strategy, `population` as in Optuna."""
 
-    latest: list[Record]  # the generation before, whole
-    positions: FloatArray  # (individuals, n_columns), of the latest generation
-    best_positions: FloatArray  # (individuals, n_columns); nan where there was no value yet
-    best_costs: FloatArray  # (individuals,); inf where there was no value yet
-    leader: FloatArray  # (n_columns,), the best position of all
-    leader_cost: float
+    strategy: ClassVar[type[PopulationStrategy]]
 
-
-class SwarmSampler(GenerationalSampler[Past]):
-    """A sampler whose individuals move by where they are, their own bests and the leader."""
-
-    def learn(
-        self, past: Past | None, generation: int, records: list[Record], costs: FloatArray
-    ) -> Past:
-        """Return the bests after one more generation; of equal ones the first stays."""
-        positions = np.array([record.position for record in records])
-        if past is None:
-            nowhere = np.full_like(positions, np.nan)
-            unknown = np.full(len(records), np.inf)
-            past = Past([], nowhere, nowhere, unknown, nowhere[0], math.inf)
-        better = costs < past.best_costs  # (individuals,)
-        i = int(costs.argmin())
-        leads = costs[i] < past.leader_cost
-        return Past(
-            latest=records,
-            positions=positions,
-            best_positions=np.where(better[:, np.newaxis], positions, past.best_positions),
-            best_costs=np.where(better, costs, past.best_costs),
-            leader=positions[i] if leads else past.leader,
-            leader_cost=float(costs[i]) if leads else past.leader_cost,
+    def __init_subclass__(cls, *, strategy: type[PopulationStrategy]) -> None:
+        cls.strategy = strategy
+        told = {"population_size": strategy.model_fields["population"]}
+        told |= {"n_generations": FieldInfo(default=20, description=_CYCLE)}
+        told |= {n: f for n, f in strategy.model_fields.items() if n not in ("name", "population")}
+        told |= {"seed": FieldInfo(default=None, description=_SEED)}
+        told |= {"search_space": FieldInfo(default=None, description=_SPACE)}
+        kind = inspect.Parameter.KEYWORD_ONLY
+        cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, kind, default=field.default) for name, field in told.items()]
         )
+        arguments = [f"    {n}: {f.description} Default: {f.default!r}." for n, f in told.items()]
+        about = [cls.__doc__ or "", "", inspect.getdoc(strategy) or "", "", "Args:"]
+        cls.__doc__ = "\n".join([*about, *arguments])
+
+    def __init__(
+        self,
+        *,
+        n_generations: int = 20,
+        seed: int | None = None,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            _options_of(self.strategy, options),
+            n_generations=n_generations,
+            seed=seed,
+            search_space=search_space,
+        )
+
+    def __repr__(self) -> str:
+        """Return the constructor's call with the seed, also a drawn one; of a space its names."""
+        values = self.options.model_dump(exclude={"name", "population"})
+        values = {
+            "population_size": self.population_size,
+            "n_generations": self.n_generations,
+            **values,
+            "seed": self.seed,
+        }
+        if self.search_space is not None:
+            values["search_space"] = list(self.search_space)
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in values.items())})"
+
+    __str__ = __repr__  # Optuna's shows the name alone
+
+
+_CYCLE = "Generations in which schedules run before they start again."
+_SEED = "Seed of every random number, from 0 on; by default one is drawn."
+_SPACE = "The parameters that are moved in; by default those that all trials share."
+
+
+class ParticleSwarmSampler(_ByKeywords, strategy=ParticleSwarmStrategy):
+    """Optuna\'s sampler of the particle swarm."""
+
+
+class QuantumSwarmSampler(_ByKeywords, strategy=QuantumSwarmStrategy):
+    """Optuna\'s sampler of the quantum particle swarm."""
+
+
+class WhaleSampler(_ByKeywords, strategy=WhaleStrategy):
+    """Optuna\'s sampler of whale optimization."""
+
+
+class CmaSampler(_ByKeywords, strategy=CmaEsStrategy):
+    """Optuna\'s sampler of CMA-ES."""
+
+
+def _options_of(
+    strategy: type[PopulationStrategy], arguments: dict[str, Any]
+) -> PopulationStrategy:
+    """Return a strategy's options from a sampler's keyword arguments.
+
+    Raises:
+        ValueError: an argument breaks a rule; its name, the rule and the value.
+        TypeError: there is no such argument.
+    """
+    known = {"population_size": "population"}
+    known |= {name: name for name in strategy.model_fields if name not in ("name", "population")}
+    if unknown := next((name for name in arguments if name not in known), None):
+        hint = nearest(unknown, known)
+        raise TypeError(f"{strategy.__name__}: unexpected argument {unknown!r}{hint}")
+    given = {known[name]: _plain(value) for name, value in arguments.items()}
+    try:
+        return strategy(**given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"]).replace(": must ", " must ", 1)
+        raise ValueError(text.replace("population", "population_size"))
+    field = str(problem["loc"][0])
+    name = next(argument for argument, option in known.items() if option == field)
+    rule = problem["msg"].removeprefix("Input should ")
+    raise ValueError(f"{name} must {rule}, got {arguments[name]!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of any kind, such as numpy's, as one of Python's."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -11,120 +11,95 @@ Particle Behavior and Parameter Selection, Evolutionary Computation 20(3), 2012,
 from __future__ import annotations
 
 import functools
-import math
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from pydantic import Field, model_validator
 
+from tuner.section import check_order
 from tuner.strategies import rng as keys
-from tuner.strategies.codec import FloatArray
-from tuner.strategies.population import Past, Record, SwarmSampler
-from tuner.strategies.rng import is_number, require, require_int, require_number
+from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
 
-__all__ = ["ParticleSwarmSampler", "QuantumSwarmSampler", "move_particle"]
+__all__ = ["ParticleSwarmStrategy", "QuantumSwarmStrategy", "move_particle"]
+
+_Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
+
+_Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
+
+_Step = Annotated[float, Field(ge=-1, le=1, strict=True)]
 
 _LOCK = threading.RLock()
 
 """Held while the environment is not as others left it, and while a shared part is used."""
 
 
-class ParticleSwarmSampler(SwarmSampler):
-    """Particles keep part of their velocity and are pulled to their own and the swarm's best.
+class ParticleSwarmStrategy(SwarmStrategy):
+    """Particle swarm (pyswarms): particles fly towards their own and the swarm's best.
 
     The update is that of `pyswarms.single.GlobalBestPSO` (star) or `LocalBestPSO` (ring) with
     reflecting bounds. A particle that never had a value has no best of its own: only what the
     others know pulls it. What is scheduled runs linearly from its first value towards its last
-    one over `n_generations` generations and then starts again (Shi and Eberhart, CEC 1999, doi
-    10.1109/CEC.1999.785511); the first move takes the first value, as in pyswarms.
-
-    Args:
-        population_size: Particles; see `GenerationalSampler`.
-        n_generations: Generations in which the schedules run; see `GenerationalSampler`.
-        inertia: Share of the velocity that is kept (w), from 0 to below 1; by default the
-            0.7298 of Clerc and Kennedy.
-        inertia_end: What the inertia runs to, from 0 to below 1; None, the default, keeps it
-            constant. Shi and Eberhart let it fall from 0.9 to 0.4.
-        c1: Pull of a particle's own best, from 0 to 4; by default 1.49618 (Clerc and Kennedy).
-        c1_end: What `c1` runs to, from 0 to 4; None, the default, keeps it constant.
-        c2: Pull of the best of all (star) or of the neighbours (ring), from 0 to 4; by default
-            1.49618 (Clerc and Kennedy).
-        c2_end: What `c2` runs to, from 0 to 4; None, the default, keeps it constant.
-        velocity_clamp: Largest step in one dimension as a share of its range, above 0 and at
-            most 1; or the least and the largest, from -1 to 1, the first below the second; by
-            default 0.5.
-        topology: Whose best pulls a particle: "star", the default, all particles' (Kennedy and
-            Eberhart); "ring", its nearest neighbours' (pyswarms' Ring: nearest in the space,
-            found anew in every generation), which spreads good news more slowly.
-        neighbors: Neighbours in the ring, the particle itself among them, from 1 to
-            `population_size`; by default 3. A star takes no notice of it.
-        seed: See `GenerationalSampler`.
-        search_space: See `GenerationalSampler`.
+    one over the generations and then starts again (Shi and Eberhart, CEC 1999, doi
+    10.1109/CEC.1999.785511; they let the inertia fall from 0.9 to 0.4); the first move takes the
+    first value, as in pyswarms. The neighbours in a ring are pyswarms' Ring: the nearest in the
+    space, found anew in every generation, which spreads good news more slowly.
     """
 
-    def __init__(
-        self,
-        *,
-        population_size: int = 10,
-        n_generations: int = 20,
-        inertia: float = 0.7298,
-        inertia_end: float | None = None,
-        c1: float = 1.49618,
-        c1_end: float | None = None,
-        c2: float = 1.49618,
-        c2_end: float | None = None,
-        velocity_clamp: float | tuple[float, float] = 0.5,
-        topology: str = "star",
-        neighbors: int = 3,
-        seed: int | None = None,
-        search_space: Mapping[str, BaseDistribution] | None = None,
-    ) -> None:
-        super().__init__(
-            population_size=population_size,
-            n_generations=n_generations,
-            seed=seed,
-            search_space=search_space,
-        )
-        inertia_end = inertia if inertia_end is None else inertia_end
-        c1_end = c1 if c1_end is None else c1_end
-        c2_end = c2 if c2_end is None else c2_end
-        for name, w in (("inertia", inertia), ("inertia_end", inertia_end)):
-            require_number(lambda v: 0 <= v < 1, name, "from 0 to below 1", w)
-        for name, c in (("c1", c1), ("c1_end", c1_end), ("c2", c2), ("c2_end", c2_end)):
-            require_number(lambda v: 0 <= v <= 4, name, "from 0 to 4", c)
-        known = isinstance(topology, str) and topology in ("star", "ring")
-        require(known, "topology", "'star' or 'ring'", topology)
-        most = population_size if topology == "ring" else math.inf
-        rule = f"from 1 to population_size ({population_size})"
-        require_int(lambda n: 1 <= n <= most, "neighbors", rule, neighbors, default=3)
-        self.inertia = float(inertia)
-        self.inertia_end = float(inertia_end)
-        self.c1 = float(c1)
-        self.c1_end = float(c1_end)
-        self.c2 = float(c2)
-        self.c2_end = float(c2_end)
-        self.velocity_clamp = _clamp_of(velocity_clamp)
-        self.topology = topology
-        self.neighbors = int(neighbors)
+    name: Literal["pso"] = "pso"
+    topology: Literal["star", "ring"] = "star"
+    """Whose best pulls a particle: all particles', or its nearest neighbours'."""
+    neighbors: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 3
+    """Neighbours in the ring, the particle itself among them."""
+    inertia: _Inertia = 0.7298
+    """Share of the velocity that is kept (w)."""
+    inertia_end: _Inertia | None = None
+    """What the inertia runs to over the generations; constant without."""
+    c1: _Pull = 1.49618
+    """Pull of a particle's own best."""
+    c1_end: _Pull | None = None
+    """What `c1` runs to; constant without."""
+    c2: _Pull = 1.49618
+    """Pull of the swarm's best."""
+    c2_end: _Pull | None = None
+    """What `c2` runs to; constant without."""
+    velocity_clamp: Annotated[float, Field(gt=0, le=1, strict=True)] | tuple[_Step, _Step] = 0.5
+    """Largest step in one dimension, as a share of its range; or the least and the largest."""
 
-    def spread(self, generation: int, n_columns: int) -> list[Record]:
+    @model_validator(mode="after")
+    def _check(self) -> ParticleSwarmStrategy:
+        if self.topology == "ring":
+            check_order(self, "neighbors", "population")
+        match self.velocity_clamp:
+            case (low, high) if low >= high:
+                raise ValueError(
+                    f"velocity_clamp: the least must be below the largest, got {[low, high]}; "
+                    f"swap them?"
+                )
+        return self
+
+    def least_population(self) -> int:
+        """Return how many individuals these options need."""
+        return max(2, self.neighbors) if self.topology == "ring" else 2
+
+    @property
+    def clamp(self) -> tuple[float, float]:
+        """The least and the largest velocity."""
+        both = self.velocity_clamp
+        return both if isinstance(both, tuple) else (-both, both)
+
+    def spread(self, seed: int, generation: int, n_columns: int) -> list[Record]:
         """Return a generation spread over the cube, with random velocities within the clamp."""
-        rng = keys.generator(self.seed, "velocities", generation)
-        velocities = rng.uniform(*self.velocity_clamp, (self.population_size, n_columns))
-        return [
-            Record(record.position, velocity)
-            for record, velocity in zip(
-                super().spread(generation, n_columns), velocities, strict=True
-            )
-        ]
+        rng = keys.generator(seed, "velocities", generation)
+        velocities = rng.uniform(*self.clamp, (self.population, n_columns))
+        places = super().spread(seed, generation, n_columns)
+        return [Record(place.position, v) for place, v in zip(places, velocities, strict=True)]
 
-    def move(self, past: Past, generation: int, individual: int) -> Record:
+    def move(self, past: Past, turn: Turn) -> Record:
         """Return where the particle flies next, and how fast."""
         parts = _pyswarms()
         n_columns = len(past.leader)
@@ -138,11 +113,13 @@ class ParticleSwarmSampler(SwarmSampler):
             best_pos=past.leader,
             best_cost=past.leader_cost,
         )
+        first = {"w": self.inertia, "c1": self.c1, "c2": self.c2}
+        last = {"w": self.inertia_end, "c1": self.c1_end, "c2": self.c2_end}
         swarm.options = parts.schedule(
-            {"w": self.inertia, "c1": self.c1, "c2": self.c2},
-            end_opts={"w": self.inertia_end, "c1": self.c1_end, "c2": self.c2_end},
-            iternow=(generation - 1) % self.n_generations,
-            itermax=self.n_generations,
+            first,
+            end_opts={k: first[k] if end is None else end for k, end in last.items()},
+            iternow=(turn.generation - 1) % turn.n_generations,
+            itermax=turn.n_generations,
         )
         if self.topology == "ring":
             with _LOCK:  # the topology keeps its neighbours in itself
@@ -151,23 +128,11 @@ class ParticleSwarmSampler(SwarmSampler):
             swarm.best_pos, _ = parts.star.compute_gbest(swarm)
         compute_velocity = _drawing_from(
             parts.backend.compute_velocity,
-            np.random.RandomState(keys.seed32(self.seed, "pso", generation)),
+            np.random.RandomState(keys.seed32(turn.seed, "pso", turn.generation)),
         )
-        swarm.velocity = compute_velocity(swarm, self.velocity_clamp, parts.unmodified, bounds)
+        swarm.velocity = compute_velocity(swarm, self.clamp, parts.unmodified, bounds)
         swarm.position = parts.backend.compute_position(swarm, bounds, parts.reflect)
-        return Record(swarm.position[individual], swarm.velocity[individual])
-
-
-def _clamp_of(velocity_clamp: float | Sequence[float]) -> tuple[float, float]:
-    """Return the least and the largest velocity; raise ValueError where there are none."""
-    name, both = "velocity_clamp", velocity_clamp
-    if not isinstance(both, Sequence) or isinstance(both, str | bytes | bytearray):
-        rule = "above 0 and at most 1, or (min, max)"
-        require_number(lambda v: 0 < v <= 1, name, rule, both)
-        return -float(both), float(both)
-    holds = len(both) == 2 and all(map(is_number, both)) and -1 <= both[0] < both[1] <= 1
-    require(holds, name, "a number, or (min, max) with -1 <= min < max <= 1", both)
-    return float(both[0]), float(both[1])
+        return Record(swarm.position[turn.individual], swarm.velocity[turn.individual])
 
 
 class _Parts(NamedTuple):
@@ -240,64 +205,41 @@ def _drawing_from(function: Any, random: np.random.RandomState) -> Any:
     )
 
 
-class QuantumSwarmSampler(SwarmSampler):
-    """Particles jump around a point between their own and the swarm's best.
+class QuantumSwarmStrategy(SwarmStrategy):
+    """Quantum particle swarm: particles jump around a point between their bests and the leader.
 
     There are no velocities: how far a particle jumps follows from its distance to the mean of
     all personal bests, so the swarm contracts by itself as the bests come together. What leaves
     the space is set on its edge. A particle that never had a value has no best of its own: it
     jumps around the swarm's, and does not count in the mean.
 
-    Args:
-        population_size: Particles; see `GenerationalSampler`.
-        n_generations: Generations G in which alpha runs from `alpha_start` towards `alpha_end`,
-            as alpha_start - (alpha_start - alpha_end) (g mod G) / G in generation g; then it
-            starts again. Generation 0 is the spread. See `GenerationalSampler`.
-        alpha_start: Where alpha, the contraction-expansion coefficient, starts: above 0 and at
-            most 1.7, since from 1.781 (e to the power of Euler's constant) on particles
-            diverge; by default the 1.0 of Sun et al.
-        alpha_end: What alpha falls to without reaching it, above 0 and at most `alpha_start`;
-            by default the 0.5 of Sun et al.
-        seed: See `GenerationalSampler`.
-        search_space: See `GenerationalSampler`.
+    Alpha, the contraction-expansion coefficient, falls over the generations G, as alpha_start -
+    (alpha_start - alpha_end) (g mod G) / G in generation g; then it starts again. The defaults are
+    those of Sun et al.; from 1.781 (e to the power of Euler's constant) on particles diverge.
     """
 
-    def __init__(
-        self,
-        *,
-        population_size: int = 10,
-        n_generations: int = 20,
-        alpha_start: float = 1.0,
-        alpha_end: float = 0.5,
-        seed: int | None = None,
-        search_space: Mapping[str, BaseDistribution] | None = None,
-    ) -> None:
-        super().__init__(
-            population_size=population_size,
-            n_generations=n_generations,
-            seed=seed,
-            search_space=search_space,
-        )
-        rule = "above 0 and at most 1.7"
-        require_number(lambda v: 0 < v <= 1.7, "alpha_start", rule, alpha_start)
-        rule = f"above 0 and at most alpha_start ({alpha_start})"
-        require_number(lambda v: 0 < v <= alpha_start, "alpha_end", rule, alpha_end, default=0.5)
-        self.alpha_start = float(alpha_start)
-        self.alpha_end = float(alpha_end)
+    name: Literal["qpso"] = "qpso"
+    alpha_start: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 1.0
+    """Where alpha, how far particles jump, starts."""
+    alpha_end: Annotated[float, Field(gt=0, le=1.7, strict=True)] = 0.5
+    """What alpha falls to."""
 
-    def move(self, past: Past, generation: int, individual: int) -> Record:
+    @model_validator(mode="after")
+    def _check(self) -> QuantumSwarmStrategy:
+        check_order(self, "alpha_end", "alpha_start")
+        return self
+
+    def move(self, past: Past, turn: Turn) -> Record:
         """Return where the particle jumps next."""
-        rng = keys.generator(self.seed, "qpso", generation, individual)
-        done = (generation % self.n_generations) / self.n_generations  # 0 <= done < 1
         has_best = np.isfinite(past.best_costs)  # (individuals,)
-        own_best = past.best_positions[individual] if has_best[individual] else past.leader
-        phi, u, coin = rng.random((3, len(past.leader)))
+        i = turn.individual
+        phi, u, coin = turn.rng("qpso").random((3, len(past.leader)))
         x = move_particle(
-            past.positions[individual],
-            own_best,
+            past.positions[i],
+            past.best_positions[i] if has_best[i] else past.leader,
             past.leader,
             past.best_positions[has_best].mean(axis=0),
-            alpha=self.alpha_start - (self.alpha_start - self.alpha_end) * done,
+            alpha=self.alpha_start - (self.alpha_start - self.alpha_end) * turn.done,
             phi=phi,
             u=1 - u,
             sign=np.where(coin < 0.5, -1.0, 1.0),

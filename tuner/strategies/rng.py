@@ -7,12 +7,11 @@ neither the order of the calls nor a restart can change a number.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 
 __all__ = [
     "generator",
@@ -23,7 +22,6 @@ __all__ = [
     "require_number",
     "seed32",
     "seed_of",
-    "space_of",
 ]
 
 
@@ -85,18 +83,3 @@ def seed_of(seed: int | None) -> int:
         return new_seed()
     require_int(lambda n: n >= 0, "seed", "from 0 on, or None", seed)
     return int(seed)
-
-
-def space_of(
-    search_space: Mapping[str, BaseDistribution] | None,
-) -> dict[str, BaseDistribution] | None:
-    """Return a copy of the search space; raise ValueError for what is none."""
-    if search_space is None:
-        return None
-    rule = "a mapping from names to Optuna's distributions, or None"
-    holds = isinstance(search_space, Mapping) and all(
-        isinstance(name, str) and isinstance(distribution, BaseDistribution)
-        for name, distribution in search_space.items()
-    )
-    require(holds, "search_space", rule, search_space)
-    return dict(search_space)

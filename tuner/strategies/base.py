@@ -1,0 +1,270 @@
+"""What a strategy is: its options in an experiment file, and the sampler that they make.
+
+Nothing here imports Optuna: an experiment is read, and its strategies are listed, without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from tuner.errors import SpaceError
+from tuner.section import Section
+from tuner.strategies import rng as keys
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+    Distributions = Mapping[str, BaseDistribution]
+
+__all__ = [
+    "BatchStrategy",
+    "FloatArray",
+    "GenerationalStrategy",
+    "Past",
+    "Population",
+    "PopulationStrategy",
+    "Record",
+    "Rhythm",
+    "Strategy",
+    "SwarmStrategy",
+    "Turn",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+Population = Annotated[int, Field(ge=2, le=10_000, strict=True)]
+
+_GENERATIONS = 4
+"""Generations that the budget has room for, at least, where no population is written."""
+
+_N_GENERATIONS = 20
+"""Generations in a cycle of the schedules where there is no budget of trials."""
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When trials may be asked for."""
+
+    size: int  # trials in a generation, or in a batch
+    generational: bool
+
+    def told_before(self, number: int) -> int:
+        """Return how many trials must have been told when trial `number` is asked for."""
+        if self.generational:
+            return number // self.size * self.size
+        return max(0, number - self.size + 1)
+
+
+class Strategy(Section):
+    """The options of a strategy. Its docstring, and that of each key, are its documentation."""
+
+    name: str
+    """How an experiment names it."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the documentation."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    @property
+    @abstractmethod
+    def rhythm(self) -> Rhythm:
+        """When its trials may be asked for."""
+
+    @abstractmethod
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        """Return the sampler; libraries behind it are imported here.
+
+        Args:
+            distributions: The search space.
+            seed: Seed of every random number.
+            n_generations: Generations in a cycle of the schedules, if it has any.
+
+        Raises:
+            ValueError: It cannot search this space; key, rule, value and remedy.
+        """
+
+    def make_sampler(
+        self, distributions: Distributions, seed: int, trials: int | None
+    ) -> BaseSampler:
+        """Return the sampler for a budget of trials, None without one.
+
+        Raises:
+            SpaceError: It cannot search this space; key, rule, value and remedy.
+        """
+        n_generations = _N_GENERATIONS if trials is None else math.ceil(trials / self.rhythm.size)
+        try:
+            return self.sampler(distributions, seed, n_generations)
+        except ValueError as error:
+            raise SpaceError(str(error)) from error
+
+    def paced(self, n_trials: int | None) -> Strategy:
+        """Return the options for so many trials, None where that is open."""
+        return self
+
+
+class BatchStrategy(Strategy):
+    """A strategy that has a fixed number of trials in flight."""
+
+    batch: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 4
+    """Trials asked for before the first of them is told."""
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """When its trials may be asked for."""
+        return Rhythm(self.batch, generational=False)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where one individual was when its trial was asked for, in the unit cube."""
+
+    position: FloatArray  # (n_columns,)
+    velocity: FloatArray | None = None  # (n_columns,); swarms without velocities have none
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn it is to move: an individual of a generation, in a search with a seed."""
+
+    generation: int  # from 0 on
+    individual: int  # from 0 on
+    n_generations: int  # in a cycle of the schedules
+    seed: int
+
+    @property
+    def done(self) -> float:
+        """The share of the cycle that is done, from 0 to below 1."""
+        return (self.generation % self.n_generations) / self.n_generations
+
+    def rng(self, role: str) -> np.random.Generator:
+        """Return this turn's random numbers for a role, such as the strategy's name."""
+        return keys.generator(self.seed, role, self.generation, self.individual)
+
+
+class GenerationalStrategy(Strategy):
+    """A strategy whose trials come in generations; a whole one is asked for before any is told."""
+
+    population: Population = 10
+    """Trials in a generation; by default fewer for under 40 trials."""
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """When its trials may be asked for."""
+        return Rhythm(self.population, generational=True)
+
+    def paced(self, n_trials: int | None) -> Strategy:
+        """Return the options with a population that gets to move.
+
+        One that is written stays. Else it is a quarter of the trials, at most the default and at
+        least what the strategy needs: four generations.
+        """
+        if n_trials is None or "population" in self.model_fields_set:
+            return self
+        population = min(self.population, max(self.least_population(), n_trials // _GENERATIONS))
+        changed = self.model_copy(update={"population": population})
+        changed.model_fields_set.discard("population")  # it still follows the budget
+        return changed
+
+    def least_population(self) -> int:
+        """Return how many individuals these options need."""
+        return 2
+
+
+class PopulationStrategy(GenerationalStrategy):
+    """A generational strategy that moves individuals through the unit cube.
+
+    Each hyperparameter is one column of the cube, or one for each choice. Trial `number` is
+    individual `number % population` of generation `number // population`.
+    """
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        """Return the sampler; see `Strategy.sampler`."""
+        from tuner.strategies.population import PopulationSampler
+
+        return PopulationSampler(
+            self, n_generations=n_generations, seed=seed, search_space=distributions
+        )
+
+    def spread(self, seed: int, generation: int, n_columns: int) -> list[Record]:
+        """Return a generation spread over the cube: a scrambled Latin hypercube.
+
+        McKay, Beckman and Conover, Technometrics 21(2), 1979, doi 10.1080/00401706.1979.10489755.
+        """
+        from scipy.stats import qmc
+
+        rng = keys.generator(seed, "spread", generation)
+        points = qmc.LatinHypercube(d=n_columns, rng=rng).random(self.population)
+        return [Record(point) for point in points]
+
+    @abstractmethod
+    def learn(
+        self, past: Any, generation: int, records: list[Record], costs: FloatArray
+    ) -> Any | None:
+        """Return what is known after one more generation; None to begin anew after it.
+
+        Args:
+            past: What was known before; None at the beginning.
+            generation: The number of this generation.
+            records: Where each individual was; a place that nobody knows is a fresh one.
+            costs: What each one cost, `(individuals,)`: less is better, inf where a trial
+                failed. At the beginning at least one of them is finite.
+
+        It must depend on nothing else than the arguments and the options, and leave the
+        arguments as they are.
+        """
+
+    @abstractmethod
+    def move(self, past: Any, turn: Turn) -> Record:
+        """Return where an individual goes, given all earlier generations.
+
+        Called from several threads, for generations from 1 on. It must depend on nothing else
+        than the arguments, the options and random numbers of the turn, and leave `past` as it is.
+        """
+
+
+@dataclass(frozen=True)
+class Past:
+    """State of a swarm; at least one individual has a best position of its own."""
+
+    latest: list[Record]  # the generation before, whole
+    positions: FloatArray  # (individuals, n_columns), of the latest generation
+    best_positions: FloatArray  # (individuals, n_columns); nan where there was no value yet
+    best_costs: FloatArray  # (individuals,); inf where there was no value yet
+    leader: FloatArray  # (n_columns,), the best position of all
+    leader_cost: float
+
+
+class SwarmStrategy(PopulationStrategy):
+    """Individuals that move by where they are, their own bests and the leader."""
+
+    def learn(
+        self, past: Past | None, generation: int, records: list[Record], costs: FloatArray
+    ) -> Past:
+        """Return the bests after one more generation; of equal ones the first stays."""
+        positions = np.array([record.position for record in records])
+        if past is None:
+            nowhere = np.full_like(positions, np.nan)
+            unknown = np.full(len(records), np.inf)
+            past = Past([], nowhere, nowhere, unknown, nowhere[0], math.inf)
+        better = costs < past.best_costs  # (individuals,)
+        i = int(costs.argmin())
+        leads = costs[i] < past.leader_cost
+        return Past(
+            latest=records,
+            positions=positions,
+            best_positions=np.where(better[:, np.newaxis], positions, past.best_positions),
+            best_costs=np.where(better, costs, past.best_costs),
+            leader=positions[i] if leads else past.leader,
+            leader_cost=float(costs[i]) if leads else past.leader_cost,
+        )
