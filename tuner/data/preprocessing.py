@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -250,6 +250,10 @@ class _Scaling:
             offset[..., column] = other.offset[..., of_other]
             scale[..., column] = other.scale[..., of_other]
         return replace(self, offset=offset, scale=scale)
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers as JSON."""
+        return {"offset": self.offset.tolist(), "scale": self.scale.tolist()}
 
 
 class Scaler(_Scaling):

@@ -289,10 +289,7 @@ class SequenceDataset(Dataset):
 
 
 def _as_json(names: tuple[str, ...], scaler: Scaler | None) -> dict[str, list[Any]] | None:
-    if scaler is None:  # tokens, or classes
-        return None
-    scaling = {"offset": scaler.offset.tolist(), "scale": scaler.scale.tolist()}
-    return {"names": list(names), **scaling}
+    return None if scaler is None else {"names": list(names), **scaler.record()}
 
 
 def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDataset:

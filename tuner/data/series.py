@@ -31,7 +31,7 @@ from tuner.data.splits import Need, Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
 from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
-from tuner.experiment.data import Data, Decompose
+from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.tables.rows import blamed, read_table
 from tuner.tables.timestamps import show_time
@@ -76,6 +76,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     check_modes(experiment, series.path, parts, len(series.targets))
     season = None if column.classes else task.season or season_of(series.frequency)
     train, test = parts.train[-1], parts.test[:, 0]
+    trends = () if column.classes else tuple(trends_of(series, tables[0], train, test, season))
+    notes = notes_of(series, tables[0], experiment, train, test)
     facts = Facts(
         path=series.path,
         sha256=series.sha256,
@@ -87,11 +89,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
         season=season,
         classes=column.classes,
         series=tuple(series.names) if len(series.names) > 1 else (),
-        trends=() if column.classes else tuple(trends_of(series, tables[0], train, test, season)),
-        notes=(
-            *notes_of(series, tables[0], experiment, train, test),
-            *suspects_of(column.without(read)),
-        ),
+        trends=trends,
+        notes=(*notes, *suspects_of(column.without(read))),
     )
     dataset = SeriesDataset(experiment, series, parts, facts, first, column)
     dataset.check()
@@ -306,16 +305,95 @@ class SeriesDataset(Dataset):
     def _fold(
         self, experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray
     ) -> _Fold:
+        """Prepare series that end where the rows to evaluate end; parts are counted in each series.
+
+        A transform is fitted on the training part of the search, everything else on `train`.
+        Where other preparations can be read from later rows on, this one trains on all that it
+        can read, and is evaluated and measured on what all can.
+        """
+        data, longest = experiment.data, _longest_window(experiment)[0]
+        table, starts = make_table(series, data), series.bounds[:, :1]
+        measured, evaluate = train + starts, evaluate + starts
         fitted = train if self._parts.transformed is None else self._parts.transformed
-        return _make_fold(
-            experiment,
-            series,
-            train,
-            evaluate,
-            fitted,
-            step=self._naive_step,
-            first=self._first,
-            classes=len(self._column.classes),
+        train = _readable(train, table.first) + starts
+        read_by_all = starts[:, 0] + self._first + longest
+        read_by_all[self._first <= table.first] = 0
+        evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
+        straightened = _rows_of(_readable(fitted, table.first) + starts)
+        transform = Transform.of(data.transform).fitted(table.truth[straightened])
+        if transform.lambdas:
+            table = make_table(series, data, transform)
+        rows, classes = _rows_of(train), len(self._column.classes)
+        scales = _Scales.fit(table, data, train, rows, classes=classes > 0)
+        inputs, targets = scales.of(table, series.bounds)
+        known = dict[str, tuple[str, ...]]()
+        for at, codes in zip(table.category_columns, table.codes.T, strict=True):
+            name = table.names[at]
+            known[name] = known_levels(codes[rows], series.levels[name])
+            inputs[:, at] = numbered(codes, series.levels[name], known[name])
+        arrays = {
+            "inputs": inputs,
+            "known": np.asarray(table.known.all(axis=1)),
+            "train": train,
+            "evaluate": evaluate,
+            "reach": np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]]),
+        }
+        if classes:
+            arrays["truth"] = np.nan_to_num(table.truth[:, 0]).astype(np.int64)  # that count
+        else:
+            naive = naive_errors(table.truth, table.known, measured, self._naive_step)
+            arrays |= {"targets": targets, "truth": table.truth, "naive": naive}
+        if series.weights is not None:
+            arrays["weights"] = series.weights
+        if data.missing == SKIP:
+            whole, has_targets = without_gaps(series, data)
+            arrays |= {"whole": whole, "known": np.asarray(has_targets.all(axis=1))}
+        if scales.own is not None:
+            arrays |= {"offsets": scales.own[1].offset, "scales": scales.own[1].scale}
+        ref = self._ref(experiment, table, transform, scales, known, arrays)
+        return _Fold(replace(ref, starts=starts[:, 0]), table.names, series, scales, known)
+
+    def _ref(
+        self,
+        experiment: Experiment,
+        table: Table,
+        transform: Transform,
+        scales: _Scales,
+        known: Levels,
+        arrays: dict[str, np.ndarray],
+    ) -> _HeldRef:
+        data, task, classes = experiment.data, experiment.task, len(self._column.classes)
+        decompose, longest = data.decompose, _longest_window(experiment)[0]
+        shape = Shape(
+            task="coming_class" if classes else "forecast",
+            features=len(table.names),
+            classes=classes,
+            horizon=task.horizon,
+            targets=len(self._series.targets),
+            quantiles=tuple(task.quantiles),
+            target_columns=table.target_columns,
+            lag_columns=table.lag_columns,
+            known_columns=table.known_columns,
+            categories=tuple(
+                (at, 1 + len(known[table.names[at]])) for at in table.category_columns
+            ),
+            trend=0 if decompose == "none" else decompose.length or 0,
+            modes=0 if decompose == "none" else (decompose.components or 1) - 1,
+        )
+        return _HeldRef(
+            folder="",
+            shape=shape,
+            window=min(task.window, longest),
+            longest_window=longest,
+            transform=transform,
+            offset=tuple(scales.targets.offset.tolist()),
+            scale=tuple(scales.targets.scale.tolist()),
+            own_scales=scales.own is not None,
+            skips_gaps=data.missing == SKIP,
+            season=self._naive_step,
+            weighted=self._series.weights is not None,
+            step_weights=tuple(task.step_weights or ()),
+            arrays=arrays,
         )
 
     @property
@@ -336,31 +414,16 @@ class SeriesDataset(Dataset):
             settings["static"] = data.static
         if fold.categories:
             settings["categories"] = {name: list(of) for name, of in fold.categories.items()}
-        own = None
-        if fold.own is not None:
-            names = list(self._series.names)
-            own = {"names": names} | {
-                key: {"offset": scaler.offset.tolist(), "scale": scaler.scale.tolist()}
-                for key, scaler in zip(("inputs", "outputs"), fold.own, strict=True)
-            }
         return {
             "task": fold.ref.shape.task,
             **settings,
             **self._column.record(),
             "features": list(self._series.features),
             "targets": list(self._series.targets),
-            "inputs": {
-                "names": list(fold.names),
-                "offset": fold.inputs.offset.tolist(),
-                "scale": fold.inputs.scale.tolist(),
-            },
-            "outputs": {
-                "names": list(self._series.targets),
-                "offset": fold.targets.offset.tolist(),
-                "scale": fold.targets.scale.tolist(),
-            },
+            "inputs": {"names": list(fold.names), **fold.scales.inputs.record()},
+            "outputs": {"names": list(self._series.targets), **fold.scales.targets.record()},
             "lambdas": list(fold.ref.transform.lambdas),
-            "series": own,
+            "series": fold.scales.record(list(self._series.names)),
             "window": experiment.given("window"),
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
@@ -390,9 +453,7 @@ class _Fold:
     ref: _HeldRef
     names: tuple[str, ...]  # of the input columns
     series: Series  # up to where the evaluation ends
-    inputs: Scaler
-    targets: Scaler
-    own: tuple[SeriesScaler, SeriesScaler] | None  # of inputs and targets, where series differ
+    scales: _Scales
     categories: Levels  # that the training part holds, in the order of their numbers
 
     def name_of(self, row: int) -> str:
@@ -410,114 +471,46 @@ class _Fold:
         return SeriesRef(**fields | {"folder": str(folder)})
 
 
-def _make_fold(
-    experiment: Experiment,
-    series: Series,
-    train: np.ndarray,
-    evaluate: np.ndarray,
-    fitted: np.ndarray,
-    *,
-    step: int,
-    first: np.ndarray,
-    classes: int,
-) -> _Fold:
-    """Prepare series that end where the rows to evaluate end; parts are counted in each series.
+@dataclass(frozen=True, eq=False)
+class _Scales:
+    """Scalers that are fitted on training rows."""
 
-    A transform is fitted on the rows `fitted`, (series, 2), everything else on `train`.
-    MASE divides by the errors of the forecast that a value is that of `step` rows before, a season
-    or one row; models are told of it too. Where other preparations can be read from later rows
-    on, `first` (series,), this one trains on all that it can read, and is evaluated and measured
-    on what all can.
-    """
-    data, task = experiment.data, experiment.task
-    longest = _longest_window(experiment)[0]
-    table = make_table(series, data)
-    starts = series.bounds[:, :1]
-    measured, evaluate = train + starts, evaluate + starts
-    train = _readable(train, table.first) + starts
-    read_by_all = np.where(first > table.first, starts[:, 0] + first + longest, 0)
-    evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
-    rows = np.concatenate([np.arange(begin, end) for begin, end in train])
-    straightened = [np.arange(*part) for part in _readable(fitted, table.first) + starts]
-    transform = Transform.of(data.transform).fitted(table.truth[np.concatenate(straightened)])
-    if transform.lambdas:
-        table = make_table(series, data, transform)
-    of_targets = "none" if classes else data.scale
-    targets = Scaler.fit(of_targets, table.targets[rows])
-    # A target's earlier rows are in the target's unit, so that one level can be taken off both.
-    inputs = Scaler.fit(data.scale, table.inputs[rows]).sharing(targets, table.lag_columns)
-    own = None
-    if data.scale_by == "series":
+    inputs: Scaler
+    targets: Scaler
+    own: tuple[SeriesScaler, SeriesScaler] | None  # of inputs and targets, where series differ
+
+    @classmethod
+    def fit(
+        cls, table: Table, data: Data, train: np.ndarray, rows: np.ndarray, *, classes: bool
+    ) -> _Scales:
+        of_targets = "none" if classes else data.scale
+        targets = Scaler.fit(of_targets, table.targets[rows])
+        # A target's earlier rows are in the target's unit, so that one level can be taken off both.
+        inputs = Scaler.fit(data.scale, table.inputs[rows]).sharing(targets, table.lag_columns)
+        if data.scale_by != "series":
+            return cls(inputs, targets, None)
         own_targets = SeriesScaler.fit(of_targets, table.targets, train, targets)
         own_inputs = SeriesScaler.fit(data.scale, table.inputs, train, inputs)
         own = own_inputs.sharing(own_targets, table.lag_columns), own_targets
-        scaled = [
-            scaler.transform(values, series.bounds)
-            for scaler, values in zip(own, (table.inputs, table.targets), strict=True)
-        ]
-    else:
-        scaled = [inputs.transform(table.inputs), targets.transform(table.targets)]
-    known = dict[str, tuple[str, ...]]()
-    for at, codes in zip(table.category_columns, table.codes.T, strict=True):
-        name = table.names[at]
-        known[name] = known_levels(codes[rows], series.levels[name])
-        scaled[0][:, at] = numbered(codes, series.levels[name], known[name])
-    arrays = {
-        "inputs": scaled[0],
-        "known": np.asarray(table.known.all(axis=1)),
-        "train": train,
-        "evaluate": evaluate,
-        "reach": np.column_stack([starts[:, 0] + table.first, series.bounds[:, 1]]),
-    }
-    if classes:
-        arrays["truth"] = np.nan_to_num(table.truth[:, 0]).astype(np.int64)  # of rows that count
-    else:
-        naive = naive_errors(table.truth, table.known, measured, step)
-        arrays |= {"targets": scaled[1], "truth": table.truth, "naive": naive}
-    if series.weights is not None:
-        arrays["weights"] = series.weights
-    if data.missing == SKIP:
-        whole, has_targets = without_gaps(series, data)
-        arrays |= {"whole": whole, "known": np.asarray(has_targets.all(axis=1))}
-    if own is not None:
-        arrays |= {"offsets": own[1].offset, "scales": own[1].scale}
-    ref = _HeldRef(
-        folder="",
-        shape=Shape(
-            task="coming_class" if classes else "forecast",
-            features=len(table.names),
-            classes=classes,
-            horizon=task.horizon,
-            targets=len(series.targets),
-            quantiles=tuple(task.quantiles),
-            target_columns=table.target_columns,
-            lag_columns=table.lag_columns,
-            known_columns=table.known_columns,
-            categories=tuple(
-                (at, 1 + len(known[table.names[at]])) for at in table.category_columns
-            ),
-            **_decomposed(data.decompose),
-        ),
-        window=min(task.window, longest),
-        longest_window=longest,
-        transform=transform,
-        offset=tuple(targets.offset.tolist()),
-        scale=tuple(targets.scale.tolist()),
-        own_scales=own is not None,
-        skips_gaps=data.missing == SKIP,
-        season=step,
-        weighted=series.weights is not None,
-        step_weights=tuple(task.step_weights or ()),
-        arrays=arrays,
-        starts=starts[:, 0],
-    )
-    return _Fold(ref, table.names, series, inputs, targets, own, known)
+        return cls(inputs, targets, own)
+
+    def of(self, table: Table, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scaled inputs and targets of a table."""
+        if self.own is None:
+            return self.inputs.transform(table.inputs), self.targets.transform(table.targets)
+        inputs, targets = self.own
+        return inputs.transform(table.inputs, bounds), targets.transform(table.targets, bounds)
+
+    def record(self, names: list[str]) -> dict[str, Any] | None:
+        """Return what `pipeline.json` keeps of the scalers of series with these names."""
+        if self.own is None:
+            return None
+        pairs = zip(("inputs", "outputs"), self.own, strict=True)
+        return {"names": names} | {key: scaler.record() for key, scaler in pairs}
 
 
-def _decomposed(decompose: Decompose) -> dict[str, int]:
-    if decompose == "none":
-        return {}
-    return {"trend": decompose.length or 0, "modes": (decompose.components or 1) - 1}
+def _rows_of(parts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.arange(begin, end) for begin, end in parts])
 
 
 def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:

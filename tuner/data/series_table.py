@@ -13,7 +13,7 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, repeated, row_weights
 from tuner.data.vocabulary import Levels, codes_of
-from tuner.errors import DataError, nearest, refusal
+from tuner.errors import DataError, refusal
 from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import (
     DateOrder,
@@ -291,69 +291,21 @@ def series_of(
         table, in_file = melted(file, data.wide, data.time)
     if file.lines is not None:
         in_file = file.lines[in_file]
-    path, frame = table.path, table.frame
-    lagged, features = list(data.lags), data.features or []
-    known_future = list(data.known_future or [])
-    categories, static = list(data.categories), list(data.static)
-    check_names(
-        path,
-        table.names,
-        data.targets,
-        data.time,
-        features,
-        id=data.id,
-        lags=lagged,
-        known_future=known_future,
-        categories=categories,
-        static=static,
-    )
-    columns = {name: _numbers(table, "data.target", name) for name in data.targets}
-    features = features or [
-        str(c)
-        for c in frame
-        if c not in (data.time, data.id, data.weight)
-        and (c in columns or is_numeric_dtype(frame[c]))
-    ]
-    others = [*known_future, *static, *(name for name in categories if name != data.id)]
-    features = list(dict.fromkeys([*features, *others]))
-    of_categories, levels = codes_of(table, categories)
-    columns |= of_categories
-    for key, used in (
-        ("data.known_future", known_future), ("data.static", static),
-        ("data.features", features), ("data.lags", lagged),
-    ):  # fmt: skip
-        for name in used:
-            if name not in columns:
-                columns[name] = _numbers(table, key, name)
+    _check_names(table, data)
+    columns, features, levels = _columns_of(table, data)
     weights = None
     if data.weight is not None:
         weights = row_weights(table, data, [columns[name] for name in data.targets])
-    ids = None if data.id is None else table.written([data.id])[data.id]
-    order, bounds, series_names = _group(table, data.id, ids)
+    order, bounds, series_names = _group(table, data.id)
     times, date_order = None, DateOrder()
     dialect, of_the_kind, notes = table.dialect, table.of_the_kind, table.notes
     if data.time is not None:
-        column = table.times(data.time)
-        date_order = order_of(
-            column.iloc[order],
-            bounds,
-            known=day_first,
-            frequency=frequency if data.resample is None else None,
-            may_repeat=data.resample is not None,
-        )
-        times = _parse_times(table, data, column, date_order)[order]
-        rows = in_order(
-            Ordered(order, bounds, times),
-            frame,
-            sort=table.dialect.sort,
-            drop_duplicates=table.dialect.drop_duplicates,
-            may_repeat=data.resample is not None,
-        )
+        rows, date_order = _in_time(table, data, order, bounds, frequency, day_first)
         order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
         dialect, of_the_kind = rows.told(dialect), rows.told(of_the_kind)
         notes = (*notes, *rows.notes)
     series = Series(
-        path=path,
+        path=table.path,
         sha256=file.sha256,
         rows=len(file.frame),
         frame=pd.DataFrame(columns).iloc[order].reset_index(drop=True),
@@ -373,7 +325,7 @@ def series_of(
         holidays=holidays,
         weights=None if weights is None else weights[order],
     )
-    series = repeated(series, static)
+    series = repeated(series, data.static)
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
         history = series.until(series.ends - series.bounds[:, 0])
         left = len(series.frame) - len(history.frame)
@@ -387,34 +339,82 @@ def series_of(
     return series
 
 
-def check_names(
-    path: Path,
-    known: list[str],
-    target: str | list[str],
-    time: str | None,
-    features: list[str],
-    *,
-    id: str | None = None,
-    lags: list[str] | None = None,
-    known_future: list[str] | None = None,
-    categories: list[str] | None = None,
-    static: list[str] | None = None,
-) -> None:
-    """Refuse a column that the file does not have, or that cannot be what it is named for."""
-    named = [("data.target", c) for c in ([target] if isinstance(target, str) else target)]
-    named += [("data.time", time)] if time is not None else []
-    named += [("data.id", id)] if id is not None else []
-    named += [("data.features", c) for c in features]
-    named += [("data.lags", c) for c in lags or []]
-    named += [("data.known_future", c) for c in known_future or []]
-    named += [("data.categories", c) for c in categories or []]
-    named += [("data.static", c) for c in static or []]
-    for key, name in named:
-        if name not in known:
-            raise refusal(path, key, f"no column {name!r} in the file{nearest(name, known)}")
-        if key == "data.lags" and name in (time, id):
-            text = f"must name columns of numbers, got {name!r}, which is the "
-            raise refusal(path, key, text + ("time" if name == time else "id") + "; remove it")
+def _check_names(table: RawTable, data: Preparation) -> None:
+    """Refuse a column that the file does not have, and lags of the time or the id."""
+    for key in (
+        "targets",
+        "time",
+        "id",
+        "features",
+        "lags",
+        "known_future",
+        "categories",
+        "static",
+    ):
+        names = getattr(data, key) or []
+        for name in [names] if isinstance(names, str) else names:
+            table.check_has("data.target" if key == "targets" else f"data.{key}", name)
+            if key == "lags" and name in (data.time, data.id):
+                which = "time" if name == data.time else "id"
+                text = (
+                    f"must name columns of numbers, got {name!r}, which is the {which}; remove it"
+                )
+                raise refusal(table.path, "data.lags", text)
+
+
+def _columns_of(
+    table: RawTable, data: Preparation
+) -> tuple[dict[str, np.ndarray], list[str], Levels]:
+    """Return all columns that are used, (rows,) each, the features, and the categories."""
+    columns = {name: _numbers(table, "data.target", name) for name in data.targets}
+    features = data.features or [
+        name
+        for name in table.names
+        if name not in (data.time, data.id, data.weight)
+        and (name in columns or is_numeric_dtype(table.frame[name]))
+    ]
+    known_future = data.known_future or []
+    categories = [name for name in data.categories if name != data.id]
+    features = list(dict.fromkeys([*features, *known_future, *data.static, *categories]))
+    of_categories, levels = codes_of(table, data.categories)
+    columns |= of_categories
+    for key, used in (
+        ("data.known_future", known_future), ("data.static", data.static),
+        ("data.features", features), ("data.lags", data.lags),
+    ):  # fmt: skip
+        for name in used:
+            if name not in columns:
+                columns[name] = _numbers(table, key, name)
+    return columns, features, levels
+
+
+def _in_time(
+    table: RawTable,
+    data: Preparation,
+    order: np.ndarray,
+    bounds: np.ndarray,
+    frequency: str | None,
+    day_first: bool | None,
+) -> tuple[Ordered, DateOrder]:
+    """Return the rows in order of time, and how their dates were read."""
+    assert data.time is not None
+    column, resampled = table.times(data.time), data.resample is not None
+    date_order = order_of(
+        column.iloc[order],
+        bounds,
+        known=day_first,
+        frequency=None if resampled else frequency,
+        may_repeat=resampled,
+    )
+    times = _parse_times(table, data, column, date_order)[order]
+    rows = in_order(
+        Ordered(order, bounds, times),
+        table.frame,
+        sort=table.dialect.sort,
+        drop_duplicates=table.dialect.drop_duplicates,
+        may_repeat=resampled,
+    )
+    return rows, date_order
 
 
 def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
@@ -435,13 +435,12 @@ def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
     return values
 
 
-def _group(
-    table: RawTable, column: str | None, ids: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _group(table: RawTable, column: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return the rows of the file series by series, each one's bounds there, and their names."""
-    if ids is None:
+    if column is None:
         n_rows = len(table.frame)
         return np.arange(n_rows), np.array([[0, n_rows]]), ("",)
+    ids = table.written([column])[column]
     if (bad := np.flatnonzero(ids == "")).size:
         text = f"column {column!r} must say in every row which series it belongs to, got none in "
         raise refusal(table.path, "data.id", text + table.place_of(bad[0]) + "; fill it in")

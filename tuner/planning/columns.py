@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
-from tuner.data.series_table import check_names
 from tuner.errors import refusal
 from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import WideColumns, melted, stem_of_series
@@ -203,7 +202,10 @@ def guess_columns(
         table, _ = melted(table, wide, time)
         id_, target = wide.id, [wide.value]
     frame, names, given = table.frame, table.names, list(target)
-    check_names(path, names, given, time, features or [], id=id_)
+    named = [("target", c) for c in given] + [("features", c) for c in features or []]
+    for key, name in [("time", time), ("id", id_), *named]:
+        if name is not None:
+            table.check_has(f"data.{key}", name)
     kinds = {c: "text" if c in table.doubts else _kind(frame[c]) for c in names if c != id_}
     kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
     if time is None and not no_time:
