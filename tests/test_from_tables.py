@@ -196,7 +196,7 @@ def test_a_table_comes_back_as_it_was(values, kind, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     path = keep_frame(frame, folder, "t")
     assert keep_frame(frame.copy(), folder, "t") == path
-    read, held = RawTable.read(path).frame, RawTable.held(frame).frame
+    read, held = RawTable.read(path).frame, RawTable.from_frame(frame).frame
     assert list(read) == list(held)
     np.testing.assert_array_equal(read["y"], frame["y"])
     if kind in ("times", "periods"):

@@ -204,7 +204,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
                 text = f"y: must have a value for each row, got {len(values)} for {len(table)} rows"
                 raise InputError(f"{text}; give as many")
             table, target = table.assign(**{str(name): values}), str(name)
-        table = RawTable.held(table).frame
+        table = RawTable.from_frame(table).frame
         if target is None:
             numbers = [
                 str(c) for c in table.select_dtypes("number") if c not in (self.time, self.id)

@@ -333,7 +333,7 @@ def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
     if frame.columns.nlevels > 1:
         text = "data: columns must have one name each, got names of several levels"
         raise InputError(f"{text}; flatten them, as in df.columns = df.columns.map('_'.join)")
-    table = RawTable.held(frame).frame
+    table = RawTable.from_frame(frame).frame
     table = pd.DataFrame({column: _plain(table[column]) for column in table})
     path = folder / f"{name}-{_hash(table)[:_SHOWN]}.parquet"
     if path.exists():

@@ -280,14 +280,14 @@ def test_version_numbers_addresses_and_codes_stay_texts(tmp_path):
     table = RawTable.read(write(tmp_path, text))
     texts = [c for c in table.names if not pd.api.types.is_numeric_dtype(table.frame[c])]
     assert texts == ["date", "version", "address", "quarter", "flat", "size", "score"]
-    assert table.doubts == {}
+    assert table.ambiguous == {}
 
 
 def test_ids_and_classes_are_as_written_in_every_dialect(tmp_path):
     text = "# x\nid;label;v\n" + "".join(f"0{i};1,{i};{i},5\n" for i in range(5)) + "\n"
     table = RawTable.read(write(tmp_path, text))
-    assert table.written(["id"])["id"].tolist() == [f"0{i}" for i in range(5)]
-    assert table.written(["label"])["label"].tolist() == [f"1,{i}" for i in range(5)]
+    assert table.raw_strings(["id"])["id"].tolist() == [f"0{i}" for i in range(5)]
+    assert table.raw_strings(["label"])["label"].tolist() == [f"1,{i}" for i in range(5)]
     assert table.frame["v"].tolist() == [i + 0.5 for i in range(5)]
 
 
@@ -338,7 +338,7 @@ def test_a_table_survives_writing_in_any_dialect(
     path = write(tmp_path, text.replace("\n", end).encode(encoding))
     table = RawTable.read(path)
     assert table.names == ["date", "sales"]
-    assert table.doubts == {}
+    assert table.ambiguous == {}
     expected = np.array(values).round(3)
     expected[3] = np.nan
     np.testing.assert_allclose(table.frame["sales"].astype(float), expected, rtol=1e-12)
@@ -540,7 +540,7 @@ def test_texts_that_begin_with_a_comment_mark_are_rows(tmp_path, above, names):
     rows = ["a,so it is", "b,no", "#1,who", "a,fine", "b,#love you"]
     table = RawTable.read(write(tmp_path, above + "\n".join([names, *rows]) + "\n"))
     assert table.names == ["label", "text"]
-    assert table.written(["label"])["label"].tolist() == ["a", "b", "#1", "a", "b"]
+    assert table.raw_strings(["label"])["label"].tolist() == ["a", "b", "#1", "a", "b"]
 
 
 def test_points_that_may_group_digits_are_ambiguous_in_texts(tmp_path):
@@ -590,11 +590,14 @@ def test_a_model_is_told_of_lines_that_no_file_tells(tmp_path):
     path = write(tmp_path, lines() + f"{DAYS[-1] + HOUR * 24:%Y-%m-%d},1,2\n")
     data = {"path": str(path), "time": "date", "target": "sales"}
     declared = read_series(Data.model_validate(data | {"read": {"skip_footer": 1}}))
-    assert declared.of_the_kind.skip_footer == 1
+    assert declared.reusable_dialect.skip_footer == 1
     path = write(tmp_path, "Title\n\n" + lines() + "Total,40000.5,\n")
     keys = {"skip_footer": 1, "skip_rows": 2}
     declared = read_series(Data.model_validate(data | {"read": keys}))
-    assert (declared.of_the_kind.skip_footer, declared.of_the_kind.skip_rows) == (None, None)
+    assert (declared.reusable_dialect.skip_footer, declared.reusable_dialect.skip_rows) == (
+        None,
+        None,
+    )
 
 
 def test_the_sheet_that_holds_a_table_is_read(tmp_path):
@@ -613,7 +616,7 @@ def test_the_sheet_that_holds_a_table_is_read(tmp_path):
 def test_a_text_in_row_one_is_a_value_without_dates(tmp_path):
     rows = ["s0,x,c0", *(f"s{i},2.5,c{i % 2}" for i in range(1, 10))]
     table = RawTable.read(write(tmp_path, "\n".join(["id,w,label", *rows]) + "\n"))
-    assert table.written(["w"])["w"].tolist() == ["x", *["2.5"] * 9]
+    assert table.raw_strings(["w"])["w"].tolist() == ["x", *["2.5"] * 9]
     units = RawTable.read(write(tmp_path, "\n".join(["id,w,label", ",kWh,", *rows[1:]]) + "\n"))
     assert len(units.frame) == 9
 

@@ -307,7 +307,7 @@ def test_a_week_lacks_a_value_that_a_row_of_business_days_lacks(tmp_path):
     text = dated(*[(f"{d:%Y-%m-%d}", "" if i == 7 else 1) for i, d in enumerate(days)])
     series = even(tmp_path, text, resample="W", aggregate="sum", missing="ffill")
     np.testing.assert_array_equal(series.frame["y"], [5, NAN, 5, 5])
-    assert not series.put_in.any()
+    assert not series.inserted.any()
 
 
 def test_days_of_less_than_two_weeks_lack_what_they_lack(tmp_path):

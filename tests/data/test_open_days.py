@@ -28,7 +28,7 @@ def test_holidays_of_open_days_are_no_gaps_and_no_rows(tmp_path):
     assert series.frequency == "B"
     even = even_rows(series, Data(path="x", target="y"))
     assert len(even.frame) == 296
-    assert not even.put_in.any()
+    assert not even.inserted.any()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_uneven_times_are_refused_with_a_step_that_works(tmp_path, times, step):
     assert told[1] == step
     keys = {"time": "t", "resample": step, "missing": "ffill" if told[2] else "refuse"}
     even = even_rows(read(path, **keys), Data(path="x", target="y", **keys))
-    assert bool(told[2]) == even.put_in.any()
+    assert bool(told[2]) == even.inserted.any()
 
 
 def test_a_name_of_no_days_is_no_frequency():

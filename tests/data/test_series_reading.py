@@ -123,5 +123,5 @@ def test_only_the_first_rows_of_each_series_are_copied(tmp_path):
     assert series.bounds.tolist() == [[0, 2], [2, 5]]
     assert series.times is not None
     assert series.times_of(1)[-1] == pd.Timestamp("2020-01-03")
-    assert (series.lines.tolist(), len(series.put_in)) == ([0, 2, 1, 3, 5], 5)
+    assert (series.lines.tolist(), len(series.inserted)) == ([0, 2, 1, 3, 5], 5)
     assert series.rows == 14  # of the file

@@ -13,7 +13,7 @@ def column(*texts):
 
 
 def written(path, *names):
-    return {k: v.tolist() for k, v in RawTable.read(path).written(names).items()}
+    return {k: v.tolist() for k, v in RawTable.read(path).raw_strings(names).items()}
 
 
 def csv(folder, text):
@@ -129,7 +129,7 @@ def test_what_a_row_says_depends_on_no_other_row(tmp_path_factory, rows, more):
 def test_a_token_may_be_a_space_in_the_last_row_too(tmp_path):
     for end in ("", "\n", "\r\n", "\n \n"):
         table = RawTable.read(csv(tmp_path, f"id,token\n1,a\n1, \n1,b \n2, {end}"))
-        assert table.written(["token"], "token")["token"].tolist() == ["a", " ", "b", " "]
+        assert table.raw_strings(["token"], "token")["token"].tolist() == ["a", " ", "b", " "]
         assert table.frame["id"].tolist() == [1, 1, 1, 2]
 
 

@@ -106,8 +106,8 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
         block[:, at] = coming[rows]
         pieces.blocks += [values[start:end], block]
         pieces.lines += [series.lines[start:end], np.full(len(rows), -1)]
-    put_in = np.zeros(sum(map(len, pieces.blocks)), bool)
-    return dataclasses.replace(pieces.joined(series), put_in=put_in, levels=levels)
+    inserted = np.zeros(sum(map(len, pieces.blocks)), bool)
+    return dataclasses.replace(pieces.joined(series), inserted=inserted, levels=levels)
 
 
 @dataclass
@@ -127,7 +127,7 @@ class _Pieces:
             frame=pd.DataFrame(np.concatenate(self.blocks), columns=series.frame.columns),
             bounds=bounds_of(lengths[::2] + lengths[1::2]),
             lines=lines,
-            put_in=lines < 0,
+            inserted=lines < 0,
             times=None if times is None else pd.DatetimeIndex(times),
         )
 

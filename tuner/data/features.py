@@ -262,11 +262,11 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
     (target,) = data.targets
     if target not in table.names:  # to be refused by who reads the columns
         return table, data, ClassColumn((), ())
-    written = table.written([target])[target]
+    strings = table.raw_strings([target])[target]
     try:
-        classes, _ = number_classes(written[written != ""])
+        classes, _ = number_classes(strings[strings != ""])
     except ValueError as error:
-        row = int(np.flatnonzero(written == str(error))[0])
+        row = int(np.flatnonzero(strings == str(error))[0])
         text = f"column {target!r} must hold classes: texts or whole numbers, got {error} in "
         remedy = "write a class there, or task.kind: forecast"
         raise refusal(table.path, "data.target", f"{text}{table.place_of(row)}; {remedy}") from None
@@ -300,17 +300,17 @@ def with_class_columns(table: RawTable, target: str, column: ClassColumn) -> Raw
     """
     if target not in table.names:
         return table
-    written = table.written([target])[target]
-    labelled = np.flatnonzero(written != "")
-    numbers = np.full(len(written), np.nan)
+    strings = table.raw_strings([target])[target]
+    labelled = np.flatnonzero(strings != "")
+    numbers = np.full(len(strings), np.nan)
     try:
-        found, of_rows = number_classes(written[labelled])
+        found, of_rows = number_classes(strings[labelled])
     except ValueError as error:
-        raise _unknown(table, target, written, str(error), str(error)) from None
+        raise _unknown(table, target, strings, str(error), str(error)) from None
     place = {name: i for i, name in enumerate(column.classes)}
     for at, name in enumerate(found):
         if name not in place:
-            raise _unknown(table, target, written, written[labelled[of_rows == at][0]], name)
+            raise _unknown(table, target, strings, strings[labelled[of_rows == at][0]], name)
     numbers[labelled] = np.array([place[name] for name in found], float)[of_rows]
     frame = table.frame.assign(**{target: numbers})
     for i, name in enumerate(column.columns):
@@ -319,9 +319,9 @@ def with_class_columns(table: RawTable, target: str, column: ClassColumn) -> Raw
 
 
 def _unknown(
-    table: RawTable, target: str, written: np.ndarray, as_written: str, name: str
+    table: RawTable, target: str, strings: np.ndarray, raw_string: str, name: str
 ) -> Exception:
-    row = int(np.flatnonzero(written == as_written)[0])
+    row = int(np.flatnonzero(strings == raw_string)[0])
     text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
     return refusal(table.path, "data.target", f"{text}{table.place_of(row)}; correct the data")
 

@@ -81,7 +81,7 @@ def even_rows(series: Series, data: Preparation) -> Series:
         frame=pd.DataFrame(values, columns=series.frame.columns),
         bounds=bounds,
         lines=lines,
-        put_in=lines < 0,
+        inserted=lines < 0,
         times=pd.DatetimeIndex(every[0].append(list(every[1:]))),
         weights=weights,
     )
@@ -169,7 +169,7 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         frame=rows.reset_index(drop=True),
         bounds=bounds,
         lines=np.full(len(rows), -1),
-        put_in=lacking,
+        inserted=lacking,
         times=edges[made_of],
         weights=weights,
         frequency=offset.freqstr,

@@ -190,7 +190,7 @@ class SequenceTable:
     raw: RawTable
     data: Preparation
     frame: pd.DataFrame
-    written: dict[str, np.ndarray]  # columns as they are written: (rows,) of str, "" for none
+    strings: dict[str, np.ndarray]  # columns as they are written: (rows,) of str, "" for none
     rows: np.ndarray  # (rows,), where each stands in the file
     bounds: np.ndarray  # (sequences, 2), the rows [start, end) of each
     names: np.ndarray  # (sequences,), their ids, or their numbers where they have none
@@ -202,10 +202,10 @@ class SequenceTable:
         _check_names(path, data, raw.names, kind)
         labels = data.targets if kind in ("classify", "label", "translate") else []
         texts = [c for c in (data.id, data.text, data.tokens, *labels) if c is not None]
-        written = raw.written(texts, data.tokens)
+        strings = raw.raw_strings(texts, data.tokens)
         names = codes = np.arange(len(frame))
         if data.id is not None:
-            codes, names = pd.factorize(written[data.id])
+            codes, names = pd.factorize(strings[data.id])
         rows = np.argsort(codes, kind="stable")
         bounds = bounds_of(np.bincount(codes))
         orders: tuple[bool | None, ...] | None = None
@@ -218,21 +218,21 @@ class SequenceTable:
             raw=raw,
             data=data,
             frame=frame.take(rows).reset_index(drop=True),
-            written={name: column[rows] for name, column in written.items()},
+            strings={name: column[rows] for name, column in strings.items()},
             rows=rows,
             bounds=bounds,
             names=names,
         )
         for name in texts:
             role = next(role for role in _ROLES if name in _named(data, role))
-            table._refuse_none(f"data.{role}", name, np.flatnonzero(table.written[name] == ""))
+            table._refuse_none(f"data.{role}", name, np.flatnonzero(table.strings[name] == ""))
         table._check_times(orders)
         return table
 
     def classes(self, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return the class of each sequence, or of each row: (n,) int64, and the classes."""
         name = self.data.targets[0]
-        column = self.written[name]
+        column = self.strings[name]
         try:
             classes, numbers = number_classes(column)
         except ValueError as error:
@@ -301,7 +301,7 @@ class SequenceTable:
     def tokens(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens, (rows,) of str, and their bounds, (sequences, 2)."""
         if self.data.text is None:
-            return self.written[str(self.data.tokens)], self.bounds
+            return self.strings[str(self.data.tokens)], self.bounds
         return self._cut(self.data.text)
 
     def target_tokens(self) -> tuple[np.ndarray, np.ndarray]:
@@ -309,7 +309,7 @@ class SequenceTable:
         return self._cut(self.data.targets[0])
 
     def _cut(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        texts = [cut(text, self.data.level) for text in self.written[name]]
+        texts = [cut(text, self.data.level) for text in self.strings[name]]
         tokens = np.array([token for text in texts for token in text], dtype=object)
         return tokens, bounds_of([len(text) for text in texts])
 

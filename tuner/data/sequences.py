@@ -15,7 +15,7 @@ from tuner.data.prepared import Dataset, Facts, Part, Preparations, Prepared, co
 from tuner.data.preprocessing import Scaler
 from tuner.data.reference import PairsRef, SequencesRef, Shape
 from tuner.data.sequence_table import Draw, SequenceTable, check_labels, rows_of
-from tuner.data.series_facts import check_measurable, constant_targets
+from tuner.data.series_facts import check_metric, constant_targets
 from tuner.data.splits import draw_parts
 from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
 from tuner.errors import refusal
@@ -23,7 +23,7 @@ from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import Dialect
-from tuner.tables.rows import blamed, read_table
+from tuner.tables.rows import naming_files, read_table
 from tuner.tables.table import bounds_of
 
 
@@ -38,7 +38,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     data, kind = experiment.data, experiment.task.kind
     assert not experiment.task.of_series
     raw = read_table(data)
-    with blamed(raw):
+    with naming_files(raw):
         table = SequenceTable.of(raw, data, kind)
         has_classes = kind in ("classify", "label")
         truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
@@ -49,7 +49,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         tokens, bounds = table.tokens()
         table.check_numbers(tokens)
     else:
-        with blamed(raw):
+        with naming_files(raw):
             features, steps, n_filled = table.features()
     whole, bounds = bounds, table.shortened(bounds)
     strata = truth if kind == "classify" else None
@@ -95,7 +95,7 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     )
     dataset = SequenceDataset(
         facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names,
-        raw.of_the_kind,
+        raw.reusable_dialect,
         weights,
     )  # fmt: skip
     dataset.check(experiment.objective.metric)
@@ -194,7 +194,7 @@ class SequenceDataset(Dataset):
                 continue
             if not self.shape.classes:
                 units = np.tile(self._mean_errors(), (len(truth), 1))
-                check_measurable(metric, self.facts, part, truth, units)
+                check_metric(metric, self.facts, part, truth, units)
             elif metric == "auroc" and len(np.unique(truth)) < 2:
                 text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
                 raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
@@ -300,7 +300,7 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
     """
     data = experiment.data
     raw = read_table(data)
-    with blamed(raw):
+    with naming_files(raw):
         table = SequenceTable.of(raw, data, "translate")
     tokens, whole = table.tokens()
     bounds = table.shortened(whole)
@@ -353,7 +353,9 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
         _padded(target.encode(said), said_bounds),
         _padded(target.encode(tokens), bounds),
     )
-    return PairsDataset(facts, experiment, shape, arrays, draw, vocabulary, target, raw.of_the_kind)
+    return PairsDataset(
+        facts, experiment, shape, arrays, draw, vocabulary, target, raw.reusable_dialect
+    )
 
 
 def _range(lengths: np.ndarray) -> str:

@@ -25,7 +25,7 @@ from tuner.data.prepared import Dataset, Facts, Preparations, Prepared, counted
 from tuner.data.preprocessing import Scaler, SeriesScaler, Transform, naive_errors
 from tuner.data.quality import even_rows, suspects_of
 from tuner.data.reference import SKIP, SeriesRef, Shape, without_gaps
-from tuner.data.series_facts import check_measurable, has_holidays, notes_of, part_of, trends_of
+from tuner.data.series_facts import check_metric, has_holidays, notes_of, part_of, trends_of
 from tuner.data.series_table import Series, series_of
 from tuner.data.splits import Need, Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
@@ -33,7 +33,7 @@ from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
-from tuner.tables.rows import blamed, read_table
+from tuner.tables.rows import naming_files, read_table
 from tuner.tables.timestamps import show_time
 
 _NAMED = 5  # series at most
@@ -48,7 +48,7 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     every = experiment.read_rows
     data = _reading(every)
     raw, column = read_table(data), ClassColumn((), ())
-    with blamed(raw):
+    with naming_files(raw):
         if task.of_coming_class:
             raw, data, column = number_class_column(raw, data)
         read = series_of(raw, data)
@@ -254,7 +254,7 @@ class SeriesDataset(Dataset):
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         weights = ref.weights_of(evaluated)
         truth = truth if weights is None else truth[weights.ravel() > 0]
-        check_measurable(metric, self.facts, name, truth, ref.naive_errors(evaluated))
+        check_metric(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
     def _check_weights(self, part: str, ref: _HeldRef) -> None:
         """Refuse a part whose windows are all left out since their targets weigh nothing."""
@@ -430,7 +430,7 @@ class SeriesDataset(Dataset):
             "frequency": self.facts.frequency,
             "day_first": self._series.date_order.day_first,
             "holidays": self._series.holidays,
-            "read": self._series.of_the_kind.to_dict(),
+            "read": self._series.reusable_dialect.to_dict(),
             "season": self.facts.season,
         }
 

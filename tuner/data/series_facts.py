@@ -55,7 +55,7 @@ def constant_features(
             yield "constant", f"{text}; leave it out of data.features"
 
 
-def check_measurable(
+def check_metric(
     metric: str, facts: Facts, part: str, truth: np.ndarray, units: np.ndarray
 ) -> None:
     """Refuse a metric that has no score of these values, or the same one whatever is predicted.
@@ -214,12 +214,12 @@ def notes_of(
     lengths = np.diff(series.bounds)[:, 0]
     place = np.arange(len(missing)) - np.repeat(series.bounds[:, 0], lengths)
     leading = place < np.repeat(table.first, lengths)
-    values = counted(int(missing[~series.put_in & ~leading].sum()), "value")
-    put_in = counted(int((series.put_in & ~leading).sum()), "row")
+    values = counted(int(missing[~series.inserted & ~leading].sum()), "value")
+    inserted = counted(int((series.inserted & ~leading).sum()), "row")
     if data.missing == SKIP:
-        yield "missing", f"{values} and {put_in}; windows that cross them are left out"
+        yield "missing", f"{values} and {inserted}; windows that cross them are left out"
         return
-    yield "filled in", f"{values} and {put_in}, {data.missing}"
+    yield "filled in", f"{values} and {inserted}, {data.missing}"
 
 
 def _without_targets(series: Series, table: Table) -> Iterator[tuple[str, str]]:

@@ -18,9 +18,9 @@ from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import (
     DateOrder,
     Ordered,
-    blamed,
     in_order,
     melted,
+    naming_files,
     order_of,
     read_table,
     zone_of_change,
@@ -184,14 +184,14 @@ class Series:
     bounds: np.ndarray  # (series, 2): the rows [start, end) of each
     names: tuple[str, ...]  # of each, from the id column; one empty name without it
     lines: np.ndarray  # (rows,): the row of the file that each was; -1 where it was none
-    put_in: np.ndarray  # (rows,), bool: was missing between two times
+    inserted: np.ndarray  # (rows,), bool: was missing between two times
     times: pd.DatetimeIndex | None  # of all rows, where there is a time column
     frequency: str | None  # of every series, as pandas writes it: MS, D, h, ...
     features: list[str]
     targets: list[str]
     date_order: DateOrder  # in texts of times
     dialect: Dialect = _PLAIN  # how the file is written
-    of_the_kind: Dialect = _PLAIN  # how files of its kind are, which a model is told
+    reusable_dialect: Dialect = _PLAIN  # how files of its kind are, which a model is told
     found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
     levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
@@ -208,7 +208,7 @@ class Series:
             frame=self.frame.iloc[rows].reset_index(drop=True),
             bounds=bounds_of(ends),
             lines=self.lines[rows],
-            put_in=self.put_in[rows],
+            inserted=self.inserted[rows],
             times=None if self.times is None else self.times[rows],
             weights=None if self.weights is None else self.weights[rows],
         )
@@ -263,7 +263,7 @@ def read_series(data: Data) -> Series:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
     """
     table = read_table(data)
-    with blamed(table):
+    with naming_files(table):
         return series_of(table, data)
 
 
@@ -298,11 +298,11 @@ def series_of(
         weights = row_weights(table, data, [columns[name] for name in data.targets])
     order, bounds, series_names = _group(table, data.id)
     times, date_order = None, DateOrder()
-    dialect, of_the_kind, notes = table.dialect, table.of_the_kind, table.notes
+    dialect, reusable_dialect, notes = table.dialect, table.reusable_dialect, table.notes
     if data.time is not None:
         rows, date_order = _in_time(table, data, order, bounds, frequency, day_first)
         order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
-        dialect, of_the_kind = rows.told(dialect), rows.told(of_the_kind)
+        dialect, reusable_dialect = rows.recorded_in(dialect), rows.recorded_in(reusable_dialect)
         notes = (*notes, *rows.notes)
     series = Series(
         path=table.path,
@@ -312,14 +312,14 @@ def series_of(
         bounds=bounds,
         names=series_names,
         lines=in_file[order],
-        put_in=np.zeros(len(order), bool),
+        inserted=np.zeros(len(order), bool),
         times=times,
         frequency=None,
         features=features,
         targets=data.targets,
         date_order=date_order,
         dialect=dialect,
-        of_the_kind=of_the_kind,
+        reusable_dialect=reusable_dialect,
         found=notes,
         levels=levels,
         holidays=holidays,
@@ -334,7 +334,7 @@ def series_of(
         try:
             series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
         except DataError as error:
-            raise date_order.blamed(error) from None
+            raise date_order.explain(error) from None
     _check_finite(series, data)
     return series
 
@@ -440,7 +440,7 @@ def _group(table: RawTable, column: str | None) -> tuple[np.ndarray, np.ndarray,
     if column is None:
         n_rows = len(table.frame)
         return np.arange(n_rows), np.array([[0, n_rows]]), ("",)
-    ids = table.written([column])[column]
+    ids = table.raw_strings([column])[column]
     if (bad := np.flatnonzero(ids == "")).size:
         text = f"column {column!r} must say in every row which series it belongs to, got none in "
         raise refusal(table.path, "data.id", text + table.place_of(bad[0]) + "; fill it in")

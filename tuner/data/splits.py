@@ -178,7 +178,7 @@ def _codes(table: RawTable, data: Data) -> np.ndarray | None:
 
 def _column(table: RawTable, name: str, key: str) -> np.ndarray:
     table.check_has(key, name)
-    return table.written([name])[name]
+    return table.raw_strings([name])[name]
 
 
 def _group_of_sequences(table: SequenceTable, name: str) -> np.ndarray:

@@ -30,9 +30,9 @@ def codes_of(table: RawTable, names: Sequence[str]) -> tuple[dict[str, np.ndarra
     A category is what the file writes. True, TRUE and true are the same one.
     """
     columns, levels = {}, {}
-    written = table.written(names)
+    strings = table.raw_strings(names)
     for name in names:
-        codes, found = pd.factorize(written[name])
+        codes, found = pd.factorize(strings[name])
         texts = [t.lower() if t.lower() in ("true", "false") else t for t in map(str, found)]
         empty = {"", *(table.dialect.missing_values or ())}
         again, unique = pd.factorize(np.array(texts, dtype=object))

@@ -206,7 +206,7 @@ def guess_columns(
     for key, name in [("time", time), ("id", id_), *named]:
         if name is not None:
             table.check_has(f"data.{key}", name)
-    kinds = {c: "text" if c in table.doubts else _kind(frame[c]) for c in names if c != id_}
+    kinds = {c: "text" if c in table.ambiguous else _kind(frame[c]) for c in names if c != id_}
     kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
     if time is None and not no_time:
         time = next((c for c, kind in kinds.items() if kind == "times"), None)
@@ -240,7 +240,7 @@ def guess_columns(
         targets=given,
         numbers=numbers,
         left_out={
-            c: f"{kind}; {table.problem_of(c)}" if c in table.doubts else kind
+            c: f"{kind}; {table.problem_of(c)}" if c in table.ambiguous else kind
             for c, kind in kinds.items()
             if c != time and c not in numbers
         },
@@ -345,8 +345,8 @@ def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) ->
 
     Where the target is known by its name, a unit that nobody knows is no reason to ask.
     """
-    for name, doubt in table.doubts.items():
-        if name in others or (named and doubt.kind == "unit"):
+    for name, ambiguity in table.ambiguous.items():
+        if name in others or (named and ambiguity.kind == "unit"):
             continue
         key = "data.features" if named else "data.target"
         option = "--features" if named else "--target"
@@ -355,7 +355,7 @@ def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) ->
 
 def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
     """Refuse to forecast another column where one has a target's name, and texts with digits."""
-    texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.doubts]
+    texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.ambiguous]
     name = None if named else first_named(texts)
     if name is None:
         return
@@ -478,11 +478,11 @@ def _guess_class(
     if time is not None and first_named(numbers) is not None:
         return None
     columns = [c for c in table.names if c in kinds and c != time and kinds[c] != "times"]
-    written = table.written([id_, *columns])
-    codes, ids = pd.factorize(written[id_])
+    strings = table.raw_strings([id_, *columns])
+    codes, ids = pd.factorize(strings[id_])
     last = None
     for c in columns:
-        values, classes = pd.factorize(written[c])
+        values, classes = pd.factorize(strings[c])
         if not 1 < len(classes) <= (len(codes) // 2 if kinds[c] == "text" else _MOST_CLASSES):
             continue
         first = pd.Series(values).groupby(codes).transform("first")

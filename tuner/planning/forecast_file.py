@@ -110,7 +110,7 @@ def forecast_file(asked: Asked) -> Written:
         found=f"{profile.described} (in the training part)",
         read=tuple(dict.fromkeys((*columns.found, *series.found))),
         filled=missing != "refuse",
-        made_up=(int(series.put_in.sum()), len(series.frame)),
+        made_up=(int(series.inserted.sum()), len(series.frame)),
         known_ahead=(
             f"{', '.join(coming.columns)} in the {coming.rows} rows behind the last "
             f"{columns.target}"
@@ -253,7 +253,7 @@ def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
         return error
     table = RawTable.read(path, columns.dialect, columns.time)
     texts = [t for t in columns.targets if not is_numeric_dtype(table.frame[t])]
-    if not set(texts) - table.doubts.keys():
+    if not set(texts) - table.ambiguous.keys():
         return error
     classes = "for classes name the column that tells sequences apart with --id, see"
     return DataError(f"{problem}, or {classes} docs/tasks-and-data.md")

@@ -331,9 +331,9 @@ def _look(asked: Asked) -> _Target:
     columns = asked.columns
     table = RawTable.read(asked.path, columns.dialect, columns.time)
     assert columns.id is not None
-    written = table.written([columns.id, columns.target])
-    codes, names = pd.factorize(written[columns.id])
-    values = pd.Series(written[columns.target])
+    strings = table.raw_strings([columns.id, columns.target])
+    codes, names = pd.factorize(strings[columns.id])
+    values = pd.Series(strings[columns.target])
     numbers = pd.to_numeric(values, errors="coerce")
     are_numbers = bool(numbers.notna().mean() >= 0.8)
     return _Target(

@@ -148,7 +148,7 @@ def _for_a_model() -> Iterator[None]:
 
 def _table(given: _Given, columns: Columns) -> RawTable:
     if isinstance(given, pd.DataFrame):
-        return RawTable.held(given, columns.dialect, columns.time)
+        return RawTable.from_frame(given, columns.dialect, columns.time)
     return _read(Path(given), columns)
 
 

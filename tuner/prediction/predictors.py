@@ -117,7 +117,7 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
     (target,) = pipeline.targets[:1]
     if not pipeline.classes or target not in raw.names:
         return
-    column = raw.written([target])[target]
+    column = raw.raw_strings([target])[target]
     labelled = column[column != ""]
     try:
         found, numbers = number_classes(labelled)

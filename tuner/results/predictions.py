@@ -356,7 +356,7 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
         if opened.facts.classes:
             return _beside(found, model, [np.array(opened.facts.classes, object)[truth]])
         if isinstance(ref, PairsRef):
-            written = table.written(model.pipeline.targets)
+            written = table.raw_strings(model.pipeline.targets)
             return _beside(found, model, [column[samples] for column in written.values()])
         return _beside(found, model, list(truth[:, 0].T))
 

@@ -48,10 +48,10 @@ _JUDGED = 1000  # values that are looked at first
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """Why a column that seems to hold numbers is left as texts."""
+class Ambiguity:
+    """Why a column that seems to hold numbers stays texts."""
 
-    kind: Literal["cell", "unit", "mark"]  # what is in doubt
+    kind: Literal["cell", "unit", "mark"]  # of what
     row: int  # of the first value that is none, or is not certain
     problem: str  # with {place} for where that is
     remedy: str
@@ -116,7 +116,7 @@ def with_numbers(
     *,
     points_certain: bool = True,
     keep_plain: bool = False,
-) -> tuple[pd.DataFrame, Dialect, dict[str, Doubt]]:
+) -> tuple[pd.DataFrame, Dialect, dict[str, Ambiguity]]:
     """Return a table with its texts of numbers as numbers.
 
     Args:
@@ -134,25 +134,25 @@ def with_numbers(
     found = [texts for texts in columns if texts and not (keep_plain and _is_plain(texts))]
     if not found:
         return frame, dialect, {}
-    doubts: dict[str, Doubt] = {}
+    ambiguous: dict[str, Ambiguity] = {}
     clean: list[tuple[_Texts, np.ndarray]] = []
     for texts in found:
         missing = _missing(texts, dialect)
-        if (doubt := _doubt_of_values(texts, missing, dialect)) is None:
+        if (ambiguity := _ambiguity_of(texts, missing, dialect)) is None:
             clean.append((texts, missing))
-        elif doubt.remedy:
-            doubts[texts.name] = doubt
+        elif ambiguity.remedy:
+            ambiguous[texts.name] = ambiguity
     decided, unsure = _decided(clean, dialect, points=points, points_certain=points_certain)
-    doubts |= unsure
+    ambiguous |= unsure
     changed = {}
     for texts, missing in clean:
-        if texts.name in doubts:
+        if texts.name in ambiguous:
             continue
         units = {*texts.parts["before"][~missing], *texts.parts["behind"][~missing]} - {""}
         words = set(texts.values[missing])
         numbers = _converted(texts, missing, decided)
         if (bad := np.flatnonzero(np.isnan(numbers) & ~missing)).size:
-            doubts[texts.name] = _no_number(texts, int(bad[0]), decided)
+            ambiguous[texts.name] = _no_number(texts, int(bad[0]), decided)
             continue
         changed[texts.name] = _by_row(texts, numbers, missing)
         decided = replace(
@@ -160,7 +160,7 @@ def with_numbers(
             units=_joined(decided.units, units),
             missing_values=_joined(decided.missing_values, words),
         )
-    return frame.assign(**changed) if changed else frame, decided, doubts
+    return frame.assign(**changed) if changed else frame, decided, ambiguous
 
 
 def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
@@ -201,12 +201,12 @@ def _missing(texts: _Texts, dialect: Dialect) -> np.ndarray:
     return np.asarray(folded.isin(list(words)) | (folded == ""))
 
 
-def _doubt_of_values(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Doubt | None:
+def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambiguity | None:
     """Return why values cannot be numbers of one unit; plain texts give no remedy."""
     core = texts.parts["core"].to_numpy()
     if (bad := np.flatnonzero((core == "") & ~missing)).size:
         if (core != "").sum() < _MOST * (~missing).sum():
-            return Doubt("cell", 0, "", "")
+            return Ambiguity("cell", 0, "", "")
         return _no_number(texts, int(bad[0]), dialect)
     pairs = texts.parts[["before", "behind"]].to_numpy()[~missing]
     every = sorted({(str(a), str(b)) for a, b in pairs})
@@ -219,18 +219,18 @@ def _doubt_of_values(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Do
     unknown = [unit for unit in named if unit not in allowed]
     if len(set(named)) > 1 or (len(every) > 1 and dialect.units is None):
         if unknown and not set(unknown) <= _DURATIONS:
-            return Doubt("cell", 0, "", "")  # 12A, 13B: names
+            return Ambiguity("cell", 0, "", "")  # 12A, 13B: names
         text = f"must hold numbers of one unit, got {value!r} in {{place}} and others without it"
         remedy = f"write data.read.units: [{_quoted(named[0])}] if all are in it, or correct them"
         if len(set(named)) > 1:
             text = f"must hold numbers of one unit, got several, such as {value!r} in {{place}}"
             remedy = "write one unit in all of its rows, or only numbers"
-        return Doubt("unit", row, text, remedy)
+        return Ambiguity("unit", row, text, remedy)
     if unknown:
         if any(a and a not in allowed for a, _ in every):
-            return Doubt("cell", 0, "", "")  # Q1, Q2: names
+            return Ambiguity("cell", 0, "", "")  # Q1, Q2: names
         text = f"may hold numbers with the unit {unknown[0]!r}, such as {value!r} in {{place}}"
-        return Doubt(
+        return Ambiguity(
             "unit", row, text, f"write data.read.units: [{_quoted(unknown[0])}] if it does"
         )
     return None
@@ -242,7 +242,7 @@ def _decided(
     *,
     points: bool,
     points_certain: bool,
-) -> tuple[Dialect, dict[str, Doubt]]:
+) -> tuple[Dialect, dict[str, Ambiguity]]:
     """Decide between point and comma for the whole file; columns that do not tell stay texts."""
     seen = {texts.name: _evidence(texts, missing) for texts, missing in columns}
     decimals = frozenset("." if points else "").union(*(e.decimals for e in seen.values()))
@@ -267,15 +267,15 @@ def _decided(
     found = groups | {mark for mark in either if mark != decimal}
     if thousands is None and found:
         thousands = sorted(found)[0]
-    doubts = {}
+    ambiguous = {}
     for texts, missing in columns:
         evidence = seen[texts.name]
         marks = evidence.groups | {m for m in evidence.either if m != decimal}
         wrong = (evidence.decimals - {decimal}) | (marks - {thousands}) | (marks & {decimal})
         if wrong:
-            doubts[texts.name] = _against(texts, missing, sorted(wrong)[0], decimal, thousands)
+            ambiguous[texts.name] = _against(texts, missing, sorted(wrong)[0], decimal, thousands)
     plain = decimal == "." and dialect.decimal is None
-    return replace(dialect, decimal=None if plain else decimal, thousands=thousands), doubts
+    return replace(dialect, decimal=None if plain else decimal, thousands=thousands), ambiguous
 
 
 def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
@@ -339,18 +339,18 @@ def _by_row(texts: _Texts, numbers: np.ndarray, missing: np.ndarray) -> np.ndarr
     return np.asarray(of_rows)
 
 
-def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Doubt:
+def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Ambiguity:
     value = texts.values[at]
     text = f"must hold numbers, got {value!r} in {{place}}"
     words = _joined(dialect.missing_values, {value})
     listed = ", ".join(map(_quoted, words or ()))
     remedy = "write a number there (1234.5), choose another column, "
     remedy += f"or write data.read.missing_values: [{listed}] if it stands for nothing"
-    return Doubt("cell", texts.first_row(at), text, remedy)
+    return Ambiguity("cell", texts.first_row(at), text, remedy)
 
 
-def _ambiguous(texts: _Texts, missing: np.ndarray) -> Doubt:
-    """Return the doubt about a column with points and commas of which nobody knows the meaning."""
+def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
+    """Describe a column whose points and commas may be decimal or group digits."""
     kinds = [
         ("", "") if out else _marks(core + power)
         for core, power, out in zip(texts.parts["core"], texts.parts["power"], missing, strict=True)
@@ -362,25 +362,25 @@ def _ambiguous(texts: _Texts, missing: np.ndarray) -> Doubt:
         at = certain[rarer]
         usual = "points" if rarer == "," else "commas"
         text = f"must write all numbers in one way, got {texts.values[at]!r} in {{place}} among "
-        return Doubt("mark", texts.first_row(at), f"{text}decimal {usual}", "correct it")
+        return Ambiguity("mark", texts.first_row(at), f"{text}decimal {usual}", "correct it")
     at = next(i for i, (kind, _) in enumerate(kinds) if kind in ("either", "decimal", "both"))
     mark = kinds[at][1]
     text = f"holds numbers such as {texts.values[at]!r} in {{place}}, and the file does not tell "
     text += "whether points or commas are decimal"
     other = "." if mark == "," else ","
     remedy = f'write data.read.decimal: "{mark}" or "{other}"'
-    return Doubt("mark", texts.first_row(at), text, remedy)
+    return Ambiguity("mark", texts.first_row(at), text, remedy)
 
 
 def _against(
     texts: _Texts, missing: np.ndarray, wrong: str, decimal: str | None, thousands: str | None
-) -> Doubt:
+) -> Ambiguity:
     cores = texts.parts["core"].to_numpy()
     at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
     text = f"holds {texts.values[at]!r} in {{place}}, where {_quoted(decimal or '.')} is decimal"
     text += f" and {_quoted(thousands)} groups digits" if thousands else ""
     remedy = "write numbers in one way, or set data.read.decimal and data.read.thousands"
-    return Doubt("mark", texts.first_row(int(at)), text, remedy)
+    return Ambiguity("mark", texts.first_row(int(at)), text, remedy)
 
 
 def _joined(known: tuple[str, ...] | None, more: set[str]) -> tuple[str, ...] | None:

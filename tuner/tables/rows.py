@@ -110,7 +110,7 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
     series = np.repeat(np.array(found, dtype=object), [len(of) for of in rows])
     long = long.assign(**{wide.id: series, wide.value: np.concatenate(values)})
     lines = together if table.lines is None else table.lines[together]
-    return replace(table, frame=long, body=None, given=None, lines=lines), together
+    return replace(table, frame=long, body=None, typed=None, lines=lines), together
 
 
 def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
@@ -164,12 +164,12 @@ class JoinedTable(RawTable):
     first: RawTable
     test: RawTable
 
-    def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
+    def raw_strings(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
         """Return columns as both files write them, (rows,) of str."""
         names = list(names)
         if not set(names) <= set(self.first.names):  # a column that was made of others
-            return super().written(names, tokens)
-        parts = [table.written(names, tokens) for table in (self.first, self.test)]
+            return super().raw_strings(names, tokens)
+        parts = [table.raw_strings(names, tokens) for table in (self.first, self.test)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -184,7 +184,7 @@ def read_table(data: Data) -> RawTable:
         return first
     path = Path(data.split.test_file)
     try:
-        test = RawTable.read(path, first.of_the_kind, data.time)
+        test = RawTable.read(path, first.reusable_dialect, data.time)
     except DataError as error:
         raise DataError(
             str(error).replace(": data.path: ", ": data.split.test_file: ", 1)
@@ -210,16 +210,16 @@ def read_table(data: Data) -> RawTable:
         both,
         # A row of both files is no copy to leave out: it is in training and in test.
         dialect=replace(first.dialect, drop_duplicates=bool(first.dialect.drop_duplicates)),
-        doubts=first.doubts,
+        ambiguous=first.ambiguous,
         notes=first.notes,
-        lasting=first.lasting,
+        reusable_keys=first.reusable_keys,
         first=first,
         test=test,
     )
 
 
 @contextmanager
-def blamed(table: RawTable) -> Iterator[None]:
+def naming_files(table: RawTable) -> Iterator[None]:
     """Have a refusal in the block that names a row of the test file name that file as well."""
     try:
         yield
@@ -260,7 +260,7 @@ class Ordered:
     times: pd.DatetimeIndex  # (n,)
     notes: tuple[str, ...] = ()  # what was done to them
 
-    def told(self, dialect: Dialect) -> Dialect:
+    def recorded_in(self, dialect: Dialect) -> Dialect:
         """Return the dialect with what was done to the rows as keys."""
         done: dict[str, Any] = {note.partition(":")[0]: True for note in self.notes}
         return replace(dialect, **done)
@@ -360,7 +360,7 @@ class DateOrder:
             return ""
         return f"read as {self.layout}, {self.chosen}; {_REMEDY}"
 
-    def blamed(self, error: DataError) -> DataError:
+    def explain(self, error: DataError) -> DataError:
         """Return a refusal of times, with the order added where that may be the reason."""
         if not self.in_doubt:
             return error

@@ -37,54 +37,8 @@ from tuner.tables.files import (
     read_bytes,
     workbook_text,
 )
-from tuner.tables.numbers import Doubt, looks_like_number, may_be_grouped, with_numbers
+from tuner.tables.numbers import Ambiguity, looks_like_number, may_be_grouped, with_numbers
 from tuner.tables.time_columns import with_format, with_joined_time
-
-
-def as_written(
-    body: str | None,
-    separator: str,
-    frame: pd.DataFrame,
-    names: Iterable[str],
-    tokens: str | None = None,
-) -> dict[str, np.ndarray]:
-    """Return columns as the file writes them, (rows,) of str; "" where there is nothing.
-
-    What a row says then depends on no other row. A column of numbers would lose the zero of 01,
-    write 1 as 1.0 if 2.5 stands below it, and take NA, null and None for nothing. White space
-    around a value is no part of it: tables are padded, and "Paris " is Paris.
-
-    Args:
-        body: the line of names and the rows of a text file; None of a table that has types.
-        tokens: the one in which white space alone is a value: a space between two words.
-    """
-    wanted = set(names)
-    if not wanted:
-        return {}
-    columns: dict[str, Iterable[str]] = {}
-    if body is not None:
-        first = next(csv.reader(io.StringIO(body), delimiter=separator, skipinitialspace=True))
-        header = header_of(first)
-        in_file = [name for name in header if name in wanted]
-        table = pd.read_csv(
-            io.StringIO(body),
-            sep=separator,
-            names=header,
-            header=0,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,  # as in `frame`: a row is a row
-            skipinitialspace=tokens is None,
-            usecols=in_file,
-        )
-        columns = {name: table[name] for name in in_file}
-    columns |= {name: _of_types(frame[name]) for name in wanted - columns.keys()}
-    found = {}
-    for name, values in columns.items():
-        codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ: ids, classes
-        bare = [v.strip() or (v if name == tokens else "") for v in texts]
-        found[name] = np.array(bare, dtype=object)[codes]
-    return found
 
 
 def without_blank_end(text: str) -> str:
@@ -97,7 +51,7 @@ def without_blank_end(text: str) -> str:
     return text[:end] + (padding[0] if padding else "")
 
 
-def _of_types(column: pd.Series) -> list[str]:
+def _typed_strings(column: pd.Series) -> list[str]:
     values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
     return [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
 
@@ -117,11 +71,11 @@ class RawTable:
     sha256: str  # of the file; of no bytes where there is none
     dialect: Dialect = _UNDECLARED  # how it is written: what was declared, and what was found
     body: str | None = None  # the line of names and the rows; None of a table that has types
-    doubts: dict[str, Doubt] = field(default_factory=dict)  # texts that seem to be numbers
-    given: pd.DataFrame | None = None  # the table as it was, where it has types
+    ambiguous: dict[str, Ambiguity] = field(default_factory=dict)  # texts that seem to be numbers
+    typed: pd.DataFrame | None = None  # the table as it was, where it has types
     lines: np.ndarray | None = None  # (rows,), of the file, where they are not the same
     points_certain: bool = True  # whether 1.234 is less than two
-    lasting: tuple[str, ...] = ()  # keys of its lines that no other file of the kind tells
+    reusable_keys: tuple[str, ...] = ()  # keys of its lines that no other file of the kind tells
     notes: tuple[str, ...] = ()  # what was found in the file that a plain one does not have
 
     @classmethod
@@ -155,16 +109,16 @@ class RawTable:
             parsed.dialect,
             parsed.body,
             points_certain=parsed.points_certain,
-            lasting=_lasting(text, parsed.dialect, dialect),
+            reusable_keys=_reusable_keys(text, parsed.dialect, dialect),
         )
         repeated = _repeats_names(parsed.frame)
         if repeated.any():
             note = f"repeated names of the columns: {int(repeated.sum())} rows, left out"
-            table = table.kept(np.flatnonzero(~repeated), note)
+            table = table.take_rows(np.flatnonzero(~repeated), note)
         return table._prepared(dialect, time)
 
     @classmethod
-    def held(
+    def from_frame(
         cls, frame: pd.DataFrame, dialect: Dialect = _UNDECLARED, time: str | None = None
     ) -> RawTable:
         """Take a table that is in memory; levels of its index that have a name are columns.
@@ -180,7 +134,7 @@ class RawTable:
 
     def _prepared(self, declared: Dialect, time: str | None) -> RawTable:
         """Return the table with numbers that are written as texts, and with its time joined."""
-        frame, dialect, doubts = with_numbers(
+        frame, dialect, ambiguous = with_numbers(
             self.frame,
             self.dialect,
             points_certain=self.points_certain,
@@ -188,32 +142,34 @@ class RawTable:
         )
         if declared.missing_values:
             frame = _without_numbers(frame, declared.missing_values)
-        given = self.frame if self.body is None else None
+        typed = self.frame if self.body is None else None
         notes = (*self.notes, *_described(dialect, declared))
-        table = replace(self, frame=frame, dialect=dialect, doubts=doubts, given=given, notes=notes)
+        table = replace(
+            self, frame=frame, dialect=dialect, ambiguous=ambiguous, typed=typed, notes=notes
+        )
         if time is None:
             return table
         empty = frame.isna().all(axis=1).to_numpy()
         if empty.any() and not empty.all():
             note = f"empty rows: {int(empty.sum())}, left out"
-            table = table.kept(np.flatnonzero(~empty), note)
+            table = table.take_rows(np.flatnonzero(~empty), note)
         if dialect.time_columns:
             joined = with_joined_time(table.path, table.frame, dialect, time)
             table = replace(table, frame=joined)
         return table
 
-    def kept(self, rows: np.ndarray, note: str) -> RawTable:
+    def take_rows(self, rows: np.ndarray, note: str) -> RawTable:
         """Return the table with some rows alone, (n,), rising, which know where they stand."""
         lines = rows if self.lines is None else self.lines[rows]
-        given = None if self.given is None else self.given.iloc[rows].reset_index(drop=True)
+        typed = None if self.typed is None else self.typed.iloc[rows].reset_index(drop=True)
         return replace(
             self,
             frame=self.frame.iloc[rows].reset_index(drop=True),
-            given=given,
+            typed=typed,
             lines=lines,
-            doubts={
-                name: replace(doubt, row=int(rows.searchsorted(doubt.row)))
-                for name, doubt in self.doubts.items()
+            ambiguous={
+                name: replace(ambiguity, row=int(rows.searchsorted(ambiguity.row)))
+                for name, ambiguity in self.ambiguous.items()
             },
             notes=(*self.notes, note),
         )
@@ -231,17 +187,17 @@ class RawTable:
 
     def check_certain(self, key: str, name: str, remedy: str = "") -> None:
         """Refuse a column of texts that seems to hold numbers."""
-        if doubt := self.doubts.get(name):
-            text = f"column {name!r} {self.problem_of(name)}; {doubt.remedy}{remedy}"
+        if ambiguity := self.ambiguous.get(name):
+            text = f"column {name!r} {self.problem_of(name)}; {ambiguity.remedy}{remedy}"
             raise refusal(self.path, key, text)
 
     def problem_of(self, name: str) -> str:
         """Return why a column that seems to hold numbers is left as texts, with the place."""
-        doubt = self.doubts[name]
-        return doubt.problem.format(place=self.place_of(doubt.row))
+        ambiguity = self.ambiguous[name]
+        return ambiguity.problem.format(place=self.place_of(ambiguity.row))
 
     def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return `as_numbers` of a column that must be there, and must not be in doubt."""
+        """Return `as_numbers` of a column that must be there, and must not be in ambiguity."""
         self.check_has(key, name)
         self.check_certain(key, name)
         return as_numbers(self.frame[name])
@@ -252,24 +208,46 @@ class RawTable:
         return place_of(self.path, row, self.dialect)
 
     @property
-    def of_the_kind(self) -> Dialect:
+    def reusable_dialect(self) -> Dialect:
         """How files of its kind are written: without lines that are found in each anew."""
-        kept = {key: getattr(self.dialect, key) for key in self.lasting}
+        kept = {key: getattr(self.dialect, key) for key in self.reusable_keys}
         return replace(self.dialect.without_lines(), **kept)
 
-    def written(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
-        """Return columns as they are written, (rows,) of str; see `as_written`."""
-        frame = self.frame
-        if self.given is not None:
-            columns = {str(c): self.given[c] for c in frame if c in self.given}
-            frame = frame.assign(**columns)
-        written = as_written(self.body, delimiter(self.dialect), frame, names, tokens)
-        if self.body is None or self.lines is None:
-            return written
-        return {  # what was made of others has the rows that are kept
-            name: column[self.lines] if len(column) > len(self.frame) else column
-            for name, column in written.items()
-        }
+    def raw_strings(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
+        """Return columns as the file stores them, (rows,) of str; "" where there is nothing.
+
+        A column of numbers would lose the zero of 01, write 1 as 1.0 if 2.5 stands below it, and
+        take NA and null for missing. White space around a value is left out, but of a value of
+        the column `tokens` that is white space alone: a space between two words.
+        """
+        wanted = set(names)
+        columns: dict[str, Iterable[str]] = {}
+        if self.body is not None and wanted:
+            separator, text = delimiter(self.dialect), io.StringIO(self.body)
+            first = next(csv.reader(text, delimiter=separator, skipinitialspace=True))
+            header = header_of(first)
+            table = pd.read_csv(
+                io.StringIO(self.body),
+                sep=separator,
+                names=header,
+                header=0,
+                dtype=str,
+                na_filter=False,
+                skip_blank_lines=False,  # as in `frame`: a row is a row
+                skipinitialspace=tokens is None,
+                usecols=[name for name in header if name in wanted],
+            )
+            rows = slice(None) if self.lines is None else self.lines
+            columns = {str(name): table[name].to_numpy()[rows] for name in table}
+        typed = self.frame if self.typed is None else self.typed
+        for name in wanted - columns.keys():
+            columns[name] = _typed_strings((typed if name in typed else self.frame)[name])
+        found = {}
+        for name, values in columns.items():
+            codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ
+            bare = [v.strip() or (v if name == tokens else "") for v in texts]
+            found[name] = np.array(bare, dtype=object)[codes]
+        return found
 
     def times(self, name: str) -> pd.Series:
         """Return the column of times, read by the format that is declared."""
@@ -319,7 +297,7 @@ def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
     return repeated
 
 
-def _lasting(text: str, dialect: Dialect, declared: Dialect) -> tuple[str, ...]:
+def _reusable_keys(text: str, dialect: Dialect, declared: Dialect) -> tuple[str, ...]:
     """Return the declared keys of lines above and below the rows that nothing in them tells."""
     if declared == declared.without_lines():
         return ()
