@@ -1,19 +1,37 @@
 """The laws of the coordinator, on simulated training with random timing."""
 
+import dataclasses
+import math
 import threading
 from pathlib import Path
 
 import optuna
 import pytest
-from helpers.search_bench import REF, SMALL_SPACE, make_experiment, told
+from helpers.search_bench import DATA, FINITE_SPACE, REF, SMALL_SPACE, SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from test_finalists import repeats
 
 from tuner.coordination.events import Observer
+from tuner.coordination.finalists import rank_finalists
+from tuner.coordination.history import configuration_key, fresh_configuration
+from tuner.coordination.opening import open_study
+from tuner.coordination.pruning import should_prune
+from tuner.errors import RunError, StudyError
 from tuner.executors import Finished, Lost
 from tuner.executors.base import cost, train_job
+from tuner.experiment import Experiment, space_size
+from tuner.experiment.space import to_distributions
 from tuner.jobs import OutcomeState, timed_out
-from tuner.journal.records import Status
-from tuner.journal.storage import TOLD_ATTR, read_journal
+from tuner.journal.records import Status, read_study
+from tuner.journal.storage import TOLD_ATTR, read_journal, write_journal
+from tuner.results.winner import objectives, pareto_front
 from tuner.strategies.registry import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -331,3 +349,325 @@ def test_larger_models_and_smaller_batches_cost_more():
         ({"decoder": "segments"}, {"decoder": "direct"}),
     ]:
         assert of(**more) > of(**less)
+
+
+class Watched(SimulatedExecutor):
+    """Notes how many jobs were begun and how many it has whenever it is asked for events."""
+
+    def poll(self, timeout_s):
+        n_jobs = len(self._queue) + len(self._running)
+        self.seen = [*getattr(self, "seen", []), (len(self.begun) + len(self._queue), n_jobs)]
+        return super().poll(timeout_s)
+
+
+@EVERY_STRATEGY
+def test_no_worker_waits_while_there_is_something_to_train(strategy, bench):
+    experiment = make_experiment(strategy, asynchronous=True)
+    executor = Watched(5, chaos=2)
+    finished, record = bench.run(experiment, executor)
+    assert finished
+    assert len(record.trained) == 24
+    assert record.count(Status.RUNNING) == 0
+    n_begun = [begun for begun, _ in executor.seen]
+    loads = [load for begun, load in executor.seen if begun < 24]
+    assert n_begun[-1] == 24
+    assert set(loads) == {5}
+
+
+@EVERY_STRATEGY
+def test_killed_again_and_again_it_trains_nothing_twice(strategy, bench):
+    experiment = make_experiment(strategy, asynchronous=True)
+    delivered = []
+    for life in range(100):
+        executor = SimulatedExecutor(3, chaos=life, die_after=1)
+        try:
+            _, record = bench.run(experiment, executor)
+            break
+        except Killed:
+            continue
+        finally:
+            delivered += executor.delivered
+    assert life > 10
+    assert len(delivered) == len(set(delivered)) == len(record.trained) == 24
+    assert [t.number for t in record.trials] == list(range(len(record.trials)))
+
+
+@pytest.mark.parametrize("name", ["successive_halving", "hyperband", "median"])
+def test_pruning_compares_with_every_trial_told_so_far(name, bench, monkeypatch):
+    """In the repeatable mode a trial of one batch is compared with earlier batches alone."""
+    seen = {}
+
+    def spy(pruner, evidence, number, *rest, n_folds):
+        seen.setdefault(number, set()).update(t.number for t in evidence.trials)
+        return should_prune(pruner, evidence, number, *rest, n_folds=n_folds)
+
+    monkeypatch.setattr("tuner.coordination.coordinator.should_prune", spy)
+    options = {"n_startup_trials": 2, "n_warmup_steps": 0} if name == "median" else {}
+    experiment = make_experiment(
+        "random", pruner={"name": name} | options, asynchronous=True, trials=40
+    )
+    _, record = bench.run(experiment, SimulatedExecutor(3, chaos=1))
+    assert record.count(Status.PRUNED) > 0
+    assert any(number // 3 == other // 3 for number, told in seen.items() for other in told)
+
+
+def test_a_small_space_is_exhausted_and_duplicates_are_reused(bench):
+    experiment = make_experiment("pso", space=SMALL_SPACE, trials=40, asynchronous=True)
+    finished, record = bench.run(experiment, SimulatedExecutor(4, chaos=3))
+    assert finished
+    assert len(record.trained) == 12
+    for trial in record.trials:
+        if trial.repeat_of is not None:
+            assert trial.value == record.trials[trial.repeat_of].value
+
+
+def test_a_grid_is_searched_once(bench):
+    experiment = make_experiment(
+        "grid", space=FINITE_SPACE | SMALL_SPACE, trials=30, asynchronous=True
+    )
+    _, record = bench.run(experiment, SimulatedExecutor(4, chaos=3))
+    configurations = [tuple(sorted(t.params.items())) for t in record.trials]
+    assert len(set(configurations)) == len(configurations)
+
+
+def test_the_record_keeps_that_a_search_was_asynchronous(bench):
+    experiment = make_experiment("woa", trials=6, asynchronous=True)
+    _, record = bench.run(experiment, SimulatedExecutor(2))
+    assert record.experiment.asynchronous
+    with pytest.raises(StudyError, match="asynchronous=true, got false"):
+        bench.run(make_experiment("woa", trials=6), SimulatedExecutor(2))
+
+
+def test_a_search_without_a_better_score_ends_here_too(bench):
+    experiment = make_experiment(
+        "random", budget={"trials": 500, "epochs": 2, "stagnation": 4}, asynchronous=True
+    )
+    finished, record = bench.run(experiment, SimulatedExecutor(3, chaos=5))
+    assert finished
+    assert len(record.trained) < 500
+
+
+FINITE = {
+    "a": IntDistribution(1, 9, step=4),
+    "b": FloatDistribution(0.0, 0.3, step=0.1),
+    "c": CategoricalDistribution(["x", 1]),
+    "d": FloatDistribution(2.0, 2.0),
+}
+
+
+def test_every_configuration_of_a_finite_space_is_found_once():
+    trained = set()
+    for number in range(3 * 4 * 2):
+        params = fresh_configuration(FINITE, trained, seed=1, number=number)
+        for name, distribution in FINITE.items():
+            assert distribution._contains(distribution.to_internal_repr(params[name]))
+        assert configuration_key(params) not in trained
+        trained.add(configuration_key(params))
+    assert len(trained) == 24
+
+
+def test_an_infinite_space_is_drawn_from_by_seed_and_number():
+    space = {**FINITE, "e": FloatDistribution(1e-4, 1e-1, log=True)}
+    first = fresh_configuration(space, set(), seed=1, number=5)
+    assert first == fresh_configuration(space, set(), seed=1, number=5)
+    assert first != fresh_configuration(space, set(), seed=2, number=5)
+    assert 1e-4 <= first["e"] <= 1e-1
+
+
+def test_equal_configurations_have_equal_keys():
+    assert configuration_key({"a": 1, "b": 0.3}) == configuration_key({"b": 0.1 + 0.2, "a": 1})
+    assert configuration_key({"a": 1}) != configuration_key({"a": 2})
+
+
+def test_a_range_too_long_to_list_is_not_listed():
+    space = {"a": IntDistribution(1, 10**12), "b": FloatDistribution(0.0, 1.0)}
+    assert 1 <= fresh_configuration(space, set(), seed=1, number=5)["a"] <= 10**12
+
+
+def test_the_largest_r2_is_the_best(bench):
+    experiment = make_experiment("random", trials=8, objective={"metric": "r2"})
+    _, record = bench.run(experiment, SimulatedExecutor(2))
+    values = [t.value for t in record.trained if t.value is not None]
+    assert record.best.value == max(values)
+    assert [t.value for t in record.ranked()] == sorted(values, reverse=True)
+    a, b, c = (t.number for t in record.ranked()[:3])
+    judged = repeats(record, {a: [0.1] * 3, b: [0.5] * 3, c: [0.3] * 3})
+    assert [f.trial.number for f in rank_finalists(judged)] == [b, c, a]
+
+
+def test_a_finalists_spread_is_the_sample_standard_deviation(bench):
+    _, record = bench.run(make_experiment("random", trials=8), SimulatedExecutor(2))
+    number = record.ranked()[0].number
+    (finalist,) = rank_finalists(repeats(record, {number: [1.0, 2.0, 4.0]}))
+    assert finalist.mean == pytest.approx(7 / 3)
+    assert finalist.std == pytest.approx(math.sqrt(7 / 3))
+
+
+def test_a_whale_search_keeps_the_budget_it_began_with(make_bench):
+    long, extended = make_bench("long"), make_bench("extended")
+    _, whole = long.run(make_experiment("woa", trials=24), SimulatedExecutor(2))
+    extended.run(make_experiment("woa", trials=12), SimulatedExecutor(2))
+    with write_journal(extended.location) as storage:
+        experiment = make_experiment("woa", trials=24)
+        distributions = to_distributions(experiment.search_space)
+        study = open_study(storage, "x", "s", experiment, DATA, dict, distributions)
+        assert study.sampler.n_generations == 2
+    assert len(whole.trained) == 24
+
+
+def test_a_study_with_moved_data_reads_it_where_it_is(bench):
+    experiment = make_experiment("random", trials=3)
+    bench.run(experiment, SimulatedExecutor(1))
+    with write_journal(bench.location) as storage:
+        moved = {**DATA, "path": "/elsewhere/data.csv"}
+        distributions = to_distributions(experiment.search_space)
+        open_study(storage, bench.location, "s", experiment, moved, dict, distributions)
+    record = read_study(read_journal(bench.location), "s", bench.location)
+    assert record.experiment.data.path == "/elsewhere/data.csv"
+
+
+def test_the_order_of_the_space_changes_nothing(make_bench):
+    small = {name: SPACE[name] for name in ("num_layers", "batch_size")}
+    turned = dict(reversed(small.items()))
+    records = []
+    for name, space in (("one", small), ("other", turned)):
+        experiment = make_experiment("tpe", space=space, trials=12)
+        records.append(make_bench(name).run(experiment, SimulatedExecutor(2))[1])
+    assert told(records[0]) == told(records[1])
+
+
+@pytest.mark.parametrize("step", [0.9 / 11, 0.1, 0.05, 1 / 3])
+def test_a_grid_with_any_step_comes_to_an_end(bench, step):
+    space = {"dropout": {"type": "float", "low": 0.0, "high": 0.9, "step": step}}
+    experiment = make_experiment("random", space=space, trials=100, pruner={"name": "none"})
+    finished, record = bench.run(experiment, SimulatedExecutor(2))
+    assert finished
+    assert len(record.trained) == space_size(experiment.search_space)
+    assert len(record.trials) < 1000
+
+
+def test_choices_equal_but_for_rounding_are_refused():
+    choices = {"dropout": {"type": "categorical", "choices": [0.3, 0.1 + 0.2]}}
+    with pytest.raises(ValueError, match=r"must differ, got 0\.30* ?.*twice"):
+        make_experiment("random", space=choices)
+
+
+def test_a_full_disk_ends_a_search_in_one_line(bench, monkeypatch):
+    import errno
+    import os
+
+    from tuner.journal import storage as journal_file
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    bench.run(make_experiment("random", trials=2), SimulatedExecutor(1))
+    monkeypatch.setattr(journal_file.os, "fsync", full)
+    with pytest.raises(RunError, match="cannot be written: No space left on device"):
+        bench.run(make_experiment("random", trials=6), SimulatedExecutor(1))
+    monkeypatch.undo()
+    _, record = bench.run(make_experiment("random", trials=6), SimulatedExecutor(1))
+    assert len(record.trained) == 6
+
+
+def test_time_unwritten_by_a_killed_run_follows_from_trials(bench):
+    _, record = bench.run(make_experiment("random", trials=4), SimulatedExecutor(1))
+    assert record.seconds == pytest.approx(4.0, abs=1.0)
+    assert dataclasses.replace(record, seconds_recorded=60.0).seconds == 60.0
+
+
+def test_an_experiment_is_loaded_as_it_was_written(bench):
+    _, record = bench.run(make_experiment("random", trials=2), SimulatedExecutor(1))
+    assert Experiment.model_validate(record.experiment.to_dict()) == record.experiment
+
+
+BOTH = {"objective": {"metrics": ["rmse", "weights"]}, "pruner": {"name": "none"}}
+
+
+def both(trials=24, **keys):
+    return make_experiment("nsga2", trials=trials, **BOTH | keys)
+
+
+def test_any_workers_and_event_order_give_the_same_trials(make_bench):
+    _, reference = make_bench("one").run(both(), SimulatedExecutor(1))
+    assert len(reference.trained) == 24
+    for workers, chaos in ((2, 1), (5, 2), (9, 3)):
+        executor = SimulatedExecutor(workers, chaos, p_lost=0.05)
+        _, record = make_bench(f"{workers}").run(both(), executor, retries=99)
+        assert told(record) == told(reference)
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 6, 13, 22])
+def test_a_search_killed_at_any_trial_ends_like_one_that_was_not(make_bench, at):
+    _, reference = make_bench("calm").run(both(), SimulatedExecutor(3))
+    killed = make_bench("killed")
+    with pytest.raises(Killed):
+        killed.run(both(), SimulatedExecutor(3, chaos=at, die_after=at))
+    _, record = killed.run(both(), SimulatedExecutor(2, chaos=at + 1))
+    assert told(record) == told(reference)
+
+
+def test_failed_trials_are_no_parents_and_the_search_goes_on(make_bench):
+    def fails(job):
+        return job.hyperparameters["num_layers"] == 3
+
+    _, record = make_bench("a").run(both(), SimulatedExecutor(2, fails=fails))
+    _, other = make_bench("b").run(both(), SimulatedExecutor(5, chaos=4, fails=fails))
+    assert told(record) == told(other)
+    assert record.count(Status.FAILED) > 0
+    later = [t for t in record.trained if t.number >= 12]
+    assert sum(t.status is Status.FAILED for t in later) < len(later) / 2
+
+
+def test_the_front_grows_towards_small_models_that_are_good(make_bench):
+    _, record = make_bench("a").run(both(trials=60), SimulatedExecutor(4))
+    front = pareto_front(record)
+    assert len(front) >= 3
+    assert front[0].value == record.best.value
+    sizes = [t.outcome.n_weights for t in front]
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) == min(t.outcome.n_weights for t in record.trained)
+
+
+def test_stagnation_looks_at_both_objectives(make_bench):
+    _, record = make_bench("a").run(both(trials=None, budget={
+        "trials": None, "epochs": 5, "stagnation": 2}), SimulatedExecutor(4))  # fmt: skip
+    front = {t.number for t in pareto_front(record)}
+    size = record.experiment.strategy.population
+    last = max(t.number for t in record.trials) // size
+    assert max(front) // size <= last - 2
+    assert last < 100
+
+
+def test_one_objective_has_no_front(make_bench):
+    _, record = make_bench("a").run(make_experiment("nsga2", trials=12), SimulatedExecutor(2))
+    assert pareto_front(record) == []
+    assert objectives(record, record.trained[0]) is None
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    from helpers.search_bench import Bench
+
+    bench = Bench(tmp_path_factory.mktemp("front") / "s.journal")
+    return bench.run(both(trials=30), SimulatedExecutor(3))[1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=30, max_size=30))
+def test_the_front_is_what_no_trial_beats(searched, values):
+    trials = [
+        dataclasses.replace(
+            trial,
+            outcome=dataclasses.replace(trial.outcome, objective=float(score), n_weights=cost),
+            status=Status.COMPLETE,
+        )
+        for trial, (score, cost) in zip(searched.trained, values, strict=True)
+    ]
+    record = dataclasses.replace(searched, trials=tuple(trials))
+    known = [objectives(record, t) for t in trials]
+
+    def beaten(a):
+        return any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in known)
+
+    found = [objectives(record, t) for t in pareto_front(record)]
+    assert found == sorted({v for v in known if not beaten(v)})

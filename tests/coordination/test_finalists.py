@@ -1,15 +1,30 @@
-"""Finalists and the winner, on records made by the real coordinator."""
+"""Finalists: which are retrained, and what is reported of them."""
 
 import dataclasses
+from pathlib import Path
 
+import optuna
 import pytest
 from helpers.search_bench import make_experiment
-from helpers.simulated_executor import SimulatedExecutor
+from helpers.simulated_executor import Killed, SimulatedExecutor
+from helpers.simulated_study import SPACE, PretendExecutor, everything
 
-from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists
-from tuner.errors import RunError
+from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists, untuned
+from tuner.errors import Interrupted, RunError
 from tuner.journal.records import Status, TrialRecord
-from tuner.journal.storage import FINALIST_ATTR, Role, training_seed, write_journal
+from tuner.journal.storage import (
+    FINALIST_ATTR,
+    STUDY_ATTR,
+    TEST_ATTR,
+    Role,
+    read_journal,
+    role_of,
+    training_seed,
+    write_journal,
+)
+from tuner.progress.display import number, show_result
+from tuner.results import test_score
+from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
 
 
@@ -128,3 +143,355 @@ def test_training_seeds_differ_between_roles_and_numbers():
     seeds += [training_seed(s, Role.BASELINE, r) for s in range(3) for r in range(50)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def runs(record, role):
+    return [r for r in record.finalists if r.role is role]
+
+
+def test_the_default_is_trained_like_a_finalist(case):
+    record = case.run()
+    found = default_of(record)
+    assert found.name == "default LSTM"
+    assert found.params == {"hidden_size": 32, "dropout": 0.0}
+    assert [r.repeat for r in found.repeats] == [0, 1, 2]
+    assert [r.seed for r in found.repeats] == [training_seed(0, Role.BASELINE, r) for r in range(3)]
+    assert all(r.configuration is None for r in found.repeats)
+    assert len(runs(record, Role.FINALIST)) == 2 * 3
+    first, second, last = rank_finalists(record)
+    assert {first.number, second.number} == {t.number for t in record.ranked()[:2]}
+    assert (last.number, last.name, last.repeats) == (None, "default LSTM", found.repeats)
+    study = optuna.load_study(study_name="s.finalists", storage=read_journal(case.location))
+    drawn = [t.params for t in study.trials if role_of(t.user_attrs) is Role.BASELINE]
+    assert drawn == [{}] * 3  # no parameter of the search space is made up for it
+    tested = record.test["default"]
+    assert tested["scores"] == pytest.approx(found.scores)  # it is off by as much as it scored
+    assert not tested["is_winner"]
+    seeds = [r.seed for r in (*record.trials, *record.finalists)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_trained_default_is_the_configuration_without_search(case):
+    case.run(hyperparameters={"hidden_size": 50, "learning_rate": 0.01})
+    jobs = [job for job in case.executor._jobs.values() if job.key.startswith("baseline")]
+    assert len(jobs) == 3
+    for job in jobs:
+        found = job.hyperparameters
+        assert (found["hidden_size"], found["dropout"], found["learning_rate"]) == (32, 0.0, 0.01)
+        assert job.keep_weights
+        assert not job.can_be_pruned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_reopening_killed_between_retrainings_ends_the_same(make_case, workers):
+    calm = make_case("calm")
+    reference = everything(calm.run(executor=PretendExecutor(1)))
+    trained = [key for key in calm.executor.begun if not key.startswith("trial")]
+    assert len(trained) == 9
+    for at in range(8, 8 + 9):
+        killed = make_case(f"killed{at}")
+        with pytest.raises(Killed):
+            killed.run(executor=PretendExecutor(workers, chaos=at, die_after=at))
+        kept = sum(r.outcome is not None for r in killed.read().finalists)
+        assert kept == at - 8
+        assert everything(killed.run(executor=PretendExecutor(workers, chaos=at + 7))) == reference
+
+
+def test_finished_trainings_are_not_repeated_but_test_models(case):
+    with pytest.raises(Killed):
+        case.run(executor=PretendExecutor(1, die_after=8 + 8))
+    record = case.run(executor=PretendExecutor(1))
+    begun = [key for key in case.executor.begun if not key.startswith("trial")]
+    winner = find_winner(record).runs
+    needed = {f"{r.role} {r.number}" for r in (*winner, *runs(record, Role.BASELINE))}
+    (missing,) = {f"{r.role} {r.number}" for r in record.finalists} - {
+        f"{r.role} {r.number}" for r in record.finalists if r.number < 8
+    }
+    assert set(begun) == needed | {missing}
+    assert len(begun) == len(set(begun))
+
+
+TWIN = {"hidden_size": {"type": "categorical", "choices": [16, 32, 64, 128]}}
+
+
+def test_a_finalist_that_is_the_default_is_not_trained_twice(case):
+    record = case.run(4, space=TWIN)  # trial 0 is the default, and the best
+    assert runs(record, Role.BASELINE) == []
+    found = default_of(record)
+    assert found.trial.number == 0
+    assert found.repeats == rank_finalists(record)[0].repeats
+    assert record.test["default"]["is_winner"]
+    assert record.test["default"]["scores"] == record.test["scores"]
+    assert summarize(record)["worth"] in ("unpaid", "useless")
+
+
+def test_a_default_found_later_is_not_retrained(case):
+    # The start is another configuration; the default is found among the last two.
+    keys = {"space": TWIN, "hyperparameters": {"hidden_size": 128}, "finalists": {"top": 4}}
+    trials = 1
+    while 32 not in [t.params["hidden_size"] for t in case.run(trials, **keys).trained]:
+        before = case.read()
+        trials += 1
+    assert len(runs(before, Role.BASELINE)) == 3
+    after = case.read()
+    assert runs(after, Role.BASELINE) == runs(before, Role.BASELINE)
+    found = default_of(after)
+    assert after.trials[found.trial.number].params == {"hidden_size": 32}
+    assert not [r for r in after.finalists if r.configuration == found.trial.number]
+    (finalist,) = (f for f in rank_finalists(after) if f.trial.number == found.trial.number)
+    assert finalist.repeats == found.repeats == tuple(runs(before, Role.BASELINE))
+
+
+def test_a_finalist_that_is_the_default_keeps_its_retrainings(case):
+    keys = {"space": TWIN | {"dropout": SPACE["dropout"]}, "finalists": {"top": 1}}
+    keys["hyperparameters"] = {"hidden_size": 32, "dropout": 0.0}
+    first = case.run(1, **keys)
+    assert default_of(first).trial.number == 0
+    assert runs(first, Role.BASELINE) == []
+    later = dataclasses.replace(
+        first,
+        trials=(
+            *first.trials,
+            dataclasses.replace(
+                first.trials[0],
+                number=1,
+                params={"hidden_size": 64, "dropout": 0.0},
+                outcome=dataclasses.replace(first.trials[0].outcome, objective=0.0),
+            ),
+        ),
+    )
+    found = default_of(later)
+    assert (found.trial.number, len(found.repeats)) == (0, 3)
+    assert rank_finalists(later) == []  # the new one is not retrained yet
+
+
+def test_without_finalists_the_default_is_trained_once(case):
+    record = case.run(finalists={"top": 0})
+    (only,) = record.finalists
+    assert (only.role, only.repeat) == (Role.BASELINE, 0)
+    assert find_winner(record).finalist is None
+    assert len(record.test["scores"]) == len(record.test["default"]["scores"]) == 1
+
+
+def test_a_winning_default_without_finalists_is_not_retrained(case):
+    record = case.run(4, space=TWIN, finalists={"top": 0})
+    assert record.finalists == ()
+    assert record.test["default"]["is_winner"]
+    assert default_of(record).scores == [record.best.value]
+
+
+def test_where_nothing_is_searched_there_is_no_default(case):
+    record = case.run(1, space={}, hyperparameters={"hidden_size": 50})
+    assert {r.role for r in record.finalists} == {Role.FINALIST}
+    assert default_of(record) is record.test["default"] is None
+
+
+def test_the_default_is_left_out_where_one_says_so(case):
+    record = case.run(finalists={"baseline": False})
+    assert {r.role for r in record.finalists} == {Role.FINALIST}
+    assert default_of(record) is None
+    assert record.test["default"] is None
+    assert summarize(record)["worth"] in ("better", "useless")
+
+
+def test_a_default_that_fails_is_no_reason_to_fail(case):
+    executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
+    record = case.run(executor=executor)
+    assert default_of(record).scores == []
+    assert default_of(record).failed == 3
+    assert record.test["default"]["mean"] is None
+    assert record.test["mean"] is not None
+    assert summarize(record)["default"]["failed"] == 3
+
+
+def test_the_time_limit_does_not_apply_to_finalists(case):
+    case.run(8, stages={"finalists": False})
+    record = case.run(20, budget={"timeout": 1e-6})
+    assert len(record.trained) == 8
+    assert len(runs(record, Role.FINALIST)) == 6
+    assert len(runs(record, Role.BASELINE)) == 3
+    assert record.test is not None
+
+
+def test_the_test_part_is_opened_once_and_after_all_else(case, monkeypatch):
+    really, n_opened = test_score.open_test_part, []
+
+    def opened(experiment, folder, **keys):
+        record = case.read()
+        assert len(record.trained) == 8
+        assert len(record.finalists) == 9
+        assert all(r.outcome is not None for r in record.finalists)
+        n_opened.append(1)
+        return really(experiment, folder, **keys)
+
+    monkeypatch.setattr(test_score, "open_test_part", opened)
+    case.run(stages={"open_test": False})
+    assert not n_opened
+    case.run()
+    assert len(n_opened) == 1
+    case.run()
+    case.run(stages={"reopen_test": True})
+    assert len(n_opened) == 1
+
+
+def test_a_finished_study_that_is_run_again_only_prints(case, openings):
+    case.run()
+    before = Path(case.location).read_bytes()
+    case.run()
+    assert Path(case.location).read_bytes() == before
+    assert case.executor.begun == []
+    assert case.notes.said == []
+    case.run(stages={"reopen_test": True})
+    assert Path(case.location).read_bytes() == before
+    assert case.notes.said == [
+        "--reopen-test: the test part stays closed, for nothing would be new: no trial was "
+        "trained since it was opened"
+    ]
+    assert len(openings) == 1
+
+
+def extended(case):
+    """Search on until another configuration wins; return how many trials that took."""
+    record = case.read()
+    before, trials = find_winner(record).trial.number, len(record.trained)
+    while find_winner(case.run(trials := trials + 4)).trial.number == before:
+        assert trials < 100
+    return trials
+
+
+def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
+    first = case.run(2).test
+    trials = extended(case)
+    record = case.read()
+    assert record.openings == [first]
+    assert len(openings) == 1
+    said = " ".join(summarize(record)["opened"])
+    assert "opened once, after 2 trials" in said
+    assert "has no test score" in said
+    assert "--reopen-test" in said
+
+    record = case.run(trials, stages={"reopen_test": True})
+    assert len(openings) == 2
+    assert record.openings[0] == first
+    assert [o["after_trials"] for o in record.openings] == [2, trials]
+    assert record.test["configuration"] == find_winner(record).trial.number
+    summary = summarize(record)
+    assert not summary["test"]["unseen"]
+    assert [o["scores"] for o in summary["openings"]] == [o["scores"] for o in record.openings]
+    assert f"opened 2 times, after 2 and {trials} trials" in summary["opened"][0]
+    assert "no longer of unseen rows" in summary["opened"][0]
+
+    before = Path(case.location).read_bytes()
+    case.run(trials, stages={"reopen_test": True})
+    assert Path(case.location).read_bytes() == before
+    assert len(openings) == 2
+
+
+def test_a_third_opening_loses_neither_of_the_first_two(case):
+    seen = case.run(1).openings
+    for _ in range(2):
+        trials = len(case.read().trained)
+        while len(case.read().openings) == len(seen):
+            trials += 1
+            assert trials < 60
+            case.run(trials, stages={"reopen_test": True})
+        assert case.read().openings[:-1] == seen
+        seen = case.read().openings
+    assert len(seen) == 3
+
+
+def test_a_winner_that_stays_is_not_tested_again(case, openings):
+    case.run()
+    winner = find_winner(case.read()).trial.number
+    record = case.run(9, stages={"reopen_test": True})
+    assert find_winner(record).trial.number == winner, "the ninth trial was to be no winner"
+    assert len(openings) == 1
+    (said,) = (text for text in case.notes.said if "--reopen-test" in text)
+    assert said.endswith(f"trial {winner}, which was tested then, still wins")
+    assert summarize(record)["test"]["unseen"]
+    assert "the same configuration won: its score stands" in summarize(record)["opened"][1]
+
+
+def test_an_interrupted_reopening_resumes(make_case, monkeypatch):
+    case, calm, scout = make_case("case"), make_case("calm"), make_case("scout")
+    for each in (case, calm, scout):
+        each.run(2)
+    trials = extended(scout)
+    reference = everything(calm.run(trials, stages={"reopen_test": True}))
+    stages = {"reopen_test": True}
+    with pytest.raises(Killed):  # while the finalists are retrained
+        case.run(trials, stages=stages, executor=PretendExecutor(2, die_after=trials - 2 + 1))
+    really = test_score.open_test_part
+
+    def stopped(*args, **keys):
+        really(*args, **keys)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(test_score, "open_test_part", stopped)
+    with pytest.raises(Interrupted):
+        case.run(trials, stages=stages)
+    assert len(case.read().openings) == 1
+    monkeypatch.undo()
+    assert everything(case.run(trials, stages=stages)) == reference
+
+
+def test_a_journal_of_an_older_version_is_read_and_only_printed(case):
+    record = case.run(finalists={"baseline": False})
+    with write_journal(case.location, "s", lambda text: None) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        facts = study.user_attrs[STUDY_ATTR]
+        del facts["experiment"]["finalists"]["baseline"], facts["baselines"]["training_mean"]
+        study.set_user_attr(STUDY_ATTR, facts)
+        old = study.user_attrs[TEST_ATTR]
+        del old["default"], old["verdict"], old["baselines"]["training_mean"]
+        study.set_user_attr(TEST_ATTR, old)
+    before = Path(case.location).read_bytes()
+    again = case.run()
+    assert Path(case.location).read_bytes() == before
+    assert again.experiment.finalists.baseline
+    summary = summarize(again)
+    assert summary["default"] is None
+    assert summary["verdict"]
+    assert summary["openings"][0]["scores"] == record.test["scores"]
+    assert summary["opened"] == ["The test part was opened once, after 8 trials."]
+
+
+def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
+    def shown(record):
+        capsys.readouterr()
+        show_result(record)
+        return " ".join(capsys.readouterr().out.split())
+
+    own = make_case("own").run(finalists={"repeats": 5})
+    text = shown(own)
+    assert "default LSTM, on 5 fresh seeds" in text
+    parts = [summarize(own)["default"], own.test["default"]]
+    both = " ".join(f"{number(part['mean'])} ± {number(part['std'], 2)}" for part in parts)
+    assert f"default LSTM, on 5 fresh seeds {both}" in text
+    assert "The test part was opened once, after 8 trials. Verdict: " in text
+    assert f"First and second: {summarize(own)['first_and_second']}." in text
+    assert "too few" not in text
+    won = shown(make_case("won").run(4, space=TWIN))
+    assert "The winner is the default LSTM." in won
+    assert (
+        "too few repeats to tell (3; five or more are needed: the same command with "
+        "--set finalists.repeats=5)" in won
+    )
+    executor = PretendExecutor(2, fails=lambda job: job.key.startswith("baseline"))
+    failed = shown(make_case("failed").run(executor=executor))
+    assert "default LSTM; 3 trainings of it failed - " in failed
+    again = make_case("again")
+    first = find_winner(again.run(2)).trial.number
+    trials = extended(again)
+    assert f"Verdict: of trial {first}, which no longer wins: " in shown(again.read())
+    reopened = shown(again.run(trials, stages={"reopen_test": True}))
+    assert "opened 2 times" in reopened
+    assert "no longer of unseen rows" in reopened
+
+
+def test_the_default_is_the_librarys_and_not_the_start(case):
+    keys = {"hyperparameters": {"hidden_size": 100, "dropout": 0.3, "batch_size": 4}}
+    experiment = case.experiment(**keys)
+    assert experiment.start() == {"hidden_size": 100, "dropout": 0.3}
+    assert untuned(experiment) == {"hidden_size": 32, "dropout": 0.0}

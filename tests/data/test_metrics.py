@@ -1,6 +1,9 @@
+"""Metrics, and weights of rows and steps."""
+
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +11,9 @@ from sklearn import metrics
 
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.data.metrics import score
+from tuner.data.prepared import check_data, open_test_part, prepare
+from tuner.errors import DataError, ExperimentError
+from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS
 
 TRUTH = np.array([[[1.0, 10.0], [2.0, 20.0]], [[4.0, 40.0], [8.0, 80.0]]])  # 2 windows, 2 steps
@@ -177,3 +183,286 @@ def test_auroc_is_the_mean_over_the_classes_that_occur():
 def test_an_impossible_class_has_a_large_finite_loss():
     value = score("cross_entropy", np.array([0, 1]), np.array([[1.0, 0.0]] * 2), classes(2))
     assert 15 < value < 20
+
+
+N = 60
+VALIDATION, TEST = slice(34, 48), slice(48, 60)
+
+
+def table(weights=None, n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"y": 50 + rng.normal(size=n).cumsum(), "x": rng.normal(size=n)})
+    frame["w"] = np.ones(n) if weights is None else weights
+    return frame
+
+
+def experiment(folder, frame, *, task=None, metric=None, **data):
+    frame.to_csv(folder / "data.csv", index=False)
+    values = {
+        "name": "weighed",
+        "data": {
+            "path": str(folder / "data.csv"), "target": "y", "weight": "w",
+            "split": {"validation": 14, "test": 12}, **data,
+        },
+        "task": {"window": 3, "horizon": 2} if task is None else task,
+    }  # fmt: skip
+    values |= {} if metric is None else {"objective": {"metric": metric}}
+    return Experiment.from_dict(values)
+
+
+class Naive(SeriesRef):
+    """Values whose naive errors are 2 and 8, of two targets."""
+
+    def naive_errors(self, samples):
+        return np.tile([2.0, 8.0], (len(samples), 1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    metric=st.sampled_from([*OF_VALUES, "pinball"]),
+    counts=st.lists(st.integers(0, 4), min_size=6, max_size=6).filter(lambda c: sum(c) > 1),
+    seed=st.integers(0, 99),
+)
+def test_a_target_of_weight_three_scores_like_three_of_it(metric, counts, seed):
+    rng = np.random.default_rng(seed)
+    quantiles = (0.1, 0.5, 0.9) if metric == "pinball" else ()
+    truth = rng.uniform(1, 9, (3, 2, 2))
+    forecast = truth[..., None] + rng.normal(size=(3, 2, 2, 3)).cumsum(axis=3)
+    forecast = forecast if quantiles else forecast[..., 0]
+    windows = Naive("", Shape("forecast", 2, horizon=2, targets=2, quantiles=quantiles))
+    rows = Naive("", Shape("forecast", 2, horizon=1, targets=2, quantiles=quantiles))
+    weights = np.reshape(counts, (3, 2)) * 0.37
+    found = score(metric, truth, forecast, windows, np.arange(3), weights)
+    each = [a.reshape(6, 1, *a.shape[2:]).repeat(counts, axis=0) for a in (truth, forecast)]
+    expected = score(metric, *each, rows, np.arange(sum(counts)))
+    assert found == pytest.approx(expected, nan_ok=True)
+    if metric in ("rmse", "mae"):  # and by hand
+        errors = np.abs(truth - forecast) ** (2 if metric == "rmse" else 1)
+        means = [np.average(errors[:, :, k], weights=weights) for k in range(2)]
+        by_hand = np.mean(np.sqrt(means) if metric == "rmse" else means)
+        assert found == pytest.approx(by_hand)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    metric=st.sampled_from(OF_CLASSES),
+    counts=st.lists(st.integers(0, 4), min_size=8, max_size=8).filter(any),
+    seed=st.integers(0, 99),
+)
+def test_a_class_of_weight_three_scores_like_three_of_it(metric, counts, seed):
+    rng = np.random.default_rng(seed)
+    truth, said = rng.integers(0, 3, 8), rng.dirichlet(np.ones(3), 8)
+    ref = SequencesRef("", Shape("classify", 2, classes=3))
+    found = score(metric, truth, said, ref, weights=np.array(counts) * 1e-3)
+    repeated = truth.repeat(counts), said.repeat(counts, axis=0)
+    assert found == pytest.approx(score(metric, *repeated, ref), nan_ok=True)
+
+
+WEIGHTS = st.lists(st.sampled_from([0, 0, 0.5, 1, 3]), min_size=N, max_size=N)
+
+
+@settings(deadline=None, max_examples=40)
+@given(weights=WEIGHTS, steps=st.sampled_from([None, [1, 0.5], [0, 2]]))
+def test_samples_and_weights_match_a_loop_over_rows(weights, steps, tmp_path_factory):
+    folder, window, horizon = tmp_path_factory.mktemp("weights"), 3, 2
+    task = {"window": window, "horizon": horizon}
+    task |= {} if steps is None else {"step_weights": steps}
+    asked = experiment(folder, table(weights), task=task)
+    of_steps = steps or [1, 1]
+
+    def counts(t):
+        return [weights[t + k] * of_steps[k] for k in range(horizon)]
+
+    def samples(begin, end):
+        inside = range(max(begin, window), end - horizon + 1)
+        return [t for t in inside if any(counts(t))]
+
+    every = [samples(0, 34), samples(34, 48), samples(48, 60)]
+    if not all(every):
+        with pytest.raises(DataError, match=r"data\.weight: column 'w' must be above 0 for some"):
+            check_data(asked)
+        return
+    (ref,) = prepare(asked, folder / "search").folds
+    (opened,) = open_test_part(asked, folder / "test").folds
+    found = [ref.train_samples(), ref.evaluate_samples(), opened.evaluate_samples()]
+    assert [part.tolist() for part in found] == every
+    assert opened.weights_of(found[2]).tolist() == [counts(t) for t in every[2]]
+    assert ref.weights_of(found[0]).tolist() == [counts(t) for t in every[0]]
+    truth = ref.truth_of(found[1])
+    forecast = truth + np.random.default_rng(0).normal(size=truth.shape)
+    errors = np.abs(truth - forecast)[:, :, 0]
+    of_part = np.array([counts(t) for t in every[1]])
+    expected = (errors * of_part).sum() / of_part.sum()
+    assert score("mae", truth, forecast, ref) == pytest.approx(expected)
+
+
+def test_a_weight_column_is_neither_feature_nor_leak(tmp_path):
+    weights = np.linspace(1, 2, N)
+    other = weights.copy()
+    other[TEST] = 7.0
+    arrays = []
+    for name, column in (("one", weights), ("two", other)):
+        (tmp_path / name).mkdir()
+        asked = experiment(tmp_path / name, table(column))
+        prepared = prepare(asked, tmp_path / name / "search")
+        assert prepared.facts.features == ("y", "x")
+        assert "weight" not in prepared.pipeline
+        files = sorted((tmp_path / name / "search").rglob("*.npy"))
+        arrays.append({file.stem: np.load(file) for file in files})
+    assert arrays[0].keys() == arrays[1].keys()
+    assert all(np.array_equal(arrays[0][k], arrays[1][k]) for k in arrays[0])
+    assert len(arrays[0]["weights"]) == TEST.start
+    named = experiment(tmp_path, table(weights), features=["y", "w"])
+    assert prepare(named, tmp_path / "named").facts.features == ("y", "w")
+
+
+def test_weights_follow_their_rows(tmp_path):
+    """Through an order of its own, gaps that are put in, steps that rows are brought to."""
+    hours = pd.date_range("2020-01-01", periods=N, freq="h")
+    frame = table(np.arange(1.0, N + 1)).assign(t=hours.astype(str))
+    holes = frame.drop(index=[20]).iloc[::-1]
+    asked = experiment(tmp_path, holes, time="t", missing="ffill")
+    (ref,) = prepare(asked, tmp_path / "holes").folds
+    expected = np.arange(1.0, TEST.start + 1)
+    expected[20] = 0
+    assert ref.load("weights").tolist() == expected.tolist()
+    split = {"validation": 7, "test": 6}
+    asked = experiment(tmp_path, frame, time="t", resample="2h", split=split)
+    (ref,) = prepare(asked, tmp_path / "resampled").folds
+    assert ref.load("weights").tolist() == (np.arange(24) * 2 + 1.5).tolist()
+
+
+def sequences(weights, kind="regress"):
+    rng = np.random.default_rng(1)
+    rows = [(i, rng.normal(), w) for i, w in enumerate(weights) for _ in range(3)]
+    frame = pd.DataFrame(rows, columns=["id", "x", "w"])
+    frame["y"] = frame["id"] % 2 if kind in ("classify", "label") else frame["id"] * 1.5
+    return frame
+
+
+@pytest.mark.parametrize("kind", ["regress", "classify", "label", "regress_steps"])
+def test_sequences_of_weight_zero_are_left_out(kind, tmp_path):
+    weights = np.tile([1.0, 0.0, 2.0, 0.5, 3.0], 8)
+    frame = sequences(weights, kind)
+    asked = experiment(tmp_path, frame, task={"kind": kind}, id="id")
+    prepared = prepare(asked, tmp_path / "search")
+    (ref,) = prepared.folds
+    assert prepared.facts.features == ("x",)
+    for samples in (ref.train_samples(), ref.evaluate_samples()):
+        assert len(samples)
+        names = [int(prepared.name_of(sample)) for sample in samples]
+        expected = np.array([weights[name] for name in names])
+        assert (expected > 0).all()
+        per_step = kind in ("label", "regress_steps")
+        assert ref.weights_of(samples).tolist() == expected.repeat(3 if per_step else 1).tolist()
+    if kind == "label":  # a row of its own weight
+        frame.loc[0, "w"] = 9.0
+        (ref,) = prepare(experiment(tmp_path, frame, task={"kind": kind}, id="id"), tmp_path).folds
+        assert 9.0 in ref.load("weights")
+
+
+def test_the_class_of_a_coming_row_counts_what_its_row_does(tmp_path):
+    weights = np.tile([1.0, 0.0, 2.0], 20)
+    frame = table(weights).assign(y=np.where(np.arange(N) // 2 % 2, "up", "down"))
+    asked = experiment(tmp_path, frame, task={"kind": "classify", "window": 3})
+    prepared = prepare(asked, tmp_path / "search")
+    (ref,) = prepared.folds
+    samples = ref.evaluate_samples()
+    assert samples.tolist() == [t for t in range(34, 48) if weights[t]]
+    assert ref.weights_of(samples).tolist() == weights[samples].tolist()
+    assert "w" not in prepared.facts.features
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "problem"),
+    [
+        (7, "", "number from 0 to below 1e30 in every row, got none in line 9; fill it in"),
+        (7, "-0.5", "number from 0 to below 1e30 in every row, got -0.5 in line 9; correct it"),
+        (7, "1e31", "got 1e[+]31 in line 9; correct it"),
+        (7, "much", "got 'much' in line 9; write a number there"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused_with_its_line(row, value, problem, tmp_path):
+    weights = ["1"] * N
+    weights[row] = value
+    with pytest.raises(DataError, match=rf"data\.weight: column 'w' must .*{problem}"):
+        check_data(experiment(tmp_path, table(weights)))
+    with pytest.raises(DataError, match=r"data\.weight: no column 'weights' in the file"):
+        check_data(experiment(tmp_path, table(), weight="weights"))
+
+
+def test_a_row_without_a_target_needs_no_weight(tmp_path):
+    frame = table()
+    frame.loc[10, ["y", "w"]] = np.nan
+    (ref,) = prepare(experiment(tmp_path, frame, missing="ffill"), tmp_path / "search").folds
+    assert not {9, 10} & set(ref.train_samples().tolist())
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "test"])
+@pytest.mark.parametrize("kind", ["forecast", "regress"])
+def test_a_part_of_which_nothing_counts_is_refused(part, kind, tmp_path):
+    if kind == "forecast":
+        weights = np.ones(N)
+        weights[{"training": slice(0, 34), "validation": VALIDATION, "test": TEST}[part]] = 0
+        asked = experiment(tmp_path, table(weights))
+    else:
+        words = np.repeat(["train", "validation", "test"], [20, 10, 10])
+        weights = np.where(words == {"training": "train"}.get(part, part), 0.0, 1.0)
+        frame = sequences(weights).assign(part=words.repeat(3))
+        asked = experiment(tmp_path, frame, task={"kind": kind}, id="id", split={"column": "part"})
+    with pytest.raises(DataError, match=rf"data\.weight: .*the {part} part, got 0 for all"):
+        check_data(asked)
+
+
+def test_a_metric_that_divides_asks_for_values_that_count(tmp_path):
+    frame = table()
+    frame.loc[40, "y"] = 0.0
+    with pytest.raises(DataError, match="mape divides by the values, got 0"):
+        check_data(experiment(tmp_path, frame, metric="mape"))
+    frame.loc[40, "w"] = 0.0
+    check_data(experiment(tmp_path, frame, metric="mape"))
+
+
+def test_a_sequence_has_one_weight(tmp_path):
+    frame = sequences(np.ones(40))
+    frame.loc[4, "w"] = 2.0
+    asked = experiment(tmp_path, frame, task={"kind": "regress"}, id="id")
+    with pytest.raises(DataError, match=r"data\.weight: column 'w' must be the same in all rows"):
+        check_data(asked)
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "metric", "problem"),
+    [
+        ({"step_weights": [1, 1]}, {}, None, r"task\.step_weights: .*which is 1, got 2; write 1"),
+        ({"horizon": 2, "step_weights": []}, {}, None, r"step_weights: .*got 0; write 2 of them"),
+        ({"horizon": 2, "step_weights": [0, 0]}, {}, None, r"step_weights: must not all be 0"),
+        ({"horizon": 2, "step_weights": [1, -1]}, {}, None, r"step_weights.*-1"),
+        ({"kind": "regress", "step_weights": [1]}, {"id": "id"}, None, r"is of forecasts"),
+        ({"kind": "translate"}, {"text": "x"}, None, r"data\.weight: is of values and classes"),
+        ({}, {"weight": "y"}, None, r"data\.weight: .*got 'y', which is data\.target; remove"),
+        ({}, {"time": "w"}, None, r"data\.weight: .*got 'w', which is data\.time"),
+        ({}, {}, "minimize mean(abs(truth - forecast))", r"objective\.metric: one's own cannot"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_weighted_is_refused_in_a_line(task, data, metric, problem, tmp_path):
+    with pytest.raises(ExperimentError, match=problem) as caught:
+        experiment(tmp_path, table(), task=task, metric=metric, **data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_of_ones_own_is_refused_beside_weights(tmp_path):
+    asked = experiment(tmp_path, table())
+    own = {"hyperparameters.loss": "mean((truth - forecast) ** 2)"}
+    with pytest.raises(ExperimentError, match=r"hyperparameters\.loss: one's own cannot be"):
+        asked.changed(own)
+
+
+def test_an_experiment_without_weights_says_nothing_of_them(tmp_path):
+    asked = experiment(tmp_path, table(), weight=None)
+    assert "weight" not in asked.to_dict()["data"]
+    assert "step_weights" not in asked.to_dict()["task"]
+    (ref,) = prepare(asked, tmp_path / "search").folds
+    assert not ref.has_weights
+    assert ref.weights_of(ref.train_samples()) is None
+    assert "w" in prepare(asked, tmp_path / "again").facts.features

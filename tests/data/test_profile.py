@@ -1,21 +1,389 @@
-"""What a series is like is read off its rows: season, wandering level, growth, steps like noise."""
+"""What init guesses of columns, what looks wrong in them, and what a series is like."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from tuner.cli.main import run
+from tuner.data.prepared import check_data
 from tuner.data.profile import gain_of_columns, profile_of
+from tuner.data.quality import SUSPECTS, outside_of
+from tuner.data.series_table import read_series
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+from tuner.experiment.schema import Data
+from tuner.planning.columns import guess_columns
+from tuner.tables.table import RawTable
+
+N = 60
+DAYS = pd.date_range("2015-01-01", periods=N)
+MONTHS = pd.date_range("2015-01-01", periods=N, freq="MS")
+WEEKS = pd.date_range("2019-01-07", periods=N, freq="W-MON")
+
+
+def second(value):
+    return value if isinstance(value, str) else str(pd.Index(value)[1])  # type: ignore[call-overload]
+
+
+def written(folder, values):
+    path = folder / "s.csv"
+    y = np.random.default_rng(0).normal(size=N).round(3)
+    pd.DataFrame({"a": values, "y": y}).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{10 + i % 5}x{12 + i % 7}" for i in range(N)],
+        [f"{i % 5}:{i % 4}" for i in range(N)],
+        [f"{i % 5}-{i % 4}" for i in range(N)],
+        [f"1.{i // 10}.{i % 10}" for i in range(N)],
+        [f"{i % 13 + 1}.{i % 12 + 1}.{i % 13}" for i in range(N)],
+        [f"{i % 24}h" for i in range(N)],
+        [f"{i % 30}d" for i in range(N)],
+        [f"{i % 60}m" for i in range(N)],
+        [("5h", "3d", "10m")[i % 3] for i in range(N)],
+        [f"{1960 + i}/{(61 + i) % 100:02}" for i in range(N)],
+        [f"{1960 + i}-{(61 + i) % 100:02}" for i in range(N)],
+        [f"{i % 9 + 1}/{i % 12 + 1}" for i in range(N)],
+        DAYS.strftime("%m-%d"),
+        DAYS.strftime("%d-%b"),
+        DAYS.strftime("%A"),
+        MONTHS.strftime("%B"),
+        ["April", "June", "August"] * 20,
+        ["may", "march", "sun"] * 20,
+        pd.date_range("2015", periods=N, freq="15min").strftime("%H:%M"),
+        [f"10.0.{i // 10}.{i % 10}" for i in range(N)],
+        [f"2020-{i:03}" for i in range(N)],
+        [f"A-{i:03}" for i in range(N)],
+        [f"'{60 + i % 40}" for i in range(N)],
+    ],
+    ids=second,
+)
+def test_texts_that_only_look_like_times_are_texts(tmp_path, texts):
+    found = guess_columns(RawTable.read(written(tmp_path, texts)))
+    assert (found.time, found.targets) == (None, ["y"])
+    assert found.left_out["a"].startswith("text")  # and which unit it may have
+
+
+@pytest.mark.parametrize(
+    ("texts", "times", "frequency"),
+    [
+        (DAYS.strftime("%Y%m%d"), DAYS, "D"),
+        (MONTHS.strftime("%Y%m"), MONTHS, "MS"),
+        (MONTHS.strftime("%b %Y"), MONTHS, "MS"),
+        (MONTHS.strftime("%b-%y"), MONTHS, "MS"),
+        (MONTHS.strftime("%B %Y"), MONTHS, "MS"),
+        (MONTHS.strftime("%m/%Y"), MONTHS, "MS"),
+        (MONTHS.strftime("%YM%m"), MONTHS, "MS"),
+        (DAYS.strftime("%d.%m.%y"), DAYS, "D"),
+        (WEEKS.strftime("%G-W%V"), WEEKS, "W-MON"),
+        (WEEKS.strftime("%GW%V"), WEEKS, "W-MON"),
+        (
+            [f"Q{i % 4 + 1} {1990 + i // 4}" for i in range(N)],
+            pd.date_range("1990", periods=N, freq="QS"),
+            "QS-JAN",
+        ),
+        (
+            [f"{1990 + i // 4}Q{i % 4 + 1}" for i in range(N)],
+            pd.date_range("1990", periods=N, freq="QS"),
+            "QS-JAN",
+        ),
+    ],
+    ids=second,
+)
+def test_dates_as_people_and_offices_write_them_are_times(tmp_path, texts, times, frequency):
+    path = written(tmp_path, texts)
+    found = guess_columns(RawTable.read(path))
+    assert (found.time, found.targets, found.numbers) == ("a", ["y"], ["y"])
+    series = read_series(Data(path=str(path), time="a", target="y"))
+    assert series.times is not None
+    assert list(series.times) == list(times)
+    assert series.frequency == frequency
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [20200131 + 7 * i for i in range(N)],  # not all of them are dates
+        [201501.5 + i for i in range(N)],
+        [201501, *[201512] * (N - 1)],
+        np.random.default_rng(0).permutation([int(m) for m in MONTHS.strftime("%Y%m")]),
+    ],
+    ids=["no dates", "fractions", "few", "falling"],
+)
+def test_numbers_that_may_be_none_are_no_dates(tmp_path, numbers):
+    found = guess_columns(RawTable.read(written(tmp_path, numbers)))
+    assert (found.time, found.numbers) == (None, ["a", "y"])
+
+
+def test_a_week_that_there_is_not_is_no_time(tmp_path):
+    texts = [f"2019-W{54 + i % 40}" for i in range(N)]
+    assert guess_columns(RawTable.read(written(tmp_path, texts))).left_out == {"a": "text"}
+
+
+def named(folder, name, values):
+    path = folder / "s.csv"
+    y = np.random.default_rng(0).normal(size=N).round(3)
+    pd.DataFrame({name: values, "y": y}).to_csv(path, index=False)
+    return RawTable.read(path)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+@pytest.mark.parametrize("name", ["ts", "Zeit", "event_time", "epoch"])
+def test_unix_times_are_times_in_a_column_that_is_called_so(tmp_path, name, unit):
+    times = pd.date_range("2021-03-01", periods=N, freq="h").as_unit(unit).asi8
+    found = guess_columns(named(tmp_path, name, times))
+    assert (found.time, found.numbers) == (name, ["y"])
+    table = named(tmp_path, "amount", times)
+    assert guess_columns(table).time is None
+    assert guess_columns(named(tmp_path, name, np.arange(N) + 1000)).time is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("month", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
+        ("Monat", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
+        ("quarter", [f"{1990 + i // 4}-{i % 4 + 1}" for i in range(N)], "'1990-1' in line 2"),
+        ("date", [f"{1990 + i // 4}-{i % 4 + 1:02}" for i in range(N)], "seems to hold quarters"),
+    ],
+)
+def test_unreadable_or_ambiguous_times_are_refused(tmp_path, name, values, told):
+    table = named(tmp_path, name, values)
+    with pytest.raises(DataError, match=told):
+        guess_columns(table)
+    assert guess_columns(table, no_time=True).targets == ["y"]
+    assert guess_columns(named(tmp_path, "ratio", np.arange(N) + 1950.25)).numbers[0] == "ratio"
+
+
+def test_months_of_every_season_are_no_quarters(tmp_path):
+    months = [f"{1990 + i // 12}-{i % 12 + 1}" for i in range(N)]
+    assert guess_columns(named(tmp_path, "month", months)).time == "month"
+
+
+N_VALUES = 200
+RNG = np.random.default_rng(0)
+WAVE = 100 + 10 * np.sin(np.arange(N_VALUES) / 7 * 2 * np.pi) + RNG.normal(size=N_VALUES)
+
+
+def notes(folder, y, **columns):
+    day = pd.date_range("2020", periods=len(y)).strftime("%Y-%m-%d")
+    path = folder / "s.csv"
+    pd.DataFrame({"day": day, "y": y, **columns}).to_csv(path, index=False)
+    block = {"path": str(path), "time": "day", "target": "y", "missing": "ffill"}
+    raw = {"name": "s", "data": block, "task": {"window": 3}}
+    facts = check_data(Experiment.model_validate(raw)).facts
+    return [note for note in facts.notes if note[0] in SUSPECTS]
+
+
+def put(rows, value):
+    values = WAVE.copy()
+    values[rows] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [-999.0, 9999.0, 99999.0, -999.25, -32768.0, 1e20, 0.0])
+def test_a_sentinel_is_reported_with_its_lines_and_its_remedy(tmp_path, value):
+    ((what, text),) = notes(tmp_path, put(slice(None, None, 40), value))
+    assert what == "sentinel"
+    lines = "line 2 (2020-01-01), line 42 (2020-02-10), line 82 (2020-03-21) and 2 more"
+    assert text.startswith(f"'y' is {value:.10g} in 5 rows ({lines}), far outside the rest")
+    assert f'write data.read.missing_values: ["{value:.10g}"], and data.missing: ffill' in text
+
+
+def test_two_sentinels_of_two_columns_are_mended_by_one_key(tmp_path):
+    y = put([3, 50], -999.0)
+    y[[7, 9]] = 9999.0
+    found = notes(tmp_path, y, x=put([20, 30], -1.0))
+    assert [what for what, _ in found] == ["sentinel"] * 3
+    for _, text in found:
+        assert 'data.read.missing_values: ["9999", "-999", "-1"]' in text
+        assert "the rest (8" in text  # 87.9: no sentinel belongs to the rest
+
+
+def test_one_far_value_is_an_outlier_and_one_code_a_sentinel(tmp_path):
+    ((what, text),) = notes(tmp_path, put(50, 1e7))
+    assert what == "outlier"
+    assert text.startswith("'y' is 10000000 in line 52 (2020-02-20), far outside the rest")
+    assert notes(tmp_path, put(50, -9999.0))[0][0] == "sentinel"
+
+
+def test_a_constant_target_is_reported_with_its_lines(tmp_path):
+    ((what, text),) = notes(tmp_path, put(slice(80, 190), 104.5))
+    assert what == "stands still"
+    assert "is 104.5 in 110 of 200 rows without a break, line 82 (2020-03-21) to line 191" in text
+    assert notes(tmp_path, put(slice(80, 170), 104.5)) == []
+    assert notes(tmp_path, WAVE, x=put(slice(80, 190), 104.5)) == []  # a feature may
+
+
+@pytest.mark.parametrize(("factor", "word"), [(1000.0, "larger"), (0.001, "smaller")])
+def test_a_change_of_unit_is_told_with_the_line_where_it_begins(tmp_path, factor, word):
+    values = WAVE.copy()
+    values[100:] *= factor
+    ((what, text),) = notes(tmp_path, WAVE, x=values)
+    assert what == "unit"
+    assert text == (
+        f"'x' is about 1000 times {word} from line 102 (2020-04-10) on; write all rows in one unit"
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        WAVE,
+        put(50, 140.0),
+        np.exp(RNG.normal(0, 2, N_VALUES)),
+        RNG.standard_cauchy(N_VALUES),
+        RNG.standard_t(3, N_VALUES),
+        np.exp(np.arange(N_VALUES) / 20),
+        RNG.poisson(0.3, N_VALUES).astype(float),
+        np.r_[RNG.normal(1, 0.1, 100), RNG.normal(50, 1, 100)],
+        RNG.normal(size=N_VALUES).cumsum(),
+        np.where(RNG.random(N_VALUES) < 0.9, 0.0, RNG.gamma(2, 50, N_VALUES)),
+        np.arange(N_VALUES) % 7 * 1.0,
+    ],
+    ids=[
+        "wave",
+        "mild",
+        "lognormal",
+        "cauchy",
+        "t",
+        "growth",
+        "counts",
+        "level",
+        "walk",
+        "intermittent",
+        "weekdays",
+    ],
+)
+def test_ordinary_values_get_no_note(tmp_path, values):
+    assert notes(tmp_path, values) == []
+
+
+def test_each_series_stands_still_by_itself(tmp_path):
+    path = tmp_path / "s.csv"
+    day = pd.date_range("2020", periods=60).strftime("%Y-%m-%d")
+    still = WAVE[:60].copy()
+    still[20:55] = 1000.0
+    pd.DataFrame(
+        {"store": ["a"] * 60 + ["b"] * 60, "day": [*day, *day], "y": [*WAVE[:60], *still]}
+    ).to_csv(path, index=False)
+    block = {"path": str(path), "time": "day", "id": "store", "target": "y"}
+    raw = {"name": "s", "data": block, "task": {"window": 3}}
+    facts = check_data(Experiment.model_validate(raw)).facts
+    (text,) = [text for what, text in facts.notes if what == "stands still"]
+    assert text.startswith("'y' of series 'b' is 1000 in 35 of 60 rows without a break, line 82 (")
+
+
+def test_sequences_have_sentinels_too(tmp_path):
+    path = tmp_path / "s.csv"
+    values = RNG.normal(size=160)
+    values[[5, 50, 90]] = -999
+    ids = np.repeat(np.arange(40), 4)
+    pd.DataFrame({"id": ids, "x": values, "y": np.where(ids % 2, "a", "b")}).to_csv(path)
+    block = {"path": str(path), "id": "id", "target": "y", "features": ["x"]}
+    raw = {"name": "s", "data": block, "task": {"kind": "classify"}}
+    facts = check_data(Experiment.model_validate(raw)).facts
+    (text,) = [text for what, text in facts.notes if what == "sentinel"]
+    assert text.startswith("'x' is -999 in 3 rows (line 7, line 52, line 92), far outside the rest")
+
+
+def test_check_and_init_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    notes(tmp_path, put(slice(None, None, 40), -999.0))
+    assert run(["init", "s.csv"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "look at: 'y' is -999 in 5 rows (line 2 (2020-01-01), line 42" in printed
+    assert run(["check", "s.yaml"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sentinel 'y' is -999 in 5 rows" in printed
+    assert "It can run, but see above." in printed
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    scale=st.floats(1e-3, 1e3),
+    offset=st.floats(-100, 100),
+    rows=st.lists(st.integers(0, N_VALUES - 1), min_size=2, max_size=60, unique=True),
+)
+def test_a_far_repeated_value_is_found_in_exactly_its_rows(scale, offset, rows):
+    values = (WAVE - 100) * scale + offset
+    far = values.max() + 10 * np.ptp(values)
+    values[rows] = far
+    ((_, text),) = outside_of({"y": values}, lambda row: f"<{row}>")
+    assert f"in {len(rows)} rows (<{min(rows)}>" in text
+
+
+STEADY = [float(i % 5 + 1) for i in range(60)]
+
+
+def check(folder, metric, values):
+    path = folder / "s.csv"
+    path.write_text("y\n" + "".join(f"{v}\n" for v in values))
+    block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
+    raw = {"name": "s", "data": block, "objective": {"metric": metric}, "task": {"window": 3}}
+    check_data(Experiment.model_validate(raw))
+
+
+@pytest.mark.parametrize(
+    ("metric", "where", "value", "text"),
+    [
+        ("mape", slice(45, 46), 0.0, "mape divides by the values, got 0 for 'y' in the validation"),
+        ("mape", slice(59, 60), 0.0, "mape divides by the values, got 0 for 'y' in the test part"),
+        ("r2", slice(40, 50), 7.0, "r2 compares with the variance, got a constant for 'y' in the"),
+        ("r2", slice(50, 60), 7.0, "in the test part; write rmse or mae"),
+        ("mase", slice(0, 40), 7.0, "mase divides by the error of the naive forecast"),
+    ],
+)
+def test_a_metric_that_has_no_score_of_the_values_is_refused(tmp_path, metric, where, value, text):
+    values = list(STEADY)
+    check(tmp_path, metric, values)
+    values[where] = [value] * len(values[where])
+    with pytest.raises(DataError, match=": objective.metric: ") as refused:
+        check(tmp_path, metric, values)
+    assert text in str(refused.value)
+    check(tmp_path, "rmse", values)
+
+
+def test_zeros_that_are_only_trained_on_do_not_matter(tmp_path):
+    check(tmp_path, "mape", [0.0, *STEADY[1:]])
+
+
+def notes_on(folder, k):
+    path = folder / "k.csv"
+    rows = [f"{y},{value}" for y, value in zip(STEADY, k, strict=True)]
+    path.write_text("\n".join(["y,k", *rows]) + "\n")
+    block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
+    facts = check_data(Experiment.model_validate({"name": "s", "data": block})).facts
+    return [text for what, text in facts.notes if what == "constant"]
+
+
+def test_a_feature_that_moves_only_after_training_gets_a_note(tmp_path):
+    told = "'k' is 5 in all of the training part"
+    remedy = "; leave it out of data.features"
+    assert notes_on(tmp_path, [5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]
+    moved = [5.0] * 45 + [7.0] * 15
+    learned = ", and 7 later: what that means was never learned"
+    assert notes_on(tmp_path, moved) == [f"{told}{learned}{remedy}"]
+    in_test = [5.0] * 50 + [7.0] * 10  # the test part is not looked at
+    assert notes_on(tmp_path, in_test) == notes_on(tmp_path, [5.0] * 60)
+    assert notes_on(tmp_path, [4.0, *[5.0] * 59]) == []
+
 
 DATA = Path(__file__).parents[2] / "experiments/data"
-RNG = np.random.default_rng
+GENERATOR = np.random.default_rng
 PASSENGERS = pd.read_csv(DATA / "air_passengers.csv")["passengers"].to_numpy(float)
 SUNSPOTS = pd.read_csv(DATA / "sunspots.csv")["sunspots"].to_numpy(float)
 
 
 def wave(rows, season, noise=0.1, seed=0):
-    return np.sin(2 * np.pi * np.arange(rows) / season) + RNG(seed).normal(0, noise, rows)
+    return np.sin(2 * np.pi * np.arange(rows) / season) + GENERATOR(seed).normal(0, noise, rows)
 
 
 def test_the_passengers_have_a_season_a_trend_and_growth():
@@ -33,15 +401,15 @@ def test_the_sunspots_get_a_cycle_and_a_level():
 @pytest.mark.parametrize("season", [7, 12, 24])
 def test_a_season_of_the_frequency_is_one_only_where_it_shows(season):
     assert profile_of([wave(300, season)], season, positive=False).season == season
-    noise = RNG(1).normal(size=300)
+    noise = GENERATOR(1).normal(size=300)
     assert profile_of([noise], season, positive=False).season is None
     assert profile_of([noise], None, positive=False).season is None
 
 
 def test_a_random_walk_is_told_from_a_trend():
-    walk = np.cumsum(RNG(3).normal(size=500)) + 100
+    walk = np.cumsum(GENERATOR(3).normal(size=500)) + 100
     assert profile_of([walk], 5, positive=True).walking
-    line = np.arange(500.0) + RNG(3).normal(size=500)
+    line = np.arange(500.0) + GENERATOR(3).normal(size=500)
     profile = profile_of([line], 5, positive=True)
     assert profile.trending
     assert not profile.walking
@@ -55,7 +423,7 @@ def test_growth_needs_a_spread_that_grows_and_values_above_zero():
 
 
 def test_most_of_several_series_decide():
-    walks = [np.cumsum(RNG(i).normal(size=200)) for i in range(3)]
+    walks = [np.cumsum(GENERATOR(i).normal(size=200)) for i in range(3)]
     assert profile_of([*walks, wave(200, 12)], None, positive=False).season is None
     assert profile_of(
         [walks[0], *[wave(200, 12, seed=i) for i in range(3)]], None, positive=False
@@ -71,9 +439,9 @@ def test_short_and_constant_series_have_nothing(rows, value):
 
 
 def test_a_column_that_leads_the_target_helps_and_noise_does_not():
-    leader = RNG(0).normal(size=400)
-    target = np.r_[0.0, leader[:-1]] + RNG(1).normal(0, 0.1, 400)
+    leader = GENERATOR(0).normal(size=400)
+    target = np.r_[0.0, leader[:-1]] + GENERATOR(1).normal(0, 0.1, 400)
     assert gain_of_columns(np.column_stack([target, leader]), [0], 4, 1) > 0.5
-    noise = RNG(2).normal(size=400)
+    noise = GENERATOR(2).normal(size=400)
     assert gain_of_columns(np.column_stack([target, noise]), [0], 4, 1) < 0.02
     assert gain_of_columns(np.column_stack([target, noise])[:10], [0], 4, 1) < 0

@@ -1,3 +1,5 @@
+"""Several series in one file: reading, scaling, static and known columns."""
+
 import dataclasses
 import json
 from pathlib import Path
@@ -5,12 +7,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.series_files import SPLIT, days, text
-from helpers.series_files import assert_check_refuses as assert_refused
+from helpers.series_files import (
+    SPLIT,
+    assert_check_refuses,
+    assert_read_refuses,
+    dated,
+    days,
+    read,
+    text,
+    written,
+)
 
 from tuner.data import Shape
 from tuner.data.prepared import Dataset, check_data, open_test_part, prepare
-from tuner.errors import DataError
+from tuner.data.preprocessing import Scaler
+from tuner.data.reference import SeriesRef
+from tuner.errors import DataError, ExperimentError
+from tuner.experiment import Experiment, dump_yaml
 
 
 def test_the_shape_and_the_facts_tell_what_a_model_sees(tmp_path, experiment_on):
@@ -88,7 +101,7 @@ def test_the_longest_window_is_the_longest_that_a_trial_may_read(
 def test_a_training_part_below_the_longest_window_is_refused(experiment_on):
     def refused(key, **keys):
         experiment = experiment_on(text(days()), time="t", split=SPLIT, horizon=3, **keys)
-        assert_refused(experiment, f": {key}: ", "(window 40 + horizon 3), got 42 of 60")
+        assert_check_refuses(experiment, f": {key}: ", "(window 40 + horizon 3), got 42 of 60")
 
     refused("task.window", window=40)
     refused("hyperparameters.window", blocks={"hyperparameters": {"window": 40}})
@@ -239,7 +252,7 @@ def test_parts_in_which_no_target_is_known_are_refused(experiment_on):
         experiment = experiment_on(
             text(frame), time="t", missing="ffill", split=SPLIT, features=["x"], horizon=2
         )
-        assert_refused(experiment, *parts)
+        assert_check_refuses(experiment, *parts)
 
     refused(slice(42, 51), "data.split.validation: ", "no window in the validation part has 2 rows")
     refused(slice(52, 59), "data.split.test: ", "2 known targets after them in one series")
@@ -250,7 +263,7 @@ def test_r2_of_one_value_is_refused(experiment_on):
     r2 = {"objective": {"metric": "r2"}}
     for name in ("validation", "test"):
         experiment = experiment_on(text(days()), split=SPLIT | {name: 1}, blocks=r2)
-        assert_refused(
+        assert_check_refuses(
             experiment, f"data.split.{name}: r2 needs at least 2 values, got 1; make the"
         )
 
@@ -289,3 +302,402 @@ def test_the_facts_hold_no_values(experiment_on):
     facts = check_data(experiment_on(text(days()), time="t", split=SPLIT)).facts
     for field in dataclasses.fields(facts):
         assert not isinstance(getattr(facts, field.name), np.ndarray | pd.DataFrame)
+
+
+LONG = "t,shop,y\n" + "".join(
+    f"2020-01-{day:02},{shop},{day}{shop}\n" for day in range(1, 8) for shop in (7, 3)
+)
+
+
+def test_series_in_long_form_are_told_apart_by_their_id(tmp_path):
+    series = read(written(tmp_path, LONG), time="t", id="shop")
+    assert series.names == ("7", "3")  # as they come
+    assert series.bounds.tolist() == [[0, 7], [7, 14]]
+    assert series.features == ["y"]  # the id is none
+    assert series.frame["y"].tolist() == [d * 10 + s for s in (7, 3) for d in range(1, 8)]
+    assert series.frequency == "D"
+    assert series.lines.tolist() == [*range(0, 14, 2), *range(1, 14, 2)]
+    assert series.place(8) == "line 5 (2020-01-02) of series '3'"
+    assert_read_refuses(tmp_path / "series.csv", "may appear twice", "data.id", time="t")
+
+
+def test_ids_are_taken_as_they_are_written(tmp_path):
+    path = written(tmp_path, "land,y\nNA,1\n01,2\n1,3\nNA,4\n")
+    series = read(path, id="land")
+    assert series.names == ("NA", "01", "1")
+    assert series.frame["y"].tolist() == [1, 4, 2, 3]
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n  \n\n"])
+def test_white_space_around_an_id_is_no_part_of_it(tmp_path, end):
+    text = "y, shop\n1, Rome \n2,Paris  \n3,Rome\n4,Paris "
+    series = read(written(tmp_path, text + end), id="shop")
+    assert series.names == ("Rome", "Paris")
+    assert series.frame["y"].tolist() == [1, 3, 2, 4]
+    path = written(tmp_path, "shop,y\n  Rome,1\nRome\t,2\n")
+    assert read(path, id="shop").names == ("Rome",)
+    path = written(tmp_path, "y,shop\n1,Rome\n2,  \n3,Rome\n")
+    assert_read_refuses(path, "data.id", "got none in line 3", id="shop")
+    parquet = tmp_path / "series.parquet"
+    pd.DataFrame({"shop": ["Rome ", " Rome"], "y": [1, 2]}).to_parquet(parquet)
+    assert read(parquet, id="shop").names == ("Rome",)
+
+
+def test_blanks_alone_are_missing_and_around_numbers_ignored(tmp_path):
+    path = written(tmp_path, "y,x, z\n 1, 2 , 5\n3,  , 6 \n ,4,7")
+    series = read(path, missing="ffill")
+    assert series.features == ["y", "x", "z"]
+    np.testing.assert_array_equal(series.frame, [[1, 2, 5], [3, np.nan, 6], [np.nan, 4, 7]])
+
+
+def test_series_in_long_form_are_checked_each_by_itself(tmp_path):
+    def refused(old, new, *parts, **keys):
+        assert old in LONG
+        path = written(tmp_path, LONG.replace(old, new))
+        assert_read_refuses(path, *parts, **{"time": "t", "id": "shop", **keys})
+
+    refused("2020-01-02,3", "2020-01-02,", "data.id", "'shop'", "got none in line 5", "fill it in")
+    refused("2020-01-04,3", "2020-01-02,3", "must rise", "2020-01-02 in line 9 of series '3'")
+    refused("2020-01-02,3", "2020-01-01,3", "twice", "line 3 and in line 5 of series '3'")
+    refused("2020-01-04,3,43\n", "", "no gaps", "1 missing at frequency D", "before line 10 of")
+    refused("2020-01-04,3,43", "2020-01-04,3,", "nan in line 9 (2020-01-04) of series '3'")
+    refused("shop", "store", "no column 'shop'", "data.id", "choose from: t, store, y")
+    hourly = "".join(f"2020-01-01 {hour:02}:30,5,1\n" for hour in range(4))
+    refused("t,shop,y\n", "t,shop,y\n" + hourly, "one frequency", "h in '5' and D in '7'",
+            "data.resample")  # fmt: skip
+    odd = "2020-01-01 00:00,5,1\n2020-01-01 08:00,5,1\n"
+    refused("t,shop,y\n", f"t,shop,y\n{odd}", "one frequency", "D in '7' and another in '5'")
+    refused("2020-01-04,3", "2020-01-03 12:00,3", "evenly spaced", "line 9 (2020-01-03 12:00:00)")
+
+
+def test_several_series_are_not_to_be_read_without_their_times(tmp_path):
+    """Each would be cut by its own rows: one trained on what is later than another's test."""
+    for broken in (
+        LONG.replace("2020-01-04,3,43\n", ""),
+        LONG.replace("2020-01-04,3", "2020-01-03 12:00,3"),
+        LONG.replace("2020-01-04,3", "soon,3"),
+        LONG + "".join(f"2020-01-01 {hour:02}:30,5,1\n" for hour in range(4)),
+    ):
+        path = written(tmp_path, broken)
+        with pytest.raises(DataError, match=r"data\.time: .*; (write|add)") as caught:
+            read(path, time="t", id="shop")
+        assert "leave data.time out" not in str(caught.value)
+
+
+def test_the_common_frequency_is_the_one_that_fits_every_series(tmp_path):
+    days = pd.date_range("2020-01-01", periods=40, freq="D")
+    rows = [f"{t},a,1\n" for t in days[::2]] + [f"{t},b,1\n" for t in days]
+    path = written(tmp_path, "t,s,y\n" + "".join(rows))
+    assert read(path, time="t", id="s", missing="ffill").frequency == "D"
+    assert_read_refuses(path, "19 missing at frequency D", "of series 'a'", time="t", id="s")
+
+
+def test_lagged_columns_are_read_and_need_not_be_features(tmp_path):
+    path = written(tmp_path, "t,a,y,s\n2020,1,2,a\n2021,3,4,a\n2022,5,6,a\n")
+    series = read(path, features=["y"], lags={"a": [1]})
+    assert (series.features, list(series.frame)) == (["y"], ["y", "a"])
+    assert_read_refuses(path, "data.lags", "no column 'aa'", "mean 'a'?", lags={"aa": [1]})
+    assert_read_refuses(path, "data.lags", "'t', which is the time", time="t", lags={"t": [1]})
+    assert_read_refuses(
+        path, "data.lags", "'s' must hold numbers", "'a' in line 2", lags={"s": [1]}
+    )
+
+
+def test_what_is_missing_stays_missing_where_that_is_allowed(tmp_path):
+    path = written(tmp_path, "x,y\n1,2\n,3\n4,\n")
+    assert read(path, missing="ffill").frame.isna().to_numpy().sum() == 2
+    path = written(tmp_path, "x,y\n1,2\n,3\n-inf,1\n")
+    assert_read_refuses(path, "data.features", "-inf in line 4", "correct it", missing="ffill")
+
+
+def test_resampled_times_may_repeat_but_not_fall(tmp_path):
+    path = written(tmp_path, dated(["2020-01-01", "2020-01-01", "2020-01-02 07:00", "2020-03-01"]))
+    assert read(path, time="t", resample="1D").frequency is None
+    path = written(tmp_path, dated(["2020-01-02", "2020-01-01", "2020-01-03"]))
+    assert_read_refuses(path, "times must rise", time="t", resample="1D")
+
+
+def test_only_the_first_rows_of_each_series_are_copied(tmp_path):
+    series = read(written(tmp_path, LONG), time="t", id="shop").until(np.array([2, 3]))
+    assert series.frame["y"].tolist() == [17, 27, 13, 23, 33]
+    assert series.bounds.tolist() == [[0, 2], [2, 5]]
+    assert series.times is not None
+    assert series.times_of(1)[-1] == pd.Timestamp("2020-01-03")
+    assert (series.lines.tolist(), len(series.inserted)) == ([0, 2, 1, 3, 5], 5)
+    assert series.rows == 14  # of the file
+
+
+SCALES = ("standard", "minmax", "none")
+
+
+@pytest.mark.parametrize("kind", SCALES)
+def test_constant_columns_are_kept_finite(kind):
+    rows = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
+    scaler = Scaler.fit(kind, rows)
+    assert scaler.scale[0] == 1.0
+    back = scaler.transform(rows) * scaler.scale + scaler.offset
+    np.testing.assert_allclose(back, rows, rtol=1e-6)
+    if kind == "minmax":
+        assert [scaler.transform(rows).min(), scaler.transform(rows).max()] == [0.0, 1.0]
+    if kind == "none":
+        np.testing.assert_array_equal(scaler.transform(rows), rows.astype(np.float32))
+
+
+def test_what_is_far_beyond_the_training_rows_stays_finite():
+    scaler = Scaler.fit("standard", np.array([[1e-20], [2e-20]]))
+    assert np.isfinite(scaler.transform(np.array([[1e30], [-1e30], [1.5e-20]]))).all()
+
+
+def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path, experiment_on):
+    frame = days()
+    experiment = experiment_on(text(frame), target=["y", "x"], lags={"x": [1]}, split=SPLIT)
+    prepared = prepare(experiment, tmp_path / "arrays")
+    (ref,) = prepared.folds
+    inputs, outputs = prepared.pipeline["inputs"], prepared.pipeline["outputs"]
+    assert inputs["names"] == list(prepared.facts.features) == ["y", "x", "x_lag_1"]
+    scaler = Scaler(np.array(inputs["offset"][:2]), np.array(inputs["scale"][:2]))
+    expected = scaler.transform(frame[["y", "x"]].to_numpy()[:52])
+    np.testing.assert_allclose(ref.load("inputs")[:, :2], expected, rtol=1e-5, atol=1e-6)
+    assert (tuple(outputs["offset"]), tuple(outputs["scale"])) == (ref.offset, ref.scale)
+
+
+def naive(prepared, series=0):
+    return float(prepared.folds[0].load("naive")[series, 0])
+
+
+def test_the_naive_error_is_seasonal_over_training_rows(tmp_path, experiment_on):
+    frame = days()
+    y = frame["y"].to_numpy()[:42]
+    keys = {"split": SPLIT}
+    found = naive(prepare(experiment_on(text(frame), time="t", **keys), tmp_path / "a"))
+    assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean())  # days: a week
+    found = naive(prepare(experiment_on(text(frame), task={"season": 3}, **keys), tmp_path / "b"))
+    assert found == pytest.approx(np.abs(y[3:] - y[:-3]).mean())
+    found = naive(prepare(experiment_on(text(frame), **keys), tmp_path / "c"))
+    assert found == pytest.approx(np.abs(np.diff(y)).mean())
+    found = naive(prepare(experiment_on(text(frame), task={"season": 50}, **keys), tmp_path / "d"))
+    assert found == pytest.approx(np.abs(np.diff(y)).mean())
+    holed = frame.copy()
+    holed.loc[10, "y"] = np.nan
+    found = naive(prepare(experiment_on(text(holed), missing="ffill", **keys), tmp_path / "e"))
+    assert found == pytest.approx(np.abs(np.diff(y))[np.r_[0:9, 11:41]].mean())
+    both = long_form(frame, frame.assign(y=frame["y"] * 10))
+    prepared = prepare(experiment_on(both, time="t", id="s", **keys), tmp_path / "f")
+    week = np.abs(y[7:] - y[:-7]).mean()
+    assert [naive(prepared, i) for i in (0, 1)] == pytest.approx([week, 10 * week])
+
+
+def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on):
+    frame = days(y=np.tile(np.arange(7.0), 9)[:60])
+    mase = {"objective": {"metric": "mase"}}
+    experiment = experiment_on(text(frame), time="t", split=SPLIT, blocks=mase)
+    assert_check_refuses(experiment, "objective.metric: ", "got 0 for 'y'", "write rmse or mae")
+    check_data(experiment_on(text(frame), time="t", split=SPLIT))
+    check_data(experiment_on(text(frame), split=SPLIT, blocks=mase))  # without a season it varies
+
+
+KEYS = {
+    "time": "t",
+    "id": "shop",
+    "static": ["size", "type"],
+    "categories": ["type"],
+}
+
+
+def shops(**columns):
+    frames = [
+        days(60).assign(shop=shop, size=size, type=kind)
+        for shop, size, kind in (("n", 10, "big"), ("s", 4, "small"), ("w", 7, "big"))
+    ]
+    return pd.concat(frames).reset_index(drop=True).assign(**columns)
+
+
+def said_once(frame):
+    """The same with empty cells behind the first row of each series."""
+    later = frame.groupby("shop").cumcount() > 0
+    return frame.assign(**{name: frame[name].mask(later) for name in ("size", "type")})
+
+
+def fold(experiment, folder):
+    (ref,) = check_data(experiment).write_test(folder).folds
+    assert isinstance(ref, SeriesRef)
+    return ref
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"resample": "2D", "aggregate": "sum"}, {"known_future": ["x"]}]
+)
+def test_what_the_first_row_says_is_repeated_for_every_step(experiment_on, tmp_path, keys):
+    asked = KEYS | keys
+    full = fold(experiment_on(text(shops()), **asked), tmp_path / "full")
+    once = fold(experiment_on(text(said_once(shops())), **asked), tmp_path / "once")
+    assert full.shape == once.shape
+    np.testing.assert_array_equal(full.load("inputs"), once.load("inputs"))
+    place = check_data(experiment_on(text(shops()), **asked)).facts.features.index("size")
+    sizes = [set(full.load("inputs")[a:b, place].tolist()) for a, b in full.load("reach")]
+    assert [len(of) for of in sizes] == [1, 1, 1]
+    assert len(set.union(*sizes)) == 3
+
+
+def test_sums_of_longer_steps_leave_it_as_it_is(experiment_on, tmp_path):
+    plain = experiment_on(text(shops()), scale="none", **KEYS)
+    summed = experiment_on(text(shops()), scale="none", resample="2D", aggregate="sum", **KEYS)
+    found = []
+    for name, experiment in (("plain", plain), ("summed", summed)):
+        place = check_data(experiment).facts.features.index("size")
+        found.append(set(fold(experiment, tmp_path / name).load("inputs")[:, place].tolist()))
+    assert found == [{10.0, 4.0, 7.0}] * 2
+
+
+def test_another_value_later_is_refused_with_its_line(experiment_on):
+    frame = shops()
+    frame.loc[75, "size"] = 5
+    assert_check_refuses(
+        experiment_on(text(frame), **KEYS),
+        "data.static: column 'size' must be the same in all rows of a series, got 5 in line 77 "
+        "(2020-01-16) of series 's' and 4 in its first row; correct it",
+    )
+    frame = shops()
+    frame.loc[179, "type"] = "small"
+    assert_check_refuses(
+        experiment_on(text(frame), **KEYS), "got 'small' in line 181", "and 'big' in its first row"
+    )
+
+
+def test_nothing_is_taken_from_a_later_row(experiment_on):
+    frame = shops()
+    frame.loc[60, "size"] = np.nan
+    assert_check_refuses(
+        experiment_on(text(frame), **KEYS),
+        "data.static: column 'size' must hold a value in the first row of each series, got none in "
+        "line 62 (2020-01-01) of series 's'; fill it in",
+    )
+
+
+def test_a_text_must_be_a_category(experiment_on):
+    keys = KEYS | {"categories": []}
+    assert_check_refuses(
+        experiment_on(text(shops()), **keys),
+        "data.static: column 'type' must hold numbers", "write data.categories: [type]",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"id": None}, r"static: is of several series, got .* without data.id; set data.id"),
+        ({"static": ["size", "size"]}, "names must differ, got 'size' twice; remove one"),
+        ({"static": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
+        ({"static": ["t"]}, "must not name the time column, got 't'; remove it"),
+        ({"static": ["shop"]}, "must not name the id column, got 'shop'; write it in data.cat"),
+        ({"features": ["y", "type"]}, "must be among data.features, got 'size'; add it there"),
+        ({"lags": {"size": [1]}}, "got 'size' in data.lags too; remove it there"),
+        ({"known_future": ["size"]}, "got 'size' in data.known_future too; remove it there"),
+    ],
+)
+def test_what_cannot_be_static_is_refused(experiment_on, keys, message):
+    with pytest.raises((ExperimentError, ValueError), match=message):
+        experiment_on(text(shops()), **KEYS | keys)
+
+
+def coming(n=6, n_rows=60, **columns):
+    """Days of which the last ones have no target yet."""
+    frame = days(n_rows, **columns)
+    frame.loc[n_rows - n :, "y"] = np.nan
+    return frame
+
+
+def test_rows_behind_the_last_target_are_no_part_of_any_part(experiment_on):
+    keys = {"time": "t", "known_future": ["x"], "features": ["y", "x"]}
+    short = check_data(experiment_on(text(coming().iloc[:-6]), **keys))
+    long = check_data(experiment_on(text(coming()), name="long.csv", **keys))
+    assert long.facts.parts == short.facts.parts
+    assert dict(long.facts.notes)["known ahead"] == "x; 6 rows without target, which predict reads"
+    assert dict(short.facts.notes)["known ahead"] == "x"
+
+
+def test_values_after_the_last_target_reach_no_array(experiment_on, tmp_path):
+    rng = np.random.default_rng(0)
+    made = []
+    for i, frame in enumerate((coming(), coming())):
+        frame.loc[54:, "x"] = rng.uniform(1, 1e9, 6) if i else np.nan
+        keys = {"known_future": ["x"], "name": f"{i}.csv", "time": "t"}
+        prepared = check_data(experiment_on(text(frame), horizon=3, **keys))
+        made.append(prepared.write_test(tmp_path / str(i)).folds[0])
+    for name in ("inputs", "targets", "truth", "known", "train", "evaluate", "reach"):
+        np.testing.assert_array_equal(made[0].load(name), made[1].load(name))
+
+
+def test_a_target_that_is_missing_within_is_refused_as_before(experiment_on):
+    frame = coming()
+    frame.loc[20, "y"] = np.nan
+    experiment = experiment_on(text(frame), time="t", known_future=["x"])
+    assert_check_refuses(experiment, "data.target: column 'y' must hold a finite number")
+
+
+def test_calendar_and_lags_of_known_columns_are_known(experiment_on, tmp_path):
+    experiment = experiment_on(
+        text(days()), time="t", known_future=["x"], calendar=["weekday"],
+        lags={"x": [1], "y": [7]},
+    )  # fmt: skip
+    prepared = check_data(experiment).write(tmp_path)
+    (ref,) = prepared.folds
+    assert isinstance(ref, SeriesRef)
+    names = [prepared.facts.features[i] for i in ref.shape.known_columns]
+    assert names == ["x", "weekday_sin", "weekday_cos", "x_lag_1"]
+
+
+def test_the_calendar_is_not_known_ahead_unless_that_is_said(experiment_on, tmp_path):
+    experiment = experiment_on(text(days()), time="t", calendar=["weekday"])
+    (ref,) = check_data(experiment).write(tmp_path).folds
+    assert ref.shape.known_columns == ()
+    assert ref.shape.ahead == 0
+
+
+def test_booleans_are_numbers_and_texts_are_refused(experiment_on):
+    flags = days(60, open=[i % 3 > 0 for i in range(60)])
+    check_data(experiment_on(text(flags), time="t", known_future=["open"]))
+    words = days(60, day=["Easter" if i == 9 else "no" for i in range(60)])
+    experiment = experiment_on(text(words), name="words.csv", time="t", known_future=["day"])
+    assert_check_refuses(experiment, "data.known_future: column 'day' must hold numbers, got 'no'")
+    experiment = experiment_on(text(words), name="words.csv", time="t", known_future=["dya"])
+    assert_check_refuses(experiment, "data.known_future: no column 'dya' in the file; did you mean")
+
+
+@pytest.mark.parametrize(("after", "words"), [(0, "of the same row"), (2, "of the row 2 before")])
+def test_a_known_column_that_is_the_target_in_disguise_is_noted(after, words, experiment_on):
+    frame = days()
+    frame["x"] = 3 * frame["y"].shift(after).bfill() - 7
+    keys = {"time": "t", "known_future": ["x"], "horizon": 3}
+    notes = dict(check_data(experiment_on(text(frame), **keys)).facts.notes)
+    assert f"'x' tells 'y' {words} exactly" in notes["suspect"]
+    frame["x"] += np.random.default_rng(0).normal(size=60)
+    assert "suspect" not in dict(check_data(experiment_on(text(frame), **keys)).facts.notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"known_future": ["y"]}, "data.known_future: must not name what is forecast, got"),
+        ({"known_future": ["t"]}, "data.known_future: must not name the time column, got 't'"),
+        ({"known_future": ["x", "x"]}, "data.known_future: names must differ, got 'x' twice"),
+        (
+            {"known_future": ["price"], "features": ["y", "prise"]},
+            "data.known_future: must be among data.features ('prise'?), got 'price'; add it there",
+        ),
+        ({"known_future": []}, "data.known_future: must name columns, or be [] beside"),
+        (
+            {"lags": {"x": [-1]}},
+            "data.lags.x.0: a lag looks back, 1 or more rows, got -1; name a column whose coming "
+            "values are known in data.known_future instead",
+        ),
+    ],
+)
+def test_what_cannot_be_known_ahead_is_refused(data, parts, tmp_path):
+    path = tmp_path / "a.yaml"
+    raw = {"name": "a", "data": {"path": "a.csv", "time": "t", "target": "y"} | data}
+    path.write_text(dump_yaml(raw))
+    with pytest.raises(ExperimentError) as caught:
+        Experiment.load(path)
+    assert parts in str(caught.value), str(caught.value)
+    assert "\n" not in str(caught.value)

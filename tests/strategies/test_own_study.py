@@ -1,6 +1,11 @@
-"""The swarms in an Optuna study that is not tuner's."""
+"""A sampler in a study of one's own, without side effects and at little cost."""
 
+import os
 import re
+import runpy
+import subprocess
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -122,3 +127,74 @@ def test_samplers_are_listed_and_a_typo_gets_the_nearest():
 def test_a_default_that_another_argument_rules_out_is_called_one(make, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         make()
+
+
+CODE = """
+import logging, os, random, sys
+import numpy as np
+import optuna
+
+mine = logging.NullHandler()
+logging.getLogger().addHandler(mine)
+logging.getLogger().setLevel(logging.ERROR)
+np.random.seed(1)
+np.random.normal()  # leaves the second of a pair waiting
+random.seed(1)
+env = dict(os.environ)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+from tuner.strategies import STRATEGIES
+
+space = {"x": optuna.distributions.FloatDistribution(0, 1, step=0.01)}
+assert "torch" not in sys.modules
+for name, strategy in STRATEGIES.items():
+    if name == "gp":  # Optuna's own, on torch
+        continue
+    study = optuna.create_study(sampler=strategy().make_sampler(space, 0, 30))
+    for _ in range(30):
+        trial = study.ask(space)
+        study.tell(trial, trial.params["x"])
+
+assert "pyswarms" in sys.modules
+assert "torch" not in sys.modules
+assert logging.getLogger().handlers == [mine]
+assert logging.getLogger().level == logging.ERROR
+assert dict(os.environ) == env
+drawn = np.random.normal(size=3).tolist(), random.random()
+np.random.seed(1)
+np.random.normal()
+random.seed(1)
+assert drawn == (np.random.normal(size=3).tolist(), random.random())
+assert os.listdir(".") == []
+"""
+
+
+@pytest.mark.parametrize("log_cfg", [None, "no/such/file"])
+def test_a_study_leaves_no_file_and_nothing_global_behind(tmp_path, log_cfg):
+    env = {k: v for k, v in os.environ.items() if k != "LOG_CFG"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    if log_cfg is not None:
+        env["LOG_CFG"] = log_cfg
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/ask.py"
+
+
+def test_the_benchmark_of_an_ask_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["ask.py", "--asks", "1"])
+    main = runpy.run_path(str(SCRIPT))["main"]
+    main.__globals__.update(FEW=2, MANY=3)
+    main()
+    assert "journal, woa" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

@@ -1,16 +1,24 @@
+"""Losses, optimizers, averaged weights and what a training costs."""
+
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss, mean_pinball_loss
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn, optim
 from torch.nn import functional
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.training.device import TrainingError
+from tuner.jobs import Outcome, PredictJob
+from tuner.training import predict, train
+from tuner.training.device import Generators, TrainingError
 from tuner.training.losses import balanced_weights, make_loss
+from tuner.training.model import Model, WeightAverage
+from tuner.training.trainer import Fit, make_optimizer, make_schedule
 
 CPU = torch.device("cpu")
 LEVELS = (0.1, 0.5, 0.9)
@@ -148,3 +156,179 @@ def test_of_labels_every_step_counts_for_the_class_weights(make_sequences):
 def test_a_loss_of_other_outputs_is_refused(sine, shape, name):
     with pytest.raises(TrainingError, match=f"loss: {name} does not fit .*; choose from: "):
         loss_of(dataclasses.replace(sine, shape=shape), loss=name)
+
+
+PLAIN = {
+    "adam": lambda p: optim.Adam(p, lr=0.1, weight_decay=0.2),
+    "adamw": lambda p: optim.AdamW(p, lr=0.1, weight_decay=0.2),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=0.1, weight_decay=0.2),
+    "sgd": lambda p: optim.SGD(p, lr=0.1, weight_decay=0.2, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_every_optimizer_steps_as_torchs_does(name):
+    parameters = Hyperparameters(optimizer=name, learning_rate=0.1, weight_decay=0.2)
+    weights = [nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2)]
+    steppers = make_optimizer(parameters, weights[:1]), PLAIN[name](weights[1:])
+    for _ in range(5):
+        for weight, optimizer in zip(weights, steppers, strict=True):
+            optimizer.zero_grad()
+            weight.pow(4).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(*weights)
+
+
+def rates(schedule, losses, epochs=None):
+    parameters = Hyperparameters(schedule=schedule, learning_rate=0.4)
+    optimizer = make_optimizer(parameters, [nn.Parameter(torch.zeros(1))])
+    step = make_schedule(parameters, optimizer, epochs=epochs or len(losses))
+    seen = [optimizer.param_groups[0]["lr"]]
+    for loss in losses:
+        step(loss)
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_without_a_schedule_the_rate_stays():
+    assert rates("none", [1.0] * 20) == [0.4] * 21
+
+
+def test_the_cosine_falls_to_zero_over_the_epochs():
+    seen = rates("cosine", [1.0] * 8)
+    assert seen[0] == 0.4
+    assert seen[4] == pytest.approx(0.2)
+    assert seen[8] == pytest.approx(0, abs=1e-12)
+    assert seen == pytest.approx([0.2 * (1 + math.cos(math.pi * k / 8)) for k in range(9)])
+
+
+def test_the_rate_is_halved_on_a_plateau_of_the_validation_loss():
+    falling = [1.0, 0.9, 0.8]
+    flat = [0.8] * 6
+    assert rates("plateau", falling + flat[:-1]) == [0.4] * 9
+    assert rates("plateau", falling + flat)[-1] == 0.2
+    assert rates("plateau", falling + flat * 2)[-1] == 0.1
+
+
+def rows(n=90):
+    return np.cumsum(np.random.default_rng(1).normal(size=(n, 1)), axis=0) / 5
+
+
+def fit_of(job):
+    parameters = Hyperparameters(**job.hyperparameters)
+    torch.manual_seed(0)
+    return Fit(
+        job,
+        parameters,
+        job.folds[0],
+        CPU,
+        Generators(*(torch.Generator().manual_seed(0) for _ in range(2))),
+    )
+
+
+def test_the_average_is_the_recursion_of_its_docstring():
+    model = Model(Hyperparameters(hidden_size=2), Shape("forecast", 1, window=4))
+    average = WeightAverage(model, epochs=0.5, steps=10)
+    expected = model.head.bias.detach().double().clone()
+    for k in range(1, 101):
+        with torch.no_grad():
+            model.head.bias.fill_(float(k))
+        average.update()
+        expected += max(1 / 6, 3 / (3 + k)) * (k - expected)
+    torch.testing.assert_close(average.model.head.bias.double(), expected, rtol=1e-5, atol=0)
+    # The mean age of what it consists of is epochs * steps.
+    assert expected.item() == pytest.approx(100 - 5, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"linear_path": True, "normalize": "last"}], ids=str)
+def test_the_weights_in_training_are_those_without_an_average(make_ref, make_job, options):
+    ref = make_ref(rows())
+    fits, losses = [], []
+    for epochs in (0.0, 2.0):
+        fits.append(fit_of(make_job(ref, weight_averaging=epochs, dropout=0.3, **options)))
+        losses.append([fits[-1].train_epoch() for _ in range(3)])
+    assert losses[0] == losses[1]
+    plain, averaged = fits
+    for name, array in plain.model.weights().items():
+        assert array.tobytes() == averaged.model.weights()[name].tobytes(), name
+    assert plain.trained is plain.model
+    assert plain.evaluate() != averaged.evaluate()
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_what_is_kept_is_what_was_scored(make_ref, make_job, go_on, validates):
+    ref = make_ref(rows())
+    job = make_job(ref, epochs=4, keep_weights=True, weight_averaging=1.5, hidden_size=4)
+    outcome = train(dataclasses.replace(job, validates=validates), go_on)
+    found = predict(PredictJob("p", job.hyperparameters, outcome.weights, ref)).predictions
+    truth = ref.truth_of(ref.evaluate_samples())
+    if validates:
+        assert np.sqrt(((found - truth) ** 2).mean()) == pytest.approx(outcome.objective)
+        return
+    last = train(dataclasses.replace(job, patience=4), go_on).history[-1]
+    assert np.sqrt(((found - truth) ** 2).mean()) == pytest.approx(last.metric)
+
+
+def test_an_average_of_noisy_steps_is_nearer_to_what_is_learned(make_ref, make_job, go_on):
+    rng = np.random.default_rng(0)
+    series = np.zeros((600, 1))
+    for t in range(1, 600):
+        series[t] = 0.8 * series[t - 1] + rng.normal()
+    ref = make_ref(series)
+    scores = {
+        epochs: np.mean(
+            [
+                e.metric
+                for e in train(
+                    make_job(
+                        ref, epochs=20, patience=20, weight_averaging=epochs,
+                        learning_rate=0.03, batch_size=8, hidden_size=8,
+                    ),
+                    go_on,
+                ).history[10:]
+            ]
+        )
+        for epochs in (0.0, 2.0)
+    }  # fmt: skip
+    assert scores[2.0] < 0.98 * scores[0.0]
+
+
+def test_a_complete_training_reports_size_and_latency(sine, make_job, go_on):
+    small, large = (train(make_job(sine, epochs=1, hidden_size=n), go_on) for n in (2, 256))
+    # An LSTM of torch: four gates, each with two biases; then a head.
+    assert small.n_weights == 4 * (2 * 1 + 2 * 2 + 2 * 2) + 2 + 1
+    assert large.n_weights == 4 * 256 * (1 + 256 + 2) + 256 + 1
+    assert 0 < small.latency_ms < large.latency_ms < 1000
+    again = Outcome.from_json(small.to_json())
+    assert (again.n_weights, again.latency_ms) == (small.n_weights, small.latency_ms)
+    assert again.cost("weights") == small.n_weights
+    assert again.cost("seconds") == small.seconds
+    assert again.cost("latency") == small.latency_ms
+
+
+def test_a_training_that_did_not_end_has_no_costs_that_could_win(sine, make_job):
+    pruned = train(make_job(sine, epochs=3), lambda epoch: False)
+    assert (pruned.n_weights, pruned.latency_ms) == (None, None)
+    assert pruned.cost("weights") == float("inf")
+
+
+def test_measuring_changes_nothing_that_is_learned(sine, make_job, go_on, monkeypatch):
+    job = make_job(sine, epochs=2, dropout=0.5, keep_weights=True)
+    measured = train(job, go_on)
+    monkeypatch.setattr("tuner.training.trainer.latency_ms", lambda fit: 1.0)
+    other = train(job, go_on)
+    assert measured.objective == other.objective
+    for name, array in measured.weights.items():
+        assert (array == other.weights[name]).all()
+
+
+@pytest.mark.parametrize("key", ["n_weights", "latency_ms"])
+def test_a_journal_of_before_has_trials_without_costs(sine, make_job, go_on, key):
+    record = train(make_job(sine, epochs=1), go_on).to_json()
+    del record[key]
+    assert getattr(Outcome.from_json(record), key) is None
+
+
+def test_what_is_counted_is_what_is_kept(sine, make_job, go_on):
+    outcome = train(make_job(sine, epochs=1, keep_weights=True, num_layers=2), go_on)
+    assert outcome.n_weights == sum(array.size for array in outcome.weights.values())

@@ -1,14 +1,19 @@
+"""The model: cells, layers, pooling and heads."""
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training import Model
-from tuner.training.layers import real_steps
+from tuner.training.layers import POOLINGS, Attention, real_steps, reverse
+from tuner.training.recurrent import PeepholeLSTM, Recurrent
 
 TASKS = {
     "forecast": (Shape("forecast", 2, horizon=3, targets=2), (3, 2)),
@@ -196,3 +201,373 @@ def test_weights_may_be_read_only_arrays():
     for array in weights.values():
         array.flags.writeable = False
     build().load_weights(weights)
+
+
+LENGTHS = torch.tensor([4, 1, 6])
+
+
+def pair(inputs, units, **options):
+    """Return nn.LSTM, and a peephole layer with its weights and peepholes of 0."""
+    lstm = nn.LSTM(inputs, units, batch_first=True, **options)
+    peephole = PeepholeLSTM(inputs, units, **options)
+    missing = peephole.load_state_dict(lstm.state_dict(), strict=False).missing_keys
+    assert missing == ["weight_peephole"]
+    nn.init.zeros_(peephole.weight_peephole)
+    return lstm, peephole
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 5),
+    st.integers(1, 70),
+    st.integers(1, 20),
+    st.integers(1, 5),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_without_peepholes_a_cell_is_torchs_lstm(
+    inputs, units, steps, batch, bias, bidirectional, begun
+):
+    torch.manual_seed(0)
+    lstm, peephole = pair(inputs, units, bias=bias, bidirectional=bidirectional)
+    directions = 1 + bidirectional
+    results = []
+    for layer in (lstm, peephole):
+        torch.manual_seed(1)
+        x = torch.randn(batch, steps, inputs, requires_grad=True)
+        state = torch.randn(2, directions, batch, units, requires_grad=True)
+        outputs, (h, c) = layer(x, tuple(state) if begun else None)
+        weighted = (
+            (outputs * torch.randn(outputs.shape)).mean() + (h * c).mean() + c.square().mean()
+        )
+        weighted.backward()
+        grads = {n: p.grad for n, p in layer.named_parameters() if n != "weight_peephole"}
+        results.append((outputs, h, c, x.grad, state.grad if begun else None, grads))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_it_follows_the_equations(bidirectional):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 5, bidirectional=bidirectional).double()
+    x = torch.randn(1, 7, 2, dtype=torch.float64)
+    outputs, (h_last, c_last) = layer(x)
+    for d, suffix in enumerate(layer.directions):
+        parts = [f"{n}_l0{suffix}" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        w, u, b1, b2 = (getattr(layer, name) for name in parts)
+        p_i, p_f, p_o = layer.weight_peephole[d]
+        h = c = torch.zeros(5, dtype=torch.float64)
+        read = []
+        for x_t in x[0].flip(0) if suffix else x[0]:
+            i, f, g, o = (w @ x_t + b1 + u @ h + b2).chunk(4)
+            i, f = (i + p_i * c).sigmoid(), (f + p_f * c).sigmoid()
+            c = f * c + i * g.tanh()
+            h = (o + p_o * c).sigmoid() * c.tanh()
+            read.append(h)
+        expected = torch.stack(read[::-1] if suffix else read)
+        torch.testing.assert_close(outputs[0, :, 5 * d : 5 * d + 5], expected)
+        torch.testing.assert_close((h_last[d, 0], c_last[d, 0]), (h, c))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_its_gradient_is_that_of_finite_differences(bias, bidirectional, lengths):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 3, bias=bias, bidirectional=bidirectional).double()
+    names = [name for name, _ in layer.named_parameters()]
+    directions = 1 + bidirectional
+
+    def run(x, h, c, *weights):
+        outputs, final = torch.func.functional_call(
+            layer, dict(zip(names, weights, strict=True)), (x, (h, c), lengths)
+        )
+        real = (
+            torch.arange(6) < (lengths if lengths is not None else torch.tensor([6] * 3))[:, None]
+        )
+        return outputs * real.unsqueeze(2), *final
+
+    shapes = ((3, 6, 2), (directions, 3, 3), (directions, 3, 3))
+    tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    assert torch.autograd.gradcheck(run, (*tensors, *layer.parameters()))
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_gradient_may_come_from_any_one_result(part):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 3).double()
+    x = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
+
+    def run(x):
+        outputs, (h, c) = layer(x)
+        return (outputs, h, c)[part]
+
+    assert torch.autograd.gradcheck(run, (x,))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padding_changes_neither_result_nor_gradient(bidirectional):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 5, bidirectional=bidirectional)
+    x = torch.randn(3, 6, 2, requires_grad=True)
+    outputs, (h, c) = layer(x, None, LENGTHS)
+    (h.sum() + c.square().sum()).backward()
+    for k, length in enumerate(LENGTHS):
+        alone = x.detach()[k : k + 1, :length].requires_grad_()
+        outputs_alone, (h_alone, c_alone) = layer(alone)
+        (h_alone.sum() + c_alone.square().sum()).backward()
+        torch.testing.assert_close(outputs[k, :length], outputs_alone[0])
+        torch.testing.assert_close((h[:, k], c[:, k]), (h_alone[:, 0], c_alone[:, 0]))
+        torch.testing.assert_close(x.grad[k, :length], alone.grad[0])
+        assert not x.grad[k, length:].any()
+
+
+class Allocations(TorchDispatchMode):
+    """Adds up the memory of all tensors that are made, in bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()  # kept, so that its address is not used again
+                self.storages[storage.data_ptr()] = storage
+        return made
+
+    @property
+    def total(self):
+        return sum(s.nbytes() for s in self.storages.values())
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_without_gradients_it_puts_out_the_same_bits(without, bidirectional, lengths):
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(2, 5, bidirectional=bidirectional)
+    x = torch.randn(3, 6, 2)
+    outputs, final = layer(x, None, lengths)
+    with without():
+        outputs_alone, final_alone = layer(x, None, lengths)
+    assert torch.equal(outputs_alone, outputs)
+    assert all(map(torch.equal, final_alone, final))
+
+
+def test_without_gradients_it_keeps_nothing_that_only_they_need():
+    layer = PeepholeLSTM(2, 5)
+    x = torch.randn(3, 6, 2)
+    with Allocations() as for_training:
+        layer(x)
+    with torch.no_grad(), Allocations() as for_use:
+        layer(x)
+    # Four gates and the tanh of the cell state, of all steps but one: (steps, batch, units).
+    assert for_training.total - for_use.total == 5 * (6 - 1) * 3 * 5 * x.element_size()
+
+
+def test_its_first_weights_are_drawn_as_torchs_are():
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(3, 100, bidirectional=True)
+    for parameter in layer.parameters():
+        assert 0.08 < parameter.abs().max() <= 0.1
+        assert abs(parameter.mean()) < 0.02
+
+
+def test_in_mixed_precision_the_loop_stays_in_single_precision():
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(3, 4)
+    x = torch.randn(2, 5, 3)
+    whole, _ = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = layer(x)
+        outputs.sum().backward()
+    assert outputs.dtype == torch.float32
+    assert not torch.equal(outputs, whole)
+    torch.testing.assert_close(outputs, whole, rtol=0.02, atol=0.02)
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+
+
+def test_reversing_turns_steps_and_leaves_padding():
+    x = torch.arange(1, 13.0).view(2, 6, 1)
+    turned = reverse(x, torch.tensor([2, 6])).squeeze(2)
+    assert turned.tolist() == [[2, 1, 3, 4, 5, 6], [12, 11, 10, 9, 8, 7]]
+    assert torch.equal(reverse(reverse(x, None), None), x)
+
+
+CELLS = ["lstm", "gru", "rnn", "peephole"]
+WIDTHS = [5, [5, 5], [6, 3]]
+TORCH = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+def layers_of(inputs=2, **hyperparameters):
+    torch.manual_seed(0)
+    return Recurrent(Hyperparameters(**hyperparameters), inputs)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_a_padded_sequence_gives_what_it_gives_alone(cell, bidirectional, widths):
+    layers = layers_of(cell=cell, bidirectional=bidirectional, hidden_size=widths)
+    lengths = torch.tensor([3, 7, 1, 5])
+    x = torch.randn(4, 7, 2)
+    outputs, state = layers(x, lengths)
+    last = widths if isinstance(widths, int) else widths[-1]
+    assert outputs.shape == (4, 7, layers.width)
+    assert layers.width == last * (1 + bidirectional)
+    assert [s.shape for s in state] == [(4, size) for size in layers.state_sizes]
+    assert len(state) == (2 if cell in ("lstm", "peephole") else 1)
+    for k, length in enumerate(lengths):
+        alone, state_alone = layers(x[k : k + 1, :length])
+        torch.testing.assert_close(outputs[k, :length], alone[0])
+        for s, s_alone in zip(state, state_alone, strict=True):
+            torch.testing.assert_close(s[k], s_alone[0])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_last_state_is_the_end_of_each_direction(cell, bidirectional):
+    layers = layers_of(cell=cell, bidirectional=bidirectional, hidden_size=[4, 5])
+    outputs, (hidden, *_) = layers(torch.randn(3, 6, 2))
+    expected = outputs[:, -1, :5]
+    if bidirectional:
+        expected = torch.cat((expected, outputs[:, 0, 5:]), dim=1)
+    torch.testing.assert_close(hidden, expected)
+
+
+@pytest.mark.parametrize("cell", list(TORCH))
+def test_layers_of_one_width_are_one_module_of_torch(cell):
+    layers = layers_of(cell=cell, hidden_size=5, num_layers=3, dropout=0.25, bias=False)
+    (stack,) = layers.stacks
+    assert type(stack) is TORCH[cell]
+    assert (stack.num_layers, stack.dropout, stack.bias) == (3, 0.25, False)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_of_different_widths_read_one_another(cell, bidirectional):
+    layers = layers_of(cell=cell, hidden_size=[6, 3, 4], bidirectional=bidirectional, dropout=0.5)
+    x = torch.randn(2, 5, 2)
+    outputs, _ = layers.eval()(x)
+    for stack in layers.stacks:
+        x, _ = stack(x)
+    torch.testing.assert_close(outputs, x)
+    layers.train()
+    assert not torch.equal(layers(torch.ones(2, 5, 2))[0], layers(torch.ones(2, 5, 2))[0])
+
+
+def test_one_width_for_each_layer_or_for_all_is_the_same():
+    x = torch.randn(2, 5, 2)
+    listed, counted = layers_of(hidden_size=[4, 4]), layers_of(hidden_size=4, num_layers=2)
+    assert torch.equal(listed(x)[0], counted(x)[0])
+
+
+@pytest.mark.parametrize("widths", [6, [6, 6], [6, 5]], ids=str)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_lstm_projects_only_its_hidden_state(widths, bidirectional):
+    layers = layers_of(hidden_size=widths, proj_size=2, bidirectional=bidirectional)
+    directions = 1 + bidirectional
+    outputs, (hidden, cell) = layers(torch.randn(3, 4, 2), torch.tensor([4, 2, 1]))
+    last = widths if isinstance(widths, int) else widths[-1]
+    assert outputs.shape[2] == hidden.shape[1] == layers.width == 2 * directions
+    assert cell.shape[1] == last * directions
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn", "peephole"])
+def test_other_cells_do_not_project(cell):
+    assert layers_of(cell=cell, hidden_size=6, proj_size=2).width == 6
+
+
+def test_relu_is_the_nonlinearity_of_the_cell_rnn():
+    x = 100 * torch.randn(3, 4, 2)
+    outputs, _ = layers_of(cell="rnn", nonlinearity="relu")(x)
+    assert outputs.min() == 0
+    assert outputs.max() > 1
+    assert layers_of(cell="rnn")(x)[0].abs().max() <= 1
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_layers_without_bias_have_none(cell, widths):
+    names = [n for n, _ in layers_of(cell=cell, hidden_size=widths, bias=False).named_parameters()]
+    assert names
+    assert not any("bias" in name for name in names)
+
+
+def test_one_layer_with_dropout_gives_no_warning(recwarn):
+    layers_of(num_layers=1, dropout=0.5)
+    assert not recwarn.list
+
+
+def padded(lengths, width=3):
+    """Return outputs with rubbish where they pad, last states, and which steps are real."""
+    torch.manual_seed(0)
+    lengths = torch.tensor(lengths)
+    outputs = torch.randn(len(lengths), int(lengths.max()) + 2, width)
+    real = real_steps(lengths, outputs.shape[1], outputs.device)
+    outputs[~real] = 1e6
+    return outputs, torch.randn(len(lengths), width), real
+
+
+lengths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(POOLINGS)), lengths)
+def test_pooling_sees_the_real_steps_alone(name, lengths):
+    pooling = POOLINGS[name](3)
+    outputs, last, real = padded(lengths)
+    pooled = pooling(outputs, last, real)
+    assert pooled.shape == last.shape
+    for k, length in enumerate(lengths):
+        alone = pooling(outputs[k : k + 1, :length], last[k : k + 1], None)
+        torch.testing.assert_close(pooled[k], alone[0])
+
+
+def test_mean_and_max_are_over_the_steps():
+    outputs, last, _ = padded([4, 4])
+    outputs = outputs[:, :4]
+    assert torch.equal(POOLINGS["mean"](3)(outputs, last, None), outputs.mean(dim=1))
+    assert torch.equal(POOLINGS["max"](3)(outputs, last, None), outputs.amax(dim=1))
+    assert torch.equal(POOLINGS["last"](3)(outputs, last, None), last)
+
+
+@settings(deadline=None)
+@given(lengths)
+def test_attention_sums_to_one_and_ignores_padding(lengths):
+    attention = Attention(3)
+    outputs, last, real = padded(lengths)
+    weights = attention.weigh(outputs, last, real)
+    assert weights.shape == real.shape
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(lengths)))
+    assert (weights[real] > 0).all()
+    assert not weights[~real].any()
+
+
+def test_attention_follows_its_equations():
+    attention = Attention(4)
+    outputs, last, _ = padded([5], width=4)
+    energies = [
+        attention.energy.weight[0]
+        @ torch.tanh(
+            attention.query.weight @ last[0] + attention.query.bias + attention.key.weight @ h
+        )
+        for h in outputs[0]
+    ]
+    alpha = torch.stack(energies).softmax(dim=0)
+    torch.testing.assert_close(attention.weigh(outputs, last, None)[0], alpha)
+    torch.testing.assert_close(attention(outputs, last, None)[0], alpha @ outputs[0])
+
+
+@pytest.mark.parametrize("name", sorted(POOLINGS))
+def test_padding_gets_no_gradient_and_none_is_nan(name):
+    outputs, last, real = padded([2, 5])
+    outputs[~real] = torch.inf if name == "max" else 1e6
+    outputs.requires_grad_()
+    pooled = POOLINGS[name](3)(outputs, last, real)
+    (pooled.sum() + 0 * outputs[real].sum()).backward()
+    assert outputs.grad.isfinite().all()
+    assert not outputs.grad[~real].any()

@@ -1,14 +1,22 @@
+"""The training loop: epochs, ends, scores and jobs."""
+
+import dataclasses
 import math
+import platform
+import re
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from tuner.data.metrics import score
+from tuner.data.preprocessing import Transform
+from tuner.errors import Interrupted
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.metrics import METRICS
-from tuner.jobs import OutcomeState, PredictJob
-from tuner.training import Model, predict, train
+from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.training import Model, predict, run_job, train
 from tuner.training import trainer as fit
 from tuner.training.samples import Windows
 
@@ -242,3 +250,301 @@ def test_where_metric_and_loss_stand_still_training_stops(sine, make_job, go_on,
     monkeypatch.setattr(fit.Fit, "evaluate", lambda _: (1.0, 0.5))
     outcome = train(make_job(sine, epochs=10, patience=3), go_on)
     assert (outcome.best_epoch, len(outcome.history)) == (0, 4)
+
+
+def test_every_epoch_is_reported_as_it_ends(sine, make_job):
+    reported = []
+    outcome = train(make_job(sine, epochs=4), lambda epoch: reported.append(epoch) or True)
+    assert tuple(reported) == outcome.history
+    assert [e.epoch for e in reported] == [0, 1, 2, 3]
+    times = [e.time for e in reported]
+    assert times == sorted(times)
+    assert times[-1] <= outcome.finished_at <= time.time()
+
+
+def test_a_refused_epoch_is_the_last(sine, make_job):
+    job = make_job(sine, epochs=9, keep_weights=True)
+    outcome = train(job, lambda epoch: epoch.epoch < 2)
+    assert outcome.state is OutcomeState.PRUNED
+    assert outcome.objective is outcome.best_epoch is outcome.weights is outcome.reason is None
+    assert len(outcome.history) == 3
+
+
+def test_waiting_for_an_answer_is_not_counted_as_training(sine, make_job):
+    started = time.perf_counter()
+    outcome = train(make_job(sine), lambda epoch: time.sleep(0.05) or True)
+    wall = time.perf_counter() - started
+    assert 0 < outcome.seconds <= wall - 3 * 0.05
+
+
+def test_memory_is_measured_in_megabytes(sine, make_job, go_on):
+    assert 50 < train(make_job(sine), go_on).peak_memory_mb < 50_000
+
+
+def test_targets_too_large_for_a_loss_fail_the_job(make_ref, make_job, go_on):
+    ref = make_ref(np.linspace(1, 2, 80)[:, None] * 1e25)
+    outcome = train(make_job(ref, keep_weights=True, learning_rate=0.5), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "train_loss is inf at epoch 0 (learning_rate 0.5)"
+    assert outcome.objective is outcome.weights is None
+    assert outcome.history == ()
+
+
+def test_a_loss_that_is_nan_on_the_validation_part_fails_the_job(make_ref, make_job, go_on):
+    targets = np.sin(np.arange(80))[:, None]
+    ref = make_ref(np.where(np.arange(80)[:, None] == 79, np.nan, targets), targets)
+    outcome = train(make_job(ref), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "val_loss is nan at epoch 0 (learning_rate 0.01)"
+
+
+def test_a_later_nan_metric_fails_the_job_and_keeps_its_epochs(sine, make_job, monkeypatch):
+    metrics = iter([3.0, 2.0, math.nan])
+    monkeypatch.setattr(fit, "score", lambda *_: next(metrics))
+    reported = []
+    outcome = train(make_job(sine, epochs=9), lambda epoch: reported.append(epoch) or True)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == "rmse is nan at epoch 2 (learning_rate 0.01)"
+    assert [e.metric for e in outcome.history] == [3.0, 2.0]
+    assert tuple(reported) == outcome.history
+
+
+def test_absurd_forecasts_fail_the_job_without_a_warning(make_ref, make_job, go_on):
+    ref = make_ref(np.sin(np.arange(80))[:, None])
+    ref = dataclasses.replace(ref, transform=Transform("log"), scale=(1e6,), offset=(1e6,))
+    outcome = train(make_job(ref), go_on)
+    assert outcome.reason == "rmse is nan at epoch 0 (learning_rate 0.01)"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of\n  memory"),
+        MemoryError("out of\nmemory"),
+        RuntimeError("out  of memory"),
+    ],
+)
+def test_a_model_that_does_not_fit_into_memory_fails_in_one_line(
+    sine, make_job, monkeypatch, error
+):
+    def grow(epoch):
+        if epoch.epoch == 1:
+            monkeypatch.setattr(Model, "forward", fail)
+        return True
+
+    def fail(self, x, *others):
+        raise error
+
+    outcome = train(make_job(sine, epochs=5), grow)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == f"{type(error).__name__}: out of memory"
+    assert len(outcome.history) == 2
+
+
+def test_a_model_far_too_large_fails_instead_of_raising(sine, make_job, go_on, monkeypatch):
+    def allocate(self, x, *others):
+        return torch.empty(2**48)
+
+    monkeypatch.setattr(Model, "forward", allocate)
+    outcome = train(make_job(sine), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert "\n" not in outcome.reason
+
+
+EPOCHS = 4
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def unscored(job, **changes):
+    return dataclasses.replace(job, validates=False, **changes)
+
+
+@pytest.mark.parametrize("schedule", ["none", "cosine"])
+@pytest.mark.parametrize("data", ["sine", "words"])
+def test_the_weights_are_those_of_the_scored_epoch(request, make_job, go_on, data, schedule):
+    ref = request.getfixturevalue(data)
+    metric = "rmse" if data == "sine" else "cross_entropy"
+    job = make_job(ref, epochs=12, schedule=schedule, metric=metric, dropout=0.2, keep_weights=True)
+    cut = {"epochs": EPOCHS, "schedule_epochs": 12}
+    scored = train(dataclasses.replace(job, **cut), go_on)
+    assert scored.best_epoch == EPOCHS - 1  # whose weights it has
+    assert same(train(unscored(job, **cut), go_on).weights, scored.weights)
+    assert not same(train(unscored(job, **cut | {"seed": 2}), go_on).weights, scored.weights)
+
+
+def test_it_has_neither_score_nor_history_and_nobody_is_asked(noise, make_job):
+    def report(epoch):
+        raise AssertionError("an epoch was reported")
+
+    outcome = train(unscored(make_job(noise, epochs=EPOCHS, patience=1)), report)
+    assert (outcome.objective, outcome.history) == (None, ())
+    assert outcome.best_epoch == EPOCHS - 1
+    assert outcome.weights is None
+    assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+def test_the_validation_part_is_not_looked_at(noise, make_job, go_on, monkeypatch):
+    monkeypatch.setattr(fit.Fit, "evaluate", None)
+    assert train(unscored(make_job(noise)), go_on).state is OutcomeState.COMPLETE
+
+
+def rates(job, monkeypatch, go_on):
+    """The learning rate of every epoch."""
+    found = []
+    train_epoch = fit.Fit.train_epoch
+
+    def noted(self):
+        found.append(self.optimizer.param_groups[0]["lr"])
+        return train_epoch(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.Fit, "train_epoch", noted)
+        train(job, go_on)
+    return found
+
+
+def test_a_schedule_runs_as_it_did_in_the_longer_training(noise, make_job, go_on, monkeypatch):
+    job = make_job(noise, epochs=20, schedule="cosine")
+    whole = rates(job, monkeypatch, go_on)
+    cut = rates(unscored(job, epochs=5, schedule_epochs=20), monkeypatch, go_on)
+    assert cut == whole[:5]
+    assert rates(unscored(job, epochs=5), monkeypatch, go_on) != cut
+
+
+def test_a_plateau_is_one_of_the_training_loss(noise, make_job, go_on, monkeypatch):
+    job = unscored(make_job(noise, epochs=9, schedule="plateau"))
+    monkeypatch.setattr(fit.Fit, "train_epoch", lambda self: 1.0)
+    assert rates(job, monkeypatch, go_on) == [0.01] * 7 + [0.005] * 2
+    losses = iter(range(9, 0, -1))
+    monkeypatch.setattr(fit.Fit, "train_epoch", lambda self: float(next(losses)))
+    assert set(rates(job, monkeypatch, go_on)) == {0.01}
+
+
+def test_a_loss_that_is_not_finite_fails_the_job(noise, make_job, go_on, monkeypatch):
+    losses = iter([1.0, float("nan")])
+    monkeypatch.setattr(fit.Fit, "train_epoch", lambda self: next(losses))
+    outcome = train(unscored(make_job(noise)), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason.startswith("train_loss is nan at epoch 1 ")
+
+
+def test_an_outcome_says_what_calculated(noise, make_job, go_on):
+    for job in (make_job(noise), unscored(make_job(noise))):
+        device = train(dataclasses.replace(job, device="cpu"), go_on).device
+        assert device.startswith(f"{platform.machine()} ")
+        assert device == " ".join(device.split())
+
+
+def test_a_train_job_is_trained_and_a_predict_job_forecasts(sine, make_job, go_on):
+    job = make_job(sine, keep_weights=True)
+    trained = run_job(job, go_on)
+    assert trained.state is OutcomeState.COMPLETE
+    outcome = run_job(PredictJob("p", job.hyperparameters, trained.weights, sine), go_on)
+    assert outcome.state is OutcomeState.COMPLETE
+    assert outcome.predictions.shape == (len(sine.evaluate_samples()), 1, 1)
+    assert np.abs(outcome.predictions - 100).max() < 20  # in the data's units
+    assert outcome.objective is None
+    assert outcome.peak_memory_mb > 0
+
+
+def test_an_outcome_survives_the_journal(sine, make_job, go_on):
+    outcome = run_job(make_job(sine), go_on)
+    again = Outcome.from_json(outcome.to_json())
+    assert again.objective == outcome.objective
+    assert [e.metric for e in again.history] == [e.metric for e in outcome.history]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hyperparameters": {"hidden_size": 0}}, "ValidationError: .*hidden_size"),
+        ({"metric": "speed"}, "KeyError: 'speed'"),
+    ],
+)
+def test_what_a_job_raises_becomes_a_failed_outcome_in_one_line(
+    sine, make_job, go_on, change, reason
+):
+    outcome = run_job(dataclasses.replace(make_job(sine), **change), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.finished_at > 0
+    assert "\n" not in outcome.reason
+    assert re.match(reason, outcome.reason)
+
+
+def test_missing_data_fails_the_job(sine, make_job, go_on, tmp_path):
+    gone = dataclasses.replace(sine, folder=str(tmp_path / "gone"))
+    outcome = run_job(make_job(gone), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason.startswith("FileNotFoundError: ")
+
+
+def test_weights_of_another_model_fail_the_job(sine, make_job, go_on):
+    job = make_job(sine, epochs=1, keep_weights=True)
+    weights = run_job(job, go_on).weights
+    outcome = run_job(PredictJob("p", {"hidden_size": 9}, weights, sine), go_on)
+    assert outcome.state is OutcomeState.FAILED
+    assert "size mismatch" in outcome.reason
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Interrupted])
+def test_an_interruption_is_passed_on(sine, make_job, error):
+    def interrupt(epoch):
+        raise error
+
+    with pytest.raises(error):
+        run_job(make_job(sine), interrupt)
+
+
+CUDA_ERROR = """CUDA error: device-side assert triggered
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1"""
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Stands for a CUDA that is in use; returns what breaks it."""
+    broken = []
+
+    def synchronize():
+        if broken:
+            raise RuntimeError(CUDA_ERROR)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "empty_cache", synchronize)
+    return lambda: broken.append(True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(CUDA_ERROR), KeyError("any other")])
+def test_a_job_that_fails_as_cuda_breaks_is_not_to_blame(sine, make_job, cuda, error):
+    def report(epoch):
+        cuda()
+        raise error
+
+    with pytest.raises(RuntimeError) as caught:
+        run_job(make_job(sine), report)
+    expected = (
+        "CUDA does not work in this process any more: CUDA error: device-side assert triggered"
+    )
+    assert str(caught.value) == expected
+    assert type(caught.value) is RuntimeError
+
+
+def test_a_prediction_that_fails_as_cuda_breaks_is_not_to_blame(sine, go_on, cuda):
+    cuda()
+    with pytest.raises(RuntimeError, match="CUDA does not work in this process any more"):
+        run_job(PredictJob("p", {"hidden_size": 9}, {}, sine), go_on)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: no kernel")]
+)
+def test_a_job_that_fails_while_cuda_works_has_failed(sine, make_job, cuda, error):
+    def report(epoch):
+        raise error
+
+    outcome = run_job(make_job(sine), report)
+    assert outcome.state is OutcomeState.FAILED
+    assert outcome.reason == f"{type(error).__name__}: {error}"

@@ -1,0 +1,418 @@
+"""The table and the bars of a search on a terminal."""
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from helpers.simulated_progress import Clock, complete, epoch, simulate
+from rich.console import Console
+
+from tuner.coordination.events import Asked
+from tuner.experiment import Experiment, Override
+from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.storage import Role
+from tuner.progress.reporters import LiveProgress, PlainProgress, Rows
+from tuner.progress.watcher import InProgress
+
+PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
+TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
+
+
+class Screen:
+    """A progress display, and what a terminal of a given size would show of it."""
+
+    def __init__(self, width=80, height=24, n_workers=2, **keys):
+        overrides = [Override("budget.trials", 100, "test"), Override("budget.epochs", 100, "test")]
+        overrides += [
+            Override(key.replace("__", "."), value, "test") for key, value in keys.items()
+        ]
+        self.clock, self.stopping = Clock(), False
+        self.console = Console(
+            file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None
+        )
+        self.progress = LiveProgress(
+            Experiment.load("air.yaml", overrides),
+            self.console,
+            n_workers,
+            stopping=lambda: self.stopping,
+            clock=self.clock,
+        )
+
+    def hand_out(self, *numbers):
+        for number in numbers:
+            self.progress.asked(Asked(TRIAL, number, None, PARAMS))
+        for number in numbers:
+            self.progress.dispatched(TRIAL, number, 1.0)
+
+    def lines(self):
+        with self.console.capture() as capture:
+            self.console.print(self.progress.frame())
+        return [line.rstrip() for line in capture.get().splitlines()]
+
+    def text(self):
+        return "\n".join(self.lines())
+
+    def rows(self):
+        found = (re.match(r" +(\d+) +(?:\d+/\d+|starting) ", line) for line in self.lines())
+        return [int(match[1]) for match in found if match]
+
+
+def test_a_frame_shows_running_trials_the_best_and_the_eta(folder):
+    screen = Screen(pruner__name="median")
+    assert screen.text() == ""
+    screen.hand_out(*range(12))
+    for number in range(4):
+        for k in range(10):
+            screen.clock.now += 1
+            screen.progress.epoch(TRIAL, number, epoch(k, 30.0 - number))
+        state = [OutcomeState.COMPLETE, OutcomeState.PRUNED, OutcomeState.FAILED][number % 3]
+        value = 27.25 - number if state is OutcomeState.COMPLETE else None
+        screen.progress.finished(TRIAL, number, Outcome(state, objective=value, reason="NaN"))
+    screen.clock.now += 5
+    screen.progress.began(TRIAL, 5, time.time() - 5)
+    screen.progress.epoch(TRIAL, 5, epoch(36, 21.4567))
+    assert screen.lines() == [
+        "    trial     epoch     rmse   time  configuration",
+        "        4  starting        -      -  hidden_size=122  num_layers=3  dropout=0.3…",
+        "        5    37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.3…",
+        "",
+        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left, then 6 finalists",
+        "          best rmse 24.25 (trial 3), 1 pruned, 1 failed, 6 waiting",
+    ]
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 12, 64, 1000])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 11), (40, 24), (200, 60), (80, 3)])
+def test_a_frame_fits_the_terminal(folder, n_workers, width, height):
+    screen = Screen(width, height, n_workers)
+    screen.hand_out(*range(n_workers + 3))
+    for number in range(n_workers):
+        screen.progress.epoch(TRIAL, number, epoch(99, 123456.789))
+    lines = screen.lines()
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= max(height - 2, 8)
+    assert len(screen.rows()) >= 1
+    if n_workers > 12:
+        assert re.search(rf"… and {n_workers - len(screen.rows())} more", screen.text())
+        assert len(screen.rows()) <= 12
+
+
+def test_every_trial_keeps_its_row_until_it_ends(folder):
+    screen = Screen(n_workers=3)
+    screen.hand_out(*range(7))
+    assert screen.rows() == [0, 1, 2]
+    screen.progress.finished(TRIAL, 1, complete())
+    assert screen.rows() == [0, 3, 2]
+    screen.progress.finished(TRIAL, 0, complete())
+    screen.progress.finished(TRIAL, 2, complete())
+    assert screen.rows() == [4, 3, 5]
+
+
+def test_the_table_does_not_shrink_between_two_generations(folder):
+    screen = Screen(n_workers=3)
+    screen.hand_out(0, 1, 2)
+    height = len(screen.lines())
+    for number in range(3):
+        screen.progress.finished(TRIAL, number, complete())
+        assert len(screen.lines()) == height
+    screen.hand_out(3, 4, 5)
+    assert len(screen.lines()) == height
+
+
+def test_a_trial_without_a_row_gets_the_next_one_that_is_free():
+    running = [InProgress(TRIAL, number, f"trial {number}", {}) for number in range(5)]
+    rows = Rows()
+
+    def shown(trials, most):
+        return [trial.number if trial else None for trial in rows.update(trials, most)]
+
+    assert shown(running[:3], 2) == [0, 1]
+    assert shown(running[1:3], 2) == [2, 1]
+    assert shown(running[2:3], 2) == [2, None]
+    assert shown(running[3:5], 2) == [3, 4]
+    assert shown(running[3:5], 1) == [3]  # the window became smaller
+    assert shown(running[3:5], 4) == [3, 4]
+
+
+def test_columns_stay_where_they_are_while_numbers_grow(folder):
+    screen = Screen(n_workers=1)
+    screen.hand_out(0)
+    found = set()
+    found.add(screen.lines()[1].index("hidden_size"))
+    for k, value in ((0, 1.0), (8, 21.456789), (99, 1234.5), (99, 123456.0), (99, 1.2e-7)):
+        screen.progress.epoch(TRIAL, 0, epoch(k, value))
+        found.add(screen.lines()[1].index("hidden_size"))
+    assert len(found) == 1
+
+
+def test_bars_remain_at_the_end_and_the_table_does_not(folder):
+    screen = Screen(budget__trials=2)
+    screen.hand_out(0, 1)
+    screen.clock.now += 10
+    for number in range(2):
+        screen.progress.finished(TRIAL, number, complete(2.5))
+    screen.clock.now += 100
+    for number in range(3):
+        screen.progress.asked(Asked(FINALIST, number, None, PARAMS, 1, number))
+        screen.progress.dispatched(FINALIST, number, 1.0)
+    screen.clock.now += 3
+    names = [found[0] for line in screen.lines() if (found := re.search(r"finalist \d.*\d", line))]
+    assert [re.split(r" {2,}", name)[0] for name in names] == [
+        "finalist 1 repeat 0",
+        "finalist 1 repeat 1",
+    ]
+    for number in range(3):
+        screen.progress.finished(FINALIST, number, complete(1.0))
+    with screen.progress:
+        pass
+    trials, finalists, counts = screen.lines()
+    assert trials == "   trials ━━━━━━━━━━━━━━━━━━━━━━━━ 2/2 0:10"
+    assert finalists == "finalists ━━━━━━━━━━━━━━━━━━━━━━━━ 3/3 0:03"
+    assert counts == "          best rmse 2.5 (trial 0)"
+
+
+def test_of_a_search_that_was_interrupted_only_the_bars_remain(folder):
+    screen = Screen()
+    screen.hand_out(0, 1, 2)
+    assert screen.rows() == [0, 1]
+    with screen.progress:
+        pass
+    assert screen.rows() == []
+    assert "trials" in screen.text()
+
+
+def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder):
+    screen = Screen(n_workers=2)
+    screen.hand_out(*range(5))
+    screen.stopping = True
+    screen.progress.finished(TRIAL, 0, complete())
+    assert screen.rows() == [1]
+    assert "stopping" in screen.text()
+    assert "waiting" not in screen.text()
+
+
+def test_square_brackets_in_a_value_are_no_markup(folder):
+    screen = Screen(n_workers=1)
+    screen.progress.asked(Asked(TRIAL, 0, None, {"choice": "[red]"}))
+    screen.progress.dispatched(TRIAL, 0, 1.0)
+    assert "choice=[red]" in screen.text()
+    screen.progress.note("a note [bold]with[/] brackets [/]")
+    assert "[bold]with[/]" in screen.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_failures_losses_and_notes_get_a_line_of_their_own(folder):
+    screen = Screen()
+    screen.progress.asked(Asked(TRIAL, 0, None, {}))
+    failed = Outcome(OutcomeState.FAILED, reason="the loss is nan")
+    screen.progress.finished(TRIAL, 0, failed)  # by an earlier run: it has had its line
+    screen.hand_out(1, 2)
+    screen.progress.lost(TRIAL, 1, "its worker died")
+    screen.progress.finished(TRIAL, 2, failed)
+    printed = screen.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert printed == ["trial 1 runs again: its worker died", "trial 2 failed: the loss is nan"]
+
+
+def test_an_epoch_is_only_counted_however_many_there_are(folder):
+    screen = Screen(n_workers=64)
+    screen.hand_out(*range(64))
+    with screen.progress:
+        begun, n_epochs = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - begun) < 1.0:
+            screen.progress.epoch(TRIAL, n_epochs % 64, epoch(n_epochs % 100))
+            n_epochs += 1
+    assert n_epochs > 5_000, "at most 0.2 ms each: thousands a second cost little"
+    frames = screen.console.file.getvalue().count("configuration")  # type: ignore[attr-defined]
+    assert frames <= 2 + 8 * seconds
+
+
+def test_frames_are_drawn_while_another_thread_counts(folder):
+    screen = Screen(n_workers=8)
+    screen.hand_out(*range(400))  # so many that adding them up takes a while
+    screen.clock.now += 1
+    screen.progress.epoch(TRIAL, 0, epoch(0))
+    screen.clock.now += 1
+    over = threading.Event()
+    problems = []
+
+    def draw():
+        try:
+            while not over.is_set():
+                screen.lines()
+        except BaseException as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=draw)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for number in range(400, 2000):
+            screen.hand_out(number)
+            screen.progress.epoch(TRIAL, number - 400, epoch(1))
+            screen.progress.finished(TRIAL, number - 400, complete())
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
+    assert problems == []
+
+
+def test_a_blocked_terminal_holds_up_no_epoch(folder):
+    class Stuck(io.StringIO):
+        def __init__(self):
+            super().__init__()
+            self.stuck, self.released = threading.Event(), threading.Event()
+
+        def write(self, text):
+            if "configuration" in text:  # Ctrl-S
+                self.stuck.set()
+                assert self.released.wait(30)
+            return len(text)
+
+    screen = Screen()
+    stream = screen.console.file = Stuck()
+    screen.hand_out(0)
+    with screen.progress:
+        assert stream.stuck.wait(60)
+        for k in range(100):
+            screen.progress.epoch(TRIAL, 0, epoch(k))
+        screen.progress.finished(TRIAL, 0, complete())
+        stream.released.set()
+
+
+TUNER = [sys.executable, "-m", "tuner"]
+# Trials so long, two seconds or so, that a signal after the first one meets the search at work.
+LONG = [
+    *("--set", "budget.epochs=800", "--set", "budget.patience=1000"),
+    *("--set", "finalists.repeats=1"),
+]
+
+
+def trials_of(folder, study="air-random-0"):
+    shown = subprocess.run(
+        [*TUNER, "show", study, "--json"], cwd=folder, capture_output=True, check=True
+    )
+    record = json.loads(shown.stdout)
+    scores = [(f["trial"], *f["scores"]) for f in record["finalists"]]
+    return [(t["number"], t["params"], t["value"]) for t in record["all_trials"]] + scores
+
+
+def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder):
+    stream = io.StringIO()
+    progress = PlainProgress(Experiment.load("air.yaml"), Console(file=stream))
+    for number, (role, which) in enumerate([(Role.FINALIST, (3, 1)), (Role.BASELINE, (None, 0))]):
+        progress.asked(Asked(role, number, None, {}, *which))
+        progress.dispatched(role, number, 1.0)
+        progress.lost(role, number, "it died")
+        progress.finished(role, number, complete(1.0))
+    assert stream.getvalue().splitlines() == [
+        "finalist 3 repeat 1 runs again: it died",
+        "[1/1] finalist 3 repeat 1 complete  rmse 1",
+        "default repeat 0 runs again: it died",
+        "[2/2] default repeat 0 complete  rmse 1",
+    ]
+
+
+def test_on_a_terminal_a_search_draws_a_bar(folder):
+    ours, theirs = pty.openpty()
+    command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1"]
+    environment = os.environ | {"COLUMNS": "100", "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            chunk = os.read(ours, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not chunk:
+            break
+        printed += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
+    assert "━" in text
+    assert re.search(r"trials ━+ 4/4 0:\d\d", text)
+    assert re.search(r"best rmse [\d.]+ \(trial \d\)", text)
+    assert re.search(r" trial +epoch +rmse +time +configuration", text)
+    assert re.search(r"finalists ━+ 6/6", text)
+    assert "Best configuration" in text
+    assert "[1/4] trial" not in text
+
+
+@pytest.mark.slow
+def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder):
+    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking", *LONG]
+    subprocess.run([*command, "--study", "calm"], capture_output=True, check=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("searching air-random-0: 4 trials, 1 at a time")
+    first = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
+    out, err = process.communicate(timeout=180)
+    finished_first = re.match(r"\[1/4\] (trial \d complete)", first)
+    assert finished_first
+    assert process.returncode == 130
+    assert "stopping when the trials in progress have ended; Ctrl-C again stops now" in out
+    assert err == "tuner: stopped; what was finished is kept, and the same command resumes\n"
+    assert len([t for t in trials_of(folder) if t[2] is not None]) < 4
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert finished_first[1] not in again.stdout  # what is finished is not shown again
+    assert trials_of(folder) == trials_of(folder, "calm")
+
+
+def test_a_long_trial_prints_a_line_with_the_time_left(folder):
+    clock, stream = Clock(), io.StringIO()
+    console = Console(file=stream, width=1000)
+    progress = PlainProgress(Experiment.load("air.yaml"), console, 1, clock=clock)
+    costs = [15.0, 5.0, 5.0, 5.0]
+    simulate(progress, clock, costs, n_workers=1, n_epochs=3)
+    assert stream.getvalue().splitlines() == [
+        "[1/4] trial 0 complete  rmse 0  best 0 (trial 0)  0:15 left, then 6 finalists",
+        "[2/4] trial 1 complete  rmse 1  best 0 (trial 0)  0:10 left, then 6 finalists",
+        "[3/4] trial 2 complete  rmse 2  best 0 (trial 0)  0:05 left, then 6 finalists",
+        "[4/4] trial 3 complete  rmse 3  best 0 (trial 0)",
+    ]
+    stream.seek(0)
+    stream.truncate()
+    progress.standing.totals[Role.TRIAL] = 5
+    simulate(progress, clock, [1000.0], n_workers=1, n_epochs=10, first=4)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("trial 4 goes on: epoch 1, rmse 1  ")
+    assert lines[0].endswith(" left, then 6 finalists")
+    assert lines[-1].startswith("[5/5] trial 4 complete")
+
+
+def test_only_what_this_run_trained_gets_a_line(folder):
+    stream = io.StringIO()
+    console = Console(file=stream, width=1000)
+    progress = PlainProgress(Experiment.load("air.yaml"), console, clock=Clock())
+    progress.asked(Asked(Role.TRIAL, 0, None, {}))
+    progress.finished(Role.TRIAL, 0, complete(2.0))
+    progress.asked(Asked(Role.TRIAL, 1, None, {}))
+    progress.dispatched(Role.TRIAL, 1, 1.0)
+    progress.lost(Role.TRIAL, 1, "its worker [died]")
+    progress.finished(Role.TRIAL, 1, complete(3.0))
+    assert stream.getvalue().splitlines() == [
+        "trial 1 runs again: its worker [died]",
+        "[2/4] trial 1 complete  rmse 3  best 2 (trial 0)",
+    ]

@@ -1,0 +1,364 @@
+"""Prepared data, and the folder that it lies in."""
+
+import dataclasses
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tuner.data import SeriesRef, Shape
+from tuner.data.prepared import check_data, open_test_part, prepare
+from tuner.errors import DataError
+from tuner.experiment import Experiment
+from tuner.outputs import scratch_folder
+
+AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
+TRANSFORMS = ("none", "log", "difference")
+SCALES = ("standard", "minmax", "none")
+N, TRAIN, TEST = 40, 25, 34  # rows; where training ends; where the test begins
+SPLIT = {"validation": TEST - TRAIN, "test": N - TEST}
+ARRAYS = ("inputs", "targets", "truth")
+FILES = (*ARRAYS, "known", "train", "evaluate", "reach", "naive")
+
+
+def values(seed=0):
+    return np.random.default_rng(seed).uniform(1.0, 100.0, (N, 3))  # x, y, z
+
+
+def table(rows):
+    return "x,y,z\n" + "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist())
+
+
+def the_ref(prepared):
+    (ref,) = prepared.folds
+    assert isinstance(ref, SeriesRef)
+    return ref
+
+
+def arrays(ref):
+    inputs, targets, truth = (ref.load(name) for name in ARRAYS)
+    return inputs, targets, truth
+
+
+def part(ref, name):
+    """The rows of a part of the one series."""
+    ((start, end),) = ref.load(name).tolist()
+    return [start, end]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_air_passengers_are_prepared_as_documented(tmp_path):
+    data = {"path": str(AIR_PASSENGERS), "time": "month", "target": "passengers",
+            "transform": "log"}  # fmt: skip
+    experiment = Experiment.model_validate({"name": "air", "data": data})
+    prepared = prepare(experiment, tmp_path / "arrays")
+    facts, ref = prepared.facts, the_ref(prepared)
+    assert [(p.name, p.count, p.unit) for p in facts.parts] == [
+        ("training", 93, "row"), ("validation", 29, "row"), ("test", 22, "row"),
+    ]  # fmt: skip
+    assert (facts.parts[1].first, facts.test.last) == ("1956-10-01", "1960-12-01")
+    assert (facts.rows, facts.frequency, facts.season) == (144, "MS", 12)
+    assert (facts.features, facts.targets) == (("passengers",), ("passengers",))
+    assert [part(ref, name) for name in ("train", "evaluate", "reach")] == [
+        [0, 93], [93, 122], [0, 122],
+    ]  # fmt: skip
+    inputs, targets, truth = arrays(ref)
+    assert inputs.shape == targets.shape == truth.shape == (122, 1)
+    assert (inputs.dtype, targets.dtype, truth.dtype) == (np.float32, np.float32, np.float64)
+    assert len(ref.train_samples()) == 93 - 12
+    assert len(ref.evaluate_samples()) == 29
+    test = the_ref(open_test_part(experiment, tmp_path / "test", sha256=facts.sha256))
+    assert part(test, "evaluate") == [122, 144]
+    assert len(test.evaluate_samples()) == 22
+    assert test.load("truth")[[0, -1], 0].tolist() == [112.0, 432.0]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_later_values_change_no_scaler_and_no_earlier_row(
+    tmp_path, experiment_on, transform, scale
+):
+    rows = values()
+    keys = {"target": ["y", "z"], "split": SPLIT, "transform": transform, "scale": scale}
+    before = prepare(experiment_on(table(rows), **keys), tmp_path / "before")
+    for changed in (TRAIN, TRAIN + 4, TEST - 1):  # of the validation part
+        other = rows.copy()
+        other[changed:] = other[changed:] * 1e6 + 1e6
+        after = prepare(experiment_on(table(other), **keys), tmp_path / f"after{changed}")
+        assert dataclasses.replace(the_ref(after), folder=the_ref(before).folder) == the_ref(before)
+        assert after.pipeline == before.pipeline
+        for a, b in zip(arrays(the_ref(before)), arrays(the_ref(after)), strict=True):
+            np.testing.assert_array_equal(a[:changed], b[:changed])
+            assert (a[changed] != b[changed]).all()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_changing_test_values_changes_nothing_that_is_written(
+    tmp_path, experiment_on, transform, scale
+):
+    keys = {"split": SPLIT, "transform": transform, "scale": scale}
+    rows = values()
+    before = prepare(experiment_on(table(rows), **keys), tmp_path / "before")
+    rows[TEST:] = 987654.0
+    after = prepare(experiment_on(table(rows), **keys), tmp_path / "after")
+    assert dataclasses.replace(the_ref(after), folder=the_ref(before).folder) == the_ref(before)
+    assert contents(tmp_path / "before") == contents(tmp_path / "after")
+    assert set(contents(tmp_path / "after")) == {f"fold0/{name}.npy" for name in FILES}
+
+
+def test_the_test_rows_are_in_no_file_and_no_result(tmp_path, experiment_on):
+    sentinel = 123456.789
+    rows = values()
+    rows[TEST:] = sentinel
+    experiment = experiment_on(table(rows), split=SPLIT, scale="none")
+    prepared = prepare(experiment, tmp_path / "arrays")
+    for array in arrays(the_ref(prepared)):
+        assert len(array) == TEST
+        assert not np.isclose(array, sentinel).any()
+    for file in contents(tmp_path / "arrays").values():
+        assert np.float64(sentinel).tobytes() not in file
+        assert np.float32(sentinel).tobytes() not in file
+    assert repr(sentinel) not in repr(prepared)
+    opened = the_ref(open_test_part(experiment, tmp_path / "test"))
+    assert np.isclose(opened.load("truth")[TEST:], sentinel).all()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_test_part_is_opened_on_the_scalers_of_the_search(
+    tmp_path, experiment_on, transform, scale
+):
+    rows = values()
+    rows[TEST:] *= 1e4
+    keys = {"target": ["z", "x"], "split": SPLIT, "transform": transform, "scale": scale}
+    experiment = experiment_on(table(rows), **keys)
+    prepared = prepare(experiment, tmp_path / "arrays")
+    ref = the_ref(prepared)
+    opened = the_ref(open_test_part(experiment, tmp_path / "test", sha256=prepared.facts.sha256))
+    assert part(opened, "evaluate") == [TEST, N]
+    assert part(opened, "train") == part(ref, "train")
+    assert dataclasses.replace(opened, folder=ref.folder) == ref
+    for a, b in zip(arrays(ref), arrays(opened), strict=True):
+        np.testing.assert_array_equal(a, b[:TEST])
+        assert len(b) == N
+    assert set(contents(tmp_path / "arrays")) == set(contents(tmp_path / "test"))
+
+
+def test_a_file_that_changed_since_the_search_is_refused(tmp_path, experiment_on):
+    experiment = experiment_on(table(values()), split=SPLIT)
+    prepared = prepare(experiment, tmp_path / "arrays")
+    path = prepared.facts.path
+    path.write_text(table(values(1)))
+    new = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(DataError) as caught:
+        open_test_part(experiment, tmp_path / "test", sha256=prepared.facts.sha256)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: data.path: ")
+    assert all(p in message for p in (prepared.facts.sha256[:12], new[:12], "bring the file"))
+    assert not (tmp_path / "test").exists()
+
+
+def test_training_columns_are_standardized_like_the_target(tmp_path, experiment_on):
+    experiment = experiment_on(table(values()), split=SPLIT, transform="log")
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    inputs, targets, truth = arrays(ref)
+    np.testing.assert_allclose(inputs[:TRAIN].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(inputs[:TRAIN].std(axis=0), 1, atol=1e-6)
+    np.testing.assert_array_equal(inputs[:, 1], targets[:, 0])  # x, y, z
+    logs = np.log(values()[:TRAIN, 1])
+    assert ref.offset == (pytest.approx(logs.mean()),)
+    assert ref.scale == (pytest.approx(logs.std()),)
+    raw = values()[:TEST, 0]
+    expected = (raw - raw[:TRAIN].mean()) / raw[:TRAIN].std()  # a feature that is no target
+    np.testing.assert_allclose(inputs[:, 0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(truth[:, 0], values()[:TEST, 1])
+
+
+def test_no_window_contains_the_row_that_has_no_difference(tmp_path, experiment_on):
+    experiment = experiment_on(table(values()), window=3, split=SPLIT, transform="difference")
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    assert [part(ref, name) for name in ("train", "reach")] == [[1, TRAIN], [1, TEST]]
+    inputs = ref.load("inputs")
+    assert np.isnan(inputs[0, 1])
+    assert np.isfinite(inputs[1:]).all()
+    assert ref.train_samples()[0] - 3 == 1
+
+
+def test_the_arrays_are_mapped_and_cannot_be_written_to(tmp_path, experiment_on):
+    ref = the_ref(prepare(experiment_on(table(values()), split=SPLIT), tmp_path / "arrays"))
+    for array in arrays(ref):
+        assert isinstance(array, np.memmap)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    transform=st.sampled_from(TRANSFORMS),
+    scale=st.sampled_from(SCALES),
+    window=st.integers(1, 8),
+    horizon=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_inverting_the_scaled_targets_gives_the_truth(
+    tmp_path, experiment_on,
+    transform, scale, window, horizon, seed,
+) :  # fmt: skip
+    keys = {"target": ["y", "x"], "split": SPLIT}
+    experiment = experiment_on(
+        table(values(seed)), window=window, horizon=horizon, transform=transform, scale=scale,
+        **keys,
+    )  # fmt: skip
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    test = the_ref(open_test_part(experiment, tmp_path / "test"))
+    for of, starts in (
+        (ref, ref.train_samples()), (ref, ref.evaluate_samples()), (test, test.evaluate_samples()),
+    ):  # fmt: skip
+        rows = starts[:, None] + np.arange(horizon)
+        restored = of.to_units(of.load("targets")[rows], starts)
+        assert restored.dtype == np.float64
+        np.testing.assert_allclose(restored, of.truth_of(starts), rtol=1e-4, atol=1e-3)
+
+
+def test_a_difference_is_inverted_from_the_row_before_the_window(tmp_path, experiment_on):
+    experiment = experiment_on(
+        table(values()), horizon=3, split=SPLIT, transform="difference", scale="none"
+    )
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    starts = np.array([10, 20])
+    forecast = ref.to_units(np.ones((2, 3, 1), np.float32), starts)
+    expected = ref.load("truth")[starts - 1][:, None, :] + np.array([1.0, 2.0, 3.0])[None, :, None]
+    np.testing.assert_allclose(forecast, expected)
+
+
+def test_an_absurd_forecast_becomes_infinite_and_raises_nothing(tmp_path, experiment_on):
+    experiment = experiment_on(table(values()), split=SPLIT, transform="log")
+    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
+    assert np.isinf(ref.to_units(np.full((1, 1, 1), 1e30, np.float32), np.array([5]))).all()
+
+
+@pytest.mark.parametrize("row", [3, TRAIN + 1, N - 1])
+def test_log_refuses_what_has_no_logarithm_wherever_it_stands(tmp_path, experiment_on, row):
+    rows = values()
+    rows[row, 1] = -2.5
+    rows[:, 0] *= -1  # a feature that is no target is not transformed
+    experiment = experiment_on(table(rows), split=SPLIT, transform="log")
+    for refuse in (check_data, lambda e: prepare(e, tmp_path / "arrays")):
+        with pytest.raises(DataError) as caught:
+            refuse(experiment)
+        message = str(caught.value)
+        assert message.startswith(f"{experiment.data.path}: data.transform: log ")
+        assert f"got -2.5 in column 'y', line {row + 2}" in message
+        assert message.endswith("write transform: none")
+    assert not (tmp_path / "arrays").exists()
+
+
+def test_rows_that_windows_forecast_are_counted_once(tmp_path):
+    arrays = {
+        "known": np.ones(30, bool),
+        "evaluate": [[4, 10], [22, 23]],
+        "reach": [[0, 10], [10, 30]],
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", np.asarray(array))
+    for horizon, count in ((1, 7), (3, 6), (6, 6), (7, 0)):
+        ref = SeriesRef(str(tmp_path), Shape("forecast", 1, horizon=horizon))
+        assert ref.count_of(ref.evaluate_samples()) == count
+
+
+HOLDS = """\
+import sys
+from tuner.outputs import scratch_folder
+with scratch_folder() as folder:
+    (folder / "array.npy").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def holder(temporary):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    return process, Path(process.stdout.readline().strip())
+
+
+def grow_old(folder):
+    os.utime(folder, (1e9, 1e9))
+
+
+def test_a_folder_is_removed_in_the_end(temporary):
+    with scratch_folder() as folder:
+        (folder / "array.npy").write_text("x")
+        assert folder.parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_killed_processs_folder_is_removed_and_no_other(temporary):
+    living, kept = holder(temporary)
+    dead, lost = holder(temporary)
+    other = temporary / "tuner-of-somebody-else"
+    other.mkdir()
+    dead.send_signal(signal.SIGKILL)
+    dead.communicate()
+    assert lost.exists()
+    for folder in (kept, lost, other):
+        grow_old(folder)
+    with scratch_folder():
+        assert not lost.exists()
+        assert (kept / "array.npy").exists()
+        assert other.exists()
+    living.communicate("")
+    assert not kept.exists()
+
+
+def test_a_folder_that_has_just_been_made_is_left_alone(temporary):
+    young = temporary / "lstm-tuner-arrays-young"
+    young.mkdir()
+    with scratch_folder():
+        assert young.exists()
+
+
+def test_a_full_disk_is_one_line_with_the_folder(temporary):
+    script = (
+        "import resource, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from tuner.outputs import save_arrays\n"
+        "from tuner.errors import RunError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    save_arrays(Path(sys.argv[1]), {'inputs': np.zeros(100_000)})\n"
+        "except RunError as error:\n"
+        "    print(error)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(temporary / "data")],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert out.startswith(f"{temporary / 'data'}: the prepared data cannot be written: ")
+    assert out.rstrip().endswith("set TMPDIR to another folder")
+    assert out.count("\n") == 1

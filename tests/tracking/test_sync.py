@@ -1,0 +1,673 @@
+"""A copy in MLflow: runs, files, and completing what is there."""
+
+import contextlib
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+from helpers.mlflow_runs import PARENT, Spy, runs_of, snapshot, sync
+
+from tuner.cli import studies as commands
+from tuner.cli.main import run
+from tuner.errors import InputError
+from tuner.experiment import Experiment
+from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.records import Status
+from tuner.journal.storage import Role
+from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store
+
+
+def test_a_second_sync_writes_nothing(client, make_record, make_trial, four_trials):
+    finalist = make_trial(0, role=Role.FINALIST, configuration=0, repeat=0)
+    record = make_record(*four_trials, finalists=[finalist], test={"rmse": 1.0})
+    artifacts = {"experiment.yaml": "a: 1\n", "best.yaml": "b: 2\n", "pictures/a.png": b"\x89"}
+    state = SyncState()
+    assert sync(client, record, state, artifacts=artifacts) == SyncCount(created=5)
+    before = snapshot(client, record)
+    spy = Spy(client)
+    assert sync(spy, record, state, artifacts=artifacts) == SyncCount(unchanged=5)
+    assert sync(spy, record, artifacts=artifacts) == SyncCount(unchanged=5)  # knowing nothing
+    assert spy.writes == []
+    assert snapshot(client, record) == before
+
+
+def test_the_data_set_is_an_input_of_the_studys_run(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    sync(client, record)
+    parent, _ = runs_of(client, record)
+    (used,) = parent.inputs.dataset_inputs
+    data = used.dataset
+    assert data.name == "air.csv"
+    assert data.digest == ("ab" * 32)[:36]  # as much of the sha256 as MLflow holds
+    assert json.loads(data.source) == {"uri": Path("air.csv").absolute().as_uri()}
+    assert json.loads(data.profile) == {"num_rows": 144}
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_copy_killed_at_any_write_is_completed_once(client, make_record, make_trial, after):
+    trials = [make_trial(0), make_trial(1, OutcomeState.FAILED, reason="out of memory")]
+    artifacts = {"best.yaml": "x: 1\n", "pictures/a.png": b"\x89"}
+    whole = Spy(client)
+    sync(whole, make_record(*trials), artifacts=artifacts)
+    assert len(whole.writes) > 8
+    for n in range(len(whole.writes) - 1):  # the experiment is there by now
+        record, state = make_record(*trials), SyncState()
+        with pytest.raises(ConnectionError):
+            sync(Spy(client, n, after), record, state, artifacts=artifacts)
+        count = sync(client, record, state, artifacts=artifacts)
+        assert count.replaced == 0
+        parent, children = runs_of(client, record)
+        assert parent.info.status == "KILLED"
+        assert {n: r.info.status for n, r in children.items()} == {"0": "FINISHED", "1": "FAILED"}
+        assert len(client.get_metric_history(children["0"].info.run_id, "rmse")) == 3
+        assert children["0"].data.metrics["objective"] == 10.0
+        spy = Spy(client)
+        sync(spy, record, artifacts=artifacts)
+        assert spy.writes == []
+
+
+def test_a_trial_trained_again_after_a_fault_replaces_its_run(client, make_record, make_trial):
+    record = make_record(make_trial(0), make_trial(1))
+    state = SyncState()
+    sync(client, record, state)
+    again = make_trial(1, objective=3.0, epochs=5, finished_at=1_700_009_000.0)
+    record = dataclasses.replace(record, trials=(record.trials[0], again))
+    assert sync(client, record, state) == SyncCount(replaced=1, unchanged=1)
+    _, children = runs_of(client, record)
+    assert children["1"].data.metrics["objective"] == 3.0
+    assert len(client.get_metric_history(children["1"].info.run_id, "rmse")) == 5
+
+
+def test_copies_that_met_by_accident_are_reduced_to_one(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record, state := SyncState())
+    state.children.clear()
+    state.copied.clear()
+    sync(client, record, state)  # a second writer that does not know of the first
+    sync(client, record)
+    assert set(runs_of(client, record)[1]) == {"0"}
+
+
+CHANGES = {
+    "a trial more": lambda r, trial: {"trials": (*r.trials, trial(1))},
+    "another outcome": lambda r, trial: {"trials": (trial(0, finished_at=1_700_000_001.0),)},
+    "other params": lambda r, trial: {"trials": (trial(0, params={"hidden_size": 9}),)},
+    "a finalist": lambda r, trial: {"finalists": (trial(0, role=Role.FINALIST, repeat=0),)},
+    "the test part opened": lambda r, trial: {"test": {"mean": 1.0}},
+    "the end": lambda r, trial: {"ended": "done"},
+    "data elsewhere": lambda r, trial: {"data": {**r.data, "path": "b.csv"}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_files_are_drawn_again_only_of_a_record_that_has_changed(
+    client, make_record, make_trial, change
+):
+    record, drawn = make_record(make_trial(0)), []
+
+    def draw():
+        drawn.append(f"report {len(drawn)}")
+        return {"report.html": drawn[-1]}
+
+    def copy(client=client):
+        sync(client, record, artifacts=draw)
+        run_id = runs_of(client, record)[0].info.run_id
+        return Path(client.download_artifacts(run_id, "report.html")).read_text()
+
+    twin = Spy(client)
+    sync(twin, make_record(make_trial(0)), artifacts={"report.html": "<p>"})
+    with pytest.raises(ConnectionError):
+        copy(Spy(client, twin.writes.index("log_artifact"), after=False))
+    assert [copy(), copy()] == ["report 1", "report 1"]
+    record = dataclasses.replace(record, **change(record, make_trial))
+    assert [copy(), copy()] == ["report 2", "report 2"]
+    assert len(drawn) == 3
+
+
+def test_a_reverted_file_is_right_after_a_kill_at_any_point(client, make_record, make_trial):
+    for n in range(4):
+        record = make_record(make_trial(0))
+        sync(client, record, artifacts={"best.yaml": "1"})
+        with contextlib.suppress(ConnectionError):
+            sync(Spy(client, n, after=True), record, artifacts={"best.yaml": "2"})
+        sync(client, record, artifacts={"best.yaml": "1"})
+        run_id = runs_of(client, record)[0].info.run_id
+        assert Path(client.download_artifacts(run_id, "best.yaml")).read_text() == "1", n
+
+
+def test_a_foreign_run_beside_the_studys_is_left_alone(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    parent, _ = runs_of(client, record)
+    before, experiment = snapshot(client, record), parent.info.experiment_id
+    ours = {"study_id": record.id, "mlflow.parentRunId": parent.info.run_id}
+    made = [
+        client.create_run(experiment, tags=ours | tags).info.run_id
+        for tags in (
+            {"note": "trained again by hand"},
+            {"role": "analysis", "trial": "7", "state": "done"},
+            {"role": "study"},
+            {"role": "trial", "trial": "0"},
+            {"role": "trial", "trial": "none", "state": "done"},
+        )
+    ]
+    spy = Spy(client)
+    assert sync(spy, record) == SyncCount(unchanged=1)
+    assert spy.writes == []
+    assert {client.get_run(run_id).info.lifecycle_stage for run_id in made} == {"active"}
+    for run_id in made:
+        client.delete_run(run_id)
+    assert snapshot(client, record) == before
+
+
+def with_budget(record, **budget):
+    raw = record.experiment.to_dict()
+    raw["budget"] = {"epochs": 100, **budget}
+    return dataclasses.replace(record, experiment=Experiment.model_validate(raw))
+
+
+def test_the_tag_of_a_raised_budget_is_updated(client, make_record, make_trial):
+    record = with_budget(make_record(make_trial(0)), trials=3, timeout=60, retries=1)
+
+    def budget():
+        data = runs_of(client, record)[0].data
+        return [{k: v for k, v in d.items() if "budget" in k} for d in (data.params, data.tags)]
+
+    sync(client, record, running=True)
+    fixed = {"budget.epochs": "100", "budget.patience": "15"}
+    first = {"budget.trials": "3", "budget.timeout": "60.0", "budget.retries": "1"}
+    assert budget() == [fixed, first]
+    extended = with_budget(record, trials=5, retries=1)  # without a limit of time
+    assert sync(client, extended) == SyncCount(unchanged=1)
+    assert budget() == [fixed, {"budget.trials": "5", "budget.retries": "1"}]
+    spy = Spy(client)
+    sync(spy, extended)
+    assert spy.writes == []
+
+
+def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    run_id = runs_of(client, record)[0].info.run_id
+    client.delete_tag(run_id, "budget.trials")
+    client.log_param(run_id, "budget.trials", "3")
+    sync(client, record)
+    data = client.get_run(run_id).data
+    assert (data.params["budget.trials"], data.tags["budget.trials"]) == ("3", "4")
+    spy = Spy(client)
+    sync(spy, record)
+    assert spy.writes == []
+
+
+def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):
+    mine, yours = make_record(make_trial(0)), make_record(make_trial(0), make_trial(1))
+    assert (mine.name, mine.experiment.name) == (yours.name, yours.experiment.name)
+    sync(client, mine)
+    before = snapshot(client, mine)
+    sync(client, yours)
+    sync(client, mine)
+    assert snapshot(client, mine) == before
+    assert set(runs_of(client, yours)[1]) == {"0", "1"}
+
+
+def test_the_study_is_running_interrupted_resumed_and_done(client, make_record, make_trial):
+    one = make_record(make_trial(0), id="phases")
+    all_four = make_record(*(make_trial(i) for i in range(4)), id="phases")
+    finalists = [make_trial(i, role=Role.FINALIST, configuration=3, repeat=i) for i in (0, 1)]
+    whole = dataclasses.replace(all_four, finalists=tuple(finalists))
+    defaults = [make_trial(i, role=Role.BASELINE, repeat=i) for i in (0, 1)]
+    compared = dataclasses.replace(all_four, finalists=tuple(defaults))
+    seen = []
+    for record, running in ((one, True), (one, False), (one, True), (compared, False)):
+        sync(client, record, running=running)
+        parent = runs_of(client, record)[0]
+        seen.append((parent.info.status, parent.data.tags["state"]))
+    assert seen == [
+        ("RUNNING", "running"),
+        ("KILLED", "interrupted"),
+        ("RUNNING", "running"),
+        ("KILLED", "interrupted"),  # its finalists were not trained
+    ]
+    sync(client, whole)
+    parent = runs_of(client, whole)[0]
+    assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "done")
+    assert parent.info.end_time == 1_700_000_300_000
+
+
+def test_a_study_ended_by_the_clock_is_done(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record, done=True)
+    assert runs_of(client, record)[0].info.status == "FINISHED"
+    spy = Spy(client)
+    sync(spy, record)
+    assert spy.writes == []
+
+
+def test_mlflow_settings_of_other_programs_confuse_nothing(
+    client, make_record, make_trial, monkeypatch
+):
+    other = make_record(make_trial(0))
+    sync(client, other)
+    foreign = runs_of(client, other)[1]["0"].info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", foreign)
+    monkeypatch.setenv("MLFLOW_PARENT_RUN_ID", foreign)
+    monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", f"m-{foreign}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    record = make_record(make_trial(0), make_trial(1))
+    sync(open_store(), record)
+    assert set(runs_of(client, record)[1]) == {"0", "1"}
+    assert client.get_experiment_by_name("elsewhere") is None
+    assert client.get_run(foreign).data.tags["study_id"] == other.id
+
+
+def test_an_active_run_of_this_process_stays_active(client, make_record, make_trial):
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        mlflow.set_experiment("of the user")
+        with mlflow.start_run() as run:
+            mlflow.set_active_model(name="theirs")
+            record = make_record(make_trial(0))
+            sync(client, record)
+            assert mlflow.active_run().info.run_id == run.info.run_id
+        assert set(runs_of(client, record)[1]) == {"0"}
+        theirs = client.get_run(run.info.run_id)
+        assert (theirs.data.metrics, theirs.data.params) == ({}, {})
+        model = mlflow.get_logged_model(mlflow.get_active_model_id())
+        assert not model.metrics
+    finally:
+        mlflow.clear_active_model()
+        mlflow.set_tracking_uri(None)
+
+
+def test_a_deleted_experiment_is_refused_with_its_remedy(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record)
+    experiment = client.get_experiment_by_name(record.experiment.name)
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(InputError, match=f"restore -x {experiment.experiment_id}"):
+        sync(client, record)
+
+
+WHY = "ValueError: no such colour"
+BAD = ValueError("no such\ncolour")
+
+
+def text_of(client, record, name):
+    run_id = runs_of(client, record)[0].info.run_id
+    return Path(client.download_artifacts(run_id, name)).read_text()
+
+
+def names_of(client, record):
+    run_id = runs_of(client, record)[0].info.run_id
+    return {a.path for a in client.list_artifacts(run_id)}
+
+
+def test_a_failed_file_costs_no_other_and_is_retried(client, make_record, make_trial):
+    record = make_record(make_trial(0), test={"verdict": "better"})
+    files = {"report.html": BAD, "best.yaml": "x: 1\n", "pictures/a.png": BAD, "odd": "\ud800"}
+    drawn = []
+
+    def draw():
+        drawn.append(len(drawn))
+        return dict(files)
+
+    odd = "odd (UnicodeEncodeError: 'utf-8' codec can't encode character '\\ud800' in position 0: "
+    odd += "surrogates not allowed)"
+    lacking = (f"report.html, pictures/a.png ({WHY})", odd)
+    assert sync(client, record, artifacts=draw) == SyncCount(created=1, lacking=lacking)
+    parent, _ = runs_of(client, record)
+    assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "done")
+    assert parent.data.tags["verdict"] == "better"
+    assert parent.data.metrics["best_objective"] == 10.0
+    assert parent.inputs.dataset_inputs
+    assert names_of(client, record) == {"best.yaml"}
+
+    spy = Spy(client)
+    assert sync(spy, record, artifacts=draw) == SyncCount(unchanged=1, lacking=lacking)
+    assert (spy.writes, len(drawn)) == ([], 2)
+    files |= {"report.html": "<p>", "pictures/a.png": b"\x89", "odd": "ü"}
+    for _ in range(2):
+        assert sync(client, record, artifacts=draw) == SyncCount(unchanged=1)
+    assert len(drawn) == 3
+    assert names_of(client, record) == {"best.yaml", "report.html", "pictures", "odd"}
+    assert text_of(client, record, "report.html") == "<p>"
+
+
+def test_a_file_that_fails_later_keeps_its_old_version(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    sync(client, record, artifacts=lambda: {"report.html": "before"})
+    later = dataclasses.replace(record, trials=(*record.trials, make_trial(1)))
+    assert sync(client, later, artifacts=lambda: {"report.html": BAD}).lacking
+    assert text_of(client, record, "report.html") == "before"
+    assert not sync(client, later, artifacts=lambda: {"report.html": "after"}).lacking
+    assert text_of(client, record, "report.html") == "after"
+
+
+def test_drawing_that_fails_as_a_whole_costs_the_files_alone(client, make_record, make_trial):
+    def draw():
+        raise BAD
+
+    record = make_record(make_trial(0), test={"verdict": "better"})
+    assert sync(client, record, artifacts=draw).lacking == (f"its files ({WHY})",)
+    parent, _ = runs_of(client, record)
+    assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "better")
+
+
+def test_a_store_without_files_still_gets_the_studys_end(client, make_record, make_trial):
+    whole = Spy(client)
+    sync(whole, make_record(make_trial(0), test={}), artifacts={"best.yaml": "x: 1\n"})
+    at = whole.writes.index("log_artifact")
+    record = make_record(make_trial(0), test={"verdict": "better"})
+    with pytest.raises(ConnectionError):
+        sync(Spy(client, at, after=False), record, artifacts={"best.yaml": "x: 1\n"})
+    parent, _ = runs_of(client, record)
+    assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "better")
+    sync(client, record, artifacts={"best.yaml": "x: 1\n"})
+    assert text_of(client, record, "best.yaml") == "x: 1\n"
+
+
+def fails(record):
+    raise BAD
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_tracker_names_missing_files_once_and_copies_the_rest(
+    client, make_record, make_trial, monkeypatch, done
+):
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
+    record, told = make_record(make_trial(0), test={"verdict": "better"}), []
+    tracker = MlflowTracker(
+        lambda: record,
+        "s1",
+        told.append,
+        lambda record: {"experiment.yaml": "a: 1\n", "best.yaml": BAD},
+        lambda record: {"report.html": BAD, "pictures/a.png": b"\x89"},
+    )
+    assert tracker.close(done)  # what follows a complete copy, as the model does, comes
+    lacking = "best.yaml, report.html" if done else "best.yaml"
+    adds = "`tuner sync s1` adds what is lacking once that is mended"
+    assert told == [f"MLflow has all but {lacking} ({WHY}); {adds}"]
+    parent, children = runs_of(client, record)
+    assert parent.info.status == ("FINISHED" if done else "KILLED")
+    assert parent.data.tags["verdict"] == "better"
+    assert set(children) == {"0"}
+    there = {"experiment.yaml", "pictures"} if done else {"experiment.yaml"}
+    assert names_of(client, record) == there
+
+
+def test_failing_artifact_makers_cost_a_tracker_only_their_files(client, make_record, make_trial):
+    record, told = make_record(make_trial(0)), []
+    tracker = MlflowTracker(
+        lambda: record, "s1", told.append, fails, lambda record: {"report.html": "<p>"}
+    )
+    assert tracker.close(done=True)
+    assert len(told) == 1
+    assert told[0].startswith(f"MLflow has all but its files ({WHY}); ")
+    assert runs_of(client, record)[0].info.status == "FINISHED"
+    assert names_of(client, record) == {"report.html"}
+
+
+def test_sync_reports_missing_files_until_they_are_made(
+    client, make_record, make_trial, monkeypatch, capsys
+):
+    record, modelled = make_record(make_trial(0), test={"verdict": "better"}), []
+    monkeypatch.setattr(commands, "locate", lambda study, journal: "here")
+    monkeypatch.setattr(commands, "quiet_journal", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(commands, "read_study", lambda *_: record)
+    monkeypatch.setattr(commands, "_log_winner", lambda *_: modelled.append(1))
+    files = {"report.html": BAD, "best.yaml": "x: 1\n"}
+    monkeypatch.setattr(commands, "final_artifacts", lambda record: dict(files))
+    assert run(["sync", "s1"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("MLflow agrees with the journal but for some files: 1 created, ")
+    assert second == f"without report.html ({WHY}); run `tuner sync s1` again once that is mended"
+    assert names_of(client, record) == {"best.yaml"}
+    assert modelled == [1]  # the model is logged all the same
+    files["report.html"] = "<p>"
+    assert run(["sync", "s1"]) == 0
+    (only,) = capsys.readouterr().out.splitlines()
+    assert only.startswith("MLflow agrees with the journal: 0 created, ")
+    assert names_of(client, record) == {"best.yaml", "report.html"}
+
+
+def test_a_trial_is_one_finished_child_run(client, make_record, four_trials):
+    record = make_record(*four_trials)
+    sync(client, record)
+    parent, children = runs_of(client, record)
+    run = children["0"]
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == 1_699_999_997_000
+    assert run.info.end_time == 1_700_000_000_000
+    configuration = record.experiment.configuration({"hidden_size": 8})
+    assert "learning_rate" in configuration
+    others = {"trial": "0", "study": "s1", "strategy": "woa"}
+    assert run.data.params == {k: str(v) for k, v in configuration.items()} | others
+    tags = {k: v for k, v in run.data.tags.items() if k != "outcome_digest"}
+    assert tags == {
+        "mlflow.runName": "trial 0 of s1",
+        "attempt": "1699999998000",
+        PARENT: parent.info.run_id,
+        "study_id": record.id,
+        "study": "s1",
+        "role": "trial",
+        "trial": "0",
+        "state": "complete",
+        "strategy": "woa",
+        "seed": "1000",
+        "generation": "0",
+        "individual": "0",
+    }
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [(m.step, m.value, m.timestamp) for m in history] == [
+        (0, 2.0, 1_699_999_998_000),
+        (1, 1.0, 1_699_999_999_000),
+        (2, 2.0 / 3, 1_700_000_000_000),
+    ]
+    assert run.data.metrics == {
+        "train_loss": 1.0 / 3,
+        "val_loss": 2.0 / 3,
+        "rmse": 10.0,
+        "objective": 10.0,
+        "training_seconds": 3.0,
+    }
+
+
+def test_the_study_is_the_parent_run(client, make_record, four_trials):
+    record = make_record(*four_trials)
+    sync(client, record, artifacts={"experiment.yaml": record.experiment.to_yaml()})
+    parent, _ = runs_of(client, record)
+    assert parent.info.run_name == "s1"
+    assert parent.info.start_time == 1_699_999_200_000
+    tags = parent.data.tags
+    assert tags["role"] == "study"
+    assert tags["strategy"] == "woa"
+    assert tags["seed"] == "0"
+    assert tags["data_sha256"] == "ab" * 32
+    assert tags["version_torch"] == "2.13.0"
+    params = parent.data.params
+    assert params["strategy.population"] == "4"
+    assert params["budget.epochs"] == "100"
+    assert tags["budget.trials"] == "4"
+    assert params["objective.metric"] == "rmse"
+    assert params["search_space.hidden_size"].startswith('{"type": "int", "low": 8')
+    (artifact,) = client.list_artifacts(parent.info.run_id)
+    text = Path(client.download_artifacts(parent.info.run_id, artifact.path)).read_text()
+    assert text == record.experiment.to_yaml()
+
+
+def test_mlflow_shows_pruned_and_failed_trials_as_such(client, make_record, four_trials):
+    record = make_record(*four_trials)
+    sync(client, record)
+    _, children = runs_of(client, record)
+    assert {n: (r.info.status, r.data.tags["state"]) for n, r in children.items()} == {
+        "0": ("FINISHED", "complete"),
+        "1": ("KILLED", "pruned"),
+        "2": ("FAILED", "failed"),
+        "3 = 0": ("FINISHED", "complete"),
+    }
+    assert children["2"].data.tags["failure_reason"] == "loss is nan"
+    assert "failure_reason" not in children["1"].data.tags
+    assert "objective" not in children["1"].data.metrics
+    assert children["3 = 0"].data.tags["repeat_of"] == "0"
+    assert "repeat_of" not in children["0"].data.tags
+
+
+def test_finalists_are_child_runs_with_a_role_of_their_own(client, make_record, make_trial):
+    finalists = [
+        make_trial(i, role=Role.FINALIST, configuration=3, repeat=i, objective=5.0) for i in (0, 1)
+    ]
+    record = make_record(make_trial(0), finalists=finalists)
+    sync(client, record)
+    _, children = runs_of(client, record)
+    assert set(children) == {"0", "finalist 3 repeat 0", "finalist 3 repeat 1"}
+    assert children["finalist 3 repeat 1"].data.tags["role"] == "finalist"
+    assert children["finalist 3 repeat 1"].data.tags["configuration"] == "3"
+
+
+def test_default_trainings_are_child_runs_with_all_values(client, make_record, make_trial):
+    default = make_trial(0, role=Role.BASELINE, repeat=0, params={"hidden_size": 32})
+    record = make_record(make_trial(0), finalists=[default])
+    sync(client, record)
+    _, children = runs_of(client, record)
+    assert set(children) == {"0", "default repeat 0"}
+    tags, params = children["default repeat 0"].data.tags, children["default repeat 0"].data.params
+    assert (tags["role"], tags["repeat"], params["hidden_size"]) == ("baseline", "0", "32")
+    assert "configuration" not in tags
+    assert params["learning_rate"] == "0.001"
+
+
+def test_the_verdict_is_a_tag_of_the_study(client, make_record, make_trial):
+    record = make_record(make_trial(0), test={"verdict": "the search paid"})
+    sync(client, record)
+    assert runs_of(client, record)[0].data.tags["verdict"] == "the search paid"
+    older = make_record(make_trial(0), test={"mean": 1.0})
+    sync(client, older)
+    assert "verdict" not in runs_of(client, older)[0].data.tags
+
+
+def test_trials_that_still_run_are_left_out(client, make_record, make_trial):
+    record = make_record(make_trial(0), make_trial(1, None), make_trial(2))
+    sync(client, record, running=True)
+    parent, children = runs_of(client, record)
+    assert set(children) == {"0", "2"}
+    assert parent.info.status == "RUNNING"
+    assert all(r.info.status != "RUNNING" for r in children.values())
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("rmse", [5, 5, 5, 2]), ("r2", [5, 5, 7, 7])])
+def test_the_best_so_far_moves_in_the_order_of_trials(
+    client, make_record, make_trial, metric, expected
+):
+    trials = [
+        make_trial(0, objective=5.0),
+        make_trial(1, OutcomeState.PRUNED),
+        make_trial(2, objective=7.0),
+        make_trial(3, objective=2.0),
+        make_trial(4, objective=1.0),
+    ]
+    options = {"experiment": {"objective": {"metric": metric}}, "id": f"best{metric}"}
+    state = SyncState()
+    late = [make_trial(2, None) if t.number == 2 else t for t in trials]
+    sync(client, make_record(*late, **options), state, running=True)
+    record = make_record(*trials[:4], **options)
+    sync(client, record, state, running=True)
+    parent, _ = runs_of(client, record)
+    history = client.get_metric_history(parent.info.run_id, "best_objective")
+    assert [(m.step, m.value) for m in history] == list(enumerate(expected))
+
+
+def test_long_histories_are_copied_whole(client, make_record, make_trial):
+    record = make_record(make_trial(0, epochs=700))
+    sync(client, record)
+    run = runs_of(client, record)[1]["0"]
+    for key in ("train_loss", "val_loss", "rmse"):
+        history = client.get_metric_history(run.info.run_id, key)
+        assert [m.step for m in history] == list(range(700))
+
+
+def test_odd_params_and_long_texts_are_made_to_fit(client, make_record, make_trial):
+    odd = {"hidden_size": 8, "a/b[0]: c?": "ü" * 7000, "..": True, "note": "", "none": None}
+    trial = make_trial(0, OutcomeState.FAILED, params=odd, reason="why\n" * 3000)
+    record = make_record(trial)
+    sync(client, record)
+    run = runs_of(client, record)[1]["0"]
+    assert run.data.params["a_b_0__ c_"] == "ü" * 5999 + "…"
+    assert run.data.params["_."] == "True"
+    assert len(run.data.tags["failure_reason"]) == 8000
+    assert sync(client, record) == SyncCount(unchanged=1)
+
+
+def test_a_metric_that_is_not_finite_does_not_spoil_the_charts(client, make_record, make_trial):
+    trial = make_trial(0, OutcomeState.FAILED, reason="diverged")
+    last = dataclasses.replace(trial.outcome.history[-1], train_loss=math.nan, metric=math.inf)
+    outcome = dataclasses.replace(trial.outcome, history=(*trial.outcome.history[:-1], last))
+    record = make_record(dataclasses.replace(trial, outcome=outcome))
+    with pytest.raises(ConnectionError):
+        sync(Spy(client, die_at=3), record)  # after the trial's log_batch
+    sync(client, record)
+    run = runs_of(client, record)[1]["0"]
+    assert math.isnan(run.data.metrics["train_loss"])
+    assert math.isnan(run.data.metrics["rmse"])
+
+
+def test_a_lost_trial_has_no_times(client, make_record, make_trial):
+    lost = dataclasses.replace(
+        make_trial(0),
+        outcome=Outcome(OutcomeState.FAILED, reason="worker killed 3 times"),
+        status=Status.FAILED,
+    )
+    record = make_record(lost)
+    sync(client, record)
+    run = runs_of(client, record)[1]["0"]
+    assert run.info.status == "FAILED"
+    assert run.info.start_time == run.info.end_time == 1_699_999_200_000
+
+
+def test_fold_scores_are_a_curve_and_layer_widths_params(client, make_record, four_trials):
+    trial = four_trials[0]
+    history = [
+        dataclasses.replace(epoch, fold=k, fold_score=10.0 + k)
+        for k, epoch in enumerate(trial.outcome.history)
+    ]
+    outcome = dataclasses.replace(trial.outcome, history=tuple(history))
+    params = {"hidden_size_1": 8, "hidden_size_2": 4}
+    record = make_record(dataclasses.replace(trial, outcome=outcome, params=params))
+    sync(client, record)
+    _, children = runs_of(client, record)
+    scores = client.get_metric_history(children["0"].info.run_id, "fold_score")
+    assert [(m.step, m.value) for m in scores] == [(0, 10.0), (1, 11.0), (2, 12.0)]
+    shown = children["0"].data.params
+    assert (shown["hidden_size"], shown["hidden_size_1"], shown["num_layers"]) == (
+        "[8, 4]",
+        "8",
+        "2",
+    )
+
+
+def test_baselines_and_test_score_are_metrics_of_the_study(client, make_record, make_trial):
+    record = make_record(make_trial(0))
+    state = SyncState()
+    sync(client, record, state)
+    run = runs_of(client, record)[0]
+    assert run.data.metrics["baseline_last_value"] == 1.0
+    assert not any(key.startswith("test_") for key in run.data.metrics)
+    scores = {"mean": 9.0, "default": {"mean": 8.0}, "baselines": {"linear": 7.0, "none": None}}
+    opened = {"opened_at": "2026-01-02T04:00:00+00:00", "refit": {"mean": 5.0}, **scores}
+    for _ in range(2):
+        sync(client, dataclasses.replace(record, test=opened), state)
+    metrics = client.get_run(run.info.run_id).data.metrics
+    tested = {key: value for key, value in metrics.items() if key.startswith("test_")}
+    assert tested == {
+        "test_score": 9.0,
+        "test_default": 8.0,
+        "test_baseline_linear": 7.0,
+        "test_refit_score": 5.0,
+    }
+    assert len(client.get_metric_history(run.info.run_id, "test_score")) == 1
