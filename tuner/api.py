@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tuner.journal.records import StudyRecord, TrialRecord
     from tuner.prediction import Model
+    from tuner.results.summary import Summary
 
 __all__ = [
     "Best",
@@ -196,14 +197,12 @@ class Study:
         """
         import pandas as pd
 
-        found = self.summary()["finalists"]
+        found = self._summary.finalists
         rows = [
-            f["params"]
-            | {"search": f["search_score"]}
-            | {k: f[k] for k in ("mean", "std", "scores")}
+            {**f.params, "search": f.search_score, "mean": f.mean, "std": f.std, "scores": f.scores}
             for f in found
         ]
-        index = pd.Index([f["trial"] for f in found], name="trial", dtype="Int64")
+        index = pd.Index([f.trial for f in found], name="trial", dtype="Int64")
         return pd.DataFrame(
             rows, index=index, columns=[*self.experiment.search_space, *_SCORES, "scores"]
         )
@@ -214,7 +213,7 @@ class Study:
 
         None before the test set is evaluated.
         """
-        test: dict[str, Any] | None = self.summary()["test"]
+        test: dict[str, Any] | None = self._summary.to_json()["test"]
         return test
 
     @property
@@ -223,11 +222,14 @@ class Study:
 
         None before the test set is evaluated.
         """
-        verdict: str | None = self.summary()["verdict"]
-        return verdict
+        return self._summary.verdict
 
     def summary(self) -> dict[str, Any]:
         """Return the result as nested dicts and lists, as `tuner show --json` prints it."""
+        return self._summary.to_json()
+
+    @property
+    def _summary(self) -> Summary:
         from tuner.results.summary import summarize
 
         return summarize(self._record)

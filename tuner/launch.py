@@ -149,7 +149,7 @@ def search_watched(
     from tuner.coordination.events import Observers
     from tuner.journal.storage import journal_location
     from tuner.orchestrator import search
-    from tuner.report.artifacts import final_artifacts
+    from tuner.report.page import final_artifacts
     from tuner.results.export import study_artifacts
     from tuner.tracking import MlflowTracker, NullTracker
 

@@ -265,7 +265,7 @@ class _Run:
         record = self._read()
         find_winner(record)  # raises where every trial failed
         test = record.test
-        if test is not None and test["after_trials"] >= len(record.trained) and not record.raised:
+        if test is not None and test.after_trials >= len(record.trained) and not record.raised:
             return  # what was tested then was complete
         study = enqueue_finalists(self._storage, record)
         n_trials = len(study.get_trials(deepcopy=False)) if study else 0
@@ -338,7 +338,9 @@ class _Run:
         if record.test is None:
             self._study.set_user_attr(TEST_ATTR, opened)
         else:
-            self._study.set_user_attr(REOPENED_ATTR, [*record.openings[1:], opened])
+            self._study.set_user_attr(
+                REOPENED_ATTR, [*(t.to_json() for t in record.openings[1:]), opened]
+            )
 
     def keep(
         self, keep_model: Callable[[Callable[[], Training], Executor], None], folder: Path

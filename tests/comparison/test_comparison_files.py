@@ -126,7 +126,7 @@ def test_the_page_is_self_contained_and_states_the_method():
         "93 % interval",
         "made-pso-4 3.4",
         "tpe over pso 1.00 0.0079 0.0079 real",
-        "The test part was not opened",
+        "No model was evaluated on the test set",
         "pso (population 2, ",
         "optimistic",
         "tuner compare made.yaml --strategies tpe,pso --seeds 5",

@@ -164,7 +164,7 @@ def test_the_default_is_trained_like_a_finalist(case):
     study = optuna.load_study(study_name="s.finalists", storage=read_journal(case.location))
     drawn = [t.params for t in study.trials if role_of(t.user_attrs) is Role.BASELINE]
     assert drawn == [{}] * 3  # no parameter of the search space is made up for it
-    tested = record.test["default"]
+    tested = record.test.default
     assert tested["scores"] == pytest.approx(found.scores)  # it is off by as much as it scored
     assert not tested["is_winner"]
     seeds = [r.seed for r in (*record.trials, *record.finalists)]
@@ -221,9 +221,9 @@ def test_a_finalist_that_is_the_default_is_not_trained_twice(case):
     found = default_of(record)
     assert found.trial.number == 0
     assert found.repeats == rank_finalists(record)[0].repeats
-    assert record.test["default"]["is_winner"]
-    assert record.test["default"]["scores"] == record.test["scores"]
-    assert summarize(record)["worth"] in ("unpaid", "useless")
+    assert record.test.default.is_winner
+    assert record.test.default.scores == record.test.scores
+    assert summarize(record).worth in ("unpaid", "useless")
 
 
 def test_a_default_found_later_is_not_retrained(case):
@@ -271,28 +271,28 @@ def test_without_finalists_the_default_is_trained_once(case):
     (only,) = record.finalists
     assert (only.role, only.repeat) == (Role.BASELINE, 0)
     assert find_winner(record).finalist is None
-    assert len(record.test["scores"]) == len(record.test["default"]["scores"]) == 1
+    assert len(record.test.scores) == len(record.test.default.scores) == 1
 
 
 def test_a_winning_default_without_finalists_is_not_retrained(case):
     record = case.run(4, space=TWIN, finalists={"top": 0})
     assert record.finalists == ()
-    assert record.test["default"]["is_winner"]
+    assert record.test.default.is_winner
     assert default_of(record).scores == [record.best.value]
 
 
 def test_where_nothing_is_searched_there_is_no_default(case):
     record = case.run(1, space={}, hyperparameters={"hidden_size": 50})
     assert {r.role for r in record.finalists} == {Role.FINALIST}
-    assert default_of(record) is record.test["default"] is None
+    assert default_of(record) is record.test.default is None
 
 
 def test_the_default_is_left_out_where_one_says_so(case):
     record = case.run(finalists={"baseline": False})
     assert {r.role for r in record.finalists} == {Role.FINALIST}
     assert default_of(record) is None
-    assert record.test["default"] is None
-    assert summarize(record)["worth"] in ("better", "useless")
+    assert record.test.default is None
+    assert summarize(record).worth in ("better", "useless")
 
 
 def test_a_default_that_fails_is_no_reason_to_fail(case):
@@ -300,9 +300,9 @@ def test_a_default_that_fails_is_no_reason_to_fail(case):
     record = case.run(executor=executor)
     assert default_of(record).scores == []
     assert default_of(record).failed == 3
-    assert record.test["default"]["mean"] is None
-    assert record.test["mean"] is not None
-    assert summarize(record)["default"]["failed"] == 3
+    assert record.test.default.mean is None
+    assert record.test.mean is not None
+    assert summarize(record).default["failed"] == 3
 
 
 def test_the_time_limit_does_not_apply_to_finalists(case):
@@ -366,7 +366,7 @@ def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
     record = case.read()
     assert record.openings == [first]
     assert len(openings) == 1
-    said = " ".join(summarize(record)["opened"])
+    said = " ".join(summarize(record).opened)
     assert "opened once, after 2 trials" in said
     assert "has no test score" in said
     assert "--reopen-test" in said
@@ -374,11 +374,11 @@ def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
     record = case.run(trials, stages={"reopen_test": True})
     assert len(openings) == 2
     assert record.openings[0] == first
-    assert [o["after_trials"] for o in record.openings] == [2, trials]
-    assert record.test["configuration"] == find_winner(record).trial.number
-    summary = summarize(record)
+    assert [o.after_trials for o in record.openings] == [2, trials]
+    assert record.test.configuration == find_winner(record).trial.number
+    summary = summarize(record).to_json()
     assert not summary["test"]["unseen"]
-    assert [o["scores"] for o in summary["openings"]] == [o["scores"] for o in record.openings]
+    assert [o["scores"] for o in summary["openings"]] == [o.scores for o in record.openings]
     assert f"opened 2 times, after 2 and {trials} trials" in summary["opened"][0]
     assert "no longer of unseen rows" in summary["opened"][0]
 
@@ -409,8 +409,8 @@ def test_a_winner_that_stays_is_not_tested_again(case, openings):
     assert len(openings) == 1
     (said,) = (text for text in case.notes.said if "--reopen-test" in text)
     assert said.endswith(f"trial {winner}, which was tested then, still wins")
-    assert summarize(record)["test"]["unseen"]
-    assert "the same configuration won: its score stands" in summarize(record)["opened"][1]
+    assert summarize(record).test["unseen"]
+    assert "the same configuration won: its score stands" in summarize(record).opened[1]
 
 
 def test_an_interrupted_reopening_resumes(make_case, monkeypatch):
@@ -450,10 +450,10 @@ def test_a_journal_of_an_older_version_is_read_and_only_printed(case):
     again = case.run()
     assert Path(case.location).read_bytes() == before
     assert again.experiment.finalists.baseline
-    summary = summarize(again)
+    summary = summarize(again).to_json()
     assert summary["default"] is None
     assert summary["verdict"]
-    assert summary["openings"][0]["scores"] == record.test["scores"]
+    assert summary["openings"][0]["scores"] == record.test.scores
     assert summary["opened"] == ["The test part was opened once, after 8 trials."]
 
 
@@ -466,11 +466,11 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     own = make_case("own").run(finalists={"repeats": 5})
     text = shown(own)
     assert "default LSTM, on 5 fresh seeds" in text
-    parts = [summarize(own)["default"], own.test["default"]]
-    both = " ".join(f"{number(part['mean'])} ± {number(part['std'], 2)}" for part in parts)
+    parts = [summarize(own).default, own.test.default]
+    both = " ".join(f"{number(part.mean)} ± {number(part.std, 2)}" for part in parts)
     assert f"default LSTM, on 5 fresh seeds {both}" in text
     assert "The test part was opened once, after 8 trials. Verdict: " in text
-    assert f"First and second: {summarize(own)['first_and_second']}." in text
+    assert f"First and second: {summarize(own).first_and_second}." in text
     assert "too few" not in text
     won = shown(make_case("won").run(4, space=TWIN))
     assert "The winner is the default LSTM." in won

@@ -21,6 +21,7 @@ from tuner.data import baselines, classical
 from tuner.errors import Interrupted
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
+from tuner.journal.test_scores import TestScore
 from tuner.progress import display
 from tuner.progress.display import number, show_result
 from tuner.results import verdict
@@ -28,7 +29,7 @@ from tuner.results.export import exported
 from tuner.results.retraining import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner, judged
+from tuner.results.winner import find_winner
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default
@@ -66,8 +67,8 @@ def test_a_refit_trains_for_the_median_best_epoch(case):
             assert job.keep_weights
             assert job.timeout_s is None, "the number of epochs is its limit"
             assert job.schedule_epochs == 7
-    assert record.test["refit"]["epochs"] == jobs[0].epochs
-    assert record.test["refit"]["default"]["epochs"] == jobs[3].epochs
+    assert record.test.refit.epochs == jobs[0].epochs
+    assert record.test.refit["default"]["epochs"] == jobs[3].epochs
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_all_of_it_is_trained_before_the_test_part_is_opened(case, openings):
 
 def test_the_refit_score_stands_beside_the_training_score(case):
     record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
-    test, refit = record.test, record.test["refit"]
+    test, refit = record.test, record.test.refit
     jobs = refits(case)
     # A pretended model is off by the best of its curve: what is trained for less is worse.
     off = [min(case.executor.curve(job)) for job in jobs]
@@ -140,11 +141,11 @@ def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch
     monkeypatch.setattr(baselines, "fit_kind", fails)
     record = case.run(**REFIT)
     name = "exponential_smoothing"
-    assert name in record.test["baselines"]
-    assert name not in record.test["refit"]["baselines"]
-    why = record.test["refit"]["left_out"][name]
+    assert name in record.test.baselines
+    assert name not in record.test.refit["baselines"]
+    why = record.test.refit["left_out"][name]
     assert why == "no series has training rows that it can be fitted to"
-    assert summarize(record)["left_out"][name] == why
+    assert summarize(record).left_out[name] == why
 
 
 @pytest.mark.slow
@@ -181,7 +182,7 @@ def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, o
 
 def test_what_is_trained_is_said(case):
     record = case.run(**REFIT)
-    epochs = record.test["refit"]["epochs"], record.test["refit"]["default"]["epochs"]
+    epochs = record.test.refit.epochs, record.test.refit["default"]["epochs"]
     first, *rest = [text for text in case.notes.said if "part" in text]
     assert first == (
         f"training the winner and the default again, on training and validation part together: "
@@ -198,7 +199,7 @@ def test_what_is_trained_is_said(case):
 def test_without_refit_nothing_of_it_is_trained_or_recorded(case, tmp_path):
     record = case.run(finalists={"refit": False})
     assert refits(case) == []
-    assert record.test["refit"] is None
+    assert record.test.refit is None
     recorded = exported(record, tmp_path, "best.yaml")["recorded"]
     assert "refit" not in recorded
     assert "refit_epochs" not in recorded
@@ -219,13 +220,13 @@ def test_a_failed_refit_keeps_the_training_scores(case, tmp_path, capsys):
         return job.key.startswith("refit finalist")
 
     record = case.run(executor=PretendExecutor(2, fails=fails), **REFIT)
-    assert record.test["refit"].keys() == {"failed"}
-    assert record.test["refit"]["failed"].startswith("failed: ")
-    assert judged(record.test) is record.test
+    assert record.test.refit is None
+    assert record.test.refit_failed.startswith("failed: ")
+    assert record.test.judged is record.test
     assert "refit_epochs" not in exported(record, tmp_path, "best.yaml")["recorded"]
     show_result(record)
     shown = capsys.readouterr().out
-    assert f"  refit: {record.test['refit']['failed']}\n" in shown
+    assert f"  refit: {record.test.refit_failed}\n" in shown
     assert re.search(r"rmse +validation +test *\n", shown)
 
 
@@ -238,42 +239,47 @@ def test_a_failed_default_does_not_disqualify_the_winner(case):
     assert refit_of_default.startswith("refit baseline")
     case.location += "again"
     record = case.run(executor=PretendExecutor(2, fails=fails), **REFIT)
-    assert record.test["refit"]["scores"] == calm.test["refit"]["scores"]
-    assert record.test["refit"]["default"]["mean"] is None
-    assert record.test["refit"]["default"]["failed"].startswith("failed: ")
+    assert record.test.refit.scores == calm.test.refit.scores
+    assert record.test.refit.default.mean is None
+    assert record.test.refit.default.failed.startswith("failed: ")
 
 
 def test_the_verdict_is_about_the_refitted_models(case):
     record = case.run(**REFIT)
-    test = json.loads(json.dumps(record.test))
+    test = json.loads(json.dumps(record.test.raw))
+
+    def of(test):
+        return verdict.test_part_of(TestScore.from_json(test))
+
+    def judge(test):
+        return verdict_of(dataclasses.replace(record, test=TestScore.from_json(test)))
+
     test["refit"] |= {"scores": [1e-3] * 3, "mean": 1e-3, "std": 0.0}
     test |= {"scores": [1e3] * 3, "mean": 1e3, "std": 0.0}
-    assert verdict.test_part_of(test).scores == [1e-3] * 3
-    assert verdict.test_part_of(test).default == test["refit"]["default"]["scores"]
-    said = verdict_of(dataclasses.replace(record, test=test)).sentence
+    assert of(test).scores == [1e-3] * 3
+    assert of(test).default == test["refit"]["default"]["scores"]
+    said = judge(test).sentence
     test["refit"], refit = None, test["refit"]
-    assert verdict.test_part_of(test).scores == [1e3] * 3
-    other = verdict_of(dataclasses.replace(record, test=test))
+    assert of(test).scores == [1e3] * 3
+    other = judge(test)
     assert (other.worth, other.sentence != said) == ("useless", True)
     test["refit"] = refit | {"baselines": {"last_value": 1e-9}}
-    assert verdict.test_part_of(test).plain == ("last value", 1e-9)
-    assert verdict_of(dataclasses.replace(record, test=test)).worth == "useless"
+    assert of(test).plain == ("last value", 1e-9)
+    assert judge(test).worth == "useless"
 
 
 def test_an_export_says_how_refitted_models_are_retrained(case, tmp_path):
     record = case.run(**REFIT)
     recorded = exported(record, tmp_path, "best.yaml")["recorded"]
-    assert recorded["refit_epochs"] == record.test["refit"]["epochs"]
-    assert recorded["refit"] == record.test["refit"]["mean"]
-    assert recorded["test"] == record.test["mean"]
+    assert recorded["refit_epochs"] == record.test.refit.epochs
+    assert recorded["refit"] == record.test.refit.mean
+    assert recorded["test"] == record.test.mean
     untested = dataclasses.replace(record, test=None)
     recorded = exported(untested, tmp_path, "best.yaml")["recorded"]
     assert recorded["refit_epochs"] == epochs_of(find_winner(record).runs)
     assert "refit" not in recorded
     # A study that was tested before there were refits is exported as it was tested.
-    older = dataclasses.replace(
-        record, test={key: value for key, value in record.test.items() if key != "refit"}
-    )
+    older = dataclasses.replace(record, test=TestScore.from_json(record.test.raw | {"refit": None}))
     assert "refit_epochs" not in exported(older, tmp_path, "best.yaml")["recorded"]
 
 
@@ -281,15 +287,15 @@ def test_the_terminal_and_json_tell_which_model_is_which(case, capsys):
     record = case.run(**REFIT)
     show_result(record)
     shown = " ".join(capsys.readouterr().out.split())
-    epochs = record.test["refit"]["epochs"]
+    epochs = record.test.refit.epochs
     assert (
         f"trained on validation rows too, for {epochs} epochs: the model that is exported" in shown
     )
-    test = summarize(record)["test"]
+    test = summarize(record).test
     both = f"{number(test['ensemble'])} {number(test['refit']['ensemble'])}"
     assert f"ensemble: the mean of the 3 models {both}" in shown
-    assert test["refit"]["mean"] == record.test["refit"]["mean"]
-    assert test["refit"]["ensemble"] == record.test["refit"]["ensemble"]
+    assert test["refit"]["mean"] == record.test.refit.mean
+    assert test["refit"]["ensemble"] == record.test.refit["ensemble"]
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -299,9 +305,9 @@ def test_a_narrow_terminal_shows_every_score(case, monkeypatch, width):
     monkeypatch.setattr(display, "console", narrow)
     show_result(record)
     shown = narrow.file.getvalue()
-    summary = summarize(record)
+    summary = summarize(record).to_json()
     for part in (summary["best"], summary["test"], summary["test"]["refit"]):
-        assert f"{number(part['mean'])} ± {number(part['std'], 2)}" in shown
+        assert f"{number(part.mean)} ± {number(part.std, 2)}" in shown
     for part in (summary["test"], summary["test"]["refit"]):
         for score in (part["ensemble"], *part["baselines"].values()):
             assert number(score) in shown
@@ -310,7 +316,7 @@ def test_a_narrow_terminal_shows_every_score(case, monkeypatch, width):
 
 def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     record = case.run(**REFIT)
-    summary = summarize(record)
+    summary = summarize(record).to_json()
     other = {**summary, "best": {**summary["best"], "tested": False, "name": "trial 99"}}
     table = display._scores(other, "row")
     capsys.readouterr()
@@ -331,7 +337,7 @@ def test_who_keeps_the_winners_model_gets_the_refitted_one(case):
     assert training.refit is not None
     assert training.model is training.refit
     assert training.refit.outcome.objective is None
-    assert training.refit.outcome.best_epoch == record.test["refit"]["epochs"] - 1
+    assert training.refit.outcome.best_epoch == record.test.refit.epochs - 1
     (parts, *_) = training.refit.data.facts.parts
     assert parts.count > training.data.facts.parts[0].count
 

@@ -109,11 +109,11 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
         "no new test score: the test part was opened once, after 8 trials; --reopen-test opens it "
         "again"
     ]
-    summary = summarize(record)
+    summary = summarize(record).to_json()
     assert len(summary["best"]["scores"]) == 5
     assert summary["best"]["mean"] == pytest.approx(sum(summary["best"]["scores"]) / 5)
     assert len(summary["test"]["scores"]) == 3
-    assert "too few" in summarize(before)["first_and_second"]
+    assert "too few" in summarize(before).first_and_second
     assert "too few" not in summary["first_and_second"]
     assert summary["opened"][1] == (
         "The best 2 have been retrained on 5 seeds since, and the same configuration won: its "
@@ -122,8 +122,8 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
 
     again = case.run(**FIVE, stages={"reopen_test": True})
     assert len(openings) == 2
-    assert [len(o["scores"]) for o in again.openings] == [3, 5]
-    assert len(summarize(again)["opened"]) == 1
+    assert [len(o.scores) for o in again.openings] == [3, 5]
+    assert len(summarize(again).opened) == 1
     case.run(**FIVE, stages={"reopen_test": True})
     assert len(openings) == 2
     (why,) = (text for text in case.notes.said if "--reopen-test" in text)
@@ -223,7 +223,7 @@ def test_an_old_finished_study_is_read_only_until_raised(case):
     raised = case.run(**FIVE)
     assert scores(record).items() < scores(raised).items()
     assert len([r for r in raised.finalists if r.role is Role.BASELINE]) == 5
-    assert "of its first 3 trainings" in summarize(raised)["opened"][1]
+    assert "of its first 3 trainings" in summarize(raised).opened[1]
 
 
 def test_a_journal_without_raised_budgets_reads_as_begun(case):
@@ -250,7 +250,7 @@ def test_a_winner_changed_by_repeats_has_no_test_score(case):
     worse.curve = curve
     record = case.run(**FIVE, executor=worse)
     assert find_winner(record).number == second.number
-    summary = summarize(record)
+    summary = summarize(record).to_json()
     assert summary["best"]["trial"] == second.number
     assert not summary["best"]["tested"]
     assert summary["verdict"].startswith(f"of trial {first.number}, which no longer wins: ")

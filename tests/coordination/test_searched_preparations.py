@@ -108,7 +108,7 @@ def test_baselines_use_the_best_preparation_of_the_search(calm, tmp_path):
     test = open_test_part(record.experiment, tmp_path / "test")
     found = Baselines(test.folds[0], None, choices, lambda p: test.of(p).folds[0]).scores("rmse")
     assert record.test is not None
-    assert record.test["baselines"] == pytest.approx(found)
+    assert record.test.baselines == pytest.approx(found)
 
 
 def test_every_job_has_the_data_of_its_trial(calm):

@@ -31,7 +31,7 @@ def test_models_from_another_run_are_retrained_with_a_note(case, make_case):
         f"{name} trained again" for name in names
     )
     assert [text.split("]")[0] for text in rest] == [f"[{k}/6" for k in range(1, 7)]
-    assert record.test["retrained_differently"] == []
+    assert record.test.retrained_differently == []
 
 
 class StopsAfter(PretendExecutor):
@@ -89,8 +89,8 @@ def test_a_model_with_another_score_is_named(case):
     )
     winner = find_winner(record).trial.number
     names = [f"finalist {winner} repeat 0", "default repeat 0"]
-    assert record.test["retrained_differently"] == names
-    assert summarize(record)["opened"][1] == (
+    assert record.test.retrained_differently == names
+    assert summarize(record).opened[1] == (
         f"Trained again for it, with other scores than the journal has (another CPU or "
         f"version?): {', '.join(names)}."
     )

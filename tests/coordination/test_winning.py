@@ -29,6 +29,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_losses
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import Role, read_journal
+from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result
 from tuner.progress.watcher import Standing
 from tuner.report.history import curves_figure
@@ -64,7 +65,7 @@ def test_a_default_that_no_trial_is_wins_and_is_what_is_tested(record):
 
 
 def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, capsys):
-    summary = summarize(record)
+    summary = summarize(record).to_json()
     best = summary["best"]
     assert (best["trial"], best["name"], best["search_score"]) == (None, "default LSTM", None)
     assert best["is_default"]
@@ -110,7 +111,7 @@ def test_the_default_is_what_is_exported(record, tmp_path):
     known = experiment.recorded
     assert (known.seed, known.score) == (default.repeats[0].seed, default.scores[0])
     assert known.mean == default.mean
-    assert known.test == record.test["mean"]
+    assert known.test == record.test.mean
     assert known.search is None
 
 
@@ -122,7 +123,7 @@ def test_a_winning_default_is_reproducible_after_a_kill(make_case):
         with pytest.raises(Killed):
             case.run(executor=good(3, chaos=at, die_after=at))
         test = case.run(executor=good(3, chaos=1)).test
-        assert test | {"opened_at": ""} == reference | {"opened_at": ""}
+        assert test.raw | {"opened_at": ""} == reference.raw | {"opened_at": ""}
 
 
 def test_without_finalists_one_training_decides_the_default(make_case):
@@ -131,8 +132,8 @@ def test_without_finalists_one_training_decides_the_default(make_case):
     winner = find_winner(won)
     assert winner.name == "default LSTM"
     assert len(winner.runs) == 1
-    assert summarize(won)["best"]["mean"] == default_of(won).mean < won.best.value
-    assert summarize(won)["finalists"] == []
+    assert summarize(won).best["mean"] == default_of(won).mean < won.best.value
+    assert summarize(won).finalists == []
     assert "the winner (default LSTM)" in report(won)
     lost = find_winner(make_case("lost").run(**keys))
     assert lost.trial is not None
@@ -149,7 +150,7 @@ def test_a_default_found_by_a_longer_search_stays_the_tested_one(case):
     winner = find_winner(later)
     assert (later.trials[winner.number].params, winner.is_default) == ({"hidden_size": 32}, True)
     assert later.openings == first.openings
-    summary = summarize(later)
+    summary = summarize(later).to_json()
     assert summary["best"]["tested"]
     assert "no longer wins" not in summary["verdict"]
     assert "the same configuration won: its score stands" in summary["opened"][1]
@@ -158,10 +159,11 @@ def test_a_default_found_by_a_longer_search_stays_the_tested_one(case):
 def test_a_study_that_tested_another_says_the_default_is_better(record):
     """As studies do that are older than the rule."""
     other = rank_finalists(record)[1]
-    default = record.test["default"] | {"is_winner": False}
-    old = record.test | {"configuration": other.number, "default": default}
+    default = record.test.raw["default"] | {"is_winner": False}
+    old = record.test.raw | {"configuration": other.number, "default": default}
     del old["repeats"], old["finalists"]
-    summary = summarize(dataclasses.replace(record, test=old, format=1))
+    older = dataclasses.replace(record, test=TestScore.from_json(old), format=1)
+    summary = summarize(older).to_json()
     assert summary["best"]["name"] == "default LSTM"
     assert not summary["best"]["tested"]
     assert summary["verdict"].startswith(f"of trial {other.number}, which no longer wins: ")

@@ -10,7 +10,8 @@ from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import Role
-from tuner.report.pictures import draw_all
+from tuner.journal.test_scores import TestScore
+from tuner.report.page import draw_all
 
 SPACE = {
     "hidden_size": {"type": "int", "low": 8, "high": 128, "log": True},
@@ -109,6 +110,8 @@ def make_study(n=40, *, state=None, objective=objective_of, finalists=0, **field
                 individual=number % size if size else None,
             )
         )
+    tests = (*fields.pop("earlier_tests", ()), fields.pop("test", None))
+    tests = [TestScore.from_json(test) if isinstance(test, dict) else test for test in tests]
     record = StudyRecord(
         **{
             "id": "0123456789abcdef",
@@ -119,7 +122,8 @@ def make_study(n=40, *, state=None, objective=objective_of, finalists=0, **field
             "versions": {"python": "3.11.2", "torch": "2.13.0"},
             "created": "2026-01-02T03:04:05+00:00",
             "finalists": (),
-            "test": None,
+            "earlier_tests": tuple(tests[:-1]),
+            "test": tests[-1],
             "ended": "done",
             **fields,
             "trials": tuple(trials),
@@ -170,7 +174,7 @@ def with_default(record, scores, tested=None):
         mean = sum(tested) / len(tested) if tested else None
         default = {"name": "default LSTM", "params": {}, "is_winner": False, "scores": tested,
                    "mean": mean, "std": None}  # fmt: skip
-        changed["test"] = record.test | {"default": default}
+        changed["test"] = TestScore.from_json(record.test.raw | {"default": default})
     return StudyRecord(**{**vars(record), **changed})
 
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tuner.errors import RunError
 from tuner.experiment import Experiment, Hyperparameters
 from tuner.experiment.yaml_files import read_mapping
+from tuner.journal.test_scores import TestScore
 from tuner.results.export import exported, render, train_command
 from tuner.results.winner import find_winner
 
@@ -53,7 +54,9 @@ def test_it_records_seeds_scores_data_device_and_versions():
         for r in record.finalists
     ]
     record = dataclasses.replace(
-        record, finalists=tuple(repeats), test=values_test(configuration=winner.trial.number)
+        record,
+        finalists=tuple(repeats),
+        test=TestScore.from_json(values_test(configuration=winner.trial.number)),
     )
     recorded = exported(record, HERE, "best.yaml")["recorded"]
     seeds = [repeat.seed for repeat in winner.finalist.repeats]
@@ -75,7 +78,7 @@ def test_it_records_seeds_scores_data_device_and_versions():
         "versions": {"python": "3.11.2", "torch": "2.13.0"},
         "command": "tuner train best.yaml",
     }
-    other = values_test(configuration=winner.trial.number + 1)
+    other = TestScore.from_json(values_test(configuration=winner.trial.number + 1))
     of_another = exported(dataclasses.replace(record, test=other), HERE, "best.yaml")
     assert "test" not in of_another["recorded"]
 

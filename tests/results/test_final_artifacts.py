@@ -3,9 +3,8 @@
 import pytest
 from helpers.result_records import make_study, values_test
 
-from tuner.report import artifacts
-from tuner.report.artifacts import final_artifacts
-from tuner.report.pictures import MAKERS
+from tuner.report import page
+from tuner.report.page import PLOTS, final_artifacts
 from tuner.results import export as texts
 
 BAD = ValueError("no such colour")
@@ -23,14 +22,14 @@ def usual():
 
 def test_every_picture_is_under_the_name_of_its_maker(usual):
     record, files = usual
-    drawn = {name: make(record) for name, make in MAKERS.items()}
+    drawn = {name: make(record) for name, make in PLOTS.items()}
     assert {p.name: p.name for p in drawn.values() if p} == {n: n for n, p in drawn.items() if p}
     assert {f"pictures/{name}.png" for name, p in drawn.items() if p and p.png} < set(files)
 
 
 def test_a_failed_picture_is_reported_and_costs_no_other(usual, monkeypatch):
     record, whole = usual
-    monkeypatch.setitem(MAKERS, "parallel_coordinates", fails)
+    monkeypatch.setitem(PLOTS, "parallel_coordinates", fails)
     files = final_artifacts(record)
     assert files.keys() == whole.keys()
     assert files["pictures/parallel_coordinates.png"] is BAD
@@ -42,7 +41,7 @@ def test_a_failed_picture_is_reported_and_costs_no_other(usual, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "function", "lost"),
     [
-        (artifacts, "report", {"report.html"}),
+        (page, "report", {"report.html"}),
         (texts, "summarize", {"result.json"}),
         (texts, "exported", {"best.yaml"}),
     ],

@@ -22,13 +22,11 @@ from sklearn.metrics import f1_score, recall_score, root_mean_squared_error
 from tuner.data.baselines import Baselines
 from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
+from tuner.journal.test_scores import TestScore
 from tuner.progress.display import lines_by_part
-from tuner.report.artifacts import final_artifacts
-from tuner.report.markup import figure
-from tuner.report.page import is_report, report
-from tuner.report.pictures import study_pictures
+from tuner.report.page import draw_all, final_artifacts, is_report, report
 from tuner.report.plotting import Picture
-from tuner.report.predictions import by_part, close_up, forecast_picture, step_picture
+from tuner.report.predictions import close_up, forecast_picture, step_picture
 from tuner.results.predictions import predictions_record
 from tuner.results.summary import summarize
 from tuner.results.test_score import breakdown
@@ -114,10 +112,10 @@ def test_what_people_wrote_is_shown_and_never_run():
         versions={HOSTILE: HOSTILE},
         baselines={HOSTILE: 21.0},
         data={"path": f"/{HOSTILE}", "rows": 3, "sha256": HOSTILE},
-        test=values_test(at=[f"{HOSTILE} {i}" for i in range(30)])
+        test=TestScore.from_json(values_test(at=[f"{HOSTILE} {i}" for i in range(30)])
         | {"opened_at": HOSTILE, "baselines": {HOSTILE: 1.0}, "from": HOSTILE, "to": HOSTILE}
         | {"parts": [{"name": HOSTILE, "count": 1, "unit": HOSTILE, "first": HOSTILE,
-                      "last": HOSTILE}]},
+                      "last": HOSTILE}]}),
     )  # fmt: skip
     text, page = read(record, pictures=None)
     assert "script" not in page.tags
@@ -139,14 +137,14 @@ def test_a_report_is_known_from_any_other_file(tmp_path):
 
 @pytest.mark.parametrize("drawn", [None, b"PNG"])
 def test_the_words_about_a_picture_are_words(drawn):
-    page = Page(figure(Picture("x", HOSTILE, HOSTILE, drawn)))
+    page = read(make_study(), [Picture("x", HOSTILE, HOSTILE, drawn)])[1]
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) == 2
 
 
 def test_the_verdict_is_the_summarys():
     record = make_study(finalists=3, test=values_test())
-    sentence = summarize(record)["verdict"]
+    sentence = summarize(record).verdict
     assert sentence[1:] in read(record)[1].text
 
 
@@ -154,8 +152,8 @@ def test_scores_of_finalists_baselines_and_test_are_all_there():
     best = make_study().ranked()[0].number
     record = make_study(finalists=3, test=values_test(configuration=best))
     text = read(record)[1].text
-    for finalist in summarize(record)["finalists"]:
-        for value in (finalist["search_score"], finalist["mean"], *finalist["scores"]):
+    for finalist in summarize(record).finalists:
+        for value in (finalist.search_score, finalist.mean, *finalist.scores):
             assert f"{value:.4g}" in text
     for value in (26, 25, 0.5, 1):
         assert f" {value} " in text
@@ -166,12 +164,12 @@ def test_the_default_is_listed_with_finalists_and_winner():
     text = read(record)[1].text
     assert "default LSTM – 26 0.79 – 26, 27, 26.5, 25.5, 25 " in text
     assert "default LSTM 26 ± 0.79 0.6 " in text
-    assert "0.6 default LSTM on the test part" in text
+    assert "0.6 default LSTM on the test set" in text
     paid = "the search paid: 17 % below the default LSTM (RMSE), and 50 % below last value; "
     assert f"{paid}1 repeat is too few to rule out luck." in text
     assert "on 5 seeds of its own" in text
     assert "hidden_size 32, dropout 0.0" in text
-    assert f"First and second: {summarize(record)['first_and_second']}." in text
+    assert f"First and second: {summarize(record).first_and_second}." in text
 
 
 def test_a_default_that_is_a_finalist_is_named_where_it_stands():
@@ -195,18 +193,18 @@ def test_a_default_that_is_a_finalist_is_named_where_it_stands():
         ("default failed", "default LSTM – – –"),
         ("default failed", "training 0 of the default"),
         ("reopened", "The test part was opened 2 times, after 20 and 36 trials: the newest score"),
-        ("reopened", "was opened first at 2026-01-02T04:00:00+00:00, after 20 trials"),
-        ("reopened", "was opened again at 2026-01-03T04:00:00+00:00, after 36 trials"),
+        ("reopened", "on the test set first, at 2026-01-02T04:00:00+00:00, after 20 trials"),
+        ("reopened", "on the test set again, at 2026-01-03T04:00:00+00:00, after 36 trials"),
         ("reopened", "Its rows were no longer unseen then."),
         ("no trial", "No verdict: no trial is complete."),
         ("all failed", "No verdict: no trial is complete, and 12 failed."),
-        ("running", "This search has not come to its end: 7 of 40 trials are trained."),
+        ("running", "This search has not finished: 7 of 40 trials are trained."),
         ("running", "7 of at most 40 trials were trained: "),
         ("no number of trials", "This search was interrupted: 12 trials are trained."),
         ("no number of trials", " 12 trials were trained: "),
-        ("usual", "The test part was opened once: at 2026-01-02T04:00:00"),
+        ("usual", "was evaluated on the test set once, at 2026-01-02T04:00:00"),
         ("constant", "No configuration has been retrained on fresh seeds yet."),
-        ("constant", "No verdict yet: the test part has not been opened."),
+        ("constant", "No verdict yet: the winner has not been evaluated on the test set."),
         ("folds", "the mean over 3 folds"),
         ("classes", "More is better."),
         ("all failed", "it diverged: val_loss is nan"),
@@ -225,7 +223,8 @@ def test_an_interrupted_search_says_so():
 def test_anothers_test_score_is_not_the_winners():
     record = make_study()
     other = record.ranked()[3].number
-    text = read(dataclasses.replace(record, test=values_test(configuration=other)))[1].text
+    test = TestScore.from_json(values_test(configuration=other))
+    text = read(dataclasses.replace(record, test=test))[1].text
     assert f"Of trial {other}, which no longer wins: " in text
     assert f"the winner (trial {record.best.number}) {record.best.value:.4g} –" in text
 
@@ -262,7 +261,9 @@ def test_every_searched_value_of_the_winner_is_named():
 def test_the_artifacts_are_the_texts_the_report_and_its_pictures():
     record = make_study(test=values_test())
     files = final_artifacts(record)
-    assert {n: f for n, f in files.items() if n.endswith(".png")} == study_pictures(record)
+    assert {n: f for n, f in files.items() if n.endswith(".png")} == {
+        f"pictures/{p.name}.png": p.png for p in draw_all(record) if p.png is not None
+    }
     assert files["report.html"] == report(record)
     assert {"experiment.yaml", "best.yaml", "result.json"} <= set(files)
     assert "predictions" not in files["result.json"]
@@ -415,13 +416,13 @@ def test_a_terminal_shows_some_steps_and_the_worst_series():
 
 def test_the_page_has_a_table_of_series_and_a_picture_of_steps():
     record = make_study(finalists=2, test=values_test() | {"by": BY})
-    page = by_part(summarize(record))
+    page = report(record, ())
     assert page.index("shop 39") < page.index("shop 38")
     assert "And 10 more, which are better" in page
     assert step_picture(record).png is not None
-    assert summarize(record)["test"]["by"] == BY
+    assert summarize(record).test.by == BY
     old = make_study(finalists=2, test=values_test())  # without `by`
-    assert by_part(summarize(old)) == ""
+    assert "Where it errs" not in report(old, ())
     assert step_picture(old) is None
 
 

@@ -28,6 +28,7 @@ from PIL import Image
 from tuner.errors import RunError
 from tuner.experiment import FloatDomain, IntDomain
 from tuner.report.history import curves_figure, history_figure, history_of
+from tuner.report.page import draw_all
 from tuner.report.parameters import (
     importances,
     importances_picture,
@@ -36,7 +37,6 @@ from tuner.report.parameters import (
     spread_of,
     spread_picture,
 )
-from tuner.report.pictures import study_pictures
 from tuner.report.plotting import DomainAxis, axes_of, good_range, label
 from tuner.report.predictions import (
     confusion_figure,
@@ -44,6 +44,11 @@ from tuner.report.predictions import (
     forecast_picture,
     residuals_figure,
 )
+
+
+def pngs(record):
+    """The plots of a study as PNG, by file name."""
+    return {f"pictures/{p.name}.png": p.png for p in draw_all(record) if p.png is not None}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -60,7 +65,7 @@ def test_pictures_of_every_kind_of_study_can_be_drawn(name):
 
 def test_the_same_record_gives_the_same_bytes():
     first = {f"pictures/{p.name}.png": p.png for p in pictures_of("usual")}
-    assert first == study_pictures(STUDIES["usual"]())
+    assert first == pngs(STUDIES["usual"]())
     assert set(first) == {
         f"pictures/{name}.png"
         for name in (
@@ -79,16 +84,16 @@ def test_the_same_record_gives_the_same_bytes():
 def test_pictures_of_many_trials_cost_less_than_in_proportion():
     test = values_test(2000, at=[str(i) for i in range(2000)])
     few, many = (make_study(n, finalists=3, test=test) for n in (100, 1000))
-    study_pictures(few)  # what is imported and read for the first one
+    pngs(few)  # what is imported and read for the first one
 
     def seconds(record):
         begun = time.process_time()
-        study_pictures(record)
+        pngs(record)
         return time.process_time() - begun
 
     # It is less than twice; a busy machine may need a second attempt.
     assert any(seconds(many) < 3 * seconds(few) for _ in range(3))
-    drawn = study_pictures(many)
+    drawn = pngs(many)
     assert sum(map(len, drawn.values())) < 2_000_000
 
 
@@ -255,7 +260,7 @@ def test_learning_curves_show_the_best_five_and_retrainings():
 
 def test_the_forecast_shows_what_the_record_keeps():
     record = make_study(test=values_test())
-    kept = record.test["predictions"]
+    kept = record.test.predictions
     (axes,) = forecast_figure(record).axes
     lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
     assert lines == {

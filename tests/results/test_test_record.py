@@ -8,6 +8,7 @@ from helpers.result_records import make_experiment, make_study
 
 from tuner.executors.base import Executor, Finished
 from tuner.jobs import Outcome, OutcomeState, TrainJob
+from tuner.journal.test_scores import TestScore
 from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
 from tuner.results.test_score import score_on_test
@@ -60,7 +61,8 @@ def opened(tmp_path):
             (TrainJob(f"{i}", {}, i, 1, 1, metric, (), device="cpu"), {}) for i in range(models)
         ]
         test = score_on_test(record, find_winner(record), jobs, Foretold(predict), tmp_path / "t")
-        return type(record)(**{**vars(record), "test": json.loads(json.dumps(test))})
+        test = TestScore.from_json(json.loads(json.dumps(test)))
+        return type(record)(**{**vars(record), "test": test})
 
     return run
 
@@ -78,14 +80,14 @@ def rmse(truth, predicted):
 def test_what_is_kept_are_the_predictions_that_were_scored(opened):
     record = opened(waves(), task={"window": 6, "season": 12})
     (part,) = predicted_values(record)
-    assert rmse(part.truth, part.predicted) == pytest.approx(record.test["mean"], rel=1e-5)
-    assert len(part.at) == record.test["rows"] == 30
+    assert rmse(part.truth, part.predicted) == pytest.approx(record.test.mean, rel=1e-5)
+    assert len(part.at) == record.test.rows == 30
     assert part.at[0] == "171"
     assert part.band is None
     assert set(part.baselines) == {"last_value", "seasonal_naive"}
-    assert set(record.test["baselines"]) == {*part.baselines, "training_mean"}
+    assert set(record.test.baselines) == {*part.baselines, "training_mean"}
     for name, values in part.baselines.items():
-        score = record.test["baselines"][name]
+        score = record.test.baselines[name]
         assert rmse(part.truth, values) == pytest.approx(score, rel=1e-5)
 
 
@@ -95,7 +97,7 @@ def test_of_several_models_it_is_the_mean_and_their_range(opened):
     assert (part.predicted - part.truth).tolist() == pytest.approx([1.0] * 30, abs=1e-4)
     assert (part.band[0] - part.truth).tolist() == pytest.approx([0.0] * 30, abs=1e-4)
     assert (part.band[1] - part.truth).tolist() == pytest.approx([2.0] * 30, abs=1e-4)
-    assert record.test["predictions"]["band"] == "range of 3 models"
+    assert record.test.predictions["band"] == "range of 3 models"
 
 
 def test_of_several_steps_and_targets_the_first_is_kept(opened):
@@ -107,8 +109,8 @@ def test_of_several_steps_and_targets_the_first_is_kept(opened):
     )
     (part,) = predicted_values(record)
     assert (part.predicted - part.truth).tolist() == pytest.approx([0.0] * len(part.at), abs=1e-4)
-    assert record.test["predictions"]["horizon"] == 3
-    assert record.test["predictions"]["target"] == "y"
+    assert record.test.predictions["horizon"] == 3
+    assert record.test.predictions["target"] == "y"
 
 
 def test_quantiles_are_kept_as_the_middle_and_the_outermost(opened):
@@ -121,16 +123,16 @@ def test_quantiles_are_kept_as_the_middle_and_the_outermost(opened):
     (part,) = predicted_values(record)
     assert (part.predicted - part.truth).tolist() == pytest.approx([0.0] * 30, abs=1e-4)
     assert (part.band[1] - part.band[0]).tolist() == pytest.approx([4.0] * 30, abs=1e-4)
-    assert record.test["predictions"]["band"] == "quantiles 0.1 to 0.9"
+    assert record.test.predictions["band"] == "quantiles 0.1 to 0.9"
 
 
 def test_a_long_test_part_is_thinned_evenly(opened):
     record = opened(waves(5000), data={"split": {"validation": 100, "test": 4500}})
-    kept = record.test["predictions"]
+    kept = record.test.predictions
     assert (kept["every"], kept["total"]) == (3, 4500)
     assert len(kept["at"]) == len(kept["truth"]) == len(kept["predicted"]) == 1500
     assert kept["at"][:3] == ["501", "504", "507"]
-    assert len(json.dumps(record.test)) < 150_000
+    assert len(json.dumps(record.test.raw)) < 150_000
 
 
 def test_predictions_beyond_all_bounds_are_kept_as_none(opened):
@@ -140,8 +142,8 @@ def test_predictions_beyond_all_bounds_are_kept_as_none(opened):
         return predicted
 
     record = opened(waves(), wild, task={"window": 6})
-    assert record.test["mean"] is None
-    assert record.test["predictions"]["predicted"][3] is None
+    assert record.test.mean is None
+    assert record.test.predictions["predicted"][3] is None
     assert np.isnan(predicted_values(record)[0].predicted[3])
 
 
@@ -180,8 +182,8 @@ def test_the_confusion_matrix_counts_what_every_model_said(opened):
     record = opened(sequences(12), off_by_one_sometimes, models=2, **CLASSES)
     kept = predicted_classes(record)
     counts = np.array(kept["confusion"])
-    assert counts.sum() == 2 * kept["total"] == 2 * record.test["rows"]
-    assert counts.trace() / counts.sum() == pytest.approx(record.test["mean"])
+    assert counts.sum() == 2 * kept["total"] == 2 * record.test.rows
+    assert counts.trace() / counts.sum() == pytest.approx(record.test.mean)
     assert kept["classes"] == sorted(f"{'abcdefghij'[i % 10]}{i // 10}" for i in range(12))
     below = np.diagonal(np.roll(counts, -1, axis=1))
     assert below.sum() == counts.sum() - counts.trace()  # row true, column predicted
@@ -189,7 +191,7 @@ def test_the_confusion_matrix_counts_what_every_model_said(opened):
 
 def test_more_classes_than_a_picture_can_show_are_not_kept(opened):
     record = opened(sequences(70), off_by_one_sometimes, **CLASSES)
-    assert record.test["predictions"] is None
+    assert record.test.predictions == {}
     assert predicted_classes(record) is None
 
 
@@ -201,14 +203,14 @@ def test_values_of_sequences_are_kept_beside_the_training_mean(opened):
         task={"kind": "regress"},
     )
     (part,) = predicted_values(record)
-    mean = record.test["baselines"]["training_mean"]
+    mean = record.test.baselines["training_mean"]
     assert rmse(part.truth, part.baselines["training_mean"]) == pytest.approx(mean, rel=1e-5)
-    assert rmse(part.truth, part.predicted) == pytest.approx(record.test["mean"], rel=1e-3)
+    assert rmse(part.truth, part.predicted) == pytest.approx(record.test.mean, rel=1e-3)
 
 
 def test_every_part_of_the_data_is_named(opened):
     record = opened(waves(), task={"window": 6})
-    assert [(p["name"], p["count"]) for p in record.test["parts"]] == [
+    assert [(p["name"], p["count"]) for p in record.test.parts] == [
         ("training", 130),
         ("validation", 40),
         ("test", 30),
@@ -217,6 +219,6 @@ def test_every_part_of_the_data_is_named(opened):
 
 def test_scripts_are_not_given_what_only_pictures_need(opened):
     record = opened(waves(), task={"window": 6})
-    shown = summarize(record)["test"]
-    assert record.test.keys() - shown.keys() == {"parts", "predictions", "verdict"}
-    assert record.test["verdict"] == summarize(record)["verdict"]
+    shown = summarize(record).to_json()["test"]
+    assert record.test.raw.keys() - shown.keys() == {"parts", "predictions", "verdict"}
+    assert record.test.verdict == summarize(record).verdict

@@ -24,6 +24,7 @@ from tuner.data.profile import trend_of
 from tuner.experiment import Experiment
 from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState
+from tuner.journal.test_scores import TestScore
 from tuner.results.advice import advice_after, advice_on_budget, advice_on_data
 from tuner.results.verdict import Worth, verdict_of
 
@@ -46,7 +47,7 @@ def default(scores, is_winner=False, name="default LSTM"):
 def opened(metric, scores, baselines, untuned=None, record=RMSE, **fields):
     mean = sum(scores) / len(scores) if scores else None
     test = make_test(baselines, mean, metric, None, 0, scores=scores, default=untuned, **fields)
-    return dataclasses.replace(record, test=test)
+    return dataclasses.replace(record, test=TestScore.from_json(test))
 
 
 def judged(*args, **fields):
@@ -560,7 +561,7 @@ def test_predictions_that_are_all_of_one_class_are_named(fixed, key):
     study = make_study(3, experiment=experiment, objective=lambda p: 0.5, test=test)
     assert advice_after(study) == []
     one = test["predictions"] | {"confusion": [[0, 7, 0], [0, 9, 0], [0, 2, 0]]}
-    study = dataclasses.replace(study, test=test | {"predictions": one})
+    study = dataclasses.replace(study, test=TestScore.from_json(test | {"predictions": one}))
     (advice,) = advice_after(study)
     assert (advice.key, advice.blocks) == (key, True)
     assert "every prediction of the test part is 'b'" in advice.text

@@ -11,6 +11,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import Role
+from tuner.journal.test_scores import TestScore
 from tuner.tracking import open_store
 
 START_S = 1_700_000_000.0
@@ -78,7 +79,9 @@ def make_record():
                 **fields.pop("experiment", {}),
             }
         )
+        test = fields.pop("test", None)
         return StudyRecord(
+            test=None if test is None else TestScore.from_json(test),
             baselines={"last_value": 1.0},
             id=fields.pop("id", uuid.uuid4().hex),
             name=fields.pop("name", "s1"),
@@ -88,7 +91,6 @@ def make_record():
             created="2023-11-14T22:00:00+00:00",
             trials=trials,
             finalists=tuple(fields.pop("finalists", ())),
-            test=fields.pop("test", None),
         )
 
     return make

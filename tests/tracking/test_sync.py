@@ -16,6 +16,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import Status
 from tuner.journal.storage import Role
+from tuner.journal.test_scores import TestScore
 from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store
 
 
@@ -658,10 +659,11 @@ def test_baselines_and_test_score_are_metrics_of_the_study(client, make_record, 
     run = runs_of(client, record)[0]
     assert run.data.metrics["baseline_last_value"] == 1.0
     assert not any(key.startswith("test_") for key in run.data.metrics)
-    scores = {"mean": 9.0, "default": {"mean": 8.0}, "baselines": {"linear": 7.0, "none": None}}
+    default = {"name": "default LSTM", "is_winner": False, "mean": 8.0}
+    scores = {"mean": 9.0, "default": default, "baselines": {"linear": 7.0, "none": None}}
     opened = {"opened_at": "2026-01-02T04:00:00+00:00", "refit": {"mean": 5.0}, **scores}
     for _ in range(2):
-        sync(client, dataclasses.replace(record, test=opened), state)
+        sync(client, dataclasses.replace(record, test=TestScore.from_json(opened)), state)
     metrics = client.get_run(run.info.run_id).data.metrics
     tested = {key: value for key, value in metrics.items() if key.startswith("test_")}
     assert tested == {

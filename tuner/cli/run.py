@@ -95,7 +95,7 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     console.print(table)
     _show_space(experiment)
     advice = [*advice_on_data(experiment, facts), *advice_on_budget(experiment)]
-    show_advice([one.to_json() for one in advice])
+    show_advice(advice)
     then = ["run" if experiment.search_space else "train", str(path)]
     if strategy is not None and experiment.search_space:
         then += ["--strategy", strategy]

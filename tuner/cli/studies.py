@@ -34,7 +34,7 @@ from tuner.progress.display import (
 )
 from tuner.progress.events import to_json
 from tuner.report import page
-from tuner.report.artifacts import final_artifacts
+from tuner.report.page import final_artifacts
 from tuner.strategies.registry import STRATEGIES
 from tuner.studies import locate, read, read_as_it_stands
 from tuner.tracking import (
@@ -142,7 +142,7 @@ def studies(journal: str | None, as_json: bool) -> None:
         for name in names:
             try:
                 record, state = read_with_state(storage, name, location)
-                rows.append(summarize(record) | {"state": state})
+                rows.append(summarize(record).to_json() | {"state": state})
             except InputError as error:  # nor does somebody else's study
                 sys.stderr.write(f"tuner: {error}\n")
     if as_json:
@@ -198,12 +198,12 @@ def _trained(trained: int, budget: int | None) -> str:
 
 def show(study: str, journal: str | None, as_json: bool) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
-    from tuner.results.summary import summarize
+    from tuner.results.summary import summarize, trials_to_json
 
     record, state = read_as_it_stands(study, journal)
     if as_json:
         known = {"state": state, "links": links_as_json(record)}
-        _print_json(summarize(record, with_trials=True) | known)
+        _print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
         return
     show_result(record, state)
     if state is State.RUNNING:

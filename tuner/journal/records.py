@@ -37,6 +37,7 @@ from tuner.journal.storage import (
     role_of,
     training_seed,
 )
+from tuner.journal.test_scores import TestScore
 
 __all__ = ["Status", "StudyRecord", "TrialRecord", "begun_with", "read_study", "read_trial"]
 
@@ -96,10 +97,10 @@ class StudyRecord:
     created: str
     trials: tuple[TrialRecord, ...]
     finalists: tuple[TrialRecord, ...]  # retrainings, and trainings of the untuned default
-    test: Mapping[str, Any] | None  # the record of the test part's newest opening
+    test: TestScore | None  # the newest evaluation on the test set
     ended: str | None = None  # how the last run of its search did: done or interrupted
     seconds_recorded: float = 0.0  # that the runs took which came to write it down
-    earlier_tests: tuple[Mapping[str, Any], ...] = ()  # the openings before it, in order
+    earlier_tests: tuple[TestScore, ...] = ()  # the evaluations before it, in order
     format: int = FORMAT  # with which it was begun
     first_repeats: int = 1  # `finalists.repeats` when it was begun
     raised: bool = False  # whether more is retrained than when it was begun
@@ -118,8 +119,8 @@ class StudyRecord:
         return -1 if self.experiment.objective.direction == "maximize" else 1
 
     @property
-    def openings(self) -> list[Mapping[str, Any]]:
-        """The records of all openings of the test part, in order."""
+    def openings(self) -> list[TestScore]:
+        """All evaluations on the test set, in order."""
         return [*self.earlier_tests, self.test] if self.test is not None else []
 
     def ranked(self) -> list[TrialRecord]:
@@ -195,7 +196,9 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     trials: list[TrialRecord] = []
     for frozen in _trials(study):
         trials.append(read_trial(frozen, experiment, trials))
-    openings = [study.user_attrs.get(TEST_ATTR), *study.user_attrs.get(REOPENED_ATTR, ())]
+    first = study.user_attrs.get(TEST_ATTR)
+    later = study.user_attrs.get(REOPENED_ATTR, ())
+    tests = [TestScore.from_json(raw) for raw in (first, *later) if raw is not None]
     return StudyRecord(
         id=facts["id"],
         name=name,
@@ -206,10 +209,10 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         created=facts["created"],
         trials=tuple(trials),
         finalists=tuple(finalists),
-        test=openings[-1],
+        test=tests[-1] if tests else None,
         ended=run.get("ended"),
         seconds_recorded=study.user_attrs.get(TIME_ATTR, 0.0),
-        earlier_tests=tuple(openings[:-1]),
+        earlier_tests=tuple(tests[:-1]),
         format=facts["format"],
         first_repeats=begun_with(facts, "repeats"),
         raised="finalists" in run,

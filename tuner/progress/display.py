@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ from tuner.errors import one_line
 from tuner.experiment.metrics import short_name
 from tuner.journal.records import Status, StudyRecord, TrialRecord, read_study
 from tuner.journal.storage import is_held
-from tuner.results.summary import summarize
+from tuner.journal.test_scores import ModelScores, Scores, TestScore
+from tuner.results.advice import Advice
+from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import gap_in_words, left_out_in_words, plain_name
+from tuner.results.winner import tested_name
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -47,7 +51,7 @@ __all__ = [
 _STEPS, _WORST = 8, 5  # that are shown
 
 
-def lines_by_part(by: dict[str, list[dict[str, Any]]], direction: str) -> list[str]:
+def lines_by_part(by: Mapping[str, Sequence[Mapping[str, Any]]], direction: str) -> list[str]:
     """Return a line for each way in which the test rows fall into parts.
 
     Args:
@@ -71,13 +75,13 @@ def lines_by_part(by: dict[str, list[dict[str, Any]]], direction: str) -> list[s
     return lines
 
 
-def _listed(rows: list[dict[str, Any]], key: str) -> str:
+def _listed(rows: Sequence[Mapping[str, Any]], key: str) -> str:
     told = ", ".join(f"{row['name']}: {_number(row[key])}" for row in rows[:_WORST])
     more = len(rows) - _WORST
     return told + (f", and {more} more (--json)" if more > 0 else "")
 
 
-def _spread_of_parts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _spread_of_parts(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """Return the first, the last, and some between."""
     last = len(rows) - 1
     places = {round(i * last / (_STEPS - 1)) for i in range(_STEPS)}
@@ -209,7 +213,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
 
 
-def params_line(params: dict[str, Any]) -> str:
+def params_line(params: Mapping[str, Any]) -> str:
     """Write a configuration in one line."""
     if not params:
         return "(nothing was searched)"
@@ -222,62 +226,61 @@ def params_line(params: dict[str, Any]) -> str:
 def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     """Print the best configuration and every score that speaks for or against it."""
     summary = summarize(record)
-    counts, metric = summary["trials"], summary["metric"]
+    counts, metric = summary.trials, summary.metric
     never = is_over(record, state)
     words = {Status.RUNNING: "asked for, never trained" if never else "asked for, not ended"}
     parts = [f"{counts[s.value]} {words.get(s, s.value)}" for s in Status if counts[s.value]]
     if counts["repeats"]:
         parts.append(f"{counts['repeats']} repeated an earlier one and took its score")
     trials = f"{counts['trained']} trials" if counts["trained"] != 1 else "1 trial"
-    if summary["budget"] is not None and counts["trained"] < summary["budget"]:
-        trials = f"{counts['trained']} of {summary['budget']} trials"
+    if summary.budget is not None and counts["trained"] < summary.budget:
+        trials = f"{counts['trained']} of {summary.budget} trials"
     listed = f" ({', '.join(parts)})" if parts else ""
     console.print(f"\n[bold]{escape(record.name)}[/]: {trials} trained{listed}")
     for line in (*standing_of(record, state), *failures(record)):
         console.print(f"  {line}", markup=False)
-    best = summary["best"]
+    best = summary.best
     if best is None:
         return
     so_far = "" if state is State.DONE else " so far"
-    console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best['name'])})")
-    console.print(f"  [green]{escape(params_line(best['params']))}[/]")
+    console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best.name)})")
+    console.print(f"  [green]{escape(params_line(best.params))}[/]")
 
     unit = "row" if record.experiment.task.of_series else "sequence"
     console.print()
     console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
-    if best["is_default"]:
-        console.print(f"  The winner is the {summary['default']['name']}.", markup=False)
-    test = summary["test"]
+    if best.is_default:
+        console.print(f"  The winner is the {best.name}.", markup=False)
+    test = summary.test
     if test:
-        of = "" if best["tested"] else f"of {test['name']}'s configuration; "
-        where = f"{', '.join(record.experiment.data.targets)}, {counted(test['rows'], unit)}"
-        if test["from"] is not None:
-            where += f", {test['from']} to {test['to']}"
+        of = "" if best.tested else f"of {tested_name(test)}'s configuration; "
+        where = f"{', '.join(record.experiment.data.targets)}, {counted(test.rows, unit)}"
+        if test.first is not None:
+            where += f", {test.first} to {test.last}"
         console.print(f"  test: {of}{where}", markup=False)
-        if refit := test.get("refit"):
-            what = refit["failed"] if "failed" in refit else _refitted(refit)
-            console.print(f"  refit: {what}", markup=False)
-        for line in lines_by_part(test.get("by") or {}, summary["direction"]):
+        if refit := _refitted(test):
+            console.print(f"  refit: {refit}", markup=False)
+        for line in lines_by_part(test.by, summary.direction):
             console.print(f"  {line}", markup=False)
-    for line in left_out_in_words(summary["left_out"], metric):
+    for line in left_out_in_words(summary.left_out, metric):
         console.print(f"  {line}", markup=False)
-    for sentence in summary["opened"]:
+    for sentence in summary.opened:
         console.print(f"  {sentence}", markup=False)
-    if test:
-        console.print(f"  [bold]Verdict:[/] {escape(summary['verdict'])}.")
-    show_advice(summary["advice"])
-    if len(summary["finalists"]) > 1:
+    if summary.verdict:
+        console.print(f"  [bold]Verdict:[/] {escape(summary.verdict)}.")
+    show_advice(summary.advice)
+    if len(summary.finalists) > 1:
         _show_finalists(summary)
-    if summary["front"]:
+    if summary.front:
         _show_front(record.name, summary)
 
 
-def show_advice(advice: list[dict[str, Any]]) -> None:
+def show_advice(advice: Sequence[Advice]) -> None:
     """Print what stands in the way, a line for each key that changes it."""
     if advice:
         console.print("\n[bold]What stands in the way[/]")
     for each in advice:
-        console.print(f"  [bold]{escape(each['key'])}[/]: {escape(each['text'])}", soft_wrap=True)
+        console.print(f"  [bold]{escape(each.key)}[/]: {escape(each.text)}", soft_wrap=True)
 
 
 def show_next(commands: list[tuple[str, str]]) -> None:
@@ -292,13 +295,12 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
-def _scores(summary: dict[str, Any], unit: str) -> Table:
+def _scores(summary: Summary, unit: str) -> Table:
     """Return every score: a row for who, a column for the part that it is of."""
-    best, test = summary["best"], summary["test"]
-    metric = short_name(summary["metric"])
-    opened = [test] if test else []
-    if test and test.get("refit") and "failed" not in test["refit"]:
-        opened.append(test["refit"])
+    best, test = summary.best, summary.test
+    assert best is not None
+    metric = short_name(summary.metric)
+    opened: list[ModelScores] = [part for part in (test, test and test.refit) if part]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
     table.add_column(metric, overflow="fold")  # gives way on a narrow terminal
     for heading in ("validation", "test", "refit")[: 1 + len(opened)]:
@@ -308,121 +310,121 @@ def _scores(summary: dict[str, Any], unit: str) -> Table:
         if validation or any(others):
             table.add_row(escape(what), validation, *others)
 
-    if best["search_score"] is not None:
-        score = number(best["search_score"])
-        add("in the search", score if best["mean"] is not None else f"[bold]{score}[/]")
+    if best.search_score is not None:
+        score = number(best.search_score)
+        add("in the search", score if best.mean is not None else f"[bold]{score}[/]")
     tested = [f"[bold]{_spread(part)}[/]" for part in opened]
-    if best["mean"] is not None:
-        own = tested if best["tested"] else []
+    if best.mean is not None:
+        own = tested if best.tested else []
         add(_trained(best, metric), f"[bold]{_spread(best)}[/]", *own)
     if test:
-        if not (best["tested"] and best["mean"] is not None):
-            add(test["name"], "", *tested)
-        n_models = counted(len(test["scores"]), "model")
+        if not (best.tested and best.mean is not None):
+            add(tested_name(test), "", *tested)
+        n_models = counted(len(test.scores), "model")
         add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened))
-        for place, interval in enumerate(test.get("intervals", ())):
-            what = f"{unit}s within the {interval['level']:g} interval"
+        for place, interval in enumerate(test.intervals):
+            what = f"{unit}s within the {interval.level:g} interval"
             add(what, "", *(_covered(part, place) for part in opened))
     others = list(map(_default, opened))
-    if (default := summary["default"]) and not best["is_default"]:
+    if (default := summary.default) and not best.is_default:
         table.add_row(escape(_default_in_words(default)), _spread(default), *others)
-    elif any(others):
-        add(test["default"]["name"], "", *others)
-    baselines = [summary["baselines"], *(part["baselines"] for part in opened)]
+    elif test and test.default and any(others):
+        add(test.default.name, "", *others)
+    baselines = [summary.baselines, *(part.baselines for part in opened)]
     for name in dict.fromkeys(name for scores in baselines for name in scores):
         add(plain_name(name, metric), *(_known(scores, name) for scores in baselines))
     return table
 
 
-def _trained(best: dict[str, Any], metric: str) -> str:
+def _trained(best: Configuration, metric: str) -> str:
     """Say what the winner's scores are of."""
-    gap = gap_in_words(metric, best["gap"], best["search_score"])
-    how = "retrained on" if best["trial"] is not None else "trained on"
-    return f"{how} {counted(len(best['scores']), 'fresh seed')}" + (f", gap {gap}" if gap else "")
+    gap = gap_in_words(metric, best.gap, best.search_score)
+    how = "retrained on" if best.trial is not None else "trained on"
+    return f"{how} {counted(len(best.scores), 'fresh seed')}" + (f", gap {gap}" if gap else "")
 
 
-def _default_in_words(default: dict[str, Any]) -> str:
-    what: str = default["name"]
-    if default["trial"] is not None:
-        what += f", which is trial {default['trial']}"
-    elif default["scores"]:
-        what += f", on {counted(len(default['scores']), 'fresh seed')}"
-    if default["failed"]:
-        what += f"; {counted(default['failed'], 'training')} of it failed"
+def _default_in_words(default: Configuration) -> str:
+    what = default.name
+    if default.trial is not None:
+        what += f", which is trial {default.trial}"
+    elif default.scores:
+        what += f", on {counted(len(default.scores), 'fresh seed')}"
+    if default.failed:
+        what += f"; {counted(default.failed, 'training')} of it failed"
     return what
 
 
-def _default(part: dict[str, Any]) -> str:
-    default = part.get("default")
-    return _spread(default) if default and not default["is_winner"] else ""
+def _default(part: ModelScores) -> str:
+    default = part.default
+    return _spread(default) if default and not default.is_winner else ""
 
 
-def _ensemble(part: dict[str, Any]) -> str:
-    return number(part["ensemble"]) if part.get("ensemble") is not None else ""
+def _ensemble(part: ModelScores) -> str:
+    return number(part.ensemble) if part.ensemble is not None else ""
 
 
-def _covered(part: dict[str, Any], place: int) -> str:
+def _covered(part: ModelScores, place: int) -> str:
     """Write which share of the rows an interval holds, and how wide it is."""
-    intervals = part.get("intervals", ())
-    if place >= len(intervals):
+    if place >= len(part.intervals):
         return ""
-    interval = intervals[place]
-    width = f", {number(interval['width'])} wide" if interval["width"] is not None else ""
-    return f"{100 * interval['coverage']:.3g} %{width}"
+    interval = part.intervals[place]
+    width = f", {number(interval.width)} wide" if interval.width is not None else ""
+    return f"{100 * interval.coverage:.3g} %{width}"
 
 
-def _known(scores: dict[str, float], name: str) -> str:
+def _known(scores: Mapping[str, float | None], name: str) -> str:
     return number(scores[name]) if name in scores else ""
 
 
-def _refitted(refit: dict[str, Any]) -> str:
-    epochs = counted(refit["epochs"], "epoch")
+def _refitted(test: TestScore) -> str | None:
+    if test.refit is None:
+        return test.refit_failed
+    epochs = counted(test.refit.epochs or 0, "epoch")
     return f"trained on validation rows too, for {epochs}: the model that is exported"
 
 
-def _spread(scores: dict[str, Any]) -> str:
+def _spread(scores: Scores | Configuration) -> str:
     """Write a mean with its standard deviation, where there is one."""
-    return number(scores["mean"]) + (
-        f" ± {number(scores['std'], 2)}" if scores["std"] is not None else ""
-    )
+    std = f" ± {number(scores.std, 2)}" if scores.std is not None else ""
+    return number(scores.mean) + std
 
 
-def _show_finalists(summary: dict[str, Any]) -> None:
+def _show_finalists(summary: Summary) -> None:
     table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
     for heading in ("trial", "search", "mean", "std", "gap"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
-    metric = summary["metric"]
-    for finalist in summary["finalists"]:
+    metric = summary.metric
+    for finalist in summary.finalists:
         table.add_row(
-            str(finalist["trial"]) if finalist["trial"] is not None else finalist["name"],
-            number(finalist["search_score"]),
-            number(finalist["mean"]),
-            number(finalist["std"], 2),
-            gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "-",
-            escape(params_line(finalist["params"])),
+            str(finalist.trial) if finalist.trial is not None else finalist.name,
+            number(finalist.search_score),
+            number(finalist.mean),
+            number(finalist.std, 2),
+            gap_in_words(metric, finalist.gap, finalist.search_score) or "-",
+            escape(params_line(finalist.params)),
         )
     console.print()
     console.print(table)
-    if said := summary["first_and_second"]:
+    if said := summary.first_and_second:
         console.print(f"  First and second: {said}.", markup=False)
 
 
-def _show_front(study: str, summary: dict[str, Any]) -> None:
-    front = summary["front"]
+def _show_front(study: str, summary: Summary) -> None:
+    front = summary.front or ()
     table = Table(
         box=box.SIMPLE_HEAD, title="Pareto front", title_justify="left", title_style="bold"
     )
-    for heading in ("trial", *front[0]["values"]):
+    for heading in ("trial", *front[0].values):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
     for each in front:
-        values = map(number, each["values"].values())
-        table.add_row(str(each["trial"]), *values, escape(params_line(each["params"])))
+        values = map(number, each.values.values())
+        table.add_row(str(each.trial), *values, escape(params_line(each.params)))
     console.print()
     console.print(table)
-    command = f"tuner export {shlex.quote(study)} --trial {front[-1]['trial']} -o small.yaml"
-    by = summary["metric"]
+    command = f"tuner export {shlex.quote(study)} --trial {front[-1].trial} -o small.yaml"
+    by = summary.metric
     console.print(
         f"  Finalists and winner are chosen by {by}. Any of these: {escape(command)}",
         soft_wrap=True,

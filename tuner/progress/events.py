@@ -127,7 +127,7 @@ class JsonEvents(Watcher):
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
         """Write what `tuner show --json` prints, without the trials: they have been told."""
-        self._write("result", **summarize(record))
+        self._write("result", **summarize(record).to_json())
 
     def comparison(self, facts: Mapping[str, Any]) -> None:
         """Write how strategies differ, after the results of their searches."""

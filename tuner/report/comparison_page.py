@@ -13,18 +13,6 @@ import numpy as np
 
 from tuner.outputs import written_whole
 from tuner.report.comparison import ALPHA, Comparison, Row, score_text
-from tuner.report.markup import (
-    STYLE,
-    Html,
-    code,
-    details,
-    figure,
-    items,
-    paragraph,
-    section,
-    table,
-    text,
-)
 from tuner.report.plotting import (
     COLOURS,
     Picture,
@@ -36,6 +24,7 @@ from tuner.report.plotting import (
     tidy,
     whole_ticks,
 )
+from tuner.report.rendering import render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILES",
-    "MARK",
     "Band",
     "band_by_seconds",
     "band_by_trials",
@@ -162,96 +150,41 @@ def _begin_at_zero(both: Sequence[Axes]) -> None:
         tidy(axes)
 
 
-MARK = '<meta name="generator" content="tuner compare">'
-
-"""What tells such a page from any other file."""
+_GENERATOR = "tuner compare"
+_MARK = f'content="{_GENERATOR}"'
 
 
 def page(comparison: Comparison, curves: Picture, command: str) -> str:
-    """Return the page; `command` makes it again."""
-    names = " and ".join((", ".join(r.strategy for r in comparison.rows[:-1]),
-                          comparison.rows[-1].strategy))  # fmt: skip
-    title = text(f"{comparison.experiment.name}: {names}")
-    facts = (
-        f"{len(comparison.rows)} strategies, {len(comparison.seeds)} searches each on the seeds "
-        f"{comparison.seeds[0]} to {comparison.seeds[-1]}, {comparison.n_trials:,} trials a search."
-    )
-    kind = "verdict good" if comparison.real else "verdict"
-    body = [
-        Html(f"<header><h1>{title}</h1>\n{paragraph(facts, kind='dim')}"),
-        paragraph(f"{comparison.verdict}.", kind=kind),
-        Html("</header>\n"),
-        section("scores", "Scores", _scores(comparison)),
-        section("pictures", "Curves", figure(curves)),
-        section("differences", "Differences", _differences(comparison)),
-        section("protocol", "How it was compared", items(_protocol(comparison))),
-        section("reproduce", "Again", code(command)),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'{MARK}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"{''.join(body)}</body>\n</html>\n"
-    )
-
-
-def _scores(comparison: Comparison) -> Html:
-    metric = comparison.metric
-    heading = ("strategy", f"median {metric}", confidence_text(comparison.rows[0]), "seconds")
-    rows = [
-        (row.strategy, score_text(row.median), interval_text(row), f"{row.seconds:,.1f}")
-        for row in comparison.rows
-    ]
-    each = [
-        (search.study, score_text(search.score), f"{search.seconds[-1]:,.1f}")
-        for row in comparison.rows
-        for search in row.searches
-    ]
-    searches = table(("search", f"best {metric}", "seconds"), each, numbers=2)
-    beside = comparison.to_beat
-    said = paragraph(f"{beside[:1].upper()}{beside[1:]}.", kind="dim") if beside else ""
-    return Html(table(heading, rows, numbers=3) + said + details("Every search", searches))
-
-
-def _differences(comparison: Comparison) -> Html:
-    heading = ("the better over the worse", "wins", "p", "corrected p", "")
-    rows = [
-        (f"{d.better} over {d.worse}", f"{d.wins:.2f}", f"{d.p_value:.2g}", f"{d.adjusted:.2g}",
-         "real" if d in comparison.real else "")
-        for d in comparison.differences
-    ]  # fmt: skip
-    about = (
-        "Wins is the share of all pairs of a search of the one and a search of the other in which "
-        "the one has the better score; a draw is half a win. At 0.5 they are level."
-    )
-    return Html(table(heading, rows, numbers=3) + paragraph(about, kind="dim"))
-
-
-def _protocol(comparison: Comparison) -> list[str]:
-    metric, budget = comparison.metric, comparison.experiment.budget
-    options = "; ".join(f"{row.strategy} ({_options(row)})" for row in comparison.rows)
-    return [
-        f"Every search trained {comparison.n_trials:,} trials of up to {budget.epochs:,} epochs, "
-        f"however they ended. A repeated configuration is not trained and does not count.",
-        f"A search's score is the best validation {metric} of its complete trials. It is the best "
-        f"of many noisy ones, so it is optimistic, alike for all strategies: it ranks them, and "
-        f"is no forecast of the error on new data.",
-        "The test part was not opened, and no configuration was trained again.",
-        f"Settings: {options}.",
-        "The interval of a median lies between two of the scores, counted from the outermost; "
-        "its confidence is exact, whatever the scores' distribution.",
-        f"Two strategies differ where Mann and Whitney's U test, two-sided and not paired by "
-        f"seeds, is below {ALPHA:g} after Holm's correction for all pairs. Where no strategy is "
-        f"better than another, one is found in {100 * ALPHA:.0f} % of all comparisons at most. "
-        f"That two cannot be told apart does not show that they are equal.",
-        "Seconds are those of the search, without the pauses between interrupted runs. They "
-        "depend on the machine, on the number of workers and on how many trials a strategy asks "
-        "for together.",
-    ]
-
-
-def _options(row: Row) -> str:
-    return ", ".join(f"{name} {value}" for name, value in row.options.items())
+    """Return the comparison as an HTML page; `command` is shown to repeat it."""
+    rows, real = comparison.rows, comparison.real
+    names = [row.strategy for row in rows]
+    options = [", ".join(f"{name} {value}" for name, value in r.options.items()) for r in rows]
+    return render(
+        "comparison.html",
+        generator=_GENERATOR,
+        title=f"{comparison.experiment.name}: {', '.join(names[:-1])} and {names[-1]}",
+        comparison=comparison,
+        metric=comparison.metric,
+        confidence=confidence_text(rows[0]),
+        rows=[
+            (row.strategy, score_text(row.median), interval_text(row), f"{row.seconds:,.1f}")
+            for row in rows
+        ],
+        searches=[
+            (search.study, score_text(search.score), f"{search.seconds[-1]:,.1f}")
+            for row in rows
+            for search in row.searches
+        ],
+        curves=curves,
+        differences=[
+            (f"{d.better} over {d.worse}", f"{d.wins:.2f}", f"{d.p_value:.2g}",
+             f"{d.adjusted:.2g}", "real" if d in real else "")
+            for d in comparison.differences
+        ],
+        settings="; ".join(f"{n} ({of})" for n, of in zip(names, options, strict=True)),
+        alpha=ALPHA,
+        command=command,
+    )  # fmt: skip
 
 
 def interval_text(row: Row) -> str:
@@ -275,7 +208,7 @@ def is_free(folder: Path) -> bool:
         return True
     try:
         with (folder / FILES[0]).open(encoding="utf-8") as file:
-            return MARK in file.read(500)
+            return _MARK in file.read(500)
     except (OSError, ValueError):
         return False
 

@@ -1,325 +1,335 @@
-"""The result of a study as one self-contained HTML page."""
+"""The result of a study as one self-contained HTML page, with all plots."""
 
 from __future__ import annotations
 
-import shlex
+import html
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
 from tuner.coordination.finalists import Default, default_of
+from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import Role
-from tuner.report.markup import (
-    STYLE,
-    Html,
-    code,
-    details,
-    figure,
-    items,
-    paragraph,
-    section,
-    table,
-    text,
+from tuner.journal.test_scores import ModelScores, Scores, TestScore
+from tuner.report.history import curves_picture, front_picture, history_picture
+from tuner.report.parameters import (
+    importances_picture,
+    parallel_picture,
+    slices_picture,
+    spread_picture,
 )
-from tuner.report.pictures import draw_all
 from tuner.report.plotting import Picture, number
-from tuner.report.predictions import by_part
-from tuner.results.summary import minute, summarize
+from tuner.report.predictions import (
+    FEWEST_STEPS,
+    confusion_picture,
+    forecast_picture,
+    residuals_picture,
+    step_picture,
+)
+from tuner.report.rendering import render
+from tuner.results.export import made, study_artifacts
+from tuner.results.summary import Configuration, Summary, minute, summarize
 from tuner.results.verdict import (
     ENOUGH,
     Worth,
     best_plain,
     gap_in_words,
     left_out_in_words,
+    no_verdict,
     plain_name,
 )
-from tuner.results.winner import has_refit, judged, tested_name
+from tuner.results.winner import tested_name
 
-__all__ = [
-    "ENDINGS",
-    "best_configuration",
-    "finalists",
-    "how_searched",
-    "is_report",
-    "problems",
-    "protocol",
-    "report",
-    "reproduction",
-    "trials_of",
-    "verdict",
-]
+__all__ = ["ENDINGS", "PLOTS", "draw_all", "final_artifacts", "is_report", "report"]
 
-_KINDS = {Worth.PAID: "good", Worth.BETTER: "good", Worth.USELESS: "bad"}
+ENDINGS = (".html", ".htm")
+"""File name suffixes of reports."""
 
+PLOTS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
+    "forecast": forecast_picture,
+    "steps": step_picture,
+    "residuals": residuals_picture,
+    "confusion": confusion_picture,
+    "pareto_front": front_picture,
+    "history": history_picture,
+    "importances": importances_picture,
+    "parallel_coordinates": parallel_picture,
+    "slices": slices_picture,
+    "swarm_spread": spread_picture,
+    "learning_curves": curves_picture,
+}
+"""Functions that draw the plots, by the plot's name; None for a study without such a plot."""
 
-def verdict(record: StudyRecord, summary: dict[str, Any]) -> Html:
-    """Return the verdict in a sentence, and the scores as large numbers."""
-    sentence, kind = _sentence(summary)
-    said = "".join(paragraph(sentence, kind="dim") for sentence in summary["opened"])
-    shown = paragraph(sentence, kind=f"verdict {kind}".strip())
-    return Html(f"{shown}{_numbers(summary)}{said}{_advice(summary)}")
-
-
-def finalists(record: StudyRecord, summary: dict[str, Any]) -> Html:
-    """Return the table of the retrained configurations, and that of all they have to beat."""
-    metric, default = summary["metric"], summary["default"]
-    rows = [
-        (
-            _name(finalist, default),
-            number(finalist["search_score"]),
-            number(finalist["mean"]),
-            number(finalist["std"], 2),
-            gap_in_words(metric, finalist["gap"], finalist["search_score"]) or "–",
-            ", ".join(map(number, finalist["scores"])),
-        )
-        for finalist in summary["finalists"]
-    ]
-    among = default and default["trial"] in [f["trial"] for f in summary["finalists"]]
-    if rows and default and not among:  # it came to nothing
-        scores = ", ".join(map(number, default["scores"])) or "–"
-        own = (number(default["mean"]), number(default["std"], 2), "–", scores)
-        rows.append((default["name"], "–", *own))
-    headings = ("configuration", "in the search", "mean", "std", "gap", "every retraining")
-    parts = [table(headings, rows, numbers=5)]
-    if rows:
-        parts.append(
-            paragraph(
-                f"Validation {metric} of the best configurations, retrained on fresh seeds; the "
-                f"best mean wins. The gap is how far the mean lies from the search's score: the "
-                f"best of many scores is partly luck.",
-                kind="dim",
-            )
-        )
-        if said := summary["first_and_second"]:
-            parts.insert(1, paragraph(f"First and second: {said}."))
-        if default and default["failed"]:
-            failed = f"Of the {default['name']}, {default['failed']} trainings failed."
-            parts.append(paragraph(failed))
-    elif record.experiment.finalists.top == 0:
-        parts.append(paragraph("No configuration was retrained on fresh seeds: finalists.top is 0. "
-                               "The best score of the search is partly luck."))  # fmt: skip
-    else:
-        parts.append(paragraph("No configuration has been retrained on fresh seeds yet."))
-    parts += [Html("<h3>Beside what has to be beaten</h3>\n"), _baselines(summary)]
-    parts.append(by_part(summary))
-    return section("scores", "Scores", *parts)
-
-
-def _sentence(summary: dict[str, Any]) -> tuple[str, str]:
-    """Return the verdict and whether it is good or bad; both are the summary's."""
-    test, best = summary["test"], summary["best"]
-    if summary["verdict"] is None:
-        if best is None:
-            counts = summary["trials"]
-            failed = f", and {counts[Status.FAILED.value]} failed" if counts["failed"] else ""
-            return (f"No verdict: no trial is complete{failed}.", "")
-        return ("No verdict yet: the test part has not been opened.", "")
-    of = summary["verdict"]
-    kind = _KINDS.get(summary["worth"], "")
-    if kind == "good" and len(judged(test)["scores"]) < ENOUGH:
-        kind = ""  # it may be luck
-    return f"{of[:1].upper()}{of[1:]}.", kind
-
-
-def _numbers(summary: dict[str, Any]) -> Html:
-    metric, best, test = summary["metric"], summary["best"], summary["test"]
-    shown: list[tuple[str, str]] = []
-    if test is not None:
-        of = "" if best and best["tested"] else f", {test['name']}"
-        test = judged(test)
-        how = ", trained on validation rows too" if has_refit(test) else ""
-        shown.append((_with_std(test), f"{metric} on the test part{of}{how}"))
-        if test.get("ensemble") is not None:
-            shown.append((number(test["ensemble"]), "the mean of the models on the test part"))
-        if (default := test.get("default")) and not default["is_winner"]:
-            shown.append((_with_std(default), f"{default['name']} on the test part"))
-        if plain := best_plain(metric, test["baselines"]):
-            shown.append((number(plain[1]), f"{plain_name(plain[0], metric)} on the test part"))
-    if best is not None:
-        if best["mean"] is not None:
-            repeats = len(best["scores"])
-            seeds = f"{repeats} fresh seed{'s' * (repeats != 1)}"
-            shown.append((_with_std(best), f"validation {metric} on {seeds}"))
-        if best["search_score"] is not None:
-            shown.append((number(best["search_score"]), f"validation {metric} in the search"))
-    cells = "".join(f"<div><b>{text(n)}</b><span>{text(what)}</span></div>\n" for n, what in shown)
-    return Html(f'<div class="numbers">{cells}</div>\n' if cells else "")
-
-
-def _baselines(summary: dict[str, Any]) -> Html:
-    best, test, default = summary["best"], summary["test"], summary["default"]
-    on_validation = summary["baselines"]
-    # With a refit there is a column more: the same rows, by models that know the validation part.
-    kinds = [] if test is None else [test, test["refit"]] if has_refit(test) else [test]
-    n_columns = max(1, len(kinds))
-    none = ("–",) * n_columns
-    rows: list[tuple[str, ...]] = []
-    metric = summary["metric"]
-    if best is not None:
-        retrained = best["mean"] is not None
-        mean = _with_std(best) if retrained else number(best["search_score"])
-        same = best["tested"]
-        winner = f"the winner ({_name(best, default)})"
-        scores = tuple(map(_with_std, kinds))
-        rows.append((winner, mean, *(scores if same else none)))
-        if test is not None and not same:
-            rows.append((test["name"], "–", *scores))
-    if any(kind.get("ensemble") is not None for kind in kinds):
-        models = f"the mean of its {len(kinds[0]['scores'])} models"
-        rows.append((models, "–", *(number(kind.get("ensemble")) for kind in kinds)))
-    tested = [kind.get("default") for kind in kinds]
-    known = [scores for scores in (default, *tested) if scores]
-    if known and not (best and best["is_default"]):
-        own = [_with_std(s) if s and s["scores"] else "–" for s in (default, *tested)]
-        rows.append((known[0]["name"], own[0], *(own[1:] or none)))
-    names = dict.fromkeys([*on_validation, *(name for kind in kinds for name in kind["baselines"])])
-    for name in names:
-        shown = [number(kind["baselines"].get(name)) for kind in kinds] or [number(None)]
-        rows.append((plain_name(name, metric), number(on_validation.get(name)), *shown))
-    for level, *shares in _coverages(kinds):
-        rows.append((f"{level:g} interval: rows within", "–", *shares))
-    better = "more" if summary["direction"] == "maximize" else "less"
-    headings: tuple[str, ...] = ("", f"validation {metric}", f"test {metric}")
-    said = f"{better.capitalize()} is better."
-    if n_columns > 1:
-        headings += (f"test {metric}, refit",)
-        said += (
-            f" Refit: trained again on training and validation part together, the winner for "
-            f"{kinds[1]['epochs']} epochs; that is the model that is exported."
-        )
-    return Html(
-        table(headings, rows, numbers=1 + n_columns)
-        + paragraph(said, kind="dim")
-        + "".join(
-            paragraph(f"{line[:1].upper()}{line[1:]}.", kind="dim")
-            for line in left_out_in_words(summary["left_out"], metric)
-        )
-    )
-
-
-def _coverages(kinds: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """Return each level of the intervals, and what they cover of the test part, of each kind."""
-    found = [kind.get("intervals") or [] for kind in kinds]
-    return [
-        (of_level[0]["level"], *(f"{100 * i['coverage']:.3g} %" for i in of_level))
-        for of_level in zip(*found, strict=False)
-    ]
-
-
-def _advice(summary: dict[str, Any]) -> Html:
-    if not summary["advice"]:
-        return Html("")
-    lines = [f"{each['key']}: {each['text']}." for each in summary["advice"]]
-    return Html(f"<h3>What stands in the way</h3>\n{items(lines)}")
-
-
-def _name(configuration: dict[str, Any], default: dict[str, Any] | None) -> str:
-    name, trial = str(configuration["name"]), configuration["trial"]
-    is_default = default is not None and trial is not None and default["trial"] == trial
-    return f"{name}, the {default['name']}" if default and is_default else name
-
-
-def _with_std(scores: Mapping[str, Any]) -> str:
-    if scores["mean"] is None:
-        return "not finite"
-    std = scores["std"]
-    return number(scores["mean"]) + (f" ± {number(std, 2)}" if std is not None else "")
-
-
-_MOST_NAMED = 8  # trials with the same reason
-
+_GENERATOR = "tuner report"
+_TITLE, _EARLIER_TITLES = "result of the search", ("what the search came to",)
+_CLASSES = {Worth.PAID: "good", Worth.BETTER: "good", Worth.USELESS: "bad"}
 _SETTINGS = ("strategy", "budget", "pruner", "objective", "finalists", "training")
+_MOST_NAMED = 8  # trials with the same reason
+_MOST_PARTS = 30  # rows of a table
+_PARTS = {"step": "step of the horizon"}
 
 
-def best_configuration(record: StudyRecord, summary: dict[str, Any]) -> Html:
-    """Return every hyperparameter of the winner, the searched ones first."""
-    best = summary["best"]
-    if best is None:
-        return section("best", "Best configuration", paragraph("No trial is complete."))
-    searched, whole = best["params"], best["hyperparameters"]
-    space = record.experiment.search_space  # a default may set what is no key of it
-    rows = [(name, _value(value), _domain(space[name]) if name in space else "–")
-            for name, value in searched.items()]  # fmt: skip
-    fixed = [(k, _value(v)) for k, v in whole.items() if k not in searched]
-    return section(
-        "best",
-        f"Best configuration: {best['name']}",
-        table(("hyperparameter", "value", "searched in"), rows),
-        details("Fixed hyperparameters", table(("hyperparameter", "value"), fixed)),
-    )
+def draw_all(record: StudyRecord) -> list[Picture]:
+    """Draw the plots of a study, including those that have no data yet."""
+    return [picture for draw in PLOTS.values() if (picture := draw(record)) is not None]
 
 
-def trials_of(trained: int, most: int | None, at_most: str = "") -> str:
-    """Write how many trials are trained, and of how many where the budget says so."""
-    return f"{trained:,} trials" if most is None else f"{trained:,} of {at_most}{most:,} trials"
+def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:
+    """Return the files of a finished study for MLflow: texts, report and plots, by file name.
+
+    A file that cannot be made is an exception; the others are not affected. Equal records give
+    equal bytes. Drawing takes one to three seconds.
+    """
+    pictures: list[Picture] = []
+    drawn: dict[str, bytes | Exception] = {}
+    for name, draw in PLOTS.items():
+        file, picture = f"pictures/{name}.png", made(partial(draw, record))
+        if isinstance(picture, Exception):
+            drawn[file] = picture
+            why = f"It could not be drawn: {one_line(picture)}"
+            pictures.append(Picture(name, name.replace("_", " ").capitalize(), why))
+        elif picture is not None:
+            pictures.append(picture)
+            if picture.png is not None:
+                drawn[file] = picture.png
+    return {
+        **study_artifacts(record),
+        "report.html": made(lambda: report(record, pictures)),
+        **drawn,
+    }
 
 
-def how_searched(record: StudyRecord, summary: dict[str, Any]) -> Html:
-    """Return the search space and the settings of the search."""
-    counts = summary["trials"]
-    parts = [
-        f"{counts[status.value]:,} {status.value}" for status in Status if counts[status.value]
-    ]
-    if counts["repeats"]:
-        parts.append(f"{counts['repeats']:,} repeated an earlier one and took its outcome")
-    listed = f": {', '.join(parts)}" if parts else ""
-    said = paragraph(
-        f"{trials_of(counts['trained'], summary['budget'], 'at most ')} were trained{listed}. The "
-        f"search took {_duration(record.seconds)}."
-    )
-    space = [(name, _domain(domain)) for name, domain in record.experiment.search_space.items()]
-    shown = table(("hyperparameter", "domain"), space)
+def is_report(path: Path, study: str) -> bool:
+    """Return whether a file is a report of a study, which may be replaced by a newer one."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = file.read(1_000)
+    except (OSError, ValueError):
+        return False
+    title = re.search("<title>(.*?)</title>", head)
+    known = [f"{study}: {end}" for end in (_TITLE, *_EARLIER_TITLES)]
+    return f'"{_GENERATOR}"' in head and title is not None and html.unescape(title[1]) in known
+
+
+def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> str:
+    """Return the result of a study, finished or not, as an HTML page.
+
+    Equal records give equal text.
+
+    Args:
+        record: the study.
+        pictures: its plots if they are drawn already.
+    """
+    summary = summarize(record)
+    best, test = summary.best, summary.test
     raw = record.experiment.to_dict()
     settings = dict(flat({key: raw[key] for key in _SETTINGS}))
     settings |= {"asynchronous": record.experiment.asynchronous, "seed": record.experiment.seed}
-    return section(
-        "search",
-        "Search",
-        said,
-        Html("<h3>Search space</h3>\n"),
-        shown or paragraph("Nothing was searched."),
-        Html("<h3>Strategy and budget</h3>\n"),
-        table(("key", "value"), [(key, _value(value)) for key, value in settings.items()]),
+    space = record.experiment.search_space
+    searched = best.params if best else {}
+    whole = (best.hyperparameters if best else None) or {}
+    runs = [*record.trained, *record.finalists]
+    return render(
+        "study.html",
+        generator=_GENERATOR,
+        title=f"{record.name}: {_TITLE}",
+        record=record,
+        summary=summary,
+        begun=minute(record.created),
+        unfinished=_unfinished(record),
+        progress=_trials_of(len(record.trained), record.experiment.n_trials),
+        verdict=summary.verdict or no_verdict(summary.trials, has_best=best is not None),
+        verdict_class=_verdict_class(summary),
+        numbers=_numbers(summary),
+        finalists=_finalists(summary),
+        refit=test.refit if test else None,
+        baselines=_baselines(summary),
+        left_out=left_out_in_words(summary.left_out, summary.metric),
+        by_part=_by_part(summary),
+        # A default may set a hyperparameter that is no key of the space.
+        searched=[
+            (name, _value(value), _domain(space[name]) if name in space else "–")
+            for name, value in searched.items()
+        ],
+        fixed=[(name, _value(value)) for name, value in whole.items() if name not in searched],
+        pictures=draw_all(record) if pictures is None else pictures,
+        n_trials=_trials_of(summary.trials["trained"], summary.budget, "at most "),
+        outcomes=_outcomes(summary.trials),
+        duration=_duration(record.seconds),
+        space=[(name, _domain(domain)) for name, domain in space.items()],
+        settings=[(key, _value(value)) for key, value in settings.items()],
+        parts=_parts(record),
+        split=_split_in_words(record.experiment),
+        protocol=_protocol(record),
+        failures=_by_reason(t for t in runs if t.status is Status.FAILED),
+        lost=[f"{_training_name(t)}: {reason}" for t in runs for reason in t.lost],
+        versions=[
+            ("seed", record.experiment.seed),
+            ("study id", record.id),
+            ("created", record.created),
+            *record.versions.items(),
+        ],
     )
 
 
-def problems(record: StudyRecord) -> Html:
-    """Return why trials failed, and which were lost to the machine; nothing where none was."""
-    runs = [*record.trained, *record.finalists]
-    failed = [t for t in runs if t.status is Status.FAILED]
-    lost = [(t, reason) for t in runs for reason in t.lost]
-    if not failed and not lost:
-        return Html("")
-    parts = [
-        table(
-            ("why", "how many", "trials"),
-            _by_reason((t, (t.outcome.reason if t.outcome else None) or "unknown") for t in failed),
-            numbers=1,
+def _unfinished(record: StudyRecord) -> str | None:
+    ended = record.ended or ("done" if record.test is not None else None)  # older records lack it
+    if ended == "done":
+        return None
+    return "was interrupted" if ended == "interrupted" else "has not finished"
+
+
+def _trials_of(trained: int, most: int | None, at_most: str = "") -> str:
+    return f"{trained:,} trials" if most is None else f"{trained:,} of {at_most}{most:,} trials"
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    parts = [f"{counts[s.value]:,} {s.value}" for s in Status if counts[s.value]]
+    if counts["repeats"]:
+        parts.append(f"{counts['repeats']:,} repeated an earlier one and took its outcome")
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _verdict_class(summary: Summary) -> str:
+    kind = _CLASSES.get(summary.worth, "") if summary.worth else ""
+    if kind == "good" and summary.test and len(summary.test.judged.scores) < ENOUGH:
+        return ""  # it may be luck
+    return kind
+
+
+def _numbers(summary: Summary) -> list[tuple[str, str]]:
+    """Return the scores that are shown large, each with its meaning."""
+    metric, best, test = summary.metric, summary.best, summary.test
+    shown: list[tuple[str, str]] = []
+    if test is not None:
+        of = "" if best and best.tested else f", {tested_name(test)}"
+        how = ", trained on validation rows too" if test.refit else ""
+        scores = test.judged
+        shown.append((_with_std(scores), f"{metric} on the test set{of}{how}"))
+        if scores.ensemble is not None:
+            shown.append((number(scores.ensemble), "the ensemble of the models on the test set"))
+        if scores.default and not scores.default.is_winner:
+            shown.append((_with_std(scores.default), f"{scores.default.name} on the test set"))
+        if plain := best_plain(metric, scores.baselines):
+            shown.append((number(plain[1]), f"{plain_name(plain[0], metric)} on the test set"))
+    if best is not None:
+        if best.mean is not None:
+            repeats = len(best.scores)
+            seeds = f"{repeats} fresh seed{'s' * (repeats != 1)}"
+            shown.append((_with_std(best), f"validation {metric} on {seeds}"))
+        if best.search_score is not None:
+            shown.append((number(best.search_score), f"validation {metric} in the search"))
+    return shown
+
+
+def _finalists(summary: Summary) -> list[tuple[str, ...]]:
+    default = summary.default
+    rows: list[tuple[str, ...]] = [
+        (
+            _name(finalist, default),
+            number(finalist.search_score),
+            number(finalist.mean),
+            number(finalist.std, 2),
+            gap_in_words(summary.metric, finalist.gap, finalist.search_score) or "–",
+            ", ".join(map(number, finalist.scores)),
         )
+        for finalist in summary.finalists
     ]
-    if lost:
-        parts.append(Html("<h3>Lost to the machine, and trained again</h3>\n"))
-        parts.append(items(f"{_parameter_name(t)}: {reason}" for t, reason in lost[:_MOST_NAMED]))
-        if len(lost) > _MOST_NAMED:
-            parts.append(paragraph(f"and {len(lost) - _MOST_NAMED} more"))
-    return section("failures", "Failures", *parts)
+    if rows and default and default.trial not in [f.trial for f in summary.finalists]:  # it failed
+        scores = ", ".join(map(number, default.scores)) or "–"
+        rows.append((default.name, "–", number(default.mean), number(default.std, 2), "–", scores))
+    return rows
 
 
-def _by_reason(failed: Iterable[tuple[TrialRecord, str]]) -> list[tuple[str, str, str]]:
-    trials: dict[str, list[str]] = defaultdict(list)
-    for trial, reason in failed:
-        trials[reason].append(_parameter_name(trial))
+def _baselines(summary: Summary) -> list[tuple[str, ...]]:
+    """Return a row for each model: its name, validation score, test scores.
+
+    With a refit there are two test scores, before and after it.
+    """
+    best, test, default, metric = summary.best, summary.test, summary.default, summary.metric
+    tested: list[ModelScores] = [scores for scores in (test, test and test.refit) if scores]
+    none = ("–",) * max(1, len(tested))
+    rows: list[tuple[str, ...]] = []
+    if best is not None:
+        validated = _with_std(best) if best.mean is not None else number(best.search_score)
+        own = tuple(map(_with_std, tested))
+        winner = f"the winner ({_name(best, default)})"
+        rows.append((winner, validated, *(own if best.tested else none)))
+        if test is not None and not best.tested:
+            rows.append((tested_name(test), "–", *own))
+    if any(scores.ensemble is not None for scores in tested):
+        models = f"the ensemble of its {len(tested[0].scores)} models"
+        rows.append((models, "–", *(number(scores.ensemble) for scores in tested)))
+    defaults = (default, *(scores.default for scores in tested))
+    name = next((scores.name for scores in defaults if scores), None)
+    if name is not None and not (best and best.is_default):
+        validated, *others = [_with_std(s) if s and s.scores else "–" for s in defaults]
+        rows.append((name, validated, *(others or none)))
+    plain = (summary.baselines, *(scores.baselines for scores in tested))
+    for name in dict.fromkeys(name for scores in plain for name in scores):
+        shown = [number(scores.get(name)) for scores in plain]
+        rows.append((plain_name(name, metric), *shown, *none[: max(0, 2 - len(plain))]))
+    for of_level in zip(*(scores.intervals for scores in tested), strict=False):
+        shares = [f"{100 * interval.coverage:.3g} %" for interval in of_level]
+        rows.append((f"{of_level[0].level:g} interval: rows within", "–", *shares))
+    return rows
+
+
+def _by_part(summary: Summary) -> list[dict[str, Any]]:
+    """Return a table for each grouping of the test rows; the worst rows are first."""
+    tables = []
+    for kind, rows in (summary.test.by if summary.test else {}).items():
+        if len(rows) < 2 or (kind == "step" and len(rows) >= FEWEST_STEPS):
+            continue  # there is a plot
+        names = [name for name in rows[0] if name not in ("name", "rows")]
+        rises = summary.direction == "maximize" or names[-1] == "f1"
+
+        def badness(row: Mapping[str, Any], key: str = names[-1], rises: bool = rises) -> float:
+            value = row[key]
+            return -float("inf") if value is None else value if rises else -value
+
+        shown = rows if kind == "step" else sorted(rows, key=badness)
+        titles = [summary.metric if name == "score" else name for name in names]
+        cells = [
+            (row["name"], f"{row['rows']:,}", *(number(row[name]) for name in names))
+            for row in shown[:_MOST_PARTS]
+        ]
+        headings = (_PARTS.get(kind, kind), "values", *titles)
+        tables.append({"headings": headings, "rows": cells, "n_more": len(rows) - _MOST_PARTS})
+    return tables
+
+
+def _name(configuration: Configuration, default: Configuration | None) -> str:
+    if default and configuration.trial is not None and default.trial == configuration.trial:
+        return f"{configuration.name}, the {default.name}"
+    return configuration.name
+
+
+def _with_std(scores: Scores | Configuration) -> str:
+    if scores.mean is None:
+        return "not finite"
+    return number(scores.mean) + (f" ± {number(scores.std, 2)}" if scores.std is not None else "")
+
+
+def _by_reason(failed: Iterable[TrialRecord]) -> list[tuple[str, str, str]]:
+    """Return reason, count and names of failed trainings, the most frequent reason first."""
+    trainings: dict[str, list[str]] = defaultdict(list)
+    for trial in failed:
+        reason = (trial.outcome.reason if trial.outcome else None) or "unknown"
+        trainings[reason].append(_training_name(trial))
     rows = []
-    for reason, names in sorted(trials.items(), key=lambda item: -len(item[1])):
+    for reason, names in sorted(trainings.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         rows.append((reason, str(len(names)), ", ".join(names[:_MOST_NAMED]) + more))
     return rows
 
 
-def _parameter_name(trial: TrialRecord) -> str:
+def _training_name(trial: TrialRecord) -> str:
     if trial.role is Role.BASELINE:
         return f"training {trial.repeat} of the default"
     if trial.configuration is not None:
@@ -345,116 +355,14 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.1f} min" if hours < 1 else f"{hours:.1f} h"
 
 
-_FITTED = "What is fitted to data (scaling, vocabulary) is fitted on the training part alone."
+def _parts(record: StudyRecord) -> list[tuple[str, str, str]]:
+    """Return name, size and span of the training, validation and test set."""
+    parts = record.data.get("parts") or (record.test.parts if record.test else ())
+    split = record.experiment.data.split
+    return [(p["name"], f"{p['count']:,} {p['unit']}s", _span(p, split)) for p in parts]
 
 
-def protocol(record: StudyRecord) -> Html:
-    """Return which rows were what, what was fitted on what, and when the test part was opened."""
-    experiment, test = record.experiment, record.test
-    parts = record.data.get("parts") or (test or {}).get("parts")
-    if parts:
-        split = experiment.data.split
-        rows = [(p["name"], f"{p['count']:,} {p['unit']}s", _span(p, split)) for p in parts]
-        shown = table(("part", "size", "from … to"), rows, numbers=1)
-    else:
-        shown = paragraph(_split_in_words(experiment))
-    of_series = experiment.task.of_series
-    said = [
-        _FITTED + (" Each fold has its own." if experiment.n_folds > 1 else ""),
-        "Every trial was trained on the training part and scored on the validation part; its score "
-        "is that of its best epoch"
-        + (f", the mean over {experiment.n_folds} folds." if experiment.n_folds > 1 else "."),
-    ]
-    said += _own_split(experiment.data.split)
-    if of_series:
-        said.append("The parts follow one another in time. A window may read rows before its part, "
-                    "but every target belongs to one part only.")  # fmt: skip
-    if experiment.finalists.top:
-        said.append(
-            f"The best {experiment.finalists.top} configurations are retrained on "
-            f"{experiment.finalists.repeats} seeds that the search did not use, on the same "
-            f"training part."
-        )
-    if default := default_of(record):
-        said.append(_how_default(default))
-    if test is not None and has_refit(test):
-        epochs = test["refit"]["epochs"]
-        said.append(
-            f"Before the test part was opened the winner was trained again on training and "
-            f"validation part together, on the same seeds, for {epochs} epoch"
-            f"{'s' * (epochs != 1)}: the median of its best ones. Scaling is fitted on both then."
-        )
-    said.append("Plain predictions know the training part, and of a series the rows before the "
-                "one that they forecast.")  # fmt: skip
-    if test is None:
-        said.append("The test part has not been opened: nothing here was chosen by it.")
-    openings = record.openings
-    said += [_opening(o, of_series, o is openings[0], len(openings)) for o in openings]
-    name = PurePath(str(record.data["path"])).name
-    said.append(f"Data: {name}, {record.data['rows']:,} rows, sha256 {record.data['sha256']}.")
-    return section("protocol", "Protocol", shown, items(said))
-
-
-def reproduction(record: StudyRecord) -> Html:
-    """Return the commands, the seeds and the versions that give this result again."""
-    study = shlex.quote(record.name)
-    commands = [
-        f"tuner run experiment.yaml --study {study}",
-        f"tuner export {study} -o best.yaml",
-        "tuner train best.yaml",
-    ]
-    said = paragraph(
-        "The first command repeats the search with the file below, the others train the winner "
-        "again and compare its score to the last digit. The same experiment and seed give the same "
-        "trials on the same kind of CPU with the same versions, whatever the number of workers"
-        + (
-            "; but this search was asynchronous, and none of its kind can be repeated exactly."
-            if record.experiment.asynchronous
-            else "."
-        )
-    )
-    rows: list[tuple[str, object]] = [("seed", record.experiment.seed)]
-    rows += [("study id", record.id), ("created", record.created)]
-    rows += list(record.versions.items())
-    return section(
-        "reproduce",
-        "How to reproduce it",
-        code("\n".join(commands)),
-        said,
-        table(("", ""), rows),
-        details("experiment.yaml", code(record.experiment.to_yaml())),
-    )
-
-
-def _how_default(default: Default) -> str:
-    """Say what the default is, and whence its scores."""
-    if default.trial is not None:
-        return f"The {default.name} is trial {default.number}, and was not trained again."
-    values = ", ".join(f"{name} {value}" for name, value in default.params.items())
-    seeds = f"{len(default.scores)} seed{'s' * (len(default.scores) != 1)} of its own"
-    return (
-        f"The {default.name} has every searched hyperparameter as it is without a search "
-        f"({values}), and was trained like the finalists, on {seeds}. It is one of them: where no "
-        f"other has a better mean, it wins."
-    )
-
-
-def _opening(opening: Mapping[str, Any], of_series: bool, is_first: bool, of: int) -> str:
-    """Say when the test part was opened, and for what."""
-    how = "again" if not is_first else "once:" if of == 1 else "first"
-    span = f", {opening['from']} to {opening['to']}" if opening["from"] is not None else ""
-    unit = "rows" if of_series else "sequences"
-    models = len(opening["scores"])
-    return (
-        f"The test part was opened {how} at {opening['opened_at']}, "
-        f"after {opening['after_trials']:,} trials, for the configuration of "
-        f"{tested_name(opening)} ({models} model{'s' * (models != 1)}, {opening['rows']:,} "
-        f"{unit}{span})." + ("" if is_first else " Its rows were no longer unseen then.")
-    )
-
-
-def _span(part: dict[str, Any], split: Split) -> str:
-    """Say from where to where a part goes, or how it came about."""
+def _span(part: Mapping[str, Any], split: Split) -> str:
     if part["first"] is not None:
         return f"{part['first']} … {part['last']}"
     if part["unit"] == "row":
@@ -465,16 +373,84 @@ def _span(part: dict[str, Any], split: Split) -> str:
     return "of the test file" if given else "drawn by seed"
 
 
+def _protocol(record: StudyRecord) -> list[str]:
+    """Return sentences: the use of each data split, and each evaluation on the test set."""
+    experiment, test = record.experiment, record.test
+    folds, of_series = experiment.n_folds, experiment.task.of_series
+    lines = [
+        "What is fitted to data (scaling, vocabulary) is fitted on the training set alone."
+        + (" Each fold has its own." if folds > 1 else ""),
+        "Every trial was trained on the training set and scored on the validation set; its score "
+        "is that of its best epoch" + (f", the mean over {folds} folds." if folds > 1 else "."),
+        *_own_split(experiment.data.split),
+    ]
+    if of_series:
+        lines.append(
+            "The sets follow one another in time. A window may read rows before its set, but every "
+            "target belongs to one set only."
+        )
+    if experiment.finalists.top:
+        lines.append(
+            f"The best {experiment.finalists.top} configurations are retrained on "
+            f"{experiment.finalists.repeats} seeds that the search did not use, on the same "
+            f"training set."
+        )
+    if default := default_of(record):
+        lines.append(_how_default(default))
+    if test is not None and test.refit:
+        epochs = test.refit.epochs
+        lines.append(
+            f"Before the evaluation on the test set the winner was retrained on training and "
+            f"validation set together, on the same seeds, for {epochs} epoch"
+            f"{'s' * (epochs != 1)}: the median of its best epochs. Scaling is then fitted on both."
+        )
+    lines.append(
+        "Baselines are fitted on the training set, and of a series read the rows before the one "
+        "that they forecast."
+    )
+    if test is None:
+        lines.append("The test set has not been used: nothing here was chosen by it.")
+    n = len(record.openings)
+    lines += [_evaluation(o, of_series, i, n) for i, o in enumerate(record.openings)]
+    name = PurePath(str(record.data["path"])).name
+    lines.append(f"Data: {name}, {record.data['rows']:,} rows, sha256 {record.data['sha256']}.")
+    return lines
+
+
+def _how_default(default: Default) -> str:
+    if default.trial is not None:
+        return f"The {default.name} is trial {default.number}, and was not trained again."
+    values = ", ".join(f"{name} {value}" for name, value in default.params.items())
+    seeds = f"{len(default.scores)} seed{'s' * (len(default.scores) != 1)} of its own"
+    return (
+        f"The {default.name} has the default of every searched hyperparameter ({values}), and was "
+        f"trained like the finalists, on {seeds}. It is a finalist: it wins if no other has a "
+        f"better mean."
+    )
+
+
+def _evaluation(test: TestScore, of_series: bool, place: int, count: int) -> str:
+    how = "again" if place else "once" if count == 1 else "first"
+    span = f", {test.first} to {test.last}" if test.first is not None else ""
+    unit, models = "rows" if of_series else "sequences", len(test.scores)
+    return (
+        f"The configuration of {tested_name(test)} was evaluated on the test set {how}, at "
+        f"{test.opened_at}, after {test.after_trials:,} trials ({models} "
+        f"model{'s' * (models != 1)}, {test.rows:,} {unit}{span})."
+        + (" Its rows were no longer unseen then." if place else "")
+    )
+
+
 def _own_split(split: Split) -> list[str]:
-    """Say what told the parts, where it was no share of the rows."""
+    """Describe a split that is not by shares of the rows."""
     if split.column is not None:
-        return [f"The column {split.column} of the data says which part a row is of."]
-    said = []
+        return [f"The column {split.column} of the data names the set of each row."]
+    lines = []
     if split.test_file is not None:
-        said.append(f"The test part is the file {PurePath(split.test_file).name}.")
+        lines.append(f"The test set is the file {PurePath(split.test_file).name}.")
     if split.group is not None:
-        said.append(f"All sequences of one {split.group} are in one part.")
-    return said
+        lines.append(f"All sequences of one {split.group} are in one set.")
+    return lines
 
 
 def _split_in_words(experiment: Experiment) -> str:
@@ -486,80 +462,3 @@ def _split_in_words(experiment: Experiment) -> str:
     )
     test = split.test if split.test_file is None else PurePath(split.test_file).name
     return f"data.split: validation {validation}, test {test}; the rest was trained on."
-
-
-ENDINGS = (".html", ".htm")
-
-"""Of the names of reports."""
-
-_MARK = '<meta name="generator" content="tuner report">'
-
-_LINKS = ("scores", "best", "pictures", "search", "protocol", "failures", "reproduce")
-
-
-def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> str:
-    """Return a study's result as an HTML page.
-
-    It follows from the record alone: the same record gives the same text. A study without an end,
-    without a test score or without a complete trial has a page too, which says so.
-
-    Args:
-        record: the study.
-        pictures: of it, where they have been drawn already.
-    """
-    summary = summarize(record)
-    shown = draw_all(record) if pictures is None else pictures
-    body = [
-        _head(record),
-        verdict(record, summary),
-        _links(has_failures=bool(failures := problems(record))),
-        finalists(record, summary),
-        best_configuration(record, summary),
-        section("pictures", "Pictures", *map(figure, shown)),
-        how_searched(record, summary),
-        protocol(record),
-        failures,
-        reproduction(record),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'{_MARK}\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{_title(record.name)}\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"{''.join(body)}</body>\n</html>\n"
-    )
-
-
-def is_report(path: Path, study: str) -> bool:
-    """Return whether a file is a report of a study, which a newer one may replace."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            begins = file.read(1_000)
-    except (OSError, ValueError):
-        return False
-    return _MARK in begins and _title(study) in begins
-
-
-def _title(study: str) -> str:
-    return f"<title>{text(f'{study}: what the search came to')}</title>"
-
-
-def _head(record: StudyRecord) -> Html:
-    experiment = record.experiment
-    trials = trials_of(len(record.trained), experiment.n_trials)
-    facts = (
-        f"Experiment {experiment.name}, strategy {experiment.strategy.name}, seed "
-        f"{experiment.seed}; begun {minute(record.created)}."
-    )
-    parts = [Html(f"<h1>{text(record.name)}</h1>\n"), paragraph(facts, kind="dim")]
-    ended = record.ended or ("done" if record.test is not None else None)  # older ones lack it
-    if ended != "done":
-        how = "was interrupted" if record.ended == "interrupted" else "has not come to its end"
-        parts.append(paragraph(f"This search {how}: {trials} are trained. "
-                               f"What follows is how it stands.", kind="verdict"))  # fmt: skip
-    return Html(f"<header>{''.join(parts)}</header>\n")
-
-
-def _links(*, has_failures: bool) -> Html:
-    names = [name for name in _LINKS if name != "failures" or has_failures]
-    links = "".join(f'<a href="#{name}">{name.capitalize()}</a>\n' for name in names)
-    return Html(f"<nav>{links}</nav>\n")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.journal.records import StudyRecord
-from tuner.report.markup import Html, paragraph, table
 from tuner.report.plotting import (
     COLOURS,
     GREY,
@@ -22,13 +21,11 @@ from tuner.report.plotting import (
     clipped,
     label,
     new_figure,
-    number,
     png,
     tidy,
     whole_ticks,
 )
 from tuner.results.verdict import plain_name, ranked_plain
-from tuner.results.winner import judged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CROWDED",
+    "FEWEST_STEPS",
     "Predicted",
-    "by_part",
     "close_up",
     "confusion_figure",
     "confusion_picture",
@@ -151,8 +148,8 @@ def what_is_kept(kept: Mapping[str, Any]) -> str:
 
 
 def _kept(record: StudyRecord, kind: str) -> Mapping[str, Any] | None:
-    kept = (record.test or {}).get("predictions")  # older records have none
-    return kept if kept is not None and kept["kind"] == kind else None
+    kept = record.test.predictions if record.test else {}  # older records have none
+    return kept if kept and kept["kind"] == kind else None
 
 
 def _part(whole: Predicted, rows: np.ndarray) -> Predicted:
@@ -186,7 +183,7 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
     if not parts:
         return None
     assert record.test is not None
-    kept, forecasts = record.test["predictions"], record.experiment.task.kind == "forecast"
+    kept, forecasts = record.test.predictions, record.experiment.task.kind == "forecast"
     if forecasts:
         about = "The test part: what came, what the winner forecast, and the best plain forecasts."
     else:
@@ -205,7 +202,7 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
 def forecast_figure(record: StudyRecord) -> Figure:
     """Return the picture as a figure."""
     assert record.test is not None
-    kept, close = record.test["predictions"], close_up(record)
+    kept, close = record.test.predictions, close_up(record)
     parts = (close or predicted_values(record))[:_MOST_SERIES]
     target = label(kept["target"])
     if record.experiment.task.kind != "forecast":
@@ -226,7 +223,7 @@ def forecast_figure(record: StudyRecord) -> Figure:
 def _forecast(
     axes: Axes,
     part: Predicted,
-    kept: dict[str, Any],
+    kept: Mapping[str, Any],
     drawn: list[tuple[str, str]],
     *,
     every_step: bool = False,
@@ -263,8 +260,8 @@ def _forecast(
 def _best_plain(record: StudyRecord) -> list[tuple[str, str]]:
     """Return the best plain forecasts that the record keeps, each with what it is called."""
     assert record.test is not None
-    metric, kept = record.test["metric"], record.test["predictions"]["baselines"]
-    ranked = [name for name, _ in ranked_plain(metric, record.test["baselines"]) if name in kept]
+    metric, kept = record.test.metric, record.test.predictions["baselines"]
+    ranked = [name for name, _ in ranked_plain(metric, record.test.baselines) if name in kept]
     return [(name, plain_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
 
 
@@ -296,7 +293,7 @@ def residuals_picture(record: StudyRecord) -> Picture | None:
         f"The truth minus the prediction, {along} and how often; the outline is the best plain "
         f"prediction. Good errors lie around zero and show no pattern."
     )
-    about += what_is_kept(record.test["predictions"])
+    about += what_is_kept(record.test.predictions)
     title = "Residuals on the test part"
     return Picture("residuals", title, about, png(residuals_figure(record)))
 
@@ -304,7 +301,7 @@ def residuals_picture(record: StudyRecord) -> Picture | None:
 def residuals_figure(record: StudyRecord) -> Figure:
     """Return the picture as a figure."""
     assert record.test is not None
-    parts, target = predicted_values(record), label(record.test["predictions"]["target"])
+    parts, target = predicted_values(record), label(record.test.predictions["target"])
     errors = [part.truth - np.clip(part.predicted, *part.limits()) for part in parts]
     together = np.concatenate(errors)
     figure = new_figure(3.2)
@@ -331,7 +328,7 @@ def residuals_figure(record: StudyRecord) -> Figure:
             orientation="horizontal",
             histtype="step",
             color="black",
-            label=label(plain_name(baseline, record.test["metric"])),
+            label=label(plain_name(baseline, record.test.metric)),
         )
         right.legend(loc="upper right", frameon=False, fontsize="x-small")
     right.set_xlabel("how often")
@@ -344,49 +341,18 @@ def residuals_figure(record: StudyRecord) -> Figure:
 def _best_baseline(record: StudyRecord) -> str | None:
     """Return the plain prediction with the best score, of those that the record keeps."""
     assert record.test is not None
-    kept = record.test["predictions"]["baselines"]
-    ranked = ranked_plain(record.test["metric"], judged(record.test)["baselines"])
+    kept = record.test.predictions["baselines"]
+    ranked = ranked_plain(record.test.metric, record.test.judged.baselines)
     return next((name for name, _ in ranked if name in kept), None)
 
 
-_MOST = 30  # rows of a table
-
-_FEWEST_STEPS = 3  # of a picture
-
-_HEADINGS = {
-    "step": "step of the horizon",
-    "series": "series",
-    "target": "target",
-    "class": "class",
-}
-
-
-def by_part(summary: dict[str, Any]) -> Html:
-    """Return a table for each way in which the test rows fall into parts; the worst come first."""
-    test, shown = summary["test"] or {}, []
-    for kind, rows in (test.get("by") or {}).items():
-        if len(rows) < 2 or (kind == "step" and len(rows) >= _FEWEST_STEPS):
-            continue  # a picture
-        names = [name for name in rows[0] if name not in ("name", "rows")]
-        worst = sorted(rows, key=lambda row: _badness(row, names, summary["direction"]))
-        of = worst if kind != "step" else rows
-        cells = [
-            (row["name"], f"{row['rows']:,}", *(number(row[name]) for name in names))
-            for row in of[:_MOST]
-        ]
-        titles = [summary["metric"] if name == "score" else name for name in names]
-        shown.append(table((_HEADINGS[kind], "values", *titles), cells, numbers=1 + len(names)))
-        if len(of) > _MOST:
-            more = f"And {len(of) - _MOST} more, which are better: tuner show --json has them."
-            shown.append(paragraph(more, kind="dim"))
-    if not shown:
-        return Html("")
-    return Html("<h3>Where it errs on the test part</h3>\n" + "".join(shown))
+FEWEST_STEPS = 3
+"""Steps of a horizon that are plotted; fewer are a table."""
 
 
 def step_picture(record: StudyRecord) -> Picture | None:
     """Draw the test score of each step; None where the horizon is short, or no record tells."""
-    if len(_steps(record)) < _FEWEST_STEPS:
+    if len(_steps(record)) < FEWEST_STEPS:
         return None
     about = "The test score of each step of the horizon, the mean of the winner's models."
     title = "Score by step of the horizon"
@@ -409,18 +375,8 @@ def step_figure(record: StudyRecord) -> Figure:
     return figure
 
 
-def _steps(record: StudyRecord) -> list[dict[str, Any]]:
-    by = (record.test or {}).get("by") or {}  # older records have none
-    return list(by.get("step", ()))
-
-
-def _badness(row: dict[str, Any], names: list[str], direction: str) -> float:
-    """Return what sorts the worst to the top."""
-    value = row[names[-1]]
-    if value is None:
-        return -np.inf
-    rises = direction == "maximize" or names[-1] == "f1"
-    return float(value if rises else -value)
+def _steps(record: StudyRecord) -> Sequence[Mapping[str, Any]]:
+    return record.test.by.get("step", ()) if record.test else ()
 
 
 _MOST_NUMBERS = 12  # classes whose cells have room for a number

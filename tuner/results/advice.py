@@ -6,7 +6,7 @@ budget alone tell; what the record tells stands beside the verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -282,12 +282,12 @@ def _on_epochs(record: StudyRecord) -> Iterator[Advice]:
 def _runs(record: StudyRecord) -> list[TrialRecord]:
     """Return the trainings that speak for the tested configuration, or for the best so far."""
     finalists = rank_finalists(record)
-    if record.test is not None and (record.test.get("default") or {}).get("is_winner"):
+    if record.test and record.test.default and record.test.default.is_winner:
         default = default_of(record)
         if default is not None and default.repeats:
             return list(default.repeats)
     if record.test is not None:
-        number = record.test["configuration"]
+        number = record.test.configuration
         if found := next((f for f in finalists if f.number == number), None):
             return list(found.repeats)
     if finalists:
@@ -311,8 +311,8 @@ def _ended_at_its_best(run: TrialRecord, most: int, sign: int) -> bool:
 
 
 def _on_classes(record: StudyRecord) -> Iterator[Advice]:
-    kept: Mapping[str, Any] | None = (record.test or {}).get("predictions")
-    if kept is None or kept.get("kind") != "classes":
+    kept = record.test.predictions if record.test else {}
+    if kept.get("kind") != "classes":
         return
     counts = kept["confusion"]
     predicted = [

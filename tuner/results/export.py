@@ -114,8 +114,8 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "scores": finalist.scores if finalist else None,
         "mean": finalist.mean if finalist else None,
         "std": finalist.std if finalist else None,
-        "test": record.test["mean"] if record.test and tested else None,
-        "refit": ((record.test or {}).get("refit") or {}).get("mean") if tested else None,
+        "test": record.test.mean if record.test and tested else None,
+        "refit": record.test.refit.mean if record.test and record.test.refit and tested else None,
         "preparations": _read_besides(record.experiment),
         "data_sha256": record.data["sha256"],
         "rows": record.data["rows"],
@@ -460,7 +460,9 @@ def study_artifacts(record: StudyRecord) -> dict[str, str | Exception]:
     files = {"experiment.yaml": made(record.experiment.to_yaml)}
     if record.best is not None:
         files["best.yaml"] = made(lambda: _best(record))
-        files["result.json"] = made(lambda: json.dumps(summarize(record), indent=2) + "\n")
+        files["result.json"] = made(
+            lambda: json.dumps(summarize(record).to_json(), indent=2) + "\n"
+        )
     return files
 
 

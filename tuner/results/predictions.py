@@ -22,7 +22,7 @@ from tuner.journal.records import StudyRecord
 from tuner.outputs import scratch_folder
 from tuner.prediction import Model
 from tuner.prediction.columns import differing
-from tuner.results.winner import find_winner, has_refit
+from tuner.results.winner import find_winner
 from tuner.tables.rows import read_table
 
 __all__ = [
@@ -342,7 +342,7 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
     params, table = find_winner(record).params, read_table(record.experiment.data)
     with scratch_folder() as folder:
         opened = open_test_part(
-            record.experiment, folder, sha256=record.data["sha256"], all_data=has_refit(test)
+            record.experiment, folder, sha256=record.data["sha256"], all_data=test.refit is not None
         ).of(params)
         ref = opened.folds[-1].with_window(params.get("window"))
         samples = ref.evaluate_samples()

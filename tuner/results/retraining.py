@@ -33,7 +33,7 @@ from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.journal.storage import training_name
 from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
-from tuner.results.winner import Winner, has_refit
+from tuner.results.winner import Winner
 
 __all__ = [
     "Attention",
@@ -206,7 +206,7 @@ def refit_epochs(record: StudyRecord, winner: Winner) -> int | None:
     """
     test = record.test
     if test is not None and winner.was_tested(test):
-        return int(test["refit"]["epochs"]) if has_refit(test) else None
+        return test.refit.epochs if test.refit else None
     return epochs_of(winner.runs) if record.experiment.refits else None
 
 

@@ -1,135 +1,213 @@
-"""A study's result as plain data, for scripts and for whoever draws it."""
+"""The result of a study in one object: for the terminal, the HTML page and JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tuner.coordination.finalists import Finalist, default_of, rank_finalists
+from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists
 from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.results.advice import advice_after
+from tuner.journal.test_scores import TestScore
+from tuner.results.advice import Advice, advice_after
 from tuner.results.test_score import opened_in_words
-from tuner.results.verdict import Verdict, compare, verdict_of
-from tuner.results.winner import Winner, find_winner, judged, objectives, pareto_front, tested_name
+from tuner.results.verdict import Verdict, Worth, compare, verdict_of
+from tuner.results.winner import Winner, find_winner, objectives, pareto_front, tested_name
 
-__all__ = ["minute", "summarize"]
+__all__ = ["Configuration", "FrontTrial", "Summary", "minute", "summarize", "trials_to_json"]
 
-_OF_AN_OPENING = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
-_NO_TRIAL = 2**32  # keys what is drawn for a configuration without a trial; no trial is so late
-_NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest
+_SCORES = ("mean", "std", "scores")
+_FINALIST = ("trial", "name", "search_score", "gap", *_SCORES, "params")
+_DEFAULT = ("name", "trial", *_SCORES, "failed", "params")
+_BEST = ("trial", "name", "is_default", "tested", "search_score", "gap", *_SCORES, "params",
+         "hyperparameters")  # fmt: skip
+_EVALUATION = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
+_NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest evaluation
+_NO_TRIAL = 2**32  # keys the random numbers for a configuration without a trial
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration and its scores on the validation set."""
+
+    name: str  # trial 3, or default LSTM
+    trial: int | None  # number; None for a default that is no trial of the search
+    params: Mapping[str, Any]  # of the search space
+    scores: Sequence[float]  # of the retrainings
+    mean: float | None  # of `scores`
+    std: float | None
+    search_score: float | None = None
+    gap: float | None = None  # mean - search_score
+    failed: int = 0  # retrainings without a score; of the default alone
+    is_default: bool = False
+    tested: bool = False  # whether the newest test score is of this configuration
+    hyperparameters: Mapping[str, Any] | None = None  # all of them; of the winner alone
+
+    def to_json(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return the values under some keys."""
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
+class FrontTrial:
+    """A trial of the Pareto front."""
+
+    trial: int
+    values: Mapping[str, float]  # by objective
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a study; None for what does not exist yet."""
+
+    study: str
+    id: str
+    experiment: str
+    strategy: str
+    seed: int
+    created: str  # ISO 8601, UTC
+    begun_from: Sequence[str]  # sources of a warm start
+    metric: str
+    direction: str  # minimize or maximize
+    trials: Mapping[str, int]  # trained, repeats (duplicates), and by status
+    budget: int | None  # number of trials
+    baselines: Mapping[str, float]  # on the validation set
+    left_out: Mapping[str, str]  # baselines without a score, with the reason
+    default: Configuration | None
+    best: Configuration | None
+    finalists: Sequence[Configuration]  # best mean first
+    front: Sequence[FrontTrial] | None  # None for a search with one objective
+    first_and_second: str | None  # whether the best two finalists differ, in words
+    test: TestScore | None  # the newest
+    openings: Sequence[TestScore]  # all evaluations on the test set, oldest first
+    opened: Sequence[str]  # the same in words
+    verdict: str | None
+    worth: Worth | None
+    advice: Sequence[Advice]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tuner show --json` prints."""
+        raw: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        raw |= {
+            "default": self.default and self.default.to_json(_DEFAULT),
+            "best": self.best and self.best.to_json(_BEST),
+            "finalists": [finalist.to_json(_FINALIST) for finalist in self.finalists],
+            "front": None if self.front is None else [asdict(trial) for trial in self.front],
+            "openings": [{key: o.raw.get(key) for key in _EVALUATION} for o in self.openings],
+            "advice": [advice.to_json() for advice in self.advice],
+        }
+        if self.test is not None:
+            shown = {key: v for key, v in self.test.to_json().items() if key not in _NOT_SHOWN}
+            raw["test"] = shown | {
+                "name": tested_name(self.test),
+                "unseen": len(self.openings) == 1,
+            }
+        return {"from" if key == "begun_from" else key: value for key, value in raw.items()}
 
 
 def minute(time: str) -> str:
-    """Write a time of a record for people, to the minute."""
+    """Format an ISO 8601 time to the minute."""
     return f"{time[:16].replace('T', ' ')} UTC"
 
 
-def summarize(record: StudyRecord, *, with_trials: bool = False) -> dict[str, Any]:
-    """Return what is known of a study, as JSON.
-
-    Keys without a value yet (no complete trial, test part not opened) are None.
-    """
-    experiment = record.experiment
+def summarize(record: StudyRecord) -> Summary:
+    """Summarize a study, finished or not."""
+    experiment, test = record.experiment, record.test
     winner = find_winner(record) if record.best else None
     finalists, verdict = rank_finalists(record), verdict_of(record)
-    summary: dict[str, Any] = {
-        "study": record.name,
-        "id": record.id,
-        "experiment": experiment.name,
-        "strategy": experiment.strategy.name,
-        "seed": experiment.seed,
-        "created": record.created,
-        "from": list(record.begun_from),
-        "metric": experiment.objective.metric,
-        "direction": experiment.objective.direction,
-        "trials": {
+    default = default_of(record)
+    return Summary(
+        study=record.name,
+        id=record.id,
+        experiment=experiment.name,
+        strategy=experiment.strategy.name,
+        seed=experiment.seed,
+        created=record.created,
+        begun_from=list(record.begun_from),
+        metric=experiment.objective.metric,
+        direction=experiment.objective.direction,
+        trials={
             "trained": len(record.trained),
             **{status.value: record.count(status) for status in Status},
             "repeats": sum(trial.repeat_of is not None for trial in record.trials),
         },
-        "budget": experiment.n_trials,
-        "baselines": dict(record.baselines),
-        "left_out": dict(record.left_out) | judged(record.test or {}).get("left_out", {}),
-        "default": _default(record),
-        "best": None,
-        "finalists": [
-            {
-                "trial": f.number,
-                "name": f.name,
-                "search_score": f.search_score,
-                "gap": _gap(f),
-                "mean": f.mean,
-                "std": f.std,
-                "scores": f.scores,
-                "params": dict(f.params),
-            }
-            for f in finalists
-        ],
-        "front": _front(record),
-        "first_and_second": _first_and_second(record, finalists),
-        "test": _scores(record),
-        "openings": [
-            {key: opening.get(key) for key in _OF_AN_OPENING} for opening in record.openings
-        ],
-        "opened": opened_in_words(record),
-        "verdict": _verdict(record, winner, verdict),
-        "worth": verdict.worth if verdict else None,
-        "advice": [advice.to_json() for advice in advice_after(record)],
-    }
-    if winner:
-        summary["best"] = {
-            "trial": winner.number,
-            "name": winner.name,
-            "is_default": winner.is_default,
-            "tested": winner.was_tested(record.test),
-            "search_score": winner.search_score,
-            "gap": _gap(winner.finalist) if winner.finalist else None,
-            "mean": winner.finalist.mean if winner.finalist else None,
-            "std": winner.finalist.std if winner.finalist else None,
-            "scores": winner.finalist.scores if winner.finalist else [],
-            "params": winner.params,
-            "hyperparameters": winner.hyperparameters(record),
-        }
-    if with_trials:
-        summary["all_trials"] = [_trial(t) for t in record.trials]
-    return summary
+        budget=experiment.n_trials,
+        baselines=dict(record.baselines),
+        left_out=dict(record.left_out) | dict(test.judged.left_out if test else {}),
+        default=_of_default(default) if default else None,
+        best=_of_winner(winner, record) if winner else None,
+        finalists=[_of_finalist(finalist) for finalist in finalists],
+        front=_front(record),
+        first_and_second=_first_and_second(record, finalists),
+        test=test,
+        openings=record.openings,
+        opened=opened_in_words(record),
+        verdict=_verdict(record, winner, verdict),
+        worth=verdict.worth if verdict else None,
+        advice=advice_after(record),
+    )
 
 
-def _default(record: StudyRecord) -> dict[str, Any] | None:
-    """Return the untuned default's scores on the validation part."""
-    default = default_of(record)
-    if default is None:
-        return None
-    return {
-        "name": default.name,
-        "trial": default.number,
-        "mean": default.mean if default.scores else None,
-        "std": default.std,
-        "scores": default.scores,
-        "failed": default.failed,
-        "params": default.params,
-    }
+def _of_finalist(finalist: Finalist) -> Configuration:
+    searched, mean = finalist.search_score, finalist.mean
+    return Configuration(
+        finalist.name,
+        finalist.number,
+        dict(finalist.params),
+        finalist.scores,
+        mean,
+        finalist.std,
+        searched,
+        gap=None if searched is None else mean - searched,
+    )
 
 
-def _front(record: StudyRecord) -> list[dict[str, Any]] | None:
-    """Return the trials that no other beats in both objectives; None where there is one."""
-    objective = record.experiment.objective
-    if objective.metrics is None:
+def _of_default(default: Default) -> Configuration:
+    return Configuration(
+        default.name,
+        default.number,
+        default.params,
+        default.scores,
+        default.mean if default.scores else None,
+        default.std,
+        failed=default.failed,
+    )
+
+
+def _of_winner(winner: Winner, record: StudyRecord) -> Configuration:
+    own = _of_finalist(winner.finalist) if winner.finalist else None
+    return Configuration(
+        winner.name,
+        winner.number,
+        winner.params,
+        own.scores if own else [],
+        own.mean if own else None,
+        own.std if own else None,
+        winner.search_score,
+        own.gap if own else None,
+        is_default=winner.is_default,
+        tested=winner.was_tested(record.test),
+        hyperparameters=winner.hyperparameters(record),
+    )
+
+
+def _front(record: StudyRecord) -> list[FrontTrial] | None:
+    metrics = record.experiment.objective.metrics
+    if metrics is None:
         return None
     return [
-        {
-            "trial": trial.number,
-            "values": dict(zip(objective.metrics, objectives(record, trial) or (), strict=True)),
-            "params": dict(trial.params),
-        }
+        FrontTrial(
+            trial.number,
+            dict(zip(metrics, objectives(record, trial) or (), strict=True)),
+            dict(trial.params),
+        )
         for trial in pareto_front(record)
     ]
 
 
 def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | None:
-    """Say whether the best two finalists differ beyond the luck of their seeds.
-
-    None where there is one, and before all are retrained.
-    """
+    """Describe the difference of the best two finalists, if all are retrained."""
     if len(finalists) < 2 or any(run.outcome is None for run in record.finalists):
         return None
     first, second = finalists[:2]
@@ -144,7 +222,7 @@ def _with_article(finalist: Finalist) -> str:
 
 
 def _verdict(record: StudyRecord, winner: Winner | None, verdict: Verdict | None) -> str | None:
-    """Return the sentence, with whom it is about where that is not the winner."""
+    """Return the sentence; it names the configuration if that is not the winner any more."""
     if verdict is None or record.test is None:
         return None
     still_wins = winner is None or winner.was_tested(record.test)
@@ -152,18 +230,9 @@ def _verdict(record: StudyRecord, winner: Winner | None, verdict: Verdict | None
     return f"{of}{verdict.sentence}"
 
 
-def _gap(finalist: Finalist) -> float | None:
-    """Return how far the mean lies from the search's score: the luck of the search."""
-    searched = finalist.search_score
-    return None if searched is None else finalist.mean - searched
-
-
-def _scores(record: StudyRecord) -> dict[str, Any] | None:
-    """Return the newest test record without what only pictures need."""
-    if record.test is None:
-        return None
-    shown = {key: value for key, value in record.test.items() if key not in _NOT_SHOWN}
-    return shown | {"name": tested_name(record.test), "unseen": not record.earlier_tests}
+def trials_to_json(record: StudyRecord) -> list[dict[str, Any]]:
+    """Return a row for each trial, as `tuner show --json` prints them."""
+    return [_trial(trial) for trial in record.trials]
 
 
 def _trial(trial: TrialRecord) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tuner.data.reference import DataRef, SeriesRef
 from tuner.executors.base import Executor, run_jobs
 from tuner.jobs import PredictJob
 from tuner.journal.records import StudyRecord
+from tuner.journal.test_scores import TestScore
 from tuner.results.predictions import Calibration, coverage_of, predictions_record
 from tuner.results.retraining import Models, Refit
 from tuner.results.verdict import verdict_of
@@ -46,7 +47,7 @@ def opened_in_words(record: StudyRecord) -> list[str]:
     openings, test = record.openings, record.test
     if test is None:
         return []
-    after = [f"{opening['after_trials']:,}" for opening in openings]
+    after = [f"{opening.after_trials:,}" for opening in openings]
     if len(openings) == 1:
         trials = "1 trial" if after[0] == "1" else f"{after[0]} trials"
         said = [f"The test part was opened once, after {trials}."]
@@ -56,14 +57,14 @@ def opened_in_words(record: StudyRecord) -> list[str]:
             f"{after[-1]} trials: the newest score is no longer of unseen rows, for an earlier "
             f"one was known when the search went on."
         ]
-    if differing := test.get("retrained_differently"):
+    if differing := test.retrained_differently:
         said.append(
             f"Trained again for it, with other scores than the journal has (another CPU or "
             f"version?): {', '.join(differing)}."
         )
     if record.best is not None and (since := _since(record)):
         winner = find_winner(record)
-        if not winner.was_tested(test) and winner.is_default and test.get("default"):
+        if not winner.was_tested(test) and winner.is_default and test.default:
             said.append(
                 f"{since}, and {_of(winner)} won, which was tested beside another configuration: "
                 f"tuner run with {REOPEN} has it judged."
@@ -73,10 +74,10 @@ def opened_in_words(record: StudyRecord) -> list[str]:
                 f"{since}, and {_of(winner)} won, which has no test score: tuner run with {REOPEN} "
                 f"opens the test part again."
             )
-        elif len(winner.runs) > _tested(test):
+        elif len(winner.runs) > test.repeats:
             said.append(
                 f"{since}, and the same configuration won: its score stands, of its first "
-                f"{_tested(test)} trainings."
+                f"{test.repeats} trainings."
             )
         else:
             said.append(f"{since}, and the same configuration won: its score stands.")
@@ -89,12 +90,12 @@ def why_not_again(record: StudyRecord) -> str | None:
     if test is None:
         return None
     winner = find_winner(record)
-    if not winner.was_tested(test) or len(winner.runs) > _tested(test):
+    if not winner.was_tested(test) or len(winner.runs) > test.repeats:
         return None
-    if default_of(record) and not test.get("default"):
+    if default_of(record) and not test.default:
         return None
     stays = f"{REOPEN}: the test part stays closed, for nothing would be new"
-    if test["after_trials"] >= len(record.trained) and not record.raised:
+    if test.after_trials >= len(record.trained) and not record.raised:
         return f"{stays}: no trial was trained since it was opened"
     return f"{stays}: {_of(winner)}, which was tested then, still wins"
 
@@ -110,19 +111,14 @@ def _since(record: StudyRecord) -> str | None:
     """Say what was trained since the test part was opened; None for nothing."""
     test, settings = record.test, record.experiment.finalists
     assert test is not None
-    if test["after_trials"] < len(record.trained):
+    if test.after_trials < len(record.trained):
         return f"The search has gone on since, to {len(record.trained):,} trials"
-    if record.raised and (test.get("finalists") != [settings.top, settings.repeats]):
+    if record.raised and (test.finalists != [settings.top, settings.repeats]):
         repeats = f"{settings.repeats} seed{'s' * (settings.repeats != 1)}"
         return f"The best {settings.top} have been retrained on {repeats} since"
     if not find_winner(record).was_tested(test):
         return "The untuned default counts as a finalist since"
     return None
-
-
-def _tested(test: Mapping[str, Any]) -> int:
-    """Return how many models of the configuration were tested."""
-    return int(test.get("repeats", len(test["scores"])))
 
 
 def _of(winner: Winner) -> str:
@@ -366,7 +362,7 @@ def score_on_test(
             drawn.of(winner.params), truth, shown.winner, plain, shown.together, calibration
         ),
     }
-    verdict = verdict_of(dataclasses.replace(record, test=opened))
+    verdict = verdict_of(dataclasses.replace(record, test=TestScore.from_json(opened)))
     assert verdict is not None
     return opened | {"verdict": verdict.sentence}
 

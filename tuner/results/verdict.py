@@ -10,15 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from tuner.coordination.finalists import default_of, model_name, rank_finalists
 from tuner.experiment.metrics import METRICS, short_name
 from tuner.journal.records import StudyRecord
+from tuner.journal.test_scores import TestScore
 from tuner.results.advice import advice_after
-from tuner.results.winner import find_winner, has_refit, judged
+from tuner.results.winner import find_winner
 from tuner.user_code import is_reference
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "gap_in_words",
     "left_out_in_words",
+    "no_verdict",
     "percent",
     "plain_name",
     "ranked_plain",
@@ -331,32 +332,26 @@ class Part:
         return compare(self.metric, self.scores, self.default, seed)
 
 
-def test_part_of(test: Mapping[str, Any]) -> Part:
-    """Return what an opening of the test part says.
-
-    Where the models were trained again on training and validation rows, it is their scores: the
-    record's `refit` holds those of the winner, of the default and of plain predictions as the
-    record itself does.
-    """
-    shown = judged(test)
-    default = shown.get("default")
+def test_part_of(test: TestScore) -> Part:
+    """Return the scores on the test set, of the refitted models if there are any."""
+    shown = test.judged
     return Part(
         rows="test rows",
-        metric=test["metric"],
-        scores=shown["scores"],
-        default=default["scores"] if default else None,
-        plain=_named(test["metric"], shown["baselines"]),
+        metric=test.metric,
+        scores=shown.scores,
+        default=shown.default.scores if shown.default else None,
+        plain=_named(test.metric, shown.baselines),
     )
 
 
 def validation_part_of(record: StudyRecord) -> Part | None:
     """Return what the validation rows say of the tested configuration; None without a score."""
     assert record.test is not None
-    number, default = record.test["configuration"], default_of(record)
+    number, default = record.test.configuration, default_of(record)
     finalist = next((f for f in rank_finalists(record) if f.number == number), None)
     if finalist is not None:
         scores = finalist.scores
-    elif (record.test.get("default") or {}).get("is_winner") and default is not None:
+    elif record.test.default and record.test.default.is_winner and default is not None:
         scores = default.scores
     else:
         trial = next((t for t in record.trials if t.number == number), None)
@@ -372,6 +367,14 @@ def validation_part_of(record: StudyRecord) -> Part | None:
     )
 
 
+def no_verdict(counts: Mapping[str, int], *, has_best: bool) -> str:
+    """Return why there is no verdict; `counts` are the numbers of trials by status."""
+    if has_best:
+        return "no verdict yet: the winner has not been evaluated on the test set"
+    failed = f", and {counts['failed']} failed" if counts["failed"] else ""
+    return f"no verdict: no trial is complete{failed}"
+
+
 def verdict_of(record: StudyRecord) -> Verdict | None:
     """Judge the configuration for which the test part was last opened; None before it was.
 
@@ -383,11 +386,10 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     """
     if record.test is None:
         return None
-    test = judged(record.test)
-    verdict = _judged(record, test)
+    verdict = _judged(record, record.test)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict
-    on_test, on_validation = test_part_of(test), validation_part_of(record)
+    on_test, on_validation = test_part_of(record.test), validation_part_of(record)
     validated = _fewest(on_validation) if on_validation else None
     repeats = min(n for n in (_fewest(on_test), validated) if n is not None)
     if repeats >= ENOUGH:
@@ -405,7 +407,7 @@ def _fewest(part: Part) -> int:
     return min(len(scores) for scores in (part.scores, part.default) if scores)
 
 
-def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
+def _judged(record: StudyRecord, test: TestScore) -> Verdict:
     seed, on_test = [record.experiment.seed], test_part_of(test)
     if not on_test.scores:
         said = "the forecasts of the test part are beyond all bounds: do not use this model"
@@ -429,32 +431,32 @@ def _judged(record: StudyRecord, test: Mapping[str, Any]) -> Verdict:
     over = on_test.over_plain(seed)
     if over is not None and on_test.plain is not None:
         than_plain = _relation(over, on_test.plain[0])
-    default, metric = test.get("default"), test["metric"]
-    if default is None:
+    metric = test.metric
+    if test.judged.default is None:
         if not than_plain:
             return Verdict("there is nothing to compare the test score with", Worth.UNKNOWN)
         searched = bool(record.experiment.search_space)
         why = "no default was trained to compare with" if searched else "nothing was searched"
         return Verdict(f"{than_plain} ({_written(metric)}); {why}", Worth.BETTER)
-    return _beside_default(record, parts, than_plain, seed)
+    return _beside_default(record, test, parts, than_plain, seed)
 
 
 def _beside_default(
-    record: StudyRecord, parts: Sequence[Part], than_plain: str, seed: list[int]
+    record: StudyRecord, test: TestScore, parts: Sequence[Part], than_plain: str, seed: list[int]
 ) -> Verdict:
     """Judge a winner that is better than any plain prediction, where there is one.
 
     A default whose refitted models have no test score is compared by the others, and one that
     has none at all on the validation rows alone.
     """
-    assert record.test is not None
-    own = record.test["default"]
-    name, written = f"the {own['name']}", f" ({_written(parts[0].metric)})"
+    own = test.default
+    assert own is not None
+    name, written = f"the {own.name}", f" ({_written(parts[0].metric)})"
     also = f"{than_plain}{written}" if than_plain else ""
-    if own["is_winner"]:
+    if own.is_winner:
         said = f"the search did not pay: {name} won"
         return Verdict(f"{said}, {also}" if also else said, Worth.UNPAID)
-    compared = [(of, _where(parts, of)) for of in _with_default(record, parts)]
+    compared = [(of, _where(parts, of)) for of in _with_default(test, parts)]
     for part, where in compared:
         over = part.over_default(seed)
         if over is not None and not over.better:
@@ -472,16 +474,14 @@ def _beside_default(
     return Verdict(f"{also}; {said}", Worth.BETTER) if also else Verdict(said, Worth.UNKNOWN)
 
 
-def _with_default(record: StudyRecord, parts: Sequence[Part]) -> list[Part]:
+def _with_default(test: TestScore, parts: Sequence[Part]) -> list[Part]:
     """Return the parts that have scores of the winner and of the default, the best evidence first.
 
     In place of refitted models without a score come those of the training part.
     """
-    assert record.test is not None
     on_test = parts[0]
-    if not on_test.default and has_refit(record.test):
-        own = record.test["default"]
-        on_test = replace(on_test, scores=record.test["scores"], default=own["scores"])
+    if not on_test.default and test.refit and test.default:
+        on_test = replace(on_test, scores=test.scores, default=test.default.scores)
     return [part for part in (on_test, *parts[1:]) if part.default and part.scores]
 
 
@@ -492,7 +492,7 @@ def _where(parts: Sequence[Part], part: Part) -> str:
     return " before the refit" if part.rows == parts[0].rows else f" on the {part.rows}"
 
 
-def _what_to_do(record: StudyRecord, test: Mapping[str, Any], simpler: str | None) -> str:
+def _what_to_do(record: StudyRecord, test: TestScore, simpler: str | None) -> str:
     """Say what follows where a model is no better: the set-up is to blame first.
 
     `simpler` is a plain prediction that is as good; None where one is better on the test rows.
@@ -534,12 +534,12 @@ def _named(metric: str, baselines: Mapping[str, float | None]) -> tuple[str, flo
     return None if best is None else (plain_name(best[0], metric), best[1])
 
 
-def _model(record: StudyRecord, test: Mapping[str, Any]) -> str:
+def _model(record: StudyRecord, test: TestScore) -> str:
     """Return what people call the tested model, with an article."""
-    tested = next((t for t in record.trials if t.number == test["configuration"]), None)
+    tested = next((t for t in record.trials if t.number == test.configuration), None)
     params = dict(tested.params) if tested else {}
-    if test["configuration"] is None:  # no trial of the search: the default won
-        params = test["default"]["params"]
+    if test.configuration is None and test.default:  # no trial of the search: the default won
+        params = dict(test.default.params)
     cell = record.experiment.configuration(params)["cell"]
     name = model_name(cell)
     vowels = "AEIOaeio" if is_reference(cell) else "LR"  # of those that are spelt: an LSTM

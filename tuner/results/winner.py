@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from tuner.coordination.finalists import (
@@ -16,46 +15,16 @@ from tuner.coordination.finalists import (
 )
 from tuner.errors import InputError, RunError
 from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.test_scores import TestScore
 
 __all__ = [
     "Winner",
     "find_winner",
-    "has_refit",
-    "judged",
     "objectives",
     "pareto_front",
     "tested_name",
     "winner_of",
 ]
-
-_OF_A_KIND = (
-    "scores",
-    "mean",
-    "std",
-    "ensemble",
-    "default",
-    "baselines",
-    "left_out",
-    "intervals",
-    "ensemble_intervals",
-)
-
-
-def has_refit(test: Mapping[str, Any]) -> bool:
-    """Return whether models were tested that training and validation part trained together."""
-    return bool(test.get("refit")) and "failed" not in test["refit"]
-
-
-def judged(test: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a test record with the scores that a verdict is about.
-
-    Where the winner was refitted they are those of the refitted models, of the default that was
-    refitted, and of plain predictions that know the validation part: like beside like.
-    """
-    if not has_refit(test):
-        return test
-    refit = test["refit"]
-    return {**test, **{key: refit[key] for key in _OF_A_KIND if key in refit}}
 
 
 def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:
@@ -138,13 +107,13 @@ class Winner:
         """Return the whole configuration, fixed and searched."""
         return record.experiment.configuration(self.params)
 
-    def was_tested(self, opening: Mapping[str, Any] | None) -> bool:
-        """Return whether an opening of the test part was for this configuration."""
-        if opening is None:
+    def was_tested(self, test: TestScore | None) -> bool:
+        """Return whether this configuration was the one evaluated on the test set."""
+        if test is None:
             return False
-        if self.number is not None and opening["configuration"] == self.number:
+        if self.number is not None and test.configuration == self.number:
             return True
-        return self.is_default and bool((opening.get("default") or {}).get("is_winner"))
+        return self.is_default and test.default is not None and test.default.is_winner
 
 
 def find_winner(record: StudyRecord) -> Winner:
@@ -187,10 +156,12 @@ def winner_of(record: StudyRecord, number: int) -> Winner:
     return _winner(chosen, finalist, default_of(record))
 
 
-def tested_name(opening: Mapping[str, Any]) -> str:
-    """Return what people call the configuration for which the test part was opened."""
-    number = opening["configuration"]
-    return str(opening["default"]["name"]) if number is None else trial_name(number)
+def tested_name(test: TestScore) -> str:
+    """Return the name of the configuration that was evaluated: trial 3, or default LSTM."""
+    if test.configuration is not None:
+        return trial_name(test.configuration)
+    assert test.default is not None
+    return test.default.name
 
 
 def _winner(

@@ -277,7 +277,7 @@ def study_layout(
         "seed": record.experiment.seed,
     }
     if record.test is not None:
-        tags["verdict"] = record.test.get("verdict")
+        tags["verdict"] = record.test.verdict
     tags |= {key: value for key, value in settings.items() if key in CHANGING}
     tags |= {f"data_{key}": value for key, value in record.data.items()}
     tags |= {f"version_{library}": version for library, version in record.versions.items()}
@@ -440,16 +440,16 @@ def _scores(record: StudyRecord) -> Iterator[Point]:
     test = record.test
     if test is None:
         return
-    opened_at = test.get("opened_at", record.created)
-    opened_ms = _ms(dt.datetime.fromisoformat(opened_at).timestamp())
-    for prefix, scores in (("test", test), ("test_refit", test.get("refit") or {})):
-        tested: dict[str, float | None] = {
-            f"{prefix}_score": scores.get("mean"),
-            f"{prefix}_ensemble": scores.get("ensemble"),
-            f"{prefix}_default": (scores.get("default") or {}).get("mean"),
+    opened_ms = _ms(dt.datetime.fromisoformat(test.opened_at or record.created).timestamp())
+    for prefix, scores in (("test", test), ("test_refit", test.refit)):
+        if scores is None:
+            continue
+        tested = {
+            f"{prefix}_score": scores.mean,
+            f"{prefix}_ensemble": scores.ensemble,
+            f"{prefix}_default": scores.default.mean if scores.default else None,
         }
-        plain = scores.get("baselines") or {}
-        tested |= {f"{prefix}_baseline_{name}": score for name, score in plain.items()}
+        tested |= {f"{prefix}_baseline_{name}": score for name, score in scores.baselines.items()}
         for key, reached in tested.items():
             if reached is not None and math.isfinite(reached):
                 yield Point(key, reached, opened_ms, 0)
