@@ -105,8 +105,9 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     from tuner.coordination.events import Observer
     from tuner.data.prepared import prepare
     from tuner.executors.base import train_job
-    from tuner.journal.storage import Role, training_seed
+    from tuner.journal.storage import Role
     from tuner.orchestrator import search
+    from tuner.strategies.rng import training_seed
 
     class Moments(Observer):
         def __init__(self) -> None:
@@ -242,7 +243,8 @@ def simulated_search(
     from tuner.executors.base import train_job
     from tuner.experiment import Experiment
     from tuner.experiment.space import to_distributions
-    from tuner.journal.storage import Role, training_seed, write_journal
+    from tuner.journal.storage import Role, write_journal
+    from tuner.strategies.rng import training_seed
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment.model_validate(

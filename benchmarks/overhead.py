@@ -95,7 +95,7 @@ def watch_parts() -> Parts:
     from tuner import orchestrator
     from tuner.coordination import coordinator
     from tuner.executors import LocalExecutor
-    from tuner.journal.storage import _HeldFile
+    from tuner.journal.storage import _LockedFile
     from tuner.tracking import tracker
 
     parts = Parts()
@@ -106,8 +106,8 @@ def watch_parts() -> Parts:
     parts.watch(coordinator, "asked", "ask")
     parts.watch(optuna.Study, "tell", "tell")
     parts.watch(coordinator.Coordinator, "_tell", "tell")
-    parts.watch(_HeldFile, "append_logs", APPENDS)
-    parts.watch(_HeldFile, "read_logs", "journal: read back")
+    parts.watch(_LockedFile, "append_logs", APPENDS)
+    parts.watch(_LockedFile, "read_logs", "journal: read back")
     parts.watch(coordinator, "should_prune", "prune")
     parts.watch(LocalExecutor, "poll", "poll: wait for the worker")
     parts.watch(LocalExecutor, "submit", "hand jobs out")

@@ -21,9 +21,10 @@ from tuner.executors import Landscape, SimulatedExecutor
 from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override, space_size
 from tuner.experiment.space import to_distributions
-from tuner.journal.storage import REPEAT_ATTR, Role, training_seed
+from tuner.journal.storage import REPEAT_ATTR, Role
 from tuner.strategies import STRATEGIES
 from tuner.strategies.population import PopulationSampler
+from tuner.strategies.rng import training_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 LANDSCAPES = ("air_passengers", "sunspots")

@@ -39,10 +39,9 @@ from tuner.journal.storage import (
     REOPENED_ATTR,
     TEST_ATTR,
     TIME_ATTR,
-    Role,
     journal_location,
+    seed_of,
     training_name,
-    training_seed,
     write_journal,
 )
 from tuner.outputs import scratch_folder
@@ -203,7 +202,7 @@ class _Run:
         prunes = experiment.pruner.name != "none"
 
         def make_job(trial: optuna.Trial) -> TrainJob:
-            seed = training_seed(experiment.seed, Role.TRIAL, trial.number)
+            seed = seed_of(trial.user_attrs, trial.number, experiment.seed)
             key = f"trial {trial.number}"
             params = trial.params
             folds = self._data.of(params).folds
@@ -285,6 +284,7 @@ class _Run:
             Limits(n_trials, retries=self._experiment.budget.retries),
             distinct=False,
             n_folds=self._experiment.n_folds,
+            seed=self._experiment.seed,
             observer=self._observer,
             stop=self._stop,
         )

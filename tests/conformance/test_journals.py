@@ -19,8 +19,8 @@ from tuner.coordination.opening import open_study, recorded_run
 from tuner.errors import JournalError
 from tuner.journal.records import Status, read_study
 from tuner.journal.storage import (
-    is_held,
-    quiet_journal,
+    is_locked,
+    lock_for_reading,
     read_journal,
     study_names,
     write_journal,
@@ -39,8 +39,8 @@ def location(request, tmp_path):
 
 WRITER = """\
 import sys, time, optuna
-from tuner.journal.storage import quiet_journal, write_journal
-with (write_journal if sys.argv[1] == "write" else quiet_journal)(sys.argv[2], "s") as storage:
+from tuner.journal.storage import lock_for_reading, write_journal
+with (write_journal if sys.argv[1] == "write" else lock_for_reading)(sys.argv[2], "s") as storage:
     if "s" not in optuna.get_all_study_names(storage):
         optuna.create_study(study_name="s", storage=storage)
     print("holds it", flush=True)
@@ -64,7 +64,7 @@ def another(location, how="write"):
 def refusal(location, study="s", how="write"):
     with (
         pytest.raises(JournalError) as error,
-        (write_journal if how == "write" else quiet_journal)(location, study),
+        (write_journal if how == "write" else lock_for_reading)(location, study),
     ):
         pass
     assert "\n" not in str(error.value)
@@ -138,7 +138,7 @@ def test_a_search_that_ends_meanwhile_is_shown_as_done(location, monkeypatch):
                 running.close()
                 return False
 
-            monkeypatch.setattr("tuner.progress.display.is_held", look_too_late)
+            monkeypatch.setattr("tuner.progress.display.is_locked", look_too_late)
             record, state = read_with_state(seen, "s", location)
     assert (state, len(record.trials)) == (State.DONE, 1)
 
@@ -150,10 +150,10 @@ def test_a_second_writer_is_refused_and_told_who_holds_it(location):
             message = refusal(location, how=how)
             assert re.search(rf"another search is writing to it: {who}", message), message
         assert study_names(read_journal(location)) == ["s"]
-        assert is_held(location, "s")
+        assert is_locked(location, "s")
     with write_journal(location, "s"):
         assert f"process {os.getpid()} on" in refusal(location)
-    assert not is_held(location, "s")
+    assert not is_locked(location, "s")
 
 
 def test_who_reads_quietly_keeps_writers_off_and_no_readers(location):
@@ -161,7 +161,7 @@ def test_who_reads_quietly_keeps_writers_off_and_no_readers(location):
         optuna.create_study(study_name="s", storage=storage)
     with another(location, "read"):
         assert "another search is writing to it" in refusal(location)
-        with quiet_journal(location, "s") as storage:
+        with lock_for_reading(location, "s") as storage:
             assert study_names(storage) == ["s"]
     with write_journal(location, "s"):
         pass
@@ -171,7 +171,7 @@ def test_a_killed_writer_leaves_no_lock_behind(location):
     with another(location) as holder:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with quiet_journal(location, "s"):
+    with lock_for_reading(location, "s"):
         assert f"process {holder.pid} " not in refusal(location)
     with write_journal(location, "s") as storage:
         assert study_names(storage) == ["s"]
@@ -182,7 +182,7 @@ def test_a_killed_writer_leaves_no_lock_behind(location):
 def test_a_writer_that_ends_leaves_nothing_open(location):
     with write_journal(location, "s") as storage:
         optuna.create_study(study_name="s", storage=storage)
-    with quiet_journal(location):
+    with lock_for_reading(location):
         pass
     with write_journal(location):
         pass

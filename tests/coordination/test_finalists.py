@@ -19,13 +19,13 @@ from tuner.journal.storage import (
     Role,
     read_journal,
     role_of,
-    training_seed,
     write_journal,
 )
 from tuner.progress.display import number, show_result
 from tuner.results import test_score
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
+from tuner.strategies.rng import training_seed
 
 
 @pytest.fixture

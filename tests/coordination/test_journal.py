@@ -25,15 +25,15 @@ from tuner.errors import JournalError, StudyError
 from tuner.experiment import Experiment
 from tuner.experiment.space import to_distributions
 from tuner.journal import locks as server_lock
-from tuner.journal.locks import Held, StudyLock
+from tuner.journal.locks import JournalLocked, StudyLock
 from tuner.journal.records import read_study
 from tuner.journal.storage import (
     STUDY_ATTR,
-    _HeldFile,
-    is_held,
+    _LockedFile,
+    is_locked,
     journal_exists,
     journal_location,
-    quiet_journal,
+    lock_for_reading,
     read_journal,
     study_names,
     write_journal,
@@ -83,7 +83,7 @@ def test_a_torn_tail_is_cut_off_and_the_rest_kept(tmp_path):
 def test_records_are_read_from_any_one_on(batches, asked, read_to):
     written = []
     with tempfile.NamedTemporaryFile() as path, FileIO(path.name, "r+") as file:
-        held = _HeldFile(file)
+        held = _LockedFile(file)
         for k in range(max(len(batches), len(asked))):
             for size in batches[k : k + 1]:
                 new = [{"op_code": 1, "k": k, "text": "ä" * n} for n in range(size)]
@@ -153,7 +153,7 @@ REMEDIES = [
 @pytest.mark.parametrize(("why", "journal", "remedy"), REMEDIES)
 def test_an_unusable_file_is_refused_by_every_name(why, journal, remedy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tuner.journal.locks.PATIENCE_S", 0.0)
+    monkeypatch.setattr("tuner.journal.locks._WAIT_S", 0.0)
     location = journal_location("s", journal)
     with contextlib.ExitStack() as stack:
         if (content := DAMAGE[why]) is None:
@@ -165,7 +165,7 @@ def test_an_unusable_file_is_refused_by_every_name(why, journal, remedy, tmp_pat
         assert message.endswith(remedy)
         assert message.count("give") == 1
         if why == "held":  # `tuner sync` wants this one
-            assert refusal(location, quiet_journal).endswith(" UTC; wait for it or stop it")
+            assert refusal(location, lock_for_reading).endswith(" UTC; wait for it or stop it")
 
 
 def test_an_unknown_database_is_an_error_of_one_line(tmp_path):
@@ -330,18 +330,18 @@ def write(url):
 
 
 def read(url):
-    with quiet_journal(url, "s"):
+    with lock_for_reading(url, "s"):
         pass
 
 
 def look(url):
-    is_held(url, "s")
+    is_locked(url, "s")
 
 
 @pytest.mark.parametrize("way", [write, read, look])
 def test_a_connection_lost_on_opening_is_one_line(postgresql_url, monkeypatch, caplog, capfd, way):
     write(postgresql_url)
-    introduce = StudyLock._introduce
+    introduce = StudyLock._name_connection
 
     def lose(lock, connection):
         introduce(lock, connection)
@@ -353,8 +353,8 @@ def test_a_connection_lost_on_opening_is_one_line(postgresql_url, monkeypatch, c
         lose(lock, connection)
         connection.execute("SELECT 1")
 
-    monkeypatch.setattr(StudyLock, "_introduce", lose)
-    monkeypatch.setattr(StudyLock, "is_taken", taken)
+    monkeypatch.setattr(StudyLock, "_name_connection", lose)
+    monkeypatch.setattr(StudyLock, "is_locked", taken)
     with pytest.raises(JournalError) as error:
         way(postgresql_url)
     assert "terminating connection" in str(error.value)
@@ -367,19 +367,19 @@ def test_a_slowly_ending_own_connection_is_waited_for(monkeypatch):
     lock, now = StudyLock("s"), [0.0]
     own = [(7, lock._me.written, "tuner", "ExclusiveLock")]
 
-    def ask(connection, statement):
+    def query(connection, statement):
         now[0] += 0.3  # a slow server; it ends the connection between two questions
         return [(now[0] > 9,)] if "pg_try" in statement else [(True,)]
 
-    monkeypatch.setattr(server_lock, "_ask", ask)
+    monkeypatch.setattr(server_lock, "_query", query)
     monkeypatch.setattr(server_lock, "_key", lambda *_: 1)
-    monkeypatch.setattr(server_lock, "_holders", lambda *_: own if now[0] < 8.5 else [])
+    monkeypatch.setattr(server_lock, "_owners", lambda *_: own if now[0] < 8.5 else [])
     monkeypatch.setattr(server_lock.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(server_lock.time, "sleep", lambda s: None)
-    lock._take(None, "s", shared=False)
+    lock._acquire(None, "s", shared=False)
     now[0] = -1000.0
-    with pytest.raises(Held):  # one that does not end is given up
-        lock._take(None, "s", shared=False)
+    with pytest.raises(JournalLocked):  # one that does not end is given up
+        lock._acquire(None, "s", shared=False)
     assert -971 < now[0] < -965
 
 
@@ -394,7 +394,7 @@ def refusal_of_url(url):
     with pytest.raises(JournalError) as error:
         read_journal(url)
     messages.add(str(error.value))
-    with pytest.raises(JournalError) as error, quiet_journal(url, "s"):
+    with pytest.raises(JournalError) as error, lock_for_reading(url, "s"):
         pass
     messages.add(str(error.value))
     assert len(messages) == 1

@@ -22,9 +22,9 @@ from optuna.storages import InMemoryStorage
 from tuner.coordination.events import Observer
 from tuner.coordination.opening import recorded_run
 from tuner.errors import JournalError, RunError
+from tuner.journal.database import ConnectionLost, Refused, RetryingStorage
 from tuner.journal.records import read_study
-from tuner.journal.retrying_storage import ConnectionLost, Enduring, Refused
-from tuner.journal.storage import STUDY_ATTR, open_held, read_journal, study_names, write_journal
+from tuner.journal.storage import STUDY_ATTR, open_locked, read_journal, study_names, write_journal
 
 TESTS = Path(__file__).parents[1]
 
@@ -59,7 +59,7 @@ WAITING = (
 @pytest.fixture
 def at_once(monkeypatch):
     """No pauses between attempts."""
-    monkeypatch.setattr("tuner.journal.retrying_storage._LONGEST_PAUSE_S", 1e-6)
+    monkeypatch.setattr("tuner.journal.database._LONGEST_PAUSE_S", 1e-6)
 
 
 def read(bench):
@@ -85,10 +85,10 @@ def test_a_connection_lost_at_any_operation_changes_nothing(
         n_faults += fault is not None
         return fault
 
-    # In memory: nothing but what `Enduring` does differs between the two.
+    # In memory: nothing but what `RetryingStorage` does differs between the two.
     monkeypatch.setattr(
-        "tuner.journal.storage.open_held",
-        lambda file, instead: Enduring(Flaky(InMemoryStorage(), fault), "memory"),
+        "tuner.journal.storage.open_locked",
+        lambda file, instead: RetryingStorage(Flaky(InMemoryStorage(), fault), "memory"),
     )
     found = search(make_bench("flaky"), experiment)
     assert n_faults > 100
@@ -117,7 +117,7 @@ def test_what_was_done_although_nobody_said_so_is_not_done_twice(name, when, at_
 
     inner, calm = InMemoryStorage(), InMemoryStorage()
     results = []
-    for storage in (Enduring(Flaky(inner, fault), "memory"), calm):
+    for storage in (RetryingStorage(Flaky(inner, fault), "memory"), calm):
         study = optuna.create_study(study_name="s", storage=calm if storage is calm else inner)
         study.ask()
         results.append(OPERATIONS[name](storage))
@@ -138,7 +138,7 @@ def test_an_unconfirmed_waiting_trial_is_begun(at_once):
             return "after"
         return None
 
-    study = optuna.create_study(storage=Enduring(Flaky(InMemoryStorage(), fault), "memory"))
+    study = optuna.create_study(storage=RetryingStorage(Flaky(InMemoryStorage(), fault), "memory"))
     study.enqueue_trial({"x": 0.5})
     trial = study.ask()
     assert lost
@@ -152,7 +152,7 @@ def away(name):
 
 def test_a_database_that_stays_away_ends_the_search_once():
     notes = []
-    storage = Enduring(Flaky(InMemoryStorage(), away), "there", notes.append, patience_s=2)
+    storage = RetryingStorage(Flaky(InMemoryStorage(), away), "there", notes.append, retry_for_s=2)
     for _ in range(2):  # the second is not attempted at all
         begun = time.monotonic()
         with pytest.raises(RunError) as error:
@@ -167,7 +167,7 @@ def test_a_database_that_stays_away_ends_the_search_once():
 
 def test_threads_report_an_outage_and_its_end_once():
     notes, is_away = [], True
-    storage = Enduring(
+    storage = RetryingStorage(
         Flaky(InMemoryStorage(), lambda name: "before" if is_away else None), "there", notes.append
     )
     threads = [threading.Thread(target=storage.get_all_studies, daemon=True) for _ in range(4)]
@@ -179,7 +179,7 @@ def test_threads_report_an_outage_and_its_end_once():
         thread.join(60)
     assert notes == [
         f"the journal's database does not answer (lost){WAITING}",
-        "the journal's database answers again; the search goes on",
+        "the journal's database answers again; the search continues",
     ]
 
 
@@ -190,14 +190,14 @@ def test_a_connection_that_was_closed_while_idle_is_no_news():
         lost.append(name)
         return "before" if len(lost) == 1 else None
 
-    storage = Enduring(Flaky(InMemoryStorage(), fault), "there", notes.append)
+    storage = RetryingStorage(Flaky(InMemoryStorage(), fault), "there", notes.append)
     assert storage.get_all_studies() == []
     assert notes == []
 
 
 def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
     inner, is_away = InMemoryStorage(), False
-    storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
+    storage = RetryingStorage(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
     study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
 
@@ -236,7 +236,7 @@ def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
 
 def test_ctrl_c_elsewhere_does_not_wait_for_a_lost_database():
     inner, is_away = InMemoryStorage(), False
-    storage = Enduring(Flaky(inner, lambda name: "before" if is_away else None), "there")
+    storage = RetryingStorage(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
     study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
 
@@ -253,13 +253,13 @@ def test_ctrl_c_elsewhere_does_not_wait_for_a_lost_database():
 
 
 def test_a_reader_does_not_wait():
-    storage = Enduring(Flaky(InMemoryStorage(), away), "there", reading=True)
+    storage = RetryingStorage(Flaky(InMemoryStorage(), away), "there", reading=True)
     with pytest.raises(JournalError, match="there: cannot be read: does not answer: lost; try"):
         storage.get_all_studies()
 
 
 def test_a_closed_storage_is_not_reopened_by_a_late_thread():
-    storage = Enduring(InMemoryStorage(), "there")
+    storage = RetryingStorage(InMemoryStorage(), "there")
     storage.close()
     with pytest.raises(RunError, match="there: is closed"):
         storage.get_all_studies()
@@ -271,7 +271,7 @@ def test_what_the_database_refuses_ends_a_search_in_one_line():
             raise Refused("No space left on device")
 
     with pytest.raises(RunError, match="^there: cannot be written: No space left on device; what"):
-        Enduring(Full(), "there").get_all_studies()
+        RetryingStorage(Full(), "there").get_all_studies()
 
 
 def die_after(bench, experiment, n_results):
@@ -437,7 +437,7 @@ def test_a_truncated_journal_keeps_every_whole_record(searched, tmp_path_factory
 def test_ctrl_c_between_the_parts_of_a_record_leaves_none_of_it(tmp_path, n_written, whole):
     path = tmp_path / "s.journal"
     with Halting(path, n_written, whole) as file:
-        storage = open_held(file, "")
+        storage = open_locked(file, "")
         optuna.create_study(study_name="a", storage=storage)
         before = path.read_bytes()
         file.halt()

@@ -16,17 +16,17 @@ from helpers.simulated_executor import SimulatedExecutor
 
 from tuner.coordination.events import Observer
 from tuner.errors import JournalError, RunError
-from tuner.journal.locks import Held, Holder, StudyLock
+from tuner.journal.locks import JournalLocked, LockOwner, StudyLock
 from tuner.journal.storage import (
-    is_held,
-    quiet_journal,
+    is_locked,
+    lock_for_reading,
     read_journal,
     study_names,
     write_journal,
 )
 
 AWAY = "the journal's database does not answer ("
-BACK = "the journal's database answers again; the search goes on"
+BACK = "the journal's database answers again; the search continues"
 SLOW = pytest.mark.slow
 
 
@@ -116,7 +116,7 @@ def test_a_connection_lost_around_a_commit_changes_nothing(
     experiment = make_experiment("woa", trials=18)
     expected = expected_of(experiment, make_bench)
     rng, commit, lost = random.Random(seed), psycopg.Connection.commit, []
-    monkeypatch.setattr("tuner.journal.retrying_storage._LONGEST_PAUSE_S", 0.001)
+    monkeypatch.setattr("tuner.journal.database._LONGEST_PAUSE_S", 0.001)
 
     def lossy(connection):
         if rng.random() < 0.9:
@@ -148,7 +148,7 @@ def test_a_study_taken_during_an_outage_is_left_to_its_owner(postgresql_url, not
         mine = connect(postgresql_url)
         mine.autocommit = False
         end_all_sessions(mine)
-        StudyLock("s").take(mine)
+        StudyLock("s").acquire(mine)
 
     experiment = make_experiment("woa", trials=12)
     with pytest.raises(RunError) as error:
@@ -176,11 +176,11 @@ def end_all_sessions(connection):
 
 def test_a_thread_that_is_left_over_does_not_take_a_study_again(postgresql_url):
     with write_journal(postgresql_url, "s") as storage:
-        assert is_held(postgresql_url, "s")
+        assert is_locked(postgresql_url, "s")
     with pytest.raises(RunError, match="is closed"):
         study_names(storage)
     deadline = time.monotonic() + 30  # the server misses a session when it has read its end
-    while is_held(postgresql_url, "s"):
+    while is_locked(postgresql_url, "s"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -189,30 +189,33 @@ def test_a_stale_session_of_ours_does_not_keep_us_out(postgresql_url):
     lock = StudyLock("s")
     plain = postgresql_url.replace(SCHEME, "postgresql://")
     with psycopg.connect(plain) as vanished, psycopg.connect(plain) as new:
-        lock.take(vanished)
-        lock.take(new)
+        lock.acquire(vanished)
+        lock.acquire(new)
         with pytest.raises(psycopg.OperationalError):
             vanished.execute("SELECT 1")
         vanished.close()
-        with psycopg.connect(plain) as other, pytest.raises(Held, match=f"process {os.getpid()} "):
-            StudyLock("s").take(other)
+        with (
+            psycopg.connect(plain) as other,
+            pytest.raises(JournalLocked, match=f"process {os.getpid()} "),
+        ):
+            StudyLock("s").acquire(other)
 
 
 def test_studies_on_one_server_do_not_keep_each_other_waiting(postgresql_url):
     with write_journal(postgresql_url, "a"), write_journal(postgresql_url, "b"):
-        with quiet_journal(postgresql_url, "c"):
+        with lock_for_reading(postgresql_url, "c"):
             pass
-        for who in (quiet_journal, write_journal):  # of all studies
+        for who in (lock_for_reading, write_journal):  # of all studies
             with (
                 pytest.raises(JournalError, match="another search is writing"),
                 who(postgresql_url),
             ):
                 pass
-        assert [is_held(postgresql_url, name) for name in "abc"] == [True, True, False]
+        assert [is_locked(postgresql_url, name) for name in "abc"] == [True, True, False]
     with write_journal(postgresql_url):
         with pytest.raises(JournalError, match="another search is writing to it: process"):
             write_journal(postgresql_url, "a").__enter__()
-        assert is_held(postgresql_url, "a")
+        assert is_locked(postgresql_url, "a")
 
 
 def test_a_journal_in_another_schema_is_another_journal(postgresql_url):
@@ -268,7 +271,7 @@ def test_readers_do_not_disturb_the_creation_of_tables(postgresql_url, tmp_path)
 def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeypatch):
     monkeypatch.setattr("tuner.journal.locks._CREATING_S", 0.5)
     with connect(postgresql_url) as suspended:
-        StudyLock("a").take_to_create(suspended)
+        StudyLock("a").acquire_for_schema_creation(suspended)
         resumed = threading.Timer(20, suspended.close)  # or who waits for it would wait for ever
         resumed.start()
         begun = time.monotonic()
@@ -290,7 +293,7 @@ def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeyp
 def test_another_process_that_creates_tables_is_waited_for(postgresql_url, monkeypatch):
     monkeypatch.setattr("tuner.journal.locks._CREATING_S", 3.0)
     first, second = connect(postgresql_url), connect(postgresql_url)
-    StudyLock("a").take_to_create(first)
+    StudyLock("a").acquire_for_schema_creation(first)
     key = (
         "SELECT objid::bigint | (classid::bigint << 32) FROM pg_locks "
         f"WHERE locktype = 'advisory' AND granted AND pid = {first.info.backend_pid}"
@@ -370,14 +373,14 @@ def test_a_commit_waits_for_the_disk_whatever_the_server_does(postgresql_url):
     lock = StudyLock("s")
     with psycopg.connect(relaxed.replace(SCHEME, "postgresql://")) as connection:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
-        lock.take(connection)
+        lock.acquire(connection)
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 def test_a_holder_is_read_as_it_was_written():
-    holder = Holder.here()
-    assert Holder.read(holder.written) == holder
-    assert len(Holder(4194304, "h" * 24, holder.since).written) <= 63
+    holder = LockOwner.here()
+    assert LockOwner.read(holder.written) == holder
+    assert len(LockOwner(4194304, "h" * 24, holder.since).written) <= 63
     for text in ("", "psql", "tuner 1@h soon abcdef"):
-        assert Holder.read(text) is None
-    assert str(Holder(1, "h", "20261340T000000Z")) == "process 1 on h"
+        assert LockOwner.read(text) is None
+    assert str(LockOwner(1, "h", "20261340T000000Z")) == "process 1 on h"

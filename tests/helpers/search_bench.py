@@ -14,8 +14,9 @@ from tuner.executors.base import train_job
 from tuner.experiment import Experiment, space_size
 from tuner.experiment.space import to_distributions
 from tuner.journal.records import read_study
-from tuner.journal.storage import Role, training_seed, write_journal
+from tuner.journal.storage import Role, write_journal
 from tuner.strategies.registry import STRATEGIES
+from tuner.strategies.rng import training_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

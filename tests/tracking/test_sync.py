@@ -420,7 +420,7 @@ def test_sync_reports_missing_files_until_they_are_made(
 ):
     record, modelled = make_record(make_trial(0), test={"verdict": "better"}), []
     monkeypatch.setattr(commands, "locate", lambda study, journal: "here")
-    monkeypatch.setattr(commands, "quiet_journal", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(commands, "lock_for_reading", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(commands, "read_study", lambda *_: record)
     monkeypatch.setattr(commands, "_log_winner", lambda *_: modelled.append(1))
     files = {"report.html": BAD, "best.yaml": "x: 1\n"}

@@ -177,7 +177,7 @@ class _Journals:
         """Return whether a journal has all trials of a study; raise where it has others."""
         from tuner.coordination.opening import as_begun, check_study
         from tuner.journal.records import read_study
-        from tuner.journal.storage import load_study, quiet_journal, study_names
+        from tuner.journal.storage import load_study, lock_for_reading, study_names
 
         storage = self._storage(location)
         if storage is None:
@@ -196,7 +196,7 @@ class _Journals:
                 _check_schedule(as_begun(study, experiment), begun, where)
                 if len(record.trained) >= (experiment.n_trials or 0):
                     return True
-        with quiet_journal(location, name):  # nobody writes to it
+        with lock_for_reading(location, name):  # nobody writes to it
             return False
 
     def _storage(self, location: str) -> BaseStorage | None:

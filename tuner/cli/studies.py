@@ -20,7 +20,7 @@ from rich.table import Table
 from tuner.coordination.finalists import trial_name
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.journal.records import StudyRecord, read_study
-from tuner.journal.storage import quiet_journal
+from tuner.journal.storage import lock_for_reading
 from tuner.launch import journal_option, sync_command
 from tuner.outputs import check_file, written_whole
 from tuner.progress.display import (
@@ -234,7 +234,7 @@ def sync(
     if register is not None:
         check_register(register)
     location = locate(study, journal)
-    with quiet_journal(location, study) as storage:  # a search copies what it does itself
+    with lock_for_reading(location, study) as storage:  # a search copies what it does itself
         record = read_study(storage, study, location)
         lacking = _sync(record, sync_command(study, journal, register))
     if record.test is not None or register is not None or ensemble:

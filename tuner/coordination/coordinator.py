@@ -112,13 +112,13 @@ class Coordinator:
             distributions: the search space.
             rhythm: how many trials must have been told when a trial is asked.
             executor: where jobs run.
-            make_job: gives the job of a trial that has its parameters.
+            make_job: gives the job of a trial that has its parameters and seed.
             limits: when the search ends.
             distinct: whether a repeat takes the first one's outcome and is not trained.
             second: objective beside the metric, one of `tuner.experiment.metrics.COSTS`.
             n_folds: of every job; see `TrainJob.folds`.
             pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
-            seed: for the configurations that take the place of endless repeats.
+            seed: the study's, from which those of trainings follow.
             observer: is told what happens.
             stop: once set, no further trial starts; those in progress end.
         """
@@ -172,7 +172,7 @@ class Coordinator:
 
     def _restore(self) -> None:
         """Take up the trials in the journal; those without an outcome are trained again."""
-        for slot, frozen in restored(self._study, self._distributions):
+        for slot, frozen in restored(self._study, self._distributions, self._seed):
             if slot.told:
                 self._told.add(frozen)
             self._admit(slot)
@@ -218,7 +218,7 @@ class Coordinator:
                 self._n_configurations = self.trained  # fewer than was thought: two were equal
                 return
             self._study.enqueue_trial(params)
-        self._admit(asked(self._study, self._distributions, len(self._told)))
+        self._admit(asked(self._study, self._distributions, self._seed, len(self._told)))
 
     def _admit(self, slot: Slot) -> None:
         """Take a trial with its parameters in, and have it trained unless that is settled."""

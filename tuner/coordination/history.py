@@ -11,7 +11,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -28,13 +27,16 @@ from tuner.journal.storage import (
     LOST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
+    SEED_ATTR,
     TOLD_ATTR,
     Role,
     params_of,
     retraining_of,
     role_of,
+    seed_of,
 )
 from tuner.strategies.codec import Codec, count_of, values_of
+from tuner.strategies.rng import duplicate_generator
 
 __all__ = [
     "STATES",
@@ -47,8 +49,6 @@ __all__ = [
     "restored",
     "tell",
 ]
-
-_ROLE = 103  # keys this generator apart from the seeds of training
 
 _LISTABLE = 100_000  # spaces up to this size are searched whole for what is left
 
@@ -70,7 +70,7 @@ def fresh_configuration(
     that is nearly used up, where a thousand draws find none, return the last one drawn although
     it repeats.
     """
-    rng = np.random.default_rng([seed, _ROLE, number])
+    rng = duplicate_generator(seed, number)
     ordered = dict(sorted(distributions.items()))
     counts = [count_of(d) or math.inf for d in ordered.values()]
     if math.prod(counts) <= _LISTABLE:
@@ -244,17 +244,20 @@ class Slot:
         return self.original.settled if self.original else self.outcome
 
 
-def asked(study: optuna.Study, distributions: dict[str, BaseDistribution], n_told: int) -> Slot:
+def asked(
+    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int, n_told: int
+) -> Slot:
     """Ask a study for a trial with its parameters, when so many trials have been told."""
     trial = study.ask()
     attrs = trial.user_attrs
     _suggest(trial, attrs, distributions)
+    trial.set_user_attr(SEED_ATTR, seed_of(attrs, trial.number, seed))
     trial.set_user_attr(TOLD_ATTR, n_told)
     return Slot(trial, role_of(attrs), params_of(trial, attrs), retraining_of(attrs), n_told)
 
 
 def restored(
-    study: optuna.Study, distributions: dict[str, BaseDistribution]
+    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int
 ) -> Iterator[tuple[Slot, FrozenTrial]]:
     """Return the trials that a study's journal holds, in order; those that only wait are left out.
 
@@ -269,6 +272,9 @@ def restored(
         n_told += told
         if not told:
             _suggest(trial, frozen.user_attrs, distributions)
+            if SEED_ATTR not in frozen.user_attrs:
+                own_seed = seed_of(frozen.user_attrs, frozen.number, seed)
+                trial.set_user_attr(SEED_ATTR, own_seed)
         asked_after = frozen.user_attrs.get(TOLD_ATTR)
         if asked_after is None:  # killed while it was asked for; nothing was told since
             asked_after = n_told

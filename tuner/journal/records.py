@@ -27,7 +27,6 @@ from tuner.journal.storage import (
     REPEAT_ATTR,
     RUN_ATTR,
     STUDY_ATTR,
-    TAKEN_ATTR,
     TEST_ATTR,
     TIME_ATTR,
     Role,
@@ -35,7 +34,7 @@ from tuner.journal.storage import (
     params_of,
     retraining_of,
     role_of,
-    training_seed,
+    seed_of,
 )
 from tuner.journal.test_scores import TestScore
 
@@ -258,6 +257,7 @@ def read_trial(
     common = {
         "number": frozen.number,
         "params": params_of(frozen, attrs),
+        "seed": seed_of(attrs, frozen.number, experiment.seed),
         "status": Status(outcome.state.value) if outcome else Status.RUNNING,
         "asked_at": frozen.datetime_start,
         "outcome": outcome,
@@ -265,21 +265,11 @@ def read_trial(
     }
     role, (configuration, repeat) = role_of(attrs), retraining_of(attrs)
     if role is not Role.TRIAL:
-        seed = training_seed(
-            experiment.seed, role, *(n for n in (configuration, repeat) if n is not None)
-        )
-        return TrialRecord(
-            role=role, seed=seed, configuration=configuration, repeat=repeat, **common
-        )
+        return TrialRecord(role=role, configuration=configuration, repeat=repeat, **common)
     rhythm = experiment.strategy.rhythm
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(
         role=Role.TRIAL,
-        seed=(
-            attrs[TAKEN_ATTR]["seed"]
-            if TAKEN_ATTR in attrs
-            else training_seed(experiment.seed, Role.TRIAL, frozen.number)
-        ),
         repeat_of=repeat_of,
         generation=generation if rhythm.generational else None,
         individual=individual if rhythm.generational else None,

@@ -18,7 +18,7 @@ from tuner.coordination.finalists import retrained_of
 from tuner.errors import one_line
 from tuner.experiment.metrics import short_name
 from tuner.journal.records import Status, StudyRecord, TrialRecord, read_study
-from tuner.journal.storage import is_held
+from tuner.journal.storage import is_locked
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
@@ -117,7 +117,7 @@ def read_with_state(storage: BaseStorage, name: str, location: str) -> tuple[Stu
     """
     record = read_study(storage, name, location)
     if record.ended is None:
-        match is_held(location, name):
+        match is_locked(location, name):
             case True:
                 return record, State.RUNNING
             case None:

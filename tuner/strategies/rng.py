@@ -1,7 +1,7 @@
 """Random generators keyed by (seed, role, numbers), and checks of sampler arguments.
 
-Whoever needs random numbers names what they are for. Nothing is drawn from a shared stream, so
-neither the order of the calls nor a restart can change a number.
+Every use of random numbers has a key. Nothing is drawn from a shared stream, so neither the order
+of the calls nor a restart changes a number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "duplicate_generator",
     "generator",
     "is_number",
     "new_seed",
@@ -22,7 +23,11 @@ __all__ = [
     "require_number",
     "seed32",
     "seed_of",
+    "training_seed",
 ]
+
+_TRAININGS = {"trial": 101, "finalist": 102, "baseline": 104}
+_DUPLICATES = 103
 
 
 def generator(seed: int, role: str, *key: int | str) -> np.random.Generator:
@@ -33,6 +38,22 @@ def generator(seed: int, role: str, *key: int | str) -> np.random.Generator:
 def seed32(seed: int, role: str, *key: int | str) -> int:
     """Return this key's seed below 2**32, for libraries that take no generator."""
     return int(_sequence(seed, role, *key).generate_state(1)[0])
+
+
+def training_seed(seed: int, role: str, *numbers: int) -> int:
+    """Return the seed below 2**32 of a training run; distinct for distinct roles and numbers.
+
+    Args:
+        seed: the study's, from 0 on.
+        role: trial, finalist or baseline.
+        numbers: the trial's number, or the configuration and the repeat.
+    """
+    return int(np.random.SeedSequence([seed, _TRAININGS[role], *numbers]).generate_state(1)[0])
+
+
+def duplicate_generator(seed: int, number: int) -> np.random.Generator:
+    """Return the generator of the configuration that replaces duplicates at this trial."""
+    return np.random.default_rng([seed, _DUPLICATES, number])
 
 
 def new_seed() -> int:
