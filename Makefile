@@ -19,7 +19,7 @@ test: check
 	$(PYTEST) -m "not slow" $(AT_ONCE)
 
 test-slow: .venv/installed-test
-	$(PYTEST) -m slow $(AT_ONCE)
+	TUNER_TEST_EXAMPLES=all $(PYTEST) -m "slow or hypothesis" $(AT_ONCE)
 
 # The tests in a browser, on the search of the README.
 pictures: .venv/installed-test

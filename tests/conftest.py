@@ -5,6 +5,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.examples import load_profile
 from helpers.forked import LazyTemplate, fork_processes, start_processes
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 # A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+load_profile()
 
 
 @pytest.fixture(scope="session", autouse=True)

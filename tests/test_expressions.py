@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +33,7 @@ def trees(depth=3):
     )
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(max_examples=examples(150), derandomize=True)
 @given(tree=trees(), reduce=st.sampled_from(["mean", "sum", "median", "std", "min", "max"]))
 def test_numpy_torch_and_python_say_the_same(tree, reduce):
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -176,7 +177,7 @@ def test_an_experiment_of_another_kind_is_refused(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=8),
     kind=st.sampled_from(["plain", "named", "times", "periods", "category", "text"]),

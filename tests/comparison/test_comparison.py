@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from helpers.compared_studies import comparison
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,7 +120,7 @@ def test_the_facts_are_all_there_as_json():
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(
     st.permutations(["tpe", "pso", "woa"]),
     st.lists(st.lists(st.floats(0.5, 2), min_size=5, max_size=5), min_size=3, max_size=3),

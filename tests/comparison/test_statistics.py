@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from helpers.compared_studies import NOON, search
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import quantile_test, rankdata
@@ -23,7 +24,7 @@ samples = st.integers(1, 6).flatmap(
         max_size=4,
     )
 )
-quickly = settings(max_examples=40, deadline=None)
+quickly = settings(max_examples=examples(40))
 
 
 def by_pair(costs):

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from helpers.examples import examples
 from helpers.search_bench import Bench, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given, settings
@@ -410,7 +411,7 @@ def open_damaged(path, content):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_one_damaged_byte_costs_no_record_but_the_last(searched, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.journal"
     place = data.draw(st.integers(0, len(searched) - 2), "place")  # not the newline that ends it
@@ -424,7 +425,7 @@ def test_one_damaged_byte_costs_no_record_but_the_last(searched, tmp_path_factor
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_a_truncated_journal_keeps_every_whole_record(searched, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "cut.journal"
     cut = searched[: data.draw(st.integers(16, len(searched)), "length")]

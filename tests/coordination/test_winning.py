@@ -7,6 +7,7 @@ import statistics
 
 import optuna
 import pytest
+from helpers.examples import examples
 from helpers.search_bench import SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from helpers.simulated_study import PretendExecutor
@@ -230,7 +231,7 @@ def compared(record, finalist):
     return of(finalist)[:n], [r for r in of(finalist)[:n] if r.status is Status.COMPLETE]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(studies())
 def test_the_winner_is_never_worse_than_the_default(record):
     winner, default = find_winner(record), default_of(record)
@@ -263,7 +264,7 @@ def test_a_default_with_a_failed_repeat_beats_a_worse_one(record):
     assert find_winner(failed).is_default
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(studies())
 def test_of_equal_means_the_smaller_validation_loss_wins(record):
     ranked = rank_finalists(record)

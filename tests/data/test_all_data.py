@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.series_cases import ROWS, Arrays, cases
 from helpers.series_files import SPLIT, days, text
 from hypothesis import HealthCheck, assume, given, settings
@@ -15,9 +16,8 @@ from tuner.errors import DataError
 from tuner.experiment import Experiment
 
 slowly = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    max_examples=examples(25),
+    suppress_health_check=[*HealthCheck],
 )
 
 

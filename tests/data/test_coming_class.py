@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +79,7 @@ def test_parts_share_no_target_and_training_precedes_scoring(tmp_path):
     assert {name.split()[0] for name in at["train"]} == {"a", "b"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(flips=st.sets(st.integers(0, 39)), seed=st.integers(0, 3))
 def test_nothing_that_is_learned_moves_with_later_rows(tmp_path_factory, flips, seed):
     folder = tmp_path_factory.mktemp("days")

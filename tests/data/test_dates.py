@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from helpers.series_files import assert_read_refuses as assert_refused
 from helpers.series_files import dated, read, written
 from hypothesis import given, settings
@@ -356,7 +357,7 @@ def table(n, y_missing=(), x_missing=(), rows_missing=()):
 places = st.sets(st.integers(1, 58), max_size=4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 @given(y=places, x=places, rows=places, lag=st.sampled_from([None, 1, 4]), diff=st.booleans())
 def test_windows_are_those_that_a_loop_over_the_file_finds(y, x, rows, lag, diff, tmp_path_factory):
     folder, n, window, horizon = tmp_path_factory.mktemp("gaps"), 60, 3, 2

@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from helpers.examples import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.data.series_table import read_series
@@ -304,9 +305,7 @@ values = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60))
 @given(
     values=values,
     style=st.sampled_from([(",", "."), (";", ","), (";", "."), ("\t", "."), ("|", ",")]),

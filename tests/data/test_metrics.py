@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -102,7 +103,6 @@ def test_pinball_is_the_mean_over_the_quantiles():
     assert found == pytest.approx(np.mean(losses))
 
 
-@settings(deadline=None)
 @given(
     metric=st.sampled_from(OF_VALUES),
     bad=st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1e308]),
@@ -127,7 +127,6 @@ def test_r2_of_one_value_and_a_score_of_nothing_are_nan():
     assert [math.isnan(score(m, *nothing, classes(3))) for m in OF_CLASSES] == [True] * 4
 
 
-@settings(deadline=None)
 @given(n=st.integers(2, 5), seed=st.integers(0, 10**6), single=st.booleans())
 def test_scores_of_classes_are_scikit_learns(n, seed, single):
     random = np.random.default_rng(seed)
@@ -150,7 +149,6 @@ def test_scores_of_classes_are_scikit_learns(n, seed, single):
         assert score(metric, truth, predicted, classes(n)) == pytest.approx(value, rel=1e-5)
 
 
-@settings(deadline=None)
 @given(
     n=st.integers(2, 4), metric=st.sampled_from(OF_CLASSES), seed=st.integers(0, 10**6),
     size=st.integers(1, 6), bad=st.sampled_from([None, math.nan, math.inf, -1.0, 0.0]),
@@ -217,7 +215,7 @@ class Naive(SeriesRef):
         return np.tile([2.0, 8.0], (len(samples), 1))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     metric=st.sampled_from([*OF_VALUES, "pinball"]),
     counts=st.lists(st.integers(0, 4), min_size=6, max_size=6).filter(lambda c: sum(c) > 1),
@@ -243,7 +241,7 @@ def test_a_target_of_weight_three_scores_like_three_of_it(metric, counts, seed):
         assert found == pytest.approx(by_hand)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     metric=st.sampled_from(OF_CLASSES),
     counts=st.lists(st.integers(0, 4), min_size=8, max_size=8).filter(any),
@@ -261,7 +259,7 @@ def test_a_class_of_weight_three_scores_like_three_of_it(metric, counts, seed):
 WEIGHTS = st.lists(st.sampled_from([0, 0, 0.5, 1, 3]), min_size=N, max_size=N)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(weights=WEIGHTS, steps=st.sampled_from([None, [1, 0.5], [0, 2]]))
 def test_samples_and_weights_match_a_loop_over_rows(weights, steps, tmp_path_factory):
     folder, window, horizon = tmp_path_factory.mktemp("weights"), 3, 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def on(folder, n=80, **keys):
     return Experiment.model_validate({"name": "m", "data": data, **{"task": {"window": 8}} | keys})
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 999), rows=st.integers(1, 40), n_modes=st.integers(1, 4))
 def test_modes_are_finite_and_zero_where_a_window_has_fewer(seed, rows, n_modes):
     rng = np.random.default_rng(seed)

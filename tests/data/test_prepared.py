@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data import SeriesRef, Shape
@@ -204,7 +204,6 @@ def test_the_arrays_are_mapped_and_cannot_be_written_to(tmp_path, experiment_on)
             array[0] = 1
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     transform=st.sampled_from(TRANSFORMS),
     scale=st.sampled_from(SCALES),

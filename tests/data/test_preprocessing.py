@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from helpers.examples import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,7 +36,7 @@ compositions = st.tuples(st.sampled_from([[], ["log"], ["box_cox"]]), steps).map
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150))
 @given(
     transform=compositions,
     lengths=st.lists(st.integers(40, 70), min_size=1, max_size=3),
@@ -75,7 +76,7 @@ def test_what_is_transformed_comes_back(transform, lengths, horizon, n_targets, 
     np.testing.assert_array_equal(own, scaled)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(transform=compositions, at=st.integers(1, 79), seed=st.integers(0, 2**32 - 1))
 def test_no_row_follows_from_later_ones_or_from_another_series(transform, at, seed):
     truth = values(80, 2, seed)
@@ -94,7 +95,6 @@ def test_no_row_follows_from_later_ones_or_from_another_series(transform, at, se
     pair=st.tuples(st.floats(-50, 50), st.floats(-50, 50)),
     power=st.sampled_from([-1.0, -0.3, 0.0, 1e-9, 0.5, 2.0]),
 )
-@settings(deadline=None)
 def test_a_level_and_its_inverse_rise(name, pair, power):
     of = Transform(name, lambdas=(power,) * (name == "box_cox"))
     low, high = sorted(pair)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -306,7 +307,7 @@ def test_check_and_init_say_so(tmp_path, monkeypatch, capsys):
     assert "It can run, but see above." in printed
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(
     scale=st.floats(1e-3, 1e3),
     offset=st.floats(-100, 100),

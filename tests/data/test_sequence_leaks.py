@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -149,7 +150,7 @@ def learned_from(prepared):
     ]
 
 
-thorough = settings(max_examples=150, deadline=None)
+thorough = settings(max_examples=examples(150))
 
 
 @thorough
@@ -257,7 +258,6 @@ def assert_refused(*told, n, **arguments):
 extents = st.one_of(st.integers(1, 30), st.floats(0.01, 0.7).map(lambda x: round(x, 2)))
 
 
-@settings(deadline=None)  # scikit-learn is imported once
 @given(
     labels=st.lists(st.integers(0, 3), min_size=1, max_size=60),
     stratified=st.booleans(),
@@ -310,7 +310,6 @@ def test_halves_are_rounded_up_as_they_are_written():
     assert len(draw(100, validation=1, test=0.145).test) == 15
 
 
-@settings(deadline=None)
 @given(order=st.permutations(range(20)), stratified=st.booleans())
 def test_the_order_of_sequences_with_ids_does_not_matter(order, stratified):
     names, labels = [f"s{i}" for i in range(20)], [i % 3 for i in range(20)]
@@ -321,7 +320,6 @@ def test_the_order_of_sequences_with_ids_does_not_matter(order, stratified):
         assert {names[i] for i in part} == {names[order[i]] for i in other}
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 100), validation=st.integers(3, 20))
 def test_the_test_part_is_the_same_whatever_is_validated_on(seed, validation):
     labels = [i % 3 for i in range(40)]

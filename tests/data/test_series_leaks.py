@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from helpers.examples import examples
 from helpers.series_cases import ROWS, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 slowly = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    max_examples=examples(60),
+    suppress_health_check=[*HealthCheck],
 )
 seeds = st.integers(0, 2**32 - 1)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -316,7 +317,7 @@ def test_a_column_tells_the_parts_of_series(time, series, tmp_path):
     assert [p.count for p in check_data(asked).facts.parts] == [n * series for n in (12, 5, 4)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=examples(25))
 @given(n=st.integers(8, 14), val=st.integers(1, 5), test=st.integers(1, 5), draw=st.data())
 def test_changing_test_rows_changes_nothing_that_a_search_sees(
     n, val, test, draw, tmp_path_factory

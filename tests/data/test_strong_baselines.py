@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -188,7 +189,7 @@ def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch):
     assert len(set(seen[0] % 24)) > 12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(n=st.integers(0, 300), most=st.integers(0, 400), seed=st.integers(0, 99))
 def test_a_sample_is_ordered_distinct_and_reproducible(n, most, seed):
     some = some_of(n, most)
@@ -254,7 +255,7 @@ def fit_classical(ref, season):
 KINDS = ("linear", "exponential_smoothing", "seasonal_arima")
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(8), phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32 - 1), t=st.integers(60, 75), logs=st.booleans())
 def test_a_forecast_never_follows_from_its_own_row_or_later_ones(seed, t, logs):
     ref = held([seasonal(75)], 60, logs=logs)
@@ -278,7 +279,7 @@ def test_a_forecast_follows_from_every_row_before_its_own():
         assert not np.array_equal(found[name], expected[name]), name
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(5), phases=[Phase.generate])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_rows_after_the_training_part_change_no_fit(seed):
     ref = held([seasonal()], 60)
@@ -566,7 +567,7 @@ def test_of_tokens_their_counts_are_read():
     np.testing.assert_allclose(found, expected.predict_proba(counts[samples]), atol=1e-3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 @given(
     task=st.sampled_from(["regress", "classify", "label"]),
     lengths=st.sampled_from([(6, 6), (5, 9)]),

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,7 +192,7 @@ def log_probability(next_logits, i, said, longest):
     return total
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 999), longest=st.integers(1, 3))
 def test_a_wide_beam_says_the_most_probable_of_all(seed, longest):
     next_logits = random_logits(seed)
@@ -202,7 +203,7 @@ def test_a_wide_beam_says_the_most_probable_of_all(seed, longest):
         assert found[i].tolist() == [*best, *[0] * (longest - len(best))]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 999), longest=st.integers(1, 6))
 def test_a_beam_of_one_takes_the_most_probable_token_each_time(seed, longest):
     next_logits = random_logits(seed)

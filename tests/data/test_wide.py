@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,7 @@ def test_a_wide_file_is_the_long_file_that_it_stands_for():
     assert "line 3 (2024-01-02) of series 'store_2'" in wide.place(61)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), suppress_health_check=list(HealthCheck))
 @given(
     values=st.lists(
         st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=3, max_size=3),

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,7 +222,7 @@ experiments = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(raw=experiments)
 def test_an_experiment_survives_writing_and_reading(tmp_path_factory, raw):
     experiment = Experiment.model_validate(raw)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from helpers.examples import examples
 from tuner.data import SeriesRef
 from tuner.data.prepared import Prepared, open_test_part, prepare
 from tuner.errors import DataError
@@ -207,7 +208,7 @@ def cases(
     return Case(whole, keys | fixed, task, window + draw(st.integers(0, 3)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(30))
 @given(case=cases())
 def test_the_rows_of_a_case_are_where_it_says(case: Case) -> None:
     held = case.prepare()

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from helpers.model_folders import make_model, months
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -65,7 +66,7 @@ def forecasts(model, frame, all_windows=True):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=examples(12))
 @given(
     seed=st.integers(0, 2**16),
     shop=st.sampled_from(SHOPS),

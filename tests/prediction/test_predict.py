@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.examples import examples
 from helpers.model_folders import make_model, months, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -428,7 +429,7 @@ def rows_of(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=examples(10))
 @given(seed=st.integers(0, 2**16), factor=st.sampled_from([0.01, 3.0, 1e6]))
 def test_a_forecast_depends_only_on_known_future_columns(case, seed, factor, models):
     model, frame = models(case), shops(seed)

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.examples import examples
 from helpers.result_records import (
     COMPLETE,
     FAILED,
@@ -249,7 +250,7 @@ records = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=examples(80))
 @given(target=texts, feature=texts, hyperparameters=configurations, recorded=records)
 def test_yaml_and_json_are_read_alike_and_as_they_were_written(
     tmp_path_factory, target, feature, hyperparameters, recorded

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import optuna
 import pytest
+from helpers.examples import examples
 from helpers.swarms import SPACE, N, positions, search
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,7 +193,7 @@ def test_encoded_reals_decode_to_themselves(distribution, z):
         )
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(distribution=ints | log_ints | floats | log_floats | grids, z=st.floats(0.001, 0.999))
 def test_numbers_lie_where_optunas_own_transform_puts_them(distribution, z):
     codec = Codec({"x": distribution})

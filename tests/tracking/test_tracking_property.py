@@ -18,6 +18,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from helpers.examples import examples
 from helpers.mlflow_runs import Spy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -553,7 +554,7 @@ everything = {
 suppressed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=suppressed)
+@settings(max_examples=examples(20), suppress_health_check=suppressed)
 @given(**everything)
 def test_mlflow_holds_what_the_journal_says_field_by_field(stores, monkeypatch, **drawn):
     store, client, folder = stores
@@ -563,7 +564,7 @@ def test_mlflow_holds_what_the_journal_says_field_by_field(stores, monkeypatch, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=500, deadline=None, suppress_health_check=suppressed)
+@settings(max_examples=examples(500), suppress_health_check=suppressed)
 @given(**everything)
 def test_mlflow_holds_what_hundreds_of_journals_say(stores, monkeypatch, **drawn):
     store, client, folder = stores

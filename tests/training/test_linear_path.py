@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as TheirRidge
@@ -44,7 +45,7 @@ def gcv(x, y, penalty):
     return float((away**2).sum() / n / (np.trace(np.eye(n) - hat) / n) ** 2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**32 - 1), st.integers(30, 60), st.integers(1, 6), st.integers(1, 3))
 def test_the_penalty_minimizes_generalized_cross_validation(seed, n, inputs, outputs):
     rng = np.random.default_rng(seed)
@@ -82,7 +83,7 @@ def test_few_rows_and_constant_inputs_still_give_a_line(n):
     np.testing.assert_allclose(constant.bias, y.mean(axis=0))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 2**32 - 1), st.integers(8, 30), st.integers(2, 30))
 def test_moments_of_parts_and_scaled_inputs_are_those_of_rows(seed, n, later):
     rng = np.random.default_rng(seed)
@@ -350,7 +351,7 @@ PAIRS = [
 ]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99))
 def test_rows_after_the_training_part_change_no_weight(make_ref, make_job, go_on, options, seed):
     rows = np.column_stack((walk(60), walk(61)[1:]))
@@ -362,7 +363,7 @@ def test_rows_after_the_training_part_change_no_weight(make_ref, make_job, go_on
         assert array.tobytes() == weights[1].weights[name].tobytes(), name
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(options=st.sampled_from(PAIRS), seed=st.integers(0, 99), ahead=st.integers(0, 12))
 def test_rows_from_the_first_one_forecast_on_move_no_forecast(
     make_ref, make_job, go_on, options, seed, ahead

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -77,7 +78,7 @@ def test_every_model_learns_from_padded_sequences(cell, bidirectional, widths, p
     assert model.attends == (pooling == "attention" and not shape.each_step)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     hidden=st.integers(1, 9),
     layers=st.integers(1, 3),
@@ -125,7 +126,6 @@ def test_the_forecast_follows_the_equations_of_the_lstm():
     torch.testing.assert_close(model(window[None])[0, 0], expected)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["direct", "recursive"]), st.integers(0, 99))
 def test_quantiles_do_not_cross_and_keep_their_order(decoder, seed):
     torch.manual_seed(seed)
@@ -216,7 +216,7 @@ def pair(inputs, units, **options):
     return lstm, peephole
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     st.integers(1, 5),
     st.integers(1, 70),
@@ -515,7 +515,6 @@ def padded(lengths, width=3):
 lengths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(POOLINGS)), lengths)
 def test_pooling_sees_the_real_steps_alone(name, lengths):
     pooling = POOLINGS[name](3)
@@ -535,7 +534,6 @@ def test_mean_and_max_are_over_the_steps():
     assert torch.equal(POOLINGS["last"](3)(outputs, last, None), last)
 
 
-@settings(deadline=None)
 @given(lengths)
 def test_attention_sums_to_one_and_ignores_padding(lengths):
     attention = Attention(3)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -66,7 +67,7 @@ def test_the_level_is_that_of_the_papers_equations():
         np.testing.assert_allclose(level.put_back(several), expected)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(
     kind=st.sampled_from(["last", "mean", "standard"]),
     options=st.sampled_from(OPTIONS),
@@ -86,7 +87,7 @@ def test_a_higher_target_window_raises_the_forecast_equally(
         assert not torch.allclose(plain(x + constant), plain(x) + constant)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(options=st.sampled_from(OPTIONS), seed=st.integers(0, 99), factor=st.floats(10, 1000))
 def test_a_wider_window_widens_the_forecast(options, seed, factor):
     model, x = drawn(ALONE, normalize="standard", **options), 100 * windows(ALONE, seed)

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
@@ -30,7 +31,6 @@ CPU = torch.device("cpu")
 # Windows
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 4), st.data())
 def test_an_unfolded_window_equals_a_slice_and_shares_its_memory(n_rows, n_columns, data):
     length = data.draw(st.integers(1, n_rows))
@@ -42,7 +42,7 @@ def test_an_unfolded_window_equals_a_slice_and_shares_its_memory(n_rows, n_colum
         assert torch.equal(window, rows[i : i + length])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.data())
 def test_a_batch_holds_the_rows_before_and_after_its_starts(
     make_ref, window, horizon, n_features, n_targets, data
@@ -97,7 +97,7 @@ def test_an_index_is_split_as_torch_splits_it(n, size):
 # Sequences
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.data())
 def test_a_batch_is_padded_to_its_longest_sequence_only(make_sequences, lengths, data):
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -69,7 +70,7 @@ def test_the_horizon_is_decoded_in_pieces_as_in_segrnn():
     torch.testing.assert_close(model(x), torch.cat(pieces, dim=1)[:, :5])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(
     inputs=st.integers(1, 4),
     channels=st.integers(1, 5),
@@ -89,7 +90,7 @@ def test_the_convolution_is_torchs_of_the_same_length(inputs, channels, kernel, 
 # Models
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(
     cell=CELLS,
     pooling=POOLINGS,
@@ -123,7 +124,7 @@ def test_every_model_of_windows_learns_with_all_of_its_weights(
     assert all(p.grad.abs().sum() > 0 for n, p in model.named_parameters() if "linear" in n)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     task=st.sampled_from(sorted(SEQUENCES)),
     cell=CELLS,
@@ -208,7 +209,6 @@ def windows(shape, size=5):
     return torch.randn(size, shape.window, shape.inputs, dtype=torch.float64)
 
 
-@settings(deadline=None)
 @given(length=st.integers(2, 10))
 def test_the_trend_is_a_moving_mean_with_repeated_ends(length):
     shape = Shape("forecast", 4, targets=2, window=10, target_columns=(2, 0), trend=length)

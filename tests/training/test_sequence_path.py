@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -161,7 +162,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(make_sequences, make_
         assert array.tobytes() == outcome.weights[name].tobytes(), name
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6))
 @given(kind=st.sampled_from(KINDS), seed=st.integers(1, 99), other=st.sampled_from(OTHERS))
 def test_sequences_that_are_not_trained_on_move_nothing(
     make_sequences, make_job, go_on, kind, seed, other
