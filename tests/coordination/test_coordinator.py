@@ -20,7 +20,7 @@ from test_finalists import repeats
 
 from tuner.coordination.events import Observer
 from tuner.coordination.finalists import rank_finalists
-from tuner.coordination.history import configuration_key, fresh_configuration
+from tuner.coordination.history import configuration_key, unseen_configuration
 from tuner.coordination.opening import open_study
 from tuner.coordination.pruning import should_prune
 from tuner.errors import RunError, StudyError
@@ -181,7 +181,7 @@ def test_trials_are_asked_exactly_when_earlier_ones_are_told(strategy, bench):
     bench.run(experiment, SimulatedExecutor(4, chaos=9))
     study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
     for trial in study.trials:
-        in_generations = STRATEGIES[strategy].generational
+        in_generations = experiment.strategy.rhythm.generational
         expected = trial.number // 6 * 6 if in_generations else max(0, trial.number - 2)
         assert trial.user_attrs[TOLD_ATTR] == expected
 
@@ -458,7 +458,7 @@ FINITE = {
 def test_every_configuration_of_a_finite_space_is_found_once():
     trained = set()
     for number in range(3 * 4 * 2):
-        params = fresh_configuration(FINITE, trained, seed=1, number=number)
+        params = unseen_configuration(FINITE, trained, seed=1, number=number)
         for name, distribution in FINITE.items():
             assert distribution._contains(distribution.to_internal_repr(params[name]))
         assert configuration_key(params) not in trained
@@ -468,9 +468,9 @@ def test_every_configuration_of_a_finite_space_is_found_once():
 
 def test_an_infinite_space_is_drawn_from_by_seed_and_number():
     space = {**FINITE, "e": FloatDistribution(1e-4, 1e-1, log=True)}
-    first = fresh_configuration(space, set(), seed=1, number=5)
-    assert first == fresh_configuration(space, set(), seed=1, number=5)
-    assert first != fresh_configuration(space, set(), seed=2, number=5)
+    first = unseen_configuration(space, set(), seed=1, number=5)
+    assert first == unseen_configuration(space, set(), seed=1, number=5)
+    assert first != unseen_configuration(space, set(), seed=2, number=5)
     assert 1e-4 <= first["e"] <= 1e-1
 
 
@@ -481,7 +481,7 @@ def test_equal_configurations_have_equal_keys():
 
 def test_a_range_too_long_to_list_is_not_listed():
     space = {"a": IntDistribution(1, 10**12), "b": FloatDistribution(0.0, 1.0)}
-    assert 1 <= fresh_configuration(space, set(), seed=1, number=5)["a"] <= 10**12
+    assert 1 <= unseen_configuration(space, set(), seed=1, number=5)["a"] <= 10**12
 
 
 def test_the_largest_r2_is_the_best(bench):

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from tuner.api import Study
 from tuner.coordination.finalists import default_of, rank_finalists
-from tuner.coordination.history import Told
+from tuner.coordination.history import TrialHistory
 from tuner.coordination.pruning import (
     Evidence,
     _Told,
@@ -524,7 +524,7 @@ def test_the_loss_never_outweighs_a_metric_that_differs(sign, a, b, loss_a, loss
 
 
 def test_a_duplicate_or_open_trial_is_shown_as_such():
-    seen = Told([optuna.study.StudyDirection.MINIMIZE], breaks_ties=True)
+    seen = TrialHistory([optuna.study.StudyDirection.MINIMIZE], breaks_ties=True)
     trial = create_trial(state=TrialState.COMPLETE, value=1.0, intermediate_values={0: 0.5})
     seen.add(trial)
     assert seen.evidence(1)[0] == [trial]

@@ -4,13 +4,10 @@ It alone writes to a study. What it decides depends on the journal's content and
 timing, so a search gives the same trials with any number of workers, and after any interruption:
 
 - trial k is asked when exactly `rhythm.told_before(k)` trials have been told;
-- an outcome is journaled at once, and *told* in the order of the trials' numbers;
+- an outcome is recorded in the journal at once, and told in the order of the trials' numbers;
 - pruning of trial k sees the trials that had been told when k was asked.
 
-`tuner/coordination/coordinator.py` gives all this up, where that is asked for.
-
-A trial is told when it ends and asked when a worker is free: what a strategy knows, and what
-pruning compares with, depends on which trial ends first.
+`AsynchronousCoordinator` gives this up, so that no worker waits.
 """
 
 from __future__ import annotations
@@ -28,16 +25,16 @@ from optuna.trial import TrialState
 
 from tuner.coordination.events import Asked, Observer
 from tuner.coordination.history import (
-    Slot,
-    Told,
-    asked,
+    StudyTrial,
+    TrialHistory,
+    ask,
     configuration_key,
-    fresh_configuration,
-    restored,
+    restore,
     tell,
+    unseen_configuration,
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, cost
+from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported, cost
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
@@ -50,21 +47,21 @@ __all__ = ["AsynchronousCoordinator", "Coordinator", "Limits", "why_it_ended"]
 class Limits:
     """When a search ends, and when a trial is given up."""
 
-    n_trials: int | None  # trained in all; repeats do not count
+    n_trials: int | None  # trained in all; duplicates do not count
     n_configurations: int | None = None  # of the search space; None where it is infinite
     stagnation: int | None = None  # generations without a better score
-    retries: int = 2  # of a job that the machine lost
-    out_of_time: Callable[[], bool] = lambda: False  # says when no further trial may start
+    retries: int = 2  # of a job whose worker died
+    out_of_time: Callable[[], bool] = lambda: False  # whether no further trial may start
 
 
 def why_it_ended(
     experiment: Experiment, n_trained: int, exhausted: bool, out_of_time: bool
 ) -> str | None:
-    """Say why a search is over; None where it has trained what it was asked for.
+    """Return why a search ended before its budget of trials was used; None where it did not.
 
     Args:
         experiment: what was searched.
-        n_trained: how many trials have been trained in all.
+        n_trained: number of trials trained in all.
         exhausted: whether no configuration is left.
         out_of_time: whether the time is up.
     """
@@ -82,7 +79,7 @@ def why_it_ended(
     )
 
 
-_POLL_S = 0.5  # how often the clock and the stop request are looked at when nothing happens
+_POLL_S = 0.5  # between two looks at the clock and the stop request, while nothing happens
 
 
 class Coordinator:
@@ -105,22 +102,22 @@ class Coordinator:
         observer: Observer | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        """Take up a study where its journal says that it is.
+        """Prepare to resume a study from its journal.
 
         Args:
             study: the Optuna study, with its strategy as sampler.
             distributions: the search space.
             rhythm: how many trials must have been told when a trial is asked.
-            executor: where jobs run.
-            make_job: gives the job of a trial that has its parameters and seed.
+            executor: runs the jobs.
+            make_job: returns the job of a trial that has its parameters and seed.
             limits: when the search ends.
-            distinct: whether a repeat takes the first one's outcome and is not trained.
+            distinct: whether a duplicate takes the outcome of its original and is not trained.
             second: objective beside the metric, one of `tuner.experiment.metrics.COSTS`.
             n_folds: of every job; see `TrainJob.folds`.
             pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
-            seed: the study's, from which those of trainings follow.
-            observer: is told what happens.
-            stop: once set, no further trial starts; those in progress end.
+            seed: the study's; those of trainings follow from it.
+            observer: receives the events of the search.
+            stop: once set, no further trial starts; running trials end.
         """
         self._study, self._distributions, self._rhythm = study, distributions, rhythm
         self._executor, self._make_job, self._limits = executor, make_job, limits
@@ -128,42 +125,37 @@ class Coordinator:
         self._pruner, self._n_folds = pruner or NopPruner(), n_folds
         self._observer, self._stop = observer or Observer(), stop or threading.Event()
         self._n_configurations = limits.n_configurations
-        self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
-        self._recent: deque[Slot] = deque(maxlen=rhythm.size)  # as many as are asked together
-        self._untold: list[Slot] = []
-        self._first: dict[str, Slot] = {}  # by configuration
-        self._told = Told(
+        self._history = TrialHistory(
             study.directions,
             n_folds=n_folds,
             breaks_ties=pruner is not None and breaks_ties(pruner),
         )
-        self._ready: list[Slot] = []  # to be handed out
-        self._in_flight: dict[str, Slot] = {}
-        self._asked = self.trained = 0  # trials, with and without repeats
+        self._originals: dict[str, StudyTrial] = {}  # by configuration
+        self._recent: deque[StudyTrial] = deque(maxlen=rhythm.size)  # as many as a generation has
+        self._untold: list[StudyTrial] = []
+        self._queue: list[StudyTrial] = []  # asked, and to be submitted
+        self._running: dict[str, StudyTrial] = {}  # by the key of the job
+        self._n_asked = self.trained = 0  # trials, with and without duplicates
+        self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
 
     def run(self) -> bool:
         """Run until the budget is used; returns False where it was stopped before."""
         self._restore()
-        told_of_it = False
+        stopping = False
         while True:
-            stopped = self._stop.is_set()
-            if stopped and not told_of_it:
+            if self._stop.is_set() and not stopping:
+                stopping = True
                 self._observer.note(STOPPING)
-                told_of_it = True
-            if stopped or self._limits.out_of_time():
+            if stopping or self._limits.out_of_time():
                 for key in self._executor.withdraw():
-                    del self._in_flight[key]
+                    del self._running[key]
             else:
                 self._advance()
-                self._dispatch_all()
-            if not self._in_flight:
-                return not stopped
+                self._submit_all()
+            if not self._running:
+                return not stopping
             for event in self._executor.poll(_POLL_S):
                 self._handle(event)
-
-    def _over(self) -> bool:
-        """Whether no further trial may start."""
-        return self._stop.is_set() or self._limits.out_of_time()
 
     @property
     def exhausted(self) -> bool:
@@ -171,181 +163,184 @@ class Coordinator:
         return self._distinct and self.trained == self._n_configurations
 
     def _restore(self) -> None:
-        """Take up the trials in the journal; those without an outcome are trained again."""
-        for slot, frozen in restored(self._study, self._distributions, self._seed):
-            if slot.told:
-                self._told.add(frozen)
-            self._admit(slot)
-            if slot.told:
-                slot.end(frozen.intermediate_values)
+        """Add the trials in the journal; those without an outcome are trained again."""
+        for trial, frozen in restore(self._study, self._distributions, self._seed):
+            if trial.told:
+                self._history.add(frozen)
+            self._add(trial)
+            if trial.told:
+                trial.end(frozen.intermediate_values)
 
     def _advance(self) -> None:
         """Tell and ask as far as the outcomes allow."""
         while True:
             asks = self._wants_more()
-            needed = self._rhythm.told_before(self._asked) if asks else self._asked
-            if asks and len(self._told) >= needed and self._stagnant(needed):
-                needed = self._asked  # what was asked since may be better
-                asks = len(self._told) >= needed and not self._stagnant(needed)
-            if len(self._told) < needed:
-                due = self._untold[: needed - len(self._told)]
-                if not all(slot.settled for slot in due):
+            needed = self._rhythm.told_before(self._n_asked) if asks else self._n_asked
+            if asks and len(self._history) >= needed and self._stagnates(needed):
+                needed = self._n_asked  # trials asked since may be better
+                asks = len(self._history) >= needed and not self._stagnates(needed)
+            if len(self._history) < needed:
+                due = self._untold[: needed - len(self._history)]
+                if not all(trial.recorded for trial in due):
                     return
-                for slot in due:
-                    self._tell(slot)
+                for trial in due:
+                    self._tell(trial)
             elif asks:
                 self._ask()
             else:
                 return
 
-    def _stagnant(self, n: int) -> bool:
-        """Whether the last generations of the first `n` trials brought no better score."""
+    def _stagnates(self, n: int) -> bool:
         limit = self._limits.stagnation
-        return limit is not None and self._told.stagnant(n, self._rhythm.size) >= limit
+        return limit is not None and self._history.stagnation(n, self._rhythm.size) >= limit
 
     def _wants_more(self) -> bool:
         n_trials = self._limits.n_trials
         return not self.exhausted and (n_trials is None or self.trained < n_trials)
 
     def _ask(self) -> None:
-        stuck = len(self._recent) == self._rhythm.size and all(s.original for s in self._recent)
+        stuck = len(self._recent) == self._rhythm.size and all(t.original for t in self._recent)
         if stuck and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            # The strategy proposes nothing new: offer it a configuration that is.
-            params = fresh_configuration(
-                self._distributions, self._first.keys(), self._seed, self._asked
+            params = unseen_configuration(
+                self._distributions, self._originals.keys(), self._seed, self._n_asked
             )
             if params is None:
-                self._n_configurations = self.trained  # fewer than was thought: two were equal
+                self._n_configurations = self.trained  # two that were counted are equal
                 return
             self._study.enqueue_trial(params)
-        self._admit(asked(self._study, self._distributions, self._seed, len(self._told)))
+        self._add(ask(self._study, self._distributions, self._seed, len(self._history)))
 
-    def _admit(self, slot: Slot) -> None:
-        """Take a trial with its parameters in, and have it trained unless that is settled."""
-        self._asked += 1
-        self._recent.append(slot)
-        if not slot.told:
-            self._untold.append(slot)
-        configuration = configuration_key(slot.params)
-        first = self._first.setdefault(configuration, slot)
-        if self._distinct and first is not slot:
-            slot.original = first
-            if REPEAT_ATTR not in slot.trial.user_attrs:
-                slot.trial.set_user_attr(REPEAT_ATTR, first.trial.number)
+    def _add(self, trial: StudyTrial) -> None:
+        """Add a trial that has been asked, and queue it unless its outcome is known."""
+        self._n_asked += 1
+        self._recent.append(trial)
+        if not trial.told:
+            self._untold.append(trial)
+        original = self._originals.setdefault(configuration_key(trial.params), trial)
+        repeat_of = None
+        if self._distinct and original is not trial:
+            trial.original, repeat_of = original, original.number
+            if REPEAT_ATTR not in trial.handle.user_attrs:
+                trial.handle.set_user_attr(REPEAT_ATTR, repeat_of)
         else:
             self.trained += 1
-        number = slot.trial.number
-        repeat_of = slot.original.trial.number if slot.original else None
-        self._observer.asked(Asked(slot.role, number, repeat_of, slot.params, *slot.retraining))
-        if slot.original is None and slot.outcome is None:
-            self._ready.append(slot)
-        elif slot.original is None and slot.outcome is not None:
-            self._observer.finished(slot.role, number, slot.outcome)
+        self._observer.asked(
+            Asked(trial.role, trial.number, repeat_of, trial.params, *trial.retraining)
+        )
+        if trial.original is None and trial.outcome is None:
+            self._queue.append(trial)
+        elif trial.original is None and trial.outcome is not None:
+            self._observer.finished(trial.role, trial.number, trial.outcome)
 
-    def _dispatch_all(self) -> None:
-        """Hand out what is ready, the dearest first, so that no worker waits long at the end."""
-        jobs = [(slot, self._make_job(slot.trial)) for slot in self._ready]
-        self._ready.clear()
-        for slot, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
-            self._observer.dispatched(slot.role, slot.trial.number, cost(job))
-            self._dispatch(slot, job)
+    def _submit_all(self) -> None:
+        """Submit queued trials, longest first, so that no worker waits long at the end."""
+        jobs = [(trial, self._make_job(trial.handle)) for trial in self._queue]
+        self._queue.clear()
+        for trial, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
+            self._observer.dispatched(trial.role, trial.number, cost(job))
+            self._submit(trial, job)
 
-    def _dispatch(self, slot: Slot, job: TrainJob) -> None:
-        slot.begin(job)
-        self._in_flight[job.key] = slot
+    def _submit(self, trial: StudyTrial, job: TrainJob) -> None:
+        trial.start(job)
+        self._running[job.key] = trial
         self._executor.submit(job)
 
     def _handle(self, event: Event) -> None:
-        slot = self._in_flight[event.key]
-        assert slot.job is not None
-        number = slot.trial.number
+        trial = self._running[event.key]
         if isinstance(event, Finished):
-            self._settle(event.key, slot, event.outcome)
+            self._record(event.key, trial, event.outcome)
         elif isinstance(event, Lost):
-            slot.lost.append(event.reason)
-            slot.trial.set_user_attr(LOST_ATTR, slot.lost)
-            if len(slot.lost) <= self._limits.retries:
-                self._observer.lost(slot.role, number, event.reason)
-                del self._in_flight[event.key]
-                if not self._over():  # or the next run trains it
-                    self._dispatch(slot, slot.job)
-            else:
-                reason = f"lost {len(slot.lost)} times: {event.reason}"
-                outcome = Outcome(OutcomeState.FAILED, reason=reason)
-                self._settle(event.key, slot, outcome)
+            self._handle_loss(trial, event)
         else:
-            if not slot.epochs:
-                self._observer.began(slot.role, number, event.epoch.time - event.trained_s)
-            slot.epochs.append(event.epoch)
-            self._observer.epoch(slot.role, number, event.epoch)
-            if slot.job.can_be_pruned:
-                self._executor.answer(event.key, not self._should_prune(slot))
+            self._handle_epoch(trial, event)
 
-    def _settle(self, key: str, slot: Slot, outcome: Outcome) -> None:
-        if not outcome.history:  # of a job that did not live to tell it
-            outcome = dataclasses.replace(outcome, history=tuple(slot.epochs))
-        storage, trial_id = self._study._storage, slot.trial._trial_id  # a Trial keeps a copy
+    def _handle_epoch(self, trial: StudyTrial, event: Reported) -> None:
+        if not trial.epochs:
+            self._observer.began(trial.role, trial.number, event.epoch.time - event.trained_s)
+        trial.epochs.append(event.epoch)
+        self._observer.epoch(trial.role, trial.number, event.epoch)
+        assert trial.job is not None
+        if trial.job.can_be_pruned:
+            self._executor.answer(event.key, not self._should_prune(trial))
+
+    def _handle_loss(self, trial: StudyTrial, event: Lost) -> None:
+        trial.lost.append(event.reason)
+        trial.handle.set_user_attr(LOST_ATTR, trial.lost)
+        if len(trial.lost) > self._limits.retries:
+            reason = f"lost {len(trial.lost)} times: {event.reason}"
+            self._record(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
+            return
+        self._observer.lost(trial.role, trial.number, event.reason)
+        del self._running[event.key]
+        if not (self._stop.is_set() or self._limits.out_of_time()):  # else the next run trains it
+            assert trial.job is not None
+            self._submit(trial, trial.job)
+
+    def _record(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
+        if not outcome.history:  # the worker died, or was ended
+            outcome = dataclasses.replace(outcome, history=tuple(trial.epochs))
+        storage, trial_id = self._study._storage, trial.handle._trial_id  # a Trial keeps a copy
         storage.set_trial_user_attr(trial_id, OUTCOME_ATTR, outcome.to_json())
-        slot.outcome = outcome
+        trial.outcome = outcome
         if outcome.weights is not None:
             self.weights[key] = outcome.weights
-        del self._in_flight[key]
-        self._observer.finished(slot.role, slot.trial.number, outcome)
+        del self._running[key]
+        self._observer.finished(trial.role, trial.number, outcome)
 
-    def _should_prune(self, slot: Slot) -> bool:
-        known = len(slot.rungs)
+    def _should_prune(self, trial: StudyTrial) -> bool:
+        n_noted, n_seen = len(trial.rungs), self._n_seen(trial)
+        if trial.evidence is None or trial.evidence.n_seen != n_seen:
+            trial.evidence = Evidence(self._study, n_seen, *self._history.evidence(n_seen))
         prune = should_prune(
             self._pruner,
-            self._evidence(slot),
-            slot.trial.number,
-            slot.params,
+            trial.evidence,
+            trial.number,
+            trial.params,
             self._distributions,
-            slot.epochs,
-            slot.rungs,
+            trial.epochs,
+            trial.rungs,
             n_folds=self._n_folds,
         )
-        for key, value in list(slot.rungs.items())[known:]:
-            self._study._storage.set_trial_system_attr(slot.trial._trial_id, key, value)
+        for key, value in list(trial.rungs.items())[n_noted:]:
+            self._study._storage.set_trial_system_attr(trial.handle._trial_id, key, value)
         return prune
 
-    def _evidence(self, slot: Slot) -> Evidence:
-        n_seen = self._n_seen(slot)
-        if slot.evidence is None or slot.evidence.n_seen != n_seen:
-            slot.evidence = Evidence(self._study, n_seen, *self._told.evidence(n_seen))
-        return slot.evidence
+    def _n_seen(self, trial: StudyTrial) -> int:
+        """Return how many of the trials told pruning of this one compares it with."""
+        return trial.asked_after
 
-    def _n_seen(self, slot: Slot) -> int:
-        """Return how many of the trials told pruning of this one may look at."""
-        return slot.asked_after
-
-    def _tell(self, slot: Slot) -> None:
-        outcome = slot.settled
+    def _tell(self, trial: StudyTrial) -> None:
+        outcome = trial.recorded
         assert outcome is not None
-        # Of a repeat the last value is enough, which a pruned trial takes part with.
+        # A duplicate needs only the last value, with which a pruned trial is ranked.
         values = (
-            slot.original.last
-            if slot.original
+            trial.original.last
+            if trial.original
             else intermediate_values(outcome.history, self._n_folds)
         )
-        told = tell(self._study, slot.trial, outcome, values, slot.reported, self._second)
-        self._told.add(told)
-        self._untold.remove(slot)
-        slot.end(values)
+        told = tell(self._study, trial.handle, outcome, values, trial.reported, self._second)
+        self._history.add(told)
+        self._untold.remove(trial)
+        trial.end(values)
 
 
 class AsynchronousCoordinator(Coordinator):
-    """Tells and asks at once; what is finished survives an interruption all the same."""
+    """Tells a trial when it ends, and asks for one when a worker is free.
+
+    The trials depend on timing: on which trial ends first. Finished trials survive an
+    interruption as they do otherwise.
+    """
 
     def _advance(self) -> None:
         while True:
-            for slot in [slot for slot in self._untold if slot.settled]:
-                self._tell(slot)
-            busy = len(self._ready) + len(self._in_flight)
-            if busy >= self._executor.n_workers or not self._wants_more():
+            for trial in [trial for trial in self._untold if trial.recorded]:
+                self._tell(trial)
+            n_busy = len(self._queue) + len(self._running)
+            if n_busy >= self._executor.n_workers or not self._wants_more():
                 return
-            if self._stagnant(len(self._told)):
+            if self._stagnates(len(self._history)):
                 return
             self._ask()
 
-    def _n_seen(self, slot: Slot) -> int:
-        return len(self._told)
+    def _n_seen(self, trial: StudyTrial) -> int:
+        return len(self._history)

@@ -12,12 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -38,63 +33,128 @@ from tuner.journal.storage import (
 from tuner.strategies.codec import Codec, count_of, values_of
 from tuner.strategies.rng import duplicate_generator
 
-__all__ = [
-    "STATES",
-    "Slot",
-    "Told",
-    "asked",
-    "configuration_key",
-    "fresh_configuration",
-    "objectives_of",
-    "restored",
-    "tell",
-]
-
-_LISTABLE = 100_000  # spaces up to this size are searched whole for what is left
-
-_DRAWS = 1_000
-
-
-def configuration_key(params: dict[str, Any]) -> str:
-    """Return a text that is equal for equal configurations; 0.3 and 0.1 + 0.2 are equal."""
-    rounded = {k: float(f"{v:.12g}") if isinstance(v, float) else v for k, v in params.items()}
-    return json.dumps(rounded, sort_keys=True)
-
-
-def fresh_configuration(
-    distributions: dict[str, BaseDistribution], trained: Container[str], seed: int, number: int
-) -> dict[str, Any] | None:
-    """Return a configuration whose key is not in `trained`; the same for the same arguments.
-
-    Where every configuration of a finite space has been trained, return None. In a huge space
-    that is nearly used up, where a thousand draws find none, return the last one drawn although
-    it repeats.
-    """
-    rng = duplicate_generator(seed, number)
-    ordered = dict(sorted(distributions.items()))
-    counts = [count_of(d) or math.inf for d in ordered.values()]
-    if math.prod(counts) <= _LISTABLE:
-        grid = itertools.product(*(values_of(d) or [] for d in ordered.values()))
-        every = (dict(zip(ordered, values, strict=True)) for values in grid)
-        left = [params for params in every if configuration_key(params) not in trained]
-        return left[rng.integers(len(left))] if left else None
-    from scipy.stats import qmc  # half a second, and seldom needed
-
-    codec = Codec(distributions)
-    points = qmc.Sobol(codec.n_columns, scramble=True, rng=rng)
-    single = {name: (values_of(d) or [])[0] for name, d in ordered.items() if d.single()}
-    for _ in range(_DRAWS):
-        params = single | codec.decode(points.random()[0])
-        if configuration_key(params) not in trained:
-            break
-    return params
-
-
 STATES = {
     OutcomeState.COMPLETE: TrialState.COMPLETE,
     OutcomeState.PRUNED: TrialState.PRUNED,
     OutcomeState.FAILED: TrialState.FAIL,
 }
+"""Optuna's states of trials, by how their training ended."""
+
+
+@dataclass(eq=False)
+class StudyTrial:
+    """A trial of a running study.
+
+    It is *asked* with its configuration, *running* while it has a `job`, *recorded* once its
+    `outcome` is in the journal, and *told* once the sampler knows it. A duplicate never runs: it
+    is told with the outcome of its `original`.
+    """
+
+    handle: optuna.Trial
+    role: Role
+    params: dict[str, Any]
+    retraining: tuple[int | None, int | None]  # of which configuration, and which repeat
+    asked_after: int  # so many trials had been told
+    original: StudyTrial | None = None  # the earlier trial with the same configuration
+    job: TrainJob | None = None
+    outcome: Outcome | None = None
+    told: bool = False
+    lost: list[str] = field(default_factory=list)  # why attempts at its training were lost
+    epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
+    rungs: dict[str, Any] = field(default_factory=dict)  # the pruner's notes, of the same
+    evidence: Evidence | None = None  # the trials that pruning compares it with
+    reported: frozenset[int] = frozenset()  # steps in the journal, of a run killed while telling
+    last: dict[int, float] = field(default_factory=dict)  # intermediate value, once told
+
+    @property
+    def number(self) -> int:
+        """Its number in the study."""
+        return self.handle.number
+
+    @property
+    def recorded(self) -> Outcome | None:
+        """The recorded outcome: its own, or its original's."""
+        return self.original.recorded if self.original else self.outcome
+
+    def start(self, job: TrainJob) -> None:
+        """Start an attempt at its training."""
+        self.job = job
+        self.epochs.clear()
+        self.rungs.clear()
+
+    def end(self, values: dict[int, float]) -> None:
+        """Mark it as told with these intermediate values, and free memory."""
+        self.told, self.job, self.evidence = True, None, None
+        self.epochs, self.rungs = [], {}
+        self.last = dict(list(values.items())[-1:])
+        if self.outcome is not None:
+            self.outcome = dataclasses.replace(self.outcome, history=(), weights=None)
+
+
+def ask(
+    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int, n_told: int
+) -> StudyTrial:
+    """Ask the sampler for a trial.
+
+    Args:
+        study: the study.
+        distributions: the search space.
+        seed: the study's.
+        n_told: how many trials have been told.
+    """
+    handle = study.ask()
+    attrs = handle.user_attrs
+    _suggest(handle, attrs, distributions)
+    handle.set_user_attr(SEED_ATTR, seed_of(attrs, handle.number, seed))
+    handle.set_user_attr(TOLD_ATTR, n_told)
+    return StudyTrial(
+        handle, role_of(attrs), params_of(handle, attrs), retraining_of(attrs), n_told
+    )
+
+
+def restore(
+    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int
+) -> Iterator[tuple[StudyTrial, FrozenTrial]]:
+    """Return the trials in a study's journal in order, except those that wait.
+
+    Attributes that are missing because the process was killed are completed.
+    """
+    n_told = 0
+    for frozen in study.get_trials(deepcopy=False):
+        if frozen.state is TrialState.WAITING:
+            continue
+        handle, attrs = optuna.Trial(study, frozen._trial_id), frozen.user_attrs
+        told = frozen.state is not TrialState.RUNNING
+        n_told += told
+        if not told:
+            _suggest(handle, attrs, distributions)
+            if SEED_ATTR not in attrs:
+                handle.set_user_attr(SEED_ATTR, seed_of(attrs, frozen.number, seed))
+        asked_after = attrs.get(TOLD_ATTR)
+        if asked_after is None:  # killed while asking; no trial was told since
+            asked_after = n_told
+            handle.set_user_attr(TOLD_ATTR, asked_after)
+        trial = StudyTrial(
+            handle,
+            role_of(attrs),
+            params_of(handle, attrs),
+            retraining_of(attrs),
+            asked_after,
+            outcome=Outcome.from_json(attrs[OUTCOME_ATTR]) if attrs.get(OUTCOME_ATTR) else None,
+            told=told,
+            lost=list(attrs.get(LOST_ATTR, ())),
+            reported=frozenset(frozen.intermediate_values),
+        )
+        yield trial, frozen
+
+
+def _suggest(
+    trial: optuna.Trial, attrs: Mapping[str, Any], distributions: dict[str, BaseDistribution]
+) -> None:
+    """Have the sampler suggest every parameter that the trial has not yet."""
+    if role_of(attrs) is not Role.BASELINE:
+        for name, distribution in distributions.items():
+            trial._suggest(name, distribution)
 
 
 def tell(
@@ -105,14 +165,14 @@ def tell(
     reported: Container[int] = (),
     cost: str | None = None,
 ) -> FrozenTrial:
-    """Tell an outcome with its intermediate values; returns the trial as the study now has it.
+    """Tell the sampler an outcome, and return the trial as the study now has it.
 
     Args:
         study: that the trial belongs to.
         trial: in progress.
-        outcome: its own, or that of the trial which it repeats.
-        values: by step.
-        reported: steps whose values the journal has already.
+        outcome: its own, or its original's.
+        values: intermediate values, by step.
+        reported: steps whose values are in the journal.
         cost: the second objective, if there is one.
     """
     storage, trial_id = study._storage, trial._trial_id
@@ -130,37 +190,34 @@ def objectives_of(outcome: Outcome, cost: str | None) -> list[float] | None:
     return [outcome.objective] + ([] if cost is None else [outcome.cost(cost)])
 
 
-class Told:
-    """The trials told so far, in the order of telling, and when the score last improved."""
+class TrialHistory:
+    """Finished trials in the order in which they were told to the sampler.
+
+    Args:
+        directions: of the study's objectives; the first is the metric's.
+        n_folds: of every trial.
+        breaks_ties: whether the validation losses decide between equal metrics in pruning.
+    """
 
     def __init__(
         self, directions: Sequence[StudyDirection], *, n_folds: int = 1, breaks_ties: bool = False
     ) -> None:
-        """Begin with none.
-
-        Args:
-            directions: of the study's objectives; the first is the metric's.
-            n_folds: of every trial.
-            breaks_ties: whether pruning sees a trace of the validation loss in what they came to.
-        """
-        self._n, self._n_folds, self._breaks_ties = 0, n_folds, breaks_ties
-        self._originals: list[FrozenTrial] = []
-        self._complete: list[FrozenTrial] = []  # of the originals
-        self._counts = [(0, 0)]  # of both, among the first so many
-        signs = [-1 if d is StudyDirection.MAXIMIZE else 1 for d in directions]
-        self._signs, self._sign = signs, signs[0]
-        self._front: list[list[float]] = []  # the values that no others beat; less is better
-        self._improved_at = [0]  # as known when the first so many had been told
+        self._n_folds, self._breaks_ties = n_folds, breaks_ties
+        self._signs = [-1 if d is StudyDirection.MAXIMIZE else 1 for d in directions]
+        self._originals: list[FrozenTrial] = []  # without duplicates
+        self._complete: list[FrozenTrial] = []  # of these
+        self._counts = [(0, 0)]  # of both, among the first n trials
+        self._improved_at = [0]  # the last of the first n trials that improved the score
+        self._front: list[list[float]] = []  # values that no others dominate; less is better
 
     def __len__(self) -> int:
-        """Return how many there are."""
-        return self._n
+        """Return the number of trials told."""
+        return len(self._counts) - 1
 
     def add(self, trial: FrozenTrial) -> None:
-        """Take up a trial that has just been told."""
+        """Add a trial that has just been told."""
         improved = trial.state is TrialState.COMPLETE and self._improves(trial.values)
-        self._improved_at.append(self._n if improved else self._improved_at[-1])
-        self._n += 1
+        self._improved_at.append(len(self) if improved else self._improved_at[-1])
         if REPEAT_ATTR not in trial.user_attrs:
             trial = self._with_losses(trial) if self._breaks_ties else trial
             self._originals.append(trial)
@@ -168,145 +225,85 @@ class Told:
                 self._complete.append(trial)
         self._counts.append((len(self._originals), len(self._complete)))
 
+    def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Return the trials among the first `n` that pruning compares with: all, and the complete.
+
+        Duplicates are left out: counted again, a good trial would prune more and more.
+        """
+        n_originals, n_complete = self._counts[n]
+        return self._originals[:n_originals], self._complete[:n_complete]
+
+    def stagnation(self, n: int, size: int) -> int:
+        """Return how many generations of `size`, among the first `n` trials, have not improved."""
+        return n // size - self._improved_at[n] // size - 1
+
     def _improves(self, values: Sequence[float]) -> bool:
-        """Take values in, and return whether none before are as good in every objective."""
+        """Add values to the front, and return whether none before dominate or equal them."""
         new = [sign * value for sign, value in zip(self._signs, values, strict=True)]
 
-        def beats(a: list[float], b: list[float]) -> bool:
+        def dominates(a: list[float], b: list[float]) -> bool:
             return all(x <= y for x, y in zip(a, b, strict=True))
 
-        if any(beats(known, new) for known in self._front):
+        if any(dominates(known, new) for known in self._front):
             return False
-        self._front = [known for known in self._front if not beats(new, known)] + [new]
+        self._front = [known for known in self._front if not dominates(new, known)] + [new]
         return True
 
     def _with_losses(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial as pruning sees it; the journal keeps the metric itself."""
         if not trial.intermediate_values or OUTCOME_ATTR not in trial.user_attrs:
             return trial
-        history = Outcome.from_json(trial.user_attrs[OUTCOME_ATTR]).history
         seen = copy.copy(trial)
         seen.intermediate_values = with_losses(
-            trial.intermediate_values, history, self._sign, self._n_folds
+            trial.intermediate_values,
+            Outcome.from_json(trial.user_attrs[OUTCOME_ATTR]).history,
+            self._signs[0],
+            self._n_folds,
         )
         return seen
 
-    def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """Return what a trial may be compared with that sees the first `n`: all, and the complete.
 
-        A repeat is no evidence: counted again, a good trial would prune more and more.
-        """
-        n_originals, n_complete = self._counts[n]
-        return self._originals[:n_originals], self._complete[:n_complete]
+_LISTED = 100_000  # of spaces up to this size every configuration is listed
 
-    def stagnant(self, n: int, size: int) -> int:
-        """Return after how many generations of `size`, of the first `n`, none has improved."""
-        return n // size - self._improved_at[n] // size - 1
+_DRAWS = 1_000
 
 
-@dataclass(eq=False)
-class Slot:
-    """A trial that has been asked for."""
-
-    trial: optuna.Trial
-    role: Role
-    params: dict[str, Any]
-    retraining: tuple[int | None, int | None]  # configuration and repeat, where it is one
-    asked_after: int
-    original: Slot | None = None  # the earlier trial with the same configuration
-    outcome: Outcome | None = None
-    job: TrainJob | None = None  # in progress
-    told: bool = False
-    last: dict[int, float] = field(default_factory=dict)  # intermediate value, of one told
-    reported: frozenset[int] = frozenset()  # steps, by a run that was killed as it told the trial
-    lost: list[str] = field(default_factory=list)  # why the machine took attempts away
-    epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
-    rungs: dict[str, Any] = field(default_factory=dict)  # likewise: what the pruner has noted
-    evidence: Evidence | None = None  # what pruning may look at
-
-    def begin(self, job: TrainJob) -> None:
-        """Note that an attempt begins."""
-        self.job = job
-        self.epochs.clear()
-        self.rungs.clear()
-
-    def end(self, values: dict[int, float]) -> None:
-        """Let go, once the trial is told with these values, of what is in the journal."""
-        self.told, self.job, self.evidence = True, None, None
-        self.epochs, self.rungs = [], {}
-        self.last = dict(list(values.items())[-1:])
-        if self.outcome is not None:
-            self.outcome = dataclasses.replace(self.outcome, history=(), weights=None)
-
-    @property
-    def settled(self) -> Outcome | None:
-        """The outcome: its own, or that of the trial which it repeats."""
-        return self.original.settled if self.original else self.outcome
+def configuration_key(params: dict[str, Any]) -> str:
+    """Return a text that is equal for equal configurations; 0.3 and 0.1 + 0.2 are equal."""
+    rounded = {k: float(f"{v:.12g}") if isinstance(v, float) else v for k, v in params.items()}
+    return json.dumps(rounded, sort_keys=True)
 
 
-def asked(
-    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int, n_told: int
-) -> Slot:
-    """Ask a study for a trial with its parameters, when so many trials have been told."""
-    trial = study.ask()
-    attrs = trial.user_attrs
-    _suggest(trial, attrs, distributions)
-    trial.set_user_attr(SEED_ATTR, seed_of(attrs, trial.number, seed))
-    trial.set_user_attr(TOLD_ATTR, n_told)
-    return Slot(trial, role_of(attrs), params_of(trial, attrs), retraining_of(attrs), n_told)
+def unseen_configuration(
+    distributions: dict[str, BaseDistribution], trained: Container[str], seed: int, number: int
+) -> dict[str, Any] | None:
+    """Draw a configuration for a sampler that proposes only duplicates.
 
+    Args:
+        distributions: the search space.
+        trained: keys of the configurations that the study has trained.
+        seed: the study's.
+        number: the trial's; equal arguments give the same configuration.
 
-def restored(
-    study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int
-) -> Iterator[tuple[Slot, FrozenTrial]]:
-    """Return the trials that a study's journal holds, in order; those that only wait are left out.
-
-    What a process that was killed left unsaid of a trial is completed.
+    Returns:
+        A configuration whose key is not in `trained`; None where a finite space holds no other.
+        After a thousand draws from a larger space the last one is returned, although it repeats.
     """
-    n_told = 0
-    for frozen in study.get_trials(deepcopy=False):
-        if frozen.state is TrialState.WAITING:
-            continue
-        trial = optuna.Trial(study, frozen._trial_id)
-        told = frozen.state is not TrialState.RUNNING
-        n_told += told
-        if not told:
-            _suggest(trial, frozen.user_attrs, distributions)
-            if SEED_ATTR not in frozen.user_attrs:
-                own_seed = seed_of(frozen.user_attrs, frozen.number, seed)
-                trial.set_user_attr(SEED_ATTR, own_seed)
-        asked_after = frozen.user_attrs.get(TOLD_ATTR)
-        if asked_after is None:  # killed while it was asked for; nothing was told since
-            asked_after = n_told
-            trial.set_user_attr(TOLD_ATTR, asked_after)
-        record = frozen.user_attrs.get(OUTCOME_ATTR)
-        yield (
-            Slot(
-                trial,
-                role_of(frozen.user_attrs),
-                params_of(trial, frozen.user_attrs),
-                retraining_of(frozen.user_attrs),
-                asked_after,
-                outcome=Outcome.from_json(record) if record else None,
-                told=told,
-                reported=frozenset(frozen.intermediate_values),
-                lost=list(frozen.user_attrs.get(LOST_ATTR, ())),
-            ),
-            frozen,
-        )
+    rng = duplicate_generator(seed, number)
+    ordered = dict(sorted(distributions.items()))
+    counts = [count_of(d) or math.inf for d in ordered.values()]
+    if math.prod(counts) <= _LISTED:
+        grid = itertools.product(*(values_of(d) or [] for d in ordered.values()))
+        every = (dict(zip(ordered, values, strict=True)) for values in grid)
+        left = [params for params in every if configuration_key(params) not in trained]
+        return left[rng.integers(len(left))] if left else None
+    from scipy.stats import qmc  # half a second, and seldom needed
 
-
-def _suggest(
-    trial: optuna.Trial, attrs: dict[str, Any], distributions: dict[str, BaseDistribution]
-) -> None:
-    """Have every parameter of a trial suggested; those that it has already keep their value."""
-    if role_of(attrs) is Role.BASELINE:
-        return
-    for name, d in distributions.items():
-        match d:
-            case IntDistribution():
-                trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
-            case FloatDistribution():
-                trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
-            case CategoricalDistribution():
-                trial.suggest_categorical(name, d.choices)
+    codec = Codec(distributions)
+    points = qmc.Sobol(codec.n_columns, scramble=True, rng=rng)
+    single = {name: (values_of(d) or [])[0] for name, d in ordered.items() if d.single()}
+    for _ in range(_DRAWS):
+        params = single | codec.decode(points.random()[0])
+        if configuration_key(params) not in trained:
+            break
+    return params
