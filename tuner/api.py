@@ -340,7 +340,7 @@ class Study:
         training = retrained(self._record, ensemble=ensemble)
         if training.reproduced is False:
             why = "; ".join(training.differences()) or "is the CPU of another kind?"
-            raise RunError(f"the recorded score did not come out again: {why}")
+            raise RunError(why, where="the recorded score did not come out again")
         write_model(training, path)
         return load_model(path)
 
@@ -458,7 +458,8 @@ def search(
     experiment = with_data(experiment, data, journal)
     experiment = _with_arguments(experiment, strategy, trials, seed)
     if reopen_test and not open_test:
-        raise InputError("reopen_test: opens the test part, got open_test=False; leave one out")
+        rule = "reopen_test: opens the test part"
+        raise InputError(rule, got="open_test=False", remedy="leave one out")
     name, stop = study or default_study_name(experiment), threading.Event()
     choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
     n_workers = choose_workers(workers, experiment, choice)

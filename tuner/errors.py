@@ -78,6 +78,9 @@ class TunerError(Exception):
             text += f", got {self.got}"
         return one_line(f"{text}; {self.remedy}" if self.remedy else text)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class InputError(TunerError):
     """Bad input, found before anything was started or created."""
@@ -89,7 +92,21 @@ class ExperimentError(InputError, ValueError):
     """An experiment file, or an option that changes it, breaks a rule.
 
     It is a `ValueError`, so that validators of pydantic may raise it.
+
+    Args:
+        rule: see `TunerError`, as the other fields.
+        example: a value that obeys the rule, as YAML.
+        others: the number of other broken rules.
     """
+
+    def __init__(
+        self, rule: object, *, example: str | None = None, others: int = 0, **fields: Any
+    ) -> None:
+        super().__init__(rule, **fields)
+        self.example, self.others = example, others
+
+    def __str__(self) -> str:
+        return super().__str__() + (f" (and {self.others} more)" if self.others else "")
 
 
 class SpaceError(ExperimentError):
@@ -97,7 +114,22 @@ class SpaceError(ExperimentError):
 
 
 class DataError(InputError):
-    """The data cannot be used as the experiment asks."""
+    """The data cannot be used as the experiment asks.
+
+    Args:
+        rule: see `TunerError`, as the other fields; `remedy` changes the data.
+        change: a remedy that changes the experiment.
+    """
+
+    def __init__(self, rule: object, *, change: str | None = None, **fields: Any) -> None:
+        super().__init__(rule, **fields)
+        self.change = change
+
+    def __str__(self) -> str:
+        if not self.change:
+            return super().__str__()
+        both = f"{self.remedy}, or {self.change}" if self.remedy else self.change
+        return str(self.with_(remedy=both, change=None))
 
 
 class StudyError(InputError):
@@ -127,11 +159,11 @@ class Interrupted(TunerError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for a near miss, else the list of what is known."""
+    """Return the remedy `"did you mean 'x'?"` for a near miss, else the list of what is known."""
     known = [str(k) for k in known]
     if (match := near_miss(word, known)) is not None:
-        return f"; did you mean {match!r}?"
-    return f"; choose from: {', '.join(known)}" if known else ""
+        return f"did you mean {match!r}?"
+    return f"choose from: {', '.join(known)}" if known else ""
 
 
 def near_miss(word: str, known: Iterable[str]) -> str | None:
@@ -143,17 +175,22 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
 
 
 def refusal(
-    path: Path | str, key: str, rule: str, *, got: object = None, remedy: str | None = None
+    path: Path | str,
+    key: str | None,
+    rule: str,
+    got: object = None,
+    remedy: str | None = None,
+    change: str | None = None,
 ) -> DataError:
     """Return the error about a data file and the key of the experiment that it concerns."""
-    return DataError(rule, where=show_path(path), key=key, got=got, remedy=remedy)
+    return DataError(rule, where=show_path(path), key=key, got=got, remedy=remedy, change=change)
 
 
 def show_path(path: Path | str) -> str:
     """Return a path as a person would write it: relative to the current folder if it is inside."""
     absolute = Path(path).resolve()
     here = Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+    return str(absolute.relative_to(here) if here in absolute.parents else path)
 
 
 def show_location(location: str) -> str:

@@ -177,8 +177,8 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         truth = table[[*keys, target]].rename(columns={target: "truth"})
         both = found.merge(truth, on=keys).dropna(subset=["truth"])
         if len(both) < 2:
-            text = f"X: needs two rows at least behind a window of {self.model_.pipeline.window}"
-            raise InputError(f"{text}, got {len(both)}; give it more rows")
+            rule = f"X: needs two rows at least behind a window of {self.model_.pipeline.window}"
+            raise InputError(rule, got=len(both), remedy="give it more rows")
         return float(r2_score(both["truth"], both[target]))
 
     def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
@@ -194,15 +194,16 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             table = table.to_frame("y" if table.name is None else str(table.name))
         if not isinstance(table, pd.DataFrame):
             kind = type(X).__name__
-            text = f"X: must be a table or a series of pandas, or an array, got a {kind}"
-            raise InputError(f"{text}; give pd.DataFrame(...), say")
+            rule = "X: must be a table or a series of pandas, or an array"
+            raise InputError(rule, got=f"a {kind}", remedy="give pd.DataFrame(...), say")
         target = self.target
         if y is not None:
             values = np.asarray(y).ravel()
             name = getattr(y, "name", None) or target or "y"
             if len(values) != len(table):
-                text = f"y: must have a value for each row, got {len(values)} for {len(table)} rows"
-                raise InputError(f"{text}; give as many")
+                rule = "y: must have a value for each row"
+                got = f"{len(values)} for {len(table)} rows"
+                raise InputError(rule, got=got, remedy="give as many")
             table, target = table.assign(**{str(name): values}), str(name)
         table = RawTable.from_frame(table).frame
         if target is None:
@@ -211,8 +212,9 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             ]
             if len(numbers) != 1:
                 got = ", ".join(numbers) or "none"
-                text = f"target: must name the column to forecast, columns of numbers are {got}"
-                raise InputError(f"{text}; give LSTMForecaster({(numbers or ['sales'])[-1]!r})")
+                rule = f"must name the column to forecast, columns of numbers are {got}"
+                remedy = f"give LSTMForecaster({(numbers or ['sales'])[-1]!r})"
+                raise InputError(rule, key="target", remedy=remedy)
             (target,) = numbers
         return table, target
 

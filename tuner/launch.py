@@ -56,9 +56,8 @@ def check_workers(workers: int | None, option: str = "--workers", one: str = "--
         InputError: it is below 1.
     """
     if workers is not None and workers < 1:
-        raise InputError(
-            f"{option}: must be at least 1, got {workers}; write {one}, or leave it out"
-        )
+        rule = "must be at least 1"
+        raise InputError(rule, where=option, got=workers, remedy=f"write {one}, or leave it out")
 
 
 def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
@@ -103,8 +102,8 @@ def stopped_without_reader() -> Iterator[None]:
         yield
     except BrokenPipeError:
         to_nowhere(sys.stdout)  # a note may follow
-        text = "nobody reads what it prints: stopped; the same command resumes"
-        raise Interrupted(text) from None
+        rule = "nobody reads what it prints: stopped"
+        raise Interrupted(rule, remedy="the same command resumes") from None
 
 
 def search_watched(

@@ -52,17 +52,17 @@ def check_file(
         InputError: naming the argument, the path and the remedy.
     """
     if path.suffix and not path.name.lower().endswith(endings):
-        raise InputError(f"{argument}: must end in {' or '.join(endings)}, got {path}; rename it")
+        rule = f"must end in {' or '.join(endings)}"
+        raise InputError(rule, where=argument, got=path, remedy="rename it")
     if path.is_dir():
-        raise InputError(f"{argument}: {path} is a folder; give the name of a file in it")
+        rule = f"{path} is a folder"
+        raise InputError(rule, where=argument, remedy="give the name of a file in it")
     if not path.parent.is_dir():
-        raise InputError(
-            f"{argument}: must be a file in an existing folder, got {path}; create it first"
-        )
+        rule = "must be a file in an existing folder"
+        raise InputError(rule, where=argument, got=path, remedy="create it first")
     if path.exists() and is_ours is not None and not is_ours(path):
-        raise InputError(
-            f"{argument}: {path} exists and is no {what}; write elsewhere, or {or_else}"
-        )
+        rule = f"{path} exists and is no {what}"
+        raise InputError(rule, where=argument, remedy=f"write elsewhere, or {or_else}")
     _check_rights(argument, path, path if path.exists() else path.parent)
 
 
@@ -74,9 +74,11 @@ def check_model_folder(option: str, folder: Path) -> None:
     """
     existing = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not existing.is_dir():
-        raise InputError(f"{option}: must be a folder, got the file {existing}; give another name")
+        rule = "must be a folder"
+        raise InputError(rule, where=option, got=f"the file {existing}", remedy="give another name")
     if existing is folder and any(folder.iterdir()) and not (folder / "pipeline.json").exists():
-        raise InputError(f"{option}: {folder} is not empty and holds no model; give another name")
+        rule = f"{folder} is not empty and holds no model"
+        raise InputError(rule, where=option, remedy="give another name")
     _check_rights(option, folder, existing)
 
 
@@ -106,14 +108,14 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written: {error.strerror or error}; make room, or write elsewhere"
-        ) from None
+        rule = f"cannot be written: {error.strerror or error}"
+        raise RunError(rule, where=path, remedy="make room, or write elsewhere") from None
 
 
 def _check_rights(option: str, path: Path, existing: Path) -> None:
     if not os.access(existing, os.W_OK):
-        raise InputError(f"{option}: {existing} may not be written to, got {path}; write elsewhere")
+        rule = f"{existing} may not be written to"
+        raise InputError(rule, where=option, got=path, remedy="write elsewhere")
 
 
 def to_nowhere(stream: IO[str]) -> None:
@@ -151,9 +153,8 @@ class _Output:
             raise
         except OSError as error:  # ENOSPC, EIO
             to_nowhere(self._stream)
-            raise TunerError(
-                f"standard output: {error.strerror}: stopped; send it elsewhere"
-            ) from None
+            rule = f"standard output: {error.strerror}: stopped"
+            raise TunerError(rule, remedy="send it elsewhere") from None
 
 
 @contextlib.contextmanager
@@ -229,10 +230,9 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
             np.save(folder / f"{name}.npy", array)
     except OSError as error:  # numpy's own says no more than how much it has written
         why = error.strerror or "the disk may be full"
-        raise RunError(
-            f"{folder}: the prepared data cannot be written: {why}; make room, or set TMPDIR to "
-            f"another folder"
-        ) from None
+        rule = f"the prepared data cannot be written: {why}"
+        remedy = "make room, or set TMPDIR to another folder"
+        raise RunError(rule, where=folder, remedy=remedy) from None
 
 
 def _remove_orphans(parent: Path) -> None:

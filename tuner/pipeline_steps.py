@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from tuner.errors import nearest
+from tuner.errors import ExperimentError, nearest
 
 # Keys that tell of the lines of one file, which another file of the same kind need not have.
 LINE_KEYS = ("skip_rows", "unit_row", "skip_footer")
@@ -93,14 +93,15 @@ def parse_transform(value: Any) -> Any:
     given = value if isinstance(value, list) else [value]
     steps = steps_of([_parse_step(step) for step in given])
     if len(steps) > _MOST_STEPS:
-        raise ValueError(f"must have at most {_MOST_STEPS} steps, got {len(steps)}; leave some out")
+        rule = f"must have at most {_MOST_STEPS} steps"
+        raise ExperimentError(rule, got=len(steps), remedy="leave some out")
     pointwise = [step for step in steps if step in POINTWISE]
     if len(pointwise) > 1:
-        text = f"log and box_cox straighten the same growth, got {' and '.join(pointwise)}"
-        raise ValueError(f"{text}; keep one")
+        rule = "log and box_cox straighten the same growth"
+        raise ExperimentError(rule, got=" and ".join(pointwise), remedy="keep one")
     if pointwise and steps[0] != pointwise[0]:
-        text = f"{pointwise[0]} has no sense of differences, which fall below 0"
-        raise ValueError(f"{text}, got it after {_written(steps[0])}; write it first")
+        rule = f"{pointwise[0]} has no sense of differences, which fall below 0"
+        raise ExperimentError(rule, got=f"it after {_written(steps[0])}", remedy="write it first")
     return steps if len(steps) > 1 else steps[0] if steps else "none"
 
 
@@ -108,18 +109,21 @@ def _parse_step(step: Any) -> Step:
     if isinstance(step, dict):
         if list(step) != [SEASONAL]:
             got = ", ".join(map(str, step)) or "nothing"
-            raise ValueError(f"has the key {SEASONAL} alone, got {got}; write {{{SEASONAL}: 12}}")
+            rule = f"has the key {SEASONAL} alone"
+            raise ExperimentError(rule, got=got, remedy=f"write {{{SEASONAL}: 12}}")
         rows = step[SEASONAL]
         if isinstance(rows, bool) or not isinstance(rows, int) or not 2 <= rows <= _MOST_ROWS:
-            text = f"{SEASONAL} needs the rows of a season, from 2 to {_MOST_ROWS}, got {rows!r}"
-            raise ValueError(f"{text}; write {{{SEASONAL}: 12}}, or difference")
+            rule = f"{SEASONAL} needs the rows of a season, from 2 to {_MOST_ROWS}"
+            remedy = f"write {{{SEASONAL}: 12}}, or difference"
+            raise ExperimentError(rule, got=repr(rows), remedy=remedy)
         return {SEASONAL: rows}
     if step == SEASONAL:
-        text = f"{SEASONAL} needs the rows of a season, got none"
-        raise ValueError(f"{text}; write {{{SEASONAL}: 12}}")
+        rule = f"{SEASONAL} needs the rows of a season"
+        raise ExperimentError(rule, got="none", remedy=f"write {{{SEASONAL}: 12}}")
     if not isinstance(step, str) or step not in _NAMES:
         hint = nearest(str(step).lower(), [*_NAMES, SEASONAL])
-        raise ValueError(f"must be a transform, or a list of several, got {step!r}{hint}")
+        rule = "must be a transform, or a list of several"
+        raise ExperimentError(rule, got=repr(step), remedy=hint)
     return step
 
 

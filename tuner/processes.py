@@ -110,8 +110,9 @@ def stopped_by_signals(
     try:
         yield stop
     except KeyboardInterrupt:
-        text = "stopped at once; what was finished is kept, and the same command resumes"
-        stopped = Interrupted(text)
+        stopped = Interrupted(
+            "stopped at once", remedy="what was finished is kept, and the same command resumes"
+        )
         stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
         raise stopped from None
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from tuner.errors import ExperimentError
+
 __all__ = ["Section", "check_order"]
 
 
@@ -21,12 +23,9 @@ def check_order(options: Section, lower: str, upper: str) -> None:
     if low <= high:
         return
     if lower not in options.model_fields_set:
-        raise ValueError(
-            f"{upper}: must not be below {lower}, {low} (its default), got {high}; "
-            f"give {lower} too, {high} at most"
-        )
+        rule = f"must not be below {lower}, {low} (its default)"
+        raise ExperimentError(rule, key=upper, got=high, remedy=f"give {lower} too, {high} at most")
     unwritten = "" if upper in options.model_fields_set else " (its default)"
-    raise ValueError(
-        f"{lower}: must not be above {upper}, {high}{unwritten}, got {low}; "
-        f"give a smaller number, or a larger {upper}"
-    )
+    rule = f"must not be above {upper}, {high}{unwritten}"
+    remedy = f"give a smaller number, or a larger {upper}"
+    raise ExperimentError(rule, key=lower, got=low, remedy=remedy)

@@ -49,11 +49,11 @@ def check_study_name(study: str | None) -> str | None:
     study = normalized(study)
     if why := why_refused(study, STUDY_BYTES):
         near = shlex.quote(mended(study, STUDY_BYTES) or "first")
-        raise InputError(f"--study: {why}, got {shown(study)}; write --study {near}, say")
+        remedy = f"write --study {near}, say"
+        raise InputError(why, where="--study", got=shown(study), remedy=remedy)
     if study.endswith(".finalists"):
-        raise InputError(
-            f"--study: .finalists is kept for a study's finalists, got {study!r}; leave it out"
-        )
+        rule = ".finalists is kept for a study's finalists"
+        raise InputError(rule, where="--study", got=repr(study), remedy="leave it out")
     return study
 
 
@@ -66,21 +66,20 @@ def check_journal(journal: str | None) -> None:
     if journal is None:
         return
     if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
-        raise InputError(
-            f"--journal: must name a file or a database that lasts, got {journal!r}; "
-            f"write --journal studies/first.journal, say"
-        )
+        rule = "must name a file or a database that lasts"
+        remedy = "write --journal studies/first.journal, say"
+        raise InputError(rule, where="--journal", got=repr(journal), remedy=remedy)
     scheme, in_database, database = journal.partition(":///")
     if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
         return
     path = Path(database.partition("?")[0] if in_database else journal)
     folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
     if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
-        raise InputError(
-            f"--journal: cannot be written in {folder}, got {journal!r}; give another folder"
-        )
+        rule = f"cannot be written in {folder}"
+        raise InputError(rule, where="--journal", got=repr(journal), remedy="give another folder")
     if not path.parent.exists() and path.parent != Path("studies"):  # which is made where needed
-        raise InputError(f"--journal: no folder {path.parent}, got {journal!r}; create it first")
+        rule = f"no folder {path.parent}"
+        raise InputError(rule, where="--journal", got=repr(journal), remedy="create it first")
 
 
 def read(study: str, journal: str | None) -> Any:
@@ -122,12 +121,11 @@ def locate(study: str, journal: str | None) -> str:
         if Path(study).is_file():
             found = journal_at(Path(study))
             asked = f" --journal {shlex.quote(found)}" if found else ""
-            raise JournalError(
-                f"{study}: is a file, not a study's name; write `tuner studies{asked}`"
-            )
+            rule = "is a file, not a study's name"
+            raise JournalError(rule, where=study, remedy=f"write `tuner studies{asked}`")
         known = [normalized(path.stem) for path in Path("studies").glob("*.journal")]
-        hint = nearest(study, known) if known else "; start one: tuner run EXPERIMENT.yaml"
-        raise JournalError(f"{location}: no study {study!r} in this folder{hint}")
+        remedy = nearest(study, known) if known else "start one: tuner run EXPERIMENT.yaml"
+        raise JournalError(f"no study {study!r} in this folder", where=location, remedy=remedy)
     return location
 
 
@@ -164,10 +162,9 @@ def read_earlier(
             found.append(Earlier(name, configurations=_read_table(Path(name), experiment)))
             continue
         if name == study:
-            raise InputError(
-                f"--from: must be another study than the one that is searched, got {name!r}; "
-                f"leave it out to resume, or give another --study name"
-            )
+            rule = "must be another study than the one that is searched"
+            remedy = "leave it out to resume, or give another --study name"
+            raise InputError(rule, where="--from", got=repr(name), remedy=remedy)
         found.append(Earlier(name, _read_study(name, journal)))
     return found
 
@@ -180,7 +177,7 @@ def _read_study(name: str, journal: str | None) -> Any:
     try:
         return read(name, journal if journal is not None and not own.exists() else None)
     except JournalError as error:
-        raise InputError(f"--from: {error}") from None
+        raise InputError(error, where="--from") from None
 
 
 def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...]:
@@ -188,21 +185,25 @@ def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, restkey="", strict=True))
     except FileNotFoundError:
-        raise InputError(f"--from: {path}: no such file; check the path") from None
+        raise InputError(f"{path}: no such file", where="--from", remedy="check the path") from None
     except (OSError, ValueError, csv.Error) as error:
         problem = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"--from: {path}: cannot be read: {problem}; write a CSV file") from None
+        rule = f"{path}: cannot be read: {problem}"
+        raise InputError(rule, where="--from", remedy="write a CSV file") from None
     space, metric = experiment.search_space, experiment.objective.metric
     columns = [name for name in rows[0] if name] if rows else []
     if not columns:
-        raise InputError(f"--from: {path}: has no configuration; write a line for each")
+        rule = f"{path}: has no configuration"
+        raise InputError(rule, where="--from", remedy="write a line for each")
     known = [*space, "score", metric]
     for column in columns:
         if column not in known and column not in _NOT_SEARCHED:
-            raise InputError(f"--from: {path}: unknown column {column!r}{nearest(column, known)}")
+            rule = f"{path}: unknown column {column!r}"
+            raise InputError(rule, where="--from", remedy=nearest(column, known))
     for name in space:
         if name not in columns:
-            raise InputError(f"--from: {path}: {name}: has no column; add one, as it is searched")
+            rule = f"{path}: {name}: has no column"
+            raise InputError(rule, where="--from", remedy="add one, as it is searched")
     scored = next((name for name in ("score", metric) if name in columns), None)
     configurations: list[tuple[float, dict[str, Any]]] = []
     sign = -1.0 if experiment.objective.direction == "maximize" else 1.0
@@ -217,8 +218,9 @@ def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...
             try:
                 score = sign * float(row[scored])
             except ValueError:
-                text = f"must be a number, got {row[scored]!r}; correct it, or leave it empty"
-                raise InputError(f"{where}: {scored}: {text}") from None
+                rule = f"{scored}: must be a number"
+                remedy = "correct it, or leave it empty"
+                raise InputError(rule, where=where, got=repr(row[scored]), remedy=remedy) from None
         configurations.append((score, params))
     configurations.sort(key=lambda pair: pair[0])  # equal ones stay as they are
     return tuple(params for _, params in configurations)
@@ -247,10 +249,9 @@ def _value(text: str | None, domain: Domain, where: str) -> Any:
     if domain.type != "categorical":
         step = f" in steps of {domain.step}" if domain.step not in (None, 1) else ""
         allowed = f"from {min(ends)} to {max(ends)}{step}"
-    raise InputError(
-        f"{where}: must lie in the search space, {allowed}, got {text!r}; remove the line, or "
-        f"widen the space"
-    )
+    rule = f"must lie in the search space, {allowed}"
+    remedy = "remove the line, or widen the space"
+    raise InputError(rule, where=where, got=repr(text), remedy=remedy)
 
 
 def _number(text: str) -> float | None:
@@ -295,8 +296,8 @@ def with_data(
         return Experiment.from_dict(experiment)
     if not isinstance(experiment, str | Path):
         kind = type(experiment).__name__
-        text = f"experiment: must be a path, a dict or an Experiment, got a {kind}"
-        raise InputError(f"{text}; give 'sales.yaml', say")
+        rule = "must be a path, a dict or an Experiment"
+        raise InputError(rule, where="experiment", got=f"a {kind}", remedy="give 'sales.yaml', say")
     overrides = [] if path is None else [Override("data.path", path, "data")]
     return Experiment.load(experiment, overrides)
 
@@ -328,11 +329,12 @@ def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
     """
     if not isinstance(frame, pd.DataFrame):
         kind = type(frame).__name__
-        text = f"data: must be a pandas DataFrame, got a {kind}"
-        raise InputError(f"{text}; give pd.DataFrame(...), say")
+        rule = "must be a pandas DataFrame"
+        raise InputError(rule, where="data", got=f"a {kind}", remedy="give pd.DataFrame(...), say")
     if frame.columns.nlevels > 1:
-        text = "data: columns must have one name each, got names of several levels"
-        raise InputError(f"{text}; flatten them, as in df.columns = df.columns.map('_'.join)")
+        rule = "columns must have one name each"
+        remedy = "flatten them, as in df.columns = df.columns.map('_'.join)"
+        raise InputError(rule, where="data", got="names of several levels", remedy=remedy)
     table = RawTable.from_frame(frame).frame
     table = pd.DataFrame({column: _plain(table[column]) for column in table})
     path = folder / f"{name}-{_hash(table)[:_SHOWN]}.parquet"
@@ -343,8 +345,8 @@ def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        text = f"data: no folder {folder} can be made for it: {error.strerror}"
-        raise InputError(f"{text}; work in another folder") from None
+        rule = f"no folder {folder} can be made for it: {error.strerror}"
+        raise InputError(rule, where="data", remedy="work in another folder") from None
     with written_whole(path) as new:
         table.to_parquet(new, index=False)
     return path.absolute()
@@ -380,5 +382,6 @@ def _check_column(column: pd.DataFrame) -> None:
         pyarrow.Table.from_pandas(column, preserve_index=False)
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
         name, problem = column.columns[0], one_line(str(error.args[0]).partition(":")[0])
-        text = f"data: column {name!r} must hold one kind of values, got several ({problem})"
-        raise InputError(f"{text}; convert it, as in df[{name!r}].astype(str)") from None
+        rule = f"column {name!r} must hold one kind of values"
+        remedy = f"convert it, as in df[{name!r}].astype(str)"
+        raise InputError(rule, where="data", got=f"several ({problem})", remedy=remedy) from None

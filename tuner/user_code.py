@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import InputError, nearest, one_line
+from tuner.errors import ExperimentError, InputError, near_miss, nearest, one_line
 
 __all__ = [
     "ALLOW",
@@ -82,13 +82,14 @@ def load_object(reference: str) -> Any:
     except Exception as error:  # whatever it does
         lacks = error.name if isinstance(error, ModuleNotFoundError) else None
         if lacks is not None and f"{module_name}.".startswith(f"{lacks}."):
-            raise InputError(_not_installed(lacks, reference)) from None
-        text = f"cannot be imported, got {reference!r}: {type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{text}; correct {module_name}") from None
+            raise _not_installed(lacks, reference) from None
+        got = f"{reference!r}: {type(error).__name__}: {one_line(error)}"
+        raise InputError("cannot be imported", got=got, remedy=f"correct {module_name}") from None
     if not hasattr(module, name):
         known = [each for each in vars(module) if not each.startswith("_")]
-        near = nearest(name, known).partition("; choose from")[0] or "; name one that it has"
-        raise InputError(f"{module_name} has no {name!r}, got {reference!r}{near}")
+        meant = near_miss(name, known)
+        remedy = "name one that it has" if meant is None else f"did you mean {meant!r}?"
+        raise InputError(f"{module_name} has no {name!r}", got=repr(reference), remedy=remedy)
     return getattr(module, name)
 
 
@@ -106,17 +107,17 @@ def _check_place(top: str, reference: str) -> None:
         inner = 2 if spec.submodule_search_locations is not None else 1
         places = {Path(file).resolve().parents[inner - 1] for file in files}
     elif top not in sys.builtin_module_names and not lies_here:
-        raise InputError(_not_installed(top, reference))
+        raise _not_installed(top, reference)
     found_here = (spec is None and lies_here) or here.resolve() in places
     if found_here and not is_allowed():
-        raise InputError(
-            f"nothing is imported from the current folder, where {top!r} lies, got {reference!r}; "
-            f"install it (pip install), or add --allow-code"
-        )
+        rule = f"nothing is imported from the current folder, where {top!r} lies"
+        remedy = "install it (pip install), or add --allow-code"
+        raise InputError(rule, got=repr(reference), remedy=remedy)
 
 
-def _not_installed(module: str, reference: str) -> str:
-    return f"no module {module!r} is installed, got {reference!r}; pip install what it is of"
+def _not_installed(module: str, reference: str) -> InputError:
+    rule = f"no module {module!r} is installed"
+    return InputError(rule, got=repr(reference), remedy="pip install what it is of")
 
 
 NAMES = ("truth", "forecast")
@@ -157,18 +158,21 @@ def parse(text: str) -> ast.expr:
         ValueError: it is none; rule, value and remedy in one line.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"has {_LONGEST} characters at most, got {len(text)}; make it shorter")
+        rule = f"has {_LONGEST} characters at most"
+        raise ExperimentError(rule, got=len(text), remedy="make it shorter")
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise ValueError(f"must be an expression, got {text!r}; write {_EXAMPLE}, say") from None
+        rule = "must be an expression"
+        raise ExperimentError(rule, got=repr(text), remedy=f"write {_EXAMPLE}, say") from None
     _check(tree, text, _DEEPEST)
     return tree
 
 
 def _check(node: ast.expr, text: str, depth: int) -> None:
     if depth == 0:
-        raise ValueError(f"is nested {_DEEPEST} deep at most, got {text!r}; make it simpler")
+        rule = f"is nested {_DEEPEST} deep at most"
+        raise ExperimentError(rule, got=repr(text), remedy="make it simpler")
 
     def within(*inner: ast.expr) -> None:
         for each in inner:
@@ -177,12 +181,13 @@ def _check(node: ast.expr, text: str, depth: int) -> None:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             if abs(number) > 1e30 or not math.isfinite(number):
-                raise ValueError(f"holds numbers up to 1e30, got {text!r}; write a smaller one")
+                rule = "holds numbers up to 1e30"
+                raise ExperimentError(rule, got=repr(text), remedy="write a smaller one")
         case ast.Name(id=name):
             if name not in NAMES:
                 known = nearest(name, NAMES if name not in FUNCTIONS else ())
-                hint = known or f"; write {name}(...)"
-                raise ValueError(f"knows no {name!r}, got {text!r}{hint}")
+                hint = known or f"write {name}(...)"
+                raise ExperimentError(f"knows no {name!r}", got=repr(text), remedy=hint)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             within(left, right)
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
@@ -192,17 +197,16 @@ def _check(node: ast.expr, text: str, depth: int) -> None:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
                 known = nearest(name, FUNCTIONS)
-                raise ValueError(f"has no function {name!r}, got {text!r}{known}")
+                raise ExperimentError(f"has no function {name!r}", got=repr(text), remedy=known)
             if len(arguments) != FUNCTIONS[name]:
                 text = f"{name} takes {FUNCTIONS[name]}, got {len(arguments)} in {text!r}"
-                raise ValueError(f"{text}; give it as many")
+                raise ExperimentError(text, remedy="give it as many")
             within(*arguments)
         case _:
             part = ast.unparse(node)
-            raise ValueError(
-                f"is arithmetic of truth and forecast, got {part!r} in {text!r}; write {_EXAMPLE}, "
-                f"say"
-            )
+            rule = "is arithmetic of truth and forecast"
+            got = f"{part!r} in {text!r}"
+            raise ExperimentError(rule, got=got, remedy=f"write {_EXAMPLE}, say")
 
 
 def evaluate(

@@ -126,7 +126,8 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
     """
     table = read_table(record.experiment.data)
     if table.sha256 != record.data["sha256"]:
-        raise InputError(f"{show_path(table.path)}: has changed since the search; bring it back")
+        rule = "has changed since the search"
+        raise InputError(rule, where=show_path(table.path), remedy="bring it back")
     frame = table.frame[model.pipeline.columns.names_in(table.names)]
     n_rows = max(_FEWEST, model.pipeline.window + model.pipeline.horizon)
     while n_rows < len(frame) and not _predicts(model, _with_rows_to_come(model, frame, n_rows)):
@@ -169,12 +170,12 @@ def check_register(name: str, tracking: bool = True) -> None:
         InputError: it is empty, holds what no link to a model may hold, or there is no MLflow.
     """
     if not tracking:
-        raise InputError("--register: needs MLflow, got --no-tracking as well; leave one out")
+        got = "--no-tracking as well"
+        raise InputError("needs MLflow", where="--register", got=got, remedy="leave one out")
     if not name.strip() or set(name) & set("/:.%\"'"):
-        raise InputError(
-            f"--register: must be a name without any of / : . % \" ', got {name!r}; "
-            f"write --register demand, say"
-        )
+        rule = "must be a name without any of / : . % \" '"
+        remedy = "write --register demand, say"
+        raise InputError(rule, where="--register", got=repr(name), remedy=remedy)
 
 
 class KeptModel:

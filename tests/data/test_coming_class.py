@@ -157,7 +157,7 @@ def test_class_baselines_are_majority_last_and_linear(tmp_path):
     ("changed", "told"),
     [
         ({"move": "up"}, "data.target: column 'move' must hold two classes or more, got only 'up'"),
-        ({"move": 1.5}, "data.target: .* got 1.5 in line 2; write a class there, or task.kind: fo"),
+        ({"move": 1.5}, "data.target: .* got 1.5 in line 2; write a class there, or write task"),
         ({"move": ["up"] * 34 + ["down"] * 6}, "data.target: every class must occur in what is"),
     ],
 )

@@ -102,7 +102,7 @@ def test_an_ambiguous_date_order_is_reported(tmp_path, experiment_on):
     assert_refused(
         written(tmp_path, dated(uneven)), "evenly spaced",
         " (dates read as month/day/year, 01/02/2010 as 2010-01-02); write them as 2020-01-31 if "
-        "that is wrong, write data.resample: QS, say", time="t",
+        "that is wrong, or write data.resample: QS, say", time="t",
     )  # fmt: skip
     told = dated(["13/02/2010", "14/02/2010", "17/03/2010", "18/05/2010"])
     with pytest.raises(Exception, match=r"evenly spaced(?!.*dates read)"):

@@ -176,7 +176,7 @@ def test_incomplete_steps_at_the_ends_of_a_series_are_left_out(tmp_path):
     assert (series.rows, series.lines.tolist()) == (139, [-1] * 3)
     short = "t,s,y\n" + rows[0] + hourly(30, start="2020-01-01 12:00", name="c")
     assert_refused(tmp_path, short, "no step of 1D has all its rows at frequency h of series 'c'",
-                   "write a shorter one", id="s", resample="1D")  # fmt: skip
+                   "or write a shorter step", id="s", resample="1D")  # fmt: skip
 
 
 def test_a_partly_empty_column_is_missing_in_that_step(tmp_path):
@@ -313,8 +313,8 @@ def test_a_week_lacks_a_value_that_a_row_of_business_days_lacks(tmp_path):
 def test_days_of_less_than_two_weeks_lack_what_they_lack(tmp_path):
     days = [d for d in pd.date_range("2023-01-02", "2023-01-14") if d.day_of_week < 6]
     text = dated(*[(f"{d:%Y-%m-%d}", 1) for d in days])
-    assert_refused(tmp_path, text, "no step of W has all its rows at frequency D; write a shorter",
-                   "or add the rows that are missing", resample="W")  # fmt: skip
+    assert_refused(tmp_path, text, "no step of W has all its rows at frequency D; add the rows",
+                   "or write a shorter step", resample="W")  # fmt: skip
 
 
 def test_business_days_that_begin_on_a_friday_can_be_made_days(tmp_path):

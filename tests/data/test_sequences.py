@@ -207,9 +207,13 @@ def test_every_step_has_numbers(tmp_path, check):
 def test_a_kind_that_fits_the_target_is_told(check):
     text = sequences("id,x,y,z", "s#,1,#.5,#", "s#,2,#.75,#", n=9)
     for kind, columns, told in (
-        ("regress", {"target": "y"}, "or task.kind: regress_steps where every row has its own"),
-        ("label", {"target": "y"}, "write a class there, or task.kind: regress_steps"),
-        ("classify", {"target": "y"}, "write a class there, or task.kind: regress"),
+        (
+            "regress",
+            {"target": "y"},
+            "or write task.kind: regress_steps where every row has its own",
+        ),
+        ("label", {"target": "y"}, "write a class there, or write task.kind: regress_steps"),
+        ("classify", {"target": "y"}, "write a class there, or write task.kind: regress"),
     ):
         with pytest.raises(DataError, match=told):
             check(text, kind, id="id", features=["x"], **columns)

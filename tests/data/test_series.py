@@ -585,7 +585,7 @@ def test_a_text_must_be_a_category(experiment_on):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"id": None}, r"static: is of several series, got .* without data.id; set data.id"),
+        ({"id": None}, r"static: needs data.id, got .* without; set data.id"),
         ({"static": ["size", "size"]}, "names must differ, got 'size' twice; remove one"),
         ({"static": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
         ({"static": ["t"]}, "must not name the time column, got 't'; remove it"),
@@ -678,7 +678,7 @@ def test_a_known_column_that_is_the_target_in_disguise_is_noted(after, words, ex
 @pytest.mark.parametrize(
     ("data", "parts"),
     [
-        ({"known_future": ["y"]}, "data.known_future: must not name what is forecast, got"),
+        ({"known_future": ["y"]}, "data.known_future: must not name what is predicted, got"),
         ({"known_future": ["t"]}, "data.known_future: must not name the time column, got 't'"),
         ({"known_future": ["x", "x"]}, "data.known_future: names must differ, got 'x' twice"),
         (

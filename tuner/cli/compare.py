@@ -72,13 +72,16 @@ def strategy_names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in STRATEGIES and installed(name) is None:
-            raise InputError(f"--strategies: unknown strategy {name!r}{nearest(name, STRATEGIES)}")
+            rule = f"unknown strategy {name!r}"
+            raise InputError(rule, where="--strategies", remedy=nearest(name, STRATEGIES))
         if names.count(name) > 1:
-            raise InputError(f"--strategies: must name each once, got {name!r} twice; name others")
+            rule = "must name each once"
+            got = f"{name!r} twice"
+            raise InputError(rule, where="--strategies", got=got, remedy="name others")
     if len(names) < 2:
-        raise InputError(
-            f"--strategies: must name two at least, got {text!r}; write --strategies tpe,random"
-        )
+        rule = "must name two at least"
+        remedy = "write --strategies tpe,random"
+        raise InputError(rule, where="--strategies", got=repr(text), remedy=remedy)
     return names
 
 
@@ -94,7 +97,8 @@ def load_all(
         InputError: the file, an option or the two together break a rule, or cannot be compared.
     """
     if n_seeds < 1:
-        raise InputError(f"--seeds: must be at least 1, got {n_seeds}; write --seeds 5")
+        rule = "must be at least 1"
+        raise InputError(rule, where="--seeds", got=n_seeds, remedy="write --seeds 5")
     own, experiments = own_strategy(path).get("name"), []
     for name in names:
         block = None if name == own else {"name": name}
@@ -102,37 +106,38 @@ def load_all(
         experiment = load(path, None, set_, **options)
         if experiment.strategy.name != name:
             raise InputError(
-                f"--set: strategy: is for --strategies to say, got "
-                f"{experiment.strategy.name!r}; leave it out"
+                "is for --strategies to say",
+                where="--set",
+                key="strategy",
+                got=repr(experiment.strategy.name),
+                remedy="leave it out",
             )
         experiments.append(experiment)
     _check_comparable(experiments[0], path)
     last = experiments[0].seed + n_seeds - 1
     if last > _MOST_SEED:
-        raise InputError(
-            f"--seeds: the last one must be at most {_MOST_SEED}, got {last}; write --set seed=0"
-        )
+        rule = f"the last one must be at most {_MOST_SEED}"
+        raise InputError(rule, where="--seeds", got=last, remedy="write --set seed=0")
     return experiments
 
 
 def _check_comparable(experiment: Experiment, path: Path) -> None:
     """Refuse what has nothing to search, or budgets that would not be equal."""
     if not experiment.search_space:
-        raise ExperimentError(
-            f"{path}: search_space: there is nothing to search, every hyperparameter is fixed; "
-            f"name a search space, search_spaces/lstm.yaml say"
-        )
+        rule = "there is nothing to search, every hyperparameter is fixed"
+        remedy = "name a search space, search_spaces/lstm.yaml say"
+        raise ExperimentError(rule, where=path, key="search_space", remedy=remedy)
     budget = experiment.budget
     if budget.trials is None:
-        raise ExperimentError(
-            f"{path}: budget.trials: must be a number where strategies are compared, got null; "
-            f"add --trials 40"
-        )
+        rule = "must be a number where strategies are compared"
+        remedy = "add --trials 40"
+        raise ExperimentError(rule, where=path, key="budget.trials", got="null", remedy=remedy)
     for key in ("timeout", "stagnation"):
         if (value := getattr(budget, key)) is not None:
+            rule = "must be null where strategies are compared, by equal numbers of trials"
+            remedy = f"add --set budget.{key}=null"
             raise ExperimentError(
-                f"{path}: budget.{key}: must be null where strategies are compared, by equal "
-                f"numbers of trials, got {value:g}; add --set budget.{key}=null"
+                rule, where=path, key=f"budget.{key}", got=f"{value:g}", remedy=remedy
             )
 
 
@@ -187,8 +192,8 @@ class _Journals:
             try:
                 facts = check_study(study, location, experiment, data, finalists=False)
             except StudyError as error:  # a comparison's studies have the names that they have
-                other = str(error).replace("give another --study name", "give another --journal")
-                raise StudyError(other) from None
+                remedy = (error.remedy or "").replace("another --study name", "another --journal")
+                raise error.with_(remedy=remedy) from None
             if facts is not None:
                 begun = facts["experiment"]["budget"].get("trials")
                 record = read_study(storage, name, location)
@@ -220,10 +225,8 @@ def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> No
         got, remedy = "null", "give another --journal"
         if begun is not None:
             got, remedy = str(begun), f"give --trials {begun}, or another --journal"
-        raise StudyError(
-            f"{where} was begun with budget.trials={got}, by which {strategy.name} paces itself, "
-            f"got {trials}; {remedy}"
-        )
+        rule = f"{where} was begun with budget.trials={got}, by which {strategy.name} paces itself"
+        raise StudyError(rule, got=trials, remedy=remedy)
 
 
 class Show(abc.ABC):
@@ -477,15 +480,15 @@ def _check_folder(folder: Path, force: bool) -> None:
     from tuner.report.comparison_page import FILES, is_free
 
     if (folder.exists() and not folder.is_dir()) or not folder.parent.is_dir():
-        raise InputError(f"-o: must be a folder in an existing one, got {folder}; give another")
+        rule = "must be a folder in an existing one"
+        raise InputError(rule, where="-o", got=folder, remedy="give another")
     existing = folder if folder.exists() else folder.parent
     if not os.access(existing, os.W_OK):
-        raise InputError(f"-o: {existing} may not be written to, got {folder}; write elsewhere")
+        rule = f"{existing} may not be written to"
+        raise InputError(rule, where="-o", got=folder, remedy="write elsewhere")
     if not force and not is_free(folder):
-        raise InputError(
-            f"-o: {folder} holds {' or '.join(FILES)} of something else; write elsewhere, or add "
-            f"--force"
-        )
+        rule = f"{folder} holds {' or '.join(FILES)} of something else"
+        raise InputError(rule, where="-o", remedy="write elsewhere, or add --force")
 
 
 def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> Comparison:
@@ -501,8 +504,8 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
     if shortest < n_trials:  # the space has fewer configurations than was thought
         trajectories = follow(shortest)
     if not any(math.isfinite(t.score) for t in trajectories):
-        show = f"tuner show {shlex.quote(planned[0].study)}"
-        raise RunError(f"no trial of any search is complete; `{show}` says why")
+        rule = "no trial of any search is complete"
+        raise RunError(rule, remedy=f"`tuner show {shlex.quote(planned[0].study)}` says why")
     return compare(experiments, trajectories, shortest)
 
 

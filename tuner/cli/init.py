@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.data.quality import SUSPECTS
-from tuner.errors import InputError, nearest
+from tuner.errors import DataError, InputError, nearest
 from tuner.experiment import parse_value
 from tuner.experiment.fields import EXPERIMENT_BYTES, Read, mended
 from tuner.outputs import written_whole
@@ -54,13 +54,16 @@ def init(
 ) -> None:
     """Write an experiment file for a data file; refuses to overwrite one."""
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        raise InputError(f"{path}: must be a CSV or Parquet file; tuner check takes experiments")
+        rule = "must be a CSV or Parquet file"
+        raise InputError(rule, where=path, remedy="tuner check takes experiments")
     if no_time and time is not None:
-        raise InputError(f"--no-time: contradicts --time {time}; give one of them")
+        raise InputError(f"contradicts --time {time}", where="--no-time", remedy="give one of them")
     if no_time and resample is not None:
-        raise InputError(f"--no-time: contradicts --resample {resample}; give one of them")
+        rule = f"contradicts --resample {resample}"
+        raise InputError(rule, where="--no-time", remedy="give one of them")
     if horizon is not None and not 1 <= horizon <= 10_000:
-        raise InputError(f"--horizon: must be from 1 to 10000, got {horizon}; write --horizon 12")
+        rule = "must be from 1 to 10000"
+        raise InputError(rule, where="--horizon", got=horizon, remedy="write --horizon 12")
     path_to_write = output or Path(f"{path.stem}.yaml")
     _check_output(path_to_write, path, force)
     declared = _declared(read)
@@ -93,7 +96,8 @@ def _declared(options: list[str]) -> Dialect:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--read: must be KEY=VALUE, got {option!r}; write --read 'decimal=,'")
+            remedy = "write --read 'decimal=,'"
+            raise InputError("must be KEY=VALUE", where="--read", got=repr(option), remedy=remedy)
         text = value.strip()
         held = parse_value(text, "--read") if text[:1] in "[\"'" or text in _WORDS else text
         lines = key.strip() in ("skip_rows", "skip_footer") and text.isdigit()
@@ -105,7 +109,8 @@ def _declared(options: list[str]) -> Dialect:
         key = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             known = [*Read.model_fields]
-            raise InputError(f"--read: no key {key!r}{nearest(key, known)}") from None
+            rule = f"no key {key!r}"
+            raise InputError(rule, where="--read", remedy=nearest(key, known)) from None
         problem = first["msg"].removeprefix("Value error, ")
         raise InputError(f"--read {key}: {problem}") from None
 
@@ -115,11 +120,14 @@ def _as_options() -> Iterator[None]:
     """Write remedies that name a key of `data.read` as the option that does the same here."""
     try:
         yield
-    except InputError as error:
-        text = _READ_KEY.sub(
-            lambda m: f"init with --read {shlex.quote(f'{m[1]}={m[2]}')}", str(error)
-        )
-        raise type(error)(text) from None
+    except DataError as error:
+        if error.change is None:
+            raise
+
+        def option(found: re.Match[str]) -> str:
+            return f"init with --read {shlex.quote(f'{found[1]}={found[2]}')}"
+
+        raise error.with_(change=_READ_KEY.sub(option, error.change)) from None
 
 
 def _ask(
@@ -240,22 +248,23 @@ def _check_asked_of_sequences(
 ) -> None:
     for option, value in (("--horizon", horizon), ("--resample", resample)):
         if value is not None:
-            raise InputError(
-                f"{option}: is of forecasts, got {value}, and {why}: {kind}; leave it out"
-            )
+            got = f"{value}, and {why}: {kind}"
+            raise InputError("is of forecasts", where=option, got=got, remedy="leave it out")
 
 
 def _check_output(output: Path, data: Path, force: bool) -> None:
     if output.is_dir():
-        raise InputError(f"-o: {output} is a folder; give the name of a file in it")
+        rule = f"{output} is a folder"
+        raise InputError(rule, where="-o", remedy="give the name of a file in it")
     if output.exists() and output.resolve() == data.resolve():
-        raise InputError(f"-o: {output} is the data file; give another name")
+        raise InputError(f"{output} is the data file", where="-o", remedy="give another name")
     if output.suffix.lower() not in (".yaml", ".yml"):
-        raise InputError(f"-o: must end in .yaml or .yml, got {output}; rename it")
+        raise InputError("must end in .yaml or .yml", where="-o", got=output, remedy="rename it")
     if output.exists() and not force:
-        raise InputError(f"{output}: exists already; give another name with -o, or add --force")
+        rule = "exists already"
+        raise InputError(rule, where=output, remedy="give another name with -o, or add --force")
     if not output.parent.is_dir():
-        raise InputError(f"-o: no such folder {output.parent}; create it first")
+        raise InputError(f"no such folder {output.parent}", where="-o", remedy="create it first")
 
 
 def _name_of(file: Path) -> str:
@@ -267,5 +276,6 @@ def _names(option: str, given: str) -> list[str]:
     """Split A,B as a line of the data file is split: a name may stand in double quotes."""
     names = [name.strip() for name in next(csv.reader([given], skipinitialspace=True), [])]
     if not all(names) or not names:
-        raise InputError(f"{option}: must name columns, got {given!r}; write {option} A,B")
+        rule = "must name columns"
+        raise InputError(rule, where=option, got=repr(given), remedy=f"write {option} A,B")
     return names

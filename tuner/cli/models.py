@@ -56,24 +56,23 @@ def train(
     if output is not None:
         check_model_folder("-o", output)
     if experiment.recorded and any(text.startswith("seed=") for text in set_):
-        raise InputError("--set: seed: this file trains on its own seed; set recorded.seed instead")
+        rule = "this file trains on its own seed"
+        raise InputError(rule, where="--set", key="seed", remedy="set recorded.seed instead")
     if strict and all_data:
-        raise InputError(
-            "--strict: is for reproducing a score, and --all-data has none; leave one of them out"
-        )
+        rule = "is for reproducing a score, and --all-data has none"
+        raise InputError(rule, where="--strict", remedy="leave one of them out")
     if strict and experiment.recorded is None:
-        raise InputError(
-            f"--strict: {path} records no data that this must be; give a file that `tuner export` "
-            f"wrote, or leave it out"
-        )
+        rule = f"{path} records no data that this must be"
+        remedy = "give a file that `tuner export` wrote, or leave it out"
+        raise InputError(rule, where="--strict", remedy=remedy)
     if all_data:
         epochs_without_score(experiment)
         if output is None:
-            raise InputError("--all-data: is for the trained model; add -o DIR")
+            raise InputError("is for the trained model", where="--all-data", remedy="add -o DIR")
     if ensemble:
         seeds_of_ensemble(experiment)
         if output is None:
-            raise InputError("--ensemble: is for the trained model; add -o DIR")
+            raise InputError("is for the trained model", where="--ensemble", remedy="add -o DIR")
     if experiment.search_space:
         check_data(experiment)  # refused before anything is said
         searched = ", ".join(experiment.search_space)
@@ -166,11 +165,12 @@ def export(
     """Write the best configuration of a study as an experiment file, and its trained model."""
     as_json = _as_json(format_, output)
     if all_data and model is None:
-        raise InputError("--all-data: is for the trained model; add --model DIR")
+        raise InputError("is for the trained model", where="--all-data", remedy="add --model DIR")
     if ensemble and model is None:
-        raise InputError("--ensemble: is for the trained model; add --model DIR")
+        raise InputError("is for the trained model", where="--ensemble", remedy="add --model DIR")
     if data == "":
-        raise InputError("--data: must be a path, got ''; write --data sales.csv, say")
+        rule = "must be a path"
+        raise InputError(rule, where="--data", got="''", remedy="write --data sales.csv, say")
     record, state = read_as_it_stands(study, journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
@@ -207,9 +207,8 @@ def _as_json(format_: str | None, output: Path | None) -> bool:
     if format_ is None:
         return output is not None and is_json(output)
     if format_ not in ("yaml", "json"):
-        raise InputError(
-            f"--format: unknown format {format_!r}{nearest(format_, ['yaml', 'json'])}"
-        )
+        rule = f"unknown format {format_!r}"
+        raise InputError(rule, where="--format", remedy=nearest(format_, ["yaml", "json"]))
     return format_ == "json"
 
 
@@ -221,7 +220,8 @@ def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> Non
     }
     for what, path in kept.items():
         if output.resolve() == path.resolve():
-            raise InputError(f"-o: {output} is the {what} of {record.name}; write elsewhere")
+            rule = f"{output} is the {what} of {record.name}"
+            raise InputError(rule, where="-o", remedy="write elsewhere")
 
 
 def _say_what_is_missing(record: StudyRecord, state: State) -> None:

@@ -50,8 +50,9 @@ def whole(option: str, example: int) -> Callable[[str | int], int]:
         try:
             return int(text)
         except ValueError:
-            problem = f"{option}: must be a whole number, got {text!r}; write {option} {example}"
-            raise InputError(problem) from None
+            rule = "must be a whole number"
+            remedy = f"write {option} {example}"
+            raise InputError(rule, where=option, got=repr(text), remedy=remedy) from None
 
     return parse
 

@@ -32,7 +32,8 @@ def overrides(set_: list[str], **options: tuple[str, Any]) -> list[Override]:
     for text in set_:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--set: must be KEY=VALUE, got {text!r}; write budget.epochs=50, say")
+            remedy = "write budget.epochs=50, say"
+            raise InputError("must be KEY=VALUE", where="--set", got=repr(text), remedy=remedy)
         found.append(Override(key.strip(), parse_value(value, f"--set {key}"), "--set"))
     return found
 
@@ -52,7 +53,7 @@ def load(
         written = f"{path.stem}.yaml"  # as `tuner init` does
         command = f"tuner init {shlex.quote(str(path))}"
         remedy = f"give {written}" if Path(written).exists() else f"write `{command}` first"
-        raise InputError(f"{path}: is a data file, not an experiment; {remedy}")
+        raise InputError("is a data file, not an experiment", where=path, remedy=remedy)
     same = strategy is None or strategy == own_strategy(path).get("name")
     block = None if same else {"name": strategy}
     return Experiment.load(path, overrides(set_, strategy=("strategy", block), **options))

@@ -74,8 +74,9 @@ def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
         return header == pd.DataFrame(columns=model.columns).to_csv(index=False).rstrip("\n")
 
     if output.resolve() == data.resolve():
-        raise InputError(f"-o: {output} is the data that is read; write elsewhere")
+        raise InputError(f"{output} is the data that is read", where="-o", remedy="write elsewhere")
     if output.resolve().parent == model.folder.resolve():
-        raise InputError(f"-o: {output} lies in the model's folder; write elsewhere")
+        rule = f"{output} lies in the model's folder"
+        raise InputError(rule, where="-o", remedy="write elsewhere")
     what = "prediction of this model"
     check_file(output, what, (".csv", ".csv.gz"), None if force else is_prediction)

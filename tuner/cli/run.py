@@ -225,7 +225,9 @@ def run(
     if register is not None:
         check_register(register, tracking)
     if reopen_test and not open_test:
-        raise InputError("--reopen-test: opens the test part, got --no-test as well; leave one out")
+        rule = "opens the test part"
+        got = "--no-test as well"
+        raise InputError(rule, where="--reopen-test", got=got, remedy="leave one out")
 
     import optuna
 

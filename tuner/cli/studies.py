@@ -256,8 +256,8 @@ def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, comma
         if register is not None or ensemble:
             raise typer.Exit(1) from error
     except Exception as error:
-        again = f"run `{command}` again later"
-        raise RunError(f"the winner's model: {explain(error)}; {again}") from error
+        rule = f"the winner's model: {explain(error)}"
+        raise RunError(rule, remedy=f"run `{command}` again later") from error
 
 
 def _sync(record: StudyRecord, command: str) -> bool:
@@ -277,7 +277,7 @@ def _sync(record: StudyRecord, command: str) -> bool:
     except InputError:
         raise
     except Exception as error:
-        raise RunError(f"{explain(error)}; run `{command}` again later") from error
+        raise RunError(explain(error), remedy=f"run `{command}` again later") from error
     where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     text = f"MLflow agrees with the journal{but}: {', '.join(changed)}, {count.unchanged} unchanged"
@@ -293,7 +293,8 @@ def ui(study: str | None, port: int | None, journal: str | None) -> None:
     """Serve the MLflow UI until Ctrl-C; print its links, and open the first on a terminal."""
     record = read(study, journal) if study else _newest()
     if port is not None and not 0 < port < 65536:
-        raise InputError(f"--port: must lie between 1 and 65535, got {port}; write --port 5000")
+        rule = "must lie between 1 and 65535"
+        raise InputError(rule, where="--port", got=port, remedy="write --port 5000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this command
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, signal.default_int_handler)

@@ -173,10 +173,11 @@ def plan_warm_start(experiment: Experiment, sha256: str, earlier: Sequence[Earli
         tried.insert(0, start)
     n_trials = experiment.n_trials
     if taken and n_trials is not None and len(taken) >= n_trials:
-        raise StudyError(
-            f"--from: leaves nothing to train: {len(taken)} trials are taken over, and trials are "
-            f"{n_trials} in all; write --trials {len(taken) + n_trials}"
+        rule = (
+            f"leaves nothing to train: {len(taken)} trials are taken over, and trials are "
+            f"{n_trials} in all"
         )
+        raise StudyError(rule, where="--from", remedy=f"write --trials {len(taken) + n_trials}")
     sources = tuple(source.name for source in earlier)
     return WarmStart(tuple(taken), tuple(tried), sources, tuple(said))
 
@@ -317,10 +318,9 @@ def open_study(
     if "from" in facts:
         _begin_from(study, facts, distributions, experiment, earlier, warm, location)
     elif earlier:
-        where = f"{show_location(location)}: study {name!r}"
-        raise StudyError(
-            f"{where} has begun without --from; leave it out, or give another --study name"
-        )
+        rule = f"study {name!r} has begun without --from"
+        remedy = "leave it out, or give another --study name"
+        raise StudyError(rule, where=show_location(location), remedy=remedy)
     elif not study.get_trials(deepcopy=False) and (start := begun.start()):
         study.enqueue_trial(start)  # so that a search never ends worse than what it started from
     return study
@@ -344,20 +344,17 @@ def _begin_from(
         others = [source.name for source in earlier if source.name not in recorded["sources"]]
         if others:
             began = " and ".join(recorded["sources"])
-            raise StudyError(
-                f"{where} was begun from {began}, got --from {others[0]}; leave it out, or give "
-                f"another --study name"
-            )
+            rule = f"{where} was begun from {began}"
+            got = f"--from {others[0]}"
+            raise StudyError(rule, got=got, remedy="leave it out, or give another --study name")
         return
     if warm is None:  # this one was killed before all was written
         begun = Experiment.of_record(facts["experiment"])
         warm = plan_warm_start(begun, facts["data"]["sha256"], earlier)
         if warm.to_json() != recorded:
             began = " ".join(f"--from {shlex.quote(name)}" for name in recorded["sources"])
-            raise StudyError(
-                f"{where} was stopped before it had begun; write {began} again, or give another "
-                f"--study name"
-            )
+            rule = f"{where} was stopped before it had begun"
+            raise StudyError(rule, remedy=f"write {began} again, or give another --study name")
     warm.begin(study, distributions, experiment)
 
 
@@ -394,7 +391,7 @@ def check_study(
         if finalists:
             _check_not_lowered(facts, _retrained(study, facts), experiment, where)
     elif study.get_trials(deepcopy=False):
-        raise StudyError(f"{where} was not made by tuner; give another --study name")
+        raise StudyError(f"{where} was not made by tuner", remedy="give another --study name")
     return facts
 
 
@@ -438,14 +435,13 @@ def _check_same(
     if facts["format"] > FORMAT:
         raise StudyError(
             f"{where} was made by a newer tuner (format {facts['format']}, this one writes "
-            f"{FORMAT}); upgrade tuner, or give another --study name"
+            f"{FORMAT})",
+            remedy="upgrade tuner, or give another --study name",
         )
     old, new = dict(flat(_completed(facts["experiment"], where))), dict(flat(experiment.to_dict()))
     if old["name"] != new["name"]:
-        raise StudyError(
-            f"{where} belongs to experiment {old['name']!r}, got {new['name']!r}; "
-            f"give another --study name"
-        )
+        rule = f"{where} belongs to experiment {old['name']!r}"
+        raise StudyError(rule, got=repr(new["name"]), remedy="give another --study name")
     given = dict(flat(experiment.model_dump(exclude_unset=True)))
     if _POPULATION in old.keys() & new.keys() - given.keys():
         new[_POPULATION] = old[_POPULATION]  # see `as_begun`
@@ -460,15 +456,11 @@ def _check_same(
         n_more = len(differences) - _SHOWN
         more = f"; and {n_more} more differ" if n_more > 0 else ""
         it = "it" if len(differences) == 1 else "them"
-        raise StudyError(
-            f"{where} was begun with {'; with '.join(differences[:_SHOWN])}{more}; "
-            f"put {it} back, or give another --study name"
-        )
+        rule = f"{where} was begun with {'; with '.join(differences[:_SHOWN])}{more}"
+        raise StudyError(rule, remedy=f"put {it} back, or give another --study name")
     if facts["data"]["sha256"] != data["sha256"]:
-        raise StudyError(
-            f"{where} was begun on other data: {data['path']} has changed since; "
-            f"put it back, or give another --study name"
-        )
+        rule = f"{where} was begun on other data: {data['path']} has changed since"
+        raise StudyError(rule, remedy="put it back, or give another --study name")
 
 
 def _retrained(study: optuna.Study, facts: dict[str, Any]) -> dict[str, int]:
@@ -494,10 +486,9 @@ def _check_not_lowered(
     for key, n in retrained.items():
         got = getattr(experiment.finalists, key)
         if got < n and got != begun_with(facts, key):
-            raise StudyError(
-                f"{where} has finalists.{key}={n}, which may be raised and not lowered, got {got}; "
-                f"write --set finalists.{key}={n}, or give another --study name"
-            )
+            rule = f"{where} has finalists.{key}={n}, which may be raised and not lowered"
+            remedy = f"write --set finalists.{key}={n}, or give another --study name"
+            raise StudyError(rule, got=got, remedy=remedy)
 
 
 def _shown(value: Any) -> str:
@@ -510,7 +501,5 @@ def _completed(raw: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         return Experiment.of_record(raw).to_dict()
     except ValueError as error:
-        raise StudyError(
-            f"{where} was written by another version of tuner: {one_line(error)[:200]}; "
-            f"begin it again under another --study name"
-        ) from None
+        rule = f"{where} was written by another version of tuner: {one_line(error)[:200]}"
+        raise StudyError(rule, remedy="begin it again under another --study name") from None

@@ -57,14 +57,16 @@ class Coming:
         which = f"the first {self._place(i, end + n)}"
         more = f" (and {len(lacking) - 1} other series)" if len(lacking) > 1 else ""
         lack = int(block.any(axis=1).sum()) if self.known else absent
-        text = (
-            f"the forecast needs what is known of the next {self.horizon} "
-            f"row{'s' * (self.horizon > 1)} after {self._place(i, end - 1)}"
-            f"{self.series.whose(i)}, and {lack} lack{'s' * (lack == 1)} {shown}, {which}{more}; "
-            f"add such rows, without target, behind the last one, or give a file of them as "
-            f"--future"
+        rule = (
+            "the forecast needs what is known of the next "
+            f"{self.horizon} row{'s' * (self.horizon > 1)} after "
+            f"{self._place(i, end - 1)}{self.series.whose(i)}, and {lack} lack{'s' * (lack == 1)} "
+            f"{shown}, {which}{more}"
         )
-        raise refusal(path, "data.known_future", text)
+        remedy = (
+            "add such rows, without target, behind the last one, or give a file of them as --future"
+        )
+        raise refusal(path, "data.known_future", rule, remedy=remedy)
 
     def _place(self, series: int, row: int) -> str:
         times = self.series.times

@@ -141,13 +141,16 @@ def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
     row, at = np.argwhere(truth <= 0)[0]
     column = series.targets[at]
     was_filled = bool(np.isnan(series.frame[column].to_numpy()[row]))
-    where = f"{'filled into' if was_filled else 'in'} column {column!r}"
-    remedy = "write data.missing: ffill, or transform: none"
-    text = (
-        f"{name} needs values above 0, got {truth[row, at]} {where}, "
-        f"{series.place(int(row))}; {remedy if was_filled else 'write transform: none'}"
+    raise refusal(
+        series.path,
+        "data.transform",
+        f"{name} needs values above 0",
+        f"{truth[row, at]} {'filled into' if was_filled else 'in'} column {column!r}, "
+        f"{series.place(int(row))}",
+        change="write data.missing: ffill, or transform: none"
+        if was_filled
+        else "write transform: none",
     )
-    raise refusal(series.path, "data.transform", text)
 
 
 def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -169,30 +172,33 @@ def check_features(series: Series, data: Preparation) -> None:
     """Refuse features that are there twice, or that tell a model nothing."""
     for name in series.frame:
         if series.frame[name].isna().all():
-            text = f"column {str(name)!r} holds no value; leave it out"
-            raise refusal(series.path, series.key_of(str(name)), text)
+            rule = f"column {str(name)!r} holds no value"
+            raise refusal(series.path, series.key_of(str(name)), rule, change="leave it out")
     longest = int(np.diff(series.bounds).max())
     reaches = sum(differences_of(data.transform))
     if reaches >= longest:
-        text = f"no series reaches back so far, got {reaches} rows of differences and at most "
-        raise refusal(series.path, "data.transform", f"{text}{longest} rows; write a shorter one")
+        rule = "no series reaches back so far"
+        got = f"{reaches} rows of differences and at most {longest} rows"
+        raise refusal(series.path, "data.transform", rule, got, change="write a shorter one")
     for name, lags in data.lags.items():
         if max(lags) >= longest:
-            text = f"no series reaches back so far, got {max(lags)} for {name!r} and at most "
-            raise refusal(series.path, "data.lags", f"{text}{longest} rows; write a shorter lag")
+            rule = "no series reaches back so far"
+            got = f"{max(lags)} for {name!r} and at most {longest} rows"
+            raise refusal(series.path, "data.lags", rule, got, change="write a shorter lag")
     made = [("calendar", f"{kind}_{wave}") for kind in data.calendar for wave in ("sin", "cos")]
     made += [("lags", f"{name}_lag_{lag}") for name, lags in data.lags.items() for lag in lags]
     names = [*series.features, *series.levels]
     for key, name in made:
         if name in names:
-            text = f"makes a column {name!r}, and there is one already; rename that one or remove"
-            raise refusal(series.path, f"data.{key}", f"{text} it here")
+            rule = f"makes a column {name!r}, and there is one already"
+            remedy = "rename that one or remove it here"
+            raise refusal(series.path, f"data.{key}", rule, remedy=remedy)
         names.append(name)
     for kind in data.calendar:
         if len(set(_place(series, kind))) < 2:
             often = f" at frequency {series.frequency}" if series.frequency else ""
-            text = f"the {kind} is the same in every row{often}, which tells a model nothing"
-            raise refusal(series.path, "data.calendar", f"{text}, got {kind!r}; remove it")
+            rule = f"the {kind} is the same in every row{often}, which tells a model nothing"
+            raise refusal(series.path, "data.calendar", rule, repr(kind), "remove it")
 
 
 def _place(series: Series, kind: str) -> np.ndarray:
@@ -267,13 +273,14 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
         classes, _ = number_classes(strings[strings != ""])
     except ValueError as error:
         row = int(np.flatnonzero(strings == str(error))[0])
-        text = f"column {target!r} must hold classes: texts or whole numbers, got {error} in "
-        remedy = "write a class there, or task.kind: forecast"
-        raise refusal(table.path, "data.target", f"{text}{table.place_of(row)}; {remedy}") from None
+        rule = f"column {target!r} must hold classes: texts or whole numbers"
+        got = f"{error} in {table.place_of(row)}"
+        change = "write task.kind: forecast"
+        raise refusal(table.path, "data.target", rule, got, "write a class there", change) from None
     if len(classes) < 2:
         got = f"only {classes[0]!r}" if classes else "none"
-        text = f"column {target!r} must hold two classes or more, got {got}; choose another column"
-        raise refusal(table.path, "data.target", text)
+        rule = f"column {target!r} must hold two classes or more"
+        raise refusal(table.path, "data.target", rule, got, change="choose another column")
     features = data.features or [
         name
         for name in table.names
@@ -322,8 +329,9 @@ def _unknown(
     table: RawTable, target: str, strings: np.ndarray, raw_string: str, name: str
 ) -> Exception:
     row = int(np.flatnonzero(strings == raw_string)[0])
-    text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
-    return refusal(table.path, "data.target", f"{text}{table.place_of(row)}; correct the data")
+    rule = f"column {target!r} must hold classes that the model knows"
+    got = f"{name!r} in {table.place_of(row)}"
+    return refusal(table.path, "data.target", rule, got, "correct the data")
 
 
 def _names(target: str, classes: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
@@ -493,11 +501,11 @@ def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int
     held = n_targets * n_others * sum(int(validation[:, 1].sum()) for _, validation in folds)
     n_bytes = 4 * held * sum(windows) * sum(n_modes)
     if not emd_is_installed():
-        raise refusal(path, key, f"emd needs EMD-signal, which is not installed; {INSTALL}")
+        raise refusal(path, key, "emd needs EMD-signal, which is not installed", remedy=INSTALL)
     remedy = "write moving_average, fewer or shorter windows in search_space.window, or less data"
     if n_windows > MOST_WINDOWS:
-        text = f"emd splits each window, {MOST_WINDOWS:,} at most, got {n_windows:,}; {remedy}"
-        raise refusal(path, key, text)
+        rule = f"emd splits each window, {MOST_WINDOWS:,} at most"
+        raise refusal(path, key, rule, f"{n_windows:,}", remedy)
     if n_bytes > MOST_BYTES:
-        text = f"emd keeps {MOST_BYTES / 1e9:.1f} GB of windows at most, got {n_bytes / 1e9:.1f} GB"
-        raise refusal(path, key, f"{text}; {remedy}")
+        rule = f"emd keeps {MOST_BYTES / 1000000000.0:.1f} GB of windows at most"
+        raise refusal(path, key, rule, f"{n_bytes / 1000000000.0:.1f} GB", remedy)

@@ -47,17 +47,18 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
                 names = dict(zip(("truth", "forecast"), given, strict=True))
                 found = evaluate(parse(definition), names, _FUNCTIONS, np.float64)
     except InputError as error:
-        raise InputError(f"objective.metric: {error}") from None
+        raise error.with_(key="objective.metric") from None
     except Exception as error:  # whatever it does
-        problem = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(
-            f"objective.metric: {definition} has no score of these forecasts: {problem}; correct it"
-        ) from None
+        rule = (
+            f"{definition} has no score of these forecasts: {type(error).__name__}: "
+            f"{one_line(error)}"
+        )
+        raise InputError(rule, key="objective.metric", remedy="correct it") from None
     if np.ndim(found) or not isinstance(found, int | float | np.number):
         what = f"an array of shape {np.shape(found)}" if np.ndim(found) else type(found).__name__
-        raise InputError(
-            f"objective.metric: must come to one number, got {what} of {definition}; take the mean"
-        )
+        rule = "must come to one number"
+        got = f"{what} of {definition}"
+        raise InputError(rule, key="objective.metric", got=got, remedy="take the mean")
     return float(found)
 
 
@@ -75,13 +76,10 @@ def check_own_metric(experiment: Experiment, path: Path) -> None:
     try:
         found = own_score(definition, truth, forecast)
         if not math.isfinite(found):
-            text = (
-                f"must come to a finite number, got {found} of {definition} for values from 1 to 2"
-            )
-            raise InputError(f"{text}; correct it")
+            got = f"{found} of {definition} for values from 1 to 2"
+            raise InputError("must come to a finite number", got=got, remedy="correct it")
     except InputError as error:
-        text = str(error).removeprefix("objective.metric: ")
-        raise refusal(path, "objective.metric", text) from None
+        raise refusal(path, "objective.metric", error.rule, error.got, error.remedy) from None
 
 
 def score(

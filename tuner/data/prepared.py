@@ -170,9 +170,8 @@ def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> 
 def check_same(facts: Facts, sha256: str | None) -> None:
     """Refuse a file that is not the one that was searched on, whose sha256 it is."""
     if sha256 is not None and facts.sha256 != sha256:
-        text = f"must be the file that was searched on (sha256 {sha256[:12]}), got "
-        remedy = f"{facts.sha256[:12]}; bring the file back"
-        raise refusal(facts.path, "data.path", text + remedy)
+        rule = f"must be the file that was searched on (sha256 {sha256[:12]})"
+        raise refusal(facts.path, "data.path", rule, facts.sha256[:12], "bring the file back")
 
 
 def open_test_part(

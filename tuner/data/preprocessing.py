@@ -360,20 +360,20 @@ def repeated(series: Series, names: Sequence[str]) -> Series:
         firsts = series.bounds[:, 0]
         if (lacking := np.isnan(values[firsts])).any():
             row = int(firsts[lacking.argmax()])
-            text = f"column {name!r} must hold a value in the first row of each series, got none in"
-            text += f" {series.place(row)}; fill it in"
-            raise refusal(series.path, "data.static", text)
+            rule = f"column {name!r} must hold a value in the first row of each series"
+            got = f"none in {series.place(row)}"
+            raise refusal(series.path, "data.static", rule, got, "fill it in")
         every = np.repeat(values[firsts], np.diff(series.bounds)[:, 0])
         if len(other := np.flatnonzero(~np.isnan(values) & (values != every))):
             row = int(other[0])
             first = int(firsts[series.bounds[:, 1].searchsorted(row, side="right")])
-            text = (
-                f"column {name!r} must be the same in all rows of a series, got "
+            rule = f"column {name!r} must be the same in all rows of a series"
+            got = (
                 f"{_shown(series, name, row)} in {series.place(row)} and "
-                f"{_shown(series, name, first)} in its first row; correct it, or take it out of "
-                f"data.static"
+                f"{_shown(series, name, first)} in its first row"
             )
-            raise refusal(series.path, "data.static", text)
+            change = "take it out of data.static"
+            raise refusal(series.path, "data.static", rule, got, "correct it", change)
         frame[name] = every
     return replace(series, frame=frame)
 
@@ -397,19 +397,18 @@ def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray
     name = data.weight
     assert name is not None
     values, bad = table.numbers("data.weight", name)
-    must = f"column {name!r} must hold a number from 0 to below 1e30 in every row, got "
+    rule = f"column {name!r} must hold a number from 0 to below 1e30 in every row"
     for row in bad[:1]:
-        text = f"{must}{table.frame[name].iloc[row]!r} in {table.place_of(int(row))}"
-        raise refusal(table.path, "data.weight", f"{text}; write a number there")
+        got = f"{table.frame[name].iloc[row]!r} in {table.place_of(int(row))}"
+        raise refusal(table.path, "data.weight", rule, got, "write a number there")
     missing = np.isnan(values)
     wanted = np.zeros(len(values), bool)
     for target in targets:
         wanted |= ~np.isnan(target)
     for row in np.flatnonzero(missing & wanted)[:1]:
-        text = f"{must}none in {table.place_of(int(row))}; fill it in: 0 leaves the row out"
-        raise refusal(table.path, "data.weight", text)
+        got = f"none in {table.place_of(int(row))}"
+        raise refusal(table.path, "data.weight", rule, got, "fill it in: 0 leaves the row out")
     for row in np.flatnonzero((values < 0) | (values >= LARGEST))[:1]:
-        remedy = "correct it: 0 leaves the row out"
-        text = f"{must}{values[row]:g} in {table.place_of(int(row))}; {remedy}"
-        raise refusal(table.path, "data.weight", text)
+        got = f"{values[row]:g} in {table.place_of(int(row))}"
+        raise refusal(table.path, "data.weight", rule, got, "correct it: 0 leaves the row out")
     return np.where(missing, 0.0, values)

@@ -130,14 +130,15 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     daily = "D" if are_open_days(frequency) else frequency
     finest = None if daily is None else to_offset(daily)
     if finest is not None and edges[0] + offset < edges[0] + finest:
-        text = f"must not be finer than the rows, which are {frequency} apart, got {step!r}; "
-        raise refusal(series.path, "data.resample", f"{text}write a longer step, or leave it out")
+        rule = f"must not be finer than the rows, which are {frequency} apart"
+        change = "write a longer step, or leave it out"
+        raise refusal(series.path, "data.resample", rule, repr(step), change=change)
     whole = [_whole_steps(of, edges, frequency) for of in every]
     for i, found in enumerate(whole):
         if not len(found):
-            text = f"no step of {step} has all its rows at frequency {frequency}{series.whose(i)}; "
-            remedy = "write a shorter one, or add the rows that are missing"
-            raise refusal(series.path, "data.resample", text + remedy)
+            rule = f"no step of {step} has all its rows at frequency {frequency}{series.whose(i)}"
+            remedy, change = "add the rows that are missing", "write a shorter step"
+            raise refusal(series.path, "data.resample", rule, remedy=remedy, change=change)
     steps = [np.arange(found[0], found[-1] + 1) for found in whole]
     bounds = bounds_of([len(of) for of in steps])
     made_of = np.concatenate(steps)
@@ -145,12 +146,13 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     if data.missing == "refuse" and lacking.any():
         first = int(lacking.argmax())
         at = int(bounds[:, 1].searchsorted(first, side="right"))
-        text = (
-            f"no step may lack rows, got {lacking.sum()} such steps of {step}, the first "
-            f"{show_time(edges[made_of[first]])}{series.whose(at)}; add the rows, write a longer "
-            f"step, or data.missing: ffill (or interpolate)"
+        got = (
+            f"{lacking.sum()} such steps of {step}, the first "
+            f"{show_time(edges[made_of[first]])}{series.whose(at)}"
         )
-        raise refusal(series.path, "data.resample", text)
+        rule, change = "no step may lack rows", "write a longer step, or "
+        change += "data.missing: ffill (or interpolate)"
+        raise refusal(series.path, "data.resample", rule, got, "add the rows", change)
     place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
     groups = series.frame.groupby(place)
     rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
@@ -222,14 +224,14 @@ def _offset(path: Path, step: str) -> BaseOffset:
         hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
         number = step[: len(step) - len(step.lstrip("0123456789 "))]
         instead = f"write {_beginning(number + hint[1])}" if hint else "write 15min, 1h or 1D, say"
-        text = f"must be a frequency that pandas knows, got {step!r}; {instead}"
-        raise refusal(path, "data.resample", text) from None
+        rule = "must be a frequency that pandas knows"
+        raise refusal(path, "data.resample", rule, repr(step), instead) from None
     if offset.n < 1:
-        text = f"must be a step forward in time, got {step!r}; write 15min, 1h or 1D, say"
-        raise refusal(path, "data.resample", text)
+        rule = "must be a step forward in time"
+        raise refusal(path, "data.resample", rule, repr(step), "write 15min, 1h or 1D, say")
     if (instead := _beginning(step)) != step:
-        text = f"must name the time at which a step begins, got {step!r}, the end of one; "
-        raise refusal(path, "data.resample", f"{text}write {instead}")
+        rule = "must name the time at which a step begins"
+        raise refusal(path, "data.resample", rule, f"{step!r}, the end of one", f"write {instead}")
     return offset
 
 
@@ -251,9 +253,9 @@ def _edges(
         begin = offset.rollback(pd.Timestamp("1970-01-01", tz=first.tz))
         length = (begin + offset) - begin
         if (last - first) / length > _MOST_STEPS:
-            text = f"there must be fewer than {_MOST_STEPS:,} steps, got {step!r} from "
-            text += f"{show_time(first)} to {show_time(last)}; write a longer one"
-            raise refusal(path, "data.resample", text)
+            rule = f"there must be fewer than {_MOST_STEPS:,} steps"
+            got = f"{step!r} from {show_time(first)} to {show_time(last)}"
+            raise refusal(path, "data.resample", rule, got, change="write a longer one")
         if isinstance(offset, pd.offsets.Tick):
             begin += (first - begin) // length * length
         while begin > first:
@@ -261,8 +263,9 @@ def _edges(
         edges = pd.date_range(begin, last, freq=offset)
         edges = pd.DatetimeIndex(edges.append(pd.DatetimeIndex([edges[-1] + offset])))
     except (OverflowError, ValueError):  # beyond the times that there are
-        text = f"must be a step that a calendar holds, got {step!r}; write 15min, 1h or 1D, say"
-        raise refusal(path, "data.resample", text) from None
+        rule = "must be a step that a calendar holds"
+        remedy = "write 15min, 1h or 1D, say"
+        raise refusal(path, "data.resample", rule, repr(step), remedy) from None
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 

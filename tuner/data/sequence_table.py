@@ -103,16 +103,17 @@ def draw_sequences(
             n_all, n_part, n_rest = (
                 int((labels[of] == number).sum()) for of in (..., drawn[part], rest)
             )
-            text = f"its share of the {n_all} {unit}s of class {name!r} must "
+            rule = f"its share of the {n_all} {unit}s of class {name!r} must "
             extent = getattr(split, part)
             if n_part < 1:
-                text += f"be one at least, got none at {extent}; make it larger, or give more"
+                rule, got = f"{rule}be one at least", f"none at {extent}"
+                remedy = "make it larger, or give more"
             elif n_rest < left:
-                text += f"leave one for each other part, got {n_rest} left at {extent}; make it "
-                text += "smaller, or give more"
+                rule, got = f"{rule}leave one for each other part", f"{n_rest} left at {extent}"
+                remedy = "make it smaller, or give more"
             else:
                 continue
-            raise refusal(file, f"data.split.{part}", text)
+            raise refusal(file, f"data.split.{part}", rule, got, remedy)
     test = drawn.get("test", np.empty(0, np.int64))
     return Draw(np.sort(rest), np.sort(drawn["validation"]), np.sort(test))
 
@@ -128,11 +129,10 @@ def check_labels(
     trained = {c for first, end in bounds[draw.training] for c in np.unique(labels[first:end])}
     for number, name in enumerate(classes):
         if number not in trained:
-            text = (
-                f"every class must occur in the training part, got {name!r} in validation or test "
-                f"alone; give more sequences with it, or try another data.split.seed"
-            )
-            raise refusal(file, "data.target", text)
+            rule = "every class must occur in the training part"
+            got = f"{name!r} in validation or test alone"
+            remedy = "give more sequences with it, or try another data.split.seed"
+            raise refusal(file, "data.target", rule, got, remedy)
 
 
 def _size(extent: object, n: int) -> int:
@@ -144,15 +144,15 @@ def _size(extent: object, n: int) -> int:
 
 def _check_sizes(sizes: dict[str, int], n: int, file: Path | str, unit: str) -> None:
     if sizes["training"] < 1:
-        text = (
+        rule = (
             f"no {unit} is left to train on, validation takes {sizes['validation']} and test "
-            f"{sizes.get('test', 0)} of {n} {unit}s; make validation or test smaller"
+            f"{sizes.get('test', 0)} of {n} {unit}s"
         )
-        raise refusal(file, "data.split", text)
+        raise refusal(file, "data.split", rule, remedy="make validation or test smaller")
     for name in list(sizes)[1:]:
         if sizes[name] < 1:
-            text = f"the part needs at least 1 {unit}, got 0 of {n}; make it larger"
-            raise refusal(file, f"data.split.{name}", text)
+            rule = f"the part needs at least 1 {unit}"
+            raise refusal(file, f"data.split.{name}", rule, f"0 of {n}", "make it larger")
 
 
 def _check_classes(
@@ -166,19 +166,20 @@ def _check_classes(
     *first, last = sizes
     for name, count in zip(classes, counts, strict=True):
         if count < len(sizes):
-            text = f"every class needs a {unit} in {', '.join(first)} and {last}, got {count} "
-            text += f"of class {name!r}; give more of it, or remove it"
-            raise refusal(file, "data.target", text)
-    needs = f"needs a {unit} of each of the {len(classes)} classes, got "
+            rule = f"every class needs a {unit} in {', '.join(first)} and {last}"
+            got = f"{count} of class {name!r}"
+            raise refusal(file, "data.target", rule, got, "give more of it, or remove it")
+    needs = f"needs a {unit} of each of the {len(classes)} classes"
     if len(classes) > sizes["training"]:
-        text = f"the training part {needs}{sizes['training']} {unit}s; make validation or test "
-        raise refusal(file, "data.split", f"{text}smaller")
+        rule, got = f"the training part {needs}", f"{sizes['training']} {unit}s"
+        raise refusal(file, "data.split", rule, got, "make validation or test smaller")
     for name in list(sizes)[1:]:
         if sizes[name] < len(classes):
-            text = f"the part {needs}{sizes[name]}; make it larger"
-            raise refusal(file, f"data.split.{name}", text)
+            rule = f"the part {needs}"
+            raise refusal(file, f"data.split.{name}", rule, sizes[name], "make it larger")
 
 
+_OTHER = "choose another column"
 _ROLES = ("target", "id", "time", "features", "text", "tokens")
 
 
@@ -237,17 +238,19 @@ class SequenceTable:
             classes, numbers = number_classes(column)
         except ValueError as error:
             row = int(np.flatnonzero(column == str(error))[0])
-            text = f"column {name!r} must hold classes: texts or whole numbers, got {error}"
-            other = "regress" if kind == "classify" else "regress_steps"
-            remedy = f"write a class there, or task.kind: {other}"
-            raise self._refusal("data.target", text, row, remedy) from None
+            rule = f"column {name!r} must hold classes: texts or whole numbers"
+            change = f"write task.kind: {'regress' if kind == 'classify' else 'regress_steps'}"
+            raise self._refusal(
+                "data.target", rule, str(error), row, "write a class there", change
+            ) from None
         if len(classes) < 2:
-            text = f"column {name!r} must hold two classes or more, got only {classes[0]!r}"
-            raise refusal(self.path, "data.target", f"{text}; choose another column")
+            rule = f"column {name!r} must hold two classes or more"
+            got = f"only {classes[0]!r}"
+            raise refusal(self.path, "data.target", rule, got, change="choose another column")
         if kind == "label":
             return numbers, classes
-        remedy = _one_value("label")
-        return self.one_of_each("data.target", name, numbers, column, remedy), classes
+        change = _of_steps("label")
+        return self.one_of_each("data.target", name, numbers, column, change), classes
 
     def values(self, kind: str) -> np.ndarray:
         """Return the numbers that are the targets, of sequences or of rows: (n, targets)."""
@@ -256,8 +259,8 @@ class SequenceTable:
             column = self._numbers("data.target", name)
             self._refuse_none("data.target", name, np.flatnonzero(np.isnan(column)))
             if kind == "regress":
-                remedy = _one_value("regress_steps")
-                column = self.one_of_each("data.target", name, column, column, remedy)
+                change = _of_steps("regress_steps")
+                column = self.one_of_each("data.target", name, column, column, change)
             columns.append(column)
         return np.column_stack(columns)
 
@@ -269,7 +272,7 @@ class SequenceTable:
         found = np.asarray(of_rows[self.rows])
         if each_step:
             return found
-        return self.one_of_each("data.weight", name, found, found, "write one value")
+        return self.one_of_each("data.weight", name, found, found)
 
     def features(self) -> tuple[list[str], np.ndarray, int]:
         """Return the features' names, values (rows, features), and how many were filled in."""
@@ -280,17 +283,25 @@ class SequenceTable:
             str(c) for c in frame if c not in others and is_numeric_dtype(frame[c])
         ]
         if not features:
-            text = "no numeric column beside target, id and time in the file; name the columns"
-            raise refusal(self.path, "data.features", f"{text}, or set data.tokens")
+            rule = "no numeric column beside target, id and time in the file"
+            remedy = "name the columns, or set data.tokens"
+            raise refusal(self.path, "data.features", rule, remedy=remedy)
         values = np.column_stack([self._numbers("data.features", c) for c in features])
         n_missing = int(np.isnan(values).sum())
         values = fill(values, self.bounds, data.missing)
         for row, at in np.argwhere(np.isnan(values))[:1]:
-            text = f"column {features[at]!r} must hold a number in every row, got none"
-            remedy = "fill it in, or write data.missing: ffill"
+            rule = f"column {features[at]!r} must hold a number in every row"
+            remedy, change = "fill it in", "write data.missing: ffill"
             if data.missing != "refuse":
                 remedy = "there is none before it in the sequence: fill it in, or remove the row"
-            raise self._refusal("data.features", text, int(row), remedy)
+            raise self._refusal(
+                "data.features",
+                rule,
+                "none",
+                int(row),
+                remedy,
+                change if data.missing == "refuse" else None,
+            )
         return features, values, n_missing
 
     def suspects(self, features: list[str]) -> Iterator[tuple[str, str]]:
@@ -327,20 +338,26 @@ class SequenceTable:
         size = self.data.vocabulary_size
         if size is None or (row := first_outside(tokens, size)) is None:
             return
-        text = f"token ids must lie in 0 to {size - 1}, got {tokens[row]!r}"
-        remedy = "make it larger, or leave it out where tokens are no numbers"
-        raise self._refusal("data.vocabulary_size", text, row, remedy)
+        rule = f"token ids must lie in 0 to {size - 1}"
+        change = "make it larger, or leave it out where tokens are no numbers"
+        got = repr(tokens[row])
+        raise self._refusal("data.vocabulary_size", rule, got, row, change=change)
 
     def one_of_each(
-        self, key: str, name: str, values: np.ndarray, shown: np.ndarray, remedy: str
+        self,
+        key: str,
+        name: str,
+        values: np.ndarray,
+        shown: np.ndarray,
+        change: str | None = None,
     ) -> np.ndarray:
         """Return the first value of each sequence; all the others must be the same."""
         first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)
         for row in np.flatnonzero(values != values[first])[:1]:
             got, before = (repr(v) if isinstance(v, str) else v for v in shown[[row, first[row]]])
-            text = f"column {name!r} must be the same in all rows of a sequence, got {got} "
-            text += f"after {before}"
-            raise self._refusal(key, text, int(row), remedy)
+            rule = f"column {name!r} must be the same in all rows of a sequence"
+            got = f"{got} after {before}"
+            raise self._refusal(key, rule, got, int(row), "write one value", change)
         return np.asarray(values[self.bounds[:, 0]])
 
     def _numbers(self, key: str, name: str) -> np.ndarray:
@@ -348,12 +365,11 @@ class SequenceTable:
         self.raw.check_certain(key, name)
         values, bad = as_numbers(self.frame[name])
         for row in bad[:1]:
-            text = f"column {name!r} must hold numbers, got {self.frame[name][row]!r}"
-            remedy = "write a number there (1234.5), or choose another column"
-            raise self._refusal(key, text, int(row), remedy)
+            rule, got = f"column {name!r} must hold numbers", repr(self.frame[name][row])
+            raise self._refusal(key, rule, got, int(row), "write a number there (1234.5)", _OTHER)
         for row in np.flatnonzero(np.abs(values) >= LARGEST)[:1]:  # False for nan
-            text = f"column {name!r} must hold finite numbers (below 1e30), got {values[row]}"
-            raise self._refusal(key, text, int(row), "correct it, or choose another column")
+            rule = f"column {name!r} must hold finite numbers (below 1e30)"
+            raise self._refusal(key, rule, values[row], int(row), "correct it", _OTHER)
         return values
 
     def _check_times(self, orders: tuple[bool | None, ...] | None) -> None:
@@ -365,32 +381,40 @@ class SequenceTable:
         readings = [as_times(column, order) for order in orders]
         if len(bad := np.flatnonzero(readings[0].isna())):
             value = column[bad[0]]
-            text = f"column {name!r} must hold a time in every row, got "
-            text += "none" if pd.isna(value) else repr(str(value))
-            remedy = "write 1960-01-31, say, or leave data.time out"
-            raise self._refusal("data.time", text, int(bad[0]), remedy)
+            rule = f"column {name!r} must hold a time in every row"
+            got = "none" if pd.isna(value) else repr(str(value))
+            remedy, change = "write 1960-01-31, say", "leave data.time out"
+            raise self._refusal("data.time", rule, got, int(bad[0]), remedy, change)
         if len(bad := where_outside(readings[0])):
-            text = f"column {name!r} must hold times of the years 1678 to 2261, got "
-            text += f"{str(column[bad[0]])!r} (read as {show_time(readings[0][bad[0]])})"
+            rule = f"column {name!r} must hold times of the years 1678 to 2261"
+            got = f"{str(column[bad[0]])!r} (read as {show_time(readings[0][bad[0]])})"
             remedy = "write years with four digits (2010-01-31)"
-            raise self._refusal("data.time", text, int(bad[0]), remedy)
+            raise self._refusal("data.time", rule, got, int(bad[0]), remedy)
         # The day or the month may come first: what rises is right.
         indices = [pd.DatetimeIndex(times) for times in readings]
         falling = [where_falling(index, self.bounds) for index in indices]
         index, falls = min(zip(indices, falling, strict=True), key=lambda of: len(of[1]))
         for row in falls[:1]:
             here, before = show_time(index[row]), show_time(index[row - 1])
-            text = f"times must rise within a sequence, got {here} after {before}"
-            remedy = "write data.read.sort: true, and keep one of each"
-            raise self._refusal("data.time", text, int(row), remedy)
+            rule, got = "times must rise within a sequence", f"{here} after {before}"
+            change = "write data.read.sort: true, and keep one of each"
+            raise self._refusal("data.time", rule, got, int(row), change=change)
 
     def _refuse_none(self, key: str, name: str, rows: np.ndarray) -> None:
         for row in rows[:1]:
-            text = f"column {name!r} must hold a value in every row, got none"
-            raise self._refusal(key, text, int(row), "write one, or remove the row")
+            rule = f"column {name!r} must hold a value in every row"
+            raise self._refusal(key, rule, "none", int(row), "write one, or remove the row")
 
-    def _refusal(self, key: str, text: str, row: int, remedy: str) -> DataError:
-        return refusal(self.path, key, f"{text} in {self._place(row)}; {remedy}")
+    def _refusal(
+        self,
+        key: str,
+        rule: str,
+        got: object,
+        row: int,
+        remedy: str | None = None,
+        change: str | None = None,
+    ) -> DataError:
+        return refusal(self.path, key, rule, f"{got} in {self._place(row)}", remedy, change)
 
     def _place(self, row: int) -> str:
         place = self.raw.place_of(int(self.rows[row]))
@@ -415,8 +439,8 @@ def _order_of(column: pd.Series, bounds: np.ndarray) -> bool | None:
     return falls[1] < falls[0]
 
 
-def _one_value(of_steps: str) -> str:
-    return f"write one value, or task.kind: {of_steps} where every row has its own"
+def _of_steps(kind: str) -> str:
+    return f"write task.kind: {kind} where every row has its own"
 
 
 def _named(data: Preparation, role: str) -> list[str]:
@@ -429,11 +453,12 @@ def _check_names(path: Path, data: Preparation, known: list[str], kind: str) -> 
     for role in _ROLES:
         for name in _named(data, role):
             if name not in known:
-                text = f"no column {name!r} in the file{nearest(name, known)}"
-                raise refusal(path, f"data.{role}", text)
+                rule = f"no column {name!r} in the file"
+                raise refusal(path, f"data.{role}", rule, remedy=nearest(name, known))
     for seen in ("features", "text", "tokens"):
         for name in _named(data, seen):
             for role in ("target", "id", "time"):
                 if name in _named(data, role):
-                    text = f"must not name the {role} column, got {name!r} with {kind}; "
-                    raise refusal(path, f"data.{seen}", text + "name another column")
+                    rule = f"must not name the {role} column"
+                    got = f"{name!r} with {kind}"
+                    raise refusal(path, f"data.{seen}", rule, got, "name another column")

@@ -111,13 +111,12 @@ def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
     shape, lengths = dataset.shape, np.diff(dataset.bounds)[:, 0]
     remedy = "write false, or remove it"
     if lengths.min() < lengths.max():
-        got = f"got {lengths.min()} to {lengths.max()} steps"
-        text = f"needs sequences that all have the same number of steps, {got}; {remedy}"
-        raise refusal(dataset.facts.path, key, text)
+        rule = "needs sequences that all have the same number of steps"
+        got = f"{lengths.min()} to {lengths.max()} steps"
+        raise refusal(dataset.facts.path, key, rule, got, remedy)
     if (numbers := shape.window * shape.features) > MOST_VALUES:
-        got = f"got {numbers:,}"
-        text = f"takes sequences of at most {MOST_VALUES:,} numbers, steps times features, {got}"
-        raise refusal(dataset.facts.path, key, f"{text}; {remedy}")
+        rule = f"takes sequences of at most {MOST_VALUES:,} numbers, steps times features"
+        raise refusal(dataset.facts.path, key, rule, f"{numbers:,}", remedy)
 
 
 def _key_of_path(experiment: Experiment) -> str | None:
@@ -186,9 +185,12 @@ class SequenceDataset(Dataset):
             if self.weights is not None:
                 counts = self._of(self.weights, members) > 0
                 if not counts.any():
-                    text = f"column {self.experiment.data.weight!r} must be above 0 somewhere in "
-                    text += f"the {part} part, got 0 for all; give some more weight, or remove "
-                    raise refusal(self.facts.path, "data.weight", f"{text}data.weight")
+                    rule = (
+                        f"column {self.experiment.data.weight!r} must be above 0 somewhere in the "
+                        f"{part} part"
+                    )
+                    remedy = "give some more weight, or remove data.weight"
+                    raise refusal(self.facts.path, "data.weight", rule, "0 for all", remedy)
                 truth = truth[counts]
             if part == "training":
                 continue
@@ -196,8 +198,9 @@ class SequenceDataset(Dataset):
                 units = np.tile(self._mean_errors(), (len(truth), 1))
                 check_metric(metric, self.facts, part, truth, units)
             elif metric == "auroc" and len(np.unique(truth)) < 2:
-                text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
-                raise refusal(self.facts.path, f"data.split.{part}", text + "another metric")
+                rule = "auroc needs at least 2 classes"
+                remedy = "make the part larger or choose another metric"
+                raise refusal(self.facts.path, f"data.split.{part}", rule, "1", remedy)
 
     def _truth_of(self, sequences: np.ndarray) -> np.ndarray:
         return self._of(self.truth, sequences)

@@ -127,11 +127,9 @@ def _check_calendars(series: Series, experiment: Experiment) -> None:
 def _of_choice(error: DataError, chosen: Experiment, experiment: Experiment) -> DataError:
     """Return a refusal of the data as one of the choice that it comes of."""
     for name in experiment.preparation({}):
-        text = str(error)
-        if f": data.{name}: " in text and chosen.given(name) != experiment.given(name):
-            text = text.replace(f": data.{name}: ", f": search_space.{name}: ", 1)
-            problem, _, _ = text.rpartition("; ")
-            return DataError(f"{problem}; leave the choice {chosen.given(name)} out")
+        if error.key == f"data.{name}" and chosen.given(name) != experiment.given(name):
+            remedy = f"leave the choice {chosen.given(name)} out"
+            return error.with_(key=f"search_space.{name}", remedy=remedy, change=None)
     return error
 
 
@@ -215,11 +213,9 @@ class SeriesDataset(Dataset):
             return
         n_windows, level = len(validation.evaluate_samples()), max(levels)
         if n_windows < (fewest := fewest_residuals(level)):
-            text = (
-                f"{level:g} needs the residuals of {fewest} validation windows, got {n_windows}; "
-                f"make data.split.validation larger, or the share smaller"
-            )
-            raise refusal(self.facts.path, "task.intervals", text)
+            rule = f"{level:g} needs the residuals of {fewest} validation windows"
+            remedy = "make data.split.validation larger, or the share smaller"
+            raise refusal(self.facts.path, "task.intervals", rule, n_windows, remedy)
 
     def _without_windows(self, part: str, ref: SeriesRef, samples: np.ndarray) -> list[str]:
         """Say which series have no window in a part: nothing is learned of them, or scored."""
@@ -242,12 +238,12 @@ class SeriesDataset(Dataset):
         ):
             if not len(samples):
                 self._check_weights(part, ref)
-                text = (
+                rule = (
                     f"no window in the {part} part has {ref.longest_window} rows to read and "
-                    f"{horizon} known targets after them in one series; make the part larger, or "
-                    f"the window or task.horizon smaller"
+                    f"{horizon} known targets after them in one series"
                 )
-                raise refusal(self.facts.path, where, text)
+                remedy = "make the part larger, or the window or task.horizon smaller"
+                raise refusal(self.facts.path, where, rule, remedy=remedy)
         if self.facts.classes:
             self._check_classes(name, ref, trained, evaluated)
             return
@@ -265,9 +261,12 @@ class SeriesDataset(Dataset):
             else self._read_by_all(unweighted).with_window(ref.longest_window).train_samples()
         )
         if ref.weighted and len(samples):
-            text = f"column {self._experiment.data.weight!r} must be above 0 for some target of the"
-            text += f" {part} part, got 0 for all; give some more weight, or remove data.weight"
-            raise refusal(self.facts.path, "data.weight", text)
+            rule = (
+                f"column {self._experiment.data.weight!r} must be above 0 for some target of the "
+                f"{part} part"
+            )
+            remedy = "give some more weight, or remove data.weight"
+            raise refusal(self.facts.path, "data.weight", rule, "0 for all", remedy)
 
     def _check_classes(
         self, name: str, ref: _HeldRef, trained: np.ndarray, evaluated: np.ndarray
@@ -277,16 +276,15 @@ class SeriesDataset(Dataset):
         others = "later rows, or rows of weight 0," if ref.weighted else "later rows"
         for number, label in enumerate(self.facts.classes):
             if number not in known:
-                text = (
-                    f"every class must occur in what is trained on before the {name} part, got "
-                    f"{label!r} in {others} alone; make that part smaller, or leave the rows out"
-                )
-                raise refusal(self.facts.path, "data.target", text)
+                rule = f"every class must occur in what is trained on before the {name} part"
+                got = f"{label!r} in {others} alone"
+                remedy = "make that part smaller, or leave the rows out"
+                raise refusal(self.facts.path, "data.target", rule, got, remedy)
         one_class = len(np.unique(ref.truth_of(evaluated))) < 2
         if one_class and self._experiment.objective.metric == "auroc":
-            text = "auroc needs at least 2 classes, got 1; make the part larger or choose "
             key = f"data.split.{name.partition(' ')[0]}"
-            raise refusal(self.facts.path, key, text + "another metric")
+            remedy = "make the part larger or choose another metric"
+            raise refusal(self.facts.path, key, "auroc needs at least 2 classes", "1", remedy)
 
     def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
         reach = ref.load("reach").copy()

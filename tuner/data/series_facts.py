@@ -65,24 +65,23 @@ def check_metric(
         units: (samples, targets), what MASE divides by; nan where there is nothing.
     """
     if metric == "r2" and len(truth) < 2:
-        text = "r2 needs at least 2 values, got 1; make the part larger or choose another metric"
-        raise refusal(facts.path, f"data.split.{part.partition(' ')[0]}", text)
+        rule = "r2 needs at least 2 values"
+        remedy = "make the part larger or choose another metric"
+        raise refusal(facts.path, f"data.split.{part.partition(' ')[0]}", rule, "1", remedy)
     for target, values, divisors in zip(facts.targets, truth.T, units.T, strict=True):
         of = f"{target!r} in the {part} part"
         if metric == "mape" and (values == 0).any():
-            text = f"mape divides by the values, got 0 for {of}; write smape, mae or rmse"
+            rule, got, remedy = "mape divides by the values", "0", "write smape, mae or rmse"
         elif metric == "r2" and np.ptp(values) == 0:
-            text = f"r2 compares with the variance, got a constant for {of}; write rmse or mae"
+            rule, got, remedy = "r2 compares with the variance", "a constant", "write rmse or mae"
         elif metric == "mase" and (np.isnan(divisors).all() or (divisors == 0).any()):
             got = "0" if (divisors == 0).any() else "none"
-            text = (
-                f"mase divides by the error of the naive forecast in the training part, got {got} "
-                f"for {target!r}, which is constant, repeats itself or is too short; write rmse "
-                f"or mae"
-            )
+            rule = "mase divides by the error of the naive forecast in the training part"
+            of = f"{target!r}, which is constant, repeats itself or is too short"
+            remedy = "write rmse or mae"
         else:
             continue
-        raise refusal(facts.path, "objective.metric", text)
+        raise refusal(facts.path, "objective.metric", rule, f"{got} for {of}", remedy)
 
 
 def has_holidays(

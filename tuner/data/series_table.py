@@ -83,21 +83,21 @@ def check_frequency(series: Series, data: Preparation, frequency: str) -> str:
         found = common_frequency(every)
         longest = max(every, key=len)
         got = found or (f"a first step of {_step(longest[1] - longest[0])}")
-        text = f"the model was trained on rows at frequency {frequency}, got {got}; "
-        raise refusal(series.path, "data.time", f"{text}give it rows at frequency {frequency}")
+        rule = f"the model was trained on rows at frequency {frequency}"
+        raise refusal(series.path, "data.time", rule, got, f"give it rows at frequency {frequency}")
     if data.missing == "refuse":
         _check_gaps(series, data, every, frequency)
     return frequency
 
 
-def ways_out(data: Preparation, *ways: str) -> str:
-    """Say what helps: for one series alone, to do without times as well.
+def ways_out(data: Preparation, *ways: str) -> str | None:
+    """Return changes of the experiment; one series alone can do without times as well.
 
     Several would be cut each by its own rows: one be trained on what is later than another's test.
     """
     if data.id is None:
         ways = (*ways, "leave data.time out to take the rows as they come")
-    return "; " + ", ".join([*ways[:-1], f"or {ways[-1]}" if len(ways) > 1 else ways[0]])
+    return ", or ".join(ways) or None
 
 
 def _check_gaps(
@@ -107,37 +107,39 @@ def _check_gaps(
         missing = find_gaps(times, frequency, series.holidays)
         if len(missing):
             row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
-            text = (
-                f"times must have no gaps, got {len(missing)} missing at frequency {frequency}, "
-                f"the first {show_time(missing[0])} before "
+            got = (
+                f"{len(missing)} missing at frequency {frequency}, the first "
+                f"{show_time(missing[0])} before "
                 f"{place_of(series.path, int(series.lines[row]), series.dialect)}{series.whose(i)}"
             )
-            ways = ("add the rows", "write data.missing: ffill (or interpolate)")
-            raise refusal(series.path, "data.time", text + ways_out(data, *ways))
+            rule = "times must have no gaps"
+            change = ways_out(data, "write data.missing: ffill (or interpolate)")
+            raise refusal(series.path, "data.time", rule, got, "add the rows", change)
 
 
 def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) -> Exception:
     """Return the refusal of series that have no common frequency."""
     found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
-    remedy = ways_out(data, _resampling(every))
+    change = ways_out(data, _resampling(every))
     if at := [i for i, frequency in found.items() if frequency is None]:
         times = every[at[0]]
         steps = times[1:] - times[:-1]
         row = int(np.flatnonzero(steps != steps[0])[0]) + 1
-        text = (
-            f"times must be evenly spaced, got a step of {_step(steps[0])} at first and of "
-            f"{_step(steps[row - 1])} in {series.place(int(series.bounds[at[0], 0]) + row)}"
+        got = (
+            f"a step of {_step(steps[0])} at first and of {_step(steps[row - 1])} in "
+            f"{series.place(int(series.bounds[at[0], 0]) + row)}"
         )
-        return refusal(series.path, "data.time", text + remedy)
+        return refusal(series.path, "data.time", "times must be evenly spaced", got, change=change)
     first = next(iter(found))
     other = next((i for i in found if found[i] != found[first]), None)
     if other is None:  # one of two rows, then, which do not lie on the others' steps
         other = int(np.diff(series.bounds)[:, 0].argmin())
-    text = (
-        f"the times of all series must have one frequency, got {found[first]} in "
-        f"{series.names[first]!r} and {found.get(other, 'another')} in {series.names[other]!r}"
+    got = (
+        f"{found[first]} in {series.names[first]!r} and {found.get(other, 'another')} in "
+        f"{series.names[other]!r}"
     )
-    return refusal(series.path, "data.time", text + remedy)
+    rule = "the times of all series must have one frequency"
+    return refusal(series.path, "data.time", rule, got, change=change)
 
 
 def _resampling(every: list[pd.DatetimeIndex]) -> str:
@@ -356,10 +358,9 @@ def _check_names(table: RawTable, data: Preparation) -> None:
             table.check_has("data.target" if key == "targets" else f"data.{key}", name)
             if key == "lags" and name in (data.time, data.id):
                 which = "time" if name == data.time else "id"
-                text = (
-                    f"must name columns of numbers, got {name!r}, which is the {which}; remove it"
-                )
-                raise refusal(table.path, "data.lags", text)
+                rule = "must name columns of numbers"
+                got = f"{name!r}, which is the {which}"
+                raise refusal(table.path, "data.lags", rule, got, "remove it")
 
 
 def _columns_of(
@@ -422,16 +423,17 @@ def _numbers(table: RawTable, key: str, name: str) -> np.ndarray:
     values, bad = table.numbers(key, name)
     column = frame[name]
     if len(bad) == len(frame) and not any(is_numeric_dtype(frame[c]) for c in frame):
-        text = f"the file has no numeric column, got {column[0]!r} in "
-        raise refusal(path, key, text + f"{table.place_of(0)} of {name!r}; give numbers")
+        got = f"{column[0]!r} in {table.place_of(0)} of {name!r}"
+        raise refusal(path, key, "the file has no numeric column", got, "give numbers")
     if len(bad):
-        text = f"column {name!r} must hold numbers, got {column[bad[0]]!r} in "
-        remedy = "; write a number there (1234.5), or choose another column"
+        rule = f"column {name!r} must hold numbers"
+        got = f"{column[bad[0]]!r} in {table.place_of(bad[0])}"
+        change = "choose another column"
         if key == "data.target" and len(bad) == int(column.notna().sum()):
-            remedy += ", or write task.kind: classify and task.window for the coming row's class"
+            change += ", or write task.kind: classify and task.window for the coming row's class"
         elif key in ("data.features", "data.known_future", "data.static"):
-            remedy += f", or write data.categories: [{name}]"
-        raise refusal(path, key, text + table.place_of(bad[0]) + remedy)
+            change += f", or write data.categories: [{name}]"
+        raise refusal(path, key, rule, got, "write a number there (1234.5)", change)
     return values
 
 
@@ -442,8 +444,9 @@ def _group(table: RawTable, column: str | None) -> tuple[np.ndarray, np.ndarray,
         return np.arange(n_rows), np.array([[0, n_rows]]), ("",)
     ids = table.raw_strings([column])[column]
     if (bad := np.flatnonzero(ids == "")).size:
-        text = f"column {column!r} must say in every row which series it belongs to, got none in "
-        raise refusal(table.path, "data.id", text + table.place_of(bad[0]) + "; fill it in")
+        rule = f"column {column!r} must say in every row which series it belongs to"
+        got = f"none in {table.place_of(bad[0])}"
+        raise refusal(table.path, "data.id", rule, got, "fill it in")
     codes, found = pd.factorize(ids)
     bounds = bounds_of(np.bincount(codes))
     return np.argsort(codes, kind="stable"), bounds, tuple(map(str, found))
@@ -457,9 +460,10 @@ def _parse_times(
         value = table.frame[column.name][bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
+        ways: tuple[str, ...] = ()
         if is_time_of_day(value):
             must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
-            remedy += ", or name the column of dates too in data.read.time_columns"
+            ways = ("name the column of dates too in data.read.time_columns",)
         elif table.dialect.date_format is not None:
             must += f" as data.read.date_format says ({table.dialect.date_format})"
             remedy = "correct the row or the format"
@@ -468,21 +472,25 @@ def _parse_times(
             remedy = "write 1960-01-31, say"
         elif are_days_of_spreadsheet(column):
             must += " that is certain"
-            remedy = "write data.read.date_format: excel if these are the days of a spreadsheet"
+            remedy = ""
+            ways = ("write data.read.date_format: excel if these are the days of a spreadsheet",)
         elif str(value).startswith(("#", "//", "%")):
             mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
-            remedy = f'write data.read.comment: "{mark}" if this is no row'
+            remedy, ways = "", (f'write data.read.comment: "{mark}" if this is no row',)
         elif (below := len(parsed) - int(bad[0])) <= _FOOTERS and len(bad) == below:
-            remedy = f"write data.read.skip_footer: {below} if a total stands below the rows"
+            remedy = ""
+            ways = (f"write data.read.skip_footer: {below} if a total stands below the rows",)
         elif parsed.notna().mean() < 0.5:
-            remedy += ', or write data.read.date_format: "%d.%m.%Y", say'
-        text = f"column {column.name!r} {must}, got {got} in {table.place_of(bad[0])}"
-        raise refusal(path, "data.time", text + ways_out(data, remedy))
+            ways = ('write data.read.date_format: "%d.%m.%Y", say',)
+        rule = f"column {column.name!r} {must}"
+        got = f"{got} in {table.place_of(bad[0])}"
+        raise refusal(path, "data.time", rule, got, remedy, ways_out(data, *ways))
     if (bad := where_outside(parsed)).size:
-        text = f"column {column.name!r} must hold times of the years 1678 to 2261, got "
-        text += f"{str(column[bad[0]])!r} (read as {show_time(parsed[bad[0]])}) in "
-        remedy = ways_out(data, "write years with four digits (2010-01-31 or 2010-01)")
-        raise refusal(path, "data.time", text + table.place_of(bad[0]) + remedy)
+        rule = f"column {column.name!r} must hold times of the years 1678 to 2261"
+        got = f"{str(column[bad[0]])!r} (read as {show_time(parsed[bad[0]])}) in "
+        got += table.place_of(bad[0])
+        remedy = "write years with four digits (2010-01-31 or 2010-01)"
+        raise refusal(path, "data.time", rule, got, remedy, ways_out(data))
     return pd.DatetimeIndex(parsed)
 
 
@@ -494,9 +502,10 @@ def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
     try:
         return localized(rows.times, rows.bounds, zone)
     except ValueError as error:  # a time that there is not, or one of two
-        text = f"times must be those of {zone}, got one that is not: {error}"
+        rule = f"times must be those of {zone}"
+        got = f"one that is not: {error}"
         remedy = "correct the row, or choose another time zone"
-        raise refusal(table.path, "data.read.timezone", f"{text}; {remedy}") from None
+        raise refusal(table.path, "data.read.timezone", rule, got, remedy) from None
 
 
 def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
@@ -521,19 +530,22 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
         place_of(path, int(series.lines[r]), series.dialect) for r in (row, row - 1)
     )
     place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))
-    remedy = ""
     zone = zone_of_change(times[row])
     if zone and times[row - 1] - times[row] <= pd.Timedelta("1h"):
-        text = f"an hour comes twice where clocks go back, got {here} in {place} after {before} in "
-        ways = f"{place_before}; write data.read.timezone: {zone}, or where the times are from"
-        raise refusal(path, "data.time", text + ways)
+        got = f"{here} in {place} after {before} in {place_before}"
+        rule = "an hour comes twice where clocks go back"
+        change = f"write data.read.timezone: {zone}, or where the times are from"
+        raise refusal(path, "data.time", rule, got, change=change)
+    ways = []
     if len(series.names) == 1 and times.has_duplicates:
-        remedy = ", or name the column that tells several series apart as data.id"
+        ways = ["name the column that tells several series apart as data.id"]
     if times[row] == times[row - 1]:
-        text = f"no time may appear twice, got {here} in {place_before} and in {place}; "
-        raise refusal(path, "data.time", text + "keep one of the rows" + remedy)
-    text = f"times must rise, got {here} in {place} after {before} in {place_before}; "
-    raise refusal(path, "data.time", text + "write data.read.sort: true" + remedy)
+        rule = "no time may appear twice"
+        got = f"{here} in {place_before} and in {place}"
+        raise refusal(path, "data.time", rule, got, "keep one of the rows", ", or ".join(ways))
+    got = f"{here} in {place} after {before} in {place_before}"
+    change = ", or ".join(["write data.read.sort: true", *ways])
+    raise refusal(path, "data.time", "times must rise", got, change=change)
 
 
 def _check_finite(series: Series, data: Preparation) -> None:
@@ -549,14 +561,17 @@ def _check_finite(series: Series, data: Preparation) -> None:
         return
     row, at = np.argwhere(~usable)[0]
     name, value = str(series.frame.columns[at]), float(values[row, at])
-    remedy = "fill it in, write data.missing: ffill (or interpolate), or choose another column"
+    filled = "write data.missing: ffill (or interpolate), or choose another column"
     if name in series.levels:
-        text = f"column {name!r} must hold a category in every row, got none in "
-        text += f"{series.place(int(row))}; {remedy.replace(' (or interpolate)', '')}"
-        raise refusal(series.path, series.key_of(name), text)
-    text = (
-        f"column {name!r} must hold a finite number (below 1e30) in every row, got {value} in "
-        f"{series.place(int(row))}; "
-        f"{remedy if np.isnan(value) else 'correct it, or choose another column'}"
+        rule = f"column {name!r} must hold a category in every row"
+        got = f"none in {series.place(int(row))}"
+        change = "write data.missing: ffill, or choose another column"
+        raise refusal(series.path, series.key_of(name), rule, got, "fill it in", change)
+    raise refusal(
+        series.path,
+        series.key_of(name),
+        f"column {name!r} must hold a finite number (below 1e30) in every row",
+        f"{value} in {series.place(int(row))}",
+        "fill it in" if np.isnan(value) else "correct it",
+        filled if np.isnan(value) else "choose another column",
     )
-    raise refusal(series.path, series.key_of(name), text)

@@ -78,16 +78,16 @@ def draw_parts(
         key, rest, test = _FILE, np.flatnonzero(part != 2), np.flatnonzero(part == 2)
         if groups is not None:
             for group in np.intersect1d(groups[rest], groups[test])[:1]:
-                text = f"no group may be in both files, got {group!r}; take it out of one"
-                raise refusal(raw.test.path, _GROUP, text)
+                rule = "no group may be in both files"
+                raise refusal(raw.test.path, _GROUP, rule, repr(group), "take it out of one")
         drawn = _drawn(rest, table, data, labels, classes, groups)
         draw = Draw(drawn.training, drawn.validation, test)
     else:
         key, draw = _COLUMN, Draw(*(np.flatnonzero(part == code) for code in range(3)))
     for name, members in draw.named().items():
         if not len(members):
-            text = f"no sequence is of the {name} part; write {_word(name)} in some"
-            raise refusal(raw.path, key, text)
+            rule = f"no sequence is of the {name} part"
+            raise refusal(raw.path, key, rule, remedy=f"write {_word(name)} in some")
     where = "validation or test alone; train on some of it, or leave it out"
     _check_trained(raw.path, key, draw, labels, classes, where)
     return draw
@@ -101,11 +101,15 @@ def _part_of_sequences(table: SequenceTable, codes: np.ndarray) -> np.ndarray:
         at = int(table.bounds[:, 1].searchsorted(row, side="right"))
         name = str(table.names[at])
         if isinstance(raw, JoinedTable):
-            text = f"no sequence may be in both files, got {name!r} in {show_path(raw.path)} too"
-            raise refusal(raw.test.path, _FILE, f"{text}; give the ones of the test other ids")
-        text = f"all rows of a sequence must be of one part, got {_PARTS[of_rows[row]]} after "
-        text += f"{_PARTS[part[at]]} for {name!r} in {raw.place_of(int(table.rows[row]))}"
-        raise refusal(raw.path, _COLUMN, f"{text}; write one word")
+            rule = "no sequence may be in both files"
+            got = f"{name!r} in {show_path(raw.path)} too"
+            raise refusal(raw.test.path, _FILE, rule, got, "give the ones of the test other ids")
+        rule = "all rows of a sequence must be of one part"
+        got = (
+            f"{_PARTS[of_rows[row]]} after {_PARTS[part[at]]} for {name!r} in "
+            f"{raw.place_of(int(table.rows[row]))}"
+        )
+        raise refusal(raw.path, _COLUMN, rule, got, "write one word")
     return np.asarray(part)
 
 
@@ -148,8 +152,8 @@ def _check_trained(
     """Refuse a class that no training sequence has, and say where it is."""
     if labels is not None:
         for number in np.setdiff1d(labels, labels[draw.training])[:1]:
-            text = f"every class must occur in the training part, got {classes[number]!r} in "
-            raise refusal(path, key, text + where)
+            rule = "every class must occur in the training part"
+            raise refusal(path, key, rule, f"{classes[number]!r} in {where}")
 
 
 def _codes(table: RawTable, data: Data) -> np.ndarray | None:
@@ -167,12 +171,13 @@ def _codes(table: RawTable, data: Data) -> np.ndarray | None:
         got = repr(words[row]) if words[row] else "none"
         meant = near_miss(words[row].lower(), _WORDS)
         remedy = f"did you mean {meant!r}?" if meant else "write one of them"
-        text = f"column {name!r} must say train, validation or test in every row, got {got} in "
-        raise refusal(table.path, _COLUMN, f"{text}{table.place_of(int(row))}; {remedy}")
+        rule = f"column {name!r} must say train, validation or test in every row"
+        raise refusal(table.path, _COLUMN, rule, f"{got} in {table.place_of(int(row))}", remedy)
     for code, part in enumerate(_PARTS):
         if code not in codes:
-            text = f"column {name!r} must have rows of all three parts, got none of {part}; write "
-            raise refusal(table.path, _COLUMN, f"{text}{_word(part)} in some")
+            rule = f"column {name!r} must have rows of all three parts"
+            got = f"none of {part}"
+            raise refusal(table.path, _COLUMN, rule, got, f"write {_word(part)} in some")
     return codes
 
 
@@ -185,10 +190,10 @@ def _group_of_sequences(table: SequenceTable, name: str) -> np.ndarray:
     """Return the group of each sequence, (sequences,) of str: the same in all its rows."""
     raw, words = table.raw, _column(table.raw, name, _GROUP)[table.rows]
     for row in np.flatnonzero(words == "")[:1]:
-        text = f"column {name!r} must hold a value in every row, got none in "
-        text += raw.place_of(int(table.rows[row]))
-        raise refusal(raw.path, _GROUP, f"{text}; write one, or remove the row")
-    return table.one_of_each(_GROUP, name, words, words, "write one value")
+        rule = f"column {name!r} must hold a value in every row"
+        got = f"none in {raw.place_of(int(table.rows[row]))}"
+        raise refusal(raw.path, _GROUP, rule, got, "write one, or remove the row")
+    return table.one_of_each(_GROUP, name, words, words)
 
 
 def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.ndarray) -> None:
@@ -198,9 +203,9 @@ def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.n
         inside = np.ones(len(codes), bool)
         inside[read.bounds[:, 0]] = False
         for row in np.flatnonzero((np.diff(codes, prepend=0) < 0) & inside)[:1]:
+            rule = "rows must go from train to validation to test"
             got = f"{_PARTS[codes[row]]} in {read.place(int(row))} after {_PARTS[codes[row - 1]]}"
-            text = f"rows must go from train to validation to test, got {got}; "
-            raise refusal(table.path, _COLUMN, f"{text}correct the column, or sort the rows")
+            raise refusal(table.path, _COLUMN, rule, got, "correct the column, or sort the rows")
         return
     for later in (1, 2):
         before, after = np.flatnonzero(codes < later), np.flatnonzero(codes >= later)
@@ -208,14 +213,17 @@ def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.n
         if read.times[last] < read.times[first]:
             continue
         if joined:
-            text = f"its times must come after those of {show_path(table.path)}, which end at "
-            text += f"{show_time(read.times[last])}, got {show_time(read.times[first])}; "
+            rule = f"its times must come after those of {show_path(table.path)}, which end at "
+            rule += show_time(read.times[last])
             assert isinstance(table, JoinedTable)
-            raise refusal(table.test.path, _FILE, f"{text}give later rows")
-        text = f"rows must go in time from train to validation to test, got {_PARTS[codes[last]]} "
-        text += f"in {read.place(int(last))} and {_PARTS[codes[first]]} in "
-        text += f"{read.place(int(first))}; cut all series at the same times"
-        raise refusal(table.path, _COLUMN, text)
+            got = show_time(read.times[first])
+            raise refusal(table.test.path, _FILE, rule, got, "give later rows")
+        rule = "rows must go in time from train to validation to test"
+        got = (
+            f"{_PARTS[codes[last]]} in {read.place(int(last))} and {_PARTS[codes[first]]} in "
+            f"{read.place(int(first))}"
+        )
+        raise refusal(table.path, _COLUMN, rule, got, "cut all series at the same times")
 
 
 def _begins(read: Series, even: Series, codes: np.ndarray, part: int) -> np.ndarray:
@@ -334,20 +342,23 @@ def split_rows(
         _check_order(line, split, times, file)
         n_validation, n_test = line.begins[1] - line.begins[0], line.n_rows - line.begins[1]
         if n_test >= line.n_rows or not _longest(parts.train[0]):
-            text = (
+            rule = (
                 f"no row is left to train on, validation takes {max(0, n_validation)} and test "
-                f"{n_test} of {line.n_rows} rows{_unread(first)}; make validation or test smaller"
+                f"{n_test} of {line.n_rows} rows{_unread(first)}"
             )
-            raise refusal(file, "data.split", text)
+            raise refusal(file, "data.split", rule, remedy="make validation or test smaller")
         _check_length(split.key_of("validation"), parts.validation[0], line, need.horizon, file)
     _check_length(split.key_of("test"), parts.test, line, need.horizon, file)
     if (n_train := _longest(parts.train[0])) < need.window + need.horizon:
-        text = (
+        raise refusal(
+            file,
+            need.window_key,
             f"the training part needs {need.window + need.horizon} rows (window {need.window} + "
-            f"horizon {need.horizon}), got {n_train} of {line.n_rows}{_unread(first)}; make "
-            f"{need.window_key}, task.horizon, data.split.validation or data.split.test smaller"
+            f"horizon {need.horizon})",
+            f"{n_train} of {line.n_rows}{_unread(first)}",
+            f"make {need.window_key}, task.horizon, data.split.validation or data.split.test "
+            "smaller",
         )
-        raise refusal(file, need.window_key, text)
     return parts
 
 
@@ -390,15 +401,17 @@ def _check_order(
     if isinstance(split.validation, str) and 0 < test <= validation:
         assert times is not None
         begin = show_time(times.unique().sort_values()[test])
-        text = f"must begin before the test part ({begin}), got {split.validation}; "
-        raise refusal(file, "data.split.validation", text + "write an earlier date")
+        rule = f"must begin before the test part ({begin})"
+        remedy = "write an earlier date"
+        raise refusal(file, "data.split.validation", rule, split.validation, remedy)
 
 
 def _check_length(key: str, part: np.ndarray, line: _Cut, horizon: int, file: Path | str) -> None:
     if (n_part := _longest(part)) < horizon:
         larger = f"make {key} larger" if key.endswith(("validation", "test")) else "give it more"
-        text = f"the part needs as many rows as the horizon, {horizon}, got {n_part} of "
-        raise refusal(file, key, f"{text}{line.n_rows}; {larger} or task.horizon smaller")
+        rule = f"the part needs as many rows as the horizon, {horizon}"
+        got = f"{n_part} of {line.n_rows}"
+        raise refusal(file, key, rule, got, f"{larger} or task.horizon smaller")
 
 
 def _check_folds(parts: Parts, line: _Cut, folds: Folds, need: Need, file: Path | str) -> None:
@@ -406,20 +419,24 @@ def _check_folds(parts: Parts, line: _Cut, folds: Folds, need: Need, file: Path 
     size, key = line.begins[1] - line.begins[0], "data.split.validation"
     window, horizon = need.window, need.horizon
     if size < horizon:
-        text = f"a piece needs as many rows as the horizon, {horizon}, got {size} of {line.n_rows}"
-        raise refusal(file, f"{key}.size", f"{text}; make it larger or task.horizon smaller")
+        rule = f"a piece needs as many rows as the horizon, {horizon}"
+        got = f"{size} of {line.n_rows}"
+        raise refusal(file, f"{key}.size", rule, got, "make it larger or task.horizon smaller")
     if (n_train := _longest(parts.train[0])) < window + horizon:
         n_test = line.n_rows - line.begins[-1]
-        text = (
+        raise refusal(
+            file,
+            f"{key}.folds",
             f"fold 1 needs {window + horizon} rows to train on (window {window} + horizon "
-            f"{horizon}), got {n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a "
-            f"gap of {line.gap} and {n_test} for the test; make folds, size or the window smaller"
+            f"{horizon})",
+            f"{n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a gap of "
+            f"{line.gap} and {n_test} for the test",
+            "make folds, size or the window smaller",
         )
-        raise refusal(file, f"{key}.folds", text)
     for i, part in enumerate(parts.validation):
         if (n_part := _longest(part)) < horizon:
-            text = f"piece {i + 1} has no series with as many rows as the horizon, {horizon}, got "
-            raise refusal(file, f"{key}.size", f"{text}{n_part}; make it larger")
+            rule = f"piece {i + 1} has no series with as many rows as the horizon, {horizon}"
+            raise refusal(file, f"{key}.size", rule, n_part, "make it larger")
 
 
 def _longest(part: np.ndarray) -> int:
@@ -473,22 +490,19 @@ def _begin(
         return end - int(rows.to_integral_value(ROUND_HALF_UP))
     key = f"data.split.{name}"
     if times is None:
-        text = f"a date needs a time column, got {extent!r}; set data.time, or write 0.2 or 24, say"
-        raise refusal(file, key, text)
+        rule = "a date needs a time column"
+        raise refusal(file, key, rule, repr(extent), "set data.time, or write 0.2 or 24, say")
     try:
         date = pd.Timestamp(extent)
         if date.tzinfo is None:
             date = date.tz_localize(times.tz)
     except ValueError as error:
-        text = f"must be a time in the series, got {extent!r}: {error}; write another date"
-        raise refusal(file, key, text) from None
+        rule = "must be a time in the series"
+        raise refusal(file, key, rule, f"{extent!r}: {error}", "write another date") from None
     if date.tzinfo is not None and times.tz is None:
-        text = f"the times have no time zone, got {extent!r}; write the date without one"
-        raise refusal(file, key, text)
+        rule = "the times have no time zone"
+        raise refusal(file, key, rule, repr(extent), "write the date without one")
     if not times[0] <= date <= times[-1]:
-        text = (
-            f"must lie in the series, {show_time(times[0])} to {show_time(times[-1])}, "
-            f"got {extent}; write a date in between"
-        )
-        raise refusal(file, key, text)
+        rule = f"must lie in the series, {show_time(times[0])} to {show_time(times[-1])}"
+        raise refusal(file, key, rule, extent, "write a date in between")
     return int(times.searchsorted(date))

@@ -223,8 +223,11 @@ def known_tokens(tokens: np.ndarray, data: Data, file: Path) -> Vocabulary:
         numbered=data.vocabulary_size is not None,
     )
     if not known.size:
-        text = f"every token of the training part occurs fewer than {data.min_count} times"
-        raise refusal(file, "data.min_count", f"{text}, so all are unknown; make it smaller")
+        rule = (
+            f"every token of the training part occurs fewer than {data.min_count} times, so all "
+            "are unknown"
+        )
+        raise refusal(file, "data.min_count", rule, remedy="make it smaller")
     return known
 
 

@@ -271,14 +271,14 @@ def run_jobs(
             if isinstance(event, Lost):
                 losses[event.key] += 1
                 if losses[event.key] > retries:
-                    raise RunError(f"{event.key}: {event.reason}")
+                    raise RunError(event.reason, where=event.key)
                 if stopped:
                     del waiting[event.key]
                 else:
                     executor.submit(waiting[event.key])
             elif isinstance(event, Finished):
                 if event.outcome.state is not OutcomeState.COMPLETE and not may_fail:
-                    raise RunError(f"{event.key}: {event.outcome.reason}")
+                    raise RunError(event.outcome.reason, where=event.key)
                 outcomes[event.key] = event.outcome
                 ended(event.key, event.outcome)
                 del waiting[event.key]

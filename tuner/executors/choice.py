@@ -65,28 +65,25 @@ class _Machines:
         most_cpus = max((node.get("CPU", 0) for node in self.nodes), default=0)
         most_gpus = max((node.get("GPU", 0) for node in self.nodes), default=0)
         if not most_cpus:
-            raise InputError("--executor: no node of the cluster has a CPU; start one that has")
+            rule = "no node of the cluster has a CPU"
+            raise InputError(rule, where="--executor", remedy="start one that has")
         of = "that a node of the cluster has" if self.is_cluster else "of this machine"
         if cpus > most_cpus:
-            raise InputError(
-                f"resources.cpus: must be at most {most_cpus:g}, the {self.cores} {of}, got "
-                f"{cpus:g}; write --set resources.cpus={min(1, most_cpus):g}"
-            )
+            rule = f"must be at most {most_cpus:g}, the {self.cores} {of}"
+            remedy = f"write --set resources.cpus={min(1, most_cpus):g}"
+            raise InputError(rule, key="resources.cpus", got=f"{cpus:g}", remedy=remedy)
         if gpus and not most_gpus:
-            raise InputError(
-                f"resources.gpus: must be 0 where there is no GPU, and {self.name} has none, got "
-                f"{gpus:g}; write --set resources.gpus=0, or run where there is one"
-            )
+            rule = f"must be 0 where there is no GPU, and {self.name} has none"
+            remedy = "write --set resources.gpus=0, or run where there is one"
+            raise InputError(rule, key="resources.gpus", got=f"{gpus:g}", remedy=remedy)
         if gpus > most_gpus:
-            raise InputError(
-                f"resources.gpus: must be at most {most_gpus:g}, the GPUs {of}, got {gpus:g}; "
-                f"write --set resources.gpus=1"
-            )
+            rule = f"must be at most {most_gpus:g}, the GPUs {of}"
+            remedy = "write --set resources.gpus=1"
+            raise InputError(rule, key="resources.gpus", got=f"{gpus:g}", remedy=remedy)
         if not self.capacity(resources):
-            raise InputError(
-                f"resources: no node of the cluster has both the CPUs and the GPUs, got "
-                f"{cpus=:g}, {gpus=:g}; write --set resources.cpus=1"
-            )
+            rule = "resources: no node of the cluster has both the CPUs and the GPUs"
+            got = f"cpus={cpus:g}, gpus={gpus:g}"
+            raise InputError(rule, got=got, remedy="write --set resources.cpus=1")
 
     @property
     def cores(self) -> str:
@@ -150,7 +147,8 @@ def choose_executor(
         )
     else:
         known = ["local", "ray", "ray://HOST:PORT"]
-        raise InputError(f"--executor: unknown executor {name!r}{nearest(name, known)}")
+        rule = f"unknown executor {name!r}"
+        raise InputError(rule, where="--executor", remedy=nearest(name, known))
     machines.check(resources)
     return ExecutorChoice(make, machines.capacity(resources), machines.limit(resources))
 

@@ -196,10 +196,8 @@ class LocalExecutor(WorkerPool[_Process]):
         except OSError as error:
             why = error.strerror or one_line(error)
             what = f": {error.filename}" if error.filename else ""
-            raise RunError(
-                f"no worker can be started: {why}{what}; the same command goes on, with fewer "
-                f"--workers say"
-            ) from None
+            remedy = "the same command goes on, with fewer --workers say"
+            raise RunError(f"no worker can be started: {why}{what}", remedy=remedy) from None
 
     def _listen(self, timeout_s: float) -> list[tuple[_Process, Message]]:
         by_connection = {w.connection: w for w in self._workers}

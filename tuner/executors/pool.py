@@ -191,9 +191,8 @@ class WorkerPool(ABC, Generic[W]):
         """Give up where no worker starts: one may die as it starts, or a node with many."""
         self._failed_starts += 1
         if self._failed_starts > 2 * self.n_workers:
-            raise RunError(
-                f"no worker can be started: {reason}; the same command goes on when one can be"
-            )
+            rule = f"no worker can be started: {reason}"
+            raise RunError(rule, remedy="the same command goes on when one can be")
 
     def _remove(self, worker: W) -> None:
         self._workers.remove(worker)

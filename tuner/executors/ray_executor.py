@@ -43,8 +43,8 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        text = "--executor: ray is not installed; pip install 'lstm-tuner[ray]'"
-        raise InputError(text) from None
+        rule = "ray is not installed"
+        raise InputError(rule, where="--executor", remedy="pip install 'lstm-tuner[ray]'") from None
     return ray
 
 
@@ -60,10 +60,9 @@ def parse_address(address: str) -> tuple[str, int]:
     except ValueError:
         host = port = None
     if not host or not port or address.lower() not in _spellings(host, port):
-        raise InputError(
-            f"--executor: must be ray://HOST:PORT, got {address!r}; "
-            f"write ray://{host or 'head-node'}:{port or 10001}, say"
-        )
+        rule = "must be ray://HOST:PORT"
+        remedy = f"write ray://{host or 'head-node'}:{port or 10001}, say"
+        raise InputError(rule, where="--executor", got=repr(address), remedy=remedy)
     return host, port
 
 
@@ -123,7 +122,7 @@ class RayConnection:
                     ray.init(**quiet)
         except Exception as error:  # of many kinds, RuntimeError and ConnectionError among them
             where = self.address or "a cluster on this machine cannot be started"
-            raise InputError(f"--executor: {where}: {_brief(error)}") from None
+            raise InputError(f"{where}: {_brief(error)}", where="--executor") from None
         self._is_ours = True
         self._unsilence = _silence(ray)
 
@@ -179,9 +178,8 @@ def _check_reachable(address: str) -> None:
             pass
     except (OSError, ValueError) as error:
         why = one_line(getattr(error, "strerror", None) or error)
-        raise InputError(
-            f"--executor: cannot reach {address}: {why}; is Ray running there?"
-        ) from None
+        rule = f"cannot reach {address}: {why}"
+        raise InputError(rule, where="--executor", remedy="is Ray running there?") from None
     if address.startswith("ray://"):
         _ping(address)
 
@@ -199,15 +197,15 @@ def _ping(address: str) -> None:
             ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(request, timeout=_REACH_S)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                raise InputError(
-                    f"--executor: {address} wants a token; set RAY_AUTH_MODE=token, and "
-                    f"RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the cluster"
-                ) from None
-            raise InputError(
-                f"--executor: {address} answers, but is no Ray Client server "
-                f"({error.code().name.lower()}); the port is 10001 unless `ray start --head` "
-                f"was given another"
-            ) from None
+                rule = f"{address} wants a token"
+                remedy = (
+                    "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` "
+                    "prints on the cluster"
+                )
+                raise InputError(rule, where="--executor", remedy=remedy) from None
+            rule = f"{address} answers, but is no Ray Client server ({error.code().name.lower()})"
+            remedy = "the port is 10001 unless `ray start --head` was given another"
+            raise InputError(rule, where="--executor", remedy=remedy) from None
 
 
 @contextmanager
@@ -361,14 +359,13 @@ class RayExecutor(WorkerPool[_Actor]):
             yield
         except ConnectionError as error:
             where = self._connection.address or "the cluster"
-            raise RunError(
-                f"lost the connection to {where}: {one_line(error)}; the same command goes on"
-            ) from None
+            rule = f"lost the connection to {where}: {one_line(error)}"
+            raise RunError(rule, remedy="the same command goes on") from None
         except ModuleNotFoundError as error:
             raise RunError(f"the cluster's nodes cannot run workers: {one_line(error)}") from None
         except import_ray().exceptions.RayError as error:  # its object store is full, say
-            what = f"{type(error).__name__}: {one_line(error)[:300].rstrip('.')}"
-            raise RunError(f"Ray failed: {what}; the same command goes on") from None
+            rule = f"Ray failed: {type(error).__name__}: {one_line(error)[:300].rstrip('.')}"
+            raise RunError(rule, remedy="the same command goes on") from None
 
     def _start_worker(self) -> _Actor:
         actor = import_ray().remote(RayWorker)
@@ -413,7 +410,8 @@ class RayExecutor(WorkerPool[_Actor]):
             if isinstance(message, Ready) and message.version != __version__:
                 raise RunError(
                     f"a node of the cluster has lstm-tuner {message.version} and this machine "
-                    f"{__version__}; install the same everywhere"
+                    f"{__version__}",
+                    remedy="install the same everywhere",
                 )
             if isinstance(message, Started):
                 worker.send_answer(True)
@@ -438,8 +436,9 @@ class RayExecutor(WorkerPool[_Actor]):
             self._stranded_since = now
         elif now - self._stranded_since > _STRANDED_S:
             raise RunError(
-                f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for "
-                f"a worker any more; the same command goes on when there is one"
+                f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for a "
+                "worker any more",
+                remedy="the same command goes on when there is one",
             )
         if now - self._waiting_since > _PATIENT_S and not self._has_noted:
             self._has_noted = True

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from tuner.errors import nearest, one_line
+from tuner.errors import ExperimentError, nearest, one_line
 from tuner.experiment.hyperparameters import CELLS, Hyperparameters
-from tuner.experiment.messages import reword, shown
+from tuner.experiment.messages import first_problem, shown
 from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.processes import start_command
 from tuner.section import Section
@@ -54,7 +54,7 @@ class Key(Section):
     @model_validator(mode="after")
     def _check(self) -> Key:
         if self.default not in self.range:
-            raise ValueError(f"default: must lie in {self.said}, got {self.default!r}")
+            raise ExperimentError(f"must lie in {self.said}", key="default", got=repr(self.default))
         return self
 
     @property
@@ -99,13 +99,16 @@ def named_code(raw: dict[str, Any]) -> tuple[str, str] | None:
     return next(((key, value) for key, value in found if is_reference(value)), None)
 
 
-def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> tuple[str, str] | None:
-    """Return the key of a loss that is an installed function, and its problem; None for none.
+def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> None:
+    """Refuse a loss that is an installed function and does not work.
 
     Args:
         hyperparameters: of the experiment.
         search_space: of it.
         kind: of its task.
+
+    Raises:
+        ExperimentError: naming the key, rule, value and remedy.
     """
     domain = search_space.get("loss")
     key = "hyperparameters.loss" if domain is None else "search_space.loss.choices"
@@ -113,9 +116,8 @@ def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> tuple[st
         if is_reference(name):
             try:
                 _looked_at(json.dumps({"loss": name, "kind": kind}), name)
-            except ValueError as error:
-                return key, str(error)
-    return None
+            except ExperimentError as error:
+                raise error.with_(key=key) from None
 
 
 def with_cells(raw: Any) -> Any:
@@ -142,8 +144,8 @@ def with_cells(raw: Any) -> Any:
         if reference not in named:
             try:
                 named[reference] = known.get(reference) or _declared(reference, _sample(raw))
-            except ValueError as error:
-                raise ValueError(f"{key}: {error}") from None
+            except ExperimentError as error:
+                raise error.with_(key=key) from None
         block[at] = reference
     rest = {key: value for key, value in raw.items() if key != "cells"}
     return rest | ({"cells": list(named.values())} if named else {})
@@ -212,13 +214,10 @@ def _declared(reference: str, sample: str) -> Cell:
                 default=declared["default"],
             )
         except ValidationError as error:
-            told = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in told["loc"][-1:])
-            text = reword(told["msg"]).removeprefix("Value error, ")
-            raise ValueError(
-                f"{reference} declares {name!r} wrongly: {where + ': ' if where else ''}{text}, "
-                f"got {shown(declared)}; correct its `hyperparameters`"
-            ) from None
+            broken = first_problem(error)
+            rule = f"{reference} declares {name!r} wrongly: {broken.with_(got=None, remedy=None)}"
+            remedy = "correct its `hyperparameters`"
+            raise ExperimentError(rule, got=shown(declared), remedy=remedy) from None
     return Cell(name=reference, whole=said["whole"], takes=said["takes"], keys=keys)
 
 
@@ -240,13 +239,13 @@ def _looked_at(argument: str, reference: str) -> dict[str, Any]:
         )
         said = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        text = f"took longer than {_PROBE_S} s to be imported and tried, got {reference!r}"
-        raise ValueError(f"{text}; correct it") from None
+        rule = f"took longer than {_PROBE_S} s to be imported and tried"
+        raise ExperimentError(rule, got=repr(reference), remedy="correct it") from None
     except ValueError:
         last = one_line((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
-        raise ValueError(f"ended what imported it, got {reference!r}: {last}") from None
+        raise ExperimentError("ended what imported it", got=f"{reference!r}: {last}") from None
     if "problem" in said:
-        raise ValueError(said["problem"])
+        raise ExperimentError(said["problem"])
     return dict(said)
 
 
@@ -276,10 +275,8 @@ def check_own_domain(key: str, domain: Domain, declared: list[Key]) -> None:
     for value in domain.bounds():
         for each in declared:
             if value not in each.range:
-                raise ValueError(
-                    f"{key}: every value must lie in what its cell declares, {each.said}, got "
-                    f"{value!r}; change it"
-                )
+                rule = f"every value must lie in what its cell declares, {each.said}"
+                raise ExperimentError(rule, key=key, got=repr(value), remedy="change it")
 
 
 def check_own_cells(experiment: Experiment) -> None:
@@ -307,10 +304,8 @@ def check_own_cells(experiment: Experiment) -> None:
                 where = f"search_space.{searched[0]}" if searched else f"hyperparameters.{name}"
                 value = experiment.given(name)
                 if searched or value != Hyperparameters.model_fields[name].default:
-                    raise ValueError(
-                        f"{where}: {names[0]} is a whole model and does not take it, got "
-                        f"{value!r}; remove it"
-                    )
+                    rule = f"{names[0]} is a whole model and does not take it"
+                    raise ExperimentError(rule, key=where, got=repr(value), remedy="remove it")
 
 
 def _is_width_of(searched: str, name: str) -> bool:
@@ -323,11 +318,12 @@ def _check_fixed(experiment: Experiment, cell: Cell | None) -> None:
     for name, value in (experiment.hyperparameters.model_extra or {}).items():
         if name not in declared:
             known = nearest(name, [*declared, *Hyperparameters.model_fields])
-            raise ValueError(f"hyperparameters.{name}: unknown key {name!r}{known}")
+            rule = f"unknown key {name!r}"
+            raise ExperimentError(rule, key=f"hyperparameters.{name}", remedy=known)
         if value not in declared[name].range:
-            raise ValueError(
-                f"hyperparameters.{name}: must lie in what its cell declares, "
-                f"{declared[name].said}, got {value!r}; change it"
+            rule = f"must lie in what its cell declares, {declared[name].said}"
+            raise ExperimentError(
+                rule, key=f"hyperparameters.{name}", got=repr(value), remedy="change it"
             )
 
 
@@ -337,5 +333,5 @@ def _refuse(experiment: Experiment, name: str, only: Any, why: str, cell: Cell) 
     for value in domain.bounds() if domain else (getattr(experiment.hyperparameters, name),):
         if value != only:
             where = "search_space" if domain else "hyperparameters"
-            text = f"{why}, got {value!r} with {cell.name}; remove it"
-            raise ValueError(f"{where}.{name}: {text}")
+            got = f"{value!r} with {cell.name}"
+            raise ExperimentError(why, key=f"{where}.{name}", got=got, remedy="remove it")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from tuner.errors import near_miss
+from tuner.errors import ExperimentError, near_miss
 from tuner.experiment.fields import Read, is_own
 from tuner.experiment.metrics import METRICS
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
@@ -71,8 +71,9 @@ def with_wide_names(raw: Any) -> Any:
         if own is None or own == [name]:
             given[key] = name
         elif own != name:
-            text = f"{key}: is what data.wide.{of_wide} says, {name!r}, got {own!r}"
-            raise ValueError(f"{text}; remove {key}, or write the same name twice")
+            rule = f"is what data.wide.{of_wide} says, {name!r}"
+            remedy = f"remove {key}, or write the same name twice"
+            raise ExperimentError(rule, key=key, got=repr(own), remedy=remedy)
     return given
 
 
@@ -96,9 +97,11 @@ class Decomposition(Section):
         for kind, key in _NEEDS.items():
             value = getattr(self, key)
             if kind == self.kind and value is None:
-                raise ValueError(f"{key}: is required by {kind}; write `{key}: {_SAID[key]}`, say")
+                rule = f"is required by {kind}"
+                raise ExperimentError(rule, key=key, remedy=f"write `{key}: {_SAID[key]}`, say")
             if kind != self.kind and value is not None:
-                raise ValueError(f"{key}: is of {kind}, got {value} with {self.kind}; remove it")
+                got = f"{value} with {self.kind}"
+                raise ExperimentError(f"is of {kind}", key=key, got=got, remedy="remove it")
         return self
 
 
@@ -106,8 +109,8 @@ def _check_written(value: Any) -> Any:
     """A kind alone says too little."""
     if isinstance(value, str) and value in _NEEDS:
         key = _NEEDS[value]
-        written = f"{{kind: {value}, {key}: {_SAID[key]}}}"
-        raise ValueError(f"{value} needs {key}, got none; write {written}, say")
+        remedy = f"write {{kind: {value}, {key}: {_SAID[key]}}}, say"
+        raise ExperimentError(f"{value} needs {key}", got="none", remedy=remedy)
     return value
 
 
@@ -132,14 +135,15 @@ def check_step_weights(weights: Sequence[float], horizon: int) -> None:
         ValueError: naming the key, rule, value and remedy.
     """
     if len(weights) != horizon:
-        text = f"must be one number for each step of horizon, which is {horizon}, got "
+        rule = f"must be one number for each step of horizon, which is {horizon}"
         remedy = f"write {horizon} of them, or horizon: {len(weights)}"
         if not weights:
             remedy = f"write {horizon} of them, or remove it"
-        raise ValueError(f"step_weights: {text}{len(weights)}; {remedy}")
+        raise ExperimentError(rule, key="step_weights", got=len(weights), remedy=remedy)
     if not any(weights):
-        text = f"must not all be 0, got {list(weights)}; write 1 where a step counts"
-        raise ValueError(f"step_weights: {text}")
+        rule = "must not all be 0"
+        remedy = "write 1 where a step counts"
+        raise ExperimentError(rule, key="step_weights", got=list(weights), remedy=remedy)
 
 
 def check_weights(experiment: Experiment, loss_key: str, losses: Sequence[str]) -> None:
@@ -164,21 +168,30 @@ def check_weights(experiment: Experiment, loss_key: str, losses: Sequence[str]) 
     }  # fmt: skip
     for role, columns in roles.items():
         if name is not None and name in columns:
-            text = f"must be a column of its own, got {name!r}, which is data.{role}; remove it"
-            raise ValueError(f"data.weight: {text}")
+            rule = "must be a column of its own"
+            got = f"{name!r}, which is data.{role}"
+            raise ExperimentError(rule, key="data.weight", got=got, remedy="remove it")
     if name is not None and experiment.task.kind == "translate":
-        text = f"is of values and classes, got {name!r} with translate; remove it"
-        raise ValueError(f"data.weight: {text}")
+        rule = "is of values and classes"
+        got = f"{name!r} with translate"
+        raise ExperimentError(rule, key="data.weight", got=got, remedy="remove it")
     own = METRICS[experiment.objective.metric].definition
     if own is not None:
-        text = f"one's own cannot be weighted, got {own!r} beside {key}; write rmse, say, or "
+        metric = "rmse"
         if experiment.task.kind in ("classify", "label"):
-            text = text.replace("rmse", "accuracy")
-        raise ValueError(f"objective.metric: {text}remove {key}")
+            metric = "accuracy"
+        remedy = f"write {metric}, say, or remove {key}"
+        raise ExperimentError(
+            "one's own cannot be weighted",
+            key="objective.metric",
+            got=f"{own!r} beside {key}",
+            remedy=remedy,
+        )
     for loss in losses:
         if is_own(loss):
-            text = f"one's own cannot be weighted, got {loss!r} beside {key}; write auto, or "
-            raise ValueError(f"{loss_key}: {text}remove {key}")
+            rule = "one's own cannot be weighted"
+            remedy = f"write auto, or remove {key}"
+            raise ExperimentError(rule, key=loss_key, got=f"{loss!r} beside {key}", remedy=remedy)
 
 
 Count = Annotated[int, Field(strict=True)]
@@ -189,10 +202,8 @@ Name = Annotated[str, Field(min_length=1)]
 def _parse_lag(value: Any) -> Any:
     """A number of rows before; what lies ahead is no lag."""
     if isinstance(value, int) and not isinstance(value, bool) and value < 0:
-        raise ValueError(
-            f"a lag looks back, 1 or more rows, got {value}; name a column whose coming values are "
-            f"known in data.known_future instead"
-        )
+        remedy = "name a column whose coming values are known in data.known_future instead"
+        raise ExperimentError("a lag looks back, 1 or more rows", got=value, remedy=remedy)
     return value
 
 
@@ -204,20 +215,18 @@ def _parse_extent(value: Any) -> Any:
     if isinstance(value, dt.datetime | dt.date):
         return value.isoformat()
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(
-            "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
-        )
+        rule = "must be a fraction, a number of rows or an ISO date"
+        raise ExperimentError(rule, remedy="write 0.2, 24 or 1960-01-01")
     if isinstance(value, int) and value < 1:
-        raise ValueError("a number of rows must be at least 1; write 24, say")
+        raise ExperimentError("a number of rows must be at least 1", remedy="write 24, say")
     if isinstance(value, float) and not 0 < value < 1:
-        raise ValueError("a fraction must be between 0 and 1; write 0.2, say")
+        raise ExperimentError("a fraction must be between 0 and 1", remedy="write 0.2, say")
     if isinstance(value, str):
         try:
             dt.datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(
-                "must be a fraction, a number of rows or an ISO date; write 0.2, 24 or 1960-01-01"
-            ) from None
+            rule = "must be a fraction, a number of rows or an ISO date"
+            raise ExperimentError(rule, remedy="write 0.2, 24 or 1960-01-01") from None
     return value
 
 
@@ -230,6 +239,26 @@ TransformKey = Annotated[
 ]
 
 """`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
+
+# Keys of `data` that have no sense without another one, or one of several.
+_NEEDED = {
+    "min_count": ("text", "tokens"),
+    "max_vocabulary": ("text", "tokens"),
+    "vocabulary_size": ("tokens",),
+    "level": ("text",),
+    "keep": ("max_length",),
+    "aggregate": ("resample",),
+    "resample": ("time",),
+    "calendar": ("time",),
+    "scale_by": ("id",),
+    "static": ("id",),
+}
+
+# Keys whose columns stand in no other one, and why.
+_NOT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "static": ("is the same in every row", ("lags", "known_future")),
+    "categories": ("holds no numbers", ("lags",)),
+}
 
 _STEP = re.compile(r"\d*\s*[A-Za-z]{1,5}(-[A-Za-z]+)?")
 
@@ -283,9 +312,9 @@ class Split(Section):
                 continue
             for other in excluded:
                 if other in given and getattr(self, other) is not None:
+                    rule = "tells the parts itself"
                     got = f"{other} {getattr(self, other)} beside {key} {name!r}"
-                    text = f"{key}: tells the parts itself, got {got}; remove one of them"
-                    raise ValueError(text)
+                    raise ExperimentError(rule, key=key, got=got, remedy="remove one of them")
         return self
 
     def key_of(self, part: str) -> str:
@@ -399,115 +428,60 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Data:
         if self.read.time_columns is not None and self.time is None:
-            text = "read.time_columns: needs a name for what is joined, got "
-            raise ValueError(f"{text}{self.read.time_columns} without data.time; set it as well")
-        for key, columns in (("target", self.targets), ("features", self.features or [])):
-            for column in columns:
-                if columns.count(column) > 1:
-                    raise ValueError(f"{key}: names must differ, got {column!r} twice; remove one")
-                for role in ("time", "id"):
-                    if column == getattr(self, role):
-                        text = f"{key}: must not name the {role} column, got {column!r}; remove it"
-                        raise ValueError(text)
+            rule = "needs a name for what is joined"
+            got = f"{self.read.time_columns} without data.time"
+            raise ExperimentError(rule, key="read.time_columns", got=got, remedy="set it as well")
         kinds = [key for key in ("features", "text", "tokens") if getattr(self, key) is not None]
         if len(kinds) > 1:
-            text = f"{kinds[1]}: a model sees {kinds[0]} or {kinds[1]}, got both; remove one"
-            raise ValueError(text)
-        self._check_known_future()
-        self._check_categories()
-        self._check_static()
-        if self.time is None:
-            for key in ("resample", "calendar"):
-                if value := getattr(self, key):
-                    raise ValueError(f"{key}: needs the time, got {value!r}; set data.time as well")
+            rule = f"a model sees {kinds[0]} or {kinds[1]}"
+            raise ExperimentError(rule, key=kinds[1], got="both", remedy="remove one")
+        for key, others in _NEEDED.items():
+            value, default = getattr(self, key), type(self).model_fields[key].get_default()
+            if value and value != default and not any(getattr(self, other) for other in others):
+                raise ExperimentError(
+                    f"needs {' or '.join(f'data.{other}' for other in others)}",
+                    key=key,
+                    got=f"{value!r} without",
+                    remedy=f"set data.{others[0]} as well, or remove it",
+                )
+        self._check_columns()
         if self.resample is not None and not _STEP.fullmatch(self.resample):
-            text = (
-                f"resample: must be a frequency, got {self.resample!r}; write 15min, 1h or 1D, say"
-            )
-            raise ValueError(text)
-        reads_tokens = self.text is not None or self.tokens is not None
-        for key, none in (("min_count", 1), ("max_vocabulary", None)):
-            if (value := getattr(self, key)) != none and not reads_tokens:
-                text = f"{key}: is of texts and tokens, got {value} without data.text or "
-                raise ValueError(f"{text}data.tokens; remove it")
-        for key, other in (("aggregate", "resample"), ("level", "text"), ("keep", "max_length")):
-            if getattr(self, key) != type(self).model_fields[key].default and not getattr(
-                self, other
-            ):
-                value = getattr(self, key)
-                raise ValueError(f"{key}: is of data.{other}, got {value!r} without; remove it")
-        if self.scale_by == "series" and self.id is None:
-            raise ValueError(
-                "scale_by: is of several series, got 'series' without data.id; set data.id as "
-                "well, or remove it"
-            )
-        if self.vocabulary_size is not None and self.tokens is None:
-            raise ValueError(
-                f"vocabulary_size: is of data.tokens, got {self.vocabulary_size} without; remove it"
-            )
+            rule = "must be a frequency"
+            remedy = "write 15min, 1h or 1D, say"
+            raise ExperimentError(rule, key="resample", got=repr(self.resample), remedy=remedy)
         return self
 
-    def _check_known_future(self) -> None:
-        for column in self.known_future or []:
-            problem = ""
-            if (self.known_future or []).count(column) > 1:
-                problem = f"names must differ, got {column!r} twice; remove one"
-            elif column in self.targets:
-                problem = f"must not name what is forecast, got the target {column!r}; remove it"
-            elif column in (self.time, self.id):
-                role = "time" if column == self.time else "id"
-                problem = f"must not name the {role} column, got {column!r}; remove it"
-            elif self.features is not None and column not in self.features:
-                near = near_miss(column, self.features)
-                meant = "" if near is None else f" ({near!r}?)"
-                problem = f"must be among data.features{meant}, got {column!r}; add it there"
-            if problem:
-                raise ValueError(f"known_future: {problem}")
+    def _check_columns(self) -> None:
+        """Check the keys that name columns: each names one once, and none in another role."""
+        for key in ("target", "features", "known_future", "static", "categories"):
+            columns = self.targets if key == "target" else getattr(self, key) or []
+            for column in columns:
+                twice = columns.count(column) > 1
+                broken = ("names must differ", f"{column!r} twice", "remove one") if twice else None
+                if broken := broken or self._wrong_role(key, column):
+                    rule, got, remedy = broken
+                    raise ExperimentError(rule, key=key, got=got, remedy=remedy)
 
-    def _check_static(self) -> None:
-        if self.static and self.id is None:
-            text = f"is of several series, got {self.static} without data.id; set data.id as well"
-            raise ValueError(f"static: {text}, or remove it")
-        for column in self.static:
-            problem = ""
-            if self.static.count(column) > 1:
-                problem = f"names must differ, got {column!r} twice; remove one"
-            elif column in self.targets:
-                problem = f"must not name what is predicted, got the target {column!r}; remove it"
-            elif column == self.time:
-                problem = f"must not name the time column, got {column!r}; remove it"
-            elif column == self.id:
-                problem = f"must not name the id column, got {column!r}; write it in "
-                problem += "data.categories instead"
-            elif self.features is not None and column not in self.features:
-                near = near_miss(column, self.features)
-                meant = "" if near is None else f" ({near!r}?)"
-                problem = f"must be among data.features{meant}, got {column!r}; add it there"
-            elif column in self.lags or column in (self.known_future or []):
-                other = "lags" if column in self.lags else "known_future"
-                problem = f"is the same in every row, got {column!r} in data.{other} too; "
-                problem += "remove it there"
-            if problem:
-                raise ValueError(f"static: {problem}")
-
-    def _check_categories(self) -> None:
-        for column in self.categories:
-            problem = ""
-            if self.categories.count(column) > 1:
-                problem = f"names must differ, got {column!r} twice; remove one"
-            elif column in self.targets:
-                problem = f"must not name what is predicted, got the target {column!r}; remove it"
-            elif column == self.time:
-                problem = f"must not name the time column, got {column!r}; write data.calendar"
-            elif column in self.lags:
-                text = "must be numbers, got the category"
-                raise ValueError(f"lags: {text} {column!r}; remove it in one of the two")
-            elif self.features is not None and column not in (self.id, *self.features):
-                near = near_miss(column, [*self.features, *([] if self.id is None else [self.id])])
-                meant = "" if near is None else f" ({near!r}?)"
-                problem = f"must be among data.features{meant}, got {column!r}; add it there"
-            if problem:
-                raise ValueError(f"categories: {problem}")
+    def _wrong_role(self, key: str, column: str) -> tuple[str, str, str] | None:
+        """Return rule, value and remedy where a column has a role that excludes the key's."""
+        got, in_features = repr(column), key not in ("target", "features")
+        if in_features and column in self.targets:
+            return "must not name what is predicted", f"the target {got}", "remove it"
+        if column == self.time:
+            remedy = "write data.calendar" if key == "categories" else "remove it"
+            return "must not name the time column", got, remedy
+        if column == self.id:
+            remedy = "write it in data.categories instead" if key == "static" else "remove it"
+            return None if key == "categories" else ("must not name the id column", got, remedy)
+        if in_features and self.features is not None and column not in self.features:
+            near = near_miss(column, self.features)
+            meant = "" if near is None else f" ({near!r}?)"
+            return f"must be among data.features{meant}", got, "add it there"
+        rule, others = _NOT_IN.get(key, ("", ()))
+        for other in others:
+            if column in (getattr(self, other) or []):
+                return rule, f"{got} in data.{other} too", "remove it there"
+        return None
 
 
 OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals", "step_weights")
@@ -563,14 +537,14 @@ class Task(Section):
                 if getattr(self, key) != type(self).model_fields[key].get_default(
                     call_default_factory=True
                 ):
-                    text = f"{key}: is of forecasts, got {getattr(self, key)!r} with kind "
-                    raise ValueError(text + f"{self.kind}; remove it")
+                    got = f"{getattr(self, key)!r} with kind {self.kind}"
+                    raise ExperimentError("is of forecasts", key=key, got=got, remedy="remove it")
         for key, values in (("quantiles", self.quantiles), ("intervals", self.intervals)):
             if any(a >= b for a, b in pairwise(values)):
-                raise ValueError(f"{key}: must rise, got {values}; sort them")
+                raise ExperimentError("must rise", key=key, got=values, remedy="sort them")
         if self.quantiles and 0.5 not in self.quantiles:
-            text = f"quantiles: need 0.5, which is the point forecast, got {self.quantiles}; add it"
-            raise ValueError(text)
+            rule = "need 0.5, which is the point forecast"
+            raise ExperimentError(rule, key="quantiles", got=self.quantiles, remedy="add it")
         if self.step_weights is not None:
             check_step_weights(self.step_weights, self.horizon)
         return self

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from tuner.errors import ExperimentError
 from tuner.pipeline_steps import Dialect
 from tuner.section import Section
 from tuner.user_code import REDUCING, is_reference, parse
@@ -50,9 +51,11 @@ def parse_own(text: str) -> str:
         return text
     tree = parse(text)
     if _has_many(tree):
-        raise ValueError(f"must come to one number, got {text!r}; write mean({text}), say")
+        rule = "must come to one number"
+        raise ExperimentError(rule, got=repr(text), remedy=f"write mean({text}), say")
     if not any(isinstance(node, ast.Name) and node.id == "forecast" for node in ast.walk(tree)):
-        raise ValueError(f"must measure the forecast, got {text!r}; write forecast in it")
+        rule = "must measure the forecast"
+        raise ExperimentError(rule, got=repr(text), remedy="write forecast in it")
     return text
 
 
@@ -200,7 +203,8 @@ def _known_encoding(name: str) -> str:
     except (LookupError, ValueError):
         known = False
     if not known:
-        raise ValueError(f"no such encoding, got {name!r}; write utf-8, cp1252 or gbk")
+        rule = "no such encoding"
+        raise ExperimentError(rule, got=repr(name), remedy="write utf-8, cp1252 or gbk")
     return name
 
 
@@ -208,14 +212,15 @@ def _known_zone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        text = f"no such time zone, got {name!r}; write a place such as Europe/Berlin, or UTC"
-        raise ValueError(text) from None
+        remedy = "write a place such as Europe/Berlin, or UTC"
+        raise ExperimentError("no such time zone", got=repr(name), remedy=remedy) from None
     return name
 
 
 def _known_separator(text: str) -> str:
     if text != "whitespace" and (len(text) != 1 or text in "\"'\r\n"):
-        raise ValueError(f'must be one character or whitespace, got {text!r}; write ";"')
+        rule = "must be one character or whitespace"
+        raise ExperimentError(rule, got=repr(text), remedy='write ";"')
     return text
 
 
@@ -227,7 +232,8 @@ def _known_format(text: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f'must be a format of dates or excel, got {text!r}; write "%d.%m.%Y"')
+        rule = "must be a format of dates or excel"
+        raise ExperimentError(rule, got=repr(text), remedy='write "%d.%m.%Y"')
     return text
 
 
@@ -278,8 +284,9 @@ class Read(Section):
     @model_validator(mode="after")
     def _check(self) -> Read:
         if self.decimal is not None and self.decimal == self.thousands:
-            text = f"thousands: must differ from decimal, got {self.thousands!r} for both"
-            raise ValueError(f"{text}; remove one")
+            rule = "must differ from decimal"
+            got = f"{self.thousands!r} for both"
+            raise ExperimentError(rule, key="thousands", got=got, remedy="remove one")
         return self
 
     @property

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
 from tuner.experiment.messages import reword
 from tuner.section import Section
@@ -50,7 +51,8 @@ CELLS = ("lstm", "gru", "rnn", "peephole")
 
 def _check_reference(value: Any) -> Any:
     if not is_reference(value):
-        raise ValueError(f"must be a cell, or package.module:Class, got {value!r}; write lstm, say")
+        rule = "must be a cell, or package.module:Class"
+        raise ExperimentError(rule, got=repr(value), remedy="write lstm, say")
     return value
 
 
@@ -147,10 +149,8 @@ class Hyperparameters(Section):
         if isinstance(values, dict) and isinstance(widths := values.get("hidden_size"), list):
             n_layers = values.get("num_layers", len(widths))
             if n_layers != len(widths):
-                raise ValueError(
-                    f"num_layers: must be the number of widths in hidden_size ({len(widths)}), "
-                    f"got {n_layers}; leave it out"
-                )
+                rule = f"must be the number of widths in hidden_size ({len(widths)})"
+                raise ExperimentError(rule, key="num_layers", got=n_layers, remedy="leave it out")
             return values | {"num_layers": n_layers}
         return values
 

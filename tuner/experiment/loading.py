@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.cells import check_losses, named_code
-from tuner.experiment.messages import Problem, explain
+from tuner.experiment.messages import explain
 from tuner.experiment.yaml_files import Override, apply_override, read_mapping
 from tuner.section import Section
 from tuner.user_code import is_allowed
@@ -46,19 +46,22 @@ def load_experiment(cls: type[S], path: Path, overrides: list[Override]) -> S:
 
 def _check_losses(experiment: Any, source: str) -> None:
     """Refuse a loss that is an installed function and does not work."""
-    problem = check_losses(
-        experiment.hyperparameters, experiment.search_space, experiment.task.kind
-    )
-    if problem is not None:
-        raise ExperimentError(f"{source}: {problem[0]}: {problem[1]}")
+    space, kind = experiment.search_space, experiment.task.kind
+    try:
+        check_losses(experiment.hyperparameters, space, kind)
+    except ExperimentError as error:
+        raise error.with_(where=source) from None
 
 
 def _refuse_code(raw: dict[str, Any], source: str) -> None:
     """Refuse an exported file that names code to import."""
     if (named := named_code(raw)) is not None:
         raise ExperimentError(
-            f"{source}: {named[0]}: an exported file imports no code, got {named[1]!r}; add "
-            f"--allow-code if you trust it"
+            "an exported file imports no code",
+            where=source,
+            key=named[0],
+            got=repr(named[1]),
+            remedy="add --allow-code if you trust it",
         )
 
 
@@ -70,8 +73,9 @@ def experiment_of(cls: type[S], values: Mapping[str, Any]) -> S:
     """
     source = "experiment"
     if not isinstance(values, Mapping):
-        text = f"must be a mapping of keys to values, got a {type(values).__name__}"
-        raise ExperimentError(f"{source}: {text}; write {{'name': 'sales', 'data': {{...}}}}, say")
+        rule = "must be a mapping of keys to values"
+        remedy = "write {'name': 'sales', 'data': {...}}, say"
+        raise ExperimentError(rule, where=source, got=f"a {type(values).__name__}", remedy=remedy)
     raw = {str(key): copy.deepcopy(value) for key, value in values.items()}
     space_file = _inline_space(raw, Path.cwd())
     _make_absolute(raw, Path.cwd(), source)
@@ -106,12 +110,13 @@ def check_experiment(
         found = cls.model_validate(raw)
         if not trusted:
             _refuse_code(found.model_dump(mode="json"), source)  # however it was written
-        _check_losses(found, source)
-        return found
     except ValidationError as error:
         problems = explain(error, cls, raw)
-    key = problems[0].key
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    else:
+        _check_losses(found, source)
+        return found
+    first, others = problems[0], len(problems) - 1
+    key = first.key or ""
     error_type = ExperimentError
     origins = [
         o.origin
@@ -122,32 +127,32 @@ def check_experiment(
         error_type = SpaceError
         if space_file is not None and not origins:
             source, key = space_file, key.partition(".")[2]
-    source = origins[-1] if origins else source
-    text = problems[0].text + _remedy(problems[0], origins[-1] if origins else None)
-    if strategy := _strategy_meant(problems[0], overrides):
+    remedy = first.remedy or _remedy(first, origins[-1] if origins else None)
+    if strategy := _strategy_meant(first, overrides):
         remedy = f"write `--strategy {strategy}`, which takes that strategy's defaults"
-        text = f"{text.partition(';')[0]}; {remedy}"
-    raise error_type(f"{source}: {key}: {text}{more}" if key else f"{source}: {text}{more}")
+    where = origins[-1] if origins else source
+    raise error_type(first.rule, where=where, key=key, got=first.got, remedy=remedy, others=others)
 
 
-def _remedy(problem: Problem, option: str | None) -> str:
-    """Say what to write instead: in the file, or as the option that gave the value."""
+def _remedy(problem: ExperimentError, option: str | None) -> str | None:
+    """Return what to write instead: in the file, or as the option that gave the value."""
     if problem.example is None:
-        return ""
-    written = f"{problem.key.rpartition('.')[2]}: {problem.example}"
+        return None
+    key = problem.key or ""
+    written = f"{key.rpartition('.')[2]}: {problem.example}"
     if option == "--set":
-        written = f"--set {shlex.quote(f'{problem.key}={problem.example}')}"
+        written = f"--set {shlex.quote(f'{key}={problem.example}')}"
     elif option is not None:
         written = f"{option} {problem.example}"
-    return f"; write `{written}`, say"
+    return f"write `{written}`, say"
 
 
-def _strategy_meant(problem: Problem, overrides: list[Override]) -> str | None:
+def _strategy_meant(problem: ExperimentError, overrides: list[Override]) -> str | None:
     """Return the strategy that `--set` was to choose, where the problem is that it cannot."""
-    values = {o.key: o.value for o in overrides if o.origin == "--set"}
-    if problem.key == "strategy" and problem.example == f"{{name: {values.get('strategy')}}}":
+    values, key = {o.key: o.value for o in overrides if o.origin == "--set"}, problem.key or ""
+    if key == "strategy" and problem.example == f"{{name: {values.get('strategy')}}}":
         return str(values["strategy"])
-    of_file = problem.key.startswith("strategy.") and problem.key not in values
+    of_file = key.startswith("strategy.") and key not in values
     return str(values["strategy.name"]) if of_file and "strategy.name" in values else None
 
 
@@ -177,8 +182,9 @@ def _make_path_absolute(
     if not isinstance(path, str) or not path:
         return
     if "\0" in path:
-        raise ExperimentError(f"{file}: {name}: must be a path, got {path!r}; correct it")
+        rule = "must be a path"
+        raise ExperimentError(rule, where=file, key=name, got=repr(path), remedy="correct it")
     if "://" in path:
-        text = f"{name}: must be a file here, got {path!r}; download it first"
-        raise ExperimentError(f"{file}: {text}")
+        rule, remedy = "must be a file here", "download it first"
+        raise ExperimentError(rule, where=file, key=name, got=repr(path), remedy=remedy)
     block[key] = str((folder / path).resolve())

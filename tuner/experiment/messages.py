@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from tuner.errors import nearest
+from tuner.errors import ExperimentError, nearest
 from tuner.experiment.fields import key_meant
 from tuner.section import Section
 
-__all__ = ["Problem", "Refused", "explain", "reword", "shown"]
+__all__ = ["explain", "first_problem", "reword", "shown"]
 
 _REWORDED = {  # pydantic's words and ours; longer ones first
     "Input should be": "must be",
@@ -42,33 +40,29 @@ _TOO_MUCH = re.compile(r" after validation, not \d+|, unable to parse .*")
 
 _OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
 
-_OWN_KEY = re.compile(r"([a-z_]+(?:\.\w+)*): (.*)", re.DOTALL)  # a rule between several keys
+
+def first_problem(error: ValidationError) -> ExperimentError:
+    """Return the first broken rule, with the key where pydantic finds it."""
+    details = error.errors(include_url=False)[0]
+    key = ".".join(map(str, details["loc"]))
+    if details["type"] != "value_error":
+        rule = reword(details["msg"])
+        return ExperimentError(rule, key=key, got=repr(details["input"]), remedy="change it")
+    own = _raised(details)
+    return own.with_(key=".".join(filter(None, (key, own.key))))
 
 
-class Refused(ValueError):
-    """A value breaks a rule that pydantic does not know.
+def _raised(details: ErrorDetails) -> ExperimentError:
+    """Return the error that a validator raised."""
+    error = details["ctx"]["error"]
+    return error if isinstance(error, ExperimentError) else ExperimentError(error)
 
-    Args:
-        text: the rule and the value.
-        instead: a value that would do.
+
+def explain(error: ValidationError, root: type[Section], raw: Any) -> list[ExperimentError]:
+    """Return every broken rule, by its dotted key: unknown keys, then the others.
+
+    A rule without a remedy of its own has an example of what would obey it, if there is one.
     """
-
-    def __init__(self, text: str, instead: str) -> None:
-        super().__init__(text)
-        self.instead = instead
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken rule."""
-
-    key: str  # dotted; empty for the whole file
-    text: str  # the rule, the value, and a remedy where the rule has one of its own
-    example: str | None = None  # else: a value that would do
-
-
-def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Problem]:
-    """Return every broken rule: unknown keys, which may be misspelt, and then the others."""
     broken: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         broken.setdefault(_visible(details, raw), []).append(details)
@@ -107,63 +101,60 @@ def _told(of_key: list[ErrorDetails]) -> ErrorDetails:
 
 def _problem(
     of_key: list[ErrorDetails], root: type[Section], path: tuple[str | int, ...]
-) -> Problem:
+) -> ExperimentError:
     details = _told(of_key)
     loc, kind, value = details["loc"], details["type"], details["input"]
     key, name = ".".join(map(str, path)), next((p for p in path[::-1] if isinstance(p, str)), "")
     section, field, inner = _resolve(root, loc)
     if loc[-1:] == ("[key]",):
         remedy = "change it" if isinstance(value, str) else "put it in quotes"
-        return Problem(key, f"{_rule([details])}, got {shown(value)}; {remedy}, or remove it")
+        remedy = f"{remedy}, or remove it"
+        return ExperimentError(_rule([details]), key=key, got=shown(value), remedy=remedy)
     if kind == "extra_forbidden":
         known = section.model_fields if section else ()
         word = str(loc[-1])
         hint = _hint(word, known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
-            hint = f"; write {' or '.join(inside)}"
+            hint = f"write {' or '.join(inside)}"
         elif word.lower() not in known and (meant := key_meant(word)):
-            hint = f"; {meant}"
-        return Problem(key, f"unknown key {loc[-1]!r}{hint}")
+            hint = meant
+        return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=hint)
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")
         key = f"{key}.{tag}"
         if kind == "union_tag_not_found":
-            return Problem(key, f"is required{nearest('', _tags(field))}")
+            return ExperimentError("is required", key=key, remedy=nearest("", _tags(field)))
         given = value[tag] if isinstance(value, dict) else details["ctx"]["tag"]
         what = tag if tag != "name" else name
         hint = _hint(_spoken(str(given), field), _tags(field))
-        return Problem(key, f"unknown {what} {shown(given)}{hint}")
+        return ExperimentError(f"unknown {what} {shown(given)}", key=key, remedy=hint)
     if kind == "literal_error" and field is not None and len(of_key) == 1:
-        choices = _literals(field.annotation)
-        return Problem(key, f"unknown {name} {shown(value)}{_hint(str(value), choices)}")
+        hint = _hint(str(value), _literals(field.annotation))
+        return ExperimentError(f"unknown {name} {shown(value)}", key=key, remedy=hint)
     example = _example(field, inner)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        text = f"must be a block of keys, got {shown(value)}"
+        problem = ExperimentError("must be a block of keys", key=key, got=shown(value))
         if loc[0] == "search_space" and len(loc) == 2:
-            return _no_domain(Problem(key, text, example), root, name, value)
+            return _no_domain(problem.with_(example=example), root, name, value)
         if field is not None and field.discriminator and value in _tags(field):
             example = f"{{{field.discriminator}: {value}}}"
         if loc == ("search_space",):
             example = f"{{hidden_size: {example}}}"
-        return Problem(key, text, example or "{key: value}")
+        return problem.with_(example=example or "{key: value}")
     if kind == "value_error":
-        error = details["ctx"]["error"]
-        text = str(error)
-        if isinstance(error, Refused):
-            plain = re.fullmatch(r"[A-Za-z]\w*", error.instead, re.ASCII)
-            quoted = json.dumps(error.instead, ensure_ascii=False)
-            return Problem(key, text, error.instead if plain else quoted)
-        if own := _OWN_KEY.match(text):
-            return Problem(f"{key}.{own[1]}" if key else own[1], own[2])
+        own = _raised(details)
         of_block = isinstance(value, dict) and (field is None or bool(_sections(field.annotation)))
-        return Problem(key, text if "got" in text or of_block else _with_value(text, value))
-    text = "is required" if kind == "missing" else f"{_rule(of_key)}, got {shown(value)}"
+        got = shown(value) if own.got is own.key is None and not of_block else own.got
+        return own.with_(key=".".join(filter(None, (key, own.key))), got=got)
+    problem = ExperimentError("is required", key=key)
+    if kind != "missing":
+        problem = ExperimentError(_rule(of_key), key=key, got=shown(value))
     if not isinstance(path[-1], int):
-        return Problem(key, text, example or ("..." if kind == "missing" else None))
+        return problem.with_(example=example or ("..." if kind == "missing" else None))
     if any(d["type"] == "string_type" for d in of_key):
-        ways = "remove it" if value is None else "put it in quotes, or remove it"
-        return Problem(key, f"{text}; {ways}")
-    return Problem(key, text + (f"; write {example}, say" if example else "; remove it"))
+        quotes = "remove it" if value is None else "put it in quotes, or remove it"
+        return problem.with_(remedy=quotes)
+    return problem.with_(remedy=f"write {example}, say" if example else "remove it")
 
 
 def _rule(of_key: list[ErrorDetails]) -> str:
@@ -178,13 +169,15 @@ def _rule(of_key: list[ErrorDetails]) -> str:
     return "must be " + (", " if "true or false" in kinds else " or ").join(kinds)
 
 
-def _no_domain(problem: Problem, root: type[Section], name: str, value: Any) -> Problem:
+def _no_domain(
+    problem: ExperimentError, root: type[Section], name: str, value: Any
+) -> ExperimentError:
     """Say of a value or a list in a search space how it is fixed, or searched."""
     if name in ("transform", "scale", "calendar", "lags", "decompose") and isinstance(
         value, str | list
     ):
         written = _as_yaml(value if isinstance(value, list) and value else ["none", value])
-        return replace(problem, example=f"{{type: categorical, choices: {written}}}")
+        return problem.with_(example=f"{{type: categorical, choices: {written}}}")
     fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]
     field = fixed.model_fields.get(name)
     if field is None:
@@ -199,21 +192,16 @@ def _no_domain(problem: Problem, root: type[Section], name: str, value: Any) -> 
 
     if obeys(value):
         remedy = f"for one value write hyperparameters.{name}: {_as_yaml(value)}"
-        return Problem(problem.key, f"{problem.text}; {remedy}")
+        return problem.with_(remedy=remedy)
     choices: list[Any] = _literals(field.annotation) or [False, True] * (field.annotation is bool)
     if isinstance(value, list) and value and all(map(obeys, value)):
         choices = value
     elif field.annotation is float:
         low, high = (field.default / 10, field.default * 10) if field.default else (0.0, 0.5)
-        return replace(problem, example=f"{{type: float, low: {low}, high: {high}}}")
+        return problem.with_(example=f"{{type: float, low: {low}, high: {high}}}")
     if not choices:
         return problem
-    return replace(problem, example=f"{{type: categorical, choices: {_as_yaml(choices)}}}")
-
-
-def _with_value(text: str, value: Any) -> str:
-    rule, _, remedy = text.partition(";")
-    return f"{rule}, got {shown(value)}" + (f";{remedy}" if remedy else "")
+    return problem.with_(example=f"{{type: categorical, choices: {_as_yaml(choices)}}}")
 
 
 def _example(field: FieldInfo | None, inner: tuple[str | int, ...] = ()) -> str | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
+from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
 from tuner.user_code import is_reference
 
@@ -79,7 +80,8 @@ def short_name(metric: str) -> str:
 def _check_own(value: Any) -> str:
     way, _, rest = " ".join(str(value).split()).partition(" ")
     if way not in _WAYS:
-        raise ValueError(f"must say which way is better, got {value!r}; write 'minimize {value}'")
+        rule = "must say which way is better"
+        raise ExperimentError(rule, got=repr(value), remedy=f"write 'minimize {value}'")
     return f"{way} {parse_own(rest)}"
 
 

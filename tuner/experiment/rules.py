@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import TunerError, near_miss, nearest
+from tuner.errors import ExperimentError, InputError, near_miss, nearest
 from tuner.experiment.cells import check_own_cells, check_own_domain, own_keys
 from tuner.experiment.data import Folds, check_weights
 from tuner.experiment.fields import is_own, key_meant
@@ -34,15 +34,13 @@ def check_rules(experiment: Experiment) -> None:
     _check_reading(experiment)
     budget = experiment.budget
     if experiment.n_trials is None and budget.timeout is None and budget.stagnation is None:
-        raise ValueError(
-            "budget.trials: must be a number where nothing else ends the search, got null; "
-            "write 40, or give budget.timeout or budget.stagnation"
-        )
+        rule = "must be a number where nothing else ends the search"
+        remedy = "write 40, or give budget.timeout or budget.stagnation"
+        raise ExperimentError(rule, key="budget.trials", got="null", remedy=remedy)
     if experiment.pruner.name == "wilcoxon" and experiment.n_folds < 2:
-        raise ValueError(
-            "pruner.name: wilcoxon compares folds, got no rolling origins; write "
-            "data.split.validation: {folds: 5, size: 0.1}, or name: median"
-        )
+        rule = "wilcoxon compares folds"
+        remedy = "write data.split.validation: {folds: 5, size: 0.1}, or name: median"
+        raise ExperimentError(rule, key="pruner.name", got="no rolling origins", remedy=remedy)
     if experiment.task.kind == "forecast":
         _check_forecast(experiment)
         _check_known_future(experiment)
@@ -58,10 +56,9 @@ def _check_space(experiment: Experiment) -> None:
     space, own = experiment.search_space, own_keys(experiment)
     endless = [name for name, domain in space.items() if domain.size() is None]
     if experiment.strategy.name == "brute" and endless:
-        raise ValueError(
-            f"strategy.name: brute tries every configuration, got the continuum "
-            f"search_space.{endless[0]}; give it a step"
-        )
+        rule = "brute tries every configuration"
+        got = f"the continuum search_space.{endless[0]}"
+        raise ExperimentError(rule, key="strategy.name", got=got, remedy="give it a step")
     for name, domain in space.items():
         key = f"search_space.{name}"
         if name in PREPARED:
@@ -72,22 +69,26 @@ def _check_space(experiment: Experiment) -> None:
             ours = [*Hyperparameters.model_fields, "hidden_size_1", *PREPARED]
             known = nearest(name, [*own, *ours])
             if (meant := key_meant(name)) is not None and "hyperparameters." in meant:
-                known = f"; {meant.replace('hyperparameters.', 'search_space.')}"
-            raise ValueError(f"{key}: unknown hyperparameter {name!r}{known}")
+                known = meant.replace("hyperparameters.", "search_space.")
+            raise ExperimentError(f"unknown hyperparameter {name!r}", key=key, remedy=known)
         if domain.type == "float" and (name in WHOLE or WIDTH.fullmatch(name)):
-            raise ValueError(f"{key}.type: is a whole number, got 'float'; write `type: int`")
+            raise ExperimentError(
+                "is a whole number", key=f"{key}.type", got="'float'", remedy="write `type: int`"
+            )
         for value in () if name in own else domain.bounds():
             if problem := check_value(name, value):
                 remedy = "change it"
                 if name == "hidden_size" and str(value).startswith("["):
                     remedy = "write hidden_size_1 and hidden_size_2, of each layer its own"
-                raise ValueError(f"{key}: every value {problem}, got {value!r}; {remedy}")
+                rule = f"every value {problem}"
+                raise ExperimentError(rule, key=key, got=repr(value), remedy=remedy)
         start = experiment.given(name)
         given = "hidden_size" if WIDTH.fullmatch(name) else name
         if given in experiment.hyperparameters.model_fields_set and start not in domain:
-            raise ValueError(
-                f"hyperparameters.{given}: the search starts at this value, which must lie in "
-                f"search_space.{name}, got {start!r}; move it or widen the space"
+            rule = f"the search starts at this value, which must lie in search_space.{name}"
+            remedy = "move it or widen the space"
+            raise ExperimentError(
+                rule, key=f"hyperparameters.{given}", got=repr(start), remedy=remedy
             )
 
 
@@ -98,24 +99,26 @@ def _check_preparations(experiment: Experiment) -> None:
         key, choices = f"search_space.{name}", tuple[str, ...]()
         if domain := space.get(name):
             if domain.type != "categorical":
-                text = f"is one of several values, got {domain.type!r}; write `type: categorical`"
-                raise ValueError(f"{key}.type: {text}")
+                rule = "is one of several values"
+                remedy = "write `type: categorical`"
+                raise ExperimentError(rule, key=f"{key}.type", got=repr(domain.type), remedy=remedy)
             choices = domain.bounds()
             start = experiment.given(name)
             if name in experiment.data.model_fields_set and start not in choices:
-                raise ValueError(
-                    f"data.{name}: the search starts at this value, which must lie in {key}, got "
-                    f"{start}; move it or widen the space"
-                )
+                rule = f"the search starts at this value, which must lie in {key}"
+                remedy = "move it or widen the space"
+                raise ExperimentError(rule, key=f"data.{name}", got=start, remedy=remedy)
         elif recorded is not None and name in recorded.preparations:
             key, choices = f"recorded.preparations.{name}", tuple(recorded.preparations[name])
         for choice in choices:
             try:
                 chosen = experiment.prepared_as({name: choice})
                 check_rules(chosen.model_copy(update={"recorded": None}))
-            except (TunerError, ValueError) as error:
-                problem = str(error).removeprefix(f"data.{name}: ").removeprefix(f"{name}: ")
-                raise ValueError(f"{key}: with the choice {choice}: {problem}") from None
+            except InputError as error:
+                parts = [part for part in (error.key or "").split(".") if part != "data"]
+                own = None if parts[0] in ("", name) else error.key
+                rule = ": ".join(filter(None, (f"with the choice {choice}", own, error.rule)))
+                raise error.with_(key=key, rule=rule) from None
 
 
 def _check_widths(experiment: Experiment) -> None:
@@ -123,27 +126,31 @@ def _check_widths(experiment: Experiment) -> None:
     space, fixed = experiment.search_space, experiment.hyperparameters
     layers = sorted(int(m[1]) for name in space if (m := WIDTH.fullmatch(name)))
     for missing in set(range(1, len(layers) + 1)) - set(layers):
-        text = f"the layers are numbered from 1, got no hidden_size_{missing}; "
-        raise ValueError(
-            f"search_space.hidden_size_{layers[-1]}: {text}add it, or number them anew"
+        raise ExperimentError(
+            "the layers are numbered from 1",
+            key=f"search_space.hidden_size_{layers[-1]}",
+            got=f"no hidden_size_{missing}",
+            remedy="add it, or number them anew",
         )
     several = bool(layers) or isinstance(fixed.hidden_size, list)
     for name in ("hidden_size", "num_layers"):
         if several and name in space:
-            raise ValueError(
-                f"search_space.{name}: every layer has a width of its own, got {name} as well; "
-                f"remove one of them"
+            rule = "every layer has a width of its own"
+            raise ExperimentError(
+                rule, key=f"search_space.{name}", got=f"{name} as well", remedy="remove one of them"
             )
     n_given = len(fixed.hidden_size) if isinstance(fixed.hidden_size, list) else len(layers)
     if layers and n_given != len(layers):
-        raise ValueError(
-            f"hyperparameters.hidden_size: the search starts at these widths, which must be as "
-            f"many as search_space has layers ({len(layers)}), got {n_given}; give each layer one"
+        rule = (
+            "the search starts at these widths, which must be as many as search_space has layers "
+            f"({len(layers)})"
         )
+        remedy = "give each layer one"
+        raise ExperimentError(rule, key="hyperparameters.hidden_size", got=n_given, remedy=remedy)
     if layers and fixed.num_layers not in (1, len(layers)):
-        raise ValueError(
-            f"hyperparameters.num_layers: must be the number of layers in search_space "
-            f"({len(layers)}), got {fixed.num_layers}; leave it out"
+        rule = f"must be the number of layers in search_space ({len(layers)})"
+        raise ExperimentError(
+            rule, key="hyperparameters.num_layers", got=fixed.num_layers, remedy="leave it out"
         )
 
 
@@ -162,8 +169,9 @@ def _check_cell(experiment: Experiment) -> None:
         widths += value if isinstance(value, list) else [value]
     for value in _values(experiment, "proj_size"):
         if value >= min(widths):
-            text = f"must be below hidden_size, whose least is {min(widths)}, got {value}; "
-            raise ValueError(f"{_key(experiment, 'proj_size')}: {text}make it smaller, or 0")
+            rule = f"must be below hidden_size, whose least is {min(widths)}"
+            remedy = "make it smaller, or 0"
+            raise ExperimentError(rule, key=_key(experiment, "proj_size"), got=value, remedy=remedy)
 
 
 def _check_objectives(experiment: Experiment) -> None:
@@ -173,15 +181,14 @@ def _check_objectives(experiment: Experiment) -> None:
     both = f"objective.metrics: [{', '.join(experiment.objective.metrics)}]"
     strategy, pruner = experiment.strategy.name, experiment.pruner.name
     if strategy != "nsga2":
-        raise ValueError(
-            f"strategy.name: searches by one objective, got {strategy!r} beside {both}; "
-            f"write strategy: {{name: nsga2}}"
-        )
+        rule = "searches by one objective"
+        got = f"{strategy!r} beside {both}"
+        remedy = "write strategy: {name: nsga2}"
+        raise ExperimentError(rule, key="strategy.name", got=got, remedy=remedy)
     if pruner != "none":
-        raise ValueError(
-            f"pruner.name: compares metrics alone and would stop small models, got {pruner!r} "
-            f"beside {both}; write pruner: {{name: none}}"
-        )
+        rule = "compares metrics alone and would stop small models"
+        got = f"{pruner!r} beside {both}"
+        raise ExperimentError(rule, key="pruner.name", got=got, remedy="write pruner: {name: none}")
 
 
 def _check_task(experiment: Experiment) -> None:
@@ -197,8 +204,9 @@ def _check_task(experiment: Experiment) -> None:
     elif of not in said:
         fits = [name for name, m in METRICS.items() if m.of in said]
         what = "task.quantiles" if of == "quantiles" else of
-        text = f"measures {what}, which {task.kind} does not predict, got {metric!r}; "
-        raise ValueError(f"objective.metric: {text}write {', '.join(fits)}")
+        rule = f"measures {what}, which {task.kind} does not predict"
+        remedy = f"write {', '.join(fits)}"
+        raise ExperimentError(rule, key="objective.metric", got=repr(metric), remedy=remedy)
     allowed = (
         ["auto", "cross_entropy"]
         if classes or texts
@@ -211,16 +219,17 @@ def _check_task(experiment: Experiment) -> None:
     if not (classes or quantiles or texts):
         allowed += own
     allowed += [loss for loss in own if is_reference(loss)]
-    _refuse(experiment, "loss", allowed, f"does not fit {predicted}: write {' or '.join(allowed)}")
+    remedy = f"write {' or '.join(allowed)}"
+    _refuse(experiment, "loss", allowed, f"does not fit {predicted}", remedy)
     if not classes:
         _refuse(experiment, "class_weights", ["none"], f"{task.kind} has no classes")
     if task.kind != "forecast":
         _refuse(experiment, "decoder", ["direct"], f"{task.kind} has no horizon to decode")
     if not task.of_series:
-        text = f"{task.kind} reads whole sequences"
+        remedy = "remove it"
         if task.kind == "classify":
-            text += ": write task.window too for the class of a series' coming row, or remove it"
-        _refuse(experiment, "window", [None], text)
+            remedy = "write task.window too for the class of a series' coming row, or remove it"
+        _refuse(experiment, "window", [None], f"{task.kind} reads whole sequences", remedy)
     if task.each_step:
         text = f"{task.kind} says something of every step, so it reads every step"
         _refuse(experiment, "pooling", ["last"], text)
@@ -228,11 +237,12 @@ def _check_task(experiment: Experiment) -> None:
         _refuse(experiment, "beam", [1], f"is of texts that are said, and {task.kind} says none")
     else:
         ways = ["last", "mean", "max"]
-        text = f"is what a text begins with: write {', '.join(ways)}"
-        _refuse(experiment, "pooling", ways, text)
+        _refuse(
+            experiment, "pooling", ways, "is what a text begins with", f"write {', '.join(ways)}"
+        )
         cells = list(MODEL_CELLS)
-        text = f"translate has a decoder of the same cell: write {', '.join(cells)}"
-        _refuse(experiment, "cell", cells, text)
+        rule = "translate has a decoder of the same cell"
+        _refuse(experiment, "cell", cells, rule, f"write {', '.join(cells)}")
     if not (experiment.data.text or experiment.data.tokens or experiment.data.categories):
         for name in ("embedding_size", "unknown_rate"):
             default = Hyperparameters.model_fields[name].default
@@ -257,8 +267,9 @@ def _check_reading(experiment: Experiment) -> None:
         elif task.kind != "forecast":
             if data.text is not None or data.tokens is not None:
                 _refuse(experiment, name, [none], "is of numbers, and the steps are tokens")
-        elif problem := _unread_target(experiment):
-            _refuse(experiment, name, [none], f"{problem}, or write {_shown(none)} here")
+        elif unread := _unread_target(experiment):
+            rule, remedy = unread
+            _refuse(experiment, name, [none], rule, f"{remedy}, or write {_shown(none)} here")
     if task.each_step:
         text = f"{task.kind} says something of every step, so it reads every step"
         _refuse(experiment, "segment", [1], text)
@@ -268,26 +279,25 @@ def _check_reading(experiment: Experiment) -> None:
         longest = max(_values(experiment, "segment"))
         shortest = min(_windows(experiment))
         if longest > shortest:
-            text = f"must be at most the window, whose least is {shortest}, got {longest}; "
-            raise ValueError(
-                f"{_key(experiment, 'segment')}: {text}write {shortest}, or a longer window"
-            )
+            rule = f"must be at most the window, whose least is {shortest}"
+            remedy = f"write {shortest}, or a longer window"
+            raise ExperimentError(rule, key=_key(experiment, "segment"), got=longest, remedy=remedy)
     if max(_values(experiment, "conv_channels")) == 0:
         default = Hyperparameters.model_fields["conv_kernel"].default
-        text = "is of the convolution, and conv_channels is 0: write that first"
-        _refuse(experiment, "conv_kernel", [default], text)
+        rule = "is of the convolution, and conv_channels is 0"
+        _refuse(experiment, "conv_kernel", [default], rule, "write that first")
 
 
-def _unread_target(experiment: Experiment) -> str | None:
-    """Say which target is not among the features, and what to do about it but for leaving it."""
+def _unread_target(experiment: Experiment) -> tuple[str, str] | None:
+    """Return the rule and the remedy where a target is not among the features."""
     data = experiment.data
     if data.features is None or set(data.targets) <= set(data.features):
         return None
     lacking = next(target for target in data.targets if target not in data.features)
     near = near_miss(lacking, data.features)
     meant = "" if near is None else f" ({near!r}?)"
-    text = f"needs every target among data.features, which lack {lacking!r}"
-    return f"{text}: write it there, correct data.target{meant}"
+    rule = f"needs every target among data.features, which lack {lacking!r}"
+    return rule, f"write it there, correct data.target{meant}"
 
 
 def _windows(experiment: Experiment) -> tuple[int, ...]:
@@ -300,50 +310,58 @@ def _check_forecast(experiment: Experiment) -> None:
     data, task = experiment.data, experiment.task
     for key in ("text", "tokens", "max_length"):
         if value := getattr(data, key):
-            text = f"is of sequences, got {value!r} with kind forecast; "
-            raise ValueError(f"data.{key}: {text}write task.kind: classify, say, or remove it")
+            got = f"{value!r} with kind forecast"
+            remedy = "write task.kind: classify, say, or remove it"
+            raise ExperimentError("is of sequences", key=f"data.{key}", got=got, remedy=remedy)
     _check_decomposition(experiment)
     if data.missing == "skip" and data.known_future is not None:
-        text = "leaves out windows that read a gap, and not those that know of one ahead, got "
-        raise ValueError(f"data.missing: {text}'skip' with data.known_future; write ffill")
+        rule = "leaves out windows that read a gap, and not those that know of one ahead"
+        got = "'skip' with data.known_future"
+        raise ExperimentError(rule, key="data.missing", got=got, remedy="write ffill")
     if data.split.group is not None:
-        raise ValueError(
-            f"data.split.group: is of independent sequences, got {data.split.group!r} with kind "
-            f"forecast; remove it: series are cut in order of time"
-        )
+        rule = "is of independent sequences"
+        got = f"{data.split.group!r} with kind forecast"
+        remedy = "remove it: series are cut in order of time"
+        raise ExperimentError(rule, key="data.split.group", got=got, remedy=remedy)
     short = [n for n in differences_of(data.transform) if n < task.horizon]
     if task.quantiles and short:
         got = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"
-        raise ValueError(
-            f"data.transform: quantiles of differences do not add up over a horizon, got {got!r} "
-            f"with task.quantiles and task.horizon {task.horizon}; write none or log, or a "
-            f"seasonal_difference of {max(2, task.horizon)} rows or more"
+        rule = "quantiles of differences do not add up over a horizon"
+        got = f"{got!r} with task.quantiles and task.horizon {task.horizon}"
+        remedy = (
+            f"write none or log, or a seasonal_difference of {max(2, task.horizon)} rows or more"
         )
+        raise ExperimentError(rule, key="data.transform", got=got, remedy=remedy)
 
 
 def _check_coming_class(experiment: Experiment) -> None:
     """Check what is read for the class of a series' coming row: classes are no numbers."""
     data = experiment.data
     if len(data.targets) > 1:
-        text = f"classify predicts one column, got {len(data.targets)}; keep one"
-        raise ValueError(f"data.target: {text}")
+        rule = "classify predicts one column"
+        raise ExperimentError(rule, key="data.target", got=len(data.targets), remedy="keep one")
     for key in ("text", "tokens", "max_length"):
         if value := getattr(data, key):
-            text = f"is of sequences, got {value!r} with task.window; "
-            raise ValueError(f"data.{key}: {text}remove one of them")
+            rule = "is of sequences"
+            got = f"{value!r} with task.window"
+            raise ExperimentError(rule, key=f"data.{key}", got=got, remedy="remove one of them")
     for key, none in (("transform", "none"), ("decompose", "none"), ("wide", None)):
         if (value := getattr(data, key)) != none:
-            text = f"is of numbers that are forecast, got {value!r} with classify; remove it"
-            raise ValueError(f"data.{key}: {text}")
+            rule = "is of numbers that are forecast"
+            got = f"{value!r} with classify"
+            raise ExperimentError(rule, key=f"data.{key}", got=got, remedy="remove it")
     if data.missing == "interpolate":
-        text = "classes lie on no line, got 'interpolate' with classify; write ffill, or refuse"
-        raise ValueError(f"data.missing: {text}")
+        rule = "classes lie on no line"
+        got = "'interpolate' with classify"
+        raise ExperimentError(rule, key="data.missing", got=got, remedy="write ffill, or refuse")
     if data.resample is not None and data.aggregate != "last":
-        text = f"a step has the class of its last row, got {data.aggregate!r} with classify"
-        raise ValueError(f"data.aggregate: {text}; write last")
+        rule = "a step has the class of its last row"
+        got = f"{data.aggregate!r} with classify"
+        raise ExperimentError(rule, key="data.aggregate", got=got, remedy="write last")
     if (target := data.targets[0]) in data.lags:
-        text = f"are of numbers, got the class {target!r}; remove it, and write a longer window"
-        raise ValueError(f"data.lags: {text}")
+        rule = "are of numbers"
+        remedy = "remove it, and write a longer window"
+        raise ExperimentError(rule, key="data.lags", got=f"the class {target!r}", remedy=remedy)
 
 
 def _check_known_future(experiment: Experiment) -> None:
@@ -351,10 +369,9 @@ def _check_known_future(experiment: Experiment) -> None:
     domain = experiment.search_space.get("calendar")
     searched = [value_of(str(choice)) for choice in domain.bounds()] if domain else []
     if experiment.data.known_future == [] and not any([experiment.data.calendar, *searched]):
-        raise ValueError(
-            "data.known_future: must name columns, or be [] beside data.calendar, got [] without; "
-            "write known_future: [holiday], say, or remove it"
-        )
+        rule = "must name columns, or be [] beside data.calendar"
+        remedy = "write known_future: [holiday], say, or remove it"
+        raise ExperimentError(rule, key="data.known_future", got="[] without", remedy=remedy)
 
 
 def _check_decomposition(experiment: Experiment) -> None:
@@ -362,63 +379,73 @@ def _check_decomposition(experiment: Experiment) -> None:
     decompose = experiment.data.decompose
     if decompose == "none":
         return
-    if problem := _unread_target(experiment):
-        raise ValueError(f"data.decompose: {problem}, or write none here")
+    if unread := _unread_target(experiment):
+        rule, remedy = unread
+        raise ExperimentError(
+            rule, key="data.decompose", got=decompose.kind, remedy=f"{remedy}, or write none here"
+        )
     shortest = min(_windows(experiment))
     if decompose.length is not None and decompose.length > shortest:
-        raise ValueError(
-            f"data.decompose.length: must be at most the window, whose least is {shortest}, got "
-            f"{decompose.length}; write {shortest}, or a longer window"
+        rule = f"must be at most the window, whose least is {shortest}"
+        remedy = f"write {shortest}, or a longer window"
+        raise ExperimentError(
+            rule, key="data.decompose.length", got=decompose.length, remedy=remedy
         )
     if decompose.components is not None and shortest < 3:
-        raise ValueError(
-            f"data.decompose: emd needs 3 rows or more, got a window of {shortest}; write a longer "
-            f"one, or none here"
-        )
+        rule = "emd needs 3 rows or more"
+        got = f"a window of {shortest}"
+        remedy = "write a longer one, or none here"
+        raise ExperimentError(rule, key="data.decompose", got=got, remedy=remedy)
 
 
 def _check_sequences(experiment: Experiment) -> None:
     data, kind = experiment.data, experiment.task.kind
     if kind == "translate" and data.text is None:
-        text = "is required by translate: the column of texts that are read, got none; set it"
-        raise ValueError(f"data.text: {text}")
+        rule = "is required by translate: the column of texts that are read"
+        raise ExperimentError(rule, key="data.text", got="none", remedy="set it")
     if kind in ("classify", "label", "translate") and len(data.targets) > 1:
-        raise ValueError(
-            f"data.target: {kind} predicts one column, got {len(data.targets)}; keep one"
-        )
+        rule = f"{kind} predicts one column"
+        raise ExperimentError(rule, key="data.target", got=len(data.targets), remedy="keep one")
     if data.text is None and data.id is None:
-        text = f"is required by {kind}: the column that says which sequence a row is of, got none"
+        rule = f"is required by {kind}: the column that says which sequence a row is of"
         ways = "set it, or data.text where each row holds a text"
         if kind == "classify":
             ways += ", or task.window for the class of a series' coming row"
-        raise ValueError(f"data.id: {text}; {ways}")
+        raise ExperimentError(rule, key="data.id", got="none", remedy=ways)
     if data.text is not None:
         if experiment.task.each_step:
-            text = f"has one target, got {data.text!r} with kind {kind}; "
-            raise ValueError(f"data.text: {text}write one token a row, and data.tokens")
+            got = f"{data.text!r} with kind {kind}"
+            remedy = "write one token a row, and data.tokens"
+            raise ExperimentError("has one target", key="data.text", got=got, remedy=remedy)
         for key in ("id", "time"):
             if value := getattr(data, key):
-                text = f"each row is a sequence of its own, got {value!r} beside data.text"
-                raise ValueError(f"data.{key}: {text}; remove it")
+                rule = "each row is a sequence of its own"
+                got = f"{value!r} beside data.text"
+                raise ExperimentError(rule, key=f"data.{key}", got=got, remedy="remove it")
     if experiment.task.each_step and data.max_length is not None:
-        text = f"every step has a target, got {data.max_length} with kind {kind}"
-        raise ValueError(f"data.max_length: {text}; remove it, or give each piece an id of its own")
+        rule = "every step has a target"
+        got = f"{data.max_length} with kind {kind}"
+        remedy = "remove it, or give each piece an id of its own"
+        raise ExperimentError(rule, key="data.max_length", got=got, remedy=remedy)
     of_forecasts: dict[str, Any] = {
         "transform": "none", "scale_by": "all", "resample": None, "calendar": [], "lags": {},
         "decompose": "none", "wide": None, "known_future": None, "categories": [], "static": [],
     }  # fmt: skip
     for key, neutral in of_forecasts.items():
         if (value := getattr(data, key)) != neutral:
-            raise ValueError(f"data.{key}: is of forecasts, got {value!r} with {kind}; remove it")
+            got = f"{value!r} with {kind}"
+            raise ExperimentError("is of forecasts", key=f"data.{key}", got=got, remedy="remove it")
     if data.missing == "skip":
-        text = f"leaves out windows of a series, got 'skip' with {kind}"
-        raise ValueError(f"data.missing: {text}; write ffill, or interpolate")
+        rule = "leaves out windows of a series"
+        remedy = "write ffill, or interpolate"
+        raise ExperimentError(rule, key="data.missing", got=f"'skip' with {kind}", remedy=remedy)
     for key in ("validation", "test"):
         value = getattr(data.split, key)
         if isinstance(value, str | Folds):
             what = "a date" if isinstance(value, str) else "folds"
-            text = f"sequences have no order in time, got {what}; write a share or a number"
-            raise ValueError(f"data.split.{key}: {text}")
+            rule = "sequences have no order in time"
+            remedy = "write a share or a number"
+            raise ExperimentError(rule, key=f"data.split.{key}", got=what, remedy=remedy)
 
 
 def _shown(value: Any) -> str:
@@ -426,12 +453,13 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refuse(experiment: Experiment, name: str, allowed: list[Any], why: str) -> None:
+def _refuse(
+    experiment: Experiment, name: str, allowed: list[Any], rule: str, remedy: str = "remove it"
+) -> None:
     """Refuse every value of a hyperparameter, fixed or searched, but the ones allowed."""
     for value in _values(experiment, name):
         if value not in allowed:
-            remedy = "" if ": write " in why else "; remove it"
-            raise ValueError(f"{_key(experiment, name)}: {why}, got {value!r}{remedy}")
+            raise ExperimentError(rule, key=_key(experiment, name), got=repr(value), remedy=remedy)
 
 
 def _values(experiment: Experiment, name: str) -> tuple[Any, ...]:

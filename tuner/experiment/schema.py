@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from tuner.errors import nearest
+from tuner.errors import ExperimentError, nearest
 from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
 from tuner.experiment.fields import EXPERIMENT_BYTES, completed, mended, normalized, why_refused
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
-from tuner.experiment.messages import Refused, shown
+from tuner.experiment.messages import shown
 from tuner.experiment.metrics import COSTS, METRICS, MetricName
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
@@ -47,7 +48,7 @@ def _parse_duration(value: Any) -> Any:
         return value
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
     if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])|\s+", "", value):
-        raise ValueError("must be a time; write 90s, 10m or 1h30m, say")
+        raise ExperimentError("must be a time", remedy="write 90s, 10m or 1h30m, say")
     return sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)
 
 
@@ -88,10 +89,9 @@ class Resources(Section):
     @model_validator(mode="after")
     def _whole_above_one(self) -> Resources:
         if self.gpus > 1 and not self.gpus.is_integer():
-            raise ValueError(
-                f"gpus: must be a part of one GPU or a whole number of them, got {self.gpus:g}; "
-                f"write {math.ceil(self.gpus)}"
-            )
+            rule = "must be a part of one GPU or a whole number of them"
+            remedy = f"write {math.ceil(self.gpus)}"
+            raise ExperimentError(rule, key="gpus", got=f"{self.gpus:g}", remedy=remedy)
         return self
 
 
@@ -115,24 +115,21 @@ class Objective(Section):
     def _check_metrics(self) -> Objective:
         if self.metrics is None:
             return self
-        got = f"got [{', '.join(self.metrics)}]"
+        got = f"[{', '.join(self.metrics)}]"
         for name in self.metrics:
             if name not in METRICS and name not in COSTS:
                 known = nearest(name, [*METRICS, *COSTS])
-                raise ValueError(f"metrics: unknown metric {name!r}, {got}{known}")
+                rule = f"unknown metric {name!r}"
+                raise ExperimentError(rule, key="metrics", got=got, remedy=known)
         costs = [name for name in self.metrics if name in COSTS]
         scores = [name for name in self.metrics if name in METRICS]
         if [len(scores), len(costs)] != [1, 1] or self.metrics[0] in COSTS:
-            pair = f"[{(scores or ['rmse'])[0]}, {(costs or ['weights'])[0]}]"
-            raise ValueError(
-                f"metrics: must be a metric and then a cost ({', '.join(COSTS)}), {got}; "
-                f"write {pair}"
-            )
+            rule = f"must be a metric and then a cost ({', '.join(COSTS)})"
+            remedy = f"write [{(scores or ['rmse'])[0]}, {(costs or ['weights'])[0]}]"
+            raise ExperimentError(rule, key="metrics", got=got, remedy=remedy)
         if self.metric != self.metrics[0]:
-            raise ValueError(
-                f"metric: must be the first of metrics, {self.metrics[0]}, got {self.metric!r}; "
-                f"leave it out"
-            )
+            rule = f"must be the first of metrics, {self.metrics[0]}"
+            raise ExperimentError(rule, key="metric", got=repr(self.metric), remedy="leave it out")
         return self
 
     @property
@@ -212,7 +209,10 @@ def _check_name(name: str) -> str:
     """Return a name as files and MLflow have it; raise ValueError where they cannot."""
     name = normalized(name)
     if why := why_refused(name, EXPERIMENT_BYTES):
-        raise Refused(f"{why}, got {shown(name)}", mended(name, EXPERIMENT_BYTES) or "sales")
+        instead = mended(name, EXPERIMENT_BYTES) or "sales"
+        plain = re.fullmatch(r"[A-Za-z]\w*", instead, re.ASCII)
+        example = instead if plain else json.dumps(instead, ensure_ascii=False)
+        raise ExperimentError(why, got=shown(name), example=example)
     return name
 
 

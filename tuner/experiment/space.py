@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from tuner.errors import TunerError, one_line
+from tuner.errors import ExperimentError, InputError, TunerError
 from tuner.experiment.data import Data, canonical_decomposition
-from tuner.experiment.messages import reword
+from tuner.experiment.messages import first_problem
 from tuner.experiment.yaml_files import parse_value
 from tuner.pipeline_steps import parse_transform
 from tuner.section import Section
@@ -85,8 +85,8 @@ def canonical_choice(name: str, choice: Any) -> str:
     """
     try:
         value = value_of(choice) if isinstance(choice, str) else choice
-    except TunerError as error:
-        raise ValueError(one_line(error)) from None
+    except InputError as error:
+        raise ExperimentError(error) from None
     if name == "transform":
         value = parse_transform(value)
     return text_of(canonical_decomposition(value) if name == "decompose" else value)
@@ -118,10 +118,8 @@ def prepared_with(data: Data, texts: dict[str, str]) -> Data:
     try:
         return Data.model_validate(data.model_dump(exclude_unset=True) | values)
     except ValidationError as error:
-        told = error.errors(include_url=False)[0]
-    if told["type"] == "value_error":
-        raise ValueError(str(told["ctx"]["error"]))
-    raise ValueError(f"{reword(told['msg'])}, got {told['input']!r}; change it")
+        problem = first_problem(error)
+    raise problem
 
 
 class IntDomain(Section):
@@ -220,7 +218,8 @@ class CategoricalDomain(Section):
             if isinstance(choice, int | float) and not isinstance(choice, bool):
                 value = float(f"{choice:.12g}")  # 1 is 1.0, and 0.1 is 1e-1
             if (type(value), value) in seen:
-                raise ValueError(f"choices: must differ, got {choice!r} twice; remove one")
+                got = f"{choice!r} twice"
+                raise ExperimentError("must differ", key="choices", got=got, remedy="remove one")
             seen.append((type(value), value))
         return self
 
@@ -239,11 +238,14 @@ class CategoricalDomain(Section):
 def _check_bounds(domain: IntDomain | FloatDomain) -> None:
     low, high = domain.low, domain.high
     if low > high:
-        raise ValueError(f"low must be below high, got {low=}, {high=}; swap them?")
+        rule = "low must be below high"
+        raise ExperimentError(rule, got=f"low={low!r}, high={high!r}", remedy="swap them?")
     if domain.log and low <= 0:
-        raise ValueError(f"log needs low above 0, got {low=}; raise low or drop log")
+        rule = "log needs low above 0"
+        raise ExperimentError(rule, got=f"low={low!r}", remedy="raise low or drop log")
     if domain.log and domain.step not in (None, 1):
-        raise ValueError(f"log and step exclude each other, got step={domain.step}; drop one")
+        rule = "log and step exclude each other"
+        raise ExperimentError(rule, got=f"step={domain.step}", remedy="drop one")
 
 
 Domain = Annotated[IntDomain | FloatDomain | CategoricalDomain, Field(discriminator="type")]
@@ -262,13 +264,17 @@ def _canonical(name: str, domain: Domain) -> Domain:
     for choice in domain.choices:
         try:
             text = canonical_choice(name, choice)
-        except ValueError as error:
-            raise ValueError(f"{name}.choices: {error}") from None
+        except ExperimentError as error:
+            raise error.with_(key=f"{name}.choices") from None
         if (other := meanings.setdefault(without_order(name, text), text)) != text:
-            text = f"must differ, got {other!r} and {text!r}, which are the same"
-            raise ValueError(f"{name}.choices: {text}; remove one")
+            got = f"{other!r} and {text!r}, which are the same"
+            raise ExperimentError(
+                "must differ", key=f"{name}.choices", got=got, remedy="remove one"
+            )
         if text in choices:
-            raise ValueError(f"{name}.choices: must differ, got {text!r} twice; remove one")
+            raise ExperimentError(
+                "must differ", key=f"{name}.choices", got=f"{text!r} twice", remedy="remove one"
+            )
         choices.append(text)
     return domain.model_copy(update={"choices": choices})
 

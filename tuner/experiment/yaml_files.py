@@ -38,36 +38,35 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such {what}; check the path") from None
+        raise ExperimentError(f"no such {what}", where=path, remedy="check the path") from None
     except IsADirectoryError:
-        raise ExperimentError(f"{path}: is a folder; give the {what} in it") from None
+        raise ExperimentError("is a folder", where=path, remedy=f"give the {what} in it") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ExperimentError(
-            f"{path}: must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line "
-            f"{line}; save the file as UTF-8"
-        ) from None
+        rule = "must be UTF-8 text"
+        got = f"byte 0x{error.object[error.start]:02x} in line {line}"
+        raise ExperimentError(rule, where=path, got=got, remedy="save the file as UTF-8") from None
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         problem = getattr(error, "strerror", None) or one_line(error)
-        raise ExperimentError(f"{path}: cannot be read: {problem}; check the path") from None
+        rule = f"cannot be read: {problem}"
+        raise ExperimentError(rule, where=path, remedy="check the path") from None
     try:
         value = _yaml().load(text)
     except ValueError as error:  # what looks like a time, and is none
-        raise ExperimentError(
-            f"{path}: holds what cannot be read: {one_line(error)}; correct it, or put it in quotes"
-        ) from None
+        rule = f"holds what cannot be read: {one_line(error)}"
+        raise ExperimentError(rule, where=path, remedy="correct it, or put it in quotes") from None
     except _NOT_YAML as error:
-        raise ExperimentError(f"{path}: is not YAML: {_yaml_problem(error)}") from None
+        raise ExperimentError(f"is not YAML: {_yaml_problem(error)}", where=path) from None
     if value is None:
-        raise ExperimentError(f"{path}: is empty; write `key: value` lines")
+        raise ExperimentError("is empty", where=path, remedy="write `key: value` lines")
     if not isinstance(value, dict):
         kind = {"list": "a list", "str": "a text"}.get(type(value).__name__, repr(value))
-        raise ExperimentError(
-            f"{path}: must be a mapping of keys to values, got {kind}; write `key: value` lines"
-        )
+        rule = "must be a mapping of keys to values"
+        raise ExperimentError(rule, where=path, got=kind, remedy="write `key: value` lines")
     for key in value:
         if not isinstance(key, str):
-            raise ExperimentError(f"{path}: keys must be texts, got {key!r}; put it in quotes")
+            rule = "keys must be texts"
+            raise ExperimentError(rule, where=path, got=repr(key), remedy="put it in quotes")
     return value
 
 
@@ -77,7 +76,7 @@ def parse_value(text: str, origin: str) -> Any:
         return _yaml().load(text)
     except _NOT_YAML as error:
         problem = _yaml_problem(error, line=False)
-        raise InputError(f"{origin}: must be YAML, got {text!r}: {problem}") from None
+        raise InputError("must be YAML", where=origin, got=f"{text!r}: {problem}") from None
 
 
 def apply_override(raw: dict[str, Any], override: Override) -> None:
@@ -88,18 +87,18 @@ def apply_override(raw: dict[str, Any], override: Override) -> None:
     """
     *parents, last = override.key.split(".")
     if not last or not all(parents):
-        raise ExperimentError(
-            f"{override.origin}: {override.key!r} is no dotted key; write budget.epochs=50, say"
-        )
+        rule = f"{override.key!r} is no dotted key"
+        raise ExperimentError(rule, where=override.origin, remedy="write budget.epochs=50, say")
     block = raw
     for i, parent in enumerate(parents):
         inner = block.setdefault(parent, {})
         if inner is None:
             inner = block[parent] = {}
         if not isinstance(inner, dict):
+            rule = f"{'.'.join(parents[: i + 1])} is a value, not a block"
+            remedy = f"leave out {last!r}"
             raise ExperimentError(
-                f"{override.origin}: {override.key}: {'.'.join(parents[: i + 1])} is a value, "
-                f"not a block, got {inner!r}; leave out {last!r}"
+                rule, where=override.origin, key=override.key, got=repr(inner), remedy=remedy
             )
         block = inner
     block[last] = override.value

@@ -110,7 +110,7 @@ class RetryingStorage(BaseStorage):
 
     def close(self) -> None:
         """Make every later operation fail, in other threads as well."""
-        self._close(RunError(f"{self._shown}: is closed"))
+        self._close(RunError("is closed", where=self._shown))
 
     def _retry(self, attempt: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
         """Attempt an operation until the database answers.
@@ -145,8 +145,9 @@ class RetryingStorage(BaseStorage):
             except JournalLocked as locked:
                 raise self._close(
                     RunError(
-                        f"{self._shown}: while it did not answer, it was taken: {locked}; what is "
-                        f"in it is kept, and this search ends"
+                        f"while it did not answer, it was taken: {locked}",
+                        where=self._shown,
+                        remedy="what is in it is kept, and this search ends",
                     )
                 ) from None
             except (SQLAlchemyError, StorageInternalError) as error:
@@ -159,11 +160,10 @@ class RetryingStorage(BaseStorage):
 
     def _error(self, reason: str) -> TunerError:
         if self._reading:
-            return JournalError(f"{self._shown}: cannot be read: {reason}; try again later")
-        return RunError(
-            f"{self._shown}: cannot be written: {reason}; what is in it is kept: mend that, and "
-            f"the same command resumes"
-        )
+            rule = f"cannot be read: {reason}"
+            return JournalError(rule, where=self._shown, remedy="try again later")
+        remedy = "what is in it is kept: mend that, and the same command resumes"
+        return RunError(f"cannot be written: {reason}", where=self._shown, remedy=remedy)
 
     def _close(self, failure: BaseException) -> BaseException:
         self._failure = self._failure or failure
@@ -177,7 +177,7 @@ class RetryingStorage(BaseStorage):
             raise type(self._failure)(*self._failure.args)
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
-        raise RunError(f"{self._shown}: the search was interrupted")
+        raise RunError("the search was interrupted", where=self._shown)
 
     def _note_lost(self, lost: ConnectionLost) -> None:
         with self._lock:
@@ -282,7 +282,8 @@ def read_database(url: str) -> BaseStorage:
         JournalError: the database does not answer, or holds no journal.
     """
     if not has_studies(url):
-        raise JournalError(f"--journal: {show_location(url)}: holds no studies; check the URL")
+        rule = f"{show_location(url)}: holds no studies"
+        raise JournalError(rule, where="--journal", remedy="check the URL")
     with _opening(url):
         storage = _open(url, poolclass=NullPool)
     return RetryingStorage(get_storage(storage), show_location(url), reading=True)
@@ -450,14 +451,13 @@ def _opening(url: str) -> Iterator[None]:
     except JournalError:
         raise
     except JournalLocked as locked:
-        raise JournalError(f"{show_location(url)}: {locked}; {locked.remedy}") from None
+        raise JournalError(locked, where=show_location(url), remedy=locked.remedy) from None
     except TimeoutError:
-        raise JournalError(
-            f"{where}: does not answer within {_CONNECT_S:g} s; check the host and the port"
-        ) from None
+        rule = f"does not answer within {_CONNECT_S:g} s"
+        raise JournalError(rule, where=where, remedy="check the host and the port") from None
     except Exception as error:  # SQLAlchemy's and every driver's own
         cause = error if isinstance(error, ImportError) else error.__cause__
-        raise JournalError(f"{where}: {_rule_and_remedy(url, error, cause)}") from None
+        raise JournalError(_rule_and_remedy(url, error, cause), where=where) from None
 
 
 def _rule_and_remedy(url: str, error: Exception, cause: BaseException | None) -> str:

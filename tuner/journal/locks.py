@@ -107,16 +107,15 @@ def lock_file(
     try:
         file = FileIO(path, "r+", opener=lambda p, flags: os.open(p, flags | os.O_CREAT, 0o666))
     except OSError as error:
-        raise JournalError(
-            f"--journal: {path}: cannot be opened: {error.strerror}; give another"
-        ) from None
+        rule = f"{path}: cannot be opened: {error.strerror}"
+        raise JournalError(rule, where="--journal", remedy="give another") from None
     owner_file = path.with_name(f"{path.name}.held")
     with file:
         deadline = time.monotonic() + _WAIT_S
         while not _try_lock(file, shared=shared):
             if time.monotonic() > deadline:
                 locked = JournalLocked(_owner_in(owner_file), alternative)
-                raise JournalError(f"{path}: {locked}; {locked.remedy}")
+                raise JournalError(locked, where=path, remedy=locked.remedy)
             time.sleep(0.05)
         with contextlib.suppress(OSError):  # a killed process may have left it
             owner_file.unlink()

@@ -171,20 +171,21 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     study = load_study(storage, name, location)
     facts = study.user_attrs.get(STUDY_ATTR)
     if not isinstance(facts, dict):
-        raise StudyError(f"{where}: study {name!r} was not made by tuner; give another --study")
+        rule = f"study {name!r} was not made by tuner"
+        raise StudyError(rule, where=where, remedy="give another --study")
     if facts["format"] > FORMAT:
-        raise StudyError(
-            f"{where}: study {name!r} was made by a newer tuner "
-            f"(format {facts['format']}, this one reads {FORMAT}); upgrade tuner"
+        rule = (
+            f"study {name!r} was made by a newer tuner (format {facts['format']}, this one reads "
+            f"{FORMAT})"
         )
+        raise StudyError(rule, where=where, remedy="upgrade tuner")
     run = study.user_attrs.get(RUN_ATTR, {})
     try:
         experiment = _experiment(facts, run)
     except (KeyError, ValueError) as error:
-        raise StudyError(
-            f"{where}: study {name!r} was written by another version of tuner: "
-            f"{one_line(error)[:200]}; begin it again under another --study name"
-        ) from None
+        rule = f"study {name!r} was written by another version of tuner: {one_line(error)[:200]}"
+        remedy = "begin it again under another --study name"
+        raise StudyError(rule, where=where, remedy=remedy) from None
     finalists_name = name + FINALISTS_SUFFIX
     names = optuna.get_all_study_names(storage)
     finalists = (

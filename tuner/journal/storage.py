@@ -197,9 +197,8 @@ def write_journal(
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JournalError(
-            f"--journal: {path}: its folder cannot be created: {error.strerror}; give another"
-        ) from None
+        rule = f"{path}: its folder cannot be created: {error.strerror}"
+        raise JournalError(rule, where="--journal", remedy="give another") from None
     with lock_file(path, alternative) as file:
         if in_file:
             yield open_locked(file, alternative)
@@ -254,7 +253,8 @@ def load_study(storage: BaseStorage, name: str, location: str) -> optuna.Study:
     except KeyError:
         known = study_names(storage)
         where = show_location(location)
-        raise StudyError(f"{where}: holds no study {name!r}{nearest(name, known)}") from None
+        rule = f"holds no study {name!r}"
+        raise StudyError(rule, where=where, remedy=nearest(name, known)) from None
 
 
 def _path_of(location: str) -> Path | None:
@@ -269,7 +269,7 @@ def _path_of(location: str) -> Path | None:
 def _existing_path(location: str) -> Path | None:
     path = _path_of(location)
     if path is not None and not path.exists():
-        raise JournalError(f"{path}: no such journal; {_READ_ANOTHER}")
+        raise JournalError("no such journal", where=path, remedy=_READ_ANOTHER)
     return path
 
 
@@ -279,14 +279,13 @@ _FIRST_BYTES = b'{"op_code"'  # of every record of Optuna's journal
 def _check_is_journal(path: Path, remedy: str) -> None:
     """Raise JournalError where a file's first line is no record of a journal."""
     if path.is_dir():
-        raise JournalError(f"{path}: is a folder, not a journal; {remedy}")
+        raise JournalError("is a folder, not a journal", where=path, remedy=remedy)
     try:
         with path.open("rb") as file:
             first = file.readline()
     except OSError as error:
-        raise JournalError(
-            f"--journal: {path}: cannot be opened: {error.strerror}; give another"
-        ) from None
+        rule = f"{path}: cannot be opened: {error.strerror}"
+        raise JournalError(rule, where="--journal", remedy="give another") from None
     if not first.endswith(b"\n") and first[: len(_FIRST_BYTES)] == _FIRST_BYTES[: len(first)]:
         return  # left by a coordinator that died in its first record, or before it
     try:
@@ -294,7 +293,8 @@ def _check_is_journal(path: Path, remedy: str) -> None:
     except ValueError:
         record = None
     if not isinstance(record, dict) or "op_code" not in record:
-        raise JournalError(f"{path}: is not a journal, its first line is {first[:40]!r}; {remedy}")
+        rule = f"is not a journal, its first line is {first[:40]!r}"
+        raise JournalError(rule, where=path, remedy=remedy)
 
 
 def open_locked(file: FileIO, remedy: str) -> BaseStorage:
@@ -318,8 +318,9 @@ def _named_damage(location: str, remedy: str) -> Iterator[None]:
         yield
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise JournalError(
-            f"{location}: a record in it is damaged ({type(error).__name__}: "
-            f"{one_line(error)[:100]}); restore the file from a copy, or {remedy}"
+            f"a record in it is damaged ({type(error).__name__}: {one_line(error)[:100]})",
+            where=location,
+            remedy=f"restore the file from a copy, or {remedy}",
         ) from None
 
 
@@ -377,10 +378,9 @@ class _LockedFile(BaseJournalBackend):
                 self._file.truncate(self._file.seek(end))
             if not isinstance(error, OSError):
                 raise
-            raise RunError(
-                f"{self._file.name}: cannot be written: {error.strerror}; what is in it is kept: "
-                f"make room, and the same command resumes"
-            ) from None
+            rule = f"cannot be written: {error.strerror}"
+            remedy = "what is in it is kept: make room, and the same command resumes"
+            raise RunError(rule, where=self._file.name, remedy=remedy) from None
 
 
 class _SingleWriterJournal(JournalStorage):

@@ -310,8 +310,9 @@ def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
         else:
             continue
         place = table.place_of(int(values.index[0]))
-        text = f"column {name!r} seems to hold times, got {str(values.iloc[0])!r} in {place}"
-        raise refusal(table.path, "data.time", f"{text}; {remedy}, or init with --no-time")
+        rule = f"column {name!r} seems to hold times"
+        got = f"{str(values.iloc[0])!r} in {place}"
+        raise refusal(table.path, "data.time", rule, got, f"{remedy}, or init with --no-time")
 
 
 def _are_years_and_parts(values: pd.Series) -> bool:
@@ -330,9 +331,10 @@ def _refuse_quarters(table: RawTable, time: str) -> None:
     numbers = texts.str.extract(f"^{_QUARTERS}$", expand=False)
     if numbers.notna().all() and set(numbers) == set("1234") and len(set(texts.str[:4])) > 1:
         place = table.place_of(int(values.index[0]))
-        text = f"column {time!r} seems to hold quarters, got {texts.iloc[0]!r} in {place}, "
-        text += "which would be read as a month"
-        raise refusal(table.path, "data.time", f"{text}; write 1990Q1, say, or init with --no-time")
+        rule = f"column {time!r} seems to hold quarters"
+        got = f"{texts.iloc[0]!r} in {place}, which would be read as a month"
+        remedy = "write 1990Q1, say, or init with --no-time"
+        raise refusal(table.path, "data.time", rule, got, remedy)
 
 
 def _free_name(table: RawTable) -> str:
@@ -350,7 +352,7 @@ def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) ->
             continue
         key = "data.features" if named else "data.target"
         option = "--features" if named else "--target"
-        table.check_certain(key, name, f", or choose other columns with {option}")
+        table.check_certain(key, name, f"choose other columns with {option}")
 
 
 def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
@@ -363,10 +365,12 @@ def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> Non
     if values.str.contains(r"\d").mean() < 0.5:
         return
     bad = values[pd.to_numeric(values, errors="coerce").isna()]
-    text = f"column {name!r} may be what is to be forecast, and is no number in "
-    text += f"{table.place_of(int(bad.index[0]))}, got {bad.iloc[0]!r}"
+    rule = (
+        f"column {name!r} may be what is to be forecast, and is no number in "
+        f"{table.place_of(int(bad.index[0]))}"
+    )
     remedy = "write numbers there, or name what is forecast with --target"
-    raise refusal(table.path, "data.target", f"{text}; {remedy}")
+    raise refusal(table.path, "data.target", rule, repr(bad.iloc[0]), remedy)
 
 
 def _kind(column: pd.Series) -> str:
@@ -453,9 +457,9 @@ def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
         groups = table.frame.groupby([one, other], observed=True).ngroups
         few = groups <= len(table.frame) // _ROWS_OF_AN_ID
         if few and not table.frame.duplicated([time, one, other]).any():
-            text = f"series are told apart by one column, got {one!r} and {other!r}, which do it "
-            remedy = "together; write both into one column, and name that with --id"
-            raise refusal(table.path, "data.id", text + remedy)
+            got = f"{one!r} and {other!r}, which do it together"
+            remedy = "write both into one column, and name that with --id"
+            raise refusal(table.path, "data.id", "series are told apart by one column", got, remedy)
 
 
 def _likely_id(frame: pd.DataFrame, kinds: dict[str, str]) -> str | None:
@@ -515,8 +519,8 @@ def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[
     columns = [str(c) for c in frame]
     texts = [c for c in columns if _kind(frame[c]) == "text"]
     if not texts:
-        text = f"no column of numbers to forecast, got {', '.join(columns)}"
-        raise refusal(path, "data.target", text + "; add one")
+        rule = "no column of numbers to forecast"
+        raise refusal(path, "data.target", rule, ", ".join(columns), "add one")
     likeliest = max(texts, key=lambda c: frame[c].astype(str).str.contains(r"\d").mean())
     return likeliest, "no column holds numbers"
 

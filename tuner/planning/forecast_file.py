@@ -46,7 +46,7 @@ def forecast_file(asked: Asked) -> Written:
     try:
         series, coming = _read(asked, missing)
     except DataError as error:
-        if f"data.missing: {FILLED}" not in str(error):
+        if f"data.missing: {FILLED}" not in (error.change or ""):
             raise
         missing = FILLED
         series, coming = _read(asked, missing)
@@ -227,14 +227,22 @@ def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--{problem}") from None
     except DataError as error:
-        if ": data.time: " not in str(error):
+        if error.key != "data.time":
             raise _with_classes(error, asked.path, columns) from None
-        problem = re.sub(r", or leave data\.time out.*", "", str(error))
-        way = r"write data\.resample: (\S+), say(, and data\.missing: ffill)?"
-        problem = re.sub(way, r"init with --resample \1", problem)  # it fills what is missing
-        problem = problem.replace("as data.id", "with --id")
-        again = "with" if "init with --resample" in problem else "init with"
-        raise DataError(f"{problem}, or {again} --no-time") from None
+        raise error.with_(change=_as_options(error.change or "")) from None
+
+
+def _as_options(change: str) -> str:
+    """Return the changes of an experiment as options of `tuner init`; times may be left out."""
+    ways = [
+        way for way in change.split(", or ") if way and not way.startswith("leave data.time out")
+    ]
+    written = ", or ".join(ways).replace("as data.id", "with --id")
+    way = r"write data\.resample: (\S+), say(, and data\.missing: ffill)?"
+    resampled, found = re.subn(way, r"init with --resample \1", written)  # it fills what is missing
+    return ", or ".join(
+        filter(None, (resampled, "with --no-time" if found else "init with --no-time"))
+    )
 
 
 def _rows_to_come(series: Series) -> _RowsToCome:
@@ -248,12 +256,14 @@ def _rows_to_come(series: Series) -> _RowsToCome:
 
 def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
     """Add the remedy for a target of texts, which may well be classes of sequences."""
-    problem = str(error).replace("write a number there (1234.5), or ", "")
-    if ": data.target: " not in problem or "; " not in problem:
+    if error.key != "data.target" or not (error.remedy or error.change):
         return error
     table = RawTable.read(path, columns.dialect, columns.time)
     texts = [t for t in columns.targets if not is_numeric_dtype(table.frame[t])]
     if not set(texts) - table.ambiguous.keys():
         return error
-    classes = "for classes name the column that tells sequences apart with --id, see"
-    return DataError(f"{problem}, or {classes} docs/tasks-and-data.md")
+    classes = "for classes name the column that tells sequences apart with --id, see "
+    classes += "docs/tasks-and-data.md"
+    if error.change:
+        return error.with_(remedy=None, change=f"{error.change}, or {classes}")
+    return error.with_(change=classes)

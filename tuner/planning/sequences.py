@@ -240,11 +240,12 @@ def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
     """
     if task is not None and task not in _TASKS:
         names = ", ".join(_TASKS)
-        raise InputError(f"--task: must be one of {names}, got {task!r}{nearest(task, _TASKS)}")
+        rule = f"must be one of {names}"
+        raise InputError(rule, where="--task", got=repr(task), remedy=nearest(task, _TASKS))
     if task is not None:
         if task != "forecast" and asked.columns.id is None:
-            text = "needs the column that tells sequences apart; name it with --id"
-            raise InputError(f"--task: {task} {text}")
+            rule = f"{task} needs the column that tells sequences apart"
+            raise InputError(rule, where="--task", remedy="name it with --id")
         return task, "the task is given"
     if asked.columns.wide is not None:
         return "forecast", "its columns are series"
@@ -279,8 +280,9 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     used = (columns.target, columns.id, columns.time if asked.time_given else None)
     features = [c for c in asked.features or columns.numbers if c not in used]
     if not features:
-        text = "no column of numbers beside the target; add one, or write data.text by hand"
-        raise refusal(asked.path, "data.features", f"{text}, see docs/tasks-and-data.md")
+        rule = "no column of numbers beside the target"
+        remedy = "add one, or write data.text by hand, see docs/tasks-and-data.md"
+        raise refusal(asked.path, "data.features", rule, remedy=remedy)
     plan = plan_sequences(kind, target.lengths, n_features=len(features))
     n, longest, shortest = len(target.lengths), target.lengths.max(), target.lengths.min()
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"

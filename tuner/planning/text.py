@@ -90,10 +90,9 @@ def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
         try:
             yield Sample(copy, path.stat().st_size / len(head))
         except InputError as error:
-            text = str(error)
-            for written in (show_path(copy), str(copy)):
-                text = text.replace(written, show_path(path))
-            raise type(error)(text) from None
+            if error.where != show_path(copy):
+                raise
+            raise error.with_(where=show_path(path)) from None
 
 
 def _first_lines(path: Path, most: int) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,22 +26,11 @@ class PredictionWarning(UserWarning):
     """Part of the data could not be predicted, or is not as the model knows it."""
 
 
-_KEY = re.compile(r": data\.(\w+): ")
-
-_OF_TRAINING = re.compile(
-    r"\b(data|task|transform)[.:]|choose another column|write a (longer|shorter)|leave it out"
-)
-
-
 def for_a_model(error: DataError) -> DataError:
-    """Return the error without the key of an experiment, and without remedies that change one."""
-    # What is resampled to is the model's: the text says nothing without it.
-    text = _KEY.sub(lambda key: f": {key[1]}: " if key[1] == "resample" else ": ", str(error), 1)
-    problem, semicolon, remedy = text.rpartition("; ")
-    if not _OF_TRAINING.search(remedy):
-        return DataError(text)
-    ways = [way for way in re.split(r", or |, ", remedy) if not _OF_TRAINING.search(way)]
-    return DataError(f"{problem}{semicolon}{', or '.join(ways) or 'correct the data'}")
+    """Return the error without the key of an experiment and the remedy that changes one."""
+    key = "resample" if error.key == "data.resample" else None  # the model's own step
+    remedy = error.remedy or ("correct the data" if error.change else None)
+    return error.with_(key=key, remedy=remedy, change=None)
 
 
 @dataclass(frozen=True)

@@ -253,8 +253,8 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
     """
     if not folder.is_dir():
         is_what = "is a file" if folder.exists() else "no such folder"
-        text = "give the folder that `tuner train -o` or `tuner export --model` wrote"
-        raise ModelError(f"{show_path(folder)}: {is_what}; {text}")
+        remedy = "give the folder that `tuner train -o` or `tuner export --model` wrote"
+        raise ModelError(is_what, where=show_path(folder), remedy=remedy)
     path = folder / PIPELINE
     missing = "is missing: this folder holds no model; give the folder of one"
     record = _parse(path, _read(folder, PIPELINE, missing))
@@ -263,8 +263,9 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise _refusal(path, f"is not as it was written (its checksum differs); {_REMEDY}")
     files = record.get("files")
     if isinstance(reason := record.get("no_graph"), str):
-        text = f"holds no {MODEL} to predict with: {one_line(reason)}; weights.safetensors has the"
-        raise NoGraphError(f"{show_path(folder)}: {text} weights, by torch's names")
+        rule = f"holds no {MODEL} to predict with: {one_line(reason)}"
+        remedy = "weights.safetensors has the weights, by torch's names"
+        raise NoGraphError(rule, where=show_path(folder), remedy=remedy)
     if not isinstance(files, dict) or MODEL not in files:
         raise _refusal(path, f"files: must list {MODEL}; {_REMEDY}")
     model = b""
@@ -330,4 +331,4 @@ def _read(folder: Path, name: str, missing: str = f"is missing; {_REMEDY}") -> b
 
 def _refusal(path: Path, text: str) -> ModelError:
     name = Path(show_path(path.parent)) / path.name  # not where a link leads
-    return ModelError(f"{name}: {text}")
+    return ModelError(text, where=str(name))

@@ -122,7 +122,7 @@ class Model:
         what = "columns that are known ahead"
         if self.pipeline.columns.known_future is not None:
             what = "other columns that are known ahead than the calendar, which needs no file"
-        raise InputError(f"--future: the model has no {what}; leave it out")
+        raise InputError(f"the model has no {what}", where="--future", remedy="leave it out")
 
     @property
     def columns(self) -> list[str]:

@@ -344,9 +344,9 @@ class _Getter:
     def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
         """Return the value of a key for which `can_be` is true."""
         if key not in self._record:
-            raise ModelError(
-                f"{show_path(self._path)}: {key}: the key is missing; export the model again"
-            )
+            rule = "the key is missing"
+            remedy = "export the model again"
+            raise ModelError(rule, where=show_path(self._path), key=key, remedy=remedy)
         value = self._record[key]
         if not can_be(value):
             raise self.refusal(key, value)
@@ -401,8 +401,9 @@ class _Getter:
 
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error that a key cannot have a value."""
-        text = f"{key}: no model has {reprlib.repr(value)} there; export the model again"
-        return ModelError(f"{show_path(self._path)}: {text}")
+        rule = f"no model has {reprlib.repr(value)} there"
+        remedy = "export the model again"
+        return ModelError(rule, where=show_path(self._path), key=key, remedy=remedy)
 
 
 def _list_of_texts(value: Any) -> bool:

@@ -128,9 +128,9 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
         if name not in pipeline.classes:
             as_written = labelled[numbers == at][0]
             place = raw.place_of(int(np.flatnonzero(column == as_written)[0]))
-            text = f"column {target!r} must hold classes that the model knows, got {name!r} in "
-            remedy = f"{place}; leave the column out to predict all the same"
-            raise refusal(raw.path, "data.target", text + remedy)
+            rule = f"column {target!r} must hold classes that the model knows"
+            remedy = "leave the column out to predict all the same"
+            raise refusal(raw.path, "data.target", rule, f"{name!r} in {place}", remedy)
 
 
 def _check_steps(table: SequenceTable, bounds: np.ndarray, steps: int | None) -> None:
@@ -139,10 +139,10 @@ def _check_steps(table: SequenceTable, bounds: np.ndarray, steps: int | None) ->
     if steps is None or not len(others := np.flatnonzero(lengths != steps)):
         return
     first = others[0]
-    text = f"sequences must have {steps} steps, as the model has a linear path, got "
-    text += f"{lengths[first]} in {str(table.names[first])!r}"
-    more = f" and {len(others) - 1} more of other lengths" if len(others) > 1 else ""
-    raise refusal(table.path, "data.id", f"{text}{more}; leave them out")
+    rule = f"sequences must have {steps} steps, as the model has a linear path"
+    got = f"{lengths[first]} in {str(table.names[first])!r}"
+    got += f" and {len(others) - 1} more of other lengths" if len(others) > 1 else ""
+    raise refusal(table.path, "data.id", rule, got, "leave them out")
 
 
 def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray) -> None:
@@ -151,9 +151,9 @@ def _check_numbers(pipeline: Pipeline, table: SequenceTable, tokens: np.ndarray)
     if size is None or (row := first_outside(tokens, size)) is None:
         return
     place = table.raw.place_of(int(table.rows[row]))
-    text = f"column {pipeline.columns.tokens!r} must hold numbers from 0 to {size - 1}, got "
-    text += f"{tokens[row]!r} in {place}; the model knows no other tokens: correct it"
-    raise refusal(table.path, "data.tokens", text)
+    rule = f"column {pipeline.columns.tokens!r} must hold numbers from 0 to {size - 1}"
+    remedy = "the model knows no other tokens: correct it"
+    raise refusal(table.path, "data.tokens", rule, f"{tokens[row]!r} in {place}", remedy)
 
 
 def say_unknown(tokens: np.ndarray, steps: np.ndarray) -> None:
@@ -342,8 +342,8 @@ def _modes(pipeline: Pipeline, table: Table) -> Callable[[np.ndarray], np.ndarra
     if not pipeline.modes:
         return None
     if not emd_is_installed():
-        text = f"the model splits its windows with EMD-signal, which is not installed; {INSTALL}"
-        raise ModelError(text)
+        rule = "the model splits its windows with EMD-signal, which is not installed"
+        raise ModelError(rule, remedy=INSTALL)
     columns, modes = list(table.target_columns), pipeline.modes
     return lambda windows: modes_of(windows[:, :, columns], modes)
 
@@ -415,8 +415,8 @@ def _without_gaps(
     needs = f"values in each of the {pipeline.window} rows that it reads"
     if not read.any():
         last = np.flatnonzero(~whole[: samples.max()])[-1]
-        text = f"the model needs {needs}, got none in {series.place(int(last))}; fill it in"
-        raise refusal(series.path, "data.path", text)
+        got = f"none in {series.place(int(last))}"
+        raise refusal(series.path, "data.path", f"the model needs {needs}", got, "fill it in")
     left_out = np.setdiff1d(of, of[read])
     if len(left_out) and not all_windows:
         names = ", ".join(series.names[i] for i in left_out[:_NAMED].tolist())
@@ -513,12 +513,13 @@ def _check_lengths(
     if lost:
         needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"
     if not long_enough.any():
-        text = f"the model needs {needs}, got {lengths.max()}"
-        text += f" of {columns.resample}" if columns.resample else ""
-        text += " in the longest series" if len(lengths) > 1 else ""
+        got = f"{lengths.max()}"
+        got += f" of {columns.resample}" if columns.resample else ""
+        got += " in the longest series" if len(lengths) > 1 else ""
         if lengths.max() >= pipeline.window + lost:
-            text += ", of which the first lack values that nothing before can fill in"
-        raise refusal(series.path, "data.path", f"{text}; give it more rows")
+            got += ", of which the first lack values that nothing before can fill in"
+        rule = f"the model needs {needs}"
+        raise refusal(series.path, "data.path", rule, got, "give it more rows")
     names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     text = f"no forecast for {', '.join(names[:_NAMED])}{more}: the model needs {needs} in a series"

@@ -347,8 +347,9 @@ class Runner:
         # A text is written as it is wherever it stands in the file, and no other text of an
         # exported graph is this one. onnxruntime would read whatever file the path leads to.
         if _EXTERNAL in file:
-            text = "must hold all its weights, got external data, which is in another file; "
-            raise ModelError(f"{show_path(path)}: {text}export the model again")
+            rule = "must hold all its weights"
+            got = "external data, which is in another file"
+            raise ModelError(rule, where=show_path(path), got=got, remedy="export the model again")
         session = (_in_numpy if numpy else _in_onnxruntime)(file, path)
         self._path, self._width = path, pipeline.width
         self._horizon = pipeline.horizon
@@ -364,8 +365,8 @@ class Runner:
         if self.steps is not None and "inputs" in expected:
             expected["inputs"][1] = self.steps
         if (read, said) != (expected, says):
-            text = "does not read or say what pipeline.json says; export the model again"
-            raise ModelError(f"{show_path(path)}: {text}")
+            rule = "does not read or say what pipeline.json says"
+            raise ModelError(rule, where=show_path(path), remedy="export the model again")
         self._session, self._library = session, "numpy" if numpy else "onnxruntime"
 
     def windows(
@@ -463,8 +464,9 @@ class Runner:
         try:
             found: list[Any] = self._session.run(None, arrays)
         except Exception as error:  # of classes that onnxruntime does not name
-            text = f"{self._library} cannot run it: {one_line(error)}; export the model again"
-            raise ModelError(f"{show_path(self._path)}: {text}") from None
+            rule = f"{self._library} cannot run it: {one_line(error)}"
+            remedy = "export the model again"
+            raise ModelError(rule, where=show_path(self._path), remedy=remedy) from None
         return np.asarray(found[0])
 
 
@@ -473,16 +475,18 @@ def _in_numpy(file: bytes, path: Path) -> Any:
     try:
         return NumpySession(file)
     except ValueError as error:
-        text = f"numpy cannot run it: {one_line(error)}; leave out --numpy, or export it again"
-        raise ModelError(f"{show_path(path)}: {text}") from None
+        rule = f"numpy cannot run it: {one_line(error)}"
+        remedy = "leave out --numpy, or export it again"
+        raise ModelError(rule, where=show_path(path), remedy=remedy) from None
 
 
 def _in_onnxruntime(file: bytes, path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        text = "needs onnxruntime, which is not installed here; install it, or write --numpy"
-        raise ModelError(f"{show_path(path)}: {text}") from None
+        rule = "needs onnxruntime, which is not installed here"
+        remedy = "install it, or write --numpy"
+        raise ModelError(rule, where=show_path(path), remedy=remedy) from None
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
@@ -490,8 +494,9 @@ def _in_onnxruntime(file: bytes, path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of classes that onnxruntime does not name
-        text = f"onnxruntime cannot read it: {one_line(error)}; install a newer onnxruntime"
-        raise ModelError(f"{show_path(path)}: {text}") from None
+        rule = f"onnxruntime cannot read it: {one_line(error)}"
+        remedy = "install a newer onnxruntime"
+        raise ModelError(rule, where=show_path(path), remedy=remedy) from None
 
 
 def _fixed(shape: list[Any]) -> _Sizes:

@@ -356,7 +356,7 @@ def _export(training: Training, given: Executor | None) -> Outcome:
         if given is None:
             executor.close()
     if outcome.exported is None and not own:
-        raise RunError(f"{MODEL}: the worker brought none back; run the command again")
+        raise RunError("the worker brought none back", where=MODEL, remedy="run the command again")
     return outcome
 
 

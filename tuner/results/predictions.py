@@ -335,9 +335,8 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
     if test is None or not find_winner(record).was_tested(test):
         whose = "yet" if test is None else "for the configuration that wins now"
         reopen = "open_test=True" if test is None else "reopen_test=True"
-        raise RunError(
-            f"study {record.name!r} has not opened its test part {whose}; search with {reopen}"
-        )
+        rule = f"study {record.name!r} has not opened its test part {whose}"
+        raise RunError(rule, remedy=f"search with {reopen}")
     model = get_model()
     params, table = find_winner(record).params, read_table(record.experiment.data)
     with scratch_folder() as folder:

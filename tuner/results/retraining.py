@@ -460,10 +460,8 @@ def epochs_without_score(experiment: Experiment) -> int:
     recorded = experiment.recorded
     epochs = None if recorded is None else recorded.refit_epochs or recorded.epochs
     if epochs is None:
-        raise InputError(
-            "--all-data: needs recorded.epochs, as no score says when to stop; give a file that "
-            "`tuner export` wrote"
-        )
+        rule = "needs recorded.epochs, as no score says when to stop"
+        raise InputError(rule, where="--all-data", remedy="give a file that `tuner export` wrote")
     return epochs
 
 
@@ -475,10 +473,12 @@ def seeds_of_ensemble(experiment: Experiment) -> list[int]:
     """
     seeds = experiment.recorded.seeds if experiment.recorded else []
     if len(seeds) < 2:
-        raise InputError(
-            f"--ensemble: needs two or more recorded.seeds, got {len(seeds)}; give a file that "
-            f"`tuner export` wrote of a study whose finalists were trained several times"
+        rule = "needs two or more recorded.seeds"
+        remedy = (
+            "give a file that `tuner export` wrote of a study whose finalists were trained "
+            "several times"
         )
+        raise InputError(rule, where="--ensemble", got=len(seeds), remedy=remedy)
     return list(seeds)
 
 
@@ -494,8 +494,8 @@ def _check_same(
         return
     what = f"is not the data that {recorded.study} was searched on: {change}"
     if strict:
-        text = f"{what} (sha256 {recorded.data_sha256[:12]}, got {facts.sha256[:12]}); "
-        raise refusal(facts.path, "data.path", text + "bring it back, or leave --strict out")
+        rule, got = f"{what} (sha256 {recorded.data_sha256[:12]})", facts.sha256[:12]
+        raise refusal(facts.path, "data.path", rule, got, "bring it back, or leave --strict out")
     warn(f"{show_path(facts.path)}: {what}")
 
 

@@ -149,9 +149,8 @@ def winner_of(record: StudyRecord, number: int) -> Winner:
         remedy = f"; choose another: {', '.join(map(str, known))}, say" if known else ""
         if found is not None and found.repeat_of is not None:
             remedy = f"; it repeats trial {found.repeat_of}: write --trial {found.repeat_of}"
-        raise InputError(
-            f"--trial: must be a complete trial of {record.name}, got {number}{remedy}"
-        )
+        rule = f"must be a complete trial of {record.name}"
+        raise InputError(rule, where="--trial", got=f"{number}{remedy}")
     finalist = next((f for f in rank_finalists(record) if f.number == number), None)
     return _winner(chosen, finalist, default_of(record))
 

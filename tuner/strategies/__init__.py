@@ -48,7 +48,8 @@ def __getattr__(name: str) -> Any:
     """Return what is imported later, or offer the nearest name."""
     if name in _SAMPLERS:
         return getattr(importlib.import_module("tuner.strategies.population"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{nearest(name, __all__)}")
+    hint = nearest(name, __all__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; {hint}")
 
 
 def __dir__() -> list[str]:

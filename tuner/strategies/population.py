@@ -306,7 +306,7 @@ class PopulationSampler(BaseSampler):
         if space is not None and param_name not in space and not self._warned:
             self._warned = True
             hint = nearest(param_name, space)
-            text = f"{param_name!r} is sampled at random, for search_space lacks it{hint}"
+            text = f"{param_name!r} is sampled at random, for search_space lacks it; {hint}"
             warnings.warn(text, stacklevel=4)  # points to the objective's trial.suggest_...
         seed = keys.seed32(self.seed, "independent", trial.number, param_name)
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
+from tuner.errors import ExperimentError
 from tuner.section import check_order
 from tuner.strategies import rng as keys
 from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
@@ -76,10 +77,9 @@ class ParticleSwarmStrategy(SwarmStrategy):
             check_order(self, "neighbors", "population")
         match self.velocity_clamp:
             case (low, high) if low >= high:
-                raise ValueError(
-                    f"velocity_clamp: the least must be below the largest, got {[low, high]}; "
-                    f"swap them?"
-                )
+                rule = "the least must be below the largest"
+                remedy = "swap them?"
+                raise ExperimentError(rule, key="velocity_clamp", got=[low, high], remedy=remedy)
         return self
 
     def least_population(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from tuner.errors import one_line
+from tuner.errors import ExperimentError, one_line
 from tuner.strategies.base import Strategy
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.others import (
@@ -62,10 +62,12 @@ def installed(name: Any) -> type[Strategy] | None:
     try:
         strategy = found.load()
     except Exception as error:  # whatever the package does
-        text = f"cannot be imported, got {name!r} of {found.value}: {one_line(error)}"
-        raise ValueError(f"{text}; correct the package") from None
+        got = f"{name!r} of {found.value}: {one_line(error)}"
+        raise ExperimentError("cannot be imported", got=got, remedy="correct the package") from None
     if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
-        raise ValueError(f"must be a tuner.strategies.Strategy, got {found.value}; correct it")
+        rule = "must be a tuner.strategies.Strategy"
+        raise ExperimentError(rule, got=found.value, remedy="correct it")
     if (own := strategy.model_fields["name"].default) != name:
-        raise ValueError(f"must have the name of its entry point, {name!r}, got {own!r}; rename it")
+        rule = f"must have the name of its entry point, {name!r}"
+        raise ExperimentError(rule, got=repr(own), remedy="rename it")
     return strategy

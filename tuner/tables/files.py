@@ -194,33 +194,34 @@ def read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             if suffix in _PACKED:
-                raise refusal(path, "data.path", "is packed; unpack it first")
+                raise refusal(path, "data.path", "is packed", remedy="unpack it first")
             if suffix in _OTHER:
-                text = f"is no CSV, Excel, JSON lines or Parquet file; save it as {_OTHER[suffix]}"
-                raise refusal(path, "data.path", text)
+                rule = "is no CSV, Excel, JSON lines or Parquet file"
+                raise refusal(path, "data.path", rule, remedy=f"save it as {_OTHER[suffix]}")
             first = file.read(_FIRST)
             if not (is_typed(path) or is_workbook(path)):
                 _check_columns(path, first)
             raw = first + file.read()
     except FileNotFoundError:
-        raise refusal(path, "data.path", "no such file; check the path") from None
+        raise refusal(path, "data.path", "no such file", remedy="check the path") from None
     except IsADirectoryError:
-        raise refusal(path, "data.path", "is a folder; give the CSV file in it") from None
+        raise refusal(path, "data.path", "is a folder", remedy="give the CSV file in it") from None
     except OSError as error:
         raise refusal(path, "data.path", f"cannot be read: {error.strerror}") from None
     if not raw.strip():
-        text = "is empty; give a CSV file: a line of column names, then rows"
-        raise refusal(path, "data.path", text)
+        remedy = "give a CSV file: a line of column names, then rows"
+        raise refusal(path, "data.path", "is empty", remedy=remedy)
     return raw
 
 
 def _check_columns(path: Path, first: bytes) -> None:
     line = first.split(b"\n", 1)[0].split(b"\r", 1)[0]
     if max(line.count(mark) for mark in (b",", b";", b"\t", b"|")) >= _MOST_COLUMNS:
-        text = f"has more than {_MOST_COLUMNS:,} columns; give a table with a row for each value"
-        raise refusal(path, "data.path", text)
+        rule = f"has more than {_MOST_COLUMNS:,} columns"
+        raise refusal(path, "data.path", rule, remedy="give a table with a row for each value")
     if len(line) == _FIRST:
-        raise refusal(path, "data.path", "has no line end in 16 MiB; give a table of lines")
+        rule = "has no line end in 16 MiB"
+        raise refusal(path, "data.path", rule, remedy="give a table of lines")
 
 
 def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
@@ -240,17 +241,17 @@ def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
         )
     except (ImportError, OSError, ValueError) as error:
         kind = "Parquet" if parquet else "JSON lines"
-        text = f"is no {kind} file: {one_line(error)}; write it again, or as CSV"
-        raise refusal(path, "data.path", text) from None
+        rule = f"is no {kind} file: {one_line(error)}"
+        raise refusal(path, "data.path", rule, remedy="write it again, or as CSV") from None
     for name in frame:
         if is_numeric_dtype(frame[name]):
             continue
         nested = frame[name].map(lambda v: isinstance(v, dict | list))
         if nested.any():
             row = int(nested.to_numpy().argmax())
-            text = f"column {str(name)!r} must hold single values, got "
-            text += f"{str(frame[name].iloc[row])[:40]} in line {row + 1}"
-            raise refusal(path, "data.path", f"{text}; write a column for each")
+            rule = f"column {str(name)!r} must hold single values"
+            got = f"{str(frame[name].iloc[row])[:40]} in line {row + 1}"
+            raise refusal(path, "data.path", rule, got, "write a column for each")
     return frame.set_axis([str(name) for name in frame], axis=1)
 
 
@@ -281,8 +282,9 @@ def _check_lines(path: Path, raw: bytes) -> None:
         rows, filled = rows + 1, filled + len(keys)
         cells = rows * len(names)
         if len(names) > _MOST_COLUMNS or (cells > _MOST_CELLS and cells > 4 * filled):
-            text = f"has {len(names):,} different keys in {number:,} lines; write the same keys in "
-            raise refusal(path, "data.path", f"{text}every line: a name and a value, say")
+            rule = f"has {len(names):,} different keys in {number:,} lines"
+            remedy = "write the same keys in every line: a name and a value, say"
+            raise refusal(path, "data.path", rule, remedy=remedy)
 
 
 def workbook_text(path: Path, raw: bytes) -> str:
@@ -300,8 +302,8 @@ def workbook_text(path: Path, raw: bytes) -> str:
         import openpyxl
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError:
-        text = "is an Excel file, which needs openpyxl; pip install 'lstm-tuner[xlsx]'"
-        raise refusal(path, "data.path", text) from None
+        rule = "is an Excel file, which needs openpyxl"
+        raise refusal(path, "data.path", rule, remedy="pip install 'lstm-tuner[xlsx]'") from None
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             if sum(part.file_size for part in archive.infolist()) > _MOST_UNPACKED // 4:
@@ -332,11 +334,11 @@ def workbook_text(path: Path, raw: bytes) -> str:
                 return text  # a sheet of remarks has one column
             found = found or text
     except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        text = f"is no Excel file: {one_line(error)}; save it as .xlsx again, or as CSV"
-        raise refusal(path, "data.path", text) from None
+        rule = f"is no Excel file: {one_line(error)}"
+        raise refusal(path, "data.path", rule, remedy="save it as .xlsx again, or as CSV") from None
     if found:
         return found
-    raise refusal(path, "data.path", "has no filled sheet; give a table: names, then rows")
+    raise refusal(path, "data.path", "has no filled sheet", remedy="give a table: names, then rows")
 
 
 def _cell(value: Any) -> str:
@@ -357,5 +359,5 @@ def _trimmed(text: str) -> str:
 
 
 def _too_large(path: Path) -> Exception:
-    text = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns; give a smaller table"
-    return refusal(path, "data.path", text)
+    rule = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns"
+    return refusal(path, "data.path", rule, remedy="give a smaller table")

@@ -54,7 +54,8 @@ class Ambiguity:
     kind: Literal["cell", "unit", "mark"]  # of what
     row: int  # of the first value that is none, or is not certain
     problem: str  # with {place} for where that is
-    remedy: str
+    remedy: str | None = None
+    change: str | None = None  # a remedy that changes the experiment
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +141,7 @@ def with_numbers(
         missing = _missing(texts, dialect)
         if (ambiguity := _ambiguity_of(texts, missing, dialect)) is None:
             clean.append((texts, missing))
-        elif ambiguity.remedy:
+        elif ambiguity.remedy or ambiguity.change:
             ambiguous[texts.name] = ambiguity
     decided, unsure = _decided(clean, dialect, points=points, points_certain=points_certain)
     ambiguous |= unsure
@@ -206,7 +207,7 @@ def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambig
     core = texts.parts["core"].to_numpy()
     if (bad := np.flatnonzero((core == "") & ~missing)).size:
         if (core != "").sum() < _MOST * (~missing).sum():
-            return Ambiguity("cell", 0, "", "")
+            return Ambiguity("cell", 0, "")
         return _no_number(texts, int(bad[0]), dialect)
     pairs = texts.parts[["before", "behind"]].to_numpy()[~missing]
     every = sorted({(str(a), str(b)) for a, b in pairs})
@@ -219,20 +220,20 @@ def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambig
     unknown = [unit for unit in named if unit not in allowed]
     if len(set(named)) > 1 or (len(every) > 1 and dialect.units is None):
         if unknown and not set(unknown) <= _DURATIONS:
-            return Ambiguity("cell", 0, "", "")  # 12A, 13B: names
+            return Ambiguity("cell", 0, "")  # 12A, 13B: names
         text = f"must hold numbers of one unit, got {value!r} in {{place}} and others without it"
-        remedy = f"write data.read.units: [{_quoted(named[0])}] if all are in it, or correct them"
+        remedy: str | None = "correct them"
+        change: str | None = f"write data.read.units: [{_quoted(named[0])}] if all are in it"
         if len(set(named)) > 1:
             text = f"must hold numbers of one unit, got several, such as {value!r} in {{place}}"
-            remedy = "write one unit in all of its rows, or only numbers"
-        return Ambiguity("unit", row, text, remedy)
+            remedy, change = "write one unit in all of its rows, or only numbers", None
+        return Ambiguity("unit", row, text, remedy, change)
     if unknown:
         if any(a and a not in allowed for a, _ in every):
-            return Ambiguity("cell", 0, "", "")  # Q1, Q2: names
+            return Ambiguity("cell", 0, "")  # Q1, Q2: names
         text = f"may hold numbers with the unit {unknown[0]!r}, such as {value!r} in {{place}}"
-        return Ambiguity(
-            "unit", row, text, f"write data.read.units: [{_quoted(unknown[0])}] if it does"
-        )
+        change = f"write data.read.units: [{_quoted(unknown[0])}] if it does"
+        return Ambiguity("unit", row, text, change=change)
     return None
 
 
@@ -344,9 +345,9 @@ def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Ambiguity:
     text = f"must hold numbers, got {value!r} in {{place}}"
     words = _joined(dialect.missing_values, {value})
     listed = ", ".join(map(_quoted, words or ()))
-    remedy = "write a number there (1234.5), choose another column, "
-    remedy += f"or write data.read.missing_values: [{listed}] if it stands for nothing"
-    return Ambiguity("cell", texts.first_row(at), text, remedy)
+    change = "choose another column, or write data.read.missing_values: "
+    change += f"[{listed}] if it stands for nothing"
+    return Ambiguity("cell", texts.first_row(at), text, "write a number there (1234.5)", change)
 
 
 def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
@@ -368,8 +369,8 @@ def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
     text = f"holds numbers such as {texts.values[at]!r} in {{place}}, and the file does not tell "
     text += "whether points or commas are decimal"
     other = "." if mark == "," else ","
-    remedy = f'write data.read.decimal: "{mark}" or "{other}"'
-    return Ambiguity("mark", texts.first_row(at), text, remedy)
+    change = f'write data.read.decimal: "{mark}" or "{other}"'
+    return Ambiguity("mark", texts.first_row(at), text, change=change)
 
 
 def _against(
@@ -379,8 +380,8 @@ def _against(
     at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
     text = f"holds {texts.values[at]!r} in {{place}}, where {_quoted(decimal or '.')} is decimal"
     text += f" and {_quoted(thousands)} groups digits" if thousands else ""
-    remedy = "write numbers in one way, or set data.read.decimal and data.read.thousands"
-    return Ambiguity("mark", texts.first_row(int(at)), text, remedy)
+    change = "set data.read.decimal and data.read.thousands"
+    return Ambiguity("mark", texts.first_row(int(at)), text, "write numbers in one way", change)
 
 
 def _joined(known: tuple[str, ...] | None, more: set[str]) -> tuple[str, ...] | None:

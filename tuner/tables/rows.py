@@ -85,24 +85,28 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
     others = [name for name in names if name not in found]
     for key, name in (("id", wide.id), ("value", wide.value)):
         if name in others:
-            text = f"must be a new name, got {name!r}, which is a column of the file"
-            raise refusal(path, f"data.wide.{key}", f"{text}; write another")
+            got = f"{name!r}, which is a column of the file"
+            raise refusal(path, f"data.wide.{key}", "must be a new name", got, "write another")
     if len(frame) * len(found) > _MOST_ROWS:
-        text = f"{len(frame):,} rows of {len(found):,} columns are more than {_MOST_ROWS:,} values"
-        raise refusal(path, "data.wide.columns", f"{text}; name fewer columns")
+        rule = f"{len(frame):,} rows of {len(found):,} columns are more than {_MOST_ROWS:,} values"
+        raise refusal(path, "data.wide.columns", rule, remedy="name fewer columns")
     values, rows = [], []
     for name in found:
         column, bad = as_numbers(frame[name])
         if len(bad):
-            text = f"column {name!r} must hold numbers, got {frame[name][bad[0]]!r} in "
-            remedy = "; write a number there (1234.5), or leave the column out of data.wide.columns"
-            raise refusal(path, "data.wide.columns", text + table.place_of(bad[0]) + remedy)
+            rule = f"column {name!r} must hold numbers"
+            got = f"{frame[name][bad[0]]!r} in {table.place_of(bad[0])}"
+            remedy, change = (
+                "write a number there (1234.5)",
+                "leave the column out of data.wide.columns",
+            )
+            raise refusal(path, "data.wide.columns", rule, got, remedy, change)
         known = np.flatnonzero(~np.isnan(column))
         first = int(known[0]) if len(known) else len(column)
         if first == len(column):
-            text = f"column {name!r} must hold numbers, got none"
-            remedy = "leave the column out of data.wide.columns"
-            raise refusal(path, "data.wide.columns", f"{text}; {remedy}")
+            rule = f"column {name!r} must hold numbers"
+            change = "leave the column out of data.wide.columns"
+            raise refusal(path, "data.wide.columns", rule, "none", change=change)
         values.append(column[first:])
         rows.append(np.arange(first, len(column)))
     together = np.concatenate(rows)
@@ -121,11 +125,13 @@ def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
         for name in wide.columns:
             table.check_has("data.wide.columns", name)
     if not found:
-        text = f"no column of the file is like {wide.columns!r}, got {', '.join(names[:8])}"
-        raise refusal(path, "data.wide.columns", f"{text}; write a pattern that some are like")
+        rule = f"no column of the file is like {wide.columns!r}"
+        remedy = "write a pattern that some are like"
+        raise refusal(path, "data.wide.columns", rule, ", ".join(names[:8]), remedy)
     if time is not None and time in found:
-        text = f"must not name the time column, got {time!r}"
-        raise refusal(path, "data.wide.columns", f"{text}; write a narrower pattern, or a list")
+        rule = "must not name the time column"
+        remedy = "write a narrower pattern, or a list"
+        raise refusal(path, "data.wide.columns", rule, repr(time), remedy)
     return found
 
 
@@ -186,21 +192,19 @@ def read_table(data: Data) -> RawTable:
     try:
         test = RawTable.read(path, first.reusable_dialect, data.time)
     except DataError as error:
-        raise DataError(
-            str(error).replace(": data.path: ", ": data.split.test_file: ", 1)
-        ) from None
+        raise error.with_(key="data.split.test_file") from None
     for name in _used(first, data):
         if name not in test.names:
-            hint = nearest(name, test.names)
-            what = f"no column {name!r} in the file, which {show_path(first.path)} has"
-            raise refusal(path, "data.split.test_file", f"{what}{hint}")
+            rule = f"no column {name!r} in the file, which {show_path(first.path)} has"
+            remedy = nearest(name, test.names)
+            raise refusal(path, "data.split.test_file", rule, remedy=remedy)
         test.check_certain("data.split.test_file", name)
         _, bad = as_numbers(first.frame[name])
         _, bad_here = as_numbers(test.frame[name])
         if len(bad_here) and not len(bad):
-            text = f"column {name!r} must hold numbers, as in {show_path(first.path)}, got "
-            text += f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
-            raise refusal(path, "data.split.test_file", f"{text}; write a number there")
+            rule = f"column {name!r} must hold numbers, as in {show_path(first.path)}"
+            got = f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
+            raise refusal(path, "data.split.test_file", rule, got, "write a number there")
     shared = [name for name in first.names if name in test.names]
     frame = pd.concat([first.frame[shared], test.frame[shared]], ignore_index=True)
     both = hashlib.sha256(f"{first.sha256} {test.sha256}".encode()).hexdigest()
@@ -226,8 +230,8 @@ def naming_files(table: RawTable) -> Iterator[None]:
     except DataError as error:
         if not isinstance(table, JoinedTable):
             raise
-        known, text = len(table.first.frame), str(error)
-        rows = [int(number) for number in _ROW.findall(text)]
+        known, got = len(table.first.frame), error.got or ""
+        rows = [int(number) for number in _ROW.findall(f"{error.rule} {got}")]
         if not any(row > known for row in rows):
             raise
 
@@ -237,7 +241,8 @@ def naming_files(table: RawTable) -> Iterator[None]:
             of = table.test if of_test else table.first
             return f"{of.place_of(row - known if of_test else row)} of {show_path(of.path)}"
 
-        raise DataError(_ROW.sub(place, text)) from None
+        rule, got = _ROW.sub(place, error.rule), _ROW.sub(place, got)
+        raise error.with_(rule=rule, got=got or None) from None
 
 
 def _used(table: RawTable, data: Data) -> list[str]:
@@ -364,9 +369,9 @@ class DateOrder:
         """Return a refusal of times, with the order added where that may be the reason."""
         if not self.in_doubt:
             return error
-        problem, _, remedy = str(error).rpartition("; ")
-        text = f"{problem} (dates read as {self.layout}, {self.chosen})"
-        return DataError(f"{text}; {_REMEDY}, {remedy}")
+        got = f"{error.got} (dates read as {self.layout}, {self.chosen})"
+        remedy = f"{_REMEDY}, {error.remedy}" if error.remedy else _REMEDY
+        return error.with_(got=got, remedy=remedy)
 
 
 def order_of(

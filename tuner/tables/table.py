@@ -182,14 +182,15 @@ class RawTable:
     def check_has(self, key: str, name: str) -> None:
         """Refuse a name that no column has."""
         if name not in self.names:
-            hint = nearest(name, self.names)
-            raise refusal(self.path, key, f"no column {name!r} in the file{hint}")
+            remedy = nearest(name, self.names)
+            raise refusal(self.path, key, f"no column {name!r} in the file", remedy=remedy)
 
-    def check_certain(self, key: str, name: str, remedy: str = "") -> None:
-        """Refuse a column of texts that seems to hold numbers."""
+    def check_certain(self, key: str, name: str, change: str | None = None) -> None:
+        """Refuse a column of texts that seems to hold numbers; `change` is one more remedy."""
         if ambiguity := self.ambiguous.get(name):
-            text = f"column {name!r} {self.problem_of(name)}; {ambiguity.remedy}{remedy}"
-            raise refusal(self.path, key, text)
+            rule = f"column {name!r} {self.problem_of(name)}"
+            change = ", or ".join(filter(None, (ambiguity.change, change)))
+            raise refusal(self.path, key, rule, remedy=ambiguity.remedy, change=change)
 
     def problem_of(self, name: str) -> str:
         """Return why a column that seems to hold numbers is left as texts, with the place."""
@@ -311,7 +312,8 @@ def _reusable_keys(text: str, dialect: Dialect, declared: Dialect) -> tuple[str,
 
 def _check_rows(path: Path, frame: pd.DataFrame) -> None:
     if frame.empty:
-        raise refusal(path, "data.path", "has column names but no rows; give a file with rows")
+        rule = "has column names but no rows"
+        raise refusal(path, "data.path", rule, remedy="give a file with rows")
 
 
 def place_of(path: Path, row: int, dialect: Dialect = _UNDECLARED) -> str:
@@ -355,18 +357,20 @@ def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
         text, encoding = decoded(raw, dialect.encoding)
     except Unclear as unclear:
         shown = "; or ".join(f"{name}, which reads {words!r}" for name, words in unclear.readings)
-        problem = "is no UTF-8 text, and its encoding is not certain"
-        problem += f"; write data.read.encoding: {shown}"
-        raise refusal(path, "data.read.encoding", problem) from None
+        rule = "is no UTF-8 text, and its encoding is not certain"
+        change = f"write data.read.encoding: {shown}"
+        raise refusal(path, "data.read.encoding", rule, change=change) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
         if dialect.encoding is not None:
-            problem = f"the file is not in {dialect.encoding}, got byte {byte} in line {line}"
-            raise refusal(path, "data.read.encoding", f"{problem}; correct it") from None
-        problem = f"must be UTF-8 text, got byte {byte} in line {line}; save the file as UTF-8, "
-        problem += "or write data.read.encoding: latin-1 (cp1252, gbk, ...)"
-        raise refusal(path, "data.path", problem) from None
+            rule = f"the file is not in {dialect.encoding}"
+            got = f"byte {byte} in line {line}"
+            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
+        rule = "must be UTF-8 text"
+        got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
+        change = "write data.read.encoding: latin-1 (cp1252, gbk, ...)"
+        raise refusal(path, "data.path", rule, got, remedy, change) from None
     return without_blank_end(text), replace(dialect, encoding=encoding)
 
 
@@ -439,14 +443,15 @@ def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _no_names(path: Path, line: int, record: list[str]) -> DataError:
     values = ", ".join(value.strip() for value in record)
-    problem = f"line {line} must name the columns, got the values {values}; "
-    return refusal(path, "data.path", f"{problem}write a line of names before it (time,value)")
+    rule = f"line {line} must name the columns"
+    got = f"the values {values}"
+    return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
 
 
 def _check_header(path: Path, record: list[str], line: int) -> list[str]:
     if not any(name.strip() for name in record):
-        problem = f"line {line} must name the columns, got an empty line; remove it"
-        raise refusal(path, "data.path", problem)
+        rule = f"line {line} must name the columns"
+        raise refusal(path, "data.path", rule, "an empty line", "remove it")
     try:
         header = header_of(record)
     except LooksLikeRow:
@@ -458,8 +463,8 @@ def _check_header(path: Path, record: list[str], line: int) -> list[str]:
 def _check_differ(path: Path, names: list[str], where: str) -> None:
     for name in names:
         if name and names.count(name) > 1:
-            problem = f"column names must differ, got {name!r} twice {where}; rename one"
-            raise refusal(path, "data.path", problem)
+            rule = "column names must differ"
+            raise refusal(path, "data.path", rule, f"{name!r} twice {where}", "rename one")
 
 
 def _ragged(
@@ -471,17 +476,19 @@ def _ragged(
         for line, record in records_of(text, dialect):
             first = first or line
             if header and len(record) > len(header):
-                problem = f"line {line} has {len(record)} values, line {first} names "
-                problem += f"{len(header)} columns; correct that line, or name every column in "
-                problem += f"line {first}"
+                rule = f"line {line} has {len(record)} values, line {first} names "
+                rule += f"{len(header)} columns"
+                remedy = f"correct that line, or name every column in line {first}"
+                change = None
                 if names := _names_below(text, dialect, len(record)):
-                    problem += f"; write data.read.skip_rows: {names - 1} if line {names} has them"
-                return refusal(path, "data.path", problem)
+                    change = f"write data.read.skip_rows: {names - 1} if line {names} has them"
+                return refusal(path, "data.path", rule, remedy=remedy, change=change)
         if "EOF inside string" in str(error):
             error = f"the quote that line {line} opens is never closed"
     except csv.Error:
         pass
-    return refusal(path, "data.path", f"is not a CSV file: {one_line(error)}; correct that line")
+    rule = f"is not a CSV file: {one_line(error)}"
+    return refusal(path, "data.path", rule, remedy="correct that line")
 
 
 def _names_below(text: str, dialect: Dialect, width: int) -> int | None:

@@ -114,25 +114,28 @@ def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: st
         return frame  # somebody joined them already
     for part in parts:
         if part not in frame:
-            hint = nearest(part, [str(c) for c in frame])
-            raise refusal(path, key, f"no column {part!r} in the file{hint}")
+            remedy = nearest(part, [str(c) for c in frame])
+            raise refusal(path, key, f"no column {part!r} in the file", remedy=remedy)
     expected = _UNITS if _is_year(frame[parts[0]]) else ("date", "hour", "minute", "second")
     for part, unit in zip(parts[1:], expected[1:], strict=False):
         units = [u for u, names in _PARTS.items() if part.lower() in names]
         fits = unit in units or (unit == "hour" and "time" in units)
         if (units and not fits) or part.lower() in _NO_UNITS:
-            text = f"must be {', '.join(expected)}, in this order and without a hole, got {part!r} "
-            raise refusal(path, key, f"{text}in place of the {unit}; leave it out")
+            rule = f"must be {', '.join(expected)}, in this order and without a hole"
+            raise refusal(
+                path, key, rule, f"{part!r} in place of the {unit}", change="leave it out"
+            )
     others = [c for c in frame if c not in parts]
     if name in others:
-        text = f"must be a new name for what data.read.time_columns joins, got {name!r}"
-        raise refusal(path, "data.time", f"{text}, which is a column; write {name}_joined")
+        rule = "must be a new name for what data.read.time_columns joins"
+        got = f"{name!r}, which is a column"
+        raise refusal(path, "data.time", rule, got, f"write {name}_joined")
     times = _joined(frame, parts, dialect)
     if (bad := np.flatnonzero(times.isna())).size:
         shown = ", ".join(f"{part} {frame[part].iloc[bad[0]]!s}" for part in parts)
-        text = f"must make a time in every row, got {shown} in row {bad[0] + 1}"
+        rule = "must make a time in every row"
         remedy = "name a date and a time of day, or year, month, day, hour"
-        raise refusal(path, key, f"{text}; {remedy}")
+        raise refusal(path, key, rule, f"{shown} in row {bad[0] + 1}", remedy)
     at = min(list(frame).index(part) for part in parts)
     joined = frame.drop(columns=parts)
     joined.insert(min(at, joined.shape[1]), name, times)

@@ -229,7 +229,7 @@ def _sqlite(file: Path) -> str:
 
 def _refused(uri: str, rule: str, write: str) -> InputError:
     shown, write = show_location(uri), show_location(write)
-    return InputError(f"{_VARIABLE}: {rule}, got {shown!r}; write {write}")
+    return InputError(rule, where=_VARIABLE, got=repr(shown), remedy=f"write {write}")
 
 
 def _plugins() -> list[str]:
@@ -298,7 +298,8 @@ def check_database(uri: str) -> None:
         time.sleep(0.1)  # by an `mlflow server` that was started together with us, say
         found = _look_into(uri)
     if found.is_anothers:
-        raise InputError(f"{_shown(uri)}: holds another program's tables, not MLflow's; {_OTHER}")
+        rule = "holds another program's tables, not MLflow's"
+        raise InputError(rule, where=_shown(uri), remedy=_OTHER)
     if "alembic_version" in found.tables:  # or it is empty, or with tables in nobody's way
         _check_revision(uri, found)
 
@@ -339,12 +340,12 @@ def _look_into(uri: str) -> _Found:
             text = sqlalchemy.text("SELECT 1 FROM experiments")
             return _Found(tables, revision, connection.execute(text).first() is not None)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise InputError(f"{shown}: the database's driver is missing: {error}") from None
+        raise InputError(f"the database's driver is missing: {error}", where=shown) from None
     except OperationalError:
         raise
     except DatabaseError as error:
         if "file is not a database" in str(error.orig):
-            raise InputError(f"{shown}: is no SQLite database; {_OTHER}") from None
+            raise InputError("is no SQLite database", where=shown, remedy=_OTHER) from None
         raise
 
 
@@ -361,16 +362,15 @@ def _check_revision(uri: str, found: _Found) -> None:
         return
     shown = _shown(uri)
     if not found.is_whole and sqlite_path(uri):
-        raise InputError(f"{shown}: holds nothing, it was not created to its end; delete it")
+        rule = "holds nothing, it was not created to its end"
+        raise InputError(rule, where=shown, remedy="delete it")
     if found.revision in known:
-        raise InputError(
-            f"{shown}: was written by an older MLflow than {mlflow.__version__}; copy it, then "
-            f"run `mlflow db upgrade {show_location(uri)}`"
-        )
-    raise InputError(
-        f"{shown}: was written by a newer MLflow than {mlflow.__version__}; "
-        f"upgrade with `pip install --upgrade mlflow`, or {_OTHER}"
-    )
+        rule = f"was written by an older MLflow than {mlflow.__version__}"
+        remedy = f"copy it, then run `mlflow db upgrade {show_location(uri)}`"
+        raise InputError(rule, where=shown, remedy=remedy)
+    rule = f"was written by a newer MLflow than {mlflow.__version__}"
+    remedy = f"upgrade with `pip install --upgrade mlflow`, or {_OTHER}"
+    raise InputError(rule, where=shown, remedy=remedy)
 
 
 @functools.cache
@@ -496,10 +496,9 @@ def only_copier(study_id: str) -> Iterator[None]:
         try:
             stack.enter_context(alone(path))
         except OSError as error:
-            raise InputError(
-                f"{path}: cannot be locked: {error.strerror}; remove it, or set TMPDIR to another "
-                f"folder"
-            ) from None
+            rule = f"cannot be locked: {error.strerror}"
+            remedy = "remove it, or set TMPDIR to another folder"
+            raise InputError(rule, where=path, remedy=remedy) from None
         yield
 
 

@@ -224,10 +224,11 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             if experiment is None:
                 raise
     if experiment.lifecycle_stage != "active":
-        raise InputError(
-            f"experiment {name!r} has been deleted in MLflow; bring it back with "
-            f"`mlflow experiments restore -x {experiment.experiment_id}`, or rename yours"
+        remedy = (
+            f"bring it back with `mlflow experiments restore -x {experiment.experiment_id}`, or "
+            "rename yours"
         )
+        raise InputError(f"experiment {name!r} has been deleted in MLflow", remedy=remedy)
     return str(experiment.experiment_id)
 
 

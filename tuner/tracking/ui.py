@@ -108,12 +108,14 @@ def start_ui(
     check_uri(uri)
     if is_server(uri):
         if not uri.lower().startswith("http"):
-            raise InputError(f"MLFLOW_TRACKING_URI: {uri} has a UI of its own; open it there")
+            rule = f"MLFLOW_TRACKING_URI: {uri} has a UI of its own"
+            raise InputError(rule, remedy="open it there")
         yield Ui(_links(show_location(uri).rstrip("/"), record, of_study))
         return
     if (database := sqlite_path(uri)) is not None and not database.exists():
         shown = show_path(database)
-        raise InputError(f"{shown}: no such MLflow store; run `tuner run EXPERIMENT.yaml` first")
+        rule = "no such MLflow store"
+        raise InputError(rule, where=shown, remedy="run `tuner run EXPERIMENT.yaml` first")
     _check_usable()
     with contextlib.ExitStack() as stack:
         with only_starter(uri):
@@ -157,8 +159,8 @@ def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[L
             search = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
             parents = client.search_runs([experiment.experiment_id], search, max_results=1)
         if of_study and not parents:
-            sync = f"tuner sync {shlex.quote(record.name)}"
-            raise InputError(f"MLflow has no run of {record.name}; `{sync}` copies it")
+            rule = f"MLflow has no run of {record.name}"
+            raise InputError(rule, remedy=f"`tuner sync {shlex.quote(record.name)}` copies it")
         if experiment is None:
             return (everything,)
         pages: list[tuple[View, str]] = []
@@ -255,7 +257,6 @@ def _check_free(port: int) -> int:
         try:
             probe.bind((_HOST, port))
         except OSError as error:
-            raise InputError(
-                f"--port: {port} cannot be used: {error.strerror}; give another, or none"
-            ) from None
+            rule = f"{port} cannot be used: {error.strerror}"
+            raise InputError(rule, where="--port", remedy="give another, or none") from None
     return port
