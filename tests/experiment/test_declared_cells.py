@@ -11,7 +11,7 @@ import pytest
 from tuner.coordination.finalists import canonical, model_name, untuned
 from tuner.errors import ExperimentError, TunerError
 from tuner.experiment import Experiment, cells
-from tuner.training.user_models import look_at
+from tuner.training.user_models import inspect_class
 from tuner.user_code import ALLOW
 
 TESTS = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def looked_at_here(monkeypatch):
     """Look at classes in this process: torch is here already, and takes seconds to come."""
 
     def run(command, **_):
-        answer = json.dumps(look_at(**json.loads(command[4])))
+        answer = json.dumps(inspect_class(**json.loads(command[4])))
         return subprocess.CompletedProcess(command, 0, answer, "")
 
     monkeypatch.setattr(cells.subprocess, "run", run)
@@ -96,7 +96,7 @@ def test_an_entry_point_is_a_name_for_a_class(tmp_path, monkeypatch):
         ({"cell": "own_classes:Flat"}, r"must put out \(batch, horizon, targets\), here"),
         ({"cell": "own_classes:Outside"}, "declares 'leak' wrongly: default: must lie in 0 to 0.9"),
         ({"cell": "own_classes:Misnamed"}, "declares 'leak' wrongly: "),
-        ({"cell": "own_classes:Taken"}, "declares 'dropout', which is tuner's own; call it other"),
+        ({"cell": "own_classes:Taken"}, "declares 'dropout', which is tuner's own; rename it"),
         ({"cell": "own_classes:Undeclared"}, "takes 'secret', and does not declare it; add it to"),
         ({"cell": "os.path:join"}, "must be a class of torch.nn.Module"),
         ({"cell": "own classes:Leaky"}, "must be a cell, or package.module:Class, got"),

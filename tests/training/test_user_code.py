@@ -21,7 +21,7 @@ from tuner.training import Model, run_job
 from tuner.training.device import TrainingError
 from tuner.training.model import WeightAverage
 from tuner.training.recurrent import make_layers, read
-from tuner.training.user_models import look_at_loss
+from tuner.training.user_models import inspect_loss
 
 LEAKY = {"cell": "own_classes:Leaky", "leak": 0.8, "gate": "tanh"}
 FORECAST = Shape("forecast", 3, horizon=4, targets=2, window=7, target_columns=(0, 2))
@@ -348,6 +348,6 @@ def test_a_metric_that_does_not_work_is_refused_with_the_data(metric, message, t
     ],
 )
 def test_a_loss_is_tried_before_a_search(loss, kind, message):
-    problem = look_at_loss(loss, kind).get("problem")
+    problem = inspect_loss(loss, kind).get("problem")
     assert (problem is None) == (message is None)
     assert message is None or message in str(problem)

@@ -1,4 +1,4 @@
-"""Device, seeds and errors of a training."""
+"""Devices, memory and seeds of trainings, and their error."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = [
 
 
 class TrainingError(Exception):
-    """This job cannot come to a score; the text is the reason that its outcome gives."""
+    """The job fails; the text is the reason in its outcome."""
 
 
 def pick_device(name: str) -> torch.device:
     """Return the device of a job: auto is the GPU if there is one, else the CPU.
 
     Raises:
-        TrainingError: cuda is asked for and not there.
+        TrainingError: there is no CUDA GPU for cuda.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
@@ -49,10 +49,10 @@ def pick_device(name: str) -> torch.device:
 
 @functools.cache
 def describe_device(device: torch.device) -> str:
-    """Return the kind of a device, as far as it can change the last digit of what it calculates.
+    """Return what can change the last digit of a device's results.
 
     That is the name of a GPU; of a CPU the architecture, the vector instructions that torch uses,
-    and the model, by whose caches libraries choose how they multiply matrices.
+    and the model, as libraries choose matrix algorithms by its caches.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -61,7 +61,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _cpu_model() -> str:
-    """Return the name that the CPU gives itself; empty where it cannot be had."""
+    """Return the model name of the CPU; empty if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -71,10 +71,10 @@ def _cpu_model() -> str:
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Return `array` as a tensor; on the CPU it shares the array's memory, so only read it.
+    """Return `array` as a tensor; on the CPU it shares the array's memory, and is read-only.
 
     A file mapped by several workers thus stays one copy in memory. Torch has no read-only
-    tensors and warns of that.
+    tensors, and warns.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -82,22 +82,18 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def give_memory_back() -> None:
-    """Free what nobody refers to any more, where that does not happen by itself: on a GPU.
-
-    On the CPU a model is freed with the last reference to it; torch keeps a GPU's memory for
-    itself, and other workers of the same GPU would find it taken.
-    """
+    """Free the unused memory of a GPU, which torch would keep from other workers."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory that this process has held so far; 0 where that is unknown."""
+    """Return the peak memory of this process in MiB; 0 if it is unknown."""
     if sys.platform == "win32":
         return 0.0
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts what the process held that this one was started by
+    if status.exists():  # getrusage includes the parent's memory at the fork
         line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
     import resource
@@ -108,21 +104,18 @@ def peak_memory_mb() -> float:
 
 @dataclass(frozen=True)
 class Generators:
-    """What draws beside torch's global generator, on the CPU, each for one thing."""
+    """Random generators on the CPU, beside torch's global one."""
 
-    shuffling: torch.Generator
-    """Of the order of the samples, a new one every epoch."""
-    unknown: torch.Generator
-    """Of the tokens that are read as unknown."""
+    shuffling: torch.Generator  # of the order of the samples
+    unknown: torch.Generator  # of the tokens or categories that are read as unknown
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device, *, fold: int = 0) -> Iterator[Generators]:
-    """Seed torch for the block, and yield generators for what is drawn besides.
+    """Seed torch's global generator for the block, and yield the other generators.
 
-    The first fold draws what a job without folds draws, every other one from a seed of its own.
-    First weights and dropout can only be drawn from torch's global generator; it is put back
-    as it was.
+    First weights and dropout need the global generator; its state is restored. The first fold has
+    the seed of a job without folds, every other one a seed of its own.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(fold,) if fold else ())
     model_seed, shuffling_seed, unknown_seed = map(int, sequence.generate_state(3))

@@ -42,19 +42,19 @@ __all__ = [
 
 
 def real_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
-    """Return which steps are real, (batch, steps), of sequences with so many steps, (batch,)."""
+    """Return which steps are real, (batch, steps), of sequences of the lengths (batch,)."""
     return torch.arange(steps, device=device) < lengths.to(device).unsqueeze(1)
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return (batch, steps, width) with zeros where it pads."""
+    """Return (batch, steps, width) with zeros at padded steps."""
     if lengths is None:
         return x
     return x.masked_fill(~real_steps(lengths, x.shape[1], x.device).unsqueeze(2), 0.0)
 
 
 def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Turn the real steps of (batch, steps, width) around; padding stays at the end."""
+    """Reverse the real steps of (batch, steps, width); padding stays at the end."""
     if lengths is None:
         return x.flip(1)
     step = torch.arange(x.shape[1], device=x.device)
@@ -63,45 +63,41 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(1, order.unsqueeze(2).expand_as(x))
 
 
-class Last(nn.Module):
-    """What the layer holds at the end: forwards after the last real step, backwards the first."""
-
+class _Pooling(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
 
+
+class Last(_Pooling):
+    """The last hidden state: forwards after the last real step, backwards after the first."""
+
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector a sequence, (batch, width); the signature of every pooling.
+        """Return one vector of each sequence, (batch, width).
 
         Args:
-            outputs: (batch, steps, width), anything where a step pads.
-            last: the hidden state at the end, (batch, width).
-            real: which steps do not pad, (batch, steps); None where all are real.
+            outputs: (batch, steps, width), any values at padded steps.
+            last: the last hidden state, (batch, width).
+            real: which steps are not padded, (batch, steps); None for all.
         """
         return last
 
 
-class Mean(nn.Module):
+class Mean(_Pooling):
     """The mean over the real steps."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector a sequence, (batch, width); see `Last`."""
+        """Return one vector of each sequence, (batch, width)."""
         if real is None:
             return outputs.mean(dim=1)
         total = outputs.masked_fill(~real.unsqueeze(2), 0.0).sum(dim=1)
         return total / real.sum(dim=1, keepdim=True)
 
 
-class Max(nn.Module):
-    """The largest over the real steps, of every unit its own."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
+class Max(_Pooling):
+    """The maximum of every unit over the real steps."""
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector a sequence, (batch, width); see `Last`."""
+        """Return one vector of each sequence, (batch, width)."""
         if real is not None:
             outputs = outputs.masked_fill(~real.unsqueeze(2), -torch.inf)
         return outputs.max(dim=1).values
@@ -111,7 +107,7 @@ class Attention(nn.Module):
     """A weighted mean over the real steps, weighted by additive attention.
 
     Bahdanau, Cho & Bengio (2015), "Neural Machine Translation by Jointly Learning to Align and
-    Translate", appendix A.1.2, with the hidden state at the end, s, as what asks:
+    Translate", appendix A.1.2, with the last hidden state s as the query:
 
         e_t = v . tanh(W s + U h_t),  alpha = softmax(e),  pooled = sum_t alpha_t h_t
     """
@@ -123,7 +119,7 @@ class Attention(nn.Module):
         self.energy = nn.Linear(width, 1, bias=False)  # v
 
     def weigh(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return the weight of every step, (batch, steps): they sum to 1, padding has 0."""
+        """Return the weights of the steps, (batch, steps): their sum is 1, padding has 0."""
         hidden = torch.tanh(self.query(last).unsqueeze(1) + self.key(outputs))
         energies: Tensor = self.energy(hidden).squeeze(2)  # (batch, steps)
         if real is not None:
@@ -131,8 +127,8 @@ class Attention(nn.Module):
         return energies.softmax(dim=1)
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector a sequence, (batch, width); see `Last`."""
-        if real is not None:  # 0 times what pads must be 0
+        """Return one vector of each sequence, (batch, width)."""
+        if real is not None:  # padding may be infinite, and 0 times it must be 0
             outputs = outputs.masked_fill(~real.unsqueeze(2), 0.0)
         weights = self.weigh(outputs, last, real)  # (batch, steps)
         return torch.bmm(weights.unsqueeze(1), outputs).squeeze(1)
@@ -144,15 +140,14 @@ POOLINGS: dict[str, type[nn.Module]] = {
     "max": Max,
     "attention": Attention,
 }
-
-"""By the name in the hyperparameter `pooling`; each is made from its width."""
+"""Poolings by the value of the hyperparameter `pooling`; the constructor takes the width."""
 
 
 class Convolution(nn.Module):
-    """A 1-D convolution and ReLU; as many steps come out as go in, zeros stand around them.
+    """A 1-D convolution with zero padding to the same length, and ReLU.
 
     It is a linear layer over the `kernel` steps around each step, (kernel - 1) // 2 of them
-    before it: no library chooses another algorithm for it, and so it repeats bit for bit.
+    before it. A library would choose among algorithms; a linear layer repeats bit for bit.
     """
 
     def __init__(self, inputs: int, channels: int, kernel: int) -> None:
@@ -162,9 +157,9 @@ class Convolution(nn.Module):
         self.linear = nn.Linear(inputs * kernel, channels)  # of (inputs, kernel), flattened
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, steps, inputs), zeros where it pads, to (batch, steps, channels)."""
+        """Map (batch, steps, inputs), zeros at padded steps, to (batch, steps, channels)."""
         x = functional.pad(x, (0, 0, self.before, self.kernel - 1 - self.before))
-        if torch.onnx.is_in_onnx_export():  # which has no such view
+        if torch.onnx.is_in_onnx_export():  # ONNX has no unfold
             steps = x.shape[1] - self.kernel + 1
             seen = torch.stack([x[:, i : steps + i] for i in range(self.kernel)], dim=3)
         else:
@@ -173,7 +168,7 @@ class Convolution(nn.Module):
 
 
 class Segments(nn.Module):
-    """Reads `length` steps as one, through a linear layer and ReLU.
+    """Maps every `length` steps to one, by a linear layer and ReLU.
 
     Lin et al. (2023), "SegRNN: Segment Recurrent Neural Network for Long-Term Time Series
     Forecasting", section 4.2. A window that `length` does not divide gets its oldest row
@@ -186,7 +181,7 @@ class Segments(nn.Module):
         self.linear = nn.Linear(length * inputs, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, steps, inputs), zeros where it pads, to (batch, segments, width)."""
+        """Map (batch, steps, inputs), zeros at padded steps, to (batch, segments, width)."""
         missing = -x.shape[1] % self.length
         if missing and self.in_front:
             x = torch.cat((x[:, :1].expand(-1, missing, -1), x), dim=1)
@@ -195,19 +190,19 @@ class Segments(nn.Module):
         return functional.relu(self.linear(x.reshape(x.shape[0], -1, self.linear.in_features)))
 
     def count(self, lengths: Tensor) -> Tensor:
-        """Return in how many segments so many steps are."""
+        """Return the number of segments of sequences of some lengths, (batch,)."""
         return (lengths + self.length - 1) // self.length
 
     def spread(self, weights: Tensor, steps: int, lengths: Tensor | None) -> Tensor:
-        """Give each segment's weight to its steps in equal shares; steps that pad get 0.
+        """Share each segment's weight equally among its real steps; padded steps get 0.
 
         Args:
             weights: (batch, segments).
-            steps: how many steps were read.
-            lengths: (batch,), how many of them are real; all by default.
+            steps: of the sequences.
+            lengths: numbers of real steps, (batch,); all by default.
 
         Returns:
-            (batch, steps); it adds up to what the weights do.
+            (batch, steps), with the same sum.
         """
         device = weights.device
         step = torch.arange(steps, device=device)
@@ -220,43 +215,15 @@ class Segments(nn.Module):
         return (weights / counts.clamp(min=1)).gather(1, index) * real
 
 
-def numbers_per_step(shape: Shape) -> int:
-    """Return how many numbers say what a step of the horizon comes to."""
-    return shape.targets * max(1, len(shape.quantiles))
-
-
-def as_values(numbers: Tensor, shape: Shape) -> Tensor:
-    """Map (batch, steps * numbers_per_step) to (batch, steps, targets), or (..., quantiles).
-
-    Quantiles cannot cross: the lowest is put out, and every other one as a positive step up.
-    """
-    if not shape.quantiles:
-        return numbers.view(numbers.shape[0], -1, shape.targets)
-    numbers = numbers.view(numbers.shape[0], -1, shape.targets, len(shape.quantiles))
-    lowest, steps = numbers[..., :1], functional.softplus(numbers[..., 1:])
-    return torch.cat((lowest, lowest + steps.cumsum(dim=-1)), dim=-1)
-
-
-def middle(values: Tensor, shape: Shape) -> Tensor:
-    """Return the one value of each target, of quantiles the one nearest to the median."""
-    return values[..., middle_at(shape)] if shape.quantiles else values
-
-
-def middle_at(shape: Shape) -> int:
-    """Return the place of the quantile that is nearest to the median."""
-    return min(range(len(shape.quantiles)), key=lambda i: abs(shape.quantiles[i] - 0.5))
-
-
 SPREAD = 1e-5
-
-"""Added to a window's variance, as RevIN does: a window that does not move is not blown up."""
+"""Added to a window's variance, as in RevIN, so that constant windows are not divided by 0."""
 
 
 def columns_of_targets(shape: Shape, key: str) -> list[int]:
     """Return the input column of each target.
 
     Raises:
-        TrainingError: a target is not read, which the hyperparameter `key` needs.
+        TrainingError: a target is no input, but the hyperparameter `key` needs it.
     """
     columns = list(shape.target_columns)
     if len(columns) != shape.targets or -1 in columns:
@@ -266,13 +233,13 @@ def columns_of_targets(shape: Shape, key: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Level:
-    """What was taken off the windows of a batch, in scaled units."""
+    """Shift and spread that `Normalization` removes from the windows of a batch, scaled units."""
 
     shift: Tensor  # (batch, 1, targets)
-    spread: Tensor | None  # (batch, 1, targets), above 0; None where nothing is divided
+    spread: Tensor | None  # (batch, 1, targets), above 0; None for 1
 
     def take_off(self, targets: Tensor) -> Tensor:
-        """Bring (batch, horizon, targets) to the level of the windows."""
+        """Normalize targets, (batch, horizon, targets)."""
         targets = targets - self.shift
         return targets if self.spread is None else targets / self.spread
 
@@ -286,7 +253,7 @@ class Level:
 
 
 class Normalization(nn.Module):
-    """Takes the level of the targets off a window, from their columns and those of their lags.
+    """Normalizes the columns of the targets and of their lags, each window by its own level.
 
     By kind, of the window's values x_1 ... x_L of a target:
 
@@ -296,19 +263,17 @@ class Normalization(nn.Module):
     * standard: (x - E[x]) / sqrt(Var[x] + 1e-5), the variance biased (Kim et al. 2022,
       "Reversible Instance Normalization", eq. 1 and 2 with gamma 1 and beta 0).
 
-    `Level.put_back` is the inverse (eq. 4 there). Other columns keep their level; modes of a
-    target, which have none, are divided by its spread.
+    `Level.put_back` is the inverse (eq. 4 there). Other columns stay as they are; modes of a
+    target, which swing around 0, are only divided by its spread.
     """
 
     def __init__(self, kind: str, shape: Shape) -> None:
         super().__init__()
         self.kind = kind
         self.columns = columns_of_targets(shape, "normalize")
-        of = [0] * shape.inputs  # whose level a column has
-        takes = [0.0] * shape.inputs
-        for target, column in enumerate(self.columns):
-            of[column], takes[column] = target, 1.0
-        for column, target in shape.lag_columns:
+        of, takes = [0] * shape.inputs, [0.0] * shape.inputs  # target of a column; is it shifted
+        own = ((column, target) for target, column in enumerate(self.columns))
+        for column, target in (*own, *shape.lag_columns):
             of[column], takes[column] = target, 1.0
         over = list(takes)
         for column in range(shape.features, shape.inputs):  # modes swing around 0
@@ -332,7 +297,7 @@ class Normalization(nn.Module):
         return Level(mean, (variance + SPREAD).sqrt())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Level]:
-        """Return windows without their level, and the level."""
+        """Return normalized windows, and their level."""
         level = self.level(x)
         x = x - level.shift[:, :, self.of] * self.takes
         if level.spread is not None:
@@ -341,16 +306,15 @@ class Normalization(nn.Module):
 
 
 class Decomposition(nn.Module):
-    """Puts the parts of each target's window side by side.
+    """Splits each target's window into parts.
 
-    * A moving average is the trend, and what it leaves the remainder (Wu et al. 2021,
-      "Autoformer", eq. 1; Zeng et al. 2023, "Are Transformers Effective for Time Series
-      Forecasting?", DLinear). The first and last row of the window are repeated around it, the
-      first one once more where the length is even: no other row plays a role.
-    * Modes stand in the last columns already (`tuner.data.features`); what they leave is the
-      last part.
+    * A moving average is the trend, the rest the remainder (Wu et al. 2021, "Autoformer", eq. 1;
+      Zeng et al. 2023, "Are Transformers Effective for Time Series Forecasting?", DLinear). The
+      window is padded with its first and last row, once more with the first where the length is
+      even.
+    * Modes are the last columns of the input (`tuner.data.features`); they are subtracted.
 
-    Out come the remainders of all targets, the other columns in their order, and the trends.
+    The outputs are the remainders of all targets, the other columns in their order, and the trends.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -358,14 +322,14 @@ class Decomposition(nn.Module):
         self.columns = columns_of_targets(shape, "decompose")
         self.inputs, self.length, self.modes = shape.inputs, shape.trend, shape.modes
         self.behind = (self.length - 1) // 2 if self.length else 0
-        """Rows that are repeated behind the window."""
+        """Rows of padding after the window."""
         self.before = self.length - 1 - self.behind if self.length else 0
-        """Rows that are repeated before it."""
+        """Rows of padding before the window."""
         others = [i for i in range(shape.inputs) if i not in self.columns]
         self.others: Tensor
         self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
         self.width = shape.inputs + (len(self.columns) if self.length else 0)
-        """What comes out of a step."""
+        """Numbers of a step after the split."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, window, inputs) to (batch, window, width)."""
@@ -381,19 +345,16 @@ class Decomposition(nn.Module):
         return torch.cat((own - trend, rest, trend), dim=2)
 
 
-_UNKNOWN = 0
-
-_SPREAD = 0.1
-
-"""Standard deviation of first values: categories are little apart before they are learned."""
+_UNKNOWN = 0  # the number of the unknown category
+_SPREAD = 0.1  # standard deviation of first embeddings: they are close before training
 
 
 class Categories(nn.Module):
-    """An embedding of each column of categories, the same one in the window and in rows to come.
+    """An embedding of each categorical column, shared by the window and the known future rows.
 
     Entity embeddings of Guo and Berkhahn (2016), "Entity Embeddings of Categorical Variables". A
-    vector has `embedding_size` numbers, and no more than the column has categories, the unknown
-    one among them.
+    vector has `embedding_size` numbers, or as many as there are categories, with the unknown one,
+    if these are fewer.
     """
 
     def __init__(self, shape: Shape, size: int) -> None:
@@ -401,26 +362,26 @@ class Categories(nn.Module):
         self.ahead = shape.ahead
         self.columns = [column for column, _ in shape.categories]
         self.known = [at for at, c in enumerate(self.columns) if c in shape.known_columns]
-        """Which of these columns are known in the rows to come."""
+        """Indices of the columns that are known in future rows."""
         widths = [min(size, n) for _, n in shape.categories]
         self.vectors = nn.ParameterList(
             nn.Parameter(_SPREAD * torch.randn(n, width))
             for (_, n), width in zip(shape.categories, widths, strict=True)
         )
-        """Of each column those of its categories, (categories, width), the unknown one first."""
+        """Embeddings of each column, (categories, width), the unknown one first."""
         self.width, self.known_width = sum(widths), sum(widths[at] for at in self.known)
 
     def embedded_shape(self, shape: Shape) -> Shape:
-        """Return the shape of what is read where embeddings stand beside the numbers."""
+        """Return the shape of inputs with the embeddings behind the numbers."""
         begin = shape.features
         known = (*shape.known_columns, *range(begin, begin + self.known_width))
         return dataclasses.replace(shape, known_columns=known, categories=())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map what is read, (batch, steps, inputs), rows to come behind the window, to embeddings.
+        """Map inputs, (batch, steps, inputs), the future rows last, to embeddings.
 
         Returns:
-            (batch, window, width), and (batch, horizon, known width); None where none is known.
+            (batch, window, width), and (batch, horizon, known width) or None if none are known.
         """
         steps = x.shape[1] - self.ahead
         found = [
@@ -434,24 +395,22 @@ class Categories(nn.Module):
 
 
 def beside(x: Tensor, embedded: Tensor | None) -> Tensor:
-    """Put embeddings behind numbers, each (batch, steps, numbers)."""
+    """Concatenate numbers and embeddings, each (batch, steps, numbers)."""
     return x if embedded is None else torch.cat((x, embedded.to(x.dtype)), dim=2)
 
 
 def with_unknown_categories(
     x: Tensor, shape: Shape, rate: float, generator: torch.Generator
 ) -> Tensor:
-    """Return what is read where some categories are unknown.
+    """Replace random categories of each sample by the unknown one, in all of its rows.
 
-    Of each sample a category is drawn to be unknown with a probability of `rate`, and then is so in
-    all of its rows, as if the training part did not hold it. A value alone would tell little: the
-    rows beside it would still say which series it is of.
+    A single row would not do: the rows beside it would still identify the series.
 
     Args:
         x: (batch, steps, inputs).
         shape: of the data.
-        rate: from 0 to below 1.
-        generator: draws, on the CPU.
+        rate: the probability of each category, in [0, 1).
+        generator: on the CPU.
     """
     sizes = [size for _, size in shape.categories]
     drawn = torch.rand(len(x), sum(sizes), generator=generator).to(x.device) < rate
@@ -465,16 +424,16 @@ def with_unknown_categories(
 
 
 def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
-    """Part what is read into the window and what is known of the rows to come.
+    """Split inputs into the window and the known future values.
 
     Args:
-        x: (batch, steps, features); of a forecast with columns that are known ahead the last
-            `horizon` steps are rows to come. Other columns of these are never looked at.
+        x: (batch, steps, features); with columns that are known ahead, the last `horizon` steps
+            are future rows. Their other columns are not used.
         shape: of the data.
 
     Returns:
-        (batch, steps, features), and (batch, horizon, known columns); None where nothing is known.
-        The numbers of categories say nothing by their size: they are 0.
+        (batch, steps, features), and (batch, horizon, known columns) or None if none are known.
+        Categorical columns are 0.
     """
     if shape.categories:
         x = x * torch.tensor(numbers_alone(shape), dtype=x.dtype, device=x.device)
@@ -484,18 +443,44 @@ def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
 
 
 def numbers_alone(shape: Shape) -> list[float]:
-    """Return 1 for each input that is a number, 0 for a category, (inputs,)."""
+    """Return 1 for each numerical input, 0 for a categorical one, (inputs,)."""
     columns = {column for column, _ in shape.categories}
     return [float(at not in columns) for at in range(shape.inputs)]
 
 
+def numbers_per_step(shape: Shape) -> int:
+    """Return how many numbers a head puts out for a step of the horizon."""
+    return shape.targets * max(1, len(shape.quantiles))
+
+
+def as_values(numbers: Tensor, shape: Shape) -> Tensor:
+    """Map (batch, steps * numbers_per_step) to (batch, steps, targets), or (..., quantiles).
+
+    Quantiles cannot cross: the numbers are the lowest one and positive steps up from it.
+    """
+    if not shape.quantiles:
+        return numbers.view(numbers.shape[0], -1, shape.targets)
+    numbers = numbers.view(numbers.shape[0], -1, shape.targets, len(shape.quantiles))
+    lowest, steps = numbers[..., :1], functional.softplus(numbers[..., 1:])
+    return torch.cat((lowest, lowest + steps.cumsum(dim=-1)), dim=-1)
+
+
+def middle(values: Tensor, shape: Shape) -> Tensor:
+    """Return one value of each target; of quantiles the one nearest to the median."""
+    return values[..., middle_at(shape)] if shape.quantiles else values
+
+
+def middle_at(shape: Shape) -> int:
+    """Return the index of the quantile that is nearest to the median."""
+    return min(range(len(shape.quantiles)), key=lambda i: abs(shape.quantiles[i] - 0.5))
+
+
 class LocalHead(nn.Module):
-    """Says what each step of the horizon comes to from what is known of it, beside a head.
+    """Forecasts each step of the horizon from its known future values, beside the head.
 
     The local network of Wen et al. (2017), "A Multi-Horizon Quantile Recurrent Forecaster",
-    section 3.1: one for all steps, with one hidden layer, here of ReLU. It reads what the
-    recurrent layers came to and the known columns of its step; what it puts out is added to what
-    the head says.
+    section 3.1: the same for all steps, with one hidden layer, here of ReLU. Its inputs are the
+    pooled state and the known columns of the step; its outputs are added to the head's.
     """
 
     def __init__(self, width: int, shape: Shape) -> None:

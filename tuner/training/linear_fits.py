@@ -1,4 +1,4 @@
-"""Fits the weights of a linear path: of windows, and of whole sequences."""
+"""Closed-form fits of the linear path: ridge and logistic regressions of training samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tuner.data import SeriesRef, Shape
 from tuner.data.linear_models import deal_folds
-from tuner.training.decoders import InSegments, Recursive
+from tuner.training.decoders import Decoder
 from tuner.training.layers import part
 from tuner.training.linear_path import PENALTIES, LinearPath, Moments, Ridge, Rows, SequencePath
 from tuner.training.losses import balanced_weights
@@ -34,28 +34,47 @@ __all__ = [
     "prior",
 ]
 
-_BATCH = 1024
+_BATCH = 1024  # samples read at a time
+_PRODUCTS = 4e10  # multiplications for the moments; a subset of more samples is used
+# Of windows:
+_LONGEST = 2048  # inputs of a regression; older rows of longer windows get no weight
+_RESIDUALS = 2**22  # errors of which quantiles are taken
+_OTHERS = (0.0, 0.1, 0.3, 1.0)  # spreads of the other columns, relative to the target's own
+_MARGIN = 0.04  # share of the squared error by which other columns must reduce it
+_NARROWEST = 1e-3  # distance of first quantiles, in scaled units
+# Of sequences:
+LOGISTIC_PENALTIES = tuple(10.0 ** (k / 2) for k in range(0, -11, -1))
+"""Penalties tried, the strongest first, in units of the inputs' mean variance times rows."""
+_RIDGE_PENALTIES = (*PENALTIES, *(10.0 ** (k / 2) for k in range(-13, -16, -1)))
+"""Weaker penalties also fit the rounding of inputs in float32."""
+_FOLDS = 5
+_PATIENCE = 2  # penalties in a row without a better score before the search for one ends
+_NUMBERS = 4e6  # coordinates of all rows times classes in a logistic regression
+_ITERATIONS = 300  # of L-BFGS
+_KEPT = 8  # fits remembered
 
-_LONGEST = 2048  # inputs of a regression; of longer windows the older rows get no weight
+Fitted = tuple[Tensor, Tensor]
+"""Weight (outputs, inputs) and bias (outputs,), float64."""
 
-_PRODUCTS = 4e10  # in the moments; of more windows some are taken
+_fitted: OrderedDict[bytes, Fitted] = OrderedDict()
+"""Fits by a digest of their data: all trials of a search begin with the same one."""
 
-_RESIDUALS = 2**22
 
-_OTHERS = (0.0, 0.1, 0.3, 1.0)  # spreads of the inputs that are not the target's own
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """A multinomial logistic regression with an unpenalized intercept."""
 
-_MARGIN = 0.04  # share of the squared error that they must take off
-
-_NARROWEST = 1e-3  # between first quantiles, in scaled units
+    weight: Tensor  # (classes, inputs)
+    bias: Tensor  # (classes,)
+    penalty: float  # of half the sum of squared weights, beside the sum of cross entropies
 
 
 def prior(window: int, season: int, horizon: int) -> np.ndarray:
-    """Return how far the weight of each row of a window is expected to be from 0, (window,).
+    """Return the expected size of the weight of each row of a window, (window,), up to a factor.
 
-    Up to a factor that the penalty is: one over the distance of the row from what is forecast, the
-    harmonic decay of Litterman (1986), "Forecasting with Bayesian Vector Autoregressions". The
-    same phase m seasons before is as near as m rows, for a season repeats itself as a level does;
-    and a row is as near as it is to any step of the horizon.
+    It is one over the distance of the row from the forecast, the harmonic decay of Litterman
+    (1986), "Forecasting with Bayesian Vector Autoregressions". The same phase m seasons before is
+    as near as m rows. The nearest step of the horizon counts.
 
     Args:
         window: rows.
@@ -74,50 +93,32 @@ def prior(window: int, season: int, horizon: int) -> np.ndarray:
 def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> None:
     """Give the linear path of a forecast the weights of a ridge regression.
 
-    It is fitted in the space in which the path works, scaled and normalized. A window weighs by
-    the square of its spread there, as its error does in a loss that is taken after the inverse,
-    and by the mean of its targets' weights; all targets count alike. Rows are penalized by how far
-    away they are (`prior`): a long window does no harm where there are few of them; what is known
-    of rows to come counts as the last row does. Columns beside the target's own count as much as
-    is best for the last quarter of each series' training windows (`_regression`). The quantiles of
-    a model that forecasts them begin as those of the regression's errors.
+    It is fitted to scaled and normalized values. A window has the weight of its squared spread,
+    as in a loss that is taken after the inverse, times the mean weight of its targets; all targets
+    count alike. Rows are penalized by their distance (`prior`), so a long window does no harm where
+    there are few of them; known future values count as the last row does. The share of the other
+    columns is the best one for the last quarter of each series' training windows (`_regression`).
+    A model of quantiles begins with the quantiles of the regression's errors.
 
     Args:
-        model: with a linear path.
-        samples: the training split.
-        index: the training windows.
-        data: the split.
+        model: has a linear path.
+        samples: of the training split.
+        index: the training windows, (n,).
+        data: the training split.
     """
     path, shape = model.linear_path, model.shape
     assert isinstance(path, LinearPath)
     n_inputs = min(len(path.own_inputs), _LONGEST)
-    most = int(_PRODUCTS / (shape.targets * n_inputs**2))
-
-    def rows(index: Tensor) -> Iterator[Rows]:
-        for batch in split(index, _BATCH):
-            x, _ = samples.inputs(batch)
-            x, coming = part(x.double(), shape)
-            y = samples.targets(batch).double()
-            weights = torch.ones_like(y[:, :1])  # (batch, 1, targets)
-            if model.normalization is not None:
-                x, level = model.normalization(x)
-                y = level.take_off(y)
-                if level.spread is not None:
-                    weights = level.spread.square()
-            if (of_targets := samples.weights(batch)) is not None:
-                weights = weights * of_targets.double().mean(dim=1)[:, None, None]
-            windows = path.windows(x, coming)[:, :, -n_inputs:]  # (batch, targets, inputs)
-            yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
     def moments(index: Tensor) -> Moments:
-        return Moments.of(lambda: rows(index))
+        return Moments.of(lambda: _rows(model, samples, index, n_inputs))
 
-    few = some_samples(index, most)
     near = prior(shape.window, data.season, shape.horizon)
     columns = (len(path.own_inputs) - path.n_coming) // shape.window
     near = np.append(np.tile(near, columns), np.ones(path.n_coming))[-n_inputs:]
     scale = torch.from_numpy(near).to(index.device)
     own = path.own_inputs[-n_inputs:].to(index.device)
+    few = some_samples(index, int(_PRODUCTS / (shape.targets * n_inputs**2)))
     if own.all():
         found = moments(few).scaled(scale).ridge()
     else:
@@ -129,16 +130,36 @@ def fit_path(model: Model, samples: Samples, index: Tensor, data: SeriesRef) -> 
     path.linear.bias.copy_(found.bias)
     if shape.quantiles:
         few = some_samples(index, _RESIDUALS // (shape.horizon * shape.targets))
-        errors = [y - x @ weight.T - found.bias for x, y, _ in rows(few)]
-        ahead = torch.cat(errors).cpu().numpy().reshape(-1, shape.targets, shape.horizon)
-        bias = _quantile_bias(model.head, ahead.transpose(0, 2, 1), shape)
-        model.last_layer.bias.copy_(torch.from_numpy(bias))
+        rows = _rows(model, samples, few, n_inputs)
+        errors = torch.cat([y - x @ weight.T - found.bias for x, y, _ in rows]).cpu().numpy()
+        ahead = errors.reshape(-1, shape.targets, shape.horizon).transpose(0, 2, 1)
+        model.last_layer.bias.copy_(torch.from_numpy(_quantile_bias(model.head, ahead, shape)))
+
+
+def _rows(model: Model, samples: Samples, index: Tensor, n_inputs: int) -> Iterator[Rows]:
+    """Yield the last inputs of the path, scaled and normalized, with targets and weights."""
+    path, shape = model.linear_path, model.shape
+    assert isinstance(path, LinearPath)
+    for batch in split(index, _BATCH):
+        x, _ = samples.inputs(batch)
+        x, coming = part(x.double(), shape)
+        y = samples.targets(batch).double()
+        weights = torch.ones_like(y[:, :1])  # (batch, 1, targets)
+        if model.normalization is not None:
+            x, level = model.normalization(x)
+            y = level.take_off(y)
+            if level.spread is not None:
+                weights = level.spread.square()
+        if (of_targets := samples.weights(batch)) is not None:
+            weights = weights * of_targets.double().mean(dim=1)[:, None, None]
+        windows = path.windows(x, coming)[:, :, -n_inputs:]  # (batch, targets, inputs)
+        yield windows.flatten(0, 1), y.transpose(1, 2).flatten(0, 1), weights.flatten()
 
 
 def _in_time(index: Tensor, data: SeriesRef) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, of each series, the last quarter of its windows, those before it, and between both.
+    """Return the last quarter of each series' windows, the earlier ones, and those between.
 
-    What is between are windows whose targets overlap the quarter's.
+    Targets of the windows between overlap those of the quarter.
     """
     starts = index.cpu().numpy()
     _, first, of = np.unique(data.series_of(starts), return_index=True, return_inverse=True)
@@ -155,19 +176,19 @@ def _in_time(index: Tensor, data: SeriesRef) -> tuple[Tensor, Tensor, Tensor]:
 def _regression(
     parts: Sequence[Moments | None], own: Tensor, scale: Tensor
 ) -> tuple[Ridge, Tensor]:
-    """Fit a regression whose other columns count as much as is best for later windows.
+    """Fit a regression with the share of other columns that is best for later windows.
 
-    What other columns say changes more often than how a series follows itself, which generalized
-    cross-validation, whose rows are exchangeable, cannot see. So each share is fitted on early
-    windows and judged on late ones; then all are fitted. A share of 1 is the target's own spread.
+    The effect of other columns changes more often than that of a series' own past. Generalized
+    cross-validation, whose rows are exchangeable, does not notice. So each share is fitted on early
+    windows and scored on late ones; then all are fitted. A share of 1 is the target's own spread.
 
     Args:
-        parts: moments of late windows, of early ones and of those between; None for no windows.
+        parts: moments of late, early and remaining windows; None for no windows.
         own: which inputs are the target's own, (inputs,).
-        scale: what these are multiplied by before they are penalized alike, (inputs,).
+        scale: multiplies the target's own inputs before all are penalized alike, (inputs,).
 
     Returns:
-        The regression of scaled inputs, and what inputs are multiplied by.
+        The regression of scaled inputs, and the scale of all inputs, (inputs,).
     """
     late, early, _ = parts
     best = torch.where(own, scale, 0.0)
@@ -187,18 +208,14 @@ def _regression(
 
 
 def _quantile_bias(head: nn.Module, errors: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return the bias with which a head that puts out nothing else says the errors' quantiles.
+    """Return the bias that makes a head with zero weights forecast the errors' quantiles.
 
     Args:
-        head: of the model: it says all steps of the horizon, or so many at a time.
+        head: of the model.
         errors: (windows, horizon, targets).
         shape: of the data.
     """
-    at_once = shape.horizon
-    if isinstance(head, Recursive):
-        at_once = 1
-    elif isinstance(head, InSegments):
-        at_once = head.steps
+    at_once = head.steps if isinstance(head, Decoder) else shape.horizon  # steps of an output
     steps = np.arange(shape.horizon) % at_once
     numbers = np.empty((at_once, shape.targets, len(shape.quantiles)))
     for step in range(at_once):
@@ -209,62 +226,28 @@ def _quantile_bias(head: nn.Module, errors: np.ndarray, shape: Shape) -> np.ndar
     return numbers.reshape(-1)
 
 
-LOGISTIC_PENALTIES = tuple(10.0 ** (k / 2) for k in range(0, -11, -1))
-
-"""What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
-
-_RIDGE_PENALTIES = (*PENALTIES, *(10.0 ** (k / 2) for k in range(-13, -16, -1)))
-
-"""Weaker ones also fit the rounding of inputs in float32."""
-
-_FOLDS = 5
-
-_PATIENCE = 2  # weaker penalties that may be worse before no weaker one is tried
-
-_PRODUCTS = 4e10  # in the moments; of more sequences evenly spaced ones are taken
-
-_NUMBERS = 4e6  # coordinates of all rows times classes of a logistic regression, likewise
-
-_ITERATIONS = 300
-
-_KEPT = 8
-
-Fitted = tuple[Tensor, Tensor]
-
-"""Weight (outputs, inputs) and bias (outputs,), float64."""
-
-
-@dataclass(frozen=True, eq=False)
-class Logistic:
-    """A multinomial logistic regression with an intercept that is not penalized."""
-
-    weight: Tensor  # (classes, inputs)
-    bias: Tensor  # (classes,)
-    penalty: float  # of half the sum of squared weights, beside the sum of cross entropies
-
-
-_fitted: OrderedDict[bytes, Fitted] = OrderedDict()
-
-"""By what was fitted on: the trials of a search begin with the same one."""
-
-
 @torch.no_grad()
 def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced: bool) -> None:
-    """Give the path of a model of whole sequences the weights of a linear model of them.
+    """Give the linear path of whole sequences the weights of a linear model.
 
     Values: a ridge regression, its penalty by generalized cross-validation (`Moments.ridge`).
-    Classes: a logistic regression (`choose_logistic`). Both see each number of the sequence, in
-    units of its own spread over the sequences, which count what they weigh.
+    Classes: a logistic regression (`choose_logistic`). Inputs are all numbers of a sequence,
+    standardized over the sequences; sequences count by their weights.
 
     Args:
-        model: with a linear path, of a task with one output for each sequence.
-        samples: the training split.
-        index: the training sequences.
+        model: has a linear path, and one output for each sequence.
+        samples: of the training split.
+        index: the training sequences, (n,).
         balanced: whether rare classes weigh more.
     """
     path, classes = model.linear_path, model.shape.classes
     assert isinstance(path, SequencePath)
-    index = some_samples(index, _most_rows(path.linear.in_features, classes))
+    n_inputs = path.linear.in_features
+    most = _PRODUCTS / n_inputs**2
+    if classes:  # rows have as many coordinates as there are inputs, or rows
+        numbers = _NUMBERS / classes
+        most = max(numbers / n_inputs, min(n_inputs, numbers**0.5))
+    index = some_samples(index, int(most))
     parts = [(samples.inputs(b)[0], samples.targets(b)) for b in split(index, _BATCH)]
     x = torch.cat([x.flatten(1) for x, _ in parts]).cpu()
     y = torch.cat([y if classes else y.flatten(1) for _, y in parts]).cpu()
@@ -279,18 +262,10 @@ def fit_sequence_path(model: Model, samples: Samples, index: Tensor, *, balanced
     path.linear.bias.copy_(bias)
 
 
-def _most_rows(n_inputs: int, classes: int) -> int:
-    """Return how many sequences can be fitted on in time."""
-    if not classes:
-        return int(_PRODUCTS / n_inputs**2)
-    numbers = _NUMBERS / classes  # rows have as many coordinates as there are inputs, or rows
-    return int(max(numbers / n_inputs, min(n_inputs, numbers**0.5)))
-
-
 def _remembered(
     arrays: tuple[Tensor, ...], options: tuple[int, bool], fit: Callable[[], Fitted]
 ) -> Fitted:
-    """Return what was fitted on the same numbers before, or fit."""
+    """Return an earlier fit of the same numbers, or fit."""
     digest = hashlib.sha256(repr((options, *(a.shape for a in arrays))).encode())
     for array in arrays:
         digest.update(array.contiguous().numpy().tobytes())
@@ -305,54 +280,41 @@ def _remembered(
 def _fit(x: Tensor, y: Tensor, counts: Tensor | None, *, classes: int, balanced: bool) -> Fitted:
     """Fit inputs (rows, inputs), float64, to values (rows, targets) or classes (rows,).
 
-    Rows count what `counts` (rows,) says, or all alike.
+    `counts` are the weights of the rows, (rows,); None for equal ones.
     """
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
     moves = x.amax(dim=0) > x.amin(dim=0)
     spread = torch.where(moves & (spread > 0), spread, 1.0)
     x = torch.where(moves, (x - mean) / spread, 0.0)
-    along, directions = _along(x)
+    directions = None
+    if len(x) <= x.shape[1]:  # the same regression of fewer coordinates, along singular vectors
+        u, sizes, directions = torch.linalg.svd(x, full_matrices=False)
+        x = u * sizes
+    weights = torch.ones(len(y), dtype=torch.float64) if counts is None else counts.double()
     found: Ridge | Logistic
     if classes:
-        weights = torch.ones(len(y), dtype=torch.float64)
-        own = None if counts is None else counts.numpy()
         if balanced:
-            weights = balanced_weights(y.numpy(), classes, own).double()[y]
-        if counts is not None:
-            weights = weights * counts.double()
-        found = choose_logistic(along, y, weights, classes)
+            own = None if counts is None else counts.numpy()
+            weights = balanced_weights(y.numpy(), classes, own).double()[y] * weights
+        found = choose_logistic(x, y, weights, classes)
     else:
-        row = torch.ones(len(y), dtype=torch.float64) if counts is None else counts.double()
-        rows = [(along, y.double(), row)]
-        found = Moments.of(lambda: iter(rows)).ridge(_RIDGE_PENALTIES)
+        found = Moments.of(lambda: iter([(x, y.double(), weights)])).ridge(_RIDGE_PENALTIES)
     weight = found.weight if directions is None else found.weight @ directions
     weight = weight / spread
     return weight, found.bias - weight @ mean
 
 
-def _along(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return rows as coordinates, (rows, fewer), along orthogonal directions, (fewer, inputs).
-
-    A penalized regression of the coordinates is that of the rows. Where there are as many rows
-    as inputs there is nothing to gain: the rows themselves, and no directions.
-    """
-    if len(x) > x.shape[1]:
-        return x, None
-    u, sizes, directions = torch.linalg.svd(x, full_matrices=False)
-    return u * sizes, directions
-
-
 def choose_logistic(x: Tensor, y: Tensor, weights: Tensor, classes: int) -> Logistic:
-    """Fit with the penalty whose cross entropy over folds of the rows is the least.
+    """Fit with the penalty that has the least cross entropy in cross-validation.
 
-    The rows of every class are dealt to five folds in their order, so nothing is drawn. Of a
-    fold are judged the rows whose class the other folds have.
+    The rows of every class are dealt to five folds in their order, so nothing is random. A held-out
+    row is scored if the other folds have its class.
 
     Args:
         x: (rows, inputs), float64.
         y: (rows,), the classes.
-        weights: (rows,), of the rows' cross entropies.
-        classes: how many there are.
+        weights: (rows,), of the cross entropies.
+        classes: their number.
     """
     unit = float(x.square().sum() / x.shape[1])
     if unit == 0:  # nothing moves
@@ -377,7 +339,7 @@ def choose_logistic(x: Tensor, y: Tensor, weights: Tensor, classes: int) -> Logi
 
 
 def _folds(y: Tensor, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield which rows are fitted on and which are judged, for each fold that has both."""
+    """Yield the rows to fit on and those to score, (rows,) bool, of each fold that has both."""
     fold = torch.from_numpy(deal_folds(y.numpy(), _FOLDS))
     for k in range(_FOLDS):
         rest = fold != k
@@ -399,7 +361,7 @@ def fit_logistic(
     """Minimize the weighted cross entropies and half the penalty times the squared weights.
 
     By L-BFGS in float64 (Liu & Nocedal 1989, "On the Limited Memory BFGS Method for Large Scale
-    Optimization"), from another one or from 0.
+    Optimization"), from the weights of `begin` or from 0.
     """
     total = float(weights.sum())
     both = torch.zeros(classes, x.shape[1] + 1, dtype=torch.float64)

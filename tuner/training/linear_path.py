@@ -1,4 +1,4 @@
-"""The linear path: a linear forecast beside the recurrent layers, by ridge regression."""
+"""The linear path beside the recurrent layers, and the ridge regression that fits it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from tuner.training.layers import columns_of_targets
 __all__ = ["PENALTIES", "LinearPath", "Moments", "Ridge", "Rows", "SequencePath", "make_path"]
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
+"""Penalties tried, the strongest first, in units of the inputs' mean variance times rows."""
 
-"""What is tried, the strongest first: in units of the mean variance of the inputs times rows."""
+MOST_INPUTS = 1024
+"""Inputs of a forecast from all columns, at most."""
 
-_FEWEST_FREE = 0.1  # of the rows' degrees of freedom must be left for a penalty to be judged
+_FEWEST_FREE = 0.1  # share of the rows' degrees of freedom that a penalty must leave
 
 Rows = tuple[Tensor, Tensor, Tensor]
-
 """Inputs (rows, inputs), outputs (rows, outputs) and weights (rows,), all float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
-    """A ridge regression with an intercept that is not penalized."""
+    """A ridge regression with an unpenalized intercept."""
 
     weight: Tensor  # (outputs, inputs)
     bias: Tensor  # (outputs,)
@@ -37,7 +38,7 @@ class Ridge:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weighted means and centred products of rows: all that a ridge regression needs of them."""
+    """Weighted means and centred products of rows, the sufficient statistics of a regression."""
 
     n: int  # rows
     total: Tensor  # the sum of their weights, ()
@@ -49,11 +50,7 @@ class Moments:
 
     @classmethod
     def of(cls, batches: Callable[[], Iterator[Rows]]) -> Moments:
-        """Add up rows.
-
-        Args:
-            batches: yields all rows, the same ones each time that it is called.
-        """
+        """Add up rows, which `batches` yields; it is called twice."""
         n, total, mean_x, mean_y = _sums(
             (w.new_tensor(len(w)), w.sum(), w @ x, w @ y) for x, y, w in batches()
         )
@@ -68,7 +65,7 @@ class Moments:
         return cls(int(n), total, mean_x, mean_y, *_sums(products()))
 
     def __add__(self, other: Moments) -> Moments:
-        """Return those of both's rows."""
+        """Return the moments of the rows of both."""
         total = self.total + other.total
         share = other.total / total
         x, y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
@@ -84,7 +81,7 @@ class Moments:
         )
 
     def scaled(self, scale: Tensor) -> Moments:
-        """Return those of the rows with each input multiplied by its number, (inputs,)."""
+        """Return the moments of rows whose inputs are multiplied by `scale`, (inputs,)."""
         return replace(
             self,
             mean_x=scale * self.mean_x,
@@ -93,19 +90,19 @@ class Moments:
         )
 
     def ridge(self, penalties: Sequence[float] = PENALTIES) -> Ridge:
-        """Fit in closed form, with the penalty whose generalized cross-validation is best.
+        """Fit in closed form, with the penalty of the best generalized cross-validation.
 
         Golub, Heath & Wahba (1979), "Generalized Cross-Validation as a Method for Choosing a Good
         Ridge Parameter": with n rows, their weighted squared errors RSS(a) over all outputs and
         the degrees of freedom df(a) = 1 + sum_i l_i / (l_i + a), l_i the eigenvalues of the
-        inputs' moments, the least of RSS(a) / (n - df(a))^2. One penalty is of all outputs.
+        inputs' moments, the least of RSS(a) / (n - df(a))^2. All outputs share one penalty.
 
         Args:
-            penalties: that are tried, in the unit of `PENALTIES`, the strongest first.
+            penalties: candidates in the units of `PENALTIES`, the strongest first.
         """
         xx, xy, yy = self.xx, self.xy, self.yy
         unit = float(xx.diagonal().mean())
-        if unit == 0:  # nothing moves
+        if unit == 0:  # all inputs are constant
             return Ridge(torch.zeros_like(xy.T), self.mean_y, 0.0)
         values, vectors = torch.linalg.eigh(xx.cpu())
         values, vectors = values.clamp(min=0).to(xx.device), vectors.to(xx.device)
@@ -117,7 +114,7 @@ class Moments:
             if free < _FEWEST_FREE * self.n:
                 continue
             gain = explained * (values + 2 * penalty) / (values + penalty).square()
-            # What rounding leaves of a perfect fit is no difference between penalties.
+            # Rounding errors of a perfect fit must not decide between penalties.
             rss = max(float(yy - gain.sum()), 1e-14 * float(yy))
             if rss / free**2 < least:
                 best, least = penalty, rss / free**2
@@ -125,7 +122,7 @@ class Moments:
         return Ridge(weight, self.mean_y - weight @ self.mean_x, best)
 
     def error(self, ridge: Ridge) -> float:
-        """Return the weighted sum of squared errors that a regression makes on these rows."""
+        """Return the weighted sum of squared errors of a regression on these rows."""
         away = self.mean_y - ridge.weight @ self.mean_x - ridge.bias
         explained = (ridge.weight @ self.xx - 2 * self.xy.T) * ridge.weight
         return float(self.yy + explained.sum() + self.total * away.square().sum())
@@ -139,24 +136,18 @@ def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
     return sums
 
 
-MOST_INPUTS = 1024
-
-"""Numbers that one forecast is made from, where it reads all columns."""
-
-
 class LinearPath(nn.Module):
     """One linear layer from the window to the horizon.
 
     The autoregressive part of LSTNet (Lai et al. 2018, "Modeling Long- and Short-Term Temporal
-    Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. Each of
-    several targets is forecast from its own window, by the same weights. A single target is
-    forecast from all columns, unless they are more than `MOST_INPUTS` numbers. What is known of
-    the rows to come is read as well, within that number, each target having weights of its own
-    for it.
+    Patterns with Deep Neural Networks", section 3.6), for every step of the horizon. Several
+    targets share the weights, each with its own window. A single target is forecast from all
+    columns, unless these are more than `MOST_INPUTS` numbers. Known future values are inputs too,
+    within that limit, with separate weights for each target.
 
-    It is 0 until `tuner.training.linear_fits.fit_path` fits it in closed form, and not trained: the
-    layers learn what it leaves over. Where gradients move it as well, a few hundred windows are
-    enough for them to fit noise: sunspots, window 22, RMSE of three seeds 15.9 in place of 14.9.
+    It is 0 until `tuner.training.linear_fits.fit_path` fits it in closed form, and is not trained:
+    the layers learn the residuals. Trained on a few hundred windows it would fit noise: sunspots,
+    window 22, RMSE of three seeds 15.9 in place of 14.9.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -167,25 +158,23 @@ class LinearPath(nn.Module):
         n_all = shape.window * shape.inputs + n_coming
         self.reads_all = shape.targets == 1 and n_all <= MOST_INPUTS
         self.n_coming = n_coming if self.reads_all or shape.window + n_coming <= MOST_INPUTS else 0
-        """Inputs that are of rows to come: they stand after those of the window."""
+        """Inputs of known future values, behind those of the window."""
         own = torch.zeros(shape.inputs, dtype=torch.bool)
         own[[self.columns[0], *(column for column, _ in shape.lag_columns)]] = True
         of_window = own if self.reads_all else torch.ones(1, dtype=torch.bool)
         of_coming = torch.zeros(self.n_coming, dtype=torch.bool)
         self.own_inputs = torch.cat((of_window.repeat_interleave(shape.window), of_coming))
-        """Which inputs are values of the target, its lags among them, (inputs,)."""
-        self.linear = nn.Linear(len(self.own_inputs), shape.horizon)
-        for parameter in self.linear.parameters():
-            nn.init.zeros_(parameter.requires_grad_(False))
+        """Which inputs are values of the target or its lags, (inputs,)."""
+        self.linear = _fixed_linear(len(self.own_inputs), shape.horizon)
 
     def windows(self, x: Tensor, coming: Tensor | None) -> Tensor:
-        """Return what each target is forecast from, (batch, targets, inputs)."""
+        """Return the inputs of each target, (batch, targets, inputs)."""
         columns = x.transpose(1, 2)  # (batch, features, window)
         read = columns.flatten(1).unsqueeze(1) if self.reads_all else columns[:, self.columns]
         if coming is None or not self.n_coming:
             return read
         known = coming.transpose(1, 2).flatten(1)  # (batch, known * horizon)
-        # For each target in a place of its own, with zeros in those of the others.
+        # Separate inputs for each target, zeros in those of the others.
         each = torch.eye(self.targets, device=x.device, dtype=known.dtype)
         placed = (each.unsqueeze(2) * known.unsqueeze(1).unsqueeze(1)).flatten(2)
         return torch.cat((read, placed), dim=2)
@@ -195,9 +184,9 @@ class LinearPath(nn.Module):
 
         Args:
             x: the window.
-            coming: what is known of the rows to come, (batch, horizon, known columns).
+            coming: known future values, (batch, horizon, known columns).
         """
-        # In full precision: in half of it a forecast of the level itself would be a coarse one.
+        # In full precision: half precision is too coarse for the level of a series.
         with torch.autocast(x.device.type, enabled=False):
             read = self.windows(x, coming).to(self.linear.weight.dtype)
             ahead: Tensor = self.linear(read)
@@ -205,9 +194,9 @@ class LinearPath(nn.Module):
 
 
 class SequencePath(nn.Module):
-    """One linear layer from all numbers of a sequence to its values, or the logits of its class.
+    """One linear layer from all numbers of a sequence to values or logits.
 
-    The sequences have one length. It is 0 until `tuner.training.linear_fits` fits it, and not
+    All sequences have one length. It is 0 until `tuner.training.linear_fits` fits it, and is not
     trained.
     """
 
@@ -216,9 +205,7 @@ class SequencePath(nn.Module):
         if shape.window < 1 or shape.vocabulary or shape.task not in ("regress", "classify"):
             raise TrainingError("linear_path: needs sequences of numbers, all of one length")
         self.classes = shape.classes
-        self.linear = nn.Linear(shape.window * shape.features, shape.classes or shape.targets)
-        for parameter in self.linear.parameters():
-            nn.init.zeros_(parameter.requires_grad_(False))
+        self.linear = _fixed_linear(shape.window * shape.features, shape.classes or shape.targets)
 
     def forward(self, x: Tensor, coming: None = None) -> Tensor:
         """Map (batch, steps, features) to (batch, 1, targets), or (batch, classes)."""
@@ -227,10 +214,13 @@ class SequencePath(nn.Module):
         return said if self.classes else said.unsqueeze(1)
 
 
-def make_path(shape: Shape) -> LinearPath | SequencePath:
-    """Return the path that fits the data.
+def _fixed_linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter.requires_grad_(False))
+    return layer
 
-    Raises:
-        TrainingError: there is none.
-    """
+
+def make_path(shape: Shape) -> LinearPath | SequencePath:
+    """Return the linear path for the data; raises TrainingError if there is none."""
     return LinearPath(shape) if shape.task == "forecast" else SequencePath(shape)

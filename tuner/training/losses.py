@@ -1,4 +1,4 @@
-"""Losses that training minimizes: built in, or the user's own."""
+"""Loss functions of training: built in, or the user's own."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["Loss", "balanced_weights", "make_loss", "own_loss", "pinball"]
 
 
 def own_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss, of what a model puts out and what it should have, in scaled units.
+    """Return the user's loss of outputs and targets, in scaled units.
 
-    A function is given truth and forecast, in that order: of values, (batch, horizon, targets)
-    each, with quantiles one axis more of the forecast; of classes, (n,) and their logits, (n,
-    classes). Of every step it is given the real ones alone, one after another.
+    A function takes truth and forecast, in that order: values, (batch, horizon, targets) each,
+    with one more axis of the forecast for quantiles; or classes, (n,), and logits, (n, classes).
+    Where every step has a target, the real steps are concatenated.
 
     Args:
         definition: `package.module:function`, or an expression.
@@ -62,7 +62,7 @@ def _of_function(
     forecast, truth = _real(outputs, targets, shape)
     try:
         found = function(truth, forecast)
-    except Exception as error:  # whatever it does
+    except Exception as error:  # of the user's code
         problem = f"{type(error).__name__}: {one_line(error)}"
         raise TrainingError(f"loss: {what} has no loss of a batch: {problem}") from error
     if not isinstance(found, Tensor) or found.ndim or not found.is_floating_point():
@@ -79,7 +79,7 @@ def _of_expression(outputs: Tensor, targets: Tensor, *, tree: ast.expr, shape: S
 
 
 def _number(x: Tensor) -> Tensor:
-    """Return what is true or false as 1 or 0."""
+    """Return booleans as 1 and 0."""
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
@@ -94,20 +94,20 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Loss(Protocol):
-    """Maps what a model puts out, and what it should have, to a mean over all of it, a scalar."""
+    """Maps outputs and targets to the mean loss, a scalar."""
 
     def __call__(
         self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /
     ) -> Tensor:
-        """Return the mean, each loss times its weight.
+        """Return the sum of the weighted losses over their number.
 
-        It is divided by the number of losses, not by the weights: these have the mean 1 over all
-        samples, so that a sample weighs the same whatever it is in a batch with.
+        The sum of the weights does not matter: a sample counts the same in every batch. The mean
+        weight of all samples is 1.
 
         Args:
             outputs: see `Model`.
             targets: see `Samples.targets`.
-            weights: (batch, horizon), (batch,) of classes, or of every step (batch, steps).
+            weights: (batch, horizon), (batch,) of classes, or (batch, steps) of every step.
         """
 
 
@@ -122,11 +122,14 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     """Return the loss of the parameters, for the data's outputs and targets.
 
     Raises:
-        TrainingError: the loss asked for is none of what the data's model puts out.
+        TrainingError: the loss does not fit the model's outputs.
     """
     if is_own(parameters.loss):
         return partial(_unweighted, loss=own_loss(parameters.loss, data.shape))
-    fitting = _fitting(data.shape)
+    if data.shape.classes:
+        fitting = ["cross_entropy"]
+    else:
+        fitting = ["quantile"] if data.shape.quantiles else list(_OF_VALUES)
     name = fitting[0] if parameters.loss == "auto" else parameters.loss
     if name not in fitting:
         raise TrainingError(
@@ -153,7 +156,7 @@ def _unweighted(
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     if weights is not None:
-        raise TrainingError("loss: one's own cannot be weighted; write auto")
+        raise TrainingError("loss: a loss of your own has no weights; write auto")
     return loss(outputs, targets)
 
 
@@ -166,7 +169,7 @@ def _of_values(
     loss: Callable[..., Tensor],
     each_step: bool,
 ) -> Tensor:
-    """Return the loss of values; where each step has some, targets that pad are no numbers."""
+    """Return the loss of values; where each step has a target, padding is nan."""
     if weights is not None:
         weights = weights.unsqueeze(-1).expand_as(targets)
     if each_step:
@@ -176,13 +179,6 @@ def _of_values(
     if weights is None:
         return loss(outputs, targets)
     return (weights * loss(outputs, targets, reduction="none")).mean()
-
-
-def _fitting(shape: Shape) -> list[str]:
-    """Return the losses for a model's outputs, the one that auto takes first."""
-    if shape.classes:
-        return ["cross_entropy"]
-    return ["quantile"] if shape.quantiles else list(_OF_VALUES)
 
 
 def pinball(
@@ -206,7 +202,7 @@ def _cross_entropy(
 ) -> Tensor:
     """Return the mean over classes or real steps, each loss times the weight of its class.
 
-    Torch's mean divides by the weights in the batch, so that a class alone in it weighs nothing.
+    Torch's mean divides by the weights in the batch, so a class alone in it would have no weight.
     """
     total = functional.cross_entropy(
         outputs.flatten(0, -2),
@@ -223,15 +219,12 @@ def _cross_entropy(
 def balanced_weights(
     classes: np.ndarray, n_classes: int, weights: np.ndarray | None = None
 ) -> Tensor:
-    """Return what each class weighs, (n_classes,), so that all classes weigh the same together.
+    """Return weights of the classes, (n_classes,), that give all classes the same total.
 
-    As scikit-learn's `class_weight="balanced"`; a class without an example weighs as if it had
-    one, for it may be in the validation part. An example counts as much as it weighs, where there
-    are weights, (n,).
+    As scikit-learn's `class_weight="balanced"`; a class without an example has the weight of one
+    with one, as it may be in the validation part. Examples count by their weights, (n,), if given.
     """
-    if weights is not None:
-        counted = np.bincount(classes, weights / weights.mean(), minlength=n_classes)
-        counted = np.where(counted > 0, counted, 1)
-        return torch.tensor(len(classes) / (n_classes * counted), dtype=torch.float32)
-    counts = np.bincount(classes, minlength=n_classes).clip(min=1)
+    relative = None if weights is None else weights / weights.mean()
+    counts = np.bincount(classes, relative, minlength=n_classes)
+    counts = np.where(counts > 0, counts, 1)
     return torch.tensor(len(classes) / (n_classes * counts), dtype=torch.float32)

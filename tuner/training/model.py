@@ -1,4 +1,4 @@
-"""The model: recurrent layers with a head; ensembles and averaged weights of it."""
+"""The model, ensembles of it, and averages of its weights."""
 
 from __future__ import annotations
 
@@ -40,22 +40,20 @@ __all__ = ["Ensemble", "Model", "WeightAverage", "mean_outputs"]
 
 
 class Model(nn.Module):
-    """Reads numbers or tokens; puts out values, quantiles, or the logits of classes.
+    """Maps numbers or tokens to values, quantiles, or the logits of classes.
 
-    Where something is said of every step, a linear head reads what the layers put out at each.
-    Everything else reads one vector pooled from all steps: by a linear head, or, in a forecast
-    with a decoder, as the hidden state with which the decoder begins.
+    Recurrent layers read the steps. If every step has an output, a linear head reads each step's.
+    Else the steps are pooled to one vector, for a linear head or as the first hidden state of a
+    decoder.
 
-    Before the layers the targets may be split into parts, and there may be a convolution, and then
-    segments. Around all of it a forecast
-    may have a normalization of each window, whose inverse is the last thing that is done, and,
-    inside that, a linear path that is added; sequences of one length may have that path as well.
-    Categories are read as embeddings beside the numbers, by all but the linear path.
-    What is known of the rows to come goes to the linear path and to the decoder, step by step;
-    without one a local head reads it.
+    Before the layers come, if configured, a decomposition of the targets, a convolution and
+    segments. A forecast may have a normalization of each window, whose inverse is the last
+    operation, and a linear path, added before the inverse; sequences of one length may also have
+    a linear path. Categories become embeddings beside the numbers, but for the linear path. Known
+    future values are inputs of the linear path and the decoder, without a decoder of a local head.
 
-    The parameters' first values come from torch's global generator; beside a linear path those
-    of the last layer are 0.
+    Torch's global generator draws the first weights; beside a linear path those of the last layer
+    are 0.
     """
 
     def __init__(self, parameters: Hyperparameters, shape: Shape) -> None:
@@ -91,7 +89,7 @@ class Model(nn.Module):
             inputs = width
         self.recurrent = Recurrent(parameters, inputs)
         self.widest = max(widest, self.recurrent.widest)
-        """The most numbers that a step is, read or in a layer."""
+        """The largest number of values of a step, in the input or a layer."""
         width = self.recurrent.width
         self.pooling = None if shape.each_step else POOLINGS[parameters.pooling](width)
         self.dropout = nn.Dropout(parameters.dropout)
@@ -114,31 +112,31 @@ class Model(nn.Module):
 
     @property
     def last_layer(self) -> nn.Linear:
-        """The linear layer whose numbers are values, quantiles or logits."""
+        """The linear layer that puts out values, quantiles or logits."""
         layer = self.head.head if isinstance(self.head, Decoder) else self.head
         assert isinstance(layer, nn.Linear)
         return layer
 
     @property
     def attends(self) -> bool:
-        """Whether `attention` has weights to give."""
+        """Whether the pooling has attention weights."""
         return self.own is None and isinstance(self.pooling, Attention)
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
     ) -> Tensor:
-        """Say what sequences come to.
+        """Return the outputs for sequences.
 
         Args:
-            x: (batch, steps, inputs), or tokens, (batch, steps); see `known_future.part`.
-            lengths: (batch,), on the CPU: how many steps of each are real; all by default.
-            prefix: (batch, said), tokens that were said of texts so far, the begin first.
+            x: (batch, steps, inputs), or tokens, (batch, steps); see `layers.part`.
+            lengths: numbers of real steps, (batch,), on the CPU; all by default.
+            prefix: of translations so far, (batch, said) tokens, the begin token first.
 
         Returns:
-            To forecast and regress (batch, horizon, targets), with quantiles (batch, horizon,
-            targets, quantiles); to classify logits, (batch, classes). Of every step values,
-            (batch, steps, targets), or logits, (batch, steps, classes), anything where x pads. To
-            translate logits of the token after each of the prefix, (batch, said, classes).
+            Forecasts and values: (batch, horizon, targets), quantiles (batch, horizon, targets,
+            quantiles). Classes: logits, (batch, classes). Of every step values, (batch, steps,
+            targets), or logits, (batch, steps, classes), undefined at padded steps. Translations:
+            logits of the token after each of the prefix, (batch, said, classes).
         """
         embedded, known = self._embed(x)
         x, coming = part(x, self.shape)
@@ -169,16 +167,13 @@ class Model(nn.Module):
         return said if level is None else level.put_back(said)
 
     def state(self, x: Tensor, lengths: Tensor | None = None) -> State:
-        """Return what a decoder of texts begins with, each (batch, size)."""
+        """Return the state with which a translator begins, each (batch, size)."""
         outputs, state, real = self._encode(x, lengths)
         assert self.pooling is not None
         return (self.pooling(outputs, state[0], real), *state[1:])
 
     def attention(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return how much each step weighs in attention pooling, (batch, steps); padding 0.
-
-        The steps of a segment share its weight.
-        """
+        """Return the attention weights, (batch, steps), 0 for padding; segments share theirs."""
         assert isinstance(self.pooling, Attention)
         embedded, _ = self._embed(x)
         x, _ = part(x, self.shape)
@@ -189,15 +184,12 @@ class Model(nn.Module):
         return weights if self.segments is None else self.segments.spread(weights, steps, lengths)
 
     def _normalize(self, x: Tensor) -> tuple[Tensor, Level | None]:
-        """Return windows without their level, and the level; sequences as they are."""
         return (x, None) if self.normalization is None else self.normalization(x)
 
     def _split(self, x: Tensor) -> Tensor:
-        """Return windows with the targets as parts, where they are split."""
         return x if self.decomposition is None else self.decomposition(x)
 
     def _embed(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return what categories become, in the window and in rows to come; None for none."""
         return (None, None) if self.categories is None else self.categories(x)
 
     def _encode(
@@ -205,7 +197,7 @@ class Model(nn.Module):
     ) -> tuple[Tensor, State, Tensor | None]:
         """Return outputs and last state of the recurrent layers, and which steps are real.
 
-        Where there are segments, these are the steps.
+        With segments these are the steps.
         """
         if self.embedding is not None:
             x = self.embedding(x)
@@ -220,20 +212,19 @@ class Model(nn.Module):
         return outputs, state, real
 
     def weights(self) -> Weights:
-        """Return a copy of all that is trained or counted, as numpy arrays."""
+        """Return a copy of all parameters and buffers as numpy arrays."""
         return {name: p.detach().cpu().numpy().copy() for name, p in self.state_dict().items()}
 
     def load_weights(self, weights: Weights) -> None:
-        """Set everything to what `weights` returned."""
+        """Set all parameters and buffers to what `weights` returned."""
         self.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
 
 
 class Ensemble(nn.Module):
-    """Models of one configuration; what it puts out is the mean of what they put out.
+    """The mean of several models of one configuration.
 
-    Of values and quantiles it is the mean of the scaled outputs, so one graph gives it and what
-    undoes the scaling need not know of it. Of classes it is the mean of the probabilities, put
-    out as logarithms, which are logits too.
+    It is the mean of scaled values and quantiles, or the logarithm of the mean probabilities, which
+    are logits.
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
@@ -243,7 +234,7 @@ class Ensemble(nn.Module):
 
     @property
     def linear_path(self) -> LinearPath | SequencePath | None:
-        """That of the first model: all have one, or none has."""
+        """The path of the first model: all have one, or none has."""
         first = self.models[0]
         assert isinstance(first, Model)
         return first.linear_path
@@ -251,20 +242,17 @@ class Ensemble(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
     ) -> Tensor:
-        """Say what sequences come to, as `Model.forward` does."""
+        """Return the mean outputs, as `Model.forward` does."""
         outputs = [model(x, lengths, prefix) for model in self.models]
         return mean_outputs(outputs, bool(self.shape.classes))
 
 
 def mean_outputs(outputs: Sequence[Tensor], classes: bool) -> Tensor:
-    """Return the mean of what several models put out.
+    """Return the mean outputs of several models; of logits the log of the mean probability.
 
     Args:
-        outputs: of each; one alone is returned as it is.
+        outputs: of each model, all of one shape; a single one is returned as it is.
         classes: whether they are logits, (..., classes).
-
-    Returns:
-        The same shape; of classes the logarithm of the mean probability.
     """
     if len(outputs) == 1:
         return outputs[0]
@@ -275,42 +263,39 @@ def mean_outputs(outputs: Sequence[Tensor], classes: bool) -> Tensor:
     return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
 
 
-_WARMUP = 3
-
-"""The k-th step counts at least 3 / (3 + k): first weights are random, and soon forgotten."""
+_WARMUP = 3  # the k-th step counts at least 3 / (3 + k), as the first weights are random
 
 
 class WeightAverage:
-    """A copy of a model whose weights follow those of the model, smoothed.
+    """An exponential moving average of the weights of a model.
 
-    After step k of an optimizer: average += r (weights - average), where r is the larger of
-    1 / (1 + epochs * steps) and 3 / (3 + k). What noise the last steps leave in the weights cancels
-    out in their mean (Polyak & Juditsky 1992, "Acceleration of Stochastic Approximation by
-    Averaging").
+    After step k of the optimizer: average += r (weights - average), where r is the larger of
+    1 / (1 + epochs * steps) and 3 / (3 + k). The noise of the last steps cancels out (Polyak &
+    Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging").
 
     Args:
-        model: is trained.
-        epochs: over which the average goes, above 0: the mean age of what it consists of.
+        model: in training.
+        epochs: the mean age of the averaged weights, above 0.
         steps: of the optimizer in an epoch.
     """
 
     def __init__(self, model: Model, *, epochs: float, steps: int) -> None:
         self.model = copy.deepcopy(model)
         for module in self.model.modules():
-            if isinstance(module, nn.RNNBase):  # cuDNN wants its weights side by side
+            if isinstance(module, nn.RNNBase):  # cuDNN needs contiguous weights
                 module.flatten_parameters()
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        # Views on the numbers: what is fixed is the same in both.
+        # Views of the weights; frozen ones are the same in both.
         moving = [(a.detach(), w.detach()) for a, w in pairs if w.requires_grad]
         self._averages = [a for a, _ in moving]
         self._weights = [w for _, w in moving]
-        kept = set(model.state_dict())  # but for what is not trained, and follows as it is
+        kept = set(model.state_dict())  # buffers are copied, not averaged
         others = zip(self.model.named_buffers(), model.buffers(), strict=True)
         self._buffers = [(a, b) for (name, a), b in others if name in kept]
         self._least, self._done = 1 / (1 + epochs * steps), 0
 
     def update(self) -> None:
-        """Follow the model, once after each step."""
+        """Update the average; called after each step of the optimizer."""
         self._done += 1
         rate = max(self._least, _WARMUP / (_WARMUP + self._done))
         torch._foreach_lerp_(self._averages, self._weights, rate)

@@ -26,6 +26,7 @@ from tuner.training.linear_path import LinearPath, SequencePath
 from tuner.training.recurrent import PeepholeLSTM
 
 __all__ = [
+    "OPSET",
     "Graph",
     "Level",
     "Operand",
@@ -44,13 +45,12 @@ __all__ = [
     "add_segments",
     "add_values",
     "axes",
+    "mask",
     "put_back",
-    "zero_padding",
 ]
 
-_OPSET = 17
-
-_IR_VERSION = 8  # of the file: it came with that opset, and runtimes of today and 2022 read it
+OPSET = 17
+_IR_VERSION = 8  # of the file: it came with that opset; runtimes since 2022 read it
 
 Operand = str | Tensor | np.ndarray
 
@@ -139,7 +139,7 @@ class Graph:
             [_floats(name, shape) for name, (_, shape) in outputs.items()],
             self._constants,
         )
-        opset = [helper.make_opsetid("", _OPSET)]
+        opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
 
     def _name(self, kind: str) -> str:
@@ -401,12 +401,9 @@ def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str, coming: s
     return g.op("Transpose", add_linear(g, path.linear, windows), perm=[0, 2, 1])
 
 
-def zero_padding(g: Graph, x: str, real: str) -> str:
-    """Add what puts zeros in the steps of (batch, steps, width) that are not real.
-
-    Whoever runs the model pads with whatever is at hand.
-    """
-    return g.op("Where", real, x, np.array(0, np.float32)) if real else x
+def mask(g: Graph, x: str, real: str, value: float = 0.0) -> str:
+    """Replace the padded steps of (batch, steps, width) by a value; "" for no padding."""
+    return g.op("Where", real, x, np.array(value, np.float32)) if real else x
 
 
 def add_convolution(g: Graph, convolution: Convolution, x: str) -> str:

@@ -1,4 +1,4 @@
-"""Predictions: of a model in training, and of trained weights."""
+"""Predictions of a model in training and of trained weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tuner.training.samples import Samples, open_samples, split
 
 __all__ = ["in_units", "model_outputs", "predict"]
 
-_BATCH = 1024  # never the job's batch_size, so that a score can be had again bit for bit
-_BATCH_NUMBERS = 2**24  # in a layer; of long or wide sequences fewer fit into memory
+_BATCH = 1024  # not the job's batch_size, so that a score repeats bit for bit
+_BATCH_NUMBERS = 2**24  # numbers in a layer: long or wide sequences make smaller batches
 
 
 def predict(job: PredictJob) -> Outcome:
@@ -44,12 +44,12 @@ def predict(job: PredictJob) -> Outcome:
 
 
 def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return predictions, and the weights of all steps where the model has them."""
+    """Return predictions, and the attention weights of all steps if the model has any."""
     parameters = Hyperparameters(**job.hyperparameters)
     device = pick_device(job.device)
     data = job.data.with_window(parameters.window)
     samples = open_samples(data, device)
-    with seeded(0, device):  # first weights are drawn before the trained ones replace them
+    with seeded(0, device):  # the constructor draws weights
         model = Model(parameters, data.shape).to(device)
     scored = data.evaluate_samples()
     index = samples.index(scored)
@@ -71,11 +71,11 @@ def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
 
 @torch.inference_mode()
 def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
-    """Return what the model puts out for the samples of an index, without dropout.
+    """Return the outputs of the model for samples, without dropout.
 
-    (samples, horizon, targets[, quantiles]) scaled values; (samples, classes) logits. Where every
-    step has its own those of the real steps of all samples one after another: (steps, 1, targets)
-    or (steps, classes).
+    They are scaled values, (samples, horizon, targets[, quantiles]), or logits, (samples, classes).
+    Where every step has an output, those of the real steps of all samples are concatenated:
+    (steps, 1, targets) or (steps, classes).
     """
     model.eval()
     parts = []
@@ -93,7 +93,7 @@ def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
 
 
 def in_units(outputs: Tensor, data: DataRef, samples: np.ndarray) -> np.ndarray:
-    """Bring `model_outputs` to the data's units, float64; logits become probabilities."""
+    """Return `model_outputs` in the data's units, float64, or as probabilities."""
     if data.shape.classes:
         outputs = functional.softmax(outputs.double(), dim=-1)
     return data.to_units(outputs.cpu().numpy(), samples)
@@ -101,7 +101,7 @@ def in_units(outputs: Tensor, data: DataRef, samples: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
-    """Return how much every step weighs, (samples, steps); nan after a sample's last step."""
+    """Return the attention weights, (samples, steps); nan after a sample's last step."""
     model.eval()
     parts = []
     for batch in _batches(model, samples, index):
@@ -118,6 +118,6 @@ def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
 
 
 def _batches(model: Model, samples: Samples, index: Tensor) -> Iterator[Tensor]:
-    """Return an index in parts that the model can read at once, by its size and data alone."""
+    """Split an index into batches, whose size depends on the model and the data alone."""
     numbers = samples.longest * max(16, model.widest)  # of one sample
     return split(index, max(1, min(_BATCH, _BATCH_NUMBERS // numbers)))

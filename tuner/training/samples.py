@@ -1,4 +1,4 @@
-"""Samples: what a model reads and what it should say, gathered into batches."""
+"""Samples of a split: inputs and targets, gathered into batches on the device."""
 
 from __future__ import annotations
 
@@ -27,45 +27,44 @@ __all__ = [
     "unfold",
 ]
 
-_AT_ONCE = 2**16  # samples whose weights are added up
-_NO_CLASS = -1  # of a step that pads
+_AT_ONCE = 2**16  # samples whose weights are summed at a time
+_NO_CLASS = -1  # at padded steps
 
 
 class Samples(Protocol):
-    """The prepared arrays of one split, on the device; a sample is gathered when it is used."""
+    """The prepared arrays of one split, on the device; batches are gathered on use."""
 
-    longest: int
-    """The most steps that a sample has."""
+    longest: int  # steps of a sample, at most
 
     def index(self, samples: np.ndarray) -> Tensor:
-        """Return samples as an index, (samples,), parts of which `inputs` and `targets` take."""
+        """Return samples as an index, (samples,); the other methods take any part of it."""
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gather what is read, in the order of the index.
+        """Gather the inputs, in the order of the index.
 
         Returns:
-            (batch, steps, features), or tokens, (batch, steps), padded with 0; and how many
-            steps of each are real, (batch,), on the CPU; None where all are.
+            (batch, steps, features), or tokens, (batch, steps), padded with 0; and the numbers of
+            real steps, (batch,), on the CPU, or None if no step is padded.
         """
 
     def prefix(self, index: Tensor) -> Tensor | None:
-        """Gather what is said before each token, (batch, steps); None where none are said."""
+        """Gather the tokens before each target token, (batch, steps); None but for translations."""
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather what should be said, in the order of the index.
+        """Gather the targets, in the order of the index.
 
         Returns:
-            (batch, horizon, targets) values, float32; (batch,) classes. Where every step has
-            its own (batch, steps, targets), padded with nan; (batch, steps), padded with -1.
-            Of texts the token after each that `prefix` gives, likewise.
+            Values, (batch, horizon, targets), float32, or classes, (batch,). Where every step has
+            a target, (batch, steps, targets), padded with nan, or (batch, steps), padded with -1.
+            Of translations the token after each of `prefix`, padded with -1.
         """
 
     def weights(self, index: Tensor) -> Tensor | None:
-        """Gather what targets count, in the order of the index; None where all count alike.
+        """Gather the weights of targets, in the order of the index; None for equal weights.
 
         Returns:
-            (batch, horizon), or (batch,) of classes. Where every step has its own (batch, steps),
-            padded with 0. Their mean over all that is trained on is 1.
+            (batch, horizon), or (batch,) of classes. Where every step has a target, (batch,
+            steps), padded with 0. The mean over all training samples is 1.
         """
 
 
@@ -85,28 +84,27 @@ def unfold(rows: Tensor, length: int) -> Tensor:
 
 
 def split(index: Tensor, size: int) -> Iterator[Tensor]:
-    """Yield the parts of an index, each of `size` samples, the last one of the rest.
+    """Yield parts of `size` samples of an index, the last one of the rest.
 
-    `torch.split` makes all parts at once: of a million windows they take more memory than the
-    index.
+    `torch.split` makes all parts at once, which take more memory than the index.
     """
     for begin in range(0, len(index), size):
         yield index[begin : begin + size]
 
 
 def some_samples(index: Tensor, most: int) -> Tensor:
-    """Return an index, or some of it where it has more than so many."""
+    """Return at most `most` samples of an index, evenly spaced."""
     return index[torch.from_numpy(some_of(len(index), most)).to(index.device)]
 
 
 def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
-    """Return an index in the fewest bytes that torch takes: one of all rows is no small thing."""
+    """Return an index as int32 if it fits, as it may have an entry for each row."""
     small = not len(index) or index.max() < 2**31
     return torch.from_numpy(index.astype(np.int32 if small else np.int64, copy=False)).to(device)
 
 
 def _mean_weight(data: DataRef) -> float:
-    """Return the mean weight of all targets that are trained on, and of no others."""
+    """Return the mean weight of all targets of the training samples."""
     samples, total, n = data.train_samples(), 0.0, 0
     for first in range(0, len(samples), _AT_ONCE):
         weights = data.weights_of(samples[first : first + _AT_ONCE])
@@ -116,24 +114,22 @@ def _mean_weight(data: DataRef) -> float:
 
 
 def _narrowed(weights: np.ndarray, device: torch.device) -> Tensor:
-    with np.errstate(over="ignore"):  # of rows that are not trained on
+    with np.errstate(over="ignore"):  # in rows of no training sample
         return torch.from_numpy(weights.astype(np.float32)).to(device)
 
 
-class _Unforced:
-    """Samples of which nothing is said token by token."""
-
+class _NoPrefix:
     def prefix(self, index: Tensor) -> None:
         """Return None."""
 
 
-class Windows(_Unforced):
-    """Windows over the rows of series, known by their first target row, `t`.
+class Windows(_NoPrefix):
+    """Windows over the rows of series; a sample is its first target row, `t`.
 
-    Rows [t - window, t) are read and rows [t, t + horizon) are forecast. Of these the columns
-    that are known ahead are read as well, 0 standing in all others. Both are views: a
-    window takes memory only while its batch is in use. A window that would reach past either
-    end of the rows raises (`index_select` takes no negative index).
+    Inputs are rows [t - window, t), targets rows [t, t + horizon). Columns that are known ahead
+    are inputs in the target rows too, the others are 0 there. Both are views, so a window takes
+    memory only in its batch. A window past either end of the rows raises (`index_select` takes no
+    negative index).
     """
 
     def __init__(self, data: SeriesRef, device: torch.device) -> None:
@@ -157,10 +153,7 @@ class Windows(_Unforced):
         return _narrow(samples, self._read.device)
 
     def inputs(self, index: Tensor) -> tuple[Tensor, None]:
-        """Gather the rows before, and what is known of those to come; beside them their modes.
-
-        (batch, window + ahead, inputs).
-        """
+        """Gather windows, known future values and modes, (batch, window + ahead, inputs)."""
         begins = index - self.longest
         x = self._read.index_select(0, begins)
         if self._ahead:
@@ -171,11 +164,11 @@ class Windows(_Unforced):
         return torch.cat((x, modes), dim=2), None
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather the rows from there on, (batch, horizon, targets); of classes, (batch,)."""
+        """Gather the target rows, (batch, horizon, targets); of classes, (batch,)."""
         return self._future.index_select(0, index)
 
     def weights(self, index: Tensor) -> Tensor | None:
-        """Gather what the rows from there on count, times what the steps do."""
+        """Gather the weights of the target rows, times those of the steps."""
         if not self._data.has_weights:
             return None
         rows, steps = self._weighed
@@ -199,15 +192,15 @@ class Windows(_Unforced):
         return rows, None if steps is None else _narrowed(steps, device)
 
 
-class Sequences(_Unforced):
-    """Independent sequences of different lengths; a batch is padded to its longest."""
+class Sequences(_NoPrefix):
+    """Independent sequences of different lengths; a batch is padded to its longest one."""
 
     def __init__(self, data: SequencesRef | PairsRef, device: torch.device) -> None:
         self._shape = data.shape
         self._rows = to_device(data.load("tokens" if data.shape.vocabulary else "inputs"), device)
         self._targets = to_device(data.load("truth" if data.shape.classes else "targets"), device)
         self._data = data
-        # On the CPU, where the layers want lengths to be: a GPU would be waited for every batch.
+        # On the CPU, where the layers need the lengths: a GPU would have to synchronize.
         self._bounds = to_device(np.asarray(data.load("bounds"), np.int64), torch.device("cpu"))
         self.longest = int((self._bounds[:, 1] - self._bounds[:, 0]).max())
 
@@ -231,7 +224,7 @@ class Sequences(_Unforced):
         return targets if self._shape.classes else targets.unsqueeze(1)
 
     def weights(self, index: Tensor) -> Tensor | None:
-        """Gather what sequences, or all their steps, count."""
+        """Gather the weights of sequences, or of all their steps."""
         if not self._data.has_weights:
             return None
         if self._shape.each_step:
@@ -241,7 +234,7 @@ class Sequences(_Unforced):
 
     @cached_property
     def _weights(self) -> Tensor:
-        """What sequences, or all rows, count: (sequences,) or (rows,)."""
+        """Weights of sequences, (sequences,), or of their rows, (rows,)."""
         data = self._data
         return _narrowed(data.load("weights") / _mean_weight(data), self._rows.device)
 
@@ -250,7 +243,7 @@ class Sequences(_Unforced):
         first, end = self._bounds.index_select(0, index).unsqueeze(2).unbind(1)  # (batch, 1)
         at = first + torch.arange(int((end - first).max()))  # (batch, steps)
         pads = at >= end
-        at = torch.where(pads, first, at)  # any row of its own: it is overwritten
+        at = torch.where(pads, first, at)  # any valid row: it is overwritten
         steps = rows.index_select(0, at.flatten().to(rows.device)).view(*at.shape, *rows.shape[1:])
         if bool(pads.any()):
             pads = pads.view(*at.shape, *[1] * (rows.ndim - 1)).to(rows.device)
@@ -259,22 +252,22 @@ class Sequences(_Unforced):
 
 
 class Pairs(Sequences):
-    """Texts, and what is to be said of each: the truth so far is read (teacher forcing)."""
+    """Texts and their translations; the true tokens before each are inputs (teacher forcing)."""
 
     def prefix(self, index: Tensor) -> Tensor:  # type: ignore[override]
-        """Gather the begin and the tokens to be said, (batch, steps), padded with 0."""
-        said, _ = self._said(index)
-        return torch.cat((torch.full_like(said[:, :1], self._shape.classes - 2), said), dim=1)
+        """Gather the begin token and the target tokens, (batch, steps), padded with 0."""
+        tokens, _ = self._target_tokens(index)
+        return torch.cat((torch.full_like(tokens[:, :1], self._shape.classes - 2), tokens), dim=1)
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather the tokens to be said and the end, (batch, steps); -1 pads, and is unknown."""
-        said, lengths = self._said(index)
-        found = torch.cat((said, torch.zeros_like(said[:, :1])), dim=1)
+        """Gather the target tokens and the end token, (batch, steps); -1 if padded or unknown."""
+        tokens, lengths = self._target_tokens(index)
+        found = torch.cat((tokens, torch.zeros_like(tokens[:, :1])), dim=1)
         found = found.scatter(1, lengths, self._shape.classes - 1)
         return found.masked_fill((found == 0) | (found == UNKNOWN), _NO_CLASS)
 
-    def _said(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens, (batch, longest), and how many there are of each, (batch, 1)."""
-        said = self._targets.index_select(0, index.to(self._targets.device))
-        lengths = (said != 0).sum(dim=1, keepdim=True)
-        return said[:, : int(lengths.max())], lengths
+    def _target_tokens(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the target tokens, (batch, longest), and their numbers, (batch, 1)."""
+        tokens = self._targets.index_select(0, index.to(self._targets.device))
+        lengths = (tokens != 0).sum(dim=1, keepdim=True)
+        return tokens[:, : int(lengths.max())], lengths

@@ -51,16 +51,20 @@ __all__ = [
 ]
 
 Schedule = Callable[[float], None]
+"""Called with the validation loss after every epoch; sets the learning rate of the next."""
 
-"""Hears of the validation loss after every epoch, and sets the learning rate of the next."""
+Report = Callable[[Epoch], bool]
+"""Called with every finished epoch; returns False to prune the trial."""
 
-_PLATEAU_EPOCHS = 5  # this many without a better validation loss are borne
-
+_PLATEAU_EPOCHS = 5  # without a better validation loss, before the learning rate is halved
 _MOMENTUM = 0.9
+_TEXTS = 256  # of an evaluation batch
+_REPEATS = 15  # predictions that are timed
+_MOST_S = 0.1  # seconds for timing, but for the first two predictions
 
 
 def make_optimizer(parameters: Hyperparameters, weights: list[nn.Parameter]) -> optim.Optimizer:
-    """Return the optimizer of the parameters; fused where torch has it, for that is faster."""
+    """Return the optimizer of the parameters, fused where torch supports it."""
     rate, decay = parameters.learning_rate, parameters.weight_decay
     match parameters.optimizer:
         case "adam":
@@ -88,10 +92,10 @@ def make_schedule(
 
 
 class _Cosine:
-    """From the learning rate to 0 along half a cosine: epoch k of n has (1 + cos(pi k/n)) / 2.
+    """Cosine annealing to 0: epoch k of n has (1 + cos(pi k/n)) / 2 of the learning rate.
 
-    Torch's own schedule ties the optimizer into a cycle of references, and a model's memory to
-    the next collection of garbage.
+    Torch's own schedule makes a reference cycle with the optimizer, which keeps a model in memory
+    until the next garbage collection.
     """
 
     def __init__(self, optimizer: optim.Optimizer, rate: float, epochs: int) -> None:
@@ -103,18 +107,15 @@ class _Cosine:
             group["lr"] = self.rate * (1 + math.cos(math.pi * self.done / self.epochs)) / 2
 
 
-_TEXTS = 256  # whose losses are taken at once
-
-
 class Fit:
-    """A model with its data, optimizer and loss; first weights are drawn when it is made.
+    """A model with its data, optimizer and loss; the constructor draws the first weights.
 
     Args:
-        job: gives metric, the schedule's epochs and mixed_precision.
+        job: has the metric, the epochs of the schedule and mixed_precision.
         parameters: the job's hyperparameters.
         data: the split.
-        device: where to train.
-        generators: draw the order of the samples, and which tokens are read as unknown.
+        device: trains the model.
+        generators: draw the order of the samples and the unknown tokens.
     """
 
     def __init__(
@@ -136,8 +137,12 @@ class Fit:
         self.scored_weights = data.weights_of(self.scored)
 
         self.model = Model(parameters, data.shape).to(device)
-        if parameters.linear_path:
-            self._fit_path()
+        if parameters.linear_path and isinstance(data, SeriesRef):
+            fitted = self.samples.index(data.fitted_samples())
+            fit_path(self.model, self.samples, fitted, data)
+        elif parameters.linear_path:
+            balanced = parameters.class_weights == "balanced"
+            fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
         self.weights = list(self.model.parameters())
         self.average = None
         if over := parameters.weight_averaging:
@@ -153,25 +158,20 @@ class Fit:
 
     @property
     def trained(self) -> Model:
-        """What the training has come to: the model, or the average of its weights."""
+        """The model, or the average of its weights."""
         return self.model if self.average is None else self.average.model
 
-    def _fit_path(self) -> None:
-        """Have the model begin as a linear one."""
-        if isinstance(self.data, SeriesRef):
-            fitted = self.samples.index(self.data.fitted_samples())
-            fit_path(self.model, self.samples, fitted, self.data)
-        else:
-            balanced = self.parameters.class_weights == "balanced"
-            fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
-
     def train_epoch(self) -> float:
-        """Take every training sample once; return the mean loss, of each before its step."""
+        """Train on every sample once; return the mean loss, each before its step."""
         self.model.train()
         precision = torch.autocast(self.device.type) if self.half else nullcontext()
         foreach = self.device.type != "cpu"  # for a few small tensors one by one is faster
         total, n_losses = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        for batch in split(self._shuffle(), self.parameters.batch_size):
+        index = self.train_index
+        order = torch.randperm(len(index), generator=self.generators.shuffling, dtype=index.dtype)
+        for batch in split(
+            index.index_select(0, order.to(index.device)), self.parameters.batch_size
+        ):
             self.optimizer.zero_grad(set_to_none=True)
             x, lengths = self.samples.inputs(batch)
             x = self._with_unknown(x)
@@ -192,10 +192,10 @@ class Fit:
         return total.item() / n_losses
 
     def _with_unknown(self, x: Tensor) -> Tensor:
-        """Return what is read, some tokens or categories as unknown; padding and numbers stay.
+        """Replace some tokens or categories by the unknown one; padding and numbers stay.
 
-        The training part holds no other unknown token, unless rare ones are: without these the
-        embedding of what nobody has seen would be what chance gave it.
+        Else the embedding of the unknown token would keep its random first values, as the training
+        part has no other unknown token unless rare ones are.
         """
         rate, shape = self.parameters.unknown_rate, self.data.shape
         if shape.categories and rate:
@@ -206,22 +206,15 @@ class Fit:
         return x.masked_fill(drawn & (x != 0), UNKNOWN)
 
     def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
-        """Return how many samples, or real steps that have their own, a batch's loss is of."""
+        """Return the number of losses in a batch: of samples, or of real steps."""
         if not self.data.shape.each_step:
             return len(x)
         return x.shape[:2].numel() if lengths is None else int(lengths.sum())
 
-    def _shuffle(self) -> Tensor:
-        """Return the training samples in a new order."""
-        order = torch.randperm(
-            len(self.train_index), generator=self.generators.shuffling, dtype=self.train_index.dtype
-        )
-        return self.train_index.index_select(0, order.to(self.train_index.device))
-
     def evaluate(self) -> tuple[float, float]:
-        """Return loss and metric of the evaluation samples.
+        """Return loss and metric of the evaluation samples, in full precision.
 
-        In full precision, as trained weights are used, so that the score can be had again.
+        A prediction with the trained weights thus gives the same score.
         """
         if isinstance(self.data, PairsRef):
             return self._evaluate_texts()
@@ -239,16 +232,15 @@ class Fit:
             weights = torch.from_numpy(relative).to(self.device).view(shape)
         val_loss = self.loss(outputs, targets, weights).item()
         if not math.isfinite(val_loss):
-            return val_loss, math.nan  # there is nothing to measure
+            return val_loss, math.nan
         predicted = in_units(outputs, self.data, self.scored)
-        found = score(
+        return val_loss, score(
             self.metric, self.truth, predicted, self.data, self.scored, self.scored_weights
         )
-        return val_loss, found
 
     @torch.inference_mode()
     def _evaluate_texts(self) -> tuple[float, float]:
-        """Return the loss of each token after the true ones, and the metric of what is said."""
+        """Return the loss of each token given the true ones before it, and the metric of texts."""
         model = self.trained.eval()
         total, n_losses = 0.0, 0
         for batch in split(self.scored_index, _TEXTS):
@@ -260,17 +252,12 @@ class Fit:
         return total / max(1, n_losses), score(self.metric, self.truth, said, self.data)
 
 
-_REPEATS = 15
-
-_MOST_S = 0.1  # that measuring takes, but for the first two
-
-
 @torch.inference_mode()
 def latency_ms(fit: Fit) -> float:
-    """Return the median of some predictions of the first scored sample, in milliseconds.
+    """Return the median latency of one prediction, in milliseconds.
 
-    In torch, a batch of one on the device that trained: an exported model is quicker. What the
-    weights are plays no role. Nothing random is drawn.
+    Measured with torch on the first scored sample, on the device that trained; an exported model
+    is faster. The weights do not matter, and nothing random is drawn.
     """
     model = fit.trained
     model.eval()
@@ -288,18 +275,13 @@ def latency_ms(fit: Fit) -> float:
     return 1000 * statistics.median(took[1:])  # the first one warms up
 
 
-Report = Callable[[Epoch], bool]
-
-"""Hears of every epoch when it has ended, and answers whether to go on."""
-
-
-class _RefusedError(Exception):
-    """`report` said no."""
+class _PrunedError(Exception):
+    """`report` returned False."""
 
 
 @dataclass(frozen=True)
 class _Best:
-    """The best epoch of a fold; where nothing is validated, the last."""
+    """The best epoch of a fold; without validation, the last."""
 
     epoch: int
     metric: float | None
@@ -307,13 +289,13 @@ class _Best:
 
 
 def train(job: TrainJob, report: Report) -> Outcome:
-    """Train, fold after fold, until epochs are used up, nothing improves, or `report` says no.
+    """Train the folds one by one, each until its last epoch, early stopping or pruning.
 
-    A job that does not validate trains its epochs, and has neither score nor history.
+    A job that does not validate trains all its epochs, and has neither score nor history.
 
-    A pure function of the job, but for the times in it. A model that diverges or does not fit
-    into memory gives a failed outcome with the epochs that it finished; no number in an
-    outcome's history is infinite or not a number.
+    The outcome depends on the job alone, but for its times. A model that diverges or does not fit
+    into memory gives a failed outcome with the finished epochs; all numbers in the history of an
+    outcome are finite.
     """
     trainer = _Trainer(job, report)
     state, reason = OutcomeState.COMPLETE, None
@@ -322,7 +304,7 @@ def train(job: TrainJob, report: Report) -> Outcome:
         for fold in range(len(job.folds)):
             best.append(trainer.train_fold(fold))
             give_memory_back()
-    except _RefusedError:
+    except _PrunedError:
         state = OutcomeState.PRUNED
     except TrainingError as error:
         state, reason = OutcomeState.FAILED, str(error)
@@ -349,7 +331,7 @@ def train(job: TrainJob, report: Report) -> Outcome:
 
 
 class _Trainer:
-    """Trains the folds of a job one by one, and keeps the history of them all."""
+    """Trains the folds of a job one by one, and keeps the history of all."""
 
     def __init__(self, job: TrainJob, report: Report) -> None:
         self.job, self.report = job, report
@@ -362,11 +344,11 @@ class _Trainer:
         self.latency_ms: float | None = None
 
     def train_fold(self, fold: int) -> _Best:
-        """Train a model on one fold until it ends; what is left of it is its best epoch.
+        """Train a model on one fold, and return its best epoch.
 
         Raises:
-            _RefusedError: `report` said no.
-            TrainingError: a number is not finite, or the job cannot be done here.
+            _PrunedError: `report` returned False.
+            TrainingError: a number is not finite, or this machine cannot do the job.
         """
         device = pick_device(self.job.device)
         self.device = describe_device(device)
@@ -380,7 +362,7 @@ class _Trainer:
             return best
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
-        """Train until the score has not improved for a while; of equal ones the loss decides."""
+        """Train with early stopping; the loss decides between equal scores."""
         job, first = self.job, len(self.history)
         best: _Best | None = None
         best_so_far = (math.inf, math.inf)  # metric, and loss: a metric of few rows stands still
@@ -395,24 +377,22 @@ class _Trainer:
                 best_so_far = self.sign * metric, val_loss
                 best = _Best(number, metric, fit.trained.weights() if job.keep_weights else None)
             last = number == first + job.epochs - 1 or number - best.epoch >= job.patience
-            self._tell(
-                Epoch(
-                    number,
-                    train_loss,
-                    val_loss,
-                    metric,
-                    time=time.time(),
-                    fold=fold,
-                    fold_score=best.metric if last and len(job.folds) > 1 else None,
-                )
+            fold_score = best.metric if last and len(job.folds) > 1 else None
+            epoch = Epoch(
+                number, train_loss, val_loss, metric, time.time(), fold=fold, fold_score=fold_score
             )
+            self.history.append(epoch)
+            with self.watch.paused():  # the report may wait for an answer
+                proceed = self.report(epoch)
+            if not proceed:
+                raise _PrunedError
             if last:
                 break
         assert best is not None, "a job has epochs"
         return best
 
     def _train_all(self, fit: Fit) -> _Best:
-        """Train every epoch; a schedule that follows the validation loss follows training's."""
+        """Train all epochs; the training loss takes the place of the validation loss."""
         for number in range(self.job.epochs):
             fit.schedule(self._finite("train_loss", fit.train_epoch(), number))
         return _Best(
@@ -420,34 +400,24 @@ class _Trainer:
         )
 
     def _finite(self, name: str, value: float, epoch: int) -> float:
-        """Return `value`, or raise where nothing can be learned from it."""
+        """Return `value`; raise TrainingError if it is infinite or not a number."""
         if not math.isfinite(value):
             rate = f"learning_rate {self.parameters.learning_rate:g}"
             raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
         return value
 
-    def _tell(self, epoch: Epoch) -> None:
-        """Add an epoch to the history and report it; raise if that was the last one."""
-        self.history.append(epoch)
-        with self.watch.paused():  # it may wait for an answer
-            go_on = self.report(epoch)
-        if not go_on:
-            raise _RefusedError
-
 
 class _Stopwatch:
-    """Counts seconds from when it is made, but for those when it was paused."""
+    """Counts the seconds since its creation, without pauses."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
     def seconds(self) -> float:
-        """Return how many seconds were counted."""
         return time.perf_counter() - self._since
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count nothing in the block."""
         begun = time.perf_counter()
         try:
             yield
@@ -456,11 +426,11 @@ class _Stopwatch:
 
 
 def run_job(job: Job, report: Report) -> Outcome:
-    """Do `job`. What it raises becomes a failed outcome; an interruption is passed on.
+    """Do `job`. Its errors become a failed outcome; an interruption is raised.
 
     Raises:
-        RuntimeError: the job failed, and with it CUDA in this process, where every later job
-            would fail too. Another process may do it: the error is not the job's, or not it alone.
+        RuntimeError: CUDA is broken in this process, where every later job would fail too.
+            Another process can do the job.
     """
     started = time.perf_counter()
     try:
@@ -493,9 +463,9 @@ def _do(job: Job, report: Report) -> Outcome:
 
 
 def _check_cuda() -> None:
-    """Raise RuntimeError where CUDA was used and has broken: then nothing on it works any more.
+    """Raise RuntimeError where CUDA was used and is broken.
 
-    Short memory does not break it, nor does what CUDA refuses to do.
+    Neither short memory nor a refused operation breaks it.
     """
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
@@ -505,13 +475,13 @@ def _check_cuda() -> None:
         what, _, _ = str(error).partition("\n")  # advice follows
     else:
         return
-    # Of no class of torch's: Ray would import torch where the search runs to show it.
+    # Not torch's class, and no cause: Ray would import torch in the search to show them.
     raise RuntimeError(f"CUDA does not work in this process any more: {what}")
 
 
 def warm_up() -> None:
-    """Import what the first job would otherwise wait for, and count as its own time."""
+    """Import modules that would otherwise count in the time of the first job."""
     parameter = torch.nn.Parameter(torch.zeros(1))
-    torch.optim.Adam([parameter])  # imports half of torch when the first one is made
+    torch.optim.Adam([parameter])  # the first optimizer imports half of torch
     nothing = SeriesRef("", Shape("forecast", 1))
     score("rmse", np.zeros((2, 1, 1)), np.zeros((2, 1, 1)), nothing)

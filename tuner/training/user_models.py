@@ -1,6 +1,6 @@
-"""Cells and models from user code, and their inspection in a separate process.
+"""Recurrent layers and whole models of the user's own code, and their inspection.
 
-Run by `tuner.experiment.cells` in a process of its own, as the class brings torch along.
+`tuner.experiment.cells` runs this module in a process of its own, as the class imports torch.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from tuner.errors import InputError, one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.device import TrainingError
 from tuner.training.layers import reverse
+from tuner.training.losses import own_loss
 from tuner.user_code import load_object
 
 __all__ = [
     "OwnLayer",
     "OwnModel",
+    "inspect_class",
+    "inspect_loss",
     "is_whole",
     "load_class",
-    "look_at",
-    "look_at_loss",
-    "outputs_of",
+    "output_shape",
 ]
 
 _LAYER, _MODEL = ["inputs", "units"], ["shape"]
@@ -40,7 +41,8 @@ def load_class(reference: str) -> type[nn.Module]:
     """Import the class of a cell.
 
     Raises:
-        TrainingError: it is not there, is no module of torch, or takes no arguments of either kind.
+        TrainingError: the class does not exist, is no `nn.Module`, or takes neither (inputs,
+            units, ...) nor (shape, ...).
     """
     try:
         found = load_object(reference)
@@ -52,7 +54,7 @@ def load_class(reference: str) -> type[nn.Module]:
             f"must be a class of torch.nn.Module, got {reference!r}, which is {what}; derive it "
             f"from torch.nn.Module"
         )
-    taken = _taken(found)
+    taken = _arguments(found)
     if taken[:2] != _LAYER and taken[:1] != _MODEL:
         got = ", ".join(taken) or "nothing"
         raise TrainingError(
@@ -63,31 +65,30 @@ def load_class(reference: str) -> type[nn.Module]:
 
 
 def is_whole(found: type[nn.Module]) -> bool:
-    """Return whether a class is a whole model, not a recurrent layer."""
-    return _taken(found)[:1] == _MODEL
+    """Return whether a class is a whole model, else it is a recurrent layer."""
+    return _arguments(found)[:1] == _MODEL
 
 
-def _taken(found: type[nn.Module]) -> list[str]:
-    """Return the names of what a class is made of."""
+def _arguments(found: type[nn.Module]) -> list[str]:
     return list(inspect.signature(found).parameters)
 
 
-def _made(found: type[nn.Module], what: str, arguments: Mapping[str, Any]) -> nn.Module:
+def _construct(found: type[nn.Module], what: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         return found(**arguments)
-    except Exception as error:  # whatever it does
+    except Exception as error:  # of the user's code
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         problem = f"{type(error).__name__}: {one_line(error)}"
         raise TrainingError(f"{what} cannot be made of ({given}): {problem}") from error
 
 
-def _called(
+def _forward(
     module: nn.Module, what: str, x: Tensor, lengths: Tensor | None, coming: Tensor | None = None
 ) -> Tensor:
-    """Return what a module puts out; it is given the lengths, and what is coming, if it takes them.
+    """Call a module with the lengths and the known future values, as far as it takes them.
 
     Raises:
-        TrainingError: it takes nothing of the rows to come, of which something is known.
+        TrainingError: it takes no future values, but some are known.
     """
     takes = inspect.signature(module.forward).parameters
     if coming is not None and "coming" not in takes:
@@ -105,11 +106,10 @@ def _called(
 
 
 class OwnLayer(nn.Module):
-    """A class of one's own as a recurrent layer, one for each direction.
+    """A user's class as a recurrent layer, one instance for each direction.
 
-    It is made of (inputs, units, ...) and maps (batch, steps, inputs) to (batch, steps, units); of
-    sequences that end earlier it may put out anything where they pad. Its state is what it puts
-    out at the last real step.
+    Its constructor takes (inputs, units, ...). It maps (batch, steps, inputs) to (batch, steps,
+    units); outputs at padded steps are ignored. Its state is the output at the last real step.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class OwnLayer(nn.Module):
         self.what, self.units = parameters.cell, units
         found = load_class(parameters.cell)
         arguments = {"inputs": inputs, "units": units, **(parameters.model_extra or {})}
-        made = [_made(found, self.what, arguments) for _ in range(1 + bidirectional)]
+        made = [_construct(found, self.what, arguments) for _ in range(1 + bidirectional)]
         self.ways = nn.ModuleList(made)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, tuple[Tensor]]:
@@ -129,11 +129,11 @@ class OwnLayer(nn.Module):
             (batch, steps, directions * units), and the last of each direction, (directions,
             batch, units).
         """
+        expected = (*x.shape[:2], self.units)
         outputs, states = [], []
         for backwards, layer in enumerate(self.ways):
             read = reverse(x, lengths) if backwards else x
-            said = _called(layer, self.what, read, lengths)
-            expected = (*x.shape[:2], self.units)
+            said = _forward(layer, self.what, read, lengths)
             if tuple(said.shape) != expected:
                 raise TrainingError(
                     f"{self.what} must put out (batch, steps, units), here {expected}, got "
@@ -151,11 +151,11 @@ class OwnLayer(nn.Module):
 
 
 class OwnModel(nn.Module):
-    """A class of one's own as the whole model, between what takes the level off and puts it on.
+    """A user's class as the whole model, inside the normalization of windows.
 
-    It is made of (shape, ...), a `tuner.data.Shape`, and those of tuner's hyperparameters that it
-    takes by name, and maps (batch, steps, features), or tokens, (batch, steps), to what
-    `outputs_of` says.
+    Its constructor takes (shape, ...), a `tuner.data.Shape`, and by name those of tuner's
+    hyperparameters that it needs. It maps (batch, steps, features), or tokens, (batch, steps), to
+    outputs of `output_shape`.
     """
 
     def __init__(self, parameters: Hyperparameters, shape: Shape, inputs: int) -> None:
@@ -168,25 +168,25 @@ class OwnModel(nn.Module):
             columns = tuple(range(shape.targets))
         read = dataclasses.replace(shape, features=inputs, modes=0, trend=0, target_columns=columns)
         arguments = {"shape": read, **own}
-        arguments |= {name: of_tuner[name] for name in _taken(found) if name in of_tuner}
-        self.module = _made(found, self.what, arguments)
+        arguments |= {name: of_tuner[name] for name in _arguments(found) if name in of_tuner}
+        self.module = _construct(found, self.what, arguments)
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, coming: Tensor | None = None
     ) -> Tensor:
-        """Say what sequences come to, in the shape of `outputs_of`."""
-        said = _called(self.module, self.what, x, lengths, coming)
-        expected = outputs_of(self.shape, *x.shape[:2])
+        """Return predictions of sequences, shaped as `output_shape`."""
+        said = _forward(self.module, self.what, x, lengths, coming)
+        expected = output_shape(self.shape, *x.shape[:2])
         if tuple(said.shape) != expected:
             raise TrainingError(
-                f"{self.what} must put out {_in_words(self.shape)}, here {expected}, got "
+                f"{self.what} must put out {_describe_output(self.shape)}, here {expected}, got "
                 f"{tuple(said.shape)}"
             )
         return said
 
 
-def outputs_of(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
-    """Return the shape of what a model puts out."""
+def output_shape(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
+    """Return the shape of a model's outputs."""
     if shape.each_step:
         return batch, steps, shape.classes or shape.targets
     if shape.classes:
@@ -195,7 +195,7 @@ def outputs_of(shape: Shape, batch: int, steps: int) -> tuple[int, ...]:
     return batch, shape.horizon, shape.targets, *quantiles
 
 
-def _in_words(shape: Shape) -> str:
+def _describe_output(shape: Shape) -> str:
     what = "classes" if shape.classes else "targets"
     if shape.each_step:
         return f"(batch, steps, {what})"
@@ -207,17 +207,15 @@ def _in_words(shape: Shape) -> str:
 _STEPS, _BATCH = 5, 2
 
 
-def look_at(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str, Any]:
-    """Return what a class declares, or the problem that it has.
+def inspect_class(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str, Any]:
+    """Return the hyperparameters that a class declares, or its problem.
 
     Args:
-        reference: of the class.
+        reference: `package.module:Class`.
         sample: kind, horizon, quantiles and number of targets; whether the steps are tokens, and
             whether columns are known ahead.
         ours: the names of tuner's own hyperparameters.
     """
-    from tuner.training.device import TrainingError
-
     try:
         found = load_class(reference)
         whole, declared = is_whole(found), getattr(found, "hyperparameters", {})
@@ -231,19 +229,8 @@ def look_at(reference: str, sample: dict[str, Any], ours: list[str]) -> dict[str
     return {"whole": whole, "takes": takes, "keys": keys}
 
 
-def look_at_loss(loss: str, kind: str) -> dict[str, Any]:
-    """Return the problem that a function has as a loss, or nothing.
-
-    Args:
-        loss: its reference.
-        kind: of the task.
-    """
-    import torch
-
-    from tuner.data import Shape
-    from tuner.training.device import TrainingError
-    from tuner.training.losses import own_loss
-
+def inspect_loss(loss: str, kind: str) -> dict[str, Any]:
+    """Return the problem that a function has as a loss of a kind of task, or nothing."""
     torch.manual_seed(0)
     classes = 3 if kind in ("classify", "label") else 0
     shape = Shape("classify" if classes else "forecast", 1, classes=classes)
@@ -260,18 +247,16 @@ def look_at_loss(loss: str, kind: str) -> dict[str, Any]:
 
 def _keys(reference: str, declared: Any, ours: list[str]) -> dict[str, dict[str, Any]]:
     """Return the keys that a class declares, each with a range and a default."""
-    from tuner.training.device import TrainingError
-
-    example = "{'leak': {'type': 'float', 'low': 0.0, 'high': 0.9, 'default': 0.5}}"
     if not isinstance(declared, dict) or not all(
         isinstance(name, str) and isinstance(key, dict) for name, key in declared.items()
     ):
-        text = f"`hyperparameters` of {reference} must map names to ranges, got {declared!r}"
-        raise TrainingError(f"{text}; write {example}, say")
+        raise TrainingError(
+            f"`hyperparameters` of {reference} must map names to ranges, got {declared!r}; write "
+            "{'leak': {'type': 'float', 'low': 0.0, 'high': 0.9, 'default': 0.5}}, say"
+        )
     for name, key in declared.items():
         if name in ours:
-            text = f"{reference} declares {name!r}, which is tuner's own"
-            raise TrainingError(f"{text}; call it otherwise")
+            raise TrainingError(f"{reference} declares {name!r}, which is tuner's own; rename it")
         if "default" not in key:
             text = f"{reference} declares {name!r} without a default, got {key!r}"
             raise TrainingError(f"{text}; add 'default'")
@@ -282,10 +267,6 @@ def _takes(
     found: type, reference: str, keys: dict[str, Any], ours: list[str], whole: bool
 ) -> list[str]:
     """Return which of tuner's hyperparameters a whole model takes, and check that all fits."""
-    import inspect
-
-    from tuner.training.device import TrainingError
-
     parameters = inspect.signature(found).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []
@@ -303,16 +284,7 @@ def _takes(
 
 
 def _try(reference: str, own: dict[str, Any], sample: dict[str, Any], whole: bool) -> None:
-    """Have the class read random numbers.
-
-    Raises:
-        TrainingError: it puts out what does not fit.
-    """
-    import torch
-
-    from tuner.data import Shape
-    from tuner.experiment.hyperparameters import Hyperparameters
-
+    """Run the class on random inputs; it raises TrainingError if the outputs do not fit."""
     torch.manual_seed(0)
     parameters = Hyperparameters(cell=reference, hidden_size=4, **own)
     if not whole:
@@ -334,19 +306,16 @@ def _try(reference: str, own: dict[str, Any], sample: dict[str, Any], whole: boo
         target_columns=tuple(range(sample["targets"])),
         known_columns=(features - 1,) if sample["known"] else (),
     )
-    x = torch.randint(2, vocabulary, (_BATCH, _STEPS)) if vocabulary else None
-    x = torch.randn(_BATCH, _STEPS, features) if x is None else x
+    if vocabulary:
+        x = torch.randint(2, vocabulary, (_BATCH, _STEPS))
+    else:
+        x = torch.randn(_BATCH, _STEPS, features)
     coming = torch.randn(_BATCH, shape.ahead, 1) if shape.ahead else None
     OwnModel(parameters, shape, features)(x, coming=coming)
 
 
-def _main(argument: str) -> None:
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the class prints is no answer
-    asked = json.loads(argument)
-    json.dump(look_at_loss(**asked) if "loss" in asked else look_at(**asked), answer)
-    answer.close()
-
-
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
+        os.dup2(2, 1)  # the class may print; only the answer goes to stdout
+        asked = json.loads(sys.argv[1])
+        json.dump(inspect_loss(**asked) if "loss" in asked else inspect_class(**asked), answer)
