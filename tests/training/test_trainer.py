@@ -492,7 +492,7 @@ def test_weights_of_another_model_fail_the_job(sine, make_job, go_on):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Interrupted])
 def test_an_interruption_is_passed_on(sine, make_job, error):
     def interrupt(epoch):
-        raise error
+        raise error("stopped")
 
     with pytest.raises(error):
         run_job(make_job(sine), interrupt)
