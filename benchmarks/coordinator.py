@@ -106,7 +106,7 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     from tuner.data.prepared import prepare
     from tuner.executors.base import train_job
     from tuner.journal.storage import Role
-    from tuner.orchestrator import search
+    from tuner.orchestrator import SearchOptions, search
     from tuner.strategies.rng import training_seed
 
     class Moments(Observer):
@@ -115,10 +115,10 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
             self.results: list[float] = []
             self.trains = math.inf
 
-        def dispatched(self, role: Any, number: int, cost: float) -> None:
+        def dispatched(self, key, cost: float) -> None:
             self.dispatches.append(time.perf_counter())
 
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
+        def finished(self, key, outcome, earlier=False) -> None:
             self.results.append(time.perf_counter())
             self.trains = min(self.trains, self.results[-1] - outcome.seconds)
 
@@ -127,11 +127,10 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
         moments = Moments()
         record = search(
             experiment,
-            study="s",
-            journal=str(Path(folder) / "s.journal"),
-            workers=options.workers,
-            observer=moments,
-            open_test=False,
+            SearchOptions(
+                "s", str(Path(folder) / "s.journal"), workers=options.workers, open_test=False
+            ),
+            [moments],
         )
         data = prepare(experiment, Path(folder) / "alone")
         jobs = [
@@ -363,10 +362,10 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
             self.memory: list[int] = []
             self.reported = 0
 
-        def epoch(self, role: Any, number: int, epoch: Any) -> None:
+        def epoch(self, key, epoch: Any) -> None:
             self.reported += 1
 
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
+        def finished(self, key, outcome, earlier=False) -> None:
             self.moments.append(now() - aside)
             if len(self.moments) in (part, trials):
                 gc.collect()
@@ -407,7 +406,7 @@ def workers(options: argparse.Namespace) -> None:
         def __init__(self) -> None:
             self.seconds = 0.0
 
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
+        def finished(self, key, outcome, earlier=False) -> None:
             self.seconds += outcome.seconds
 
     table = Table(title="Simulated workers", title_justify="left")

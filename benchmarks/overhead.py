@@ -147,6 +147,7 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     from tuner.orchestrator import search
     from tuner.results.export import study_artifacts
     from tuner.tracking import MlflowTracker
+    from tuner.tracking.tracker import TrackingObserver
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     changes = [f"budget.trials={trials}", "finalists.top=0"]
@@ -155,8 +156,8 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     finished: list[float] = []
 
     class Moments(Observer):
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
-            if role is Role.TRIAL:  # the untuned default is trained too
+        def finished(self, key, outcome, earlier=False) -> None:
+            if key.role is Role.TRIAL:  # the untuned default is trained too
                 finished.append(time.perf_counter())
 
     def submit(self: Any, job: Any, original: Any = LocalExecutor.submit) -> None:
@@ -166,13 +167,13 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     def make_tracker(read: Callable[[], Any]) -> MlflowTracker:
         return MlflowTracker(read, "study", print, study_artifacts)
 
+    tracking = [TrackingObserver(make_tracker)] if tracks else []
     with mock.patch.object(LocalExecutor, "submit", submit):
         begun = time.perf_counter()
         record = search(
             experiment,
+            observers=[Moments(), *tracking],
             make_executor=sys.modules[__name__].make_executor,
-            make_tracker=make_tracker if tracks else None,
-            observer=Moments(),
         )
         ended = time.perf_counter()
     assert len(finished) == len(record.trained) == trials

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from tuner.executors.simulated import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override
-from tuner.orchestrator import search
+from tuner.orchestrator import SearchOptions, search
 from tuner.report.comparison import ALPHA, Difference, pairwise
 
 STRATEGIES = ("random", "tpe", "pso", "woa")
@@ -97,9 +97,8 @@ def best_score(task: tuple[str, str, int, int]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         record = search(
             experiment,
-            journal=str(Path(folder) / "s.journal"),
+            SearchOptions(journal=str(Path(folder) / "s.journal"), finalists=False),
             make_executor=lambda n_workers: SimulatedExecutor(recorded, n_workers),
-            finalists=False,
         )
     assert record.best is not None
     assert record.best.value is not None

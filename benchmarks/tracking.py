@@ -259,11 +259,12 @@ def nothing(kind: str, options: argparse.Namespace) -> None:
     import optuna
     from overhead import make_executor
 
+    from tuner.orchestrator import SearchOptions
     from tuner.orchestrator import search as run_search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = make_experiment(options.trials, waits=False)
-    run_search(experiment, study="s", make_executor=make_executor, open_test=False)
+    run_search(experiment, SearchOptions("s", open_test=False), make_executor=make_executor)
     command = [sys.executable, "-m", "tuner", "sync", "s"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     times = []
@@ -311,26 +312,27 @@ def search_once(n_trials: int, waits: bool, tracks: bool) -> dict[str, Any]:
 
     from tuner.coordination.events import Observer
     from tuner.executors import LocalExecutor
+    from tuner.orchestrator import SearchOptions
     from tuner.orchestrator import search as run_search
     from tuner.tracking import MlflowTracker
+    from tuner.tracking.tracker import TrackingObserver
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     moments: list[tuple[float, float]] = []  # wall and processor
 
     class Moments(Observer):
-        def dispatched(self, role: Any, number: int, cost: float) -> None:
+        def dispatched(self, key, cost: float) -> None:
             moments[:] = moments or [(time.perf_counter(), time.process_time())]
 
-        def finished(self, role: Any, number: int, outcome: Any) -> None:
+        def finished(self, key, outcome, earlier=False) -> None:
             moments.append((time.perf_counter(), time.process_time()))
 
+    tracking = [TrackingObserver(lambda read: MlflowTracker(read, "s", print))] if tracks else []
     run_search(
         make_experiment(n_trials, waits=waits),
-        study=uuid.uuid4().hex,
+        SearchOptions(uuid.uuid4().hex, open_test=False),
+        [Moments(), *tracking],
         make_executor=make_executor if waits else LocalExecutor,
-        make_tracker=(lambda read: MlflowTracker(read, "s", print)) if tracks else None,
-        observer=Moments(),
-        open_test=False,
     )
     search_s, cpu_s = np.subtract(moments[-1], moments[0])
     trials = np.diff(moments[1:], axis=0)

@@ -17,15 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
-from tuner.launch import check_workers, choose_workers, search_watched, sync_command, warnings
 from tuner.outputs import check_file, check_model_folder, written_whole
 from tuner.processes import stopped_by_signals
-from tuner.progress.display import PipeConsole
-from tuner.progress.reporters import PlainProgress
-from tuner.progress.watcher import Watcher
-from tuner.results.advice import in_the_way
-from tuner.studies import check_journal, check_study_name, with_data
-from tuner.winner import KeptModel
+from tuner.progress.reporters import Reporter
+from tuner.studies import with_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -447,58 +442,45 @@ def search(
     """
     import optuna
 
-    from tuner.executors.choice import choose_executor
     from tuner.journal.storage import journal_location
-    from tuner.orchestrator import default_study_name
+    from tuner.launch import run_search, sync_command
+    from tuner.orchestrator import SearchOptions
+    from tuner.progress.display import PipeConsole
+    from tuner.progress.reporters import PlainReporter
+    from tuner.winner import KeptModel
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_workers(workers, "workers", "workers=1")
-    study = check_study_name(study)
-    check_journal(journal)
+    options = SearchOptions(
+        study=study,
+        journal=journal,
+        workers=workers,
+        executor=executor,
+        tracking=tracking,
+        open_test=open_test,
+        reopen_test=reopen_test,
+    )
+    options.check(in_python=True)
     experiment = with_data(experiment, data, journal)
     experiment = _with_arguments(experiment, strategy, trials, seed)
-    if reopen_test and not open_test:
-        rule = "reopen_test: opens the test part"
-        raise InputError(rule, got="open_test=False", remedy="leave one out")
-    name, stop = study or default_study_name(experiment), threading.Event()
-    choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
-    n_workers = choose_workers(workers, experiment, choice)
-    watcher: Watcher = _Logged()
+    stop = threading.Event()
+    reporter: Reporter = _Logged()
     if progress:
         console = PipeConsole(highlight=False, soft_wrap=True)
-        watcher = PlainProgress(experiment, console, n_workers, stopping=stop.is_set)
-    with KeptModel(watcher.note) as kept:
+        reporter = PlainReporter(console, stopping=stop.is_set)
+    with KeptModel(reporter.note) as kept:
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():  # no other one gets signals
                 stack.enter_context(stopped_by_signals(stop, process_ends=False))
-            record, behind = search_watched(
-                experiment,
-                watcher,
-                name=name,
-                journal=journal,
-                n_workers=n_workers,
-                executor=executor,
-                make_executor=choice.make,
-                warnings=lambda record: [
-                    *warnings(workers, record.experiment, choice),
-                    *in_the_way(record),
-                ],
-                tracking=tracking,
-                kept=kept,
-                stop=stop,
-                open_test=open_test,
-                reopen_test=reopen_test,
-            )
-        if tracking and not behind:
-            kept.log(record, None, sync_command(name, journal))
-        return Study(record, journal_location(name, journal), kept.folder)
+            record, copied = run_search(experiment, options, reporter, kept, stop=stop)
+        if tracking and copied:
+            kept.log(record, None, sync_command(record.name, journal))
+        return Study(record, journal_location(record.name, journal), kept.folder)
 
 
-class _Logged(Watcher):
+class _Logged(Reporter):
     """Prints nothing; notes go to the logger `tuner`."""
 
     def note(self, text: str) -> None:
-        """Log a line."""
         logging.getLogger("tuner").info(text)
 
 

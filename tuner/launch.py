@@ -1,4 +1,4 @@
-"""Launches one search: the number of workers, progress, tracking and signals."""
+"""Launches one search with all that its options ask for: executor, workers, notes, MLflow."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
-from tuner.errors import InputError, Interrupted, show_location
+from tuner.coordination.events import Observer, SearchStart
+from tuner.errors import Interrupted, show_location
+from tuner.executors.choice import ExecutorChoice, choose_executor
 from tuner.experiment import Experiment
+from tuner.journal.records import StudyRecord
+from tuner.orchestrator import SearchOptions, search
 from tuner.outputs import to_nowhere
-from tuner.progress.watcher import Beginning, NothingButFailures, Watcher
+from tuner.progress.reporters import FailureNotice, Reporter
+from tuner.report.page import final_artifacts
+from tuner.results.advice import in_the_way
+from tuner.results.export import study_artifacts
+from tuner.tracking import MlflowTracker
+from tuner.tracking.tracker import TrackingObserver
 from tuner.winner import KeptModel
 
-if TYPE_CHECKING:
-    from tuner.coordination.opening import Earlier
-    from tuner.executors import Executor
-    from tuner.executors.choice import ExecutorChoice
-    from tuner.journal.records import StudyRecord
-    from tuner.tracking import MlflowTracker, Tracker
-
 __all__ = [
-    "check_workers",
+    "Notes",
     "choose_workers",
     "journal_option",
-    "search_watched",
+    "run_search",
     "stopped_without_reader",
     "sync_command",
-    "warnings",
+    "tracking_observer",
+    "worker_notes",
 ]
 
 
@@ -44,29 +47,13 @@ def sync_command(name: str, journal: str | None, register: str | None = None) ->
     return f"tuner sync {shlex.quote(name)}{journal_option(journal)}{registered}"
 
 
-def check_workers(workers: int | None, option: str = "--workers", one: str = "--workers 1") -> None:
-    """Refuse a number that no machine has.
-
-    Args:
-        workers: how many were asked for.
-        option: what asked for them.
-        one: how to ask for one.
-
-    Raises:
-        InputError: it is below 1.
-    """
-    if workers is not None and workers < 1:
-        rule = "must be at least 1"
-        raise InputError(rule, where=option, got=workers, remedy=f"write {one}, or leave it out")
-
-
 def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
     """Return what was asked for, or else as many as there is room for; never more than are used."""
     return max(1, min(choice.capacity if workers is None else workers, _useful(experiment)))
 
 
-def warnings(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
-    """Return what a person should know who asked for so many workers."""
+def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
+    """Return notes on too many workers, and on a search that cannot be repeated."""
     found = []
     useful = _useful(experiment)
     enough = max(1, min(choice.capacity, useful))
@@ -106,88 +93,77 @@ def stopped_without_reader() -> Iterator[None]:
         raise Interrupted(rule, remedy="the same command resumes") from None
 
 
-def search_watched(
+@dataclass(frozen=True)
+class Notes(Observer):
+    """Notes what a user should know when a search starts."""
+
+    send: Callable[[str], None]
+    of: Callable[[StudyRecord], Sequence[str]]
+
+    def on_start(self, start: SearchStart) -> None:
+        for text in self.of(start.record):
+            self.send(text)
+
+
+def tracking_observer(
+    study: str, journal: str | None, note: Callable[[str], None]
+) -> TrackingObserver:
+    """Return the observer that copies a search to MLflow; it notes what is missing there."""
+    to_sync = sync_command(study, journal).removeprefix("tuner sync ")
+    return TrackingObserver(
+        lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final_artifacts)
+    )
+
+
+def run_search(
     experiment: Experiment,
-    watcher: Watcher,
+    options: SearchOptions,
+    reporter: Reporter,
+    kept: KeptModel | None,
     *,
-    name: str,
-    journal: str | None,
-    n_workers: int,
-    executor: str,
-    make_executor: Callable[[int], Executor],
-    warnings: Callable[[StudyRecord], list[str]],
-    tracking: bool,
-    kept: KeptModel | None = None,
     stop: threading.Event,
-    earlier: Sequence[Earlier] = (),
-    **stages: bool,
+    notes: Callable[[StudyRecord], Sequence[str]] = lambda record: [],
 ) -> tuple[StudyRecord, bool]:
-    """Search as `tuner.orchestrator.search` does, and tell a watcher from its beginning.
+    """Run a search as `tuner run` and `tuner.search` do.
 
     Args:
         experiment: what is searched.
-        watcher: is told all but the result and the end.
-        name: the study's.
-        journal: as `--journal` gave it.
-        n_workers: how many trials run at a time.
-        executor: its name.
-        make_executor: makes it from the number of workers.
-        warnings: what there is to say when the study is open.
-        tracking: whether trials are copied to MLflow.
-        kept: keeps the winner's model, for MLflow or a program; None where nobody asks for it.
+        options: checked already, by `SearchOptions.check`.
+        reporter: shows what happens, but the result and the end; it is entered already.
+        kept: keeps the winner's model; None where nobody asks for it.
         stop: once set, trials in progress come to their end and the search stops.
-        earlier: what a new study begins from.
-        stages: those of `search` that may be left out.
+        notes: what the user should know besides when the search starts.
 
     Returns:
-        The study as its journal has it, and whether MLflow lacks some of it.
+        The study as its journal has it, and whether MLflow has all of it that it should have.
 
     Raises:
-        TunerError: as `search` does; Interrupted also where nobody reads what is printed.
+        TunerError: as `tuner.orchestrator.search` does; Interrupted also where nobody reads what
+            is printed.
     """
-    from tuner.coordination.events import Observers
-    from tuner.journal.storage import journal_location
-    from tuner.orchestrator import search
-    from tuner.report.page import final_artifacts
-    from tuner.results.export import study_artifacts
-    from tuner.tracking import MlflowTracker, NullTracker
+    name = options.study_of(experiment)
+    choice = choose_executor(options.executor, experiment.resources, reporter.note)
 
-    readers: list[Callable[[], StudyRecord]] = []
-    trackers: list[MlflowTracker] = []
+    def at_start(record: StudyRecord) -> list[str]:
+        about_workers = worker_notes(options.workers, record.experiment, choice)
+        return [*about_workers, *notes(record), *in_the_way(record)]
 
-    def make_tracker(read: Callable[[], StudyRecord]) -> Tracker:
-        readers.append(read)
-        if not tracking:
-            return NullTracker()
-        files = study_artifacts, final_artifacts
-        to_sync = sync_command(name, journal).removeprefix("tuner sync ")
-        trackers.append(MlflowTracker(read, to_sync, watcher.note, *files))
-        return trackers[0]
-
-    def make_told_executor(n_workers: int) -> Executor:
-        made, record = make_executor(n_workers), readers[0]()
-        beginning = Beginning(
-            record=record,
-            journal=show_location(journal_location(name, journal)),
-            n_workers=n_workers,
-            executor=executor,
-            warnings=tuple(warnings(record)),
-        )
-        watcher.begun(beginning)
-        return made
-
+    observers = [
+        reporter,
+        Notes(reporter.note, at_start),
+        FailureNotice(reporter.note),
+        *([] if kept is None else [kept]),
+    ]
+    tracking = tracking_observer(name, options.journal, reporter.note)
+    if options.tracking:
+        observers.append(tracking)
+    n_workers = choose_workers(options.workers, experiment, choice)
     with stopped_without_reader():
         record = search(
             experiment,
-            study=name,
-            journal=journal,
-            workers=n_workers,
-            make_executor=make_told_executor,
-            make_tracker=make_tracker,
-            observer=Observers([watcher, NothingButFailures(watcher.note)]),
+            replace(options, workers=n_workers),
+            observers,
+            make_executor=choice.make,
             stop=stop,
-            keep_model=None if kept is None else kept.keep,
-            earlier=earlier,
-            **stages,
         )
-    return record, any(not tracker.complete for tracker in trackers)
+    return record, tracking.complete

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,14 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from tuner.coordination.coordinator import (
-    AsynchronousCoordinator,
-    Coordinator,
-    Limits,
-    why_it_ended,
-)
-from tuner.coordination.events import Observer, Observers
+from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
+from tuner.coordination.events import Observer, Observers, SearchStart
 from tuner.coordination.finalists import default_of, enqueue_finalists
 from tuner.coordination.opening import Earlier, as_begun, open_study, recorded_run
 from tuner.coordination.pruning import make_pruner
 from tuner.data.baselines import baselines_record, choose, preparations_of
 from tuner.data.prepared import Prepared, prepare
-from tuner.errors import Interrupted
+from tuner.errors import InputError, Interrupted, show_location
 from tuner.executors import Executor, LocalExecutor
 from tuner.executors.base import STOPPED, train_job
 from tuner.experiment import Experiment, space_size
@@ -39,23 +35,80 @@ from tuner.journal.storage import (
     REOPENED_ATTR,
     TEST_ATTR,
     TIME_ATTR,
+    Role,
+    TrialKey,
     journal_location,
     seed_of,
-    training_name,
     write_journal,
 )
 from tuner.outputs import scratch_folder
 from tuner.results.advice import advice_on_data
 from tuner.results.predictions import calibrate_all
-from tuner.results.retraining import Refit, TrainedModels, Training, refit, refit_epochs
+from tuner.results.retraining import Refit, TrainedModels, refit, refit_epochs
 from tuner.results.test_score import score_on_test, stays_closed, why_not_again
 from tuner.results.winner import Winner, find_winner
 from tuner.strategies.base import Rhythm
-from tuner.tracking import NullTracker, Tracker
-from tuner.tracking.tracker import TrackingObserver, closed_at_end
-from tuner.winner import trained
+from tuner.studies import check_journal, check_study_name, read_earlier
+from tuner.winner import TrainedWinner, check_register
 
-__all__ = ["default_study_name", "search"]
+__all__ = ["SearchOptions", "default_study_name", "search"]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of a search beside its experiment; none of them changes a trial."""
+
+    study: str | None = None
+    """Name of the study; `EXPERIMENT-STRATEGY-SEED` by default."""
+    journal: str | None = None
+    """A file or a database's URL; `studies/STUDY.journal` by default."""
+    start_from: tuple[str, ...] = ()
+    """What a new study starts from: names of studies, paths of journals or CSV files."""
+    workers: int | None = None
+    """How many trials run at a time, at least 1; by default as many as there is room for."""
+    executor: str = "local"
+    """Where trials run: `local`, `ray` or `ray://HOST:PORT`."""
+    tracking: bool = True
+    """Whether trials are copied to MLflow while they run."""
+    register: str | None = None
+    """Name under which MLflow registers the winner's model; by default it does not."""
+    finalists: bool = True
+    """Whether the best configurations are retrained after the search; a later call may do it."""
+    open_test: bool = True
+    """Whether the winner is scored on the test set, once for a study; it needs finalists."""
+    reopen_test: bool = False
+    """Whether it is scored again where the search has resumed and another configuration wins."""
+
+    def check(self, *, in_python: bool = False) -> None:
+        """Check the options before anything is read or created.
+
+        Args:
+            in_python: whether messages name arguments of a function, not options of a command.
+
+        Raises:
+            InputError: a value is not allowed, or two of them contradict each other.
+        """
+        if self.workers is not None and self.workers < 1:
+            where, one = ("workers", "workers=1") if in_python else ("--workers", "--workers 1")
+            raise InputError(
+                "must be at least 1",
+                where=where,
+                got=self.workers,
+                remedy=f"write {one}, or leave it out",
+            )
+        check_study_name(self.study)
+        check_journal(self.journal)
+        if self.register is not None:
+            check_register(self.register, self.tracking)
+        if self.reopen_test and not self.open_test:
+            where, got = "--reopen-test", "--no-test as well"
+            if in_python:
+                where, got = "reopen_test", "open_test=False"
+            raise InputError("opens the test part", where=where, got=got, remedy="leave one out")
+
+    def study_of(self, experiment: Experiment) -> str:
+        """Return the name of the study, as files and MLflow have it."""
+        return check_study_name(self.study) or default_study_name(experiment)
 
 
 def default_study_name(experiment: Experiment) -> str:
@@ -69,39 +122,22 @@ def default_study_name(experiment: Experiment) -> str:
 
 def search(
     experiment: Experiment,
+    options: SearchOptions | None = None,
+    observers: Sequence[Observer] = (),
     *,
-    study: str | None = None,
-    journal: str | None = None,
-    workers: int = 1,
     make_executor: Callable[[int], Executor] = LocalExecutor,
-    make_tracker: Callable[[Callable[[], StudyRecord]], Tracker] | None = None,
-    observer: Observer | None = None,
     stop: threading.Event | None = None,
-    finalists: bool = True,
-    open_test: bool = True,
-    reopen_test: bool = False,
-    keep_model: Callable[[Callable[[], Training], Executor], None] | None = None,
-    earlier: Sequence[Earlier] = (),
 ) -> StudyRecord:
-    """Run an experiment to its end, or go on where an earlier run of it stopped.
+    """Run an experiment to its end, or resume it where an earlier run stopped.
+
+    `tuner.launch.run_search` adds what the options ask for beside: the executor and MLflow.
 
     Args:
         experiment: what is searched.
-        study: its name; `<experiment>-<strategy>-<seed>` by default.
-        journal: a file or a database's URL; `studies/STUDY.journal` by default.
-        workers: how many jobs run at a time; the result does not depend on it.
+        options: the defaults, if None.
+        observers: receive what happens.
         make_executor: makes the executor from the number of workers.
-        make_tracker: makes the tracker from a function that reads the study; none by default.
-        observer: is told what happens.
         stop: once set, trials in progress come to their end and the search stops.
-        finalists: whether the best configurations are retrained after the search; a later call
-            may do it. Without that the test part stays closed as well.
-        open_test: whether the test part is opened at the end; a later call may do it.
-        reopen_test: whether it is opened again where the search has gone on since and has
-            another winner; the score is not one of unseen rows then.
-        keep_model: is called at the end, where this call opened the test part, with what gives
-            the winner's training, and the executor; the data's arrays are there until it returns.
-        earlier: what a new study begins from.
 
     Returns:
         The study as its journal has it.
@@ -109,221 +145,247 @@ def search(
     Raises:
         InputError: the experiment, its data or the journal cannot be used; nothing was begun.
         RunError: every trial failed.
-        Interrupted: `stop` was set; the same call goes on from there.
+        Interrupted: `stop` was set; the same call resumes.
     """
-    observer = observer or Observer()
-    name = study or default_study_name(experiment)
-    location = journal_location(name, journal)
+    options, observer = options or SearchOptions(), Observers(observers)
+    name, workers = options.study_of(experiment), options.workers or 1
+    location = journal_location(name, options.journal)
+    earlier = read_earlier(options.start_from, experiment, name, options.journal)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = prepare(experiment, folder / "search")
         storage = stack.enter_context(write_journal(location, name, observer.note))
-        distributions = to_distributions(experiment.search_space)
-        known = data.facts
-        facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
-        if (test_file := experiment.data.split.test_file) is not None:
-            facts["test_file"] = test_file
-        metric = experiment.objective.metric
-        remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
-
-        def plain() -> dict[str, Any]:
-            others = [(p, data.of(p).folds) for p in preparations_of(experiment)[1:]]
-            record = baselines_record(metric, data.folds, known.season, others)
-            return record | {"remarks": remarks}
-
-        opened = open_study(
-            storage,
-            location,
-            name,
-            experiment,
-            facts,
-            plain,
-            distributions,
-            finalists=finalists,
-            earlier=earlier,
-        )
-        experiment = as_begun(opened, experiment)
+        study, experiment = _opened(storage, location, name, experiment, data, options, earlier)
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)
 
-        tracker = make_tracker(read) if make_tracker else NullTracker()
-        stack.enter_context(closed_at_end(tracker))
-        stack.enter_context(recorded_run(opened, experiment, finalists=finalists))
+        stack.enter_context(_ended(observer))
+        stack.enter_context(recorded_run(study, experiment, finalists=options.finalists))
         executor = make_executor(workers)
         stack.callback(executor.close)
-        run = _Run(
-            experiment=experiment,
-            data=data,
-            study=opened,
-            storage=storage,
-            read=read,
-            executor=executor,
-            observer=Observers([observer, TrackingObserver(tracker)]),
-            stop=stop or threading.Event(),
-            reopens=reopen_test,
+        where, kind = show_location(location), options.executor
+        observer.on_start(
+            SearchStart(read(), read, where, workers, kind, finalists=options.finalists)
         )
-        run.trials(distributions)
-        if finalists:
-            run.finalists(distributions)
-        if finalists and open_test:
-            run.test(folder)
-        if finalists and open_test and keep_model is not None:
-            run.keep(keep_model, folder)
+        run = _Run(
+            experiment,
+            data,
+            study,
+            storage,
+            read,
+            executor,
+            options,
+            observer,
+            stop or threading.Event(),
+        )
+        run.trials()
+        if options.finalists:
+            run.finalists()
+            if options.open_test:
+                run.test(folder)
+                run.winner(folder)
         return read()
 
 
+def _opened(
+    storage: BaseStorage,
+    location: str,
+    name: str,
+    experiment: Experiment,
+    data: Prepared,
+    options: SearchOptions,
+    earlier: Sequence[Earlier],
+) -> tuple[optuna.Study, Experiment]:
+    """Return the study, and the experiment with the strategy that it was begun with."""
+    known = data.facts
+    facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
+    if (test_file := experiment.data.split.test_file) is not None:
+        facts["test_file"] = test_file
+    remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
+
+    def plain() -> dict[str, Any]:
+        others = [(p, data.of(p).folds) for p in preparations_of(experiment)[1:]]
+        record = baselines_record(experiment.objective.metric, data.folds, known.season, others)
+        return record | {"remarks": remarks}
+
+    study = open_study(
+        storage,
+        location,
+        name,
+        experiment,
+        facts,
+        plain,
+        to_distributions(experiment.search_space),
+        finalists=options.finalists,
+        earlier=earlier,
+    )
+    return study, as_begun(study, experiment)
+
+
+@contextlib.contextmanager
+def _ended(observer: Observer) -> Iterator[None]:
+    """Report the end, whatever ends the search."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        observer.on_end(done)
+
+
+@dataclass
 class _Run:
     """The stages of one search, and what they share."""
 
-    def __init__(
-        self,
-        *,
-        experiment: Experiment,
-        data: Prepared,
-        study: optuna.Study,
-        storage: BaseStorage,
-        read: Callable[[], StudyRecord],
-        executor: Executor,
-        observer: Observer,
-        stop: threading.Event,
-        reopens: bool,
-    ) -> None:
-        self._reopens = reopens  # the test part, if it was opened before and that says anything new
-        self._experiment, self._data, self._study = experiment, data, study
-        self._storage, self._read, self._executor = storage, read, executor
-        self._observer, self._stop = observer, stop
-        self._models = TrainedModels(experiment, data, executor, observer, stop)
-        self._refitted: dict[tuple[int | None, int], Refit | None] = {}  # by winner and repeats
+    experiment: Experiment
+    data: Prepared
+    study: optuna.Study
+    storage: BaseStorage
+    read: Callable[[], StudyRecord]
+    executor: Executor
+    options: SearchOptions
+    observer: Observer
+    stop: threading.Event
 
-    def trials(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
+    def __post_init__(self) -> None:
+        self.distributions = to_distributions(self.experiment.search_space)
+        self.models = TrainedModels(
+            self.experiment, self.data, self.executor, self.observer, self.stop
+        )
+        self.refitted: dict[tuple[int | None, int], Refit | None] = {}  # by winner and repeats
+
+    def trials(self) -> None:
         """Search until the budget is used."""
-        experiment = self._experiment
+        experiment = self.experiment
         prunes = experiment.pruner.name != "none"
 
         def make_job(trial: optuna.Trial) -> TrainJob:
+            key = TrialKey(Role.TRIAL, trial.number)
             seed = seed_of(trial.user_attrs, trial.number, experiment.seed)
-            key = f"trial {trial.number}"
             params = trial.params
-            folds = self._data.of(params).folds
-            return train_job(experiment, folds, key, params, seed, can_be_pruned=prunes)
+            folds = self.data.of(params).folds
+            return train_job(experiment, folds, str(key), params, seed, can_be_pruned=prunes)
 
-        begun, limit_s = time.monotonic(), experiment.budget.timeout
-        record = self._read()
+        begun, budget = time.monotonic(), experiment.budget
+        record = self.read()
         trained_before, spent_s = len(record.trained), record.seconds
-        n_trials = experiment.n_trials
-        if n_trials is None or trained_before < n_trials:
-            done = f"{trained_before} of " if trained_before else ""
-            count = "" if n_trials is None else f"{done}{n_trials} trials, "
-            self._observer.note(
-                f"searching {self._study.study_name}: {count}{self._executor.n_workers} at a time"
-            )
+        self._announce(trained_before)
 
         def out_of_time() -> bool:
-            return limit_s is not None and spent_s + time.monotonic() - begun >= limit_s
+            return (
+                budget.timeout is not None and spent_s + time.monotonic() - begun >= budget.timeout
+            )
 
         kind = AsynchronousCoordinator if experiment.asynchronous else Coordinator
         coordinator = kind(
-            self._study,
-            distributions,
+            self.study,
+            self.distributions,
             experiment.strategy.rhythm,
-            self._executor,
+            self.executor,
             make_job,
             Limits(
-                experiment.budget.trials,
+                budget.trials,
                 n_configurations=space_size(experiment.search_space),
-                stagnation=experiment.budget.stagnation,
-                retries=experiment.budget.retries,
+                stagnation=budget.stagnation,
+                retries=budget.retries,
                 out_of_time=out_of_time,
             ),
             second=experiment.objective.cost,
             n_folds=experiment.n_folds,
             pruner=make_pruner(
                 experiment.pruner,
-                experiment.budget.epochs,
+                budget.epochs,
                 experiment.n_folds,
                 by_loss=experiment.losses_compare,
             ),
             seed=experiment.seed,
-            observer=self._observer,
-            stop=self._stop,
+            observer=self.observer,
+            stop=self.stop,
         )
         try:
             finished = coordinator.run()
         finally:
             if coordinator.trained > trained_before:
-                self._study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
-        if finished:
-            n_trained, exhausted = len(self._read().trained), coordinator.exhausted
-            if why := why_it_ended(experiment, n_trained, exhausted, out_of_time()):
-                self._observer.note(why)
+                self.study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
+        if finished and (why := self.read().why_ended(coordinator.exhausted, out_of_time())):
+            self.observer.note(why)
         self._interrupt_unless(finished)
 
-    def finalists(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> None:
+    def _announce(self, n_trained: int) -> None:
+        n_trials = self.experiment.n_trials
+        if n_trials is None or n_trained < n_trials:
+            done = f"{n_trained} of " if n_trained else ""
+            count = "" if n_trials is None else f"{done}{n_trials} trials, "
+            self.observer.note(
+                f"searching {self.study.study_name}: {count}{self.executor.n_workers} at a time"
+            )
+
+    def finalists(self) -> None:
         """Train the best configurations, and the untuned default, again on fresh seeds."""
-        record = self._read()
+        record = self.read()
         find_winner(record)  # raises where every trial failed
         test = record.test
         if test is not None and test.after_trials >= len(record.trained) and not record.raised:
             return  # what was tested then was complete
-        study = enqueue_finalists(self._storage, record)
+        study = enqueue_finalists(self.storage, record)
         n_trials = len(study.get_trials(deepcopy=False)) if study else 0
         if study is None or not n_trials:
             return
 
         def make_job(trial: optuna.Trial) -> TrainJob:
-            frozen = self._storage.get_trial(trial._trial_id)
-            return self._models.job(read_trial(frozen, self._experiment))
+            frozen = self.storage.get_trial(trial._trial_id)
+            return self.models.job(read_trial(frozen, self.experiment))
 
         coordinator = Coordinator(
             study,
-            distributions,
+            self.distributions,
             Rhythm(size=n_trials, generational=True),  # none waits for another
-            self._executor,
+            self.executor,
             make_job,
-            Limits(n_trials, retries=self._experiment.budget.retries),
+            Limits(n_trials, retries=self.experiment.budget.retries),
             distinct=False,
-            n_folds=self._experiment.n_folds,
-            seed=self._experiment.seed,
-            observer=self._observer,
-            stop=self._stop,
+            n_folds=self.experiment.n_folds,
+            seed=self.experiment.seed,
+            observer=self.observer,
+            stop=self.stop,
         )
         before = sum(run.outcome is not None for run in record.finalists)
         self._interrupt_unless(coordinator.run())
-        self._models.keep(coordinator.weights)
-        if record.test is not None and n_trials > before and not self._reopens:
-            self._observer.note(stays_closed(self._read()))
+        self.models.keep(coordinator.weights)
+        if record.test is not None and n_trials > before and not self.options.reopen_test:
+            self.observer.note(stays_closed(self.read()))
 
     def test(self, folder: Path) -> None:
         """Open the test part; where this study has done so before, only if it is asked to."""
-        record = self._read()
+        record = self.read()
         if record.test is not None:
-            if not self._reopens:
+            if not self.options.reopen_test:
                 return
             if why_not := why_not_again(record):
-                self._observer.note(why_not)
+                self.observer.note(why_not)
                 return
-        self._interrupt_unless(not self._stop.is_set())
+        self._interrupt_unless(not self.stop.is_set())
         winner, default = find_winner(record), default_of(record)
         own = default.repeats if default and not winner.is_default else ()
-        of_all = self._models.of([*winner.runs, *own])
+        of_all = self.models.of([*winner.runs, *own])
         refit = self._refit(record, winner, own, folder) if record.experiment.refits else None
-        self._interrupt_unless(not self._stop.is_set())
+        self._interrupt_unless(not self.stop.is_set())
         models, default_models = of_all[: len(winner.runs)], of_all[len(winner.runs) :]
-        metric, season = self._experiment.objective.metric, self._data.facts.season
-        others = preparations_of(self._experiment)[1:]
+        metric, season = self.experiment.objective.metric, self.data.facts.season
+        others = preparations_of(self.experiment)[1:]
         choices = choose(
             metric,
-            self._data.folds[-1],
+            self.data.folds[-1],
             season,
-            [(preparation, self._data.of(preparation).folds[-1]) for preparation in others],
+            [(preparation, self.data.of(preparation).folds[-1]) for preparation in others],
         )
-        calibration = calibrate_all(record.experiment, models, self._executor)
+        calibration = calibrate_all(record.experiment, models, self.executor)
         opened = score_on_test(
             record,
             winner,
             models,
-            self._executor,
+            self.executor,
             folder / "test",
             default_models,
             refit,
@@ -331,50 +393,50 @@ class _Run:
             choices,
         )
         opened["retrained_differently"] = [
-            training_name(run.role, run.number, run.configuration, run.repeat)
-            for run in (*winner.runs, *own)
-            if self._models.differs(run)
+            run.key.name for run in (*winner.runs, *own) if self.models.differs(run)
         ]
         if record.test is None:
-            self._study.set_user_attr(TEST_ATTR, opened)
+            self.study.set_user_attr(TEST_ATTR, opened)
         else:
-            self._study.set_user_attr(
-                REOPENED_ATTR, [*(t.to_json() for t in record.openings[1:]), opened]
-            )
+            earlier = [opening.to_json() for opening in record.openings[1:]]
+            self.study.set_user_attr(REOPENED_ATTR, [*earlier, opened])
 
-    def keep(
-        self, keep_model: Callable[[Callable[[], Training], Executor], None], folder: Path
-    ) -> None:
-        """Hand over the winner's training, if this run has its weights."""
-        record = self._read()
+    def winner(self, folder: Path) -> None:
+        """Report the winner's model, if this run has its weights."""
+        record = self.read()
         winner = find_winner(record)
         run = winner.reproducible
-        weights = self._models.weights_of(run)
+        weights = self.models.weights_of(run)
         if weights is None:
             return
-        refit = None
-        if refit_epochs(record, winner) is not None:
-            refit = self._refit(record, winner, (), folder)
-        executor, job = self._executor, self._models.job(run)
-        data = self._data.of(run.params)
-        keep_model(partial(trained, record, data, job, weights, executor, refit), executor)
+        has_refit = refit_epochs(record, winner) is not None
+        self.observer.on_winner(
+            TrainedWinner(
+                record,
+                self.data.of(run.params),
+                self.models.job(run),
+                weights,
+                self.executor,
+                partial(self._refit, record, winner, (), folder) if has_refit else None,
+            )
+        )
 
     def _refit(
         self, record: StudyRecord, winner: Winner, default_runs: Sequence[TrialRecord], folder: Path
     ) -> Refit | None:
         """Train the winner and the default again on training and validation part, once."""
         key = winner.number, len(winner.runs)
-        if key not in self._refitted:
-            self._refitted[key] = refit(
+        if key not in self.refitted:
+            self.refitted[key] = refit(
                 record,
                 winner,
                 default_runs,
-                folder / f"refit{len(self._refitted)}",
-                self._executor,
-                self._observer,
-                self._stop,
+                folder / f"refit{len(self.refitted)}",
+                self.executor,
+                self.observer,
+                self.stop,
             )
-        return self._refitted[key]
+        return self.refitted[key]
 
     def _interrupt_unless(self, finished: bool) -> None:
         if not finished:

@@ -23,8 +23,7 @@ from tuner.tables.table import RawTable
 
 if TYPE_CHECKING:
     from tuner.coordination.opening import Earlier
-    from tuner.journal.records import StudyRecord
-    from tuner.progress.display import State
+    from tuner.journal.records import StudyRecord, StudyState
 
 __all__ = [
     "check_journal",
@@ -95,14 +94,14 @@ def read(study: str, journal: str | None) -> Any:
     return read_study(read_journal(location), study, location)
 
 
-def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, State]:
+def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, StudyState]:
     """Return the record of a study that a command names, and whether its search runs.
 
     Raises:
         InputError: there is no such study; the nearest name is offered.
     """
+    from tuner.journal.records import read_with_state
     from tuner.journal.storage import read_journal
-    from tuner.progress.display import read_with_state
 
     location = locate(study, journal)
     return read_with_state(read_journal(location), study, location)

@@ -6,14 +6,17 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tuner.coordination.events import Observer, WinnerModel
 from tuner.errors import (
     DataError,
     InputError,
+    Interrupted,
     NoGraphError,
     RunError,
     TunerError,
@@ -23,8 +26,9 @@ from tuner.errors import (
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import StudyRecord
+from tuner.outputs import scratch_folder
 from tuner.prediction import Model, PredictionWarning
-from tuner.results.export import exported
+from tuner.results.export import exported, write_model
 from tuner.results.predictions import calibrate
 from tuner.results.retraining import Refit, Training, look_at_attention, refit_epochs, train_again
 from tuner.results.winner import find_winner
@@ -34,17 +38,15 @@ if TYPE_CHECKING:
     from tuner.data.prepared import Prepared
     from tuner.executors import Executor
     from tuner.jobs import TrainJob, Weights
-    from tuner.journal.records import StudyRecord
-    from tuner.results.retraining import Training
 
 __all__ = [
     "KeptModel",
+    "TrainedWinner",
     "check_register",
     "example_rows",
     "log_winner",
+    "model_name",
     "retrained",
-    "trained",
-    "training_name",
     "winner_experiment",
 ]
 
@@ -60,7 +62,7 @@ def winner_experiment(record: StudyRecord) -> Experiment:
     return Experiment.model_validate(exported(record, Path.cwd(), "best.yaml", record.data["path"]))
 
 
-def training_name(record: StudyRecord, *, ensemble: bool = False) -> str:
+def model_name(record: StudyRecord, *, ensemble: bool = False) -> str:
     """Return what tells the winner's training, or its ensemble's, from others of the study."""
     winner = find_winner(record)
     run, epochs = winner.reproducible, refit_epochs(record, winner)
@@ -69,35 +71,48 @@ def training_name(record: StudyRecord, *, ensemble: bool = False) -> str:
     return f"{winner.name} seed {run.seed} score {run.value!r}{how}"
 
 
-def trained(
-    record: StudyRecord,
-    data: Prepared,
-    job: TrainJob,
-    weights: Weights,
-    executor: Executor,
-    refit: Refit | None = None,
-) -> Training:
-    """Return the winner's training, of which a search still has the weights, and its refit's."""
-    found = find_winner(record).reproducible.outcome
-    assert found is not None
-    experiment = winner_experiment(record)
+@dataclass(frozen=True)
+class TrainedWinner:
+    """The winner of a search that still has its weights."""
 
-    def made(data: Prepared, job: TrainJob, outcome: Outcome) -> Training:
-        attention = None
-        if experiment.hyperparameters.pooling == "attention":
-            assert outcome.weights is not None
-            attention = look_at_attention(executor, job, [outcome.weights], data.name_of)
-        return Training(experiment, data, outcome, attention)
+    record: StudyRecord
+    data: Prepared
+    job: TrainJob
+    weights: Weights
+    executor: Executor
+    refit: Callable[[], Refit | None] | None = None  # trains the refit, unless it is trained
 
-    training = made(data, job, dataclasses.replace(found, weights=weights))
-    intervals = calibrate(experiment, job, training.weights, executor)
-    training = dataclasses.replace(training, intervals=intervals)
-    if refit is None or refit.winner.failed:
-        return training
-    (job, weights), *_ = refit.winner.models
-    epochs = refit.winner.epochs - 1
-    outcome = Outcome(OutcomeState.COMPLETE, best_epoch=epochs, weights=weights)
-    return dataclasses.replace(training, refit=made(refit.data, job, outcome))
+    def training(self) -> Training:
+        """Return the winner's training, and its refit's."""
+        found = find_winner(self.record).reproducible.outcome
+        assert found is not None
+        experiment, executor = winner_experiment(self.record), self.executor
+
+        def made(data: Prepared, job: TrainJob, outcome: Outcome) -> Training:
+            attention = None
+            if experiment.hyperparameters.pooling == "attention":
+                assert outcome.weights is not None
+                attention = look_at_attention(executor, job, [outcome.weights], data.name_of)
+            return Training(experiment, data, outcome, attention)
+
+        training = made(self.data, self.job, dataclasses.replace(found, weights=self.weights))
+        intervals = calibrate(experiment, self.job, training.weights, executor)
+        training = dataclasses.replace(training, intervals=intervals)
+        refit = self.refit() if self.refit is not None else None
+        if refit is None or refit.winner.failed:
+            return training
+        (job, weights), *_ = refit.winner.models
+        epochs = refit.winner.epochs - 1
+        outcome = Outcome(OutcomeState.COMPLETE, best_epoch=epochs, weights=weights)
+        return dataclasses.replace(training, refit=made(refit.data, job, outcome))
+
+    def write(self, folder: Path) -> None:
+        """Write the model into a folder.
+
+        Raises:
+            RunError: it cannot be exported.
+        """
+        write_model(self.training(), folder, self.executor, moves=True)
 
 
 def retrained(record: StudyRecord, *, ensemble: bool = False) -> Training:
@@ -178,10 +193,10 @@ def check_register(name: str, tracking: bool = True) -> None:
         raise InputError(rule, where="--register", got=repr(name), remedy=remedy)
 
 
-class KeptModel:
-    """The model of a search that is about to end, until MLflow or a program has it.
+class KeptModel(Observer):
+    """Keeps the winner's model of a search in a temporary folder, until its `with` block ends.
 
-    Whatever is wrong with it is noted: the search has its result already.
+    A model that cannot be written or logged is a note: the search has its result already.
     """
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -189,14 +204,12 @@ class KeptModel:
         self._stack = contextlib.ExitStack()
         self._folder: Path | None = None
 
-    def keep(self, training: Callable[[], Training], executor: Executor) -> None:
-        """Write the model."""
-        from tuner.outputs import scratch_folder
-        from tuner.results.export import write_model
-
+    def on_winner(self, model: WinnerModel) -> None:
         folder = self._stack.enter_context(scratch_folder()) / "model"
         try:
-            write_model(training(), folder, executor, moves=True)
+            model.write(folder)
+        except Interrupted:
+            raise
         except Exception as error:
             self._note(f"the winner's model cannot be written: {one_line(error)}")
         else:
@@ -253,13 +266,11 @@ def log_winner(
         RunError: the training failed or came to another score, or its model cannot be exported.
         Exception: MLflow's own.
     """
-    from tuner.outputs import scratch_folder
     from tuner.prediction import load_model
-    from tuner.results.export import write_model
     from tuner.tracking import only_copier, open_store
     from tuner.tracking.model import find_model, log_model, register_model, study_run
 
-    client, name = open_store(), training_name(record, ensemble=ensemble)
+    client, name = open_store(), model_name(record, ensemble=ensemble)
     run_id = study_run(client, record)
     with scratch_folder() as made:
         if find_model(client, run_id, name) is None and folder is None:

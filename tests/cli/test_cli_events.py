@@ -12,14 +12,13 @@ import pytest
 from helpers.made_study import study
 from helpers.simulated_progress import epoch
 
-from tuner.coordination.events import Asked
+from tuner.coordination.events import Asked, Observers, SearchStart
 from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.storage import Role
-from tuner.progress.events import JsonEvents, to_json
-from tuner.progress.reporters import told_how_it_ends
-from tuner.progress.watcher import Beginning
+from tuner.journal.storage import Role, TrialKey
+from tuner.launch import Notes
+from tuner.progress.reporters import JsonReporter, reported_end, to_json
 
 DONE = {"state": "done", "reason": None, "exit_status": 0}
 TUNER = [sys.executable, "-m", "tuner"]
@@ -122,7 +121,7 @@ def test_a_resumed_search_first_tells_what_was_finished_before(folder):
 def test_every_event_is_written_at_once():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(io.BufferedWriter(raw, 1 << 20), encoding="utf-8")  # type: ignore[arg-type]
-    JsonEvents(stream).note("now")
+    JsonReporter(stream).note("now")
     assert read(raw.getvalue().decode())[0]["text"] == "now"
 
 
@@ -143,8 +142,8 @@ def test_epochs_are_told_while_a_trial_runs(folder):
         process.communicate(timeout=120)
 
 
-def beginning(*warnings):
-    return Beginning(study([]), "studies/air.journal", 4, "local", warnings)
+def start():
+    return SearchStart(study([]), lambda: study([]), "studies/air.journal", 4, "local")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,9 @@ def test_bad_input_is_a_line_on_stderr_and_nothing_on_stdout(folder, options):
 
 def test_a_warning_is_a_note_among_the_events(folder):
     stream = io.StringIO()
-    JsonEvents(stream).begun(beginning("--workers 64: more than fit"))
+    reporter = JsonReporter(stream)
+    notes = Notes(reporter.note, lambda record: ["--workers 64: more than fit"])
+    Observers([reporter, notes]).on_start(start())
     begun, note = read(stream.getvalue())
     assert (begun["event"], begun["workers"]) == ("begun", 4)
     assert note["text"] == "--workers 64: more than fit"
@@ -182,10 +183,10 @@ def test_a_warning_is_a_note_among_the_events(folder):
 )
 def test_the_last_event_says_how_a_search_ended_and_why(folder, error, ended):
     stream = io.StringIO()
-    events = JsonEvents(stream)
+    events = JsonReporter(stream)
     expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
-    with expected, told_how_it_ends(events):
-        events.begun(beginning())
+    with expected, reported_end(events):
+        events.on_start(start())
         if error:
             raise error
     assert read(stream.getvalue())[-1].items() >= {"event": "ended", **ended}.items()
@@ -193,21 +194,22 @@ def test_the_last_event_says_how_a_search_ended_and_why(folder, error, ended):
 
 def test_a_search_that_is_refused_has_not_begun_and_does_not_end():
     stream = io.StringIO()
-    with pytest.raises(InputError), told_how_it_ends(JsonEvents(stream)):
+    with pytest.raises(InputError), reported_end(JsonReporter(stream)):
         raise InputError("another search writes to it")
     assert stream.getvalue() == ""
 
 
 def test_events_of_a_finalist_name_the_trial_that_it_retrains():
     stream = io.StringIO()
-    events = JsonEvents(stream)
-    events.asked(Asked(Role.TRIAL, 0, None, {"x": 1, "y": 0.1}))
+    events = JsonReporter(stream)
+    events.asked(Asked(TrialKey(Role.TRIAL, 0), None, {"x": 1, "y": 0.1}))
     for number, retrained in enumerate([2, 0]):
-        events.asked(Asked(Role.FINALIST, number, None, {"x": 1, "y": 0.1}, retrained, 0))
-        events.dispatched(Role.FINALIST, number, 1.0)
-        events.epoch(Role.FINALIST, number, epoch(0))
-        events.lost(Role.FINALIST, number, "it died")
-        events.finished(Role.FINALIST, number, Outcome(OutcomeState.COMPLETE, 1.0))
+        key = TrialKey(Role.FINALIST, number, retrained, 0)
+        events.asked(Asked(key, None, {"x": 1, "y": 0.1}))
+        events.dispatched(key, 1.0)
+        events.epoch(key, epoch(0))
+        events.lost(key, "it died")
+        events.finished(key, Outcome(OutcomeState.COMPLETE, 1.0))
     of_trials, of_finalists = (
         [e for e in read(stream.getvalue()) if e["role"] == role] for role in ("trial", "finalist")
     )
@@ -246,14 +248,18 @@ def test_ctrl_c_leaves_whole_lines_and_no_result(folder):
 
 def test_what_is_no_number_in_json_is_null(folder):
     stream = io.StringIO()
-    events = JsonEvents(stream)
+    events = JsonReporter(stream)
     events.asked(
-        Asked(Role.TRIAL, 0, None, {"x": math.inf, "of": ["\u2028", -math.inf, (math.nan,)]})
+        Asked(
+            TrialKey(Role.TRIAL, 0), None, {"x": math.inf, "of": ["\u2028", -math.inf, (math.nan,)]}
+        )
     )
-    events.dispatched(Role.TRIAL, 0, math.inf)
-    events.epoch(Role.TRIAL, 0, epoch(0, math.nan))
-    events.finished(Role.TRIAL, 0, Outcome(OutcomeState.FAILED, reason="a\nb\x00\u2028 \ud800"))
-    events.lost(Role.TRIAL, 1, "it\r\ndied")
+    events.dispatched(TrialKey(Role.TRIAL, 0), math.inf)
+    events.epoch(TrialKey(Role.TRIAL, 0), epoch(0, math.nan))
+    events.finished(
+        TrialKey(Role.TRIAL, 0), Outcome(OutcomeState.FAILED, reason="a\nb\x00\u2028 \ud800")
+    )
+    events.lost(TrialKey(Role.TRIAL, 1), "it\r\ndied")
     asked, dispatched, ended, failed, lost = read(stream.getvalue())
     assert asked["params"] == {"x": None, "of": ["\u2028", None, [None]]}
     assert dispatched["cost"] is None
@@ -279,7 +285,7 @@ def test_notes_of_another_thread_do_not_cut_a_line_in_two():
             return len(text)
 
     stream = Slow()
-    events = JsonEvents(stream)
+    events = JsonReporter(stream)
     threads = [
         threading.Thread(target=lambda: [events.note("x" * 50) for _ in range(200)])
         for _ in range(4)
@@ -298,12 +304,11 @@ def test_notes_of_another_thread_do_not_cut_a_line_in_two():
 
 def test_an_outcome_is_reported_once_as_this_runs():
     stream = io.StringIO()
-    events = JsonEvents(stream)
+    events = JsonReporter(stream)
     for number in range(500):
-        events.dispatched(Role.TRIAL, number, 1.0)
-        events.finished(Role.TRIAL, number, Outcome(OutcomeState.COMPLETE, 1.0))
+        events.dispatched(TrialKey(Role.TRIAL, number), 1.0)
+        events.finished(TrialKey(Role.TRIAL, number), Outcome(OutcomeState.COMPLETE, 1.0))
     assert not any(e["earlier"] for e in of(read(stream.getvalue()), "finished"))
-    assert events._handed_out == set()
 
 
 def test_all_documented_keys_are_written_and_no_others(folder):

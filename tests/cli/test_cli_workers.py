@@ -11,7 +11,7 @@ from tuner.executors import LocalExecutor
 from tuner.executors.choice import ExecutorChoice
 from tuner.experiment import Experiment, Override
 from tuner.experiment.schema import Resources
-from tuner.launch import choose_workers, warnings
+from tuner.launch import choose_workers, worker_notes
 
 WOA = {"name": "woa", "population": 10}
 
@@ -38,14 +38,14 @@ def experiment(asynchronous=False, **strategy):
 )
 def test_the_default_number_of_workers_fits_room_and_use(folder, capacity, strategy, n_workers):
     assert choose_workers(None, experiment(**strategy), choice(capacity)) == n_workers
-    assert warnings(None, experiment(**strategy), choice(capacity)) == []
+    assert worker_notes(None, experiment(**strategy), choice(capacity)) == []
 
 
 def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder):
     asynchronous = experiment(asynchronous=True, name="tpe", batch=2)
     assert choose_workers(None, asynchronous, choice(3)) == 3
     assert choose_workers(None, asynchronous, choice(64)) == 4  # budget.trials
-    (said,) = warnings(None, asynchronous, choice(3))
+    (said,) = worker_notes(None, asynchronous, choice(3))
     assert said.startswith("asynchronous: ")
     assert "other trials" in said
 
@@ -65,18 +65,18 @@ def test_an_asynchronous_search_fills_the_room_up_to_its_trials(folder):
 def test_one_note_names_the_limit_of_too_many_workers(folder, workers, capacity, strategy, text):
     size = strategy.get("population") or strategy["batch"]
     assert choose_workers(workers, experiment(**strategy), choice(capacity)) == min(workers, size)
-    (said,) = warnings(workers, experiment(**strategy), choice(capacity))
+    (said,) = worker_notes(workers, experiment(**strategy), choice(capacity))
     assert text in said
     enough = re.search(r"--workers (\d+) is enough", said)
     assert enough
-    assert warnings(int(enough[1]), experiment(**strategy), choice(capacity)) == []
+    assert worker_notes(int(enough[1]), experiment(**strategy), choice(capacity)) == []
 
 
 def test_as_many_workers_as_fit_exactly_are_not_warned_of(folder):
-    assert warnings(10, experiment(**WOA), choice(10)) == []
+    assert worker_notes(10, experiment(**WOA), choice(10)) == []
     with_limit = experiment(asynchronous=True, **WOA)
-    assert len(warnings(4, with_limit, choice(10))) == 1
-    assert "(budget.trials is 4)" in warnings(5, with_limit, choice(10))[0]
+    assert len(worker_notes(4, with_limit, choice(10))) == 1
+    assert "(budget.trials is 4)" in worker_notes(5, with_limit, choice(10))[0]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_chosen_executor_gets_the_experiments_resources(printed, monkeypatch
 
         return ExecutorChoice(make, 7, "the cluster's 14 cores")
 
-    monkeypatch.setattr("tuner.executors.choice.choose_executor", choose)
+    monkeypatch.setattr("tuner.launch.choose_executor", choose)
     text = printed(*SMALL, "--executor", "ray://far:10001", "--set", "resources.cpus=2")
     assert asked == [("ray://far:10001", Resources(cpus=2))]
     assert made == [4]  # random asks for four at a time
@@ -145,7 +145,7 @@ def test_an_executor_that_cannot_be_had_is_bad_input(folder, monkeypatch, capsys
     def choose(name, resources, note):
         raise InputError(f"--executor: {name} does not answer")
 
-    monkeypatch.setattr("tuner.executors.choice.choose_executor", choose)
+    monkeypatch.setattr("tuner.launch.choose_executor", choose)
     assert run([*SMALL, "--executor", "ray://far:10001"]) == 2
     assert capsys.readouterr() == ("", "tuner: --executor: ray://far:10001 does not answer\n")
     assert not Path("studies").exists()

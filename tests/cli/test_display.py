@@ -12,15 +12,15 @@ import threading
 import time
 
 import pytest
-from helpers.simulated_progress import Clock, complete, epoch, simulate
+from helpers.simulated_progress import Clock, complete, epoch, simulate, taken_up
 from rich.console import Console
 
 from tuner.coordination.events import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.storage import Role
-from tuner.progress.reporters import LiveProgress, PlainProgress, Rows
-from tuner.progress.watcher import InProgress
+from tuner.journal.storage import Role, TrialKey
+from tuner.progress.progress import InProgress
+from tuner.progress.reporters import LiveReporter, PlainReporter, Rows
 
 PARAMS = {"hidden_size": 122, "num_layers": 3, "dropout": 0.366514, "learning_rate": 0.00512345}
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
@@ -38,19 +38,17 @@ class Screen:
         self.console = Console(
             file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None
         )
-        self.progress = LiveProgress(
+        self.progress = taken_up(
+            LiveReporter(self.console, stopping=lambda: self.stopping, clock=self.clock),
             Experiment.load("air.yaml", overrides),
-            self.console,
             n_workers,
-            stopping=lambda: self.stopping,
-            clock=self.clock,
         )
 
     def hand_out(self, *numbers):
         for number in numbers:
-            self.progress.asked(Asked(TRIAL, number, None, PARAMS))
+            self.progress.asked(Asked(TrialKey(TRIAL, number), None, PARAMS))
         for number in numbers:
-            self.progress.dispatched(TRIAL, number, 1.0)
+            self.progress.dispatched(TrialKey(TRIAL, number), 1.0)
 
     def lines(self):
         with self.console.capture() as capture:
@@ -72,19 +70,20 @@ def test_a_frame_shows_running_trials_the_best_and_the_eta(folder):
     for number in range(4):
         for k in range(10):
             screen.clock.now += 1
-            screen.progress.epoch(TRIAL, number, epoch(k, 30.0 - number))
+            screen.progress.epoch(TrialKey(TRIAL, number), epoch(k, 30.0 - number))
         state = [OutcomeState.COMPLETE, OutcomeState.PRUNED, OutcomeState.FAILED][number % 3]
         value = 27.25 - number if state is OutcomeState.COMPLETE else None
-        screen.progress.finished(TRIAL, number, Outcome(state, objective=value, reason="NaN"))
+        outcome = Outcome(state, objective=value, reason="NaN")
+        screen.progress.finished(TrialKey(TRIAL, number), outcome)
     screen.clock.now += 5
-    screen.progress.began(TRIAL, 5, time.time() - 5)
-    screen.progress.epoch(TRIAL, 5, epoch(36, 21.4567))
+    screen.progress.began(TrialKey(TRIAL, 5), time.time() - 5)
+    screen.progress.epoch(TrialKey(TRIAL, 5), epoch(36, 21.4567))
     assert screen.lines() == [
         "    trial     epoch     rmse   time  configuration",
         "        4  starting        -      -  hidden_size=122  num_layers=3  dropout=0.3…",
         "        5    37/100    21.46   0:05  hidden_size=122  num_layers=3  dropout=0.3…",
         "",
-        f"   trials ╸{' ' * 23} 4/100 0:45 17:35 left, then 6 finalists",
+        f"   trials ╸{' ' * 23} 4/100 0:45 14:32 left, then 6 finalists",
         "          best rmse 24.25 (trial 3), 1 pruned, 1 failed, 6 waiting",
     ]
 
@@ -95,7 +94,7 @@ def test_a_frame_fits_the_terminal(folder, n_workers, width, height):
     screen = Screen(width, height, n_workers)
     screen.hand_out(*range(n_workers + 3))
     for number in range(n_workers):
-        screen.progress.epoch(TRIAL, number, epoch(99, 123456.789))
+        screen.progress.epoch(TrialKey(TRIAL, number), epoch(99, 123456.789))
     lines = screen.lines()
     assert all(len(line) <= width for line in lines)
     assert len(lines) <= max(height - 2, 8)
@@ -109,10 +108,10 @@ def test_every_trial_keeps_its_row_until_it_ends(folder):
     screen = Screen(n_workers=3)
     screen.hand_out(*range(7))
     assert screen.rows() == [0, 1, 2]
-    screen.progress.finished(TRIAL, 1, complete())
+    screen.progress.finished(TrialKey(TRIAL, 1), complete())
     assert screen.rows() == [0, 3, 2]
-    screen.progress.finished(TRIAL, 0, complete())
-    screen.progress.finished(TRIAL, 2, complete())
+    screen.progress.finished(TrialKey(TRIAL, 0), complete())
+    screen.progress.finished(TrialKey(TRIAL, 2), complete())
     assert screen.rows() == [4, 3, 5]
 
 
@@ -121,18 +120,18 @@ def test_the_table_does_not_shrink_between_two_generations(folder):
     screen.hand_out(0, 1, 2)
     height = len(screen.lines())
     for number in range(3):
-        screen.progress.finished(TRIAL, number, complete())
+        screen.progress.finished(TrialKey(TRIAL, number), complete())
         assert len(screen.lines()) == height
     screen.hand_out(3, 4, 5)
     assert len(screen.lines()) == height
 
 
 def test_a_trial_without_a_row_gets_the_next_one_that_is_free():
-    running = [InProgress(TRIAL, number, f"trial {number}", {}) for number in range(5)]
+    running = [InProgress(TrialKey(TRIAL, number)) for number in range(5)]
     rows = Rows()
 
     def shown(trials, most):
-        return [trial.number if trial else None for trial in rows.update(trials, most)]
+        return [trial.key.number if trial else None for trial in rows.update(trials, most)]
 
     assert shown(running[:3], 2) == [0, 1]
     assert shown(running[1:3], 2) == [2, 1]
@@ -148,7 +147,7 @@ def test_columns_stay_where_they_are_while_numbers_grow(folder):
     found = set()
     found.add(screen.lines()[1].index("hidden_size"))
     for k, value in ((0, 1.0), (8, 21.456789), (99, 1234.5), (99, 123456.0), (99, 1.2e-7)):
-        screen.progress.epoch(TRIAL, 0, epoch(k, value))
+        screen.progress.epoch(TrialKey(TRIAL, 0), epoch(k, value))
         found.add(screen.lines()[1].index("hidden_size"))
     assert len(found) == 1
 
@@ -158,11 +157,11 @@ def test_bars_remain_at_the_end_and_the_table_does_not(folder):
     screen.hand_out(0, 1)
     screen.clock.now += 10
     for number in range(2):
-        screen.progress.finished(TRIAL, number, complete(2.5))
+        screen.progress.finished(TrialKey(TRIAL, number), complete(2.5))
     screen.clock.now += 100
     for number in range(3):
-        screen.progress.asked(Asked(FINALIST, number, None, PARAMS, 1, number))
-        screen.progress.dispatched(FINALIST, number, 1.0)
+        screen.progress.asked(Asked(TrialKey(FINALIST, number, 1, number), None, PARAMS))
+        screen.progress.dispatched(TrialKey(FINALIST, number), 1.0)
     screen.clock.now += 3
     names = [found[0] for line in screen.lines() if (found := re.search(r"finalist \d.*\d", line))]
     assert [re.split(r" {2,}", name)[0] for name in names] == [
@@ -170,7 +169,7 @@ def test_bars_remain_at_the_end_and_the_table_does_not(folder):
         "finalist 1 repeat 1",
     ]
     for number in range(3):
-        screen.progress.finished(FINALIST, number, complete(1.0))
+        screen.progress.finished(TrialKey(FINALIST, number), complete(1.0))
     with screen.progress:
         pass
     trials, finalists, counts = screen.lines()
@@ -193,7 +192,7 @@ def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder):
     screen = Screen(n_workers=2)
     screen.hand_out(*range(5))
     screen.stopping = True
-    screen.progress.finished(TRIAL, 0, complete())
+    screen.progress.finished(TrialKey(TRIAL, 0), complete())
     assert screen.rows() == [1]
     assert "stopping" in screen.text()
     assert "waiting" not in screen.text()
@@ -201,8 +200,8 @@ def test_a_search_that_stops_says_so_and_has_nothing_waiting(folder):
 
 def test_square_brackets_in_a_value_are_no_markup(folder):
     screen = Screen(n_workers=1)
-    screen.progress.asked(Asked(TRIAL, 0, None, {"choice": "[red]"}))
-    screen.progress.dispatched(TRIAL, 0, 1.0)
+    screen.progress.asked(Asked(TrialKey(TRIAL, 0), None, {"choice": "[red]"}))
+    screen.progress.dispatched(TrialKey(TRIAL, 0), 1.0)
     assert "choice=[red]" in screen.text()
     screen.progress.note("a note [bold]with[/] brackets [/]")
     assert "[bold]with[/]" in screen.console.file.getvalue()  # type: ignore[attr-defined]
@@ -210,12 +209,12 @@ def test_square_brackets_in_a_value_are_no_markup(folder):
 
 def test_failures_losses_and_notes_get_a_line_of_their_own(folder):
     screen = Screen()
-    screen.progress.asked(Asked(TRIAL, 0, None, {}))
+    screen.progress.asked(Asked(TrialKey(TRIAL, 0), None, {}))
     failed = Outcome(OutcomeState.FAILED, reason="the loss is nan")
-    screen.progress.finished(TRIAL, 0, failed)  # by an earlier run: it has had its line
+    screen.progress.finished(TrialKey(TRIAL, 0), failed, earlier=True)
     screen.hand_out(1, 2)
-    screen.progress.lost(TRIAL, 1, "its worker died")
-    screen.progress.finished(TRIAL, 2, failed)
+    screen.progress.lost(TrialKey(TRIAL, 1), "its worker died")
+    screen.progress.finished(TrialKey(TRIAL, 2), failed)
     printed = screen.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert printed == ["trial 1 runs again: its worker died", "trial 2 failed: the loss is nan"]
 
@@ -226,7 +225,7 @@ def test_an_epoch_is_only_counted_however_many_there_are(folder):
     with screen.progress:
         begun, n_epochs = time.perf_counter(), 0
         while (seconds := time.perf_counter() - begun) < 1.0:
-            screen.progress.epoch(TRIAL, n_epochs % 64, epoch(n_epochs % 100))
+            screen.progress.epoch(TrialKey(TRIAL, n_epochs % 64), epoch(n_epochs % 100))
             n_epochs += 1
     assert n_epochs > 5_000, "at most 0.2 ms each: thousands a second cost little"
     frames = screen.console.file.getvalue().count("configuration")  # type: ignore[attr-defined]
@@ -237,7 +236,7 @@ def test_frames_are_drawn_while_another_thread_counts(folder):
     screen = Screen(n_workers=8)
     screen.hand_out(*range(400))  # so many that adding them up takes a while
     screen.clock.now += 1
-    screen.progress.epoch(TRIAL, 0, epoch(0))
+    screen.progress.epoch(TrialKey(TRIAL, 0), epoch(0))
     screen.clock.now += 1
     over = threading.Event()
     problems = []
@@ -256,8 +255,8 @@ def test_frames_are_drawn_while_another_thread_counts(folder):
         thread.start()
         for number in range(400, 2000):
             screen.hand_out(number)
-            screen.progress.epoch(TRIAL, number - 400, epoch(1))
-            screen.progress.finished(TRIAL, number - 400, complete())
+            screen.progress.epoch(TrialKey(TRIAL, number - 400), epoch(1))
+            screen.progress.finished(TrialKey(TRIAL, number - 400), complete())
     finally:
         sys.setswitchinterval(interval)
         over.set()
@@ -283,8 +282,8 @@ def test_a_blocked_terminal_holds_up_no_epoch(folder):
     with screen.progress:
         assert stream.stuck.wait(60)
         for k in range(100):
-            screen.progress.epoch(TRIAL, 0, epoch(k))
-        screen.progress.finished(TRIAL, 0, complete())
+            screen.progress.epoch(TrialKey(TRIAL, 0), epoch(k))
+        screen.progress.finished(TrialKey(TRIAL, 0), complete())
         stream.released.set()
 
 
@@ -307,12 +306,16 @@ def trials_of(folder, study="air-random-0"):
 
 def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder):
     stream = io.StringIO()
-    progress = PlainProgress(Experiment.load("air.yaml"), Console(file=stream))
-    for number, (role, which) in enumerate([(Role.FINALIST, (3, 1)), (Role.BASELINE, (None, 0))]):
-        progress.asked(Asked(role, number, None, {}, *which))
-        progress.dispatched(role, number, 1.0)
-        progress.lost(role, number, "it died")
-        progress.finished(role, number, complete(1.0))
+    progress = taken_up(PlainReporter(Console(file=stream)), Experiment.load("air.yaml"))
+    retrained = [
+        TrialKey(Role.FINALIST, 0, configuration=3, repeat=1),
+        TrialKey(Role.BASELINE, 1, repeat=0),
+    ]
+    for key in retrained:
+        progress.asked(Asked(key, None, {}))
+        progress.dispatched(key, 1.0)
+        progress.lost(key, "it died")
+        progress.finished(key, complete(1.0))
     assert stream.getvalue().splitlines() == [
         "finalist 3 repeat 1 runs again: it died",
         "[1/1] finalist 3 repeat 1 complete  rmse 1",
@@ -382,7 +385,7 @@ def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder):
 def test_a_long_trial_prints_a_line_with_the_time_left(folder):
     clock, stream = Clock(), io.StringIO()
     console = Console(file=stream, width=1000)
-    progress = PlainProgress(Experiment.load("air.yaml"), console, 1, clock=clock)
+    progress = taken_up(PlainReporter(console, clock=clock), Experiment.load("air.yaml"))
     costs = [15.0, 5.0, 5.0, 5.0]
     simulate(progress, clock, costs, n_workers=1, n_epochs=3)
     assert stream.getvalue().splitlines() == [
@@ -393,7 +396,7 @@ def test_a_long_trial_prints_a_line_with_the_time_left(folder):
     ]
     stream.seek(0)
     stream.truncate()
-    progress.standing.totals[Role.TRIAL] = 5
+    progress.stages[Role.TRIAL].total = 5
     simulate(progress, clock, [1000.0], n_workers=1, n_epochs=10, first=4)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
@@ -405,13 +408,13 @@ def test_a_long_trial_prints_a_line_with_the_time_left(folder):
 def test_only_what_this_run_trained_gets_a_line(folder):
     stream = io.StringIO()
     console = Console(file=stream, width=1000)
-    progress = PlainProgress(Experiment.load("air.yaml"), console, clock=Clock())
-    progress.asked(Asked(Role.TRIAL, 0, None, {}))
-    progress.finished(Role.TRIAL, 0, complete(2.0))
-    progress.asked(Asked(Role.TRIAL, 1, None, {}))
-    progress.dispatched(Role.TRIAL, 1, 1.0)
-    progress.lost(Role.TRIAL, 1, "its worker [died]")
-    progress.finished(Role.TRIAL, 1, complete(3.0))
+    progress = taken_up(PlainReporter(console, clock=Clock()), Experiment.load("air.yaml"))
+    progress.asked(Asked(TrialKey(Role.TRIAL, 0), None, {}))
+    progress.finished(TrialKey(Role.TRIAL, 0), complete(2.0), earlier=True)
+    progress.asked(Asked(TrialKey(Role.TRIAL, 1), None, {}))
+    progress.dispatched(TrialKey(Role.TRIAL, 1), 1.0)
+    progress.lost(TrialKey(Role.TRIAL, 1), "its worker [died]")
+    progress.finished(TrialKey(Role.TRIAL, 1), complete(3.0))
     assert stream.getvalue().splitlines() == [
         "trial 1 runs again: its worker [died]",
         "[2/4] trial 1 complete  rmse 3  best 2 (trial 0)",

@@ -3,51 +3,66 @@
 import math
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from helpers.simulated_progress import Clock, complete, epoch, simulate
+from helpers.simulated_progress import Clock, complete, epoch, simulate, taken_up
 
-from tuner.coordination.events import Asked, Observer
+from tuner.coordination.events import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.storage import Role
-from tuner.progress.watcher import Pace, Standing, clock_text
+from tuner.journal.storage import Role, TrialKey
+from tuner.progress.progress import Progress, clock_text
 
 N_EPOCHS = 10
+TEMPLATE = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"
 
 
-class Paced(Observer):
-    """Hands what a coordinator tells to a pace."""
+class Paced(Progress):
+    """A progress of so many trials, with what it estimates."""
 
-    def __init__(self, pace):
-        self._pace = pace
+    def __init__(self, clock, n_trials=1000, n_epochs=N_EPOCHS):
+        super().__init__(clock=clock)
+        overrides = {"budget.trials": n_trials, "budget.epochs": n_epochs, "finalists.top": 0}
+        keys = [Override(key, value, "test") for key, value in overrides.items()]
+        self.begin(Experiment.load(TEMPLATE, keys), n_workers=1000)
 
-    def dispatched(self, role, number, cost):
-        self._pace.dispatched(number, cost)
+    @property
+    def trials(self):
+        return self.stages[Role.TRIAL]
 
-    def epoch(self, role, number, epoch):
-        self._pace.epoch(number)
+    def seconds_left(self, n_left):
+        trials = [*self.running.values(), *self.waiting.values()]
+        return self.trials.seconds_left(n_left, trials, self.clock())
 
-    def lost(self, role, number, reason):
-        self._pace.lost(number)
 
-    def finished(self, role, number, outcome):
-        self._pace.finished(number)
+def hand_out_one(paced, number, cost):
+    paced.dispatched(TrialKey(Role.TRIAL, number), cost)
+
+
+def end_epoch(paced, number):
+    key = TrialKey(Role.TRIAL, number)
+    done = paced.running[key].epochs if key in paced.running else 0
+    paced.epoch(key, epoch(done))
+
+
+def finish(paced, number):
+    paced.finished(TrialKey(Role.TRIAL, number), complete())
 
 
 def estimates(costs, **options):
     """Return, after every trial, the estimate, the truth, and what counting trials would say."""
     clock = Clock()
-    pace = Pace(N_EPOCHS, clock)
-    begun, times, found, counted = clock.now, [], [], []
+    paced = Paced(clock, len(costs))
+    begun_at, times, found, counted = clock.now, [], [], []
 
     def after(n_ended):
-        left = pace.seconds_left(len(costs) - n_ended)
+        left = paced.seconds_left(len(costs) - n_ended)
         times.append(clock.now)
         found.append(-1.0 if left is None else left)
-        counted.append((clock.now - begun) / n_ended * (len(costs) - n_ended))
+        counted.append((clock.now - begun_at) / n_ended * (len(costs) - n_ended))
 
-    end = simulate(Paced(pace), clock, costs, n_epochs=N_EPOCHS, after=after, **options)
+    end = simulate(paced, clock, costs, n_epochs=N_EPOCHS, after=after, **options)
     return found, [end - time for time in times], counted
 
 
@@ -104,30 +119,30 @@ def test_starting_the_workers_is_no_part_of_the_pace():
 
 def test_before_any_end_the_eta_assumes_all_epochs():
     clock = Clock()
-    pace = Pace(100, clock)
-    pace.dispatched(0, 5.0)
-    pace.dispatched(1, 5.0)
+    pace = Paced(clock, n_epochs=100)
+    hand_out_one(pace, 0, 5.0)
+    hand_out_one(pace, 1, 5.0)
     assert pace.seconds_left(2) is None
     clock.now += 50
-    pace.epoch(0)
+    end_epoch(pace, 0)
     assert pace.seconds_left(2) is None  # nothing to compare it with yet
     for _ in range(10):
         clock.now += 1
-        pace.epoch(0)
+        end_epoch(pace, 0)
     assert pace.seconds_left(2) == pytest.approx(89 + 100)
-    assert not pace.certain
-    pace.finished(0)
-    assert pace.certain
+    assert not pace.trials.n_ended
+    finish(pace, 0)
+    assert pace.trials.n_ended
 
 
 def test_an_estimate_falls_while_trials_run():
     clock = Clock()
-    pace = Pace(100, clock)
-    pace.dispatched(0, 5.0)
+    pace = Paced(clock, n_epochs=100)
+    hand_out_one(pace, 0, 5.0)
     left = []
     for _ in range(90):
         clock.now += 1
-        pace.epoch(0)
+        end_epoch(pace, 0)
         left.append(pace.seconds_left(1))
     known = [seconds for seconds in left if seconds is not None]
     assert len(known) > 80
@@ -136,16 +151,16 @@ def test_an_estimate_falls_while_trials_run():
 
 def test_an_overlong_trial_is_never_taken_for_done():
     clock = Clock()
-    pace = Pace(100, clock)
+    pace = Paced(clock, n_epochs=100)
     for number in range(5):
-        pace.dispatched(number, 1.0)
+        hand_out_one(pace, number, 1.0)
         clock.now += 1
-        pace.epoch(number)
-        pace.finished(number)
-    pace.dispatched(5, 1.0)
+        end_epoch(pace, number)
+        finish(pace, number)
+    hand_out_one(pace, 5, 1.0)
     for _ in range(99):
         clock.now += 1
-        pace.epoch(5)
+        end_epoch(pace, 5)
     left = pace.seconds_left(1)
     assert left is not None
     assert left > 0
@@ -153,77 +168,78 @@ def test_an_overlong_trial_is_never_taken_for_done():
 
 def test_a_trial_that_runs_again_has_its_work_before_it_again():
     clock = Clock()
-    pace = Pace(10, clock)
-    pace.dispatched(0, 1.0)
-    pace.dispatched(1, 1.0)
+    pace = Paced(clock, n_epochs=10)
+    hand_out_one(pace, 0, 1.0)
+    hand_out_one(pace, 1, 1.0)
     for _ in range(8):
         clock.now += 1
-        pace.epoch(0)
-        pace.epoch(1)
+        end_epoch(pace, 0)
+        end_epoch(pace, 1)
     before = pace.seconds_left(2)
-    pace.lost(0)
+    pace.lost(TrialKey(Role.TRIAL, 0), "its worker died")
     after = pace.seconds_left(2)
     assert before is not None
     assert after is not None
     assert after > 2 * before
-    pace.finished(0)
-    pace.finished(0)  # told twice, counted once
-    pace.lost(7)  # nor does it know this one
-    pace.epoch(7)
+    finish(pace, 0)
+    finish(pace, 0)  # told twice, counted once
+    pace.lost(TrialKey(Role.TRIAL, 7), "its worker died")  # nor does it know this one
+    end_epoch(pace, 7)
     assert pace.seconds_left(0) is None
 
 
 def test_trials_without_an_epoch_break_no_estimate():
     clock = Clock()
-    pace = Pace(10, clock)
+    pace = Paced(clock, n_epochs=10)
     for number in range(4):
-        pace.dispatched(number, 1.0)
+        hand_out_one(pace, number, 1.0)
     assert pace.seconds_left(4) is None
     clock.now += 3
-    pace.finished(0)
+    finish(pace, 0)
     assert pace.seconds_left(3) == pytest.approx(9)
-    pace.epoch(1)
+    end_epoch(pace, 1)
     assert pace.seconds_left(3) is not None
 
 
 def test_only_the_pace_of_this_run_counts_after_a_resume(folder):
     clock = Clock()
-    standing = Standing(Experiment.load("air.yaml"), clock=clock)
-    standing.totals[Role.TRIAL] = 60
+    standing = taken_up(Progress(clock=clock), Experiment.load("air.yaml"))
+    standing.stages[Role.TRIAL].total = 60
     for number in range(30):
-        standing.asked(Asked(Role.TRIAL, number, None, {}))
-        standing.finished(Role.TRIAL, number, complete())
-    assert standing.time_left(Role.TRIAL) == ""
+        standing.asked(Asked(TrialKey(Role.TRIAL, number), None, {}))
+        standing.finished(TrialKey(Role.TRIAL, number), complete())
+    assert standing.time_left(standing.stages[Role.TRIAL]) == ""
     clock.now += 500  # the workers start
     simulate(standing, clock, [4.0] * 10, n_workers=1, first=30)
-    assert standing.done(Role.TRIAL) == 40
-    assert standing.time_left(Role.TRIAL) == "1:20 left, then 6 finalists"
+    assert standing.stages[Role.TRIAL].done == 40
+    assert standing.time_left(standing.stages[Role.TRIAL]) == "1:20 left, then 6 finalists"
 
 
 def test_an_asynchronous_eta_counts_trials_not_asked_yet(folder):
     clock = Clock()
-    standing = Standing(Experiment.load("air.yaml"), 2, clock=clock)
-    standing.totals[Role.TRIAL] = 100
+    standing = taken_up(Progress(clock=clock), Experiment.load("air.yaml"), 2)
+    standing.stages[Role.TRIAL].total = 100
     simulate(standing, clock, [4.0] * 20, n_workers=2, generation=2)
-    assert standing.time_left(Role.TRIAL) in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
+    left = standing.time_left(standing.stages[Role.TRIAL])
+    assert left in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
 
 
 def test_a_late_epoch_costs_no_more_than_the_first(folder):
     import time
 
     def seconds_for_epochs(n_done):
-        standing = Standing(Experiment.load("air.yaml"), 4)
+        standing = taken_up(Progress(), Experiment.load("air.yaml"), 4)
         for number in range(n_done):
-            standing.asked(Asked(Role.TRIAL, number, None, {}))
-            standing.dispatched(Role.TRIAL, number, 1.0)
-            standing.finished(Role.TRIAL, number, complete())
-        standing.asked(Asked(Role.TRIAL, n_done, None, {}))
-        standing.dispatched(Role.TRIAL, n_done, 1.0)
+            standing.asked(Asked(TrialKey(Role.TRIAL, number), None, {}))
+            standing.dispatched(TrialKey(Role.TRIAL, number), 1.0)
+            standing.finished(TrialKey(Role.TRIAL, number), complete())
+        standing.asked(Asked(TrialKey(Role.TRIAL, n_done), None, {}))
+        standing.dispatched(TrialKey(Role.TRIAL, n_done), 1.0)
         begun = time.process_time()
         for k in range(20_000):
-            standing.epoch(Role.TRIAL, n_done, epoch(k))
+            standing.epoch(TrialKey(Role.TRIAL, n_done), epoch(k))
             if k % 100 == 0:
-                standing.time_left(Role.TRIAL)
+                standing.time_left(standing.stages[Role.TRIAL])
         return time.process_time() - begun
 
     few = min(seconds_for_epochs(10) for _ in range(3))
@@ -241,81 +257,82 @@ def clock():
 
 @pytest.fixture
 def standing(folder, clock):
-    return Standing(Experiment.load("air.yaml"), 2, clock=clock)
+    return taken_up(Progress(clock=clock), Experiment.load("air.yaml"), 2)
 
 
 def hand_out(standing, *numbers):
     for number in numbers:
-        standing.asked(Asked(TRIAL, number, None, {"hidden_size": number}))
-        standing.dispatched(TRIAL, number, 1.0)
+        standing.asked(Asked(TrialKey(TRIAL, number), None, {"hidden_size": number}))
+        standing.dispatched(TrialKey(TRIAL, number), 1.0)
 
 
 def running(standing):
-    return [number for _, number in standing.running]
+    return [key.number for key in standing.running]
 
 
 def waiting(standing):
-    return [number for _, number in standing.waiting]
+    return [key.number for key in standing.waiting]
 
 
 def test_as_many_trials_run_as_there_are_workers(standing):
     hand_out(standing, 3, 0, 2, 1)
     assert (running(standing), waiting(standing)) == ([3, 0], [2, 1])
-    standing.finished(TRIAL, 3, complete())
+    standing.finished(TrialKey(TRIAL, 3), complete())
     assert (running(standing), waiting(standing)) == ([0, 2], [1])
-    assert standing.running[TRIAL, 2].params == {"hidden_size": 2}
+    assert standing.running[TrialKey(TRIAL, 2)].params == {"hidden_size": 2}
 
 
 def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing):
     hand_out(standing, 0, 1, 2, 3)
-    standing.epoch(TRIAL, 3, epoch(0, 21.5))
+    standing.epoch(TrialKey(TRIAL, 3), epoch(0, 21.5))
     assert running(standing) == [0, 1, 3]
-    assert (standing.running[TRIAL, 3].epochs, standing.running[TRIAL, 3].value) == (1, 21.5)
-    standing.finished(TRIAL, 0, complete())
+    trial = standing.running[TrialKey(TRIAL, 3)]
+    assert (trial.epochs, trial.value) == (1, 21.5)
+    standing.finished(TrialKey(TRIAL, 0), complete())
     assert (running(standing), waiting(standing)) == ([1, 3], [2])
 
 
 def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder, clock):
     wall = Clock()
     wall.now = 1.7e9
-    standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=wall)
+    standing = taken_up(Progress(clock=clock, wall=wall), Experiment.load("air.yaml"), 2)
     begun = clock.now
     hand_out(standing, 0, 1, 2)
     assert [trial.since for trial in standing.running.values()] == [None, None]
     clock.now += 60
     wall.now += 60
-    standing.began(TRIAL, 0, wall.now - 40)
-    standing.epoch(TRIAL, 0, epoch(0))
-    assert standing.running[TRIAL, 0].since == begun + 20
-    assert standing.running[TRIAL, 1].since is None
-    standing.began(TRIAL, 2, wall.now - 10)  # it has a worker after all
-    assert standing.running[TRIAL, 2].since == begun + 50
-    standing.lost(TRIAL, 0, "its worker died")
-    assert standing.waiting[TRIAL, 0].since is None
+    standing.began(TrialKey(TRIAL, 0), wall.now - 40)
+    standing.epoch(TrialKey(TRIAL, 0), epoch(0))
+    assert standing.running[TrialKey(TRIAL, 0)].since == begun + 20
+    assert standing.running[TrialKey(TRIAL, 1)].since is None
+    standing.began(TrialKey(TRIAL, 2), wall.now - 10)  # it has a worker after all
+    assert standing.running[TrialKey(TRIAL, 2)].since == begun + 50
+    standing.lost(TrialKey(TRIAL, 0), "its worker died")
+    assert standing.waiting[TrialKey(TRIAL, 0)].since is None
 
 
 @pytest.mark.parametrize(("ago", "since"), [(1e6, 0), (-1e6, 60)])
 def test_a_wrong_remote_clock_gives_no_impossible_times(folder, clock, ago, since):
-    standing = Standing(Experiment.load("air.yaml"), 2, clock=clock, wall=clock)
+    standing = taken_up(Progress(clock=clock, wall=clock), Experiment.load("air.yaml"), 2)
     begun = clock.now
     hand_out(standing, 0)
     clock.now += 60
-    standing.began(TRIAL, 0, clock.now - ago)
-    assert standing.running[TRIAL, 0].since == begun + since
+    standing.began(TrialKey(TRIAL, 0), clock.now - ago)
+    assert standing.running[TrialKey(TRIAL, 0)].since == begun + since
 
 
-def with_timeout(clock, seconds, **budget):
+def with_timeout(clock, seconds, used=0, **budget):
     keys = {"timeout": seconds, "trials": 4} | budget
     overrides = [Override(f"budget.{key}", value, "test") for key, value in keys.items()]
-    return Standing(Experiment.load("air.yaml", overrides), 1, clock=clock)
+    return taken_up(Progress(clock=clock), Experiment.load("air.yaml", overrides), 1, used)
 
 
 def train_one_in(standing, clock, seconds):
     hand_out(standing, 0, 1, 2, 3)
     for k in range(3):
         clock.now += seconds / 3
-        standing.epoch(TRIAL, 0, epoch(k))
-    standing.finished(TRIAL, 0, complete())
+        standing.epoch(TrialKey(TRIAL, 0), epoch(k))
+    standing.finished(TrialKey(TRIAL, 0), complete())
 
 
 @pytest.mark.parametrize(
@@ -329,86 +346,83 @@ def train_one_in(standing, clock, seconds):
     ],
 )
 def test_the_time_left_is_never_more_than_the_budget_has(folder, clock, timeout, used, left):
-    standing = with_timeout(clock, timeout)
-    clock.now += 100  # until it begins: no part of its time
-    standing.used(used)
+    standing = with_timeout(clock, timeout, used)
     train_one_in(standing, clock, 10)
-    assert standing.time_left(TRIAL) == left
+    assert standing.time_left(standing.stages[TRIAL]) == left
 
 
 def test_a_search_without_a_trial_budget_shows_its_time(folder, clock):
     standing = with_timeout(clock, 18, trials=None)
     train_one_in(standing, clock, 10)
-    assert standing.time_left(TRIAL) == "at most 0:08 left, then 6 finalists"
+    assert standing.time_left(standing.stages[TRIAL]) == "at most 0:08 left, then 6 finalists"
 
 
 def test_the_time_left_of_finalists_is_theirs_alone(folder, clock):
     standing = with_timeout(clock, 5)
     for number in range(2):
-        standing.asked(Asked(FINALIST, number, None, {}))
-        standing.dispatched(FINALIST, number, 1.0)
+        standing.asked(Asked(TrialKey(FINALIST, number), None, {}))
+        standing.dispatched(TrialKey(FINALIST, number), 1.0)
     for k in range(3):
         clock.now += 4
-        standing.epoch(FINALIST, 0, epoch(k))
-    standing.finished(FINALIST, 0, complete())
-    assert standing.time_left(FINALIST) == "0:12 left"
+        standing.epoch(TrialKey(FINALIST, 0), epoch(k))
+    standing.finished(TrialKey(FINALIST, 0), complete())
+    assert standing.time_left(standing.stages[FINALIST]) == "0:12 left"
 
 
 def test_a_lost_trial_requeues_last_and_restarts(standing, clock):
     hand_out(standing, 0, 1, 2)
-    standing.epoch(TRIAL, 0, epoch(6))
-    standing.lost(TRIAL, 0, "its worker died")
+    standing.epoch(TrialKey(TRIAL, 0), epoch(6))
+    standing.lost(TrialKey(TRIAL, 0), "its worker died")
     assert (running(standing), waiting(standing)) == ([1, 2], [0])
-    standing.finished(TRIAL, 1, complete())
+    standing.finished(TrialKey(TRIAL, 1), complete())
     assert running(standing) == [2, 0]
-    assert standing.running[TRIAL, 0].epochs == 0
-    assert standing.running[TRIAL, 0].params == {"hidden_size": 0}
-    assert standing.done(TRIAL) == 1
+    assert standing.running[TrialKey(TRIAL, 0)].epochs == 0
+    assert standing.running[TrialKey(TRIAL, 0)].params == {"hidden_size": 0}
+    assert standing.stages[TRIAL].done == 1
 
 
 def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder):
     stopping = False
-    standing = Standing(Experiment.load("air.yaml"), 1, stopping=lambda: stopping)
+    standing = taken_up(Progress(stopping=lambda: stopping), Experiment.load("air.yaml"), 1)
     hand_out(standing, 0, 1)
     stopping = True
-    standing.finished(TRIAL, 0, complete())
+    standing.finished(TrialKey(TRIAL, 0), complete())
     assert running(standing) == []
-    assert standing.time_left(TRIAL) == ""
+    assert standing.time_left(standing.stages[TRIAL]) == ""
 
 
 def test_before_any_end_the_time_left_is_an_upper_bound(standing, clock):
     hand_out(standing, 0)
     for k in range(2):
         clock.now += 10
-        standing.epoch(TRIAL, 0, epoch(k))
-    assert standing.time_left(TRIAL) == "up to 1:40 left, then 6 finalists"
-    standing.finished(TRIAL, 0, complete())
-    assert not standing.time_left(TRIAL).startswith("up to")
+        standing.epoch(TrialKey(TRIAL, 0), epoch(k))
+    assert standing.time_left(standing.stages[TRIAL]) == "up to 1:40 left, then 6 finalists"
+    standing.finished(TrialKey(TRIAL, 0), complete())
+    assert not standing.time_left(standing.stages[TRIAL]).startswith("up to")
 
 
 def test_trials_of_an_earlier_run_were_never_in_progress(standing):
-    standing.asked(Asked(TRIAL, 0, None, {}))
-    assert not standing.in_progress(TRIAL, 0)
-    standing.finished(TRIAL, 0, complete(3.0))
-    standing.asked(Asked(TRIAL, 1, None, {}))
-    standing.dispatched(TRIAL, 1, 1.0)
-    assert standing.in_progress(TRIAL, 1)
-    assert standing.done(TRIAL) == 1
+    standing.asked(Asked(TrialKey(TRIAL, 0), None, {}))
+    standing.finished(TrialKey(TRIAL, 0), complete(3.0), earlier=True)
+    standing.asked(Asked(TrialKey(TRIAL, 1), None, {}))
+    standing.dispatched(TrialKey(TRIAL, 1), 1.0)
+    assert running(standing) == [1]
+    assert standing.stages[TRIAL].done == 1
     assert standing.best == (3.0, 0)
 
 
 def test_a_repeat_is_no_trial_that_was_trained(standing):
     hand_out(standing, 0)
-    standing.asked(Asked(TRIAL, 1, 0, {}))
-    standing.finished(TRIAL, 0, complete())
-    assert (standing.done(TRIAL), standing.repeats) == (1, 1)
+    standing.asked(Asked(TrialKey(TRIAL, 1), 0, {}))
+    standing.finished(TrialKey(TRIAL, 0), complete())
+    assert standing.stages[TRIAL].done == 1
     assert (running(standing), waiting(standing)) == ([], [])
 
 
 def test_a_trial_lost_for_good_is_a_failed_one(standing):
     hand_out(standing, 0)
-    standing.finished(TRIAL, 0, Outcome(OutcomeState.FAILED, reason="lost 3 times"))
-    assert standing.counts[TRIAL][OutcomeState.FAILED] == 1
+    standing.finished(TrialKey(TRIAL, 0), Outcome(OutcomeState.FAILED, reason="lost 3 times"))
+    assert standing.stages[TRIAL].counts[OutcomeState.FAILED] == 1
     assert running(standing) == []
     assert standing.best is None
 
@@ -418,13 +432,13 @@ def test_a_trial_lost_for_good_is_a_failed_one(standing):
 )
 def test_the_best_is_the_first_of_equals_in_the_search(folder, metric, values, best):
     experiment = Experiment.load("air.yaml", [Override("objective.metric", metric, "test")])
-    standing = Standing(experiment)
+    standing = taken_up(Progress(), experiment)
     for number, value in enumerate(values):
         hand_out(standing, number)
-        standing.finished(TRIAL, number, complete(value))
-    standing.asked(Asked(FINALIST, 0, None, {}))
-    standing.dispatched(FINALIST, 0, 1.0)
-    standing.finished(FINALIST, 0, complete(math.inf if metric == "r2" else 0.0))
+        standing.finished(TrialKey(TRIAL, number), complete(value))
+    standing.asked(Asked(TrialKey(FINALIST, 0), None, {}))
+    standing.dispatched(TrialKey(FINALIST, 0), 1.0)
+    standing.finished(TrialKey(FINALIST, 0), complete(math.inf if metric == "r2" else 0.0))
     assert standing.best == (values[best], best)
 
 
@@ -434,36 +448,35 @@ def test_the_totals_are_what_can_be_trained(folder):
         "name: small\ndata: {path: air.csv, target: passengers}\n"
         "search_space: {num_layers: {type: int, low: 1, high: 2}}\nfinalists: {top: 3}\n"
     )
-    standing = Standing(Experiment.load(path))
-    assert standing.totals[TRIAL] == 2
+    standing = taken_up(Progress(), Experiment.load(path))
+    assert standing.stages[TRIAL].total == 2
     for number in range(6):  # two configurations, three repeats
-        standing.asked(Asked(FINALIST, number, None, {}))
-    assert standing.totals[FINALIST] == 6
+        standing.asked(Asked(TrialKey(FINALIST, number), None, {}))
+    assert standing.stages[FINALIST].total == 6
 
 
 def test_the_time_of_a_stage_stands_still_when_it_is_over(standing, clock):
-    assert standing.elapsed(TRIAL) == 0
+    assert standing.elapsed(standing.stages[TRIAL]) == 0
     hand_out(standing, 0, 1, 2, 3)
     clock.now += 30
-    assert standing.elapsed(TRIAL) == 30
+    assert standing.elapsed(standing.stages[TRIAL]) == 30
     for number in range(4):
-        standing.finished(TRIAL, number, complete())
+        standing.finished(TrialKey(TRIAL, number), complete())
     clock.now += 12
-    standing.asked(Asked(FINALIST, 0, None, {}))
+    standing.asked(Asked(TrialKey(FINALIST, 0), None, {}))
     clock.now += 7
-    assert (standing.elapsed(TRIAL), standing.elapsed(FINALIST)) == (30, 7)
+    assert [standing.elapsed(stage) for stage in standing.stages.values()] == [30, 7]
 
 
 def test_nothing_of_a_trial_that_ended_is_kept(standing):
     for number in range(1000):
         hand_out(standing, number)
-        standing.epoch(TRIAL, number, epoch(0))
-        standing.finished(TRIAL, number, complete())
-        standing.asked(Asked(TRIAL, 1000 + number, None, {}))  # an earlier run's
-        standing.finished(TRIAL, 1000 + number, complete())
+        standing.epoch(TrialKey(TRIAL, number), epoch(0))
+        standing.finished(TrialKey(TRIAL, number), complete())
+        standing.asked(Asked(TrialKey(TRIAL, 1000 + number), None, {}))  # an earlier run's
+        standing.finished(TrialKey(TRIAL, 1000 + number), complete())
     kept = [standing.running, standing.waiting, standing._asked]
-    kept.append(standing._paces[TRIAL]._in_progress)
-    assert [len(what) for what in kept] == [0, 0, 0, 0]
+    assert [len(what) for what in kept] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,9 @@
 
 import pytest
 
-from tuner.coordination.events import Asked
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.storage import Role
-from tuner.progress.watcher import NothingButFailures
+from tuner.journal.storage import Role, TrialKey
+from tuner.progress.reporters import FailureNotice
 
 FAILED = Outcome(OutcomeState.FAILED, reason="it trained for longer than 1 s")
 COMPLETE = Outcome(OutcomeState.COMPLETE, 1.0)
@@ -15,12 +14,9 @@ PRUNED = Outcome(OutcomeState.PRUNED)
 def told(*outcomes, earlier=0, role=Role.TRIAL):
     """Return what is said when trials end so, the first of them in an earlier run."""
     said = []
-    observer = NothingButFailures(said.append)
+    observer = FailureNotice(said.append)
     for number, outcome in enumerate(outcomes):
-        observer.asked(Asked(role, number, None, {}))
-        if number >= earlier:
-            observer.dispatched(role, number, 1.0)
-        observer.finished(role, number, outcome)
+        observer.finished(TrialKey(role, number), outcome, earlier=number < earlier)
     return said
 
 

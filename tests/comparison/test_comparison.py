@@ -10,7 +10,7 @@ from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.progress.events import to_json
+from tuner.progress.reporters import to_json
 
 LOW, MIDDLE, HIGH = [1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4], [3.0, 3.1, 3.2, 3.3, 3.4]
 METHOD = "(Mann-Whitney with Holm's correction)"

@@ -17,7 +17,7 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 from tuner.coordination.events import Observer
 from tuner.coordination.opening import open_study, recorded_run
 from tuner.errors import JournalError
-from tuner.journal.records import Status, read_study
+from tuner.journal.records import Status, StudyState, read_study, read_with_state
 from tuner.journal.storage import (
     is_locked,
     lock_for_reading,
@@ -25,7 +25,6 @@ from tuner.journal.storage import (
     study_names,
     write_journal,
 )
-from tuner.progress.display import State, read_with_state
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -114,9 +113,9 @@ def test_anyone_may_read_while_it_is_written(location):
     seen = []
 
     class Reader(Observer):
-        def finished(self, role, number, outcome):
+        def finished(self, key, outcome, earlier=False):
             record = read_study(read_journal(location), "s", location)
-            assert record.trials[number].outcome == outcome
+            assert record.trials[key.number].outcome == outcome
             seen.append(sum(t.status is Status.RUNNING for t in record.trials))
 
     Bench(location).run(make_experiment("woa", trials=6), SimulatedExecutor(2), observer=Reader())
@@ -131,16 +130,16 @@ def test_a_search_that_ends_meanwhile_is_shown_as_done(location, monkeypatch):
         with contextlib.ExitStack() as running:
             running.enter_context(recorded_run(study, experiment))
             seen = read_journal(location)
-            assert read_with_state(seen, "s", location)[1] is State.RUNNING
+            assert read_with_state(seen, "s", location)[1] is StudyState.RUNNING
 
             def look_too_late(*where):
                 study.add_trial(optuna.create_trial(value=1.0))
                 running.close()
                 return False
 
-            monkeypatch.setattr("tuner.progress.display.is_locked", look_too_late)
+            monkeypatch.setattr("tuner.journal.records.is_locked", look_too_late)
             record, state = read_with_state(seen, "s", location)
-    assert (state, len(record.trials)) == (State.DONE, 1)
+    assert (state, len(record.trials)) == (StudyState.DONE, 1)
 
 
 def test_a_second_writer_is_refused_and_told_who_holds_it(location):

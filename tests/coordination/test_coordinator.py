@@ -254,7 +254,7 @@ def test_a_stopped_search_resumes_to_the_same_end(make_bench):
     class StopAfter7(Observer):
         count = 0
 
-        def finished(self, role, number, outcome):
+        def finished(self, key, outcome, earlier=False):
             self.count += 1
             if self.count == 7:
                 stop.set()

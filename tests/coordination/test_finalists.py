@@ -18,7 +18,7 @@ from tuner.journal.storage import (
     TEST_ATTR,
     Role,
     read_journal,
-    role_of,
+    trial_key,
     write_journal,
 )
 from tuner.progress.display import number, show_result
@@ -162,7 +162,9 @@ def test_the_default_is_trained_like_a_finalist(case):
     assert {first.number, second.number} == {t.number for t in record.ranked()[:2]}
     assert (last.number, last.name, last.repeats) == (None, "default LSTM", found.repeats)
     study = optuna.load_study(study_name="s.finalists", storage=read_journal(case.location))
-    drawn = [t.params for t in study.trials if role_of(t.user_attrs) is Role.BASELINE]
+    drawn = [
+        t.params for t in study.trials if trial_key(t.number, t.user_attrs).role is Role.BASELINE
+    ]
     assert drawn == [{}] * 3  # no parameter of the search space is made up for it
     tested = record.test.default
     assert tested["scores"] == pytest.approx(found.scores)  # it is off by as much as it scored

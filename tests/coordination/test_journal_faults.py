@@ -304,8 +304,8 @@ def test_a_search_on_sqlite_resumes_after_a_full_disk(tmp_path, make_bench):
 
 def test_a_database_that_somebody_has_locked_is_waited_for(tmp_path, make_bench, monkeypatch):
     class Browser(Observer):
-        def finished(self, role, number, outcome):
-            if number == 2:
+        def finished(self, key, outcome, earlier=False):
+            if key.number == 2:
                 connection.execute("BEGIN EXCLUSIVE")
 
     def note(text):

@@ -49,7 +49,7 @@ class After(Observer):
     def __init__(self, actions):
         self._actions, self._n_ended = dict(actions), 0
 
-    def finished(self, role, number, outcome):
+    def finished(self, key, outcome, earlier=False):
         self._n_ended += 1
         if action := self._actions.pop(self._n_ended, None):
             action()

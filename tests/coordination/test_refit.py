@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers.simulated_executor import Killed
-from helpers.simulated_study import PretendExecutor, everything
+from helpers.simulated_study import PretendExecutor, Winners, everything
 from rich.console import Console
 
 from tuner.coordination.finalists import default_of
@@ -174,7 +174,7 @@ def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, o
             return events
 
     with pytest.raises(Interrupted, match="the same command resumes"):
-        case.run(executor=StopsAtTheSecond(1), stages={"stop": stop}, **REFIT)
+        case.run(executor=StopsAtTheSecond(1), stop=stop, **REFIT)
     assert openings == []
     assert case.read().test is None
     assert everything(case.run(**REFIT)) == everything(make_case("calm").run(**REFIT))
@@ -330,9 +330,9 @@ def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
 
 
 def test_who_keeps_the_winners_model_gets_the_refitted_one(case):
-    kept = []
-    record = case.run(stages={"keep_model": lambda make, executor: kept.append(make())}, **REFIT)
-    (training,) = kept
+    winners = Winners(lambda model: model.training())
+    record = case.run(observers=[winners], **REFIT)
+    (training,) = winners.found
     assert training.outcome.objective == find_winner(record).reproducible.value
     assert training.refit is not None
     assert training.model is training.refit

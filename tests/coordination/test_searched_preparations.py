@@ -11,7 +11,7 @@ from tuner.data.prepared import open_test_part, prepare
 from tuner.executors.base import Finished, train_job
 from tuner.experiment import Experiment
 from tuner.jobs import PredictJob, TrainJob
-from tuner.orchestrator import search
+from tuner.orchestrator import SearchOptions, search
 from tuner.results.export import exported
 from tuner.results.winner import find_winner
 from tuner.training import run_job
@@ -85,8 +85,7 @@ def make(folder):
 def run(folder, executor):
     return search(
         make(folder),
-        study="s",
-        journal=str(folder / "s.journal"),
+        SearchOptions("s", str(folder / "s.journal")),
         make_executor=lambda n_workers: executor,
     )
 

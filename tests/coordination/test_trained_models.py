@@ -4,7 +4,7 @@ import dataclasses
 import threading
 
 import pytest
-from helpers.simulated_study import PretendExecutor, everything
+from helpers.simulated_study import PretendExecutor, Winners, everything
 
 from tuner.errors import Interrupted
 from tuner.executors.base import STOPPING, Finished
@@ -56,7 +56,7 @@ def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, o
     if not n_results:
         executor.stop.set()
     with pytest.raises(Interrupted, match="the same command resumes"):
-        case.run(executor=executor, stages={"stop": executor.stop})
+        case.run(executor=executor, stop=executor.stop)
     assert len(executor.begun) in (n_results, n_results + 1)
     if 0 < n_results < N_MODELS:
         assert STOPPING in case.notes.said
@@ -83,10 +83,8 @@ class AnotherMachine(PretendExecutor):
 
 def test_a_model_with_another_score_is_named(case):
     case.run(stages=CLOSED)
-    kept = []
-    record = case.run(
-        executor=AnotherMachine(2), stages={"keep_model": lambda *given: kept.append(given)}
-    )
+    winners = Winners()
+    record = case.run(executor=AnotherMachine(2), observers=[winners])
     winner = find_winner(record).trial.number
     names = [f"finalist {winner} repeat 0", "default repeat 0"]
     assert record.test.retrained_differently == names
@@ -97,4 +95,4 @@ def test_a_model_with_another_score_is_named(case):
     said = [text for text in case.notes.said if "and not to" in text]
     assert len(said) == 2
     assert all(text.endswith(": another CPU or version?") for text in said)
-    assert kept == [], "its score is not the recorded one"
+    assert winners.found == [], "its score is not the recorded one"

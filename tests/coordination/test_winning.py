@@ -10,6 +10,7 @@ import pytest
 from helpers.examples import examples
 from helpers.search_bench import SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
+from helpers.simulated_progress import taken_up
 from helpers.simulated_study import PretendExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,13 +33,13 @@ from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import Role, read_journal
 from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result
-from tuner.progress.watcher import Standing
+from tuner.progress.progress import Progress
 from tuner.report.history import curves_figure
 from tuner.report.page import report
 from tuner.results.export import exported
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner
-from tuner.winner import training_name
+from tuner.winner import model_name
 
 
 def good(workers=2, **keys):
@@ -93,7 +94,7 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     assert [len(line.get_xdata()) for line in drawn] == [3, 3, 3]
     assert "for the configuration of default LSTM (3 models" in page
     assert "None" not in page
-    assert training_name(record).startswith("default LSTM seed ")
+    assert model_name(record).startswith("default LSTM seed ")
 
     study = Study(record, "nowhere")
     assert (study.best.trial, study.best.name, study.best.search_score) == (
@@ -428,7 +429,7 @@ def test_a_study_of_the_first_format_ranks_ties_by_number(bench):
 
 def test_the_best_while_it_runs_is_the_best_when_it_is_done(bench):
     experiment = make_experiment("random", trials=9, pruner={"name": "none"})
-    standing = Standing(experiment)
+    standing = taken_up(Progress(), experiment)
     _, record = bench.run(experiment, StandsStill(3, chaos=5), observer=standing)
     assert standing.best == (0.5, record.best.number)
 
@@ -463,7 +464,7 @@ def test_searched_class_weights_make_losses_incomparable():
 def test_a_searched_loss_breaks_ties_by_number(name, make_bench):
     options = {"pruner": {"name": name, **PRUNERS.get(name, {})}, "epochs": 9, "space": LOSSES}
     experiment = make_experiment("random", **options)
-    standing = Standing(experiment)
+    standing = taken_up(Progress(), experiment)
     _, record = make_bench("losses").run(experiment, StandsStill(3, chaos=5), observer=standing)
     ranked = [t.number for t in record.ranked()]
     assert ranked == sorted(ranked)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tuner.coordination.events import Asked, Observer
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.storage import Role
+from tuner.journal.storage import Role, TrialKey
 
 
 class Clock:
@@ -17,6 +17,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def taken_up(progress, *args, **keys):
+    """Return a progress or reporter that has taken up a study: see `Progress.begin`."""
+    progress.begin(*args, **keys)
+    return progress
 
 
 def epoch(number: int, metric: float = 1.0) -> Epoch:
@@ -57,10 +63,10 @@ def simulate(
     for begin in range(0, len(costs), generation):
         numbers = range(begin, min(begin + generation, len(costs)))
         for k in numbers:
-            observer.asked(Asked(Role.TRIAL, first + k, None, {}))
+            observer.asked(Asked(TrialKey(Role.TRIAL, first + k), None, {}))
         events: list[tuple[float, int, int, int]] = []
         for k in sorted(numbers, key=lambda k: -costs[k]):
-            observer.dispatched(Role.TRIAL, first + k, costs[k])
+            observer.dispatched(TrialKey(Role.TRIAL, first + k), costs[k])
             since = max(heapq.heappop(free), clock.now)
             last = epochs[k] if epochs else n_epochs
             events += [
@@ -69,9 +75,9 @@ def simulate(
             heapq.heappush(free, since + seconds[k])
         for time, _, k, e in sorted(events):
             clock.now = time
-            observer.epoch(Role.TRIAL, first + k, epoch(e))
+            observer.epoch(TrialKey(Role.TRIAL, first + k), epoch(e))
             if e + 1 == (epochs[k] if epochs else n_epochs):
-                observer.finished(Role.TRIAL, first + k, complete(float(k)))
+                observer.finished(TrialKey(Role.TRIAL, first + k), complete(float(k)))
                 n_ended += 1
                 after(n_ended)
     return clock.now

@@ -16,7 +16,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, PredictJob
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
-from tuner.orchestrator import search
+from tuner.orchestrator import SearchOptions, search
 
 # The default, of 32 units, is not in the space.
 SPACE = {
@@ -75,6 +75,16 @@ class Notes(Observer):
         self.said.append(text)
 
 
+class Winners(Observer):
+    """Keeps what a search reports of its winner's model."""
+
+    def __init__(self, use=lambda model: model):
+        self._use, self.found = use, []
+
+    def on_winner(self, model):
+        self.found.append(self._use(model))
+
+
 class Case:
     """One study in a folder of its own, run as often as one likes."""
 
@@ -106,15 +116,14 @@ class Case:
             }
         )
 
-    def run(self, trials=8, *, executor=None, stages=None, **keys):
+    def run(self, trials=8, *, executor=None, stages=None, observers=(), stop=None, **keys):
         self.executor, self.notes = executor or PretendExecutor(2), Notes()
         return search(
             self.experiment(trials, **keys),
-            study="s",
-            journal=self.location,
+            SearchOptions("s", self.location, **(stages or {})),
+            [self.notes, *observers],
             make_executor=lambda n_workers: self.executor,
-            observer=self.notes,
-            **(stages or {}),
+            stop=stop,
         )
 
     def read(self):

@@ -7,7 +7,7 @@ import pytest
 from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
 
 from tuner.jobs import Epoch, OutcomeState
-from tuner.journal.storage import Role
+from tuner.journal.storage import Role, TrialKey
 from tuner.tracking import MlflowTracker, SyncCount, SyncState
 from tuner.tracking.layout import Attempt
 
@@ -41,7 +41,13 @@ def test_the_curve_of_a_trial_grows_while_it_trains(client, study):
     running, ended, trial = study
     state = SyncState()
     for n in (1, 2, 4):
-        sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, n)})
+        sync(
+            client,
+            running,
+            state,
+            running=True,
+            live={TrialKey(Role.TRIAL, 1): attempt_of(trial, n)},
+        )
         assert steps(client, running, "1") == list(range(n))
     run = runs_of(client, running)[1]["1"]
     assert (run.info.status, run.data.tags["state"]) == ("RUNNING", "running")
@@ -59,7 +65,13 @@ def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial,
     live_state = SyncState()
     running = dataclasses.replace(records[0], trials=(in_progress(trial),))
     for n in (1, 3):
-        sync(client, running, live_state, running=True, live={("trial", 0): attempt_of(trial, n)})
+        sync(
+            client,
+            running,
+            live_state,
+            running=True,
+            live={TrialKey(Role.TRIAL, 0): attempt_of(trial, n)},
+        )
     sync(client, records[0], live_state)
     sync(client, records[1])
     found = []
@@ -80,7 +92,7 @@ def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial,
 def test_what_was_copied_live_is_not_written_again(client, study):
     running, ended, trial = study
     state = SyncState()
-    sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, 3)})
+    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 3)})
     written = []
 
     class Counts(Spy):
@@ -92,7 +104,13 @@ def test_what_was_copied_live_is_not_written_again(client, study):
                 )
             return super().__getattr__(name)
 
-    sync(Counts(client), running, state, running=True, live={("trial", 1): attempt_of(trial, 3)})
+    sync(
+        Counts(client),
+        running,
+        state,
+        running=True,
+        live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 3)},
+    )
     assert written == []
     sync(Counts(client), ended, state, running=True)
     assert sorted(step for key, step in written if key == "rmse") == [3, 4]
@@ -102,9 +120,9 @@ def test_a_retry_replaces_the_run_before(client, study):
     running, ended, trial = study
     state = SyncState()
     lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
-    sync(client, running, state, running=True, live={("trial", 1): lost})
+    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): lost})
     first = runs_of(client, running)[1]["1"].info.run_id
-    sync(client, running, state, running=True, live={("trial", 1): attempt_of(trial, 1)})
+    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 1)})
     assert runs_of(client, running)[1]["1"].info.run_id != first
     assert steps(client, running, "1") == [0]
     sync(client, ended, state)
@@ -114,14 +132,14 @@ def test_a_retry_replaces_the_run_before(client, study):
 def test_the_outcome_of_another_attempt_replaces_the_run(client, study):
     running, ended, _ = study
     lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
-    sync(client, running, state := SyncState(), running=True, live={("trial", 1): lost})
+    sync(client, running, state := SyncState(), running=True, live={TrialKey(Role.TRIAL, 1): lost})
     assert sync(client, ended, state) == SyncCount(replaced=1, unchanged=1)
     assert steps(client, ended, "1") == [0, 1, 2, 3, 4]
 
 
 def test_no_run_is_left_running_whose_trial_is_not(client, study):
     running, ended, trial = study
-    sync(client, running, running=True, live={("trial", 1): attempt_of(trial, 2)})
+    sync(client, running, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 2)})
     # Its coordinator is killed; the next one, or a sync, knows nothing of it.
     sync(client, running, running=True)
     run = runs_of(client, running)[1]["1"]
@@ -144,7 +162,7 @@ def test_a_live_copy_killed_at_any_write_is_completed(client, make_record, make_
         done = dataclasses.replace(before, trials=(ended,))
         spy, state, died = Spy(client, die_at, after), SyncState(), False
         for record, n in ((before, 1), (before, 3), (done, None)):
-            live = {("trial", 0): attempt_of(ended, n)} if n else {}
+            live = {TrialKey(Role.TRIAL, 0): attempt_of(ended, n)} if n else {}
             try:
                 sync(spy, record, state, running=True, live=live)
             except ConnectionError:
@@ -190,9 +208,9 @@ def test_a_tracker_copies_live_and_ends_on_closing(
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     record = make_record(in_progress(make_trial(0)))
     tracker = MlflowTracker(lambda: record, "s1", pytest.fail)
-    tracker.live.began(Role.TRIAL, 0, T)
+    tracker.live.began(TrialKey(Role.TRIAL, 0), T)
     for e in range(3):
-        tracker.live.epoch(Role.TRIAL, 0, Epoch(e, 1.0, 1.0, 5.0, T + e + 0.12345))
+        tracker.live.epoch(TrialKey(Role.TRIAL, 0), Epoch(e, 1.0, 1.0, 5.0, T + e + 0.12345))
     tracker.wake()
     experiment = record.experiment.name
 

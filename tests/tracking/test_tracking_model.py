@@ -113,11 +113,12 @@ def yaml(folder, model, name):
 def test_what_is_wrong_with_a_model_is_noted_and_never_raised():
     notes = []
 
-    def fails():
-        raise MemoryError("as large as the disk")
+    class Fails:
+        def write(self, folder):
+            raise MemoryError("as large as the disk")
 
     with KeptModel(notes.append) as kept:
-        kept.keep(fails, None)
+        kept.on_winner(Fails())
         kept.log(None, None, "tuner sync x")  # there is none
     assert notes == ["the winner's model cannot be written: as large as the disk"]
 

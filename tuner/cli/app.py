@@ -296,6 +296,7 @@ def run(
     """Search; the same command again resumes."""
     from tuner.cli import run as command
     from tuner.cli.overrides import load, replaced_strategy
+    from tuner.orchestrator import SearchOptions
 
     loaded = load(
         experiment,
@@ -306,21 +307,19 @@ def run(
         seed=("seed", seed),
         asynchronous=("asynchronous", asynchronous or None),
     )
-    command.run(
-        loaded,
+    options = SearchOptions(
         study=study,
         journal=journal,
+        start_from=tuple(from_ or ()),
         workers=workers,
-        trials=trials,
         executor=executor,
         tracking=tracking,
         register=register,
         open_test=test,
         reopen_test=reopen_test,
-        as_json=json,
-        replaced=replaced_strategy(experiment, loaded),
-        from_=from_ or (),
     )
+    options.check()
+    command.run(loaded, options, as_json=json, replaced=replaced_strategy(experiment, loaded))
 
 
 app.command(rich_help_panel="Search")(compare)

@@ -24,19 +24,24 @@ from tuner.cli.overrides import load, own_strategy
 from tuner.errors import ExperimentError, InputError, RunError, StudyError, nearest, show_location
 from tuner.experiment import Experiment, space_size
 from tuner.launch import (
-    check_workers,
+    Notes,
     choose_workers,
-    search_watched,
     stopped_without_reader,
-    warnings,
+    tracking_observer,
+    worker_notes,
 )
+from tuner.orchestrator import SearchOptions, default_study_name, search
 from tuner.processes import stopped_by_signals
 from tuner.progress.display import PipeConsole, console, number, show_next
-from tuner.progress.events import JsonEvents
-from tuner.progress.reporters import make_watcher, told_how_it_ends
-from tuner.progress.watcher import Watcher, clock_text
+from tuner.progress.progress import clock_text
+from tuner.progress.reporters import (
+    FailureNotice,
+    JsonReporter,
+    Reporter,
+    make_reporter,
+    reported_end,
+)
 from tuner.strategies.registry import STRATEGIES, installed
-from tuner.studies import check_journal
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -151,7 +156,6 @@ def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> li
     from tuner.data.prepared import check_data
     from tuner.experiment.space import to_distributions
     from tuner.journal.storage import journal_location
-    from tuner.orchestrator import default_study_name
 
     for e in experiments:
         e.strategy.make_sampler(to_distributions(e.search_space), e.seed, e.budget.trials)
@@ -233,7 +237,7 @@ class Show(abc.ABC):
     """Shows a comparison from its beginning to its result."""
 
     def __init__(self) -> None:
-        self.whole = Watcher()  # is told how the comparison ends
+        self.whole = Reporter()  # of the comparison's end
         self._said: set[str] = set()
 
     @abc.abstractmethod
@@ -241,7 +245,7 @@ class Show(abc.ABC):
         """All has been checked; `experiments` are those of the strategies."""
 
     @abc.abstractmethod
-    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+    def reporter(self) -> Reporter:
         """Return what shows the next search."""
 
     @abc.abstractmethod
@@ -274,7 +278,7 @@ class Lines(Show):
         super().__init__()
         self._console = PipeConsole(highlight=False, soft_wrap=True)
         self._stopping = stopping
-        self._watcher: Watcher | None = None
+        self._reporter: Reporter | None = None
         self._n_searches = 0  # that no earlier run has made
         self._seconds: list[float] = []  # that those took which are done
 
@@ -291,17 +295,15 @@ class Lines(Show):
             f"{experiments[0].n_trials} trials each, {len(planned)} searches{before}"
         )
 
-    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+    def reporter(self) -> Reporter:
         """Return the table of a search, which vanishes with it, or its lines."""
-        settings = experiment.finalists.model_copy(update={"top": 0})  # none are retrained
-        experiment = experiment.model_copy(update={"finalists": settings})
-        self._watcher = make_watcher(experiment, n_workers, self._stopping, False, transient=True)
-        return self._watcher
+        self._reporter = make_reporter(self._stopping, as_json=False, transient=True)
+        return self._reporter
 
     def note(self, text: str) -> None:
         """Print a line."""
-        if self._watcher is not None:
-            self._watcher.note(text)
+        if self._reporter is not None:
+            self._reporter.note(text)
         else:
             self._console.print(text, markup=False)
 
@@ -348,13 +350,13 @@ class Events(Show):
 
     def __init__(self) -> None:
         super().__init__()
-        self._events = JsonEvents(sys.stdout)
+        self._events = JsonReporter(sys.stdout)
         self.whole = self._events
 
     def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
         """Write nothing: every search says what it is."""
 
-    def watcher(self, experiment: Experiment, n_workers: int) -> Watcher:
+    def reporter(self) -> Reporter:
         """Return the same for all."""
         return self._events
 
@@ -391,8 +393,7 @@ def compare(
     as_json: bool,
 ) -> None:
     """Search with every strategy on every seed, then say which differences are real."""
-    check_workers(workers)
-    check_journal(journal)
+    SearchOptions(journal=journal, workers=workers).check()
     names = strategy_names(strategies)
     experiments = load_all(path, names, n_seeds, set_, trials)
     folder = output or Path(f"{experiments[0].name}-comparison")
@@ -410,26 +411,23 @@ def compare(
     choice = choose_executor(executor, experiments[0].resources, show.note)
     shared = max(choose_workers(workers, e, choice) for e in experiments)
 
-    def search(one: Planned, make_executor: Callable[[int], Executor]) -> StudyRecord:
-        n_workers = choose_workers(workers, one.experiment, choice)
-        with show.watcher(one.experiment, n_workers) as watcher:
-            record, _ = search_watched(
-                one.experiment,
-                watcher,
-                name=one.study,
-                journal=journal,
-                n_workers=n_workers,
-                executor=executor,
-                make_executor=make_executor,
-                warnings=lambda record: show.news(warnings(workers, one.experiment, choice)),
-                tracking=tracking,
-                stop=stop,
-                finalists=False,
-                open_test=False,
-            )
-        return record
+    def run(one: Planned, make_executor: Callable[[int], Executor]) -> StudyRecord:
+        def notes(record: StudyRecord) -> list[str]:
+            return show.news(worker_notes(workers, one.experiment, choice))
 
-    with told_how_it_ends(show.whole):
+        with show.reporter() as reporter:
+            observers = [reporter, Notes(reporter.note, notes), FailureNotice(reporter.note)]
+            if tracking:
+                observers.append(tracking_observer(one.study, journal, reporter.note))
+            n_workers = choose_workers(workers, one.experiment, choice)
+            options = SearchOptions(
+                one.study, journal, workers=n_workers, executor=executor, finalists=False
+            )
+            return search(
+                one.experiment, options, observers, make_executor=make_executor, stop=stop
+            )
+
+    with reported_end(show.whole):
         with (
             stopped_by_signals(stop),
             stopped_without_reader(),
@@ -443,7 +441,7 @@ def compare(
                     show.found(partial(_read, one))
                     continue
                 begun = time.monotonic()
-                record = search(one, make_executor)
+                record = run(one, make_executor)
                 show.searched(one, record, time.monotonic() - begun)
         comparison = _compared(experiments, planned)
         given = _given(trials, journal, set_)
@@ -452,8 +450,8 @@ def compare(
         write(comparison, folder, show_location(command))  # without a password
         best = comparison.rows[0].strategy
         option = [] if best == own_strategy(path).get("name") else ["--strategy", best]
-        run = shlex.join(["tuner", "run", str(path), *option, *given])
-        show.result(comparison, folder, [(run, "its finalists, and the test part")])
+        search_best = shlex.join(["tuner", "run", str(path), *option, *given])
+        show.result(comparison, folder, [(search_best, "its finalists, and the test part")])
 
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:

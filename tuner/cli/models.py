@@ -15,10 +15,10 @@ from tuner.data.prepared import check_data
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
 from tuner.experiment.cells import named_code
-from tuner.journal.records import StudyRecord
+from tuner.journal.records import StudyRecord, StudyState
 from tuner.journal.storage import journal_location
 from tuner.outputs import check_file, check_model_folder, written_whole
-from tuner.progress.display import State, console, counted, number
+from tuner.progress.display import console, counted, number
 from tuner.results.export import (
     ENDINGS,
     exported,
@@ -224,11 +224,11 @@ def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> Non
             raise InputError(rule, where="-o", remedy="write elsewhere")
 
 
-def _say_what_is_missing(record: StudyRecord, state: State) -> None:
+def _say_what_is_missing(record: StudyRecord, state: StudyState) -> None:
     """Warn of a study that has not come to its end: its best is not the best yet."""
-    if state is State.DONE:
+    if state is StudyState.DONE:
         return
-    stands = "is running or was killed" if state is State.UNKNOWN else f"is {state.value}"
+    stands = "is running or was killed" if state is StudyState.UNKNOWN else f"is {state.value}"
     text = f"{record.name} {stands}: this is the best of the trials so far"
     if record.experiment.finalists.top:
         lack = "are missing" if find_winner(record).finalist is None else "are not all retrained"

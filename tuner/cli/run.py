@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +14,19 @@ from rich.table import Table
 from tuner.cli.overrides import load, replaced_strategy
 from tuner.data.prepared import check_data
 from tuner.data.quality import SUSPECTS
-from tuner.errors import InputError
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.cells import named_code
 from tuner.experiment.hyperparameters import WIDTH
 from tuner.experiment.metrics import COSTS
-from tuner.launch import (
-    check_workers,
-    choose_workers,
-    journal_option,
-    search_watched,
-    sync_command,
-    warnings,
-)
+from tuner.launch import journal_option, run_search, sync_command
+from tuner.orchestrator import SearchOptions
 from tuner.processes import stopped_by_signals
 from tuner.progress.display import console, counted, show_advice
-from tuner.progress.reporters import make_watcher, told_how_it_ends
-from tuner.results.advice import advice_on_budget, advice_on_data, in_the_way, why_not_exportable
+from tuner.progress.reporters import make_reporter, reported_end
+from tuner.results.advice import advice_on_budget, advice_on_data, why_not_exportable
 from tuner.results.export import is_export, train_command
-from tuner.studies import check_journal, check_study_name, read_earlier
 from tuner.user_code import is_allowed
-from tuner.winner import KeptModel, check_register
+from tuner.winner import KeptModel
 
 if TYPE_CHECKING:
     from tuner.journal.records import StudyRecord
@@ -199,84 +191,37 @@ def _domain(domain: Domain) -> str:
 
 
 def run(
-    experiment: Experiment,
-    *,
-    study: str | None,
-    journal: str | None,
-    workers: int | None,
-    trials: int | None = None,
-    executor: str,
-    tracking: bool,
-    register: str | None = None,
-    open_test: bool,
-    reopen_test: bool = False,
-    as_json: bool,
-    replaced: str | None = None,
-    from_: Sequence[str] = (),
+    experiment: Experiment, options: SearchOptions, *, as_json: bool, replaced: str | None = None
 ) -> None:
-    """Search, and show what happens and what comes of it.
+    """Search, and show what happens and the result.
 
-    `trials` is what `--trials` gave, `replaced` the file's strategy where another one searches,
-    `from_` names what a new study begins from.
+    `replaced` is the strategy of the file, where another one searches.
     """
-    check_workers(workers)
-    study = check_study_name(study)
-    check_journal(journal)
-    if register is not None:
-        check_register(register, tracking)
-    if reopen_test and not open_test:
-        rule = "opens the test part"
-        got = "--no-test as well"
-        raise InputError(rule, where="--reopen-test", got=got, remedy="leave one out")
-
     import optuna
 
-    from tuner.executors.choice import choose_executor
-    from tuner.orchestrator import default_study_name
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    choice = choose_executor(executor, experiment.resources, lambda text: watcher.note(text))
-    n_workers = choose_workers(workers, experiment, choice)
-    name = study or default_study_name(experiment)
-    earlier = read_earlier(from_, experiment, name, journal)
 
-    def said_at_first(record: StudyRecord) -> list[str]:
-        said = _nothing_searched(experiment) + warnings(workers, record.experiment, choice)
+    def notes(record: StudyRecord) -> list[str]:
+        found = list(record.begun_from)
         if replaced is not None:
-            said.append(f"{strategy_in_words(record.experiment)} in place of the file's {replaced}")
-        said += record.begun_from
-        return said + _fewer_trials(record, experiment, trials) + in_the_way(record)
+            used = strategy_in_words(record.experiment)
+            found.insert(0, f"{used} in place of the file's {replaced}")
+        return _nothing_searched(experiment) + found + _fewer_trials(record, experiment)
 
     stop = threading.Event()
-    watcher = make_watcher(experiment, n_workers, stop.is_set, as_json)
-    with told_how_it_ends(watcher), KeptModel(watcher.note) as kept:
-        with stopped_by_signals(stop), watcher:
-            record, behind = search_watched(
-                experiment,
-                watcher,
-                name=name,
-                journal=journal,
-                n_workers=n_workers,
-                executor=executor,
-                make_executor=choice.make,
-                warnings=said_at_first,
-                tracking=tracking,
-                kept=kept if tracking else None,
-                stop=stop,
-                earlier=earlier,
-                open_test=open_test,
-                reopen_test=reopen_test,
+    reporter = make_reporter(stop.is_set, as_json=as_json)
+    with reported_end(reporter), KeptModel(reporter.note) as kept:
+        with stopped_by_signals(stop), reporter:
+            keeps = kept if options.tracking else None
+            record, copied = run_search(
+                experiment, options, reporter, keeps, stop=stop, notes=notes
             )
-        to_sync = sync_command(name, journal, register) if behind else None
-        watcher.result(
-            record,
-            _next_commands(
-                name, journal, tracking, to_sync, named_code(experiment.to_dict()) is not None
-            ),
-        )
-        if tracking and not behind:
-            again = sync_command(name, journal, register)
-            kept.log(record, register, again)
+        to_sync = sync_command(record.name, options.journal, options.register)
+        own_code = named_code(experiment.to_dict()) is not None
+        commands = _next_commands(record.name, options, None if copied else to_sync, own_code)
+        reporter.result(record, commands)
+        if options.tracking and copied:
+            kept.log(record, options.register, to_sync)
 
 
 def _nothing_searched(experiment: Experiment) -> list[str]:
@@ -287,18 +232,17 @@ def _nothing_searched(experiment: Experiment) -> list[str]:
     return [text + ("; `tuner train` reproduces the recorded score" if known else "")]
 
 
-def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None) -> list[str]:
+def _fewer_trials(record: StudyRecord, experiment: Experiment) -> list[str]:
     n_trials, trained = experiment.budget.trials, len(record.trained)
     if n_trials is None or trained <= n_trials:
         return []
-    what = f"--trials {n_trials}" if given == n_trials else f"budget.trials {n_trials}"
-    return [f"{trained} trials are trained already: {what} changes nothing"]
+    return [f"{trained} trials are trained already: budget.trials {n_trials} changes nothing"]
 
 
 def _next_commands(
-    name: str, journal: str | None, tracking: bool, to_sync: str | None, own_code: bool
+    name: str, options: SearchOptions, to_sync: str | None, own_code: bool
 ) -> list[tuple[str, str]]:
-    study = f"{shlex.quote(name)}{journal_option(journal)}"
+    study = f"{shlex.quote(name)}{journal_option(options.journal)}"
     path = Path("best.yaml")
     if path.exists() and not is_export(path, name):  # of another study
         path = Path(f"{name}-best.yaml")
@@ -306,7 +250,7 @@ def _next_commands(
         (f"tuner export {study} -o {shlex.quote(str(path))}", ""),
         (train_command(str(path), own_code=own_code), ""),
     ]
-    if tracking:
+    if options.tracking:
         commands.insert(0, (f"tuner ui {study}", ""))
     if to_sync is not None:
         commands.insert(0, (to_sync, "MLflow lacks trials"))

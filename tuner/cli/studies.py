@@ -19,20 +19,18 @@ from rich.table import Table
 
 from tuner.coordination.finalists import trial_name
 from tuner.errors import InputError, RunError, TunerError, show_location
-from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
 from tuner.journal.storage import lock_for_reading
 from tuner.launch import journal_option, sync_command
 from tuner.outputs import check_file, written_whole
 from tuner.progress.display import (
-    State,
     console,
     number,
-    read_with_state,
     show_result,
     show_running,
     show_trials,
 )
-from tuner.progress.events import to_json
+from tuner.progress.reporters import to_json
 from tuner.report import page
 from tuner.report.page import final_artifacts
 from tuner.strategies.registry import STRATEGIES
@@ -52,7 +50,7 @@ from tuner.tracking import (
 from tuner.winner import check_register, log_winner
 
 if TYPE_CHECKING:
-    from tuner.journal.records import StudyRecord
+    from tuner.journal.records import StudyRecord, StudyState
 
 __all__ = ["links_as_json", "report", "show", "show_links", "strategies", "studies", "sync", "ui"]
 
@@ -206,7 +204,7 @@ def show(study: str, journal: str | None, as_json: bool) -> None:
         _print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
         return
     show_result(record, state)
-    if state is State.RUNNING:
+    if state is StudyState.RUNNING:
         show_running(record)
     show_trials(record)
     show_links(record, journal)

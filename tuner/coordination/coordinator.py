@@ -35,12 +35,11 @@ from tuner.coordination.history import (
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
 from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported, cost
-from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
 from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.strategies.base import Rhythm
 
-__all__ = ["AsynchronousCoordinator", "Coordinator", "Limits", "why_it_ended"]
+__all__ = ["AsynchronousCoordinator", "Coordinator", "Limits"]
 
 
 @dataclass(frozen=True)
@@ -52,31 +51,6 @@ class Limits:
     stagnation: int | None = None  # generations without a better score
     retries: int = 2  # of a job whose worker died
     out_of_time: Callable[[], bool] = lambda: False  # whether no further trial may start
-
-
-def why_it_ended(
-    experiment: Experiment, n_trained: int, exhausted: bool, out_of_time: bool
-) -> str | None:
-    """Return why a search ended before its budget of trials was used; None where it did not.
-
-    Args:
-        experiment: what was searched.
-        n_trained: number of trials trained in all.
-        exhausted: whether no configuration is left.
-        out_of_time: whether the time is up.
-    """
-    budget = experiment.budget
-    if not experiment.search_space or (budget.trials is not None and n_trained >= budget.trials):
-        return None
-    of = "" if budget.trials is None else f" of {budget.trials}"
-    if exhausted:
-        return f"every configuration of the search space ({n_trained}) has been trained"
-    if out_of_time:
-        return f"the time is up ({budget.timeout:g} s): {n_trained}{of} trials were trained"
-    return (
-        f"no better score in {budget.stagnation} generations: the search ends after "
-        f"{n_trained}{of} trials"
-    )
 
 
 _POLL_S = 0.5  # between two looks at the clock and the stop request, while nothing happens
@@ -224,20 +198,18 @@ class Coordinator:
                 trial.handle.set_user_attr(REPEAT_ATTR, repeat_of)
         else:
             self.trained += 1
-        self._observer.asked(
-            Asked(trial.role, trial.number, repeat_of, trial.params, *trial.retraining)
-        )
+        self._observer.asked(Asked(trial.key, repeat_of, trial.params))
         if trial.original is None and trial.outcome is None:
             self._queue.append(trial)
         elif trial.original is None and trial.outcome is not None:
-            self._observer.finished(trial.role, trial.number, trial.outcome)
+            self._observer.finished(trial.key, trial.outcome, earlier=True)
 
     def _submit_all(self) -> None:
         """Submit queued trials, longest first, so that no worker waits long at the end."""
         jobs = [(trial, self._make_job(trial.handle)) for trial in self._queue]
         self._queue.clear()
         for trial, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
-            self._observer.dispatched(trial.role, trial.number, cost(job))
+            self._observer.dispatched(trial.key, cost(job))
             self._submit(trial, job)
 
     def _submit(self, trial: StudyTrial, job: TrainJob) -> None:
@@ -256,9 +228,9 @@ class Coordinator:
 
     def _handle_epoch(self, trial: StudyTrial, event: Reported) -> None:
         if not trial.epochs:
-            self._observer.began(trial.role, trial.number, event.epoch.time - event.trained_s)
+            self._observer.began(trial.key, event.epoch.time - event.trained_s)
         trial.epochs.append(event.epoch)
-        self._observer.epoch(trial.role, trial.number, event.epoch)
+        self._observer.epoch(trial.key, event.epoch)
         assert trial.job is not None
         if trial.job.can_be_pruned:
             self._executor.answer(event.key, not self._should_prune(trial))
@@ -270,7 +242,7 @@ class Coordinator:
             reason = f"lost {len(trial.lost)} times: {event.reason}"
             self._record(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
             return
-        self._observer.lost(trial.role, trial.number, event.reason)
+        self._observer.lost(trial.key, event.reason)
         del self._running[event.key]
         if not (self._stop.is_set() or self._limits.out_of_time()):  # else the next run trains it
             assert trial.job is not None
@@ -285,7 +257,7 @@ class Coordinator:
         if outcome.weights is not None:
             self.weights[key] = outcome.weights
         del self._running[key]
-        self._observer.finished(trial.role, trial.number, outcome)
+        self._observer.finished(trial.key, outcome)
 
     def _should_prune(self, trial: StudyTrial) -> bool:
         n_noted, n_seen = len(trial.rungs), self._n_seen(trial)

@@ -1,99 +1,102 @@
-"""Events of a search, and who observes them."""
+"""Events of a search, and the observers that receive them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from tuner.jobs import Epoch, Outcome
-from tuner.journal.storage import Role, training_name
+from tuner.journal.records import StudyRecord
+from tuner.journal.storage import TrialKey
 
-__all__ = ["Asked", "Observer", "Observers"]
+__all__ = ["Asked", "Observer", "Observers", "SearchStart", "WinnerModel"]
+
+
+@dataclass(frozen=True)
+class SearchStart:
+    """A search whose input is checked and whose study is open."""
+
+    record: StudyRecord  # with the trials of earlier runs
+    read: Callable[[], StudyRecord]  # reads the study again, in any thread, until `on_end`
+    journal: str  # its location, without a password
+    n_workers: int
+    executor: str
+    finalists: bool = True  # whether they are trained after the trials
 
 
 @dataclass(frozen=True)
 class Asked:
     """A trial that has its configuration."""
 
-    role: Role
-    number: int
+    key: TrialKey
     repeat_of: int | None  # the earlier trial with the same configuration: it is not trained
     params: Mapping[str, Any]
-    configuration: int | None = None  # of a finalist: the trial that it retrains
-    repeat: int | None = None  # of a finalist or the default: which of its trainings
 
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return training_name(self.role, self.number, self.configuration, self.repeat)
+
+class WinnerModel(Protocol):
+    """The winner's model, with its weights in memory."""
+
+    def write(self, folder: Path) -> None:
+        """Write the model into a folder; raises what `results.export.write_model` does."""
 
 
 class Observer:
-    """Is told what happens in a search. This one does nothing with it: the null observer.
+    """Receives the events of a search; this one ignores them.
 
-    Called from the coordinator's thread; must return at once.
+    All methods are called in the coordinator's thread, but `note`, which any thread calls. All but
+    `on_winner` must return at once.
     """
+
+    def on_start(self, start: SearchStart) -> None:
+        """The search starts or resumes; called before any trial."""
+
+    def on_winner(self, model: WinnerModel) -> None:
+        """The test score is recorded; `model` can be used until this returns."""
+
+    def on_end(self, done: bool) -> None:
+        """The search ended, and the journal holds how; `done`: nothing stopped it.
+
+        Called also where it failed before `on_start`.
+        """
 
     def asked(self, trial: Asked) -> None:
         """A trial has its configuration."""
 
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
-        """A trial was handed to the executor; `cost` compares it with others (see `work.cost`)."""
+    def dispatched(self, key: TrialKey, cost: float) -> None:
+        """A trial was handed to the executor; `cost` compares it with others."""
 
-    def began(self, role: Role, number: int, time: float) -> None:
-        """A trial began to train then, seconds since 1970; said when its first epoch has ended."""
+    def began(self, key: TrialKey, time: float) -> None:
+        """A trial's training began at `time`, seconds since 1970; sent before its first epoch."""
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
         """A trial ended an epoch."""
 
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        """A trial's outcome is in the journal."""
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        """A trial's outcome is in the journal; `earlier`: it was when this run began."""
 
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """A trial was taken away by the machine, and runs again."""
+    def lost(self, key: TrialKey, reason: str) -> None:
+        """The machine took a trial away; it runs again."""
 
     def note(self, text: str) -> None:
-        """Something that a person should read, once."""
+        """A message for the user."""
 
 
 class Observers(Observer):
-    """Several observers as one."""
+    """Several observers as one: each event goes to all of them, in order."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
-    def asked(self, trial: Asked) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.asked(trial)
 
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
-        """Tell all."""
+def _to_all(event: str) -> Callable[..., None]:
+    def send(self: Observers, *args: Any, **keys: Any) -> None:
         for observer in self._observers:
-            observer.dispatched(role, number, cost)
+            getattr(observer, event)(*args, **keys)
 
-    def began(self, role: Role, number: int, time: float) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.began(role, number, time)
+    return send
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.epoch(role, number, epoch)
 
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.finished(role, number, outcome)
-
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.lost(role, number, reason)
-
-    def note(self, text: str) -> None:
-        """Tell all."""
-        for observer in self._observers:
-            observer.note(text)
+for _event in [name for name in vars(Observer) if not name.startswith("_")]:
+    setattr(Observers, _event, _to_all(_event))

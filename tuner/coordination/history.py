@@ -19,16 +19,16 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.coordination.pruning import Evidence, with_losses
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 from tuner.journal.storage import (
+    BASELINE_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
     SEED_ATTR,
     TOLD_ATTR,
-    Role,
+    TrialKey,
     params_of,
-    retraining_of,
-    role_of,
     seed_of,
+    trial_key,
 )
 from tuner.strategies.codec import Codec, count_of, values_of
 from tuner.strategies.rng import duplicate_generator
@@ -51,9 +51,8 @@ class StudyTrial:
     """
 
     handle: optuna.Trial
-    role: Role
+    key: TrialKey
     params: dict[str, Any]
-    retraining: tuple[int | None, int | None]  # of which configuration, and which repeat
     asked_after: int  # so many trials had been told
     original: StudyTrial | None = None  # the earlier trial with the same configuration
     job: TrainJob | None = None
@@ -107,9 +106,7 @@ def ask(
     _suggest(handle, attrs, distributions)
     handle.set_user_attr(SEED_ATTR, seed_of(attrs, handle.number, seed))
     handle.set_user_attr(TOLD_ATTR, n_told)
-    return StudyTrial(
-        handle, role_of(attrs), params_of(handle, attrs), retraining_of(attrs), n_told
-    )
+    return StudyTrial(handle, trial_key(handle.number, attrs), params_of(handle, attrs), n_told)
 
 
 def restore(
@@ -136,9 +133,8 @@ def restore(
             handle.set_user_attr(TOLD_ATTR, asked_after)
         trial = StudyTrial(
             handle,
-            role_of(attrs),
+            trial_key(frozen.number, attrs),
             params_of(handle, attrs),
-            retraining_of(attrs),
             asked_after,
             outcome=Outcome.from_json(attrs[OUTCOME_ATTR]) if attrs.get(OUTCOME_ATTR) else None,
             told=told,
@@ -152,7 +148,7 @@ def _suggest(
     trial: optuna.Trial, attrs: Mapping[str, Any], distributions: dict[str, BaseDistribution]
 ) -> None:
     """Have the sampler suggest every parameter that the trial has not yet."""
-    if role_of(attrs) is not Role.BASELINE:
+    if BASELINE_ATTR not in attrs:
         for name, distribution in distributions.items():
             trial._suggest(name, distribution)
 

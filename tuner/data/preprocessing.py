@@ -1,7 +1,5 @@
 """Preprocessing: its settings, transforms, scaling, static columns and weights."""
 
-# ruff: noqa: D102 (attributes of a protocol have comments)
-
 from __future__ import annotations
 
 import warnings

@@ -1,7 +1,5 @@
 """Data references: where prepared arrays are, and what they mean. Jobs carry these."""
 
-# ruff: noqa: D102 (overrides keep the contracts of DataRef)
-
 from __future__ import annotations
 
 import dataclasses

@@ -30,15 +30,25 @@ from tuner.journal.storage import (
     TEST_ATTR,
     TIME_ATTR,
     Role,
+    TrialKey,
+    is_locked,
     load_study,
     params_of,
-    retraining_of,
-    role_of,
     seed_of,
+    trial_key,
 )
 from tuner.journal.test_scores import TestScore
 
-__all__ = ["Status", "StudyRecord", "TrialRecord", "begun_with", "read_study", "read_trial"]
+__all__ = [
+    "Status",
+    "StudyRecord",
+    "StudyState",
+    "TrialRecord",
+    "begun_with",
+    "read_study",
+    "read_trial",
+    "read_with_state",
+]
 
 FORMAT = 2
 
@@ -73,14 +83,23 @@ class TrialRecord:
     lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
 
     @property
-    def key(self) -> tuple[str, int]:
-        """What tells it from the others of its study: role and number."""
-        return str(self.role), self.number
+    def key(self) -> TrialKey:
+        """Identifies it among the trainings of its study."""
+        return TrialKey(self.role, self.number, self.configuration, self.repeat)
 
     @property
     def value(self) -> float | None:
         """The objective; None unless the trial is complete."""
         return self.outcome.objective if self.outcome else None
+
+
+class StudyState(StrEnum):
+    """Where the search of a study stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"  # stopped or killed; the same command resumes
+    UNKNOWN = "unknown"  # running or killed: its database does not tell
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,61 @@ class StudyRecord:
         """The complete trial with the best objective."""
         return next(iter(self.ranked()), None)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many trials are trained as the budget has."""
+        n_trials = self.experiment.n_trials
+        return n_trials is not None and len(self.trained) >= n_trials
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the time budget is used up before the trials are."""
+        limit_s = self.experiment.budget.timeout
+        return limit_s is not None and self.seconds >= limit_s and not self.is_full
+
+    def state(self, running: bool | None = False) -> StudyState:
+        """Return where the search stands.
+
+        Args:
+            running: whether a search writes to the study; None where nobody can tell.
+        """
+        if self.ended is not None:  # also while the same command only prints it again
+            done = self.ended == "done"
+        elif running is not False:
+            return StudyState.UNKNOWN if running is None else StudyState.RUNNING
+        else:  # killed, after all was trained perhaps
+            done = self.test is not None or self._has_finalists()
+        return StudyState.DONE if done else StudyState.INTERRUPTED
+
+    def _has_finalists(self) -> bool:
+        """Return whether all trials and their finalists are trained."""
+        settings = self.experiment.finalists
+        n_ended = sum(t.outcome is not None and t.role is Role.FINALIST for t in self.finalists)
+        n_wanted = min(settings.top, self.count(Status.COMPLETE)) * settings.repeats
+        return self.is_full and n_ended >= n_wanted
+
+    def why_ended(self, exhausted: bool, out_of_time: bool) -> str | None:
+        """Return why the search trains no further trial; None where the budget is trained.
+
+        Args:
+            exhausted: whether no configuration is left.
+            out_of_time: whether the time is up.
+        """
+        budget, n_trained = self.experiment.budget, len(self.trained)
+        if not self.experiment.search_space or (
+            budget.trials is not None and n_trained >= budget.trials
+        ):
+            return None
+        of = "" if budget.trials is None else f" of {budget.trials}"
+        if exhausted:
+            return f"every configuration of the search space ({n_trained}) has been trained"
+        if out_of_time:
+            return f"the time is up ({budget.timeout:g} s): {n_trained}{of} trials were trained"
+        return (
+            f"no better score in {budget.stagnation} generations: the search ends after "
+            f"{n_trained}{of} trials"
+        )
+
     def count(self, status: Status) -> int:
         """Return how many trials have a status, without repeats."""
         return sum(t.status is status and t.repeat_of is None for t in self.trials)
@@ -222,6 +296,25 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     )
 
 
+def read_with_state(
+    storage: BaseStorage, name: str, location: str
+) -> tuple[StudyRecord, StudyState]:
+    """Read a study, and where its search stands.
+
+    It is read again where it does not say how its search ended and nobody writes to it any more:
+    that may have ended in the meantime.
+
+    Raises:
+        StudyError: as `read_study` does.
+    """
+    record = read_study(storage, name, location)
+    if record.ended is not None:
+        return record, record.state()
+    if not (held := is_locked(location, name)) and held is not None:
+        record = read_study(storage, name, location)
+    return record, record.state(held)
+
+
 def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
     """Return a study's experiment as it was last run.
 
@@ -264,9 +357,11 @@ def read_trial(
         "outcome": outcome,
         "lost": tuple(attrs.get(LOST_ATTR, ())),
     }
-    role, (configuration, repeat) = role_of(attrs), retraining_of(attrs)
-    if role is not Role.TRIAL:
-        return TrialRecord(role=role, configuration=configuration, repeat=repeat, **common)
+    key = trial_key(frozen.number, attrs)
+    if key.role is not Role.TRIAL:
+        return TrialRecord(
+            role=key.role, configuration=key.configuration, repeat=key.repeat, **common
+        )
     rhythm = experiment.strategy.rhythm
     generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(

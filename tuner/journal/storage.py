@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from io import FileIO
 from pathlib import Path
@@ -65,38 +66,42 @@ class Role(StrEnum):
     BASELINE = "baseline"  # the untuned default, for comparison
 
 
-def training_name(
-    role: Role, number: int, configuration: int | None = None, repeat: int | None = None
-) -> str:
-    """Return the name of a training in messages and jobs.
+@dataclass(frozen=True)
+class TrialKey:
+    """Identifies a training of a study: by its role and number.
 
-    Args:
-        role: its purpose.
-        number: that of its trial, in the study of the search or of the finalists.
-        configuration: of a finalist, the trial that it retrains.
-        repeat: which training of the same configuration it is; the first is 0.
+    `str` gives these two. The other attributes are known where a trial has been asked for or read;
+    they take no part in comparisons.
     """
-    match role:
-        case Role.FINALIST if configuration is not None:
-            return f"finalist {configuration} repeat {repeat}"
-        case Role.BASELINE if repeat is not None:
-            return f"default repeat {repeat}"
-    return f"{role.value} {number}"
+
+    role: Role
+    number: int  # of its trial, in the study of the search or of the finalists
+    configuration: int | None = field(default=None, compare=False)
+    """Of a finalist, the number of the trial that it retrains."""
+    repeat: int | None = field(default=None, compare=False)
+    """Which training of the same configuration it is, from 0; None for a trial."""
+
+    @property
+    def name(self) -> str:
+        """The name of the training in messages, in tables and in MLflow."""
+        match self.role:
+            case Role.FINALIST if self.configuration is not None:
+                return f"finalist {self.configuration} repeat {self.repeat}"
+            case Role.BASELINE if self.repeat is not None:
+                return f"default repeat {self.repeat}"
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.number}"
 
 
-def role_of(user_attrs: Mapping[str, Any]) -> Role:
-    """Return the role of a trial with these attributes."""
+def trial_key(number: int, user_attrs: Mapping[str, Any]) -> TrialKey:
+    """Return the key of a trial with these attributes."""
     if BASELINE_ATTR in user_attrs:
-        return Role.BASELINE
-    return Role.FINALIST if FINALIST_ATTR in user_attrs else Role.TRIAL
-
-
-def retraining_of(user_attrs: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Return the trial that a finalist retrains, and its repeat; None for what it has not."""
-    if BASELINE_ATTR in user_attrs:
-        return None, user_attrs[BASELINE_ATTR]["repeat"]
-    configuration, repeat = user_attrs.get(FINALIST_ATTR, (None, None))
-    return configuration, repeat
+        return TrialKey(Role.BASELINE, number, repeat=user_attrs[BASELINE_ATTR]["repeat"])
+    if FINALIST_ATTR in user_attrs:
+        return TrialKey(Role.FINALIST, number, *user_attrs[FINALIST_ATTR])
+    return TrialKey(Role.TRIAL, number)
 
 
 def seed_of(user_attrs: Mapping[str, Any], number: int, study_seed: int) -> int:
@@ -105,9 +110,9 @@ def seed_of(user_attrs: Mapping[str, Any], number: int, study_seed: int) -> int:
         return int(user_attrs[SEED_ATTR])
     if TAKEN_ATTR in user_attrs:
         return int(user_attrs[TAKEN_ATTR]["seed"])
-    role = role_of(user_attrs)
-    key = [number] if role is Role.TRIAL else retraining_of(user_attrs)
-    return training_seed(study_seed, role, *(n for n in key if n is not None))
+    key = trial_key(number, user_attrs)
+    which = (number,) if key.role is Role.TRIAL else (key.configuration, key.repeat)
+    return training_seed(study_seed, key.role, *(n for n in which if n is not None))
 
 
 def params_of(trial: Trial | FrozenTrial, user_attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,20 +16,15 @@ from rich.table import Table
 from tuner.coordination.finalists import retrained_of
 from tuner.errors import one_line
 from tuner.experiment.metrics import short_name
-from tuner.journal.records import Status, StudyRecord, TrialRecord, read_study
-from tuner.journal.storage import is_locked
+from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import gap_in_words, left_out_in_words, plain_name
 from tuner.results.winner import tested_name
 
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
 __all__ = [
     "PipeConsole",
-    "State",
     "console",
     "counted",
     "failures",
@@ -39,7 +33,6 @@ __all__ = [
     "number",
     "open_trials",
     "params_line",
-    "read_with_state",
     "show_advice",
     "show_next",
     "show_result",
@@ -92,41 +85,6 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-class State(StrEnum):
-    """What has become of a study's search."""
-
-    RUNNING = "running"
-    DONE = "done"
-    INTERRUPTED = "interrupted"  # stopped or killed; the same command resumes
-    UNKNOWN = "unknown"  # running or killed: its database does not tell
-
-
-def read_with_state(storage: BaseStorage, name: str, location: str) -> tuple[StudyRecord, State]:
-    """Read a study, and say its state.
-
-    It is read again where it does not say how its search ended and nobody writes to it any more:
-    that may have ended in the meantime.
-
-    Args:
-        storage: its journal.
-        name: the study's.
-        location: the journal's.
-
-    Raises:
-        InputError: the journal cannot be read, or holds no such study.
-    """
-    record = read_study(storage, name, location)
-    if record.ended is None:
-        match is_locked(location, name):
-            case True:
-                return record, State.RUNNING
-            case None:
-                return record, State.UNKNOWN
-        record = read_study(storage, name, location)
-    # "done" also while the same command only prints it again
-    return record, State.DONE if record.ended == "done" else State.INTERRUPTED
-
-
 _MOST_REASONS = 5
 
 
@@ -135,31 +93,34 @@ def open_trials(record: StudyRecord) -> list[TrialRecord]:
     return [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
 
 
-def is_over(record: StudyRecord, state: State) -> bool:
+def is_over(record: StudyRecord, state: StudyState) -> bool:
     """Whether no further trial is trained, and those that are open never will be."""
-    if state is State.DONE:
+    if state is StudyState.DONE:
         return True
-    may_run = state in (State.RUNNING, State.UNKNOWN)  # then trials end after the time is up
-    return _time_is_up(record) and (not may_run or any(not t.outcome for t in record.finalists))
+    may_run = state in (
+        StudyState.RUNNING,
+        StudyState.UNKNOWN,
+    )  # then trials end after the time is up
+    return record.time_is_up and (not may_run or any(not t.outcome for t in record.finalists))
 
 
-def standing_of(record: StudyRecord, state: State) -> list[str]:
+def standing_of(record: StudyRecord, state: StudyState) -> list[str]:
     """Return what has become of a search; nothing of one that is done, but that its time was up."""
     over = is_over(record, state)
     said = []
     match state:
-        case State.RUNNING:
+        case StudyState.RUNNING:
             said.append("the search is running")
-        case State.UNKNOWN:
+        case StudyState.UNKNOWN:
             said.append("running or killed, its database does not tell: the same command resumes")
-        case State.INTERRUPTED if not record.best and (_is_full(record) or _time_is_up(record)):
-            said.append("it came to nothing: no trial is complete")
-        case State.INTERRUPTED:
+        case StudyState.INTERRUPTED if not record.best and (record.is_full or record.time_is_up):
+            said.append("no trial completed")
+        case StudyState.INTERRUPTED:
             said.append("interrupted: the same command resumes")
-    if over and _time_is_up(record):
+    if over and record.time_is_up:
         said.append(f"the time is up ({record.experiment.budget.timeout:g} s)")
     done, total = retrained_of(record)
-    if state is not State.DONE and total and (over or not open_trials(record)):
+    if state is not StudyState.DONE and total and (over or not open_trials(record)):
         undecided = "" if done == total else "; which is the best is decided when all are"
         said.append(f"finalists: {done} of {total} retrained{undecided}")
     return said
@@ -179,16 +140,6 @@ def failures(record: StudyRecord) -> list[str]:
     if (n_more := len(reasons) - _MOST_REASONS) > 0:
         lines.append(f"and for {n_more} other reason{'s' * (n_more != 1)}")
     return lines
-
-
-def _is_full(record: StudyRecord) -> bool:
-    n_trials = record.experiment.n_trials
-    return n_trials is not None and len(record.trained) >= n_trials
-
-
-def _time_is_up(record: StudyRecord) -> bool:
-    limit_s = record.experiment.budget.timeout
-    return limit_s is not None and record.seconds >= limit_s and not _is_full(record)
 
 
 class PipeConsole(Console):
@@ -223,7 +174,7 @@ def params_line(params: Mapping[str, Any]) -> str:
     )
 
 
-def show_result(record: StudyRecord, state: State = State.DONE) -> None:
+def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> None:
     """Print the best configuration and every score that speaks for or against it."""
     summary = summarize(record)
     counts, metric = summary.trials, summary.metric
@@ -242,7 +193,7 @@ def show_result(record: StudyRecord, state: State = State.DONE) -> None:
     best = summary.best
     if best is None:
         return
-    so_far = "" if state is State.DONE else " so far"
+    so_far = "" if state is StudyState.DONE else " so far"
     console.print(f"\n[bold]Best configuration{so_far}[/] ({escape(best.name)})")
     console.print(f"  [green]{escape(params_line(best.params))}[/]")
 
@@ -434,7 +385,7 @@ def _show_front(study: str, summary: Summary) -> None:
 def show_running(record: StudyRecord, most: int = 10) -> None:
     """Print the trials of a running search that a worker has, or that wait for one."""
     running = open_trials(record)
-    if not running or is_over(record, State.RUNNING):
+    if not running or is_over(record, StudyState.RUNNING):
         return
     console.print("\n[bold]Asked for, not ended[/]")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

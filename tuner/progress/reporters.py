@@ -1,4 +1,4 @@
-"""Progress for people: live on a terminal, or in plain lines.
+"""Reporters of a search: a live table on a terminal, plain lines, or JSON for programs.
 
 The coordinator's thread only counts; a thread of Rich's draws, so that a thousand epochs a
 second cost no more drawing than one.
@@ -7,13 +7,15 @@ second cost no more drawing than one.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import isinf
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,146 +23,126 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.coordination.events import Asked
+from tuner.coordination.events import Asked, Observer, SearchStart
 from tuner.errors import Interrupted, TunerError, one_line
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.records import StudyRecord
-from tuner.journal.storage import Role
+from tuner.journal.storage import Role, TrialKey
 from tuner.outputs import Terminal
 from tuner.progress.display import PipeConsole, params_line, show_next, show_result
 from tuner.progress.display import number as text_of
-from tuner.progress.events import JsonEvents
-from tuner.progress.watcher import Beginning, InProgress, Standing, Watcher, clock_text
+from tuner.progress.progress import InProgress, Progress, Stage, clock_text
+from tuner.results.summary import summarize
 
 __all__ = [
-    "CountingWatcher",
-    "LiveProgress",
-    "PlainProgress",
+    "FailureNotice",
+    "JsonReporter",
+    "LiveReporter",
+    "PlainReporter",
+    "Reporter",
     "Rows",
-    "make_watcher",
-    "told_how_it_ends",
+    "make_reporter",
+    "reported_end",
+    "to_json",
 ]
 
 
-class CountingWatcher(Watcher):
-    """Keeps a standing, prints notes on a console, and the result at the end."""
+class Reporter(Observer):
+    """Shows a search from its beginning to its result. This one shows nothing.
+
+    It is entered for the search; `result` and `ended` are called after it is left.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
+        """The search is done; `commands` are what to type next, each with a remark."""
+
+    def ended(self, state: str, reason: str | None, exit_status: int) -> None:
+        """The last call; `state` is done, interrupted or failed.
+
+        The reason is None where it is done. Else the entry point prints it.
+        """
+
+
+class _ConsoleReporter(Progress, Reporter):
+    """Prints messages and the result on a console."""
 
     def __init__(
         self,
-        experiment: Experiment,
         console: Console,
-        n_workers: int = 1,
         *,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(stopping=stopping, clock=clock)
         self.console = console
-        self.standing = Standing(experiment, n_workers, stopping=stopping, clock=clock)
-        self._lock = threading.Lock()  # of the standing; never held while something is written
-
-    def begun(self, beginning: Beginning) -> None:
-        """Print the warnings."""
-        with self._lock:
-            self.standing.used(beginning.record.seconds)
-        for text in beginning.warnings:
-            self.note(text)
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """Print the best configuration, every score, and what to type next."""
         show_result(record)
         show_next(commands)
 
-    def asked(self, trial: Asked) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.asked(trial)
-
-    def dispatched(self, role: Role, number: int, cost: float) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.dispatched(role, number, cost)
-
-    def began(self, role: Role, number: int, time: float) -> None:
-        """Count its time from then."""
-        with self._lock:
-            self.standing.began(role, number, time)
-
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Count it."""
-        with self._lock:
-            self.standing.epoch(role, number, epoch)
-
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """Say that a trial runs again."""
-        with self._lock:
-            self.standing.lost(role, number, reason)
-            name = self.standing.name(role, number)
-        self.note(f"{name} runs again: {reason}")
+    def lost(self, key: TrialKey, reason: str) -> None:
+        super().lost(key, reason)
+        self.note(f"{key.name} runs again: {reason}")
 
     def note(self, text: str) -> None:
-        """Print a line of its own."""
         self.console.print(text, markup=False)
-
-    def _count_end(self, role: Role, number: int, outcome: Outcome) -> str | None:
-        """Count a trial that has ended; return its name, or None where an earlier run had it."""
-        with self._lock:
-            here, name = self.standing.in_progress(role, number), self.standing.name(role, number)
-            self.standing.finished(role, number, outcome)
-        return name if here else None
 
 
 _SILENCE_S = 20.0  # after which a line says that training goes on
 
 
-class PlainProgress(CountingWatcher):
+class PlainReporter(_ConsoleReporter):
     """Prints a line for every trial that ends in this run."""
 
     def __init__(
         self,
-        experiment: Experiment,
         console: Console,
-        n_workers: int = 1,
         *,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(experiment, console, n_workers, stopping=stopping, clock=clock)
+        super().__init__(console, stopping=stopping, clock=clock)
         self._last_line = clock()
 
     def asked(self, trial: Asked) -> None:
-        """Say why a number is missing from the lines to come."""
         super().asked(trial)
         if trial.repeat_of is not None:
-            self.note(f"{trial.name} repeats trial {trial.repeat_of}: not trained again")
+            self.note(f"{trial.key.name} repeats trial {trial.repeat_of}: not trained again")
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Say that a long trial lives."""
-        super().epoch(role, number, epoch)
-        standing = self.standing
-        if standing.clock() - self._last_line > _SILENCE_S:
-            metric = f"{standing.metric} {text_of(epoch.metric)}"
-            line = f"{standing.name(role, number)} goes on: epoch {epoch.epoch + 1}, {metric}"
-            self._print(line, standing.time_left(role))
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        super().epoch(key, epoch)
+        if self.clock() - self._last_line > _SILENCE_S:
+            metric = f"{self.metric} {text_of(epoch.metric)}"
+            line = f"{key.name} goes on: epoch {epoch.epoch + 1}, {metric}"
+            self._print(line, self.time_left(self.stage(key)))
 
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        """Print a trial that this run has trained."""
-        standing, name = self.standing, self._count_end(role, number, outcome)
-        if name is None:
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        super().finished(key, outcome, earlier)
+        if earlier:
             return
-        count = f"[{standing.count(role)}]"
+        stage, best = self.stage(key), ""
         reason = f": {outcome.reason}" if outcome.reason else ""
         value = outcome.objective
-        score = "" if value is None else f"{standing.metric} {text_of(value)}"
-        best = ""
-        if standing.best and role is Role.TRIAL:
-            best = f"best {text_of(standing.best[0])} (trial {standing.best[1]})"
-        line = f"{count} {name} {outcome.state}{reason}"
-        self._print(line, score, best, standing.time_left(role))
+        score = "" if value is None else f"{self.metric} {text_of(value)}"
+        if self.best and key.role is Role.TRIAL:
+            best = f"best {text_of(self.best[0])} (trial {self.best[1]})"
+        line = f"[{stage.count}] {key.name} {outcome.state}{reason}"
+        self._print(line, score, best, self.time_left(stage))
 
     def note(self, text: str) -> None:
-        """Print a line of its own."""
-        self._last_line = self.standing.clock()
+        self._last_line = self.clock()
         super().note(text)
 
     def _print(self, *parts: str) -> None:
@@ -198,32 +180,27 @@ class Rows:
         return list(shown)
 
 
-class LiveProgress(CountingWatcher):
+class LiveReporter(_ConsoleReporter):
     """Draws the running trials and a bar with counts, the best score and the time left."""
 
     def __init__(
         self,
-        experiment: Experiment,
         console: Console,
-        n_workers: int = 1,
         *,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         transient: bool = False,
     ) -> None:
-        super().__init__(experiment, console, n_workers, stopping=stopping, clock=clock)
-        self._prunes = experiment.pruner.name != "none"
-        self._rows = Rows()
+        super().__init__(console, stopping=stopping, clock=clock)
+        self._rows, self._over, self._prunes = Rows(), False, False
         self._live = Live(
             get_renderable=self.frame,
             console=console,
             refresh_per_second=_A_SECOND,
             transient=transient,
         )
-        self._over = False
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
         self._live.start()
         return self
 
@@ -237,127 +214,248 @@ class LiveProgress(CountingWatcher):
         self._over = True
         self._live.stop()
 
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        """Count it; only a failure in this run gets a line of its own."""
-        name = self._count_end(role, number, outcome)
-        if name is not None and outcome.state is OutcomeState.FAILED:
-            self.note(f"{name} failed: {outcome.reason}")
+    def begin(self, experiment: Experiment, *args: Any, **keys: Any) -> None:
+        super().begin(experiment, *args, **keys)
+        self._prunes = experiment.pruner.name != "none"
+
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        super().finished(key, outcome, earlier)
+        if outcome.state is OutcomeState.FAILED and not earlier:
+            self.note(f"{key.name} failed: {outcome.reason}")
 
     def frame(self) -> RenderableType:
         """Return what the terminal shows now."""
-        with self._lock:
-            standing = self.standing
-            stages = standing.stages
+        with self.lock:
+            stages = self.begun_stages()
             if not stages:
                 return ""
             parts: list[RenderableType] = [self._bars(stages), self._counts()]
-            stage = stages[-1]
-            if not self._over and standing.done(stage) < standing.totals[stage]:
+            if not self._over and stages[-1].done < stages[-1].total:
                 parts.insert(0, self._table())
             return Group(*parts)
 
     def _table(self) -> RenderableType:
-        standing, now = self.standing, self.standing.clock()
-        running = list(standing.running.values())
+        now, running = self.clock(), list(self.running.values())
         most = max(1, min(_MOST_ROWS, self.console.height - _OTHER_LINES))
         rows = self._rows.update(running, most)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        epochs = max(len(_STARTING), len(f"{standing.n_epochs}/{standing.n_epochs}"))
+        epochs = max(len(_STARTING), len(f"{self.n_epochs}/{self.n_epochs}"))
         # As wide as the widest will be: columns that move are hard to read.
-        for heading, width in (("trial", 9), ("epoch", epochs), (standing.metric, 7), ("time", 5)):
+        for heading, width in (("trial", 9), ("epoch", epochs), (self.metric, 7), ("time", 5)):
             table.add_column(heading, justify="right", no_wrap=True, min_width=width)
         table.add_column("configuration")  # the one that gives way on a narrow terminal
         for trial in rows:
             if trial is None:
                 table.add_row("")
                 continue
+            params = params_line(dict(trial.params)) if trial.params else ""
             table.add_row(
-                trial.name.removeprefix("trial "),
-                _STARTING if trial.since is None else f"{trial.epochs}/{standing.n_epochs}",
+                trial.key.name.removeprefix("trial "),
+                _STARTING if trial.since is None else f"{trial.epochs}/{self.n_epochs}",
                 text_of(trial.value),
                 "-" if trial.since is None else clock_text(now - trial.since),
-                _one_line(params_line(dict(trial.params)) if trial.params else ""),
+                Text(params, style="dim", no_wrap=True, overflow="ellipsis"),
             )
         unseen = len(running) - sum(row is not None for row in rows)
         more = f"          … and {unseen} more\n" if unseen else ""
         return Group(table, more)
 
-    def _bars(self, stages: list[Role]) -> Table:
-        standing = self.standing
+    def _bars(self, stages: list[Stage]) -> Table:
         bars = Table.grid(padding=(0, 1))
         bars.add_column(justify="right", width=9)
         bars.add_column(width=24)
         for _ in range(3):
             bars.add_column(no_wrap=True)
-        for role in stages:
-            done, total = standing.done(role), standing.totals[role]
-            left = standing.time_left(role) if role is stages[-1] and not self._over else ""
-            if standing.stopping() and done < total:
+        for stage in stages:
+            left = self.time_left(stage) if stage is stages[-1] and not self._over else ""
+            if self.stopping() and stage.done < stage.total:
                 left = "stopping"
+            total = None if isinf(stage.total) else stage.total
             bars.add_row(
-                standing.titles[role],
-                ProgressBar(total=None if isinf(total) else total, completed=done, width=24),
-                standing.count(role),
-                Text(clock_text(standing.elapsed(role)), style="yellow"),
+                stage.title,
+                ProgressBar(total=total, completed=stage.done, width=24),
+                stage.count,
+                Text(clock_text(self.elapsed(stage)), style="yellow"),
                 Text(left, style="cyan"),
             )
         return bars
 
     def _counts(self) -> Text:
-        standing = self.standing
         parts = []
-        if standing.best:
-            score, trial = standing.best
-            parts.append((f"best {standing.metric} {text_of(score)} (trial {trial})", "green"))
-        pruned = standing.counts[Role.TRIAL][OutcomeState.PRUNED]
+        if self.best:
+            score, trial = self.best
+            parts.append((f"best {self.metric} {text_of(score)} (trial {trial})", "green"))
         if self._prunes:
-            parts.append((f"{pruned} pruned", ""))
-        if failed := sum(counts[OutcomeState.FAILED] for counts in standing.counts.values()):
+            parts.append((f"{self.stages[Role.TRIAL].counts[OutcomeState.PRUNED]} pruned", ""))
+        if failed := sum(s.counts[OutcomeState.FAILED] for s in self.stages.values()):
             parts.append((f"{failed} failed", "red"))
-        if standing.waiting and not standing.stopping():
-            parts.append((f"{len(standing.waiting)} waiting", ""))
-        text = Text(", ").join(Text(*part) for part in parts)
-        return Text(" " * 10) + text
+        if self.waiting and not self.stopping():
+            parts.append((f"{len(self.waiting)} waiting", ""))
+        return Text(" " * 10) + Text(", ").join(Text(*part) for part in parts)
 
 
-def _one_line(text: str) -> Text:
-    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Write a value as JSON: in one line, unless it is indented."""
+    separators = None if indent else (",", ":")
+    return json.dumps(_finite(value), allow_nan=False, indent=indent, separators=separators)
 
 
-def make_watcher(
-    experiment: Experiment,
-    n_workers: int,
-    stopping: Callable[[], bool],
-    as_json: bool,
-    *,
-    transient: bool = False,
-) -> Watcher:
-    """Return what shows a search where standard output leads to.
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {str(key): _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
+
+
+class JsonReporter(Reporter):
+    """Writes one JSON object a line for each event; `docs/commands.md` lists them and their keys.
+
+    A resumed search first reports what its earlier runs had finished, marked `earlier`.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._stream, self._clock = stream, clock
+        self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
+        self._begun = False
+
+    def on_start(self, start: SearchStart) -> None:
+        self._begun, record = True, start.record
+        experiment = record.experiment
+        self._write(
+            "begun",
+            study=record.name,
+            id=record.id,
+            journal=start.journal,
+            experiment=experiment.name,
+            strategy=experiment.strategy.name,
+            seed=experiment.seed,
+            metric=experiment.objective.metric,
+            direction=experiment.objective.direction,
+            trials=experiment.n_trials,
+            trained=len(record.trained),
+            epochs=experiment.budget.epochs * experiment.n_folds,
+            workers=start.n_workers,
+            executor=start.executor,
+            asynchronous=experiment.asynchronous,
+        )
+
+    def asked(self, trial: Asked) -> None:
+        self._trial("asked", trial.key, params=trial.params, repeat_of=trial.repeat_of)
+
+    def dispatched(self, key: TrialKey, cost: float) -> None:
+        self._trial("dispatched", key, cost=cost)
+
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        self._trial(
+            "epoch",
+            key,
+            epoch=epoch.epoch + 1,
+            value=epoch.metric,
+            train_loss=epoch.train_loss,
+            val_loss=epoch.val_loss,
+            fold=epoch.fold,
+        )
+
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        self._trial(
+            "finished",
+            key,
+            state=outcome.state.value,
+            value=outcome.objective,
+            reason=outcome.reason,
+            epochs=len(outcome.history),
+            seconds=round(outcome.seconds, 3),
+            weights=outcome.n_weights,
+            latency_ms=outcome.latency_ms,
+            earlier=earlier,
+        )
+
+    def lost(self, key: TrialKey, reason: str) -> None:
+        self._trial("lost", key, reason=reason)
+
+    def note(self, text: str) -> None:
+        self._write("note", text=text)
+
+    def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
+        """Write what `tuner show --json` prints, without the trials: they have been reported."""
+        self._write("result", **summarize(record).to_json())
+
+    def comparison(self, facts: Mapping[str, Any]) -> None:
+        """Write how strategies differ, after the results of their searches."""
+        self._begun = True  # also where earlier runs have made all of them
+        self._write("comparison", **facts)
+
+    def ended(self, state: str, reason: str | None, exit_status: int) -> None:
+        """Write how it ended, but of what was refused before it began."""
+        if self._begun:
+            self._write("ended", state=state, reason=reason, exit_status=exit_status)
+
+    def _trial(self, event: str, key: TrialKey, **facts: Any) -> None:
+        which: dict[str, Any] = {"role": key.role.value, "trial": key.number}
+        if key.role is Role.FINALIST:
+            which["configuration"] = key.configuration
+        self._write(event, **which, **facts)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        line = to_json({"event": event, "time": round(self._clock(), 3), **facts})
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+_MANY = 3  # failures
+
+
+class FailureNotice(Observer):
+    """Notes once that every trial so far has failed, when this run has seen three failures."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note, self._failures, self._over = note, 0, False
+
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        if self._over or key.role is not Role.TRIAL:
+            return
+        if outcome.state is not OutcomeState.FAILED:
+            self._over = True
+        elif not earlier:
+            self._failures += 1
+            if self._failures == _MANY:
+                self._over = True
+                self._note(f"every trial so far has failed: {outcome.reason}; Ctrl-C stops")
+
+
+def make_reporter(
+    stopping: Callable[[], bool], *, as_json: bool, transient: bool = False
+) -> Reporter:
+    """Return the reporter for standard output: live on a terminal, else plain, or JSON.
 
     Args:
-        experiment: what is searched.
-        n_workers: how many trials run at a time.
-        stopping: says whether no further trial is begun.
+        stopping: returns whether no further trial is begun.
         as_json: whether programs read it.
         transient: whether what is drawn on a terminal vanishes when the search ends.
     """
     if as_json:
-        return JsonEvents(sys.stdout)
+        return JsonReporter(sys.stdout)
     console = PipeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal or console.is_dumb_terminal:
-        return PlainProgress(experiment, console, n_workers, stopping=stopping)
+        return PlainReporter(console, stopping=stopping)
     terminal = Console(file=cast("IO[str]", Terminal(sys.stdout)), highlight=False, soft_wrap=True)
-    return LiveProgress(experiment, terminal, n_workers, stopping=stopping, transient=transient)
+    return LiveReporter(terminal, stopping=stopping, transient=transient)
 
 
 @contextlib.contextmanager
-def told_how_it_ends(watcher: Watcher) -> Iterator[None]:
-    """Tell a watcher how a search ended, whatever ended it."""
+def reported_end(reporter: Reporter) -> Iterator[None]:
+    """Report how a search ended, whatever ended it."""
     try:
         yield
     except BaseException as error:
         state = "interrupted" if isinstance(error, Interrupted) else "failed"
         status = error.exit_status if isinstance(error, TunerError) else 1
-        watcher.ended(state, one_line(error) or type(error).__name__, status)
+        reporter.ended(state, one_line(error) or type(error).__name__, status)
         raise
-    watcher.ended("done", None, 0)
+    reporter.ended("done", None, 0)

@@ -30,7 +30,6 @@ from tuner.executors.choice import n_cores
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState, PredictJob, TrainJob, Weights
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.journal.storage import training_name
 from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
 from tuner.results.winner import Winner
@@ -79,7 +78,7 @@ class TrainedModels:
 
     def job(self, run: TrialRecord) -> TrainJob:
         """Return the job that trains a model of which the weights are kept."""
-        key, params = f"{run.role} {run.number}", dict(run.params)
+        key, params = str(run.key), dict(run.params)
         folds = self._data.of(params).folds
         return train_job(self._experiment, folds, key, params, run.seed, keep_weights=True)
 
@@ -126,7 +125,7 @@ class TrainedModels:
         return [(job, self._weights[job.key]) for job in jobs]
 
     def _said(self, run: TrialRecord) -> str:
-        name = training_name(run.role, run.number, run.configuration, run.repeat)
+        name = run.key.name
         if not self.differs(run):
             return f"{name} trained again"
         score = self._scores[self.job(run).key]
@@ -250,7 +249,7 @@ def refit(
     for runs, count in ((winner.runs, epochs), (default_runs, default_epochs or 0)):
         for run in runs if count else ():
             jobs.append(_job(experiment, data, run, count))
-            names[jobs[-1].key] = training_name(run.role, run.number, run.configuration, run.repeat)
+            names[jobs[-1].key] = run.key.name
     observer.note(_announced(len(jobs), epochs, default_epochs))
     n_done = 0
 
@@ -271,7 +270,7 @@ def refit(
 
 
 def _job(experiment: Experiment, data: Prepared, run: TrialRecord, epochs: int) -> TrainJob:
-    key, params = f"refit {run.role} {run.number}", dict(run.params)
+    key, params = f"refit {run.key}", dict(run.params)
     folds = data.of(params).folds
     job = train_job(experiment, folds, key, params, run.seed, keep_weights=True)
     # A limit of time is the search's: the number of epochs is known here.

@@ -1,7 +1,5 @@
 """The rows of an experiment: from one or two files, from wide to long, in order of time."""
 
-# ruff: noqa: D102 (attributes of a protocol have comments)
-
 from __future__ import annotations
 
 import fnmatch

@@ -18,7 +18,6 @@ import re
 import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from tuner import __version__
@@ -26,8 +25,8 @@ from tuner.coordination.opening import CHANGEABLE
 from tuner.experiment import flat
 from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.storage import Role, training_name
+from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
+from tuner.journal.storage import TrialKey
 
 __all__ = [
     "ATTEMPT",
@@ -42,8 +41,6 @@ __all__ = [
     "LiveCurves",
     "Point",
     "RunLayout",
-    "StudyState",
-    "TrialKey",
     "attempt_tag",
     "batches",
     "outcome_digest",
@@ -156,9 +153,6 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-TrialKey = tuple[str, int]  # a trial's role and number
-
-
 @dataclass(frozen=True)
 class Attempt:
     """One training of a trial, as far as it is known; `began` tells it from another."""
@@ -174,21 +168,21 @@ class LiveCurves:
         self._attempts: dict[TrialKey, tuple[float, list[Epoch]]] = {}
         self._lock = threading.Lock()
 
-    def began(self, role: Role, number: int, time: float) -> None:
+    def began(self, key: TrialKey, time: float) -> None:
         """Take up a trial whose training has begun, for the first time or again."""
         with self._lock:
-            self._attempts[str(role), number] = (time, [])
+            self._attempts[key] = (time, [])
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
         """Add an epoch, with its time as the journal will have it."""
         with self._lock:
-            if (attempt := self._attempts.get((str(role), number))) is not None:
+            if (attempt := self._attempts.get(key)) is not None:
                 attempt[1].append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
 
-    def ended(self, role: Role, number: int) -> None:
+    def ended(self, key: TrialKey) -> None:
         """Let go of a trial whose outcome the journal has."""
         with self._lock:
-            self._attempts.pop((str(role), number), None)
+            self._attempts.pop(key, None)
 
     def snapshot(self) -> Mapping[TrialKey, Attempt]:
         """Return what is in progress at this moment."""
@@ -216,14 +210,6 @@ _PARAMS_OF_A_STUDY = (
 )
 # Tags and not params: a param never changes, and these do as a study is resumed.
 CHANGING = frozenset(key for key in CHANGEABLE if key.split(".")[0] in _PARAMS_OF_A_STUDY)
-
-
-class StudyState(StrEnum):
-    """Where a study stands."""
-
-    RUNNING = "running"
-    DONE = "done"
-    INTERRUPTED = "interrupted"  # before its budget was used; it can be resumed
 
 
 _STUDY_STATUS = {
@@ -362,7 +348,7 @@ def trial_layout(
 
 def _name(record: StudyRecord, trial: TrialRecord) -> str:
     """Return what tells a run from those of every other study, what matters most first."""
-    name = training_name(trial.role, trial.number, trial.configuration, trial.repeat)
+    name = trial.key.name
     repeated = "" if trial.repeat_of is None else f" = {trial.repeat_of}"
     return f"{name}{repeated} of {record.name}"
 
@@ -388,7 +374,10 @@ def record_digest(record: StudyRecord, outcomes: Mapping[TrialKey, str | None]) 
     """
     facts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     trials = [
-        (t.key, t.params, t.seed, t.repeat_of, t.configuration, t.repeat, outcomes.get(t.key))
+        (
+            (t.role, t.number),
+            *(t.params, t.seed, t.repeat_of, t.configuration, t.repeat, outcomes.get(t.key)),
+        )
         for t in (*facts.pop("trials"), *facts.pop("finalists"))
     ]
     facts["experiment"] = record.experiment.to_dict()

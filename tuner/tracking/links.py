@@ -33,9 +33,9 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from tuner.coordination.finalists import rank_finalists, trial_name
 from tuner.errors import InputError, one_line, show_location, show_path
-from tuner.journal.records import StudyRecord
+from tuner.journal.records import StudyRecord, StudyState
 from tuner.journal.storage import Role
-from tuner.tracking.layout import STUDY_ROLE, StudyState
+from tuner.tracking.layout import STUDY_ROLE
 from tuner.tracking.store import (
     alone_if_possible,
     is_server,

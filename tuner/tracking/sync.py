@@ -19,8 +19,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import InputError, one_line
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.storage import Role
+from tuner.journal.records import StudyRecord, StudyState, TrialRecord
+from tuner.journal.storage import Role, TrialKey
 from tuner.tracking.layout import (
     ATTEMPT,
     CHANGING,
@@ -30,8 +30,6 @@ from tuner.tracking.layout import (
     Attempt,
     Point,
     RunLayout,
-    StudyState,
-    TrialKey,
     attempt_tag,
     batches,
     outcome_digest,
@@ -179,18 +177,20 @@ class SyncState:
 def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> None:
     """Find the study's runs in MLflow, or create its parent; leave one run to each of them."""
     experiment_id = _experiment_id(client, record.experiment.name)
-    found: dict[TrialKey, Run] = {}
+    found: dict[TrialKey | None, Run] = {}  # None: the study's own
     for run in sorted(_search(client, experiment_id, record.id), key=_preference):
-        if (key := _key(run.data.tags)) is None:
+        if not _is_ours(run.data.tags):
             continue  # somebody's who wanted it with the study
+        key = _key(run.data.tags)
         if found.setdefault(key, run) is not run:  # two copied at once, or an answer got lost
             client.delete_run(run.info.run_id)
-    parent = found.pop((STUDY_ROLE, 0), None)
+    parent = found.pop(None, None)
     if parent is None:
         layout = study_layout(record, StudyState.RUNNING)
         parent = client.get_run(create_run(client, experiment_id, layout))
     run_id = parent.info.run_id
     for key, run in found.items():
+        assert key is not None
         if run.data.tags.get(PARENT) != run_id:
             client.set_tag(run.info.run_id, PARENT, run_id, synchronous=True)
         state.children[key] = Child(
@@ -244,19 +244,17 @@ def _search(client: MlflowClient, experiment_id: str, study_id: str) -> Iterator
             return
 
 
-def _key(tags: Mapping[str, str]) -> TrialKey | None:
-    """Return which run of the study this is; None where it is not one of ours.
+def _is_ours(tags: Mapping[str, str]) -> bool:
+    """Return whether a run is a study's or a trial's: those are created with all of these tags."""
+    role = tags.get("role")
+    is_trial = role in [*Role] and PARENT in tags and tags.get("trial", "").isdecimal()
+    return "state" in tags and (role == STUDY_ROLE or is_trial)
 
-    Ours have all of these tags from the moment that they are created.
-    """
-    role, number = tags.get("role", ""), tags.get("trial", "")
-    if "state" not in tags:
-        return None
-    if role == STUDY_ROLE:
-        return role, 0
-    if role in [*Role] and PARENT in tags and number.isdecimal():
-        return role, int(number)
-    return None
+
+def _key(tags: Mapping[str, str]) -> TrialKey | None:
+    """Return which trial of the study a run is; None for the run of the study itself."""
+    role = tags["role"]
+    return None if role == STUDY_ROLE else TrialKey(Role(role), int(tags["trial"]))
 
 
 def _preference(run: Run) -> tuple[bool, int, str]:
@@ -495,19 +493,8 @@ def sync_study(
 def _study_state(record: StudyRecord, running: bool, done: bool | None) -> StudyState:
     if running:
         return StudyState.RUNNING
-    if done is None and record.ended is not None:
-        done = record.ended == "done"
     if done is None:
-        top, repeats = record.experiment.finalists.top, record.experiment.finalists.repeats
-        n_trained = sum(t.outcome is not None for t in record.trained)
-        retrained = [t for t in record.finalists if t.role is Role.FINALIST]
-        n_finalists = sum(t.outcome is not None for t in retrained)
-        n_trials = record.experiment.n_trials
-        done = record.test is not None or (
-            n_trials is not None
-            and n_trained >= n_trials
-            and n_finalists >= min(top, record.count(Status.COMPLETE)) * repeats
-        )
+        return record.state()
     return StudyState.DONE if done else StudyState.INTERRUPTED
 
 

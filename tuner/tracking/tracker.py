@@ -6,14 +6,14 @@ import abc
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tuner.coordination.events import Observer
+from tuner.coordination.events import Observer, SearchStart
 from tuner.jobs import Epoch, Outcome
 from tuner.journal.records import StudyRecord
-from tuner.journal.storage import Role
+from tuner.journal.storage import TrialKey
 from tuner.tracking.layout import LiveCurves
 from tuner.tracking.links import describe_store, explain
 from tuner.tracking.store import open_store
@@ -27,7 +27,6 @@ __all__ = [
     "NullTracker",
     "Tracker",
     "TrackingObserver",
-    "closed_at_end",
     "experiment_file",
 ]
 
@@ -218,36 +217,34 @@ class MlflowTracker(Tracker):
 
 
 class TrackingObserver(Observer):
-    """Tells the tracker what trains, and when the journal has something new."""
+    """Copies a search to a tracker while it runs.
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    Args:
+        make: makes the tracker from a function that reads the study.
+    """
 
-    def began(self, role: Role, number: int, time: float) -> None:
-        """Begin a curve."""
-        self._tracker.live.began(role, number, time)
+    def __init__(self, make: Callable[[Callable[[], StudyRecord]], Tracker]) -> None:
+        self._make = make
+        self._tracker: Tracker = NullTracker()
+        self.complete = True
+        """Whether the copy was complete at the end; files that are drawn may be missing."""
 
-    def epoch(self, role: Role, number: int, epoch: Epoch) -> None:
-        """Add to a curve."""
-        self._tracker.live.epoch(role, number, epoch)
+    def on_start(self, start: SearchStart) -> None:
+        self._tracker = self._make(start.read)
+
+    def began(self, key: TrialKey, time: float) -> None:
+        self._tracker.live.began(key, time)
+
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        self._tracker.live.epoch(key, epoch)
         self._tracker.wake()
 
-    def finished(self, role: Role, number: int, outcome: Outcome) -> None:
-        """From here on the journal speaks for the trial."""
-        self._tracker.live.ended(role, number)
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        self._tracker.live.ended(key)  # now the journal has its curve
         self._tracker.wake()
 
-    def lost(self, role: Role, number: int, reason: str) -> None:
-        """Give up a curve whose training begins again."""
-        self._tracker.live.ended(role, number)
+    def lost(self, key: TrialKey, reason: str) -> None:
+        self._tracker.live.ended(key)
 
-
-@contextlib.contextmanager
-def closed_at_end(tracker: Tracker) -> Iterator[None]:
-    """Close the tracker, which copies the rest, whatever ends the search."""
-    done = False
-    try:
-        yield
-        done = True
-    finally:
-        tracker.close(done)
+    def on_end(self, done: bool) -> None:
+        self.complete = self._tracker.close(done)
