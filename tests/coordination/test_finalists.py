@@ -167,8 +167,8 @@ def test_the_default_is_trained_like_a_finalist(case):
     ]
     assert drawn == [{}] * 3  # no parameter of the search space is made up for it
     tested = record.test.default
-    assert tested["scores"] == pytest.approx(found.scores)  # it is off by as much as it scored
-    assert not tested["is_winner"]
+    assert tested.scores == pytest.approx(found.scores)  # it is off by as much as it scored
+    assert not tested.is_winner
     seeds = [r.seed for r in (*record.trials, *record.finalists)]
     assert len(set(seeds)) == len(seeds)
 
@@ -411,7 +411,7 @@ def test_a_winner_that_stays_is_not_tested_again(case, openings):
     assert len(openings) == 1
     (said,) = (text for text in case.notes.said if "--reopen-test" in text)
     assert said.endswith(f"trial {winner}, which was tested then, still wins")
-    assert summarize(record).test["unseen"]
+    assert summarize(record).to_json()["test"]["unseen"]
     assert "the same configuration won: its score stands" in summarize(record).opened[1]
 
 

@@ -29,7 +29,7 @@ from tuner.results.export import exported
 from tuner.results.retraining import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner
+from tuner.results.winner import find_winner, tested_name
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default
@@ -68,7 +68,7 @@ def test_a_refit_trains_for_the_median_best_epoch(case):
             assert job.timeout_s is None, "the number of epochs is its limit"
             assert job.schedule_epochs == 7
     assert record.test.refit.epochs == jobs[0].epochs
-    assert record.test.refit["default"]["epochs"] == jobs[3].epochs
+    assert record.test.refit.default.epochs == jobs[3].epochs
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_all_of_it_is_trained_before_the_test_part_is_opened(case, openings):
 
 def test_the_refit_score_stands_beside_the_training_score(case):
     record = case.run(executor=Slowing(2), budget={"epochs": 7, "trial_timeout": 60}, **REFIT)
-    test, refit = record.test, record.test.refit
+    test, refit = record.test.raw, record.test.raw["refit"]
     jobs = refits(case)
     # A pretended model is off by the best of its curve: what is trained for less is worse.
     off = [min(case.executor.curve(job)) for job in jobs]
@@ -142,8 +142,8 @@ def test_a_plain_prediction_that_the_refit_alone_lacks_is_told(case, monkeypatch
     record = case.run(**REFIT)
     name = "exponential_smoothing"
     assert name in record.test.baselines
-    assert name not in record.test.refit["baselines"]
-    why = record.test.refit["left_out"][name]
+    assert name not in record.test.refit.baselines
+    why = record.test.refit.left_out[name]
     assert why == "no series has training rows that it can be fitted to"
     assert summarize(record).left_out[name] == why
 
@@ -182,7 +182,7 @@ def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, o
 
 def test_what_is_trained_is_said(case):
     record = case.run(**REFIT)
-    epochs = record.test.refit.epochs, record.test.refit["default"]["epochs"]
+    epochs = record.test.refit.epochs, record.test.refit.default.epochs
     first, *rest = [text for text in case.notes.said if "part" in text]
     assert first == (
         f"training the winner and the default again, on training and validation part together: "
@@ -291,11 +291,11 @@ def test_the_terminal_and_json_tell_which_model_is_which(case, capsys):
     assert (
         f"trained on validation rows too, for {epochs} epochs: the model that is exported" in shown
     )
-    test = summarize(record).test
+    test = summarize(record).to_json()["test"]
     both = f"{number(test['ensemble'])} {number(test['refit']['ensemble'])}"
     assert f"ensemble: the mean of the 3 models {both}" in shown
     assert test["refit"]["mean"] == record.test.refit.mean
-    assert test["refit"]["ensemble"] == record.test.refit["ensemble"]
+    assert test["refit"]["ensemble"] == record.test.refit.ensemble
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -305,28 +305,29 @@ def test_a_narrow_terminal_shows_every_score(case, monkeypatch, width):
     monkeypatch.setattr(display, "console", narrow)
     show_result(record)
     shown = narrow.file.getvalue()
-    summary = summarize(record).to_json()
-    for part in (summary["best"], summary["test"], summary["test"]["refit"]):
+    summary = summarize(record)
+    for part in (summary.best, summary.test, summary.test.refit):
         assert f"{number(part.mean)} ± {number(part.std, 2)}" in shown
-    for part in (summary["test"], summary["test"]["refit"]):
-        for score in (part["ensemble"], *part["baselines"].values()):
+    for part in (summary.test, summary.test.refit):
+        for score in (part.ensemble, *part.baselines.values()):
             assert number(score) in shown
     assert "…" not in shown.partition("Finalists")[0]
 
 
 def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     record = case.run(**REFIT)
-    summary = summarize(record).to_json()
-    other = {**summary, "best": {**summary["best"], "tested": False, "name": "trial 99"}}
+    summary = summarize(record)
+    best = dataclasses.replace(summary.best, tested=False, name="trial 99")
+    other = dataclasses.replace(summary, best=best)
     table = display._scores(other, "row")
     capsys.readouterr()
     display.console.print(table)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    test = number(summary["test"]["mean"])
+    test = number(summary.test.mean)
     (own,) = [line for line in lines if "fresh seeds, gap" in line]
     assert own.count("±") == 1
-    (tested,) = [line for line in lines if line.startswith(summary["test"]["name"])]
-    assert tested.startswith(f"{summary['test']['name']} {test}")
+    (tested,) = [line for line in lines if line.startswith(tested_name(summary.test))]
+    assert tested.startswith(f"{tested_name(summary.test)} {test}")
 
 
 def test_who_keeps_the_winners_model_gets_the_refitted_one(case):

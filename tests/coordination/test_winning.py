@@ -58,7 +58,7 @@ def test_a_default_that_no_trial_is_wins_and_is_what_is_tested(record):
     assert winner.runs == list(default.repeats)
     assert winner.params == {"hidden_size": 32, "dropout": 0.0}
     assert winner.search_score is None
-    test = record.test
+    test = record.test.raw
     assert (test["configuration"], test["repeats"]) == (None, 3)
     assert test["default"]["is_winner"]
     assert test["scores"] == test["default"]["scores"] == pytest.approx(default.scores)

@@ -136,5 +136,5 @@ def everything(record):
         (r.role, r.configuration, r.repeat, r.seed, dict(r.params), r.value)
         for r in record.finalists
     ]
-    openings = [{k: v for k, v in o.items() if k != "opened_at"} for o in record.openings]
+    openings = [{k: v for k, v in o.raw.items() if k != "opened_at"} for o in record.openings]
     return told(record), retrained, json.loads(json.dumps(openings))

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from filelock import FileLock
+
 from tuner.errors import InputError, show_location, show_path
 
 if TYPE_CHECKING:
@@ -95,17 +97,13 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         OSError: as `open_own` does.
     """
-    while True:
-        with open_own(path, "r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file, path):
-                continue  # who had it before has removed it: the next one waits for another file
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    path.unlink()  # before the lock goes
-            return
+    open_own(path, "r+").close()
+    with FileLock(path, poll_interval=0.01):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # under the lock: a waiting process then creates the file anew
 
 
 @contextlib.contextmanager
@@ -115,13 +113,6 @@ def alone_if_possible(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             stack.enter_context(alone(path))
         yield
-
-
-def _is_at(file: FileIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
-    except FileNotFoundError:
-        return False
 
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
