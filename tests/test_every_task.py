@@ -150,7 +150,7 @@ def test_a_number_per_step_runs_from_search_to_prediction(capsys):
     assert found["baselines"].keys() == {"training_mean", "linear"}
     assert found["test"]["mean"] is not None
     assert run(["report", "s"]) == 0
-    assert "Residuals on the test part" in next(Path().glob("**/*.html")).read_text()
+    assert "Residuals on the test set" in next(Path().glob("**/*.html")).read_text()
     assert run(["predict", "model", "runs.csv", "-o", "said.csv"]) == 0
     said = pd.read_csv("said.csv")
     assert list(said) == ["run", "row", "place"]
@@ -174,7 +174,7 @@ def test_a_future_class_task_runs_from_search_to_prediction(capsys):
     assert found["metric"] == "accuracy"
     assert found["baselines"].keys() == {"class_frequencies", "last_class", "linear"}
     assert run(["report", "s"]) == 0
-    assert "Confusion matrix of the test part" in next(Path().glob("**/*.html")).read_text()
+    assert "Confusion matrix of the test set" in next(Path().glob("**/*.html")).read_text()
     assert run(["predict", "model", "days.csv", "-o", "said.csv"]) == 0
     said = pd.read_csv("said.csv")
     assert list(said) == ["day", "move", "p_down", "p_up"]

@@ -22,9 +22,7 @@ def test_models_from_another_run_are_retrained_with_a_note(case, make_case):
     assert everything(record) == calm
     winner = find_winner(record).trial.number
     first, *rest = case.notes.said
-    assert first == (
-        "training 6 models again for the test part: a journal keeps scores, not models"
-    )
+    assert first == ("training 6 models again for the test set: a journal keeps scores, not models")
     names = [f"finalist {winner} repeat {i}" for i in range(3)]
     names += [f"default repeat {i}" for i in range(3)]
     assert sorted(text.split("] ")[1] for text in rest) == sorted(

@@ -121,7 +121,7 @@ FIVE = [40.0, 41.0, 42.0, 43.0, 44.0]
         ("rmse", [41.0], {"last_value": math.nan, "seasonal_naive": None}, None,
          "there is nothing to compare the test score with", Worth.UNKNOWN),
         ("rmse", [], NAIVE, default([1.0]),
-         "the forecasts of the test part are beyond all bounds: do not use this model",
+         "the forecasts of the test set are beyond all bounds: do not use this model",
          Worth.USELESS),
         ("rmse", [0.0], NAIVE, default([0.0]),
          "the search did not pay: equal to the default LSTM, but 100 % below seasonal naive "
@@ -564,7 +564,7 @@ def test_predictions_that_are_all_of_one_class_are_named(fixed, key):
     study = dataclasses.replace(study, test=TestScore.from_json(test | {"predictions": one}))
     (advice,) = advice_after(study)
     assert (advice.key, advice.blocks) == (key, True)
-    assert "every prediction of the test part is 'b'" in advice.text
+    assert "every prediction of the test set is 'b'" in advice.text
 
 
 def test_a_study_without_trials_is_limited_by_its_budget_alone():

@@ -56,7 +56,7 @@ CROWDED = 400
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Values of one series of the test part, or of sequences; nan where one is not finite."""
+    """Values of one series of the test set, or of sequences; nan where one is not finite."""
 
     at: list[str]  # what people call the samples
     truth: np.ndarray
@@ -82,7 +82,7 @@ class Predicted:
         try:
             times = [dt.datetime.fromisoformat(text).replace(tzinfo=None) for text in texts]
         except ValueError:
-            return np.arange(1.0, len(texts) + 1), "sample of the test part"
+            return np.arange(1.0, len(texts) + 1), "sample of the test set"
         from matplotlib.dates import date2num
 
         return np.asarray(date2num(times)), "time"  # type: ignore[no-untyped-call]
@@ -133,7 +133,7 @@ def _parts(kept: Mapping[str, Any]) -> list[Predicted]:
 
 
 def predicted_classes(record: StudyRecord) -> Mapping[str, Any] | None:
-    """Return the confusion matrix of the test part; None where there is none."""
+    """Return the confusion matrix of the test set; None where there is none."""
     return _kept(record, "classes")
 
 
@@ -185,17 +185,17 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
     assert record.test is not None
     kept, forecasts = record.test.predictions, record.experiment.task.kind == "forecast"
     if forecasts:
-        about = "The test part: what came, what the winner forecast, and the best plain forecasts."
+        about = "The test set: what came, what the winner forecast, and the best plain forecasts."
     else:
-        about = "The test part: what the winner predicted against what is true."
+        about = "The test set: what the winner predicted against what is true."
     if len(parts) > _MOST_SERIES:
         about += f" The first {_MOST_SERIES} of {len(parts)} series."
     if close := close_up(record):
         most, steps = max(len(part.truth) for part in close), kept["horizon"]
         about += f" The last {most} rows"
         about += f": every row once, forecast 1 to {steps} steps ahead." if steps > 1 else "."
-        return Picture("forecast", "Forecast of the test part", about, png(forecast_figure(record)))
-    title = "Forecast of the test part" if forecasts else "Predictions of the test part"
+        return Picture("forecast", "Forecast of the test set", about, png(forecast_figure(record)))
+    title = "Forecast of the test set" if forecasts else "Predictions of the test set"
     return Picture("forecast", title, about + what_is_kept(kept), png(forecast_figure(record)))
 
 
@@ -294,7 +294,7 @@ def residuals_picture(record: StudyRecord) -> Picture | None:
         f"prediction. Good errors lie around zero and show no pattern."
     )
     about += what_is_kept(record.test.predictions)
-    title = "Residuals on the test part"
+    title = "Residuals on the test set"
     return Picture("residuals", title, about, png(residuals_figure(record)))
 
 
@@ -385,16 +385,16 @@ _NAMES_IN, _CELL_IN = 3.0, 0.14  # room for the names, and for a cell beside a l
 
 
 def confusion_picture(record: StudyRecord) -> Picture | None:
-    """Draw the confusion matrix of the test part; None where the record keeps none."""
+    """Draw the confusion matrix of the test set; None where the record keeps none."""
     kept = predicted_classes(record)
     if kept is None:
         return None
     models = f" over the winner's {kept['models']} models" if kept["models"] > 1 else ""
     about = (
-        f"What the test part's {kept['total']:,} labels were taken for, counted{models}. The "
+        f"What the test set's {kept['total']:,} labels were taken for, counted{models}. The "
         f"colour is the share of a row: of all that are truly of its class."
     )
-    return Picture("confusion", "Confusion matrix of the test part", about,
+    return Picture("confusion", "Confusion matrix of the test set", about,
                    png(confusion_figure(kept)))  # fmt: skip
 
 

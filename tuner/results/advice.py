@@ -126,7 +126,7 @@ class Advice:
 
 
 def advice_on_data(experiment: Experiment, facts: Facts) -> list[Advice]:
-    """Return what the data tell before anything is trained; the test part has no say."""
+    """Return what the data tell before anything is trained; the test set has no say."""
     if experiment.task.kind != "forecast" or _takes_trend_out(experiment):
         return []
     return [_on_trend(trend) for trend in facts.trends]
@@ -181,7 +181,7 @@ def _on_trend(trend: Trend) -> Advice:
     where = "outside" if trend.outside else "at the end"
     text = (
         f"{trend.target}{of} has a trend that nothing takes out: the mean of the last {trend.rows} "
-        f"rows before the test part is {level}, {where} of what is trained on ({low} to {high})"
+        f"rows before the test set is {level}, {where} of what is trained on ({low} to {high})"
         f"{more}"
     )
     key = "hyperparameters.normalize"
@@ -328,7 +328,7 @@ def _on_classes(record: StudyRecord) -> Iterator[Advice]:
         key, write = "objective.metric", "f1"
     yield Advice(
         key,
-        f"every prediction of the test part is {predicted[0]!r}: nothing was learned but which "
+        f"every prediction of the test set is {predicted[0]!r}: nothing was learned but which "
         f"class is usual; write {key}: {write}, or a larger budget.epochs",
         blocks=True,
     )

@@ -111,7 +111,7 @@ class TrainedModels:
         if missing:
             models = "1 model" if len(missing) == 1 else f"{len(missing)} models"
             self._observer.note(
-                f"training {models} again for the test part: a journal keeps scores, not models"
+                f"training {models} again for the test set: a journal keeps scores, not models"
             )
 
         def ended(key: str, outcome: Outcome) -> None:
@@ -218,7 +218,7 @@ def refit(
     observer: Observer,
     stop: threading.Event,
 ) -> Refit | None:
-    """Train the winner again, and the default, on all rows before the test part.
+    """Train the winner again, and the default, on all rows before the test set.
 
     Args:
         record: the study, with its search and finalists done.
@@ -387,7 +387,7 @@ def train_again(
         experiment: what is trained; a search space in it is not searched.
         all_data: whether the validation part is trained on too, for as many epochs as the
             recorded training needed, or the refit: for deployment, and without a score. Scalers
-            and the like are fitted on both parts; the test part stays out.
+            and the like are fitted on both parts; the test set stays out.
         ensemble: whether it is trained on every recorded seed, for the mean of the models.
         refit: whether it is trained on all data besides, where the recorded winner was.
         must_reproduce: whether that is left out where the recorded score does not come out.

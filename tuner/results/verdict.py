@@ -376,7 +376,7 @@ def no_verdict(counts: Mapping[str, int], *, has_best: bool) -> str:
 
 
 def verdict_of(record: StudyRecord) -> Verdict | None:
-    """Judge the configuration for which the test part was last opened; None before it was.
+    """Judge the configuration for which the test set was last opened; None before it was.
 
     It is better than something only where it is on the test rows and on the validation rows.
     Where its models were refitted, they are judged.
@@ -410,7 +410,7 @@ def _fewest(part: Part) -> int:
 def _judged(record: StudyRecord, test: TestScore) -> Verdict:
     seed, on_test = [record.experiment.seed], test_part_of(test)
     if not on_test.scores:
-        said = "the forecasts of the test part are beyond all bounds: do not use this model"
+        said = "the forecasts of the test set are beyond all bounds: do not use this model"
         return Verdict(said, Worth.USELESS)
     on_validation = validation_part_of(record)
     parts = [on_test] if on_validation is None else [on_test, on_validation]
