@@ -18,6 +18,7 @@ from tuner.data.quality import SUSPECTS
 from tuner.errors import DataError, InputError, nearest
 from tuner.experiment import parse_value
 from tuner.experiment.fields import EXPERIMENT_BYTES, Read, mended
+from tuner.experiment.messages import first_problem
 from tuner.outputs import written_whole
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import guess_columns
@@ -111,8 +112,8 @@ def _declared(options: list[str]) -> Dialect:
             known = [*Read.model_fields]
             rule = f"no key {key!r}"
             raise InputError(rule, where="--read", remedy=nearest(key, known)) from None
-        problem = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"--read {key}: {problem}") from None
+        where, broken = f"--read {key}", first_problem(error)
+        raise InputError(broken.rule, where=where, got=broken.got, remedy=broken.remedy) from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tuner.data.series_table import Series, read_series, series_of
 from tuner.errors import DataError, InputError
 from tuner.experiment.data import Wide
 from tuner.experiment.fields import Read
+from tuner.experiment.messages import first_problem
 from tuner.experiment.schema import Data
 from tuner.planning.columns import Columns
 from tuner.planning.forecast import (
@@ -224,8 +225,9 @@ def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
             series = read_series(data)
         return even_rows(series, data), coming
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise InputError(f"--{problem}") from None
+        broken = first_problem(error)
+        where = f"--{broken.key}"
+        raise InputError(broken.rule, where=where, got=broken.got, remedy=broken.remedy) from None
     except DataError as error:
         if error.key != "data.time":
             raise _with_classes(error, asked.path, columns) from None
