@@ -1,0 +1,78 @@
+"""The example of a new strategy works as CONTRIBUTING shows it."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from conformance import test_strategies as conformance
+
+from tuner.errors import InputError
+from tuner.experiment import Experiment
+from tuner.strategies import STRATEGIES
+from tuner.strategies.registry import GROUP
+
+ROOT = Path(__file__).parents[2]
+LAWS = [
+    pytest.param(law, id=name, marks=getattr(law, "pytestmark", ()))
+    for name, law in vars(conformance).items()
+    if name.startswith("test_") and set(inspect.signature(law).parameters) == {"subject"}
+]
+
+
+@pytest.fixture
+def hill(tmp_path, monkeypatch):
+    """The class of the example, offered by an installed package."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
+    assert len(code.splitlines()) <= 30
+    (tmp_path / "hill_climbing.py").write_text(code)
+    installed = tmp_path / "hill_climbing-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: hill-climbing\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(
+        f"[{GROUP}]\nhill = hill_climbing:HillClimbing\nother = hill_climbing:np\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    yield importlib.import_module("hill_climbing").HillClimbing
+    monkeypatch.delitem(importlib.sys.modules, "hill_climbing")
+
+
+def experiment(**strategy):
+    return Experiment.model_validate(
+        {
+            "name": "hills",
+            "data": {"path": "data.csv", "target": "y"},
+            "search_space": {"dropout": {"type": "float", "low": 0.0, "high": 0.5}},
+            "strategy": strategy,
+            "budget": {"trials": 20},
+        }
+    )
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_example_conforms(hill, law):
+    law(conformance.Subject(hill(population=5), conformance.SPACE, n_trials=12))
+
+
+def test_an_installed_strategy_is_found_by_name(hill):
+    found = experiment(name="hill", step=0.2)
+    assert found.strategy == hill(step=0.2).paced(20)
+    assert found.strategy.population == 5
+    assert Experiment.model_validate(found.to_dict()) == found
+    assert found.to_dict()["strategy"] == {"name": "hill", "step": 0.2}
+    assert "hill" not in STRATEGIES
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"name": "hill", "step": 2.0}, "step"),
+        ({"name": "other"}, "must be a tuner.strategies.Strategy"),
+        ({"name": "hil"}, "strategy"),
+    ],
+)
+def test_wrong_options_of_an_installed_strategy_are_refused(hill, strategy, message):
+    with pytest.raises((ValueError, InputError), match=message):
+        experiment(**strategy)
