@@ -13,17 +13,19 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 
 # From the bottom up: a part imports those before it. `base` is the errors and the version.
 ORDER = """
-    base outputs pipeline_steps user_code processes strategies experiment tables data jobs training
-    executors journal coordination prediction tracking results report progress winner studies
-    orchestrator launch planning api cli forecaster
+    base outputs pipeline_steps user_code metrics processes strategies experiment tables data jobs
+    training executors journal coordination prediction tracking results report progress winner
+    studies orchestrator launch planning api cli forecaster
 """
 LAYERS = ORDER.split()
+
+BASE = ("errors", "section", "cells", "__main__", "__init__", "__version__")
 
 # Parts that may import less than what stands before them.
 ALONE = {
     "tables": {"base", "pipeline_steps"},
-    "training": {"base", "user_code", "experiment", "data", "jobs"},
-    "executors": {"base", "processes", "experiment", "data", "jobs", "training"},
+    "training": {"base", "user_code", "metrics", "experiment", "data", "jobs"},
+    "executors": {"base", "metrics", "processes", "experiment", "data", "jobs", "training"},
     "strategies": {"base"},
     "journal": {"base", "experiment", "jobs", "strategies"},
     "prediction": {"base", "pipeline_steps", "tables", "data"},
@@ -35,7 +37,14 @@ WAYS_IN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 
 def part_of(module):
     names = module.split(".")
-    if len(names) < 2 or names[1] in ("errors", "section", "__main__", "__init__", "__version__"):
+    if len(names) < 2 or names[1] in (
+        "errors",
+        "section",
+        "cells",
+        "__main__",
+        "__init__",
+        "__version__",
+    ):
         return "base"
     return names[1]
 

@@ -157,7 +157,7 @@ class Outcome:
         return statistics.fmean(losses) if losses else math.inf
 
     def cost(self, name: str) -> float:
-        """Return one of `tuner.experiment.metrics.COSTS`; infinite where it is not known."""
+        """Return one of `tuner.metrics.COSTS`; infinite where it is not known."""
         costs = {"weights": self.n_weights, "seconds": self.seconds, "latency": self.latency_ms}
         value = costs[name]
         return math.inf if value is None else float(value)

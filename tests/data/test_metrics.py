@@ -15,7 +15,7 @@ from tuner.data.metrics import score
 from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS
 
 TRUTH = np.array([[[1.0, 10.0], [2.0, 20.0]], [[4.0, 40.0], [8.0, 80.0]]])  # 2 windows, 2 steps
 FORECAST = TRUTH + np.array([1.0, 2.0])

@@ -14,7 +14,7 @@ from tuner.data.prepared import Part, check_data, open_test_part, prepare
 from tuner.data.sequences import check_sequences
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS
 
 EXAMPLES = Path(__file__).parents[2] / "experiments/data"
 SMALL = {"validation": 2, "test": 2}

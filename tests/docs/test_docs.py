@@ -14,7 +14,6 @@ from tuner.cli.app import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
 from tuner.experiment.data import Decomposition, Wide
 from tuner.experiment.fields import Read
-from tuner.experiment.metrics import METRICS
 from tuner.experiment.schema import (
     Budget,
     Data,
@@ -28,6 +27,7 @@ from tuner.experiment.schema import (
 )
 from tuner.experiment.strategy import PRUNERS
 from tuner.experiment.yaml_files import read_mapping
+from tuner.metrics import METRICS
 from tuner.strategies.registry import STRATEGIES
 
 ROOT = Path(__file__).parents[2]

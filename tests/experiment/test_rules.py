@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tuner.coordination.finalists import canonical, untuned
 from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, dump_yaml
-from tuner.experiment.metrics import METRICS
 from tuner.experiment.space import text_of, value_of
+from tuner.metrics import METRICS
 
 FORECAST = {"data": {"path": "d.csv", "target": "y"}}
 CLASSIFY = {"data": {"path": "d.csv", "target": "y", "id": "i"}, "task": {"kind": "classify"}}

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS
 from tuner.results.verdict import ENOUGH, compare, gap_in_words, percent, relative
 
 NEEDED = "five or more are needed: the same command with --set finalists.repeats=5"

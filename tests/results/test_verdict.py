@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from tuner.data.prepared import check_data
 from tuner.data.profile import trend_of
 from tuner.experiment import Experiment
-from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState
 from tuner.journal.test_scores import TestScore
+from tuner.metrics import METRICS
 from tuner.results.advice import advice_after, advice_on_budget, advice_on_data
 from tuner.results.verdict import Worth, verdict_of
 

@@ -15,8 +15,8 @@ from tuner.data.prepared import check_data
 from tuner.data.reference import SeriesRef
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.metrics import METRICS
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
+from tuner.metrics import METRICS
 from tuner.training import Model, predict, run_job, train
 from tuner.training.decoders import Recursive
 from tuner.training.samples import Sequences, Windows

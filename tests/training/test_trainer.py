@@ -14,8 +14,8 @@ from tuner.data.metrics import score
 from tuner.data.preprocessing import Transform
 from tuner.errors import Interrupted
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.metrics import METRICS
 from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.metrics import METRICS
 from tuner.training import Model, predict, run_job, train
 from tuner.training import trainer as fit
 from tuner.training.samples import Windows

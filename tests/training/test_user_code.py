@@ -15,8 +15,8 @@ from tuner.data.prepared import check_data
 from tuner.errors import DataError, ExperimentError, InputError
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.metrics import METRICS, short_name
 from tuner.jobs import ExportJob, OutcomeState
+from tuner.metrics import METRICS, short_name
 from tuner.training import Model, run_job
 from tuner.training.device import TrainingError
 from tuner.training.model import WeightAverage

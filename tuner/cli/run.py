@@ -17,8 +17,8 @@ from tuner.data.quality import SUSPECTS
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.cells import named_code
 from tuner.experiment.hyperparameters import WIDTH
-from tuner.experiment.metrics import COSTS
 from tuner.launch import journal_option, run_search, sync_command
+from tuner.metrics import COSTS
 from tuner.orchestrator import SearchOptions
 from tuner.processes import stopped_by_signals
 from tuner.progress.display import console, counted, show_advice

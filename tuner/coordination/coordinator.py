@@ -86,7 +86,7 @@ class Coordinator:
             make_job: returns the job of a trial that has its parameters and seed.
             limits: when the search ends.
             distinct: whether a duplicate takes the outcome of its original and is not trained.
-            second: objective beside the metric, one of `tuner.experiment.metrics.COSTS`.
+            second: objective beside the metric, one of `tuner.metrics.COSTS`.
             n_folds: of every job; see `TrainJob.folds`.
             pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
             seed: the study's; those of trainings follow from it.

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
+from tuner.cells import CELLS
 from tuner.coordination.history import configuration_key
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
@@ -36,12 +37,10 @@ __all__ = [
     "untuned",
 ]
 
-_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole": "peephole LSTM"}
-
 
 def model_name(cell: str) -> str:
     """Return what people call a model, by its cell: of one's own, the name of the class."""
-    return _NAMES.get(cell) or cell.rpartition(":")[2]
+    return CELLS[cell].title if cell in CELLS else cell.rpartition(":")[2]
 
 
 def untuned(experiment: Experiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tuner.data.metrics import score
 from tuner.data.reference import DataRef, SeriesRef, some_of
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS
 
 # That are tried, as shares of the mean sum of squares of a column; the strongest first.
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -9, -1))

@@ -12,7 +12,7 @@ import numpy as np
 from tuner.data.reference import DataRef
 from tuner.errors import InputError, one_line, refusal
 from tuner.experiment import Experiment
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS, Scored
 from tuner.user_code import evaluate, is_reference, load_object, parse
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -104,7 +104,7 @@ def score(
     exact_match is the share of texts that are right in every token.
 
     Args:
-        metric: of `tuner.experiment.metrics.METRICS`; one's own has all values at once.
+        metric: of `tuner.metrics.METRICS`; one's own has all values at once.
         truth: (samples, horizon, targets) values, or (n,) classes; or (n, longest) tokens of
             texts, padded with 0, of which 1 is one that is never right.
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
@@ -118,8 +118,9 @@ def score(
     """
     if not len(truth) or not np.isfinite(predicted).all():
         return math.nan
-    if metric == "exact_match":
-        return _exact_matches(truth, predicted)
+    kind = METRICS[metric]
+    if kind.of == "texts" and kind.score is not None:
+        return kind.score(Scored(truth, predicted))
     if weights is None and ref.has_weights:
         weights = ref.weights_of(ref.evaluate_samples() if samples is None else samples)
     if weights is not None:
@@ -127,103 +128,33 @@ def score(
             return math.nan
         weights = (weights / weights.max()).ravel()
     with np.errstate(all="ignore"):
-        if (definition := METRICS[metric].definition) is not None:
+        if kind.definition is not None:
             if ref.shape.quantiles:
                 predicted = predicted[..., ref.shape.quantiles.index(0.5)]
-            value = own_score(definition, truth, predicted)
-        elif ref.shape.classes:
-            value = _score_classes(metric, truth, np.asarray(predicted, np.float64), weights)
+            value = own_score(kind.definition, truth, predicted)
         else:
-            value = _score_values(metric, truth, predicted, ref, samples, weights)
+            assert kind.score is not None
+            value = kind.score(_scored(truth, predicted, ref, samples, weights))
     return value if math.isfinite(value) else math.nan
 
 
-def _exact_matches(truth: np.ndarray, predicted: np.ndarray) -> float:
-    longest = max(truth.shape[1], predicted.shape[1])
-    both = [np.pad(rows, ((0, 0), (0, longest - rows.shape[1]))) for rows in (truth, predicted)]
-    return float((both[0] == both[1]).all(axis=1).mean())
-
-
-def _score_values(
-    metric: str,
+def _scored(
     truth: np.ndarray,
     predicted: np.ndarray,
     ref: DataRef,
     samples: np.ndarray | None,
     weights: np.ndarray | None,  # (samples * horizon,)
-) -> float:
-    from sklearn import metrics  # slow to import
+) -> Scored:
+    """Return what a metric is given: of values one row for each sample and row of its horizon."""
+    if ref.shape.classes:
+        return Scored(truth, np.asarray(predicted, np.float64), weights)
+
+    def naive_errors() -> np.ndarray:
+        errors = ref.naive_errors(ref.evaluate_samples() if samples is None else samples)
+        return np.repeat(errors, truth.shape[1], axis=0)
 
     n_targets, quantiles = truth.shape[-1], ref.shape.quantiles
-    true = truth.reshape(-1, n_targets)  # (samples * horizon, targets)
-    if metric == "pinball":
-        levels = predicted.reshape(-1, n_targets, len(quantiles))
-        losses = [
-            metrics.mean_pinball_loss(true, levels[..., i], alpha=q, sample_weight=weights)
-            for i, q in enumerate(quantiles)
-        ]
-        return float(np.mean(losses))
-    if quantiles:
-        predicted = predicted[..., quantiles.index(0.5)]
-    point = predicted.reshape(-1, n_targets)
-    if metric == "r2" and len(true) < 2:
-        return math.nan
-    if metric in ("smape", "mase"):
-        unit = np.empty(0)
-        if metric == "mase":
-            unit = ref.naive_errors(ref.evaluate_samples() if samples is None else samples)
-        unit = np.repeat(unit, truth.shape[1], axis=0)  # (samples * horizon, targets)
-        if metric == "smape":
-            size = np.abs(true) / 2 + np.abs(point) / 2  # halved first: the sum may overflow
-            unit = np.where(size == 0, 1.0, size)
-        has_unit = ~np.isnan(unit).any(axis=1)
-        true, point, metric = (true / unit)[has_unit], (point / unit)[has_unit], "mae"
-        weights = None if weights is None else weights[has_unit]
-        if weights is not None and not weights.any():
-            return math.nan
-        if not (len(true) and np.isfinite(true).all() and np.isfinite(point).all()):
-            return math.nan
-    functions = {
-        "rmse": metrics.root_mean_squared_error,
-        "mae": metrics.mean_absolute_error,
-        "mape": metrics.mean_absolute_percentage_error,
-        "r2": metrics.r2_score,
-    }
-    return float(functions[metric](true, point, sample_weight=weights))
-
-
-def _score_classes(
-    metric: str, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None
-) -> float:
-    from sklearn import metrics  # slow to import
-
-    n_classes = predicted.shape[1]
-    if metric == "accuracy":
-        return float(metrics.accuracy_score(truth, predicted.argmax(axis=1), sample_weight=weights))
-    if metric == "f1":
-        best = predicted.argmax(axis=1)
-        if weights is not None:  # else a class whose every row is left out would count
-            counted = weights > 0
-            truth, best, weights = truth[counted], best[counted], weights[counted]
-        return float(
-            metrics.f1_score(truth, best, average="macro", zero_division=0.0, sample_weight=weights)
-        )
-    if metric == "auroc":
-        if weights is not None:
-            counted = weights > 0
-            truth, predicted, weights = truth[counted], predicted[counted], weights[counted]
-        counts = np.bincount(truth, minlength=n_classes)
-        mixed = [c for c in range(n_classes) if 0 < counts[c] < len(truth)]
-        scored = [c for c in mixed if c == 1 or n_classes > 2]
-        areas = [
-            metrics.roc_auc_score(truth == c, predicted[:, c], sample_weight=weights)
-            for c in scored
-        ]
-        return float(np.mean(areas)) if areas else math.nan
-    assert metric == "cross_entropy", metric
-    sums = predicted.sum(axis=1, keepdims=True)
-    if (predicted < 0).any() or not ((sums > 0) & np.isfinite(sums)).all():
-        return math.nan
-    # Probabilities of 32 bits do not add up to one as exactly as scikit-learn asks.
-    labels = np.arange(n_classes)
-    return float(metrics.log_loss(truth, predicted / sums, labels=labels, sample_weight=weights))
+    levels = predicted.reshape(-1, n_targets, len(quantiles)) if quantiles else None
+    point = predicted[..., quantiles.index(0.5)] if quantiles else predicted
+    rows = truth.reshape(-1, n_targets), point.reshape(-1, n_targets)
+    return Scored(*rows, weights, levels, tuple(quantiles), naive_errors)

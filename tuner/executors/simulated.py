@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.executors.base import Event, Finished, Reported
-from tuner.experiment.metrics import METRICS
 from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob, timed_out
+from tuner.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from tuner.cells import CELLS
 from tuner.errors import ExperimentError, nearest, one_line
-from tuner.experiment.hyperparameters import CELLS, Hyperparameters
+from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.messages import first_problem, shown
 from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.processes import start_command

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import ExperimentError, near_miss
 from tuner.experiment.fields import Read, is_own
-from tuner.experiment.metrics import METRICS
+from tuner.metrics import METRICS
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
 from tuner.section import Section
 

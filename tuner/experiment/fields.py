@@ -8,11 +8,12 @@ import datetime as dt
 import re
 import unicodedata
 import zoneinfo
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import ExperimentError
+from tuner.metrics import METRICS, WAYS
 from tuner.pipeline_steps import Dialect
 from tuner.section import Section
 from tuner.user_code import REDUCING, is_reference, parse
@@ -22,6 +23,7 @@ __all__ = [
     "GENERATIONS",
     "STUDY_BYTES",
     "WORDS",
+    "MetricName",
     "Read",
     "completed",
     "is_own",
@@ -66,6 +68,31 @@ def _has_many(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return True
     return any(map(_has_many, ast.iter_child_nodes(node)))
+
+
+def _check_metric(value: Any) -> str:
+    way, _, rest = " ".join(str(value).split()).partition(" ")
+    if way not in WAYS:
+        rule = "must say which way is better"
+        raise ExperimentError(rule, got=repr(value), remedy=f"write 'minimize {value}'")
+    return f"{way} {parse_own(rest)}"
+
+
+def _is_own_metric(value: Any) -> bool:
+    return isinstance(value, str) and (value.partition(" ")[0] in WAYS or is_own(value))
+
+
+if TYPE_CHECKING:
+    _Metric = str
+else:
+    _Metric = Literal[tuple(METRICS)]
+
+MetricName = Annotated[
+    Annotated[_Metric, Tag("(metric)")]
+    | Annotated[str, BeforeValidator(_check_metric), Tag("(own)")],
+    Discriminator(lambda v: "(own)" if _is_own_metric(v) else "(metric)"),
+]
+"""A metric of tuner's, or `minimize` or `maximize` and one's own."""
 
 
 EXPERIMENT_BYTES = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -16,13 +16,14 @@ from pydantic import (
     model_validator,
 )
 
+from tuner.cells import CELLS
 from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
 from tuner.experiment.messages import reword
 from tuner.section import Section
 from tuner.user_code import is_reference
 
-__all__ = ["CELLS", "WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
+__all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
 
 WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
@@ -45,8 +46,10 @@ WHOLE = frozenset(
 
 _MOST_LAYERS = 16
 
-CELLS = ("lstm", "gru", "rnn", "peephole")
-"""The cells that are tuner's own."""
+if TYPE_CHECKING:
+    _CellName = str
+else:
+    _CellName = Literal[tuple(CELLS)]
 
 
 def _check_reference(value: Any) -> Any:
@@ -57,7 +60,7 @@ def _check_reference(value: Any) -> Any:
 
 
 Cell = Annotated[
-    Annotated[Literal["lstm", "gru", "rnn", "peephole"], Tag("(cell)")]
+    Annotated[_CellName, Tag("(cell)")]
     | Annotated[str, BeforeValidator(_check_reference), Tag("(class)")],
     Discriminator(lambda v: "(class)" if isinstance(v, str) and ":" in v else "(cell)"),
 ]

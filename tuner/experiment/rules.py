@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tuner.cells import CELLS
 from tuner.errors import ExperimentError, InputError, near_miss, nearest
 from tuner.experiment.cells import check_own_cells, check_own_domain, own_keys
 from tuner.experiment.data import Folds, check_weights
 from tuner.experiment.fields import is_own, key_meant
 from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
-from tuner.experiment.metrics import METRICS
 from tuner.experiment.space import PREPARED, value_of
+from tuner.metrics import METRICS
 from tuner.pipeline_steps import differences_of
 from tuner.user_code import is_reference
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from tuner.experiment.schema import Experiment
 
 __all__ = ["check_rules"]
-
-MODEL_CELLS = ("lstm", "gru", "rnn", "peephole")
-"""Those that are not one's own."""
 
 
 def check_rules(experiment: Experiment) -> None:
@@ -157,10 +155,13 @@ def _check_widths(experiment: Experiment) -> None:
 def _check_cell(experiment: Experiment) -> None:
     check_own_cells(experiment)
     cells = _values(experiment, "cell")
-    if others := [cell for cell in cells if cell != "lstm"]:
-        _refuse(experiment, "proj_size", [0], f"{others[0]} has no projection, only lstm has one")
-    if others := [cell for cell in cells if cell != "rnn"]:
-        text = f"is of the cell rnn, and {others[0]} has its own"
+    projecting = [name for name, cell in CELLS.items() if cell.projects]
+    if others := [cell for cell in cells if cell not in projecting]:
+        text = f"{others[0]} has no projection, only {' and '.join(projecting)} has one"
+        _refuse(experiment, "proj_size", [0], text)
+    nonlinear = [name for name, cell in CELLS.items() if cell.nonlinear]
+    if others := [cell for cell in cells if cell not in nonlinear]:
+        text = f"is of the cell {' and '.join(nonlinear)}, and {others[0]} has its own"
         _refuse(experiment, "nonlinearity", ["tanh"], text)
     widths = [
         v for n in experiment.search_space if WIDTH.fullmatch(n) for v in _values(experiment, n)
@@ -240,7 +241,7 @@ def _check_task(experiment: Experiment) -> None:
         _refuse(
             experiment, "pooling", ways, "is what a text begins with", f"write {', '.join(ways)}"
         )
-        cells = list(MODEL_CELLS)
+        cells = list(CELLS)
         rule = "translate has a decoder of the same cell"
         _refuse(experiment, "cell", cells, rule, f"write {', '.join(cells)}")
     if not (experiment.data.text or experiment.data.tokens or experiment.data.categories):

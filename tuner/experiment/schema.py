@@ -15,15 +15,22 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.cells import Cell, cell_of, with_cells
 from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
-from tuner.experiment.fields import EXPERIMENT_BYTES, completed, mended, normalized, why_refused
+from tuner.experiment.fields import (
+    EXPERIMENT_BYTES,
+    MetricName,
+    completed,
+    mended,
+    normalized,
+    why_refused,
+)
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
 from tuner.experiment.messages import shown
-from tuner.experiment.metrics import COSTS, METRICS, MetricName
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
 from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml
+from tuner.metrics import COSTS, METRICS
 from tuner.section import Section
 from tuner.strategies.others import TPEStrategy
 

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from tuner.coordination.finalists import retrained_of
 from tuner.errors import one_line
-from tuner.experiment.metrics import short_name
 from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
+from tuner.metrics import short_name
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import gap_in_words, left_out_in_words, plain_name

@@ -12,9 +12,9 @@ from typing import Any
 
 from tuner.coordination.events import Asked, Observer, SearchStart
 from tuner.experiment import Experiment
-from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey
+from tuner.metrics import short_name
 
 __all__ = ["InProgress", "Progress", "Stage", "clock_text"]
 

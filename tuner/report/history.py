@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.experiment.metrics import COSTS
 from tuner.jobs import intermediate_values
 from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.metrics import COSTS
 from tuner.report.plotting import (
     BAD,
     BEST,

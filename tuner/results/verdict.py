@@ -14,9 +14,9 @@ from enum import StrEnum
 import numpy as np
 
 from tuner.coordination.finalists import default_of, model_name, rank_finalists
-from tuner.experiment.metrics import METRICS, short_name
 from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
+from tuner.metrics import METRICS, short_name
 from tuner.results.advice import advice_after
 from tuner.results.winner import find_winner
 from tuner.user_code import is_reference
@@ -170,7 +170,7 @@ def compare(
     t-interval of the same degrees of freedom. It is wide, and that is all that so few can say.
 
     Args:
-        metric: of `tuner.experiment.metrics.METRICS`.
+        metric: of `tuner.metrics.METRICS`.
         first: its scores, one at least.
         second: likewise, or the score of something that has no seeds.
         seed: keys the resampling: the same gives the same interval.
@@ -283,12 +283,6 @@ def _errors(samples: Sequence[Sequence[float]]) -> tuple[np.ndarray, float]:
 def _mean(scores: Sequence[float]) -> float:
     with np.errstate(all="ignore"):
         return float(np.mean(scores))
-
-
-_WRITTEN = {
-    "r2": "R²", "f1": "F1", "smape": "sMAPE", "pinball": "pinball loss", "accuracy": "accuracy",
-    "cross_entropy": "cross entropy",
-}  # fmt: skip
 
 
 class Worth(StrEnum):
@@ -548,4 +542,4 @@ def _model(record: StudyRecord, test: TestScore) -> str:
 
 def _written(metric: str) -> str:
     name = short_name(metric)
-    return _WRITTEN.get(metric, name.upper() if name == metric else name)
+    return METRICS[metric].label or (name.upper() if name == metric else name)

@@ -23,10 +23,10 @@ from typing import Any
 from tuner import __version__
 from tuner.coordination.opening import CHANGEABLE
 from tuner.experiment import flat
-from tuner.experiment.metrics import short_name
 from tuner.jobs import Epoch, Outcome
 from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
 from tuner.journal.storage import TrialKey
+from tuner.metrics import short_name
 
 __all__ = [
     "ATTEMPT",

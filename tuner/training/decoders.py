@@ -14,7 +14,7 @@ from tuner.data import Shape
 from tuner.data.vocabulary import beam_search
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.layers import as_values, middle, numbers_per_step
-from tuner.training.recurrent import State, make_layers, read
+from tuner.training.recurrent import State, make_layers, projection_of, read
 from tuner.training.samples import Samples
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape, self.steps = shape, steps
         units = parameters.widths[-1]
-        hidden = (parameters.proj_size if parameters.cell == "lstm" else 0) or units
+        hidden = projection_of(parameters) or units
         self.sizes = (hidden, units)[: len(state_sizes)]
         """What each part of the layer's state holds."""
         self.layer = make_layers(parameters, inputs, units, bidirectional=False)

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from tuner.cells import CELLS
 from tuner.data import Shape
 from tuner.training.layers import (
     SPREAD,
@@ -156,13 +157,6 @@ def _floats(name: str, shape: Sequence[str | int] | None = None) -> onnx.ValueIn
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-# Where each gate of an operator stands in torch's weights.
-_GATES = {
-    "LSTM": (0, 3, 1, 2),  # i, o, f, c of i, f, g, o
-    "GRU": (1, 0, 2),  # z, r, h of r, z, n
-    "RNN": (0,),
-}
-
 _PEEPHOLES = (0, 2, 1)  # i, o, f of i, f, o
 
 
@@ -193,15 +187,17 @@ def _add_layer(
     g: Graph, layers: nn.Module, i: int, x: str, lengths: str, states: Sequence[str]
 ) -> tuple[str, list[str]]:
     weights = dict(layers.named_parameters())
-    kind = layers.mode.partition("_")[0] if isinstance(layers, nn.RNNBase) else "LSTM"
+    module = type(layers).__name__
+    cell = next(c for c in CELLS.values() if c.module.rpartition(":")[2] == module)
+    kind = cell.operator
     ways = [way for way in (f"l{i}", f"l{i}_reverse") if f"weight_ih_{way}" in weights]
 
     def gathered(name: str) -> Tensor:
         """Return a weight or bias of both ways as the operator orders it, (ways, rows, ...)."""
-        return torch.stack([_reorder(weights[f"{name}_{way}"], _GATES[kind]) for way in ways])
+        return torch.stack([_reorder(weights[f"{name}_{way}"], cell.gates) for way in ways])
 
     w, r = gathered("weight_ih"), gathered("weight_hh")
-    units = w.shape[1] // len(_GATES[kind])
+    units = w.shape[1] // len(cell.gates)
     b: Operand = ""
     if f"bias_ih_l{i}" in weights:
         b = torch.cat((gathered("bias_ih"), gathered("bias_hh")), dim=1)
@@ -225,9 +221,8 @@ def _add_layer(
     if isinstance(layers, nn.RNN):
         options["activations"] = [layers.nonlinearity.capitalize()] * len(ways)
     direction = "bidirectional" if len(ways) == 2 else "forward"
-    n_states = 2 if kind == "LSTM" else 1
     y, *final = g.ops(
-        1 + n_states, kind, x, *inputs, hidden_size=units, direction=direction, **options
+        1 + cell.n_states, kind, x, *inputs, hidden_size=units, direction=direction, **options
     )  # (steps, ways, batch, units), and each (ways, batch, units)
     if projection is not None:
         project = projection.transpose(1, 2)  # (ways, m, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from tuner.cells import CELLS
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.layers import reverse
 from tuner.training.user_models import OwnLayer
 from tuner.user_code import is_reference
 
-__all__ = ["PeepholeLSTM", "Recurrent", "State", "make_layers", "read"]
+__all__ = ["PeepholeLSTM", "Recurrent", "State", "make_layers", "projection_of", "read"]
 
 aten = torch.ops.aten
 
@@ -218,22 +220,26 @@ def make_layers(
     if is_reference(parameters.cell):
         assert n_layers == 1, "a layer of one's own is a module of its own"
         return OwnLayer(parameters, inputs, width, bidirectional=bidirectional)
-    if parameters.cell == "peephole":
-        assert n_layers == 1, "a peephole layer is a module of its own"
-        return PeepholeLSTM(inputs, width, bias=parameters.bias, bidirectional=bidirectional)
-    options: dict[str, Any] = {
-        "num_layers": n_layers,
-        "bias": parameters.bias,
+    cell = CELLS[parameters.cell]
+    options: dict[str, Any] = {"bias": parameters.bias, "bidirectional": bidirectional}
+    if cell.stacks:
+        options |= {"num_layers": n_layers, "batch_first": True}
         # Torch drops between its layers, and warns where there is only one.
-        "dropout": parameters.dropout if n_layers > 1 else 0.0,
-        "bidirectional": bidirectional,
-        "batch_first": True,
-    }
-    if parameters.cell == "lstm":
-        return nn.LSTM(inputs, width, proj_size=parameters.proj_size, **options)
-    if parameters.cell == "gru":
-        return nn.GRU(inputs, width, **options)
-    return nn.RNN(inputs, width, nonlinearity=parameters.nonlinearity, **options)
+        options["dropout"] = parameters.dropout if n_layers > 1 else 0.0
+    else:
+        assert n_layers == 1, "each layer is a module of its own"
+    if cell.projects:
+        options["proj_size"] = parameters.proj_size
+    if cell.nonlinear:
+        options["nonlinearity"] = parameters.nonlinearity
+    layers: nn.Module = resolve_name(cell.module)(inputs, width, **options)
+    return layers
+
+
+def projection_of(parameters: Hyperparameters) -> int:
+    """Return the units that the hidden state is projected to; 0 for none."""
+    cell = CELLS.get(parameters.cell)
+    return parameters.proj_size if cell is not None and cell.projects else 0
 
 
 def read(
@@ -282,12 +288,11 @@ class Recurrent(nn.Module):
         super().__init__()
         both = parameters.bidirectional
         self.directions = 2 if both else 1
-        project = parameters.proj_size if parameters.cell == "lstm" else 0
+        project, cell = projection_of(parameters), CELLS.get(parameters.cell)
         widths = parameters.widths
         self.widest = max(inputs, self.directions * max(widths))
         """The most numbers that a step is, read or in a layer."""
-        stacked = parameters.cell in ("lstm", "gru", "rnn")
-        if stacked and len(set(widths)) == 1:
+        if cell is not None and cell.stacks and len(set(widths)) == 1:
             stacks = [(widths[0], len(widths))]
         else:
             stacks = [(width, 1) for width in widths]
@@ -301,7 +306,7 @@ class Recurrent(nn.Module):
         """What comes out of a step."""
         self.state_sizes = [self.width]
         """What each part of the last layer's state holds."""
-        if parameters.cell in ("lstm", "peephole"):
+        if cell is not None and cell.n_states == 2:
             self.state_sizes.append(self.directions * widths[-1])
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, State]:

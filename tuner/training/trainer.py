@@ -19,8 +19,8 @@ from tuner.data.metrics import score
 from tuner.data.vocabulary import UNKNOWN
 from tuner.errors import Interrupted, one_line
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.metrics import METRICS
 from tuner.jobs import Epoch, ExportJob, Job, Outcome, OutcomeState, PredictJob, TrainJob, Weights
+from tuner.metrics import METRICS
 from tuner.training.decoders import translate
 from tuner.training.device import (
     Generators,

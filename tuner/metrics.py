@@ -1,0 +1,210 @@
+"""The metrics: what each measures, which way is better, and its function.
+
+A new metric is a function here, and its entry in `METRICS`. scikit-learn is imported when a score
+is computed: it is slow to import.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tuner.user_code import is_reference
+
+__all__ = ["COSTS", "METRICS", "WAYS", "Metric", "Scored", "short_name"]
+
+WAYS = ("minimize", "maximize")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions and the truth, as a metric gets them."""
+
+    truth: np.ndarray
+    """(n, targets) values in the data's units; (n,) classes; (n, longest) tokens, padded with 0."""
+    predicted: np.ndarray
+    """Of values the same shape; of classes their probabilities, (n, classes); tokens."""
+    weights: np.ndarray | None = None
+    """(n,), from 0 to 1; None where all count the same, and of texts."""
+    levels: np.ndarray | None = None
+    """Of quantiles: (n, targets, quantiles)."""
+    quantiles: tuple[float, ...] = ()
+    naive_errors: Callable[[], np.ndarray] | None = None
+    """Of values: (n, targets), the mean absolute error of the naive forecast in training."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions on rows or sequences that were not trained on."""
+
+    of: Literal["values", "quantiles", "classes", "texts", "any"]
+    score: Callable[[Scored], float] | None = None
+    """Its value; None of one's own."""
+    maximize: bool = False
+    label: str | None = None
+    """How sentences write it; by default its name in capitals."""
+    definition: str | None = None
+    """Of one's own: `package.module:function`, or an expression of truth and forecast."""
+
+    @property
+    def sign(self) -> float:
+        """What a score is multiplied with so that less is better."""
+        return -1.0 if self.maximize else 1.0
+
+
+class _Metrics(dict[str, Metric]):
+    """The metrics by name; one of one's own is named as it stands in the file."""
+
+    def __contains__(self, name: object) -> bool:
+        way, _, definition = str(name).partition(" ")
+        return super().__contains__(name) or (way in WAYS and bool(definition))
+
+    def __missing__(self, name: str) -> Metric:
+        way, _, definition = name.partition(" ")
+        if way not in WAYS or not definition:
+            raise KeyError(name)
+        of: Literal["any", "values"] = "any" if is_reference(definition) else "values"
+        return Metric(of, None, way == "maximize", definition=definition)
+
+
+def _of_sklearn(name: str, given: Scored, **options: Any) -> float:
+    from sklearn import metrics
+
+    function = getattr(metrics, name)
+    return float(function(given.truth, given.predicted, sample_weight=given.weights, **options))
+
+
+def _rmse(given: Scored) -> float:
+    return _of_sklearn("root_mean_squared_error", given)
+
+
+def _mae(given: Scored) -> float:
+    return _of_sklearn("mean_absolute_error", given)
+
+
+def _mape(given: Scored) -> float:
+    return _of_sklearn("mean_absolute_percentage_error", given)
+
+
+def _r2(given: Scored) -> float:
+    return math.nan if len(given.truth) < 2 else _of_sklearn("r2_score", given)
+
+
+def _smape(given: Scored) -> float:
+    # Halved first: the sum may overflow.
+    size = np.abs(given.truth) / 2 + np.abs(given.predicted) / 2
+    return _relative(given, np.where(size == 0, 1.0, size))
+
+
+def _mase(given: Scored) -> float:
+    assert given.naive_errors is not None
+    return _relative(given, given.naive_errors())
+
+
+def _relative(given: Scored, unit: np.ndarray) -> float:
+    """Return the mean absolute error in a unit, (n, targets); rows without one are left out."""
+    has_unit = ~np.isnan(unit).any(axis=1)
+    true, point = (given.truth / unit)[has_unit], (given.predicted / unit)[has_unit]
+    weights = None if given.weights is None else given.weights[has_unit]
+    if weights is not None and not weights.any():
+        return math.nan
+    if not (len(true) and np.isfinite(true).all() and np.isfinite(point).all()):
+        return math.nan
+    return _mae(Scored(true, point, weights))
+
+
+def _pinball(given: Scored) -> float:
+    assert given.levels is not None
+    losses = [
+        _of_sklearn(
+            "mean_pinball_loss", Scored(given.truth, given.levels[..., i], given.weights), alpha=q
+        )
+        for i, q in enumerate(given.quantiles)
+    ]
+    return float(np.mean(losses))
+
+
+def _accuracy(given: Scored) -> float:
+    best = given.predicted.argmax(axis=1)
+    return _of_sklearn("accuracy_score", Scored(given.truth, best, given.weights))
+
+
+def _f1(given: Scored) -> float:
+    counted = _counted(given)
+    best = Scored(counted.truth, counted.predicted.argmax(axis=1), counted.weights)
+    return _of_sklearn("f1_score", best, average="macro", zero_division=0.0)
+
+
+def _counted(given: Scored) -> Scored:
+    """Return the rows with a weight: else a class whose every row is left out would count."""
+    if given.weights is None:
+        return given
+    counted = given.weights > 0
+    return Scored(given.truth[counted], given.predicted[counted], given.weights[counted])
+
+
+def _auroc(given: Scored) -> float:
+    from sklearn import metrics
+
+    given = _counted(given)
+    n_classes = given.predicted.shape[1]
+    counts = np.bincount(given.truth, minlength=n_classes)
+    mixed = [c for c in range(n_classes) if 0 < counts[c] < len(given.truth)]
+    areas = [
+        metrics.roc_auc_score(given.truth == c, given.predicted[:, c], sample_weight=given.weights)
+        for c in mixed
+        if c == 1 or n_classes > 2
+    ]
+    return float(np.mean(areas)) if areas else math.nan
+
+
+def _cross_entropy(given: Scored) -> float:
+    sums = given.predicted.sum(axis=1, keepdims=True)
+    if (given.predicted < 0).any() or not ((sums > 0) & np.isfinite(sums)).all():
+        return math.nan
+    # Probabilities of 32 bits do not add up to one as exactly as scikit-learn asks.
+    labels = np.arange(given.predicted.shape[1])
+    whole = Scored(given.truth, given.predicted / sums, given.weights)
+    return _of_sklearn("log_loss", whole, labels=labels)
+
+
+def _exact_match(given: Scored) -> float:
+    both = (given.truth, given.predicted)
+    longest = max(rows.shape[1] for rows in both)
+    a, b = (np.pad(rows, ((0, 0), (0, longest - rows.shape[1]))) for rows in both)
+    return float((a == b).all(axis=1).mean())
+
+
+METRICS = _Metrics(
+    rmse=Metric("values", _rmse),
+    mae=Metric("values", _mae),
+    mape=Metric("values", _mape),
+    smape=Metric("values", _smape, label="sMAPE"),
+    mase=Metric("values", _mase),
+    r2=Metric("values", _r2, maximize=True, label="R²"),
+    pinball=Metric("quantiles", _pinball, label="pinball loss"),
+    accuracy=Metric("classes", _accuracy, maximize=True, label="accuracy"),
+    f1=Metric("classes", _f1, maximize=True, label="F1"),
+    auroc=Metric("classes", _auroc, maximize=True),
+    cross_entropy=Metric("classes", _cross_entropy, label="cross entropy"),
+    exact_match=Metric("texts", _exact_match, maximize=True),
+)
+
+COSTS = {
+    "weights": "numbers that were learned",
+    "seconds": "of training",
+    "latency": "milliseconds of predicting one sample, in torch",
+}
+"""What a model costs, of which less is better: a second objective beside a metric."""
+
+
+def short_name(metric: str) -> str:
+    """Return a name without signs: tuner's own, the function's, or `own_metric`."""
+    definition = METRICS[metric].definition
+    if definition is None:
+        return metric
+    return definition.rpartition(":")[2] if is_reference(definition) else "own_metric"
