@@ -61,7 +61,7 @@ def test_an_installed_strategy_is_found_by_name(hill):
     assert found.strategy == hill(step=0.2).paced(20)
     assert found.strategy.population == 5
     assert Experiment.model_validate(found.to_dict()) == found
-    assert found.to_dict()["strategy"] == {"name": "hill", "step": 0.2}
+    assert found.to_dict()["strategy"] == {"name": "hill", "population": 5, "step": 0.2}
     assert "hill" not in STRATEGIES
 
 
