@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from tuner.errors import InputError, RunError, TunerError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Terminal",
@@ -224,6 +225,8 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         RunError: they cannot be written, on a full disk for example.
     """
+    import numpy as np  # slow to import: `tuner --help` does without
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
