@@ -580,7 +580,7 @@ def test_only_an_entirely_right_text_is_a_match():
             "hyperparameters.decoder: translate has no",
         ),
         ({"hyperparameters": {"class_weights": "balanced"}}, "hyperparameters.class_weights"),
-        ({"hyperparameters": {"loss": "mse"}}, "hyperparameters.loss: does not fit texts: write"),
+        ({"hyperparameters": {"loss": "mse"}}, "hyperparameters.loss: does not fit texts, got"),
         (
             {"task": {"kind": "classify"}, "hyperparameters": {"beam": 3}},
             "hyperparameters.beam: is",
