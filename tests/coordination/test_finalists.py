@@ -304,7 +304,7 @@ def test_a_default_that_fails_is_no_reason_to_fail(case):
     assert default_of(record).failed == 3
     assert record.test.default.mean is None
     assert record.test.mean is not None
-    assert summarize(record).default["failed"] == 3
+    assert summarize(record).default.failed == 3
 
 
 def test_the_time_limit_does_not_apply_to_finalists(case):

@@ -134,7 +134,7 @@ def test_without_finalists_one_training_decides_the_default(make_case):
     winner = find_winner(won)
     assert winner.name == "default LSTM"
     assert len(winner.runs) == 1
-    assert summarize(won).best["mean"] == default_of(won).mean < won.best.value
+    assert summarize(won).best.mean == default_of(won).mean < won.best.value
     assert summarize(won).finalists == []
     assert "the winner (default LSTM)" in report(won)
     lost = find_winner(make_case("lost").run(**keys))
