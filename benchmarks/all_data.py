@@ -23,9 +23,8 @@ from rich.table import Table
 from tuner.data import DataRef
 from tuner.data.metrics import score
 from tuner.data.prepared import check_data, prepare
-from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override
-from tuner.jobs import PredictJob, TrainJob
+from tuner.jobs import PredictJob, TrainJob, train_job
 from tuner.training import predict, train
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "experiments"

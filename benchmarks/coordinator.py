@@ -104,7 +104,7 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     """
     from tuner.coordination.events import Observer
     from tuner.data.prepared import prepare
-    from tuner.executors.base import train_job
+    from tuner.jobs import train_job
     from tuner.journal.storage import Role
     from tuner.orchestrator import SearchOptions, search
     from tuner.strategies.rng import training_seed
@@ -209,7 +209,7 @@ class Curves:
 
     def recordings(self, hyperparameters: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return what training comes to."""
-        from tuner.executors import Recording
+        from simulated import Recording
 
         h = hyperparameters
         level = abs(math.log2(h["hidden_size"]) - 5) + 3 * h["dropout"] + h["batch_size"] / 64
@@ -233,15 +233,15 @@ def simulated_search(
 ) -> Any:
     """Run the coordinator on a simulated executor; returns that executor."""
     import optuna
+    from simulated import SimulatedExecutor
 
     from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
     from tuner.coordination.opening import open_study
     from tuner.coordination.pruning import make_pruner
     from tuner.data import SeriesRef, Shape
-    from tuner.executors import SimulatedExecutor
-    from tuner.executors.base import train_job
     from tuner.experiment import Experiment
     from tuner.experiment.space import to_distributions
+    from tuner.jobs import train_job
     from tuner.journal.storage import Role, write_journal
     from tuner.strategies.rng import training_seed
 
@@ -332,9 +332,9 @@ def growth(options: argparse.Namespace) -> None:
 def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str, float]:
     """Search once; strategy and executor are stopped out of the time."""
     import psutil
+    from simulated import SimulatedExecutor
 
     from tuner.coordination.events import Observer
-    from tuner.executors import SimulatedExecutor
 
     aside = np.zeros(2)
 

@@ -22,9 +22,9 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from pydantic import TypeAdapter
 from regret import LANDSCAPES, be_quiet_and_alone
 from ruamel.yaml import YAML
+from simulated import Landscape
 
 from tuner.data import Shape
-from tuner.executors import Landscape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.space import SearchSpace, to_distributions
 from tuner.strategies.codec import values_of

@@ -25,10 +25,9 @@ from rich.progress import track
 
 from tuner.data.prepared import prepare
 from tuner.executors import Executor, Finished, LocalExecutor, Lost
-from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override
 from tuner.experiment.space import to_distributions
-from tuner.jobs import Job
+from tuner.jobs import Job, train_job
 from tuner.strategies.codec import values_of
 
 FOLDER = Path(__file__).parent / "landscapes"

@@ -13,14 +13,14 @@ import optuna
 import pandas as pd
 from functions import FUNCTIONS, N_DIMENSIONS, optimum_at
 from optuna.distributions import FloatDistribution
+from simulated import Landscape, SimulatedExecutor
 
 from tuner.coordination.coordinator import Coordinator, Limits
 from tuner.data import SeriesRef, Shape
 from tuner.errors import TunerError
-from tuner.executors import Landscape, SimulatedExecutor
-from tuner.executors.base import train_job
 from tuner.experiment import Experiment, Override, space_size
 from tuner.experiment.space import to_distributions
+from tuner.jobs import train_job
 from tuner.journal.storage import REPEAT_ATTR, Role
 from tuner.strategies import STRATEGIES
 from tuner.strategies.population import PopulationSampler

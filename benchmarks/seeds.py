@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from regret import LANDSCAPES, ROOT, be_quiet_and_alone
 from rich.progress import track
+from simulated import Landscape, SimulatedExecutor
 
-from tuner.executors.simulated import Landscape, SimulatedExecutor
 from tuner.experiment import Experiment, Override
 from tuner.orchestrator import SearchOptions, search
 from tuner.report.comparison import ALPHA, Difference, pairwise

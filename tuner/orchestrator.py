@@ -26,10 +26,10 @@ from tuner.data.baselines import baselines_record, choose, preparations_of
 from tuner.data.prepared import Prepared, prepare
 from tuner.errors import InputError, Interrupted, show_location
 from tuner.executors import Executor, LocalExecutor
-from tuner.executors.base import STOPPED, train_job
+from tuner.executors.base import STOPPED
 from tuner.experiment import Experiment, space_size
 from tuner.experiment.space import to_distributions
-from tuner.jobs import TrainJob
+from tuner.jobs import TrainJob, train_job
 from tuner.journal.records import StudyRecord, TrialRecord, read_study, read_trial
 from tuner.journal.storage import (
     REOPENED_ATTR,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from helpers.made_study import study
+from simulated import Landscape, SimulatedExecutor
 
 from tuner.cli.compare import Lines, Planned
 from tuner.cli.main import run
 from tuner.executors import choice as choosing
-from tuner.executors.simulated import Landscape, SimulatedExecutor
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
 

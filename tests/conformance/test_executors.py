@@ -6,16 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.prepared import write_series
+from simulated import Landscape, Recording, SimulatedExecutor
 
-from tuner.executors import (
-    Finished,
-    Landscape,
-    LocalExecutor,
-    Lost,
-    Recording,
-    Reported,
-    SimulatedExecutor,
-)
+from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.executors.ray_executor import RayExecutor
 from tuner.jobs import OutcomeState, TrainJob
 

@@ -25,10 +25,9 @@ from tuner.coordination.opening import open_study
 from tuner.coordination.pruning import should_prune
 from tuner.errors import RunError, StudyError
 from tuner.executors import Finished, Lost
-from tuner.executors.base import cost, train_job
 from tuner.experiment import Experiment, space_size
 from tuner.experiment.space import to_distributions
-from tuner.jobs import OutcomeState, timed_out
+from tuner.jobs import OutcomeState, cost, timed_out, train_job
 from tuner.journal.records import Status, read_study
 from tuner.journal.storage import TOLD_ATTR, read_journal, write_journal
 from tuner.results.winner import objectives, pareto_front

@@ -8,9 +8,9 @@ from helpers.simulated_study import everything
 
 from tuner.data.baselines import Baselines, baselines_record, choose, preparations_of
 from tuner.data.prepared import open_test_part, prepare
-from tuner.executors.base import Finished, train_job
+from tuner.executors.base import Finished
 from tuner.experiment import Experiment
-from tuner.jobs import PredictJob, TrainJob
+from tuner.jobs import PredictJob, TrainJob, train_job
 from tuner.orchestrator import SearchOptions, search
 from tuner.results.export import exported
 from tuner.results.winner import find_winner

@@ -7,12 +7,13 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from simulated import Landscape, Recording, SimulatedExecutor
 
 import tuner.jobs
 from tuner.coordination.coordinator import Coordinator, Limits
 from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
-from tuner.executors import Finished, Landscape, Recording, Reported, SimulatedExecutor
+from tuner.executors import Finished, Reported
 from tuner.experiment import Experiment, Override, space_size
 from tuner.experiment.space import to_distributions
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
@@ -202,7 +203,7 @@ def test_a_shipped_landscape_holds_its_space_on_three_seeds(path):
 
 @every_landscape
 def test_a_landscape_search_does_not_depend_on_workers(path, tmp_path):
-    experiment = experiment_on(path).model_copy(update={"strategy": STRATEGIES["pso"].options()})
+    experiment = experiment_on(path).model_copy(update={"strategy": STRATEGIES["pso"]()})
     distributions = to_distributions(experiment.search_space)
     found = []
     for n_workers in (1, 3):

@@ -10,9 +10,9 @@ from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator,
 from tuner.coordination.opening import open_study
 from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
-from tuner.executors.base import train_job
 from tuner.experiment import Experiment, space_size
 from tuner.experiment.space import to_distributions
+from tuner.jobs import train_job
 from tuner.journal.records import read_study
 from tuner.journal.storage import Role, write_journal
 from tuner.strategies.registry import STRATEGIES

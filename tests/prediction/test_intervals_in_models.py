@@ -14,9 +14,8 @@ from safetensors.numpy import load_file
 from tuner.data.baselines import Baselines
 from tuner.data.prepared import check_data, open_test_part
 from tuner.errors import ModelError
-from tuner.executors.base import train_job
 from tuner.experiment import Experiment
-from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.jobs import Outcome, OutcomeState, PredictJob, train_job
 from tuner.prediction import PredictionWarning, load_model
 from tuner.results import export as model_folder
 from tuner.results.export import write_model

@@ -34,8 +34,8 @@ from tuner.coordination.history import (
     unseen_configuration,
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported, cost
-from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, intermediate_values
+from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported
+from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, cost, intermediate_values
 from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
 from tuner.strategies.base import Rhythm
 

@@ -65,7 +65,7 @@ class Observer:
         """A trial has its configuration."""
 
     def dispatched(self, key: TrialKey, cost: float) -> None:
-        """A trial was handed to the executor; `cost` compares it with others."""
+        """A trial was handed to the executor; see `tuner.jobs.cost`."""
 
     def began(self, key: TrialKey, time: float) -> None:
         """A trial's training began at `time`, seconds since 1970; sent before its first epoch."""

@@ -1,18 +1,14 @@
-"""What an executor is: its interface, the messages of workers, jobs run outside of a study."""
+"""The interface of executors, the messages of their workers, and jobs run outside of a study."""
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from tuner.data import DataRef, SeriesRef
 from tuner.errors import Interrupted, RunError
-from tuner.experiment import Experiment
-from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob
 
 __all__ = [
@@ -28,11 +24,8 @@ __all__ = [
     "Reported",
     "RunJob",
     "Started",
-    "cost",
     "run_jobs",
     "serve",
-    "train_job",
-    "without_score",
 ]
 
 
@@ -155,78 +148,6 @@ STOPPING = "stopping when the trials in progress have ended; Ctrl-C again stops 
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
 
 _POLL_S = 1.0  # and at most so long until it is seen that a search is to stop
-
-_STEP = 800_000
-
-"""What a step of the optimizer costs twice, and once more a layer: in products of weights.
-
-Measured on a CPU with one thread: 0.43 ms for one layer, 0.58 ms for two, and 0.16 ms for a
-million products, forwards and backwards.
-"""
-
-
-def train_job(
-    experiment: Experiment,
-    folds: tuple[DataRef, ...],
-    key: str,
-    params: dict[str, Any],
-    seed: int,
-    *,
-    can_be_pruned: bool = False,
-    keep_weights: bool = False,
-) -> TrainJob:
-    """Return the job that trains the searched `params` with what the experiment fixes."""
-    return TrainJob(
-        key=key,
-        hyperparameters=experiment.configuration(params),
-        seed=seed,
-        epochs=experiment.budget.epochs,
-        patience=experiment.budget.patience,
-        metric=experiment.objective.metric,
-        folds=folds,
-        device=experiment.training.device,
-        mixed_precision=experiment.training.mixed_precision,
-        can_be_pruned=can_be_pruned,
-        timeout_s=experiment.budget.trial_timeout,
-        keep_weights=keep_weights,
-    )
-
-
-def without_score(job: TrainJob, epochs: int) -> TrainJob:
-    """Return the job for so many epochs of the ones that its learning rate is scheduled for."""
-    return dataclasses.replace(job, epochs=epochs, schedule_epochs=job.epochs, validates=False)
-
-
-def cost(job: TrainJob) -> float:
-    """Estimate how long a job takes beside others of the same search; only the order counts.
-
-    A step of the optimizer costs as much as some arithmetic whatever it computes; the rest
-    grows with the products of the recurrent layers' widths, for each step that they read:
-    a segment is one.
-    """
-    parameters = Hyperparameters(**job.hyperparameters)
-    data = job.folds[0].with_window(parameters.window)
-    steps = data.window if isinstance(data, SeriesRef) else 1
-    directions, segment = 2 if parameters.bidirectional else 1, parameters.segment
-    before, inputs = 0, data.shape.inputs or parameters.embedding_size  # the layers
-    if channels := parameters.conv_channels:
-        before += channels * inputs * parameters.conv_kernel
-        inputs = channels
-    if segment > 1:
-        before += parameters.widths[0] * inputs
-        inputs = parameters.widths[0]
-    products = 0
-    for width in parameters.widths:
-        products += directions * width * (inputs + width)
-        inputs = directions * width
-    # A gate is one of four: the products are of one.
-    total = steps * (products / segment + before / 4)
-    if data.shape.task == "forecast" and parameters.decoder != "direct":
-        horizon, width = data.shape.horizon, parameters.widths[-1]
-        at_once = 1 if parameters.decoder == "recursive" else segment
-        total += horizon / at_once * 2 * width**2
-    overhead = _STEP * (2 + directions * len(parameters.widths)) / parameters.batch_size
-    return len(job.folds) * job.epochs * (total + overhead)
 
 
 def run_jobs(

@@ -25,10 +25,18 @@ from tuner.data.intervals import Intervals
 from tuner.data.prepared import Facts, Prepared, check_same, prepare
 from tuner.errors import InputError, refusal, show_path
 from tuner.executors import LocalExecutor
-from tuner.executors.base import Executor, run_jobs, train_job, without_score
+from tuner.executors.base import Executor, run_jobs
 from tuner.executors.choice import n_cores
 from tuner.experiment import Experiment, Recorded
-from tuner.jobs import Outcome, OutcomeState, PredictJob, TrainJob, Weights
+from tuner.jobs import (
+    Outcome,
+    OutcomeState,
+    PredictJob,
+    TrainJob,
+    Weights,
+    train_job,
+    without_score,
+)
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
