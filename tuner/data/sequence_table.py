@@ -362,7 +362,9 @@ class SequenceTable:
 
     def _numbers(self, key: str, name: str) -> np.ndarray:
         """Return a column as numbers, (rows,) float64, nan where there is none."""
-        self.raw.check_certain(key, name)
+        if ambiguity := self.raw.ambiguous.get(name):
+            row = int(np.flatnonzero(self.rows == ambiguity.row)[0])
+            self.raw.check_certain(key, name, place=self._place(row))
         values, bad = as_numbers(self.frame[name])
         for row in bad[:1]:
             rule, got = f"column {name!r} must hold numbers", repr(self.frame[name][row])

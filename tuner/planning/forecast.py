@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.data.profile import Profile
-from tuner.planning.text import commented, flow_list, flow_map, quoted
+from tuner.planning.text import (
+    Asked,
+    Choice,
+    SearchPlan,
+    choices,
+    commented,
+    flow_list,
+    flow_map,
+    quoted,
+)
 from tuner.tables.rows import WideColumns
 
 TEST_SHARE = 0.15  # of the rows of a series
@@ -25,15 +34,7 @@ _WINDOWS_FOR_A_UNIT = 6
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A value, as YAML, and why it is that one."""
-
-    value: str
-    why: str
-
-
-@dataclass(frozen=True)
-class ForecastPlan:
+class ForecastPlan(SearchPlan):
     """Everything about a first search for a forecast that depends on the data."""
 
     window: Choice
@@ -45,19 +46,10 @@ class ForecastPlan:
     normalize: Choice
     normalizations: tuple[str, ...]  # that are searched
     linear_paths: tuple[bool, ...]  # likewise
-    learning_rates: tuple[float, float]
-    hidden_sizes: tuple[int, int]
-    batch_sizes: tuple[int, ...]
     validation: Choice
     intervals: tuple[float, ...]  # shares of the outcomes that they hold; none where rows are few
-    trials: int
-    epochs: int
-    patience: int
-    startup: int  # trials before the pruner acts
-    warmup: int  # epochs that it leaves alone
     repeats: Choice
     scale_by: Choice | None
-    metric: Choice
     seconds: float  # that a trial takes, about, with all its epochs
 
 
@@ -88,43 +80,45 @@ def plan_forecast(
     most = 80 if n_windows > _FEW else 40
     epochs = int(min(most, max(_LEAST_EPOCHS, _SECONDS / seconds)))
     epochs = max(2, min(epochs, int(_MOST_SECONDS / seconds)))
-    trials = 30 if epochs > 15 else 20
     far = usual is not None and usual > _SEASON_FITS and hourly
+    validation = validation_share(rows, horizon)
+    of_segment = scale_by = None
+    if segment is not None:
+        steps = f"{math.ceil(max(windows) / segment)} steps in place of {max(windows)}"
+        of_segment = Choice(str(segment), f"rows that are read as one: {steps}")
+    if profile.series > 1:
+        scale_by = Choice("series", "each series in its own scale, learned on its training rows")
+    metric = Choice("rmse", "rmse, mae, mape, smape, mase, r2")
+    if profile.uneven:
+        why = "each series by its own steps, or the largest would decide; or rmse"
+        metric = Choice("mase", why)
+    repeats = Choice("3", "five can tell luck from a gain, and take longer")
+    if seconds * epochs < _SECONDS / 2:
+        repeats = Choice("5", "five can tell luck from a gain")
+    search = profile.trending and not profile.walking
     return ForecastPlan(
         window=window,
         windows=windows,
-        segment=None
-        if segment is None
-        else Choice(
-            str(segment),
-            f"rows that are read as one: {math.ceil(max(windows) / segment)} steps in place of "
-            f"{max(windows)}",
-        ),
+        segment=of_segment,
         season=profile.season if usual is None else None,
         calendar=("hour",) if far else (),
         transform=_transform(profile),
         normalize=_normalize(profile),
-        normalizations=_normalizations(profile),
+        normalizations=("none", "last", "mean", "standard") if search else (),
         linear_paths=() if profile.trending else (True, False),
         learning_rates=_learning_rates(n_windows, profile.walking),
         hidden_sizes=_hidden_sizes(n_windows, 64 if profile.trending else 128),
         batch_sizes=batch_sizes,
-        validation=(validation := validation_share(rows, horizon)),
+        validation=validation,
         intervals=_intervals(int(rows * float(validation.value)) - horizon + 1),
-        trials=trials,
+        trials=30 if epochs > 15 else 20,
         epochs=epochs,
         patience=min(epochs, max(3, epochs // 5)),
         startup=8,
         warmup=max(min(2, epochs - 1), epochs // 8),
-        repeats=Choice("5", "five can tell luck from a gain")
-        if seconds * epochs < _SECONDS / 2
-        else Choice("3", "five can tell luck from a gain, and take longer"),
-        scale_by=Choice("series", "each series in its own scale, learned on its training rows")
-        if profile.series > 1
-        else None,
-        metric=Choice("mase", "each series by its own steps, or the largest would decide; or rmse")
-        if profile.uneven
-        else Choice("rmse", "rmse, mae, mape, smape, mase, r2"),
+        repeats=repeats,
+        scale_by=scale_by,
+        metric=metric,
         seconds=seconds * epochs,
     )
 
@@ -234,10 +228,6 @@ def _normalize(profile: Profile) -> Choice:
     return Choice("none", "the level comes back, so it tells something")
 
 
-def _normalizations(profile: Profile) -> tuple[str, ...]:
-    return ("none", "last", "mean", "standard") if profile.trending and not profile.walking else ()
-
-
 def _hidden_sizes(n_windows: int, most: int) -> tuple[int, int]:
     most = max(8, min(most if n_windows < 5000 else 128, n_windows // _WINDOWS_FOR_A_UNIT))
     return max(4, most // 8), most
@@ -267,73 +257,65 @@ def validation_share(rows: int, horizon: int) -> Choice:
 
 
 @dataclass(frozen=True)
-class ForecastColumns:
-    """The columns, and what of the data key is already decided."""
+class ForecastFile:
+    """The decided keys of `data` and `task`, beside what was asked for."""
 
+    asked: Asked
     title: list[str]  # of the file: comments at its head
-    name: str
-    path: str
     read: dict[str, Any]  # how the file is written
-    time: str | None
-    wide: WideColumns | None
-    id: str | None
-    why_id: str
-    targets: list[str]
-    why_target: str
     features: list[str]
     why_features: str
-    resample: str | None
     missing: str | None  # None refuses, as the default does
     horizon: int
     known_future: list[str]  # recognized: filled in rows behind the last target
     rows_to_come: int  # in which they are
 
 
-def forecast_text(columns: ForecastColumns, plan: ForecastPlan) -> str:
-    """Return the file."""
-    return "\n".join(
-        [
-            *[f"# {line}" for line in columns.title],
-            f"name: {columns.name}",
-            "data:",
-            *_data(columns, plan),
-            "task:",
-            "  kind: forecast",
-            commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
-            commented(f"  horizon: {columns.horizon}", _ahead(columns)),
-            *_season(plan),
-            *_intervals_text(plan),
-            commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-            *_hyperparameters(plan),
-            "search_space:",
-            *_space(plan),
-            commented("strategy: {name: tpe}", "tuner strategies lists them"),
-            f"budget: {{trials: {plan.trials}, epochs: {plan.epochs}, patience: {plan.patience}}}",
-            commented(
-                f"pruner: {{name: median, n_startup_trials: {plan.startup}, "
-                f"n_warmup_steps: {plan.warmup}}}",
-                "ends poor trials",
-            ),
-            commented(f"objective: {{metric: {plan.metric.value}}}", plan.metric.why),
-            "finalists:",
-            "  top: 3",
-            commented(f"  repeats: {plan.repeats.value}", plan.repeats.why),
-            commented("  refit: true", "the winner is trained again with the validation rows"),
-            "seed: 0",
-            "",
-        ]
-    )
+def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
+    """Return the text of the experiment file."""
+    as_many = file.known_future and file.horizon == file.rows_to_come
+    ahead = "rows ahead, as many as the file has to come" if as_many else "rows ahead"
+    lines = [
+        *[f"# {line}" for line in file.title],
+        f"name: {file.asked.name}",
+        "data:",
+        *_data(file, plan),
+        "task:",
+        "  kind: forecast",
+        commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
+        commented(f"  horizon: {file.horizon}", ahead),
+    ]
+    if plan.season is not None:
+        lines.append(commented(f"  season: {plan.season}", "rows after which the values repeat"))
+    if plan.intervals:
+        why = "hold these shares of the outcomes, by the validation rows"
+        lines.append(commented(f"  intervals: {flow_list(plan.intervals)}", why))
+    lines += [
+        commented("hyperparameters:", "fixed; of what is searched, where it starts"),
+        *_hyperparameters(plan),
+        "search_space:",
+        *_space(plan),
+        *plan.search_lines(),
+        "finalists:",
+        "  top: 3",
+        commented(f"  repeats: {plan.repeats.value}", plan.repeats.why),
+        commented("  refit: true", "the winner is trained again with the validation rows"),
+        "seed: 0",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
-    lines = [f"  path: {columns.path}"]
-    if columns.read:
-        lines.append(commented(f"  read: {flow_map(columns.read)}", "how the file is written"))
+def _data(file: ForecastFile, plan: ForecastPlan) -> list[str]:
+    asked, columns = file.asked, file.asked.columns
+    lines = [f"  path: {asked.written_path}"]
+    if file.read:
+        lines.append(commented(f"  read: {flow_map(file.read)}", "how the file is written"))
     if columns.time is not None:
         lines.append(f"  time: {quoted(columns.time)}")
-    if columns.resample is not None:
+    if asked.resample is not None:
         why = "a row is the mean of a step, see aggregate"
-        lines.append(commented(f"  resample: {quoted(columns.resample)}", why))
+        lines.append(commented(f"  resample: {quoted(asked.resample)}", why))
     if columns.wide is not None:
         lines += _wide(columns.wide)
     elif columns.id is not None:
@@ -342,10 +324,10 @@ def _data(columns: ForecastColumns, plan: ForecastPlan) -> list[str]:
         one = len(columns.targets) == 1
         target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
         lines.append(commented(f"  target: {target}", columns.why_target))
-    lines.append(commented(f"  features: {flow_list(columns.features)}", columns.why_features))
-    lines.append(_known_future(columns, plan))
-    if columns.missing is not None:
-        lines.append(commented(f"  missing: {columns.missing}", "or interpolate, or refuse"))
+    lines.append(commented(f"  features: {flow_list(file.features)}", file.why_features))
+    lines.append(_known_future(file, plan))
+    if file.missing is not None:
+        lines.append(commented(f"  missing: {file.missing}", "or interpolate, or refuse"))
     if plan.calendar:
         why = "the season is longer than the window"
         lines.append(commented(f"  calendar: {flow_list(plan.calendar)}", why))
@@ -366,33 +348,15 @@ def _wide(wide: WideColumns) -> list[str]:
     return [commented(text, "each of these columns is a series" if named else "")]
 
 
-def _known_future(columns: ForecastColumns, plan: ForecastPlan) -> str:
+def _known_future(file: ForecastFile, plan: ForecastPlan) -> str:
     """Return the line that says which columns are known ahead, or how that is said."""
-    if columns.known_future:
-        why = f"filled in the {columns.rows_to_come} rows behind the last target: known ahead"
-        return commented(f"  known_future: {flow_list(columns.known_future)}", why)
+    if file.known_future:
+        why = f"filled in the {file.rows_to_come} rows behind the last target: known ahead"
+        return commented(f"  known_future: {flow_list(file.known_future)}", why)
     why = "known in the rows to come, such as a holiday or a price"
     if plan.calendar:
         return commented("  known_future: []", f"the calendar; or columns {why}")
     return commented("  # known_future: [holiday]", f"columns {why}: none was recognized")
-
-
-def _ahead(columns: ForecastColumns) -> str:
-    as_many = columns.known_future and columns.horizon == columns.rows_to_come
-    return "rows ahead, as many as the file has to come" if as_many else "rows ahead"
-
-
-def _season(plan: ForecastPlan) -> list[str]:
-    if plan.season is None:
-        return []
-    return [commented(f"  season: {plan.season}", "rows after which the values repeat")]
-
-
-def _intervals_text(plan: ForecastPlan) -> list[str]:
-    if not plan.intervals:
-        return []
-    why = "hold these shares of the outcomes, by the validation rows"
-    return [commented(f"  intervals: {flow_list(plan.intervals)}", why)]
 
 
 def _hyperparameters(plan: ForecastPlan) -> list[str]:
@@ -407,21 +371,11 @@ def _hyperparameters(plan: ForecastPlan) -> list[str]:
 
 
 def _space(plan: ForecastPlan) -> list[str]:
-    (least, most), (slow, fast) = plan.hidden_sizes, plan.learning_rates
     lines = []
     if plan.normalizations:
-        choices = flow_list(plan.normalizations)
-        lines.append(f"  normalize: {{type: categorical, choices: {choices}}}")
+        lines.append(choices("normalize", plan.normalizations))
     if plan.linear_paths:
-        choices = flow_list(plan.linear_paths)
-        lines.append(f"  linear_path: {{type: categorical, choices: {choices}}}")
+        lines.append(choices("linear_path", plan.linear_paths))
     if len(plan.windows) > 1:
-        choices = flow_list(plan.windows)
-        lines.append(f"  window: {{type: categorical, choices: {choices}}}")
-    return [
-        *lines,
-        f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
-        "  dropout: {type: float, low: 0.0, high: 0.5}",
-        f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
-        f"  batch_size: {{type: categorical, choices: {flow_list(plan.batch_sizes)}}}",
-    ]
+        lines.append(choices("window", plan.windows))
+    return [*lines, *plan.space_lines(), choices("batch_size", plan.batch_sizes)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +26,7 @@ from tuner.experiment.schema import Data
 from tuner.planning.columns import Columns
 from tuner.planning.forecast import (
     TEST_SHARE,
-    ForecastColumns,
-    ForecastPlan,
+    ForecastFile,
     forecast_text,
     plan_forecast,
     validation_share,
@@ -63,61 +64,41 @@ def forecast_file(asked: Asked) -> Written:
     profile = profile_of([part[:, i] for part in parts for i in at], usual, positive=positive)
 
     hourly = bool(re.fullmatch(r"\d*(h|min|s)", series.frequency or ""))
-
-    def planned(n_features: int) -> ForecastPlan:
-        return plan_forecast(
-            replace(profile, series=len(parts)),
-            usual,
-            rows=rows,
-            horizon=horizon,
-            hourly=hourly,
-            n_features=n_features,
-            times_more=asked.times_more,
-        )
-
-    plan = planned(len(columns.targets))
+    common: dict[str, Any] = {
+        "rows": rows,
+        "horizon": horizon,
+        "hourly": hourly,
+        "times_more": asked.times_more,
+    }
+    planned = partial(plan_forecast, replace(profile, series=len(parts)), usual, **common)
+    plan = planned(n_features=len(columns.targets))
     features, why = _features(asked, series, parts, int(plan.window.value), horizon)
     if set(coming.columns) - set(features):
         features = [c for c in series.features if c in {*features, *coming.columns}]
         why = "the target, and what is known ahead"
-    plan = planned(len(features))
-    text = forecast_text(
-        ForecastColumns(
-            title=_title(asked, series, profile.described, profile.rows),
-            name=asked.name,
-            path=asked.written_path,
-            read=series.dialect.to_dict(),
-            time=columns.time,
-            wide=columns.wide,
-            id=columns.id,
-            why_id=columns.why_id,
-            targets=columns.targets,
-            why_target=columns.why_target,
-            features=features,
-            why_features=why,
-            resample=asked.resample,
-            missing=None if missing == "refuse" else missing,
-            horizon=horizon,
-            known_future=coming.columns,
-            rows_to_come=coming.rows,
-        ),
-        plan,
+    plan = planned(n_features=len(features))
+    file = ForecastFile(
+        asked=asked,
+        title=_title(asked, series, profile.described, profile.rows),
+        read=series.dialect.to_dict(),
+        features=features,
+        why_features=why,
+        missing=None if missing == "refuse" else missing,
+        horizon=horizon,
+        known_future=coming.columns,
+        rows_to_come=coming.rows,
     )
     ahead = "one row" if horizon == 1 else f"{horizon} rows"
+    where = f"in the {coming.rows} rows behind the last {columns.target}"
     return Written(
-        text=text,
+        text=forecast_text(file, plan),
         does=f"forecasts [bold]{escape(listed(columns.targets))}[/] {ahead} ahead from the "
         f"{plan.window.value} before",
         found=f"{profile.described} (in the training part)",
         read=tuple(dict.fromkeys((*columns.found, *series.found))),
         filled=missing != "refuse",
         made_up=(int(series.inserted.sum()), len(series.frame)),
-        known_ahead=(
-            f"{', '.join(coming.columns)} in the {coming.rows} rows behind the last "
-            f"{columns.target}"
-            if coming.columns
-            else ""
-        ),
+        known_ahead=f"{', '.join(coming.columns)} {where}" if coming.columns else "",
         not_read=[c for c in series.features if c not in features],
         seconds=plan.seconds,
         hourly=hourly,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,11 @@ from tuner.data.linear_models import MOST_VALUES, values_say_more
 from tuner.errors import InputError, nearest, refusal
 from tuner.planning.text import (
     Asked,
+    Choice,
+    SearchPlan,
     Written,
     check_text,
+    choices,
     commented,
     flow_list,
     flow_map,
@@ -34,29 +37,13 @@ _FEW = 500  # sequences: a hundred or so validate
 
 
 @dataclass(frozen=True)
-class SequencePlan:
+class SequencePlan(SearchPlan):
     """Everything about a first search over sequences that depends on them."""
 
-    metric: str
     linear_paths: tuple[bool, ...]  # that are searched, where it begins first; one is fixed
-    bidirectional: bool
     segments: tuple[int, ...]  # that are searched; one is fixed, and 1 is none
     channels: tuple[int, ...]  # of a convolution, likewise; 0 is none
     poolings: tuple[str, ...]
-    hidden_sizes: tuple[int, int]
-    batch_sizes: tuple[int, ...]
-    learning_rates: tuple[float, float]
-    trials: int
-    epochs: int
-    patience: int
-    startup: int
-    warmup: int
-    repeats: int
-
-
-def too_few_to_choose(lengths: np.ndarray) -> bool:
-    """Return whether luck on the validation sequences would choose between unlike models."""
-    return len(lengths) < _FEW
 
 
 def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> SequencePlan:
@@ -64,7 +51,7 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
 
     Sequences of one length may have a linear path. It is searched here: a linear model that
     nearly fits the training sequences leaves the layers little to learn. Where there are too few
-    to choose (`too_few_to_choose`) the caller may keep it.
+    to choose, the caller may keep it.
 
     Args:
         lengths: steps of each sequence, (sequences,).
@@ -86,9 +73,10 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
     most = 150 if of_values else 60
     epochs = int(min(most, max(8, _SECONDS / seconds)))
     return SequencePlan(
-        metric="rmse" if of_values else "accuracy",
+        metric=Choice("rmse", "rmse, mae, mape, smape, mase, r2")
+        if of_values
+        else Choice("accuracy", "accuracy, f1, auroc, cross_entropy"),
         linear_paths=(True, False) if linear else (),
-        bidirectional=True,
         segments=segments,
         channels=(0, 32) if long else (0,),
         poolings=() if each_step else ("last", "mean", "max", "attention"),
@@ -100,70 +88,42 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
         patience=min(epochs, max(5, epochs // 4)),
         startup=8,
         warmup=max(3, epochs // 5),
-        repeats=3,
     )
 
 
-@dataclass(frozen=True)
-class SequenceColumns:
-    """The columns, and what of the data key is already decided."""
-
-    title: list[str]  # of the file: comments at its head
-    name: str
-    path: str
-    read: dict[str, Any]  # how the file is written
-    time: str | None
-    id: str
-    why_id: str
-    why_target: str
-    target: str
-    features: list[str]
-    kind: str
-
-
-def sequence_text(columns: SequenceColumns, plan: SequencePlan) -> str:
-    """Return the file."""
-    metrics = dict.fromkeys(("regress", "regress_steps"), "rmse, mae, mape, smape, mase, r2")
-    return "\n".join(
-        [
-            *[f"# {line}" for line in columns.title],
-            f"name: {columns.name}",
-            "data:",
-            f"  path: {columns.path}",
-            *([f"  read: {flow_map(columns.read)}"] if columns.read else []),
-            *([f"  time: {quoted(columns.time)}"] if columns.time is not None else []),
-            commented(f"  id: {quoted(columns.id)}", columns.why_id),
-            commented(f"  target: {quoted(columns.target)}", columns.why_target),
-            f"  features: {flow_list(columns.features)}",
-            commented(
-                "  split: {validation: 0.2, test: 0.15, seed: 0}",
-                "drawn" if columns.kind != "classify" else "drawn, each class its share",
-            ),
-            commented("  scale: standard", "standard, minmax, none"),
-            f"task: {{kind: {columns.kind}}}",
-            commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-            *_fixed(plan, columns.kind),
-            "search_space:",
-            *_space(plan),
-            commented("strategy: {name: tpe}", "tuner strategies lists them"),
-            f"budget: {{trials: {plan.trials}, epochs: {plan.epochs}, patience: {plan.patience}}}",
-            commented(
-                f"pruner: {{name: median, n_startup_trials: {plan.startup}, "
-                f"n_warmup_steps: {plan.warmup}}}",
-                "ends poor trials",
-            ),
-            commented(
-                f"objective: {{metric: {plan.metric}}}",
-                metrics.get(columns.kind, "accuracy, f1, auroc, cross_entropy"),
-            ),
-            commented(
-                f"finalists: {{top: 3, repeats: {plan.repeats}}}",
-                "five can tell luck from a gain, and take longer",
-            ),
-            "seed: 0",
-            "",
-        ]
-    )
+def sequence_text(
+    asked: Asked, kind: str, title: str, features: list[str], plan: SequencePlan
+) -> str:
+    """Return the text of the experiment file; `title` is the comment at its head."""
+    columns, drawn = asked.columns, "drawn, each class its share" if kind == "classify" else "drawn"
+    read = columns.dialect.to_dict()
+    time = columns.time if asked.time_given or columns.dialect.time_columns else None
+    why_repeats = "five can tell luck from a gain, and take longer"
+    lines = [
+        f"# {title}",
+        f"name: {asked.name}",
+        "data:",
+        f"  path: {asked.written_path}",
+        *([f"  read: {flow_map(read)}"] if read else []),
+        *([f"  time: {quoted(time)}"] if time is not None else []),
+        commented(
+            f"  id: {quoted(columns.id or '')}", columns.why_id or "the rows of one sequence"
+        ),
+        commented(f"  target: {quoted(columns.target)}", columns.why_target),
+        f"  features: {flow_list(features)}",
+        commented("  split: {validation: 0.2, test: 0.15, seed: 0}", drawn),
+        commented("  scale: standard", "standard, minmax, none"),
+        f"task: {{kind: {kind}}}",
+        commented("hyperparameters:", "fixed; of what is searched, where it starts"),
+        *_fixed(plan, kind),
+        "search_space:",
+        *_space(plan),
+        *plan.search_lines(),
+        commented("finalists: {top: 3, repeats: 3}", why_repeats),
+        "seed: 0",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _fixed(plan: SequencePlan, kind: str) -> list[str]:
@@ -190,27 +150,18 @@ def _fixed(plan: SequencePlan, kind: str) -> list[str]:
 
 
 def _space(plan: SequencePlan) -> list[str]:
-    (least, most), (slow, fast) = plan.hidden_sizes, plan.learning_rates
     lines = [
-        f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
-        "  dropout: {type: float, low: 0.0, high: 0.5}",
-        f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
+        *plan.space_lines(),
         "  weight_decay: {type: float, low: 0.0001, high: 0.3, log: true}",
-        _choices("batch_size", plan.batch_sizes),
+        choices("batch_size", plan.batch_sizes),
     ]
-    if len(plan.linear_paths) > 1:
-        lines.append(_choices("linear_path", plan.linear_paths))
-    if plan.poolings:
-        lines.append(_choices("pooling", plan.poolings))
-    if len(plan.segments) > 1:
-        lines.append(_choices("segment", plan.segments))
-    if len(plan.channels) > 1:
-        lines.append(_choices("conv_channels", plan.channels))
+    for name, values, least in (
+        ("linear_path", plan.linear_paths, 2), ("pooling", plan.poolings, 1),
+        ("segment", plan.segments, 2), ("conv_channels", plan.channels, 2),
+    ):  # fmt: skip
+        if len(values) >= least:
+            lines.append(choices(name, values))
     return lines
-
-
-def _choices(name: str, values: tuple[int, ...] | tuple[str, ...] | tuple[bool, ...]) -> str:
-    return f"  {name}: {{type: categorical, choices: {flow_list(values)}}}"
 
 
 _TASKS = ("forecast", "classify", "label", "regress", "regress_steps")
@@ -289,23 +240,13 @@ def sequence_file(asked: Asked, kind: str) -> Written:
     found = f"{n} sequences of {steps} steps"
     if kind in ("classify", "label"):
         found += f", {target.distinct} classes"
-    written = SequenceColumns(
-        title=[f"{printable(asked.path.name)}: {found}."],
-        name=asked.name,
-        path=asked.written_path,
-        read=columns.dialect.to_dict(),
-        time=columns.time if asked.time_given or columns.dialect.time_columns else None,
-        id=columns.id or "",
-        why_id=columns.why_id or "the rows of one sequence",
-        why_target=columns.why_target,
-        target=columns.target,
-        features=features,
-        kind=kind,
+    written = partial(
+        sequence_text, asked, kind, f"{printable(asked.path.name)}: {found}.", features
     )
-    text = sequence_text(written, plan)
-    searched = len(plan.linear_paths) > 1 and too_few_to_choose(target.lengths)
-    if searched and _values_say_more(text, asked.path):
-        text = sequence_text(written, replace(plan, linear_paths=(True,)))
+    # Luck on few validation sequences would choose between unlike models.
+    few = len(plan.linear_paths) > 1 and n < _FEW
+    if few and _values_say_more(written(plan), asked.path):
+        plan = replace(plan, linear_paths=(True,))
     what = {
         "classify": "the class of a sequence",
         "label": "the class of every step",
@@ -313,7 +254,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         "regress_steps": "the value of every step",
     }
     return Written(
-        text=text,
+        text=written(plan),
         does=f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
         found=found,
         read=columns.found,

@@ -57,6 +57,53 @@ def commented(text: str, why: str) -> str:
     return f"{text:<{_COLUMN}}  # {why}" if why else text
 
 
+def choices(name: str, values: Iterable[str | int | float | bool]) -> str:
+    """Return the line of a search space for a parameter that is one of some values."""
+    return f"  {name}: {{type: categorical, choices: {flow_list(values)}}}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value, as YAML, and the reason for it."""
+
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The part of a plan that every task has."""
+
+    metric: Choice
+    hidden_sizes: tuple[int, int]
+    learning_rates: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+    trials: int
+    epochs: int
+    patience: int
+    startup: int  # trials before the pruner acts
+    warmup: int  # epochs that it leaves alone
+
+    def space_lines(self) -> list[str]:
+        """Return the lines of the search space that are the same for every task."""
+        (least, most), (slow, fast) = self.hidden_sizes, self.learning_rates
+        return [
+            f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
+            "  dropout: {type: float, low: 0.0, high: 0.5}",
+            f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
+        ]
+
+    def search_lines(self) -> list[str]:
+        """Return strategy, budget, pruner and objective."""
+        pruner = f"n_startup_trials: {self.startup}, n_warmup_steps: {self.warmup}"
+        return [
+            commented("strategy: {name: tpe}", "tuner strategies lists them"),
+            f"budget: {{trials: {self.trials}, epochs: {self.epochs}, patience: {self.patience}}}",
+            commented(f"pruner: {{name: median, {pruner}}}", "ends poor trials"),
+            commented(f"objective: {{metric: {self.metric.value}}}", self.metric.why),
+        ]
+
+
 _MOST_BYTES = 2_000_000  # that are looked at in two seconds
 _LARGE = 2  # times as many: of a file that is hardly larger, all
 

@@ -185,17 +185,19 @@ class RawTable:
             remedy = nearest(name, self.names)
             raise refusal(self.path, key, f"no column {name!r} in the file", remedy=remedy)
 
-    def check_certain(self, key: str, name: str, change: str | None = None) -> None:
+    def check_certain(
+        self, key: str, name: str, change: str | None = None, place: str = ""
+    ) -> None:
         """Refuse a column of texts that seems to hold numbers; `change` is one more remedy."""
         if ambiguity := self.ambiguous.get(name):
-            rule = f"column {name!r} {self.problem_of(name)}"
+            rule = f"column {name!r} {self.problem_of(name, place)}"
             change = ", or ".join(filter(None, (ambiguity.change, change)))
             raise refusal(self.path, key, rule, remedy=ambiguity.remedy, change=change)
 
-    def problem_of(self, name: str) -> str:
-        """Return why a column that seems to hold numbers is left as texts, with the place."""
+    def problem_of(self, name: str, place: str = "") -> str:
+        """Return why a column that seems to hold numbers stays texts, with the place."""
         ambiguity = self.ambiguous[name]
-        return ambiguity.problem.format(place=self.place_of(ambiguity.row))
+        return ambiguity.problem.format(place=place or self.place_of(ambiguity.row))
 
     def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return `as_numbers` of a column that must be there, and must not be in ambiguity."""
