@@ -47,6 +47,13 @@ class Draw:
         """Return the parts by name, in order."""
         return {"training": self.training, "validation": self.validation, "test": self.test}
 
+    def before_test(self) -> Draw:
+        """Return the parts that a search may see, counted among these; the test part is empty."""
+        training, validation = (
+            np.searchsorted(self.seen, part) for part in (self.training, self.validation)
+        )
+        return Draw(training, validation, test=np.empty(0, np.int64))
+
     def with_all(self) -> Draw:
         """Return the parts where the validation part is trained on as well."""
         return Draw(self.seen, self.validation, self.test)

@@ -1,5 +1,7 @@
 """Independent sequences and pairs of texts as arrays on disk."""
 
+# ruff: noqa: D102 (overrides keep the contracts of Dataset)
+
 from __future__ import annotations
 
 import dataclasses
@@ -26,6 +28,8 @@ from tuner.pipeline_steps import Dialect
 from tuner.tables.rows import naming_files, read_table
 from tuner.tables.table import bounds_of
 
+Note = tuple[str, str]  # what `tuner check` notes, and how many
+
 
 def check_sequences(experiment: Experiment, *, all_data: bool = False) -> SequenceDataset:
     """Read the data and refuse everything about it that can be refused; write nothing.
@@ -43,51 +47,36 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
         has_classes = kind in ("classify", "label")
         truth, classes = table.classes(kind) if has_classes else (table.values(kind), ())
         weights = table.weights(each_step=experiment.task.each_step)
-    vocabulary, n_filled, bounds = None, 0, table.bounds
+    vocabulary, n_filled, whole = None, 0, table.bounds
     if seen := data.text or data.tokens:
         features = [seen]
-        tokens, bounds = table.tokens()
+        tokens, whole = table.tokens()
         table.check_numbers(tokens)
     else:
         with naming_files(raw):
             features, steps, n_filled = table.features()
-    whole, bounds = bounds, table.shortened(bounds)
-    strata = truth if kind == "classify" else None
-    draw = draw_parts(table, data, strata, classes)
+    bounds = table.shortened(whole)
+    draw = draw_parts(table, data, truth if kind == "classify" else None, classes)
     if kind == "label":
         check_labels(draw, bounds, truth, classes, table.path)
     if all_data:
         draw = draw.with_all()
+    notes = _notes(data, whole[draw.seen], bounds[draw.seen], n_filled)
+    trained = rows_of(bounds, draw.training) if experiment.task.each_step else draw.training
+    if not classes:
+        notes += constant_targets(data.targets, truth[trained])
     if seen:
         vocabulary = known_tokens(tokens[rows_of(bounds, draw.training)], data, table.path)
         steps = vocabulary.encode(tokens)
-    trained = rows_of(bounds, draw.training) if experiment.task.each_step else draw.training
-    facts = Facts(
-        path=table.path,
-        sha256=raw.sha256,
-        rows=len(table.rows),
-        features=tuple(features),
-        targets=tuple(data.targets),
-        parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
-        classes=classes,
-        vocabulary=0 if vocabulary is None else len(vocabulary),
-        notes=(
-            *(("read", found) for found in raw.notes),
-            *_notes(data, whole[draw.seen], bounds[draw.seen], n_filled),
-            *(() if classes else constant_targets(data.targets, truth[trained])),
-            *(
-                ()
-                if vocabulary is None
-                else _notes_of_tokens(data, vocabulary, steps, bounds, draw)
-            ),
-            *(() if seen else table.suspects(features)),
-        ),
-    )
+        notes += _notes_of_tokens(data, vocabulary, steps, bounds, draw)
+    else:
+        notes += table.suspects(features)
+    n_tokens = 0 if vocabulary is None else len(vocabulary)
+    facts = _facts(table, draw, features, notes, classes=classes, vocabulary=n_tokens)
     lengths = np.diff(bounds[draw.training])[:, 0]
-    length = int(lengths[0]) if lengths.min() == lengths.max() else 0
     shape = Shape(
         kind,
-        window=length,
+        window=int(lengths[0]) if lengths.min() == lengths.max() else 0,
         features=0 if seen else len(features),
         vocabulary=facts.vocabulary,
         targets=len(data.targets),
@@ -95,12 +84,26 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     )
     dataset = SequenceDataset(
         facts, experiment, shape, steps, bounds, truth, draw, vocabulary, table.names,
-        raw.reusable_dialect,
-        weights,
+        raw.reusable_dialect, weights,
     )  # fmt: skip
     dataset.check(experiment.objective.metric)
     _check_path(experiment, dataset)
     return dataset
+
+
+def _facts(
+    table: SequenceTable, draw: Draw, features: list[str], notes: list[Note], **more: Any
+) -> Facts:
+    return Facts(
+        path=table.path,
+        sha256=table.raw.sha256,
+        rows=len(table.rows),
+        features=tuple(features),
+        targets=tuple(table.data.targets),
+        parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
+        notes=(*(("read", found) for found in table.raw.notes), *notes),
+        **more,
+    )
 
 
 def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
@@ -127,28 +130,24 @@ def _key_of_path(experiment: Experiment) -> str | None:
     return "hyperparameters.linear_path" if experiment.hyperparameters.linear_path else None
 
 
-def _notes(
-    data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int
-) -> tuple[tuple[str, str], ...]:
-    """Return what `tuner check` says besides of the sequences that a search sees.
+def _notes(data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int) -> list[Note]:
+    """Return the notes of `tuner check` on the lengths of sequences.
 
-    Args:
-        whole: their bounds in the file, (sequences, 2).
+    `whole` are their bounds in the file, (sequences, 2), `bounds` those of the steps that are read.
     """
     lengths = np.diff(bounds)[:, 0]
-    least, most = lengths.min(), lengths.max()
-    notes = [("steps in a sequence", f"{least} to {most}" if least < most else f"{most}")]
+    notes = [("steps in a sequence", _range(lengths))]
     if n_cut := int((lengths < np.diff(whole)[:, 0]).sum()):
-        text = f"{n_cut} of {counted(len(bounds), 'sequence')} to the {data.keep} {most} steps"
-        notes.append(("cut", text))
+        text = f"{n_cut} of {counted(len(bounds), 'sequence')} to the {data.keep} {lengths.max()} "
+        notes.append(("cut", f"{text}steps"))
     if n_filled:
         notes.append(("filled in", counted(n_filled, "value")))
-    return tuple(notes)
+    return notes
 
 
 def _notes_of_tokens(
     data: Data, vocabulary: Vocabulary, steps: np.ndarray, bounds: np.ndarray, draw: Draw
-) -> list[tuple[str, str]]:
+) -> list[Note]:
     """Say how many tokens have a number of their own, and how many of each part have none."""
     unit = "token" if data.text is None else data.level
     notes = [("vocabulary", counted(vocabulary.size, unit))]
@@ -181,7 +180,7 @@ class SequenceDataset(Dataset):
     def check(self, metric: str) -> None:
         """Refuse a metric that has no score in the validation or the test part."""
         for part, members in self.draw.named().items():
-            truth = self._truth_of(members)
+            truth = self._of(self.truth, members)
             if self.weights is not None:
                 counts = self._of(self.weights, members) > 0
                 if not counts.any():
@@ -202,9 +201,6 @@ class SequenceDataset(Dataset):
                 remedy = "make the part larger or choose another metric"
                 raise refusal(self.facts.path, f"data.split.{part}", rule, "1", remedy)
 
-    def _truth_of(self, sequences: np.ndarray) -> np.ndarray:
-        return self._of(self.truth, sequences)
-
     def _of(self, array: np.ndarray, sequences: np.ndarray) -> np.ndarray:
         of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences
         return np.asarray(array[of])
@@ -214,29 +210,24 @@ class SequenceDataset(Dataset):
 
         There is no value before a sequence to repeat: the naive prediction is the mean.
         """
-        known = self._truth_of(self.draw.training)
+        known = self._of(self.truth, self.draw.training)
         return np.asarray(np.abs(known - known.mean(axis=0)).mean(axis=0))
 
     def write(self, folder: Path) -> Prepared:
-        """Write the training and the validation part."""
         seen = self.draw.seen
-        rows = rows_of(self.bounds, seen)
-        training, validation = (
-            np.searchsorted(seen, part) for part in (self.draw.training, self.draw.validation)
-        )
+        rows, draw = rows_of(self.bounds, seen), self.draw.before_test()
         without_test = dataclasses.replace(
             self,
             steps=self.steps[rows],
             bounds=bounds_of(np.diff(self.bounds[seen])[:, 0]),
-            truth=self._truth_of(seen),
+            truth=self._of(self.truth, seen),
             weights=None if self.weights is None else self._of(self.weights, seen),
             names=self.names[seen],
-            draw=Draw(training, validation, test=np.empty(0, np.int64)),
+            draw=draw,
         )
-        return without_test._write(folder, evaluate=validation)
+        return without_test._write(folder, evaluate=draw.validation)
 
     def write_test(self, folder: Path) -> Prepared:
-        """Write everything, the test part to evaluate; to be called by `tuner.data.prepared`."""
         return self._write(folder, evaluate=self.draw.test)
 
     def _write(self, folder: Path, *, evaluate: np.ndarray) -> Prepared:
@@ -258,7 +249,7 @@ class SequenceDataset(Dataset):
             arrays["tokens"] = self.steps
         ref = SequencesRef(str(folder), self.shape, weighted=self.weights is not None)
         if not self.shape.classes:
-            targets = Scaler.fit(data.scale, self._truth_of(train))
+            targets = Scaler.fit(data.scale, self._of(self.truth, train))
             arrays["targets"] = targets.transform(self.truth)
             ref = dataclasses.replace(
                 ref,
@@ -311,38 +302,25 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
     draw = draw_parts(table, data, None, ())
     if all_data:
         draw = draw.with_all()
-    trained = rows_of(bounds, draw.training)
-    vocabulary = known_tokens(tokens[trained], data, table.path)
+    vocabulary = known_tokens(tokens[rows_of(bounds, draw.training)], data, table.path)
     target = Vocabulary.of(said[rows_of(said_bounds, draw.training)])
-    lengths = np.diff(said_bounds)[:, 0]
+    lengths, steps = (np.diff(of)[:, 0] for of in (said_bounds, bounds))
     longest = int(lengths[draw.training].max())
-    steps = np.diff(bounds)[:, 0]
-    cut = int((steps < np.diff(whole)[:, 0])[draw.seen].sum())
     notes = [
         ("steps of a text", _range(steps[draw.seen])),
         ("steps of a target", _range(lengths[draw.seen])),
         ("vocabulary", f"{counted(vocabulary.size, data.level)}, of targets {target.size}"),
     ]
-    if cut:
-        notes.append(("cut", f"{cut} of {counted(len(draw.seen), 'text')} to the {data.keep}"))
-    unsayable = [
-        i
+    if n_cut := int((steps < np.diff(whole)[:, 0])[draw.seen].sum()):
+        notes.append(("cut", f"{n_cut} of {counted(len(draw.seen), 'text')} to the {data.keep}"))
+    unsayable = sum(
+        bool((target.encode(said[slice(*said_bounds[i])]) == UNKNOWN).any() or lengths[i] > longest)
         for i in draw.validation
-        if (target.encode(said[slice(*said_bounds[i])]) == UNKNOWN).any() or lengths[i] > longest
-    ]
-    if unsayable:
-        text = f"{len(unsayable)} of {counted(len(draw.validation), 'target')} in validation hold "
-        notes.append(("never right", f"{text}tokens or a length that no training target has"))
-    facts = Facts(
-        path=table.path,
-        sha256=raw.sha256,
-        rows=len(table.rows),
-        features=(str(data.text),),
-        targets=tuple(data.targets),
-        parts=tuple(Part(name, len(part), "sequence") for name, part in draw.named().items()),
-        vocabulary=len(vocabulary),
-        notes=(*(("read", found) for found in raw.notes), *notes),
     )
+    if unsayable:
+        text = f"{unsayable} of {counted(len(draw.validation), 'target')} in validation hold "
+        notes.append(("never right", f"{text}tokens or a length that no training target has"))
+    facts = _facts(table, draw, [str(data.text)], notes, vocabulary=len(vocabulary))
     shape = Shape(
         "translate",
         features=0,
@@ -356,9 +334,8 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
         _padded(target.encode(said), said_bounds),
         _padded(target.encode(tokens), bounds),
     )
-    return PairsDataset(
-        facts, experiment, shape, arrays, draw, vocabulary, target, raw.reusable_dialect
-    )
+    dialect = raw.reusable_dialect
+    return PairsDataset(facts, experiment, shape, arrays, draw, vocabulary, target, dialect)
 
 
 def _range(lengths: np.ndarray) -> str:
@@ -398,7 +375,6 @@ class PairsDataset(Dataset):
     dialect: Dialect  # how the file is written
 
     def write(self, folder: Path) -> Prepared:
-        """Write the training and the validation part."""
         a, seen = self.arrays, self.draw.seen
         kept = _Arrays(
             a.tokens[rows_of(a.bounds, seen)],
@@ -406,32 +382,19 @@ class PairsDataset(Dataset):
             a.truth[seen],
             a.copied[seen],
         )
-        training, validation = (
-            np.searchsorted(seen, part) for part in (self.draw.training, self.draw.validation)
-        )
-        draw = Draw(training, validation, test=np.empty(0, np.int64))
+        draw = self.draw.before_test()
         without_test = dataclasses.replace(self, arrays=kept, draw=draw)
-        return without_test._write(folder, seen, evaluate=validation)
+        return without_test._write(folder, seen, evaluate=draw.validation)
 
     def write_test(self, folder: Path) -> Prepared:
-        """Write everything, the test part to evaluate; to be called by `tuner.data.prepared`."""
         return self._write(folder, np.arange(len(self.arrays.bounds)), evaluate=self.draw.test)
 
     def _write(self, folder: Path, rows: np.ndarray, *, evaluate: np.ndarray) -> Prepared:
         def write(experiment: Experiment, folder: Path) -> Prepared:
-            save_arrays(
-                folder,
-                {
-                    **vars(self.arrays),
-                    "train": self.draw.training,
-                    "evaluate": evaluate,
-                    "most_frequent": self._most_frequent(),
-                },
-            )
-            ref = PairsRef(str(folder), self.shape)
-            return Prepared(
-                self.facts.without_values(), (ref,), self._pipeline(), lambda i: str(rows[i])
-            )
+            arrays = {**vars(self.arrays), "train": self.draw.training, "evaluate": evaluate}
+            save_arrays(folder, arrays | {"most_frequent": self._most_frequent()})
+            refs, facts = (PairsRef(str(folder), self.shape),), self.facts.without_values()
+            return Prepared(facts, refs, self._pipeline(), lambda i: str(rows[i]))
 
         return Preparations(self.experiment, folder, write).own
 

@@ -1,5 +1,7 @@
 """Series to forecast: checked, cut, and written as the arrays that jobs refer to."""
 
+# ruff: noqa: D102 (overrides keep the contracts of Dataset)
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -152,10 +154,6 @@ class SeriesDataset(Dataset):
         self._parts = parts
 
     def write(self, folder: Path) -> Prepared:
-        """Write what a search may see, a folder for each fold.
-
-        A fold's folder ends with the rows that the fold is validated on.
-        """
         before_test = self._series.until(self._parts.test[:, 0])  # there are no test values now
         return SeriesDataset(
             self._experiment, before_test, self._parts, self.facts, self._first, self._column
@@ -171,7 +169,6 @@ class SeriesDataset(Dataset):
         return Preparations(self._experiment, folder, write).own
 
     def write_test(self, folder: Path) -> Prepared:
-        """Write everything, the test part to evaluate, prepared as in the last fold."""
 
         def write(experiment: Experiment, folder: Path) -> Prepared:
             fold = self._test_fold(experiment)
