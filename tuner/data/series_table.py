@@ -281,30 +281,25 @@ def series_of(
     """Return the series in a table, and check the columns that are used.
 
     Args:
-        data: which columns, and what is done about missing values.
-        frequency: that the rows must keep; by default whichever they do.
-        day_first: whether 1/2/2020 is in February; by default what the rows tell.
-        holidays: whether open days without a row are holidays; by default what the rows tell.
-        coming: whether rows to come are kept, where the data has columns that are known there;
-            such rows may lack any value. By default they are left out.
+        frequency: that the rows must keep; by default any.
+        day_first: whether 1/2/2020 is in February; by default inferred.
+        holidays: whether open days without a row are holidays; by default inferred.
+        coming: whether rows behind the last target are kept.
     """
     file, in_file = table, np.arange(len(table.frame))
     if data.wide is not None:
         table, in_file = melted(file, data.wide, data.time)
-    if file.lines is not None:
-        in_file = file.lines[in_file]
+    in_file = in_file if file.lines is None else file.lines[in_file]
     _check_names(table, data)
     columns, features, levels = _columns_of(table, data)
-    weights = None
-    if data.weight is not None:
-        weights = row_weights(table, data, [columns[name] for name in data.targets])
+    weights = _weights(table, data, columns)
     order, bounds, series_names = _group(table, data.id)
     times, date_order = None, DateOrder()
-    dialect, reusable_dialect, notes = table.dialect, table.reusable_dialect, table.notes
+    dialect, reusable, notes = table.dialect, table.reusable_dialect, table.notes
     if data.time is not None:
         rows, date_order = _in_time(table, data, order, bounds, frequency, day_first)
         order, bounds, times = rows.rows, rows.bounds, _localized(table, rows)
-        dialect, reusable_dialect = rows.recorded_in(dialect), rows.recorded_in(reusable_dialect)
+        dialect, reusable = rows.recorded_in(dialect), rows.recorded_in(reusable)
         notes = (*notes, *rows.notes)
     series = Series(
         path=table.path,
@@ -321,7 +316,7 @@ def series_of(
         targets=data.targets,
         date_order=date_order,
         dialect=dialect,
-        reusable_dialect=reusable_dialect,
+        reusable_dialect=reusable,
         found=notes,
         levels=levels,
         holidays=holidays,
@@ -329,14 +324,9 @@ def series_of(
     )
     series = repeated(series, data.static)
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
-        history = series.until(series.ends - series.bounds[:, 0])
-        left = len(series.frame) - len(history.frame)
-        series = dataclasses.replace(history, rows_to_come=left)
-    if times is not None:
-        try:
-            series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
-        except DataError as error:
-            raise date_order.explain(error) from None
+        n_rows, series = len(series.frame), series.until(series.ends - series.bounds[:, 0])
+        series = dataclasses.replace(series, rows_to_come=n_rows - len(series.frame))
+    series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
     _check_finite(series, data)
     return series
 
@@ -387,6 +377,14 @@ def _columns_of(
             if name not in columns:
                 columns[name] = _numbers(table, key, name)
     return columns, features, levels
+
+
+def _weights(
+    table: RawTable, data: Preparation, columns: dict[str, np.ndarray]
+) -> np.ndarray | None:
+    if data.weight is None:
+        return None
+    return row_weights(table, data, [columns[name] for name in data.targets])
 
 
 def _in_time(
@@ -510,13 +508,17 @@ def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
 
 def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
     """Return the frequency of the rows; None where they have none, or are still to be resampled."""
-    assert series.times is not None
-    _check_order(series, series.times, may_repeat=data.resample is not None)
-    if data.resample is not None:
+    if series.times is None:
         return None
-    if frequency is None:
-        return check_regular(series, data)
-    return check_frequency(series, data, frequency)
+    try:
+        _check_order(series, series.times, may_repeat=data.resample is not None)
+        if data.resample is not None:
+            return None
+        if frequency is None:
+            return check_regular(series, data)
+        return check_frequency(series, data, frequency)
+    except DataError as error:
+        raise series.date_order.explain(error) from None
 
 
 def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -> None:

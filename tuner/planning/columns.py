@@ -192,66 +192,87 @@ def guess_columns(
     """Return what the columns of a file seem to be; what is given is kept.
 
     Raises:
-        DataError: the file lacks a given column, or has none to forecast; or nobody says what to
-            forecast, and a column that may be it is not certain to hold numbers.
+        DataError: a given column is absent, or no column is certain to be the target.
     """
     if not no_time:
         table, time = _with_time(table, time)
-    path, dialect, found_of_file = table.path, table.dialect, table.notes
+    read = table
     if wide is not None:
         table, _ = melted(table, wide, time)
         id_, target = wide.id, [wide.value]
     frame, names, given = table.frame, table.names, list(target)
-    named = [("target", c) for c in given] + [("features", c) for c in features or []]
-    for key, name in [("time", time), ("id", id_), *named]:
+    listed = [("target", c) for c in given] + [("features", c) for c in features or []]
+    for key, name in [("time", time), ("id", id_), *listed]:
         if name is not None:
             table.check_has(f"data.{key}", name)
     kinds = {c: "text" if c in table.ambiguous else _kind(frame[c]) for c in names if c != id_}
-    kinds |= dict.fromkeys([*given, *(features or [])], "numbers")
-    if time is None and not no_time:
-        time = next((c for c, kind in kinds.items() if kind == "times"), None)
+    kinds |= dict.fromkeys((name for _, name in listed), "numbers")
+    if not no_time:
+        time = time or next((c for c, kind in kinds.items() if kind == "times"), None)
         if time is None:
             _refuse_unread_times(table, kinds)
-    if time is not None and not no_time:
-        _refuse_quarters(table, time)
+        else:
+            _refuse_quarters(table, time)
     why_id = ""
     if id_ is None:
         others = [c for c in names if c not in (time, *given, *(features or []))]
         id_, why_id = _guess_id(table, None if no_time else time, others, kinds)
         kinds = {c: kind for c, kind in kinds.items() if c != id_}
     numbers = [c for c, kind in kinds.items() if kind == "numbers" and c != time]
-    asked = bool(given or features) or id_ is not None
-    stem = None if asked else stem_of_series(numbers)
+    stem = None if given or features or id_ is not None else stem_of_series(numbers)
     why = ""
     if not given:
         usable = [c for c in features or numbers if c != time]
-        if not usable and features is None:
-            _refuse_doubts(table, [time, id_], named=False)
-        found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
-        chosen, why = found or _guess_target(path, frame, usable)
+        chosen, why = _choose_target(table, time, id_, usable, kinds, sure=features is not None)
         given = [chosen]
-        if features is None:
-            _refuse_texts(table, kinds, named=why.startswith("by its name"))
-            _refuse_doubts(table, [time, id_], named=why.startswith("by its name"))
-    unique = time is not None and time in frame and not frame[time].duplicated().any()
     return Columns(
         time=time,
         id=id_,
         targets=given,
         numbers=numbers,
-        left_out={
-            c: f"{kind}; {table.problem_of(c)}" if c in table.ambiguous else kind
-            for c, kind in kinds.items()
-            if c != time and c not in numbers
-        },
+        left_out=_left_out(table, kinds, [time, *numbers]),
         why_target=why,
         why_id=why_id,
-        may_be_id=_likely_id(frame, kinds) if id_ is None and not unique else None,
+        may_be_id=_likely_id(frame, kinds, time) if id_ is None else None,
         wide=wide,
         may_be_wide=None if stem is None else (stem[0], len(stem[2])),
-        dialect=dialect,
-        found=found_of_file,
+        dialect=read.dialect,
+        found=read.notes,
     )
+
+
+def _left_out(table: RawTable, kinds: dict[str, str], used: list[str | None]) -> dict[str, str]:
+    return {
+        c: f"{kind}; {table.problem_of(c)}" if c in table.ambiguous else kind
+        for c, kind in kinds.items()
+        if c not in used
+    }
+
+
+def _choose_target(
+    table: RawTable,
+    time: str | None,
+    id_: str | None,
+    usable: list[str],
+    kinds: dict[str, str],
+    *,
+    sure: bool,
+) -> tuple[str, str]:
+    """Return the target, and the reason; refuse a guess beside columns that may be it.
+
+    Args:
+        usable: columns of numbers.
+        sure: whether these were given, so that no other column can be the target.
+    """
+    if not usable and not sure:
+        _refuse_ambiguous(table, [time, id_], named=False)
+    found = None if id_ is None else _guess_class(table, id_, time, usable, kinds)
+    chosen, why = found or _guess_target(table.path, table.frame, usable)
+    if not sure:
+        named = why.startswith("by its name")
+        _refuse_texts(table, kinds, named=named)
+        _refuse_ambiguous(table, [time, id_], named=named)
+    return chosen, why
 
 
 def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]:
@@ -342,7 +363,7 @@ def _free_name(table: RawTable) -> str:
     return next(name for name in names if name not in table.names)
 
 
-def _refuse_doubts(table: RawTable, others: list[str | None], *, named: bool) -> None:
+def _refuse_ambiguous(table: RawTable, others: list[str | None], *, named: bool) -> None:
     """Refuse to leave out a column that is not certain to hold numbers, without being asked.
 
     Where the target is known by its name, a unit that nobody knows is no reason to ask.
@@ -462,8 +483,10 @@ def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
             raise refusal(table.path, "data.id", "series are told apart by one column", got, remedy)
 
 
-def _likely_id(frame: pd.DataFrame, kinds: dict[str, str]) -> str | None:
+def _likely_id(frame: pd.DataFrame, kinds: dict[str, str], time: str | None) -> str | None:
     """Return a column that may tell series apart: by its name, else the first of texts."""
+    if time in frame and not frame[time].duplicated().any():
+        return None
     again = [c for c, kind in kinds.items() if kind in ("text", "numbers")]
     again = [c for c in again if 1 < frame[c].nunique() < len(frame)]
     named = [c for c in again if is_id_name(c)]

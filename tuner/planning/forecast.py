@@ -31,6 +31,7 @@ _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
 _FEW, _VERY_FEW = 200, 100  # windows that are trained on
 _WINDOWS_FOR_A_UNIT = 6
+_OWN_SCALE = "each series in its own scale, learned on its training rows"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,7 @@ def plan_forecast(
     n_features: int = 1,
     times_more: float = 1.0,
 ) -> ForecastPlan:
-    """Choose what a first search begins with.
-
-    Args:
-        usual: rows in a season by the frequency; None where it has none.
-    """
+    """Choose where a first search starts; `usual` are the rows in a season by the frequency."""
     window, windows, segment = _windows(profile, usual, rows, horizon)
     cost = _Cost(profile, horizon, n_features, times_more)
     window, windows, segment = _affordable(cost, window, windows, segment)
@@ -82,16 +79,10 @@ def plan_forecast(
     epochs = max(2, min(epochs, int(_MOST_SECONDS / seconds)))
     far = usual is not None and usual > _SEASON_FITS and hourly
     validation = validation_share(rows, horizon)
-    of_segment = scale_by = None
+    of_segment = None
     if segment is not None:
         steps = f"{math.ceil(max(windows) / segment)} steps in place of {max(windows)}"
         of_segment = Choice(str(segment), f"rows that are read as one: {steps}")
-    if profile.series > 1:
-        scale_by = Choice("series", "each series in its own scale, learned on its training rows")
-    metric = Choice("rmse", "rmse, mae, mape, smape, mase, r2")
-    if profile.uneven:
-        why = "each series by its own steps, or the largest would decide; or rmse"
-        metric = Choice("mase", why)
     repeats = Choice("3", "five can tell luck from a gain, and take longer")
     if seconds * epochs < _SECONDS / 2:
         repeats = Choice("5", "five can tell luck from a gain")
@@ -117,8 +108,8 @@ def plan_forecast(
         startup=8,
         warmup=max(min(2, epochs - 1), epochs // 8),
         repeats=repeats,
-        scale_by=scale_by,
-        metric=metric,
+        scale_by=Choice("series", _OWN_SCALE) if profile.series > 1 else None,
+        metric=_metric(profile),
         seconds=seconds * epochs,
     )
 
@@ -212,6 +203,13 @@ def _window_without_season(
 def _divisor(number: int, near: int) -> int:
     divisors = [d for d in range(2, number + 1) if number % d == 0]
     return min(divisors, key=lambda d: abs(d - near))
+
+
+def _metric(profile: Profile) -> Choice:
+    if profile.uneven:
+        why = "each series by its own steps, or the largest would decide; or rmse"
+        return Choice("mase", why)
+    return Choice("rmse", "rmse, mae, mape, smape, mase, r2")
 
 
 def _transform(profile: Profile) -> Choice:

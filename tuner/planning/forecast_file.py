@@ -44,14 +44,8 @@ def forecast_file(asked: Asked) -> Written:
     Raises:
         DataError, InputError: what `tuner check` would refuse.
     """
-    columns, missing = asked.columns, "refuse"
-    try:
-        series, coming = _read(asked, missing)
-    except DataError as error:
-        if f"data.missing: {FILLED}" not in (error.change or ""):
-            raise
-        missing = FILLED
-        series, coming = _read(asked, missing)
+    columns = asked.columns
+    series, coming, missing = _read_filled(asked)
     rows_to_come = min(coming.rows, int(np.diff(series.bounds).max()) // _SHORTEST)
     horizon = asked.horizon or max(1, rows_to_come)
     usual = season_of(series.frequency)
@@ -103,6 +97,16 @@ def forecast_file(asked: Asked) -> Written:
         seconds=plan.seconds,
         hourly=hourly,
     )
+
+
+def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
+    """Return what `_read` does, and the policy for missing values that it takes."""
+    try:
+        return *_read(asked, "refuse"), "refuse"
+    except DataError as error:
+        if f"data.missing: {FILLED}" not in (error.change or ""):
+            raise
+    return *_read(asked, FILLED), FILLED
 
 
 def _title(asked: Asked, series: Series, described: str, training: int) -> list[str]:
