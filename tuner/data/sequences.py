@@ -1,7 +1,5 @@
 """Independent sequences and pairs of texts as arrays on disk."""
 
-# ruff: noqa: D102 (overrides keep the contracts of Dataset)
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,7 +1,5 @@
 """Series to forecast: checked, cut, and written as the arrays that jobs refer to."""
 
-# ruff: noqa: D102 (overrides keep the contracts of Dataset)
-
 from __future__ import annotations
 
 from collections.abc import Iterator
