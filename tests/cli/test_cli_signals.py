@@ -14,8 +14,6 @@ import pytest
 from tuner.errors import Interrupted
 from tuner.processes import stopped_by_signals
 
-pytestmark = pytest.mark.real_processes
-
 TUNER = [sys.executable, "-m", "tuner"]
 LONG = [
     *("run", "air.yaml", "--workers", "2", "--study", "long"),
@@ -28,13 +26,6 @@ AT_ONCE = "tuner: stopped at once; what was finished is kept, and the same comma
 def folders_in(temporary):
     """Return the folders of prepared data: torch makes some of its own."""
     return [path.name for path in temporary.glob("*tuner-*")]
-
-
-def words_of(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has just ended
-        return []
 
 
 class Search:
@@ -58,18 +49,16 @@ class Search:
         while time.monotonic() < deadline and len(self.workers) < 2:
             time.sleep(0.1)
             assert self.process.poll() is None, self.process.communicate()
-            self.workers = [
-                child
-                for child in psutil.Process(self.process.pid).children(recursive=True)
-                if any("tuner.executors" in word for word in words_of(child))
-            ]
-        while not all(self._has_data(worker) for worker in self.workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.workers = [child for child in children if self._has_data(child)]
+        assert len(self.workers) == 2
 
-    def _has_data(self, worker):
-        """Whether a worker has come to its trial, however long its imports take."""
-        return any(mapped.path.startswith(str(self.temporary)) for mapped in worker.memory_maps())
+    def _has_data(self, child):
+        """Whether a process is a worker that has come to its trial."""
+        try:
+            return any(file.path.startswith(str(self.temporary)) for file in child.memory_maps())
+        except psutil.Error:  # it has just ended
+            return False
 
     def end(self):
         """Wait for the end; return status, output and errors."""
@@ -110,7 +99,8 @@ def begin(searches, *options, prefix=()):
     ],
 )
 def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(searches, signum, status):
-    search = begin(searches, "--no-tracking", prefix=("env", "--default-signal=HUP"))
+    prefix = ("env", "--default-signal=HUP") if signum == signal.SIGHUP else ()
+    search = begin(searches, "--no-tracking", prefix=prefix)
     assert search.folders()
     sent = time.monotonic()
     search.process.send_signal(signum)
@@ -133,7 +123,8 @@ def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches):
     assert search.leaves() == []
 
 
-def test_a_signal_during_the_clearing_up_raises_nothing():
+@pytest.mark.parametrize(("first", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_during_the_clearing_up_raises_nothing(first, status):
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {signum: signal.getsignal(signum) for signum in handled}
     cleared = []
@@ -141,7 +132,7 @@ def test_a_signal_during_the_clearing_up_raises_nothing():
     def search():
         with stopped_by_signals() as stop:
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), first)
                 time.sleep(1)
             finally:
                 for signum in handled:
@@ -154,7 +145,7 @@ def test_a_signal_during_the_clearing_up_raises_nothing():
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    assert caught.value.exit_status == 143
+    assert caught.value.exit_status == status
     assert cleared == [False]
 
 
@@ -199,13 +190,8 @@ def test_under_nohup_a_search_outlives_its_terminal(searches):
     assert search.leaves() == []
 
 
-@pytest.mark.parametrize(
-    "log",
-    [
-        pytest.param(False, id="all on the terminal", marks=pytest.mark.slow),
-        pytest.param(True, id="errors in a file"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("log", [False, True], ids=["all on the terminal", "errors in a file"])
 def test_a_closed_terminal_ends_the_search_without_a_traceback(folder, log):
     temporary, errors = folder / "temporary", folder / "errors"
     temporary.mkdir()
@@ -230,9 +216,13 @@ def test_a_closed_terminal_ends_the_search_without_a_traceback(folder, log):
 
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "events"])
 def test_a_search_without_a_reader_stops_and_reports_it(folder, json):
-    command = " ".join([*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *json])
-    script = f"{command} 2> errors | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "130"
+    command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *json]
+    with (
+        (folder / "errors").open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as search,
+    ):
+        search.stdout.readline()
+        search.stdout.close()
+    assert search.returncode == 130
     text = "nobody reads what it prints: stopped; the same command resumes\n"
     assert (folder / "errors").read_text() == f"tuner: {text}"

@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import warnings
@@ -257,6 +258,7 @@ def _become(order: Order, descriptors: list[int]) -> None:
     os.environ.update(order.environment)
     os.chdir(order.folder)
     random.seed()
+    tempfile.tempdir = None  # it was chosen by the environment of the template
     buffered = not os.environ.get("PYTHONUNBUFFERED")
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout, sys.stderr = (_stream(number, buffered) for number in (1, 2))

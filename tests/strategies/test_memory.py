@@ -4,7 +4,6 @@ import copy
 import functools
 import pickle
 import time
-from collections.abc import Callable
 
 import numpy as np
 import optuna
@@ -15,12 +14,10 @@ from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies.codec import Codec
-from tuner.strategies.population import CmaSampler, PopulationSampler
+from tuner.strategies.population import CmaSampler
 
 SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
 N = 4
-
-Make = Callable[..., PopulationSampler]
 
 
 @pytest.fixture(params=[ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler])
@@ -165,7 +162,7 @@ def test_asking_stays_cheap_with_many_trials(make, space):
         return spent / 20
 
     few = min(cost_s(100) for _ in range(2))
-    many = min(cost_s(10_000) for _ in range(2))
+    many = min(cost_s(3_000) for _ in range(2))
     assert few < 0.005
     assert many < 2 * few + 0.0005
 
@@ -204,7 +201,7 @@ def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make, monkeypat
     study = optuna.create_study(sampler=sampler)
     running = [study.ask(SPACE) for _ in range(24)]  # far more than a generation holds
     running.pop(0)
-    for k in range(800):
+    for k in range(250):
         before = len(learned)
         study.tell(running.pop(0), float(k % 7))
         running.append(study.ask(SPACE))
