@@ -1,14 +1,8 @@
-"""The whole product as a person runs it: a real command line, real workers, real signals."""
-
-import random
-import signal
-import time
+"""A whole search by its command: what the test rows may change, and what is scored on them."""
 
 import numpy as np
 import pytest
-from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
-
-pytestmark = pytest.mark.real_processes
+from helpers.waves import EXPERIMENT, trials, tuner, write_series
 
 
 @pytest.fixture
@@ -23,22 +17,6 @@ def folder(tmp_path):
     return make
 
 
-@pytest.mark.slow
-def test_a_search_killed_with_its_workers_ends_the_same(folder):
-    calm, killed = folder("calm"), folder("killed")
-    tuner(calm, "run", "waves.yaml", "--workers", "1", "--no-tracking")
-    rng = random.Random(5)
-    for _ in range(3):
-        process = start(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
-        for _ in ("searching", "a result"):
-            process.stdout.readline()
-        time.sleep(rng.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    tuner(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
-    assert trials(killed) == trials(calm)
-
-
 def test_the_test_set_changes_nothing_before_it_is_opened(folder):
     one, other = folder("one"), folder("other", changed={85: 1e6, 88: -3.0})
     for each in (one, other):
@@ -48,22 +26,6 @@ def test_the_test_set_changes_nothing_before_it_is_opened(folder):
     assert trials_of_one == trials_of_other
     assert finalists_of_one == finalists_of_other
     assert test_of_one["scores"] != test_of_other["scores"]
-
-
-def test_a_worker_killed_in_the_middle_costs_nothing_but_time(folder):
-    import psutil
-
-    calm, hurt = folder("calm"), folder("hurt")
-    tuner(calm, "run", "waves.yaml", "--no-tracking")
-    process = start(hurt, "run", "waves.yaml", "--workers", "2", "--no-tracking")
-    for _ in ("searching", "a result"):
-        process.stdout.readline()
-    for child in psutil.Process(process.pid).children():
-        child.kill()
-        break
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert trials(hurt) == trials(calm)
 
 
 def test_the_test_score_uses_rows_the_search_never_saw(folder):

@@ -2,8 +2,6 @@
 
 import os
 import re
-import resource
-import shutil
 import signal
 import subprocess
 
@@ -120,21 +118,6 @@ def test_a_server_that_is_killed_in_the_middle(here, servers, untracked, monkeyp
     assert copy_at(server.url) == full_copy(here)
 
 
-def test_a_server_that_begins_to_fail(here, gateway, untracked, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
-    ended = when(begin(here, *LONGER), "[2/4]", lambda: setattr(gateway, "status", 500))
-    ended_well(ended, f"the MLflow server at {gateway.url} answers with error 500")
-    assert result(here) == untracked(LONGER)
-    failed = tuner(here, "sync", STUDY)
-    assert failed.err == (
-        f"tuner: the MLflow server at {gateway.url} answers with error 500; {AGAIN}\n"
-    )
-    assert (failed.status, failed.out) == (1, "")
-    gateway.status = None
-    synced(here)
-    assert copy_at(gateway.url) == full_copy(here)
-
-
 def test_a_hanging_server_delays_the_end_by_half_a_minute(here, gateway, untracked, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
     ended = when(begin(here, *LONGER), "[3/4]", lambda: setattr(gateway, "silent", True))
@@ -210,45 +193,6 @@ def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(here, gateway, mo
     resumed = tuner(here, *LONGER)
     assert resumed.said_of_mlflow == []
     assert copy_at(gateway.url) == full_copy(here)
-
-
-def test_wrong_credentials_are_reported_as_such(here, servers, untracked, monkeypatch, tmp_path):
-    accounts = tmp_path / "accounts.ini"
-    accounts.write_text(
-        "[mlflow]\n"
-        "default_permission = READ\n"
-        f"database_uri = sqlite:///{tmp_path / 'accounts.db'}\n"
-        "admin_username = admin\n"
-        "admin_password = right password 12\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    server = servers(
-        "--app-name",
-        "basic-auth",
-        settings={
-            "MLFLOW_AUTH_CONFIG_PATH": str(accounts),
-            "MLFLOW_AUTH_ADMIN_PASSWORD": "right password 12",
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of this test",
-        },
-    ).start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong password 12")
-    refused = (
-        f"the MLflow server at {server.url} refuses the credentials (401); set "
-        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    )
-    ended_well(tuner(here, *RUN), refused)
-    assert result(here) == untracked(RUN)
-    failed = tuner(here, "sync", STUDY)
-    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {refused}; {AGAIN}\n")
-    shown = tuner(here, "ui", STUDY)
-    assert (shown.status, shown.out, shown.err) == (1, "", f"tuner: {refused}\n")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "right password 12")
-    synced(here)
-    found = copy_at(server.url)
-    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
-    assert found == full_copy(here)
 
 
 def test_foreign_environment_settings_confuse_nothing(here, servers, monkeypatch):
@@ -335,20 +279,3 @@ def test_a_store_whose_disk_is_full(here, small_disk, untracked, monkeypatch, st
     synced(here)
     assert [path.name for path in small_disk.iterdir()] == ["mlflow.db"]
     assert copy_at(f"sqlite:///{store}") == full_copy(here)
-
-
-def test_a_store_that_cannot_grow(here, untracked, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.chdir(here)
-        open_store()
-    limit = (here / "mlflow.db").stat().st_size + 8192
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    ended = tuner(here, *RUN, preexec_fn=limited)
-    ended_well(ended, "the MLflow store mlflow.db: disk I/O error")
-    assert result(here) == untracked(RUN)
-    synced(here)
-    shutil.move(here / "mlflow.db", here / "synced.db")
-    assert copy_at(f"sqlite:///{here / 'synced.db'}") == full_copy(here)

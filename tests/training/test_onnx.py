@@ -88,7 +88,9 @@ def outputs(model, session, size, steps):
 @pytest.mark.parametrize("task", SHAPES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_onnx_and_torch_agree_on_batches_of_any_length(cell, task):
-    for layers, (shape, head) in itertools.product(LAYERS, heads(task)):
+    cases = list(itertools.product(LAYERS, heads(task)))
+    first = list(CELLS).index(cell)  # each cell takes other ones, so that all are taken
+    for layers, (shape, head) in cases[first % 4 :: 4] or cases:
         model = drawn(shape, **CELLS[cell], **LAYERS[layers], **head)
         file = to_onnx(model)
         onnx.checker.check_model(file, full_check=True)
