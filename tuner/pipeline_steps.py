@@ -7,6 +7,9 @@ from typing import Any
 
 from tuner.errors import ExperimentError, nearest
 
+# The largest magnitude of a value: float32 still holds it, and float64 its square.
+LARGEST = 1e30
+
 # Keys that tell of the lines of one file, which another file of the same kind need not have.
 LINE_KEYS = ("skip_rows", "unit_row", "skip_footer")
 

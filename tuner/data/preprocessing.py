@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from tuner.errors import refusal
-from tuner.pipeline_steps import POINTWISE, Dialect, Step, differences_of, steps_of
-from tuner.tables.rows import Wide
-from tuner.tables.table import LARGEST, RawTable
+from tuner.pipeline_steps import LARGEST, POINTWISE, Dialect, Step, differences_of, steps_of
 
 if TYPE_CHECKING:
     from tuner.data.series_table import Series
+    from tuner.tables.rows import Wide
+    from tuner.tables.table import RawTable
 
 
 class Preparation(Protocol):

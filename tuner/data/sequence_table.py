@@ -16,8 +16,9 @@ from tuner.data.preprocessing import Preparation, row_weights
 from tuner.data.quality import fill, outside_of
 from tuner.data.vocabulary import cut, first_outside, number_classes
 from tuner.errors import DataError, nearest, refusal
+from tuner.pipeline_steps import LARGEST
 from tuner.tables.rows import order_of
-from tuner.tables.table import LARGEST, RawTable, as_numbers, bounds_of
+from tuner.tables.table import RawTable, as_numbers, bounds_of
 from tuner.tables.timestamps import (
     as_times,
     possible_orders,

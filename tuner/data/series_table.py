@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.preprocessing import Preparation, repeated, row_weights
 from tuner.data.vocabulary import Levels, codes_of
 from tuner.errors import DataError, refusal
-from tuner.pipeline_steps import Dialect
+from tuner.pipeline_steps import LARGEST, Dialect
 from tuner.tables.rows import (
     DateOrder,
     Ordered,
@@ -25,7 +25,7 @@ from tuner.tables.rows import (
     read_table,
     zone_of_change,
 )
-from tuner.tables.table import LARGEST, RawTable, bounds_of, place_of
+from tuner.tables.table import RawTable, bounds_of, place_of
 from tuner.tables.time_columns import are_days_of_spreadsheet, localized
 from tuner.tables.timestamps import (
     as_times,

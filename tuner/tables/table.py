@@ -56,7 +56,6 @@ def _typed_strings(column: pd.Series) -> list[str]:
     return [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
 
 
-LARGEST = 1e30  # a float32 still holds it, and float64 its square
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
 _SAMPLE = 300  # rows by which it is told whether points may group digits
