@@ -125,11 +125,11 @@ class Exported:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """The result of a job.
 
     `objective` is the metric of the best epoch, in the data's units, or the mean over the folds
-    of theirs; it is None for a failed or pruned job, whose story `history` and `reason` tell,
-    and where nothing was validated. Of epochs with the same metric the best is the one with the
+    of theirs; it is None for a failed or pruned job (see `history` and `reason`), and where
+    nothing was validated. Of epochs with the same metric the best is the one with the
     least validation loss.
     """
 
@@ -150,10 +150,10 @@ class Outcome:
     exported: Exported | None = None  # of an ExportJob
 
     def val_loss(self, sign: int) -> float:
-        """Return what decides where the objective is that of another training.
+        """Return the validation loss, which decides between trainings with the same objective.
 
-        It is the validation loss at the best epoch, or the mean over the folds of theirs;
-        infinite where the history does not tell.
+        It is that of the best epoch, or the mean over the folds of theirs; infinite without a
+        history.
 
         Args:
             sign: of the metric: sign * metric is what gets smaller.
@@ -312,10 +312,9 @@ def cost(job: TrainJob) -> float:
 
 
 def timed_out(job: TrainJob) -> Outcome:
-    """Return what becomes of a job that its executor has ended after `timeout_s`.
+    """Return the outcome of a job that its executor has ended after `timeout_s`.
 
-    A hanging job and a slow one end alike: what a slow one has come to by then would be another
-    score on a faster machine.
+    A slow job ends like one that hangs: its score by then would differ on a faster machine.
     """
     limit = f"{job.timeout_s:g} s"
     return Outcome(

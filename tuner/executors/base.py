@@ -40,7 +40,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job came to its end, well or badly."""
+    """A job ended, successfully or not."""
 
     key: str
     outcome: Outcome
@@ -48,7 +48,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Lost:
-    """The machine took a job away (its worker died); the job itself is not to blame."""
+    """A job was lost because its worker died; the job itself is not at fault."""
 
     key: str
     reason: str
@@ -62,7 +62,7 @@ class Executor(Protocol):
 
     All methods are called from one thread. An executor never runs a lost job again by itself.
     A job that trains for longer than its `timeout_s` is ended with its worker, and finishes with
-    what `tuner.jobs.timed_out` says of it; its waits, for a worker or an answer, do not count.
+    the outcome of `tuner.jobs.timed_out`; its waits, for a worker or an answer, do not count.
     """
 
     n_workers: int
@@ -99,7 +99,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker is no more; said in its place by whoever noticed."""
+    """The worker died; sent on its behalf by the executor."""
 
     reason: str
 
@@ -109,9 +109,9 @@ Message = Ready | Started | Reported | Finished | Died
 
 RunJob = Callable[[Job, Callable[[Epoch], bool]], Outcome]
 
-"""Does a job; calls back after every epoch and stops where the answer is False.
+"""Does a job; calls back after every epoch and stops if the answer is False.
 
-What it raises says that the worker is of no use any more: that ends, and its job is lost.
+An exception means that the worker is broken: it ends, and its job is lost.
 """
 
 
@@ -160,19 +160,19 @@ def run_jobs(
     ended: Callable[[str, Outcome], None] = lambda key, outcome: None,
     may_fail: bool = False,
 ) -> list[Outcome]:
-    """Run jobs that must all come to an end and return their outcomes in order.
+    """Run jobs and return their outcomes in order.
 
     Args:
         executor: where they run.
         jobs: with keys that differ.
-        retries: how often a job is run again that the machine took away.
-        stop: once set, no further job starts; those in progress end.
-        note: is told, once, that it was set.
-        ended: is told each outcome, by the job's key, when it comes.
-        may_fail: whether one that failed is an outcome like any other.
+        retries: how often a lost job runs again.
+        stop: once set, no further job starts; running jobs end.
+        note: receives a message when `stop` is set.
+        ended: receives each job's key and outcome.
+        may_fail: whether the outcome of a failed job is returned like any other.
 
     Raises:
-        RunError: one failed that may not, or was lost more than `retries` times.
+        RunError: a job failed that may not, or was lost more than `retries` times.
         Interrupted: `stop` was set before all had ended.
     """
     waiting = {job.key: job for job in jobs}

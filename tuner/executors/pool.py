@@ -1,4 +1,4 @@
-"""What executors share whose jobs run in workers: the queue, who does which job, time limits."""
+"""Worker pool of executors: the queue, the assignment of jobs to workers, time limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PooledWorker", "WorkerPool"]
 class PooledWorker(ABC):
     """The executor's end of a worker, which does one job at a time.
 
-    Sending never fails and never waits: of a worker that has died the pool hears by `Died`.
+    Sending never fails and never waits: the death of a worker is reported as `Died`.
     """
 
     def __init__(self, *, ready: bool, start_limit_s: float = math.inf) -> None:
@@ -46,7 +46,7 @@ class PooledWorker(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """End the worker at once, whatever it does."""
+        """Kill the worker."""
 
     def begin(self, job: Job) -> None:
         """Hand a job to a worker that has none."""
@@ -105,7 +105,7 @@ class WorkerPool(ABC, Generic[W]):
 
     @abstractmethod
     def _listen(self, timeout_s: float) -> list[tuple[W, Message]]:
-        """Return what workers have said, waiting up to `timeout_s` for the first."""
+        """Return messages of workers, waiting up to `timeout_s` for the first."""
 
     def submit(self, job: Job) -> None:
         """Queue a job, and hand it to a worker if one is free."""

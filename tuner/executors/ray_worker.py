@@ -25,7 +25,7 @@ N_CALLS = 3
 
 
 class RayWorker:
-    """Trains one job at a time, and says what happens to whoever asks for it."""
+    """Trains one job at a time, and queues messages for the executor."""
 
     def __init__(self, training: str, gpus: float) -> None:
         """Bring torch up; `next_messages` then begins with `Ready`.
