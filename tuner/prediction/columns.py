@@ -1,4 +1,4 @@
-"""Columns that an exported model reads and writes, warnings and errors about them."""
+"""Columns that an exported model reads, and warnings and errors about them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tuner.errors import DataError
 from tuner.pipeline_steps import Dialect, Step
 from tuner.tables.rows import WideColumns, columns_of_series
 
-__all__ = ["Columns", "PredictionWarning", "differing", "for_a_model"]
+__all__ = ["Columns", "PredictionWarning", "distinct", "for_a_model"]
 
 
-def differing(names: Sequence[str]) -> list[str]:
-    """Return the names, with underscores behind one that was there before."""
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return the names, with underscores behind repeated ones."""
     found: list[str] = []
     for name in names:
         while name in found:
@@ -23,7 +23,7 @@ def differing(names: Sequence[str]) -> list[str]:
 
 
 class PredictionWarning(UserWarning):
-    """Part of the data could not be predicted, or is not as the model knows it."""
+    """Part of the data has no prediction, or is unknown to the model."""
 
 
 def for_a_model(error: DataError) -> DataError:
@@ -35,7 +35,7 @@ def for_a_model(error: DataError) -> DataError:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are read, and how; a `tuner.data.preprocessing.Preparation`."""
+    """The columns that are read, as a `tuner.data.preprocessing.Preparation`."""
 
     time: str | None
     id: str | None
@@ -62,17 +62,17 @@ class Columns:
 
     @property
     def numbers(self) -> list[str]:
-        """Those that hold numbers; of a wide file the columns that it becomes."""
+        """The numeric columns; of a wide file those after reshaping."""
         return list(dict.fromkeys([*(self.features or []), *self.targets, *self.lags]))
 
     @property
     def names(self) -> list[str]:
-        """Of all that are read."""
+        """The names of all columns that are read."""
         others = (self.id, self.time, self.text, self.tokens)
         return [*(name for name in others if name is not None), *self.numbers]
 
     def names_in(self, known: list[str]) -> list[str]:
-        """Return the columns of a file that are read, of all that it has."""
+        """Return the columns that are read of those in a file."""
         if self.wide is None:
             return self.names
         made = (self.wide.id, self.wide.value)

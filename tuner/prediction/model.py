@@ -1,4 +1,4 @@
-"""A model as it was exported, ready to predict."""
+"""An exported model, ready to predict."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from tuner.prediction.folder import MODEL, PIPELINE, open_folder
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.predictors import (
     forecast,
-    forecast_columns,
-    label_columns,
     predict_sequences,
+    prediction_columns,
     translate,
-    translation_columns,
 )
 from tuner.prediction.session import Runner
 from tuner.tables.table import RawTable
@@ -33,22 +31,22 @@ _Given = pd.DataFrame | Path | str
 
 
 class Model:
-    """Predicts from data as it stands in a file: everything that was done in training is done."""
+    """Predicts from raw data files or tables, with the data preparation of the training."""
 
     def __init__(
         self, folder: Path, record: dict[str, Any], file: bytes, numpy: bool = False
     ) -> None:
-        """Take what `pipeline.json` in a folder says, and the bytes of the model.
+        """Take the contents of `pipeline.json` and of the model file.
 
         Raises:
-            ModelError: they are none, or do not fit one another.
+            ModelError: they are invalid, or do not fit together.
         """
         self._record, self._file, self._numpy = record, file, numpy
         self.folder, self.pipeline = folder, Pipeline.of(record, folder / PIPELINE)
         self._runner = Runner(file, folder / MODEL, self.pipeline, numpy=numpy)
 
     def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes, bool]]:
-        """Have copies, and other processes, open the model anew."""
+        """Open the model again in copies and other processes."""
         return Model, (self.folder, self._record, self._file, self._numpy)
 
     def predict(
@@ -99,12 +97,12 @@ class Model:
         all_windows: bool = False,
         future: RawTable | None = None,
     ) -> pd.DataFrame:
-        """Predict as `predict` does; a forecast may begin at given rows, and nowhere else.
+        """Predict as `predict` does, a forecast from given rows alone.
 
         Args:
             table: as it was read.
-            rows: (n,), rising, as a data reference counts its samples: in series whose missing
-                rows are filled in, one after another.
+            rows: (n,), ascending, the first rows of the forecasts, counted over all series after
+                missing rows are filled in; by default `all_windows` decides.
             all_windows: see `predict`.
             future: see `predict`.
         """
@@ -116,7 +114,7 @@ class Model:
             return predict_sequences(self.pipeline, table, self._runner)
 
     def _checked_future(self, future: _Given) -> _Given:
-        """Return the rows to come, which the model must be one to read."""
+        """Return the future rows; raises InputError if the model reads none."""
         if self.pipeline.columns.known_future:
             return future
         what = "columns that are known ahead"
@@ -126,11 +124,8 @@ class Model:
 
     @property
     def columns(self) -> list[str]:
-        """Of what `predict` returns."""
-        of_series = self.pipeline.of_series
-        if self.pipeline.target is not None:
-            return translation_columns(self.pipeline)
-        return (forecast_columns if of_series else label_columns)(self.pipeline)
+        """The columns of the table that `predict` returns."""
+        return prediction_columns(self.pipeline)
 
     def __repr__(self) -> str:
         return (
@@ -153,7 +148,7 @@ def _table(given: _Given, columns: Columns) -> RawTable:
 
 
 def _read(path: Path, columns: Columns) -> RawTable:
-    """Read a file as those of training were written; else, if no column is in it, as it is."""
+    """Read a file in the dialect of training; if it has no column then, in its own dialect."""
     table = RawTable.read(path, columns.dialect, columns.time)
     if set(columns.names) & set(table.names):
         return table
@@ -167,11 +162,10 @@ def load_model(folder: Path | str, *, numpy: bool = False) -> Model:
 
     Args:
         folder: the folder.
-        numpy: whether numpy runs the model, where there is no onnxruntime: slower, and equal to
-            1e-5.
+        numpy: whether numpy runs the model in place of onnxruntime: slower, equal to 1e-5.
 
     Raises:
-        ModelError: it is none, was changed, or is of a newer version; file, rule and remedy.
+        ModelError: it is no model folder, was changed, or is of a newer version.
     """
     folder = Path(folder)
     return Model(folder, *open_folder(folder), numpy)

@@ -21,7 +21,7 @@ from tuner.jobs import PredictJob, TrainJob, Weights
 from tuner.journal.records import StudyRecord
 from tuner.outputs import scratch_folder
 from tuner.prediction import Model
-from tuner.prediction.columns import differing
+from tuner.prediction.columns import distinct
 from tuner.results.winner import find_winner
 from tuner.tables.rows import read_table
 
@@ -381,6 +381,6 @@ def _beside(predicted: pd.DataFrame, model: Model, truth: list[np.ndarray]) -> p
         first = 2 + (pipeline.columns.id is not None)  # series, time, step
     width = (len(predicted.columns) - first) // len(targets)  # columns of a target
     for i, (target, values) in enumerate(zip(targets, truth, strict=True)):
-        *_, name = differing([*predicted.columns, f"{target}_true"])
+        *_, name = distinct([*predicted.columns, f"{target}_true"])
         predicted.insert(first + i * (width + 1), name, values)
     return predicted
