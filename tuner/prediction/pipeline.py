@@ -1,4 +1,4 @@
-"""What `pipeline.json` says: which columns are read, what is done to them, what comes out."""
+"""The contents of `pipeline.json`: columns, their preparation and the outputs of a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold
 
 @dataclass(frozen=True, eq=False)
 class OwnScalers:
-    """The scalers of series that were trained on, by their names."""
+    """The scalers of the series in training, by their names."""
 
     inputs: dict[str, Scaler]
     outputs: dict[str, Scaler]
@@ -43,7 +43,7 @@ class OwnScalers:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """How inputs are made of a file's rows, and predictions of what the model puts out."""
+    """How a model's inputs are made of rows, and predictions of its outputs."""
 
     task: str  # as `tuner.data.reference.Shape` has it
     columns: Columns
@@ -77,23 +77,31 @@ class Pipeline:
 
     @property
     def each_step(self) -> bool:
-        """Whether something is said of every step of a sequence, not of the whole of it."""
+        """Whether every step of a sequence has an output, else the whole sequence."""
         return self.task in ("label", "regress_steps")
+
+    @property
+    def output_order(self) -> list[int]:
+        """The indices of the quantiles, the median first; of a value its only index."""
+        if not self.quantiles:
+            return [0]
+        median = self.quantiles.index(0.5)
+        return [median, *(i for i in range(len(self.quantiles)) if i != median)]
 
     @classmethod
     def of(cls, record: dict[str, Any], path: Path) -> Pipeline:
-        """Return what `pipeline.json` at a path says.
+        """Return the pipeline of a record, which is read from `path`.
 
         Raises:
-            ModelError: it lacks a key, or one cannot be what it is.
+            ModelError: a key is missing or has an invalid value.
         """
         get = _Getter(record, path)
-        others = ("regress", "classify", "label", "regress_steps", "translate")
-        tasks = ("forecast", "coming_class", *others)
-        task = get("task", _one_of(*tasks))
+        of_series = ("forecast", "coming_class")
+        of_sequences = ("regress", "classify", "label", "regress_steps")
+        task = get("task", _one_of(*of_series, *of_sequences, "translate"))
         if task == "translate":
             return _pairs(get)
-        return _series(get, task) if task in tasks[:2] else _sequences(get, task)
+        return _series(get, task) if task in of_series else _sequences(get, task)
 
 
 def _series(get: _Getter, task: str) -> Pipeline:
@@ -109,9 +117,9 @@ def _series(get: _Getter, task: str) -> Pipeline:
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
-        known_future=get.optional("known_future", _known_future, None),
+        known_future=get.optional("known_future", lambda v: v is None or _names_or_none(v), None),
         categories=list(categories),
-        static=get.optional("static", lambda v: v == [] or _names(v), []),
+        static=get.optional("static", _names_or_none, []),
         transform=get("transform", is_transform),
         wide=_wide(get),
         dialect=get.dialect("read"),
@@ -122,21 +130,8 @@ def _series(get: _Getter, task: str) -> Pipeline:
     by_series = get("scale_by", _one_of("all", "series")) == "series"
     if by_series and columns.id is None:
         raise get.refusal("scale_by", "series")
-    if columns.time is None and (columns.resample or columns.calendar):
-        raise get.refusal("time", None)
     inputs = _input_names(columns)
-    if len(set(inputs)) < len(inputs):
-        raise get.refusal("features", columns.features)
-    known = set(columns.known_future or [])
-    if not known <= set(columns.features or []) - set(targets):
-        raise get.refusal("known_future", columns.known_future)
-    if not set(columns.static) <= set(columns.features or []) - {*targets, *columns.lags} - known:
-        raise get.refusal("static", columns.static)
-    if columns.static and columns.id is None:
-        raise get.refusal("id", None)
-    of_categories = set(categories)
-    if not of_categories <= {*(columns.features or []), columns.id} - {*targets, *columns.lags}:
-        raise get.refusal("categories", categories)
+    _check_columns(get, columns, inputs)
     horizon = get("horizon", _count)
     own = _own_scalers(get, by_series, len(inputs), len(targets))
     classes, class_columns = _classes_of_series(get, task, columns, horizon)
@@ -161,15 +156,33 @@ def _series(get: _Getter, task: str) -> Pipeline:
             "intervals", horizon, len(targets), None if own is None else len(own.outputs)
         ),
         frequency=get("frequency", _frequency_or_none),
-        day_first=get("day_first", lambda v: v is None or isinstance(v, bool)),
-        holidays=get.optional("holidays", lambda v: v is None or isinstance(v, bool), None),
+        day_first=get("day_first", _bool_or_none),
+        holidays=get.optional("holidays", _bool_or_none, None),
     )
+
+
+def _check_columns(get: _Getter, columns: Columns, inputs: list[str]) -> None:
+    """Refuse columns of series that contradict each other, and repeated names of inputs."""
+    features, known = set(columns.features or []), set(columns.known_future or [])
+    past = {*columns.targets, *columns.lags}
+    if columns.time is None and (columns.resample or columns.calendar):
+        raise get.refusal("time", None)
+    if len(set(inputs)) < len(inputs):
+        raise get.refusal("features", columns.features)
+    if not known <= features - set(columns.targets):
+        raise get.refusal("known_future", columns.known_future)
+    if not set(columns.static) <= features - past - known:
+        raise get.refusal("static", columns.static)
+    if columns.static and columns.id is None:
+        raise get.refusal("id", None)
+    if not set(columns.categories) <= {*features, columns.id} - past:
+        raise get.refusal("categories", columns.categories)
 
 
 def _classes_of_series(
     get: _Getter, task: str, columns: Columns, horizon: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the classes of a series' rows, and the columns in which they are read; of none ()."""
+    """Return the classes of a series' rows, and the columns of past classes; () for no classes."""
     if task == "forecast":
         return (), ()
     classes = get("classes", _names)
@@ -189,7 +202,7 @@ def _classes_of_series(
 
 
 def _wide(get: _Getter) -> WideColumns | None:
-    """Return the columns that are series; a model that is older than the key has none."""
+    """Return the columns that are series; older models have none."""
     record = get.optional("wide", lambda v: v is None or isinstance(v, dict), None)
     if record is None:
         return None
@@ -201,7 +214,7 @@ def _wide(get: _Getter) -> WideColumns | None:
 
 
 def _modes(get: _Getter, columns: Columns) -> int:
-    """Return how many modes of each target are read; what is older than the key reads none."""
+    """Return the number of modes of each target; older models have none."""
     decompose = get.optional("decompose", _decomposes, "none")
     if decompose == "none" or decompose["kind"] != "emd":
         return 0
@@ -211,7 +224,7 @@ def _modes(get: _Getter, columns: Columns) -> int:
 
 
 def _decomposes(value: Any) -> bool:
-    """Say whether it is none, or parts of a window."""
+    """Whether the value is none, or a decomposition of windows."""
     if value == "none":
         return True
     if not isinstance(value, dict):
@@ -221,7 +234,7 @@ def _decomposes(value: Any) -> bool:
 
 
 def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -> OwnScalers | None:
-    """Return the scalers of the series; None, as there must be none, where all have one."""
+    """Return the scalers of each series; None if all series share one."""
     if not by_series:
         get("series", lambda v: v is None)
         return None
@@ -244,14 +257,14 @@ def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -
 
 
 def _scaler_of(offset: Any, scale: Any, n_columns: int) -> Scaler | None:
-    """Return the scaling of so many columns; None where it cannot be."""
+    """Return the scaler of `n_columns` columns; None if it is invalid."""
     if not all(_numbers(part) and len(part) == n_columns for part in (offset, scale)):
         return None
     return None if 0 in scale else Scaler(np.array(offset, float), np.array(scale, float))
 
 
 def _input_names(columns: Columns) -> list[str]:
-    """Return the names that `tuner.data.features.make_table` gives to what the model reads."""
+    """Return the names of the model's inputs, as in `tuner.data.features.make_table`."""
     series = [name for name in columns.categories if name == columns.id]
     calendar = [f"{kind}_{wave}" for kind in columns.calendar for wave in ("sin", "cos")]
     lags = [f"{name}_lag_{lag}" for name, lags in columns.lags.items() for lag in lags]
@@ -328,7 +341,7 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
-        classes=tuple(get("classes", _names if has_classes else _none)),
+        classes=tuple(get("classes", _names if has_classes else lambda v: v == [])),
         vocabulary=vocabulary,
         inputs=None if reads_tokens else get.scaler("inputs", len(features)),
         outputs=get.scaler("outputs", len(targets)) if not has_classes else None,
@@ -336,13 +349,13 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
 
 
 class _Getter:
-    """Gets the values of keys, and refuses those that cannot be."""
+    """Reads and checks the values of keys."""
 
     def __init__(self, record: dict[str, Any], path: Path) -> None:
         self._record, self._path = record, path
 
     def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
-        """Return the value of a key for which `can_be` is true."""
+        """Return the value of a key; raises ModelError if it is missing or not `can_be`."""
         if key not in self._record:
             rule = "the key is missing"
             remedy = "export the model again"
@@ -357,7 +370,7 @@ class _Getter:
         return self(key, can_be) if key in self._record else default
 
     def dialect(self, key: str) -> Dialect:
-        """Return how files are written; models of earlier versions do not say."""
+        """Return the dialect of files; older models have none."""
         record = self._record.get(key, {})
         if not isinstance(record, dict):
             raise self.refusal(key, record)
@@ -368,7 +381,7 @@ class _Getter:
         return Dialect.of(record)
 
     def scaler(self, key: str, n_columns: int) -> Scaler:
-        """Return the scaling of so many columns."""
+        """Return the scaler of `n_columns` columns."""
         record = self(key, lambda v: isinstance(v, dict))
         scaler = _scaler_of(record.get("offset"), record.get("scale"), n_columns)
         if scaler is None:
@@ -378,9 +391,9 @@ class _Getter:
     def intervals(
         self, key: str, horizon: int, n_targets: int, n_series: int | None
     ) -> Intervals | None:
-        """Return the intervals around a forecast of so many steps; None where there are none.
+        """Return the intervals around a forecast of `horizon` steps; None if the model has none.
 
-        Where each of so many series has its own scale, the radii are multiples of such.
+        If each of `n_series` series has its own scale, the radii are in units of the scales.
         """
         record = self(key, lambda v: v is None or isinstance(v, dict))
         if record is None:
@@ -393,14 +406,16 @@ class _Getter:
             raise self.refusal(key, record)
         if (scales := record.get("scales")) is None and n_series is None:
             return Intervals(tuple(levels), radii)
-        if n_series is None or not _nested(scales, (n_series, n_targets)):
-            raise self.refusal(key, record)
-        if not all(scale > 0 for of_series in scales for scale in of_series):
+        if (
+            n_series is None
+            or not _nested(scales, (n_series, n_targets))
+            or not all(scale > 0 for of_series in scales for scale in of_series)
+        ):
             raise self.refusal(key, record)
         return Intervals(tuple(levels), radii, np.array(scales, np.float64))
 
     def refusal(self, key: str, value: Any) -> ModelError:
-        """Return the error that a key cannot have a value."""
+        """Return the error of a key with an invalid value."""
         rule = f"no model has {reprlib.repr(value)} there"
         remedy = "export the model again"
         return ModelError(rule, where=show_path(self._path), key=key, remedy=remedy)
@@ -410,8 +425,8 @@ def _list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value))
 
 
-def _bool(value: Any) -> bool:
-    return isinstance(value, bool)
+def _bool_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
 
 
 def _encoding(value: Any) -> bool:
@@ -435,15 +450,15 @@ _DIALECT: dict[str, Callable[[Any], bool]] = {
     "thousands": lambda v: _text(v) and len(v) == 1,
     "comment": lambda v: _text(v) and v != "",
     "skip_rows": lambda v: v == 0 or _count(v),
-    "unit_row": _bool,
+    "unit_row": lambda v: isinstance(v, bool),
     "skip_footer": lambda v: v == 0 or _count(v),
     "missing_values": _list_of_texts,
     "units": _list_of_texts,
     "date_format": lambda v: _text(v) and (v == "excel" or "%" in v),
     "timezone": _zone,
     "time_columns": lambda v: _names(v) and len(v) > 1,
-    "sort": _bool,
-    "drop_duplicates": _bool,
+    "sort": lambda v: isinstance(v, bool),
+    "drop_duplicates": lambda v: isinstance(v, bool),
 }
 
 
@@ -455,12 +470,12 @@ def _all_in(*values: str) -> Callable[[Any], bool]:
     return lambda v: v == [] or (_names(v) and set(v) <= set(values))
 
 
-def _none(value: Any) -> bool:
-    return bool(value == [])
-
-
 def _names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value)) and _differ(value)
+
+
+def _names_or_none(value: Any) -> bool:
+    return value == [] or _names(value)
 
 
 def _text(value: Any) -> bool:
@@ -468,21 +483,16 @@ def _text(value: Any) -> bool:
 
 
 def _differ(values: list[Any]) -> bool:
-    """Say whether there are values, and none twice."""
+    """Whether there are values, and none twice."""
     return 0 < len(values) == len(set(values))
 
 
 def _numbers_below(size: int) -> Callable[[Any], bool]:
-    """Say whether a list holds different whole numbers below a size, as texts; or none."""
-
-    def can_be(value: Any) -> bool:
-        if value == []:
-            return True
-        return _names(value) and all(
-            re.fullmatch("0|[1-9][0-9]{0,9}", text) and int(text) < size for text in value
-        )
-
-    return can_be
+    """Whether a list holds distinct whole numbers below a size, as texts; it may be empty."""
+    return lambda v: (
+        _names_or_none(v)
+        and all(re.fullmatch("0|[1-9][0-9]{0,9}", text) and int(text) < size for text in v)
+    )
 
 
 def _name_or_none(value: Any) -> bool:
@@ -498,26 +508,22 @@ def _count_or_none(value: Any) -> bool:
 
 
 def _frequency_or_none(value: Any) -> bool:
-    """Say whether it is a step forward in time that pandas knows."""
+    """Whether pandas knows the frequency, and it leads forward in time."""
     if not isinstance(value, str):
         return value is None
     begin = pd.Timestamp("2000-01-01")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a name that pandas is about to give up
+            warnings.simplefilter("ignore")  # of deprecated names
             return bool(begin + offset_of(value) > begin)
     except (OverflowError, ValueError):
         return False
 
 
-def _known_future(value: Any) -> bool:
-    return value is None or value == [] or _names(value)
-
-
 def _categories(value: Any) -> bool:
-    """Say whether it is columns, and of each the categories that are known, sorted."""
+    """Whether the value maps columns to their known categories, sorted."""
     return isinstance(value, dict) and all(
-        _text(name) and (known == [] or (_names(known) and known == sorted(known)))
+        _text(name) and _names_or_none(known) and known == sorted(known)
         for name, known in value.items()
     )
 
@@ -536,14 +542,14 @@ def _numbers(value: Any) -> bool:
 
 
 def _levels(value: Any) -> bool:
-    """Say whether there are shares, rising."""
+    """Whether the value is a list of ascending shares."""
     if not _numbers(value) or not value:
         return False
     return value[0] > 0 and value[-1] < 1 and all(a < b for a, b in itertools.pairwise(value))
 
 
 def _nested(value: Any, sizes: tuple[int, ...]) -> bool:
-    """Say whether it is lists in lists of these lengths, of numbers."""
+    """Whether the value is nested lists of numbers, of these lengths."""
     if not isinstance(value, list) or len(value) != sizes[0]:
         return False
     if len(sizes) == 1:

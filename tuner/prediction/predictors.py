@@ -145,8 +145,13 @@ def translate(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.DataFrame
     for begin in range(0, len(bounds), BATCH):
         batch = bounds[begin : begin + BATCH]
 
+        def next_logits(
+            of: np.ndarray, prefix: np.ndarray, batch: np.ndarray = batch
+        ) -> np.ndarray:
+            return runner.next_logits(steps, batch[of], prefix)
+
         translations = beam_search(
-            lambda of, prefix, batch=batch: runner.next_logits(steps, batch[of], prefix),
+            next_logits,
             len(batch),
             tokens=len(target) + 2,
             longest=pipeline.longest,
@@ -237,8 +242,7 @@ def forecast(
         future: the future rows, in place of those behind `raw`.
 
     Raises:
-        DataError: the series do not fit the model, all are too short, or known future values are
-            missing.
+        DataError: the series do not fit the model, are too short, or lack known future values.
     """
     columns, horizon = pipeline.columns, pipeline.horizon
     if pipeline.classes:

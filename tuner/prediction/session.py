@@ -361,7 +361,8 @@ def _layer(
         attributes: of the operator.
         *read: its inputs: x, W, R, and if present biases, lengths, first states and peepholes.
     """
-    x, w, r, biases, lengths, *rest = *read, *[None] * (8 - len(read))
+    inputs: list[Any] = [*read, *[None] * (8 - len(read))]
+    (x, w, r, biases, lengths), rest = inputs[:5], inputs[5:]
     first, peepholes = rest[:n_states], rest[2] if n_states == 2 else None
     steps, batch, _ = x.shape
     units, ways = int(attributes["hidden_size"]), len(w)
