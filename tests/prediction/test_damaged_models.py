@@ -329,7 +329,10 @@ def other_numbers(model):
     replace_file(model, "model.onnx", graph.SerializeToString())
 
 
-UNLIKE = "model/model.onnx: does not read or say what pipeline.json says; export the model again"
+UNLIKE = (
+    "model/model.onnx: does not have the inputs and outputs of pipeline.json; export the model "
+    "again"
+)
 GRAPHS = {
     "a second output": ("series", two_outputs, UNLIKE),
     "a class of each step": (

@@ -391,7 +391,7 @@ MODELS = {
     ),
     "a window that the graph cannot read": (
         lambda m: rewrite(m, features=["sales"], inputs={"offset": [0.0], "scale": [1.0]}),
-        ["model/model.onnx: does not read or say what pipeline.json says"],
+        ["model/model.onnx: does not have the inputs and outputs of pipeline.json"],
     ),
 }
 
