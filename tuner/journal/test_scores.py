@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-__all__ = ["Coverage", "DefaultScores", "ModelScores", "Scores", "TestScore"]
-
 
 @dataclass(frozen=True)
 class Scores:

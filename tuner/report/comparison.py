@@ -24,29 +24,10 @@ from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.results.verdict import plain_name, ranked_plain
 
-__all__ = [
-    "ALPHA",
-    "Comparison",
-    "Difference",
-    "Interval",
-    "Row",
-    "Trajectory",
-    "compare",
-    "fewest_seeds",
-    "median_interval",
-    "p_text",
-    "pairwise",
-    "score_text",
-    "trajectory_of",
-    "verdict_of",
-]
-
 ALPHA = 0.05
-
 """How likely it may be, at most, that any difference is called real where none is."""
 
 _FEWEST = 5  # seeds, however few the pairs are
-
 _MOST_PERMUTED = 8  # values in a sample whose permutations are counted one by one
 
 
@@ -144,7 +125,6 @@ def _holm(p_values: Sequence[float]) -> list[float]:
 
 
 _METHOD = "Mann-Whitney with Holm's correction"
-
 _MOST_IN_DETAIL = 4  # differences, each with its numbers
 
 

@@ -30,18 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FILES",
-    "Band",
-    "band_by_seconds",
-    "band_by_trials",
-    "curves_figure",
-    "curves_picture",
-    "is_free",
-    "page",
-    "write",
-]
-
 _STYLES = ("-", "--", ":")  # of as many strategies as there are colours, each
 
 

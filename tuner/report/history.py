@@ -34,18 +34,6 @@ from tuner.results.winner import find_winner, objectives, pareto_front
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "History",
-    "curves_figure",
-    "curves_picture",
-    "front_figure",
-    "front_picture",
-    "history_figure",
-    "history_of",
-    "history_picture",
-    "last_value_of",
-]
-
 _STYLES = {  # marker, colour, whether it is filled
     "complete": ("o", POINT, True),
     "repeat": ("o", POINT, False),

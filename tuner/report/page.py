@@ -45,8 +45,6 @@ from tuner.results.verdict import (
 )
 from tuner.results.winner import tested_name
 
-__all__ = ["ENDINGS", "PLOTS", "draw_all", "final_artifacts", "is_report", "report"]
-
 ENDINGS = (".html", ".htm")
 """File name suffixes of reports."""
 

@@ -44,22 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.distributions import BaseDistribution
 
-__all__ = [
-    "Spread",
-    "importances",
-    "importances_figure",
-    "importances_picture",
-    "parallel_figure",
-    "parallel_picture",
-    "slices_figure",
-    "slices_picture",
-    "spread_figure",
-    "spread_of",
-    "spread_picture",
-]
-
 _COLUMNS = 2
-
 _JITTER = 0.3  # of the distance between two choices
 
 
@@ -156,7 +141,6 @@ def _set_scale(axes: Axes, scale: DomainAxis) -> None:
 
 
 _AXIS_IN = 1.15  # between two axes, at least
-
 _CROWDED = 300  # trials, whose lines hide one another
 
 
@@ -335,9 +319,7 @@ def _counts(trial: TrialRecord) -> bool:
 
 
 _FEWEST_GENERATIONS = 2  # generations, and individuals of each
-
 _LEAST_SHARE = 0.5  # of a population, below which a last generation says nothing
-
 _POINTS = 512  # that stand for the whole search space
 
 

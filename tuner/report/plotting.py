@@ -23,49 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = [
-    "BAD",
-    "BEST",
-    "COLOURS",
-    "GREY",
-    "MAP",
-    "POINT",
-    "WIDTH_IN",
-    "DomainAxis",
-    "Picture",
-    "axes_of",
-    "clipped",
-    "complete_trials",
-    "good_range",
-    "has_all",
-    "label",
-    "near",
-    "new_figure",
-    "number",
-    "png",
-    "round_values",
-    "spread_out",
-    "tidy",
-    "whole_ticks",
-]
-
 # Okabe and Ito's palette, which people who cannot tell red from green can tell apart.
 POINT, BEST, BAD, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8c8c8c"
-
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-
 MAP = "cividis"  # made for the same people; dark is low
-
 WIDTH_IN = 5.4  # small, so that its letters are large enough on a phone
-
 _DOTS_PER_INCH = 160
-
 _MARGIN = 0.04  # of an axis, beyond the outermost value
-
 _FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge
-
 _LONGEST = 40  # characters of a label
-
 _FEW = 8  # values that are all shown, however far apart
 
 
@@ -192,7 +158,6 @@ def spread_out(numbers: Iterable[int], width: float) -> np.ndarray:
 
 
 _FEWEST_TICKS, _MOST_TICKS = 3, 6
-
 _DECADE_PARTS = ((1,), (1, 3), (1, 2, 5))
 
 

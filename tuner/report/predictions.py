@@ -31,26 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "CROWDED",
-    "FEWEST_STEPS",
-    "Predicted",
-    "close_up",
-    "confusion_figure",
-    "confusion_picture",
-    "forecast_figure",
-    "forecast_picture",
-    "predicted_classes",
-    "predicted_values",
-    "residuals_figure",
-    "residuals_picture",
-    "step_figure",
-    "step_picture",
-    "what_is_kept",
-]
-
 CROWDED = 400
-
 """Points that are drawn smaller, for they hide one another."""
 
 
@@ -173,7 +154,6 @@ def _array(values: list[float | None]) -> np.ndarray:
 
 
 _MOST_SERIES = 4  # a panel each
-
 _MOST_PLAIN = 3  # forecasts beside the winner's; more cannot be told apart
 
 
@@ -380,7 +360,6 @@ def _steps(record: StudyRecord) -> Sequence[Mapping[str, Any]]:
 
 
 _MOST_NUMBERS = 12  # classes whose cells have room for a number
-
 _NAMES_IN, _CELL_IN = 3.0, 0.14  # room for the names, and for a cell beside a legible one
 
 

@@ -27,15 +27,6 @@ from tuner.jobs import LARGEST_ONNX
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.section import Section
 
-__all__ = [
-    "Advice",
-    "advice_after",
-    "advice_on_budget",
-    "advice_on_data",
-    "in_the_way",
-    "why_not_exportable",
-]
-
 
 def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
     """Say why the experiment's largest model has no ONNX file; None where it has one.

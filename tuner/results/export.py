@@ -27,29 +27,12 @@ from tuner.results.summary import summarize
 from tuner.results.winner import Winner, find_winner, winner_of
 from tuner.user_code import is_reference
 
-__all__ = [
-    "ENDINGS",
-    "exported",
-    "is_export",
-    "is_json",
-    "made",
-    "readme",
-    "render",
-    "study_artifacts",
-    "train_command",
-    "write_model",
-]
-
 ENDINGS = (".yaml", ".yml", ".json")
-
 """Of the names of exported files."""
 
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
-
 _OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
-
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-
 """What JSON may hold as it is, and YAML may not, or takes for the end of a line."""
 
 
@@ -282,9 +265,7 @@ def _listed(numbers: list[float]) -> str:
 
 
 _NEWER = {"known_future", "categories", "static"}  # keys that an older version would pass over
-
 _STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
-
 _README = "README.md"  # not checked: whoever gets the folder may write into it
 
 

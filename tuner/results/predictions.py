@@ -25,16 +25,6 @@ from tuner.prediction.columns import distinct
 from tuner.results.winner import find_winner
 from tuner.tables.rows import read_table
 
-__all__ = [
-    "Calibration",
-    "calibrate",
-    "calibrate_all",
-    "coverage_of",
-    "points_of",
-    "predictions_record",
-    "test_predictions",
-]
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -107,9 +97,7 @@ def points_of(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
 
 
 _MOST_POINTS = 2000  # that are kept: the journal is read often
-
 _CLOSE_ROWS, _CLOSE_SERIES = 240, 4  # that can still be read in a picture
-
 _MOST_CLASSES = 60  # of a confusion matrix that people can still read
 
 
@@ -192,7 +180,6 @@ def predictions_record(
 
 
 _Pick = Callable[[np.ndarray], np.ndarray]
-
 """Takes (samples, horizon, targets, ...) values to those that are drawn, (n, ...)."""
 
 

@@ -42,25 +42,7 @@ from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
 from tuner.results.winner import Winner
 
-__all__ = [
-    "Attention",
-    "Models",
-    "Refit",
-    "Refitted",
-    "TrainedModels",
-    "Training",
-    "best_epochs",
-    "epochs_of",
-    "epochs_without_score",
-    "look_at_attention",
-    "refit",
-    "refit_epochs",
-    "seeds_of_ensemble",
-    "train_again",
-]
-
 Models = Sequence[tuple[TrainJob, Weights]]
-
 """Trained models: of each the job that trained it, and its weights."""
 
 

@@ -14,8 +14,6 @@ from tuner.results.test_score import opened_in_words
 from tuner.results.verdict import Verdict, Worth, compare, verdict_of
 from tuner.results.winner import Winner, find_winner, objectives, pareto_front, tested_name
 
-__all__ = ["Configuration", "FrontTrial", "Summary", "minute", "summarize", "trials_to_json"]
-
 _SCORES = ("mean", "std", "scores")
 _FINALIST = ("trial", "name", "search_score", "gap", *_SCORES, "params")
 _DEFAULT = ("name", "trial", *_SCORES, "failed", "params")

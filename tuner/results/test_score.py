@@ -27,18 +27,7 @@ from tuner.results.retraining import Models, Refit
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import Winner, find_winner
 
-__all__ = [
-    "MOST_SERIES",
-    "REOPEN",
-    "breakdown",
-    "opened_in_words",
-    "score_on_test",
-    "stays_closed",
-    "why_not_again",
-]
-
 REOPEN = "--reopen-test"
-
 """The option that opens the test part again."""
 
 
@@ -126,7 +115,6 @@ def _of(winner: Winner) -> str:
 
 
 MOST_SERIES = 1000
-
 """That have a score each in the record; of more, the first ones."""
 
 

@@ -21,26 +21,6 @@ from tuner.results.advice import advice_after
 from tuner.results.winner import find_winner
 from tuner.user_code import is_reference
 
-__all__ = [
-    "ENOUGH",
-    "Difference",
-    "Part",
-    "Verdict",
-    "Worth",
-    "best_plain",
-    "compare",
-    "gap_in_words",
-    "left_out_in_words",
-    "no_verdict",
-    "percent",
-    "plain_name",
-    "ranked_plain",
-    "relative",
-    "test_part_of",
-    "validation_part_of",
-    "verdict_of",
-]
-
 _NAMES = {"seasonal_arima": "seasonal ARIMA"}
 
 
@@ -80,17 +60,12 @@ def left_out_in_words(left_out: Mapping[str, str], metric: str) -> list[str]:
 
 
 ENOUGH = 5
-
 """Repeats of each below which no two are said to differ; see `compare`."""
 
 _CONFIDENCE = 0.95
-
 _RESAMPLES = 9_999
-
 _ROLE = 105  # keys this generator apart from those of the search
-
 _NO_GAIN = 0.0005  # a share of an error that is no gain
-
 _MOST = 10.0  # a score more than so many times another one is not told in percent
 
 

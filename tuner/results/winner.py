@@ -17,15 +17,6 @@ from tuner.errors import InputError, RunError
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.test_scores import TestScore
 
-__all__ = [
-    "Winner",
-    "find_winner",
-    "objectives",
-    "pareto_front",
-    "tested_name",
-    "winner_of",
-]
-
 
 def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:
     """Return metric and cost of a trial; None where it has none, or there is one objective."""

@@ -28,45 +28,13 @@ from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
 from tuner.journal.storage import TrialKey
 from tuner.metrics import short_name
 
-__all__ = [
-    "ATTEMPT",
-    "CHANGING",
-    "DIGEST",
-    "MAX_PARAM",
-    "MAX_TAG",
-    "PARENT",
-    "STUDY_ROLE",
-    "Attempt",
-    "Batch",
-    "LiveCurves",
-    "Point",
-    "RunLayout",
-    "attempt_tag",
-    "batches",
-    "outcome_digest",
-    "record_digest",
-    "run_name",
-    "storable",
-    "study_layout",
-    "text_digest",
-    "texts",
-    "trial_layout",
-]
-
 MAX_PARAM, MAX_TAG = 6000, 8000  # characters of a value
-
 _MAX_KEY = 250
-
 _MAX_RUN_NAME = 250
-
 _MAX_TEXTS = 100  # params of one request, and tags
-
 _MAX_ENTITIES = 1000  # points, params and tags of one request together
-
 _MAX_BYTES = 900_000  # of one request: MLflow says a million
-
 _POINT_BYTES = 600  # of one point in a request, at most
-
 _TEXT_BYTES = 100  # of one param or tag besides its key and value, at most
 
 
@@ -191,13 +159,9 @@ class LiveCurves:
 
 
 PARENT = "mlflow.parentRunId"
-
 DIGEST = "outcome_digest"
-
 ATTEMPT = "attempt"
-
 STUDY_ROLE = "study"
-
 _PARAMS_OF_A_STUDY = (
     "strategy",
     "budget",
@@ -210,14 +174,11 @@ _PARAMS_OF_A_STUDY = (
 )
 # Tags and not params: a param never changes, and these do as a study is resumed.
 CHANGING = frozenset(key for key in CHANGEABLE if key.split(".")[0] in _PARAMS_OF_A_STUDY)
-
-
 _STUDY_STATUS = {
     StudyState.RUNNING: "RUNNING",
     StudyState.DONE: "FINISHED",
     StudyState.INTERRUPTED: "KILLED",
 }
-
 _TRIAL_STATUS = {
     Status.COMPLETE: "FINISHED",
     Status.PRUNED: "KILLED",

@@ -50,33 +50,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-__all__ = [
-    "WORKFLOW",
-    "Address",
-    "RestServer",
-    "StudyLinks",
-    "View",
-    "announced",
-    "answers",
-    "describe_store",
-    "explain",
-    "find_links",
-    "has_study",
-    "only_starter",
-    "run_link",
-    "running_ui",
-    "save_view",
-    "studies_view",
-    "study_view",
-    "trials_view",
-]
-
 _LONGEST = 300  # characters of what MLflow says
-
 _CHECK = "check MLFLOW_TRACKING_URI"
-
 _REFUSALS = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
-
 _CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
@@ -273,13 +249,9 @@ def _read(path: Path) -> Address | None:
 
 
 WORKFLOW = "workflowType=machine_learning"  # in every link, or the UI is one for language models
-
 _TAG = "mlflow.sharedViewState."
-
 _TRAINED = f"tags.role = '{Role.TRIAL}' and tags.repeat_of IS NULL"  # each configuration once
-
 _CHARTS = "Model metrics"  # the UI's own name of the section, to which it adds the other metrics
-
 _MOST_COLUMNS = 25  # an experiment's tag holds 5,000 characters
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-__all__ = ["find_model", "log_model", "register_model", "study_run"]
-
 NAME = "winner"
 _TRAINING = "training"  # the tag that says which training a model comes from
 _LOADER = "tuner.prediction.pyfunc"

@@ -35,26 +35,6 @@ from tuner.errors import InputError, show_location, show_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = [
-    "alone",
-    "alone_if_possible",
-    "artifact_root",
-    "check_database",
-    "check_store",
-    "check_uri",
-    "create_database",
-    "is_database",
-    "is_folder",
-    "is_server",
-    "only_copier",
-    "open_own",
-    "open_store",
-    "own_path",
-    "sqlite_path",
-    "store_digest",
-    "tracking_uri",
-]
-
 
 def own_path(kind: str, what: str, ending: str) -> Path:
     """Return where this user's file of a kind is.
@@ -116,11 +96,8 @@ def alone_if_possible(path: Path) -> Iterator[None]:
 
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-
 _SERVERS = ("http", "https")
-
 _HOSTED = "databricks"
-
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
 
@@ -236,11 +213,8 @@ def _scheme(uri: str) -> str:
 
 
 _CONNECTS_IN_S = 5  # a server that is there
-
 _CREATED_IN_S = 15  # an SQLite store, by another program; it takes MLflow one to three
-
 _WRITES_EVERY_S = 2  # who creates one, at least
-
 _OTHER = "give another by MLFLOW_TRACKING_URI"
 
 
@@ -435,7 +409,6 @@ _DEFAULTS = {
 }
 # And with the first request, which is a small one: whether anybody is there.
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
-
 _PATIENCE = threading.Lock()
 
 

@@ -45,26 +45,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
-__all__ = [
-    "Child",
-    "Files",
-    "Parent",
-    "SyncCount",
-    "SyncState",
-    "all_made",
-    "copy_attempt",
-    "copy_trial",
-    "create_run",
-    "dataset_digest",
-    "dataset_input",
-    "end_abandoned",
-    "keep_files",
-    "log",
-    "log_file",
-    "read_store",
-    "sync_study",
-]
-
 _LONGEST = 36  # of a digest in MLflow
 
 
@@ -267,13 +247,10 @@ def _ended(run: Run) -> bool:
 
 
 Files = Mapping[str, str | bytes | Exception]
-
 """Texts and pictures by file name; an exception says why there is no such file."""
 
 _FILES_OF = "files_of"  # the tag that says of which record the study's run has the files
-
 _ALL = "its files"  # of a function that failed as a whole
-
 _LONGEST_LIST = 300  # characters of what an exception says
 
 

@@ -22,24 +22,11 @@ from tuner.tracking.sync import Files, SyncState, all_made, sync_study
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = [
-    "MlflowTracker",
-    "NullTracker",
-    "Tracker",
-    "TrackingObserver",
-    "experiment_file",
-]
-
 _PAUSE_S = 1.0  # between two syncs, at least
-
 _LONG_PAUSE_S = 5.0  # at most, while all is well: curves are seen to move
-
 _SHARE = 0.01  # of the time of a processor that copying takes, at most, between these two
-
 _LONG_S = 30.0  # that closing takes at most: pictures are drawn, and many trials may be left
-
 _SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it to stop
-
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 

@@ -45,8 +45,6 @@ from tuner.tracking.store import (
     tracking_uri,
 )
 
-__all__ = ["Link", "Ui", "start_ui"]
-
 _HOST = "127.0.0.1"
 _PORTS = range(20_000, 30_000)  # below those that the system gives to connections
 
