@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.baselines import fitted_once
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 
@@ -27,6 +28,12 @@ def make_folder(folder):
     shutil.copy(AIR_PASSENGERS, folder / "air.csv")
     (folder / "air.yaml").write_text(EXPERIMENT)
     return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _baselines_fitted_once():
+    with fitted_once():
+        yield
 
 
 @pytest.fixture(autouse=True)

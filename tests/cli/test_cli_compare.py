@@ -78,6 +78,7 @@ def recorded(folder, landscape, monkeypatch):
     (folder / "grid.yaml").write_text(GRID)
     recorded = Recorded(landscape)
     monkeypatch.setattr(choosing, "choose_executor", recorded.choose)
+    monkeypatch.setattr("tuner.launch.choose_executor", recorded.choose)
     return recorded
 
 

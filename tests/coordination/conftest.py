@@ -1,9 +1,16 @@
 import pytest
+from helpers.baselines import fitted_once
 from helpers.search_bench import Bench
 from helpers.simulated_study import Case
 
 from tuner.journal.storage import write_journal
 from tuner.results import test_score
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _baselines_fitted_once():
+    with fitted_once():
+        yield
 
 
 @pytest.fixture
