@@ -92,7 +92,8 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     (axes,) = curves_figure(record).axes
     drawn = [line for line in axes.lines if line.get_color() == "black"]
     assert [len(line.get_xdata()) for line in drawn] == [3, 3, 3]
-    assert "for the configuration of default LSTM (3 models" in page
+    assert "The configuration of default LSTM was evaluated on the test set once" in page
+    assert "(3 models" in page
     assert "None" not in page
     assert model_name(record).startswith("default LSTM seed ")
 
