@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
 from tuner.strategies import rng as keys
 from tuner.strategies.base import Record
-from tuner.strategies.optuna_samplers import KeyedSampler
 from tuner.strategies.population import CmaSampler
+from tuner.strategies.samplers import KeyedSampler
 from tuner.strategies.woa import move_whale
 
 

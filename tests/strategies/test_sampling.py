@@ -18,7 +18,7 @@ from tuner.experiment import SearchSpace
 from tuner.experiment.space import to_distributions
 from tuner.strategies import rng as keys
 from tuner.strategies.codec import Codec, count_of
-from tuner.strategies.optuna_samplers import KeyedSampler
+from tuner.strategies.samplers import KeyedSampler
 
 
 def test_equal_keys_give_equal_numbers_and_others_do_not():

@@ -32,7 +32,7 @@ from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml
 from tuner.metrics import COSTS, METRICS
 from tuner.section import Section
-from tuner.strategies.others import TPEStrategy
+from tuner.strategies.model_based import TPEStrategy
 
 __all__ = [
     "Budget",

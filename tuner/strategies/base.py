@@ -180,6 +180,17 @@ class GenerationalStrategy(Strategy):
         """Return how many individuals these options need."""
         return 2
 
+    def spread(self, seed: int, generation: int, n_columns: int) -> list[Record]:
+        """Return a generation spread over the cube: a scrambled Latin hypercube.
+
+        McKay, Beckman and Conover, Technometrics 21(2), 1979, doi 10.1080/00401706.1979.10489755.
+        """
+        from scipy.stats import qmc
+
+        rng = keys.generator(seed, "spread", generation)
+        points = qmc.LatinHypercube(d=n_columns, rng=rng).random(self.population)
+        return [Record(point) for point in points]
+
 
 class PopulationStrategy(GenerationalStrategy):
     """A generational strategy that moves individuals through the unit cube.
@@ -195,17 +206,6 @@ class PopulationStrategy(GenerationalStrategy):
         return PopulationSampler(
             self, n_generations=n_generations, seed=seed, search_space=distributions
         )
-
-    def spread(self, seed: int, generation: int, n_columns: int) -> list[Record]:
-        """Return a generation spread over the cube: a scrambled Latin hypercube.
-
-        McKay, Beckman and Conover, Technometrics 21(2), 1979, doi 10.1080/00401706.1979.10489755.
-        """
-        from scipy.stats import qmc
-
-        rng = keys.generator(seed, "spread", generation)
-        points = qmc.LatinHypercube(d=n_columns, rng=rng).random(self.population)
-        return [Record(point) for point in points]
 
     @abstractmethod
     def learn(

@@ -1,13 +1,8 @@
-"""The base of population-based samplers, rebuilt from the records of trials.
+"""Optuna samplers that run a `PopulationStrategy`, rebuilt from the records of trials.
 
-A sampler may be handed a study that hides most attributes (Hyperband's brackets do), and Optuna
-has no public call that gives a running trial an attribute; so both go through the storage.
-
-Only a cache: everything in it follows from the trials' records, and a copy of it starts empty.
-
-Trial `number` is individual `number % population_size` of generation
-`number // population_size`. A generation is made of what is known about the earlier ones and of
-nothing else, so its trials may be asked for in any order, together, or again after a crash.
+Trial `number` is individual `number % population` of generation `number // population`. A
+generation follows from what is known about the earlier ones, so its trials may be asked for in
+any order, at the same time, or again after a crash.
 """
 
 from __future__ import annotations
@@ -18,30 +13,27 @@ import math
 import threading
 import warnings
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import intersection_search_space
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, InstanceOf, ValidationError
 
 from tuner.errors import nearest
-from tuner.strategies import rng as keys
+from tuner.section import Section
 from tuner.strategies.base import PopulationStrategy, Record, Turn
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.codec import Codec
 from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
-from tuner.strategies.rng import require, require_int, seed_of
+from tuner.strategies.samplers import KeyedSampler, Space, all_trials
 from tuner.strategies.woa import WhaleStrategy
 
 __all__ = [
@@ -50,46 +42,14 @@ __all__ = [
     "ParticleSwarmSampler",
     "PopulationSampler",
     "QuantumSwarmSampler",
-    "Standing",
     "WhaleSampler",
-    "all_trials",
-    "began",
-    "read_record",
-    "standing",
-    "write_record",
 ]
 
 _KEY = "swarm"
+"""System attribute of a trial's record; Optuna sets those of running trials in the storage only."""
 
 
-class Standing(NamedTuple):
-    """Which trial, and what may change of it that its place and cost follow from."""
-
-    number: int
-    ended: bool
-    n_params: int
-    space: str | None  # of its record
-
-
-def all_trials(study: Study) -> list[FrozenTrial]:
-    """Return every trial of the study as it stands in the storage; not to be changed."""
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
-
-
-def began(study: Study) -> datetime | None:
-    """Return when the study's first trial began; that tells it from another of the same number."""
-    storage = study._storage
-    first = storage.get_trial_id_from_study_id_trial_number(study._study_id, 0)
-    return storage.get_trial(first).datetime_start
-
-
-def standing(trial: FrozenTrial) -> Standing:
-    """Return how the trial stands now."""
-    space = trial.system_attrs.get(_KEY, {}).get("space")
-    return Standing(trial.number, trial.state.is_finished(), len(trial.params), space)
-
-
-def write_record(study: Study, trial: FrozenTrial, record: Record, space: str) -> None:
+def _write_record(study: Study, trial: FrozenTrial, record: Record, space: str) -> None:
     """Store the record with the trial, in one write; `space` is the digest of its space."""
     value: dict[str, Any] = {"space": space, "position": record.position.tolist()}
     if record.velocity is not None:
@@ -97,7 +57,7 @@ def write_record(study: Study, trial: FrozenTrial, record: Record, space: str) -
     study._storage.set_trial_system_attr(trial._trial_id, _KEY, value)
 
 
-def read_record(trial: FrozenTrial, space: str) -> Record | None:
+def _read_record(trial: FrozenTrial, space: str) -> Record | None:
     """Return the record of the trial; None where it has none, or one of another space."""
     value = trial.system_attrs.get(_KEY)
     if value is None or value.get("space") != space:
@@ -112,36 +72,43 @@ def read_record(trial: FrozenTrial, space: str) -> Record | None:
 State = TypeVar("State")
 
 
+class _Snapshot(NamedTuple):
+    """A trial, and everything that can change about its position and cost."""
+
+    number: int
+    ended: bool
+    n_params: int
+    space: str | None  # of its record
+
+
+def _snapshot(trial: FrozenTrial) -> _Snapshot:
+    space = trial.system_attrs.get(_KEY, {}).get("space")
+    return _Snapshot(trial.number, trial.state.is_finished(), len(trial.params), space)
+
+
 @dataclass(frozen=True)
 class _Checkpoint:
     """The state after all trials of the generations before one."""
 
-    state: Any
-    unfinished: frozenset[Standing]  # of trials that had not ended; once one changes, it is stale
+    state: Any = None
+    unfinished: frozenset[_Snapshot] = frozenset()  # once one of them changes, it is stale
 
 
-_START = _Checkpoint(None, frozenset())
-
-
-@dataclass
-class _StudyMemory:
-    began: datetime | None  # when its first trial did
-    checkpoints: dict[Hashable, dict[int, _Checkpoint]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+_Checkpoints = dict[int, _Checkpoint]  # by generation
 
 
 class Memory:
-    """Remembers, for each study, the states that its generations led to.
+    """A cache of the states after each generation of each study; a copy of it starts empty.
 
-    A finished trial never changes, so a state is good as long as every trial that was unfinished
-    then still stands as it did. Safe to share between threads.
+    A finished trial never changes, so a state is valid while every trial that was unfinished
+    then is unchanged. Safe to share between threads.
     """
 
     def __init__(self) -> None:
-        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _StudyMemory]] = (
-            weakref.WeakKeyDictionary()
-        )
+        # By storage and number of the study: when its first trial began, and checkpoints by key.
+        self._studies: weakref.WeakKeyDictionary[
+            BaseStorage, dict[int, tuple[datetime | None, dict[Hashable, _Checkpoints]]]
+        ] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
@@ -159,65 +126,63 @@ class Memory:
 
         Args:
             study: The study.
-            key: What else the state depends on; the state of another key is another one.
+            key: What else the state depends on, such as the digest of the search space.
             generation: The first generation that does not count.
             size: Trials in a generation.
-            learn: Gives the state after one more generation, from the state before (None at the
-                beginning), the generation and its trials. It must depend on these alone and
+            learn: Returns the state after one more generation, from the state before (None at
+                the beginning), the generation and its trials. It must depend on these alone and
                 leave them as they are.
         """
         if generation == 0:
             return None
         trials: Sequence[FrozenTrial] | None = None
         with self._lock:
-            checkpoints = self._of(study).checkpoints[key]
+            checkpoints = self._checkpoints(study, key)
             unfinished = frozenset().union(*(c.unfinished for c in checkpoints.values()))
             if unfinished:
                 trials = all_trials(study)
-                changed = {s for s in unfinished if s != standing(trials[s.number])}
+                changed = {s for s in unfinished if s != _snapshot(trials[s.number])}
                 for g in [g for g, c in checkpoints.items() if c.unfinished & changed]:
                     del checkpoints[g]
             start = max((g for g in checkpoints if g <= generation), default=0)
-            latest = checkpoints.get(start, _START)
+            latest = checkpoints.get(start, _Checkpoint())
             for g in range(start, generation):
                 if trials is None:
                     trials = all_trials(study)
-                told = trials[g * size : (g + 1) * size]
-                running = {standing(t) for t in told if not t.state.is_finished()}
-                latest = _Checkpoint(learn(latest.state, g, told), latest.unfinished | running)
+                members = trials[g * size : (g + 1) * size]
+                running = {_snapshot(t) for t in members if not t.state.is_finished()}
+                latest = _Checkpoint(learn(latest.state, g, members), latest.unfinished | running)
                 checkpoints[g + 1] = latest
             _thin(checkpoints)
             state: State | None = latest.state
             return state
 
-    def _of(self, study: Study) -> _StudyMemory:
-        """Return what is known of the study; nothing, where another one had its number before."""
-        studies = self._studies.setdefault(study._storage, {})
-        memory = studies.get(study._study_id)
-        first = began(study)
-        if memory is None or memory.began != first:
-            memory = studies[study._study_id] = _StudyMemory(first)
-        return memory
+    def _checkpoints(self, study: Study, key: Hashable) -> _Checkpoints:
+        """Return the checkpoints; none if the study replaced another of the same number."""
+        storage, study_id = study._storage, study._study_id
+        first = storage.get_trial_id_from_study_id_trial_number(study_id, 0)
+        began = storage.get_trial(first).datetime_start
+        studies = self._studies.setdefault(storage, {})
+        if study_id not in studies or studies[study_id][0] != began:
+            studies[study_id] = (began, {})
+        return studies[study_id][1].setdefault(key, {})
 
 
 def _thin(checkpoints: dict[int, Any]) -> None:
-    """Keep ever fewer of the older ones, so that none is far from where a trial ends late.
+    """Delete most of the older checkpoints.
 
-    The latest four stay, and of those at distance d one in about d / 4: to begin again from
-    before a generation costs in proportion to how long ago that was.
+    The latest four stay, and of those at distance d one in about d / 4: the cost of computing a
+    state again, after a trial that ended late, is proportional to its age.
     """
     latest = max(checkpoints)
     for g in [g for g in checkpoints if latest - g >= 4 * (g & -g)]:
         del checkpoints[g]
 
 
-Space = dict[str, BaseDistribution]
-
-
-class PopulationSampler(BaseSampler):
+class PopulationSampler(KeyedSampler):
     """Runs a strategy whose trials come in generations.
 
-    A trial that failed, or has no finite value, keeps its place and counts as the worst; a
+    A trial that failed, or has no finite value, keeps its position and counts as the worst; a
     pruned one counts with its last reported value. A trial whose parameters came from outside
     (enqueued, added) stands where its parameters are. While no trial has a value, every
     generation is spread afresh over the space. Nothing is waited for: a trial of an earlier
@@ -225,10 +190,9 @@ class PopulationSampler(BaseSampler):
 
     Args:
         options: The strategy, which has the population.
-        n_generations: Generations in a cycle of the schedules; at least 1, by default 20. A
-            strategy without schedules takes no notice of it.
-        seed: Seed of every random number, from 0 on; by default one is drawn. Samplers that
-            continue a study must be given its seed.
+        n_generations: Generations in a cycle of the schedules, at least 1.
+        seed: Seed of every random number, from 0 on; drawn by default. Samplers that continue a
+            study must be given its seed.
         search_space: The parameters that are moved in; any other is random, and the first such
             one gives a warning. By default those that all finished trials of earlier generations
             share, as in Optuna's own samplers; then the first generation is random.
@@ -242,12 +206,11 @@ class PopulationSampler(BaseSampler):
         seed: int | None = None,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
-        require_int(lambda n: n >= 1, "n_generations", "from 1 on", n_generations)
+        super().__init__(seed=seed)
         self.options = options
         self.population_size = options.population
-        self.n_generations = int(n_generations)
-        self.seed = seed_of(seed)
-        self.search_space = _space_of(search_space)
+        self.n_generations = n_generations
+        self.search_space = None if search_space is None else dict(search_space)
         self._memory = Memory()
         self._warned = False
 
@@ -256,10 +219,7 @@ class PopulationSampler(BaseSampler):
         turn = Turn(generation, individual, self.n_generations, self.seed)
         return self.options.move(past, turn)
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return the search space given, or what the trials of earlier generations share."""
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
         if self.search_space is not None:
             return dict(self.search_space)  # a wrapper may take parameters out of it
         generation = trial.number // self.population_size
@@ -267,17 +227,14 @@ class PopulationSampler(BaseSampler):
         return dict(space or {})
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, search_space: Space
     ) -> dict[str, Any]:
-        """Return the trial's parameters, after its position was stored with it.
-
-        Raises ValueError for a study with several objectives.
-        """
-        _refuse_several_objectives(self, study)
+        """Return the trial's parameters, after its position was stored with it."""
+        self._refuse_several_objectives(study)
         codec = Codec(search_space)
         if codec.n_columns == 0:
             return {}
-        record = read_record(trial, codec.digest)  # asked before, by a process that died
+        record = _read_record(trial, codec.digest)  # asked before, by a process that died
         if record is None:
             generation, individual = divmod(trial.number, self.population_size)
             past = self.past(study, generation, codec)
@@ -286,7 +243,7 @@ class PopulationSampler(BaseSampler):
                 record = spread[individual]
             else:
                 record = self.move(past, generation, individual)
-            write_record(study, trial, record, codec.digest)
+            _write_record(study, trial, record, codec.digest)
         return codec.decode(record.position)
 
     def sample_independent(
@@ -296,20 +253,18 @@ class PopulationSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return a random value for a parameter that is not moved in.
+        """Return a random value; warn once about a name that the given search space lacks.
 
-        Warns, once, where a search space was given that lacks it: a misspelt name would turn
-        the search into a random one. Raises ValueError for a study with several objectives.
+        A misspelled name would turn the search into a random one.
         """
-        _refuse_several_objectives(self, study)
+        self._refuse_several_objectives(study)
         space = self.search_space
         if space is not None and param_name not in space and not self._warned:
             self._warned = True
             hint = nearest(param_name, space)
             text = f"{param_name!r} is sampled at random, for search_space lacks it; {hint}"
             warnings.warn(text, stacklevel=4)  # points to the objective's trial.suggest_...
-        seed = keys.seed32(self.seed, "independent", trial.number, param_name)
-        return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
+        return super().sample_independent(study, trial, param_name, param_distribution)
 
     def past(self, study: Study, generation: int, codec: Codec) -> Any | None:
         """Return the state after the generations before this one; None at a beginning."""
@@ -325,38 +280,21 @@ class PopulationSampler(BaseSampler):
             if past is None and not np.isfinite(costs).any():
                 return None
             fresh = self.options.spread(self.seed, g, codec.n_columns)
-            records = [
-                new if place is None else _completed(place, new)
-                for place, new in zip(places, fresh, strict=True)
-            ]
+            records = []
+            for place, new in zip(places, fresh, strict=True):
+                record = place or new
+                if record.velocity is None:  # its parameters came from outside
+                    record = dataclasses.replace(record, velocity=new.velocity)
+                records.append(record)
             return self.options.learn(past, g, records, costs)
 
         direction = study.direction
         return self._memory.after(study, codec.digest, generation, self.population_size, learn)
 
-
-def _refuse_several_objectives(sampler: BaseSampler, study: Study) -> None:
-    """Raise ValueError for a study with several objectives."""
-    if len(study.directions) > 1:
-        raise ValueError(
-            f"{type(sampler).__name__} is for one objective, "
-            f"got a study with {len(study.directions)}"
-        )
-
-
-def _space_of(
-    search_space: Mapping[str, BaseDistribution] | None,
-) -> dict[str, BaseDistribution] | None:
-    """Return a copy of the search space; raise ValueError for what is none."""
-    if search_space is None:
-        return None
-    rule = "a mapping from names to Optuna's distributions, or None"
-    holds = isinstance(search_space, Mapping) and all(
-        isinstance(name, str) and isinstance(distribution, BaseDistribution)
-        for name, distribution in search_space.items()
-    )
-    require(holds, "search_space", rule, search_space)
-    return dict(search_space)
+    def _refuse_several_objectives(self, study: Study) -> None:
+        if (n := len(study.directions)) > 1:
+            name = type(self).__name__
+            raise ValueError(f"{name} is for one objective, got a study with {n}")
 
 
 def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) -> Space | None:
@@ -370,7 +308,7 @@ def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) ->
 
 def _where(trial: FrozenTrial, codec: Codec) -> Record | None:
     """Return where a trial stood; None if that cannot be known."""
-    record = read_record(trial, codec.digest)
+    record = _read_record(trial, codec.digest)
     if record is not None:
         decoded = codec.decode(record.position)
         if all(trial.params[name] == decoded[name] for name in decoded.keys() & trial.params):
@@ -378,13 +316,6 @@ def _where(trial: FrozenTrial, codec: Codec) -> Record | None:
     if all(trial.distributions.get(name) == d for name, d in codec.distributions.items()):
         return Record(codec.encode(trial.params), None if record is None else record.velocity)
     return None
-
-
-def _completed(record: Record, new: Record) -> Record:
-    """Return the record with the velocity that it lacks, as of a parameter set from outside."""
-    if record.velocity is not None:
-        return record
-    return dataclasses.replace(record, velocity=new.velocity)
 
 
 def _cost(trial: FrozenTrial, direction: StudyDirection) -> float:
@@ -399,104 +330,90 @@ def _cost(trial: FrozenTrial, direction: StudyDirection) -> float:
     return -value if direction is StudyDirection.MAXIMIZE else value
 
 
-class _ByKeywords(PopulationSampler):
-    """A sampler whose arguments are the options of one strategy, `population` as in Optuna."""
+class _Arguments(Section):
+    """The arguments that are no options of a strategy."""
+
+    n_generations: Annotated[int, Field(ge=1, strict=True)] = 20
+    """Generations in which schedules run before they start again."""
+    seed: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Seed of every random number, from 0 on; by default one is drawn."""
+    search_space: dict[str, InstanceOf[BaseDistribution]] | None = None
+    """The parameters that are moved in; by default those that all trials share."""
+
+
+class _KeywordSampler(PopulationSampler):
+    """A sampler whose arguments are the options of one strategy, `population_size` as in Optuna."""
 
     strategy: ClassVar[type[PopulationStrategy]]
 
     def __init_subclass__(cls, *, strategy: type[PopulationStrategy]) -> None:
         cls.strategy = strategy
-        told = {"population_size": strategy.model_fields["population"]}
-        told |= {"n_generations": FieldInfo(default=20, description=_CYCLE)}
-        told |= {n: f for n, f in strategy.model_fields.items() if n not in ("name", "population")}
-        told |= {"seed": FieldInfo(default=None, description=_SEED)}
-        told |= {"search_space": FieldInfo(default=None, description=_SPACE)}
-        kind = inspect.Parameter.KEYWORD_ONLY
+        general, options = dict(_Arguments.model_fields), dict(strategy.model_fields)
+        del options["name"]
+        fields = {"population_size": options.pop("population")}
+        fields |= {"n_generations": general.pop("n_generations"), **options, **general}
         cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, kind, default=field.default) for name, field in told.items()]
+            [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+                for name, field in fields.items()
+            ]
         )
-        arguments = [f"    {n}: {f.description} Default: {f.default!r}." for n, f in told.items()]
+        arguments = [f"    {n}: {f.description} Default: {f.default!r}." for n, f in fields.items()]
         about = [cls.__doc__ or "", "", inspect.getdoc(strategy) or "", "", "Args:"]
         cls.__doc__ = "\n".join([*about, *arguments])
 
-    def __init__(
-        self,
-        *,
-        n_generations: int = 20,
-        seed: int | None = None,
-        search_space: Mapping[str, BaseDistribution] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            _options_of(self.strategy, options),
-            n_generations=n_generations,
-            seed=seed,
-            search_space=search_space,
-        )
+    def __init__(self, **arguments: Any) -> None:
+        known = inspect.signature(type(self)).parameters
+        if unknown := next((name for name in arguments if name not in known), None):
+            name = type(self).__name__
+            raise TypeError(f"{name}: unexpected argument {unknown!r}; {nearest(unknown, known)}")
+        given = {name: _plain(value) for name, value in arguments.items()}
+        if "population_size" in given:
+            given["population"] = given.pop("population_size")
+        general = {name: given.pop(name) for name in _Arguments.model_fields if name in given}
+        try:
+            checked = _Arguments(**general)
+            options = self.strategy(**given)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            if problem["type"] == "value_error":
+                text = str(problem["ctx"]["error"]).replace(": must ", " must ", 1)
+                raise ValueError(text.replace("population", "population_size")) from None
+            field = str(problem["loc"][0])
+            name = "population_size" if field == "population" else field
+            rule = problem["msg"].removeprefix("Input should ")
+            raise ValueError(f"{name} must {rule}, got {arguments[name]!r}") from None
+        super().__init__(options, **dict(checked))
 
     def __repr__(self) -> str:
         """Return the constructor's call with the seed, also a drawn one; of a space its names."""
-        values = self.options.model_dump(exclude={"name", "population"})
-        values = {
+        values = dict(self.options) | {
             "population_size": self.population_size,
             "n_generations": self.n_generations,
-            **values,
             "seed": self.seed,
+            "search_space": self.search_space and list(self.search_space),
         }
-        if self.search_space is not None:
-            values["search_space"] = list(self.search_space)
-        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in values.items())})"
+        names = inspect.signature(type(self)).parameters
+        shown = [f"{n}={values[n]!r}" for n in names if n != "search_space" or values[n]]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     __str__ = __repr__  # Optuna's shows the name alone
 
 
-_CYCLE = "Generations in which schedules run before they start again."
-_SEED = "Seed of every random number, from 0 on; by default one is drawn."
-_SPACE = "The parameters that are moved in; by default those that all trials share."
+class ParticleSwarmSampler(_KeywordSampler, strategy=ParticleSwarmStrategy):
+    """Optuna sampler of the particle swarm."""
 
 
-class ParticleSwarmSampler(_ByKeywords, strategy=ParticleSwarmStrategy):
-    """Optuna\'s sampler of the particle swarm."""
+class QuantumSwarmSampler(_KeywordSampler, strategy=QuantumSwarmStrategy):
+    """Optuna sampler of the quantum particle swarm."""
 
 
-class QuantumSwarmSampler(_ByKeywords, strategy=QuantumSwarmStrategy):
-    """Optuna\'s sampler of the quantum particle swarm."""
+class WhaleSampler(_KeywordSampler, strategy=WhaleStrategy):
+    """Optuna sampler of whale optimization."""
 
 
-class WhaleSampler(_ByKeywords, strategy=WhaleStrategy):
-    """Optuna\'s sampler of whale optimization."""
-
-
-class CmaSampler(_ByKeywords, strategy=CmaEsStrategy):
-    """Optuna\'s sampler of CMA-ES."""
-
-
-def _options_of(
-    strategy: type[PopulationStrategy], arguments: dict[str, Any]
-) -> PopulationStrategy:
-    """Return a strategy's options from a sampler's keyword arguments.
-
-    Raises:
-        ValueError: an argument breaks a rule; its name, the rule and the value.
-        TypeError: there is no such argument.
-    """
-    known = {"population_size": "population"}
-    known |= {name: name for name in strategy.model_fields if name not in ("name", "population")}
-    if unknown := next((name for name in arguments if name not in known), None):
-        hint = nearest(unknown, known)
-        raise TypeError(f"{strategy.__name__}: unexpected argument {unknown!r}{hint}")
-    given = {known[name]: _plain(value) for name, value in arguments.items()}
-    try:
-        return strategy(**given)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"]).replace(": must ", " must ", 1)
-        raise ValueError(text.replace("population", "population_size"))
-    field = str(problem["loc"][0])
-    name = next(argument for argument, option in known.items() if option == field)
-    rule = problem["msg"].removeprefix("Input should ")
-    raise ValueError(f"{name} must {rule}, got {arguments[name]!r}")
+class CmaSampler(_KeywordSampler, strategy=CmaEsStrategy):
+    """Optuna sampler of CMA-ES."""
 
 
 def _plain(value: Any) -> Any:

@@ -12,16 +12,11 @@ from typing import Any
 from tuner.errors import ExperimentError, one_line
 from tuner.strategies.base import Strategy
 from tuner.strategies.cma import CmaEsStrategy
-from tuner.strategies.others import (
-    BruteForceStrategy,
-    GPStrategy,
-    GridStrategy,
-    Nsga2Strategy,
-    QuasiRandomStrategy,
-    RandomStrategy,
-    TPEStrategy,
-)
+from tuner.strategies.grid import BruteForceStrategy, GridStrategy
+from tuner.strategies.model_based import GPStrategy, RandomStrategy, TPEStrategy
+from tuner.strategies.nsga2 import Nsga2Strategy
 from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
+from tuner.strategies.quasi_random import QuasiRandomStrategy
 from tuner.strategies.woa import WhaleStrategy
 
 __all__ = ["GROUP", "STRATEGIES", "installed"]

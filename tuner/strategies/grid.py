@@ -1,0 +1,154 @@
+"""Grid search and brute force: trial `number` gets configuration `number` of a shuffled list.
+
+They keep nothing in the study, so a study that is opened again resumes where it was. Optuna's own
+samplers count in the study's attributes, or leave the order to chance once trials overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tuner.strategies import rng as keys
+from tuner.strategies.base import BatchStrategy
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from tuner.strategies.base import Distributions
+
+__all__ = ["BruteForceStrategy", "GridStrategy", "every_value", "spaced_values"]
+
+MOST = 1_000_000
+"""Configurations that a grid may have: nobody trains more, and their order is kept in memory."""
+
+
+class GridStrategy(BatchStrategy):
+    """Grid search: all combinations of a few values of each parameter, in random order."""
+
+    name: Literal["grid"] = "grid"
+    points: Annotated[int, Field(ge=2, le=10_000, strict=True)] = 5
+    """Most values of a number, spread evenly over its range."""
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        return _sampler(distributions, spaced_values(distributions, self.points), seed)
+
+
+class BruteForceStrategy(BatchStrategy):
+    """Brute force: every configuration of a finite space, in random order."""
+
+    name: Literal["brute"] = "brute"
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        return _sampler(distributions, every_value(distributions), seed)
+
+
+def _sampler(
+    distributions: Distributions, values: Mapping[str, list[Any]], seed: int
+) -> BaseSampler:
+    from tuner.strategies.samplers import SpaceSampler
+
+    return SpaceSampler(distributions, _Grid(distributions, values, seed).propose, seed=seed)
+
+
+class _Grid:
+    """All combinations of the values, in a random order.
+
+    A configuration whose trial got other parameters (an enqueued one) is tried at the end. When
+    none is left, configurations are random.
+    """
+
+    def __init__(
+        self, distributions: Distributions, values: Mapping[str, list[Any]], seed: int
+    ) -> None:
+        self._distributions, self._seed = distributions, seed
+        self._values = {name: values[name] for name in sorted(values)}
+        self._n = _require_few(len(v) for v in values.values())
+        self._order = keys.generator(seed, "grid").permutation(self._n)
+
+    def propose(self, study: Study, trial: FrozenTrial, space: Distributions) -> dict[str, Any]:
+        """Return configuration `number`, then one that is left, then a random one."""
+        from tuner.strategies.codec import Codec
+        from tuner.strategies.samplers import all_trials
+
+        if trial.number < self._n:
+            return self._at(int(self._order[trial.number]))
+        tried = {self._index(t.params) for t in all_trials(study) if t.number < trial.number}
+        index = next((int(i) for i in self._order if int(i) not in tried), None)
+        if index is not None:
+            return self._at(index)
+        codec = Codec(self._distributions, one_hot=False)
+        rng = keys.generator(self._seed, "after the grid", trial.number)
+        return codec.decode(rng.random(codec.n_columns))
+
+    def _at(self, index: int) -> dict[str, Any]:
+        """Return the configuration with this index; the last parameter changes fastest."""
+        shape = [len(v) for v in self._values.values()]
+        digits = np.unravel_index(index, shape) if shape else ()
+        return {name: v[int(i)] for (name, v), i in zip(self._values.items(), digits, strict=True)}
+
+    def _index(self, params: Mapping[str, Any]) -> int | None:
+        """Return the index of a configuration; None for one that is not on the grid."""
+        index = 0
+        for name, v in self._values.items():
+            if name not in params or params[name] not in v:
+                return None
+            index = index * len(v) + v.index(params[name])
+        return index
+
+
+def every_value(distributions: Distributions) -> dict[str, list[Any]]:
+    """Return all values of each parameter.
+
+    Raises:
+        ValueError: A parameter has infinitely many, or there are over a million combinations.
+    """
+    from tuner.strategies.codec import count_of, values_of
+
+    for name, distribution in distributions.items():
+        if count_of(distribution) is None:
+            raise ValueError(
+                f"search_space: {name}: must have finitely many values to try every one of them, "
+                f"got {distribution}; give it a step"
+            )
+    _require_few(count_of(d) or 0 for d in distributions.values())
+    return {name: values_of(d) or [] for name, d in distributions.items()}
+
+
+def spaced_values(distributions: Distributions, points: int) -> dict[str, list[Any]]:
+    """Return at most `points` values of each number, evenly spaced, and every other choice.
+
+    Both ends of a range are among them; a logarithmic range is spaced in the logarithm.
+    """
+    return {name: _spaced(name, d, points) for name, d in distributions.items()}
+
+
+def _spaced(name: str, distribution: BaseDistribution, points: int) -> list[Any]:
+    from optuna.distributions import CategoricalDistribution
+
+    from tuner.strategies.codec import Codec, count_of, values_of
+
+    n = count_of(distribution)
+    if isinstance(distribution, CategoricalDistribution) or (n is not None and n <= points):
+        return values_of(distribution) or []
+    codec = Codec({name: distribution})
+    spaced = [codec.decode(np.array([z]))[name] for z in np.linspace(0, 1, points)]
+    return [value for value, _ in itertools.groupby(spaced)]
+
+
+def _require_few(counts: Iterable[int]) -> int:
+    n = math.prod(counts)
+    if n > MOST:
+        raise ValueError(
+            f"search_space: a grid must have at most {MOST:,} configurations, "
+            f"got {n:,}; give fewer values, or another strategy"
+        )
+    return n
