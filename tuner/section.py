@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import ErrorDetails
 
 from tuner.errors import ExperimentError
 
-__all__ = ["Section", "check_order"]
+__all__ = ["Section", "broken_rule", "check_order"]
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a mapping",
+    "is_instance_of": "must be a {class}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have {max_length} or fewer items",
+    "greater_than": "must be above {gt:.15g}",
+    "greater_than_equal": "must be at least {ge:.15g}",
+    "less_than": "must be below {lt:.15g}",
+    "less_than_equal": "must be at most {le:.15g}",
+    "literal_error": "must be {expected}",
+}
+"""The rules by pydantic's type of error."""
 
 
 class Section(BaseModel):
@@ -15,6 +42,12 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+
+def broken_rule(details: ErrorDetails) -> str:
+    """Return the rule that a value breaks; pydantic's message for a type of error without one."""
+    rule = _RULES.get(details["type"])
+    return details["msg"] if rule is None else rule.format(**details.get("ctx", {}))
 
 
 def check_order(options: Section, lower: str, upper: str) -> None:

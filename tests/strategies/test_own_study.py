@@ -115,7 +115,7 @@ def test_samplers_are_listed_and_a_typo_gets_the_nearest():
         ),
         (
             lambda: ParticleSwarmSampler(velocity_clamp=(0.5, -0.5)),
-            "velocity_clamp: the least must be below the largest, got [0.5, -0.5]; swap them?",
+            "velocity_clamp must be the least and then the largest, got [0.5, -0.5]; swap them?",
         ),
         (
             lambda: ParticleSwarmSampler(population_size=2, topology="ring"),

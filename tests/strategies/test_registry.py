@@ -161,7 +161,7 @@ def test_bytes_are_no_velocities(value):
 
 def test_the_cmaes_message_names_its_least_population():
     for n in (1, 3):
-        with pytest.raises(ValueError, match=rf"^population_size must be .* equal to 4, got {n}$"):
+        with pytest.raises(ValueError, match=rf"^population_size must be at least 4, got {n}$"):
             CmaSampler(population_size=n)
 
 

@@ -246,5 +246,5 @@ def test_several_objectives_are_refused(make):
 def test_a_range_wider_than_a_float_holds_is_refused_by_name(make):
     space = {"w": FloatDistribution(-1.7e308, 1e308)}
     study = optuna.create_study(sampler=make(search_space=space))
-    with pytest.raises(ValueError, match=r"^the range of w is wider than a float holds"):
+    with pytest.raises(ValueError, match=r"^search_space.w: the range must fit in a float"):
         study.ask(space)

@@ -154,7 +154,7 @@ def test_of_labels_every_step_counts_for_the_class_weights(make_sequences):
     ids=str,
 )
 def test_a_loss_of_other_outputs_is_refused(sine, shape, name):
-    with pytest.raises(TrainingError, match=f"loss: {name} does not fit .*; choose from: "):
+    with pytest.raises(TrainingError, match=f"the loss {name} does not fit .*; choose from: "):
         loss_of(dataclasses.replace(sine, shape=shape), loss=name)
 
 

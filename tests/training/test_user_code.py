@@ -342,9 +342,9 @@ def test_a_metric_that_does_not_work_is_refused_with_the_data(metric, message, t
         ("own_classes:fourth", "forecast", None),
         ("own_classes:margin", "classify", None),
         ("own_classes:flat", "forecast", "has no gradient; calculate with torch alone"),
-        ("own_classes:array", "forecast", "must come to one number of torch, got"),
+        ("own_classes:array", "forecast", "must return one number of torch, got"),
         ("own_classes:fourht", "forecast", "did you mean 'fourth'?"),
-        ("own_classes:margin", "forecast", "has no loss of a batch"),
+        ("own_classes:margin", "forecast", "gives no loss for a batch"),
     ],
 )
 def test_a_loss_is_tried_before_a_search(loss, kind, message):

@@ -19,8 +19,7 @@ from pydantic import (
 from tuner.cells import CELLS
 from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
-from tuner.experiment.messages import reword
-from tuner.section import Section
+from tuner.section import Section, broken_rule
 from tuner.user_code import is_reference
 
 __all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
@@ -196,5 +195,5 @@ def check_value(name: str, value: Any) -> str | None:
     try:
         Hyperparameters.model_validate({"hidden_size" if WIDTH.fullmatch(name) else name: value})
     except ValidationError as error:
-        return reword(error.errors()[0]["msg"])
+        return broken_rule(error.errors()[0])
     return None

@@ -15,28 +15,9 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.fields import key_meant
-from tuner.section import Section
+from tuner.section import Section, broken_rule
 
-__all__ = ["explain", "first_problem", "reword", "shown"]
-
-_REWORDED = {  # pydantic's words and ours; longer ones first
-    "Input should be": "must be",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "above",
-    "less than": "below",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid string": "a text",
-    "a valid boolean": "true or false",
-    "a valid list": "a list",
-    "a valid tuple": "a list",
-    "List should": "must",
-    "Tuple should": "must",
-    "String should": "must",
-}
-
-_TOO_MUCH = re.compile(r" after validation, not \d+|, unable to parse .*")
+__all__ = ["explain", "first_problem", "shown"]
 
 _OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
 
@@ -46,7 +27,7 @@ def first_problem(error: ValidationError) -> ExperimentError:
     details = error.errors(include_url=False)[0]
     key = ".".join(map(str, details["loc"]))
     if details["type"] != "value_error":
-        rule = reword(details["msg"])
+        rule = broken_rule(details)
         return ExperimentError(rule, key=key, got=repr(details["input"]), remedy="change it")
     own = _raised(details)
     return own.with_(key=".".join(filter(None, (key, own.key))))
@@ -72,13 +53,6 @@ def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Exper
         for path, of_key in by_kind  # a union reports each member: the one that fits best
         if not any(len(other) > len(path) and other[: len(path)] == path for other in broken)
     ]
-
-
-def reword(message: str) -> str:
-    """Say in the words of the experiment file what pydantic says in its own."""
-    for theirs, ours in _REWORDED.items():
-        message = message.replace(theirs, ours)
-    return _TOO_MUCH.sub("", message)
 
 
 def shown(value: Any) -> str:
@@ -161,8 +135,8 @@ def _rule(of_key: list[ErrorDetails]) -> str:
     """Say what a value must be; where it is of no kind that a union has, name every kind."""
     told = _told(of_key)
     if not told["type"].endswith(_OF_KIND):
-        return reword(told["msg"])
-    kinds = list(dict.fromkeys(reword(d["msg"]).removeprefix("must be ") for d in of_key))
+        return broken_rule(told)
+    kinds = list(dict.fromkeys(broken_rule(d).removeprefix("must be ") for d in of_key))
     if "a number" in kinds and "a whole number" in kinds:
         kinds.remove("a whole number")
     kinds.sort(key="true or false".__eq__)

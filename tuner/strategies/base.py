@@ -91,7 +91,7 @@ class Strategy(Section):
             n_generations: Generations in a cycle of the schedules, if it has any.
 
         Raises:
-            ValueError: It cannot search this space; key, rule, value and remedy.
+            SpaceError: It cannot search this space.
         """
 
     def make_sampler(
@@ -100,13 +100,15 @@ class Strategy(Section):
         """Return the sampler for a budget of trials, None without one.
 
         Raises:
-            SpaceError: It cannot search this space; key, rule, value and remedy.
+            SpaceError: It cannot search this space.
         """
         n_generations = _N_GENERATIONS if trials is None else math.ceil(trials / self.rhythm.size)
         try:
             return self.sampler(distributions, seed, n_generations)
-        except ValueError as error:
-            raise SpaceError(str(error)) from error
+        except SpaceError:
+            raise
+        except ValueError as error:  # of an installed strategy, or a library
+            raise SpaceError(error) from error
 
     def paced(self, n_trials: int | None) -> Strategy:
         """Return the options for so many trials, None where that is open."""

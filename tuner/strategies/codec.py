@@ -24,6 +24,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from tuner.errors import SpaceError
 from tuner.strategies.base import FloatArray
 
 __all__ = ["Codec", "count_of", "values_of"]
@@ -57,7 +58,9 @@ class Codec:
         for name, distribution in self.distributions.items():
             scale = _scale_of(distribution, one_hot)
             if isinstance(scale, _Linear) and not math.isfinite(scale.high - scale.low):
-                raise ValueError(f"the range of {name} is wider than a float holds: {distribution}")
+                rule, key = "the range must fit in a float", f"search_space.{name}"
+                remedy = "make it narrower"
+                raise SpaceError(rule, key=key, got=distribution, remedy=remedy)
             columns = slice(self.n_columns, self.n_columns + scale.width)
             self._scales[name] = (scale, columns)
             self.n_columns += scale.width

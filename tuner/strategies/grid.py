@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from tuner.errors import SpaceError
 from tuner.strategies import rng as keys
 from tuner.strategies.base import BatchStrategy
 
@@ -109,16 +110,14 @@ def every_value(distributions: Distributions) -> dict[str, list[Any]]:
     """Return all values of each parameter.
 
     Raises:
-        ValueError: A parameter has infinitely many, or there are over a million combinations.
+        SpaceError: A parameter has infinitely many, or there are over a million combinations.
     """
     from tuner.strategies.codec import count_of, values_of
 
     for name, distribution in distributions.items():
         if count_of(distribution) is None:
-            raise ValueError(
-                f"search_space: {name}: must have finitely many values to try every one of them, "
-                f"got {distribution}; give it a step"
-            )
+            rule, key = "must have finitely many values", f"search_space.{name}"
+            raise SpaceError(rule, key=key, got=distribution, remedy="give it a step")
     _require_few(count_of(d) or 0 for d in distributions.values())
     return {name: values_of(d) or [] for name, d in distributions.items()}
 
@@ -147,8 +146,7 @@ def _spaced(name: str, distribution: BaseDistribution, points: int) -> list[Any]
 def _require_few(counts: Iterable[int]) -> int:
     n = math.prod(counts)
     if n > MOST:
-        raise ValueError(
-            f"search_space: a grid must have at most {MOST:,} configurations, "
-            f"got {n:,}; give fewer values, or another strategy"
-        )
+        rule = f"a grid must have at most {MOST:,} configurations"
+        remedy = "give fewer values, or another strategy"
+        raise SpaceError(rule, key="search_space", got=f"{n:,}", remedy=remedy)
     return n

@@ -27,8 +27,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, InstanceOf, ValidationError
 
-from tuner.errors import nearest
-from tuner.section import Section
+from tuner.errors import ExperimentError, nearest
+from tuner.section import Section, broken_rule
 from tuner.strategies.base import PopulationStrategy, Record, Turn
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.codec import Codec
@@ -377,12 +377,12 @@ class _KeywordSampler(PopulationSampler):
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             if problem["type"] == "value_error":
-                text = str(problem["ctx"]["error"]).replace(": must ", " must ", 1)
+                broken: ExperimentError = problem["ctx"]["error"]
+                text = str(broken.with_(key=None, rule=f"{broken.key} {broken.rule}"))
                 raise ValueError(text.replace("population", "population_size")) from None
             field = str(problem["loc"][0])
             name = "population_size" if field == "population" else field
-            rule = problem["msg"].removeprefix("Input should ")
-            raise ValueError(f"{name} must {rule}, got {arguments[name]!r}") from None
+            raise ValueError(f"{name} {broken_rule(problem)}, got {arguments[name]!r}") from None
         super().__init__(options, **dict(checked))
 
     def __repr__(self) -> str:

@@ -77,9 +77,8 @@ class ParticleSwarmStrategy(SwarmStrategy):
             check_order(self, "neighbors", "population")
         match self.velocity_clamp:
             case (low, high) if low >= high:
-                rule = "the least must be below the largest"
-                remedy = "swap them?"
-                raise ExperimentError(rule, key="velocity_clamp", got=[low, high], remedy=remedy)
+                rule, got = "must be the least and then the largest", [low, high]
+                raise ExperimentError(rule, key="velocity_clamp", got=got, remedy="swap them?")
         return self
 
     def least_population(self) -> int:

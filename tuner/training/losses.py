@@ -41,9 +41,11 @@ def own_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor
     try:
         function = load_object(definition)
     except InputError as error:
-        raise TrainingError(f"loss: {error}") from None
+        raise TrainingError(f"the loss is not found: {error}") from None
     if not callable(function):
-        text = f"loss: must be a function, got {definition!r}, which is {type(function).__name__}"
+        text = (
+            f"the loss must be a function, got {definition!r}, which is {type(function).__name__}"
+        )
         raise TrainingError(f"{text}; name a function")
     return partial(_of_function, function=function, what=definition, shape=shape)
 
@@ -64,10 +66,10 @@ def _of_function(
         found = function(truth, forecast)
     except Exception as error:  # of the user's code
         problem = f"{type(error).__name__}: {one_line(error)}"
-        raise TrainingError(f"loss: {what} has no loss of a batch: {problem}") from error
+        raise TrainingError(f"{what} gives no loss for a batch: {problem}") from error
     if not isinstance(found, Tensor) or found.ndim or not found.is_floating_point():
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise TrainingError(f"loss: {what} must come to one number of torch, got {got}")
+        raise TrainingError(f"the loss {what} must return one number of torch, got {got}")
     return found
 
 
@@ -133,7 +135,7 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     name = fitting[0] if parameters.loss == "auto" else parameters.loss
     if name not in fitting:
         raise TrainingError(
-            f"loss: {name} does not fit the task's outputs; choose from: {', '.join(fitting)}"
+            f"the loss {name} does not fit the task's outputs; choose from: {', '.join(fitting)}"
         )
     if name == "quantile":
         return partial(pinball, levels=torch.tensor(data.shape.quantiles, device=device))
@@ -156,7 +158,7 @@ def _unweighted(
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     if weights is not None:
-        raise TrainingError("loss: a loss of your own has no weights; write auto")
+        raise TrainingError("a loss from user code has no weights; write auto")
     return loss(outputs, targets)
 
 

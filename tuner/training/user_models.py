@@ -239,9 +239,9 @@ def inspect_loss(loss: str, kind: str) -> dict[str, Any]:
     try:
         found = own_loss(loss, shape)(outputs, targets)
         if not found.requires_grad:
-            raise TrainingError(f"loss: {loss} has no gradient; calculate with torch alone")
+            raise TrainingError(f"{loss} has no gradient; calculate with torch alone")
     except TrainingError as error:
-        return {"problem": str(error).removeprefix("loss: ")}
+        return {"problem": str(error)}
     return {}
 
 
