@@ -17,9 +17,9 @@ from optuna.storages import BaseStorage
 
 from tuner.cells import CELLS
 from tuner.coordination.history import configuration_key
+from tuner.experiment.experiment import Experiment
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
-from tuner.experiment.schema import Experiment
 from tuner.experiment.space import PREPARED
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, FINALISTS_SUFFIX, Role

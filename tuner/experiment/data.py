@@ -6,18 +6,14 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import ExperimentError, near_miss
-from tuner.experiment.fields import Read, is_own
-from tuner.metrics import METRICS
+from tuner.experiment.fields import Read
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
 from tuner.section import Section
-
-if TYPE_CHECKING:
-    from tuner.experiment.schema import Experiment
 
 __all__ = [
     "OF_FORECASTS",
@@ -32,7 +28,6 @@ __all__ = [
     "Wide",
     "canonical_decomposition",
     "check_step_weights",
-    "check_weights",
     "with_wide_names",
 ]
 
@@ -144,54 +139,6 @@ def check_step_weights(weights: Sequence[float], horizon: int) -> None:
         rule = "must not all be 0"
         remedy = "write 1 where a step counts"
         raise ExperimentError(rule, key="step_weights", got=list(weights), remedy=remedy)
-
-
-def check_weights(experiment: Experiment, loss_key: str, losses: Sequence[str]) -> None:
-    """Refuse a column of weights that has another role, and what cannot be weighted.
-
-    Args:
-        experiment: whose weights they are.
-        loss_key: the key that says which loss is minimized.
-        losses: that training may minimize.
-
-    Raises:
-        ValueError: naming the key, rule, value and remedy.
-    """
-    data, name = experiment.data, experiment.data.weight
-    if name is None and experiment.task.step_weights is None:
-        return
-    key = "data.weight" if name is not None else "task.step_weights"
-    roles: dict[str, list[str | None]] = {
-        "target": [*data.targets], "time": [data.time], "id": [data.id], "text": [data.text],
-        "tokens": [data.tokens], "split.column": [data.split.column],
-        "split.group": [data.split.group],
-    }  # fmt: skip
-    for role, columns in roles.items():
-        if name is not None and name in columns:
-            rule = "must be a column of its own"
-            got = f"{name!r}, which is data.{role}"
-            raise ExperimentError(rule, key="data.weight", got=got, remedy="remove it")
-    if name is not None and experiment.task.kind == "translate":
-        rule = "is of values and classes"
-        got = f"{name!r} with translate"
-        raise ExperimentError(rule, key="data.weight", got=got, remedy="remove it")
-    own = METRICS[experiment.objective.metric].definition
-    if own is not None:
-        metric = "rmse"
-        if experiment.task.kind in ("classify", "label"):
-            metric = "accuracy"
-        remedy = f"write {metric}, say, or remove {key}"
-        raise ExperimentError(
-            "one's own cannot be weighted",
-            key="objective.metric",
-            got=f"{own!r} beside {key}",
-            remedy=remedy,
-        )
-    for loss in losses:
-        if is_own(loss):
-            rule = "one's own cannot be weighted"
-            remedy = f"write auto, or remove {key}"
-            raise ExperimentError(rule, key=loss_key, got=f"{loss!r} beside {key}", remedy=remedy)
 
 
 Count = Annotated[int, Field(strict=True)]

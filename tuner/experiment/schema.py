@@ -6,38 +6,33 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tuner.errors import ExperimentError, nearest
-from tuner.experiment.cells import Cell, cell_of, with_cells
-from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Split, Task
+from tuner.experiment.cells import Cell, cell_of
+from tuner.experiment.data import Count, Data, Folds, Split, Task
 from tuner.experiment.fields import (
     EXPERIMENT_BYTES,
     MetricName,
-    completed,
     mended,
     normalized,
     why_refused,
 )
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
-from tuner.experiment.loading import check_experiment, experiment_of, load_experiment
 from tuner.experiment.messages import shown
-from tuner.experiment.rules import check_rules
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
 from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
-from tuner.experiment.yaml_files import Override, apply_override, dump_yaml
 from tuner.metrics import COSTS, METRICS
 from tuner.section import Section
 from tuner.strategies.model_based import TPEStrategy
 
 __all__ = [
+    "Blocks",
     "Budget",
     "Data",
-    "Experiment",
     "Finalists",
     "Folds",
     "Objective",
@@ -227,8 +222,8 @@ _OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
 """What a validation loss is of: searched keys of `hyperparameters` and `data`."""
 
 
-class Experiment(Section):
-    """One experiment: data, task, model, search space, strategy and budget."""
+class Blocks(Section):
+    """The keys of an experiment, and its configurations. `Experiment` checks them together."""
 
     name: Annotated[str, AfterValidator(_check_name), Field(examples=["sales"])]
     data: Data
@@ -248,123 +243,6 @@ class Experiment(Section):
     recorded: Recorded | None = None
     cells: list[Cell] = Field(default_factory=list)
     """What cells of one's own declare; written by tuner."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _add_cells(cls, raw: Any) -> Any:
-        return with_cells(raw)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, raw: Any) -> Any:
-        recorded = isinstance(raw, dict) and raw.get("recorded") is not None
-        return completed(raw) if recorded else raw
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choose_search(cls, raw: Any) -> Any:
-        """Take what can search two objectives where nothing else is written."""
-        match raw:
-            case {"objective": {"metrics": [_, *_]}} | {"objective": Objective(metrics=[_, *_])}:
-                return {"strategy": {"name": "nsga2"}, "pruner": {"name": "none"}, **raw}
-        return raw
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choose_metric(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or raw.get("objective", {}) not in ({}, None):
-            return raw
-        task = raw.get("task", {})
-        kind, quantiles = (
-            (task.kind, task.quantiles)
-            if isinstance(task, Task)
-            else (task.get("kind"), task.get("quantiles"))
-            if isinstance(task, dict)
-            else (None, None)
-        )
-        of_kind = {"classify": "accuracy", "label": "accuracy", "translate": "exact_match"}
-        metric = of_kind.get(str(kind)) or ("pinball" if quantiles else "rmse")
-        return raw | {"objective": {"metric": metric}}
-
-    @model_validator(mode="after")
-    def _check(self) -> Experiment:
-        check_rules(self)
-        if self.search_space:  # what is frozen is set like this
-            object.__setattr__(self, "strategy", self.strategy.paced(self.n_trials))
-        return self
-
-    @classmethod
-    def load(cls, path: str | Path, overrides: Iterable[Override] = ()) -> Experiment:
-        """Read and check an experiment file.
-
-        Args:
-            path: the YAML file; `data.path` and `search_space` in it are relative to it.
-            overrides: values that replace the file's, in order.
-
-        Raises:
-            ExperimentError: naming file, key, rule and value, and what to write instead.
-        """
-        return load_experiment(cls, Path(path), list(overrides))
-
-    @classmethod
-    def of_record(cls, values: Mapping[str, Any]) -> Experiment:
-        """Return the experiment in a journal, which an older version may have written.
-
-        Raises:
-            ValueError: this version cannot read it.
-        """
-        return cls.model_validate(completed(values))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
-        """Check an experiment that is a mapping: the keys of an experiment file, in blocks.
-
-        Paths in it are relative to the current folder.
-
-        Raises:
-            ExperimentError: naming key, rule and value, and what to write instead.
-        """
-        return experiment_of(cls, values)
-
-    def changed(self, values: Mapping[str, Any]) -> Experiment:
-        """Return the experiment with other values, by their dotted keys (`budget.epochs`).
-
-        Raises:
-            ExperimentError: naming key, rule, value and remedy.
-        """
-        raw = self.to_dict()
-        if "population" not in self.strategy.model_fields_set:
-            raw["strategy"].pop("population", None)  # it follows the budget
-        for key, value in values.items():
-            apply_override(raw, Override(key, value, self.name))
-        return check_experiment(type(self), raw, self.name, [])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what loads as this experiment, defaults included.
-
-        A searched hyperparameter appears under `hyperparameters` only where the search starts
-        from it.
-        """
-        record = self.model_dump(mode="json", exclude_none=True)
-        record["data"]["split"] = self.data.split.to_dict()
-        if self.task.kind != "forecast":
-            for key in OF_FORECASTS:
-                if not (key == "window" and self.task.of_coming_class):
-                    record["task"].pop(key, None)
-        searched = set(self.search_space)
-        if any(map(WIDTH.fullmatch, searched)):
-            searched |= {"hidden_size", "num_layers"}
-        if not self.cells:
-            del record["cells"]
-        for name in searched - self.hyperparameters.model_fields_set:
-            record["hyperparameters"].pop(name, None)
-        for name in searched - self.data.model_fields_set:
-            record["data"].pop(name, None)
-        return record
-
-    def to_yaml(self) -> str:
-        """Write the experiment as it was understood, defaults included."""
-        return dump_yaml(self.to_dict())
 
     @property
     def n_trials(self) -> int | None:
@@ -447,7 +325,7 @@ class Experiment(Section):
         names = [name for name in PREPARED if name in self.search_space]
         return {name: searched.get(name, self.given(name)) for name in names}
 
-    def prepared_as(self, searched: Mapping[str, Any]) -> Experiment:
+    def prepared_as(self, searched: Mapping[str, Any]) -> Self:
         """Return the experiment with `data` as a trial has it, and no search of that.
 
         Args:
@@ -462,7 +340,7 @@ class Experiment(Section):
         return self.model_copy(update={"data": data, "search_space": rest})
 
     @property
-    def read_rows(self) -> list[Experiment]:
+    def read_rows(self) -> list[Self]:
         """The experiment with every preparation that says from which row on a series can be read.
 
         Those that are searched, or were in the search that an exported file is of, and `data`'s,
