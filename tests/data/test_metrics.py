@@ -440,7 +440,7 @@ def test_a_sequence_has_one_weight(tmp_path):
         ({"kind": "translate"}, {"text": "x"}, None, r"data\.weight: is of values and classes"),
         ({}, {"weight": "y"}, None, r"data\.weight: .*got 'y', which is data\.target; remove"),
         ({}, {"time": "w"}, None, r"data\.weight: .*got 'w', which is data\.time"),
-        ({}, {}, "minimize mean(abs(truth - forecast))", r"objective\.metric: one's own cannot"),
+        ({}, {}, "minimize mean(abs(truth - forecast))", r"objective\.metric: user code cannot"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_weighted_is_refused_in_a_line(task, data, metric, problem, tmp_path):
@@ -452,7 +452,7 @@ def test_what_cannot_be_weighted_is_refused_in_a_line(task, data, metric, proble
 def test_a_loss_of_ones_own_is_refused_beside_weights(tmp_path):
     asked = experiment(tmp_path, table())
     own = {"hyperparameters.loss": "mean((truth - forecast) ** 2)"}
-    with pytest.raises(ExperimentError, match=r"hyperparameters\.loss: one's own cannot be"):
+    with pytest.raises(ExperimentError, match=r"hyperparameters\.loss: user code cannot be"):
         asked.changed(own)
 
 

@@ -195,7 +195,7 @@ def test_a_configuration_with_other_parameters_is_retried_last():
 
 def test_brute_force_refuses_an_infinite_space():
     space = FINITE | {"rate": FloatDistribution(0.1, 1.0)}
-    with pytest.raises(SpaceError, match=r"search_space: rate: must have finitely .* a step$"):
+    with pytest.raises(SpaceError, match=r"search_space.rate: must have finitely .* a step$"):
         BruteForceStrategy().make_sampler(space, 0, None)
 
 
