@@ -48,3 +48,9 @@ def postgresql_url(request):
 
     with schema_of_its_own(GIVEN or request.getfixturevalue("postgresql").url) as url:
         yield url
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """The current folder, with nothing in it."""
+    monkeypatch.chdir(tmp_path)

@@ -20,9 +20,7 @@ SMALL = ["--trials", "3", "--set", "budget.epochs=2", "--set", "finalists.top=1"
 SMALL += ["--set", "finalists.repeats=1", "--workers", "1", "--no-tracking"]
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def result(study, capsys):

@@ -21,9 +21,7 @@ def series(header, separator=","):
     return "\n".join([header, *rows]) + "\n"
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def test_init_then_check_then_run_works_without_an_editor(capsys):

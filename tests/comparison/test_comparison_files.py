@@ -4,11 +4,11 @@ import csv
 import dataclasses
 import math
 import warnings
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from helpers.compared_studies import comparison, experiment, search
+from helpers.pages import Page
 
 from tuner.report.comparison import compare, trajectory_of
 from tuner.report.comparison_page import (
@@ -83,33 +83,6 @@ def test_every_comparison_has_a_picture_and_a_page(scores):
     assert picture.png[:8] == b"\x89PNG\r\n\x1a\n"
     text = page(comparison(scores), picture, "tuner compare made.yaml")
     assert "data:image/png;base64," in text
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed where it should be."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.ids, self.texts = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def test_the_page_is_self_contained_and_states_the_method():

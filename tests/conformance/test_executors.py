@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.executor_events import n_finished, outcomes
 from helpers.prepared import write_series
 from simulated import Landscape, Recording, SimulatedExecutor
 
@@ -118,14 +119,6 @@ def events(executor, until, go_on=lambda event: True, waits=False):
             if waits and isinstance(event, Reported):
                 executor.answer(event.key, go_on(event))
     return seen
-
-
-def n_finished(n):
-    return lambda seen: sum(isinstance(event, Finished) for event in seen) >= n
-
-
-def outcomes(seen):
-    return {event.key: event.outcome for event in seen if isinstance(event, Finished)}
 
 
 def keys_of(seen, kind):

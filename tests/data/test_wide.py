@@ -22,9 +22,7 @@ from tuner.tables.rows import stem_of_series
 DAYS = pd.date_range("2024-01-01", periods=60)
 
 
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def stores(n=3, rows=60):

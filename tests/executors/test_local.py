@@ -10,16 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.prepared import write_series
+from helpers.executor_events import n_finished, outcomes
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import PredictJob, TrainJob
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arrays")
-    return write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
 
 
 @pytest.fixture
@@ -54,14 +48,6 @@ def events(executor, until, answer=None, timeout_s=180):
 
 def go_on(event):
     return True
-
-
-def n_finished(n):
-    return lambda seen: sum(isinstance(e, Finished) for e in seen) == n
-
-
-def outcomes(seen):
-    return {e.key: e.outcome for e in seen if isinstance(e, Finished)}
 
 
 def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from helpers.executor_events import n_finished, outcomes
 from helpers.prepared import write_series
 
 from tuner.data import SeriesRef, Shape
@@ -56,12 +57,6 @@ def executor(cluster):
         each.close()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arrays")
-    return write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
-
-
 def job(data, key="a", epochs=2, **fields):
     folds = fields.pop("folds", (data,))
     return TrainJob(key, HYPERPARAMETERS, 1, epochs, 1000, "rmse", folds, **fields)
@@ -76,14 +71,6 @@ def events(executor, until, timeout_s=180):
             if isinstance(event, Reported):
                 executor.answer(event.key, True)
     return seen
-
-
-def n_finished(n):
-    return lambda seen: sum(isinstance(e, Finished) for e in seen) == n
-
-
-def outcomes(seen):
-    return {e.key: e.outcome for e in seen if isinstance(e, Finished)}
 
 
 def name_of(process):

@@ -2,10 +2,8 @@
 
 import time
 
-import numpy as np
 import pytest
 import ray
-from helpers.prepared import write_series
 from ray.cluster_utils import Cluster
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
@@ -26,12 +24,6 @@ def cluster():
     yield made
     ray.shutdown()
     made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arrays")
-    return write_series(folder, np.sin(np.arange(120) / 3)[:, None], train_end=80)
 
 
 def jobs(data):

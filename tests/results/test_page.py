@@ -3,11 +3,11 @@
 import dataclasses
 import math
 import re
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.pages import Page
 from helpers.result_records import (
     COMPLETE,
     FAILED,
@@ -32,41 +32,7 @@ from tuner.results.summary import summarize
 from tuner.results.test_score import breakdown
 from tuner.results.verdict import best_plain, left_out_in_words, plain_name
 
-VOID = {"meta", "img", "br"}
 HOSTILE = "<script>alert('&\"')</script>"
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed where it should be."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.ids, self.urls, self.texts = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        for name, value in attrs:
-            assert not name.startswith("on")
-            if name == "id":
-                self.ids.append(value)
-            if name in ("src", "href", "srcset", "data", "action"):
-                self.urls.append(value)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def read(record, pictures=()):
