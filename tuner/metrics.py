@@ -1,6 +1,6 @@
-"""The metrics: what each measures, which way is better, and its function.
+"""The metrics: what each measures, which way is better, its function, and where it is undefined.
 
-A new metric is a function here, and its entry in `METRICS`. scikit-learn is imported when a score
+A new metric is a function here and its entry in `METRICS`. scikit-learn is imported when a score
 is computed: it is slow to import.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from tuner.user_code import is_reference
 
-__all__ = ["COSTS", "METRICS", "WAYS", "Metric", "Scored", "short_name"]
+__all__ = ["COSTS", "METRICS", "WAYS", "Metric", "Scored", "metrics_of", "short_name"]
 
 WAYS = ("minimize", "maximize")
 
@@ -38,6 +38,18 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Undefined:
+    """Why a metric has no score of some values, or the same one whatever is predicted."""
+
+    rule: str
+    got: str
+    remedy: str | None = None
+    """Another metric; None where a larger part of the data helps."""
+    column: str = "{target!r} in the {part} part"
+    """The column, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
 class Metric:
     """A score of predictions on rows or sequences that were not trained on."""
 
@@ -47,6 +59,14 @@ class Metric:
     maximize: bool = False
     label: str | None = None
     """How sentences write it; by default its name in capitals."""
+    undefined: Callable[[np.ndarray, np.ndarray], Undefined | None] | None = None
+    """Why it is undefined for true values of a target, (n,); None where it is defined.
+
+    The second argument is what MASE divides by, (samples,), with nan where there is nothing; empty
+    for classes.
+    """
+    ratios: bool = True
+    """Whether a share of a score, such as five percent less, means something."""
     definition: str | None = None
     """Of one's own: `package.module:function`, or an expression of truth and forecast."""
 
@@ -179,20 +199,52 @@ def _exact_match(given: Scored) -> float:
     return float((a == b).all(axis=1).mean())
 
 
+def _mape_undefined(truth: np.ndarray, _: np.ndarray) -> Undefined | None:
+    if not (truth == 0).any():
+        return None
+    return Undefined("mape divides by the values", "0", "write smape, mae or rmse")
+
+
+def _mase_undefined(_: np.ndarray, units: np.ndarray) -> Undefined | None:
+    zero = bool((units == 0).any())
+    if not (zero or np.isnan(units).all()):
+        return None
+    return Undefined(
+        "mase divides by the error of the naive forecast in the training part",
+        "0" if zero else "none",
+        "write rmse or mae",
+        "{target!r}, which is constant, repeats itself or is too short",
+    )
+
+
+def _r2_undefined(truth: np.ndarray, _: np.ndarray) -> Undefined | None:
+    if len(truth) < 2:
+        return Undefined("r2 needs at least 2 values", "1")
+    if np.ptp(truth) == 0:
+        return Undefined("r2 compares with the variance", "a constant", "write rmse or mae")
+    return None
+
+
+def _auroc_undefined(truth: np.ndarray, _: np.ndarray) -> Undefined | None:
+    return Undefined("auroc needs at least 2 classes", "1") if len(np.unique(truth)) < 2 else None
+
+
 METRICS = _Metrics(
     rmse=Metric("values", _rmse),
     mae=Metric("values", _mae),
-    mape=Metric("values", _mape),
+    mape=Metric("values", _mape, undefined=_mape_undefined),
     smape=Metric("values", _smape, label="sMAPE"),
-    mase=Metric("values", _mase),
-    r2=Metric("values", _r2, maximize=True, label="R²"),
+    mase=Metric("values", _mase, undefined=_mase_undefined),
+    r2=Metric("values", _r2, maximize=True, label="R²", undefined=_r2_undefined, ratios=False),
     pinball=Metric("quantiles", _pinball, label="pinball loss"),
     accuracy=Metric("classes", _accuracy, maximize=True, label="accuracy"),
     f1=Metric("classes", _f1, maximize=True, label="F1"),
-    auroc=Metric("classes", _auroc, maximize=True),
+    auroc=Metric("classes", _auroc, maximize=True, undefined=_auroc_undefined),
     cross_entropy=Metric("classes", _cross_entropy, label="cross entropy"),
     exact_match=Metric("texts", _exact_match, maximize=True),
 )
+
+"""Tuner's metrics by name. The first of a kind is the default of the tasks that predict it."""
 
 COSTS = {
     "weights": "numbers that were learned",
@@ -200,6 +252,11 @@ COSTS = {
     "latency": "milliseconds of predicting one sample, in torch",
 }
 """What a model costs, of which less is better: a second objective beside a metric."""
+
+
+def metrics_of(kind: str) -> list[str]:
+    """Return the metrics of `values`, `quantiles`, `classes` or `texts`; the default first."""
+    return [name for name, metric in METRICS.items() if metric.of == kind]
 
 
 def short_name(metric: str) -> str:

@@ -2,16 +2,20 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 from conformance import test_strategies as conformance
+from pydantic import ValidationError
 
+from tuner.cli.studies import strategies
 from tuner.errors import InputError
 from tuner.experiment import Experiment
+from tuner.experiment.messages import explain
 from tuner.strategies import STRATEGIES
-from tuner.strategies.registry import GROUP
+from tuner.strategies.registry import GROUP, every_strategy
 
 ROOT = Path(__file__).parents[2]
 LAWS = [
@@ -27,16 +31,18 @@ def hill(tmp_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
     assert len(code.splitlines()) <= 30
     (tmp_path / "hill_climbing.py").write_text(code)
-    installed = tmp_path / "hill_climbing-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: hill-climbing\nVersion: 1\n")
-    (installed / "entry_points.txt").write_text(
-        f"[{GROUP}]\nhill = hill_climbing:HillClimbing\nother = hill_climbing:np\n"
-    )
+    install(tmp_path, "hill", "hill_climbing:HillClimbing")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     yield importlib.import_module("hill_climbing").HillClimbing
     monkeypatch.delitem(importlib.sys.modules, "hill_climbing")
+
+
+def install(folder, name, value):
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
 
 
 def experiment(**strategy):
@@ -70,9 +76,20 @@ def test_an_installed_strategy_is_found_by_name(hill):
     [
         ({"name": "hill", "step": 2.0}, "step"),
         ({"name": "other"}, "must be a tuner.strategies.Strategy"),
-        ({"name": "hil"}, "strategy"),
     ],
 )
-def test_wrong_options_of_an_installed_strategy_are_refused(hill, strategy, message):
+def test_wrong_options_of_an_installed_strategy_are_refused(hill, strategy, message, tmp_path):
+    install(tmp_path, "other", "hill_climbing:np")
     with pytest.raises((ValueError, InputError), match=message):
         experiment(**strategy)
+
+
+def test_an_installed_strategy_is_listed_and_suggested(hill, capsys):
+    assert [*every_strategy()] == [*STRATEGIES, "hill"]
+    strategies(as_json=True)
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["hill"]["options"]["step"]["default"] == 0.1
+    with pytest.raises(ValidationError) as caught:
+        experiment(name="hil")
+    (problem,) = explain(caught.value, Experiment, {"strategy": {"name": "hil"}})
+    assert (problem.key, problem.remedy) == ("strategy.name", "did you mean 'hill'?")

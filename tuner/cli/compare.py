@@ -41,7 +41,7 @@ from tuner.progress.reporters import (
     make_reporter,
     reported_end,
 )
-from tuner.strategies.registry import STRATEGIES, installed
+from tuner.strategies.registry import STRATEGIES, installed, installed_names
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -77,8 +77,8 @@ def strategy_names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in STRATEGIES and installed(name) is None:
-            rule = f"unknown strategy {name!r}"
-            raise InputError(rule, where="--strategies", remedy=nearest(name, STRATEGIES))
+            remedy = nearest(name, [*STRATEGIES, *installed_names()])
+            raise InputError(f"unknown strategy {name!r}", where="--strategies", remedy=remedy)
         if names.count(name) > 1:
             rule = "must name each once"
             got = f"{name!r} twice"

@@ -33,7 +33,8 @@ from tuner.progress.display import (
 from tuner.progress.reporters import to_json
 from tuner.report import page
 from tuner.report.page import final_artifacts
-from tuner.strategies.registry import STRATEGIES
+from tuner.strategies import Strategy
+from tuner.strategies.registry import every_strategy
 from tuner.studies import locate, read, read_as_it_stands
 from tuner.tracking import (
     StudyLinks,
@@ -95,25 +96,24 @@ def _print(links: StudyLinks) -> None:
 
 def strategies(as_json: bool) -> None:
     """Print every strategy with its options and their defaults."""
+    found = every_strategy()
     if as_json:
-        _print_json({name: _options(name) for name in STRATEGIES})
+        _print_json({name: _options(strategy) for name, strategy in found.items()})
         return
-    for name, strategy in STRATEGIES.items():
+    for name, strategy in found.items():
         console.print(f"[bold]{name}[/]  {strategy.summary()}")
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for option, facts in _options(name)["options"].items():
+        for option, facts in _options(strategy)["options"].items():
             table.add_row(f"    {option}", str(facts["default"]), facts["meaning"])
         console.print(table)
 
 
-def _options(name: str) -> dict[str, Any]:
-    strategy = STRATEGIES[name]
-    fields = strategy.model_fields.items()
+def _options(strategy: type[Strategy]) -> dict[str, Any]:
     return {
         "summary": strategy.summary(),
         "options": {
             option: {"default": field.default, "meaning": field.description or ""}
-            for option, field in fields
+            for option, field in strategy.model_fields.items()
             if option != "name"
         },
     }

@@ -191,13 +191,10 @@ class SequenceDataset(Dataset):
                 truth = truth[counts]
             if part == "training":
                 continue
+            units = None
             if not self.shape.classes:
                 units = np.tile(self._mean_errors(), (len(truth), 1))
-                check_metric(metric, self.facts, part, truth, units)
-            elif metric == "auroc" and len(np.unique(truth)) < 2:
-                rule = "auroc needs at least 2 classes"
-                remedy = "make the part larger or choose another metric"
-                raise refusal(self.facts.path, f"data.split.{part}", rule, "1", remedy)
+            check_metric(metric, self.facts, part, truth, units)
 
     def _of(self, array: np.ndarray, sequences: np.ndarray) -> np.ndarray:
         of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences

@@ -240,7 +240,8 @@ class SeriesDataset(Dataset):
                 remedy = "make the part larger, or the window or task.horizon smaller"
                 raise refusal(self.facts.path, where, rule, remedy=remedy)
         if self.facts.classes:
-            self._check_classes(name, ref, trained, evaluated)
+            self._check_classes(name, ref, trained)
+            check_metric(metric, self.facts, name, ref.truth_of(evaluated))
             return
         truth = ref.truth_of(evaluated).reshape(-1, len(self.facts.targets))
         weights = ref.weights_of(evaluated)
@@ -263,10 +264,8 @@ class SeriesDataset(Dataset):
             remedy = "give some more weight, or remove data.weight"
             raise refusal(self.facts.path, "data.weight", rule, "0 for all", remedy)
 
-    def _check_classes(
-        self, name: str, ref: _HeldRef, trained: np.ndarray, evaluated: np.ndarray
-    ) -> None:
-        """Refuse a class that is never trained on, and auroc of one class alone."""
+    def _check_classes(self, name: str, ref: _HeldRef, trained: np.ndarray) -> None:
+        """Refuse a class that is never trained on."""
         known = np.unique(ref.truth_of(trained))
         others = "later rows, or rows of weight 0," if ref.weighted else "later rows"
         for number, label in enumerate(self.facts.classes):
@@ -275,11 +274,6 @@ class SeriesDataset(Dataset):
                 got = f"{label!r} in {others} alone"
                 remedy = "make that part smaller, or leave the rows out"
                 raise refusal(self.facts.path, "data.target", rule, got, remedy)
-        one_class = len(np.unique(ref.truth_of(evaluated))) < 2
-        if one_class and self._experiment.objective.metric == "auroc":
-            key = f"data.split.{name.partition(' ')[0]}"
-            remedy = "make the part larger or choose another metric"
-            raise refusal(self.facts.path, key, "auroc needs at least 2 classes", "1", remedy)
 
     def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
         reach = ref.load("reach").copy()

@@ -19,6 +19,7 @@ from tuner.data.splits import Parts
 from tuner.data.vocabulary import notes_of_categories
 from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
+from tuner.metrics import METRICS
 from tuner.tables.timestamps import are_open_days, few_enough, find_holidays, show_time
 
 
@@ -56,32 +57,31 @@ def constant_features(
 
 
 def check_metric(
-    metric: str, facts: Facts, part: str, truth: np.ndarray, units: np.ndarray
+    metric: str, facts: Facts, part: str, truth: np.ndarray, units: np.ndarray | None = None
 ) -> None:
     """Refuse a metric that has no score of these values, or the same one whatever is predicted.
 
     Args:
-        truth: (n, targets), what is to be predicted.
-        units: (samples, targets), what MASE divides by; nan where there is nothing.
+        truth: (n, targets), what is to be predicted; (n,) classes.
+        units: (samples, targets), what MASE divides by, with nan where there is nothing.
+
+    Raises:
+        DataError: `tuner.metrics.Metric.undefined` says why.
     """
-    if metric == "r2" and len(truth) < 2:
-        rule = "r2 needs at least 2 values"
-        remedy = "make the part larger or choose another metric"
-        raise refusal(facts.path, f"data.split.{part.partition(' ')[0]}", rule, "1", remedy)
-    for target, values, divisors in zip(facts.targets, truth.T, units.T, strict=True):
-        of = f"{target!r} in the {part} part"
-        if metric == "mape" and (values == 0).any():
-            rule, got, remedy = "mape divides by the values", "0", "write smape, mae or rmse"
-        elif metric == "r2" and np.ptp(values) == 0:
-            rule, got, remedy = "r2 compares with the variance", "a constant", "write rmse or mae"
-        elif metric == "mase" and (np.isnan(divisors).all() or (divisors == 0).any()):
-            got = "0" if (divisors == 0).any() else "none"
-            rule = "mase divides by the error of the naive forecast in the training part"
-            of = f"{target!r}, which is constant, repeats itself or is too short"
-            remedy = "write rmse or mae"
-        else:
+    undefined = METRICS[metric].undefined
+    if undefined is None:
+        return
+    columns = truth.reshape(len(truth), -1).T
+    divisors = np.empty((len(columns), 0)) if units is None else units.T
+    for target, values, by in zip(facts.targets, columns, divisors, strict=True):
+        why = undefined(values, by)
+        if why is None:
             continue
-        raise refusal(facts.path, "objective.metric", rule, f"{got} for {of}", remedy)
+        if why.remedy is None:
+            key, remedy = f"data.split.{part.partition(' ')[0]}", "make the part larger"
+            raise refusal(facts.path, key, why.rule, why.got, f"{remedy} or choose another metric")
+        got = f"{why.got} for {why.column.format(target=target, part=part)}"
+        raise refusal(facts.path, "objective.metric", why.rule, got, why.remedy)
 
 
 def has_holidays(

@@ -19,11 +19,12 @@ from tuner.experiment.messages import explain
 from tuner.experiment.rules import check_rules
 from tuner.experiment.schema import Blocks, Objective
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml, read_mapping
+from tuner.metrics import metrics_of
 from tuner.user_code import is_allowed
 
 __all__ = ["Experiment"]
 
-_METRICS = {"classify": "accuracy", "label": "accuracy", "translate": "exact_match"}
+_MEASURED = {"classify": "classes", "label": "classes", "translate": "texts"}
 
 
 class Experiment(Blocks):
@@ -38,8 +39,9 @@ class Experiment(Blocks):
         if raw.get("objective", {}) in ({}, None):
             task = raw.get("task")
             of_task = task if isinstance(task, dict) else getattr(task, "__dict__", {})
-            usual = "pinball" if of_task.get("quantiles") else "rmse"
-            raw = raw | {"objective": {"metric": _METRICS.get(str(of_task.get("kind")), usual)}}
+            usual = "quantiles" if of_task.get("quantiles") else "values"
+            measured = _MEASURED.get(str(of_task.get("kind")), usual)
+            raw = raw | {"objective": {"metric": metrics_of(measured)[0]}}
         match raw:
             case {"objective": {"metrics": [_, *_]}} | {"objective": Objective(metrics=[_, *_])}:
                 raw = {"strategy": {"name": "nsga2"}, "pruner": {"name": "none"}, **raw}

@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.fields import key_meant
 from tuner.section import Section, broken_rule
+from tuner.strategies.base import Strategy
+from tuner.strategies.registry import installed_names
 
 __all__ = ["explain", "first_problem", "shown"]
 
@@ -301,4 +303,6 @@ def _spoken(word: str, field: FieldInfo | None) -> str:
 
 
 def _tags(field: FieldInfo | None) -> list[str]:
-    return [v for s in (_sections(field.annotation) if field else ()) for v in _literal_values(s)]
+    sections = list(_sections(field.annotation)) if field else []
+    tags = [value for section in sections for value in _literal_values(section)]
+    return tags + (installed_names() if any(issubclass(s, Strategy) for s in sections) else [])

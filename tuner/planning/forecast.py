@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.data.profile import Profile
+from tuner.metrics import metrics_of
 from tuner.planning.text import (
     Asked,
     Choice,
@@ -209,7 +210,8 @@ def _metric(profile: Profile) -> Choice:
     if profile.uneven:
         why = "each series by its own steps, or the largest would decide; or rmse"
         return Choice("mase", why)
-    return Choice("rmse", "rmse, mae, mape, smape, mase, r2")
+    known = metrics_of("values")
+    return Choice(known[0], ", ".join(known))
 
 
 def _transform(profile: Profile) -> Choice:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from tuner.data import SequencesRef
 from tuner.data.linear_models import MOST_VALUES, values_say_more
 from tuner.errors import InputError, nearest, refusal
+from tuner.metrics import metrics_of
 from tuner.planning.text import (
     Asked,
     Choice,
@@ -72,10 +73,9 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
     of_values = kind in ("regress", "regress_steps")
     most = 150 if of_values else 60
     epochs = int(min(most, max(8, _SECONDS / seconds)))
+    metrics = metrics_of("values" if of_values else "classes")
     return SequencePlan(
-        metric=Choice("rmse", "rmse, mae, mape, smape, mase, r2")
-        if of_values
-        else Choice("accuracy", "accuracy, f1, auroc, cross_entropy"),
+        metric=Choice(metrics[0], ", ".join(metrics)),
         linear_paths=(True, False) if linear else (),
         segments=segments,
         channels=(0, 32) if long else (0,),

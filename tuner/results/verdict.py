@@ -169,7 +169,7 @@ def relative(metric: str, gain: float, reference: float) -> float | None:
     So it would of r2, which has no natural zero, of scores that are not above 0, and of gains
     that are many times the score.
     """
-    if metric == "r2" or not (math.isfinite(gain) and math.isfinite(reference)) or reference <= 0:
+    if not (METRICS[metric].ratios and math.isfinite(gain) and 0 < reference < math.inf):
         return None
     share = gain / reference
     return share if abs(share) <= _MOST else None

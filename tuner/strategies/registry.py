@@ -19,10 +19,10 @@ from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
 from tuner.strategies.quasi_random import QuasiRandomStrategy
 from tuner.strategies.woa import WhaleStrategy
 
-__all__ = ["GROUP", "STRATEGIES", "installed"]
+__all__ = ["GROUP", "STRATEGIES", "every_strategy", "installed", "installed_names"]
 
 GROUP = "tuner.strategies"
-"""The entry points by whose names installed packages offer strategies."""
+"""The entry points with which installed packages offer strategies."""
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.model_fields["name"].default: strategy
@@ -43,17 +43,30 @@ STRATEGIES: dict[str, type[Strategy]] = {
 """Tuner's strategies, in the order in which they are listed."""
 
 
-def installed(name: Any) -> type[Strategy] | None:
-    """Return the strategy that an installed package offers by this name; None where none does.
+def installed_names() -> list[str]:
+    """Return the names of the strategies that installed packages offer."""
+    return sorted({found.name for found in entry_points(group=GROUP)} - STRATEGIES.keys())
+
+
+def every_strategy() -> dict[str, type[Strategy]]:
+    """Return tuner's strategies, then those of installed packages, by name.
 
     Raises:
-        ValueError: it cannot be imported, or is no `Strategy`; rule, value and remedy.
+        ExperimentError: See `installed`.
     """
-    if not isinstance(name, str) or name in STRATEGIES:
+    found = {name: installed(name) for name in installed_names()}
+    return STRATEGIES | {name: strategy for name, strategy in found.items() if strategy}
+
+
+def installed(name: Any) -> type[Strategy] | None:
+    """Return the strategy that an installed package offers under this name; None if none does.
+
+    Raises:
+        ExperimentError: It cannot be imported, or is no `Strategy` of this name.
+    """
+    if not isinstance(name, str) or name not in installed_names():
         return None
-    found = next(iter(entry_points(group=GROUP, name=name)), None)
-    if found is None:
-        return None
+    found = next(iter(entry_points(group=GROUP, name=name)))
     try:
         strategy = found.load()
     except Exception as error:  # whatever the package does
