@@ -16,9 +16,9 @@ from tuner.cli.models import say_whether_reproduced
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
+from tuner.journal import records
 from tuner.journal.records import Status
 from tuner.prediction import load_model
-from tuner.progress import display as state
 from tuner.progress.display import number
 from tuner.results import retraining as reproduce
 from tuner.results.retraining import Training
@@ -40,8 +40,8 @@ def here(finished, tmp_path, monkeypatch):
 
 def change_record(monkeypatch, change):
     """Let `tuner export` find another record than the journal's."""
-    before = state.read_study
-    monkeypatch.setattr(state, "read_study", lambda *args: change(before(*args)))
+    before = records.read_study
+    monkeypatch.setattr(records, "read_study", lambda *args: change(before(*args)))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tuner.cli.run import _next_commands
 from tuner.cli.studies import _trained
 from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, Override
+from tuner.orchestrator import SearchOptions
 from tuner.results.verdict import gap_in_words
 
 Refused = Callable[..., str]
@@ -281,9 +282,10 @@ def test_a_key_without_its_block_is_told_the_block(key, meant, tmp_path):
 
 def test_anothers_file_is_not_offered_for_overwriting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    options = SearchOptions(tracking=False)
 
     def typed():
-        return [command for command, _ in _next_commands("air-tpe-0", None, False, None, False)]
+        return [command for command, _ in _next_commands("air-tpe-0", options, None, False)]
 
     assert typed() == ["tuner export air-tpe-0 -o best.yaml", "tuner train best.yaml"]
     Path("best.yaml").write_text("name: mine\n")

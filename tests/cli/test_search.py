@@ -185,7 +185,7 @@ def test_a_journal_path_in_studies_names_its_study(here, tuner):
 
 def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))["best"]
-    said = "4 trials are trained already: --trials 2 changes nothing\n"
+    said = "4 trials are trained already: budget.trials 2 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--trials", "2").startswith(said)
     said = "4 trials are trained already: budget.trials 3 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--set", "budget.trials=3").startswith(said)
