@@ -279,3 +279,27 @@ def test_a_local_cluster_ends_with_its_last_executor(monkeypatch):
     assert ray.is_initialized()
     second.close()
     assert not ray.is_initialized()
+
+
+FARM = """
+from tuner.executors import LocalExecutor
+from tuner.executors.choice import Machines
+
+def open_farm(name, resources, note):
+    return Machines([{"CPU": 3}], is_cluster=True), LocalExecutor
+"""
+
+
+def test_an_installed_executor_is_chosen_by_name(tmp_path, monkeypatch):
+    info = tmp_path / "farm-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: farm\nVersion: 1\n")
+    offered = "[tuner.executors]\nfarm = farm_of_tests:open_farm\nbarn = farm_of_tests:barn\n"
+    (info / "entry_points.txt").write_text(offered)
+    (tmp_path / "farm_of_tests.py").write_text(FARM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    choice = choose_executor("farm", Resources())
+    assert (choice.capacity, choice.unit) == (3, "the cluster's 3 CPUs")
+    assert isinstance(choice.make(2), LocalExecutor)
+    assert refusal("frm").endswith("unknown executor 'frm'; did you mean 'farm'?")
+    assert "cannot be imported, got 'barn' of farm_of_tests:barn: " in refusal("barn")

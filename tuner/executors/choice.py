@@ -1,4 +1,7 @@
-"""Chooses an executor by name, and how many jobs it runs at a time."""
+"""The executors by name, and how many jobs each runs at a time.
+
+A new executor is a file with an `Executor` and its opener, and a line in `EXECUTORS`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 
-from tuner.errors import InputError, nearest
+from tuner.errors import InputError, nearest, one_line
 from tuner.executors.base import Executor
-from tuner.executors.local import LocalExecutor, find_gpus
 from tuner.experiment.schema import Resources
 
-__all__ = ["ExecutorChoice", "choose_executor", "n_cores", "room"]
+__all__ = ["EXECUTORS", "ExecutorChoice", "Machines", "choose_executor", "n_cores", "room"]
 
 
 def n_cores() -> int:
@@ -49,7 +51,7 @@ class ExecutorChoice:
 
 
 @dataclass(frozen=True)
-class _Machines:
+class Machines:
     """Where workers may run: this machine or a cluster."""
 
     nodes: Sequence[dict[str, float]]  # by Ray's names: CPU, GPU
@@ -101,58 +103,51 @@ class _Machines:
         return f"{self.name}'s {n:g} {kind if n != 1 else kind[:-1]}"
 
 
+Opener = Callable[
+    [str, Resources, Callable[[str], None]], tuple[Machines, Callable[[int], Executor]]
+]
+"""From the name in `--executor`, the resources of a worker, and a function that shows a note, to
+the machines and a function that makes the executor from the number of workers."""
+
+EXECUTORS = {
+    "local": "tuner.executors.local:open_local",
+    "ray": "tuner.executors.ray_executor:open_ray",
+}
+"""The opener of each executor, imported when it is chosen; the name ends at a colon."""
+
+GROUP = "tuner.executors"
+"""The entry points with which installed packages offer openers."""
+
+
 def choose_executor(
     name: str, resources: Resources, note: Callable[[str], None] = lambda text: None
 ) -> ExecutorChoice:
-    """Return the executor of a name: `local`, `ray` or `ray://HOST:PORT`.
+    """Return the executor of a name: `local`, `ray`, `ray://HOST:PORT`, or an installed one.
 
-    `ray` is a cluster of this machine, or the one that the environment's RAY_ADDRESS names. A
-    running cluster is connected to at once; the executor made of the choice disconnects when it
+    A running cluster is connected to at once; the executor made of the choice disconnects when it
     is closed.
 
     Args:
-        name: of the executor.
-        resources: what each of its workers takes.
-        note: is told what people should know while the executor runs.
+        name: The executor.
+        resources: What each of its workers takes.
+        note: Shows a note to the user while the executor runs.
 
     Raises:
-        InputError: there is no such executor, it cannot be reached, or it has no room for a
+        InputError: There is no such executor, it cannot be reached, or it has no room for a
             single job.
     """
-    if name == "local":
-        machines = _this_machine(resources)
-        make: Callable[[int], Executor] = partial(
-            LocalExecutor, gpus_each=max(1, int(resources.gpus))
-        )
-    elif name == "ray" or name.startswith("ray:"):
-        from tuner.executors.ray_executor import (
-            RayExecutor,
-            connection_to,
-            import_ray,
-            parse_address,
-        )
-
-        address = os.environ.get("RAY_ADDRESS") or None if name == "ray" else name
-        if address is not None and address.startswith("ray:"):
-            parse_address(address)
-        import_ray()
-        if address is None:
-            machines = _this_machine(resources)
-        else:
-            connection = connection_to(address)
-            connection.connect()
-            machines = _Machines(connection.nodes(), is_cluster=True)
-        make = partial(
-            RayExecutor, address=address, cpus=resources.cpus, gpus=resources.gpus, note=note
-        )
-    else:
-        known = ["local", "ray", "ray://HOST:PORT"]
+    openers = {found.name: found.value for found in entry_points(group=GROUP)} | EXECUTORS
+    kind = name.partition(":")[0]
+    if kind not in openers or (kind == "local" != name):
+        known = [*EXECUTORS, "ray://HOST:PORT", *(n for n in openers if n not in EXECUTORS)]
         rule = f"unknown executor {name!r}"
         raise InputError(rule, where="--executor", remedy=nearest(name, known))
+    try:
+        open_executor: Opener = EntryPoint(kind, openers[kind], GROUP).load()
+    except (ImportError, AttributeError) as error:
+        got = f"{kind!r} of {openers[kind]}: {one_line(error)}"
+        rule = "cannot be imported"
+        raise InputError(rule, where="--executor", got=got, remedy="correct the package") from None
+    machines, make = open_executor(name, resources, note)
     machines.check(resources)
     return ExecutorChoice(make, machines.capacity(resources), machines.limit(resources))
-
-
-def _this_machine(resources: Resources) -> _Machines:
-    n_gpus = len(find_gpus()) if resources.gpus else 0
-    return _Machines([{"CPU": n_cores(), "GPU": n_gpus}], is_cluster=False)

@@ -9,20 +9,24 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tuner.errors import RunError, one_line
-from tuner.executors.base import Died, Message
+from tuner.executors.base import Died, Executor, Message
+from tuner.executors.choice import Machines, n_cores
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.jobs import Job
 from tuner.processes import start_command
 
-__all__ = ["LocalExecutor", "find_gpus", "least_used"]
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Resources
+
+__all__ = ["LocalExecutor", "find_gpus", "least_used", "open_local", "this_machine"]
 
 _LISTED = re.compile(r"^(?P<part>\s+MIG )?.*\(UUID: (?P<uuid>[\w/-]+)\)\s*$")
 
@@ -207,3 +211,17 @@ class LocalExecutor(WorkerPool[_Process]):
             worker = by_connection[connection]
             said.append((worker, worker.receive()))
         return said
+
+
+def open_local(
+    name: str, resources: Resources, note: Callable[[str], None]
+) -> tuple[Machines, Callable[[int], Executor]]:
+    """Return this machine, and what makes the executor; see `tuner.executors.choice.Opener`."""
+    gpus_each = max(1, int(resources.gpus))
+    return this_machine(resources), partial(LocalExecutor, gpus_each=gpus_each)
+
+
+def this_machine(resources: Resources) -> Machines:
+    """Return this machine; its GPUs are looked up only if a worker takes some."""
+    n_gpus = len(find_gpus()) if resources.gpus else 0
+    return Machines([{"CPU": n_cores(), "GPU": n_gpus}], is_cluster=False)

@@ -11,21 +11,31 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tuner import __version__
 from tuner.data import DataRef
 from tuner.data.reference import read_arrays
 from tuner.errors import InputError, RunError, one_line
-from tuner.executors.base import Died, Event, Message, Ready, Started
-from tuner.executors.choice import n_cores, room
-from tuner.executors.local import find_gpus
+from tuner.executors.base import Died, Event, Executor, Message, Ready, Started
+from tuner.executors.choice import Machines, n_cores, room
+from tuner.executors.local import find_gpus, this_machine
 from tuner.executors.pool import PooledWorker, WorkerPool
 from tuner.executors.ray_worker import N_CALLS, RayWorker
 from tuner.jobs import ExportJob, Job, TrainJob
 
-__all__ = ["RayConnection", "RayExecutor", "connection_to", "import_ray", "parse_address"]
+if TYPE_CHECKING:
+    from tuner.experiment.schema import Resources
+
+__all__ = [
+    "RayConnection",
+    "RayExecutor",
+    "connection_to",
+    "import_ray",
+    "open_ray",
+    "parse_address",
+]
 
 _REACH_S = 4.0  # for each of two steps: an address that does not answer is refused within ten
 
@@ -446,6 +456,29 @@ class RayExecutor(WorkerPool[_Actor]):
                 f"waiting for room on the cluster: a worker takes {self._cpus:g} CPUs and "
                 f"{self._gpus:g} GPUs, and {self._connection.free()} are free"
             )
+
+
+def open_ray(
+    name: str, resources: Resources, note: Callable[[str], None]
+) -> tuple[Machines, Callable[[int], Executor]]:
+    """Return the cluster, and what makes the executor; see `tuner.executors.choice.Opener`.
+
+    `ray` is a cluster of this machine, or the one in the environment variable RAY_ADDRESS.
+    """
+    address = os.environ.get("RAY_ADDRESS") or None if name == "ray" else name
+    if address is not None and address.startswith("ray:"):
+        parse_address(address)
+    import_ray()
+    if address is None:
+        machines = this_machine(resources)
+    else:
+        connection = connection_to(address)
+        connection.connect()
+        machines = Machines(connection.nodes(), is_cluster=True)
+    cpus, gpus = resources.cpus, resources.gpus
+    return machines, functools.partial(
+        RayExecutor, address=address, cpus=cpus, gpus=gpus, note=note
+    )
 
 
 def _data_of(job: Job) -> tuple[DataRef, ...]:
