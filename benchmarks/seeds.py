@@ -23,7 +23,7 @@ from simulated import Landscape, SimulatedExecutor
 
 from tuner.experiment import Experiment, Override
 from tuner.orchestrator import SearchOptions, search
-from tuner.report.comparison import ALPHA, Difference, pairwise
+from tuner.results.differences import ALPHA, StrategyDifference, pairwise
 
 STRATEGIES = ("random", "tpe", "pso", "woa")
 BASELINE = "random"
@@ -75,7 +75,7 @@ def row(scores: np.ndarray, n: int, n_draws: int, rng: np.random.Generator) -> l
     return [found[what] / n_draws for what in (*names, "two alone", "false alarm")]
 
 
-def real(scores: dict[str, list[float]]) -> list[Difference]:
+def real(scores: dict[str, list[float]]) -> list[StrategyDifference]:
     return [d for d in pairwise(scores) if d.adjusted <= ALPHA]
 
 

@@ -271,7 +271,7 @@ def test_levels_segments_refit_ensemble_and_intervals_combine(capsys):
         assert Path("exported", name).read_bytes() == Path("trained", name).read_bytes()
     assert Path("exported.csv").read_bytes() == Path("trained.csv").read_bytes()
 
-    # What was recorded of the test part is what the model says of it.
+    # What was recorded of the test set is what the model says of it.
     found = pd.read_csv("exported.csv", parse_dates=["day"]).merge(
         rows.rename(columns={"units": "truth"}), on=["shop", "day"]
     )

@@ -45,7 +45,8 @@ from tuner.outputs import scratch_folder
 from tuner.results.advice import advice_on_data
 from tuner.results.predictions import calibrate_all
 from tuner.results.retraining import Refit, TrainedModels, refit, refit_epochs
-from tuner.results.test_score import score_on_test, stays_closed, why_not_again
+from tuner.results.test_score import TestedModels, score_on_test
+from tuner.results.verdict import not_evaluated_again, why_not_again
 from tuner.results.winner import Winner, find_winner
 from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
@@ -104,7 +105,9 @@ class SearchOptions:
             where, got = "--reopen-test", "--no-test as well"
             if in_python:
                 where, got = "reopen_test", "open_test=False"
-            raise InputError("opens the test part", where=where, got=got, remedy="leave one out")
+            raise InputError(
+                "evaluates on the test set", where=where, got=got, remedy="leave one out"
+            )
 
     def study_of(self, experiment: Experiment) -> str:
         """Return the name of the study, as files and MLflow have it."""
@@ -354,10 +357,10 @@ class _Run:
         self._interrupt_unless(coordinator.run())
         self.models.keep(coordinator.weights)
         if record.test is not None and n_trials > before and not self.options.reopen_test:
-            self.observer.note(stays_closed(self.read()))
+            self.observer.note(not_evaluated_again(self.read()))
 
     def test(self, folder: Path) -> None:
-        """Open the test part; where this study has done so before, only if it is asked to."""
+        """Evaluate on the test set; after the first time only if it is asked for."""
         record = self.read()
         if record.test is not None:
             if not self.options.reopen_test:
@@ -381,17 +384,8 @@ class _Run:
             [(preparation, self.data.of(preparation).folds[-1]) for preparation in others],
         )
         calibration = calibrate_all(record.experiment, models, self.executor)
-        opened = score_on_test(
-            record,
-            winner,
-            models,
-            self.executor,
-            folder / "test",
-            default_models,
-            refit,
-            calibration,
-            choices,
-        )
+        tested = TestedModels(models, default_models, refit, calibration, choices)
+        opened = score_on_test(record, winner, tested, self.executor, folder / "test")
         opened["retrained_differently"] = [
             run.key.name for run in (*winner.runs, *own) if self.models.differs(run)
         ]

@@ -165,7 +165,7 @@ def test_a_comparison_runs_every_strategy_on_every_seed(compare, recorded):
 
 def test_the_test_part_stays_closed_and_nothing_is_trained_again(compare, monkeypatch):
     def opened(*arguments, **options):
-        raise AssertionError("the test part was opened")
+        raise AssertionError("evaluated on the test set")
 
     monkeypatch.setattr("tuner.data.prepared.open_test_part", opened)
     monkeypatch.setattr("tuner.results.test_score.open_test_part", opened)
@@ -418,7 +418,7 @@ def test_where_the_whole_space_is_trained_that_is_said(compare):
 def test_the_page_has_no_password(recorded, capsys, monkeypatch):
     written = []
     monkeypatch.setattr(
-        "tuner.report.comparison_page.write", lambda found, folder, command: written.append(command)
+        "tuner.report.comparison.write", lambda found, folder, command: written.append(command)
     )
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "1", "--no-tracking")
     assert run(["compare", "grid.yaml", *arguments]) == 0
@@ -450,7 +450,7 @@ def test_the_next_command_ends_the_best_strategys_search(compare, own, option):
     assert [name for name in rows if name in ("pso", "random")] == ["random", "pso"]
     (line,) = (line for line in printed.splitlines() if line.startswith("  tuner run"))
     command = f"tuner run grid.yaml{option} --trials 9"
-    assert line == f"  {command}   (its finalists, and the test part)"
+    assert line == f"  {command}   (its finalists and the test set)"
     page = Path("air-comparison/comparison.html").read_text()
     assert "tuner compare grid.yaml --strategies pso,random --seeds 1 --trials 9" in page
 

@@ -60,7 +60,7 @@ def test_a_search_without_a_terminal_prints_plain_lines(finished):
         "retrained on 2 fresh seeds, gap ",
         "default LSTM, on 2 fresh seeds",
         "training mean  ",
-        "The test part was opened once, after 4 trials.",
+        "Evaluated on the test set once, after 4 trials.",
         "Verdict: ",
         "First and second: too few repeats to tell (2; five or more are needed: the same command "
         "with --set finalists.repeats=5).",
@@ -114,8 +114,8 @@ def test_an_extended_study_keeps_the_test_set_closed(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))
     printed = tuner("run", "air.yaml", "--trials", "6", "--workers", "1", "--no-tracking")
     assert "[5/6] trial 4 complete" in printed
-    assert "The test part was opened once, after 4 trials." in printed
-    assert "The search has gone on since, to 6 trials, and " in printed
+    assert "Evaluated on the test set once, after 4 trials." in printed
+    assert "The search was resumed since, to 6 trials, and " in printed
     after = json.loads(tuner("show", STUDY, "--json"))
     assert after["all_trials"][:4] == before["all_trials"]
     assert after["trials"]["trained"] == 6
@@ -126,8 +126,8 @@ def test_more_repeats_are_the_same_command_and_one_key(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))
     more = ("--set", "finalists.repeats=3", "--workers", "1", "--no-tracking")
     printed = tuner("run", "air.yaml", *more)
-    assert "no new test score: the test part was opened once, after 4 trials" in printed
-    assert "have been retrained on 3 seeds since" in printed
+    assert "no new evaluation: evaluated on the test set once, after 4 trials" in printed
+    assert "were retrained on 3 seeds since" in printed
     after = json.loads(tuner("show", STUDY, "--json"))
     assert after["all_trials"] == before["all_trials"]
     old = {f["name"]: f["scores"] for f in before["finalists"]}

@@ -10,15 +10,16 @@ import pytest
 from helpers.compared_studies import comparison, experiment, search
 from helpers.pages import Page
 
-from tuner.report.comparison import compare, trajectory_of
-from tuner.report.comparison_page import (
+from tuner.report.comparison import (
     FILES,
     Band,
     band_by_seconds,
     band_by_trials,
+    compare,
     curves_picture,
     is_free,
     page,
+    trajectory_of,
     write,
 )
 from tuner.report.plotting import Picture
@@ -174,7 +175,7 @@ def test_what_has_to_be_beaten_stands_beside_the_strategies():
     searches = tuple(dataclasses.replace(s, baselines=scores) for s in found.rows[0].searches)
     rows = (dataclasses.replace(found.rows[0], searches=searches), *found.rows[1:])
     found = dataclasses.replace(found, rows=rows)
-    said = "to beat on the validation part (rmse): linear regression 0.98, last value 4"
+    said = "to beat on the validation set (rmse): linear regression 0.98, last value 4"
     assert found.to_beat == said
     assert found.to_json()["baselines"] == {"linear": 0.98, "last_value": 4.0}
     assert said[1:] in page(found, NO_PICTURE, "tuner compare")

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import quantile_test, rankdata
 
-from tuner.report.comparison import ALPHA, fewest_seeds, median_interval, pairwise, trajectory_of
+from tuner.report.comparison import trajectory_of
+from tuner.results.differences import ALPHA, fewest_seeds, median_interval, pairwise
 
 scores = st.floats(0, 100) | st.integers(0, 3).map(float) | st.just(math.inf)
 samples = st.integers(1, 6).flatmap(

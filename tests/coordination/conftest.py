@@ -46,7 +46,7 @@ def case(make_case):
 
 @pytest.fixture
 def openings(monkeypatch):
-    """What was known each time the test part was opened: the study's record."""
+    """What was known before each evaluation on the test set: the study's record."""
     seen, really = [], test_score.open_test_part
 
     def opened(experiment, folder, **keys):

@@ -347,8 +347,8 @@ def test_a_finished_study_that_is_run_again_only_prints(case, openings):
     case.run(stages={"reopen_test": True})
     assert Path(case.location).read_bytes() == before
     assert case.notes.said == [
-        "--reopen-test: the test part stays closed, for nothing would be new: no trial was "
-        "trained since it was opened"
+        "--reopen-test: no new evaluation on the test set, because it would change nothing: no "
+        "trial was trained since the last one"
     ]
     assert len(openings) == 1
 
@@ -410,7 +410,7 @@ def test_a_winner_that_stays_is_not_tested_again(case, openings):
     assert find_winner(record).trial.number == winner, "the ninth trial was to be no winner"
     assert len(openings) == 1
     (said,) = (text for text in case.notes.said if "--reopen-test" in text)
-    assert said.endswith(f"trial {winner}, which was tested then, still wins")
+    assert said.endswith(f"trial {winner}, which was evaluated then, still wins")
     assert summarize(record).to_json()["test"]["unseen"]
     assert "the same configuration won: its score stands" in summarize(record).opened[1]
 
@@ -456,7 +456,7 @@ def test_a_journal_of_an_older_version_is_read_and_only_printed(case):
     assert summary["default"] is None
     assert summary["verdict"]
     assert summary["openings"][0]["scores"] == record.test.scores
-    assert summary["opened"] == ["The test part was opened once, after 8 trials."]
+    assert summary["opened"] == ["Evaluated on the test set once, after 8 trials."]
 
 
 def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
@@ -471,7 +471,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     parts = [summarize(own).default, own.test.default]
     both = " ".join(f"{number(part.mean)} ± {number(part.std, 2)}" for part in parts)
     assert f"default LSTM, on 5 fresh seeds {both}" in text
-    assert "The test part was opened once, after 8 trials. Verdict: " in text
+    assert "Evaluated on the test set once, after 8 trials. Verdict: " in text
     assert f"First and second: {summarize(own).first_and_second}." in text
     assert "too few" not in text
     won = shown(make_case("won").run(4, space=TWIN))

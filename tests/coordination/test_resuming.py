@@ -106,8 +106,8 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
     assert record.openings == before.openings
     said = [text for text in case.notes.said if "test" in text]
     assert said == [
-        "no new test score: the test part was opened once, after 8 trials; --reopen-test opens it "
-        "again"
+        "no new evaluation: evaluated on the test set once, after 8 trials; --reopen-test "
+        "evaluates again"
     ]
     summary = summarize(record).to_json()
     assert len(summary["best"]["scores"]) == 5
@@ -116,7 +116,7 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
     assert "too few" in summarize(before).first_and_second
     assert "too few" not in summary["first_and_second"]
     assert summary["opened"][1] == (
-        "The best 2 have been retrained on 5 seeds since, and the same configuration won: its "
+        "The best 2 were retrained on 5 seeds since, and the same configuration won: its "
         "score stands, of its first 3 trainings."
     )
 
@@ -127,14 +127,14 @@ def test_the_test_part_stays_opened_once_and_one_line_says_so(case, openings):
     case.run(**FIVE, stages={"reopen_test": True})
     assert len(openings) == 2
     (why,) = (text for text in case.notes.said if "--reopen-test" in text)
-    assert "for nothing would be new: trial" in why
+    assert "it would change nothing: trial" in why
 
 
 def test_a_study_raised_and_reopened_at_once_is_not_closed(case, openings):
     case.run()
     record = case.run(**FIVE, stages={"reopen_test": True})
     assert len(openings) == len(record.openings) == 2
-    assert not [text for text in case.notes.said if "no new test score" in text]
+    assert not [text for text in case.notes.said if "no new evaluation" in text]
 
 
 @pytest.mark.parametrize("key", ["repeats", "top"])
@@ -255,8 +255,8 @@ def test_a_winner_changed_by_repeats_has_no_test_score(case):
     assert not summary["best"]["tested"]
     assert summary["verdict"].startswith(f"of trial {first.number}, which no longer wins: ")
     assert summary["opened"][1] == (
-        f"The best 2 have been retrained on 5 seeds since, and trial {second.number} won, which "
-        f"has no test score: tuner run with --reopen-test opens the test part again."
+        f"The best 2 were retrained on 5 seeds since, and trial {second.number} won, which "
+        f"has no test score: tuner run with --reopen-test evaluates it."
     )
     assert report(record).count("retrained on 5 seeds since") == 1
 

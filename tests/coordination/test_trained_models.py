@@ -1,4 +1,4 @@
-"""The test part opened by a later run: models are trained again, as a journal keeps none."""
+"""Evaluated by a later run: models are trained again, as a journal keeps none."""
 
 import dataclasses
 import threading
@@ -87,8 +87,8 @@ def test_a_model_with_another_score_is_named(case):
     names = [f"finalist {winner} repeat 0", "default repeat 0"]
     assert record.test.retrained_differently == names
     assert summarize(record).opened[1] == (
-        f"Trained again for it, with other scores than the journal has (another CPU or "
-        f"version?): {', '.join(names)}."
+        f"Retrained for it, with other scores than in the journal (another CPU or version?): "
+        f"{', '.join(names)}."
     )
     said = [text for text in case.notes.said if "and not to" in text]
     assert len(said) == 2

@@ -172,7 +172,7 @@ def test_a_study_that_tested_another_says_the_default_is_better(record):
     assert summary["verdict"].startswith(f"of trial {other.number}, which no longer wins: ")
     assert summary["opened"][1] == (
         "The untuned default counts as a finalist since, and the default LSTM won, which was "
-        "tested beside another configuration: tuner run with --reopen-test has it judged."
+        "evaluated beside another configuration: tuner run with --reopen-test judges it."
     )
 
 

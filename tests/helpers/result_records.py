@@ -179,7 +179,7 @@ def with_default(record, scores, tested=None):
 
 
 def values_test(n=30, *, every=1, horizon=1, series=None, at=None, configuration=0, **fields):
-    """The record of a test part that was opened, with predictions of values."""
+    """The record of an evaluation on the test set, with predictions of values."""
     truth = [10.0 + (i % 12) for i in range(n)]
     predictions = {
         "kind": "values",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tuner.metrics import METRICS
-from tuner.results.verdict import ENOUGH, compare, gap_in_words, percent, relative
+from tuner.results.differences import ENOUGH, compare, relative
+from tuner.results.verdict import difference_in_words, gap_in_words, percent
 
 NEEDED = "five or more are needed: the same command with --set finalists.repeats=5"
 
@@ -44,7 +45,7 @@ def around(mean, spread=0.01, n=5):
     ],
 )
 def test_it_is_said_in_words(metric, a, b, says):
-    assert compare(metric, a, b, [0]).in_words("A", "B") == says
+    assert difference_in_words(compare(metric, a, b, [0]), "A", "B") == says
 
 
 @given(metrics, enough_scores, enough_scores, st.integers(0, 2**32 - 1))
@@ -60,7 +61,9 @@ def test_below_five_repeats_no_two_are_said_to_differ(metric, a, b):
     assert found.repeats == fewest
     assert (found.real is None) == (fewest < 2)
     if fewest < ENOUGH:
-        assert found.in_words("A", "B") == (f"too few repeats to tell ({fewest}; {NEEDED})")
+        assert difference_in_words(found, "A", "B") == (
+            f"too few repeats to tell ({fewest}; {NEEDED})"
+        )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_the_interval_of_three_repeats_covers_as_stated():
 @given(metrics, enough_scores, enough_scores)
 def test_better_requires_a_better_mean_and_a_positive_amount(metric, a, b):
     found = compare(metric, a, b, [0])
-    said = found.in_words("A", "B")
+    said = difference_in_words(found, "A", "B")
     better = found.gain > 0
     assert better == (METRICS[metric].sign * np.mean(a) < METRICS[metric].sign * np.mean(b))
     if " beats " in said:

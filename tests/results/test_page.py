@@ -30,7 +30,7 @@ from tuner.report.predictions import close_up, forecast_picture, step_picture
 from tuner.results.predictions import predictions_record
 from tuner.results.summary import summarize
 from tuner.results.test_score import breakdown
-from tuner.results.verdict import best_plain, left_out_in_words, plain_name
+from tuner.results.verdict import baseline_name, best_baseline, left_out_in_words
 
 HOSTILE = "<script>alert('&\"')</script>"
 
@@ -154,11 +154,11 @@ def test_a_default_that_is_a_finalist_is_named_where_it_stands():
     [
         ("usual", "too few repeats to tell (3; five or more are needed: the same command with "
                   "--set finalists.repeats=5)"),
-        ("usual", "The test part was opened once, after 36 trials."),
+        ("usual", "Evaluated on the test set once, after 36 trials."),
         ("default failed", "Of the default LSTM, 3 trainings failed."),
         ("default failed", "default LSTM – – –"),
-        ("default failed", "training 0 of the default"),
-        ("reopened", "The test part was opened 2 times, after 20 and 36 trials: the newest score"),
+        ("default failed", "default repeat 0"),
+        ("reopened", "Evaluated on the test set 2 times, after 20 and 36 trials: the newest score"),
         ("reopened", "on the test set first, at 2026-01-02T04:00:00+00:00, after 20 trials"),
         ("reopened", "on the test set again, at 2026-01-03T04:00:00+00:00, after 36 trials"),
         ("reopened", "Its rows were no longer unseen then."),
@@ -250,14 +250,14 @@ def test_the_artifacts_are_the_texts_the_report_and_its_pictures():
     ],
 )
 def test_plain_predictions_have_names_that_people_know(name, metric, called):
-    assert plain_name(name, metric) == called
+    assert baseline_name(name, metric) == called
 
 
 def test_the_best_is_that_with_the_best_finite_score():
     scores = {"a": 3.0, "b": math.nan, "c": 1.0, "d": None, "e": 1.0}
-    assert best_plain("rmse", scores) == ("c", 1.0)
-    assert best_plain("r2", scores) == ("a", 3.0)
-    assert best_plain("rmse", {"a": math.inf, "b": None}) is None
+    assert best_baseline("rmse", scores) == ("c", 1.0)
+    assert best_baseline("r2", scores) == ("a", 3.0)
+    assert best_baseline("rmse", {"a": math.inf, "b": None}) is None
 
 
 def test_what_is_left_out_for_one_reason_is_one_line():

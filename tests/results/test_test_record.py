@@ -1,4 +1,4 @@
-"""The record of the test part's opening: the scores, and the predictions that they are of."""
+"""The record of an evaluation on the test set: the scores, and the predictions that they are of."""
 
 import json
 
@@ -11,7 +11,7 @@ from tuner.jobs import Outcome, OutcomeState, TrainJob
 from tuner.journal.test_scores import TestScore
 from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
-from tuner.results.test_score import score_on_test
+from tuner.results.test_score import TestedModels, score_on_test
 from tuner.results.winner import find_winner
 
 
@@ -47,7 +47,7 @@ def off_by_noise(truth, number):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens the test part of a study on rows of a file, with predictions that are made up."""
+    """Evaluates a study on rows of a file, with predictions that are made up."""
 
     def run(text, predict=off_by_noise, models=1, **keys):
         path = tmp_path / "made.csv"
@@ -60,7 +60,8 @@ def opened(tmp_path):
         jobs = [
             (TrainJob(f"{i}", {}, i, 1, 1, metric, (), device="cpu"), {}) for i in range(models)
         ]
-        test = score_on_test(record, find_winner(record), jobs, Foretold(predict), tmp_path / "t")
+        tested, executor = TestedModels(jobs), Foretold(predict)
+        test = score_on_test(record, find_winner(record), tested, executor, tmp_path / "t")
         test = TestScore.from_json(json.loads(json.dumps(test)))
         return type(record)(**{**vars(record), "test": test})
 

@@ -397,7 +397,7 @@ def test_after_raised_repeats_the_verdict_names_the_way_out():
         assert found.worth is Worth.PAID
         return found.sentence
 
-    assert said(raised).endswith(f"{few}: tuner run with --reopen-test tests all 5")
+    assert said(raised).endswith(f"{few}: tuner run with --reopen-test evaluates all 5")
     assert said(dataclasses.replace(raised, raised=False)).endswith(few)
     three = tuple(r for r in raised.finalists if r.repeat < 3)
     assert said(dataclasses.replace(raised, finalists=three)).endswith(few)
@@ -430,7 +430,7 @@ RISING = 100 + np.arange(200.0) + RNG.normal(size=200)
 STEADY = 100 + RNG.normal(size=200)
 WEEKLY = STEADY + 30 * (np.arange(200) % 7)  # a season is no trend
 LIFTED = STEADY + 50 * (np.arange(200) > 125)  # above all that is trained on, in validation
-LATE = STEADY + 50 * (np.arange(200) > 175)  # in the test part alone: that is not looked at
+LATE = STEADY + 50 * (np.arange(200) > 175)  # in the test set alone: that is not looked at
 
 
 @pytest.mark.parametrize(

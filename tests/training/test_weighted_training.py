@@ -16,7 +16,7 @@ from tuner.data.metrics import score
 from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.results.test_score import _Said, _scores, breakdown
+from tuner.results.test_score import _Predictions, _scores, breakdown
 from tuner.training import train
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.samples import open_samples
@@ -327,7 +327,7 @@ def test_weights_apply_to_refitted_models_and_baselines(tmp_path, monkeypatch):
     rows = study.predict(frame[["y"]])  # which needs no weights
     assert len(rows) == 3
     both = [forecast[..., None], last[..., None].repeat(3, axis=1)]
-    said = _Said(both, sum(both) / 2, [])
+    said = _Predictions(both, sum(both) / 2, [])
     scores = _scores("mae", ref.truth_of(samples), ref, said)
     assert scores["ensemble"] == pytest.approx(mae((forecast + last) / 2))
 

@@ -324,8 +324,8 @@ class Lines(Show):
 
     def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
         """Print the table and the verdict."""
-        from tuner.report.comparison import score_text
-        from tuner.report.comparison_page import FILES, confidence_text, interval_text
+        from tuner.report.comparison import FILES, confidence_text, interval_text
+        from tuner.results.verdict import score_text
 
         table = Table(box=box.SIMPLE_HEAD)
         rows = comparison.rows
@@ -401,7 +401,7 @@ def compare(
     import optuna
 
     from tuner.executors.choice import choose_executor
-    from tuner.report.comparison_page import write
+    from tuner.report.comparison import write
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(folder, force)
@@ -451,12 +451,12 @@ def compare(
         best = comparison.rows[0].strategy
         option = [] if best == own_strategy(path).get("name") else ["--strategy", best]
         search_best = shlex.join(["tuner", "run", str(path), *option, *given])
-        show.result(comparison, folder, [(search_best, "its finalists, and the test part")])
+        show.result(comparison, folder, [(search_best, "its finalists and the test set")])
 
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
     """Return what a person should know before the first search begins."""
-    from tuner.report.comparison import fewest_seeds
+    from tuner.results.differences import fewest_seeds
 
     said, n_strategies = [], len(experiments)
     fewest = fewest_seeds(n_strategies)
@@ -475,7 +475,7 @@ def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    from tuner.report.comparison_page import FILES, is_free
+    from tuner.report.comparison import FILES, is_free
 
     if (folder.exists() and not folder.is_dir()) or not folder.parent.is_dir():
         rule = "must be a folder in an existing one"

@@ -154,7 +154,7 @@ AllowCode = Annotated[
 
 AllData = Annotated[
     bool,
-    typer.Option("--all-data", help="Train on the validation part too, to deploy it: no score."),
+    typer.Option("--all-data", help="Train on the validation set too, to deploy it: no score."),
 ]
 
 Ensemble = Annotated[
@@ -194,7 +194,7 @@ Strict = Annotated[
 
 Test = Annotated[
     bool,
-    typer.Option("--test/--no-test", help="Open the test part at the end, once for a study."),
+    typer.Option("--test/--no-test", help="Evaluate on the test set at the end, once for a study."),
 ]
 
 Target = Annotated[

@@ -76,7 +76,7 @@ def check(path: Path, strategy: str | None, set_: list[str]) -> None:
     if experiment.asynchronous:
         table.add_row("  asynchronous", "workers never wait, and no two searches are alike")
     metric = experiment.objective.metric.removeprefix(f"{experiment.objective.direction} ")
-    goal = f"{experiment.objective.direction} the validation part's {escape(metric)}"
+    goal = f"{experiment.objective.direction} the validation set's {escape(metric)}"
     if (cost := experiment.objective.cost) is not None:
         goal += f", and minimize the {cost} ({COSTS[cost]})"
     table.add_row("  objective", goal)

@@ -20,7 +20,7 @@ from tuner.journal.test_scores import ModelScores, Scores, TestScore
 from tuner.metrics import short_name
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
-from tuner.results.verdict import gap_in_words, left_out_in_words, plain_name
+from tuner.results.verdict import baseline_name, gap_in_words, left_out_in_words
 from tuner.results.winner import tested_name
 
 __all__ = [
@@ -283,7 +283,7 @@ def _scores(summary: Summary, unit: str) -> Table:
         add(test.default.name, "", *others)
     baselines = [summary.baselines, *(part.baselines for part in opened)]
     for name in dict.fromkeys(name for scores in baselines for name in scores):
-        add(plain_name(name, metric), *(_known(scores, name) for scores in baselines))
+        add(baseline_name(name, metric), *(_known(scores, name) for scores in baselines))
     return table
 
 

@@ -1,236 +1,47 @@
-"""Compares strategies: best score by trial and by second, and which differences are significant.
-
-- Interval of a median: order statistics, whose coverage is a binomial probability whatever the
-  scores' distribution is (Thompson, Annals of Mathematical Statistics 7, 1936).
-- Difference of two strategies: Mann and Whitney's U test (Annals of Mathematical Statistics 18,
-  1947), two-sided, not paired.
-- All pairs together: Holm's correction (Scandinavian Journal of Statistics 6, 1979).
-- Size of a difference: Vargha and Delaney's A (Journal of Educational and Behavioral Statistics
-  25, 2000).
-"""
+"""Comparison of strategies: trajectories of their searches, page, plot and tables."""
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.results.verdict import plain_name, ranked_plain
+from tuner.outputs import written_whole
+from tuner.report import plotting
+from tuner.report.plotting import COLOURS, Picture, good_range, label
+from tuner.report.rendering import render
+from tuner.results.differences import (
+    ALPHA,
+    Interval,
+    StrategyDifference,
+    fewest_seeds,
+    median_interval,
+    pairwise,
+)
+from tuner.results.verdict import baseline_name, ranked_baselines, score_text, strategies_in_words
 
-ALPHA = 0.05
-"""How likely it may be, at most, that any difference is called real where none is."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_FEWEST = 5  # seeds, however few the pairs are
-_MOST_PERMUTED = 8  # values in a sample whose permutations are counted one by one
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where a median lies."""
-
-    low: float
-    high: float
-    confidence: float  # that it covers the median; 0.95 at least from six values on
-
-
-def median_interval(values: Sequence[float]) -> Interval:
-    """Return the interval between the two values that covers the median in 95 % of all cases.
-
-    Of fewer than six values it is their range, which covers it less often.
-
-    Args:
-        values: independent, one at least; infinite ones are the outermost.
-    """
-    ordered, n = sorted(values), len(values)
-
-    def below(k: int) -> float:
-        """How likely fewer than `k` of the values lie below the median."""
-        return float(sum(math.comb(n, i) for i in range(k)) / 2**n)
-
-    k = max((k for k in range(2, n // 2 + 1) if below(k) <= ALPHA / 2), default=1)
-    return Interval(ordered[k - 1], ordered[n - k], 1 - 2 * below(k))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two strategies, and whether the one is better than the other."""
-
-    better: str
-    worse: str
-    wins: float  # share of the pairs of their searches that the better one wins; a draw is half
-    p_value: float  # of this pair alone
-    adjusted: float  # the p-value after the correction for all pairs
-
-
-def pairwise(costs: Mapping[str, Sequence[float]]) -> list[Difference]:
-    """Compare every two strategies, the surest difference first.
-
-    Args:
-        costs: by strategy what each of its searches came to, less being better; infinite where
-            it came to nothing.
-    """
-    found = []
-    for a, b in itertools.combinations(sorted(costs), 2):
-        wins, p_value = _mann_whitney(costs[a], costs[b])
-        better, worse = (a, b) if wins >= 0.5 else (b, a)
-        found.append((p_value, better, worse, max(wins, 1 - wins)))
-    found.sort()
-    adjusted = _holm([p_value for p_value, *_ in found])
-    return [
-        Difference(better, worse, wins, p_value, p)
-        for (p_value, better, worse, wins), p in zip(found, adjusted, strict=True)
-    ]
-
-
-def fewest_seeds(n_strategies: int) -> int:
-    """Return how many seeds it takes to tell two of the strategies apart, if they never overlap."""
-    n_pairs = math.comb(n_strategies, 2)
-    return next(n for n in itertools.count(_FEWEST) if 2 * n_pairs / math.comb(2 * n, n) <= ALPHA)
-
-
-def _mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Return in which share of the pairs `a` is less than `b`, and the p-value.
-
-    It is exact where no two values are equal, or the samples are small.
-    """
-    from scipy.stats import PermutationMethod, mannwhitneyu, rankdata
-
-    ranks = rankdata([*a, *b])  # infinite values have ranks like others
-    ranks_a, ranks_b = ranks[: len(a)], ranks[len(a) :]
-    n_distinct = len(np.unique(ranks))
-    if n_distinct == 1:
-        return 0.5, 1.0
-    if n_distinct == len(ranks):
-        method: Any = "exact"
-    elif max(len(a), len(b)) <= _MOST_PERMUTED:
-        method = PermutationMethod(n_resamples=math.comb(len(ranks), len(a)))  # all of them
-    else:
-        method = "asymptotic"
-    result = mannwhitneyu(ranks_a, ranks_b, method=method)
-    return 1 - float(result.statistic) / (len(a) * len(b)), min(1.0, float(result.pvalue))
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Return rising p-values, each as the correction for all of them leaves it."""
-    n = len(p_values)
-    steps = [min(1.0, (n - i) * p_value) for i, p_value in enumerate(p_values)]
-    return list(itertools.accumulate(steps, max))
-
-
-_METHOD = "Mann-Whitney with Holm's correction"
-_MOST_IN_DETAIL = 4  # differences, each with its numbers
-
-
-def verdict_of(
-    medians: Mapping[str, float],
-    differences: Sequence[Difference],
-    real: Sequence[Difference],
-    *,
-    metric: str,
-    sign: int,
-    n_seeds: int,
-    fewest: int,
-) -> str:
-    """Say in a sentence which strategies are better than which.
-
-    Args:
-        medians: of the strategies' best scores, the best first.
-        differences: of every two strategies.
-        real: those of them that are more than chance.
-        metric: what the scores are.
-        sign: what a score is multiplied with so that less is better.
-        n_seeds: how many searches each strategy made.
-        fewest: how many it takes to tell any two apart.
-    """
-    names = list(medians)
-    if n_seeds < fewest:
-        who = f"{len(names)} strategies"
-        return f"too few seeds to tell a difference from chance ({n_seeds}; {who} need {fewest})"
-    if not real:
-        return f"{_listed(names)} cannot be told apart with {n_seeds} seeds ({_METHOD})"
-
-    in_detail = len(real) <= _MOST_IN_DETAIL
-
-    def loser(difference: Difference) -> str:
-        if not in_detail:
-            return difference.worse
-        gap = _gap(medians[difference.better], medians[difference.worse], metric, sign)
-        size = gap or f"ahead in {difference.wins:.0%} of the pairs"
-        return f"{difference.worse} ({size}, p {p_text(difference.adjusted)})"
-
-    parts = []
-    for betters, worses in _alike(names, real):
-        wins = [d for d in real if d.better in betters]
-        if len(betters) == 1:
-            of = {d.worse: d for d in wins}
-            parts.append(f"{betters[0]} is better than {_listed([loser(of[n]) for n in worses])}")
-        else:
-            surest = f" ({_at_most(wins)})" if in_detail else ""
-            parts.append(f"{_listed(betters)} are better than {_listed(worses)}{surest}")
-    if rest := len(differences) - len(real):
-        others = "the other two" if rest == 1 else "others"
-        parts.append(f"{others} cannot be told apart with {n_seeds} seeds")
-    return f"{'; '.join(parts)} ({_METHOD}{'' if in_detail else f', {_at_most(real)}'})"
-
-
-def _alike(names: Sequence[str], real: Sequence[Difference]) -> list[tuple[list[str], list[str]]]:
-    """Return which strategies are better than which, those together that beat the same ones."""
-    found: list[tuple[list[str], list[str]]] = []
-    for name in names:
-        beaten = {d.worse for d in real if d.better == name}
-        worses = [n for n in names if n in beaten]
-        same = next((betters for betters, others in found if others == worses), None)
-        if same is not None:
-            same.append(name)
-        elif worses:
-            found.append(([name], worses))
-    return found
-
-
-def score_text(score: float) -> str:
-    """Write a score with four significant digits; `none` for an infinitely bad one."""
-    if not math.isfinite(score):
-        return "none"
-    return f"{score:.4g}" if abs(score) < 10_000 else f"{score:.0f}"
-
-
-def p_text(p_value: float) -> str:
-    """Write what follows `p`: `= 0.012`, `< 0.001`."""
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
-
-
-def _at_most(differences: Sequence[Difference]) -> str:
-    p_value = max(d.adjusted for d in differences)
-    return f"p {p_text(p_value).replace('=', '<=')}"
-
-
-def _gap(better: float, worse: float, metric: str, sign: int) -> str:
-    """Say by how much a median is better; nothing where it is not."""
-    if not sign * better < sign * worse:
-        return ""
-    if sign > 0 and better > 0 and math.isfinite(worse):  # an error, of which shares make sense
-        percent = 100 * (worse - better) / worse
-        return f"median {metric} {percent:{'.0f' if percent >= 10 else '.2g'}} % lower"
-    return f"median {metric} {score_text(better)} against {score_text(worse)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+FILES = ("comparison.html", "curves.png", "scores.csv", "curves.csv")
+_GENERATOR = "tuner compare"
+_STYLES = ("-", "--", ":")  # of as many strategies as there are colours, each
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The best score so far of one search.
-
-    Where no trial is complete yet it is infinitely bad.
-    """
+    """The best score so far of one search; infinitely bad before the first complete trial."""
 
     study: str
     strategy: str
@@ -242,16 +53,16 @@ class Trajectory:
 
     @property
     def score(self) -> float:
-        """The best score in the end."""
+        """The final best score."""
         return self.best[-1]
 
 
 def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
-    """Follow a search through its first trained trials, `n_trials` of them, 1 at least.
+    """Follow a search through its first `n_trials` trained trials, at least 1.
 
-    Seconds are those of the search, over all its runs: without the pauses between them, and
-    without the start of its first workers. Of the trials the journal knows when they trained;
-    what else the search took, most of it its strategy's computing, is spread over that time.
+    Seconds are those of all runs of the search, without the pauses between them and the start of
+    the first workers. The journal has the times of trainings; the rest, mostly the sampler's
+    computing, is spread over them.
     """
     trained = record.trained
     first = trained[:n_trials]
@@ -269,16 +80,16 @@ def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
 
 
 class _Clock:
-    """The seconds that a search had taken at a time, by what its trials say.
+    """Maps times to seconds of the search.
 
     Args:
         trials: that have ended.
-        seconds: that the search took in all; where it is less than its trials did, as long.
+        seconds: of the whole search; at least those of its trials are taken.
     """
 
     def __init__(self, trials: Iterable[TrialRecord], seconds: float) -> None:
-        self._times: list[float] = []  # when some trial began to train, and when none did any more
-        self._busy: list[float] = []  # for how many seconds trials had trained then
+        self._times: list[float] = []  # starts and ends of periods in which trials trained
+        self._busy: list[float] = []  # seconds of training until then
         spans = sorted((_ended_at(t) - _seconds(t), _ended_at(t)) for t in trials)
         for begun, ended in spans:
             busy = self._busy[-1] if self._busy else 0.0
@@ -292,12 +103,11 @@ class _Clock:
         self._scale = max(1.0, seconds / total) if total > 0 else 1.0
 
     def at(self, time: float) -> float:
-        """Return the seconds until then, while it trained."""
         return self._scale * float(np.interp(time, self._times, self._busy))
 
 
 def _waited_s(trials: Sequence[TrialRecord]) -> float:
-    """Return for how long a search had asked for trials before the first of them trained."""
+    """Return the seconds between the first trial's request and the first training."""
     asked = [t.asked_at.timestamp() for t in trials if t.asked_at is not None]
     began = [_ended_at(t) - _seconds(t) for t in trials if _seconds(t) > 0]
     return max(0.0, min(began) - min(asked)) if asked and began else 0.0
@@ -319,74 +129,102 @@ def _seconds(trial: TrialRecord) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """What the searches of one strategy came to, one for each seed."""
+    """The searches of one strategy, one for each seed."""
 
     strategy: str
-    options: Mapping[str, Any]  # its settings
-    searches: tuple[Trajectory, ...]  # by their seeds
-    median: float  # of their best scores; infinitely bad where half of them have none
-    interval: Interval  # of the median
-    seconds: float  # the median of what a search took
+    options: Mapping[str, Any]
+    searches: Sequence[Trajectory]  # by seed
 
     @property
     def scores(self) -> list[float]:
         """The best validation score of each search."""
         return [search.score for search in self.searches]
 
+    @property
+    def median(self) -> float:
+        """Of the best scores; infinitely bad if half of the searches have none."""
+        return statistics.median(self.scores)
+
+    @property
+    def interval(self) -> Interval:
+        """The confidence interval of the median."""
+        return median_interval(self.scores)
+
+    @property
+    def seconds(self) -> float:
+        """The median duration of a search."""
+        return statistics.median(search.seconds[-1] for search in self.searches)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `tuner compare --json` prints of the strategy."""
+        keys = ("study", "seed", "score")
+        return {
+            "strategy": self.strategy,
+            "options": dict(self.options),
+            "median": self.median,
+            "interval": [self.interval.low, self.interval.high],
+            "confidence": self.interval.confidence,
+            "seconds": self.seconds,
+            "searches": [
+                {key: getattr(search, key) for key in keys} | {"seconds": search.seconds[-1]}
+                for search in self.searches
+            ],
+        }
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies, each searching the same experiment on the same seeds with the same budget."""
+    """Searches of the same experiment with several strategies, on the same seeds and budget."""
 
-    experiment: Experiment  # as the searches share it, but for strategy and seed
+    experiment: Experiment  # of one of them; they differ in strategy and seed
     n_trials: int  # trained by each search
-    rows: tuple[Row, ...]  # the best median first
-    differences: tuple[Difference, ...]  # of every two strategies, the surest first
+    rows: tuple[Row, ...]  # best median first
+    differences: tuple[StrategyDifference, ...]  # of every two strategies
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds, which all strategies share."""
+        """The seeds, the same for all strategies."""
         return [search.seed for search in self.rows[0].searches]
 
     @property
     def metric(self) -> str:
-        """What the searches optimize, on the validation part."""
+        """The metric of the searches."""
         return self.experiment.objective.metric
 
     @property
     def sign(self) -> int:
-        """What a score is multiplied with so that less is better."""
+        """1 if less is better, -1 if more is."""
         return -1 if self.experiment.objective.direction == "maximize" else 1
 
     @property
     def baselines(self) -> list[tuple[str, float]]:
-        """Plain predictions and their scores on the validation part, the best first."""
-        return ranked_plain(self.metric, self.rows[0].searches[0].baselines)
+        """Baselines and their validation scores, best first."""
+        return ranked_baselines(self.metric, self.rows[0].searches[0].baselines)
 
     @property
     def fewest_seeds(self) -> int:
-        """How many seeds it takes to tell any two of so many strategies apart."""
+        """The fewest seeds at which a difference can be significant."""
         return fewest_seeds(len(self.rows))
 
     @property
-    def real(self) -> list[Difference]:
-        """The differences that are more than chance."""
+    def real(self) -> list[StrategyDifference]:
+        """The significant differences."""
         if len(self.seeds) < self.fewest_seeds:
             return []
         return [d for d in self.differences if d.adjusted <= ALPHA]
 
     @property
     def to_beat(self) -> str | None:
-        """What has to be beaten on the validation part, in one sentence; None for nothing."""
-        known = [f"{plain_name(n, self.metric)} {score:.4g}" for n, score in self.baselines]
+        """The baselines' validation scores in one sentence; None without any."""
+        known = [f"{baseline_name(n, self.metric)} {score:.4g}" for n, score in self.baselines]
         if not known:
             return None
-        return f"to beat on the validation part ({self.metric}): {', '.join(known)}"
+        return f"to beat on the validation set ({self.metric}): {', '.join(known)}"
 
     @property
     def verdict(self) -> str:
-        """Which differences are real, in one sentence."""
-        return verdict_of(
+        """The significant differences in one sentence."""
+        return strategies_in_words(
             {row.strategy: row.median for row in self.rows},
             self.differences,
             self.real,
@@ -397,7 +235,7 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it but the curves; what is not finite is for the writer to judge."""
+        """Return what `tuner compare --json` prints."""
         return {
             "experiment": self.experiment.name,
             "metric": self.metric,
@@ -407,17 +245,12 @@ class Comparison:
             "verdict": self.verdict,
             "fewest_seeds": self.fewest_seeds,
             "baselines": dict(self.baselines),
-            "strategies": [_row(row) for row in self.rows],
+            "strategies": [row.to_json() for row in self.rows],
             "differences": [
-                {
-                    "better": d.better,
-                    "worse": d.worse,
-                    "wins": d.wins,
-                    "p_value": d.p_value,
-                    "p_adjusted": d.adjusted,
-                    "real": d in self.real,
-                }
+                {"p_adjusted" if key == "adjusted" else key: value for key, value in pair.items()}
+                | {"real": d in self.real}
                 for d in self.differences
+                for pair in [asdict(d)]
             ],
         }
 
@@ -428,9 +261,9 @@ def compare(
     """Compare strategies by the best validation scores of their searches.
 
     Args:
-        experiments: what was searched, one for each strategy; they differ in nothing else.
-        trajectories: a search for each strategy and each seed.
-        n_trials: that each of them trained.
+        experiments: one for each strategy; they differ in nothing else.
+        trajectories: one for each strategy and seed.
+        n_trials: trained trials of each search.
     """
     sign = -1 if experiments[0].objective.direction == "maximize" else 1
     rows = []
@@ -438,7 +271,7 @@ def compare(
         strategy = experiment.strategy
         searches = [t for t in trajectories if t.strategy == strategy.name]
         options = strategy.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-        rows.append(_row_of(strategy.name, options, sorted(searches, key=lambda t: t.seed)))
+        rows.append(Row(strategy.name, options, sorted(searches, key=lambda t: t.seed)))
     costs = {row.strategy: [sign * score for score in row.scores] for row in rows}
     return Comparison(
         experiment=experiments[0],
@@ -448,34 +281,201 @@ def compare(
     )
 
 
-def _row_of(strategy: str, options: Mapping[str, Any], searches: Sequence[Trajectory]) -> Row:
-    scores = [search.score for search in searches]
-    return Row(
-        strategy=strategy,
-        options=options,
-        searches=tuple(searches),
-        median=statistics.median(scores),
-        interval=median_interval(scores),
-        seconds=statistics.median(search.seconds[-1] for search in searches),
+class Band:
+    """Median and quartiles over searches at some trials or seconds; NaN where infinite."""
+
+    def __init__(self, places: np.ndarray, best: np.ndarray) -> None:
+        """Compute the quantiles.
+
+        Args:
+            places: trials or seconds, (n,).
+            best: the best score of each search there, (searches, n).
+        """
+        self.places = places
+        ordered = np.sort(best, axis=0)
+        self.low, self.median, self.high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
+
+
+def _quantile(ordered: np.ndarray, share: float) -> np.ndarray:
+    """Return a quantile of each column like numpy's, but also of infinite values."""
+    place = share * (len(ordered) - 1)
+    below, part = int(place), place % 1
+    value = ordered[below]
+    if part:
+        value = (1 - part) * value + part * ordered[below + 1]
+    return np.where(np.isfinite(value), value, np.nan)
+
+
+def band_by_trials(row: Row) -> Band:
+    """Return the best scores by number of trained trials, from 1."""
+    best = np.array([search.best for search in row.searches])  # (searches, trials)
+    return Band(np.arange(1, best.shape[1] + 1), best)
+
+
+def band_by_seconds(row: Row, sign: int) -> Band:
+    """Return the best scores by seconds; a search that has ended keeps its score."""
+    times = np.unique(np.concatenate([search.seconds for search in row.searches]))  # (n,)
+    best = []
+    for search in row.searches:
+        known = np.array([sign * np.inf, *search.best_then])  # no score before the first end
+        best.append(known[np.searchsorted(search.seconds, times, side="right")])
+    return Band(times, np.array(best))
+
+
+def curves_picture(comparison: Comparison) -> Picture:
+    """Plot the best scores so far, by trials and by seconds."""
+    about = (
+        "The best validation score so far: the median over the seeds as a line, the quartiles as "
+        "a band. On the left by the trials that were trained, on the right by the seconds that "
+        "the search took; a search that has ended keeps its score."
     )
+    return Picture("curves", "Best score so far", about, plotting.png(curves_figure(comparison)))
 
 
-def _row(row: Row) -> dict[str, Any]:
-    low, high = row.interval.low, row.interval.high
-    return {
-        "strategy": row.strategy,
-        "options": dict(row.options),
-        "median": row.median,
-        "interval": [low, high],
-        "confidence": row.interval.confidence,
-        "seconds": row.seconds,
-        "searches": [
-            {
-                "study": search.study,
-                "seed": search.seed,
-                "score": search.score,
-                "seconds": search.seconds[-1],
-            }
+def curves_figure(comparison: Comparison) -> Figure:
+    """Return the plot as a figure."""
+    figure = plotting.new_figure(4.2, width_in=9.6)
+    by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
+    bands = [
+        (row, band_by_trials(row), band_by_seconds(row, comparison.sign)) for row in comparison.rows
+    ]
+    for i, (row, in_trials, in_seconds) in enumerate(bands):
+        colour = COLOURS[i % len(COLOURS)]
+        style = _STYLES[i // len(COLOURS) % len(_STYLES)]
+        _draw(by_trials, in_trials, colour, style, row.strategy)
+        _draw(by_seconds, in_seconds, colour, style)
+    limits = good_range(_to_be_seen([band for _, band, _ in bands]), comparison.sign)
+    metric = label(comparison.metric)
+    by_trials.set(xlabel="trained trials", ylabel=f"best validation {metric} so far")
+    by_trials.set(ylim=limits, yticks=plotting.round_values(limits))
+    by_seconds.set(xlabel="seconds")
+    plotting.whole_ticks(by_trials.xaxis)
+    for axes in (by_trials, by_seconds):
+        axes.set_xlim(left=0)
+        plotting.tidy(axes)
+    figure.legend(loc="outside upper left", ncols=5, frameon=False, fontsize="small")
+    return figure
+
+
+def _to_be_seen(bands: Sequence[Band]) -> list[float]:
+    """Return all medians and the ends of the bands; a band may begin outside of the plot."""
+    ends = [(band.low[-1], band.high[-1]) for band in bands]
+    values = np.concatenate([*(band.median for band in bands), *ends])
+    return [float(value) for value in values[~np.isnan(values)]]
+
+
+def _draw(axes: Axes, band: Band, colour: str, style: str, name: str | None = None) -> None:
+    low, high, text = band.low, band.high, None if name is None else label(name)
+    axes.fill_between(band.places, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+    axes.step(band.places, band.median, where="post", color=colour, ls=style, lw=1.6, label=text)
+
+
+def page(comparison: Comparison, curves: Picture, command: str) -> str:
+    """Return the comparison as an HTML page; `command` is shown to repeat it."""
+    rows, real = comparison.rows, comparison.real
+    names = [row.strategy for row in rows]
+    options = [", ".join(f"{name} {value}" for name, value in r.options.items()) for r in rows]
+    return render(
+        "comparison.html",
+        generator=_GENERATOR,
+        title=f"{comparison.experiment.name}: {', '.join(names[:-1])} and {names[-1]}",
+        comparison=comparison,
+        metric=comparison.metric,
+        confidence=confidence_text(rows[0]),
+        rows=[
+            (row.strategy, score_text(row.median), interval_text(row), f"{row.seconds:,.1f}")
+            for row in rows
+        ],
+        searches=[
+            (search.study, score_text(search.score), f"{search.seconds[-1]:,.1f}")
+            for row in rows
             for search in row.searches
         ],
+        curves=curves,
+        differences=[
+            (f"{d.better} over {d.worse}", f"{d.wins:.2f}", f"{d.p_value:.2g}",
+             f"{d.adjusted:.2g}", "real" if d in real else "")
+            for d in comparison.differences
+        ],
+        settings="; ".join(f"{n} ({of})" for n, of in zip(names, options, strict=True)),
+        alpha=ALPHA,
+        command=command,
+    )  # fmt: skip
+
+
+def interval_text(row: Row) -> str:
+    """Format the interval of the median."""
+    low, high = row.interval.low, row.interval.high
+    return score_text(low) if low == high else f"{score_text(low)} to {score_text(high)}"
+
+
+def confidence_text(row: Row) -> str:
+    """Name the interval; below 95 % for few seeds."""
+    return f"{int(100 * min(row.interval.confidence, 0.95))} % interval"
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether a comparison may be written there without replacing other files."""
+    taken = [folder / name for name in FILES if (folder / name).exists()]
+    if not taken:
+        return True
+    try:
+        with (folder / FILES[0]).open(encoding="utf-8") as file:
+            return f'content="{_GENERATOR}"' in file.read(500)
+    except (OSError, ValueError):
+        return False
+
+
+def write(comparison: Comparison, folder: Path, command: str) -> None:
+    """Write the files into a folder, which is created if necessary.
+
+    - `comparison.html`: the page, with the command that makes it again.
+    - `curves.png`: the best scores so far.
+    - `scores.csv`: a row for each search.
+    - `curves.csv`: a row for each search and each trained trial.
+    """
+    folder.mkdir(exist_ok=True)
+    picture = curves_picture(comparison)
+    assert picture.png is not None
+    files = {
+        "comparison.html": page(comparison, picture, command).encode(),
+        "curves.png": picture.png,
+        "scores.csv": _score_table(comparison).encode(),
+        "curves.csv": _curves(comparison).encode(),
     }
+    for name, content in files.items():
+        with written_whole(folder / name) as new:
+            new.write_bytes(content)
+
+
+def _score_table(comparison: Comparison) -> str:
+    rows = (
+        (search.strategy, search.seed, search.study, _finite(search.score), search.seconds[-1])
+        for row in comparison.rows
+        for search in row.searches
+    )
+    return _csv(("strategy", "seed", "study", comparison.metric, "seconds"), rows)
+
+
+def _curves(comparison: Comparison) -> str:
+    rows = (
+        (search.strategy, search.seed, i + 1, _finite(search.best[i]),
+         search.seconds[i], _finite(search.best_then[i]))
+        for row in comparison.rows
+        for search in row.searches
+        for i in range(comparison.n_trials)
+    )  # fmt: skip
+    heading = ("strategy", "seed", "trials", "best_by_trials", "seconds", "best_by_seconds")
+    return _csv(heading, rows)
+
+
+def _csv(heading: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(heading)
+    table.writerows(rows)
+    return file.getvalue()
+
+
+def _finite(score: float) -> float | None:
+    return score if math.isfinite(score) else None

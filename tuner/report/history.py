@@ -28,7 +28,7 @@ from tuner.report.plotting import (
     tidy,
     whole_ticks,
 )
-from tuner.results.verdict import plain_name, ranked_plain
+from tuner.results.verdict import baseline_name, ranked_baselines
 from tuner.results.winner import find_winner, objectives, pareto_front
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ def history_figure(record: StudyRecord) -> Figure:
         numbers, best = np.array(history.best).T
         axes.step(numbers, best, where="post", color=BEST, label="best so far", zorder=3)
     metric = record.experiment.objective.metric
-    ranked = ranked_plain(metric, record.baselines)
+    ranked = ranked_baselines(metric, record.baselines)
     for colour, (name, score) in zip(COLOURS[1:], ranked, strict=False):
         if limits[0] <= score <= limits[1]:
-            text = label(plain_name(name, metric))
+            text = label(baseline_name(name, metric))
             axes.axhline(score, color=colour, linestyle=":", linewidth=1.4, label=text)
     axes.set(xlabel="trial", ylabel=f"validation {label(metric)}")
     axes.set(ylim=limits, yticks=round_values(limits))

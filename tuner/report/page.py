@@ -14,7 +14,6 @@ from tuner.coordination.finalists import Default, default_of
 from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.storage import Role
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
 from tuner.report.history import curves_picture, front_picture, history_picture
 from tuner.report.parameters import (
@@ -32,16 +31,16 @@ from tuner.report.predictions import (
     step_picture,
 )
 from tuner.report.rendering import render
+from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
 from tuner.results.verdict import (
-    ENOUGH,
     Worth,
-    best_plain,
+    baseline_name,
+    best_baseline,
     gap_in_words,
     left_out_in_words,
     no_verdict,
-    plain_name,
 )
 from tuner.results.winner import tested_name
 
@@ -165,7 +164,7 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         split=_split_in_words(record.experiment),
         protocol=_protocol(record),
         failures=_by_reason(t for t in runs if t.status is Status.FAILED),
-        lost=[f"{_training_name(t)}: {reason}" for t in runs for reason in t.lost],
+        lost=[f"{t.key.name}: {reason}" for t in runs for reason in t.lost],
         versions=[
             ("seed", record.experiment.seed),
             ("study id", record.id),
@@ -213,8 +212,8 @@ def _numbers(summary: Summary) -> list[tuple[str, str]]:
             shown.append((number(scores.ensemble), "the ensemble of the models on the test set"))
         if scores.default and not scores.default.is_winner:
             shown.append((_with_std(scores.default), f"{scores.default.name} on the test set"))
-        if plain := best_plain(metric, scores.baselines):
-            shown.append((number(plain[1]), f"{plain_name(plain[0], metric)} on the test set"))
+        if plain := best_baseline(metric, scores.baselines):
+            shown.append((number(plain[1]), f"{baseline_name(plain[0], metric)} on the test set"))
     if best is not None:
         if best.mean is not None:
             repeats = len(best.scores)
@@ -271,7 +270,7 @@ def _baselines(summary: Summary) -> list[tuple[str, ...]]:
     plain = (summary.baselines, *(scores.baselines for scores in tested))
     for name in dict.fromkeys(name for scores in plain for name in scores):
         shown = [number(scores.get(name)) for scores in plain]
-        rows.append((plain_name(name, metric), *shown, *none[: max(0, 2 - len(plain))]))
+        rows.append((baseline_name(name, metric), *shown, *none[: max(0, 2 - len(plain))]))
     for of_level in zip(*(scores.intervals for scores in tested), strict=False):
         shares = [f"{100 * interval.coverage:.3g} %" for interval in of_level]
         rows.append((f"{of_level[0].level:g} interval: rows within", "–", *shares))
@@ -319,20 +318,12 @@ def _by_reason(failed: Iterable[TrialRecord]) -> list[tuple[str, str, str]]:
     trainings: dict[str, list[str]] = defaultdict(list)
     for trial in failed:
         reason = (trial.outcome.reason if trial.outcome else None) or "unknown"
-        trainings[reason].append(_training_name(trial))
+        trainings[reason].append(trial.key.name)
     rows = []
     for reason, names in sorted(trainings.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         rows.append((reason, str(len(names)), ", ".join(names[:_MOST_NAMED]) + more))
     return rows
-
-
-def _training_name(trial: TrialRecord) -> str:
-    if trial.role is Role.BASELINE:
-        return f"training {trial.repeat} of the default"
-    if trial.configuration is not None:
-        return f"retraining {trial.repeat} of trial {trial.configuration}"
-    return f"trial {trial.number}"
 
 
 def _domain(domain: Domain) -> str:

@@ -25,7 +25,7 @@ from tuner.report.plotting import (
     tidy,
     whole_ticks,
 )
-from tuner.results.verdict import plain_name, ranked_plain
+from tuner.results.verdict import baseline_name, ranked_baselines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -241,8 +241,8 @@ def _best_plain(record: StudyRecord) -> list[tuple[str, str]]:
     """Return the best plain forecasts that the record keeps, each with what it is called."""
     assert record.test is not None
     metric, kept = record.test.metric, record.test.predictions["baselines"]
-    ranked = [name for name, _ in ranked_plain(metric, record.test.baselines) if name in kept]
-    return [(name, plain_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
+    ranked = [name for name, _ in ranked_baselines(metric, record.test.baselines) if name in kept]
+    return [(name, baseline_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
 
 
 def _against_truth(part: Predicted, target: str) -> Figure:
@@ -308,7 +308,7 @@ def residuals_figure(record: StudyRecord) -> Figure:
             orientation="horizontal",
             histtype="step",
             color="black",
-            label=label(plain_name(baseline, record.test.metric)),
+            label=label(baseline_name(baseline, record.test.metric)),
         )
         right.legend(loc="upper right", frameon=False, fontsize="x-small")
     right.set_xlabel("how often")
@@ -322,7 +322,7 @@ def _best_baseline(record: StudyRecord) -> str | None:
     """Return the plain prediction with the best score, of those that the record keeps."""
     assert record.test is not None
     kept = record.test.predictions["baselines"]
-    ranked = ranked_plain(record.test.metric, record.test.judged.baselines)
+    ranked = ranked_baselines(record.test.metric, record.test.judged.baselines)
     return next((name for name, _ in ranked if name in kept), None)
 
 

@@ -10,8 +10,14 @@ from tuner.coordination.finalists import Default, Finalist, default_of, rank_fin
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.test_scores import TestScore
 from tuner.results.advice import Advice, advice_after
-from tuner.results.test_score import opened_in_words
-from tuner.results.verdict import Verdict, Worth, compare, verdict_of
+from tuner.results.differences import compare
+from tuner.results.verdict import (
+    Verdict,
+    Worth,
+    difference_in_words,
+    evaluations_in_words,
+    verdict_of,
+)
 from tuner.results.winner import Winner, find_winner, objectives, pareto_front, tested_name
 
 _SCORES = ("mean", "std", "scores")
@@ -140,7 +146,7 @@ def summarize(record: StudyRecord) -> Summary:
         first_and_second=_first_and_second(record, finalists),
         test=test,
         openings=record.openings,
-        opened=opened_in_words(record),
+        opened=evaluations_in_words(record),
         verdict=_verdict(record, winner, verdict),
         worth=verdict.worth if verdict else None,
         advice=advice_after(record),
@@ -212,7 +218,7 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
     numbers = [_NO_TRIAL if f.number is None else f.number for f in (first, second)]
     seed, metric = [record.experiment.seed, *numbers], record.experiment.objective.metric
     difference = compare(metric, first.scores, second.scores, seed)
-    return difference.in_words(*(_with_article(f) for f in (first, second)))
+    return difference_in_words(difference, *(_with_article(f) for f in (first, second)))
 
 
 def _with_article(finalist: Finalist) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation on the test set: scores in total and by part, and how often it was opened."""
+"""Evaluation on the test set: scores in total and by part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime as dt
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,100 +22,208 @@ from tuner.executors.base import Executor, run_jobs
 from tuner.jobs import PredictJob
 from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
-from tuner.results.predictions import Calibration, coverage_of, predictions_record
+from tuner.results.predictions import Calibration, coverage_of, points_of, predictions_record
 from tuner.results.retraining import Models, Refit
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import Winner, find_winner
+from tuner.results.winner import Winner
 
-REOPEN = "--reopen-test"
-"""The option that opens the test part again."""
+MOST_SERIES = 1000  # that have a score each in the record; of more, the first
 
 
-def opened_in_words(record: StudyRecord) -> list[str]:
-    """Return sentences about the openings of the test part; none before the first."""
-    openings, test = record.openings, record.test
-    if test is None:
-        return []
-    after = [f"{opening.after_trials:,}" for opening in openings]
-    if len(openings) == 1:
-        trials = "1 trial" if after[0] == "1" else f"{after[0]} trials"
-        said = [f"The test part was opened once, after {trials}."]
-    else:
-        said = [
-            f"The test part was opened {len(openings)} times, after {', '.join(after[:-1])} and "
-            f"{after[-1]} trials: the newest score is no longer of unseen rows, for an earlier "
-            f"one was known when the search went on."
+@dataclass(frozen=True)
+class TestedModels:
+    """What is evaluated on the test set."""
+
+    winner: Models
+    default: Models = ()  # of the untuned default; () if that is the winner
+    refit: Refit | None = None  # the same configurations, trained on training and validation set
+    calibration: Calibration | None = None  # intervals from the validation set
+    choices: Choices | None = None  # of baselines; without them, those that need one are left out
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Predictions of the test set, each (samples, ...) in the data's units."""
+
+    winner: list[np.ndarray]
+    ensemble: np.ndarray | None  # of the winner's models, if there are several
+    default: list[np.ndarray]
+
+
+def score_on_test(
+    record: StudyRecord, winner: Winner, models: TestedModels, executor: Executor, folder: Path
+) -> dict[str, Any]:
+    """Evaluate trained models and baselines on the test set.
+
+    The only function that reads the test set. It is called once for a study, and again only if
+    a user asks for it; the caller records the result in the journal.
+
+    Args:
+        record: the study, with its search and finalists done.
+        winner: the configuration of `models.winner`.
+        models: with one model for each training.
+        executor: runs the predictions.
+        folder: an empty folder for the arrays with the test rows.
+
+    Returns:
+        A record as of `TestScore.from_json`. `by` is of `breakdown` and `predictions` of
+        `predictions_record`; both are of the refitted models if there are any.
+    """
+    experiment, sha256 = record.experiment, record.data["sha256"]
+    metric, refit = experiment.objective.metric, models.refit
+    test = _Evaluation(
+        record, winner, models, open_test_part(experiment, folder / "search", sha256=sha256)
+    )
+    predicted = test.predict(executor, "test", models.winner, models.default)
+    of_winner = test.scores_of(predicted)
+    shown, drawn = test, predicted
+    again: dict[str, Any] | None = None
+    if refit is not None and (failed := refit.winner.failed):
+        again = {"failed": failed}
+    elif refit is not None:
+        whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
+        shown = _Evaluation(record, winner, models, whole)
+        own = refit.default.models if refit.default else ()
+        drawn = shown.predict(executor, "refit test", refit.winner.models, own)
+        again = _refit_record(shown, test.ref, refit, drawn)
+    facts, ref = test.data.facts, test.ref
+    evaluation = {
+        "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "after_trials": len(record.trained),
+        "configuration": winner.number,
+        "repeats": len(models.winner),
+        "finalists": [experiment.finalists.top, experiment.finalists.repeats],
+        "metric": metric,
+        **of_winner,
+        "rows": ref.count_of(ref.evaluate_samples()),
+        "from": facts.test.first,
+        "to": facts.test.last,
+        "season": facts.season,
+        "baselines": test.baselines.scores(metric),
+        "left_out": test.baselines.left_out,
+        "default": test.scores_of_default(of_winner, predicted.default),
+        "refit": again,
+        "parts": [dataclasses.asdict(p) for p in facts.parts],
+        "by": breakdown(metric, shown.data.of(winner.params), test.truth, drawn.winner),
+        "predictions": predictions_record(
+            shown.data.of(winner.params),
+            test.truth,
+            drawn.winner,
+            shown.baselines,
+            drawn.ensemble,
+            models.calibration,
+        ),
+    }
+    verdict = verdict_of(dataclasses.replace(record, test=TestScore.from_json(evaluation)))
+    assert verdict is not None
+    return evaluation | {"verdict": verdict.sentence}
+
+
+class _Evaluation:
+    """The test set as models of one training set read it, and the scores on it."""
+
+    def __init__(
+        self, record: StudyRecord, winner: Winner, models: TestedModels, data: Prepared
+    ) -> None:
+        self.data, (self.ref,) = data, data.folds
+        self.truth = self.ref.truth_of(self.ref.evaluate_samples())
+        self.metric = record.experiment.objective.metric
+        self._models, self._winner = models, winner
+        self._default = default_of(record)
+        season = data.facts.season
+        self.baselines = Baselines(self.ref, season, models.choices, lambda p: data.of(p).folds[0])
+
+    def predict(
+        self, executor: Executor, key: str, winner: Models, default: Models
+    ) -> _Predictions:
+        """Predict the test set with the winner's models, their ensemble and the default's."""
+        (of_winner,) = self.data.of(self._winner.params).folds
+        (of_default,) = self.data.of(self._default.params if self._default else {}).folds
+        refs = [of_winner] * len(winner) + [of_default] * len(default)
+        jobs = [
+            PredictJob(f"{key} {i}", job.hyperparameters, weights, ref, device=job.device)
+            for i, ((job, weights), ref) in enumerate(zip([*winner, *default], refs, strict=True))
         ]
-    if differing := test.retrained_differently:
-        said.append(
-            f"Trained again for it, with other scores than the journal has (another CPU or "
-            f"version?): {', '.join(differing)}."
-        )
-    if record.best is not None and (since := _since(record)):
-        winner = find_winner(record)
-        if not winner.was_tested(test) and winner.is_default and test.default:
-            said.append(
-                f"{since}, and {_of(winner)} won, which was tested beside another configuration: "
-                f"tuner run with {REOPEN} has it judged."
-            )
-        elif not winner.was_tested(test):
-            said.append(
-                f"{since}, and {_of(winner)} won, which has no test score: tuner run with {REOPEN} "
-                f"opens the test part again."
-            )
-        elif len(winner.runs) > test.repeats:
-            said.append(
-                f"{since}, and the same configuration won: its score stands, of its first "
-                f"{test.repeats} trainings."
-            )
-        else:
-            said.append(f"{since}, and the same configuration won: its score stands.")
-    return said
+        if len(winner) > 1:
+            others = tuple(weights for _, weights in winner[1:])
+            jobs.append(dataclasses.replace(jobs[0], key=f"{key} {len(jobs)}", others=others))
+        outcomes = run_jobs(executor, jobs)
+        found = [outcome.predictions for outcome in outcomes if outcome.predictions is not None]
+        single, together = found[: len(refs)], found[len(refs) :]
+        n = len(winner)
+        return _Predictions(single[:n], together[0] if together else None, single[n:])
+
+    def scores_of(self, predicted: _Predictions) -> dict[str, Any]:
+        """Return the scores and interval coverages of the winner's models and their ensemble."""
+        found = _scores(self.metric, self.truth, self.ref, predicted)
+        if (calibration := self._models.calibration) is not None:
+            ref = self.data.of(self._winner.params).folds[0]
+            of_first = coverage_of(calibration.single, predicted.winner[0], ref, self.truth)
+            found["intervals"] = of_first
+            if calibration.ensemble is not None and predicted.ensemble is not None:
+                of_all = coverage_of(calibration.ensemble, predicted.ensemble, ref, self.truth)
+                found["ensemble_intervals"] = of_all
+        return found
+
+    def scores_of_default(
+        self, of_winner: dict[str, Any], predicted: list[np.ndarray]
+    ) -> dict[str, Any] | None:
+        """Return the scores of the untuned default; None without one."""
+        default, is_winner = self._default, self._winner.is_default
+        if default is None:
+            return None
+        found = _spread([score(self.metric, self.truth, p, self.ref) for p in predicted])
+        if is_winner:
+            found = {key: of_winner[key] for key in found}
+        return {"name": default.name, "params": default.params, "is_winner": is_winner, **found}
 
 
-def why_not_again(record: StudyRecord) -> str | None:
-    """Return why another opening would say nothing new; None where it would, or is the first."""
-    test = record.test
-    if test is None:
-        return None
-    winner = find_winner(record)
-    if not winner.was_tested(test) or len(winner.runs) > test.repeats:
-        return None
-    if default_of(record) and not test.default:
-        return None
-    stays = f"{REOPEN}: the test part stays closed, for nothing would be new"
-    if test.after_trials >= len(record.trained) and not record.raised:
-        return f"{stays}: no trial was trained since it was opened"
-    return f"{stays}: {_of(winner)}, which was tested then, still wins"
+def _refit_record(
+    whole: _Evaluation, ref: DataRef, refit: Refit, predicted: _Predictions
+) -> dict[str, Any]:
+    """Return the scores of refitted models, and of baselines that know the validation set.
+
+    Args:
+        whole: the test set as they read it.
+        ref: the test set as the search's models read it.
+        refit: the models.
+        predicted: by them.
+    """
+    scores = whole.scores_of(predicted)
+    own = whole.scores_of_default(scores, predicted.default)
+    if own is not None and refit.default is not None:
+        own |= {"epochs": refit.default.epochs}
+        own |= {"failed": refit.default.failed} if refit.default.failed else {}
+    return {
+        "epochs": refit.winner.epochs,
+        **scores,
+        "default": own,
+        "baselines": whole.baselines.scores(whole.metric, ref),
+        "left_out": whole.baselines.left_out,
+    }
 
 
-def stays_closed(record: StudyRecord) -> str:
-    """Say, of a study that has been trained further, that its test part is not opened again."""
-    opened = opened_in_words(record)[0]
-    again = "" if why_not_again(record) else f"; {REOPEN} opens it again"
-    return f"no new test score: {opened[:1].lower()}{opened[1:-1]}{again}"
+def _scores(
+    metric: str, truth: np.ndarray, ref: DataRef, predicted: _Predictions
+) -> dict[str, Any]:
+    """Return the scores of the winner's models, and of their ensemble."""
+    together = predicted.ensemble
+    ensemble = None if together is None else score(metric, truth, together, ref)
+    return {
+        **_spread([score(metric, truth, p, ref) for p in predicted.winner]),
+        "ensemble": ensemble if ensemble is not None and math.isfinite(ensemble) else None,
+    }
 
 
-def _since(record: StudyRecord) -> str | None:
-    """Say what was trained since the test part was opened; None for nothing."""
-    test, settings = record.test, record.experiment.finalists
-    assert test is not None
-    if test.after_trials < len(record.trained):
-        return f"The search has gone on since, to {len(record.trained):,} trials"
-    if record.raised and (test.finalists != [settings.top, settings.repeats]):
-        repeats = f"{settings.repeats} seed{'s' * (settings.repeats != 1)}"
-        return f"The best {settings.top} have been retrained on {repeats} since"
-    if not find_winner(record).was_tested(test):
-        return "The untuned default counts as a finalist since"
-    return None
-
-
-def _of(winner: Winner) -> str:
-    return winner.name if winner.trial is not None else f"the {winner.name}"
-
-
-MOST_SERIES = 1000
-"""That have a score each in the record; of more, the first ones."""
+def _spread(scores: Sequence[float]) -> dict[str, Any]:
+    """Return scores with mean and standard deviation; none if one is not finite."""
+    if not all(map(math.isfinite, scores)):
+        scores = []
+    return {
+        "scores": list(scores),
+        "mean": statistics.fmean(scores) if scores else None,
+        "std": statistics.stdev(scores) if len(scores) > 1 else None,
+    }
 
 
 def breakdown(
@@ -123,88 +231,88 @@ def breakdown(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the scores of parts of the test rows, each the mean over the models.
 
-    Rows count what they weigh; so do steps of the horizon, but where each has its own score.
+    Weights of rows count. Weights of steps do not count for a step of its own.
 
     Args:
-        metric: the experiment's.
-        test: the opened test part.
-        truth: of its samples, as `DataRef.truth_of` has it.
-        predicted: what each of the winner's models says of them.
+        metric: of the experiment.
+        test: the test set.
+        truth: of its samples, as of `DataRef.truth_of`.
+        predicted: by each of the winner's models.
 
     Returns:
-        By `step` of the horizon, by `series` and by `target`, where there are several: lists of
-        `{name, rows, score}`, with the score None where there is none. By `class`: `{name, rows,
-        precision, recall, f1}`, from 0 to 1, of scikit-learn's.
+        By `step` of the horizon, by `series` and by `target`, if there are several: lists of
+        `{name, rows, score}`; the score may be None. By `class`: `{name, rows, precision, recall,
+        f1}`, from 0 to 1, of scikit-learn.
     """
     (ref,) = test.folds
     if not predicted or ref.shape.task == "translate":  # a text is right or not
         return {}
     if ref.shape.classes:
         return {"class": list(_classes(test, truth, predicted))}
-    samples, horizon, n_targets = ref.evaluate_samples(), truth.shape[1], truth.shape[2]
-    weights = ref.weights_of(samples)
-    of_rows = weights  # for a step of its own what the steps weigh says nothing
-    if isinstance(ref, SeriesRef) and ref.step_weights:
-        of_rows = replace(ref, step_weights=()).weights_of(samples)
-
-    every = slice(None)
-
-    def of(name: Any, rows: Any, steps: slice, targets: slice) -> dict[str, Any]:
-        place = rows, steps, targets
-        chosen = samples[rows] if isinstance(ref, SeriesRef) else None
-        counted = weights if steps == every else of_rows
-        if counted is not None:
-            counted = counted[rows, steps] if isinstance(ref, SeriesRef) else counted
-        elif weights is not None:
-            counted = np.ones(truth[place].shape[:2])
-        scores = [
-            _score_of(metric, truth[place], p[place], test, chosen, targets, counted)
-            for p in predicted
-        ]
-        known = [value for value in scores if math.isfinite(value)]
-        mean = statistics.fmean(known) if len(known) == len(scores) else None
-        return {"name": name, "rows": int(truth[place].size), "score": mean}
-
+    of_part, samples = _PartScores(metric, test, truth, predicted), ref.evaluate_samples()
     found: dict[str, list[dict[str, Any]]] = {}
-    if horizon > 1:
-        found["step"] = [of(k + 1, every, slice(k, k + 1), every) for k in range(horizon)]
-    if isinstance(ref, SeriesRef) and len(test.facts.series) > 1:
+    if (horizon := truth.shape[1]) > 1:
+        found["step"] = [of_part(k + 1, steps=slice(k, k + 1)) for k in range(horizon)]
+    if isinstance(ref, SeriesRef) and len(names := test.facts.series) > 1:
         series = ref.series_of(samples)
         found["series"] = [
-            of(test.facts.series[i], np.flatnonzero(series == i), every, every)
+            of_part(names[i], rows=np.flatnonzero(series == i))
             for i in np.unique(series)[:MOST_SERIES].tolist()
         ]
-    if n_targets > 1:
+    if truth.shape[2] > 1:
         found["target"] = [
-            of(name, every, every, slice(i, i + 1)) for i, name in enumerate(test.facts.targets)
+            of_part(name, targets=slice(i, i + 1)) for i, name in enumerate(test.facts.targets)
         ]
     return found
 
 
-def _score_of(
-    metric: str,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    test: Prepared,
-    samples: np.ndarray | None,
-    targets: slice,
-    weights: np.ndarray | None,
-) -> float:
-    (ref,) = test.folds
-    if metric != "mase" or targets == slice(None):
-        return score(metric, truth, predicted, ref, samples, weights)
-    # MASE of one target: the mean absolute error over its naive one, as in `score`.
-    own = ref.evaluate_samples() if samples is None else samples
-    units = np.repeat(ref.naive_errors(own)[:, targets], truth.shape[1], axis=0)
-    errors = np.abs(truth - _points(predicted, test)).reshape(-1, truth.shape[-1]) / units
-    if not np.isfinite(errors).all() or (weights is not None and not weights.any()):
-        return math.nan
-    return float(np.average(errors[:, 0], weights=None if weights is None else weights.ravel()))
+_EVERY = slice(None)
 
 
-def _points(predicted: np.ndarray, test: Prepared) -> np.ndarray:
-    quantiles = test.folds[0].shape.quantiles
-    return np.asarray(predicted[..., quantiles.index(0.5)] if quantiles else predicted)
+class _PartScores:
+    """The mean scores of models on parts of the test rows."""
+
+    def __init__(
+        self, metric: str, test: Prepared, truth: np.ndarray, predicted: list[np.ndarray]
+    ) -> None:
+        self._metric, (self._ref,) = metric, test.folds
+        self._truth, self._predicted = truth, predicted
+        self._samples = self._ref.evaluate_samples()
+        self._weights = self._of_steps = self._ref.weights_of(self._samples)
+        if isinstance(self._ref, SeriesRef) and self._ref.step_weights:
+            unweighted = dataclasses.replace(self._ref, step_weights=())
+            self._of_steps = unweighted.weights_of(self._samples)
+
+    def __call__(
+        self, name: Any, rows: Any = _EVERY, steps: slice = _EVERY, targets: slice = _EVERY
+    ) -> dict[str, Any]:
+        place, of_series = (rows, steps, targets), isinstance(self._ref, SeriesRef)
+        weights = self._weights if steps == _EVERY else self._of_steps
+        if weights is not None:
+            weights = weights[rows, steps] if of_series else weights
+        elif self._weights is not None:
+            weights = np.ones(self._truth[place].shape[:2])
+        samples = self._samples[rows] if of_series else None
+        scores = [self._score(place, p[place], samples, weights) for p in self._predicted]
+        finite = all(map(math.isfinite, scores))
+        mean = statistics.fmean(scores) if finite else None
+        return {"name": name, "rows": int(self._truth[place].size), "score": mean}
+
+    def _score(
+        self, place: tuple[Any, slice, slice], predicted: np.ndarray,
+        samples: np.ndarray | None, weights: np.ndarray | None,
+    ) -> float:  # fmt: skip
+        truth, ref, targets = self._truth[place], self._ref, place[2]
+        if self._metric != "mase" or targets == _EVERY:
+            return score(self._metric, truth, predicted, ref, samples, weights)
+        # MASE of one target: the mean absolute error over its naive one, as in `score`.
+        own = ref.evaluate_samples() if samples is None else samples
+        units = np.repeat(ref.naive_errors(own)[:, targets], truth.shape[1], axis=0)
+        errors = np.abs(truth - points_of(predicted, ref)).reshape(-1, truth.shape[-1]) / units
+        if not np.isfinite(errors).all() or (weights is not None and not weights.any()):
+            return math.nan
+        weights = None if weights is None else weights.ravel()
+        return float(np.average(errors[:, 0], weights=weights))
 
 
 def _classes(
@@ -233,191 +341,3 @@ def _classes(
         precision, recall, f1 = of_models[:, number].tolist()
         scores = {"precision": precision, "recall": recall, "f1": f1}
         yield {"name": str(name), "rows": int(rows[number]), **scores}
-
-
-def score_on_test(
-    record: StudyRecord,
-    winner: Winner,
-    models: Models,
-    executor: Executor,
-    folder: Path,
-    default_models: Models = (),
-    refit: Refit | None = None,
-    calibration: Calibration | None = None,
-    choices: Choices | None = None,
-) -> dict[str, Any]:
-    """Score the winner's trained models on the test part, and what they have to beat beside them.
-
-    The only function that opens the test part. It is called once for a study, and again only
-    where a person asks for it; the caller records what is returned in the journal.
-
-    Args:
-        record: the study, with its search and finalists done.
-        winner: the configuration that is tested.
-        models: of each of the winner's trainings.
-        executor: runs the forecasts.
-        folder: an empty folder for the arrays with the test rows.
-        default_models: of each training of the untuned default, where that is not the winner.
-        refit: the same configurations, trained again on training and validation part; they are
-            scored on the same rows, by the same measure.
-        calibration: the intervals that the validation rows gave, where some are asked for.
-        choices: what the validation part has decided about plain predictions; without them those
-            are left out that need it.
-
-    Returns:
-        The record of the opening: when, of which configuration, the scores in the data's units
-        with mean and standard deviation, that of the models' mean (`ensemble`), the rows, the
-        scores of the default and of plain predictions, the verdict, what every part of the data
-        was, the scores of each step, series, target and class (`by`: see `breakdown`) and the
-        predictions (see `predictions_record`), those of the refitted models where
-        there are some. `refit` has the same scores of the models that were trained again, and
-        of plain predictions that know the validation part, what is left out of those
-        (`left_out`), or why there are none (`failed`).
-        With intervals, what share of the rows they cover, and how wide they are: of the first
-        model's (`intervals`) and of the ensemble's (`ensemble_intervals`), of both kinds.
-    """
-    experiment, sha256 = record.experiment, record.data["sha256"]
-    test = open_test_part(experiment, folder / "search", sha256=sha256)
-    (ref,) = test.folds
-    metric, season, default = experiment.objective.metric, test.facts.season, default_of(record)
-    truth = ref.truth_of(ref.evaluate_samples())
-    name = default.name if default else ""
-
-    def of_default(of_winner: dict[str, Any], own: list[np.ndarray]) -> dict[str, Any] | None:
-        if default is None:
-            return None
-        is_winner = winner.is_default
-        scores = _spread([score(metric, truth, p, ref) for p in own])
-        if is_winner:
-            scores = {key: of_winner[key] for key in scores}
-        return {"name": name, "params": default.params, "is_winner": is_winner, **scores}
-
-    def predict(key: str, opened: Prepared, models: Models, own: Models) -> _Said:
-        (of_winner,) = opened.of(winner.params).folds
-        (of_default,) = opened.of(default.params if default else {}).folds
-        return _said(key, executor, of_winner, of_default, models, own)
-
-    said = predict("test", test, models, default_models)
-    of_winner = _scores(metric, truth, ref, said)
-    of_winner |= _covered(calibration, truth, test.of(winner.params).folds[0], said)
-
-    def plain_of(opened: Prepared) -> Baselines:
-        return Baselines(opened.folds[0], season, choices, lambda p: opened.of(p).folds[0])
-
-    baselines = plain_of(test)
-    again: dict[str, Any] | None = None
-    drawn, shown, plain = test, said, baselines
-    if refit is not None and (failed := refit.winner.failed):
-        again = {"failed": failed}
-    elif refit is not None:
-        whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
-        own = refit.default.models if refit.default else ()
-        refitted = predict("refit test", whole, refit.winner.models, own)
-        drawn, shown, plain = whole, refitted, plain_of(whole)
-        scores = _scores(metric, truth, ref, refitted)
-        scores |= _covered(calibration, truth, whole.of(winner.params).folds[0], refitted)
-        of_own = of_default(scores, refitted.default)
-        if of_own is not None and refit.default is not None:
-            of_own |= {"epochs": refit.default.epochs}
-            of_own |= {"failed": refit.default.failed} if refit.default.failed else {}
-        again = {
-            "epochs": refit.winner.epochs,
-            **scores,
-            "default": of_own,
-            "baselines": plain.scores(metric, ref),
-            "left_out": plain.left_out,
-        }
-    part = test.facts.test
-    opened = {
-        "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "after_trials": len(record.trained),
-        "configuration": winner.number,
-        "repeats": len(models),
-        "finalists": [experiment.finalists.top, experiment.finalists.repeats],
-        "metric": metric,
-        **of_winner,
-        "rows": ref.count_of(ref.evaluate_samples()),
-        "from": part.first,
-        "to": part.last,
-        "season": season,
-        "baselines": baselines.scores(metric),
-        "left_out": baselines.left_out,
-        "default": of_default(of_winner, said.default),
-        "refit": again,
-        "parts": [dataclasses.asdict(p) for p in test.facts.parts],
-        "by": breakdown(metric, drawn.of(winner.params), truth, shown.winner),
-        "predictions": predictions_record(
-            drawn.of(winner.params), truth, shown.winner, plain, shown.together, calibration
-        ),
-    }
-    verdict = verdict_of(dataclasses.replace(record, test=TestScore.from_json(opened)))
-    assert verdict is not None
-    return opened | {"verdict": verdict.sentence}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Said:
-    """What models predict of the test part, each (samples, ...) in the data's units."""
-
-    winner: list[np.ndarray]
-    together: np.ndarray | None  # the winner's models as an ensemble, where they are several
-    default: list[np.ndarray]
-
-
-def _said(
-    key: str,
-    executor: Executor,
-    ref: DataRef,
-    default_ref: DataRef,
-    models: Models,
-    default_models: Models,
-) -> _Said:
-    """Predict what the references evaluate: the same rows, each prepared as its models have it."""
-    refs = [ref] * len(models) + [default_ref] * len(default_models)
-    jobs = [
-        PredictJob(f"{key} {i}", job.hyperparameters, weights, ref, device=job.device)
-        for i, ((job, weights), ref) in enumerate(
-            zip([*models, *default_models], refs, strict=True)
-        )
-    ]
-    if len(models) > 1:
-        others = tuple(weights for _, weights in models[1:])
-        jobs.append(dataclasses.replace(jobs[0], key=f"{key} {len(jobs)}", others=others))
-    outcomes = run_jobs(executor, jobs)
-    found = [outcome.predictions for outcome in outcomes if outcome.predictions is not None]
-    n_winner, n_single = len(models), len(models) + len(default_models)
-    together = found[n_single] if len(models) > 1 else None
-    return _Said(found[:n_winner], together, found[n_winner:n_single])
-
-
-def _scores(metric: str, truth: np.ndarray, ref: DataRef, said: _Said) -> dict[str, Any]:
-    """Return the scores of the winner's models, and that of their mean."""
-    together = None if said.together is None else score(metric, truth, said.together, ref)
-    return {
-        **_spread([score(metric, truth, p, ref) for p in said.winner]),
-        "ensemble": together if together is not None and math.isfinite(together) else None,
-    }
-
-
-def _covered(
-    calibration: Calibration | None, truth: np.ndarray, ref: DataRef, said: _Said
-) -> dict[str, Any]:
-    """Return what the intervals cover: of the first model, and of the models' mean."""
-    if calibration is None:
-        return {}
-    covered = {"intervals": coverage_of(calibration.single, said.winner[0], ref, truth)}
-    if calibration.ensemble is not None and said.together is not None:
-        together = coverage_of(calibration.ensemble, said.together, ref, truth)
-        covered["ensemble_intervals"] = together
-    return covered
-
-
-def _spread(scores: Sequence[float]) -> dict[str, Any]:
-    """Return scores with mean and deviation; none where a forecast is beyond all bounds."""
-    if not all(map(math.isfinite, scores)):
-        scores = []
-    return {
-        "scores": list(scores),
-        "mean": statistics.fmean(scores) if scores else None,
-        "std": statistics.stdev(scores) if len(scores) > 1 else None,
-    }

@@ -1,7 +1,7 @@
-"""The verdict on a search, and which differences are beyond the luck of seeds.
+"""The words of verdicts: on a search, on two configurations, on strategies, on evaluations.
 
-It is about the strongest that the winner has to beat, the untuned default and every plain
-prediction, and by the rows of both parts: those that the search chose by, and those it never saw.
+A search is judged against the strongest of the untuned default and the baselines, on the test
+rows and on the validation rows.
 """
 
 from __future__ import annotations
@@ -11,268 +11,113 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import numpy as np
-
 from tuner.coordination.finalists import default_of, model_name, rank_finalists
 from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
 from tuner.metrics import METRICS, short_name
 from tuner.results.advice import advice_after
-from tuner.results.winner import find_winner
+from tuner.results.differences import ENOUGH, Difference, StrategyDifference, compare, relative
+from tuner.results.winner import Winner, find_winner
 from tuner.user_code import is_reference
 
-_NAMES = {"seasonal_arima": "seasonal ARIMA"}
+REOPEN = "--reopen-test"  # the option that evaluates on the test set again
+_METHOD = "Mann-Whitney with Holm's correction"
+_MOST_IN_DETAIL = 4  # differences, each with its numbers
 
 
-def plain_name(name: str, metric: str) -> str:
-    """Return what people call a plain prediction, without an article.
+def baseline_name(name: str, metric: str) -> str:
+    """Return the name of a baseline in words, without an article.
 
-    Where the most probable class alone is scored, the shares of the classes are the majority.
+    For metrics of the most probable class, class frequencies predict the majority class.
     """
     if name == "linear":
         of_classes = metric in METRICS and METRICS[metric].of == "classes"
         return "logistic regression" if of_classes else "linear regression"
     if name == "class_frequencies" and metric in ("accuracy", "f1"):
         return "majority class"
-    return _NAMES.get(name, name.replace("_", " "))
+    return "seasonal ARIMA" if name == "seasonal_arima" else name.replace("_", " ")
 
 
-def best_plain(metric: str, scores: Mapping[str, float | None]) -> tuple[str, float] | None:
-    """Return the plain prediction with the best score by its name, and the score.
-
-    None where none has a finite one. The first of equals is taken.
-    """
-    return next(iter(ranked_plain(metric, scores)), None)
-
-
-def ranked_plain(metric: str, scores: Mapping[str, float | None]) -> list[tuple[str, float]]:
-    """Return the plain predictions with a finite score, the best first."""
+def ranked_baselines(metric: str, scores: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    """Return the baselines with a finite score, best first."""
     finite = [(name, s) for name, s in scores.items() if s is not None and math.isfinite(s)]
     return sorted(finite, key=lambda of: METRICS[metric].sign * of[1])
 
 
+def best_baseline(metric: str, scores: Mapping[str, float | None]) -> tuple[str, float] | None:
+    """Return name and score of the best baseline; None if no score is finite."""
+    return next(iter(ranked_baselines(metric, scores)), None)
+
+
 def left_out_in_words(left_out: Mapping[str, str], metric: str) -> list[str]:
-    """Return a line for each reason, with the plain predictions that are left out for it."""
+    """Return a line for each reason, with the baselines that are left out for it."""
     names: dict[str, list[str]] = {}
     for name, why in left_out.items():
-        names.setdefault(why, []).append(plain_name(name, metric))
+        names.setdefault(why, []).append(baseline_name(name, metric))
     return [f"without {' and '.join(of)}: {why}" for why, of in names.items()]
 
 
-ENOUGH = 5
-"""Repeats of each below which no two are said to differ; see `compare`."""
-
-_CONFIDENCE = 0.95
-_RESAMPLES = 9_999
-_ROLE = 105  # keys this generator apart from those of the search
-_NO_GAIN = 0.0005  # a share of an error that is no gain
-_MOST = 10.0  # a score more than so many times another one is not told in percent
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better the first of two configurations is, by its mean score."""
-
-    metric: str
-    first: float  # mean score
-    second: float
-    repeats: int  # of the one that has fewer
-    low: float | None = None  # 95 % interval of the gain; None where there is a single repeat,
-    high: float | None = None  # or a score is not finite
-
-    @property
-    def gain(self) -> float:
-        """By how much the first is better, in the metric's units; negative where it is worse."""
-        return METRICS[self.metric].sign * (self.second - self.first)
-
-    @property
-    def equal(self) -> bool:
-        """Whether they are the same as people read them.
-
-        Their first four digits are, or one error is less than 0.05 % above the other.
-        """
-        if f"{self.first:.4g}" == f"{self.second:.4g}":
-            return True
-        share = relative(self.metric, abs(self.gain), max(self.first, self.second))
-        return not METRICS[self.metric].maximize and share is not None and share < _NO_GAIN
-
-    @property
-    def better(self) -> bool:
-        """Whether the first is better, and as far as one can tell not by chance alone."""
-        return self.gain > 0 and not self.equal and self.real is not False
-
-    @property
-    def real(self) -> bool | None:
-        """Whether they differ beyond chance; None where nobody can tell."""
-        if self.low is None or self.high is None:
-            return None
-        rounding = 1e-12 * max(abs(self.first), abs(self.second))
-        return self.low > rounding or self.high < -rounding
-
-    def in_words(self, first: str, second: str) -> str:
-        """Say which of the two is better, and by how much."""
-        if not (math.isfinite(self.first) and math.isfinite(self.second)):
-            return f"{first} and {second} cannot be compared: a score is not finite"
-        if self.low is None or self.high is None or self.repeats < ENOUGH:
-            more = f"the same command with --set finalists.repeats={ENOUGH}"
-            return f"too few repeats to tell ({self.repeats}; five or more are needed: {more})"
-        if not self.real:
-            return f"{first} and {second} cannot be told apart"
-        if self.gain > 0:
-            better, worse, low, high = first, second, self.low, self.high
-        else:
-            better, worse, low, high = second, first, -self.high, -self.low
-        sign = METRICS[self.metric].sign
-        reference = sign * max(sign * self.first, sign * self.second)  # the worse one
-        shares = [relative(self.metric, gain, reference) for gain in (low, high)]
-        told = [percent(share) for share in shares if share is not None]
-        unit = " %"
-        if len(told) < 2:
-            told, unit = [f"{gain:.3g}" for gain in (low, high)], f" in {self.metric}"
-        by = " to ".join(dict.fromkeys(told))
-        return f"{better} beats {worse} by {by}{unit} (95 % interval)"
-
-
-def compare(
-    metric: str, first: Sequence[float], second: Sequence[float] | float, seed: Sequence[int]
-) -> Difference:
-    """Compare the scores of one configuration's repeats with another's, or with a fixed score.
-
-    The interval is a bootstrap of the difference of the means: the expanded percentile interval
-    of Hesterberg (The American Statistician 69, 2015), because the plain one is too narrow for
-    few repeats (five of each: it covers 89 % instead of 95 %), with the degrees of freedom of
-    Welch (Biometrika 34, 1947). Two to four scores are too few to resample: for them it is the
-    t-interval of the same degrees of freedom. It is wide, and that is all that so few can say.
-
-    Args:
-        metric: of `tuner.metrics.METRICS`.
-        first: its scores, one at least.
-        second: likewise, or the score of something that has no seeds.
-        seed: keys the resampling: the same gives the same interval.
-    """
-    samples = [first] if isinstance(second, float | int) else [first, second]
-    means = _mean(first), second if isinstance(second, float | int) else _mean(second)
-    repeats = min(map(len, samples))
-    if repeats < 2 or not all(map(math.isfinite, means)):
-        return Difference(metric, *means, repeats)
-    if repeats < ENOUGH:
-        gain = Difference(metric, *means, repeats).gain
-        width = _half_width(samples)
-        return Difference(metric, *means, repeats, gain - width, gain + width)
-    known = means[1] if len(samples) == 1 else None
-    return Difference(metric, *means, repeats, *_interval(metric, samples, known, seed))
-
-
-def relative(metric: str, gain: float, reference: float) -> float | None:
-    """Return a gain as a share of the score that it is over; None where that would mean nothing.
-
-    So it would of r2, which has no natural zero, of scores that are not above 0, and of gains
-    that are many times the score.
-    """
-    if not (METRICS[metric].ratios and math.isfinite(gain) and 0 < reference < math.inf):
-        return None
-    share = gain / reference
-    return share if abs(share) <= _MOST else None
-
-
 def percent(share: float) -> str:
-    """Write a share as a number of percent, without the sign for it."""
+    """Format a share as a percentage, without the sign for it."""
     value = 100 * abs(share)
     text = f"{value:.0f}" if value >= 1 else f"{value:.1g}" if value >= 0.01 else "less than 0.01"
     return f"-{text}" if share < 0 else text
 
 
 def gap_in_words(metric: str, gap: float | None, search: float | None) -> str | None:
-    """Write how far a mean lies from the search's score, which it was chosen for; None for none."""
+    """Format the difference between a mean and the score in the search that it was chosen for."""
     if gap is None or search is None:
         return None
     gap += 0.0  # no -0
     share = relative(metric, gap, search)
     if share is None:
         return f"{gap:+.3g}"
-    percent = round(100 * share)
-    return f"{gap:+.3g} ({percent:+d} %)" if percent else f"{gap:+.3g} (0 %)"
+    return f"{gap:+.3g} ({round(100 * share):+d} %)" if round(100 * share) else f"{gap:+.3g} (0 %)"
 
 
-def _interval(
-    metric: str, samples: Sequence[Sequence[float]], known: float | None, seed: Sequence[int]
-) -> tuple[float, float]:
-    """Return the interval of the gain of the first sample over the second, or over `known`."""
-    from scipy.stats import bootstrap, norm, t  # half a second
-
-    sign = METRICS[metric].sign
-
-    def gain(*resampled: np.ndarray, axis: int) -> np.ndarray:
-        means = [r.mean(axis=axis) for r in resampled]
-        return np.asarray(sign * ((means[1] if known is None else known) - means[0]))
-
-    narrow, freedom = _of_few(samples)
-    widened = t.ppf((1 + _CONFIDENCE) / 2, freedom) / narrow
-    with np.errstate(all="ignore"):
-        found = bootstrap(
-            samples,
-            gain,
-            n_resamples=_RESAMPLES,
-            confidence_level=1 - 2 * norm.cdf(-widened),
-            method="percentile",
-            rng=np.random.default_rng([*seed, _ROLE]),
-        ).confidence_interval
-    return float(found.low), float(found.high)
+def score_text(score: float) -> str:
+    """Format a score with four significant digits; `none` for an infinitely bad one."""
+    if not math.isfinite(score):
+        return "none"
+    return f"{score:.4g}" if abs(score) < 10_000 else f"{score:.0f}"
 
 
-def _half_width(samples: Sequence[Sequence[float]]) -> float:
-    """Return half the width of Welch's t-interval of a mean, or of the difference of two."""
-    from scipy.special import stdtrit
-
-    errors, spread = _errors(samples)
-    _, freedom = _of_few(samples)
-    return float(stdtrit(freedom, (1 + _CONFIDENCE) / 2) * math.sqrt(errors.sum()) * spread)
-
-
-def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Return by how much resampling so few scores understates the error, and its freedom.
-
-    The degrees of freedom are Welch's and Satterthwaite's, as configurations differ in how much
-    their seeds matter. Both are those of equal deviations where no score deviates at all.
-    """
-    sizes = np.array([len(sample) for sample in samples], dtype=float)
-    errors, _ = _errors(samples)
-    if not errors.any():
-        errors = np.ones_like(errors)
-    understated = float((errors * (sizes - 1) / sizes).sum() / errors.sum())
-    freedom = float(errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum())
-    return math.sqrt(understated), freedom
-
-
-def _errors(samples: Sequence[Sequence[float]]) -> tuple[np.ndarray, float]:
-    """Return the squared errors of the means, (samples,), in units of a spread, and the spread.
-
-    Scores are told relative to the first of each sample: of huge ones that are all alike the mean
-    is another by rounding, which is no error.
-    """
-    spread = max(max(sample) - min(sample) for sample in samples) or 1.0
-    away = [np.subtract(sample, sample[0]) / spread for sample in samples]
-    return np.array([a.var(ddof=1) / len(a) for a in away]), spread
-
-
-def _mean(scores: Sequence[float]) -> float:
-    with np.errstate(all="ignore"):
-        return float(np.mean(scores))
+def difference_in_words(of: Difference, first: str, second: str) -> str:
+    """Describe which of two configurations is better, and by how much."""
+    if not (math.isfinite(of.first) and math.isfinite(of.second)):
+        return f"{first} and {second} cannot be compared: a score is not finite"
+    if of.low is None or of.high is None or of.repeats < ENOUGH:
+        more = f"the same command with --set finalists.repeats={ENOUGH}"
+        return f"too few repeats to tell ({of.repeats}; five or more are needed: {more})"
+    if not of.real:
+        return f"{first} and {second} cannot be told apart"
+    if of.gain > 0:
+        better, worse, gains = first, second, (of.low, of.high)
+    else:
+        better, worse, gains = second, first, (-of.high, -of.low)
+    sign = METRICS[of.metric].sign
+    reference = sign * max(sign * of.first, sign * of.second)  # the worse one
+    shares = [relative(of.metric, gain, reference) for gain in gains]
+    values, unit = [percent(share) for share in shares if share is not None], " %"
+    if len(values) < 2:
+        values, unit = [f"{gain:.3g}" for gain in gains], f" in {of.metric}"
+    by = " to ".join(dict.fromkeys(values))
+    return f"{better} beats {worse} by {by}{unit} (95 % interval)"
 
 
 class Worth(StrEnum):
-    """What a search was worth."""
+    """The verdict on a search, in a word."""
 
-    PAID = "paid"  # the winner is better than the untuned default, and than any plain prediction
-    UNPAID = "unpaid"  # better than plain predictions, and no better than the default
-    BETTER = "better"  # better than plain predictions, without a default to compare with
-    USELESS = "useless"  # no better than a plain prediction, or absurd
+    PAID = "paid"  # the winner is better than the untuned default and every baseline
+    UNPAID = "unpaid"  # better than every baseline, but no better than the default
+    BETTER = "better"  # better than every baseline; there is no default to compare with
+    USELESS = "useless"  # no better than a baseline, or not finite
     UNKNOWN = "unknown"  # there is nothing to compare with
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence, and what it comes to."""
+    """The verdict on a search."""
 
     sentence: str  # without a capital and a full stop
     worth: Worth
@@ -280,19 +125,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Part:
-    """The scores on the rows of one part that are compared: like with like."""
+    """The scores of winner, default and best baseline on the same rows."""
 
-    rows: str  # what its rows are called
+    rows: str  # test rows, or validation rows
     metric: str
     scores: Sequence[float]  # of every training of the tested configuration
     default: Sequence[float] | None  # of every training of the untuned default; None without one
-    plain: tuple[str, float] | None  # what people call the best plain prediction, and its score
+    baseline: tuple[str, float] | None  # name in words and score of the best one
 
-    def over_plain(self, seed: Sequence[int]) -> Difference | None:
-        """Return how much better the model is than the best plain prediction."""
-        if self.plain is None or not self.scores:
+    def over_baseline(self, seed: Sequence[int]) -> Difference | None:
+        """Return how much better the model is than the best baseline."""
+        if self.baseline is None or not self.scores:
             return None
-        return compare(self.metric, self.scores, self.plain[1], seed)
+        return compare(self.metric, self.scores, self.baseline[1], seed)
 
     def over_default(self, seed: Sequence[int]) -> Difference | None:
         """Return how much better the model is than the untuned default."""
@@ -309,12 +154,12 @@ def test_part_of(test: TestScore) -> Part:
         metric=test.metric,
         scores=shown.scores,
         default=shown.default.scores if shown.default else None,
-        plain=_named(test.metric, shown.baselines),
+        baseline=_named(test.metric, shown.baselines),
     )
 
 
 def validation_part_of(record: StudyRecord) -> Part | None:
-    """Return what the validation rows say of the tested configuration; None without a score."""
+    """Return the validation scores of the tested configuration; None without any."""
     assert record.test is not None
     number, default = record.test.configuration, default_of(record)
     finalist = next((f for f in rank_finalists(record) if f.number == number), None)
@@ -332,7 +177,7 @@ def validation_part_of(record: StudyRecord) -> Part | None:
         metric=record.experiment.objective.metric,
         scores=scores,
         default=default.scores if default is not None else None,
-        plain=_named(record.experiment.objective.metric, record.baselines),
+        baseline=_named(record.experiment.objective.metric, record.baselines),
     )
 
 
@@ -345,13 +190,11 @@ def no_verdict(counts: Mapping[str, int], *, has_best: bool) -> str:
 
 
 def verdict_of(record: StudyRecord) -> Verdict | None:
-    """Judge the configuration for which the test set was last opened; None before it was.
+    """Judge the configuration that was last evaluated on the test set; None before that.
 
-    It is better than something only where it is on the test rows and on the validation rows.
-    Where its models were refitted, they are judged.
-    What lies within the noise of its repeats counts as no better. With fewer than five of them,
-    what is said to be better is said to be no more than that. Scores that are equal as they are
-    printed are equal.
+    The winner is better than another model only if it is on both test rows and validation rows.
+    Refitted models are judged if there are any. A difference within the noise of the repeats
+    counts as none; with fewer than five repeats the sentence adds that it may be luck.
     """
     if record.test is None:
         return None
@@ -364,11 +207,11 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     if repeats >= ENOUGH:
         return verdict
     few = "1 repeat is" if repeats == 1 else f"{repeats} repeats are"
-    said = f"{verdict.sentence}; {few} too few to rule out luck"
+    sentence = f"{verdict.sentence}; {few} too few to rule out luck"
     since = record.raised and validated is not None and validated >= ENOUGH
     if since and find_winner(record).was_tested(record.test):
-        said += f": tuner run with --reopen-test tests all {validated}"
-    return replace(verdict, sentence=said)
+        sentence += f": tuner run with {REOPEN} evaluates all {validated}"
+    return replace(verdict, sentence=sentence)
 
 
 def _fewest(part: Part) -> int:
@@ -379,75 +222,77 @@ def _fewest(part: Part) -> int:
 def _judged(record: StudyRecord, test: TestScore) -> Verdict:
     seed, on_test = [record.experiment.seed], test_part_of(test)
     if not on_test.scores:
-        said = "the forecasts of the test set are beyond all bounds: do not use this model"
-        return Verdict(said, Worth.USELESS)
+        sentence = "the forecasts of the test set are beyond all bounds: do not use this model"
+        return Verdict(sentence, Worth.USELESS)
     on_validation = validation_part_of(record)
     parts = [on_test] if on_validation is None else [on_test, on_validation]
     for part in parts:
-        over = part.over_plain(seed)
-        if over is not None and part.plain is not None and not over.better:
+        over = part.over_baseline(seed)
+        if over is not None and part.baseline is not None and not over.better:
             where = "" if part is on_test else f" on the {part.rows}"
-            said = f"{_no_better(over, part.plain[0])}{where}{_numbers(over)}"
-            if part is not on_test and on_test.plain is not None:
-                there = on_test.over_plain(seed)
+            sentence = f"{_no_better(over, part.baseline[0])}{where}{_numbers(over)}"
+            if part is not on_test and on_test.baseline is not None:
+                there = on_test.over_baseline(seed)
                 assert there is not None
-                said += f", though {_relation(there, on_test.plain[0])} on the {on_test.rows}"
-            worse = part is on_test or on_test.plain is None
+                sentence += (
+                    f", though {_relation(there, on_test.baseline[0])} on the {on_test.rows}"
+                )
+            worse = part is on_test or on_test.baseline is None
             useless = worse and over.gain < 0 and not over.equal and over.real is not False
-            simpler = None if useless else part.plain[0]
-            return Verdict(f"{said}: {_what_to_do(record, test, simpler)}", Worth.USELESS)
-    than_plain = ""
-    over = on_test.over_plain(seed)
-    if over is not None and on_test.plain is not None:
-        than_plain = _relation(over, on_test.plain[0])
+            simpler = None if useless else part.baseline[0]
+            return Verdict(f"{sentence}: {_what_to_do(record, test, simpler)}", Worth.USELESS)
+    than_baseline = ""
+    over = on_test.over_baseline(seed)
+    if over is not None and on_test.baseline is not None:
+        than_baseline = _relation(over, on_test.baseline[0])
     metric = test.metric
     if test.judged.default is None:
-        if not than_plain:
+        if not than_baseline:
             return Verdict("there is nothing to compare the test score with", Worth.UNKNOWN)
         searched = bool(record.experiment.search_space)
         why = "no default was trained to compare with" if searched else "nothing was searched"
-        return Verdict(f"{than_plain} ({_written(metric)}); {why}", Worth.BETTER)
-    return _beside_default(record, test, parts, than_plain, seed)
+        return Verdict(f"{than_baseline} ({_written(metric)}); {why}", Worth.BETTER)
+    return _beside_default(record, test, parts, than_baseline, seed)
 
 
 def _beside_default(
-    record: StudyRecord, test: TestScore, parts: Sequence[Part], than_plain: str, seed: list[int]
+    record: StudyRecord, test: TestScore, parts: Sequence[Part], than_baseline: str, seed: list[int]
 ) -> Verdict:
-    """Judge a winner that is better than any plain prediction, where there is one.
+    """Judge a winner that is better than every baseline.
 
-    A default whose refitted models have no test score is compared by the others, and one that
-    has none at all on the validation rows alone.
+    If the default's refitted models have no test score, the models before the refit are compared.
     """
     own = test.default
     assert own is not None
     name, written = f"the {own.name}", f" ({_written(parts[0].metric)})"
-    also = f"{than_plain}{written}" if than_plain else ""
+    also = f"{than_baseline}{written}" if than_baseline else ""
     if own.is_winner:
-        said = f"the search did not pay: {name} won"
-        return Verdict(f"{said}, {also}" if also else said, Worth.UNPAID)
+        sentence = f"the search did not pay: {name} won"
+        return Verdict(f"{sentence}, {also}" if also else sentence, Worth.UNPAID)
     compared = [(of, _where(parts, of)) for of in _with_default(test, parts)]
     for part, where in compared:
         over = part.over_default(seed)
         if over is not None and not over.better:
-            said = f"the search did not pay: {_no_better(over, name)}{where}"
-            return Verdict(f"{said}, but {also}" if also else said, Worth.UNPAID)
+            sentence = f"the search did not pay: {_no_better(over, name)}{where}"
+            return Verdict(f"{sentence}, but {also}" if also else sentence, Worth.UNPAID)
     over = compared[0][0].over_default(seed) if compared else None
     if over is not None:
-        said = f"the search paid: {_relation(over, name)}{compared[0][1]}{written}"
-        return Verdict(f"{said}, and {than_plain}" if than_plain else said, Worth.PAID)
+        sentence = f"the search paid: {_relation(over, name)}{compared[0][1]}{written}"
+        return Verdict(
+            f"{sentence}, and {than_baseline}" if than_baseline else sentence, Worth.PAID
+        )
     default = default_of(record)
     if default is not None and default.failed and not default.repeats:
-        said = f"the search paid: every training of {name} failed"
-        return Verdict(f"{said}; {also}" if also else said, Worth.PAID)
-    said = f"{name} has no score to compare with"
-    return Verdict(f"{also}; {said}", Worth.BETTER) if also else Verdict(said, Worth.UNKNOWN)
+        sentence = f"the search paid: every training of {name} failed"
+        return Verdict(f"{sentence}; {also}" if also else sentence, Worth.PAID)
+    sentence = f"{name} has no score to compare with"
+    return (
+        Verdict(f"{also}; {sentence}", Worth.BETTER) if also else Verdict(sentence, Worth.UNKNOWN)
+    )
 
 
 def _with_default(test: TestScore, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts that have scores of the winner and of the default, the best evidence first.
-
-    In place of refitted models without a score come those of the training part.
-    """
+    """Return the parts with scores of winner and default, the best evidence first."""
     on_test = parts[0]
     if not on_test.default and test.refit and test.default:
         on_test = replace(on_test, scores=test.scores, default=test.default.scores)
@@ -455,17 +300,13 @@ def _with_default(test: TestScore, parts: Sequence[Part]) -> list[Part]:
 
 
 def _where(parts: Sequence[Part], part: Part) -> str:
-    """Return on which rows and by which models it is said, where that is not the usual."""
     if part is parts[0]:
         return ""
     return " before the refit" if part.rows == parts[0].rows else f" on the {part.rows}"
 
 
 def _what_to_do(record: StudyRecord, test: TestScore, simpler: str | None) -> str:
-    """Say what follows where a model is no better: the set-up is to blame first.
-
-    `simpler` is a plain prediction that is as good; None where one is better on the test rows.
-    """
+    """Return the advice for a winner that is no better than a baseline: `simpler`, if as good."""
     keys = dict.fromkeys(advice.key for advice in advice_after(record) if advice.blocks)
     model = _model(record, test)
     if keys:
@@ -482,7 +323,6 @@ def _no_better(difference: Difference, name: str) -> str:
 
 
 def _numbers(difference: Difference) -> str:
-    """Return both scores, in brackets; of equal ones what both are."""
     written = f"{_written(difference.metric)} {difference.first:.4g}"
     if f"{difference.first:.4g}" != f"{difference.second:.4g}":
         written += f" against {difference.second:.4g}"
@@ -490,7 +330,6 @@ def _numbers(difference: Difference) -> str:
 
 
 def _relation(difference: Difference, name: str) -> str:
-    """Say how much better a score is than that of `name`."""
     share = relative(difference.metric, difference.gain, difference.second)
     if share is None:
         return f"{difference.first:.4g} against {difference.second:.4g} of {name}"
@@ -499,12 +338,12 @@ def _relation(difference: Difference, name: str) -> str:
 
 
 def _named(metric: str, baselines: Mapping[str, float | None]) -> tuple[str, float] | None:
-    best = best_plain(metric, baselines)
-    return None if best is None else (plain_name(best[0], metric), best[1])
+    best = best_baseline(metric, baselines)
+    return None if best is None else (baseline_name(best[0], metric), best[1])
 
 
 def _model(record: StudyRecord, test: TestScore) -> str:
-    """Return what people call the tested model, with an article."""
+    """Return the name of the tested model, with an article."""
     tested = next((t for t in record.trials if t.number == test.configuration), None)
     params = dict(tested.params) if tested else {}
     if test.configuration is None and test.default:  # no trial of the search: the default won
@@ -518,3 +357,174 @@ def _model(record: StudyRecord, test: TestScore) -> str:
 def _written(metric: str) -> str:
     name = short_name(metric)
     return METRICS[metric].label or (name.upper() if name == metric else name)
+
+
+def evaluations_in_words(record: StudyRecord) -> list[str]:
+    """Return sentences about the evaluations on the test set; none before the first."""
+    test = record.test
+    if test is None:
+        return []
+    after = [f"{evaluation.after_trials:,}" for evaluation in record.openings]
+    if len(after) == 1:
+        trials = "1 trial" if after[0] == "1" else f"{after[0]} trials"
+        lines = [f"Evaluated on the test set once, after {trials}."]
+    else:
+        lines = [
+            f"Evaluated on the test set {len(after)} times, after {', '.join(after[:-1])} and "
+            f"{after[-1]} trials: the newest score is no longer of unseen rows, because an earlier "
+            f"one was known when the search was resumed."
+        ]
+    if differing := test.retrained_differently:
+        lines.append(
+            f"Retrained for it, with other scores than in the journal (another CPU or version?): "
+            f"{', '.join(differing)}."
+        )
+    if record.best is not None and (since := _since(record)):
+        lines.append(f"{since}, and {_since_then(find_winner(record), test)}")
+    return lines
+
+
+def _since_then(winner: Winner, test: TestScore) -> str:
+    """Describe what the newest test score is worth after more training."""
+    if winner.was_tested(test):
+        stands = "the same configuration won: its score stands"
+        of_first = f", of its first {test.repeats} trainings"
+        return f"{stands}{of_first if len(winner.runs) > test.repeats else ''}."
+    if winner.is_default and test.default:
+        return (
+            f"{_with_article(winner)} won, which was evaluated beside another configuration: "
+            f"tuner run with {REOPEN} judges it."
+        )
+    return (
+        f"{_with_article(winner)} won, which has no test score: tuner run with {REOPEN} evaluates "
+        f"it."
+    )
+
+
+def why_not_again(record: StudyRecord) -> str | None:
+    """Return why another evaluation would change nothing; None if it would, or is the first."""
+    test = record.test
+    if test is None:
+        return None
+    winner = find_winner(record)
+    if not winner.was_tested(test) or len(winner.runs) > test.repeats:
+        return None
+    if default_of(record) and not test.default:
+        return None
+    if test.after_trials >= len(record.trained) and not record.raised:
+        why = "no trial was trained since the last one"
+    else:
+        why = f"{_with_article(winner)}, which was evaluated then, still wins"
+    return f"{REOPEN}: no new evaluation on the test set, because it would change nothing: {why}"
+
+
+def not_evaluated_again(record: StudyRecord) -> str:
+    """Explain, for a study that was trained further, that its test score is not renewed."""
+    earlier = evaluations_in_words(record)[0]
+    again = "" if why_not_again(record) else f"; {REOPEN} evaluates again"
+    return f"no new evaluation: {earlier[:1].lower()}{earlier[1:-1]}{again}"
+
+
+def _since(record: StudyRecord) -> str | None:
+    """Describe what was trained since the newest evaluation; None for nothing."""
+    test, settings = record.test, record.experiment.finalists
+    assert test is not None
+    if test.after_trials < len(record.trained):
+        return f"The search was resumed since, to {len(record.trained):,} trials"
+    if record.raised and (test.finalists != [settings.top, settings.repeats]):
+        repeats = f"{settings.repeats} seed{'s' * (settings.repeats != 1)}"
+        return f"The best {settings.top} were retrained on {repeats} since"
+    if not find_winner(record).was_tested(test):
+        return "The untuned default counts as a finalist since"
+    return None
+
+
+def _with_article(winner: Winner) -> str:
+    return winner.name if winner.trial is not None else f"the {winner.name}"
+
+
+def strategies_in_words(
+    medians: Mapping[str, float],
+    differences: Sequence[StrategyDifference],
+    real: Sequence[StrategyDifference],
+    *,
+    metric: str,
+    sign: int,
+    n_seeds: int,
+    fewest: int,
+) -> str:
+    """Describe which strategies are better than which.
+
+    Args:
+        medians: best scores by strategy, best first.
+        differences: of every two strategies.
+        real: the significant ones.
+        metric: of the scores.
+        sign: 1 if less is better, -1 if more is.
+        n_seeds: number of searches with each strategy.
+        fewest: number of seeds that can tell any two apart.
+    """
+    names = list(medians)
+    if n_seeds < fewest:
+        needed = f"{len(names)} strategies need {fewest}"
+        return f"too few seeds to tell a difference from chance ({n_seeds}; {needed})"
+    if not real:
+        return f"{_listed(names)} cannot be told apart with {n_seeds} seeds ({_METHOD})"
+    in_detail = len(real) <= _MOST_IN_DETAIL
+
+    def loser(d: StrategyDifference) -> str:
+        if not in_detail:
+            return d.worse
+        gap = _gap(medians[d.better], medians[d.worse], metric, sign)
+        size = gap or f"ahead in {d.wins:.0%} of the pairs"
+        return f"{d.worse} ({size}, p {p_text(d.adjusted)})"
+
+    parts = []
+    for betters, worses in _alike(names, real):
+        wins = [d for d in real if d.better in betters]
+        if len(betters) == 1:
+            of = {d.worse: d for d in wins}
+            parts.append(f"{betters[0]} is better than {_listed([loser(of[n]) for n in worses])}")
+        else:
+            surest = f" ({_at_most(wins)})" if in_detail else ""
+            parts.append(f"{_listed(betters)} are better than {_listed(worses)}{surest}")
+    if rest := len(differences) - len(real):
+        others = "the other two" if rest == 1 else "others"
+        parts.append(f"{others} cannot be told apart with {n_seeds} seeds")
+    return f"{'; '.join(parts)} ({_METHOD}{'' if in_detail else f', {_at_most(real)}'})"
+
+
+def _alike(
+    names: Sequence[str], real: Sequence[StrategyDifference]
+) -> list[tuple[list[str], list[str]]]:
+    """Group the strategies that are better than the same ones: (better, worse) of each group."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        beaten = {d.worse for d in real if d.better == name}
+        if beaten:
+            found.setdefault(tuple(n for n in names if n in beaten), []).append(name)
+    return [(betters, list(worses)) for worses, betters in found.items()]
+
+
+def p_text(p_value: float) -> str:
+    """Format a p-value with its relation: `= 0.012`, `< 0.001`."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
+
+
+def _at_most(differences: Sequence[StrategyDifference]) -> str:
+    p_value = max(d.adjusted for d in differences)
+    return f"p {p_text(p_value).replace('=', '<=')}"
+
+
+def _gap(better: float, worse: float, metric: str, sign: int) -> str:
+    """Describe by how much a median is better; empty if it is not."""
+    if not sign * better < sign * worse:
+        return ""
+    if sign > 0 and better > 0 and math.isfinite(worse):  # an error: shares make sense
+        share = 100 * (worse - better) / worse
+        return f"median {metric} {share:{'.0f' if share >= 10 else '.2g'}} % lower"
+    return f"median {metric} {score_text(better)} against {score_text(worse)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
