@@ -4,48 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuner.jobs import intermediate_values
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.metrics import COSTS
-from tuner.report.plotting import (
-    BAD,
-    BEST,
-    COLOURS,
-    GREY,
-    POINT,
-    Picture,
-    clipped,
-    good_range,
-    label,
-    new_figure,
-    number,
-    png,
-    round_values,
-    tidy,
-    whole_ticks,
-)
+from tuner.report import plotting
+from tuner.report.plotting import BEST, COLOURS, GREY, POINT, Picture, clipped, drawn, label
 from tuner.results.verdict import baseline_name, ranked_baselines
 from tuner.results.winner import find_winner, objectives, pareto_front
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _STYLES = {  # marker, colour, whether it is filled
     "complete": ("o", POINT, True),
     "repeat": ("o", POINT, False),
     "pruned": ("x", GREY, True),
-    "failed": ("v", BAD, True),
+    "failed": ("v", plotting.BAD, True),
     "running": ("d", GREY, False),
 }
 
 
 @dataclass(frozen=True)
 class History:
-    """What the picture shows."""
+    """The marks and the line of the optimization history."""
 
     marks: dict[str, list[tuple[int, float | None]]]  # by kind: number and value of each trial
     best: list[tuple[int, float]]  # the best objective so far, where it changes and at the end
@@ -83,54 +69,49 @@ def history_picture(record: StudyRecord) -> Picture:
         return Picture(name, title, "No trial has ended yet.")
     about = (
         "The objective of every trial by its number, and the best so far as a line. A pruned trial "
-        "stands at its last value; one that failed, or lies far off, at the edge."
+        "is at its last value; a failed one, or one far off, at the edge."
     )
-    return Picture(name, title, about, png(history_figure(record)))
+    return drawn(name, title, about, history_figure(record))
 
 
 def history_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     history, metric = history_of(record), record.experiment.objective.metric
     complete = [v for kind in ("complete", "repeat") for _, v in history.marks[kind]]
     values = complete or [v for _, v in history.marks["pruned"]]
-    limits = good_range((v for v in values if v is not None), record.sign)
+    limits = plotting.good_range((v for v in values if v is not None), record.sign)
     worst = limits[1] if record.sign > 0 else limits[0]
-    figure = new_figure(3.8)
-    axes = figure.add_subplot()
+    figure, axes = plotting.new_axes(3.8)
     for kind, trials in history.marks.items():
         if not trials:
             continue
-        numbers = [n for n, _ in trials]
-        heights = clipped([worst if v is None else v for _, v in trials], limits)
         marker, colour, filled = _STYLES[kind]
-        crowded = len(record.trials) > 300
+        size, alpha = (14, 0.6) if len(record.trials) > 300 else (26, 0.85)
         axes.scatter(
-            numbers,
-            heights,
-            s=14 if crowded else 26,
+            [n for n, _ in trials],
+            clipped([worst if v is None else v for _, v in trials], limits),
+            s=size,
+            alpha=alpha,
             marker=marker,
             facecolors=colour if filled else "none",
             edgecolors=None if marker == "x" else colour,
-            linewidths=1.0,
-            alpha=0.6 if crowded else 0.85,
             label=f"{kind} ({len(trials)})",
+            linewidths=1.0,
             clip_on=False,
             zorder=2,
         )
     if history.best:
         numbers, best = np.array(history.best).T
         axes.step(numbers, best, where="post", color=BEST, label="best so far", zorder=3)
-    metric = record.experiment.objective.metric
     ranked = ranked_baselines(metric, record.baselines)
     for colour, (name, score) in zip(COLOURS[1:], ranked, strict=False):
         if limits[0] <= score <= limits[1]:
             text = label(baseline_name(name, metric))
             axes.axhline(score, color=colour, linestyle=":", linewidth=1.4, label=text)
-    axes.set(xlabel="trial", ylabel=f"validation {label(metric)}")
-    axes.set(ylim=limits, yticks=round_values(limits))
-    whole_ticks(axes.xaxis)
-    tidy(axes)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    axes.set(xlabel="trial")
+    plotting.whole_ticks(axes.xaxis)
+    plotting.show_objective(axes, record, limits)
+    plotting.add_legend(figure)
     return figure
 
 
@@ -148,11 +129,11 @@ def front_picture(record: StudyRecord) -> Picture | None:
         "Every complete trial by what it costs and how good it is. The line joins the trials that "
         "no other beats in both, with their numbers; values far off lie at the edge."
     )
-    return Picture(name, title, about, png(front_figure(record)))
+    return drawn(name, title, about, front_figure(record))
 
 
 def front_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     objective, front = record.experiment.objective, pareto_front(record)
     assert objective.cost is not None
     numbers = {trial.number for trial in front}
@@ -162,9 +143,8 @@ def front_figure(record: StudyRecord) -> Figure:
         if t.number not in numbers and (values := objectives(record, t)) is not None
     ]
     of_front = [values for t in front if (values := objectives(record, t)) is not None]
-    limits = good_range((score for score, _ in [*others, *of_front]), record.sign)
-    figure = new_figure(3.8)
-    axes = figure.add_subplot()
+    limits = plotting.good_range((score for score, _ in [*others, *of_front]), record.sign)
+    figure, axes = plotting.new_axes(3.8)
     if others:
         scores, costs = np.array(others).T
         what = f"beaten by another ({len(others)})"
@@ -185,10 +165,8 @@ def front_figure(record: StudyRecord) -> Figure:
     if min(every) > 0 and max(every) > _WIDE * min(every):
         axes.set_xscale("log")
     axes.set(xlabel=f"{objective.cost} ({COSTS[objective.cost]})")
-    axes.set(ylabel=f"validation {label(objective.metric)}", ylim=limits)
-    axes.set(yticks=round_values(limits))
-    tidy(axes)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    plotting.show_objective(axes, record, limits)
+    plotting.add_legend(figure)
     return figure
 
 
@@ -201,55 +179,45 @@ def curves_picture(record: StudyRecord) -> Picture:
     if record.best is None:
         return Picture(name, title, "No trial is complete.")
     about = (
-        "The metric on the validation part after every epoch. A dot is the epoch that counts. "
+        "The metric on the validation set after every epoch. A dot is the best epoch. "
         "Pale lines of the same colour are the same configuration, retrained on fresh seeds."
     )
     if find_winner(record).trial is None:
         about += " Black lines are the trainings of the untuned default, which won."
     if record.experiment.n_folds > 1:
         about += " A line for each fold, one fold after another."
-    return Picture(name, title, about, png(curves_figure(record)))
+    return drawn(name, title, about, curves_figure(record))
 
 
 def curves_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
-    figure = new_figure(3.8)
-    axes = figure.add_subplot()
-    metric = record.experiment.objective.metric
+    """Draw the plot."""
+    figure, axes = plotting.new_axes(3.8)
     values: list[float] = []
     for colour, trial in zip(COLOURS, record.ranked()[:_SHOWN], strict=False):
         for repeat in record.finalists:
             if repeat.configuration == trial.number and repeat.outcome is not None:
-                epochs, heights = _curve(repeat)
-                axes.plot(epochs, heights, color=colour, alpha=0.3, linewidth=1)
-                values += heights.tolist()
-        epochs, heights = _curve(trial)
-        values += heights.tolist()
-        text = f"trial {trial.number}: {number(trial.value)}"
-        axes.plot(epochs, heights, color=colour, linewidth=1.6, label=text)
+                values += _draw_curve(axes, repeat, color=colour, alpha=0.3, linewidth=1)
+        text = f"trial {trial.number}: {plotting.number(trial.value)}"
+        values += _draw_curve(axes, trial, color=colour, linewidth=1.6, label=text)
         assert trial.outcome is not None
         if trial.outcome.best_epoch is not None:
             best = trial.outcome.history[trial.outcome.best_epoch]
             axes.plot(best.epoch + 1, best.metric, marker="o", markersize=5, color=colour)
     winner = find_winner(record)
     for repeat in winner.runs if winner.trial is None else []:  # the untuned default
-        epochs, heights = _curve(repeat)
-        values += heights.tolist()
-        text = f"{winner.name}, the winner: {number(repeat.value)}"
-        first = repeat is winner.runs[0]
-        axes.plot(epochs, heights, color="black", linewidth=1, label=text if first else None)
+        text = f"{winner.name}, the winner: {plotting.number(repeat.value)}"
+        shown = text if repeat is winner.runs[0] else None
+        values += _draw_curve(axes, repeat, color="black", linewidth=1, label=shown)
     finite = [value for value in values if np.isfinite(value)]
-    axes.set(xlabel="epoch", ylabel=f"validation {label(metric)}")
-    limits = good_range(finite, record.sign)
-    axes.set(ylim=limits, yticks=round_values(limits))
-    whole_ticks(axes.xaxis)
-    tidy(axes)
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    axes.set(xlabel="epoch")
+    plotting.whole_ticks(axes.xaxis)
+    plotting.show_objective(axes, record, plotting.good_range(finite, record.sign))
+    plotting.add_legend(figure)
     return figure
 
 
-def _curve(trial: TrialRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Return epochs, from 1, and the metric; a gap before every further fold."""
+def _draw_curve(axes: Axes, trial: TrialRecord, **style: Any) -> list[float]:
+    """Plot the metric by epoch, from 1, with a gap between folds; return its values."""
     assert trial.outcome is not None
     epochs: list[float] = []
     heights: list[float] = []
@@ -259,4 +227,5 @@ def _curve(trial: TrialRecord) -> tuple[np.ndarray, np.ndarray]:
             heights.append(np.nan)
         epochs.append(epoch.epoch + 1)
         heights.append(epoch.metric if np.isfinite(epoch.metric) else np.nan)
-    return np.array(epochs), np.array(heights)
+    axes.plot(epochs, heights, **style)
+    return heights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,30 +13,9 @@ import numpy as np
 from tuner.errors import RunError
 from tuner.experiment.space import to_distributions
 from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.report import plotting
 from tuner.report.history import last_value_of
-from tuner.report.plotting import (
-    BEST,
-    GREY,
-    MAP,
-    POINT,
-    WIDTH_IN,
-    DomainAxis,
-    Picture,
-    axes_of,
-    clipped,
-    complete_trials,
-    good_range,
-    has_all,
-    label,
-    near,
-    new_figure,
-    number,
-    png,
-    round_values,
-    spread_out,
-    tidy,
-    whole_ticks,
-)
+from tuner.report.plotting import BEST, GREY, POINT, DomainAxis, Picture, drawn, label
 from tuner.strategies.codec import Codec
 
 if TYPE_CHECKING:
@@ -51,41 +30,44 @@ _JITTER = 0.3  # of the distance between two choices
 def slices_picture(record: StudyRecord) -> Picture:
     """Draw a panel for each hyperparameter."""
     name, title = "slices", "Slices"
-    if not axes_of(record):
-        return Picture(name, title, "Nothing was searched.")
-    if not complete_trials(record, axes_of(record)):
-        return Picture(name, title, "No trial is complete.")
+    if why := _why_empty(record):
+        return Picture(name, title, why)
     about = (
         "The objective of every complete trial against each hyperparameter, coloured by the "
         "number of the trial. Crosses were pruned and stand at their last value, a star is the "
         "best; values far off lie at the edge."
     )
-    return Picture(name, title, about, png(slices_figure(record)))
+    return drawn(name, title, about, slices_figure(record))
+
+
+def _why_empty(record: StudyRecord) -> str | None:
+    axes = plotting.axes_of(record)
+    if not axes:
+        return "Nothing was searched."
+    return None if plotting.complete_trials(record, axes) else "No trial is complete."
 
 
 def slices_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
-    scales = axes_of(record)
+    """Draw the plot."""
+    scales = plotting.axes_of(record)
     n_rows = math.ceil(len(scales) / _COLUMNS)
-    figure = new_figure(0.5 + 2.2 * n_rows)
+    figure = plotting.new_figure(0.5 + 2.2 * n_rows)
     grid = figure.subplots(n_rows, _COLUMNS, sharey=True, squeeze=False)
-    complete = complete_trials(record, scales)
-    limits = good_range((t.value for t in complete if t.value is not None), record.sign)
+    complete = plotting.complete_trials(record, scales)
+    limits = plotting.good_range((t.value for t in complete if t.value is not None), record.sign)
     pruned = [
         (t, value)
         for t in record.trained
-        if t.status is Status.PRUNED and has_all(t, scales)
+        if t.status is Status.PRUNED and plotting.has_all(t, scales)
         if (value := last_value_of(record, t)) is not None
     ]
     numbers = [t.number for t in complete]
-    heights = clipped([t.value for t in complete], limits)
+    heights = plotting.clipped([t.value for t in complete], limits)
     size = 8 if len(complete) > 300 else 18
     for axes, scale in zip(grid.flat, scales, strict=False):
         axes.scatter(
-            _places(
-                scale, [t.params[scale.name] for t, _ in pruned], [t.number for t, _ in pruned]
-            ),
-            clipped([value for _, value in pruned], limits),
+            _places(scale, [t for t, _ in pruned]),
+            plotting.clipped([value for _, value in pruned], limits),
             s=size,
             marker="x",
             color=GREY,
@@ -93,37 +75,36 @@ def slices_figure(record: StudyRecord) -> Figure:
             alpha=0.6,
             clip_on=False,
         )
-        places = _places(scale, [t.params[scale.name] for t in complete], numbers)
-        dots = axes.scatter(places, heights, s=size, c=numbers, cmap=MAP, clip_on=False)
+        places = _places(scale, complete)
+        dots = axes.scatter(places, heights, s=size, c=numbers, cmap=plotting.MAP, clip_on=False)
         axes.scatter(places[:1], heights[:1], s=90, marker="*", color=BEST, zorder=4)
         # Given ticks, for the room that their numbers take is found before they are chosen.
-        axes.set(xlabel=label(scale.name), ylim=limits, yticks=round_values(limits))
+        axes.set(xlabel=label(scale.name), ylim=limits, yticks=plotting.round_values(limits))
         _set_scale(axes, scale)
-        tidy(axes)
+        plotting.tidy(axes)
     for axes in grid.flat[len(scales) :]:
         axes.set_visible(False)
     figure.supylabel(f"validation {label(record.experiment.objective.metric)}", fontsize="medium")
     if len(complete) > 1:
         bar = figure.colorbar(dots, ax=grid, location="top", aspect=60, pad=0.01, label="trial")
-        whole_ticks(bar.ax.xaxis)
+        plotting.whole_ticks(bar.ax.xaxis)
     return figure
 
 
-def _places(scale: DomainAxis, values: list[object], numbers: list[int]) -> np.ndarray:
-    places = np.array([scale.number(value) for value in values], np.float64)
-    return places + spread_out(numbers, _JITTER) if scale.choices else places
+def _places(scale: DomainAxis, trials: Sequence[TrialRecord]) -> np.ndarray:
+    places = np.array([scale.number(t.params[scale.name]) for t in trials], np.float64)
+    return (
+        places + plotting.spread_out([t.number for t in trials], _JITTER)
+        if scale.choices
+        else places
+    )
 
 
 def _set_scale(axes: Axes, scale: DomainAxis) -> None:
     if scale.choices is not None:
         names = [label(choice) for choice in scale.choices]
-        crowded = sum(map(len, names)) > 24
-        axes.set_xticks(
-            range(len(names)),
-            names,
-            rotation=30 if crowded else 0,
-            ha="right" if crowded else "center",
-        )
+        rotation, side = (30, "right") if sum(map(len, names)) > 24 else (0, "center")
+        axes.set_xticks(range(len(names)), names, rotation=rotation, ha=side)
         axes.set_xlim(-0.6, len(names) - 0.4)
         return
     low, high = scale.domain.bounds()
@@ -137,7 +118,7 @@ def _set_scale(axes: Axes, scale: DomainAxis) -> None:
         margin = 0.03 * (high - low)
         axes.set_xlim(low - margin, high + margin)
         if isinstance(low, int):
-            whole_ticks(axes.xaxis)
+            plotting.whole_ticks(axes.xaxis)
 
 
 _AXIS_IN = 1.15  # between two axes, at least
@@ -147,59 +128,57 @@ _CROWDED = 300  # trials, whose lines hide one another
 def parallel_picture(record: StudyRecord) -> Picture:
     """Draw all configurations with their objectives."""
     name, title = "parallel_coordinates", "Parallel coordinates"
-    axes = axes_of(record)
-    if not axes:
-        return Picture(name, title, "Nothing was searched.")
-    if not complete_trials(record, axes):
-        return Picture(name, title, "No trial is complete.")
+    if why := _why_empty(record):
+        return Picture(name, title, why)
     about = (
         "A line is a configuration: the better, the more it stands out, and the best one most of "
         "all. Lines that end before the last axis were pruned."
     )
-    return Picture(name, title, about, png(parallel_figure(record)))
+    return drawn(name, title, about, parallel_figure(record))
 
 
 def parallel_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     from matplotlib.collections import LineCollection
 
-    scales = axes_of(record)
-    ranked = complete_trials(record, scales)
-    pruned = [t for t in record.trained if t.status is Status.PRUNED and has_all(t, scales)]
-    limits = good_range((t.value for t in ranked if t.value is not None), record.sign)
-    figure = new_figure(4.2, max(WIDTH_IN, _AXIS_IN * (len(scales) + 1)))
+    scales = plotting.axes_of(record)
+    ranked = plotting.complete_trials(record, scales)
+    pruned = [
+        t for t in record.trained if t.status is Status.PRUNED and plotting.has_all(t, scales)
+    ]
+    limits = plotting.good_range((t.value for t in ranked if t.value is not None), record.sign)
+    figure = plotting.new_figure(4.2, max(plotting.WIDTH_IN, _AXIS_IN * (len(scales) + 1)))
     axes = figure.add_subplot()
     crowd, least = (0.4, 0.06) if len(record.trials) > _CROWDED else (0.9, 0.35)
-    axes.add_collection(
-        LineCollection(
-            [_points(t, scales) for t in pruned], colors=GREY, linewidths=0.6, alpha=0.8 * least
-        )
-    )
+    points = [_points(t, scales) for t in pruned]
+    axes.add_collection(LineCollection(points, colors=GREY, linewidths=0.6, alpha=0.8 * least))
     lines = []
     for trial in reversed(ranked):  # the best ones last, on top
-        height = clipped([trial.value], limits)[0]
+        height = plotting.clipped([trial.value], limits)[0]
         end = (float(len(scales)), (height - limits[0]) / (limits[1] - limits[0]))
         lines.append([*_points(trial, scales), end])
     ranks = np.linspace(1.0, 0.0, len(lines)) if len(lines) > 1 else np.zeros(1)  # 0 is the best
     seen = least + (crowd - least) * (1 - ranks) ** 3
     axes.add_collection(
-        LineCollection(lines, array=ranks, cmap=MAP, linewidths=0.9, alpha=seen, clim=(0, 1.1))
+        LineCollection(
+            lines, array=ranks, cmap=plotting.MAP, linewidths=0.9, alpha=seen, clim=(0, 1.1)
+        )
     )
-    best = lines[-1]
-    axes.plot(*zip(*best, strict=True), color=BEST, linewidth=2.2, zorder=4)
+    axes.plot(*zip(*lines[-1], strict=True), color=BEST, linewidth=2.2, zorder=4)  # the best
     for position, scale in enumerate(scales):
         _ruler(axes, position, scale.ticks())
     low, high = limits
-    ticks = [((v - low) / (high - low), number(v)) for v in round_values(limits)]
-    _ruler(axes, len(scales), ticks)
+    _ruler(
+        axes,
+        len(scales),
+        [((v - low) / (high - low), plotting.number(v)) for v in plotting.round_values(limits)],
+    )
     axes.set(xlim=(-0.15, len(scales) + 0.55), ylim=(-0.04, 1.04), yticks=[])
     names = [label(scale.name) for scale in scales]
     names.append(label(f"validation {record.experiment.objective.metric}"))
-    slanted = max(map(len, names)) > 13
+    rotation, side = (25, "left") if max(map(len, names)) > 13 else (0, "center")
     axes.xaxis.tick_top()
-    axes.set_xticks(
-        range(len(names)), names, rotation=25 if slanted else 0, ha="left" if slanted else "center"
-    )
+    axes.set_xticks(range(len(names)), names, rotation=rotation, ha=side)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -208,7 +187,7 @@ def parallel_figure(record: StudyRecord) -> Figure:
 
 def _points(trial: TrialRecord, scales: list[DomainAxis]) -> list[tuple[float, float]]:
     """Return where the line crosses each axis; equal choices lie a little apart."""
-    shift = float(spread_out([trial.number], 0.03)[0])
+    shift = float(plotting.spread_out([trial.number], 0.03)[0])
     return [
         (float(i), scale.place(trial.params[scale.name]) + (shift if scale.choices else 0.0))
         for i, scale in enumerate(scales)
@@ -230,19 +209,19 @@ def _ruler(axes: Axes, position: int, ticks: list[tuple[float, str]]) -> None:
         )
 
 
-_FEWEST = 10  # trials that a forest can learn anything from
-# Deeper trees, and more of them, take minutes on a thousand trials and say the same to 1 %.
+_FEWEST = 10  # trials
+# Deeper trees, and more of them, take minutes for a thousand trials; shares differ by 1 %.
 _N_TREES, _MAX_DEPTH = 32, 8
 
 
 def importances(record: StudyRecord) -> dict[str, float]:
-    """Return the share of each searched hyperparameter in the variance of the objective.
+    """Return the share of each searched hyperparameter in the variance of the objective (fANOVA).
 
-    The shares add up to one; the largest comes first. An objective that lies far off counts as
-    the farthest that does not: else a few runs that went wrong would be all that mattered.
+    The shares add up to 1, largest first. Outliers are clipped, so that a few diverged trainings
+    do not dominate.
 
     Raises:
-        RunError: they cannot be told, and why.
+        RunError: there are too few trials, or they do not differ.
     """
     distributions = to_distributions(record.experiment.search_space)
     names = [name for name, distribution in distributions.items() if not distribution.single()]
@@ -263,20 +242,17 @@ def importances(record: StudyRecord) -> dict[str, float]:
     from optuna.study import create_study
     from optuna.trial import create_trial
 
-    told = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)  # that a study is made interests nobody
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # no message about a new study
     try:
         study = create_study(direction=record.experiment.objective.direction)
     finally:
-        logging.set_verbosity(told)
+        logging.set_verbosity(verbosity)
     searched = {name: distributions[name] for name in names}
     values = [t.value for t in trials if t.value is not None]
-    study.add_trials(
-        create_trial(
-            params={name: t.params[name] for name in names}, distributions=searched, value=value
-        )
-        for t, value in zip(trials, near(values, record.sign), strict=True)
-    )
+    for t, value in zip(trials, plotting.near(values, record.sign), strict=True):
+        params = {name: t.params[name] for name in names}
+        study.add_trial(create_trial(params=params, distributions=searched, value=value))
     evaluator = FanovaImportanceEvaluator(n_trees=_N_TREES, max_depth=_MAX_DEPTH, seed=0)
     try:
         found = get_param_importances(study, evaluator=evaluator)
@@ -296,19 +272,18 @@ def importances_picture(record: StudyRecord) -> Picture:
         "The share of each hyperparameter in the variance of the objective over the complete "
         "trials (fANOVA); what lies far off counts as the edge. With few trials they are rough."
     )
-    return Picture(name, title, about, png(importances_figure(found)))
+    return drawn(name, title, about, importances_figure(found))
 
 
 def importances_figure(found: dict[str, float]) -> Figure:
-    """Return the picture as a figure."""
-    figure = new_figure(0.8 + 0.32 * len(found))
-    axes = figure.add_subplot()
+    """Draw the plot."""
+    figure, axes = plotting.new_axes(0.8 + 0.32 * len(found))
     bars = axes.barh([label(n) for n in found], [100 * v for v in found.values()], color=POINT)
     axes.bar_label(bars, fmt="%.0f %%", padding=3)
     axes.invert_yaxis()
-    axes.set(xlabel="share of the variance of the objective (%)")
-    axes.set_xlim(0, 112 * max(found.values()))
-    tidy(axes)
+    right = 112 * max(found.values())
+    axes.set(xlabel="share of the variance of the objective (%)", xlim=(0, right))
+    plotting.tidy(axes)
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -325,7 +300,7 @@ _POINTS = 512  # that stand for the whole search space
 
 @dataclass(frozen=True)
 class Spread:
-    """How wide each generation's configurations lie; 1 is as wide as spread over the space."""
+    """The width of each generation; 1 is that of a uniform sample of the search space."""
 
     generations: list[int]
     overall: np.ndarray  # (generations,)
@@ -334,10 +309,9 @@ class Spread:
 
 
 def spread_of(record: StudyRecord) -> Spread | None:
-    """Measure the generations; None where there are too few, or the strategy has none.
+    """Return the spread of the generations; None without two of them.
 
-    Configurations are measured where swarms move: in the unit cube of the codec, in which
-    logarithmic domains are even and every choice is as far from another.
+    It is measured in the unit cube of the codec, in which swarms move.
     """
     distributions = {
         name: d
@@ -346,7 +320,7 @@ def spread_of(record: StudyRecord) -> Spread | None:
     }
     members: dict[int, list[Mapping[str, object]]] = defaultdict(list)
     for trial in record.trials:
-        if trial.generation is not None and has_all(trial, axes_of(record)):
+        if trial.generation is not None and plotting.has_all(trial, plotting.axes_of(record)):
             members[trial.generation].append(trial.params)
     fewest = max(_FEWEST_GENERATIONS, _LEAST_SHARE * record.experiment.strategy.rhythm.size)
     generations = sorted(g for g, params in members.items() if len(params) >= fewest)
@@ -382,14 +356,14 @@ def spread_picture(record: StudyRecord) -> Picture | None:
         "the search space, 0 is all alike. Above, all hyperparameters together, with a dot for "
         "every individual's distance from the middle of its generation; below, each by itself."
     )
-    return Picture(name, title, about, png(spread_figure(spread)))
+    return drawn(name, title, about, spread_figure(spread))
 
 
 def spread_figure(spread: Spread) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     n, names = len(spread.generations), list(spread.each)
     lower = 0.3 * len(names) + 0.5
-    figure = new_figure(2.7 + lower)
+    figure = plotting.new_figure(2.7 + lower)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, lower])
     for generation, distances in zip(spread.generations, spread.distances, strict=True):
         at = np.full(len(distances), generation)
@@ -398,23 +372,21 @@ def spread_figure(spread: Spread) -> Figure:
     above.axhline(1.0, color=GREY, linestyle=":", linewidth=1.2)
     above.set(ylabel="spread (1 = even)")
     above.set_ylim(bottom=0)
-    tidy(above)
+    plotting.tidy(above)
     columns = np.full((len(names), spread.generations[-1] + 1), np.nan)
     for row, widths in enumerate(spread.each.values()):
         columns[row, spread.generations] = widths
     image = below.imshow(
-        columns, aspect="auto", cmap=MAP, vmin=0, vmax=1.2, interpolation="nearest"
+        columns, aspect="auto", cmap=plotting.MAP, vmin=0, vmax=1.2, interpolation="nearest"
     )
     below.set_yticks(range(len(names)), [label(name) for name in names])
     below.set(xlabel="generation", xlim=(-0.5, spread.generations[-1] + 0.5))
-    whole_ticks(below.xaxis)
+    plotting.whole_ticks(below.xaxis)
     if n <= 12:
         for row, widths in enumerate(spread.each.values()):
             for generation, width in zip(spread.generations, widths, strict=True):
-                colour = "black" if width > 0.6 else "white"
-                text = f"{width:.2f}"
-                below.text(
-                    generation, row, text, ha="center", va="center", fontsize=8, color=colour
+                plotting.write_cell(
+                    below, row, generation, f"{width:.2f}", dark=width <= 0.6, size=8
                 )
     figure.colorbar(image, ax=below, label="spread", aspect=12)
     return figure
@@ -423,7 +395,7 @@ def spread_figure(spread: Spread) -> Figure:
 def _spread_places(
     distributions: Mapping[str, BaseDistribution], generations: list[list[Mapping[str, object]]]
 ) -> tuple[list[np.ndarray], float]:
-    """Return every generation's positions, (individuals, columns), and how wide an even one is."""
+    """Return each generation's positions, (individuals, columns), and a uniform sample's width."""
     codec = Codec(distributions)
     of = [np.array([codec.encode(params) for params in members]) for members in generations]
     points = np.random.default_rng(0).random((_POINTS, codec.n_columns))

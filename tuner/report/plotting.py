@@ -45,11 +45,22 @@ class Picture:
     png: bytes | None = None
 
 
+def drawn(name: str, title: str, about: str, figure: Figure) -> Picture:
+    """Return a picture of a figure."""
+    return Picture(name, title, about, png(figure))
+
+
 def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """Return an empty figure that finds room for its labels by itself."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
+
+
+def new_axes(height_in: float) -> tuple[Figure, Axes]:
+    """Return an empty figure with one set of axes."""
+    figure = new_figure(height_in)
+    return figure, figure.add_subplot()
 
 
 def png(figure: Figure) -> bytes:
@@ -75,6 +86,25 @@ def tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def add_legend(figure: Figure, of: Axes | None = None) -> None:
+    """Add a legend above the axes, of all of them or of one."""
+    shown = of.get_legend_handles_labels() if of is not None else ()
+    figure.legend(*shown, loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+
+
+def show_objective(axes: Axes, record: StudyRecord, limits: tuple[float, float]) -> None:
+    """Make the vertical axis that of the objective."""
+    metric = label(record.experiment.objective.metric)
+    axes.set(ylabel=f"validation {metric}", ylim=limits, yticks=round_values(limits))
+    tidy(axes)
+
+
+def write_cell(axes: Axes, row: int, column: int, text: str, *, dark: bool, size: int) -> None:
+    """Write into a cell of an image, in white on a dark cell."""
+    colour = "white" if dark else "black"
+    axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def label(text: object) -> str:

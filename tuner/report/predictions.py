@@ -11,20 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuner.journal.records import StudyRecord
-from tuner.report.plotting import (
-    COLOURS,
-    GREY,
-    MAP,
-    POINT,
-    WIDTH_IN,
-    Picture,
-    clipped,
-    label,
-    new_figure,
-    png,
-    tidy,
-    whole_ticks,
-)
+from tuner.report import plotting
+from tuner.report.plotting import COLOURS, GREY, POINT, Picture, clipped, drawn, label
 from tuner.results.verdict import baseline_name, ranked_baselines
 
 if TYPE_CHECKING:
@@ -37,9 +25,9 @@ CROWDED = 400
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Values of one series of the test set, or of sequences; nan where one is not finite."""
+    """Truth and predictions of a series of the test set, or of sequences; NaN for infinite."""
 
-    at: list[str]  # what people call the samples
+    at: list[str]  # names of the samples
     truth: np.ndarray
     predicted: np.ndarray
     band: tuple[np.ndarray, np.ndarray] | None
@@ -48,13 +36,13 @@ class Predicted:
     inner: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()  # bands in the band, wide ones first
 
     def limits(self) -> tuple[float, float]:
-        """Return how far a prediction may lie off to be drawn where it is, not at the edge."""
+        """Return the range within which predictions are drawn; others are at its edge."""
         low, high = float(np.nanmin(self.truth)), float(np.nanmax(self.truth))
         room = (high - low) or abs(high) or 1.0
         return (low - room, high + room)
 
     def times(self) -> tuple[np.ndarray, str]:
-        """Return the places of the samples on an axis, and what the axis is."""
+        """Return the samples' places on an axis, and its name."""
         texts = [text.removeprefix(self.name).strip() for text in self.at]
         try:
             return np.array([float(int(text)) for text in texts]), "row"
@@ -69,11 +57,11 @@ class Predicted:
         return np.asarray(date2num(times)), "time"  # type: ignore[no-untyped-call]
 
     def set_times(self, axes: Axes) -> None:
-        """Give the axis that `times` is on its ticks and its name."""
+        """Label the axis of `times`."""
         _, kind = self.times()
         axes.set_xlabel("" if kind == "time" else kind)
         if kind != "time":
-            whole_ticks(axes.xaxis)
+            plotting.whole_ticks(axes.xaxis)
         else:
             from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -84,13 +72,13 @@ class Predicted:
 
 
 def predicted_values(record: StudyRecord) -> list[Predicted]:
-    """Return what is kept of the predicted values, a series each; nothing for classes."""
+    """Return the kept predictions of each series; none for classes."""
     kept = _kept(record, "values")
     return [] if kept is None else _parts(kept)
 
 
 def close_up(record: StudyRecord) -> list[Predicted]:
-    """Return the last predictions, a series each, every row once; nothing where all are few."""
+    """Return the last predictions of each series, each row once; none if all are few."""
     kept = _kept(record, "values")
     return [] if kept is None or "close" not in kept else _parts(kept["close"])
 
@@ -119,13 +107,13 @@ def predicted_classes(record: StudyRecord) -> Mapping[str, Any] | None:
 
 
 def what_is_kept(kept: Mapping[str, Any]) -> str:
-    """Return sentences that say which of the predictions are drawn; none where all are."""
-    said = ""
+    """Return sentences about which predictions are drawn; empty if all are."""
+    lines = ""
     if kept["horizon"] > 1:
-        said += f" Of every forecast the first of {kept['horizon']} steps."
+        lines += f" Of every forecast the first of {kept['horizon']} steps."
     if kept["every"] > 1:
-        said += f" Thinned: one in {kept['every']} of {kept['total']:,} predictions."
-    return said
+        lines += f" Thinned: one in {kept['every']} of {kept['total']:,} predictions."
+    return lines
 
 
 def _kept(record: StudyRecord, kind: str) -> Mapping[str, Any] | None:
@@ -154,7 +142,7 @@ def _array(values: list[float | None]) -> np.ndarray:
 
 
 _MOST_SERIES = 4  # a panel each
-_MOST_PLAIN = 3  # forecasts beside the winner's; more cannot be told apart
+_MOST_BASELINES = 3  # forecasts beside the winner's; more cannot be told apart
 
 
 def forecast_picture(record: StudyRecord) -> Picture | None:
@@ -165,38 +153,36 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
     assert record.test is not None
     kept, forecasts = record.test.predictions, record.experiment.task.kind == "forecast"
     if forecasts:
-        about = "The test set: what came, what the winner forecast, and the best plain forecasts."
+        about = "The test set: what came, what the winner forecast, and the best baselines."
     else:
         about = "The test set: what the winner predicted against what is true."
     if len(parts) > _MOST_SERIES:
         about += f" The first {_MOST_SERIES} of {len(parts)} series."
+    title = "Forecast of the test set" if forecasts else "Predictions of the test set"
     if close := close_up(record):
         most, steps = max(len(part.truth) for part in close), kept["horizon"]
         about += f" The last {most} rows"
         about += f": every row once, forecast 1 to {steps} steps ahead." if steps > 1 else "."
-        return Picture("forecast", "Forecast of the test set", about, png(forecast_figure(record)))
-    title = "Forecast of the test set" if forecasts else "Predictions of the test set"
-    return Picture("forecast", title, about + what_is_kept(kept), png(forecast_figure(record)))
+    else:
+        about += what_is_kept(kept)
+    return drawn("forecast", title, about, forecast_figure(record))
 
 
 def forecast_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     assert record.test is not None
     kept, close = record.test.predictions, close_up(record)
     parts = (close or predicted_values(record))[:_MOST_SERIES]
     target = label(kept["target"])
     if record.experiment.task.kind != "forecast":
         return _against_truth(parts[0], target)
-    drawn = _best_plain(record)
-    figure = new_figure(1.3 + 2.5 * len(parts))
+    drawn = _best_baselines(record)
+    figure = plotting.new_figure(1.3 + 2.5 * len(parts))
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _forecast(axes, part, kept, drawn, every_step=bool(close))
         axes.set(ylabel=target, title=label(part.name))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside upper left", ncols=3, frameon=False, fontsize="small"
-    )
+    plotting.add_legend(figure, panels[0])
     return figure
 
 
@@ -211,12 +197,8 @@ def _forecast(
     places, limits = part.times()[0], part.limits()
     marker = "." if len(places) <= 60 else None
     thin = 1.0 if len(places) <= CROWDED else 0.6
-    if part.band is not None:
-        low, high = (clipped(edge, limits) for edge in part.band)
-        axes.fill_between(
-            places, low, high, color=POINT, alpha=0.2, linewidth=0, label=kept["band"]
-        )
-    for name, *edges in part.inner:
+    widest = [] if part.band is None else [(kept["band"], *part.band)]
+    for name, *edges in (*widest, *part.inner):
         low, high = (clipped(edge, limits) for edge in edges)
         axes.fill_between(places, low, high, color=POINT, alpha=0.2, linewidth=0, label=name)
     for colour, (name, text) in zip(COLOURS[1:], drawn, strict=False):
@@ -225,29 +207,22 @@ def _forecast(
     axes.plot(places, part.truth, color="black", marker=marker, linewidth=thin + 0.2, label="truth")
     step = "" if kept["horizon"] == 1 or every_step else f", step 1 of {kept['horizon']}"
     models = f"mean of {kept['models']} models" if kept["models"] > 1 else "model"
-    axes.plot(
-        places,
-        clipped(part.predicted, limits),
-        color=POINT,
-        marker=marker,
-        linewidth=thin + 0.6,
-        label=f"{models}{step}",
-    )
+    text, heights = f"{models}{step}", clipped(part.predicted, limits)
+    axes.plot(places, heights, color=POINT, marker=marker, linewidth=thin + 0.6, label=text)
     part.set_times(axes)
-    tidy(axes)
+    plotting.tidy(axes)
 
 
-def _best_plain(record: StudyRecord) -> list[tuple[str, str]]:
-    """Return the best plain forecasts that the record keeps, each with what it is called."""
+def _best_baselines(record: StudyRecord) -> list[tuple[str, str]]:
+    """Return the best baselines with kept predictions, each with its name in words."""
     assert record.test is not None
     metric, kept = record.test.metric, record.test.predictions["baselines"]
     ranked = [name for name, _ in ranked_baselines(metric, record.test.baselines) if name in kept]
-    return [(name, baseline_name(name, metric)) for name in ranked[:_MOST_PLAIN]]
+    return [(name, baseline_name(name, metric)) for name in ranked[:_MOST_BASELINES]]
 
 
 def _against_truth(part: Predicted, target: str) -> Figure:
-    figure, limits = new_figure(4.6), part.limits()
-    axes = figure.add_subplot()
+    (figure, axes), limits = plotting.new_axes(4.6), part.limits()
     if part.band is not None:
         low, high = (clipped(edge, limits) for edge in part.band)
         axes.vlines(part.truth, low, high, color=POINT, alpha=0.25, linewidth=1)
@@ -256,7 +231,7 @@ def _against_truth(part: Predicted, target: str) -> Figure:
     axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="as it should be")
     axes.set(xlabel=f"true {target}", ylabel=f"predicted {target}")
     axes.legend(frameon=False)
-    tidy(axes)
+    plotting.tidy(axes)
     return figure
 
 
@@ -270,21 +245,21 @@ def residuals_picture(record: StudyRecord) -> Picture | None:
     assert record.test is not None
     along = "in order" if record.experiment.task.kind == "forecast" else "against the truth"
     about = (
-        f"The truth minus the prediction, {along} and how often; the outline is the best plain "
-        f"prediction. Good errors lie around zero and show no pattern."
+        f"The truth minus the prediction, {along} and how often; the outline is the best "
+        f"baseline. Good errors lie around zero and show no pattern."
     )
     about += what_is_kept(record.test.predictions)
     title = "Residuals on the test set"
-    return Picture("residuals", title, about, png(residuals_figure(record)))
+    return drawn("residuals", title, about, residuals_figure(record))
 
 
 def residuals_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     assert record.test is not None
     parts, target = predicted_values(record), label(record.test.predictions["target"])
     errors = [part.truth - np.clip(part.predicted, *part.limits()) for part in parts]
     together = np.concatenate(errors)
-    figure = new_figure(3.2)
+    figure = plotting.new_figure(3.2)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     size = 5 if len(together) > CROWDED else 14
     forecast = record.experiment.task.kind == "forecast"
@@ -314,12 +289,12 @@ def residuals_figure(record: StudyRecord) -> Figure:
     right.set_xlabel("how often")
     for axes in (left, right):
         axes.axhline(0, color="black", linewidth=0.8)
-        tidy(axes)
+        plotting.tidy(axes)
     return figure
 
 
 def _best_baseline(record: StudyRecord) -> str | None:
-    """Return the plain prediction with the best score, of those that the record keeps."""
+    """Return the best baseline with kept predictions."""
     assert record.test is not None
     kept = record.test.predictions["baselines"]
     ranked = ranked_baselines(record.test.metric, record.test.judged.baselines)
@@ -331,27 +306,26 @@ FEWEST_STEPS = 3
 
 
 def step_picture(record: StudyRecord) -> Picture | None:
-    """Draw the test score of each step; None where the horizon is short, or no record tells."""
+    """Draw the test score of each step; None for a short horizon."""
     if len(_steps(record)) < FEWEST_STEPS:
         return None
     about = "The test score of each step of the horizon, the mean of the winner's models."
     title = "Score by step of the horizon"
-    return Picture("steps", title, about, png(step_figure(record)))
+    return drawn("steps", title, about, step_figure(record))
 
 
 def step_figure(record: StudyRecord) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     rows = _steps(record)
     scores = [np.nan if row["score"] is None else row["score"] for row in rows]
-    figure = new_figure(2.8)
-    axes = figure.add_subplot()
+    figure, axes = plotting.new_axes(2.8)
     marker = "." if len(rows) <= 60 else None
     axes.plot([row["name"] for row in rows], scores, color=POINT, marker=marker)
     axes.set(xlabel="step of the horizon", ylabel=label(record.experiment.objective.metric))
     if record.experiment.objective.direction == "minimize":
         axes.set_ylim(bottom=0)
-    whole_ticks(axes.xaxis)
-    tidy(axes)
+    plotting.whole_ticks(axes.xaxis)
+    plotting.tidy(axes)
     return figure
 
 
@@ -373,20 +347,20 @@ def confusion_picture(record: StudyRecord) -> Picture | None:
         f"What the test set's {kept['total']:,} labels were taken for, counted{models}. The "
         f"colour is the share of a row: of all that are truly of its class."
     )
-    return Picture("confusion", "Confusion matrix of the test set", about,
-                   png(confusion_figure(kept)))  # fmt: skip
+    title = "Confusion matrix of the test set"
+    return drawn("confusion", title, about, confusion_figure(kept))
 
 
 def confusion_figure(kept: Mapping[str, Any]) -> Figure:
-    """Return the picture as a figure."""
+    """Draw the plot."""
     counts, names = np.array(kept["confusion"]), [label(name) for name in kept["classes"]]
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     n = len(names)
-    width = max(WIDTH_IN, _NAMES_IN + _CELL_IN * n)
-    figure = new_figure(max(3.6, min(width - 0.9, 1.4 + 0.38 * n)), width)
+    width = max(plotting.WIDTH_IN, _NAMES_IN + _CELL_IN * n)
+    figure = plotting.new_figure(max(3.6, min(width - 0.9, 1.4 + 0.38 * n)), width)
     axes = figure.add_subplot()
-    image = axes.imshow(100 * shares, cmap=MAP, vmin=0, vmax=100)
+    image = axes.imshow(100 * shares, cmap=plotting.MAP, vmin=0, vmax=100)
     size = 9 if n <= 20 else 7
     slanted = sum(map(len, names)) > 40
     axes.set_xticks(range(n), names, rotation=90 if slanted else 0, fontsize=size)
@@ -394,8 +368,8 @@ def confusion_figure(kept: Mapping[str, Any]) -> Figure:
     axes.set(xlabel="predicted", ylabel="true")
     if n <= _MOST_NUMBERS:
         for (row, column), count in np.ndenumerate(counts):
-            colour = "black" if shares[row, column] > 0.5 else "white"
-            axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=size,
-                      color=colour)  # fmt: skip
+            plotting.write_cell(
+                axes, row, column, f"{count:,}", dark=shares[row, column] <= 0.5, size=size
+            )
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8, aspect=25)
     return figure
