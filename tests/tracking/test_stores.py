@@ -31,9 +31,7 @@ from tuner.tracking import (
     sync_study,
 )
 from tuner.tracking import store as databases
-from tuner.tracking import store as own_files
 from tuner.tracking.store import (
-    alone,
     check_uri,
     is_database,
     is_folder,
@@ -580,37 +578,6 @@ def test_what_others_put_in_the_way_is_refused_and_left_as_it_is(temporary, monk
     with pytest.raises(PermissionError):
         open_own(path, "w")
     assert path.read_text() == "theirs"
-
-
-def test_a_waiter_for_a_removed_file_waits_for_the_next(temporary, monkeypatch):
-    """The first is in; another waits; the first goes, and a third is in before the other wakes."""
-    path, inside = temporary / "lock", []
-    waits, may, waits_again, entered = (threading.Event() for _ in range(4))
-    take = own_files.fcntl.flock
-
-    def flock(file, how):
-        if threading.current_thread() is other:
-            (waits_again if waits.is_set() else waits).set()
-            assert may.wait(60)
-        take(file, how)
-
-    def enter():
-        with alone(path):
-            inside.append("other")
-            entered.set()
-
-    other = threading.Thread(target=enter, daemon=True)
-    monkeypatch.setattr(own_files.fcntl, "flock", flock)
-    with alone(path):
-        other.start()
-        assert waits.wait(60)
-    with alone(path):
-        may.set()  # its file is nobody's by now
-        assert waits_again.wait(60)
-        assert inside == []
-    assert entered.wait(60)
-    other.join(60)
-    assert not path.exists()
 
 
 COUNTS = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.ports import free_port
 
-from tuner.tracking import MlflowTracker, NullTracker, SyncCount, SyncState, open_store, sync_study
+from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store, sync_study
 
 PARENT = "mlflow.parentRunId"
 
@@ -140,12 +140,6 @@ def test_waking_never_waits(make_record):
     assert time.monotonic() - begun < 5
     gate.set()
     assert tracker.close(done=True)
-
-
-def test_the_null_tracker_lacks_nothing():
-    tracker = NullTracker()
-    tracker.wake()
-    assert tracker.close(done=False)
 
 
 def test_importing_tracking_imports_neither_mlflow_nor_torch():

@@ -3,16 +3,14 @@
 from tuner.tracking.links import StudyLinks, explain, find_links, has_study
 from tuner.tracking.store import only_copier, open_store, tracking_uri
 from tuner.tracking.sync import SyncCount, SyncState, sync_study
-from tuner.tracking.tracker import MlflowTracker, NullTracker, Tracker, experiment_file
+from tuner.tracking.tracker import MlflowTracker, experiment_file
 from tuner.tracking.ui import start_ui
 
 __all__ = [
     "MlflowTracker",
-    "NullTracker",
     "StudyLinks",
     "SyncCount",
     "SyncState",
-    "Tracker",
     "experiment_file",
     "explain",
     "find_links",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import threading
 import time
@@ -30,56 +29,21 @@ _SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it
 _LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
 
 
-class Tracker(abc.ABC):
-    """Follows a search from beside it. No method ever raises, or blocks the search."""
-
-    def __init__(self) -> None:
-        self.live = LiveCurves()
-
-    @abc.abstractmethod
-    def wake(self) -> None:
-        """Say that the journal has something new."""
-
-    @abc.abstractmethod
-    def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
-        """Copy what is left and end.
-
-        Args:
-            done: whether the study came to its end.
-            timeout_s: how long to wait for it, at most.
-
-        Returns:
-            Whether the copy is complete.
-        """
-
-
-class NullTracker(Tracker):
-    """Tracks nothing."""
-
-    def wake(self) -> None:
-        """Do nothing."""
-
-    def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
-        """Have nothing left to do."""
-        return True
-
-
 def experiment_file(record: StudyRecord) -> Files:
     """Return the artifact that every study has: its experiment as it was understood."""
     return {"experiment.yaml": record.experiment.to_yaml()}
 
 
-class MlflowTracker(Tracker):
-    """Copies a study to MLflow while it runs.
+class MlflowTracker:
+    """Copies a study to MLflow while it runs. No method raises, or blocks the search.
 
     Args:
         read: reads the study from its journal; called in the tracker's thread.
-        study: what `tuner sync` is to be given, for the warning.
-        warn: is told once, in either thread, when MLflow cannot be written to. The search goes
-            on, and so do the attempts; it is told again if the copy is complete in the end. It is
-            told at the end, too, which files could not be made.
-        artifacts_of: the files that the study's run holds; called at the beginning and at the end.
-        artifacts_at_end_of: those that it holds besides once the study is done.
+        study: the argument of `tuner sync`, for warnings.
+        warn: called once, in either thread, when MLflow cannot be written to; attempts continue.
+            Called at the end if the copy is complete then, and for files that failed.
+        artifacts_of: the files of the study's run; called at the beginning and at the end.
+        artifacts_at_end_of: more files of it once the study is done.
     """
 
     def __init__(
@@ -90,7 +54,7 @@ class MlflowTracker(Tracker):
         artifacts_of: Callable[[StudyRecord], Files] = experiment_file,
         artifacts_at_end_of: Callable[[StudyRecord], Files] = lambda record: {},
     ) -> None:
-        super().__init__()
+        self.live = LiveCurves()
         self._read, self._study, self._warn = read, study, warn
         self._artifacts_of, self._artifacts_at_end_of = artifacts_of, artifacts_at_end_of
         self._client: MlflowClient | None = None
@@ -204,34 +168,38 @@ class MlflowTracker(Tracker):
 
 
 class TrackingObserver(Observer):
-    """Copies a search to a tracker while it runs.
+    """Copies a search to MLflow while it runs.
 
     Args:
         make: makes the tracker from a function that reads the study.
     """
 
-    def __init__(self, make: Callable[[Callable[[], StudyRecord]], Tracker]) -> None:
+    def __init__(self, make: Callable[[Callable[[], StudyRecord]], MlflowTracker]) -> None:
         self._make = make
-        self._tracker: Tracker = NullTracker()
-        self.complete = True
-        """Whether the copy was complete at the end; files that are drawn may be missing."""
+        self._tracker: MlflowTracker | None = None  # None before the start
+        self.complete = True  # whether the copy was complete at the end; plots may be missing
 
     def on_start(self, start: SearchStart) -> None:
         self._tracker = self._make(start.read)
 
     def began(self, key: TrialKey, time: float) -> None:
-        self._tracker.live.began(key, time)
+        if self._tracker:
+            self._tracker.live.began(key, time)
 
     def epoch(self, key: TrialKey, epoch: Epoch) -> None:
-        self._tracker.live.epoch(key, epoch)
-        self._tracker.wake()
+        if self._tracker:
+            self._tracker.live.epoch(key, epoch)
+            self._tracker.wake()
 
     def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
-        self._tracker.live.ended(key)  # now the journal has its curve
-        self._tracker.wake()
+        if self._tracker:
+            self._tracker.live.ended(key)  # the journal has its curve
+            self._tracker.wake()
 
     def lost(self, key: TrialKey, reason: str) -> None:
-        self._tracker.live.ended(key)
+        if self._tracker:
+            self._tracker.live.ended(key)
 
     def on_end(self, done: bool) -> None:
-        self.complete = self._tracker.close(done)
+        if self._tracker:
+            self.complete = self._tracker.close(done)
