@@ -45,7 +45,7 @@ from tuner.outputs import scratch_folder
 from tuner.results.advice import advice_on_data
 from tuner.results.predictions import calibrate_all
 from tuner.results.retraining import Refit, TrainedModels, refit, refit_epochs
-from tuner.results.test_score import TestedModels, score_on_test
+from tuner.results.test_score import EvaluatedModels, score_on_test
 from tuner.results.verdict import not_evaluated_again, why_not_again
 from tuner.results.winner import Winner, find_winner
 from tuner.strategies.base import Rhythm
@@ -384,7 +384,7 @@ class _Run:
             [(preparation, self.data.of(preparation).folds[-1]) for preparation in others],
         )
         calibration = calibrate_all(record.experiment, models, self.executor)
-        tested = TestedModels(models, default_models, refit, calibration, choices)
+        tested = EvaluatedModels(models, default_models, refit, calibration, choices)
         opened = score_on_test(record, winner, tested, self.executor, folder / "test")
         opened["retrained_differently"] = [
             run.key.name for run in (*winner.runs, *own) if self.models.differs(run)

@@ -11,7 +11,7 @@ from tuner.jobs import Outcome, OutcomeState, TrainJob
 from tuner.journal.test_scores import TestScore
 from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
-from tuner.results.test_score import TestedModels, score_on_test
+from tuner.results.test_score import EvaluatedModels, score_on_test
 from tuner.results.winner import find_winner
 
 
@@ -60,7 +60,7 @@ def opened(tmp_path):
         jobs = [
             (TrainJob(f"{i}", {}, i, 1, 1, metric, (), device="cpu"), {}) for i in range(models)
         ]
-        tested, executor = TestedModels(jobs), Foretold(predict)
+        tested, executor = EvaluatedModels(jobs), Foretold(predict)
         test = score_on_test(record, find_winner(record), tested, executor, tmp_path / "t")
         test = TestScore.from_json(json.loads(json.dumps(test)))
         return type(record)(**{**vars(record), "test": test})

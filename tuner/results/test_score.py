@@ -31,7 +31,7 @@ MOST_SERIES = 1000  # that have a score each in the record; of more, the first
 
 
 @dataclass(frozen=True)
-class TestedModels:
+class EvaluatedModels:
     """What is evaluated on the test set."""
 
     winner: Models
@@ -51,7 +51,7 @@ class _Predictions:
 
 
 def score_on_test(
-    record: StudyRecord, winner: Winner, models: TestedModels, executor: Executor, folder: Path
+    record: StudyRecord, winner: Winner, models: EvaluatedModels, executor: Executor, folder: Path
 ) -> dict[str, Any]:
     """Evaluate trained models and baselines on the test set.
 
@@ -123,7 +123,7 @@ class _Evaluation:
     """The test set as models of one training set read it, and the scores on it."""
 
     def __init__(
-        self, record: StudyRecord, winner: Winner, models: TestedModels, data: Prepared
+        self, record: StudyRecord, winner: Winner, models: EvaluatedModels, data: Prepared
     ) -> None:
         self.data, (self.ref,) = data, data.folds
         self.truth = self.ref.truth_of(self.ref.evaluate_samples())
