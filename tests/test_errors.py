@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tuner.errors import DataError, ExperimentError, InputError, show_location
+from tuner.errors import DataError, ExperimentError, InputError, Setting, show_location
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,17 @@ def test_a_copy_of_an_error_has_other_fields():
     changed = error.with_(where="b.csv", remedy=None)
     assert (type(changed), str(changed)) == (DataError, "b.csv: is empty, got 3")
     assert str(error) == "a.csv: is empty, got 3; write one"
+
+
+def test_changes_of_the_experiment_follow_the_remedy():
+    changes = (Setting("data.read.sort", "true", ", say"), "choose another column")
+    error = DataError("must rise", remedy="sort it", change=changes)
+    text = "must rise; sort it, or write data.read.sort: true, say, or choose another column"
+    assert (str(error), error.changes) == (text, changes)
+    assert str(DataError("must rise", change=Setting("data.time", None, "leave it out"))) == (
+        "must rise; leave it out"
+    )
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
 def test_an_error_is_the_same_in_another_process():

@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 __all__ = [
+    "Change",
     "DataError",
     "ExperimentError",
     "InputError",
@@ -22,6 +24,7 @@ __all__ = [
     "ModelError",
     "NoGraphError",
     "RunError",
+    "Setting",
     "SpaceError",
     "StudyError",
     "TunerError",
@@ -113,23 +116,46 @@ class SpaceError(ExperimentError):
     """A search space breaks a rule."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A remedy that gives a key of the experiment another value.
+
+    Args:
+        key: the dotted key.
+        value: what to write, as YAML; None where no value is known.
+        note: follows the value, or is the remedy.
+    """
+
+    key: str
+    value: str | None
+    note: str = ""
+
+    def __str__(self) -> str:
+        return self.note if self.value is None else f"write {self.key}: {self.value}{self.note}"
+
+
+Change = str | Setting | Sequence[str | Setting] | None
+"""Remedies that change the experiment."""
+
+
 class DataError(InputError):
     """The data cannot be used as the experiment asks.
 
     Args:
         rule: see `TunerError`, as the other fields; `remedy` changes the data.
-        change: a remedy that changes the experiment.
+        change: remedies that change the experiment.
     """
 
-    def __init__(self, rule: object, *, change: str | None = None, **fields: Any) -> None:
+    def __init__(self, rule: object, *, change: Change = (), **fields: Any) -> None:
         super().__init__(rule, **fields)
-        self.change = change
+        changes = (change,) if isinstance(change, str | Setting | None) else tuple(change)
+        self.changes: tuple[str | Setting, ...] = tuple(filter(None, changes))
 
     def __str__(self) -> str:
-        if not self.change:
+        if not self.changes:
             return super().__str__()
-        both = f"{self.remedy}, or {self.change}" if self.remedy else self.change
-        return str(self.with_(remedy=both, change=None))
+        every = ", or ".join(map(str, filter(None, (self.remedy, *self.changes))))
+        return str(self.with_(remedy=every, changes=()))
 
 
 class StudyError(InputError):
@@ -180,7 +206,7 @@ def refusal(
     rule: str,
     got: object = None,
     remedy: str | None = None,
-    change: str | None = None,
+    change: Change = None,
 ) -> DataError:
     """Return the error about a data file and the key of the experiment that it concerns."""
     return DataError(rule, where=show_path(path), key=key, got=got, remedy=remedy, change=change)

@@ -148,7 +148,7 @@ def test_one_bad_time_does_not_hide_the_time_column(init):
     [
         ("n/a?", "must hold numbers, got 'n/a?' in line 6"),
         ("$1,200", "must hold numbers of one unit, got '$1,200' in line 6"),
-        ("1,234", "holds numbers such as '1,234' in line 6"),
+        ("1,234", "holds numbers, and the file does not tell whether points or commas are decimal"),
     ],
 )
 def test_one_bad_cell_does_not_hide_a_column_of_numbers(init, bad, told):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.data.quality import SUSPECTS
-from tuner.errors import DataError, InputError, nearest
+from tuner.errors import DataError, InputError, Setting, nearest
 from tuner.experiment import parse_value
 from tuner.experiment.fields import EXPERIMENT_BYTES, Read, mended
 from tuner.experiment.messages import first_problem
@@ -34,7 +34,6 @@ __all__ = ["init"]
 _MANY = 0.1  # of the rows that are made up
 _LONG = 90.0  # seconds of a trial, to be told
 _WORDS = ("true", "false")
-_READ_KEY = re.compile(r"(?:write )?data\.read\.(\w+): (\[[^\]]*\]|\"[^\"]*\"|[^\s,;)]+)")
 
 
 def init(
@@ -122,13 +121,14 @@ def _as_options() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if error.change is None:
-            raise
+        raise error.with_(changes=tuple(map(_as_option, error.changes))) from None
 
-        def option(found: re.Match[str]) -> str:
-            return f"init with --read {shlex.quote(f'{found[1]}={found[2]}')}"
 
-        raise error.with_(change=_READ_KEY.sub(option, error.change)) from None
+def _as_option(change: str | Setting) -> str | Setting:
+    if not isinstance(change, Setting) or not change.key.startswith("data.read."):
+        return change
+    option = shlex.quote(f"{change.key.removeprefix('data.read.')}={change.value}")
+    return f"init with --read {option}{change.note}"
 
 
 def _ask(

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.preprocessing import Preparation, row_weights
 from tuner.data.quality import fill, outside_of
 from tuner.data.vocabulary import cut, first_outside, number_classes
-from tuner.errors import DataError, nearest, refusal
+from tuner.errors import Change, DataError, Setting, nearest, refusal
 from tuner.pipeline_steps import LARGEST
 from tuner.tables.rows import order_of
 from tuner.tables.table import RawTable, as_numbers, bounds_of
@@ -407,8 +407,8 @@ class SequenceTable:
         for row in falls[:1]:
             here, before = show_time(index[row]), show_time(index[row - 1])
             rule, got = "times must rise within a sequence", f"{here} after {before}"
-            change = "write data.read.sort: true, and keep one of each"
-            raise self._refusal("data.time", rule, got, int(row), change=change)
+            ways = Setting("data.read.sort", "true", ", and keep one of each")
+            raise self._refusal("data.time", rule, got, int(row), change=ways)
 
     def _refuse_none(self, key: str, name: str, rows: np.ndarray) -> None:
         for row in rows[:1]:
@@ -422,7 +422,7 @@ class SequenceTable:
         got: object,
         row: int,
         remedy: str | None = None,
-        change: str | None = None,
+        change: Change = None,
     ) -> DataError:
         return refusal(self.path, key, rule, f"{got} in {self._place(row)}", remedy, change)
 

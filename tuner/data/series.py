@@ -129,7 +129,7 @@ def _of_choice(error: DataError, chosen: Experiment, experiment: Experiment) -> 
     for name in experiment.preparation({}):
         if error.key == f"data.{name}" and chosen.given(name) != experiment.given(name):
             remedy = f"leave the choice {chosen.given(name)} out"
-            return error.with_(key=f"search_space.{name}", remedy=remedy, change=None)
+            return error.with_(key=f"search_space.{name}", remedy=remedy, changes=())
     return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, repeated, row_weights
 from tuner.data.vocabulary import Levels, codes_of
-from tuner.errors import DataError, refusal
+from tuner.errors import DataError, Setting, refusal
 from tuner.pipeline_steps import LARGEST, Dialect
 from tuner.tables.rows import (
     DateOrder,
@@ -90,14 +91,15 @@ def check_frequency(series: Series, data: Preparation, frequency: str) -> str:
     return frequency
 
 
-def ways_out(data: Preparation, *ways: str) -> str | None:
+def ways_out(data: Preparation, *ways: str | Setting) -> Sequence[str | Setting]:
     """Return changes of the experiment; one series alone can do without times as well.
 
     Several would be cut each by its own rows: one be trained on what is later than another's test.
     """
     if data.id is None:
-        ways = (*ways, "leave data.time out to take the rows as they come")
-    return ", or ".join(ways) or None
+        note = "leave data.time out to take the rows as they come"
+        ways = (*ways, Setting("data.time", None, note))
+    return ways
 
 
 def _check_gaps(
@@ -113,7 +115,7 @@ def _check_gaps(
                 f"{place_of(series.path, int(series.lines[row]), series.dialect)}{series.whose(i)}"
             )
             rule = "times must have no gaps"
-            change = ways_out(data, "write data.missing: ffill (or interpolate)")
+            change = ways_out(data, Setting("data.missing", "ffill", " (or interpolate)"))
             raise refusal(series.path, "data.time", rule, got, "add the rows", change)
 
 
@@ -142,18 +144,18 @@ def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) ->
     return refusal(series.path, "data.time", rule, got, change=change)
 
 
-def _resampling(every: list[pd.DatetimeIndex]) -> str:
-    """Say to which steps the rows can be brought: the shortest usual ones that all have rows.
+def _resampling(every: list[pd.DatetimeIndex]) -> Setting:
+    """Return steps to which the rows can be brought: the shortest usual ones that all have rows.
 
     Where there are none, they are as long as most steps are, and those without rows are filled.
     """
     for step in _STEPS:
         if all(_have_rows(times, step) for times in every):
-            return f"write data.resample: {step}, say"
+            return Setting("data.resample", step, ", say")
     usual = float(np.median(np.concatenate([np.diff(times.asi8) for times in every])))
     usual *= np.timedelta64(1, every[0].unit) / np.timedelta64(1, "D")
     longest = next((step for step, days in _STEPS.items() if days >= 0.99 * usual), "YS")
-    return f"write data.resample: {longest}, say, and data.missing: ffill"
+    return Setting("data.resample", longest, ", say, and data.missing: ffill")
 
 
 def _have_rows(times: pd.DatetimeIndex, step: str) -> bool:
@@ -458,7 +460,7 @@ def _parse_times(
         value = table.frame[column.name][bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
         must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
-        ways: tuple[str, ...] = ()
+        ways: tuple[str | Setting, ...] = ()
         if is_time_of_day(value):
             must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
             ways = ("name the column of dates too in data.read.time_columns",)
@@ -471,15 +473,18 @@ def _parse_times(
         elif are_days_of_spreadsheet(column):
             must += " that is certain"
             remedy = ""
-            ways = ("write data.read.date_format: excel if these are the days of a spreadsheet",)
+            note = " if these are the days of a spreadsheet"
+            ways = (Setting("data.read.date_format", "excel", note),)
         elif str(value).startswith(("#", "//", "%")):
             mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
-            remedy, ways = "", (f'write data.read.comment: "{mark}" if this is no row',)
+            remedy = ""
+            ways = (Setting("data.read.comment", f'"{mark}"', " if this is no row"),)
         elif (below := len(parsed) - int(bad[0])) <= _FOOTERS and len(bad) == below:
             remedy = ""
-            ways = (f"write data.read.skip_footer: {below} if a total stands below the rows",)
+            note = " if a total stands below the rows"
+            ways = (Setting("data.read.skip_footer", str(below), note),)
         elif parsed.notna().mean() < 0.5:
-            ways = ('write data.read.date_format: "%d.%m.%Y", say',)
+            ways = (Setting("data.read.date_format", '"%d.%m.%Y"', ", say"),)
         rule = f"column {column.name!r} {must}"
         got = f"{got} in {table.place_of(bad[0])}"
         raise refusal(path, "data.time", rule, got, remedy, ways_out(data, *ways))
@@ -536,18 +541,19 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
     if zone and times[row - 1] - times[row] <= pd.Timedelta("1h"):
         got = f"{here} in {place} after {before} in {place_before}"
         rule = "an hour comes twice where clocks go back"
-        change = f"write data.read.timezone: {zone}, or where the times are from"
+        change = Setting("data.read.timezone", zone, ", or where the times are from")
         raise refusal(path, "data.time", rule, got, change=change)
     ways = []
     if len(series.names) == 1 and times.has_duplicates:
-        ways = ["name the column that tells several series apart as data.id"]
+        note = "name the column that tells several series apart as data.id"
+        ways = [Setting("data.id", None, note)]
     if times[row] == times[row - 1]:
         rule = "no time may appear twice"
         got = f"{here} in {place_before} and in {place}"
-        raise refusal(path, "data.time", rule, got, "keep one of the rows", ", or ".join(ways))
+        raise refusal(path, "data.time", rule, got, "keep one of the rows", ways)
     got = f"{here} in {place} after {before} in {place_before}"
-    change = ", or ".join(["write data.read.sort: true", *ways])
-    raise refusal(path, "data.time", "times must rise", got, change=change)
+    ways = [Setting("data.read.sort", "true"), *ways]
+    raise refusal(path, "data.time", "times must rise", got, change=ways)
 
 
 def _check_finite(series: Series, data: Preparation) -> None:

@@ -242,11 +242,11 @@ def guess_columns(
 
 
 def _left_out(table: RawTable, kinds: dict[str, str], used: list[str | None]) -> dict[str, str]:
-    return {
-        c: f"{kind}; {table.problem_of(c)}" if c in table.ambiguous else kind
-        for c, kind in kinds.items()
-        if c not in used
-    }
+    left = {c: kind for c, kind in kinds.items() if c not in used}
+    for c, ambiguity in table.ambiguous.items():
+        if c in left:
+            left[c] += f"; {ambiguity.rule}, got {table.value_of(ambiguity)}"
+    return left
 
 
 def _choose_target(

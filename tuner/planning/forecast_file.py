@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from tuner.data.baselines import season_of
 from tuner.data.profile import columns_that_help, profile_of
 from tuner.data.quality import even_rows
 from tuner.data.series_table import Series, read_series, series_of
-from tuner.errors import DataError, InputError
+from tuner.errors import DataError, InputError, Setting
 from tuner.experiment.data import Wide
 from tuner.experiment.fields import Read
 from tuner.experiment.messages import first_problem
@@ -104,7 +105,7 @@ def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
     try:
         return *_read(asked, "refuse"), "refuse"
     except DataError as error:
-        if f"data.missing: {FILLED}" not in (error.change or ""):
+        if not any(f"data.missing: {FILLED}" in str(change) for change in error.changes):
             raise
     return *_read(asked, FILLED), FILLED
 
@@ -216,20 +217,24 @@ def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
     except DataError as error:
         if error.key != "data.time":
             raise _with_classes(error, asked.path, columns) from None
-        raise error.with_(change=_as_options(error.change or "")) from None
+        raise error.with_(changes=tuple(_as_options(error.changes))) from None
 
 
-def _as_options(change: str) -> str:
-    """Return the changes of an experiment as options of `tuner init`; times may be left out."""
-    ways = [
-        way for way in change.split(", or ") if way and not way.startswith("leave data.time out")
-    ]
-    written = ", or ".join(ways).replace("as data.id", "with --id")
-    way = r"write data\.resample: (\S+), say(, and data\.missing: ffill)?"
-    resampled, found = re.subn(way, r"init with --resample \1", written)  # it fills what is missing
-    return ", or ".join(
-        filter(None, (resampled, "with --no-time" if found else "init with --no-time"))
-    )
+def _as_options(changes: Iterable[str | Setting]) -> Iterator[str | Setting]:
+    """Yield the changes of an experiment as options of `tuner init`; times may be left out."""
+    no_time = "init with --no-time"
+    for change in changes:
+        match change:
+            case Setting("data.resample", step):
+                yield f"init with --resample {step}"  # and init fills what is missing
+                no_time = "with --no-time"
+            case Setting("data.id"):
+                yield "name the column that tells several series apart with --id"
+            case Setting("data.time"):
+                continue
+            case _:
+                yield change
+    yield no_time
 
 
 def _rows_to_come(series: Series) -> _RowsToCome:
@@ -243,7 +248,7 @@ def _rows_to_come(series: Series) -> _RowsToCome:
 
 def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
     """Add the remedy for a target of texts, which may well be classes of sequences."""
-    if error.key != "data.target" or not (error.remedy or error.change):
+    if error.key != "data.target" or not (error.remedy or error.changes):
         return error
     table = RawTable.read(path, columns.dialect, columns.time)
     texts = [t for t in columns.targets if not is_numeric_dtype(table.frame[t])]
@@ -251,6 +256,5 @@ def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
         return error
     classes = "for classes name the column that tells sequences apart with --id, see "
     classes += "docs/tasks-and-data.md"
-    if error.change:
-        return error.with_(remedy=None, change=f"{error.change}, or {classes}")
-    return error.with_(change=classes)
+    remedy = None if error.changes else error.remedy
+    return error.with_(remedy=remedy, changes=(*error.changes, classes))

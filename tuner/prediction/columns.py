@@ -29,8 +29,8 @@ class PredictionWarning(UserWarning):
 def for_a_model(error: DataError) -> DataError:
     """Return the error without the key of an experiment and the remedy that changes one."""
     key = "resample" if error.key == "data.resample" else None  # the model's own step
-    remedy = error.remedy or ("correct the data" if error.change else None)
-    return error.with_(key=key, remedy=remedy, change=None)
+    remedy = error.remedy or ("correct the data" if error.changes else None)
+    return error.with_(key=key, remedy=remedy, changes=())
 
 
 @dataclass(frozen=True)

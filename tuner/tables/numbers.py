@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_float_dtype
 
+from tuner.errors import Setting
 from tuner.pipeline_steps import Dialect
 
 _WORDS = """
@@ -53,9 +54,10 @@ class Ambiguity:
 
     kind: Literal["cell", "unit", "mark"]  # of what
     row: int  # of the first value that is none, or is not certain
-    problem: str  # with {place} for where that is
+    rule: str = ""
+    got: str = ""  # with {place} for where that is
     remedy: str | None = None
-    change: str | None = None  # a remedy that changes the experiment
+    changes: tuple[str | Setting, ...] = ()  # of the experiment
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def with_numbers(
         missing = _missing(texts, dialect)
         if (ambiguity := _ambiguity_of(texts, missing, dialect)) is None:
             clean.append((texts, missing))
-        elif ambiguity.remedy or ambiguity.change:
+        elif ambiguity.remedy or ambiguity.changes:
             ambiguous[texts.name] = ambiguity
     decided, unsure = _decided(clean, dialect, points=points, points_certain=points_certain)
     ambiguous |= unsure
@@ -207,7 +209,7 @@ def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambig
     core = texts.parts["core"].to_numpy()
     if (bad := np.flatnonzero((core == "") & ~missing)).size:
         if (core != "").sum() < _MOST * (~missing).sum():
-            return Ambiguity("cell", 0, "")
+            return Ambiguity("cell", 0)
         return _no_number(texts, int(bad[0]), dialect)
     pairs = texts.parts[["before", "behind"]].to_numpy()[~missing]
     every = sorted({(str(a), str(b)) for a, b in pairs})
@@ -220,20 +222,21 @@ def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambig
     unknown = [unit for unit in named if unit not in allowed]
     if len(set(named)) > 1 or (len(every) > 1 and dialect.units is None):
         if unknown and not set(unknown) <= _DURATIONS:
-            return Ambiguity("cell", 0, "")  # 12A, 13B: names
-        text = f"must hold numbers of one unit, got {value!r} in {{place}} and others without it"
-        remedy: str | None = "correct them"
-        change: str | None = f"write data.read.units: [{_quoted(named[0])}] if all are in it"
+            return Ambiguity("cell", 0)  # 12A, 13B: names
+        rule = "must hold numbers of one unit"
         if len(set(named)) > 1:
-            text = f"must hold numbers of one unit, got several, such as {value!r} in {{place}}"
-            remedy, change = "write one unit in all of its rows, or only numbers", None
-        return Ambiguity("unit", row, text, remedy, change)
+            got = f"several, such as {value!r} in {{place}}"
+            remedy = "write one unit in all of its rows, or only numbers"
+            return Ambiguity("unit", row, rule, got, remedy)
+        got = f"{value!r} in {{place}} and others without it"
+        unit = Setting("data.read.units", f"[{_quoted(named[0])}]", " if all are in it")
+        return Ambiguity("unit", row, rule, got, "correct them", (unit,))
     if unknown:
         if any(a and a not in allowed for a, _ in every):
-            return Ambiguity("cell", 0, "")  # Q1, Q2: names
-        text = f"may hold numbers with the unit {unknown[0]!r}, such as {value!r} in {{place}}"
-        change = f"write data.read.units: [{_quoted(unknown[0])}] if it does"
-        return Ambiguity("unit", row, text, change=change)
+            return Ambiguity("cell", 0)  # Q1, Q2: names
+        rule = f"may hold numbers with the unit {unknown[0]!r}"
+        unit = Setting("data.read.units", f"[{_quoted(unknown[0])}]", " if it does")
+        return Ambiguity("unit", row, rule, f"{value!r} in {{place}}", changes=(unit,))
     return None
 
 
@@ -342,12 +345,11 @@ def _by_row(texts: _Texts, numbers: np.ndarray, missing: np.ndarray) -> np.ndarr
 
 def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Ambiguity:
     value = texts.values[at]
-    text = f"must hold numbers, got {value!r} in {{place}}"
-    words = _joined(dialect.missing_values, {value})
-    listed = ", ".join(map(_quoted, words or ()))
-    change = "choose another column, or write data.read.missing_values: "
-    change += f"[{listed}] if it stands for nothing"
-    return Ambiguity("cell", texts.first_row(at), text, "write a number there (1234.5)", change)
+    words = ", ".join(map(_quoted, _joined(dialect.missing_values, {value}) or ()))
+    missing = Setting("data.read.missing_values", f"[{words}]", " if it stands for nothing")
+    remedy, changes = "write a number there (1234.5)", ("choose another column", missing)
+    got = f"{value!r} in {{place}}"
+    return Ambiguity("cell", texts.first_row(at), "must hold numbers", got, remedy, changes)
 
 
 def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
@@ -362,15 +364,15 @@ def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
         rarer = min(certain, key=lambda mark: counts[mark])
         at = certain[rarer]
         usual = "points" if rarer == "," else "commas"
-        text = f"must write all numbers in one way, got {texts.values[at]!r} in {{place}} among "
-        return Ambiguity("mark", texts.first_row(at), f"{text}decimal {usual}", "correct it")
+        got = f"{texts.values[at]!r} in {{place}} among decimal {usual}"
+        rule = "must write all numbers in one way"
+        return Ambiguity("mark", texts.first_row(at), rule, got, "correct it")
     at = next(i for i, (kind, _) in enumerate(kinds) if kind in ("either", "decimal", "both"))
     mark = kinds[at][1]
-    text = f"holds numbers such as {texts.values[at]!r} in {{place}}, and the file does not tell "
-    text += "whether points or commas are decimal"
-    other = "." if mark == "," else ","
-    change = f'write data.read.decimal: "{mark}" or "{other}"'
-    return Ambiguity("mark", texts.first_row(at), text, change=change)
+    rule = "holds numbers, and the file does not tell whether points or commas are decimal"
+    got, other = f"{texts.values[at]!r} in {{place}}", "." if mark == "," else ","
+    decimal = Setting("data.read.decimal", f'"{mark}"', f' or "{other}"')
+    return Ambiguity("mark", texts.first_row(at), rule, got, changes=(decimal,))
 
 
 def _against(
@@ -378,10 +380,11 @@ def _against(
 ) -> Ambiguity:
     cores = texts.parts["core"].to_numpy()
     at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
-    text = f"holds {texts.values[at]!r} in {{place}}, where {_quoted(decimal or '.')} is decimal"
-    text += f" and {_quoted(thousands)} groups digits" if thousands else ""
-    change = "set data.read.decimal and data.read.thousands"
-    return Ambiguity("mark", texts.first_row(int(at)), text, "write numbers in one way", change)
+    rule = f"must write numbers with the decimal mark {_quoted(decimal or '.')}"
+    rule += f" and {_quoted(thousands)} between groups of digits" if thousands else ""
+    row, got = texts.first_row(int(at)), f"{texts.values[at]!r} in {{place}}"
+    changes = ("set data.read.decimal and data.read.thousands",)
+    return Ambiguity("mark", row, rule, got, "write numbers in one way", changes)
 
 
 def _joined(known: tuple[str, ...] | None, more: set[str]) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
-from tuner.errors import DataError, nearest, one_line, refusal
+from tuner.errors import DataError, Setting, nearest, one_line, refusal
 from tuner.pipeline_steps import LINE_KEYS, Dialect
 from tuner.tables.dialects import (
     LooksLikeRow,
@@ -189,14 +189,13 @@ class RawTable:
     ) -> None:
         """Refuse a column of texts that seems to hold numbers; `change` is one more remedy."""
         if ambiguity := self.ambiguous.get(name):
-            rule = f"column {name!r} {self.problem_of(name, place)}"
-            change = ", or ".join(filter(None, (ambiguity.change, change)))
-            raise refusal(self.path, key, rule, remedy=ambiguity.remedy, change=change)
+            rule, got = f"column {name!r} {ambiguity.rule}", self.value_of(ambiguity, place)
+            changes = (*ambiguity.changes, change or "")
+            raise refusal(self.path, key, rule, got, ambiguity.remedy, changes)
 
-    def problem_of(self, name: str, place: str = "") -> str:
-        """Return why a column that seems to hold numbers stays texts, with the place."""
-        ambiguity = self.ambiguous[name]
-        return ambiguity.problem.format(place=place or self.place_of(ambiguity.row))
+    def value_of(self, ambiguity: Ambiguity, place: str = "") -> str:
+        """Return the value for which a column that seems to hold numbers stays texts, and where."""
+        return ambiguity.got.replace("{place}", place or self.place_of(ambiguity.row))
 
     def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return `as_numbers` of a column that must be there, and must not be in ambiguity."""
@@ -357,9 +356,11 @@ def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
     try:
         text, encoding = decoded(raw, dialect.encoding)
     except Unclear as unclear:
-        shown = "; or ".join(f"{name}, which reads {words!r}" for name, words in unclear.readings)
+        change = [
+            Setting("data.read.encoding", name, f", which reads {words!r}")
+            for name, words in unclear.readings
+        ]
         rule = "is no UTF-8 text, and its encoding is not certain"
-        change = f"write data.read.encoding: {shown}"
         raise refusal(path, "data.read.encoding", rule, change=change) from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
@@ -370,8 +371,8 @@ def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
             raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
         rule = "must be UTF-8 text"
         got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
-        change = "write data.read.encoding: latin-1 (cp1252, gbk, ...)"
-        raise refusal(path, "data.path", rule, got, remedy, change) from None
+        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
+        raise refusal(path, "data.path", rule, got, remedy, other) from None
     return without_blank_end(text), replace(dialect, encoding=encoding)
 
 
@@ -482,7 +483,8 @@ def _ragged(
                 remedy = f"correct that line, or name every column in line {first}"
                 change = None
                 if names := _names_below(text, dialect, len(record)):
-                    change = f"write data.read.skip_rows: {names - 1} if line {names} has them"
+                    note = f" if line {names} has them"
+                    change = Setting("data.read.skip_rows", str(names - 1), note)
                 return refusal(path, "data.path", rule, remedy=remedy, change=change)
         if "EOF inside string" in str(error):
             error = f"the quote that line {line} opens is never closed"
