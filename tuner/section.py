@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from tuner.errors import ExperimentError
 
-__all__ = ["Section", "broken_rule", "check_order"]
+__all__ = ["Section", "broken_rule", "check_order", "optional"]
 
 _RULES = {
     "missing": "is required",
@@ -42,6 +44,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+
+def optional(example: Any) -> Any:
+    """Return a field that is None by default, and whose messages suggest the example."""
+    return Field(None, examples=[example])
 
 
 def broken_rule(details: ErrorDetails) -> str:

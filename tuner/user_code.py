@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 ALLOW = "TUNER_ALLOW_CODE"
-
 """Is set by `--allow-code`, and inherited by workers."""
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -127,11 +126,9 @@ FUNCTIONS = {
     "minimum": 2, "maximum": 2, "where": 3,
     "mean": 1, "sum": 1, "median": 1, "std": 1, "min": 1, "max": 1, "quantile": 2,
 }  # fmt: skip
-
 """By name, how many arguments they take."""
 
 REDUCING = ("mean", "sum", "median", "std", "min", "max", "quantile")
-
 """Those that come to one number."""
 
 _LONGEST, _DEEPEST = 1000, 40

@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 GROUP = "tuner.cells"
-
 """The entry points by whose names installed packages offer cells."""
 
 _PROBE = "tuner.training.user_models"

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from tuner.errors import ExperimentError, near_miss
 from tuner.experiment.fields import Read
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
-from tuner.section import Section
+from tuner.section import Section, optional
 
 __all__ = [
     "OF_FORECASTS",
@@ -82,9 +82,9 @@ class Decomposition(Section):
 
     kind: Literal["moving_average", "emd"]
     """Trend and remainder by a moving average, or intrinsic mode functions and what they leave."""
-    length: Annotated[int, Field(ge=2, le=100_000, strict=True)] | None = Field(None, examples=[24])
+    length: Annotated[int, Field(ge=2, le=100_000, strict=True)] | None = optional(24)
     """Of moving_average: rows of the average, at most the window, whose ends are repeated."""
-    components: Annotated[int, Field(ge=2, le=16, strict=True)] | None = Field(None, examples=[3])
+    components: Annotated[int, Field(ge=2, le=16, strict=True)] | None = optional(3)
     """Of emd: parts, the fastest first; the last one is what is left over."""
 
     @model_validator(mode="after")
@@ -184,7 +184,6 @@ TransformKey = Annotated[
     BeforeValidator(parse_transform),
     Field(examples=[["log", {SEASONAL: 12}]]),
 ]
-
 """`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
 
 # Keys of `data` that have no sense without another one, or one of several.
@@ -240,11 +239,11 @@ class Split(Section):
     """Likewise, but no folds; the test part is the last one."""
     seed: Annotated[Count, Field(ge=0)] = 0
     """Of the draw of independent sequences; another one is another question."""
-    column: Name | None = Field(None, examples=["part"])
+    column: Name | None = optional("part")
     """Column that says train, validation or test in every row, in place of the shares."""
-    test_file: Annotated[str, Field(min_length=1)] | None = Field(None, examples=["test.csv"])
+    test_file: Annotated[str, Field(min_length=1)] | None = optional("test.csv")
     """File whose rows are the test part, relative to the experiment file."""
-    group: Name | None = Field(None, examples=["patient"])
+    group: Name | None = optional("patient")
     """Column of groups of independent sequences, such as patients, that come into one part."""
 
     @model_validator(mode="after")
@@ -288,46 +287,38 @@ class Data(Section):
     """CSV, Excel, JSON lines or Parquet file, relative to the experiment file."""
     read: Read = Read()
     """How the file is written, where it is no plain CSV; what is left out is found."""
-    time: Name | None = Field(None, examples=["date"])
+    time: Name | None = optional("date")
     """Column of times; order, gaps and duplicates are checked where it is given."""
-    id: Name | None = Field(None, examples=["store"])
+    id: Name | None = optional("store")
     """Column that says which series or sequence a row belongs to."""
     target: Annotated[
         Name | Annotated[list[Name], Field(min_length=1)],
         Field(examples=["sales"]),
     ]
     """Column to predict, or several."""
-    wide: Wide | None = Field(
-        None, examples=[{"id": "store", "value": "sales", "columns": "store_*"}]
-    )
+    wide: Wide | None = optional({"id": "store", "value": "sales", "columns": "store_*"})
     """Columns that are series: they become rows of one column, which is the target."""
-    features: Annotated[list[Name], Field(min_length=1)] | None = Field(
-        None, examples=[["sales", "price"]]
-    )
+    features: Annotated[list[Name], Field(min_length=1)] | None = optional(["sales", "price"])
     """Columns that the model sees; by default every numeric one but a sequence's label."""
-    text: Name | None = Field(None, examples=["name"])
+    text: Name | None = optional("name")
     """Column of texts, each row a sequence; seen in place of features."""
     level: Literal["character", "word"] = "character"
     """What a text is cut into."""
-    tokens: Name | None = Field(None, examples=["word"])
+    tokens: Name | None = optional("word")
     """Column of tokens, one a row of a sequence; seen in place of features."""
-    vocabulary_size: Annotated[Count, Field(ge=1, le=10_000_000)] | None = Field(
-        None, examples=[1000]
-    )
+    vocabulary_size: Annotated[Count, Field(ge=1, le=10_000_000)] | None = optional(1000)
     """Tokens are numbers below it; by default the vocabulary is what the training part holds."""
     min_count: Annotated[Count, Field(ge=1, le=1_000_000)] = 1
     """Times that a token must occur in the training part; a rarer one is unknown."""
-    max_vocabulary: Annotated[Count, Field(ge=1, le=10_000_000)] | None = Field(
-        None, examples=[20000]
-    )
+    max_vocabulary: Annotated[Count, Field(ge=1, le=10_000_000)] | None = optional(20000)
     """Tokens that are known at most, the most frequent ones; all by default."""
-    max_length: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[200])
+    max_length: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(200)
     """Steps that are read of a sequence at most; all by default."""
     keep: Literal["first", "last"] = "first"
     """Which steps of a sequence that is longer than max_length."""
     missing: Literal["refuse", "interpolate", "ffill", "skip"] = "refuse"
     """Missing values and rows: an error, continued on a line, the last one; or windows left out."""
-    resample: Name | None = Field(None, examples=["1h"])
+    resample: Name | None = optional("1h")
     """Frequency that the rows are brought to, such as 15min, 1h, 1D; needs a time column."""
     aggregate: Literal["mean", "sum", "last", "min", "max"] = "mean"
     """What the rows of one step are made into by resample."""
@@ -341,11 +332,11 @@ class Data(Section):
     """Features made of columns: their values so many rows before."""
     decompose: Decompose = Field("none", examples=[{"kind": "moving_average", "length": 24}])
     """Into which parts the targets' columns are split, each window for itself."""
-    known_future: list[Name] | None = Field(None, examples=[["holiday", "price"]])
+    known_future: list[Name] | None = optional(["holiday", "price"])
     """Columns whose coming values are known; with it, also `[]`, the calendar's are as well."""
     categories: list[Name] = Field(default_factory=list, examples=[["weather", "store"]])
     """Columns of texts or codes that are embedded; with that of data.id each series is one."""
-    weight: Name | None = Field(None, examples=["importance"])
+    weight: Name | None = optional("importance")
     """Column of what a row's targets count in loss and metric, 0 or more: 0 leaves them out."""
     static: list[Name] = Field(default_factory=list, examples=[["store_type", "size"]])
     """Columns that are the same in all rows of a series: numbers, or categories."""
@@ -445,7 +436,7 @@ class Task(Section):
     """Past rows that a forecast sees; written with classify, it is of a series' coming row."""
     horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1
     """Rows ahead that are forecast."""
-    season: Annotated[Count, Field(ge=1)] | None = Field(None, examples=[12])
+    season: Annotated[Count, Field(ge=1)] | None = optional(12)
     """Rows in a season, for the seasonal-naive baseline; found from the time column by default."""
     quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default_factory=list, examples=[[0.1, 0.5, 0.9]]
@@ -455,9 +446,7 @@ class Task(Section):
         default_factory=list, examples=[[0.8, 0.95]]
     )
     """Shares of what comes that intervals around the forecast cover, rising; any model has them."""
-    step_weights: list[Annotated[float, Field(ge=0, lt=1e30)]] | None = Field(
-        None, examples=[[1, 1, 0.5]]
-    )
+    step_weights: list[Annotated[float, Field(ge=0, lt=1e30)]] | None = optional([1, 1, 0.5])
     """What each step of the horizon counts in loss and metric; all alike by default."""
 
     @property

@@ -8,6 +8,7 @@ import datetime as dt
 import re
 import unicodedata
 import zoneinfo
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from tuner.errors import ExperimentError
 from tuner.metrics import METRICS, WAYS
 from tuner.pipeline_steps import Dialect
-from tuner.section import Section
+from tuner.section import Section, optional
 from tuner.user_code import REDUCING, is_reference, parse
 
 __all__ = [
@@ -96,11 +97,9 @@ MetricName = Annotated[
 
 
 EXPERIMENT_BYTES = 200
-
 """Most bytes of an experiment's name in UTF-8: a study's name adds strategy and seed."""
 
 STUDY_BYTES = 240
-
 """Most bytes of a study's: a file's name has 255 of them, and `.journal.held` follows."""
 
 _IN_NO_FILE = '/\\:*?"<>|'
@@ -174,11 +173,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     "data.split.validation": ("validation_split", "val_split", "validation_size", "val_size"),
     "objective.metric": ("fitness", "fitness_function", "objective_function"),
 }
-
 """Words of articles by the dotted key that says the same."""
 
 GENERATIONS = ("iterations", "n_iterations", "max_iter", "max_iterations", "generations")
-
 """These are not written: trials are as many as generations times population."""
 
 
@@ -224,88 +221,83 @@ def _as_texts(value: Any) -> Any:
     return [str(w) if number else w for w, number in zip(words, numbers, strict=True)]
 
 
-def _known_encoding(name: str) -> str:
-    try:
-        known = codecs.lookup(name)._is_text_encoding  # hex is a codec, and of no text
-    except (LookupError, ValueError):
-        known = False
-    if not known:
-        rule = "no such encoding"
-        raise ExperimentError(rule, got=repr(name), remedy="write utf-8, cp1252 or gbk")
-    return name
+def _known(holds: Callable[[str], object], rule: str, remedy: str) -> AfterValidator:
+    """Return a validator of texts for which `holds` is true and raises nothing."""
+
+    def check(text: str) -> str:
+        try:
+            known = holds(text)
+        except (LookupError, OSError, ValueError):
+            known = False
+        if not known:
+            raise ExperimentError(rule, got=repr(text), remedy=remedy)
+        return text
+
+    return AfterValidator(check)
 
 
-def _known_zone(name: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        remedy = "write a place such as Europe/Berlin, or UTC"
-        raise ExperimentError("no such time zone", got=repr(name), remedy=remedy) from None
-    return name
+def _formats(text: str) -> bool:
+    day = dt.datetime(2020, 1, 31)
+    return text == "excel" or ("%" in text and bool(day.strptime(day.strftime(text), text)))
 
 
-def _known_separator(text: str) -> str:
-    if text != "whitespace" and (len(text) != 1 or text in "\"'\r\n"):
-        rule = "must be one character or whitespace"
-        raise ExperimentError(rule, got=repr(text), remedy='write ";"')
-    return text
-
-
-def _known_format(text: str) -> str:
-    try:
-        fits = text == "excel" or ("%" in text and bool(dt.datetime(2020, 1, 31).strftime(text)))
-        if fits and text != "excel":
-            dt.datetime.strptime(dt.datetime(2020, 1, 31).strftime(text), text)
-    except ValueError:
-        fits = False
-    if not fits:
-        rule = "must be a format of dates or excel"
-        raise ExperimentError(rule, got=repr(text), remedy='write "%d.%m.%Y"')
-    return text
+_Encoding = Annotated[
+    str,
+    _known(  # hex is a codec too, but not of texts
+        lambda name: codecs.lookup(name)._is_text_encoding,
+        "no such encoding",
+        "write utf-8, cp1252 or gbk",
+    ),
+]
+_Zone = Annotated[
+    str,
+    _known(zoneinfo.ZoneInfo, "no such time zone", "write a place such as Europe/Berlin, or UTC"),
+]
+_Separator = Annotated[
+    str,
+    _known(
+        lambda text: text == "whitespace" or (len(text) == 1 and text not in "\"'\r\n"),
+        "must be one character or whitespace",
+        'write ";"',
+    ),
+]
+_Format = Annotated[str, _known(_formats, "must be a format of dates or excel", 'write "%d.%m.%Y"')]
 
 
 class Read(Section):
     """How the data file is written; what is left out is found in the file, and told by check."""
 
-    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = Field(
-        None, examples=["cp1252"]
-    )
+    encoding: _Encoding | None = optional("cp1252")
     """Encoding of the text, by its name in Python; by default UTF-8, or what its letters tell."""
-    separator: Annotated[str, AfterValidator(_known_separator)] | None = Field(None, examples=[";"])
+    separator: _Separator | None = optional(";")
     """Character between columns, or whitespace."""
-    decimal: Literal[".", ","] | None = Field(None, examples=[","])
+    decimal: Literal[".", ","] | None = optional(",")
     """Decimal mark of numbers."""
-    thousands: Literal[",", ".", " ", "'", "’", "_", "\u00a0", "\u202f"] | None = Field(
-        None, examples=["."]
-    )
+    thousands: Literal[",", ".", " ", "'", "’", "_", "\u00a0", "\u202f"] | None = optional(".")
     """Mark between groups of three digits."""
-    comment: _Text | None = Field(None, examples=["#"])
+    comment: _Text | None = optional("#")
     """What a line begins with that is not read."""
-    skip_rows: _Lines | None = Field(None, examples=[2])
+    skip_rows: _Lines | None = optional(2)
     """Lines above the names of the columns, blank ones counted."""
-    unit_row: bool | None = Field(None, examples=[True])
+    unit_row: bool | None = optional(True)
     """Whether the line below the names holds units, and is not read."""
-    skip_footer: _Lines | None = Field(None, examples=[1])
+    skip_footer: _Lines | None = optional(1)
     """Lines below the rows, such as totals; blank ones are not counted."""
-    missing_values: _Words | None = Field(None, examples=[["-", "-999"]])
+    missing_values: _Words | None = optional(["-", "-999"])
     """Words and numbers that stand for no value; by default the usual ones, such as N/A and -."""
-    units: _Words | None = Field(None, examples=[["%", "€"]])
+    units: _Words | None = optional(["%", "€"])
     """Units before or behind numbers; they are taken off, and 12 % is 12."""
-    date_format: Annotated[str, AfterValidator(_known_format)] | None = Field(
-        None, examples=["%d.%m.%Y"]
-    )
+    date_format: _Format | None = optional("%d.%m.%Y")
     """Format of the time column, as strptime has it; or excel for a spreadsheet's days."""
-    timezone: Annotated[str, AfterValidator(_known_zone)] | None = Field(
-        None, examples=["Europe/Berlin"]
-    )
+    timezone: _Zone | None = optional("Europe/Berlin")
     """Time zone of times without an offset: tells two hours apart where clocks go back."""
-    time_columns: Annotated[list[_Text], Field(min_length=2, max_length=6)] | None = Field(
-        None, examples=[["date", "hour"]]
+    time_columns: Annotated[list[_Text], Field(min_length=2, max_length=6)] | None = optional(
+        ["date", "hour"]
     )
     """Columns that are joined into the time column: a date and an hour, or year, month, day."""
-    sort: bool | None = Field(None, examples=[True])
+    sort: bool | None = optional(True)
     """Whether rows are sorted by time; by default only where all of them fall."""
-    drop_duplicates: bool | None = Field(None, examples=[True])
+    drop_duplicates: bool | None = optional(True)
     """Whether exact copies of rows are dropped; by default where a time column tells rows apart."""
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pydantic import (
 from tuner.cells import CELLS
 from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
-from tuner.section import Section, broken_rule
+from tuner.section import Section, broken_rule, optional
 from tuner.user_code import is_reference
 
 __all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
@@ -27,20 +27,10 @@ __all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
 WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
 
-WHOLE = frozenset(
-    (
-        "hidden_size",
-        "num_layers",
-        "proj_size",
-        "embedding_size",
-        "beam",
-        "window",
-        "batch_size",
-        "segment",
-        "conv_channels",
-        "conv_kernel",
-    )
-)
+WHOLE = frozenset((
+    "hidden_size", "num_layers", "proj_size", "embedding_size", "beam", "window", "batch_size",
+    "segment", "conv_channels", "conv_kernel",
+))  # fmt: skip
 """Hyperparameters that are whole numbers, and so is the width of a layer."""
 
 _MOST_LAYERS = 16
@@ -124,7 +114,7 @@ class Hyperparameters(Section):
     """Share of the training tokens that are read as unknown, drawn anew in every batch."""
     beam: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     """Texts that are kept at each token while one is searched; 1 is greedy decoding."""
-    window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(None, examples=[24])
+    window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = optional(24)
     """Past rows that a forecast sees; task.window by default."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32
     """Windows or sequences in one step of the optimizer."""

@@ -26,7 +26,7 @@ from tuner.experiment.messages import shown
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
 from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
 from tuner.metrics import COSTS, METRICS
-from tuner.section import Section
+from tuner.section import Section, optional
 from tuner.strategies.model_based import TPEStrategy
 
 __all__ = [
@@ -70,11 +70,11 @@ class Budget(Section):
     """Most epochs of one trial."""
     patience: Annotated[Count, Field(ge=1)] = 15
     """Epochs without a better metric after which a trial stops."""
-    stagnation: Annotated[Count, Field(ge=1)] | None = Field(None, examples=[5])
+    stagnation: Annotated[Count, Field(ge=1)] | None = optional(5)
     """Generations or batches without a better score after which the search ends."""
-    timeout: Duration | None = Field(None, examples=["10m"])
+    timeout: Duration | None = optional("10m")
     """Seconds (or 10m, 1h30m) after which no further trial starts; over all resumed runs."""
-    trial_timeout: Duration | None = Field(None, examples=["5m"])
+    trial_timeout: Duration | None = optional("5m")
     """Seconds (or 5m) after which a trial that still trains is ended, as failed."""
     retries: Annotated[Count, Field(ge=0, le=1000)] = 2
     """How often a trial that the machine lost (its worker was killed, say) is trained again."""
@@ -102,7 +102,7 @@ class Objective(Section):
 
     metric: MetricName = "rmse"
     """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
-    metrics: list[str] | None = Field(None, examples=[["rmse", "weights"]])
+    metrics: list[str] | None = optional(["rmse", "weights"])
     """Two objectives: a metric, and what a model costs: weights, seconds or latency."""
 
     @model_validator(mode="before")
@@ -168,7 +168,7 @@ class Finalists(Section):
     """Fresh seeds for each."""
     baseline: Annotated[bool, Field(strict=True)] = True
     """Whether the untuned default is trained as often, and wins where none is better."""
-    refit: Annotated[bool, Field(strict=True)] | None = Field(None, examples=[True])
+    refit: Annotated[bool, Field(strict=True)] | None = optional(True)
     """Whether the winner is trained again on training and validation part; forecasts by default."""
 
 
@@ -181,9 +181,9 @@ class Recorded(Section):
     score: Annotated[float, Field(allow_inf_nan=False)]
     """The validation score that `tuner train` reproduces."""
     metric: str
-    epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[20])
+    epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(20)
     """After how many epochs that training was best; `tuner train --all-data` trains as many."""
-    refit_epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = Field(None, examples=[23])
+    refit_epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(23)
     """Of the winner trained again on training and validation part: such a model is written then."""
     search: float | None = None
     """What the configuration scored in the search, where it was retrained afterwards."""

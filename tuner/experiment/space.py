@@ -15,7 +15,7 @@ from tuner.experiment.data import Data, canonical_decomposition
 from tuner.experiment.messages import first_problem
 from tuner.experiment.yaml_files import parse_value
 from tuner.pipeline_steps import parse_transform
-from tuner.section import Section
+from tuner.section import Section, optional
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
-
 """The keys of `data` that may be searched."""
 
 _ESCAPED = re.compile(r"[^\x20-\x7e]")
@@ -159,9 +158,7 @@ class FloatDomain(Section):
     type: Literal["float"]
     low: Annotated[float, Field(strict=True, allow_inf_nan=False, examples=[0.0])]
     high: Annotated[float, Field(strict=True, allow_inf_nan=False, examples=[0.5])]
-    step: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = Field(
-        None, examples=[0.1]
-    )
+    step: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = optional(0.1)
     log: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import typing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
@@ -137,23 +138,14 @@ class PatientPruner(Section):
     """The other pruner; of `none` patience alone stops a trial."""
 
 
-Pruner = Annotated[
+_Pruners = (
     NoPruner
     | MedianPruner
     | PercentilePruner
     | SuccessiveHalvingPruner
     | HyperbandPruner
     | PatientPruner
-    | WilcoxonPruner,
-    Field(discriminator="name"),
-]
-
-PRUNERS: tuple[type[Section], ...] = (
-    NoPruner,
-    MedianPruner,
-    PercentilePruner,
-    SuccessiveHalvingPruner,
-    HyperbandPruner,
-    PatientPruner,
-    WilcoxonPruner,
+    | WilcoxonPruner
 )
+Pruner = Annotated[_Pruners, Field(discriminator="name")]
+PRUNERS: tuple[type[Section], ...] = typing.get_args(_Pruners)
