@@ -100,13 +100,13 @@ def test_nothing_but_arithmetic_is_let_through(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("abs(truth - forecast)", r"must come to one number.*write mean\(abs"),
+        ("abs(truth - forecast)", r"must have one number as its value.*write mean\(abs"),
         ("mean(truth)", "must measure the forecast"),
         ("mean(abs(truth - forcast))", "knows no 'forcast'.*did you mean 'forecast'"),
         ("maen(abs(truth - forecast))", "has no function 'maen'.*did you mean 'mean'"),
         ("quantile(forecast)", "quantile takes 2, got 1"),
         ("mean + forecast", r"knows no 'mean'.*write mean\(...\)"),
-        ("mean(forecast) + truth", "must come to one number"),
+        ("mean(forecast) + truth", "must have one number as its value"),
     ],
 )
 def test_what_cannot_be_a_score_is_refused_with_what_to_write(text, message):

@@ -1,9 +1,8 @@
 """User code: references such as `package.module:Name`, and expressions of `truth` and `forecast`.
 
-Whoever runs it imports it: a worker, or a process that looks at it beforehand. A metric is also
-tried by the check of an experiment, in its process.
-
-They are parsed as Python and walked node by node; no code is run.
+A worker imports it, or a process that inspects it before a search. The check of an experiment also
+tries a metric, in its own process. Expressions are parsed as Python and evaluated node by
+node; they run no other code.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ FUNCTIONS = {
 """By name, how many arguments they take."""
 
 REDUCING = ("mean", "sum", "median", "std", "min", "max", "quantile")
-"""Those that come to one number."""
+"""Those with one number as their value."""
 
 _LONGEST, _DEEPEST = 1000, 40
 
@@ -212,7 +211,7 @@ def evaluate(
     functions: Mapping[str, Callable[..., Any]],
     number: Callable[[float], Any] = float,
 ) -> Any:
-    """Return what an expression comes to.
+    """Return the value of an expression.
 
     Args:
         tree: from `parse`.

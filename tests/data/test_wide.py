@@ -90,8 +90,8 @@ def test_id_and_target_are_those_of_the_block():
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        ({"id": "shop"}, "data.id: is what data.wide.id says, 'store', got 'shop'; remove id"),
-        ({"target": "price"}, "data.target: is what data.wide.value says, 'sales', got 'price'"),
+        ({"id": "shop"}, "data.id: must be data.wide.id, 'store', got 'shop'; remove id"),
+        ({"target": "price"}, "data.target: must be data.wide.value, 'sales', got 'price'"),
         ({"wide": WIDE | {"column": "x"}}, "data.wide.column: "),
         ({"wide": {"id": "store", "value": "sales"}}, "data.wide.columns: "),
     ],

@@ -303,7 +303,7 @@ def test_classes_have_metrics_and_losses_of_one_s_own(make_sequences, make_job):
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("own_classes:late", "objective.metric: must say which way is better"),
+        ("own_classes:late", "objective.metric: must begin with minimize or maximize"),
         ("minimize rmse", "knows no 'rmse'"),
         ("rmes", "unknown metric 'rmes'; did you mean 'rmse'?"),
         ("minimize abs(truth - forecast)", r"write mean\(abs\(truth - forecast\)\), say"),

@@ -34,25 +34,27 @@ GROUP = "tuner.cells"
 
 _PROBE = "tuner.training.user_models"
 
-_PROBE_S = 300  # in which it has been imported, and has read something
+_PROBE_S = 300  # time limit of an inspection
 
 
 class Key(Section):
     """A hyperparameter that a class declares."""
 
     range: Domain
-    """What it may be, as in a search space."""
+    """Its values, as in a search space."""
     default: bool | int | float | str
-    """What it is where it is neither fixed nor searched."""
+    """Its value where it is neither fixed nor searched."""
 
     @model_validator(mode="after")
     def _check(self) -> Key:
         if self.default not in self.range:
-            raise ExperimentError(f"must lie in {self.said}", key="default", got=repr(self.default))
+            raise ExperimentError(
+                f"must lie in {self.in_words}", key="default", got=repr(self.default)
+            )
         return self
 
     @property
-    def said(self) -> str:
+    def in_words(self) -> str:
         """The range in words."""
         if isinstance(self.range, IntDomain | FloatDomain):
             by = "" if self.range.step in (None, 1) else f" in steps of {self.range.step:g}"
@@ -61,7 +63,7 @@ class Key(Section):
 
 
 class Cell(Section):
-    """What a class of one's own declares, beside the experiment that names it."""
+    """The declaration of a class in user code; kept in the experiment that names it."""
 
     name: str
     """As `package.module:Class`."""
@@ -74,7 +76,7 @@ class Cell(Section):
 
 
 def cell_of(cells: list[Cell], name: Any) -> Cell | None:
-    """Return what the class of a cell declares; None of tuner's own cells."""
+    """Return the declaration of a cell from user code; None for tuner's own cells."""
     return next((cell for cell in cells if cell.name == name), None)
 
 
@@ -109,13 +111,13 @@ def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> None:
     for name in (hyperparameters.loss,) if domain is None else domain.bounds():
         if is_reference(name):
             try:
-                _looked_at(json.dumps({"loss": name, "kind": kind}), name)
+                _inspected(json.dumps({"loss": name, "kind": kind}), name)
             except ExperimentError as error:
                 raise error.with_(key=key) from None
 
 
 def with_cells(raw: Any) -> Any:
-    """Return what an experiment is read from, with all that the classes that it names declare.
+    """Return the mapping of an experiment with the declarations of the classes that it names.
 
     Names of entry points become those of their classes.
 
@@ -146,10 +148,7 @@ def with_cells(raw: Any) -> Any:
 
 
 def _places(raw: dict[str, Any], name: str) -> Iterator[tuple[Any, str, Any, Any]]:
-    """Yield where a cell or loss is named: what holds it, the key, the place in that, the name.
-
-    What is yielded to be written to is copied first, into `raw`.
-    """
+    """Yield every name of a cell or loss: its container, a copy in `raw`; key; index; name."""
     fixed = raw.get("hyperparameters")
     if isinstance(fixed, dict) and name in fixed:
         raw["hyperparameters"] = fixed = dict(fixed)
@@ -165,12 +164,12 @@ def _places(raw: dict[str, Any], name: str) -> Iterator[tuple[Any, str, Any, Any
 
 
 def _last_word(metric: Any) -> Any:
-    """Return what a metric of one's own names behind `minimize` or `maximize`."""
+    """Return the reference in a metric from user code: `minimize package.module:function`."""
     return metric.split()[-1] if isinstance(metric, str) and metric.split() else metric
 
 
 def _reference(value: Any) -> str | None:
-    """Return the class that a cell's name stands for; None where it stands for none."""
+    """Return the class that a cell's name refers to; None for tuner's own cells."""
     if is_reference(value):
         return str(value)
     if not isinstance(value, str) or value in CELLS:
@@ -179,11 +178,11 @@ def _reference(value: Any) -> str | None:
 
 
 def _sample(raw: dict[str, Any]) -> str:
-    """Return, as JSON, what a whole model is tried on: what the task says of its shape."""
+    """Return, as JSON, the shape of the data on which a whole model is tried."""
     task, data = raw.get("task"), raw.get("data")
-    said = task if isinstance(task, dict) else {}
+    given = task if isinstance(task, dict) else {}
     targets = data.get("target") if isinstance(data, dict) else None
-    sample = {key: said[key] for key in ("kind", "horizon", "quantiles") if key in said}
+    sample = {key: given[key] for key in ("kind", "horizon", "quantiles") if key in given}
     sample["targets"] = len(targets) if isinstance(targets, list) else 1
     sample["tokens"] = isinstance(data, dict) and any(data.get(k) for k in ("text", "tokens"))
     sample["known"] = isinstance(data, dict) and data.get("known_future") is not None
@@ -192,16 +191,16 @@ def _sample(raw: dict[str, Any]) -> str:
 
 @functools.cache
 def _declared(reference: str, sample: str) -> Cell:
-    """Return what a class declares, which a process beside this one has tried.
+    """Return the declaration of a class, which a separate process has tried.
 
     Raises:
         ValueError: rule, value and remedy.
     """
     ours = sorted(Hyperparameters.model_fields)
     argument = json.dumps({"reference": reference, "sample": json.loads(sample), "ours": ours})
-    said = _looked_at(argument, reference)
+    found = _inspected(argument, reference)
     keys = {}
-    for name, declared in said["keys"].items():
+    for name, declared in found["keys"].items():
         try:
             keys[name] = Key(
                 range={key: value for key, value in declared.items() if key != "default"},
@@ -212,15 +211,15 @@ def _declared(reference: str, sample: str) -> Cell:
             rule = f"{reference} declares {name!r} wrongly: {broken.with_(got=None, remedy=None)}"
             remedy = "correct its `hyperparameters`"
             raise ExperimentError(rule, got=shown(declared), remedy=remedy) from None
-    return Cell(name=reference, whole=said["whole"], takes=said["takes"], keys=keys)
+    return Cell(name=reference, whole=found["whole"], takes=found["takes"], keys=keys)
 
 
 @functools.cache
-def _looked_at(argument: str, reference: str) -> dict[str, Any]:
-    """Return what a process beside this one says of code.
+def _inspected(argument: str, reference: str) -> dict[str, Any]:
+    """Return the report of a separate process that imports and tries the code.
 
     Raises:
-        ValueError: rule, value and remedy.
+        ExperimentError: the code cannot be imported, or does not work.
     """
     try:
         done = subprocess.run(
@@ -231,13 +230,15 @@ def _looked_at(argument: str, reference: str) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        said = json.loads(done.stdout)
+        found = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         rule = f"took longer than {_PROBE_S} s to be imported and tried"
         raise ExperimentError(rule, got=repr(reference), remedy="correct it") from None
     except ValueError:
-        last = one_line((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
-        raise ExperimentError("ended what imported it", got=f"{reference!r}: {last}") from None
-    if "problem" in said:
-        raise ExperimentError(said["problem"])
-    return dict(said)
+        last = one_line((done.stderr.strip().splitlines() or ["no output"])[-1])
+        raise ExperimentError(
+            "ended the process that imported it", got=f"{reference!r}: {last}"
+        ) from None
+    if "problem" in found:
+        raise ExperimentError(found["problem"])
+    return dict(found)

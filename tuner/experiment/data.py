@@ -35,12 +35,12 @@ _Name = Annotated[str, Field(min_length=1)]
 
 
 class Wide(Section):
-    """What the columns of series become: rows of one column, beside one that names the series."""
+    """Columns that are series: they become rows of one column, beside one that names the series."""
 
     id: Annotated[_Name, Field(examples=["store"])]
-    """What the column that names the series is called; it is `data.id`."""
+    """Name of the column that names the series; it is `data.id`."""
     value: Annotated[_Name, Field(examples=["sales"])]
-    """What the column of their values is called; it is `data.target`."""
+    """Name of the column of their values; it is `data.target`."""
     columns: Annotated[
         _Name | Annotated[list[_Name], Field(min_length=1)], Field(examples=["store_*"])
     ]
@@ -61,12 +61,12 @@ def with_wide_names(raw: Any) -> Any:
     for key, of_wide in (("id", "id"), ("target", "value")):
         name = names.get(of_wide)
         if not isinstance(name, str) or not name:
-            continue  # what is wrong with it is said of the block itself
+            continue  # the block itself is refused
         own = given.setdefault(key, name)
         if own is None or own == [name]:
             given[key] = name
         elif own != name:
-            rule = f"is what data.wide.{of_wide} says, {name!r}"
+            rule = f"must be data.wide.{of_wide}, {name!r}"
             remedy = f"remove {key}, or write the same name twice"
             raise ExperimentError(rule, key=key, got=repr(own), remedy=remedy)
     return given
@@ -101,7 +101,6 @@ class Decomposition(Section):
 
 
 def _check_written(value: Any) -> Any:
-    """A kind alone says too little."""
     if isinstance(value, str) and value in _NEEDS:
         key = _NEEDS[value]
         remedy = f"write {{kind: {value}, {key}: {_SAID[key]}}}, say"
@@ -186,7 +185,7 @@ TransformKey = Annotated[
 ]
 """`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
 
-# Keys of `data` that have no sense without another one, or one of several.
+# Keys of `data` that need another one, or one of several.
 _NEEDED = {
     "min_count": ("text", "tokens"),
     "max_vocabulary": ("text", "tokens"),
@@ -224,10 +223,10 @@ class Folds(Section):
 
 
 class Split(Section):
-    """What is trained on, what a configuration is chosen by, and what is kept for the end.
+    """The parts for training, for the choice of a configuration, and for the final test.
 
     The rows of series are cut in order of time; independent sequences are drawn, stratified. Or a
-    column, or a second file, tells the parts.
+    column, or a second file, gives the parts.
     """
 
     validation: Annotated[
@@ -240,7 +239,7 @@ class Split(Section):
     seed: Annotated[Count, Field(ge=0)] = 0
     """Of the draw of independent sequences; another one is another question."""
     column: Name | None = optional("part")
-    """Column that says train, validation or test in every row, in place of the shares."""
+    """Column with train, validation or test in every row, in place of the shares."""
     test_file: Annotated[str, Field(min_length=1)] | None = optional("test.csv")
     """File whose rows are the test part, relative to the experiment file."""
     group: Name | None = optional("patient")
@@ -258,13 +257,13 @@ class Split(Section):
                 continue
             for other in excluded:
                 if other in given and getattr(self, other) is not None:
-                    rule = "tells the parts itself"
+                    rule = "gives the parts itself"
                     got = f"{other} {getattr(self, other)} beside {key} {name!r}"
                     raise ExperimentError(rule, key=key, got=got, remedy="remove one of them")
         return self
 
     def key_of(self, part: str) -> str:
-        """Return the key that says what a part is: training, validation or test."""
+        """Return the key that gives a part: training, validation or test."""
         if self.column is not None:
             return "data.split.column"
         if part == "test" and self.test_file is not None:
@@ -272,11 +271,11 @@ class Split(Section):
         return f"data.split.{part}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is read as this split: without what another key of it says."""
+        """Return a mapping that is read as this split, without keys that another one excludes."""
         record = self.model_dump(mode="json", exclude_none=True)
-        told = ("validation", "test", "seed") if self.column is not None else ("test",)
+        excluded = ("validation", "test", "seed") if self.column is not None else ("test",)
         if self.column is not None or self.test_file is not None:
-            record = {key: value for key, value in record.items() if key not in told}
+            record = {key: value for key, value in record.items() if key not in excluded}
         return record
 
 
@@ -290,7 +289,7 @@ class Data(Section):
     time: Name | None = optional("date")
     """Column of times; order, gaps and duplicates are checked where it is given."""
     id: Name | None = optional("store")
-    """Column that says which series or sequence a row belongs to."""
+    """Column of the series or sequence that a row belongs to."""
     target: Annotated[
         Name | Annotated[list[Name], Field(min_length=1)],
         Field(examples=["sales"]),
@@ -451,7 +450,7 @@ class Task(Section):
 
     @property
     def each_step(self) -> bool:
-        """Whether something is said of every step of a sequence, not of the whole of it."""
+        """Whether every step of a sequence has a target, not the whole of it."""
         return self.kind in ("label", "regress_steps")
 
     @property

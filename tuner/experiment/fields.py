@@ -40,12 +40,12 @@ _SIGNS = ":(-*/+<>="
 
 
 def is_own(value: Any) -> bool:
-    """Return whether a text is meant as a function, or an expression, of one's own."""
+    """Return whether a text is meant as user code: a function or an expression."""
     return isinstance(value, str) and any(sign in value for sign in _SIGNS)
 
 
 def parse_own(text: str) -> str:
-    """Return `package.module:function`, or an expression that comes to one number.
+    """Return `package.module:function`, or an expression with one number as its value.
 
     Raises:
         ValueError: it is neither; rule, value and remedy.
@@ -54,7 +54,7 @@ def parse_own(text: str) -> str:
         return text
     tree = parse(text)
     if _has_many(tree):
-        rule = "must come to one number"
+        rule = "must have one number as its value"
         raise ExperimentError(rule, got=repr(text), remedy=f"write mean({text}), say")
     if not any(isinstance(node, ast.Name) and node.id == "forecast" for node in ast.walk(tree)):
         rule = "must measure the forecast"
@@ -74,7 +74,7 @@ def _has_many(node: ast.AST) -> bool:
 def _check_metric(value: Any) -> str:
     way, _, rest = " ".join(str(value).split()).partition(" ")
     if way not in WAYS:
-        rule = "must say which way is better"
+        rule = "must begin with minimize or maximize"
         raise ExperimentError(rule, got=repr(value), remedy=f"write 'minimize {value}'")
     return f"{way} {parse_own(rest)}"
 
@@ -93,7 +93,7 @@ MetricName = Annotated[
     | Annotated[str, BeforeValidator(_check_metric), Tag("(own)")],
     Discriminator(lambda v: "(own)" if _is_own_metric(v) else "(metric)"),
 ]
-"""A metric of tuner's, or `minimize` or `maximize` and one's own."""
+"""A metric of tuner, or `minimize` or `maximize` and user code."""
 
 
 EXPERIMENT_BYTES = 200
@@ -173,14 +173,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "data.split.validation": ("validation_split", "val_split", "validation_size", "val_size"),
     "objective.metric": ("fitness", "fitness_function", "objective_function"),
 }
-"""Words of articles by the dotted key that says the same."""
+"""Terms of the literature by the dotted key that means the same."""
 
 GENERATIONS = ("iterations", "n_iterations", "max_iter", "max_iterations", "generations")
 """These are not written: trials are as many as generations times population."""
 
 
 def key_meant(word: str) -> str | None:
-    """Return what a word of articles is here, in a remedy's words; None where it is none."""
+    """Return a remedy for a term of the literature; None for an unknown one."""
     plain = re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word)).lower()
     if plain in GENERATIONS:
         return "write budget.trials: as many as generations times strategy.population"
@@ -192,7 +192,7 @@ _OF_TOKENS = ("text", "tokens", "categories")  # keys of data
 
 
 def completed(record: Any) -> Any:
-    """Return a recorded experiment, where what older versions did not know is as it was then.
+    """Return a recorded experiment with the values of keys that an older version lacked.
 
     Without `unknown_rate` no token was read as unknown. A new experiment has the default.
     """
@@ -265,10 +265,10 @@ _Format = Annotated[str, _known(_formats, "must be a format of dates or excel", 
 
 
 class Read(Section):
-    """How the data file is written; what is left out is found in the file, and told by check."""
+    """How the data file is written; what is left out is detected, and shown by `tuner check`."""
 
     encoding: _Encoding | None = optional("cp1252")
-    """Encoding of the text, by its name in Python; by default UTF-8, or what its letters tell."""
+    """Encoding of the text, by its name in Python; by default UTF-8, or detected."""
     separator: _Separator | None = optional(";")
     """Character between columns, or whitespace."""
     decimal: Literal[".", ","] | None = optional(",")
@@ -290,7 +290,7 @@ class Read(Section):
     date_format: _Format | None = optional("%d.%m.%Y")
     """Format of the time column, as strptime has it; or excel for a spreadsheet's days."""
     timezone: _Zone | None = optional("Europe/Berlin")
-    """Time zone of times without an offset: tells two hours apart where clocks go back."""
+    """Time zone of times without an offset; makes the hour certain where clocks go back."""
     time_columns: Annotated[list[_Text], Field(min_length=2, max_length=6)] | None = optional(
         ["date", "hour"]
     )

@@ -71,7 +71,7 @@ Units = Annotated[int, Field(ge=1, le=8192, strict=True)]
 class Hyperparameters(Section):
     """One configuration of model and training. Every key can be fixed or searched.
 
-    Other keys are those that a cell of one's own declares (`tuner.experiment.cells`).
+    Other keys are declared by a cell from user code (`tuner.experiment.cells`).
     """
 
     model_config = ConfigDict(extra="allow")
@@ -149,7 +149,7 @@ class Hyperparameters(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_others(cls, values: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
-        """Take keys of a cell of one's own, where there is one."""
+        """Allow unknown keys where the cell is user code."""
         if not isinstance(values, dict) or is_reference(values.get("cell")):
             return check(values)
         others = [name for name in values if name not in cls.model_fields]
@@ -181,7 +181,7 @@ def gather_widths(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_value(name: str, value: Any) -> str | None:
-    """Say what forbids `value` for the hyperparameter `name`; None if nothing does."""
+    """Return the rule that `value` breaks as the hyperparameter `name`; None for none."""
     try:
         Hyperparameters.model_validate({"hidden_size" if WIDTH.fullmatch(name) else name: value})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Validation errors as one line: pydantic's account of a broken rule, reworded."""
+"""Errors of pydantic as errors with key, rule, value and remedy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Exper
     broken: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         broken.setdefault(_visible(details, raw), []).append(details)
-    by_kind = sorted(broken.items(), key=lambda item: _told(item[1])["type"] != "extra_forbidden")
+    by_kind = sorted(broken.items(), key=lambda item: _chosen(item[1])["type"] != "extra_forbidden")
     return [
         _problem(of_key, root, path)
         for path, of_key in by_kind  # a union reports each member: the one that fits best
@@ -58,7 +58,7 @@ def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Exper
 
 
 def shown(value: Any) -> str:
-    """Write a value for a message: as it stands in the file, and not longer than a line."""
+    """Return a value as text for a message: as in the file, at most 80 characters."""
     if value is None or isinstance(value, bool):
         return _as_yaml(value)
     if isinstance(value, list):
@@ -68,8 +68,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _told(of_key: list[ErrorDetails]) -> ErrorDetails:
-    """Choose what to tell of a key: what is wrong with its name, else with a value that fits."""
+def _chosen(of_key: list[ErrorDetails]) -> ErrorDetails:
+    """Return the error to report: of the key's name, else of the best fitting kind of value."""
     named = [d for d in of_key if d["loc"][-1:] == ("[key]",)]
     fitting = [d for d in of_key if not d["type"].endswith(_OF_KIND)]
     return (named or fitting or of_key)[0]
@@ -78,7 +78,7 @@ def _told(of_key: list[ErrorDetails]) -> ErrorDetails:
 def _problem(
     of_key: list[ErrorDetails], root: type[Section], path: tuple[str | int, ...]
 ) -> ExperimentError:
-    details = _told(of_key)
+    details = _chosen(of_key)
     loc, kind, value = details["loc"], details["type"], details["input"]
     key, name = ".".join(map(str, path)), next((p for p in path[::-1] if isinstance(p, str)), "")
     section, field, inner = _resolve(root, loc)
@@ -134,10 +134,10 @@ def _problem(
 
 
 def _rule(of_key: list[ErrorDetails]) -> str:
-    """Say what a value must be; where it is of no kind that a union has, name every kind."""
-    told = _told(of_key)
-    if not told["type"].endswith(_OF_KIND):
-        return broken_rule(told)
+    """Return the rule; for a value of no kind of a union it names every kind."""
+    chosen = _chosen(of_key)
+    if not chosen["type"].endswith(_OF_KIND):
+        return broken_rule(chosen)
     kinds = list(dict.fromkeys(broken_rule(d).removeprefix("must be ") for d in of_key))
     if "a number" in kinds and "a whole number" in kinds:
         kinds.remove("a whole number")
@@ -148,7 +148,7 @@ def _rule(of_key: list[ErrorDetails]) -> str:
 def _no_domain(
     problem: ExperimentError, root: type[Section], name: str, value: Any
 ) -> ExperimentError:
-    """Say of a value or a list in a search space how it is fixed, or searched."""
+    """Add a remedy for a value or a list in place of a domain: fix it, or search it."""
     if name in ("transform", "scale", "calendar", "lags", "decompose") and isinstance(
         value, str | list
     ):
@@ -216,7 +216,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _visible(details: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
-    """Leave out of the location what pydantic adds: the tags of unions, the names of types."""
+    """Return the location without tags of unions and names of types."""
     shown: list[str | int] = []
     loc = details["loc"]
     for i, part in enumerate(loc):

@@ -78,7 +78,7 @@ def _check_space(experiment: Blocks) -> None:
         if name in own:
             for value in domain.bounds():
                 for key in own[name]:
-                    rule = f"every value must lie in what its cell declares, {key.said}"
+                    rule = f"every value must lie in what its cell declares, {key.in_words}"
                     _require(value in key.range, f"search_space.{name}", rule, repr(value))
         else:
             _check_domain(name, domain, list(own))
@@ -199,7 +199,7 @@ def _check_declared(experiment: Blocks) -> None:
         if name not in declared:
             known = nearest(name, [*declared, *Hyperparameters.model_fields])
             raise ExperimentError(f"unknown key {name!r}", key=key, remedy=known)
-        rule = f"must lie in what its cell declares, {declared[name].said}"
+        rule = f"must lie in what its cell declares, {declared[name].in_words}"
         _require(value in declared[name].range, key, rule, repr(value))
 
 

@@ -81,7 +81,7 @@ class Budget(Section):
 
 
 class Resources(Section):
-    """What a trial takes of a machine while it trains."""
+    """Resources that a trial takes while it trains."""
 
     cpus: Annotated[float, Field(gt=0, le=1024, strict=True, allow_inf_nan=False)] = 1
     """Cores that are set aside for it; it trains with one thread whatever this is."""
@@ -98,7 +98,7 @@ class Resources(Section):
 
 
 class Objective(Section):
-    """What the search optimizes on the validation part; the direction follows from it."""
+    """The objective on the validation part; the direction follows from it."""
 
     metric: MetricName = "rmse"
     """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
@@ -173,7 +173,7 @@ class Finalists(Section):
 
 
 class Recorded(Section):
-    """What an exported file remembers of the search that it came from."""
+    """An exported file's record of its search."""
 
     study: str
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)]
@@ -219,7 +219,7 @@ def _check_name(name: str) -> str:
 
 
 _OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
-"""What a validation loss is of: searched keys of `hyperparameters` and `data`."""
+"""Keys that decide the quantity and the unit of a validation loss."""
 
 
 class Blocks(Section):
@@ -242,7 +242,7 @@ class Blocks(Section):
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
     recorded: Recorded | None = None
     cells: list[Cell] = Field(default_factory=list)
-    """What cells of one's own declare; written by tuner."""
+    """Declarations of cells from user code; written by tuner."""
 
     @property
     def n_trials(self) -> int | None:
@@ -296,7 +296,7 @@ class Blocks(Section):
         return self.task.window if name == "window" and value is None else value
 
     def default_of(self, name: str) -> Any:
-        """Return the default of a hyperparameter, also of one that a cell of one's own declares."""
+        """Return the default of a hyperparameter, declared by tuner or by a cell."""
         if (field := Hyperparameters.model_fields.get(name)) is not None:
             return field.default
         return next(cell.keys[name].default for cell in self.cells if name in cell.keys)
@@ -341,7 +341,7 @@ class Blocks(Section):
 
     @property
     def read_rows(self) -> list[Self]:
-        """The experiment with every preparation that says from which row on a series can be read.
+        """The experiment with every preparation that decides the first readable row of a series.
 
         Those that are searched, or were in the search that an exported file is of, and `data`'s,
         which is the first. Whatever the preparation, a model is scored on the rows that each of

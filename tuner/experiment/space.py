@@ -54,10 +54,10 @@ def text_of(value: Any) -> str:
         return json.dumps(value)
     for written in (value, json.dumps(value, ensure_ascii=False)):
         try:
-            said = value_of(f"{{{written}: [{written}]}}") if written.isprintable() else None
+            read = value_of(f"{{{written}: [{written}]}}") if written.isprintable() else None
         except (TunerError, TypeError):
             continue
-        if said == {value: [value]}:
+        if read == {value: [value]}:
             return written
     return _ESCAPED.sub(_escape, json.dumps(value, ensure_ascii=False))
 
@@ -68,7 +68,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def value_of(text: str) -> Any:
-    """Return what a text of one line says.
+    """Return the value of a text of one line.
 
     Raises:
         InputError: it is no YAML.

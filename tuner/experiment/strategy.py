@@ -79,7 +79,7 @@ class PercentilePruner(_Warmup):
 
 
 class SuccessiveHalvingPruner(Section):
-    """Lets one trial in `reduction_factor` go on, again and again with that many times the epochs.
+    """Keeps one trial in `reduction_factor` at each decision; the epochs grow by the same factor.
 
     Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
     arXiv:1810.05934; without its asynchrony, as trials are compared with earlier generations.
@@ -89,7 +89,7 @@ class SuccessiveHalvingPruner(Section):
     min_resource: Annotated[Count, Field(ge=1)] = 1
     """Epochs (with folds: folds) after which the first decision falls."""
     reduction_factor: Annotated[Count, Field(ge=2)] = 4
-    """One trial in so many goes on."""
+    """One trial in so many is kept."""
     min_early_stopping_rate: Annotated[Count, Field(ge=0)] = 0
     """Decisions that are left out at the beginning."""
 
@@ -104,7 +104,7 @@ class HyperbandPruner(Section):
     min_resource: Annotated[Count, Field(ge=1)] = 1
     """Epochs (with folds: folds) after which the earliest decision falls."""
     reduction_factor: Annotated[Count, Field(ge=2)] = 3
-    """One trial in so many goes on."""
+    """One trial in so many is kept."""
 
 
 class WilcoxonPruner(Section):
