@@ -103,7 +103,7 @@ def watch_parts() -> Parts:
     parts.watch(orchestrator, "open_study", "before: data, study, start of the worker")
     parts.watch(sys.modules[__name__], "make_executor", "before: data, study, start of the worker")
     parts.watch(optuna.Study, "ask", "ask")
-    parts.watch(coordinator, "asked", "ask")
+    parts.watch(coordinator, "ask", "ask")
     parts.watch(optuna.Study, "tell", "tell")
     parts.watch(coordinator.Coordinator, "_tell", "tell")
     parts.watch(_LockedFile, "append_logs", APPENDS)
@@ -140,7 +140,7 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     """Return a search's wall time, that of its trials alone, and its record."""
     import optuna
 
-    from tuner.cli.options import load
+    from tuner.cli.overrides import load
     from tuner.coordination.events import Observer
     from tuner.executors import LocalExecutor
     from tuner.journal.storage import Role

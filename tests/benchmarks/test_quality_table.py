@@ -215,7 +215,7 @@ def test_the_table_shows_medians_beside_the_best_baseline(quality, rows):
 def test_the_summary_counts_wins_and_names_what_misses(quality, rows):
     said = quality.summary(rows)
     assert (
-        "single: better than every plain forecast on 1 of 2 series; at worst 1.058 times the best "
+        "single: better than every baseline on 1 of 2 series; at worst 1.058 times the best "
         "one (air_passengers_init)." in said
     )
     assert "single: better than AutoLSTM on 1 of 1 series." in said
