@@ -269,7 +269,7 @@ def test_readers_do_not_disturb_the_creation_of_tables(postgresql_url, tmp_path)
 
 
 def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeypatch):
-    monkeypatch.setattr("tuner.journal.locks._CREATING_S", 0.5)
+    monkeypatch.setattr("tuner.journal.locks._CREATION_WAIT_S", 0.5)
     with connect(postgresql_url) as suspended:
         StudyLock("a").acquire_for_schema_creation(suspended)
         resumed = threading.Timer(20, suspended.close)  # or who waits for it would wait for ever
@@ -291,7 +291,7 @@ def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeyp
 
 
 def test_another_process_that_creates_tables_is_waited_for(postgresql_url, monkeypatch):
-    monkeypatch.setattr("tuner.journal.locks._CREATING_S", 3.0)
+    monkeypatch.setattr("tuner.journal.locks._CREATION_WAIT_S", 3.0)
     first, second = connect(postgresql_url), connect(postgresql_url)
     StudyLock("a").acquire_for_schema_creation(first)
     key = (

@@ -119,7 +119,7 @@ def test_an_empty_cell_is_refused_or_takes_the_one_before(experiment_on, tmp_pat
     assert_check_refuses(
         experiment_on(text(frame), **keys),
         "data.categories: column 'w' must hold a category in every row, got none in line 12 ",
-        "; fill it in, write data.missing: ffill",
+        "; fill it in, or write data.missing: ffill",
     )
     for missing in ("ffill", "interpolate"):
         experiment = experiment_on(text(frame), missing=missing, **keys)
@@ -186,7 +186,7 @@ def test_a_text_feature_is_refused_with_its_remedy(experiment_on):
         ({"categories": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
         ({"categories": ["t"]}, "must not name the time column, got 't'; write data.calendar"),
         ({"categories": ["w"], "features": ["y"]}, "must be among data.features, got 'w'; add it"),
-        ({"categories": ["w"], "lags": {"w": [1]}}, "must be numbers, got the category 'w'"),
+        ({"categories": ["w"], "lags": {"w": [1]}}, "holds no numbers, got 'w' in data.lags too"),
     ],
 )
 def test_what_is_no_category_is_refused(experiment_on, keys, message):

@@ -174,7 +174,7 @@ class RetryingStorage(BaseStorage):
         if self._failure is None:
             return
         if isinstance(self._failure, TunerError):
-            raise type(self._failure)(*self._failure.args)
+            raise self._failure.with_()
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
         raise RunError("the search was interrupted", where=self._shown)

@@ -200,8 +200,8 @@ def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> Non
     unit = "row" if record.experiment.task.of_series else "sequence"
     console.print()
     console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
-    if best.is_default:
-        console.print(f"  The winner is the {best.name}.", markup=False)
+    if best.is_default and summary.default is not None:
+        console.print(f"  The winner is the {summary.default.name}.", markup=False)
     test = summary.test
     if test:
         of = "" if best.tested else f"of {tested_name(test)}'s configuration; "
