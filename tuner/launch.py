@@ -1,4 +1,4 @@
-"""Launches one search with all that its options ask for: executor, workers, notes, MLflow."""
+"""Launches a search with its executor, workers, notes and MLflow tracking."""
 
 from __future__ import annotations
 
@@ -24,36 +24,25 @@ from tuner.tracking import MlflowTracker
 from tuner.tracking.tracker import TrackingObserver
 from tuner.winner import KeptModel
 
-__all__ = [
-    "Notes",
-    "choose_workers",
-    "journal_option",
-    "run_search",
-    "stopped_without_reader",
-    "sync_command",
-    "tracking_observer",
-    "worker_notes",
-]
-
 
 def journal_option(journal: str | None) -> str:
-    """Return ` --journal ...` as it was given; nothing where it was not."""
+    """Return ` --journal ...`, or an empty text without a journal."""
     return f" --journal {shlex.quote(show_location(journal))}" if journal else ""
 
 
 def sync_command(name: str, journal: str | None, register: str | None = None) -> str:
-    """Return the command that completes what MLflow lacks of a study."""
+    """Return the command that copies to MLflow what it lacks of a study."""
     registered = f" --register {shlex.quote(register)}" if register else ""
     return f"tuner sync {shlex.quote(name)}{journal_option(journal)}{registered}"
 
 
 def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
-    """Return what was asked for, or else as many as there is room for; never more than are used."""
+    """Return the number of trials at a time: `workers`, or the capacity; at most the usable one."""
     return max(1, min(choice.capacity if workers is None else workers, _useful(experiment)))
 
 
 def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
-    """Return notes on too many workers, and on a search that cannot be repeated."""
+    """Return notes about too many workers, and about a search that cannot be repeated."""
     found = []
     useful = _useful(experiment)
     enough = max(1, min(choice.capacity, useful))
@@ -84,18 +73,18 @@ def _useful(experiment: Experiment) -> int:
 
 @contextlib.contextmanager
 def stopped_without_reader() -> Iterator[None]:
-    """Raise Interrupted where what is printed in the block finds no reader."""
+    """Raise Interrupted if the reader of standard output is gone."""
     try:
         yield
     except BrokenPipeError:
         to_nowhere(sys.stdout)  # a note may follow
-        rule = "nobody reads what it prints: stopped"
+        rule = "stopped: nobody reads its output"
         raise Interrupted(rule, remedy="the same command resumes") from None
 
 
 @dataclass(frozen=True)
 class Notes(Observer):
-    """Notes what a user should know when a search starts."""
+    """Sends notes to the user when a search starts."""
 
     send: Callable[[str], None]
     of: Callable[[StudyRecord], Sequence[str]]
@@ -108,7 +97,7 @@ class Notes(Observer):
 def tracking_observer(
     study: str, journal: str | None, note: Callable[[str], None]
 ) -> TrackingObserver:
-    """Return the observer that copies a search to MLflow; it notes what is missing there."""
+    """Return the observer that copies a search to MLflow, and notes what it could not copy."""
     to_sync = sync_command(study, journal).removeprefix("tuner sync ")
     return TrackingObserver(
         lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final_artifacts)
@@ -127,19 +116,19 @@ def run_search(
     """Run a search as `tuner run` and `tuner.search` do.
 
     Args:
-        experiment: what is searched.
-        options: checked already, by `SearchOptions.check`.
-        reporter: shows what happens, but the result and the end; it is entered already.
-        kept: keeps the winner's model; None where nobody asks for it.
-        stop: once set, trials in progress come to their end and the search stops.
-        notes: what the user should know besides when the search starts.
+        experiment: the experiment to search.
+        options: checked by `SearchOptions.check`.
+        reporter: shows the events of the search; it is entered.
+        kept: keeps the winner's model; None if it is not needed.
+        stop: once set, no further trial starts, and the search stops after the running ones.
+        notes: returns further notes for the start of the search.
 
     Returns:
-        The study as its journal has it, and whether MLflow has all of it that it should have.
+        The study, as its journal has it, and whether MLflow has a complete copy.
 
     Raises:
-        TunerError: as `tuner.orchestrator.search` does; Interrupted also where nobody reads what
-            is printed.
+        TunerError: as `tuner.orchestrator.search` does; Interrupted also if the reader of
+            standard output is gone.
     """
     name = options.study_of(experiment)
     choice = choose_executor(options.executor, experiment.resources, reporter.note)
@@ -148,12 +137,8 @@ def run_search(
         about_workers = worker_notes(options.workers, record.experiment, choice)
         return [*about_workers, *notes(record), *in_the_way(record)]
 
-    observers = [
-        reporter,
-        Notes(reporter.note, at_start),
-        FailureNotice(reporter.note),
-        *([] if kept is None else [kept]),
-    ]
+    observers = [reporter, Notes(reporter.note, at_start), FailureNotice(reporter.note)]
+    observers += [] if kept is None else [kept]
     tracking = tracking_observer(name, options.journal, reporter.note)
     if options.tracking:
         observers.append(tracking)

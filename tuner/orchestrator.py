@@ -1,7 +1,4 @@
-"""One search from end to end.
-
-experiment -> prepared data -> study -> trials -> finalists -> test part, opened once
-"""
+"""One search: experiment, prepared data, study, trials, finalists, and the test set once."""
 
 from __future__ import annotations
 
@@ -52,33 +49,31 @@ from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
 from tuner.winner import TrainedWinner, check_register
 
-__all__ = ["SearchOptions", "default_study_name", "search"]
-
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of a search beside its experiment; none of them changes a trial."""
+    """Options of a search besides its experiment; none of them changes a trial."""
 
     study: str | None = None
     """Name of the study; `EXPERIMENT-STRATEGY-SEED` by default."""
     journal: str | None = None
     """A file or a database's URL; `studies/STUDY.journal` by default."""
     start_from: tuple[str, ...] = ()
-    """What a new study starts from: names of studies, paths of journals or CSV files."""
+    """Sources of a new study's first trials: names of studies, paths of journals or CSV files."""
     workers: int | None = None
-    """How many trials run at a time, at least 1; by default as many as there is room for."""
+    """Number of trials that run at a time, at least 1; by default one per core."""
     executor: str = "local"
     """Where trials run: `local`, `ray` or `ray://HOST:PORT`."""
     tracking: bool = True
     """Whether trials are copied to MLflow while they run."""
     register: str | None = None
-    """Name under which MLflow registers the winner's model; by default it does not."""
+    """Name under which MLflow registers the winner's model; None registers nothing."""
     finalists: bool = True
     """Whether the best configurations are retrained after the search; a later call may do it."""
     open_test: bool = True
-    """Whether the winner is scored on the test set, once for a study; it needs finalists."""
+    """Whether the winner is evaluated on the test set, once per study; needs `finalists`."""
     reopen_test: bool = False
-    """Whether it is scored again where the search has resumed and another configuration wins."""
+    """Whether to evaluate again after an extended search has another winner."""
 
     def check(self, *, in_python: bool = False) -> None:
         """Check the options before anything is read or created.
@@ -91,12 +86,8 @@ class SearchOptions:
         """
         if self.workers is not None and self.workers < 1:
             where, one = ("workers", "workers=1") if in_python else ("--workers", "--workers 1")
-            raise InputError(
-                "must be at least 1",
-                where=where,
-                got=self.workers,
-                remedy=f"write {one}, or leave it out",
-            )
+            remedy = f"write {one}, or leave it out"
+            raise InputError("must be at least 1", where=where, got=self.workers, remedy=remedy)
         check_study_name(self.study)
         check_journal(self.journal)
         if self.register is not None:
@@ -115,9 +106,9 @@ class SearchOptions:
 
 
 def default_study_name(experiment: Experiment) -> str:
-    """Return the name that a study gets unless one is given.
+    """Return the default name of a study: `EXPERIMENT-STRATEGY-SEED`.
 
-    Where nothing is searched the strategy has no say; an exported file is run beside its study.
+    Without a search space it is `EXPERIMENT-fixed-SEED`, beside the study of an exported file.
     """
     how = experiment.strategy.name if experiment.search_space else "fixed"
     return f"{experiment.name}-{how}-{experiment.seed}"
@@ -131,22 +122,22 @@ def search(
     make_executor: Callable[[int], Executor] = LocalExecutor,
     stop: threading.Event | None = None,
 ) -> StudyRecord:
-    """Run an experiment to its end, or resume it where an earlier run stopped.
+    """Run an experiment to its end, or resume an earlier run.
 
-    `tuner.launch.run_search` adds what the options ask for beside: the executor and MLflow.
+    `tuner.launch.run_search` adds the executor and MLflow as the options select them.
 
     Args:
-        experiment: what is searched.
-        options: the defaults, if None.
-        observers: receive what happens.
+        experiment: the experiment to search.
+        options: by default, `SearchOptions()`.
+        observers: receive the events.
         make_executor: makes the executor from the number of workers.
-        stop: once set, trials in progress come to their end and the search stops.
+        stop: once set, no further trial starts, and the search stops after the running ones.
 
     Returns:
-        The study as its journal has it.
+        The study, as its journal has it.
 
     Raises:
-        InputError: the experiment, its data or the journal cannot be used; nothing was begun.
+        InputError: the experiment, its data or the journal is refused. Nothing was started.
         RunError: every trial failed.
         Interrupted: `stop` was set; the same call resumes.
     """
@@ -167,21 +158,11 @@ def search(
         stack.enter_context(recorded_run(study, experiment, finalists=options.finalists))
         executor = make_executor(workers)
         stack.callback(executor.close)
-        where, kind = show_location(location), options.executor
-        observer.on_start(
-            SearchStart(read(), read, where, workers, kind, finalists=options.finalists)
-        )
-        run = _Run(
-            experiment,
-            data,
-            study,
-            storage,
-            read,
-            executor,
-            options,
-            observer,
-            stop or threading.Event(),
-        )
+        at, kind = show_location(location), options.executor
+        start = SearchStart(read(), read, at, workers, kind, finalists=options.finalists)
+        observer.on_start(start)
+        stop = stop or threading.Event()
+        run = _Run(experiment, data, study, storage, read, executor, options, observer, stop)
         run.trials()
         if options.finalists:
             run.finalists()
@@ -200,7 +181,7 @@ def _opened(
     options: SearchOptions,
     earlier: Sequence[Earlier],
 ) -> tuple[optuna.Study, Experiment]:
-    """Return the study, and the experiment with the strategy that it was begun with."""
+    """Return the study, and the experiment with the strategy with which the study was begun."""
     known = data.facts
     facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
     if (test_file := experiment.data.split.test_file) is not None:
@@ -228,7 +209,7 @@ def _opened(
 
 @contextlib.contextmanager
 def _ended(observer: Observer) -> Iterator[None]:
-    """Report the end, whatever ends the search."""
+    """Report the end of a search, also when it fails."""
     done = False
     try:
         yield
@@ -239,7 +220,7 @@ def _ended(observer: Observer) -> Iterator[None]:
 
 @dataclass
 class _Run:
-    """The stages of one search, and what they share."""
+    """The stages of one search, and their shared state."""
 
     experiment: Experiment
     data: Prepared
@@ -275,10 +256,11 @@ class _Run:
         trained_before, spent_s = len(record.trained), record.seconds
         self._announce(trained_before)
 
+        def seconds() -> float:
+            return spent_s + time.monotonic() - begun
+
         def out_of_time() -> bool:
-            return (
-                budget.timeout is not None and spent_s + time.monotonic() - begun >= budget.timeout
-            )
+            return budget.timeout is not None and seconds() >= budget.timeout
 
         kind = AsynchronousCoordinator if experiment.asynchronous else Coordinator
         coordinator = kind(
@@ -310,7 +292,7 @@ class _Run:
             finished = coordinator.run()
         finally:
             if coordinator.trained > trained_before:
-                self.study.set_user_attr(TIME_ATTR, spent_s + time.monotonic() - begun)
+                self.study.set_user_attr(TIME_ATTR, seconds())
         if finished and (why := self.read().why_ended(coordinator.exhausted, out_of_time())):
             self.observer.note(why)
         self._interrupt_unless(finished)
@@ -330,7 +312,7 @@ class _Run:
         find_winner(record)  # raises where every trial failed
         test = record.test
         if test is not None and test.after_trials >= len(record.trained) and not record.raised:
-            return  # what was tested then was complete
+            return  # the tested study was complete
         study = enqueue_finalists(self.storage, record)
         n_trials = len(study.get_trials(deepcopy=False)) if study else 0
         if study is None or not n_trials:
@@ -360,7 +342,7 @@ class _Run:
             self.observer.note(not_evaluated_again(self.read()))
 
     def test(self, folder: Path) -> None:
-        """Evaluate on the test set; after the first time only if it is asked for."""
+        """Evaluate on the test set; a second time only with `reopen_test`."""
         record = self.read()
         if record.test is not None:
             if not self.options.reopen_test:
@@ -396,7 +378,7 @@ class _Run:
             self.study.set_user_attr(REOPENED_ATTR, [*earlier, opened])
 
     def winner(self, folder: Path) -> None:
-        """Report the winner's model, if this run has its weights."""
+        """Emit the winner's model, if this run has its weights."""
         record = self.read()
         winner = find_winner(record)
         run = winner.reproducible
@@ -418,7 +400,7 @@ class _Run:
     def _refit(
         self, record: StudyRecord, winner: Winner, default_runs: Sequence[TrialRecord], folder: Path
     ) -> Refit | None:
-        """Train the winner and the default again on training and validation part, once."""
+        """Train the winner and the default again on training and validation set, once."""
         key = winner.number, len(winner.runs)
         if key not in self.refitted:
             self.refitted[key] = refit(

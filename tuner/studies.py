@@ -1,4 +1,4 @@
-"""Studies and data by name: where a study, a journal or a table of a program is found."""
+"""Resolves what a user names: studies, journals, earlier results for `--from`, data frames."""
 
 from __future__ import annotations
 
@@ -10,38 +10,34 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from tuner.coordination.opening import Earlier
 from tuner.errors import InputError, JournalError, nearest, one_line
 from tuner.experiment import Domain, Experiment, Override
 from tuner.experiment.fields import STUDY_BYTES, mended, normalized, why_refused
 from tuner.experiment.messages import shown
+from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
+from tuner.journal.storage import journal_at, journal_location, read_journal
 from tuner.outputs import written_whole
 from tuner.tables.table import RawTable
 
-if TYPE_CHECKING:
-    from tuner.coordination.opening import Earlier
-    from tuner.journal.records import StudyRecord, StudyState
+_HASH_DIGITS = 12  # in the name of a file
 
-__all__ = [
-    "check_journal",
-    "check_study_name",
-    "keep_frame",
-    "locate",
-    "read",
-    "read_as_it_stands",
-    "read_earlier",
-    "with_data",
-]
+_NOT_SEARCHED = (
+    *("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of"),
+    "reason",
+)
+"""Columns of `Study.trials` that are no part of a configuration."""
 
 
 def check_study_name(study: str | None) -> str | None:
-    """Return the name of a study as files and MLflow have it.
+    """Return the normalized name of a study.
 
     Raises:
-        InputError: it is no file's name, or is kept for finalists.
+        InputError: it cannot be the name of a file, or is reserved for finalists.
     """
     if study is None:
         return None
@@ -51,16 +47,16 @@ def check_study_name(study: str | None) -> str | None:
         remedy = f"write --study {near}, say"
         raise InputError(why, where="--study", got=shown(study), remedy=remedy)
     if study.endswith(".finalists"):
-        rule = ".finalists is kept for a study's finalists"
+        rule = "names that end in .finalists are reserved"
         raise InputError(rule, where="--study", got=repr(study), remedy="leave it out")
     return study
 
 
 def check_journal(journal: str | None) -> None:
-    """Refuse a `--journal` where none can be.
+    """Check that `--journal` can name a file or a database.
 
     Raises:
-        InputError: naming the folder that is missing, or may not be written to.
+        InputError: it names neither, or its folder is missing or may not be written to.
     """
     if journal is None:
         return
@@ -76,45 +72,33 @@ def check_journal(journal: str | None) -> None:
     if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
         rule = f"cannot be written in {folder}"
         raise InputError(rule, where="--journal", got=repr(journal), remedy="give another folder")
-    if not path.parent.exists() and path.parent != Path("studies"):  # which is made where needed
+    if not path.parent.exists() and path.parent != Path("studies"):  # created on demand
         rule = f"no folder {path.parent}"
         raise InputError(rule, where="--journal", got=repr(journal), remedy="create it first")
 
 
-def read(study: str, journal: str | None) -> Any:
-    """Return the record of a study that a command names.
+def read(study: str, journal: str | None) -> StudyRecord:
+    """Return the record of a study.
 
     Raises:
-        InputError: there is no such study; the nearest name is offered.
+        InputError: the study does not exist; the remedy is the nearest name.
     """
-    from tuner.journal.records import read_study
-    from tuner.journal.storage import read_journal
-
     location = locate(study, journal)
     return read_study(read_journal(location), study, location)
 
 
 def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, StudyState]:
-    """Return the record of a study that a command names, and whether its search runs.
-
-    Raises:
-        InputError: there is no such study; the nearest name is offered.
-    """
-    from tuner.journal.records import read_with_state
-    from tuner.journal.storage import read_journal
-
+    """Return the record of a study and the state of its search; raises as `read` does."""
     location = locate(study, journal)
     return read_with_state(read_journal(location), study, location)
 
 
 def locate(study: str, journal: str | None) -> str:
-    """Return where the journal of a study is that a command names.
+    """Return the location of a study's journal.
 
     Raises:
-        InputError: there is no such file in this folder; the nearest name is offered.
+        InputError: the file does not exist in this folder; the remedy is the nearest name.
     """
-    from tuner.journal.storage import journal_at, journal_location
-
     location = journal_location(study, journal)
     if journal is None and not Path(location).exists():
         if Path(study).is_file():
@@ -128,47 +112,37 @@ def locate(study: str, journal: str | None) -> str:
     return location
 
 
-_NOT_SEARCHED = (
-    *("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of"),
-    "reason",
-)
-
-"""Columns of the table of trials that are no part of a configuration."""
-
-
 def read_earlier(
     names: Sequence[str], experiment: Experiment, study: str, journal: str | None
 ) -> list[Earlier]:
-    """Return what a new study begins from.
+    """Read the earlier results from which a new study starts.
 
     Args:
-        names: of studies here or in the journal, paths of journals, or of CSV files with a column
-            for each searched hyperparameter, one called `score` or after the metric, and those of
-            `Study.trials`.
-        experiment: what is searched.
-        study: the new study's name.
-        journal: as `--journal` gave it.
+        names: studies in this folder or in the journal; paths of journals; or paths of CSV files.
+            A CSV file has a column for each searched hyperparameter, and may have one called
+            `score` or named after the metric, and those of `Study.trials`.
+        experiment: the experiment of the new study.
+        study: name of the new study.
+        journal: value of `--journal`.
 
     Raises:
-        InputError: there is no such study or file; a column is unknown or missing, or a value
+        InputError: a study or file does not exist, a column is unknown or missing, or a value
             lies outside the search space.
     """
-    from tuner.coordination.opening import Earlier
-
     found = []
     for name in names:
         if name.lower().endswith(".csv"):
             found.append(Earlier(name, configurations=_read_table(Path(name), experiment)))
             continue
         if name == study:
-            rule = "must be another study than the one that is searched"
+            rule = "must be another study than the new one"
             remedy = "leave it out to resume, or give another --study name"
             raise InputError(rule, where="--from", got=repr(name), remedy=remedy)
         found.append(Earlier(name, _read_study(name, journal)))
     return found
 
 
-def _read_study(name: str, journal: str | None) -> Any:
+def _read_study(name: str, journal: str | None) -> StudyRecord:
     path = Path(name)
     if path.suffix == ".journal":
         return read(path.stem, name)
@@ -261,23 +235,21 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_SHOWN = 12  # digits of the hash in a file's name
-
-
 def with_data(
     experiment: Experiment | Mapping[str, Any] | str | Path,
     data: pd.DataFrame | str | Path | None,
     journal: str | None,
 ) -> Experiment:
-    """Return the experiment, on other data where some is given.
+    """Return the experiment, with `data` in place of its own.
 
     Args:
-        experiment: one, the path of its file, or nested dicts; with `data` these need no path.
-        data: a table, which is kept beside the journal, or a file.
-        journal: where the study will be; None for its usual place.
+        experiment: an experiment, the path of its file, or nested dicts. With `data`, dicts need
+            no `data.path`.
+        data: a file, or a data frame, which is written beside the journal.
+        journal: location of the study's journal; None for the default.
 
     Raises:
-        InputError: experiment or table cannot be used.
+        InputError: the experiment or the data frame is refused.
     """
     path: str | None = None
     if isinstance(data, str | Path):
@@ -302,7 +274,7 @@ def with_data(
 
 
 def _name_of(experiment: Experiment | Mapping[str, Any] | str | Path) -> str:
-    """Return what the file of an experiment's table is called."""
+    """Return the name of an experiment for the file of its data frame."""
     if isinstance(experiment, Experiment):
         return experiment.name
     if isinstance(experiment, Mapping):
@@ -312,18 +284,18 @@ def _name_of(experiment: Experiment | Mapping[str, Any] | str | Path) -> str:
 
 
 def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
-    """Write a table once as `NAME-HASH.parquet` into a folder, and return the file's path.
+    """Write a data frame to `NAME-HASH.parquet` in a folder, and return the path.
 
-    The hash is of names, types and values: the same table is the same file, and what is there
-    already is left alone. Levels of the index that have a name are columns.
+    The hash is of names, types and values, so an equal frame is written once. Named levels of the
+    index become columns.
 
     Args:
         frame: (rows, columns).
-        folder: is made where there is none.
-        name: what the file's name begins with.
+        folder: created if it does not exist.
+        name: first part of the file's name.
 
     Raises:
-        InputError: it is no table, has no rows, or a column that Parquet does not hold.
+        InputError: it is no data frame, has no rows, or has a column that Parquet cannot hold.
         RunError: the file cannot be written.
     """
     if not isinstance(frame, pd.DataFrame):
@@ -336,7 +308,7 @@ def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
         raise InputError(rule, where="data", got="names of several levels", remedy=remedy)
     table = RawTable.from_frame(frame).frame
     table = pd.DataFrame({column: _plain(table[column]) for column in table})
-    path = folder / f"{name}-{_hash(table)[:_SHOWN]}.parquet"
+    path = folder / f"{name}-{_hash(table)[:_HASH_DIGITS]}.parquet"
     if path.exists():
         return path.absolute()
     for column in table:
@@ -352,7 +324,7 @@ def keep_frame(frame: pd.DataFrame, folder: Path, name: str) -> Path:
 
 
 def _plain(column: pd.Series) -> pd.Series:
-    """Return a column in a type that comes back from a file as it was."""
+    """Return a column with a type that Parquet preserves."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.astype(column.cat.categories.dtype)
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -367,14 +339,14 @@ def _hash(table: pd.DataFrame) -> str:
         found.update(repr((name, str(table[name].dtype))).encode())
         try:
             values = pd.util.hash_pandas_object(table[name], index=False)
-        except TypeError:  # lists and the like, which are refused below
+        except TypeError:  # lists, which `_check_column` refuses
             values = pd.util.hash_pandas_object(table[name].astype(str), index=False)
         found.update(values.to_numpy().tobytes())
     return found.hexdigest()
 
 
 def _check_column(column: pd.DataFrame) -> None:
-    """Refuse a column of which a file holds no type."""
+    """Refuse a column that Parquet cannot hold."""
     import pyarrow
 
     try:

@@ -1,4 +1,4 @@
-"""The winner as a trained model: from the search that trained it, or retrained, and in MLflow."""
+"""The trained model of the winner: from the search itself, retrained, and in MLflow."""
 
 from __future__ import annotations
 
@@ -39,22 +39,11 @@ if TYPE_CHECKING:
     from tuner.executors import Executor
     from tuner.jobs import TrainJob, Weights
 
-__all__ = [
-    "KeptModel",
-    "TrainedWinner",
-    "check_register",
-    "example_rows",
-    "log_winner",
-    "model_name",
-    "retrained",
-    "winner_experiment",
-]
-
-_FEWEST = 16  # rows of an example; more where the model needs them
+_FEWEST = 16  # rows of an example; more if the model needs them
 
 
 def winner_experiment(record: StudyRecord) -> Experiment:
-    """Return the experiment that trains the winner again, on the data where it was.
+    """Return the experiment that trains the winner again, on the data of the search.
 
     Raises:
         RunError: the study has no complete trial.
@@ -63,7 +52,7 @@ def winner_experiment(record: StudyRecord) -> Experiment:
 
 
 def model_name(record: StudyRecord, *, ensemble: bool = False) -> str:
-    """Return what tells the winner's training, or its ensemble's, from others of the study."""
+    """Return a name for the winner's model that is unique among the models of the study."""
     winner = find_winner(record)
     run, epochs = winner.reproducible, refit_epochs(record, winner)
     how = "" if epochs is None else f" refit {epochs}"
@@ -73,17 +62,17 @@ def model_name(record: StudyRecord, *, ensemble: bool = False) -> str:
 
 @dataclass(frozen=True)
 class TrainedWinner:
-    """The winner of a search that still has its weights."""
+    """The winner of a running search, with its weights."""
 
     record: StudyRecord
     data: Prepared
     job: TrainJob
     weights: Weights
     executor: Executor
-    refit: Callable[[], Refit | None] | None = None  # trains the refit, unless it is trained
+    refit: Callable[[], Refit | None] | None = None  # trains the refit once
 
     def training(self) -> Training:
-        """Return the winner's training, and its refit's."""
+        """Return the winner's training, with its refit's."""
         found = find_winner(self.record).reproducible.outcome
         assert found is not None
         experiment, executor = winner_experiment(self.record), self.executor
@@ -116,24 +105,26 @@ class TrainedWinner:
 
 
 def retrained(record: StudyRecord, *, ensemble: bool = False) -> Training:
-    """Train the winner again, on the data of the search and no other; of an ensemble all of it.
+    """Train the winner again on the data of the search; with `ensemble`, all of its repeats.
 
     Raises:
         DataError: the data cannot be read any more, or has changed.
-        InputError: it was trained once, and that is no ensemble.
-        RunError: the study has no complete trial, or the training failed.
+        InputError: an ensemble of a winner with a single training.
+        RunError: the study has no complete trial, the training failed, or its score is not the
+            recorded one.
     """
-    return train_again(
-        winner_experiment(record),
-        ensemble=ensemble,
-        refit=True,
-        must_reproduce=True,
-        strict=True,
+    training = train_again(
+        winner_experiment(record), ensemble=ensemble, refit=True, must_reproduce=True, strict=True
     )
+    if training.reproduced is False:
+        why = "; ".join(training.differences()) or "is the CPU of another kind?"
+        rule = f"scored {training.outcome.objective}, not the recorded score: {why}"
+        raise RunError(rule, where="the retrained winner")
+    return training
 
 
 def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
-    """Return the first rows of a study's data from which its model predicts, as they are read.
+    """Return the first rows of a study's data from which its model can predict.
 
     Raises:
         DataError: the data cannot be read any more.
@@ -151,10 +142,9 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
 
 
 def _with_rows_to_come(model: Model, frame: pd.DataFrame, n_rows: int) -> pd.DataFrame:
-    """Return the first rows, the last ones of each series as rows to come if the model reads them.
+    """Return the first rows; if columns are known ahead, the last rows of each series are to come.
 
-    They have no target then. Of rows that are brought to steps half are taken: enough of them are
-    some whole steps.
+    Rows to come have no target: as many as the horizon, or half of the rows that are resampled.
     """
     columns, frame = model.pipeline.columns, frame.head(n_rows)
     if not columns.known_future:
@@ -179,10 +169,10 @@ def _predicts(model: Model, rows: pd.DataFrame) -> bool:
 
 
 def check_register(name: str, tracking: bool = True) -> None:
-    """Refuse a name under which MLflow registers no model.
+    """Check a name for MLflow's registry.
 
     Raises:
-        InputError: it is empty, holds what no link to a model may hold, or there is no MLflow.
+        InputError: it is empty, holds a character that MLflow refuses, or tracking is off.
     """
     if not tracking:
         got = "--no-tracking as well"
@@ -194,15 +184,15 @@ def check_register(name: str, tracking: bool = True) -> None:
 
 
 class KeptModel(Observer):
-    """Keeps the winner's model of a search in a temporary folder, until its `with` block ends.
+    """Keeps the winner's model of a search in a temporary folder until its `with` block ends.
 
-    A model that cannot be written or logged is a note: the search has its result already.
+    If the model cannot be written or logged, the user gets a note: the result is safe already.
     """
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
         self._stack = contextlib.ExitStack()
-        self._folder: Path | None = None
+        self.folder: Path | None = None
 
     def on_winner(self, model: WinnerModel) -> None:
         folder = self._stack.enter_context(scratch_folder()) / "model"
@@ -213,21 +203,16 @@ class KeptModel(Observer):
         except Exception as error:
             self._note(f"the winner's model cannot be written: {one_line(error)}")
         else:
-            self._folder = folder
-
-    @property
-    def folder(self) -> Path | None:
-        """Where the model lies until the end; None where there is none."""
-        return self._folder
+            self.folder = folder
 
     def log(self, record: StudyRecord, register: str | None, again: str) -> None:
-        """Log the model, if there is one; `again` is the command that does it later."""
+        """Log the model to MLflow, if there is one; `again` is the command to log it later."""
         from tuner.tracking import explain
 
-        if self._folder is None and register is None:
+        if self.folder is None and register is None:
             return
         try:
-            log_winner(record, self._note, folder=self._folder, register=register)
+            log_winner(record, self._note, folder=self.folder, register=register)
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, NoGraphError):
                 self._note(f"MLflow has no model of the winner: {one_line(error)}")
@@ -252,18 +237,19 @@ def log_winner(
     register: str | None = None,
     ensemble: bool = False,
 ) -> None:
-    """Log the winner's model to MLflow, where it has none of it, and register it.
+    """Log the winner's model to MLflow, unless it is logged already, and register it.
 
     Args:
-        record: the study, which has come to its end.
-        note: is told what takes long, and what was done.
-        folder: the model, where it has been written; without one the winner is trained again.
-        register: the name under which it is registered; by default it is not.
-        ensemble: whether it is the mean of the winner's models, trained again.
+        record: a study that is done.
+        note: receives notes for the user.
+        folder: the model's folder; None trains the winner again.
+        register: name in MLflow's registry; None registers nothing.
+        ensemble: whether to log the mean of all repeats of the winner.
 
     Raises:
         InputError: the data cannot be read any more, or has changed.
-        RunError: the training failed or came to another score, or its model cannot be exported.
+        RunError: the training failed, its score is not the recorded one, or the model cannot be
+            exported.
         Exception: MLflow's own.
     """
     from tuner.prediction import load_model
@@ -275,19 +261,12 @@ def log_winner(
     with scratch_folder() as made:
         if find_model(client, run_id, name) is None and folder is None:
             note("training the winner again, as MLflow has no model of it")
-            training = retrained(record, ensemble=ensemble)
-            if training.reproduced is False:
-                why = "; ".join(training.differences()) or "is the CPU of another kind?"
-                raise RunError(
-                    f"its training came to {training.outcome.objective} this time, and not to "
-                    f"what was recorded: {why}"
-                )
             folder = made / "model"
-            write_model(training, folder, moves=True)
-        with only_copier(record.id):  # not while it trains: others would wait
+            write_model(retrained(record, ensemble=ensemble), folder, moves=True)
+        with only_copier(record.id):  # locked after training, so that nobody waits for it
             logged = find_model(client, run_id, name)
             if logged is None:
-                assert folder is not None, "nobody else removes it"
+                assert folder is not None, "only this process removes it"
                 model = load_model(folder)
                 logged = log_model(client, run_id, model, example_rows(model, record), name)
             if register is not None:

@@ -15,7 +15,7 @@ import pytest
 from helpers.made_study import study
 from simulated import Landscape, SimulatedExecutor
 
-from tuner.cli.compare import Lines, Planned
+from tuner.cli.compare import ComparisonReporter, Planned
 from tuner.cli.main import run
 from tuner.executors import choice as choosing
 from tuner.journal.records import read_study
@@ -360,7 +360,7 @@ def test_another_searchs_study_stops_all_before_the_first(compare, refused, reco
     assert other.endswith("put it back, or give another --journal")
     paced = refused(*both, "--trials", "60")
     assert paced.endswith(
-        "study 'air-woa-1' was begun with budget.trials=5, by which woa paces itself, got 60; "
+        "study 'air-woa-1' was begun with budget.trials=5: woa schedules by them, got 60; "
         "give --trials 5, or another --journal"
     )
     text = Path("air.csv").read_text()
@@ -397,8 +397,8 @@ def test_the_seeds_a_verdict_needs_are_reported_first(compare, recorded, names, 
     printed = compare("--strategies", names, "--seeds", str(n_seeds), status=130)
     n = len(names.split(","))
     said = (
-        f"too few seeds to tell {n} strategies apart, whatever they score: {n_seeds}, and it "
-        f"takes {fewest}; add --seeds {fewest}"
+        f"too few seeds to tell {n} strategies apart, whatever they score: {n_seeds}, but "
+        f"{fewest} are needed; add --seeds {fewest}"
     )
     assert printed.splitlines()[1] == said
     recorded.stops_after = recorded.n_jobs + 1
@@ -458,9 +458,9 @@ def test_the_next_command_ends_the_best_strategys_search(compare, own, option):
 def test_the_eta_follows_from_the_trials_of_this_run(folder, capsys):
     record = study([3.0, 2.0])
     searches = [Planned(record.experiment, f"s{i}", "", done=i == 0) for i in range(4)]
-    lines = Lines(lambda: False)
-    lines.begun([record.experiment], searches)
-    lines.found(lambda: record)
+    lines = ComparisonReporter(lambda: False)
+    lines.start([record.experiment], searches)
+    lines.skipped(searches[0])
     for one, seconds in zip(searches[1:], (60.0, 120.0, 30.0), strict=True):
         lines.searched(one, record, seconds)
     assert capsys.readouterr().out.splitlines()[1:] == [

@@ -224,5 +224,5 @@ def test_a_search_without_a_reader_stops_and_reports_it(folder, json):
         search.stdout.readline()
         search.stdout.close()
     assert search.returncode == 130
-    text = "nobody reads what it prints: stopped; the same command resumes\n"
+    text = "stopped: nobody reads its output; the same command resumes\n"
     assert (folder / "errors").read_text() == f"tuner: {text}"

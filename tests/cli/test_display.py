@@ -400,7 +400,7 @@ def test_a_long_trial_prints_a_line_with_the_time_left(folder):
     simulate(progress, clock, [1000.0], n_workers=1, n_epochs=10, first=4)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("trial 4 goes on: epoch 1, rmse 1  ")
+    assert lines[0].startswith("trial 4 is running: epoch 1, rmse 1  ")
     assert lines[0].endswith(" left, then 6 finalists")
     assert lines[-1].startswith("[5/5] trial 4 complete")
 

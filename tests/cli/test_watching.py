@@ -14,6 +14,7 @@ import pytest
 from helpers.made_study import study
 
 from tuner.journal.records import StudyState
+from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result, show_running
 
 TUNER = [sys.executable, "-m", "tuner"]
@@ -150,6 +151,28 @@ def test_a_study_that_may_not_be_written_to_can_be_looked_at(running):
         Path("studies").chmod(0o755)
 
 
+def score(after_trials, finalists=None):
+    return TestScore([1.0], 1.0, None, after_trials=after_trials, finalists=finalists)
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({}, StudyState.DONE),
+        ({"test": None}, StudyState.INTERRUPTED),
+        ({"test": score(1)}, StudyState.INTERRUPTED),  # resumed since
+        ({"trials": ()}, StudyState.INTERRUPTED),
+        ({"raised": True}, StudyState.INTERRUPTED),
+        ({"raised": True, "test": score(2, [0, 1])}, StudyState.DONE),
+    ],
+)
+def test_a_killed_study_is_done_if_nothing_remains(folder, changed, state):
+    whole = dataclasses.replace(study([1.0, 2.0], trials=2), test=score(2))
+    settings = whole.experiment.finalists.model_copy(update={"top": 0, "repeats": 1})
+    experiment = whole.experiment.model_copy(update={"finalists": settings})
+    assert dataclasses.replace(whole, experiment=experiment, **changed).state() is state
+
+
 @pytest.fixture
 def show(folder, capsys):
     def call(record, state):
@@ -178,7 +201,7 @@ def test_what_runs_and_what_waits_is_not_told_apart(show):
 
 def test_where_nobody_can_tell_it_is_said_that_it_may_run(show):
     shown = show(study([3.0, None]), StudyState.UNKNOWN)
-    assert "running or killed, its database does not tell: the same command resumes" in shown
+    assert "running or killed (unknown for a database): the same command resumes" in shown
 
 
 def test_every_failure_reason_is_shown_with_its_count(show):

@@ -219,7 +219,7 @@ def test_the_study_is_running_interrupted_resumed_and_done(client, make_record, 
     one = make_record(make_trial(0), id="phases")
     all_four = make_record(*(make_trial(i) for i in range(4)), id="phases")
     finalists = [make_trial(i, role=Role.FINALIST, configuration=3, repeat=i) for i in (0, 1)]
-    whole = dataclasses.replace(all_four, finalists=tuple(finalists))
+    whole = dataclasses.replace(all_four, finalists=tuple(finalists), ended="done")
     defaults = [make_trial(i, role=Role.BASELINE, repeat=i) for i in (0, 1)]
     compared = dataclasses.replace(all_four, finalists=tuple(defaults))
     seen = []

@@ -1,9 +1,17 @@
-"""The commands with their arguments and options. Their bodies are imported when called."""
+"""The commands: each is a dataclass of its arguments and options.
+
+The function that executes a command takes that dataclass; its module is imported when the command
+is called, so that help is printed at once and `tuner predict` needs no torch.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
 
 import typer
 
@@ -11,27 +19,17 @@ from tuner.cli.options import (
     AllData,
     AllowCode,
     AsJson,
-    DataFile,
-    DataPath,
     Ensemble,
     Events,
     Executor,
     ExperimentFile,
-    Features,
     Force,
-    From,
-    Id,
     Journal,
-    Model,
+    Output,
     Register,
-    ReopenTest,
     Set,
     Strategy,
-    Strict,
     Study,
-    Target,
-    Test,
-    Time,
     Tracking,
     Trials,
     Workers,
@@ -39,127 +37,31 @@ from tuner.cli.options import (
     whole,
 )
 
-__all__ = ["app", "compare", "predict", "sync", "ui"]
+_Command = TypeVar("_Command", bound=type)
 
 
-def sync(
-    study: Study,
-    journal: Journal = None,
-    register: Register = None,
-    ensemble: Ensemble = False,
-) -> None:
-    """Make MLflow agree with a study's journal."""
-    from tuner.cli import studies as command
+class _Commands(typer.core.TyperGroup):
+    """Lists the commands by section, with their descriptions in full.
 
-    command.sync(study, journal, register, ensemble=ensemble)
+    Typer's own layout of help imports Rich's Markdown, which takes longer than all else here.
+    """
 
-
-def ui(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", parser=study_name, help="Open at this study's trials."),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(metavar="N", parser=whole("--port", 5000), help="\\[default: its usual one]"),
-    ] = None,
-    journal: Journal = None,
-) -> None:
-    """Start the MLflow UI on this folder's trials; Ctrl-C ends it."""
-    from tuner.cli import studies as command
-
-    command.ui(study, port, journal)
-
-
-def compare(
-    experiment: ExperimentFile,
-    strategies: Annotated[
-        str, typer.Option(metavar="A,B", help="Which ones; tuner strategies lists them.")
-    ] = "random,tpe,pso,woa",
-    seeds: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--seeds", 5),
-            help="Searches of each: on the experiment's seed and the ones after it.",
-        ),
-    ] = 5,
-    trials: Trials = None,
-    workers: Workers = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR",
-            help="Where page, picture and tables go. \\[default: EXPERIMENT-comparison]",
-        ),
-    ] = None,
-    journal: Journal = None,
-    executor: Executor = "local",
-    tracking: Tracking = True,
-    set_: Set = None,
-    force: Force = False,
-    json: Events = False,
-    allow_code: AllowCode = False,
-) -> None:
-    """Compare strategies: a search of each on several seeds, and which differences are real."""
-    from tuner.cli import compare as comparing
-
-    comparing.compare(
-        experiment,
-        strategies=strategies,
-        n_seeds=seeds,
-        trials=trials,
-        workers=workers,
-        journal=journal,
-        executor=executor,
-        tracking=tracking,
-        set_=set_ or [],
-        output=output,
-        force=force,
-        as_json=json,
-    )
-
-
-def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="What train -o or export --model wrote.")
-    ],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file like the training's.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file. \\[default: the terminal]")
-    ] = None,
-    all_: Annotated[
-        bool,
-        typer.Option("--all", help="Forecast from every row on, not only after the last one."),
-    ] = False,
-    future: Annotated[
-        Path | None,
-        typer.Option(
-            "--future",
-            metavar="FILE",
-            help="Rows to come, with the columns that are known ahead. \\[default: DATA's last]",
-        ),
-    ] = None,
-    numpy: Annotated[
-        bool, typer.Option("--numpy", help="Run the model in numpy, without onnxruntime.")
-    ] = False,
-    force: Force = False,
-) -> None:
-    """Predict with a trained model, as CSV; this needs no torch."""
-    from tuner.cli import predict as command
-
-    command.predict(model, data, output, all_, force, future, numpy)
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            rows = sections.setdefault(str(getattr(command, "rich_help_panel", "")), [])
+            rows.append((name, command.help or ""))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Search the hyperparameters of LSTM models, and believe the score.",
+    help="Search the hyperparameters of LSTM models, and evaluate the winner without leakage.",
 )
 
 
@@ -180,271 +82,310 @@ def _tuner(
     pass
 
 
-@app.command(rich_help_panel="Search")
-def init(
+@dataclass_transform(frozen_default=True)
+def _command(section: str, module: str) -> Callable[[_Command], _Command]:
+    """Declare a dataclass as a command of the same name, executed by a function of `module`."""
+
+    def declare(fields: _Command) -> _Command:
+        options: Any = dataclass(frozen=True)(fields)
+        name = fields.__name__.lower()
+
+        def call(**given: object) -> None:
+            getattr(importlib.import_module(f"tuner.cli.{module}"), name)(options(**given))
+
+        call.__doc__ = options.__doc__
+        call.__annotations__ = get_type_hints(options, include_extras=True)
+        call.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
+        app.command(name, rich_help_panel=section)(call)
+        return cast("_Command", options)
+
+    return declare
+
+
+@_command("Search", "init")
+class Init:
+    """Write an experiment file for a data file, based on its columns."""
+
     data: Annotated[
         Path, typer.Argument(metavar="DATA.csv", help="A CSV, Excel, JSON lines or Parquet file.")
-    ],
+    ]
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file to write. \\[default: DATA.yaml, here]"),
-    ] = None,
-    target: Target = None,
-    features: Features = None,
-    time: Time = None,
-    id_: Id = None,
+        typer.Option("-o", "--output", help="The file to write. [default: DATA.yaml, here]"),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Column to predict, or several. [default: by its name]"),
+    ] = None
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Columns the model reads. [default: the numeric ones]"),
+    ] = None
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of times. [default: the first found]"),
+    ] = None
+    id: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column that names the series of a row.")
+    ] = None
     no_time: Annotated[
-        bool, typer.Option("--no-time", help="Take the rows as they come, without their times.")
-    ] = False,
+        bool, typer.Option("--no-time", help="Use the order of the rows, not their times.")
+    ] = False
     resample: Annotated[
         str | None,
-        typer.Option(metavar="STEP", help="Bring uneven times to steps: 15min, 1h, 1D, say."),
-    ] = None,
+        typer.Option(metavar="STEP", help="Resample uneven times: to 15min, 1h or 1D, say."),
+    ] = None
     wide: Annotated[
         str | None,
         typer.Option(
             metavar="PATTERN", help="Columns that are series of one quantity: 'store_*', or A,B."
         ),
-    ] = None,
-    horizon: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", parser=whole("--horizon", 12), help="Rows ahead that are forecast: 1."
-        ),
-    ] = None,
+    ] = None
+    horizon: Annotated[int | None, whole("--horizon", 12, "Rows to forecast. [default: 1]")] = None
     task: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="forecast, classify, label or regress: by the target."),
-    ] = None,
+        typer.Option(
+            metavar="KIND",
+            help="forecast, classify, label or regress. [default: by the target]",
+        ),
+    ] = None
     read: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="How the file is written, as data.read: 'decimal=,', say."
+            metavar="KEY=VALUE",
+            help="How the file is written, a key of data.read: 'decimal=,'. Repeatable.",
         ),
-    ] = None,
-    force: Force = False,
-) -> None:
-    """Write an experiment file for a data file, with what is found in it."""
-    from tuner.cli import init as command
-
-    command.init(
-        data,
-        output,
-        target=target,
-        time=time,
-        id_=id_,
-        no_time=no_time,
-        resample=resample,
-        wide=wide,
-        features=features,
-        horizon=horizon,
-        task=task,
-        read=read or [],
-        force=force,
-    )
+    ] = None
+    force: Force = False
 
 
-@app.command(rich_help_panel="Search")
-def check(
-    experiment: ExperimentFile,
-    strategy: Strategy = None,
-    set_: Set = None,
-    allow_code: AllowCode = False,
-) -> None:
-    """Check an experiment and its data, show what would be searched; start nothing."""
-    from tuner.cli import run as command
+@_command("Search", "run")
+class Check:
+    """Check an experiment and its data, and show what a search would do."""
 
-    command.check(experiment, strategy, set_ or [])
+    experiment: ExperimentFile
+    strategy: Strategy = None
+    set_: Set = None
+    allow_code: AllowCode = False
 
 
-@app.command(rich_help_panel="Search")
-def run(
-    experiment: ExperimentFile,
-    strategy: Strategy = None,
-    trials: Trials = None,
+@_command("Search", "run")
+class Run:
+    """Search, or resume the search that an earlier run began."""
+
+    experiment: ExperimentFile
+    strategy: Strategy = None
+    trials: Trials = None
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="No new trial after this: 90s, 10m, 1h30m.")
-    ] = None,
-    workers: Workers = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", parser=whole("--seed", 1), help="Seed of everything random."),
-    ] = None,
+        str | None,
+        typer.Option(metavar="TIME", help="Start no trial after this: 90s, 10m, 1h30m."),
+    ] = None
+    workers: Workers = None
+    seed: Annotated[int | None, whole("--seed", 1, "Seed of everything random.")] = None
     study: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The study's name. \\[default: EXPERIMENT-STRATEGY-SEED]"
-        ),
-    ] = None,
-    journal: Journal = None,
-    executor: Executor = "local",
+        typer.Option(metavar="NAME", help="The study's name. [default: EXPERIMENT-STRATEGY-SEED]"),
+    ] = None
+    journal: Journal = None
+    executor: Executor = "local"
     asynchronous: Annotated[
         bool,
         typer.Option(
             "--asynchronous", help="Let no worker wait; the search cannot be repeated exactly."
         ),
-    ] = False,
-    tracking: Tracking = True,
-    register: Register = None,
-    test: Test = True,
-    reopen_test: ReopenTest = False,
-    from_: From = None,
-    set_: Set = None,
-    json: Events = False,
-    allow_code: AllowCode = False,
-) -> None:
-    """Search; the same command again resumes."""
-    from tuner.cli import run as command
-    from tuner.cli.overrides import load, replaced_strategy
-    from tuner.orchestrator import SearchOptions
-
-    loaded = load(
-        experiment,
-        strategy,
-        set_ or [],
-        trials=("budget.trials", trials),
-        timeout=("budget.timeout", timeout),
-        seed=("seed", seed),
-        asynchronous=("asynchronous", asynchronous or None),
-    )
-    options = SearchOptions(
-        study=study,
-        journal=journal,
-        start_from=tuple(from_ or ()),
-        workers=workers,
-        executor=executor,
-        tracking=tracking,
-        register=register,
-        open_test=test,
-        reopen_test=reopen_test,
-    )
-    options.check()
-    command.run(loaded, options, as_json=json, replaced=replaced_strategy(experiment, loaded))
-
-
-app.command(rich_help_panel="Search")(compare)
-
-
-@app.command(rich_help_panel="Results")
-def studies(journal: Journal = None, json: AsJson = False) -> None:
-    """List the studies in this folder."""
-    from tuner.cli import studies as command
-
-    command.studies(journal, json)
-
-
-@app.command(rich_help_panel="Results")
-def show(study: Study, journal: Journal = None, json: AsJson = False) -> None:
-    """Show a study: its best configurations and scores."""
-    from tuner.cli import studies as command
-
-    command.show(study, journal, json)
-
-
-@app.command(rich_help_panel="Results")
-def export(
-    study: Study,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file. \\[default: the terminal]")
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", metavar="yaml|json", help="\\[default: by the file's name]"),
-    ] = None,
-    model: Model = None,
-    trial: Annotated[
-        int | None,
+    ] = False
+    tracking: Tracking = True
+    register: Register = None
+    test: Annotated[
+        bool,
         typer.Option(
-            metavar="N",
-            parser=whole("--trial", 3),
-            help="This trial, of the Pareto front say. \\[default: the winner]",
+            "--test/--no-test", help="Evaluate the winner on the test set, once per study."
         ),
-    ] = None,
-    all_data: AllData = False,
-    ensemble: Ensemble = False,
-    data: DataPath = None,
-    journal: Journal = None,
-    force: Force = False,
-    allow_code: AllowCode = False,
-) -> None:
-    """Write the best configuration as an experiment file that trains again, and its model."""
-    from tuner.cli import models as command
-
-    command.export(
-        study,
-        output,
-        format_,
-        journal,
-        force=force,
-        data=data,
-        model=model,
-        all_data=all_data,
-        ensemble=ensemble,
-        trial=trial,
-    )
+    ] = True
+    reopen_test: Annotated[
+        bool,
+        typer.Option(
+            "--reopen-test", help="Evaluate again after an extended search; that is recorded."
+        ),
+    ] = False
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="Begin a new study from this one, or a CSV file of configurations. Repeatable.",
+        ),
+    ] = None
+    set_: Set = None
+    json: Events = False
+    allow_code: AllowCode = False
 
 
-@app.command(rich_help_panel="Results")
-def train(
-    experiment: ExperimentFile,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Write the trained model here."),
-    ] = None,
-    data: DataFile = None,
-    all_data: AllData = False,
-    ensemble: Ensemble = False,
-    strict: Strict = False,
-    set_: Set = None,
-    allow_code: AllowCode = False,
-) -> None:
-    """Train one configuration; of an exported one, say whether its score is reproduced."""
-    from tuner.cli import models as command
+@_command("Search", "compare")
+class Compare:
+    """Compare strategies: search with each on several seeds, and test the differences."""
 
-    command.train(
-        experiment,
-        output,
-        set_ or [],
-        data=data,
-        all_data=all_data,
-        ensemble=ensemble,
-        strict=strict,
-    )
-
-
-app.command(rich_help_panel="Results")(predict)
-
-
-@app.command(rich_help_panel="Results")
-def report(
-    study: Study,
+    experiment: ExperimentFile
+    strategies: Annotated[
+        str, typer.Option(metavar="A,B", help="Names; tuner strategies lists them.")
+    ] = "random,tpe,pso,woa"
+    seeds: Annotated[
+        int, whole("--seeds", 5, "Searches per strategy, from the experiment's seed upwards.")
+    ] = 5
+    trials: Trials = None
+    workers: Workers = None
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            metavar="FILE",
-            help="The page to write. \\[default: STUDY.html]",
-            show_default=False,
+            metavar="DIR",
+            help="Folder for page, picture and tables. [default: EXPERIMENT-comparison]",
         ),
-    ] = None,
-    journal: Journal = None,
-    force: Force = False,
-) -> None:
-    """Write a study's result as one page, with pictures and what they rest on."""
-    from tuner.cli import studies as command
-
-    command.report(study, output, journal, force)
-
-
-app.command(rich_help_panel="Tracking")(sync)
-
-app.command(rich_help_panel="Tracking")(ui)
+    ] = None
+    journal: Journal = None
+    executor: Executor = "local"
+    tracking: Tracking = True
+    set_: Set = None
+    force: Force = False
+    json: Events = False
+    allow_code: AllowCode = False
 
 
-@app.command(rich_help_panel="Search")
-def strategies(json: AsJson = False) -> None:
+@_command("Search", "studies")
+class Strategies:
     """List the strategies and their options."""
-    from tuner.cli import studies as command
 
-    command.strategies(json)
+    json: AsJson = False
+
+
+@_command("Results", "studies")
+class Studies:
+    """List the studies in this folder."""
+
+    journal: Journal = None
+    json: AsJson = False
+
+
+@_command("Results", "studies")
+class Show:
+    """Show a study: its best configurations and scores."""
+
+    study: Study
+    journal: Journal = None
+    json: AsJson = False
+
+
+@_command("Results", "models")
+class Export:
+    """Write the best configuration as an experiment file that trains again, and its model."""
+
+    study: Study
+    output: Output = None
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="yaml|json", help="[default: by the file's name]"),
+    ] = None
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Train it again, and write the model here.")
+    ] = None
+    trial: Annotated[
+        int | None,
+        whole("--trial", 3, "This trial, one of the Pareto front say. [default: the winner]"),
+    ] = None
+    all_data: AllData = False
+    ensemble: Ensemble = False
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Write this as data.path. [default: where the data is]"),
+    ] = None
+    journal: Journal = None
+    force: Force = False
+    allow_code: AllowCode = False
+
+
+@_command("Results", "models")
+class Train:
+    """Train one configuration, and check whether an exported one reproduces its score."""
+
+    experiment: ExperimentFile
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Write the trained model here."),
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Train on this file, not on data.path."),
+    ] = None
+    all_data: AllData = False
+    ensemble: Ensemble = False
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data other than that of the search.")
+    ] = False
+    set_: Set = None
+    allow_code: AllowCode = False
+
+
+@_command("Results", "predict")
+class Predict:
+    """Predict with a trained model, as CSV; this needs no torch."""
+
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Written by train -o or export --model.")
+    ]
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file like the training's.")
+    ]
+    output: Output = None
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Forecast from every row on, not only after the last one."),
+    ] = False
+    future: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rows to come, with the columns that are known ahead. [default: DATA's last]",
+        ),
+    ] = None
+    numpy: Annotated[
+        bool, typer.Option("--numpy", help="Run the model in numpy, without onnxruntime.")
+    ] = False
+    force: Force = False
+
+
+@_command("Results", "studies")
+class Report:
+    """Write a study's result as one HTML page with plots."""
+
+    study: Study
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The page to write. [default: STUDY.html]"
+        ),
+    ] = None
+    journal: Journal = None
+    force: Force = False
+
+
+@_command("Tracking", "studies")
+class Sync:
+    """Copy what MLflow lacks of a study from its journal."""
+
+    study: Study
+    journal: Journal = None
+    register: Register = None
+    ensemble: Ensemble = False
+
+
+@_command("Tracking", "studies")
+class Ui:
+    """Start the MLflow UI on this folder's trials; Ctrl-C ends it."""
+
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="[STUDY]", parser=study_name, help="Open at this study's trials."),
+    ] = None
+    port: Annotated[int | None, whole("--port", 5000, "[default: its usual one]")] = None
+    journal: Journal = None

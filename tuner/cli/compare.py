@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import math
 import os
@@ -12,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.cli.app import Compare
 from tuner.cli.overrides import load, own_strategy
 from tuner.errors import ExperimentError, InputError, RunError, StudyError, nearest, show_location
 from tuner.experiment import Experiment, space_size
@@ -47,13 +46,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from tuner.executors import Executor
-    from tuner.executors.base import Event
     from tuner.executors.choice import ExecutorChoice
-    from tuner.jobs import Job
     from tuner.journal.records import StudyRecord
     from tuner.report.comparison import Comparison, Trajectory
-
-__all__ = ["Events", "Lines", "Planned", "Show", "compare", "load_all", "plan", "strategy_names"]
 
 _MOST_SEED = 2**32 - 1
 
@@ -65,7 +60,14 @@ class Planned:
     experiment: Experiment
     study: str
     location: str  # of its journal
-    done: bool  # whether all of its trials are in there
+    done: bool  # whether the journal holds all of its trials
+
+    def read(self) -> StudyRecord:
+        """Read the study from its journal."""
+        from tuner.journal.records import read_study
+        from tuner.journal.storage import read_journal
+
+        return read_study(read_journal(self.location), self.study, self.location)
 
 
 def strategy_names(text: str) -> list[str]:
@@ -127,7 +129,7 @@ def load_all(
 
 
 def _check_comparable(experiment: Experiment, path: Path) -> None:
-    """Refuse what has nothing to search, or budgets that would not be equal."""
+    """Refuse an experiment without a search space, or with budgets other than trials."""
     if not experiment.search_space:
         rule = "there is nothing to search, every hyperparameter is fixed"
         remedy = "name a search space, search_spaces/lstm.yaml say"
@@ -147,7 +149,7 @@ def _check_comparable(experiment: Experiment, path: Path) -> None:
 
 
 def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> list[Planned]:
-    """Return every search, seed by seed, so that whoever stops early has compared fewer seeds.
+    """Return every search, seed by seed: a comparison that stops early has fewer seeds.
 
     Raises:
         InputError: a strategy cannot search the space, the data cannot be used, or a journal
@@ -175,7 +177,7 @@ def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> li
 
 
 class _Journals:
-    """Those that are there already; each is read once."""
+    """The existing journals; each is opened once."""
 
     def __init__(self) -> None:
         self._storages: dict[str, BaseStorage | None] = {}
@@ -195,7 +197,7 @@ class _Journals:
             study = load_study(storage, name, location)
             try:
                 facts = check_study(study, location, experiment, data, finalists=False)
-            except StudyError as error:  # a comparison's studies have the names that they have
+            except StudyError as error:  # `tuner compare` has no --study
                 remedy = (error.remedy or "").replace("another --study name", "another --journal")
                 raise error.with_(remedy=remedy) from None
             if facts is not None:
@@ -218,7 +220,7 @@ class _Journals:
 
 
 def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> None:
-    """Refuse a study that runs by the schedule of another budget: it would be another search."""
+    """Refuse a study whose schedule depends on another budget: it would be another search."""
     strategy, trials = experiment.strategy, experiment.budget.trials
     settings = strategy.model_dump()
     scheduled = any(k.endswith("_end") and v is not None for k, v in settings.items())
@@ -229,61 +231,24 @@ def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> No
         got, remedy = "null", "give another --journal"
         if begun is not None:
             got, remedy = str(begun), f"give --trials {begun}, or another --journal"
-        rule = f"{where} was begun with budget.trials={got}, by which {strategy.name} paces itself"
+        rule = f"{where} was begun with budget.trials={got}: {strategy.name} schedules by them"
         raise StudyError(rule, got=trials, remedy=remedy)
 
 
-class Show(abc.ABC):
-    """Shows a comparison from its beginning to its result."""
-
-    def __init__(self) -> None:
-        self.whole = Reporter()  # of the comparison's end
-        self._said: set[str] = set()
-
-    @abc.abstractmethod
-    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
-        """All has been checked; `experiments` are those of the strategies."""
-
-    @abc.abstractmethod
-    def reporter(self) -> Reporter:
-        """Return what shows the next search."""
-
-    @abc.abstractmethod
-    def note(self, text: str) -> None:
-        """Show what a person should read, while there is a search or not."""
-
-    @abc.abstractmethod
-    def found(self, read: Callable[[], StudyRecord]) -> None:
-        """A search was made by an earlier run; `read` reads it."""
-
-    @abc.abstractmethod
-    def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
-        """A search of this run came to its end."""
-
-    @abc.abstractmethod
-    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
-        """Show how the strategies differ, where more is written, and what to type next."""
-
-    def news(self, texts: Sequence[str]) -> list[str]:
-        """Return those of the texts that no earlier search has shown."""
-        found = [text for text in texts if text not in self._said]
-        self._said.update(found)
-        return found
-
-
-class Lines(Show):
-    """A line for each search, over what shows the one that runs; then a table."""
+class ComparisonReporter:
+    """Prints a line for each search, above the live display of the current one; then a table."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
-        super().__init__()
+        self.end = Reporter()  # receives how the comparison ends
         self._console = PipeConsole(highlight=False, soft_wrap=True)
         self._stopping = stopping
-        self._reporter: Reporter | None = None
-        self._n_searches = 0  # that no earlier run has made
-        self._seconds: list[float] = []  # that those took which are done
+        self._current: Reporter | None = None
+        self._n_searches = 0  # of this run
+        self._seconds: list[float] = []  # of each finished search of this run
+        self._noted: set[str] = set()
 
-    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
-        """Say how much there is to do."""
+    def start(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
+        """Print how much there is to do; `experiments` has one for each strategy."""
         self._n_searches = sum(not one.done for one in planned)
         names = ", ".join(e.strategy.name for e in experiments)
         seeds = sorted({one.experiment.seed for one in planned})
@@ -296,22 +261,28 @@ class Lines(Show):
         )
 
     def reporter(self) -> Reporter:
-        """Return the table of a search, which vanishes with it, or its lines."""
-        self._reporter = make_reporter(self._stopping, as_json=False, transient=True)
-        return self._reporter
+        """Return the reporter of the next search."""
+        self._current = make_reporter(self._stopping, as_json=False, transient=True)
+        return self._current
 
     def note(self, text: str) -> None:
         """Print a line."""
-        if self._reporter is not None:
-            self._reporter.note(text)
+        if self._current is not None:
+            self._current.note(text)
         else:
             self._console.print(text, markup=False)
 
-    def found(self, read: Callable[[], StudyRecord]) -> None:
-        """Print nothing: how many they are is said at the beginning."""
+    def first_notes(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that this method has not returned for an earlier search."""
+        new = [text for text in texts if text not in self._noted]
+        self._noted.update(new)
+        return new
+
+    def skipped(self, planned: Planned) -> None:
+        """Print nothing for a search that an earlier run has made: `start` counts them."""
 
     def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
-        """Print what it came to, and how long the others will take."""
+        """Print the best score of a search, and how long the remaining ones will take."""
         self._seconds.append(seconds)
         n_ended, n_all = len(self._seconds), self._n_searches
         best, metric = record.best, record.experiment.objective.metric
@@ -322,18 +293,17 @@ class Lines(Show):
             parts.append(f"about {clock_text(left_s)} left")
         self.note("  ".join(parts))
 
-    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
-        """Print the table and the verdict."""
+    def result(self, comparison: Comparison, folder: Path, next_command: str) -> None:
+        """Print the table, the verdict, the files and the command that searches on."""
         from tuner.report.comparison import FILES, confidence_text, interval_text
         from tuner.results.verdict import score_text
 
         table = Table(box=box.SIMPLE_HEAD)
-        rows = comparison.rows
-        interval = confidence_text(rows[0])
         table.add_column("strategy")
+        interval = confidence_text(comparison.rows[0])
         for heading in (f"median {comparison.metric}", interval, "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for row in rows:
+        for row in comparison.rows:
             scores = score_text(row.median), interval_text(row)
             table.add_row(row.strategy, *scores, f"{row.seconds:.1f}")
         console.print(table)
@@ -342,136 +312,129 @@ class Lines(Show):
         console.print(f"[bold]{escape(comparison.verdict)}.[/]", soft_wrap=True)
         files = f"[bold]{escape(str(folder / FILES[0]))}[/], and {', '.join(FILES[1:])} beside it"
         console.print(f"wrote {files}", soft_wrap=True)
-        show_next(commands)
+        show_next([(next_command, "its finalists and the test set")])
 
 
-class Events(Show):
-    """The events of every search, one search after another, and at last the comparison's."""
+class JsonComparisonReporter(ComparisonReporter):
+    """Writes the events of all searches, each with its result, then that of the comparison."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._events = JsonReporter(sys.stdout)
-        self.whole = self._events
+        super().__init__(lambda: False)
+        self.end = self._current = self._events = JsonReporter(sys.stdout)
 
-    def begun(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
-        """Write nothing: every search says what it is."""
+    def start(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
+        pass
 
     def reporter(self) -> Reporter:
-        """Return the same for all."""
         return self._events
 
-    def note(self, text: str) -> None:
-        """Write an event."""
-        self._events.note(text)
-
-    def found(self, read: Callable[[], StudyRecord]) -> None:
-        """Write its result."""
-        self._events.result(read(), [])
+    def skipped(self, planned: Planned) -> None:
+        self._events.result(planned.read(), [])
 
     def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
-        """Write its result."""
         self._events.result(record, [])
 
-    def result(self, comparison: Comparison, folder: Path, commands: list[tuple[str, str]]) -> None:
-        """Write all but the curves, which are in the folder."""
+    def result(self, comparison: Comparison, folder: Path, next_command: str) -> None:
         self._events.comparison(comparison.to_json() | {"folder": str(folder)})
 
 
-def compare(
-    path: Path,
-    *,
-    strategies: str,
-    n_seeds: int,
-    trials: int | None,
-    workers: int | None,
-    journal: str | None,
-    executor: str,
-    tracking: bool,
-    set_: list[str],
-    output: Path | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Search with every strategy on every seed, then say which differences are real."""
-    SearchOptions(journal=journal, workers=workers).check()
-    names = strategy_names(strategies)
-    experiments = load_all(path, names, n_seeds, set_, trials)
-    folder = output or Path(f"{experiments[0].name}-comparison")
-
+def compare(command: Compare) -> None:
+    """Search with every strategy on every seed, then test which differences are real."""
     import optuna
 
-    from tuner.executors.choice import choose_executor
     from tuner.report.comparison import write
 
+    SearchOptions(journal=command.journal, workers=command.workers).check()
+    names, n_seeds, set_ = strategy_names(command.strategies), command.seeds, command.set_ or []
+    experiments = load_all(command.experiment, names, n_seeds, set_, command.trials)
+    folder = command.output or Path(f"{experiments[0].name}-comparison")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _check_folder(folder, force)
-    planned = plan(experiments, n_seeds, journal)
+    _check_folder(folder, command.force)
+    planned = plan(experiments, n_seeds, command.journal)
     stop = threading.Event()
-    show: Show = Events() if as_json else Lines(stop.is_set)
-    choice = choose_executor(executor, experiments[0].resources, show.note)
-    shared = max(choose_workers(workers, e, choice) for e in experiments)
+    reporter = JsonComparisonReporter() if command.json else ComparisonReporter(stop.is_set)
+    with reported_end(reporter.end):
+        _search_all(command, experiments, planned, reporter, stop)
+        comparison = _compared(experiments, planned)
+        path, given = str(command.experiment), _given(command)
+        again = ["tuner", "compare", path, "--strategies", ",".join(names)]
+        again += ["--seeds", str(n_seeds), *given]
+        write(comparison, folder, show_location(shlex.join(again)))  # without a password
+        best = comparison.rows[0].strategy
+        option = (
+            [] if best == own_strategy(command.experiment).get("name") else ["--strategy", best]
+        )
+        reporter.result(comparison, folder, shlex.join(["tuner", "run", path, *option, *given]))
+
+
+def _search_all(
+    command: Compare,
+    experiments: Sequence[Experiment],
+    planned: Sequence[Planned],
+    reporter: ComparisonReporter,
+    stop: threading.Event,
+) -> None:
+    """Run every search that no earlier comparison has made."""
+    from tuner.executors.choice import choose_executor
+
+    choice = choose_executor(command.executor, experiments[0].resources, reporter.note)
+    shared = max(choose_workers(command.workers, e, choice) for e in experiments)
 
     def run(one: Planned, make_executor: Callable[[int], Executor]) -> StudyRecord:
         def notes(record: StudyRecord) -> list[str]:
-            return show.news(worker_notes(workers, one.experiment, choice))
+            return reporter.first_notes(worker_notes(command.workers, one.experiment, choice))
 
-        with show.reporter() as reporter:
-            observers = [reporter, Notes(reporter.note, notes), FailureNotice(reporter.note)]
-            if tracking:
-                observers.append(tracking_observer(one.study, journal, reporter.note))
-            n_workers = choose_workers(workers, one.experiment, choice)
-            options = SearchOptions(
-                one.study, journal, workers=n_workers, executor=executor, finalists=False
-            )
+        n_workers = choose_workers(command.workers, one.experiment, choice)
+        options = SearchOptions(
+            one.study,
+            command.journal,
+            workers=n_workers,
+            executor=command.executor,
+            finalists=False,
+        )
+        with reporter.reporter() as shown:
+            observers = [shown, Notes(shown.note, notes), FailureNotice(shown.note)]
+            if command.tracking:
+                observers.append(tracking_observer(one.study, command.journal, shown.note))
             return search(
                 one.experiment, options, observers, make_executor=make_executor, stop=stop
             )
 
-    with reported_end(show.whole):
-        with (
-            stopped_by_signals(stop),
-            stopped_without_reader(),
-            _executors(executor, choice, shared) as make_executor,
-        ):
-            show.begun(experiments, planned)
-            for text in _remarks(experiments, n_seeds):
-                show.note(text)
-            for one in planned:
-                if one.done:
-                    show.found(partial(_read, one))
-                    continue
-                begun = time.monotonic()
-                record = run(one, make_executor)
-                show.searched(one, record, time.monotonic() - begun)
-        comparison = _compared(experiments, planned)
-        given = _given(trials, journal, set_)
-        again = ["tuner", "compare", str(path), "--strategies", ",".join(names)]
-        command = shlex.join([*again, "--seeds", str(n_seeds), *given])
-        write(comparison, folder, show_location(command))  # without a password
-        best = comparison.rows[0].strategy
-        option = [] if best == own_strategy(path).get("name") else ["--strategy", best]
-        search_best = shlex.join(["tuner", "run", str(path), *option, *given])
-        show.result(comparison, folder, [(search_best, "its finalists and the test set")])
+    with (
+        stopped_by_signals(stop),
+        stopped_without_reader(),
+        _executors(command.executor, choice, shared) as make_executor,
+    ):
+        reporter.start(experiments, planned)
+        for text in _remarks(experiments, command.seeds):
+            reporter.note(text)
+        for one in planned:
+            if one.done:
+                reporter.skipped(one)
+                continue
+            begun = time.monotonic()
+            record = run(one, make_executor)
+            reporter.searched(one, record, time.monotonic() - begun)
 
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
-    """Return what a person should know before the first search begins."""
+    """Return notes about too few seeds and too small a search space."""
     from tuner.results.differences import fewest_seeds
 
-    said, n_strategies = [], len(experiments)
+    notes, n_strategies = [], len(experiments)
     fewest = fewest_seeds(n_strategies)
     if n_seeds < fewest:
-        said.append(
+        notes.append(
             f"too few seeds to tell {n_strategies} strategies apart, whatever they score: "
-            f"{n_seeds}, and it takes {fewest}; add --seeds {fewest}"
+            f"{n_seeds}, but {fewest} are needed; add --seeds {fewest}"
         )
     size, budget = space_size(experiments[0].search_space), experiments[0].budget.trials
     if size is not None and budget is not None and budget >= size:
-        said.append(
+        notes.append(
             f"the search space has {size} configurations, and every strategy trains them all: they "
             f"differ in the way there alone"
         )
-    return said
+    return notes
 
 
 def _check_folder(folder: Path, force: bool) -> None:
@@ -493,7 +456,7 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
     from tuner.report.comparison import compare, trajectory_of
 
     def follow(n_trials: int) -> list[Trajectory]:
-        return [trajectory_of(_read(one), n_trials) for one in planned]
+        return [trajectory_of(one.read(), n_trials) for one in planned]
 
     n_trials = experiments[0].n_trials
     assert n_trials is not None
@@ -507,27 +470,21 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
     return compare(experiments, trajectories, shortest)
 
 
-def _read(one: Planned) -> StudyRecord:
-    from tuner.journal.records import read_study
-    from tuner.journal.storage import read_journal
-
-    return read_study(read_journal(one.location), one.study, one.location)
-
-
-def _given(trials: int | None, journal: str | None, set_: Sequence[str]) -> list[str]:
-    """Return the options that name the same studies again."""
-    words = [] if trials is None else ["--trials", str(trials)]
-    words += [] if journal is None else ["--journal", journal]
-    return words + [word for text in set_ for word in ("--set", text)]
+def _given(command: Compare) -> list[str]:
+    """Return the options that select the same studies again."""
+    words = [] if command.trials is None else ["--trials", str(command.trials)]
+    words += [] if command.journal is None else ["--journal", command.journal]
+    return words + [word for text in command.set_ or [] for word in ("--set", text)]
 
 
 @contextlib.contextmanager
 def _executors(
     name: str, choice: ExecutorChoice, n_workers: int
 ) -> Iterator[Callable[[int], Executor]]:
-    """Yield what makes the executor of a search; on this machine all share one set of workers.
+    """Yield a function that makes the executor of a search.
 
-    Each search on a cluster has its own: the data of all would stay in Ray's object store.
+    On this machine all searches share one set of workers. On a cluster each has its own executor:
+    a shared one would keep the data of all searches in Ray's object store.
     """
     if name != "local":
         yield choice.make
@@ -540,26 +497,11 @@ def _executors(
 
 
 class _Lent:
-    """An executor that one search has, and the next one after it."""
+    """Lends an executor to one search: closing it leaves the workers to the next search."""
 
     def __init__(self, executor: Executor, n_workers: int) -> None:
-        self._executor, self.n_workers = executor, n_workers
-
-    def submit(self, job: Job) -> None:
-        """Queue a job."""
-        self._executor.submit(job)
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        """Return what has happened."""
-        return self._executor.poll(timeout_s)
-
-    def answer(self, key: str, go_on: bool) -> None:
-        """Answer a job."""
-        self._executor.answer(key, go_on)
-
-    def withdraw(self) -> list[str]:
-        """Drop the jobs that have not begun."""
-        return self._executor.withdraw()
+        self.n_workers, self.submit, self.poll = n_workers, executor.submit, executor.poll
+        self.answer, self.withdraw = executor.answer, executor.withdraw
 
     def close(self) -> None:
-        """Leave the workers as they are: none has a job, or the whole comparison ends."""
+        """Do nothing: no worker has a job, or the whole comparison ends."""

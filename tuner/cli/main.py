@@ -11,8 +11,6 @@ from tuner.cli.app import app
 from tuner.errors import TunerError, one_line
 from tuner.outputs import checked_output, to_nowhere
 
-__all__ = ["main", "run"]
-
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

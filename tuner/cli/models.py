@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
+from tuner.cli.app import Export, Train
 from tuner.cli.overrides import load
 from tuner.data.prepared import check_data
 from tuner.errors import InputError, nearest
@@ -37,52 +38,39 @@ from tuner.results.retraining import (
 from tuner.results.winner import find_winner
 from tuner.studies import read_as_it_stands
 
-__all__ = ["export", "say_whether_reproduced", "say_written", "train", "warn"]
 
-
-def train(
-    path: Path,
-    output: Path | None,
-    set_: list[str],
-    *,
-    data: Path | None,
-    all_data: bool,
-    strict: bool,
-    ensemble: bool = False,
-) -> None:
+def train(command: Train) -> None:
     """Train one configuration and compare its score with the recorded one."""
-    elsewhere = None if data is None else str(data.absolute())
-    experiment = load(path, None, set_, data=("data.path", elsewhere))
+    set_, output = command.set_ or [], command.output
+    elsewhere = None if command.data is None else str(command.data.absolute())
+    experiment = load(command.experiment, None, set_, data=("data.path", elsewhere))
     if output is not None:
         check_model_folder("-o", output)
     if experiment.recorded and any(text.startswith("seed=") for text in set_):
         rule = "this file trains on its own seed"
         raise InputError(rule, where="--set", key="seed", remedy="set recorded.seed instead")
-    if strict and all_data:
+    if command.strict and command.all_data:
         rule = "is for reproducing a score, and --all-data has none"
         raise InputError(rule, where="--strict", remedy="leave one of them out")
-    if strict and experiment.recorded is None:
-        rule = f"{path} records no data that this must be"
+    if command.strict and experiment.recorded is None:
+        rule = f"{command.experiment} records no data to compare with"
         remedy = "give a file that `tuner export` wrote, or leave it out"
         raise InputError(rule, where="--strict", remedy=remedy)
-    if all_data:
+    if command.all_data:
         epochs_without_score(experiment)
-        if output is None:
-            raise InputError("is for the trained model", where="--all-data", remedy="add -o DIR")
-    if ensemble:
+    if command.ensemble:
         seeds_of_ensemble(experiment)
-        if output is None:
-            raise InputError("is for the trained model", where="--ensemble", remedy="add -o DIR")
+    _check_trains(command, output, "add -o DIR")
     if experiment.search_space:
-        check_data(experiment)  # refused before anything is said
+        check_data(experiment)  # refuses before anything is printed
         searched = ", ".join(experiment.search_space)
         console.print(f"training the values under hyperparameters; not searching {searched}")
     training = train_again(
         experiment,
-        all_data=all_data,
-        ensemble=ensemble,
+        all_data=command.all_data,
+        ensemble=command.ensemble,
         refit=output is not None,
-        strict=strict,
+        strict=command.strict,
         warn=warn,
     )
     if output is not None:
@@ -90,6 +78,13 @@ def train(
     changed = [f"--set {text}" for text in set_]
     if not say_whether_reproduced(training, changed):
         raise typer.Exit(1)
+
+
+def _check_trains(command: Train | Export, folder: Path | None, remedy: str) -> None:
+    """Refuse options of the trained model where no model is written."""
+    for option, given in (("--all-data", command.all_data), ("--ensemble", command.ensemble)):
+        if given and folder is None:
+            raise InputError("is for the trained model", where=option, remedy=remedy)
 
 
 def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
@@ -149,45 +144,31 @@ def warn(text: str) -> None:
     sys.stderr.write(f"tuner: warning: {text}\n")
 
 
-def export(
-    study: str,
-    output: Path | None,
-    format_: str | None,
-    journal: str | None,
-    *,
-    force: bool,
-    data: str | None,
-    model: Path | None,
-    all_data: bool,
-    ensemble: bool = False,
-    trial: int | None = None,
-) -> None:
+def export(command: Export) -> None:
     """Write the best configuration of a study as an experiment file, and its trained model."""
-    as_json = _as_json(format_, output)
-    if all_data and model is None:
-        raise InputError("is for the trained model", where="--all-data", remedy="add --model DIR")
-    if ensemble and model is None:
-        raise InputError("is for the trained model", where="--ensemble", remedy="add --model DIR")
+    output, model, data = command.output, command.model, command.data
+    as_json = _as_json(command.format, output)
+    _check_trains(command, model, "add --model DIR")
     if data == "":
         rule = "must be a path"
         raise InputError(rule, where="--data", got="''", remedy="write --data sales.csv, say")
-    record, state = read_as_it_stands(study, journal)
+    record, state = read_as_it_stands(command.study, command.journal)
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
-        _check_spared(output, record, journal)
-        of_it = None if force else partial(is_export, study=record.name)
+        _check_spared(output, record, command.journal)
+        of_it = None if command.force else partial(is_export, study=record.name)
         check_file(output, f"export of {record.name}", ENDINGS, of_it)
     if model is not None:
         check_model_folder("--model", model)
-    best = exported(record, folder, name, data, trial)
-    if ensemble:
+    best = exported(record, folder, name, data, command.trial)
+    if command.ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
     _say_what_is_missing(record, state)
     own_code = named_code(best) is not None
     if output is None and model is None:
         sys.stdout.write(render(best, as_json))
         return
-    training = None if model is None else _trained(best, record, all_data, ensemble)
+    training = None if model is None else _trained(best, record, command)
     if output is not None:
         with written_whole(output) as new:
             new.write_text(render(best, as_json), encoding="utf-8")
@@ -196,7 +177,7 @@ def export(
         )
     if training is not None and model is not None:
         if not say_whether_reproduced(training, []):
-            option = " --ensemble" if ensemble else ""
+            option = " --ensemble" if command.ensemble else ""
             again = f"{train_command('best.yaml', own_code=own_code)} -o DIR{option}"
             console.print(f"no model is written; `{again}` does it")
             raise typer.Exit(1)
@@ -236,14 +217,14 @@ def _say_what_is_missing(record: StudyRecord, state: StudyState) -> None:
     warn(text)
 
 
-def _trained(best: dict[str, Any], record: StudyRecord, all_data: bool, ensemble: bool) -> Training:
-    """Train the exported configuration on the study's data, wherever the file will find it."""
+def _trained(best: dict[str, Any], record: StudyRecord, command: Export) -> Training:
+    """Train the exported configuration on the study's data, whatever `--data` names."""
     data = best["data"] | {"path": record.data["path"]}
     experiment = Experiment.model_validate(best | {"data": data})
     return train_again(
         experiment,
-        all_data=all_data,
-        ensemble=ensemble,
+        all_data=command.all_data,
+        ensemble=command.ensemble,
         refit=True,
         must_reproduce=True,
         strict=True,

@@ -11,8 +11,6 @@ from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override, parse_value
 from tuner.experiment.yaml_files import read_mapping
 
-__all__ = ["load", "overrides", "own_strategy", "replaced_strategy"]
-
 _DATA = (".csv", ".parquet")
 
 

@@ -8,32 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from tuner.cli.app import Predict
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
 from tuner.tables.timestamps import offset_of
 
-__all__ = ["predict"]
 
-
-def predict(
-    folder: Path,
-    data: Path,
-    output: Path | None,
-    all_: bool,
-    force: bool,
-    future: Path | None = None,
-    numpy: bool = False,
-) -> None:
+def predict(command: Predict) -> None:
     """Predict with an exported model, into a file or on standard output."""
-    model = load_model(folder, numpy=numpy)
+    model, output = load_model(command.model, numpy=command.numpy), command.output
     if output is not None:
-        for read in (data, future):
+        for read in (command.data, command.future):
             if read is not None:
-                _check_output(output, read, model, force)
+                _check_output(output, read, model, command.force)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", PredictionWarning)
-        predicted = model.predict(data, all_windows=all_, future=future)
+        predicted = model.predict(command.data, all_windows=command.all_, future=command.future)
     for note in notes:
         sys.stderr.write(f"tuner: note: {note.message}\n")
     predicted = _with_times_in_full(predicted, model)
@@ -47,10 +38,9 @@ def predict(
 
 
 def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Return the table as it is to be written.
+    """Return the table with times as text, if pandas would drop their time of day.
 
-    Pandas leaves the time of day out where all rows are of midnight, as the one row of an hourly
-    forecast is once a day.
+    It does so if all rows are of midnight, such as the only row of an hourly forecast.
     """
     time, frequency = model.pipeline.columns.time, model.pipeline.frequency
     if time is None or frequency is None or time not in predicted:
@@ -66,7 +56,7 @@ def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:
     def is_prediction(path: Path) -> bool:
-        """Say whether the file is one that this model, or one like it, has written."""
+        """Return whether this model, or one like it, wrote the file."""
         if not path.is_file():  # a pipe, a terminal: nothing is lost
             return True
         with path.open(encoding="utf-8", errors="replace") as file:

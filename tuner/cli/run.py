@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.cli.app import Check, Run
 from tuner.cli.overrides import load, replaced_strategy
-from tuner.data.prepared import check_data
+from tuner.data.prepared import Facts, check_data
 from tuner.data.quality import SUSPECTS
 from tuner.experiment import Domain, Experiment, space_size
 from tuner.experiment.cells import named_code
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.journal.records import StudyRecord
 from tuner.launch import journal_option, run_search, sync_command
 from tuner.metrics import COSTS
 from tuner.orchestrator import SearchOptions
@@ -28,80 +30,87 @@ from tuner.results.export import is_export, train_command
 from tuner.user_code import is_allowed
 from tuner.winner import KeptModel
 
-if TYPE_CHECKING:
-    from tuner.journal.records import StudyRecord
-
-__all__ = ["check", "run", "strategy_in_words"]
-
-_MOST_NAMES = 12  # of columns or classes are shown
+_MOST_NAMES = 12  # of columns or classes
 
 
-def check(path: Path, strategy: str | None, set_: list[str]) -> None:
-    """Validate an experiment, its space and its data; print what would be searched."""
-    experiment = load(path, strategy, set_)
+def check(command: Check) -> None:
+    """Validate an experiment, its space and its data; print what a search would do."""
+    path = command.experiment
+    experiment = load(path, command.strategy, command.set_ or [])
     facts = check_data(experiment).facts
-    data = experiment.data
     console.print(f"[bold]{escape(experiment.name)}[/] ({escape(str(path))})\n", soft_wrap=True)
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    kept = facts.frequency if data.resample is None else None  # a note says what is resampled
-    frequency = f", frequency {kept}" if kept else ""
-    table.add_row("  data", f"{escape(facts.path.name)}: {counted(facts.rows, 'row')}{frequency}")
-    table.add_row("  target", escape(", ".join(facts.targets)))
-    if facts.classes:
-        table.add_row("  classes", escape(_listed(facts.classes)))
-    table.add_row("  features", escape(_listed(facts.features)))
-    for what, how_many in facts.notes:
-        table.add_row(f"  {what}", escape(how_many))
-    if experiment.task.kind == "forecast":
-        table.add_row("  preparation", escape(_preparation(experiment, "transform", "scale")))
-    elif data.text is None and data.tokens is None:
-        table.add_row("  preparation", _preparation(experiment, "scale"))
-    table.add_row("  task", _task(experiment))
-    for part in facts.parts:
-        when = "" if part.first is None else f"  {part.first} to {part.last}"
-        table.add_row(f"  {part.name}", f"{counted(part.count, part.unit)}{when}")
-    table.add_row("  strategy", strategy_in_words(experiment))
-    if replaced := replaced_strategy(path, experiment):
-        table.add_row("  replaces", escape(f"{replaced} of the file"))
-    budget = experiment.budget
-    limit = f", no new trial after {budget.timeout:.0f} s" if budget.timeout else ""
-    if budget.trial_timeout:
-        limit += f", none longer than {budget.trial_timeout:.0f} s"
-    if budget.stagnation:
-        limit += f", until {budget.stagnation} generations bring no better score"
-    count = "" if budget.trials is None else f"{budget.trials} "
-    trials = f"{count}trials of up to {budget.epochs} epochs, patience {budget.patience}"
-    table.add_row("  budget", trials + limit)
-    if experiment.asynchronous:
-        table.add_row("  asynchronous", "workers never wait, and no two searches are alike")
-    metric = experiment.objective.metric.removeprefix(f"{experiment.objective.direction} ")
-    goal = f"{experiment.objective.direction} the validation set's {escape(metric)}"
-    if (cost := experiment.objective.cost) is not None:
-        goal += f", and minimize the {cost} ({COSTS[cost]})"
-    table.add_row("  objective", goal)
-    pruner = experiment.pruner.model_dump(exclude={"name"})
-    table.add_row("  pruner", _with_options(experiment.pruner.name, pruner))
+    replaced = replaced_strategy(path, experiment)
+    rows = [*_of_data(experiment, facts), *_of_search(experiment, replaced)]
     if problem := why_not_exportable(experiment, facts):
-        table.add_row("  export", problem)
+        rows.append(("export", problem))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in rows:
+        table.add_row(f"  {name}", escape(text))
     console.print(table)
     _show_space(experiment)
     advice = [*advice_on_data(experiment, facts), *advice_on_budget(experiment)]
     show_advice(advice)
+    suspect = advice or {"constant", *SUSPECTS} & {what for what, _ in facts.notes}
+    verdict = "It can run, but see above" if suspect else "Nothing is wrong"
     then = ["run" if experiment.search_space else "train", str(path)]
-    if strategy is not None and experiment.search_space:
-        then += ["--strategy", strategy]
-    then += [word for text in set_ for word in ("--set", text)]
+    if command.strategy is not None and experiment.search_space:
+        then += ["--strategy", command.strategy]
+    then += [word for text in command.set_ or [] for word in ("--set", text)]
     if is_allowed():
         then.append("--allow-code")
-    command = escape(f"tuner {shlex.join(then)}")
-    told = advice or {"constant", *SUSPECTS} & {what for what, _ in facts.notes}
-    said = "It can run, but see above" if told else "Nothing is wrong"
-    console.print(f"\n{said}. Next: [bold]{command}[/]", soft_wrap=True)
+    line = f"{verdict}. Next: [bold]{escape(f'tuner {shlex.join(then)}')}[/]"
+    console.print(f"\n{line}", soft_wrap=True)
+
+
+def _of_data(experiment: Experiment, facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield what a check shows of data and task: names and texts."""
+    data = experiment.data
+    kept = facts.frequency if data.resample is None else None  # else a note has the frequencies
+    frequency = f", frequency {kept}" if kept else ""
+    yield "data", f"{facts.path.name}: {counted(facts.rows, 'row')}{frequency}"
+    yield "target", ", ".join(facts.targets)
+    if facts.classes:
+        yield "classes", _listed(facts.classes)
+    yield "features", _listed(facts.features)
+    yield from facts.notes
+    if experiment.task.kind == "forecast":
+        yield "preparation", _preparation(experiment, "transform", "scale")
+    elif data.text is None and data.tokens is None:
+        yield "preparation", _preparation(experiment, "scale")
+    yield "task", _task(experiment)
+    for part in facts.parts:
+        when = "" if part.first is None else f"  {part.first} to {part.last}"
+        yield part.name, f"{counted(part.count, part.unit)}{when}"
+
+
+def _of_search(experiment: Experiment, replaced: str | None) -> Iterator[tuple[str, str]]:
+    """Yield what a check shows of the search; `replaced` is the strategy of the file."""
+    yield "strategy", strategy_in_words(experiment)
+    if replaced:
+        yield "replaces", f"{replaced} of the file"
+    budget, objective = experiment.budget, experiment.objective
+    count = "" if budget.trials is None else f"{budget.trials} "
+    limits = f"{count}trials of up to {budget.epochs} epochs, patience {budget.patience}"
+    if budget.timeout:
+        limits += f", no new trial after {budget.timeout:.0f} s"
+    if budget.trial_timeout:
+        limits += f", none longer than {budget.trial_timeout:.0f} s"
+    if budget.stagnation:
+        limits += f", until {budget.stagnation} generations bring no better score"
+    yield "budget", limits
+    if experiment.asynchronous:
+        yield "asynchronous", "workers never wait, and no two searches are alike"
+    metric = objective.metric.removeprefix(f"{objective.direction} ")
+    goal = f"{objective.direction} the validation set's {metric}"
+    if objective.cost is not None:
+        goal += f", and minimize the {objective.cost} ({COSTS[objective.cost]})"
+    yield "objective", goal
+    pruner = experiment.pruner.model_dump(exclude={"name"})
+    yield "pruner", _with_options(experiment.pruner.name, pruner)
 
 
 def strategy_in_words(experiment: Experiment) -> str:
-    """Return a strategy with the options that it heeds."""
+    """Return a strategy with the options that apply."""
     options = experiment.strategy.model_dump(exclude={"name"}, exclude_none=True)
     if options.get("topology") == "star":
         del options["neighbors"]  # the ring's
@@ -114,10 +123,10 @@ def _with_options(name: str, options: dict[str, Any]) -> str:
 
 
 def _preparation(experiment: Experiment, *names: str) -> str:
-    """Say what is done to the data; of what is searched what `data` says, with which it begins."""
+    """Return how the data is prepared at the start of the search, and which of it is searched."""
     given = [f"{name} {experiment.given(name)}" for name in names]
     if experiment.data.scale_by == "series":
-        given[-1] += " of each series its own"
+        given[-1] += " of each series separately"
     searched = list(experiment.preparation({}))
     return ", ".join(given) + (f"; searched: {', '.join(searched)}" if searched else "")
 
@@ -144,14 +153,14 @@ def _task(experiment: Experiment) -> str:
 
 
 def _window(experiment: Experiment) -> str:
-    """Say how many rows are read."""
+    """Return how many rows the model reads."""
     if domain := experiment.search_space.get("window"):
         return f"{min(domain.bounds())} to {max(domain.bounds())}"
     return str(experiment.given("window"))
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Write names one after another, of many the first and how many there are."""
+    """Return names in one line; of many names, the first ones and their number."""
     names = list(names)
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
@@ -190,26 +199,44 @@ def _domain(domain: Domain) -> str:
     return f"{domain.low} to {domain.high}{step}{', log scale' if domain.log else ''}"
 
 
-def run(
-    experiment: Experiment, options: SearchOptions, *, as_json: bool, replaced: str | None = None
-) -> None:
-    """Search, and show what happens and the result.
-
-    `replaced` is the strategy of the file, where another one searches.
-    """
+def run(command: Run) -> None:
+    """Search, and show the events and the result."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+    experiment = load(
+        command.experiment,
+        command.strategy,
+        command.set_ or [],
+        trials=("budget.trials", command.trials),
+        timeout=("budget.timeout", command.timeout),
+        seed=("seed", command.seed),
+        asynchronous=("asynchronous", command.asynchronous or None),
+    )
+    options = SearchOptions(
+        study=command.study,
+        journal=command.journal,
+        start_from=tuple(command.from_ or ()),
+        workers=command.workers,
+        executor=command.executor,
+        tracking=command.tracking,
+        register=command.register,
+        open_test=command.test,
+        reopen_test=command.reopen_test,
+    )
+    options.check()
+
     def notes(record: StudyRecord) -> list[str]:
         found = list(record.begun_from)
-        if replaced is not None:
+        if replaced := replaced_strategy(command.experiment, experiment):
             used = strategy_in_words(record.experiment)
             found.insert(0, f"{used} in place of the file's {replaced}")
-        return _nothing_searched(experiment) + found + _fewer_trials(record, experiment)
+        found += _fewer_trials(record, experiment, command.trials)
+        return _nothing_searched(experiment) + found
 
     stop = threading.Event()
-    reporter = make_reporter(stop.is_set, as_json=as_json)
+    reporter = make_reporter(stop.is_set, as_json=command.json)
     with reported_end(reporter), KeptModel(reporter.note) as kept:
         with stopped_by_signals(stop), reporter:
             keeps = kept if options.tracking else None
@@ -232,11 +259,12 @@ def _nothing_searched(experiment: Experiment) -> list[str]:
     return [text + ("; `tuner train` reproduces the recorded score" if known else "")]
 
 
-def _fewer_trials(record: StudyRecord, experiment: Experiment) -> list[str]:
+def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None) -> list[str]:
     n_trials, trained = experiment.budget.trials, len(record.trained)
     if n_trials is None or trained <= n_trials:
         return []
-    return [f"{trained} trials are trained already: budget.trials {n_trials} changes nothing"]
+    option = "--trials" if given == n_trials else "budget.trials"
+    return [f"{trained} trials are trained already: {option} {n_trials} changes nothing"]
 
 
 def _next_commands(

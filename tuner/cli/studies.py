@@ -17,6 +17,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from tuner.cli.app import Report, Show, Strategies, Studies, Sync, Ui
 from tuner.coordination.finalists import trial_name
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
@@ -52,8 +53,6 @@ from tuner.winner import check_register, log_winner
 
 if TYPE_CHECKING:
     from tuner.journal.records import StudyRecord, StudyState
-
-__all__ = ["links_as_json", "report", "show", "show_links", "strategies", "studies", "sync", "ui"]
 
 
 def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
@@ -94,10 +93,10 @@ def _print(links: StudyLinks) -> None:
         console.print(f"  {what:{width}}  {link}", markup=False, soft_wrap=True)
 
 
-def strategies(as_json: bool) -> None:
+def strategies(command: Strategies) -> None:
     """Print every strategy with its options and their defaults."""
     found = every_strategy()
-    if as_json:
+    if command.json:
         _print_json({name: _options(strategy) for name, strategy in found.items()})
         return
     for name, strategy in found.items():
@@ -119,12 +118,13 @@ def _options(strategy: type[Strategy]) -> dict[str, Any]:
     }
 
 
-def studies(journal: str | None, as_json: bool) -> None:
+def studies(command: Studies) -> None:
     """Print the studies of this folder's journals, or of the one given."""
     from tuner.journal.storage import read_journal, study_names
     from tuner.results.summary import summarize
 
-    locations = [journal] if journal else sorted(map(str, Path("studies").glob("*.journal")))
+    journal, found = command.journal, Path("studies").glob("*.journal")
+    locations = [journal] if journal else sorted(map(str, found))
     rows: list[dict[str, Any]] = []
     unreadable = False
     for location in locations:
@@ -143,7 +143,7 @@ def studies(journal: str | None, as_json: bool) -> None:
                 rows.append(summarize(record).to_json() | {"state": state})
             except InputError as error:  # nor does somebody else's study
                 sys.stderr.write(f"tuner: {error}\n")
-    if as_json:
+    if command.json:
         _print_json(rows)
     elif rows:
         _print_studies(rows)
@@ -194,12 +194,12 @@ def _trained(trained: int, budget: int | None) -> str:
     return f"{trained} of {budget}" if trained < budget else f"{trained} ({budget} asked for)"
 
 
-def show(study: str, journal: str | None, as_json: bool) -> None:
+def show(command: Show) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
     from tuner.results.summary import summarize, trials_to_json
 
-    record, state = read_as_it_stands(study, journal)
-    if as_json:
+    record, state = read_as_it_stands(command.study, command.journal)
+    if command.json:
         known = {"state": state, "links": links_as_json(record)}
         _print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
         return
@@ -207,42 +207,41 @@ def show(study: str, journal: str | None, as_json: bool) -> None:
     if state is StudyState.RUNNING:
         show_running(record)
     show_trials(record)
-    show_links(record, journal)
+    show_links(record, command.journal)
 
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
-def report(study: str, output: Path | None, journal: str | None, force: bool) -> None:
+def report(command: Report) -> None:
     """Write the report of a study as one HTML page."""
-    record = read(study, journal)
-    output = output or Path(f"{record.name}.html")  # two studies of a folder have two pages
-    of_it = None if force else partial(page.is_report, study=record.name)
+    record = read(command.study, command.journal)
+    output = command.output or Path(f"{record.name}.html")
+    of_it = None if command.force else partial(page.is_report, study=record.name)
     check_file(output, f"report of {record.name}", page.ENDINGS, of_it)
     with written_whole(output) as new:
         new.write_text(page.report(record), encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(output))}[/]", soft_wrap=True)
 
 
-def sync(
-    study: str, journal: str | None, register: str | None = None, *, ensemble: bool = False
-) -> None:
+def sync(command: Sync) -> None:
     """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
+    study, journal, register = command.study, command.journal, command.register
     if register is not None:
         check_register(register)
-    location = locate(study, journal)
-    with lock_for_reading(location, study) as storage:  # a search copies what it does itself
+    location, again = locate(study, journal), sync_command(study, journal, register)
+    with lock_for_reading(location, study) as storage:  # a running search copies its own trials
         record = read_study(storage, study, location)
-        lacking = _sync(record, sync_command(study, journal, register))
-    if record.test is not None or register is not None or ensemble:
-        _log_winner(record, register, ensemble, sync_command(study, journal, register))
-    if lacking:
+        lacks_files = _sync(record, again)
+    if record.test is not None or register is not None or command.ensemble:
+        _log_winner(record, register, command.ensemble, again)
+    if lacks_files:
         raise typer.Exit(1)
 
 
 def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
-    """Log the winner's model; what is wrong with it is said, and MLflow has all else."""
+    """Log the winner's model; without it, MLflow still has all the rest."""
 
     def note(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
@@ -259,12 +258,9 @@ def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, comma
 
 
 def _sync(record: StudyRecord, command: str) -> bool:
-    """Copy a study; return whether files are lacking then, which has been said.
-
-    `command` is the one that does it.
-    """
+    """Copy a study, and return whether MLflow lacks files; `command` copies it again."""
     try:
-        with only_copier(record.id):  # or two would both create what is missing
+        with only_copier(record.id):  # or two processes create the same runs
             count = sync_study(
                 open_store(),
                 record,
@@ -287,9 +283,10 @@ def _sync(record: StudyRecord, command: str) -> bool:
     return bool(count.lacking)
 
 
-def ui(study: str | None, port: int | None, journal: str | None) -> None:
+def ui(command: Ui) -> None:
     """Serve the MLflow UI until Ctrl-C; print its links, and open the first on a terminal."""
-    record = read(study, journal) if study else _newest()
+    study, port = command.study, command.port
+    record = read(study, command.journal) if study else _newest()
     if port is not None and not 0 < port < 65536:
         rule = "must lie between 1 and 65535"
         raise InputError(rule, where="--port", got=port, remedy="write --port 5000")
@@ -311,7 +308,7 @@ def ui(study: str | None, port: int | None, journal: str | None) -> None:
 
 
 def _open(url: str) -> None:
-    """Open a page in a browser with windows: one of text would take the terminal."""
+    """Open a page in a graphical browser; a text browser would take over the terminal."""
     if sys.platform == "darwin" or {"BROWSER", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         webbrowser.open(url)
 

@@ -59,6 +59,7 @@ class Machines:
 
     @property
     def name(self) -> str:
+        """Name for messages."""
         return "the cluster" if self.is_cluster else "this machine"
 
     def check(self, resources: Resources) -> None:
@@ -89,9 +90,11 @@ class Machines:
 
     @property
     def cores(self) -> str:
+        """Word for CPUs in messages."""
         return "CPUs" if self.is_cluster else "cores"
 
     def capacity(self, resources: Resources) -> int:
+        """Return how many jobs fit at a time."""
         return sum(room(node, resources.cpus, resources.gpus) for node in self.nodes)
 
     def limit(self, resources: Resources) -> str:

@@ -197,16 +197,21 @@ class StudyRecord:
             done = self.ended == "done"
         elif running is not False:
             return StudyState.UNKNOWN if running is None else StudyState.RUNNING
-        else:  # killed, after all was trained perhaps
-            done = self.test is not None or self._has_finalists()
+        else:
+            done = self._is_complete()
         return StudyState.DONE if done else StudyState.INTERRUPTED
 
-    def _has_finalists(self) -> bool:
-        """Return whether all trials and their finalists are trained."""
-        settings = self.experiment.finalists
-        n_ended = sum(t.outcome is not None and t.role is Role.FINALIST for t in self.finalists)
-        n_wanted = min(settings.top, self.count(Status.COMPLETE)) * settings.repeats
-        return self.is_full and n_ended >= n_wanted
+    def _is_complete(self) -> bool:
+        """Return whether a search that was killed has nothing left to do.
+
+        It evaluates on the test set last, so the test score has to cover all trials and finalists.
+        """
+        test, settings = self.test, self.experiment.finalists
+        if test is None or test.after_trials < len(self.trained):
+            return False
+        then = list(test.finalists or ())
+        as_tested = not self.raised or then == [settings.top, settings.repeats]
+        return as_tested and (self.is_full or self.time_is_up)
 
     def why_ended(self, exhausted: bool, out_of_time: bool) -> str | None:
         """Return why the search trains no further trial; None where the budget is trained.

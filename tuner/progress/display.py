@@ -23,39 +23,23 @@ from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import baseline_name, gap_in_words, left_out_in_words
 from tuner.results.winner import tested_name
 
-__all__ = [
-    "PipeConsole",
-    "console",
-    "counted",
-    "failures",
-    "is_over",
-    "lines_by_part",
-    "number",
-    "open_trials",
-    "params_line",
-    "show_advice",
-    "show_next",
-    "show_result",
-    "show_running",
-    "show_trials",
-    "standing_of",
-]
-
 _STEPS, _WORST = 8, 5  # that are shown
+_MOST_REASONS = 5
 
 
 def lines_by_part(by: Mapping[str, Sequence[Mapping[str, Any]]], direction: str) -> list[str]:
-    """Return a line for each way in which the test rows fall into parts.
+    """Return a line for each breakdown of the test score: by step, series, target and class.
 
     Args:
-        by: as the test record has it.
+        by: `TestScore.by`.
         direction: minimize or maximize.
     """
     lines = []
     if len(steps := by.get("step", [])) > 1:
-        shown = _spread_of_parts(steps)
-        told = ", ".join(f"{row['name']}: {_number(row['score'])}" for row in shown)
-        lines.append(f"by step of the horizon  {told}")
+        last = len(steps) - 1
+        places = sorted({round(i * last / (_STEPS - 1)) for i in range(_STEPS)})
+        scores = ", ".join(f"{steps[i]['name']}: {number(steps[i]['score'])}" for i in places)
+        lines.append(f"by step of the horizon  {scores}")
     for kind in ("series", "target"):
         if len(rows := by.get(kind, [])) > 1:
             sign = 1 if direction == "maximize" else -1
@@ -69,61 +53,45 @@ def lines_by_part(by: Mapping[str, Sequence[Mapping[str, Any]]], direction: str)
 
 
 def _listed(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    told = ", ".join(f"{row['name']}: {_number(row[key])}" for row in rows[:_WORST])
+    shown = ", ".join(f"{row['name']}: {number(row[key])}" for row in rows[:_WORST])
     more = len(rows) - _WORST
-    return told + (f", and {more} more (--json)" if more > 0 else "")
-
-
-def _spread_of_parts(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the first, the last, and some between."""
-    last = len(rows) - 1
-    places = {round(i * last / (_STEPS - 1)) for i in range(_STEPS)}
-    return [rows[i] for i in sorted(places)]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-_MOST_REASONS = 5
+    return shown + (f", and {more} more (--json)" if more > 0 else "")
 
 
 def open_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that were asked for and have not ended; which of them run, none can say."""
+    """Return the trials that were asked for and have not ended; some may not have started."""
     return [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
 
 
 def is_over(record: StudyRecord, state: StudyState) -> bool:
-    """Whether no further trial is trained, and those that are open never will be."""
+    """Return whether the search is over, so that open trials will never be trained."""
     if state is StudyState.DONE:
         return True
-    may_run = state in (
-        StudyState.RUNNING,
-        StudyState.UNKNOWN,
-    )  # then trials end after the time is up
+    # A running search may still finish trials after the time is up.
+    may_run = state in (StudyState.RUNNING, StudyState.UNKNOWN)
     return record.time_is_up and (not may_run or any(not t.outcome for t in record.finalists))
 
 
 def standing_of(record: StudyRecord, state: StudyState) -> list[str]:
-    """Return what has become of a search; nothing of one that is done, but that its time was up."""
+    """Return lines on the state of a search; of a finished one, only that its time was up."""
     over = is_over(record, state)
-    said = []
+    lines = []
     match state:
         case StudyState.RUNNING:
-            said.append("the search is running")
+            lines.append("the search is running")
         case StudyState.UNKNOWN:
-            said.append("running or killed, its database does not tell: the same command resumes")
+            lines.append("running or killed (unknown for a database): the same command resumes")
         case StudyState.INTERRUPTED if not record.best and (record.is_full or record.time_is_up):
-            said.append("no trial completed")
+            lines.append("no trial completed")
         case StudyState.INTERRUPTED:
-            said.append("interrupted: the same command resumes")
+            lines.append("interrupted: the same command resumes")
     if over and record.time_is_up:
-        said.append(f"the time is up ({record.experiment.budget.timeout:g} s)")
+        lines.append(f"the time is up ({record.experiment.budget.timeout:g} s)")
     done, total = retrained_of(record)
     if state is not StudyState.DONE and total and (over or not open_trials(record)):
         undecided = "" if done == total else "; which is the best is decided when all are"
-        said.append(f"finalists: {done} of {total} retrained{undecided}")
-    return said
+        lines.append(f"finalists: {done} of {total} retrained{undecided}")
+    return lines
 
 
 def failures(record: StudyRecord) -> list[str]:
@@ -143,29 +111,29 @@ def failures(record: StudyRecord) -> list[str]:
 
 
 class PipeConsole(Console):
-    """A console that leaves it to the entry point what happens when its reader has gone."""
+    """A console that raises BrokenPipeError, for the entry point to handle."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what Rich has caught, rather than exit with status 1."""
+        """Raise the error again; Rich would exit with status 1."""
         self.quiet = True
         raise BrokenPipeError
 
 
 console = PipeConsole(highlight=False)
-# Into a pipe a table is as wide as it needs to be: a reader can cut lines, not join them.
+# In a pipe, tables are not wrapped: a reader can cut lines, but not join them.
 if not console.is_terminal:
     console = PipeConsole(highlight=False, width=1000)
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Write a score: four significant digits, a dash for none."""
+    """Return a score with `digits` significant digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
 
 
 def params_line(params: Mapping[str, Any]) -> str:
-    """Write a configuration in one line."""
+    """Return a configuration in one line."""
     if not params:
         return "(nothing was searched)"
     return "  ".join(
@@ -175,7 +143,7 @@ def params_line(params: Mapping[str, Any]) -> str:
 
 
 def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> None:
-    """Print the best configuration and every score that speaks for or against it."""
+    """Print the state of a study, its best configuration, and all scores to judge it by."""
     summary = summarize(record)
     counts, metric = summary.trials, summary.metric
     never = is_over(record, state)
@@ -227,7 +195,7 @@ def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> Non
 
 
 def show_advice(advice: Sequence[Advice]) -> None:
-    """Print what stands in the way, a line for each key that changes it."""
+    """Print the advice, a line for each key of the experiment."""
     if advice:
         console.print("\n[bold]What stands in the way[/]")
     for each in advice:
@@ -235,25 +203,25 @@ def show_advice(advice: Sequence[Advice]) -> None:
 
 
 def show_next(commands: list[tuple[str, str]]) -> None:
-    """Print what to type next, each command with a remark."""
+    """Print the commands to type next, each with a remark."""
     console.print("\nNext:")
     for command, remark in commands:
         console.print(f"  [bold]{escape(command)}[/]" + (f"   ({remark})" if remark else ""))
 
 
 def counted(count: int, unit: str) -> str:
-    """Write a count with its unit: 1 row, 2 rows."""
+    """Return a count with its unit: 1 row, 2 rows."""
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
 def _scores(summary: Summary, unit: str) -> Table:
-    """Return every score: a row for who, a column for the part that it is of."""
+    """Return the scores: a row for each model, a column for each data set."""
     best, test = summary.best, summary.test
     assert best is not None
     metric = short_name(summary.metric)
     opened: list[ModelScores] = [part for part in (test, test and test.refit) if part]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
-    table.add_column(metric, overflow="fold")  # gives way on a narrow terminal
+    table.add_column(metric, overflow="fold")  # wraps on a narrow terminal
     for heading in ("validation", "test", "refit")[: 1 + len(opened)]:
         table.add_column(heading, no_wrap=True)
 
@@ -288,7 +256,7 @@ def _scores(summary: Summary, unit: str) -> Table:
 
 
 def _trained(best: Configuration, metric: str) -> str:
-    """Say what the winner's scores are of."""
+    """Describe the trainings of the winner."""
     gap = gap_in_words(metric, best.gap, best.search_score)
     how = "retrained on" if best.trial is not None else "trained on"
     return f"{how} {counted(len(best.scores), 'fresh seed')}" + (f", gap {gap}" if gap else "")
@@ -315,7 +283,7 @@ def _ensemble(part: ModelScores) -> str:
 
 
 def _covered(part: ModelScores, place: int) -> str:
-    """Write which share of the rows an interval holds, and how wide it is."""
+    """Return the coverage of a prediction interval, and its mean width."""
     if place >= len(part.intervals):
         return ""
     interval = part.intervals[place]
@@ -335,16 +303,22 @@ def _refitted(test: TestScore) -> str | None:
 
 
 def _spread(scores: Scores | Configuration) -> str:
-    """Write a mean with its standard deviation, where there is one."""
+    """Return a mean with its standard deviation, if any."""
     std = f" ± {number(scores.std, 2)}" if scores.std is not None else ""
     return number(scores.mean) + std
 
 
-def _show_finalists(summary: Summary) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title="Finalists", title_justify="left", title_style="bold")
-    for heading in ("trial", "search", "mean", "std", "gap"):
+def _table(title: str, *numbers: str) -> Table:
+    """Return a table with columns of numbers, and the configuration in the last one."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
+    table.add_column("configuration", overflow="fold")  # wraps on a narrow terminal
+    return table
+
+
+def _show_finalists(summary: Summary) -> None:
+    table = _table("Finalists", "trial", "search", "mean", "std", "gap")
     metric = summary.metric
     for finalist in summary.finalists:
         table.add_row(
@@ -363,12 +337,7 @@ def _show_finalists(summary: Summary) -> None:
 
 def _show_front(study: str, summary: Summary) -> None:
     front = summary.front or ()
-    table = Table(
-        box=box.SIMPLE_HEAD, title="Pareto front", title_justify="left", title_style="bold"
-    )
-    for heading in ("trial", *front[0].values):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration", overflow="fold")  # gives way on a narrow terminal
+    table = _table("Pareto front", "trial", *front[0].values)
     for each in front:
         values = map(number, each.values.values())
         table.add_row(str(each.trial), *values, escape(params_line(each.params)))
@@ -383,7 +352,7 @@ def _show_front(study: str, summary: Summary) -> None:
 
 
 def show_running(record: StudyRecord, most: int = 10) -> None:
-    """Print the trials of a running search that a worker has, or that wait for one."""
+    """Print the trials of a running search that have not ended."""
     running = open_trials(record)
     if not running or is_over(record, StudyState.RUNNING):
         return
@@ -397,17 +366,12 @@ def show_running(record: StudyRecord, most: int = 10) -> None:
 
 
 def show_trials(record: StudyRecord, most: int = 10) -> None:
-    """Print the best trials of a search; `ms` is how long one prediction takes."""
+    """Print the best trials; `ms` is the time of one prediction in milliseconds."""
     ranked = record.ranked()[:most]
     if not ranked:
         return
-    table = Table(
-        box=box.SIMPLE_HEAD, title="Best trials", title_justify="left", title_style="bold"
-    )
     metric = short_name(record.experiment.objective.metric)
-    for heading in ("trial", metric, "epochs", "seconds", "weights", "ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("configuration")  # the one that gives way on a narrow terminal
+    table = _table("Best trials", "trial", metric, "epochs", "seconds", "weights", "ms")
     for trial in ranked:
         assert trial.outcome is not None
         table.add_row(

@@ -16,8 +16,6 @@ from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey
 from tuner.metrics import short_name
 
-__all__ = ["InProgress", "Progress", "Stage", "clock_text"]
-
 _STAGE_OF = {Role.TRIAL: Role.TRIAL, Role.FINALIST: Role.FINALIST, Role.BASELINE: Role.FINALIST}
 # The default is trained among the finalists.
 

@@ -1,7 +1,7 @@
 """Reporters of a search: a live table on a terminal, plain lines, or JSON for programs.
 
-The coordinator's thread only counts; a thread of Rich's draws, so that a thousand epochs a
-second cost no more drawing than one.
+The coordinator's thread only counts; Rich draws in a thread of its own, so that the cost of
+drawing does not depend on the number of events.
 """
 
 from __future__ import annotations
@@ -35,18 +35,6 @@ from tuner.progress.display import number as text_of
 from tuner.progress.progress import InProgress, Progress, Stage, clock_text
 from tuner.results.summary import summarize
 
-__all__ = [
-    "FailureNotice",
-    "JsonReporter",
-    "LiveReporter",
-    "PlainReporter",
-    "Reporter",
-    "Rows",
-    "make_reporter",
-    "reported_end",
-    "to_json",
-]
-
 
 class Reporter(Observer):
     """Shows a search from its beginning to its result. This one shows nothing.
@@ -66,26 +54,21 @@ class Reporter(Observer):
         """Leave the terminal as it was."""
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """The search is done; `commands` are what to type next, each with a remark."""
+        """The search is done; `commands` are suggestions for the next one, each with a remark."""
 
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
         """The last call; `state` is done, interrupted or failed.
 
-        The reason is None where it is done. Else the entry point prints it.
+        `reason` is None if it is done; else it is the message that the entry point prints.
         """
 
 
 class _ConsoleReporter(Progress, Reporter):
     """Prints messages and the result on a console."""
 
-    def __init__(
-        self,
-        console: Console,
-        *,
-        stopping: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(stopping=stopping, clock=clock)
+    def __init__(self, console: Console, **progress: Callable[[], Any]) -> None:
+        """Keep the console; `progress` are arguments of `Progress`."""
+        super().__init__(**progress)
         self.console = console
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
@@ -100,21 +83,15 @@ class _ConsoleReporter(Progress, Reporter):
         self.console.print(text, markup=False)
 
 
-_SILENCE_S = 20.0  # after which a line says that training goes on
+_SILENCE_S = 20.0  # after which a line shows a running trial
 
 
 class PlainReporter(_ConsoleReporter):
     """Prints a line for every trial that ends in this run."""
 
-    def __init__(
-        self,
-        console: Console,
-        *,
-        stopping: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(console, stopping=stopping, clock=clock)
-        self._last_line = clock()
+    def __init__(self, console: Console, **progress: Callable[[], Any]) -> None:
+        super().__init__(console, **progress)
+        self._last_line = self.clock()
 
     def asked(self, trial: Asked) -> None:
         super().asked(trial)
@@ -125,7 +102,7 @@ class PlainReporter(_ConsoleReporter):
         super().epoch(key, epoch)
         if self.clock() - self._last_line > _SILENCE_S:
             metric = f"{self.metric} {text_of(epoch.metric)}"
-            line = f"{key.name} goes on: epoch {epoch.epoch + 1}, {metric}"
+            line = f"{key.name} is running: epoch {epoch.epoch + 1}, {metric}"
             self._print(line, self.time_left(self.stage(key)))
 
     def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
@@ -149,23 +126,20 @@ class PlainReporter(_ConsoleReporter):
         self.note("  ".join(part for part in parts if part))
 
 
-_STARTING = "starting"  # a trial whose first epoch has not ended, in place of its epochs
-
-_A_SECOND = 5  # frames
-
+_STARTING = "starting"  # in place of the epochs, until the first one ends
+_FRAMES_PER_SECOND = 5
 _MOST_ROWS = 12
-
-_OTHER_LINES = 10  # bars, counts, heading, and some of what was there before
+_OTHER_LINES = 10  # bars, counts, heading, and some earlier output
 
 
 class Rows:
-    """Which trials have a row: each keeps its own until it ends, and the next takes its place."""
+    """Assigns rows to trials: each keeps its row until it ends, then the next one gets it."""
 
     def __init__(self) -> None:
         self._shown: list[InProgress | None] = []
 
     def update(self, running: list[InProgress], most: int) -> list[InProgress | None]:
-        """Return what stands in each row; there are never fewer than before, where they fit."""
+        """Return the trial of each row; the number of rows does not fall, unless `most` does."""
         alive = {id(trial) for trial in running}
         shown = [t if t and id(t) in alive else None for t in self._shown[:most]]
         kept = {id(trial) for trial in shown if trial}
@@ -187,16 +161,15 @@ class LiveReporter(_ConsoleReporter):
         self,
         console: Console,
         *,
-        stopping: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.monotonic,
         transient: bool = False,
+        **progress: Callable[[], Any],
     ) -> None:
-        super().__init__(console, stopping=stopping, clock=clock)
+        super().__init__(console, **progress)
         self._rows, self._over, self._prunes = Rows(), False, False
         self._live = Live(
             get_renderable=self.frame,
             console=console,
-            refresh_per_second=_A_SECOND,
+            refresh_per_second=_FRAMES_PER_SECOND,
             transient=transient,
         )
 
@@ -210,7 +183,7 @@ class LiveReporter(_ConsoleReporter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop drawing; the bars stay where they are, unless they are transient."""
+        """Stop drawing; the bars stay on the terminal, unless they are transient."""
         self._over = True
         self._live.stop()
 
@@ -224,7 +197,7 @@ class LiveReporter(_ConsoleReporter):
             self.note(f"{key.name} failed: {outcome.reason}")
 
     def frame(self) -> RenderableType:
-        """Return what the terminal shows now."""
+        """Return the current display."""
         with self.lock:
             stages = self.begun_stages()
             if not stages:
@@ -240,10 +213,10 @@ class LiveReporter(_ConsoleReporter):
         rows = self._rows.update(running, most)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         epochs = max(len(_STARTING), len(f"{self.n_epochs}/{self.n_epochs}"))
-        # As wide as the widest will be: columns that move are hard to read.
+        # Fixed widths: columns that move are hard to read.
         for heading, width in (("trial", 9), ("epoch", epochs), (self.metric, 7), ("time", 5)):
             table.add_column(heading, justify="right", no_wrap=True, min_width=width)
-        table.add_column("configuration")  # the one that gives way on a narrow terminal
+        table.add_column("configuration")  # shortened on a narrow terminal
         for trial in rows:
             if trial is None:
                 table.add_row("")
@@ -295,7 +268,7 @@ class LiveReporter(_ConsoleReporter):
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Write a value as JSON: in one line, unless it is indented."""
+    """Return a value as JSON, in one line unless indented; numbers that are not finite are null."""
     separators = None if indent else (",", ":")
     return json.dumps(_finite(value), allow_nan=False, indent=indent, separators=separators)
 
@@ -382,16 +355,16 @@ class JsonReporter(Reporter):
         self._write("note", text=text)
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """Write what `tuner show --json` prints, without the trials: they have been reported."""
+        """Write the result as `tuner show --json` prints it, without the trials."""
         self._write("result", **summarize(record).to_json())
 
     def comparison(self, facts: Mapping[str, Any]) -> None:
-        """Write how strategies differ, after the results of their searches."""
-        self._begun = True  # also where earlier runs have made all of them
+        """Write the result of a comparison, after those of its searches."""
+        self._begun = True  # also if earlier runs made all searches
         self._write("comparison", **facts)
 
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
-        """Write how it ended, but of what was refused before it began."""
+        """Write how the search ended, unless it was refused before it began."""
         if self._begun:
             self._write("ended", state=state, reason=reason, exit_status=exit_status)
 
@@ -435,9 +408,9 @@ def make_reporter(
     """Return the reporter for standard output: live on a terminal, else plain, or JSON.
 
     Args:
-        stopping: returns whether no further trial is begun.
-        as_json: whether programs read it.
-        transient: whether what is drawn on a terminal vanishes when the search ends.
+        stopping: returns whether no further trial starts.
+        as_json: whether to write events as JSON.
+        transient: whether the live display vanishes when the search ends.
     """
     if as_json:
         return JsonReporter(sys.stdout)
@@ -450,7 +423,7 @@ def make_reporter(
 
 @contextlib.contextmanager
 def reported_end(reporter: Reporter) -> Iterator[None]:
-    """Report how a search ended, whatever ended it."""
+    """Report how a search ended."""
     try:
         yield
     except BaseException as error:
