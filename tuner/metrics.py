@@ -65,6 +65,8 @@ class Metric:
     The second argument is what MASE divides by, (samples,), with nan where there is nothing; empty
     for classes.
     """
+    best_class: bool = False
+    """Whether it counts the most probable class alone, not the probabilities."""
     ratios: bool = True
     """Whether a share of a score, such as five percent less, means something."""
     definition: str | None = None
@@ -237,8 +239,8 @@ METRICS = _Metrics(
     mase=Metric("values", _mase, undefined=_mase_undefined),
     r2=Metric("values", _r2, maximize=True, label="R²", undefined=_r2_undefined, ratios=False),
     pinball=Metric("quantiles", _pinball, label="pinball loss"),
-    accuracy=Metric("classes", _accuracy, maximize=True, label="accuracy"),
-    f1=Metric("classes", _f1, maximize=True, label="F1"),
+    accuracy=Metric("classes", _accuracy, maximize=True, label="accuracy", best_class=True),
+    f1=Metric("classes", _f1, maximize=True, label="F1", best_class=True),
     auroc=Metric("classes", _auroc, maximize=True, undefined=_auroc_undefined),
     cross_entropy=Metric("classes", _cross_entropy, label="cross entropy"),
     exact_match=Metric("texts", _exact_match, maximize=True),

@@ -19,7 +19,7 @@ from helpers.result_records import (
 )
 from sklearn.metrics import f1_score, recall_score, root_mean_squared_error
 
-from tuner.data.baselines import Baselines
+from tuner.data.baselines import Baselines, baseline_name
 from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
 from tuner.journal.test_scores import TestScore
@@ -30,7 +30,7 @@ from tuner.report.predictions import close_up, forecast_picture, step_picture
 from tuner.results.predictions import predictions_record
 from tuner.results.summary import summarize
 from tuner.results.test_score import breakdown
-from tuner.results.verdict import baseline_name, best_baseline, left_out_in_words
+from tuner.results.verdict import best_baseline, left_out_in_words
 
 HOSTILE = "<script>alert('&\"')</script>"
 

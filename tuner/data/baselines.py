@@ -14,7 +14,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from tuner.data.linear_models import (
 )  # fmt: skip
 from tuner.data.metrics import score
 from tuner.data.reference import DataRef, SeriesRef
+from tuner.metrics import METRICS
 
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
@@ -214,10 +215,12 @@ class Baselines:
             part, and a `copy` of what is read.
         """
         ref = self._ref
-        if of_values(ref):
-            plain = _forecasts(ref, samples, self._season)
-        else:
-            plain = _shares_or_mean(ref, samples)
+        plain = {}
+        for name, baseline in BASELINES.items():
+            if _predicts(ref) in baseline.of:
+                predicted = baseline.predict(ref, samples, self._season)
+                if predicted is not None:
+                    plain[name] = predicted
         if self._linear is not None:
             plain["linear"] = self._linear.predict(samples, next(iter(plain.values())))
         for name, (own, models) in self._classical.items():
@@ -273,45 +276,101 @@ def baselines_record(
     }
 
 
-def _shares_or_mean(ref: DataRef, samples: np.ndarray) -> dict[str, np.ndarray]:
-    if ref.shape.task == "translate":
-        most_frequent = np.asarray(ref.load("most_frequent"))
-        return {
-            "most_frequent": np.tile(most_frequent, (len(samples), 1)),
-            "copy": np.asarray(ref.load("copied")[samples]),
-        }
-    trained = ref.train_samples()
-    known, weights = ref.truth_of(trained), ref.weights_of(trained)
-    if ref.shape.classes:
-        counts = np.bincount(known, weights, minlength=ref.shape.classes)
-        shares = counts / (len(known) if weights is None else counts.sum())
-        found = {"class_frequencies": np.tile(shares, (len(ref.truth_of(samples)), 1))}
-        if isinstance(ref, SeriesRef):
-            found["last_class"] = np.eye(ref.shape.classes)[ref.truth_of(samples - 1)]
-        return found
-    shape = (len(ref.truth_of(samples)), *known.shape[1:])
-    return {"training_mean": np.broadcast_to(_mean(known, weights), shape)}
-
-
 def _mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     if weights is None or not weights.any():
         return np.asarray(values.mean(axis=0))
     return np.asarray(np.average(values, axis=0, weights=weights / weights.max()))
 
 
-def _forecasts(ref: SeriesRef, starts: np.ndarray, season: int | None) -> dict[str, np.ndarray]:
-    values, horizon = np.asarray(ref.load("truth")), ref.shape.horizon
-    of = ref.series_of(starts)
-    forecasts = {"last_value": last_value(values, starts, horizon)}
-    if season is not None:
-        reaches = starts - season >= ref.load("reach")[of, 0]  # (windows,)
-        if reaches.any():  # a series that begins late has no season before its first windows
-            seasonal = forecasts["last_value"].copy()
-            seasonal[reaches] = seasonal_naive(values, starts[reaches], horizon, season)
-            forecasts["seasonal_naive"] = seasonal
-    means = _training_means(ref, values)[of]  # (windows, targets)
-    forecasts["training_mean"] = np.repeat(means[:, None, :], horizon, axis=1)
-    return forecasts
+def _last_value(ref: DataRef, starts: np.ndarray, season: int | None) -> np.ndarray:
+    return last_value(np.asarray(ref.load("truth")), starts, ref.shape.horizon)
+
+
+def _seasonal_naive(ref: DataRef, starts: np.ndarray, season: int | None) -> np.ndarray | None:
+    assert of_values(ref)
+    if season is None:
+        return None
+    values = np.asarray(ref.load("truth"))
+    reaches = starts - season >= ref.load("reach")[ref.series_of(starts), 0]  # (windows,)
+    if not reaches.any():
+        return None
+    found = _last_value(ref, starts, season).copy()  # of a series that begins late
+    found[reaches] = seasonal_naive(values, starts[reaches], ref.shape.horizon, season)
+    return found
+
+
+def _training_mean(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray:
+    if of_values(ref):
+        means = _training_means(ref, np.asarray(ref.load("truth")))[ref.series_of(samples)]
+        return np.repeat(means[:, None, :], ref.shape.horizon, axis=1)
+    trained = ref.train_samples()
+    known = ref.truth_of(trained)
+    shape = (len(ref.truth_of(samples)), *known.shape[1:])
+    return np.broadcast_to(_mean(known, ref.weights_of(trained)), shape)
+
+
+def _class_frequencies(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray:
+    trained = ref.train_samples()
+    known, weights = ref.truth_of(trained), ref.weights_of(trained)
+    counts = np.bincount(known, weights, minlength=ref.shape.classes)
+    shares = counts / (len(known) if weights is None else counts.sum())
+    return np.tile(shares, (len(ref.truth_of(samples)), 1))
+
+
+def _last_class(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray | None:
+    if not isinstance(ref, SeriesRef):
+        return None
+    return np.asarray(np.eye(ref.shape.classes)[ref.truth_of(samples - 1)])
+
+
+def _most_frequent(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray:
+    return np.tile(np.asarray(ref.load("most_frequent")), (len(samples), 1))
+
+
+def _copy(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray:
+    return np.asarray(ref.load("copied")[samples])
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A plain prediction that needs no choice by the validation rows."""
+
+    of: tuple[Literal["forecasts", "values", "classes", "texts"], ...]
+    """What it predicts: values of series, values of sequences, classes, texts."""
+    predict: Callable[[DataRef, np.ndarray, int | None], np.ndarray | None]
+    """From prepared data, samples and the rows in a season to the predictions; see
+    `Baselines.predict`. None where it cannot be made."""
+    best_class: str | None = None
+    """Its title where a metric counts the most probable class alone."""
+
+
+BASELINES = {
+    "last_value": Baseline(("forecasts",), _last_value),
+    "seasonal_naive": Baseline(("forecasts",), _seasonal_naive),
+    "training_mean": Baseline(("forecasts", "values"), _training_mean),
+    "class_frequencies": Baseline(("classes",), _class_frequencies, "majority class"),
+    "last_class": Baseline(("classes",), _last_class),
+    "most_frequent": Baseline(("texts",), _most_frequent),
+    "copy": Baseline(("texts",), _copy),
+}
+"""The plain predictions by name; `CLASSICAL` and the linear model are beside them."""
+
+
+def baseline_name(name: str, metric: str) -> str:
+    """Return the title of a plain prediction for a metric, without an article."""
+    kind = METRICS.get(metric)
+    if name == "linear":
+        return "logistic regression" if kind and kind.of == "classes" else "linear regression"
+    if name in CLASSICAL:
+        return CLASSICAL[name].title
+    best = BASELINES[name].best_class if name in BASELINES else None
+    return best if best and kind and kind.best_class else name.replace("_", " ")
+
+
+def _predicts(ref: DataRef) -> str:
+    if ref.shape.task == "translate":
+        return "texts"
+    return "classes" if ref.shape.classes else "forecasts" if of_values(ref) else "values"
 
 
 def _training_means(ref: SeriesRef, values: np.ndarray) -> np.ndarray:

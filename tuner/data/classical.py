@@ -10,17 +10,15 @@ import importlib.util
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from tuner.data.reference import SeriesRef
 
-CLASSICAL = ("exponential_smoothing", "seasonal_arima")
 INSTALL = "statsmodels is not installed (pip install 'lstm-tuner[classical]')"
 _MOST_MODELS = 30  # series times targets
 _MOST_EXPECTED = 10.0  # seconds that all models of one kind are expected to take, see below
-_MOST_ROWS = {"exponential_smoothing": 4_000, "seasonal_arima": 1_000}  # the newest, of training
-_LONGEST_SEASON = {"exponential_smoothing": 400, "seasonal_arima": 60}
 _MOST_STEPS = {"maxiter": 50, "maxfun": 250}  # of the search for a model's parameters
 
 
@@ -77,11 +75,12 @@ def _why_not(name: str, ref: SeriesRef, season: int | None) -> str | None:
     n_models = len(ref.load("train")) * ref.shape.targets
     if n_models > _MOST_MODELS:
         return f"{n_models:,} models (series times targets) are more than {_MOST_MODELS}"
-    if name == "seasonal_arima":
+    longest = CLASSICAL[name].longest_season
+    if CLASSICAL[name].needs_season:
         if season is None:
             return "the rows have no season; task.season gives one"
-        if season > _LONGEST_SEASON[name]:
-            return f"a season of {season:,} rows is longer than {_LONGEST_SEASON[name]}"
+        if season > longest:
+            return f"a season of {season:,} rows is longer than {longest}"
     season = _season_of(name, season)
     if (seconds := _expected_seconds(name, ref, season)) > _MOST_EXPECTED:
         what = f"{n_models:,} models on so many rows" if n_models > 1 else "so many rows"
@@ -92,7 +91,7 @@ def _why_not(name: str, ref: SeriesRef, season: int | None) -> str | None:
 
 
 def _season_of(name: str, season: int | None) -> int | None:
-    return None if season is not None and season > _LONGEST_SEASON[name] else season
+    return None if season is not None and season > CLASSICAL[name].longest_season else season
 
 
 def _fewest_rows(season: int | None) -> int:
@@ -102,20 +101,17 @@ def _fewest_rows(season: int | None) -> int:
 def _rows_of(name: str, ref: SeriesRef) -> list[range]:
     """Return the training rows of each series that a kind is fitted on."""
     return [
-        range(int(max(begin, first, end - _MOST_ROWS[name])), int(end))
+        range(int(max(begin, first, end - CLASSICAL[name].most_rows)), int(end))
         for (begin, end), (first, _) in zip(ref.load("train"), ref.load("reach"), strict=True)
     ]
 
 
 def _expected_seconds(name: str, ref: SeriesRef, season: int | None) -> float:
     """Return about how long it takes on an idle core, by what was measured; no clock decides."""
-    found, n = 0.0, season or 1
+    found = 0.0
     for (begin, end), (_, last) in zip(ref.load("train"), ref.load("reach"), strict=True):
-        rows = min(int(end - begin), _MOST_ROWS[name])
-        if name == "seasonal_arima":
-            found += 1e-6 * rows * (n + 2) ** 2 + 1e-7 * int(last - begin) * (n + 2) ** 2
-        else:
-            found += 5e-5 * rows
+        rows = min(int(end - begin), CLASSICAL[name].most_rows)
+        found += CLASSICAL[name].seconds(rows, int(last - begin), season or 1)
     return found * ref.shape.targets
 
 
@@ -133,7 +129,6 @@ def fit_kind(name: str, ref: SeriesRef, season: int | None) -> Classical:
         The models, of the series that they can be fitted to.
     """
     season = _season_of(name, season)
-    fit: Callable[..., _Forecast] = _smoothing if name == "exponential_smoothing" else _arima
     truth = ref.transform.to_level(ref.load("truth"))
     models = Classical(ref.shape.horizon, ref.shape.targets)
     for series, rows in enumerate(_rows_of(name, ref)):
@@ -147,7 +142,7 @@ def fit_kind(name: str, ref: SeriesRef, season: int | None) -> Classical:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # that a fit has not converged, mostly
                 try:
-                    forecast = fit(values, len(rows), season)
+                    forecast = CLASSICAL[name].fit(values, len(rows), season)
                 except (ValueError, np.linalg.LinAlgError):
                     continue
             models.add(series, target, rows.start, forecast)
@@ -244,3 +239,35 @@ def _powers(row: np.ndarray, matrix: np.ndarray, n: int) -> Iterator[np.ndarray]
     for _ in range(n):
         yield row
         row = row @ matrix
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of classical model, and the data that it is fitted to."""
+
+    title: str  # in sentences
+    fit: Callable[[np.ndarray, int, int | None], _Forecast]
+    """From the values of a series, the number of training rows (the first) and the season."""
+    most_rows: int  # of training, the newest
+    longest_season: int  # rows
+    seconds: Callable[[int, int, int], float]
+    """Measured time for a number of training rows, rows to the end, and rows in a season."""
+    needs_season: bool = False
+
+
+CLASSICAL = {
+    "exponential_smoothing": Kind(
+        "exponential smoothing", _smoothing, 4_000, 400, lambda rows, _, season: 5e-5 * rows
+    ),
+    "seasonal_arima": Kind(
+        "seasonal ARIMA",
+        _arima,
+        1_000,
+        60,
+        lambda rows, all_rows, season: (
+            1e-6 * rows * (season + 2) ** 2 + 1e-7 * all_rows * (season + 2) ** 2
+        ),
+        needs_season=True,
+    ),
+}
+"""The kinds by their names in the results."""

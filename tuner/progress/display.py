@@ -14,13 +14,14 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tuner.coordination.finalists import retrained_of
+from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
 from tuner.metrics import short_name
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
-from tuner.results.verdict import baseline_name, gap_in_words, left_out_in_words
+from tuner.results.verdict import gap_in_words, left_out_in_words
 from tuner.results.winner import tested_name
 
 _STEPS, _WORST = 8, 5  # that are shown

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.data.baselines import baseline_name
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.outputs import written_whole
@@ -28,7 +29,7 @@ from tuner.results.differences import (
     median_interval,
     pairwise,
 )
-from tuner.results.verdict import baseline_name, ranked_baselines, score_text, strategies_in_words
+from tuner.results.verdict import ranked_baselines, score_text, strategies_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

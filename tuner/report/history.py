@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.data.baselines import baseline_name
 from tuner.jobs import intermediate_values
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.metrics import COSTS
 from tuner.report import plotting
 from tuner.report.plotting import BEST, COLOURS, GREY, POINT, Picture, clipped, drawn, label
-from tuner.results.verdict import baseline_name, ranked_baselines
+from tuner.results.verdict import ranked_baselines
 from tuner.results.winner import find_winner, objectives, pareto_front
 
 if TYPE_CHECKING:

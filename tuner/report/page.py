@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tuner.coordination.finalists import Default, default_of
+from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
@@ -36,7 +37,6 @@ from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
 from tuner.results.verdict import (
     Worth,
-    baseline_name,
     best_baseline,
     gap_in_words,
     left_out_in_words,

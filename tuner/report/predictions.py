@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.data.baselines import baseline_name
 from tuner.journal.records import StudyRecord
 from tuner.report import plotting
 from tuner.report.plotting import COLOURS, GREY, POINT, Picture, clipped, drawn, label
-from tuner.results.verdict import baseline_name, ranked_baselines
+from tuner.results.verdict import ranked_baselines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tuner.coordination.finalists import default_of, model_name, rank_finalists
+from tuner.data.baselines import baseline_name
 from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
 from tuner.metrics import METRICS, short_name
@@ -23,19 +24,6 @@ from tuner.user_code import is_reference
 REOPEN = "--reopen-test"  # the option that evaluates on the test set again
 _METHOD = "Mann-Whitney with Holm's correction"
 _MOST_IN_DETAIL = 4  # differences, each with its numbers
-
-
-def baseline_name(name: str, metric: str) -> str:
-    """Return the name of a baseline in words, without an article.
-
-    For metrics of the most probable class, class frequencies predict the majority class.
-    """
-    if name == "linear":
-        of_classes = metric in METRICS and METRICS[metric].of == "classes"
-        return "logistic regression" if of_classes else "linear regression"
-    if name == "class_frequencies" and metric in ("accuracy", "f1"):
-        return "majority class"
-    return "seasonal ARIMA" if name == "seasonal_arima" else name.replace("_", " ")
 
 
 def ranked_baselines(metric: str, scores: Mapping[str, float | None]) -> list[tuple[str, float]]:

@@ -164,7 +164,7 @@ def _is_word(word: str, script: str) -> bool:
     return one_script and (caseless or word[1:] == word[1:].lower())
 
 
-_PARQUET, _LINES, _WORKBOOK = (".parquet", ".pq"), (".jsonl", ".ndjson"), (".xlsx", ".xlsm")
+_WORKBOOK = (".xlsx", ".xlsm")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar")
 _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet",
           ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
@@ -176,7 +176,7 @@ _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 def is_typed(path: Path) -> bool:
     """Say whether a file's values have types of their own."""
-    return path.suffix.lower() in (*_PARQUET, *_LINES)
+    return path.suffix.lower() in TYPED
 
 
 def is_workbook(path: Path) -> bool:
@@ -225,24 +225,35 @@ def _check_columns(path: Path, first: bytes) -> None:
 
 
 def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
-    """Return the table in a Parquet or JSON lines file.
+    """Return the table in a file of a format in `TYPED`.
 
     Raises:
         DataError: it is none, or too large when it is unpacked.
     """
-    parquet = path.suffix.lower() in _PARQUET
+    kind, parse = TYPED[path.suffix.lower()]
     try:
-        if parquet:
-            _check_parquet(path, raw)
-            return pd.read_parquet(io.BytesIO(raw))
-        _check_lines(path, raw)
-        frame = pd.read_json(
-            io.BytesIO(raw), lines=True, dtype=False, convert_axes=False, precise_float=True
-        )
+        frame = parse(path, raw)
     except (ImportError, OSError, ValueError) as error:
-        kind = "Parquet" if parquet else "JSON lines"
         rule = f"is no {kind} file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="write it again, or as CSV") from None
+    return frame
+
+
+def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
+    import pyarrow.parquet as parquet
+
+    about = parquet.ParquetFile(io.BytesIO(raw)).metadata
+    size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    if size > _MOST_UNPACKED or about.num_columns > _MOST_COLUMNS:
+        raise _too_large(path)
+    return pd.read_parquet(io.BytesIO(raw))
+
+
+def _parse_lines(path: Path, raw: bytes) -> pd.DataFrame:
+    _check_lines(path, raw)
+    frame = pd.read_json(
+        io.BytesIO(raw), lines=True, dtype=False, convert_axes=False, precise_float=True
+    )
     for name in frame:
         if is_numeric_dtype(frame[name]):
             continue
@@ -253,15 +264,6 @@ def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
             got = f"{str(frame[name].iloc[row])[:40]} in line {row + 1}"
             raise refusal(path, "data.path", rule, got, "write a column for each")
     return frame.set_axis([str(name) for name in frame], axis=1)
-
-
-def _check_parquet(path: Path, raw: bytes) -> None:
-    import pyarrow.parquet as parquet
-
-    about = parquet.ParquetFile(io.BytesIO(raw)).metadata
-    size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    if size > _MOST_UNPACKED or about.num_columns > _MOST_COLUMNS:
-        raise _too_large(path)
 
 
 def _check_lines(path: Path, raw: bytes) -> None:
@@ -285,6 +287,15 @@ def _check_lines(path: Path, raw: bytes) -> None:
             rule = f"has {len(names):,} different keys in {number:,} lines"
             remedy = "write the same keys in every line: a name and a value, say"
             raise refusal(path, "data.path", rule, remedy=remedy)
+
+
+TYPED = {
+    ".parquet": ("Parquet", _parse_parquet),
+    ".pq": ("Parquet", _parse_parquet),
+    ".jsonl": ("JSON lines", _parse_lines),
+    ".ndjson": ("JSON lines", _parse_lines),
+}
+"""The formats whose values have types: title and parser by the suffix of the file."""
 
 
 def workbook_text(path: Path, raw: bytes) -> str:
