@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import ExperimentError, near_miss
-from tuner.experiment.fields import Read
+from tuner.experiment.fields import Name, Read
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
 from tuner.section import Section, optional
 
@@ -22,54 +21,24 @@ __all__ = [
     "Decompose",
     "Decomposition",
     "Folds",
-    "Name",
     "Split",
     "Task",
     "Wide",
     "canonical_decomposition",
-    "check_step_weights",
-    "with_wide_names",
 ]
-
-_Name = Annotated[str, Field(min_length=1)]
 
 
 class Wide(Section):
     """Columns that are series: they become rows of one column, beside one that names the series."""
 
-    id: Annotated[_Name, Field(examples=["store"])]
+    id: Annotated[Name, Field(examples=["store"])]
     """Name of the column that names the series; it is `data.id`."""
-    value: Annotated[_Name, Field(examples=["sales"])]
+    value: Annotated[Name, Field(examples=["sales"])]
     """Name of the column of their values; it is `data.target`."""
     columns: Annotated[
-        _Name | Annotated[list[_Name], Field(min_length=1)], Field(examples=["store_*"])
+        Name | Annotated[list[Name], Field(min_length=1)], Field(examples=["store_*"])
     ]
     """Columns of the file, each a series: a pattern with `*` or `?`, or a list of names."""
-
-
-def with_wide_names(raw: Any) -> Any:
-    """Return `data` with the id and the target that `data.wide` names, where they are not given.
-
-    Raises:
-        ValueError: they are given, and are others.
-    """
-    wide = raw.get("wide") if isinstance(raw, dict) else None
-    if not isinstance(wide, dict | Wide):
-        return raw
-    names = wide if isinstance(wide, dict) else wide.model_dump()
-    given = dict(raw)
-    for key, of_wide in (("id", "id"), ("target", "value")):
-        name = names.get(of_wide)
-        if not isinstance(name, str) or not name:
-            continue  # the block itself is refused
-        own = given.setdefault(key, name)
-        if own is None or own == [name]:
-            given[key] = name
-        elif own != name:
-            rule = f"must be data.wide.{of_wide}, {name!r}"
-            remedy = f"remove {key}, or write the same name twice"
-            raise ExperimentError(rule, key=key, got=repr(own), remedy=remedy)
-    return given
 
 
 _NEEDS = {"moving_average": "length", "emd": "components"}
@@ -122,27 +91,7 @@ def canonical_decomposition(value: Any) -> Any:
     return {key: value[key] for key in Decomposition.model_fields if key in value} | value
 
 
-def check_step_weights(weights: Sequence[float], horizon: int) -> None:
-    """Refuse weights that are not one for each step, and those that leave nothing.
-
-    Raises:
-        ValueError: naming the key, rule, value and remedy.
-    """
-    if len(weights) != horizon:
-        rule = f"must be one number for each step of horizon, which is {horizon}"
-        remedy = f"write {horizon} of them, or horizon: {len(weights)}"
-        if not weights:
-            remedy = f"write {horizon} of them, or remove it"
-        raise ExperimentError(rule, key="step_weights", got=len(weights), remedy=remedy)
-    if not any(weights):
-        rule = "must not all be 0"
-        remedy = "write 1 where a step counts"
-        raise ExperimentError(rule, key="step_weights", got=list(weights), remedy=remedy)
-
-
 Count = Annotated[int, Field(strict=True)]
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 def _parse_lag(value: Any) -> Any:
@@ -240,7 +189,7 @@ class Split(Section):
     """Of the draw of independent sequences; another one is another question."""
     column: Name | None = optional("part")
     """Column with train, validation or test in every row, in place of the shares."""
-    test_file: Annotated[str, Field(min_length=1)] | None = optional("test.csv")
+    test_file: Name | None = optional("test.csv")
     """File whose rows are the test part, relative to the experiment file."""
     group: Name | None = optional("patient")
     """Column of groups of independent sequences, such as patients, that come into one part."""
@@ -355,7 +304,23 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_wide(cls, raw: Any) -> Any:
-        return with_wide_names(raw)
+        """Add id and target of `wide`, where they are not given."""
+        wide = raw.get("wide") if isinstance(raw, dict) else None
+        if not isinstance(wide, dict | Wide):
+            return raw
+        names, given = dict(wide), dict(raw)
+        for key, of_wide in (("id", "id"), ("target", "value")):
+            name = names.get(of_wide)
+            if not isinstance(name, str) or not name:
+                continue  # the block itself is refused
+            own = given.setdefault(key, name)
+            if own is None or own == [name]:
+                given[key] = name
+            elif own != name:
+                rule = f"must be data.wide.{of_wide}, {name!r}"
+                remedy = f"remove {key}, or write the same name twice"
+                raise ExperimentError(rule, key=key, got=repr(own), remedy=remedy)
+        return given
 
     @property
     def dialect(self) -> Dialect:
@@ -480,6 +445,14 @@ class Task(Section):
         if self.quantiles and 0.5 not in self.quantiles:
             rule = "need 0.5, which is the point forecast"
             raise ExperimentError(rule, key="quantiles", got=self.quantiles, remedy="add it")
-        if self.step_weights is not None:
-            check_step_weights(self.step_weights, self.horizon)
+        if (weights := self.step_weights) is None:
+            return self
+        if len(weights) != self.horizon:
+            rule = f"must be one number for each step of horizon, which is {self.horizon}"
+            other = f"horizon: {len(weights)}" if weights else "remove it"
+            remedy = f"write {self.horizon} of them, or {other}"
+            raise ExperimentError(rule, key="step_weights", got=len(weights), remedy=remedy)
+        if not any(weights):
+            rule, remedy = "must not all be 0", "write 1 where a step counts"
+            raise ExperimentError(rule, key="step_weights", got=weights, remedy=remedy)
         return self

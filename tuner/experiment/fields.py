@@ -25,6 +25,7 @@ __all__ = [
     "STUDY_BYTES",
     "WORDS",
     "MetricName",
+    "Name",
     "Read",
     "completed",
     "is_own",
@@ -207,9 +208,9 @@ def completed(record: Any) -> Any:
     return record | {"hyperparameters": fixed | {"unknown_rate": 0.0}}
 
 
-_Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
 
-_Words = Annotated[list[_Text], BeforeValidator(lambda value: _as_texts(value))]
+_Words = Annotated[list[Name], BeforeValidator(lambda value: _as_texts(value))]
 
 _Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 
@@ -275,7 +276,7 @@ class Read(Section):
     """Decimal mark of numbers."""
     thousands: Literal[",", ".", " ", "'", "’", "_", "\u00a0", "\u202f"] | None = optional(".")
     """Mark between groups of three digits."""
-    comment: _Text | None = optional("#")
+    comment: Name | None = optional("#")
     """What a line begins with that is not read."""
     skip_rows: _Lines | None = optional(2)
     """Lines above the names of the columns, blank ones counted."""
@@ -291,7 +292,7 @@ class Read(Section):
     """Format of the time column, as strptime has it; or excel for a spreadsheet's days."""
     timezone: _Zone | None = optional("Europe/Berlin")
     """Time zone of times without an offset; makes the hour certain where clocks go back."""
-    time_columns: Annotated[list[_Text], Field(min_length=2, max_length=6)] | None = optional(
+    time_columns: Annotated[list[Name], Field(min_length=2, max_length=6)] | None = optional(
         ["date", "hour"]
     )
     """Columns that are joined into the time column: a date and an hour, or year, month, day."""

@@ -263,15 +263,13 @@ def _canonical(name: str, domain: Domain) -> Domain:
             text = canonical_choice(name, choice)
         except ExperimentError as error:
             raise error.with_(key=f"{name}.choices") from None
-        if (other := meanings.setdefault(without_order(name, text), text)) != text:
-            got = f"{other!r} and {text!r}, which are the same"
-            raise ExperimentError(
-                "must differ", key=f"{name}.choices", got=got, remedy="remove one"
-            )
-        if text in choices:
-            raise ExperimentError(
-                "must differ", key=f"{name}.choices", got=f"{text!r} twice", remedy="remove one"
-            )
+        other = meanings.setdefault(without_order(name, text), text)
+        if other != text or text in choices:
+            got = f"{text!r} twice"
+            if other != text:
+                got = f"{other!r} and {text!r}, which are the same"
+            key = f"{name}.choices"
+            raise ExperimentError("must differ", key=key, got=got, remedy="remove one")
         choices.append(text)
     return domain.model_copy(update={"choices": choices})
 
@@ -301,14 +299,9 @@ def _to_distribution(domain: Domain) -> BaseDistribution:
         high = domain.high - (domain.high - domain.low) % domain.step
         return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
     if isinstance(domain, FloatDomain):
-        high_on_grid = _last_on_grid(domain.low, domain.high, domain.step)
-        return FloatDistribution(domain.low, high_on_grid, log=domain.log, step=domain.step)
+        last = domain.high
+        if domain.step is not None:  # the last value of the grid, in decimals as written
+            low, end, step = (Decimal(str(x)) for x in (domain.low, domain.high, domain.step))
+            last = float(end - (end - low) % step)
+        return FloatDistribution(domain.low, last, log=domain.log, step=domain.step)
     return CategoricalDistribution(domain.choices)
-
-
-def _last_on_grid(low: float, high: float, step: float | None) -> float:
-    """Return the last value of low, low + step, ... that is not above high, in decimals."""
-    if step is None:
-        return high
-    reach = Decimal(str(high)) - Decimal(str(low))
-    return float(Decimal(str(high)) - reach % Decimal(str(step)))
