@@ -185,7 +185,7 @@ class _Journals:
     def holds_all(
         self, experiment: Experiment, name: str, location: str, data: dict[str, Any]
     ) -> bool:
-        """Return whether a journal has all trials of a study; raise where it has others."""
+        """Return whether a journal has all trials of a study; raise if it has another study."""
         from tuner.coordination.opening import as_begun, check_study
         from tuner.journal.records import read_study
         from tuner.journal.storage import load_study, lock_for_reading, study_names

@@ -88,11 +88,9 @@ def _check_trains(command: Train | Export, folder: Path | None, remedy: str) -> 
 
 
 def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
-    """Print what came of a training, and return False where that is not what was recorded.
+    """Print the scores of a training, and return False if they differ from the recorded ones.
 
-    Args:
-        training: it.
-        changed: the options that changed the experiment.
+    `changed` are the options that changed the experiment.
     """
     recorded = training.experiment.recorded
     score = ", ".join(map(number, training.scores))
@@ -115,10 +113,7 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
 
 
 def say_written(training: Training, folder: Path, no_graph: str | None) -> None:
-    """Print which model was written: one that was trained again is another than was scored.
-
-    `no_graph` says why there is no `model.onnx`.
-    """
+    """Print which model was written; `no_graph` is the reason why `model.onnx` is missing."""
     what = f"wrote [bold]{escape(str(folder))}[/]"
     n_models = len(training.model.weights)
     if n_models > 1:
@@ -194,7 +189,7 @@ def _as_json(format_: str | None, output: Path | None) -> bool:
 
 
 def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:
-    """Refuse to write over what the study is made of, also with `--force`."""
+    """Refuse to overwrite the study's data or journal, even with `--force`."""
     kept = {
         "data file": Path(record.data["path"]),
         "journal": Path(journal_location(record.name, journal)),
@@ -206,7 +201,7 @@ def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> Non
 
 
 def _say_what_is_missing(record: StudyRecord, state: StudyState) -> None:
-    """Warn of a study that has not come to its end: its best is not the best yet."""
+    """Warn if the study is not done: its best configuration may change."""
     if state is StudyState.DONE:
         return
     stands = "is running or was killed" if state is StudyState.UNKNOWN else f"is {state.value}"

@@ -66,7 +66,7 @@ def own_strategy(path: Path) -> dict[str, Any]:
 
 
 def replaced_strategy(path: Path, experiment: Experiment) -> str | None:
-    """Return the file's strategy with its options, where another one searches; else None."""
+    """Return the strategy of the file with its options, if the search uses another one."""
     own = own_strategy(path)
     if own.get("name") in (None, experiment.strategy.name):
         return None

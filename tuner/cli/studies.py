@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
-    """Return a study's links as JSON; None where no UI that has it answers."""
+    """Return a study's links as JSON; None if no running UI has the study."""
     links = find_links(record)
     if links is None:
         return None
@@ -74,7 +74,7 @@ def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
 
 
 def show_links(record: StudyRecord, journal: str | None) -> None:
-    """Print a study's links, or the command that serves them; nothing where MLflow lacks it."""
+    """Print a study's links, or the command that serves them, if MLflow has the study."""
     links = find_links(record)
     if links is not None:
         _print(links)
@@ -188,7 +188,7 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
 
 
 def _trained(trained: int, budget: int | None) -> str:
-    """Write how many trials are trained, of how many; a later run may have asked for fewer."""
+    """Return the number of trained trials, and the budget if it differs."""
     if budget is None or trained == budget:
         return str(trained)
     return f"{trained} of {budget}" if trained < budget else f"{trained} ({budget} asked for)"
@@ -226,7 +226,7 @@ def report(command: Report) -> None:
 
 
 def sync(command: Sync) -> None:
-    """Make MLflow agree with a study's journal, and log the winner's model where it is missing."""
+    """Copy to MLflow what it lacks of a study, and the winner's model."""
     study, journal, register = command.study, command.journal, command.register
     if register is not None:
         check_register(register)

@@ -84,27 +84,27 @@ def words_of(name: str) -> list[str]:
 
 
 def first_named(names: Iterable[str]) -> str | None:
-    """Return the name that most likely is of the quantity to predict; None where none is.
+    """Return the most likely name of the target; None if no name is usual for one.
 
     Args:
-        names: in the order of the file, which decides between equals.
+        names: in the order of the file, which breaks ties.
     """
     ranked = [(rank, at, name) for at, name in enumerate(names) if (rank := _rank(name))]
     return min(ranked)[2] if ranked else None
 
 
 def is_id_name(name: str) -> bool:
-    """Say whether a name is of a column that tells series, or sequences, apart."""
+    """Return whether a name is usual for an id of series or sequences."""
     return _has(words_of(name), _IDS) and not is_class_name(name)
 
 
 def is_class_name(name: str) -> bool:
-    """Say whether a name is of a column of classes."""
+    """Return whether a name is usual for a column of classes."""
     return _has(words_of(name), _CLASSES)
 
 
 def is_calendar_name(name: str) -> bool:
-    """Say whether a name is of a part of the date, or of a count of the rows."""
+    """Return whether a name is usual for a part of the date, or a number of the row."""
     return set(words_of(name)) <= _CALENDAR
 
 
@@ -128,7 +128,7 @@ def _rank(name: str) -> tuple[int, bool] | None:
 
 
 def _has(words: list[str], known: frozenset[str]) -> bool:
-    """Say whether one of the words is known; a script without blanks has words within words."""
+    """Return whether a word is known, or contains a known one in a script without blanks."""
     return any(
         word in known
         or (not word.isascii() and any(not k.isascii() and len(k) > 1 and k in word for k in known))
@@ -146,25 +146,25 @@ _TIME_WORDS = frozenset(
 _UNIX_UNITS = (1, 1e3, 1e6, 1e9)  # in a second
 _QUARTERS = r"(?:19|20)\d\d[-/. ]0?([1-4])"  # or months, of which none is later than April
 _DIGITS_OF_A_DATE = 4  # at least, where no month is named
-_FEWEST_DATES = 10  # numbers, to be taken for dates though no name says so
+_FEWEST_DATES = 10  # numbers that count as dates without a usual name
 _SHORT_DATE = r"\s*\d{1,2}([./-])\d{1,2}\1\d{1,2}\s*"
 _SHORT_YEAR = r".*\d\d\s*"
 _MONTH_AND_YEAR = re.compile(r"(?i)[^\W\d_]{3,}\W*\d\d")
-_MOST_CLASSES = 30  # that numbers may stand for
+MOST_CLASSES = 30  # that numbers may stand for
 _AGAIN = 0.3  # of the times come again where several series share them; else rows are doubled
-_MOST_OF_PAIRS = 6  # columns that may tell series apart two by two
+_MOST_OF_PAIRS = 6  # columns that are tried in pairs as ids
 _ROWS_OF_AN_ID = 3  # at least, on average
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a file seem to be."""
+    """The guessed roles of the columns of a file."""
 
     time: str | None
     id: str | None
     targets: list[str]
     numbers: list[str]  # the targets among them, unless no column holds numbers
-    left_out: dict[str, str]  # every other column, and what it holds: text, times, nothing
+    left_out: dict[str, str]  # every other column, and its kind: text, times, nothing
     why_target: str = ""  # "" where it was given
     why_id: str = ""  # likewise, and where there is none
     may_be_id: str | None = None  # where there is none
@@ -189,7 +189,7 @@ def guess_columns(
     features: list[str] | None = None,
     wide: WideColumns | None = None,
 ) -> Columns:
-    """Return what the columns of a file seem to be; what is given is kept.
+    """Guess the roles of the columns; given ones are kept.
 
     Raises:
         DataError: a given column is absent, or no column is certain to be the target.
@@ -276,7 +276,7 @@ def _choose_target(
 
 
 def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]:
-    """Return the table with its times as they can be read, and the column that holds them.
+    """Return the table with readable times, and the column that holds them.
 
     Parts of the time in several columns are joined; what a spreadsheet counts as days, in a
     column that is called so, is read as days.
@@ -309,7 +309,7 @@ def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]
 
 
 def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Return the columns that tell the time together; none where one column alone does."""
+    """Return the columns that form the time together; none if one column holds it."""
     parts = find_parts(frame)
     others = [str(c) for c in frame if c not in parts]
     if not parts or any(_kind(frame[c]) == "times" for c in others):
@@ -319,7 +319,7 @@ def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
-    """Refuse to go without times where a column that is called so holds years."""
+    """Refuse a file whose column of times, by its name, cannot be read as times."""
     for name, kind in kinds.items():
         words, values = set(words_of(name)), table.frame[name].dropna()
         if not words & _TIME_WORDS or values.empty:
@@ -342,7 +342,7 @@ def _are_years_and_parts(values: pd.Series) -> bool:
 
 
 def _refuse_quarters(table: RawTable, time: str) -> None:
-    """Refuse quarters of years that would be read as months, as 1990-4 is April."""
+    """Refuse quarters that would be read as months: 1990-4 as April."""
     if time not in table.names or table.dialect.date_format is not None:
         return
     values = table.frame[time].dropna()
@@ -364,9 +364,9 @@ def _free_name(table: RawTable) -> str:
 
 
 def _refuse_ambiguous(table: RawTable, others: list[str | None], *, named: bool) -> None:
-    """Refuse to leave out a column that is not certain to hold numbers, without being asked.
+    """Refuse a column whose numbers are ambiguous, unless the user chose the columns.
 
-    Where the target is known by its name, a unit that nobody knows is no reason to ask.
+    If the target is known by its name, an unknown unit in another column is no reason to refuse.
     """
     for name, ambiguity in table.ambiguous.items():
         if name in others or (named and ambiguity.kind == "unit"):
@@ -377,7 +377,7 @@ def _refuse_ambiguous(table: RawTable, others: list[str | None], *, named: bool)
 
 
 def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
-    """Refuse to forecast another column where one has a target's name, and texts with digits."""
+    """Refuse to guess a target if a column with a usual name holds unreadable numbers."""
     texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.ambiguous]
     name = None if named else first_named(texts)
     if name is None:
@@ -414,9 +414,9 @@ def _are_times(values: pd.Series) -> bool:
 
 
 def _say_a_year(values: pd.Series) -> bool:
-    """Say whether texts can tell a year: sizes, scores, quantities and names of months do not.
+    """Return whether texts may hold a year, unlike sizes, scores and names of months.
 
-    A version such as 1.0.12 may be a date as well, where each of them is one.
+    Versions such as 1.0.12 count as dates only if every one of them is a date.
     """
     if is_datetime64_any_dtype(values):
         return True
@@ -433,7 +433,7 @@ def _are_unix(numbers: pd.Series) -> bool:
 
 
 def _are_dates(numbers: pd.Series) -> bool:
-    """Say whether all numbers are dates, as 20200131 or, where they never fall, 202001."""
+    """Return whether all numbers are dates such as 20200131, or, if they never fall, 202001."""
     if numbers.nunique() < _FEWEST_DATES or numbers.isna().any() or (numbers % 1 != 0).any():
         return False
     texts = numbers.astype(np.int64).astype(str)
@@ -447,11 +447,11 @@ def _are_dates(numbers: pd.Series) -> bool:
 def _guess_id(
     table: RawTable, time: str | None, others: list[str], kinds: dict[str, str]
 ) -> tuple[str | None, str]:
-    """Return the column that tells several series or sequences apart, and why it is that one.
+    """Return the column that identifies series or sequences, and the reason.
 
-    With times it is the first column of ids by its name, else the first of texts, with which no
-    time comes twice, where times do without it. Without times it is a column that has the name
-    of one, and whose rows stand together, where another one is a class by its name.
+    If times repeat, it is the first column of ids by its name, else of texts, within whose values
+    no time repeats. Without times it is a column of ids by its name whose rows stand together,
+    if another column is a class by its name.
     """
     named = [c for c in others if is_id_name(c)]
     if time is not None:
@@ -473,7 +473,7 @@ def _guess_id(
 
 
 def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
-    """Refuse rows that two columns tell apart together, and none of them alone."""
+    """Refuse series that are identified by two columns together, and by neither alone."""
     for one, other in itertools.combinations(columns[:_MOST_OF_PAIRS], 2):
         groups = table.frame.groupby([one, other], observed=True).ngroups
         few = groups <= len(table.frame) // _ROWS_OF_AN_ID
@@ -484,7 +484,7 @@ def _check_pairs(table: RawTable, time: str, columns: list[str]) -> None:
 
 
 def _likely_id(frame: pd.DataFrame, kinds: dict[str, str], time: str | None) -> str | None:
-    """Return a column that may tell series apart: by its name, else the first of texts."""
+    """Return a column that may identify series: by its name, else the first of texts."""
     if time in frame and not frame[time].duplicated().any():
         return None
     again = [c for c, kind in kinds.items() if kind in ("text", "numbers")]
@@ -496,11 +496,10 @@ def _likely_id(frame: pd.DataFrame, kinds: dict[str, str], time: str | None) -> 
 def _guess_class(
     table: RawTable, id_: str, time: str | None, numbers: list[str], kinds: dict[str, str]
 ) -> tuple[str, str] | None:
-    """Return the column of classes that sequences are told by, and why it is that one.
+    """Return the column of classes of sequences, and the reason.
 
-    It is one by its name; without times, also a text that stays the same within each id and
-    comes with more than one of them. None where a column of numbers is the target by its name
-    and there are times: that is a panel of series.
+    It has a usual name; without times, it may also be a text that is constant within each id and
+    shared by several. None if there are times and a target by its name: that is a panel of series.
     """
     if time is not None and first_named(numbers) is not None:
         return None
@@ -510,7 +509,7 @@ def _guess_class(
     last = None
     for c in columns:
         values, classes = pd.factorize(strings[c])
-        if not 1 < len(classes) <= (len(codes) // 2 if kinds[c] == "text" else _MOST_CLASSES):
+        if not 1 < len(classes) <= (len(codes) // 2 if kinds[c] == "text" else MOST_CLASSES):
             continue
         first = pd.Series(values).groupby(codes).transform("first")
         stays = bool((first == values).all()) and len(ids) > len(classes)
@@ -525,9 +524,9 @@ def _guess_class(
 
 
 def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[str, str]:
-    """Choose the column with a usual name, else the last, and say why.
+    """Return the column with a usual name, else the last one, and the reason.
 
-    Flags, counts of the rows, parts of the date and ids are chosen only where there is no other.
+    Flags, numbers of the row, parts of the date and ids are chosen only if nothing else is left.
     """
     if numbers:
         kept = [c for c in numbers if frame[c].nunique() > 2] or numbers

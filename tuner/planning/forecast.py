@@ -12,6 +12,7 @@ from tuner.planning.text import (
     Asked,
     Choice,
     SearchPlan,
+    batch_sizes_for,
     choices,
     commented,
     flow_list,
@@ -42,7 +43,7 @@ class ForecastPlan(SearchPlan):
     window: Choice
     windows: tuple[int, ...]  # that are searched; one is no search
     segment: Choice | None
-    season: int | None  # that no frequency tells
+    season: int | None  # if the frequency does not determine it
     calendar: tuple[str, ...]
     transform: Choice
     normalize: Choice
@@ -65,12 +66,12 @@ def plan_forecast(
     n_features: int = 1,
     times_more: float = 1.0,
 ) -> ForecastPlan:
-    """Choose where a first search starts; `usual` are the rows in a season by the frequency."""
+    """Plan a first search; `usual` is the season, in rows, that the frequency suggests."""
     window, windows, segment = _windows(profile, usual, rows, horizon)
     cost = _Cost(profile, horizon, n_features, times_more)
     window, windows, segment = _affordable(cost, window, windows, segment)
     n_windows = cost.windows(max(windows))
-    batch_sizes = _batch_sizes(n_windows)
+    batch_sizes = batch_sizes_for(n_windows)
     for larger in _LARGEST_BATCHES:
         if cost.of_epoch(windows, segment, batch_sizes) * _LEAST_EPOCHS > _MOST_SECONDS:
             batch_sizes = larger
@@ -117,7 +118,7 @@ def plan_forecast(
 
 @dataclass(frozen=True)
 class _Cost:
-    """What training takes on one core, by what was measured."""
+    """Seconds of training on one core, by measurements."""
 
     profile: Profile
     horizon: int
@@ -141,16 +142,16 @@ class _Cost:
 def _affordable(
     cost: _Cost, window: Choice, windows: tuple[int, ...], segment: int | None
 ) -> tuple[Choice, tuple[int, ...], int | None]:
-    """Return windows of which a trial trains in about a minute: shorter ones, where need be."""
+    """Shorten the windows, if needed, so that a trial trains in about a minute."""
     largest = _LARGEST_BATCHES[-1]
 
-    def too_dear() -> bool:
+    def too_slow() -> bool:
         return cost.of_epoch(windows, segment, largest) * _LEAST_EPOCHS > _MOST_SECONDS
 
-    if len(windows) > 1 and too_dear():
+    if len(windows) > 1 and too_slow():
         windows = tuple(w for w in windows if w <= int(window.value))
     rows = max(windows)
-    while too_dear() and rows > _SHORTEST:
+    while too_slow() and rows > _SHORTEST:
         rows = max(_SHORTEST, rows // 2)
         if segment is not None:
             segment = min(segment, rows)
@@ -239,18 +240,12 @@ def _learning_rates(n_windows: int, walking: bool) -> tuple[float, float]:
     return 0.0003, 0.005 if n_windows > _VERY_FEW else 0.002
 
 
-def _batch_sizes(n_windows: int) -> tuple[int, ...]:
-    if n_windows < 1000:
-        return (8, 16, 32)
-    return (16, 32, 64) if n_windows < 5000 else (64, 128, 256)
-
-
 def _intervals(windows: int) -> tuple[float, ...]:
     return (0.8, 0.95) if windows >= 40 else (0.8,) if windows >= 10 else ()
 
 
 def validation_share(rows: int, horizon: int) -> Choice:
-    """Return the share of so many rows of a series that validates."""
+    """Return the share of the validation set for a series of `rows` rows."""
     if rows * 0.2 < 15 + horizon and rows >= 20:
         return Choice("0.3", "large, for there are few rows to choose by")
     return Choice("0.2", "")
@@ -258,7 +253,7 @@ def validation_share(rows: int, horizon: int) -> Choice:
 
 @dataclass(frozen=True)
 class ForecastFile:
-    """The decided keys of `data` and `task`, beside what was asked for."""
+    """The planned keys of `data` and `task`, besides the given ones."""
 
     asked: Asked
     title: list[str]  # of the file: comments at its head
@@ -349,7 +344,7 @@ def _wide(wide: WideColumns) -> list[str]:
 
 
 def _known_future(file: ForecastFile, plan: ForecastPlan) -> str:
-    """Return the line that says which columns are known ahead, or how that is said."""
+    """Return the line of `known_future`, as a comment if no column is known ahead."""
     if file.known_future:
         why = f"filled in the {file.rows_to_come} rows behind the last target: known ahead"
         return commented(f"  known_future: {flow_list(file.known_future)}", why)

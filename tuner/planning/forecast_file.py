@@ -40,7 +40,7 @@ _SHORTEST = 8  # horizons in the longest series, at least
 
 
 def forecast_file(asked: Asked) -> Written:
-    """Look at the series in a file, and write the experiment that follows.
+    """Inspect the series in a file, and write an experiment for them.
 
     Raises:
         DataError, InputError: what `tuner check` would refuse.
@@ -101,7 +101,7 @@ def forecast_file(asked: Asked) -> Written:
 
 
 def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
-    """Return what `_read` does, and the policy for missing values that it takes."""
+    """Return the result of `_read`, and the required policy for missing values."""
     try:
         return *_read(asked, "refuse"), "refuse"
     except DataError as error:

@@ -16,11 +16,13 @@ from tuner.data import SequencesRef
 from tuner.data.linear_models import MOST_VALUES, values_say_more
 from tuner.errors import InputError, nearest, refusal
 from tuner.metrics import metrics_of
+from tuner.planning.columns import MOST_CLASSES
 from tuner.planning.text import (
     Asked,
     Choice,
     SearchPlan,
     Written,
+    batch_sizes_for,
     check_text,
     choices,
     commented,
@@ -48,7 +50,7 @@ class SequencePlan(SearchPlan):
 
 
 def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> SequencePlan:
-    """Choose what a first search begins with.
+    """Plan a first search.
 
     Sequences of one length may have a linear path. It is searched here: a linear model that
     nearly fits the training sequences leaves the layers little to learn. Where there are too few
@@ -68,7 +70,7 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
         segments = tuple(sorted({max(2, near // 2), near, 2 * near}))
     read = math.ceil(middle / segments[0])
     trained = max(1, int(len(lengths) * 0.65))
-    batches = (8, 16, 32) if trained < 1000 else (16, 32, 64) if trained < 5000 else (64, 128, 256)
+    batches = batch_sizes_for(trained)
     seconds = trained / batches[1] * 0.006 + trained * read * 8e-6
     of_values = kind in ("regress", "regress_steps")
     most = 150 if of_values else 60
@@ -165,13 +167,12 @@ def _space(plan: SequencePlan) -> list[str]:
 
 
 _TASKS = ("forecast", "classify", "label", "regress", "regress_steps")
-_MOST_CLASSES = 30  # that numbers may stand for
 _TO_A_CLASS = 4  # sequences at least, on average
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What the target's values are, sequence by sequence."""
+    """Facts about the target's values in the sequences."""
 
     lengths: np.ndarray  # (sequences,)
     constant: bool  # within every sequence
@@ -181,10 +182,10 @@ class _Target:
 
 
 def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
-    """Return the task, and why it is that one.
+    """Return the task, and the reason.
 
-    What has an id is a panel of series, unless the target tells that it is sequences: its
-    values are texts, or one number stands in all the rows of an id.
+    Rows with an id are a panel of series, unless the target's values are texts, or a constant
+    number within each id: then they are sequences.
 
     Raises:
         InputError: there is no such task, or it needs an id.
@@ -212,7 +213,7 @@ def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
         return "label", f"{name!r} are texts that change within an id"
     if not target.numbers:
         return "classify", f"{name!r} is one text for each id"
-    few = target.distinct <= min(_MOST_CLASSES, len(target.lengths) / _TO_A_CLASS)
+    few = target.distinct <= min(MOST_CLASSES, len(target.lengths) / _TO_A_CLASS)
     if target.whole and few and target.distinct > 1:
         return "classify", f"{name!r} is one of {target.distinct} whole numbers for each id"
     if target.distinct > 1:
@@ -270,7 +271,7 @@ def _values_say_more(text: str, data: Path) -> bool:
 
 
 def _look(asked: Asked) -> _Target:
-    """Read the id and the target, as they are written."""
+    """Read the id and the target as strings."""
     columns = asked.columns
     table = RawTable.read(asked.path, columns.dialect, columns.time)
     assert columns.id is not None

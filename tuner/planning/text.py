@@ -1,4 +1,4 @@
-"""What every plan shares: the rows that are looked at, pieces of YAML, the written file."""
+"""Shared by all plans: the sampled rows, pieces of YAML, the written file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tuner.experiment import Experiment, parse_value
 from tuner.planning.columns import Columns
 
 _MOST_NAMES = 8  # of a list that people read
-_COLUMN = 39  # in which comments stand, where what is before them is short enough
+_COLUMN = 39  # of comments behind short lines
 
 
 def listed(names: Sequence[str]) -> str:
-    """Write names for people: of a long list the first ones, and how many more there are."""
+    """Return names in one line; of a long list, the first ones and the number of the others."""
     if len(names) <= _MOST_NAMES + 1:
         return ", ".join(names)
     return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
 
 
 def printable(text: str) -> str:
-    """Return a text that stands in a comment: what is no letter is a blank."""
+    """Return a text for a comment: characters that cannot be printed become blanks."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def quoted(name: str) -> str:
-    """Write a name as YAML: plain where that is safe, else in quotes."""
+    """Return a name as YAML: plain if that is safe, else in quotes."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name) and name.lower() not in (
         *("null", "true", "false", "yes", "no", "on", "off", "y", "n"),  # some read as booleans
     ):
@@ -60,6 +60,13 @@ def commented(text: str, why: str) -> str:
 def choices(name: str, values: Iterable[str | int | float | bool]) -> str:
     """Return the line of a search space for a parameter that is one of some values."""
     return f"  {name}: {{type: categorical, choices: {flow_list(values)}}}"
+
+
+def batch_sizes_for(samples: int) -> tuple[int, ...]:
+    """Return the batch sizes to search for a number of training windows or sequences."""
+    if samples < 1000:
+        return (8, 16, 32)
+    return (16, 32, 64) if samples < 5000 else (64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -110,20 +117,20 @@ _LARGE = 2  # times as many: of a file that is hardly larger, all
 
 @dataclass(frozen=True)
 class Sample:
-    """A file whose rows are looked at: the data file, or one with its first lines."""
+    """The file that is inspected: the data file, or a copy of its first lines."""
 
     path: Path
     times_more: float  # bytes, and so about rows, in the data file
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are looked at."""
+        """Whether it has all rows."""
         return self.times_more == 1.0
 
 
 @contextmanager
 def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
-    """Give the first lines of a large text file, in a file of the same name; else the file.
+    """Yield a copy of the first lines of a large text file; of any other file, the file.
 
     An error about the sample names the data file: its lines are the same.
     """
@@ -150,7 +157,7 @@ def _first_lines(path: Path, most: int) -> bytes | None:
         with path.open("rb") as file:
             head = file.read(most)
     except OSError:
-        return None  # reading says what is wrong
+        return None  # reading it raises the error
     end = head.rfind(b"\n")
     while end >= 0 and head.count(b'"', 0, end) % 2:  # within a quoted value
         end = head.rfind(b"\n", 0, end)
@@ -161,7 +168,7 @@ def _first_lines(path: Path, most: int) -> bytes | None:
 
 @dataclass(frozen=True)
 class Asked:
-    """The data file, and what was said about it on the command line."""
+    """The data file, its guessed columns, and the options of the command line."""
 
     path: Path  # of the rows that are looked at
     columns: Columns
@@ -176,12 +183,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Written:
-    """An experiment file, and what is told about it."""
+    """An experiment file, and facts about it for the user."""
 
     text: str
     does: str  # with markup
     found: str = ""
-    read: tuple[str, ...] = ()  # of how the file is written, what a plain one does not have
+    read: tuple[str, ...] = ()  # unusual parts of its dialect
     filled: bool = False  # missing values are filled in
     made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
     known_ahead: str = ""  # columns, and in which rows

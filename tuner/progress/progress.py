@@ -61,12 +61,12 @@ class Stage:
 
     @property
     def done(self) -> int:
-        """How many trials have ended, in this run or earlier."""
+        """Number of ended trials, in this run or earlier."""
         return self.counts.total()
 
     @property
     def count(self) -> str:
-        """How many trials have ended, and of how many where that is known: 3/40."""
+        """Ended trials, and their total if it is known: 3/40."""
         return f"{self.done}" if math.isinf(self.total) else f"{self.done}/{self.total:.0f}"
 
     def end(self, trial: InProgress) -> None:
@@ -97,7 +97,7 @@ class Stage:
 
 
 class Progress(Observer):
-    """Reduces the events of a search to what its reporters show.
+    """Reduces the events of a search to the state that reporters show.
 
     It is empty until `on_start`. Reporters in another thread than the coordinator's hold `lock`.
 
