@@ -61,6 +61,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 120},
     help="Search the hyperparameters of LSTM models, and evaluate the winner without leakage.",
 )
 
