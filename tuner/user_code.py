@@ -195,8 +195,8 @@ def _check(node: ast.expr, text: str, depth: int) -> None:
                 known = nearest(name, FUNCTIONS)
                 raise ExperimentError(f"has no function {name!r}", got=repr(text), remedy=known)
             if len(arguments) != FUNCTIONS[name]:
-                text = f"{name} takes {FUNCTIONS[name]}, got {len(arguments)} in {text!r}"
-                raise ExperimentError(text, remedy="give it as many")
+                rule, got = f"{name} takes {FUNCTIONS[name]}", f"{len(arguments)} in {text!r}"
+                raise ExperimentError(rule, got=got, remedy="give it as many")
             within(*arguments)
         case _:
             part = ast.unparse(node)

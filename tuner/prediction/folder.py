@@ -231,7 +231,7 @@ OLDEST, FORMAT = 4, 5
 
 MODEL, PIPELINE = "model.onnx", "pipeline.json"
 
-_REMEDY = "export the model again"
+_ALTERED = "is not as it was written (its checksum differs)"
 
 
 def checksum(content: bytes) -> str:
@@ -256,24 +256,22 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
         remedy = "give the folder that `tuner train -o` or `tuner export --model` wrote"
         raise ModelError(is_what, where=show_path(folder), remedy=remedy)
     path = folder / PIPELINE
-    missing = "is missing: this folder holds no model; give the folder of one"
-    record = _parse(path, _read(folder, PIPELINE, missing))
+    record = _parse(path, _read(folder, PIPELINE))
     _check_format(path, record.get("format"))
     if not _is_as_written(record):
-        raise _refusal(path, f"is not as it was written (its checksum differs); {_REMEDY}")
+        raise _refusal(path, _ALTERED)
     files = record.get("files")
     if isinstance(reason := record.get("no_graph"), str):
         rule = f"holds no {MODEL} to predict with: {one_line(reason)}"
         remedy = "weights.safetensors has the weights, by torch's names"
         raise NoGraphError(rule, where=show_path(folder), remedy=remedy)
     if not isinstance(files, dict) or MODEL not in files:
-        raise _refusal(path, f"files: must list {MODEL}; {_REMEDY}")
+        raise _refusal(path, f"must list {MODEL}", key="files")
     model = b""
     for name, written in files.items():
         content = _read(folder, name)
         if checksum(content) != written:
-            text = f"is not as it was written (its checksum differs); {_REMEDY}"
-            raise _refusal(folder / name, text)
+            raise _refusal(folder / name, _ALTERED)
         model = content if name == MODEL else model
     return record, model
 
@@ -282,9 +280,9 @@ def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
         record = json.loads(content)
     except (RecursionError, ValueError) as error:
-        raise _refusal(path, f"is not JSON: {one_line(error)}; {_REMEDY}") from None
+        raise _refusal(path, f"is not JSON: {one_line(error)}") from None
     if not isinstance(record, dict):
-        raise _refusal(path, f"must be an object, got a {type(record).__name__}; {_REMEDY}")
+        raise _refusal(path, "must be an object", f"a {type(record).__name__}")
     return record
 
 
@@ -297,38 +295,46 @@ def _is_as_written(record: dict[str, Any]) -> bool:
 
 def _check_format(path: Path, number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, int):
-        got = reprlib.repr(number)
-        raise _refusal(path, f"format: must be a whole number, got {got}; {_REMEDY}")
+        raise _refusal(path, "must be a whole number", reprlib.repr(number), key="format")
     if number > FORMAT:
-        text = f"format: this version of tuner reads up to {FORMAT}, got {number}; "
-        raise _refusal(path, text + "install a newer one")
+        rule = f"this version of tuner reads up to {FORMAT}"
+        raise _refusal(path, rule, number, "install a newer one", key="format")
     if number < OLDEST:
-        text = f"format: this version of tuner reads from {OLDEST} on, got {number}; {_REMEDY}"
-        raise _refusal(path, text)
+        raise _refusal(path, f"this version of tuner reads from {OLDEST} on", number, key="format")
 
 
-def _read(folder: Path, name: str, missing: str = f"is missing; {_REMEDY}") -> bytes:
+def _read(folder: Path, name: str) -> bytes:
     """Return the bytes of a file that lies in the folder itself."""
     path = folder / name
     if not name.isprintable() or Path(name).name != name or name in ("", ".."):
-        text = f"files: must be names in the folder, got {reprlib.repr(name)}; {_REMEDY}"
-        raise _refusal(folder / PIPELINE, text)
+        rule, got = "must be names in the folder", reprlib.repr(name)
+        raise _refusal(folder / PIPELINE, rule, got, key="files")
     try:
         inside = path.resolve().parent == folder.resolve()
     except (OSError, RuntimeError):  # links in a circle
         inside = False
     if not inside:
-        raise _refusal(path, "leads out of the folder; put the file itself there")
+        raise _refusal(path, "leads out of the folder", remedy="put the file itself there")
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise _refusal(path, f"is no plain file; {_REMEDY}")
+            raise _refusal(path, "is no plain file")
         return path.read_bytes()
     except FileNotFoundError:
-        raise _refusal(path, missing) from None
+        if name == PIPELINE:
+            rule, remedy = "is missing: this folder holds no model", "give the folder of one"
+            raise _refusal(path, rule, remedy=remedy) from None
+        raise _refusal(path, "is missing") from None
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror}; check its rights") from None
+        rule = f"cannot be read: {error.strerror}"
+        raise _refusal(path, rule, remedy="check its rights") from None
 
 
-def _refusal(path: Path, text: str) -> ModelError:
+def _refusal(
+    path: Path,
+    rule: str,
+    got: object = None,
+    remedy: str = "export the model again",
+    key: str | None = None,
+) -> ModelError:
     name = Path(show_path(path.parent)) / path.name  # not where a link leads
-    return ModelError(text, where=str(name))
+    return ModelError(rule, where=str(name), key=key, got=got, remedy=remedy)
