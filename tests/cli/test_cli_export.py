@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from tuner.cli.app import app
 from tuner.cli.main import run
-from tuner.cli.models import say_whether_reproduced
+from tuner.cli.models import print_reproduced
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded
 from tuner.jobs import Outcome, OutcomeState
@@ -274,7 +274,7 @@ def test_a_report_is_written_over_a_report_and_over_nothing_else(here, tuner):
     ("arguments", "text"),
     [
         (["best.yaml", "--strict", "--all-data"], "--strict: is for reproducing a score, and --al"),
-        (["air.yaml", "--strict"], "--strict: air.yaml records no data that this must be; give a"),
+        (["air.yaml", "--strict"], "--strict: air.yaml records no data to compare with; give a"),
         (["air.yaml", "--all-data"], "--all-data: needs recorded.epochs, as no score says when"),
         (["best.yaml", "--all-data"], "--all-data: is for the trained model; add -o DIR"),
         (["best.yaml", "--set", "seed=3"], "--set: seed: this file trains on its own seed; set"),
@@ -422,7 +422,7 @@ def with_record(training, recorded):
 
 def said(training, capsys, *changed):
     capsys.readouterr()
-    assert say_whether_reproduced(training, list(changed)) is (training.reproduced is True)
+    assert print_reproduced(training, list(changed)) is (training.reproduced is True)
     (line,) = capsys.readouterr().out.splitlines()
     return line
 

@@ -29,15 +29,18 @@ def run(arguments: list[str]) -> int:
             status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
             sys.stdout.flush()
     except TunerError as error:
-        _say(one_line(error))
+        _print_error(one_line(error))
         return error.exit_status
     except typer.TyperException as error:  # what the command line itself cannot parse
-        _say(_usage(error))
+        _print_error(_usage(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _say("stopped")
+        _print_error("stopped")
         return 130
-    except (BrokenPipeError, SystemExit) as error:  # the reader, `head` say, has seen enough
+    except (
+        BrokenPipeError,
+        SystemExit,
+    ) as error:  # the reader, such as `head`, has closed the pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
         to_nowhere(sys.stdout)
@@ -46,7 +49,7 @@ def run(arguments: list[str]) -> int:
         name = str(error.name).partition(".")[0]
         if name == "tuner":
             raise
-        _say(
+        _print_error(
             f"this needs {name}, which is not installed: only what predicts is; "
             f"pip install lstm-tuner installs the rest"
         )
@@ -55,7 +58,7 @@ def run(arguments: list[str]) -> int:
         if error.filename is None and error.errno not in _OF_A_DISK:
             raise
         what = error.filename or "what was to be written"
-        _say(f"{what}: {error.strerror}; check the path, its rights and the disk")
+        _print_error(f"{what}: {error.strerror}; check the path, its rights and the disk")
         return 1
     return status if isinstance(status, int) else 0
 
@@ -67,8 +70,8 @@ def _usage(error: typer.TyperException) -> str:
     return f"{text[:1].lower()}{text[1:]}; {command} --help shows what there is"
 
 
-def _say(text: str) -> None:
-    """Write one line on stderr, never wrapped."""
+def _print_error(text: str) -> None:
+    """Print one line on stderr."""
     try:
         sys.stderr.write(f"tuner: {text}\n")
     except OSError:  # the terminal was closed

@@ -74,9 +74,9 @@ def train(command: Train) -> None:
         warn=warn,
     )
     if output is not None:
-        say_written(training, output, write_model(training, output))
+        print_written(training, output, write_model(training, output))
     changed = [f"--set {text}" for text in set_]
-    if not say_whether_reproduced(training, changed):
+    if not print_reproduced(training, changed):
         raise typer.Exit(1)
 
 
@@ -87,7 +87,7 @@ def _check_trains(command: Train | Export, folder: Path | None, remedy: str) -> 
             raise InputError("is for the trained model", where=option, remedy=remedy)
 
 
-def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
+def print_reproduced(training: Training, changed: list[str]) -> bool:
     """Print the scores of a training, and return False if they differ from the recorded ones.
 
     `changed` are the options that changed the experiment.
@@ -112,7 +112,7 @@ def say_whether_reproduced(training: Training, changed: list[str]) -> bool:
     return True
 
 
-def say_written(training: Training, folder: Path, no_graph: str | None) -> None:
+def print_written(training: Training, folder: Path, no_graph: str | None) -> None:
     """Print which model was written; `no_graph` is the reason why `model.onnx` is missing."""
     what = f"wrote [bold]{escape(str(folder))}[/]"
     n_models = len(training.model.weights)
@@ -158,7 +158,7 @@ def export(command: Export) -> None:
     best = exported(record, folder, name, data, command.trial)
     if command.ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
-    _say_what_is_missing(record, state)
+    _warn_unless_done(record, state)
     own_code = named_code(best) is not None
     if output is None and model is None:
         sys.stdout.write(render(best, as_json))
@@ -167,16 +167,16 @@ def export(command: Export) -> None:
     if output is not None:
         with written_whole(output) as new:
             new.write_text(render(best, as_json), encoding="utf-8")
-        _say_written(
+        _print_wrote(
             output, f"; next: [bold]{escape(train_command(str(output), own_code=own_code))}[/]"
         )
     if training is not None and model is not None:
-        if not say_whether_reproduced(training, []):
+        if not print_reproduced(training, []):
             option = " --ensemble" if command.ensemble else ""
             again = f"{train_command('best.yaml', own_code=own_code)} -o DIR{option}"
             console.print(f"no model is written; `{again}` does it")
             raise typer.Exit(1)
-        say_written(training, model, write_model(training, model))
+        print_written(training, model, write_model(training, model))
 
 
 def _as_json(format_: str | None, output: Path | None) -> bool:
@@ -200,7 +200,7 @@ def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> Non
             raise InputError(rule, where="-o", remedy="write elsewhere")
 
 
-def _say_what_is_missing(record: StudyRecord, state: StudyState) -> None:
+def _warn_unless_done(record: StudyRecord, state: StudyState) -> None:
     """Warn if the study is not done: its best configuration may change."""
     if state is StudyState.DONE:
         return
@@ -226,5 +226,5 @@ def _trained(best: dict[str, Any], record: StudyRecord, command: Export) -> Trai
     )
 
 
-def _say_written(path: Path, more: str = "") -> None:
+def _print_wrote(path: Path, more: str = "") -> None:
     console.print(f"wrote [bold]{escape(str(path))}[/]{more}", soft_wrap=True)
