@@ -1,10 +1,7 @@
-"""What a study and its trials look like in MLflow: names, tags, params, metrics, limits.
+"""A study and its trials as MLflow runs: names, tags, params, metrics, limits.
 
-A text that is too long is cut, a character that is not allowed is replaced. Databases are
-stricter than MLflow itself: PostgreSQL keeps run names of at most 250 characters, and none of
-them takes half of a surrogate pair.
-
-Everything here follows from the study's record alone, so that copying it twice says the same.
+Long texts are cut, and characters that MLflow or a database refuses are replaced. A layout follows
+from the study's record alone, so copying twice gives the same runs.
 """
 
 from __future__ import annotations
@@ -33,14 +30,14 @@ _MAX_KEY = 250
 _MAX_RUN_NAME = 250
 _MAX_TEXTS = 100  # params of one request, and tags
 _MAX_ENTITIES = 1000  # points, params and tags of one request together
-_MAX_BYTES = 900_000  # of one request: MLflow says a million
+_MAX_BYTES = 900_000  # of one request; MLflow allows a million
 _POINT_BYTES = 600  # of one point in a request, at most
 _TEXT_BYTES = 100  # of one param or tag besides its key and value, at most
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of one metric."""
+    """One value of a metric."""
 
     key: str
     value: float
@@ -50,7 +47,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one request writes to a run."""
+    """The content of one request for a run."""
 
     points: list[Point] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
@@ -61,12 +58,7 @@ class Batch:
 
 
 def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
-    """Write keys and values as MLflow takes them; what is None is left out.
-
-    Args:
-        values: of params or tags.
-        limit: `MAX_PARAM` or `MAX_TAG`.
-    """
+    """Return params or tags that MLflow accepts, without None; `limit` is of a value's length."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if value is not None:
@@ -75,19 +67,19 @@ def texts(values: Mapping[str, Any], limit: int) -> dict[str, str]:
 
 
 def storable(text: str) -> str:
-    """Replace what no database keeps: halves of surrogate pairs and, in PostgreSQL, NUL."""
+    """Replace characters that databases refuse: lone surrogates and, in PostgreSQL, NUL."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def run_name(name: str) -> str:
-    """Write the name of a run as MLflow takes it."""
+    """Return a run name that MLflow accepts."""
     return _cut(storable(name), _MAX_RUN_NAME)
 
 
 def batches(
     points: Iterable[Point], params: Mapping[str, str], tags: Mapping[str, str]
 ) -> Iterator[Batch]:
-    """Divide what a run is given among as few requests as MLflow's limits allow."""
+    """Split the content of a run into as few requests as MLflow's limits allow."""
     batch, size = Batch(), 0
     for kind, given in (("params", params), ("tags", tags)):
         for key, value in given.items():
@@ -108,7 +100,7 @@ def batches(
 
 
 def _key(name: str, taken: Container[str]) -> str:
-    """Write a key as MLflow takes it, and unlike those that are taken."""
+    """Return a key that MLflow accepts and that is not taken."""
     allowed = re.sub(r"[^\w.\- ]|^\.", "_", name)[:_MAX_KEY] or "_"
     key, n = allowed, 1
     while key in taken:
@@ -123,37 +115,37 @@ def _cut(text: str, limit: int) -> str:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One training of a trial, as far as it is known; `began` tells it from another."""
+    """A training of a trial in progress; `began` identifies it."""
 
     began: float  # seconds since 1970
     epochs: tuple[Epoch, ...] = ()
 
 
 class LiveCurves:
-    """The attempts in progress. Filled by the coordinator's thread, read by the tracker's."""
+    """The attempts in progress; written by the coordinator's thread, read by the tracker's."""
 
     def __init__(self) -> None:
         self._attempts: dict[TrialKey, tuple[float, list[Epoch]]] = {}
         self._lock = threading.Lock()
 
     def began(self, key: TrialKey, time: float) -> None:
-        """Take up a trial whose training has begun, for the first time or again."""
+        """Add a trial whose training has begun."""
         with self._lock:
             self._attempts[key] = (time, [])
 
     def epoch(self, key: TrialKey, epoch: Epoch) -> None:
-        """Add an epoch, with its time as the journal will have it."""
+        """Add an epoch, with its time rounded as in the journal."""
         with self._lock:
             if (attempt := self._attempts.get(key)) is not None:
                 attempt[1].append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
 
     def ended(self, key: TrialKey) -> None:
-        """Let go of a trial whose outcome the journal has."""
+        """Remove a trial."""
         with self._lock:
             self._attempts.pop(key, None)
 
     def snapshot(self) -> Mapping[TrialKey, Attempt]:
-        """Return what is in progress at this moment."""
+        """Return the attempts in progress."""
         with self._lock:
             return {k: Attempt(began, tuple(done)) for k, (began, done) in self._attempts.items()}
 
@@ -162,18 +154,10 @@ PARENT = "mlflow.parentRunId"
 DIGEST = "outcome_digest"
 ATTEMPT = "attempt"
 STUDY_ROLE = "study"
-_PARAMS_OF_A_STUDY = (
-    "strategy",
-    "budget",
-    "pruner",
-    "objective",
-    "finalists",
-    "task",
-    "seed",
-    "asynchronous",
-)
-# Tags and not params: a param never changes, and these do as a study is resumed.
-CHANGING = frozenset(key for key in CHANGEABLE if key.split(".")[0] in _PARAMS_OF_A_STUDY)
+_STUDY_PARAMS = ("strategy", "budget", "pruner", "objective", "finalists", "task", "seed",
+                 "asynchronous")  # fmt: skip
+# Tags, because params never change, and these do when a study is resumed.
+CHANGING = frozenset(key for key in CHANGEABLE if key.split(".")[0] in _STUDY_PARAMS)
 _STUDY_STATUS = {
     StudyState.RUNNING: "RUNNING",
     StudyState.DONE: "FINISHED",
@@ -192,27 +176,21 @@ class RunLayout:
     """One MLflow run."""
 
     name: str
-    status: str  # in MLflow's words
+    status: str  # of MLflow
     start_ms: int
     end_ms: int
     tags: Mapping[str, str]
     params: Mapping[str, str]
     points: tuple[Point, ...]
-    scores: tuple[Point, ...] = ()  # of a study, one of each: what has to be beaten, and the test
+    scores: tuple[Point, ...] = ()  # of a study: baselines and test scores
 
 
 def study_layout(
     record: StudyRecord, state: StudyState, known: Container[tuple[int, float]] = ()
 ) -> RunLayout:
-    """Lay out the parent run of a study.
-
-    Args:
-        record: the study.
-        state: where it stands.
-        known: the best objectives, by step, that the run has already; they are left out.
-    """
+    """Lay out the parent run of a study, without the best objectives (step, value) in `known`."""
     experiment = record.experiment.to_dict()
-    settings = dict(flat({key: experiment[key] for key in _PARAMS_OF_A_STUDY}))
+    settings = dict(flat({key: experiment[key] for key in _STUDY_PARAMS}))
     params = {key: value for key, value in settings.items() if key not in CHANGING}
     params |= {f"search_space.{k}": json.dumps(v) for k, v in experiment["search_space"].items()}
     tags = {
@@ -254,25 +232,19 @@ def trial_layout(
     Args:
         record: the study.
         trial: one with an outcome, or one that trains.
-        parent_run_id: the study's.
-        attempt: how far a trial without an outcome has come.
-        n_copied: epochs that the run has already; their points are left out.
+        parent_run_id: of the study's run.
+        attempt: the training of a trial without an outcome.
+        n_copied: epochs that the run has already; they are left out.
     """
-    outcome, metric = trial.outcome, short_name(record.experiment.objective.metric)
+    outcome, strategy = trial.outcome, record.experiment.strategy.name
     if outcome is not None:
         epochs, end_s = outcome.history, _end(record, trial)
         start_s = end_s - outcome.seconds
     else:
         assert attempt is not None
         epochs, start_s, end_s = attempt.epochs, attempt.began, attempt.epochs[-1].time
-    points = [*_epochs(epochs[n_copied:], metric)]
-    if outcome is not None and outcome.objective is not None:
-        # One value a trial, at step 0: MLflow then draws the trials' objectives as bars.
-        points.append(Point("objective", _finite(outcome.objective), _ms(end_s), 0))
-        costs = {"training_seconds": outcome.seconds}
-        if outcome.n_weights is not None and outcome.latency_ms is not None:  # older ones lack them
-            costs |= {"weights": outcome.n_weights, "latency_ms": outcome.latency_ms}
-        points += [Point(name, value, _ms(end_s), 0) for name, value in costs.items()]
+    metric = short_name(record.experiment.objective.metric)
+    points = [*_epochs(epochs[n_copied:], metric), *_outcome_points(outcome, end_s)]
     tags = {
         PARENT: parent_run_id,
         "study_id": record.id,
@@ -280,7 +252,7 @@ def trial_layout(
         "role": trial.role,
         "trial": trial.number,
         "state": trial.status,
-        "strategy": record.experiment.strategy.name,
+        "strategy": strategy,
         "seed": trial.seed,
         "generation": trial.generation,
         "individual": trial.individual,
@@ -292,12 +264,12 @@ def trial_layout(
         DIGEST: outcome_digest(outcome) if outcome else None,
     }
     # The width of every layer besides the list of them: a chart's axis takes numbers.
-    configuration = record.experiment.configuration(dict(trial.params))
-    params = {**configuration, **trial.params, "trial": trial.number}
-    # As parameters they are columns of the table of runs from the start; as tags they are not.
-    params |= {"study": record.name, "strategy": record.experiment.strategy.name}
+    params = {**record.experiment.configuration(dict(trial.params)), **trial.params}
+    # Params are columns of the table of runs from the start; tags are not.
+    params |= {"trial": trial.number, "study": record.name, "strategy": strategy}
+    repeated = "" if trial.repeat_of is None else f" = {trial.repeat_of}"
     return RunLayout(
-        name=run_name(_name(record, trial)),
+        name=run_name(f"{trial.key.name}{repeated} of {record.name}"),
         status=_TRIAL_STATUS[trial.status],
         start_ms=_ms(start_s),
         end_ms=_ms(end_s),
@@ -307,31 +279,33 @@ def trial_layout(
     )
 
 
-def _name(record: StudyRecord, trial: TrialRecord) -> str:
-    """Return what tells a run from those of every other study, what matters most first."""
-    name = trial.key.name
-    repeated = "" if trial.repeat_of is None else f" = {trial.repeat_of}"
-    return f"{name}{repeated} of {record.name}"
+def _outcome_points(outcome: Outcome | None, end_s: float) -> Iterator[Point]:
+    """Yield the objective and costs at step 0, of which MLflow draws bars by trial."""
+    if outcome is None or outcome.objective is None:
+        return
+    yield Point("objective", _finite(outcome.objective), _ms(end_s), 0)
+    yield Point("training_seconds", outcome.seconds, _ms(end_s), 0)
+    if outcome.n_weights is not None and outcome.latency_ms is not None:  # not in older journals
+        yield Point("weights", outcome.n_weights, _ms(end_s), 0)
+        yield Point("latency_ms", outcome.latency_ms, _ms(end_s), 0)
 
 
 def attempt_tag(epochs: Sequence[Epoch]) -> str | None:
-    """Return what tells one training of a trial from another: when its first epoch ended."""
+    """Return the identity of a training: the end of its first epoch."""
     return str(_ms(epochs[0].time)) if epochs else None
 
 
 def outcome_digest(outcome: Outcome) -> str:
-    """Return what tells one outcome of a trial from another."""
+    """Return a digest of an outcome."""
     history = [(e.train_loss, e.val_loss, e.metric, e.time) for e in outcome.history]
     facts = [outcome.state, outcome.objective, outcome.finished_at, outcome.reason, history]
     return text_digest(json.dumps(facts))
 
 
 def record_digest(record: StudyRecord, outcomes: Mapping[TrialKey, str | None]) -> str:
-    """Return what tells a record from what it was or will be: the files drawn of it are the same.
+    """Return a digest of a study with the digests of its trials' outcomes.
 
-    Args:
-        record: the study.
-        outcomes: the digests of its trials' outcomes.
+    Equal digests mean equal reports and plots.
     """
     facts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     trials = [
@@ -346,28 +320,22 @@ def record_digest(record: StudyRecord, outcomes: Mapping[TrialKey, str | None]) 
 
 
 def text_digest(content: str | bytes) -> str:
-    """Return 16 characters that stand for a text, or for a file."""
+    """Return the first 16 characters of a SHA-256."""
     data = content.encode() if isinstance(content, str) else content
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _epochs(history: Iterable[Epoch], metric: str) -> Iterator[Point]:
     for e in history:
-        for key, value in (
-            ("train_loss", e.train_loss),
-            ("val_loss", e.val_loss),
-            (metric, e.metric),
-        ):
+        values = (("train_loss", e.train_loss), ("val_loss", e.val_loss), (metric, e.metric))
+        for key, value in values:
             yield Point(key, _finite(value), _ms(e.time), e.epoch)
         if e.fold_score is not None:
             yield Point("fold_score", _finite(e.fold_score), _ms(e.time), e.fold)
 
 
 def _best_so_far(record: StudyRecord, known: Container[tuple[int, float]] = ()) -> Iterator[Point]:
-    """The best objective after each trial, up to the first that still runs.
-
-    Trials end in any order; told in the order of their numbers, a point never changes.
-    """
+    """Yield the best objective by trial number up to the first running one: they never change."""
     sign = record.sign
     best: float | None = None
     time_s = 0.0
@@ -383,7 +351,7 @@ def _best_so_far(record: StudyRecord, known: Container[tuple[int, float]] = ()) 
 
 
 def _scores(record: StudyRecord) -> Iterator[Point]:
-    """The plain predictions' scores on the validation part; on the test part also the models'."""
+    """Yield the baselines' validation scores, and all test scores."""
     for name, score in record.baselines.items():
         if score is not None and math.isfinite(score):
             yield Point(f"baseline_{name}", score, _ms(_created(record)), 0)
@@ -400,9 +368,9 @@ def _scores(record: StudyRecord) -> Iterator[Point]:
             f"{prefix}_default": scores.default.mean if scores.default else None,
         }
         tested |= {f"{prefix}_baseline_{name}": score for name, score in scores.baselines.items()}
-        for key, reached in tested.items():
-            if reached is not None and math.isfinite(reached):
-                yield Point(key, reached, opened_ms, 0)
+        for key, value in tested.items():
+            if value is not None and math.isfinite(value):
+                yield Point(key, value, opened_ms, 0)
 
 
 def _created(record: StudyRecord) -> float:
@@ -410,7 +378,7 @@ def _created(record: StudyRecord) -> float:
 
 
 def _end(record: StudyRecord, trial: TrialRecord) -> float:
-    """When a trial ended; one that the machine took away did not say, and ended as it began."""
+    """Return the end of a trial; of a lost one its start."""
     if trial.outcome is not None and trial.outcome.finished_at:
         return trial.outcome.finished_at
     return trial.asked_at.timestamp() if trial.asked_at else _created(record)

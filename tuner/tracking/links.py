@@ -1,13 +1,7 @@
-"""Links into MLflow's UI, its views, its REST interface, and its errors in one line.
+"""Links into MLflow's UI, the UI's saved views, and MLflow's errors in one line.
 
-A UI on loopback is one user's on one machine, and so is the file: in the folder of temporary
-files, not beside the store, which other machines may see and its user may not write to.
-
-A link brings a view in one of two ways. Saved as a tag of the experiment, as the UI itself saves
-what its menu *Views* lists, it has columns and charts. Written out in the link it is the list
-alone: there are no query keys for the rest.
-
-The server is asked over HTTP. One that is away, or slow, costs two seconds and the links.
+A view is saved as a tag of the experiment, as the UI itself does, with columns and charts; or it is
+written out in the link, as a list alone.
 """
 
 from __future__ import annotations
@@ -20,13 +14,10 @@ import os
 import queue
 import re
 import sqlite3
-import ssl
 import threading
-import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -47,17 +38,18 @@ from tuner.tracking.store import (
 )
 
 if TYPE_CHECKING:
+    import requests
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-_LONGEST = 300  # characters of what MLflow says
+_LONGEST = 300  # characters of an error
 _CHECK = "check MLFLOW_TRACKING_URI"
 _REFUSALS = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
 _CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 def describe_store(uri: str | None = None) -> str:
-    """Name a store, the one in use by default, as a person knows it and without its password."""
+    """Return the name of a store, by default of the one in use, without its password."""
     uri = uri or tracking_uri()
     if is_server(uri):
         return f"the MLflow server at {show_location(uri).rstrip('/')}"
@@ -66,7 +58,7 @@ def describe_store(uri: str | None = None) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line, and without passwords, why the store in use did not do what it should."""
+    """Return an error of the store in use in one line, without passwords."""
     if isinstance(error, InputError):
         return str(error)
     text, store = show_location(one_line(error)).rstrip("."), describe_store()
@@ -89,7 +81,7 @@ def explain(error: BaseException) -> str:
 
 
 def _status(error: BaseException, text: str) -> int | None:
-    """Return the HTTP status of an answer that was no success."""
+    """Return the HTTP status in an error."""
     patterns = (
         r"failed with error code (\d{3}) != 200",
         r"too many (\d{3}) error responses",
@@ -123,26 +115,17 @@ def _why_unreachable(text: str) -> str | None:
 
 
 class RestServer:
-    """A server, with the credentials and certificates that MLflow's variables name."""
+    """A tracking server, with the credentials and certificates of MLflow's variables.
+
+    Args:
+        uri: of the server.
+        timeout_s: of a single read from it.
+        ours: whether it is a UI of this user on loopback: without proxy and credentials.
+    """
 
     def __init__(self, uri: str, timeout_s: float, *, ours: bool = False) -> None:
-        """Ask nothing yet.
-
-        Args:
-            uri: of the server.
-            timeout_s: for every single read from it.
-            ours: whether it is a UI of our own on loopback, with no proxy before it and no need
-                of credentials.
-        """
         self.base_url = show_location(uri).rstrip("/")  # without the password
-        self._timeout_s = timeout_s
-        self._headers = {"Content-Type": "application/json"} | ({} if ours else _credentials(uri))
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if ours:
-            handlers.append(urllib.request.ProxyHandler({}))
-        elif uri.lower().startswith("https"):
-            handlers.append(urllib.request.HTTPSHandler(context=_certificates()))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._timeout_s, self._session = timeout_s, _session(None if ours else uri)
 
     def ask(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the answer to a GET, or to a POST of a query.
@@ -151,28 +134,39 @@ class RestServer:
             OSError: there is no answer, or it is an error.
             ValueError: it is not JSON.
         """
-        request = urllib.request.Request(
+        answer = self._session.request(
+            "GET" if query is None else "POST",
             f"{self.base_url}/api/2.0/mlflow/{path}",
-            data=None if query is None else json.dumps(query).encode(),
-            headers=self._headers,
+            json=query,
+            timeout=self._timeout_s,
+            allow_redirects=False,  # to a login page, with the credentials
         )
-        try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
-                content: dict[str, Any] = json.load(answer)
-                return content
-        except HTTPException as error:  # what answers speaks no HTTP
-            raise OSError(str(error)) from error
+        answer.raise_for_status()
+        content: dict[str, Any] = answer.json()
+        return content
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows none: it leads to a page to log in, and would take the credentials along."""
+def _session(uri: str | None) -> requests.Session:
+    """Return a session for a server; None is a UI of this user on loopback."""
+    import requests
+    import urllib3
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
+    session = requests.Session()
+    if uri is None:
+        session.trust_env = False  # no proxy
+        return session
+    headers = _credentials(uri)
+    session.auth = lambda request: request.headers.update(headers) or request  # and no netrc
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        session.verify = False
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    elif path := os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        session.verify = path
+    return session
 
 
 def _credentials(uri: str) -> dict[str, str]:
-    """Return the header that MLflow would send: from the URI, or from the environment."""
+    """Return MLflow's header: from the URI, or from the environment."""
     parts = urlsplit(uri)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if not user:
@@ -186,17 +180,9 @@ def _credentials(uri: str) -> dict[str, str]:
     return {}
 
 
-def _certificates() -> ssl.SSLContext:
-    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-    return ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-
-
 @dataclass(frozen=True)
 class Address:
-    """Where a UI is served, and by which process."""
+    """The address of a UI, and the process that serves it."""
 
     base_url: str
     pid: int
@@ -204,34 +190,33 @@ class Address:
 
 @contextlib.contextmanager
 def announced(uri: str, address: Address) -> Iterator[None]:
-    """Have `running_ui` find a store's UI while the context lasts."""
+    """Let `running_ui` find a store's UI while the context lasts."""
     path = _file(uri)
-    with contextlib.suppress(OSError), open_own(path, "w") as file:  # or nobody finds it
+    with contextlib.suppress(OSError), open_own(path, "w") as file:
         file.write(json.dumps(asdict(address)).encode())
     try:
         yield
     finally:
-        if _read(path) == address:  # not that of another one, on a port of its own
+        if _read(path) == address:  # not of another UI
             path.unlink(missing_ok=True)
 
 
 def only_starter(uri: str) -> AbstractContextManager[None]:
-    """Let one process at a time start a store's UI: the next one finds it then."""
+    """Let one process at a time start a store's UI."""
     return alone_if_possible(_file(uri).with_suffix(".lock"))
 
 
 def running_ui(uri: str, timeout_s: float = 5) -> Address | None:
-    """Return where this user serves a store's UI on this machine, if it answers."""
+    """Return this user's running UI on a store; None without one that answers."""
     address = _read(_file(uri))
     return address if address and answers(address.base_url, timeout_s) else None
 
 
 def answers(base_url: str, timeout_s: float) -> bool:
-    """Say whether an MLflow server on loopback answers."""
-    no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Return whether an MLflow server on loopback answers."""
     try:
-        with no_proxy.open(f"{base_url}/health", timeout=timeout_s) as answer:
-            return bool(answer.read(16) == b"OK")
+        answer = _session(None).get(f"{base_url}/health", timeout=timeout_s)
+        return answer.content == b"OK"  # type: ignore[no-any-return]
     except (OSError, ValueError):
         return False
 
@@ -248,41 +233,35 @@ def _read(path: Path) -> Address | None:
         return None
 
 
-WORKFLOW = "workflowType=machine_learning"  # in every link, or the UI is one for language models
+WORKFLOW = "workflowType=machine_learning"  # otherwise the UI is that for language models
 _TAG = "mlflow.sharedViewState."
 _TRAINED = f"tags.role = '{Role.TRIAL}' and tags.repeat_of IS NULL"  # each configuration once
-_CHARTS = "Model metrics"  # the UI's own name of the section, to which it adds the other metrics
+_CHARTS = "Model metrics"  # the UI's section of charts
 _MOST_COLUMNS = 25  # an experiment's tag holds 5,000 characters
 
 
 @dataclass(frozen=True)
 class View:
-    """One view of an experiment's runs."""
+    """A view of an experiment's runs."""
 
-    key: str  # in links; tells the experiment's views apart
+    key: str  # unique in the experiment
     name: str  # in the UI's menu
-    search: str = ""  # in MLflow's words; all runs by default
+    search: str = ""  # MLflow's filter; all runs by default
     order_by: str = "attributes.start_time"  # the one order in which the UI nests runs
     ascending: bool = False
     columns: tuple[str, ...] = ()
-    axes: tuple[str, ...] = ()  # params of parallel coordinates, which are drawn beside the list
+    axes: tuple[str, ...] = ()  # params of the chart of parallel coordinates
 
     @property
     def tag(self) -> str:
-        """The tag of the experiment that the view is saved as."""
+        """The experiment's tag for the view."""
         return _TAG + self.key
 
     def link(self, base_url: str, experiment_id: str, saved: Collection[str] = ()) -> str:
-        """Return the link that opens this view.
-
-        Args:
-            base_url: of the UI.
-            experiment_id: in MLflow.
-            saved: tags of the experiment; with the view's among them the link is to that.
-        """
+        """Return the link to this view: to the saved one if its tag is in `saved`."""
         if self.tag in saved:
             query = {"viewStateShareKey": self.key}
-        else:  # all of them: what is left out is as this browser had it last
+        else:  # all keys: others are as last set in the browser
             query = {
                 "searchFilter": self.search,
                 "orderByKey": self.order_by,
@@ -298,7 +277,7 @@ class View:
         return f"{page}?{WORKFLOW}&{urlencode(query, quote_via=quote, safe='')}"
 
     def as_saved(self, created: str) -> str:
-        """Return the tag's value; `created` is a time in ISO 8601."""
+        """Return the tag's value; `created` is in ISO 8601."""
         state: dict[str, Any] = {
             "searchFilter": self.search,
             "orderByKey": self.order_by,
@@ -310,7 +289,7 @@ class View:
             "selectedColumns": self.columns,
         }
         if self.axes:
-            section, columns = f"{self.key}-charts", 2  # with three, axes are too narrow to read
+            section, columns = f"{self.key}-charts", 2  # axes of three are too narrow
             state["compareRunSections"] = [
                 {"uuid": section, "name": _CHARTS, "display": True, "columns": columns}
                 | {"isReordered": True, "isGenerated": True, "deleted": False}
@@ -321,21 +300,14 @@ class View:
                 | {"showAllRuns": True, "isGenerated": False, "deleted": False}
             ]
         created_ms = round(1000 * dt.datetime.fromisoformat(created).timestamp())
-        return _compact(
-            {"name": self.name, "createdAt": created_ms, "state": _compact(state)},
-        )
+        return _compact({"name": self.name, "createdAt": created_ms, "state": _compact(state)})
 
 
 def trials_view(record: StudyRecord) -> View:
-    """Return the view of the trials of every study of an experiment, best first."""
+    """Return the view of all trials of an experiment, best first."""
     columns = ("tags.`study`", *_columns(record))
-    return View(
-        "tuner-trials",
-        "Trials, best first",
-        _TRAINED,
-        **_best_first(record),
-        columns=columns,
-    )
+    order = _best_first(record)
+    return View("tuner-trials", "Trials, best first", _TRAINED, **order, columns=columns)
 
 
 def studies_view(record: StudyRecord) -> View:
@@ -357,16 +329,13 @@ def study_view(record: StudyRecord, parent_run_id: str) -> View:
 
 
 def save_view(client: MlflowClient, experiment: Experiment, view: View, created: str) -> bool:
-    """Save a view in MLflow unless it is there; say whether it is there now.
-
-    One that somebody has changed in the UI is left as it is. The UI notes then when that was.
-    """
+    """Save a view in MLflow, unless it is there or a user has changed it; return whether it is."""
     value, there = view.as_saved(created), experiment.tags.get(view.tag)
     if there == value or (there is not None and _was_changed(there)):
         return True
     try:
         client.set_experiment_tag(experiment.experiment_id, view.tag, value)
-    except Exception:  # somebody who may only read: the view is written out in the link
+    except Exception:  # without permission to write
         return False
     return True
 
@@ -397,30 +366,30 @@ REPORT = "report.html"  # the name of a study's artifact
 
 @dataclass(frozen=True)
 class StudyLinks:
-    """Where a study is in MLflow's UI."""
+    """Links to a study in MLflow's UI."""
 
     study: str  # its own run
-    report: str | None  # none before the search has come to its end
+    report: str | None  # None before the search is done
     trials: str  # all of them, best first
     best: Mapping[str, str]  # trial 3 -> its run; the finalists first, each best first
 
 
 def run_link(base_url: str, experiment_id: str, run_id: str, page: str = "") -> str:
-    """Return the link to a run, or to a page of it, as `/model-metrics` or `/artifacts/NAME`."""
+    """Return the link to a run, or to a page of it such as `/artifacts/NAME`."""
     runs = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
     return f"{runs}/{run_id}{page}?{WORKFLOW}"
 
 
 def find_links(record: StudyRecord, *, most: int = 5, timeout_s: float = 2) -> StudyLinks | None:
-    """Return links to a study's runs on the server in use, or on the UI that runs on the store.
+    """Return links to a study's runs on the server in use, or on the store's running UI.
 
     Args:
         record: the study.
-        most: how many of its best trials.
-        timeout_s: for everything together.
+        most: number of its best trials.
+        timeout_s: for all requests together.
 
     Returns:
-        None where there is no such server, it does not answer in time, or it lacks the study.
+        None if no server answers in time, or it lacks the study.
     """
     uri = tracking_uri()
     found: queue.SimpleQueue[StudyLinks | None] = queue.SimpleQueue()
@@ -432,7 +401,7 @@ def find_links(record: StudyRecord, *, most: int = 5, timeout_s: float = 2) -> S
                 links = _find(server, record, most)
         found.put(links)
 
-    # A thread, as a name that is not resolved, or an answer byte by byte, knows no timeout.
+    # A thread, because name resolution and slow answers have no timeout.
     threading.Thread(target=find, daemon=True).start()
     try:
         return found.get(timeout=timeout_s)
@@ -441,7 +410,7 @@ def find_links(record: StudyRecord, *, most: int = 5, timeout_s: float = 2) -> S
 
 
 def has_study(record: StudyRecord) -> bool:
-    """Say whether the store in use is a local file with a study in it."""
+    """Return whether the store in use is a local file that contains a study."""
     database = sqlite_path(tracking_uri())
     if database is None or not database.exists():
         return False
@@ -470,8 +439,8 @@ def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | No
     experiment_id, saved = experiment["experiment_id"], experiment.get("tags", [])
 
     def find(**tags: object) -> dict[str, Any] | None:
-        told = {"study_id": record.id, **tags}
-        search = " and ".join(f"tags.{key} = '{value}'" for key, value in told.items())
+        wanted = {"study_id": record.id, **tags}
+        search = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
         query = {"experiment_ids": [experiment_id], "filter": search, "max_results": 1}
         return next(iter(server.ask("runs/search", query).get("runs", [])), None)
 
@@ -483,7 +452,7 @@ def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | No
         return None
     is_done = {"key": "state", "value": str(StudyState.DONE)} in study["data"]["tags"]
     view = study_view(record, study["info"]["run_id"])
-    # The winner first; a default that no trial found is shown by its first training.
+    # The winner is first; a default that is no trial has a link to its first training.
     finalists = [(f.name, f.trial or f.repeats[0]) for f in rank_finalists(record)]
     named = dict(finalists) | {trial_name(t.number): t for t in record.ranked()}
     trials = {

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 NAME = "winner"
-_TRAINING = "training"  # the tag that says which training a model comes from
+_TRAINING = "training"  # tag: the training of a model
 _LOADER = "tuner.prediction.pyfunc"
 _NEEDS = ("numpy", "pandas", "onnxruntime", "typer")  # `tuner` itself comes with the model
 
 
 def study_run(client: MlflowClient, record: StudyRecord) -> str:
-    """Return the id of a study's run, which there must be."""
+    """Return the id of a study's run, which exists."""
     experiment = client.get_experiment_by_name(record.experiment.name)
     assert experiment is not None, "the study was copied before"
     of_study = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
@@ -33,13 +33,7 @@ def study_run(client: MlflowClient, record: StudyRecord) -> str:
 
 
 def find_model(client: MlflowClient, run_id: str, training: str) -> LoggedModel | None:
-    """Return the model of a training that a run has; remove what a killed process left of one.
-
-    Args:
-        client: of the store.
-        run_id: the study's run.
-        training: which one, as `log_model` was told.
-    """
+    """Return the run's model of a training; delete unfinished ones of killed processes."""
     from mlflow.entities import LoggedModelStatus
 
     experiment = client.get_run(run_id).info.experiment_id
@@ -60,22 +54,22 @@ def log_model(
 ) -> LoggedModel:
     """Log a model's folder to the study's run, with signature and input example.
 
-    MLflow gets the folder as it is, and the code that reads it: nothing is pickled, and who loads
-    the model needs neither tuner nor torch. The search's metrics of that run are not the model's.
+    MLflow gets the folder and the code that reads it. Nothing is pickled, and loading the model
+    needs neither tuner nor torch.
 
     Args:
         client: of the store.
-        run_id: the study's run.
-        model: of a folder that `write_model` wrote.
-        example: some rows of data that it can predict from.
-        training: which training it comes from.
+        run_id: of the study.
+        model: of a folder by `write_model`.
+        example: rows of data to predict from.
+        training: that the model is of.
 
     Raises:
-        Exception: MLflow's own.
+        Exception: of MLflow.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    with warnings.catch_warnings():  # the example's own: nobody asked for its prediction
+    with warnings.catch_warnings():  # of the example
         warnings.simplefilter("ignore", PredictionWarning)
         predicted = model.predict(example)
     experiment = client.get_run(run_id).info.experiment_id
@@ -95,7 +89,6 @@ def log_model(
 def _save(
     path: Path, made: LoggedModel, model: Model, example: pd.DataFrame, predicted: pd.DataFrame
 ) -> None:
-    """Write the files that MLflow keeps of a model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on types, and MLflow about its own code
         import mlflow.pyfunc
@@ -124,10 +117,10 @@ def _save(
 
 
 def register_model(client: MlflowClient, model: LoggedModel, name: str) -> str:
-    """Register a logged model, unless that was done; return the number of its version.
+    """Register a logged model unless it is; return its version.
 
     Raises:
-        Exception: MLflow's own.
+        Exception: of MLflow.
     """
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -1,14 +1,10 @@
-"""The MLflow store in use: tracking URIs, databases, private files.
-
-Nothing is opened through a link, and nothing that is another user's.
-"""
+"""The MLflow store in use: tracking URI, database, private files in the temporary folder."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import errno
-import fcntl
 import functools
 import glob
 import hashlib
@@ -37,26 +33,20 @@ if TYPE_CHECKING:
 
 
 def own_path(kind: str, what: str, ending: str) -> Path:
-    """Return where this user's file of a kind is.
-
-    Args:
-        kind: what such files are for.
-        what: tells those of a kind apart.
-        ending: of the name, with its dot.
-    """
+    """Return the path of a private file; `kind` and `what` identify it, `ending` has a dot."""
     return Path(tempfile.gettempdir()) / f"lstm-tuner-{kind}-{os.getuid()}-{what}{ending}"
 
 
 def open_own(path: Path, mode: str) -> FileIO:
-    """Open a file for bytes, as `open` does with `r`, `r+` or `w`; `r+` makes one as well.
+    """Open a file for bytes, as `open` with `r`, `r+` or `w`; `r+` also creates it.
 
     Raises:
-        OSError: it is a link, no file, or another user's, among all else.
+        OSError: among others, it is a link, no file, or another user's.
     """
     more = os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if mode == "r+" else 0)
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags & ~os.O_TRUNC | more, 0o600)  # not before it is known whose
+        return os.open(name, flags & ~os.O_TRUNC | more, 0o600)  # truncated once the owner is known
 
     file = FileIO(path, mode, opener=opener)
     facts = os.fstat(file.fileno())
@@ -70,12 +60,12 @@ def open_own(path: Path, mode: str) -> FileIO:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is in here with the same path; the file goes when this ends.
+    """Hold an exclusive lock on a file, which is removed afterwards.
 
-    The lock ends with the process however it ends; what is left of a killed one is taken over.
+    The system releases the lock of a killed process.
 
     Raises:
-        OSError: as `open_own` does.
+        OSError: as of `open_own`.
     """
     open_own(path, "r+").close()
     with FileLock(path, poll_interval=0.01):
@@ -88,7 +78,7 @@ def alone(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_if_possible(path: Path) -> Iterator[None]:
-    """Wait as `alone` does; where the path cannot be locked nobody waits."""
+    """Hold the lock as `alone` does, or none if the path cannot be locked."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             stack.enter_context(alone(path))
@@ -107,17 +97,17 @@ def tracking_uri() -> str:
 
 
 def is_database(uri: str) -> bool:
-    """Say whether a store is a database, which is opened in this process."""
+    """Return whether a store is a database."""
     return _scheme(uri).partition("+")[0] in _DATABASES
 
 
 def is_folder(uri: str) -> bool:
-    """Say whether a store is a folder of files, as MLflow had them before version 3."""
+    """Return whether a store is a folder of files, as before MLflow 3."""
     return _scheme(uri) in ("", "file") and uri != _HOSTED
 
 
 def is_server(uri: str) -> bool:
-    """Say whether a store is behind a server, which knows itself where artifacts go."""
+    """Return whether a store is behind a server."""
     return not is_database(uri) and not is_folder(uri)
 
 
@@ -127,21 +117,21 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def store_digest(uri: str) -> str:
-    """Return a short text that tells a store from others, however its file is spelled."""
+    """Return a digest of a store, the same for every spelling of its file."""
     path = sqlite_path(uri)
     store = uri if path is None else str(path.resolve())
     return hashlib.sha256(store.encode()).hexdigest()[:16]
 
 
 def check_uri(uri: str) -> None:
-    """Refuse a URI that MLflow cannot use, before anything is asked or created.
+    """Check that MLflow can use a URI.
 
     Raises:
-        InputError: naming it, the rule and what to write instead.
+        InputError: it cannot.
     """
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # parsed when it is asked for
+        _ = parts.port  # parsed on access
     except ValueError as error:
         raise _refused(uri, f"cannot be read ({error})", "http://HOST:PORT, say") from None
     if is_database(uri):
@@ -183,7 +173,7 @@ def _unknown(uri: str, parts: SplitResult) -> InputError:
 
 
 def _as_server(uri: str) -> str | None:
-    """Return a server's URI that was meant by one without its scheme, colon or slashes."""
+    """Return the URI of a server that lacks its scheme, colon or slashes; None for others."""
     if match := re.fullmatch(r"(https?):?/+([\w.-]+(:\d+)?(/.*)?)", uri):
         return f"{match[1]}://{match[2]}"
     if re.fullmatch(r"(localhost|[\w.-]+:\d+)(/.*)?", uri):
@@ -201,7 +191,7 @@ def _refused(uri: str, rule: str, write: str) -> InputError:
 
 
 def _plugins() -> list[str]:
-    """Return the schemes that installed plugins of MLflow bring."""
+    """Return the schemes of installed MLflow plugins."""
     return [entry.name for entry in entry_points(group="mlflow.tracking_store")]
 
 
@@ -212,21 +202,21 @@ def _scheme(uri: str) -> str:
         return uri.partition(":")[0].lower()
 
 
-_CONNECTS_IN_S = 5  # a server that is there
-_CREATED_IN_S = 15  # an SQLite store, by another program; it takes MLflow one to three
-_WRITES_EVERY_S = 2  # who creates one, at least
+_CONNECTS_IN_S = 5  # timeout of a database server
+_CREATED_IN_S = 15  # timeout of another program that creates an SQLite store
+_WRITES_EVERY_S = 2  # at least, while one is created
 _OTHER = "give another by MLFLOW_TRACKING_URI"
 
 
 def create_database(uri: str, artifact_root: Path) -> None:
-    """Create a store that does not exist; one that does is left as it is.
+    """Create a store unless it exists.
 
-    MLflow creates one in some seventy steps, and an SQLite store in which it was killed between
-    two is never usable again. So that is created under another name, and takes its own when it is
-    whole. On a server MLflow's tables are created by one process of this machine at a time.
+    MLflow creates one in about seventy steps, and an SQLite store is unusable if MLflow is killed
+    between two. So it is created under another name and renamed. On a server, one process of this
+    machine creates MLflow's tables at a time.
 
     Raises:
-        Exception: the file system's, or the database's.
+        Exception: of the file system, or of the database.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -235,11 +225,11 @@ def create_database(uri: str, artifact_root: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.parent):
+    with alone_if_possible(own_path("store", store_digest(uri), ".lock")):
         if path.exists():
             return
         _remove_unfinished(path)  # by processes that were killed
-        # A name of its own each time: MLflow keeps a connection to every file that it opened.
+        # A new name each time: MLflow keeps a connection to every file that it opened.
         unfinished = path.with_name(f"{path.name}.new-{uuid.uuid4().hex[:8]}")
         try:
             _create(f"sqlite:///{unfinished}", artifact_root)
@@ -249,39 +239,37 @@ def create_database(uri: str, artifact_root: Path) -> None:
 
 
 def check_database(uri: str) -> None:
-    """Refuse a store that this MLflow cannot write to, or could only after changing it for good.
-
-    Left to itself, MLflow would migrate an older store in place, without a copy of it.
+    """Check that this version of MLflow can write to a store without migrating it in place.
 
     Raises:
         InputError: it is of another MLflow, another program's, unfinished or no database.
-        Exception: the database's, where it cannot be reached.
+        Exception: of the database, if it cannot be reached.
     """
     found = _look_into(uri)
-    given_up = time.monotonic() + _CREATED_IN_S
-    while found.unfinished and _just_written(uri) and time.monotonic() < given_up:
-        time.sleep(0.1)  # by an `mlflow server` that was started together with us, say
+    deadline = time.monotonic() + _CREATED_IN_S
+    while found.unfinished and _just_written(uri) and time.monotonic() < deadline:
+        time.sleep(0.1)  # for an `mlflow server` that was started at the same time
         found = _look_into(uri)
     if found.is_anothers:
         rule = "holds another program's tables, not MLflow's"
         raise InputError(rule, where=_shown(uri), remedy=_OTHER)
-    if "alembic_version" in found.tables:  # or it is empty, or with tables in nobody's way
+    if "alembic_version" in found.tables:
         _check_revision(uri, found)
 
 
 class _Found(NamedTuple):
     tables: frozenset[str]
     revision: str | None = None
-    is_whole: bool = False  # MLflow's last step is a store's first experiment
+    is_whole: bool = False  # it has an experiment: MLflow's last step
 
     @property
     def is_anothers(self) -> bool:
-        """Whether it is another program's, which keeps a version there as MLflow does."""
+        """Whether it is of another program that uses alembic."""
         return "alembic_version" in self.tables and "experiments" not in self.tables
 
     @property
     def unfinished(self) -> bool:
-        """Whether it may be a store that MLflow is creating."""
+        """Whether MLflow may be creating it."""
         return not self.is_whole and (not self.tables or "experiments" in self.tables)
 
 
@@ -340,7 +328,7 @@ def _check_revision(uri: str, found: _Found) -> None:
 
 @functools.cache
 def _revisions() -> tuple[str | None, frozenset[str]]:
-    """Return the revision of stores that the installed MLflow writes, and all that it knows."""
+    """Return the schema revision of the installed MLflow, and all known ones."""
     import mlflow
     from alembic.script import ScriptDirectory
 
@@ -367,7 +355,7 @@ def _create(uri: str, artifact_root: Path) -> None:
 
 
 def _name(unfinished: Path, path: Path) -> None:
-    """Give a store its name, unless a program that asks nobody has created one meanwhile."""
+    """Rename a store, unless another program has created one meanwhile."""
     try:
         os.link(unfinished, path)
     except FileExistsError:
@@ -386,20 +374,8 @@ def _shown(uri: str) -> str:
     return show_location(uri) if path is None else show_path(path)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time create a store in a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network file system that cannot lock folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-# How MLflow behaves unless the user has said otherwise. Its own patience with a server that is
-# down is four minutes a request; ours is a few seconds, since what is not copied now is later.
+# Defaults of MLflow's variables. Its own timeout is four minutes a request; what is not copied
+# now is copied later.
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -407,22 +383,22 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s
 }
-# And with the first request, which is a small one: whether anybody is there.
+# Of the first request.
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
-_PATIENCE = threading.Lock()
+_VARIABLES_LOCK = threading.Lock()
 
 
 def artifact_root() -> Path:
-    """Return the folder in which a local store keeps its artifacts."""
+    """Return the folder of a local store's artifacts."""
     return Path.cwd() / "mlartifacts"
 
 
 def open_store() -> MlflowClient:
-    """Open the store in use, creating a local one that does not exist.
+    """Open the store in use; a local one is created if necessary.
 
     Raises:
-        InputError: there can be no store at its URI, or MLflow must be changed first.
-        Exception: MLflow's, or its database's; `explain` says in one line what is wrong.
+        InputError: there can be no store at the URI, or it is of another version of MLflow.
+        Exception: of MLflow or its database; `explain` gives one line.
     """
     uri = tracking_uri()
     check_uri(uri)
@@ -440,7 +416,7 @@ def open_store() -> MlflowClient:
 
 
 def check_store() -> None:
-    """Refuse a store that cannot be used, as `open_store` does, but ask no server."""
+    """Check the store as `open_store` does, but without a request to a server."""
     uri = tracking_uri()
     check_uri(uri)
     if is_database(uri):
@@ -450,10 +426,10 @@ def check_store() -> None:
 
 @contextlib.contextmanager
 def only_copier(study_id: str) -> Iterator[None]:
-    """Wait until no other process of this user on this machine copies a study after its search.
+    """Hold the lock for `tuner sync` of a study, one for this user on this machine.
 
     Raises:
-        InputError: something that is not this user's is in the way.
+        InputError: the file of the lock is not this user's.
     """
     path = own_path("sync", study_id, ".lock")
     with contextlib.ExitStack() as stack:
@@ -467,11 +443,11 @@ def only_copier(study_id: str) -> Iterator[None]:
 
 
 def _be_quiet() -> None:
-    """Have MLflow say nothing by itself: what goes wrong is raised, and said once by us."""
+    """Silence MLflow's loggers and warnings: errors are raised, and reported once."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", r"The ``noload`` loader", DeprecationWarning)
-    warnings.filterwarnings("ignore", r"Unverified HTTPS request")  # as the user wants it
+    warnings.filterwarnings("ignore", r"Unverified HTTPS request")  # set by the user
     import mlflow  # noqa: F401 - sets up its loggers
 
     for logger in ("mlflow", "alembic", "urllib3"):
@@ -480,14 +456,14 @@ def _be_quiet() -> None:
 
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
-    """Wait less long for an answer, where the user has not said how long.
+    """Shorten MLflow's timeouts, unless the user has set them.
 
-    The variables are the process's: of two threads each would restore what the other has set.
+    The variables belong to the process: a lock keeps two threads from restoring each other's.
     """
-    with _PATIENCE:
+    with _VARIABLES_LOCK:
         before = {name: os.environ[name] for name in _AT_FIRST}
         changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
-        # Variables are set and never removed: another thread may be starting a process.
+        # Variables are never removed: another thread may be starting a process.
         os.environ.update({name: _AT_FIRST[name] for name in changed})
         try:
             yield

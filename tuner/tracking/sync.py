@@ -1,9 +1,8 @@
 """Copies a study's record to MLflow, live and afterwards.
 
-A run is created with the tags that find it again, filled in batches, and ended. So a copy that
-was killed anywhere is recognized and completed by the next one. The run of a trial in progress
-lacks the digest of an outcome; it bears the attempt that it shows instead, and another attempt
-gets a run of its own in its place.
+A run is created with tags that identify it, filled in batches, and terminated. So the next copy
+recognizes and completes one that was killed. The run of a trial in progress has the tag of its
+attempt instead of the digest of an outcome; another attempt replaces the run.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import InputError, one_line
@@ -45,20 +43,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
-_LONGEST = 36  # of a digest in MLflow
-
 
 def dataset_digest(record: StudyRecord) -> str:
-    """Return how MLflow tells this data set from others: as much of its SHA-256 as fits."""
-    return str(record.data["sha256"])[:_LONGEST]
+    """Return the digest of the data in MLflow: as much of its SHA-256 as fits."""
+    return str(record.data["sha256"])[:36]
 
 
 def dataset_input(record: StudyRecord) -> DatasetInput:
-    """Return the data set as an input of the study's run, from the record alone.
-
-    Its name is the file's, its source the file, its profile how many rows it had. What the
-    columns are, `experiment.yaml` says.
-    """
+    """Return the data file as an input of the study's run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
@@ -74,7 +66,7 @@ def dataset_input(record: StudyRecord) -> DatasetInput:
 
 
 def create_run(client: MlflowClient, experiment_id: str, layout: RunLayout) -> str:
-    """Create a run with its tags; returns its id."""
+    """Create a run with its tags; return its id."""
     run = client.create_run(
         experiment_id, start_time=layout.start_ms, tags=dict(layout.tags), run_name=layout.name
     )
@@ -88,11 +80,11 @@ def log(
     tags: Mapping[str, str],
     points: Iterable[Point],
 ) -> None:
-    """Write params, tags and points in as few requests as MLflow's limits allow."""
+    """Log params, tags and metric points in as few requests as MLflow's limits allow."""
     from mlflow.entities import Metric, Param, RunTag
 
-    # The client itself would give the points to whatever model this process has made the active
-    # one, by `MLFLOW_ACTIVE_MODEL_ID` say; a store that does not have that model refuses them.
+    # The client would link the points to the process's active model (`MLFLOW_ACTIVE_MODEL_ID`),
+    # and a store without that model refuses them.
     store = client._tracking_client.store
     for batch in batches(points, params, tags):
         store.log_batch(
@@ -104,7 +96,7 @@ def log(
 
 
 def log_file(client: MlflowClient, run_id: str, name: str, content: bytes) -> None:
-    """Keep a file with a run, in place of one of that name."""
+    """Log a file as an artifact, replacing one of that name."""
     folder, _, file_name = name.rpartition("/")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / file_name
@@ -135,8 +127,8 @@ class Child:
     run_id: str
     digest: str | None  # of the outcome; None while the trial runs
     ended: bool
-    attempt: str | None = None  # that it shows, of a trial which runs or did when it was created
-    n_epochs: int = 0  # of the attempt that were copied, at least
+    attempt: str | None = None  # of a trial that ran when the run was created
+    n_epochs: int = 0  # copied of the attempt, at least
 
 
 @dataclass
@@ -148,21 +140,21 @@ class SyncState:
     copied: dict[TrialKey, tuple[Any, ...]] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Have the next sync read MLflow anew."""
+        """Have the next sync read MLflow again."""
         self.parent = None
         self.children.clear()
         self.copied.clear()
 
 
 def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> None:
-    """Find the study's runs in MLflow, or create its parent; leave one run to each of them."""
+    """Find the study's runs in MLflow, or create the parent; delete duplicates."""
     experiment_id = _experiment_id(client, record.experiment.name)
     found: dict[TrialKey | None, Run] = {}  # None: the study's own
     for run in sorted(_search(client, experiment_id, record.id), key=_preference):
         if not _is_ours(run.data.tags):
-            continue  # somebody's who wanted it with the study
+            continue  # a user's own
         key = _key(run.data.tags)
-        if found.setdefault(key, run) is not run:  # two copied at once, or an answer got lost
+        if found.setdefault(key, run) is not run:  # copied twice at once, or a response was lost
             client.delete_run(run.info.run_id)
     parent = found.pop(None, None)
     if parent is None:
@@ -173,11 +165,9 @@ def read_store(client: MlflowClient, record: StudyRecord, state: SyncState) -> N
         assert key is not None
         if run.data.tags.get(PARENT) != run_id:
             client.set_tag(run.info.run_id, PARENT, run_id, synchronous=True)
+        tags = run.data.tags
         state.children[key] = Child(
-            run.info.run_id,
-            run.data.tags.get(DIGEST),
-            _ended(run),
-            run.data.tags.get(ATTEMPT),
+            run.info.run_id, tags.get(DIGEST), _ended(run), tags.get(ATTEMPT)
         )
     state.parent = Parent(
         study_id=record.id,
@@ -199,7 +189,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
         here = None if is_server(client.tracking_uri) else artifact_root().as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=here))
-        except Exception:  # another study of the experiment may have been quicker
+        except Exception:  # another study may have created it
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
@@ -225,20 +215,20 @@ def _search(client: MlflowClient, experiment_id: str, study_id: str) -> Iterator
 
 
 def _is_ours(tags: Mapping[str, str]) -> bool:
-    """Return whether a run is a study's or a trial's: those are created with all of these tags."""
+    """Return whether a run has the tags of a study or a trial."""
     role = tags.get("role")
     is_trial = role in [*Role] and PARENT in tags and tags.get("trial", "").isdecimal()
     return "state" in tags and (role == STUDY_ROLE or is_trial)
 
 
 def _key(tags: Mapping[str, str]) -> TrialKey | None:
-    """Return which trial of the study a run is; None for the run of the study itself."""
+    """Return the trial of a run; None for the study's own."""
     role = tags["role"]
     return None if role == STUDY_ROLE else TrialKey(Role(role), int(tags["trial"]))
 
 
 def _preference(run: Run) -> tuple[bool, int, str]:
-    """Of two runs for one trial, keep the one that ended, then the older."""
+    """Return a sort key: of two runs for one trial the ended one is first, then the older."""
     return (not _ended(run), run.info.start_time, run.info.run_id)
 
 
@@ -249,13 +239,13 @@ def _ended(run: Run) -> bool:
 Files = Mapping[str, str | bytes | Exception]
 """Texts and pictures by file name; an exception says why there is no such file."""
 
-_FILES_OF = "files_of"  # the tag that says of which record the study's run has the files
-_ALL = "its files"  # of a function that failed as a whole
-_LONGEST_LIST = 300  # characters of what an exception says
+_FILES_OF = "files_of"  # tag: digest of the record whose files the run has
+_ALL = "its files"  # name for those of a function that failed
+_LONGEST_LIST = 300  # characters of an exception's text
 
 
 def all_made(make: Callable[[], Files]) -> Files:
-    """Return the files that a function makes; where it fails, its exception in their place."""
+    """Return the files that a function makes, or its exception in their place."""
     try:
         return make()
     except Exception as error:
@@ -268,19 +258,10 @@ def keep_files(
     state: SyncState,
     artifacts: Files | Callable[[], Files],
 ) -> tuple[str, ...]:
-    """Write the files that the study's run lacks, as far as they can be made.
-
-    Args:
-        client: of the store.
-        record: the study.
-        state: what is known of its run.
-        artifacts: as for `sync_study`.
+    """Log the artifacts, as for `sync_study`, that the study's run lacks.
 
     Returns:
-        Those that cannot be made, as `NAMES (WHY)` for each reason.
-
-    Raises:
-        Exception: MLflow's own.
+        Those that could not be made, as `NAMES (REASON)` for each reason.
     """
     assert state.parent is not None
     run_id, known, tags = state.parent.run_id, state.parent.tags, dict[str, str]()
@@ -296,9 +277,9 @@ def keep_files(
         if known.get(tag) != file_digest:
             tags[tag] = file_digest
     if digest is not None and not lacking:
-        tags[_FILES_OF] = digest  # without it the next sync tries again
+        tags[_FILES_OF] = digest  # otherwise the next sync tries again
     if replaced := dict.fromkeys(tags.keys() & known.keys() - {_FILES_OF}, ""):
-        log(client, run_id, {}, replaced, [])  # who is killed in between knows neither
+        log(client, run_id, {}, replaced, [])  # valid again once the file is there
     for name, content in contents.items():
         if f"artifact {name}" in tags:
             log_file(client, run_id, name, content)
@@ -308,7 +289,7 @@ def keep_files(
 
 
 def _sorted_out(files: Files) -> tuple[dict[str, bytes], dict[str, list[str]]]:
-    """Return the contents of the files that there are, and the names of the others by reason."""
+    """Return the contents of files by name, and the names of failed ones by reason."""
     contents: dict[str, bytes] = {}
     lacking: dict[str, list[str]] = {}
     for name, file in files.items():
@@ -316,7 +297,7 @@ def _sorted_out(files: Files) -> tuple[dict[str, bytes], dict[str, list[str]]]:
             if isinstance(file, Exception):
                 raise file
             contents[name] = file.encode() if isinstance(file, str) else file
-        except Exception as error:  # or what no UTF-8 can say
+        except Exception as error:  # also of encoding
             why = f"{type(error).__name__}: {one_line(error)[:_LONGEST_LIST]}"
             lacking.setdefault(why, []).append(name)
     return contents, lacking
@@ -325,7 +306,7 @@ def _sorted_out(files: Files) -> tuple[dict[str, bytes], dict[str, list[str]]]:
 def copy_trial(
     client: MlflowClient, record: StudyRecord, trial: TrialRecord, state: SyncState
 ) -> str:
-    """Copy a trial that has ended, unless it has been; return what was done, as in SyncCount."""
+    """Copy a trial that has ended, unless it has been; return the field of SyncCount."""
     assert trial.outcome is not None
     assert state.parent is not None
     key, outcome = trial.key, trial.outcome
@@ -361,7 +342,7 @@ def copy_attempt(
     attempt: Attempt,
     state: SyncState,
 ) -> None:
-    """Copy what a trial in progress has come to since the last call."""
+    """Copy the new epochs of a trial in progress."""
     assert state.parent is not None
     known, tag = state.children.get(trial.key), attempt_tag(attempt.epochs)
     if known is not None and (known.ended or known.attempt != tag):
@@ -371,28 +352,16 @@ def copy_attempt(
     if len(attempt.epochs) == n_copied:
         return
     layout = trial_layout(record, trial, state.parent.run_id, attempt, n_copied)
-    if known is None:
-        run_id = create_run(client, state.parent.experiment_id, layout)
-        log(client, run_id, layout.params, {}, layout.points)
-    else:
-        run_id = known.run_id
-        log(client, run_id, {}, {}, layout.points)
+    run_id = known.run_id if known else create_run(client, state.parent.experiment_id, layout)
+    log(client, run_id, {} if known else layout.params, {}, layout.points)
     state.children[trial.key] = Child(run_id, None, False, tag, len(attempt.epochs))
 
 
 def end_abandoned(
-    client: MlflowClient,
-    record: StudyRecord,
-    live: Mapping[TrialKey, Attempt],
-    state: SyncState,
+    client: MlflowClient, record: StudyRecord, live: Mapping[TrialKey, Attempt], state: SyncState
 ) -> None:
-    """End the runs of trials that were in progress and are not any more: a process was killed.
-
-    They are trained again, and get a new run then.
-    """
+    """Terminate the runs of trials whose process was killed; their retrainings get new runs."""
     open_runs = {k: c for k, c in state.children.items() if not c.ended and k not in live}
-    if not open_runs:
-        return
     trials = (*record.trials, *record.finalists)
     ended = {t.key for t in trials if t.outcome is not None}
     for key, child in open_runs.items():
@@ -402,18 +371,15 @@ def end_abandoned(
             state.children[key] = dataclasses.replace(child, ended=True)
 
 
-_NONE: Mapping[TrialKey, Attempt] = MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class SyncCount:
-    """What one sync did with the trials that have an outcome, and what it could not make."""
+    """What a sync did with the trials that have an outcome."""
 
     created: int = 0
-    completed: int = 0  # a copy that was killed, brought to its end
+    completed: int = 0  # copies that had been killed
     replaced: int = 0  # trained again since it was copied
     unchanged: int = 0
-    lacking: tuple[str, ...] = ()  # files, as `NAMES (WHY)`; the rest is there
+    lacking: tuple[str, ...] = ()  # files that could not be made, as `NAMES (REASON)`
 
 
 def sync_study(
@@ -424,24 +390,23 @@ def sync_study(
     running: bool,
     artifacts: Files | Callable[[], Files],
     done: bool | None = None,
-    live: Mapping[TrialKey, Attempt] = _NONE,
+    live: Mapping[TrialKey, Attempt] | None = None,
 ) -> SyncCount:
-    """Make MLflow agree with a study's record; where it does already, write nothing.
+    """Make MLflow agree with a study's record; write only what differs.
 
     Args:
         client: of the store.
-        record: the study as its journal has it.
-        state: what earlier calls for this study learned; a new one reads it from MLflow.
-        running: whether a coordinator is at work on the study.
-        artifacts: files by name, kept with the study's run; where it takes time to make them, a
-            function that does, called unless the run has those of this very record. One that
-            cannot be made, an exception in its place, costs no other, and is tried again.
-        done: whether a study that does not run came to its end; by default the record says so.
-        live: how far the trials have come that train at this moment.
+        record: the study.
+        state: of earlier calls for this study; a new one is read from MLflow.
+        running: whether the search runs.
+        artifacts: files of the study's run by name, with an exception for one that failed; or a
+            function that makes them, called unless the run has those of an equal record.
+        done: whether a search that does not run is finished; by default as in the record.
+        live: the trainings in progress.
 
     Raises:
         InputError: the MLflow experiment has been deleted.
-        Exception: MLflow's own; `state` is then forgotten, so that the call can be repeated.
+        Exception: of MLflow; `state` is then reset, so that the call can be repeated.
     """
     try:
         if state.parent is None:
@@ -452,15 +417,15 @@ def sync_study(
         for trial in (*record.trials, *record.finalists):
             if trial.outcome is not None:
                 counts[copy_trial(client, record, trial, state)] += 1
-            elif (attempt := live.get(trial.key)) is not None and attempt.epochs:
+            elif (attempt := (live or {}).get(trial.key)) is not None and attempt.epochs:
                 copy_attempt(client, record, trial, attempt, state)
-        end_abandoned(client, record, live, state)
+        end_abandoned(client, record, live or {}, state)
         news = counts.total() > counts["unchanged"]
         if done is None and not news and state.parent.status == "FINISHED":
-            done = True  # as its coordinator said, who also knows whether the time was used up
+            done = True  # as reported at its end
         layout = study_layout(record, _study_state(record, running, done), state.parent.best)
         _update_parent(client, record, state.parent, layout)
-        lacking = keep_files(client, record, state, artifacts)  # last: nothing waits for them
+        lacking = keep_files(client, record, state, artifacts)
     except BaseException:
         state.forget()
         raise
@@ -476,12 +441,9 @@ def _study_state(record: StudyRecord, running: bool, done: bool | None) -> Study
 
 
 def _update_parent(
-    client: MlflowClient,
-    record: StudyRecord,
-    parent: Parent,
-    layout: RunLayout,
+    client: MlflowClient, record: StudyRecord, parent: Parent, layout: RunLayout
 ) -> None:
-    """Write what the study's run lacks, and take away what is no longer so."""
+    """Write what the study's run lacks, and delete outdated tags."""
     for tag in (CHANGING & parent.tags.keys()) - layout.tags.keys():
         client.delete_tag(parent.run_id, tag)
         del parent.tags[tag]

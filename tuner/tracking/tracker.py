@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PAUSE_S = 1.0  # between two syncs, at least
-_LONG_PAUSE_S = 5.0  # at most, while all is well: curves are seen to move
-_SHARE = 0.01  # of the time of a processor that copying takes, at most, between these two
-_LONG_S = 30.0  # that closing takes at most: pictures are drawn, and many trials may be left
-_SHORT_S = 5.0  # where nothing good is to be expected, or somebody waits for it to stop
-_LONGEST_PAUSE_S = 60.0  # between two attempts where MLflow does not answer
+_LONG_PAUSE_S = 5.0  # at most, while MLflow answers
+_SHARE = 0.01  # of a processor's time, at most, for copying
+_LONG_S = 30.0  # that closing takes at most
+_SHORT_S = 5.0  # likewise if MLflow does not answer, or the search is interrupted
+_LONGEST_PAUSE_S = 60.0  # between two attempts, while MLflow does not answer
 
 
 def experiment_file(record: StudyRecord) -> Files:
-    """Return the artifact that every study has: its experiment as it was understood."""
+    """Return the artifact of every study: its experiment."""
     return {"experiment.yaml": record.experiment.to_yaml()}
 
 
@@ -67,27 +67,19 @@ class MlflowTracker:
         self._news.set()  # the study's run is there from the start
         self._thread.start()
 
-    @property
-    def complete(self) -> bool:
-        """Whether all that the journal says was in MLflow when this was closed.
-
-        Files that are drawn of it may be lacking: that was told then.
-        """
-        return self._complete
-
     def wake(self) -> None:
-        """Have the thread copy what is new; returns at once."""
+        """Let the thread copy what is new; return at once."""
         self._news.set()
 
     def close(self, done: bool, timeout_s: float = _LONG_S) -> bool:
-        """Copy what is left, say in MLflow how the study ended, and end the thread."""
+        """Copy the rest and the final state, and end the thread; return whether all is copied."""
         if self._closing.is_set():
             self._thread.join(timeout_s)
             return self._complete
         self._done = done
         self._closing.set()
         self._news.set()
-        if self._failing or not done:  # who waits for a store that does not answer, or to stop?
+        if self._failing or not done:
             timeout_s = min(timeout_s, _SHORT_S)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -114,20 +106,20 @@ class MlflowTracker:
                 self._failing = True
                 self._report(error)
                 if self._closing.is_set() and time.monotonic() - begun > _PAUSE_S:
-                    return  # it waited in vain, and would again
+                    return  # it timed out, and would again
                 pause_s = min(max(_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
-                self._news.set()  # try again, whether or not there is more to copy
+                self._news.set()  # try again
 
     def _sync(self, closing: bool) -> float:
-        """Copy what is new; return how much of a processor's time that took, in seconds."""
+        """Copy what is new; return the processor time, in seconds."""
         if self._client is None:
             self._client = open_store()
-        live = self.live.snapshot()  # before the journal: what ends in between has its outcome
+        live = self.live.snapshot()  # before the journal: trials that end meanwhile have outcomes
         begun = time.thread_time()
         record = self._read()
         artifacts: Files | Callable[[], Files] = {}
         if closing and self._done:
-            artifacts = partial(self._all_artifacts_of, record)  # drawn unless they are there
+            artifacts = partial(self._all_artifacts_of, record)
         elif closing or self._state.parent is None:
             artifacts = all_made(partial(self._artifacts_of, record))
         count = sync_study(
@@ -156,14 +148,14 @@ class MlflowTracker:
         self._tell(f"{explain(error)}; {goes_on}{self._remedy}{later}")
 
     def _tell(self, text: str) -> None:
-        """Warn, for the first time alone."""
+        """Warn once."""
         with self._telling:
             warned, self._warned = self._warned, True
         if not warned:
             self._warn_quietly(text)
 
     def _warn_quietly(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it
+        with contextlib.suppress(OSError):
             self._warn(text)
 
 

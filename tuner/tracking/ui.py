@@ -58,18 +58,18 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Ui:
-    """MLflow's UI: the pages to open, the first one first, and who serves them."""
+    """MLflow's UI: the pages to open, and the process that serves them."""
 
     links: tuple[Link, ...]
-    earlier: int | None = None  # the process that serves it already
-    server: subprocess.Popen[bytes] | None = None  # of our own
+    earlier: int | None = None  # process that served it before
+    server: subprocess.Popen[bytes] | None = None  # that this process started
     log: Path | None = None
 
     def wait(self) -> None:
-        """Wait as long as our own server runs; return at once where there is none.
+        """Wait for the server that this process started, if any.
 
         Raises:
-            RunError: it ended, which it does not do by itself.
+            RunError: the server ended.
         """
         if self.server is not None and self.log is not None:
             status = self.server.wait()
@@ -87,20 +87,19 @@ def start_ui(
 ) -> Iterator[Ui]:
     """Serve the MLflow UI while the context lasts.
 
-    None is started where `MLFLOW_TRACKING_URI` is a server already, or where this user serves the
-    UI of the same store already and `port` does not ask for another.
+    Nothing is started if `MLFLOW_TRACKING_URI` is a server, or if this user serves the UI of the
+    store already and `port` is None.
 
     Args:
-        record: the links are to its experiment; to all experiments by default.
-        of_study: whether they are to this study, which MLflow must have then.
-        port: on loopback; by default one that a store keeps, as browsers keep what a person
-            has set up in the UI by its port, or else a free one.
-        timeout_s: how long the server may take to answer.
+        record: a study, for links to its experiment; by default to all experiments.
+        of_study: whether the links are to the study itself.
+        port: on loopback; by default the store's own, as browsers keep settings by port, or else a
+            free one.
+        timeout_s: for the server's start.
 
     Raises:
-        InputError: there is no store yet, or none that can be used, or no such study in it,
-            or the port is in use.
-        RunError: the server did not start, or the one in use does not answer.
+        InputError: there is no usable store, no such study in it, or the port is in use.
+        RunError: the server does not start or answer.
     """
     uri = tracking_uri()
     check_uri(uri)
@@ -138,7 +137,7 @@ def _start(
     port = _usual_port(uri) if port is None else _check_free(port)
     server = stack.enter_context(_server(uri, port, log))
     base_url = f"http://{_HOST}:{port}"
-    links = _links(base_url, record, of_study)  # looked up while it starts
+    links = _links(base_url, record, of_study)  # while it starts
     _wait(server, base_url, log, timeout_s)
     stack.enter_context(announced(uri, Address(base_url, server.pid)))
     return Ui(links, server=server, log=log)
@@ -162,7 +161,7 @@ def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[L
         if experiment is None:
             return (everything,)
         pages: list[tuple[View, str]] = []
-        if parents:  # saved in any case: it is in the UI's menu then
+        if parents:
             view = study_view(record, parents[0].info.run_id)
             pages.append((view, f"the trials of {record.name}, best first, and charts"))
         pages.append((trials_view(record), f"all trials of {name}, best first"))
@@ -192,10 +191,9 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
     command += ["--default-artifact-root", artifact_root().as_uri()]
     command += ["--artifacts-destination", artifact_root().as_uri()]
     mlflow = find_spec("mlflow")
-    assert mlflow is not None
-    assert mlflow.origin is not None
+    assert mlflow is not None and mlflow.origin is not None  # noqa: PT018
     environment = os.environ | {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # a command line shows everybody its password
+        "MLFLOW_BACKEND_STORE_URI": uri,  # a command line would show its password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes rather than 11
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Neither Python nor uvicorn takes a statistics.py of the current folder for Python's.
@@ -209,7 +207,7 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, which is ended as a whole
+            start_new_session=True,  # a process group, terminated as a whole
         )
     try:
         yield server
@@ -217,7 +215,7 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
         for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal_number)
-            # A second Ctrl-C does not wait for the first to be obeyed.
+            # A second Ctrl-C does not wait.
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 server.wait(timeout=5)
 
@@ -235,8 +233,8 @@ def _wait(server: subprocess.Popen[bytes], base_url: str, log: Path, timeout_s: 
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").split("\n")]
-    told = [line for line in lines if line and not re.search(r'"[A-Z]+ \S+ HTTP/', line)]
-    return show_location(told[-1]) if told else "it wrote no log"
+    texts = [line for line in lines if line and not re.search(r'"[A-Z]+ \S+ HTTP/', line)]
+    return show_location(texts[-1]) if texts else "it wrote no log"
 
 
 def _usual_port(uri: str) -> int:
