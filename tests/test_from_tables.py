@@ -94,7 +94,9 @@ def test_predictions_of_a_closed_test_part_are_refused(folder, monkeypatch):
     monkeypatch.chdir(folder)
     values = VALUES | {"budget": {"trials": 1, "epochs": 1}, "finalists": {"top": 0}}
     closed = search(values, data=waves(), study="closed", open_test=False, **QUIET)
-    with pytest.raises(RunError, match="'closed' has not opened its test part yet; .*open_test"):
+    with pytest.raises(
+        RunError, match="'closed' was not evaluated on the test set yet; .*open_test"
+    ):
         _ = closed.predictions
 
 

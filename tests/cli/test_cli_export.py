@@ -85,7 +85,7 @@ def test_an_export_with_a_model_confirms_its_score(here, tuner):
     wrote = "wrote best.yaml; next: tuner train best.yaml"
     assert (status, err) == (0, "")
     epochs = recorded_of("best.yaml").refit_epochs
-    model = "wrote my model: trained again on training and validation part together, 122 rows, for "
+    model = "wrote my model: trained again on training and validation set together, 122 rows, for "
     unit = "epoch" if epochs == 1 else "epochs"
     assert out.splitlines() == [wrote, f"reproduced: {number(score)}", f"{model}{epochs} {unit}"]
     assert (here / "my model/weights.safetensors").exists()
@@ -307,7 +307,7 @@ def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner):
     assert (status, err) == (0, "")
     assert out == (
         "wrote model\n"
-        "trained on training and validation part together, 122 rows, for 5 epochs; "
+        "trained on training and validation set together, 122 rows, for 5 epochs; "
         "there is no validation score\n"
     )
 

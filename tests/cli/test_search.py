@@ -255,7 +255,7 @@ def test_an_export_elsewhere_reproduces_its_score_and_model(here, tuner, monkeyp
     recorded = Experiment.load("../exports/best.yaml").recorded
     assert recorded is not None
     wrote, reproduced = printed.splitlines()
-    assert wrote.startswith("wrote a model: trained again on training and validation part together")
+    assert wrote.startswith("wrote a model: trained again on training and validation set together")
     assert reproduced == f"reproduced: {number(recorded.score)}"
     names = {path.name for path in Path("a model").iterdir()}
     assert names >= {"experiment.yaml", "pipeline.json", "weights.safetensors"}

@@ -1,4 +1,4 @@
-"""The winner trained again on training and validation part: when, for how long, and what of it.
+"""The winner trained again on training and validation set: when, for how long, and what of it.
 
 The whole of a search runs, but for the training: what a model comes to is a function of its job.
 """
@@ -185,14 +185,14 @@ def test_what_is_trained_is_said(case):
     epochs = record.test.refit.epochs, record.test.refit.default.epochs
     first, *rest = [text for text in case.notes.said if "part" in text]
     assert first == (
-        f"training the winner and the default again, on training and validation part together: "
+        f"training the winner and the default again, on training and validation set together: "
         f"6 models, {epochs[0]} and {epochs[1]} epochs"
     )
     winner = find_winner(record).trial.number
     names = [f"finalist {winner} repeat {i}" for i in range(3)]
     names += [f"default repeat {i}" for i in range(3)]
     assert sorted(text.split("] ")[1] for text in rest) == sorted(
-        f"{name} trained on both parts" for name in names
+        f"{name} trained on both sets" for name in names
     )
 
 

@@ -248,7 +248,7 @@ def test_a_folder_keeps_all_weights_and_says_which_model_it_is(tmp_path, monkeyp
     record = json.loads((folder / "pipeline.json").read_text())
     assert (record["models"], record["trained_on"]) == (3, "training and validation")
     text = (folder / "README.md").read_text()
-    assert "It is the mean of 3 models, each trained again on training and validation part" in text
+    assert "It is the mean of 3 models, each trained again on training and validation set" in text
     assert "for 3 epochs" in text
     assert re.search(r"validation rmse\s+of 0.5, 0.5, 0.5 was scored", text)
     assert "tuner train experiment.yaml --ensemble --all-data" in text

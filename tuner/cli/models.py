@@ -129,7 +129,7 @@ def _on_both(training: Training) -> str:
     part, epochs = training.data.facts.parts[0], training.outcome.best_epoch
     assert epochs is not None
     return (
-        f"on training and validation part together, {counted(part.count, part.unit)}, for "
+        f"on training and validation set together, {counted(part.count, part.unit)}, for "
         f"{counted(epochs + 1, 'epoch')}"
     )
 

@@ -186,11 +186,11 @@ def _scored(training: Training) -> str:
     it = "It is" if n_models < 2 else f"It is the mean of {n_models} models, each"
     scores = ", ".join(f"{score:.6g}" for score in training.scores)
     if not scores:
-        which = f"{it} trained on training and validation part together" if n_models > 1 else ""
-        which = f"{which}, so" if which else "It learned from the validation part too, so"
+        which = f"{it} trained on training and validation set together" if n_models > 1 else ""
+        which = f"{which}, so" if which else "It learned from the validation set too, so"
         return f"{which} no score is known."
     if training.refit is None:
-        return f"{f'{it} trained on the training part. ' if n_models > 1 else ''}" + (
+        return f"{f'{it} trained on the training set. ' if n_models > 1 else ''}" + (
             f"It scored a validation {metric} of {scores}."
             if n_models < 2
             else f"They scored a validation {metric} of {scores}."
@@ -200,8 +200,8 @@ def _scored(training: Training) -> str:
     if recorded is not None and recorded.refit is not None:
         tested = f"; such models scored a test {metric} of {recorded.refit:.6g}"
     return (
-        f"{it} trained again on training and validation part together, for {epochs} "
-        f"epoch{'s' * (epochs != 1)}{tested}. On the training part alone a validation {metric} "
+        f"{it} trained again on training and validation set together, for {epochs} "
+        f"epoch{'s' * (epochs != 1)}{tested}. On the training set alone a validation {metric} "
         f"of {scores} was scored."
     )
 
@@ -282,7 +282,7 @@ def write_model(
     data by its absolute path.
 
     Of a training with a refit it is the refitted model; what `pipeline.json` says of validation is
-    of the one that the training part alone trained.
+    of the one that the training set alone trained.
 
     Returns:
         Why there is no `model.onnx`, where torch has no graph of a cell of one's own, or none that

@@ -35,35 +35,22 @@ class Calibration:
 
 
 def calibrate(
-    experiment: Experiment,
-    job: TrainJob,
-    weights: Sequence[Weights],
-    executor: Executor,
+    experiment: Experiment, job: TrainJob, weights: Sequence[Weights], executor: Executor
 ) -> Intervals | None:
-    """Return the intervals of a model, or of the mean of several.
+    """Return the intervals of a model, or of an ensemble; None if the experiment has none.
 
     Args:
-        experiment: says which.
-        job: that trained them; the residuals are those of its last fold's validation rows, of
-            which the models have learned nothing but when to stop.
+        experiment: with the levels.
+        job: that trained the models; residuals are those of its last fold's validation rows.
         weights: of each model.
         executor: predicts.
-
-    Returns:
-        None where the experiment asks for none.
     """
     levels, ref = experiment.task.intervals, job.folds[-1]
     if not levels or not isinstance(ref, SeriesRef):
         return None
     first, *others = weights
-    asked = PredictJob(
-        f"intervals of {len(weights)}",
-        job.hyperparameters,
-        first,
-        ref,
-        device=job.device,
-        others=tuple(others),
-    )
+    key, hyperparameters = f"intervals of {len(weights)}", job.hyperparameters
+    asked = PredictJob(key, hyperparameters, first, ref, device=job.device, others=tuple(others))
     (outcome,) = run_jobs(executor, [asked])
     assert outcome.predictions is not None
     return calibrated(levels, ref, points_of(outcome.predictions, ref))
@@ -72,7 +59,7 @@ def calibrate(
 def calibrate_all(
     experiment: Experiment, models: Sequence[tuple[TrainJob, Weights]], executor: Executor
 ) -> Calibration | None:
-    """Return the intervals of the first model and of the mean of all, as `calibrate` does."""
+    """Return the intervals of the first model and of the ensemble of all, as of `calibrate`."""
     (job, first), weights = models[0], [each for _, each in models]
     single = calibrate(experiment, job, [first], executor)
     if single is None:
@@ -84,21 +71,21 @@ def calibrate_all(
 def coverage_of(
     intervals: Intervals, predicted: np.ndarray, ref: DataRef, truth: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Return what `Intervals.coverage` says of predictions of what `ref` evaluates."""
+    """Return the coverage of the truth by intervals around predictions."""
     assert isinstance(ref, SeriesRef)
     scale = intervals.scale_of(ref, ref.evaluate_samples())
     return [*intervals.coverage(points_of(predicted, ref), truth, ref.transform, scale)]
 
 
 def points_of(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
-    """Return the values that are forecast, (samples, horizon, targets); of quantiles the median."""
+    """Return the point predictions: of quantiles, on the last axis, the median."""
     quantiles = ref.shape.quantiles
     return np.asarray(predicted[..., quantiles.index(0.5)] if quantiles else predicted)
 
 
-_MOST_POINTS = 2000  # that are kept: the journal is read often
-_CLOSE_ROWS, _CLOSE_SERIES = 240, 4  # that can still be read in a picture
-_MOST_CLASSES = 60  # of a confusion matrix that people can still read
+_MOST_POINTS = 2000  # in the record: journals are read often
+_CLOSE_ROWS, _CLOSE_SERIES = 240, 4  # in a legible plot
+_MOST_CLASSES = 60  # of a legible confusion matrix
 
 
 def predictions_record(
@@ -109,32 +96,31 @@ def predictions_record(
     together: np.ndarray | None = None,
     calibration: Calibration | None = None,
 ) -> dict[str, Any] | None:
-    """Return the truth, the models' predictions and the plain ones, as JSON.
+    """Return the predictions of the test set for plots, as JSON.
 
     Args:
-        test: the opened test part.
-        truth: of its samples, as `DataRef.truth_of` has it.
-        predicted: what each of the winner's models says of them.
-        baselines: the plain predictions of the test part.
-        together: what they say as an ensemble, where they are several.
-        calibration: the intervals, where some are asked for.
+        test: the test set.
+        truth: of its samples, as of `DataRef.truth_of`.
+        predicted: by each of the winner's models.
+        baselines: of the test set.
+        together: by the ensemble, if there is one.
+        calibration: intervals, if there are any.
 
     Returns:
-        Of values, `kind` values: the first step of the first target, of every `every`-th of
-        `total` samples: `at` (their names), `truth`, `predicted` (the models' mean), `lower`,
-        `upper` and what that `band` is where there is one (of intervals the widest; `bands` are
-        the narrower ones, and `predicted` is what they are around), `baselines`, and where there
-        are several, the `series` of each. Where those are many, or of several steps, `close` has
-        the same of the last rows of a few series, each row in one forecast with all its steps.
-        Of classes, `kind` classes: `confusion`, how often a true
-        class (row) was taken for another (column), counted over all models. None where no model
-        said anything, or where there are more classes than a picture can show.
+        For values, of the first step of the first target, of every `every`-th of `total` samples:
+        names (`at`), `truth`, `predicted` (the mean of the models, or the middle of intervals),
+        `lower` and `upper` of a `band` (the widest interval; `bands` are the others),
+        `baselines` and, if there are several, the `series` of each. `close` has the same for the
+        last rows of a few series, each row once, with all steps. For classes, `confusion`: counts
+        of true class (row) and predicted class (column) over all models. None without
+        predictions, for texts, and for too many classes.
     """
     (ref,) = test.folds
     if not predicted or ref.shape.task == "translate":
         return None
     if ref.shape.classes:
         return _classes(test, truth, predicted)
+    models = _Drawn(ref, truth, predicted, together, calibration)
     samples = ref.evaluate_samples()
     names = _names(test, ref, samples)
     every = max(1, math.ceil(len(names) / _MOST_POINTS))
@@ -143,10 +129,6 @@ def predictions_record(
         plain = {name: values[kept] for name, values in baselines.predict(samples).items()}
     else:
         plain = baselines.predict(samples[kept])
-
-    def drawn(pick: _Pick, plain: dict[str, np.ndarray]) -> dict[str, Any]:
-        return _drawn(ref, pick, truth, predicted, plain, together, calibration)
-
     record: dict[str, Any] = {
         "kind": "values",
         "target": test.facts.targets[0],
@@ -155,38 +137,44 @@ def predictions_record(
         "total": len(names),
         "every": every,
         "at": names[kept],
-        **drawn(
+        **models.record(
             lambda values: values[kept, 0, 0],
             {name: values[:, 0, 0] for name, values in plain.items()},
         ),
     }
     if isinstance(ref, SeriesRef):
-        of = ref.series_of(samples)
-        if len(set(of.tolist())) > 1:
-            record["series"] = of[kept].tolist()
-        if len(begins := _close_up(samples, of, ref.shape.horizon)):
-            steps = np.arange(ref.shape.horizon)
-            rows = (samples[begins][:, None] + steps).ravel()
-            near = baselines.predict(samples[begins])
-            record["close"] = {
-                "at": [test.name_of(row) for row in rows.tolist()],
-                "series": np.repeat(of[begins], len(steps)).tolist(),
-                **drawn(
-                    lambda values: values[begins, :, 0].reshape(-1, *values.shape[3:]),
-                    {name: values[:, :, 0].ravel() for name, values in near.items()},
-                ),
-            }
+        series = ref.series_of(samples)
+        if len(set(series.tolist())) > 1:
+            record["series"] = series[kept].tolist()
+        if len(begins := _close_up(samples, series, ref.shape.horizon)):
+            record["close"] = _close_record(test, ref, models, baselines, begins)
     return record
 
 
-_Pick = Callable[[np.ndarray], np.ndarray]
-"""Takes (samples, horizon, targets, ...) values to those that are drawn, (n, ...)."""
+def _close_record(
+    test: Prepared, ref: SeriesRef, models: _Drawn, baselines: Baselines, begins: np.ndarray
+) -> dict[str, Any]:
+    """Return all steps of the forecasts at some places among the samples."""
+    samples, steps = ref.evaluate_samples(), np.arange(ref.shape.horizon)
+    rows = (samples[begins][:, None] + steps).ravel()
+    near = baselines.predict(samples[begins])
+    return {
+        "at": [test.name_of(row) for row in rows.tolist()],
+        "series": np.repeat(ref.series_of(samples)[begins], len(steps)).tolist(),
+        **models.record(
+            lambda values: values[begins, :, 0].reshape(-1, *values.shape[3:]),
+            {name: values[:, :, 0].ravel() for name, values in near.items()},
+        ),
+    }
+
+
+_Pick = Callable[[np.ndarray], np.ndarray]  # (samples, horizon, targets, ...) -> (n, ...)
 
 
 def _close_up(samples: np.ndarray, of: np.ndarray, horizon: int) -> np.ndarray:
-    """Return the places of the last forecasts, one after another, of the first series, (n,).
+    """Return the places of the last forecasts of the first series, without overlap, (n,).
 
-    None where all are drawn: where few forecasts of one step are all that there are.
+    Empty if all forecasts are of one step, and few.
     """
     series = list(dict.fromkeys(of.tolist()))[:_CLOSE_SERIES]
     if horizon == 1 and len(samples) <= _CLOSE_ROWS * len(series):
@@ -203,73 +191,66 @@ def _close_up(samples: np.ndarray, of: np.ndarray, horizon: int) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def _drawn(
-    ref: DataRef,
-    pick: _Pick,
-    truth: np.ndarray,
-    predicted: list[np.ndarray],
-    plain: dict[str, np.ndarray],
-    together: np.ndarray | None,
-    calibration: Calibration | None,
-) -> dict[str, Any]:
-    """Return what is drawn of some values: the truth, the models' mean, a band, plain forecasts."""
-    models = np.stack([_point(pick(p), ref) for p in predicted])  # (models, n)
-    if isinstance(ref, SeriesRef):
-        plain = {name: values for name, values in plain.items() if name != "training_mean"}
-    with np.errstate(over="ignore", invalid="ignore"):  # a forecast may be beyond all bounds
-        mean = models.mean(axis=0)
-    record: dict[str, Any] = {
-        "truth": _numbers(pick(truth)),
-        "predicted": _numbers(mean),
-        "baselines": {name: _numbers(values) for name, values in plain.items()},
-    }
-    if calibration is not None:
-        record |= _intervals(ref, predicted[0] if together is None else together, calibration, pick)
-    elif quantiles := ref.shape.quantiles:
-        lowest, highest = (np.mean([pick(p)[:, i] for p in predicted], axis=0) for i in (0, -1))
-        record |= {"lower": _numbers(lowest), "upper": _numbers(highest)}
-        record["band"] = f"quantiles {quantiles[0]:g} to {quantiles[-1]:g}"
-    elif len(models) > 1:
-        record |= {"lower": _numbers(models.min(axis=0)), "upper": _numbers(models.max(axis=0))}
-        record["band"] = f"range of {len(models)} models"
-    return record
+@dataclass(frozen=True)
+class _Drawn:
+    """Truth and predictions, of which parts are drawn."""
+
+    ref: DataRef
+    truth: np.ndarray
+    predicted: list[np.ndarray]  # by each model
+    together: np.ndarray | None  # by the ensemble
+    calibration: Calibration | None
+
+    def record(self, pick: _Pick, plain: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return a part: the truth, the models' mean, a band and the baselines."""
+        picked = [pick(p) for p in self.predicted]
+        models = np.stack([points_of(p, self.ref) for p in picked])  # (models, n)
+        if isinstance(self.ref, SeriesRef):
+            plain = {name: values for name, values in plain.items() if name != "training_mean"}
+        with np.errstate(over="ignore", invalid="ignore"):  # forecasts may overflow
+            mean = models.mean(axis=0)
+        record: dict[str, Any] = {
+            "truth": _numbers(pick(self.truth)),
+            "predicted": _numbers(mean),
+            "baselines": {name: _numbers(values) for name, values in plain.items()},
+        }
+        if self.calibration is not None:
+            record |= self._intervals(self.calibration, pick)
+        elif quantiles := self.ref.shape.quantiles:
+            lowest, highest = (np.mean([p[:, i] for p in picked], axis=0) for i in (0, -1))
+            band = f"quantiles {quantiles[0]:g} to {quantiles[-1]:g}"
+            record |= {"lower": _numbers(lowest), "upper": _numbers(highest), "band": band}
+        elif len(models) > 1:
+            record |= {"lower": _numbers(models.min(axis=0)), "upper": _numbers(models.max(axis=0))}
+            record["band"] = f"range of {len(models)} models"
+        return record
+
+    def _intervals(self, calibration: Calibration, pick: _Pick) -> dict[str, Any]:
+        assert isinstance(self.ref, SeriesRef)
+        intervals = calibration.ensemble or calibration.single
+        predicted = self.predicted[0] if self.together is None else self.together
+        points = points_of(predicted, self.ref)
+        scale = intervals.scale_of(self.ref, self.ref.evaluate_samples())
+        lower, upper = map(pick, intervals.around(points, self.ref.transform, scale))  # (n, levels)
+        *others, widest = [
+            {
+                "name": f"{level:g} interval",
+                "lower": _numbers(lower[:, i]),
+                "upper": _numbers(upper[:, i]),
+            }
+            for i, level in enumerate(intervals.levels)
+        ]
+        band = {"band": widest.pop("name"), "bands": others[::-1]}
+        return {"predicted": _numbers(pick(points)), **widest, **band}
 
 
 def _names(test: Prepared, ref: DataRef, samples: np.ndarray) -> list[str]:
-    """Return what people call the samples, or their steps where every step has its own value."""
+    """Return the names of the samples, or of their steps if each step has a value."""
     names = [test.name_of(sample) for sample in samples.tolist()]
     if not ref.shape.each_step:
         return names
     lengths = np.diff(ref.load("bounds")[samples])[:, 0].tolist()
     return [f"{name} {i + 1}" for name, n in zip(names, lengths, strict=True) for i in range(n)]
-
-
-def _intervals(
-    ref: DataRef, predicted: np.ndarray, calibration: Calibration, pick: _Pick
-) -> dict[str, Any]:
-    """Return the intervals of what is drawn, and the forecast within them."""
-    assert isinstance(ref, SeriesRef)
-    intervals = calibration.ensemble or calibration.single
-    points = points_of(predicted, ref)
-    scale = intervals.scale_of(ref, ref.evaluate_samples())
-    ends = intervals.around(points, ref.transform, scale)
-    lower, upper = map(pick, ends)  # (n, levels)
-    bands = [
-        {
-            "name": f"{level:g} interval",
-            "lower": _numbers(lower[:, i]),
-            "upper": _numbers(upper[:, i]),
-        }
-        for i, level in enumerate(intervals.levels)
-    ]
-    widest, *others = bands[::-1]
-    return {
-        "predicted": _numbers(pick(points)),
-        "lower": widest["lower"],
-        "upper": widest["upper"],
-        "band": widest["name"],
-        "bands": others,
-    }
 
 
 def _classes(
@@ -291,38 +272,31 @@ def _classes(
     }
 
 
-def _point(picked: np.ndarray, ref: DataRef) -> np.ndarray:
-    """Return the values; of quantiles the middle one, (n,)."""
-    quantiles = ref.shape.quantiles
-    return np.asarray(picked[:, quantiles.index(0.5)] if quantiles else picked)
-
-
 def _numbers(values: np.ndarray) -> list[float | None]:
-    """Return the values with the seven digits that a picture can show; JSON has no infinity."""
+    """Return the values with seven digits; None for infinite ones, which JSON lacks."""
     return [float(f"{v:.7g}") if math.isfinite(v) else None for v in values.tolist()]
 
 
 def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.DataFrame:
-    """Return what a study's model says of the test part, which the study has opened before.
+    """Return the model's predictions of the test set, on which the study was evaluated.
 
     Args:
         record: the study.
-        get_model: gives that of its winner, where it is the one that was tested.
+        get_model: returns the winner's model.
 
     Returns:
-        What `Model.predict` returns: of a forecast `horizon` rows for each window that was scored;
-        of sequences a row for each one that was. Beside each target's column is the truth, in a
-        column with `_true` behind the name.
+        As of `Model.predict`: `horizon` rows for each scored window of a forecast, a row for each
+        scored sequence. The truth is in columns whose names end with `_true`.
 
     Raises:
-        DataError: the data cannot be read any more, or has changed.
-        RunError: the test part was not opened yet, or not for this winner.
+        DataError: the data cannot be read, or has changed.
+        RunError: the winner was not evaluated on the test set.
     """
     test = record.test
     if test is None or not find_winner(record).was_tested(test):
         whose = "yet" if test is None else "for the configuration that wins now"
         reopen = "open_test=True" if test is None else "reopen_test=True"
-        rule = f"study {record.name!r} has not opened its test part {whose}"
+        rule = f"study {record.name!r} was not evaluated on the test set {whose}"
         raise RunError(rule, remedy=f"search with {reopen}")
     model = get_model()
     params, table = find_winner(record).params, read_table(record.experiment.data)
@@ -350,7 +324,7 @@ def test_predictions(record: StudyRecord, get_model: Callable[[], Model]) -> pd.
 def _of_part(
     predicted: pd.DataFrame, opened: Prepared, samples: np.ndarray, record: StudyRecord
 ) -> pd.DataFrame:
-    """Return the predictions of some sequences, in their order; of every step all of their rows."""
+    """Return the predictions of some sequences, in their order, with the rows of all steps."""
     if not record.experiment.task.each_step:
         return predicted.iloc[samples].reset_index(drop=True)
     names = [opened.name_of(sample) for sample in samples.tolist()]
@@ -361,7 +335,7 @@ def _of_part(
 
 
 def _beside(predicted: pd.DataFrame, model: Model, truth: list[np.ndarray]) -> pd.DataFrame:
-    """Put the truth of each target before what is predicted of it."""
+    """Insert the truth of each target before its predictions."""
     pipeline, targets = model.pipeline, model.pipeline.targets
     first = len(predicted.columns) - len(targets) - len(pipeline.classes)
     if pipeline.task == "forecast":

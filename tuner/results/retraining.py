@@ -1,10 +1,9 @@
-"""Models trained again: behind a score, on all rows, or from an exported configuration.
+"""Models trained again: for a test score, on all rows before the test set, or from an export.
 
-A validation part is held back to choose a configuration and a number of epochs. Once both are
-chosen, its rows are the newest that a forecast can learn from (Goodfellow, Bengio and Courville
-2016, *Deep Learning*, algorithm 7.2). What a refit is follows from the study's record alone: the
-same seeds, the median of the best epochs that were found. So nothing of it is kept in the journal
-before its test score is.
+The validation set serves to choose a configuration and a number of epochs. Once both are chosen,
+its rows are the newest that a forecast can learn from (Goodfellow, Bengio and Courville 2016, *Deep
+Learning*, algorithm 7.2). A refit follows from the study's record: the same seeds, the median of
+the best epochs. So the journal holds only its scores.
 """
 
 from __future__ import annotations
@@ -42,16 +41,11 @@ from tuner.outputs import scratch_folder
 from tuner.results.predictions import calibrate
 from tuner.results.winner import Winner
 
-Models = Sequence[tuple[TrainJob, Weights]]
-"""Trained models: of each the job that trained it, and its weights."""
+Models = Sequence[tuple[TrainJob, Weights]]  # trained models
 
 
 class TrainedModels:
-    """The models of finalists and of the default, by their records.
-
-    A journal keeps scores, not models: those that another run of the search trained are trained
-    again when somebody asks for them.
-    """
+    """The models of finalists and of the default; those of earlier runs are trained again."""
 
     def __init__(
         self,
@@ -63,34 +57,34 @@ class TrainedModels:
     ) -> None:
         self._experiment, self._data = experiment, data
         self._executor, self._observer, self._stop = executor, observer, stop
-        self._weights: dict[str, Weights] = {}  # by the key of the job
-        self._scores: dict[str, float | None] = {}  # of what was trained again
+        self._weights: dict[str, Weights] = {}  # by job key
+        self._scores: dict[str, float | None] = {}  # of models that were trained again
 
     def job(self, run: TrialRecord) -> TrainJob:
-        """Return the job that trains a model of which the weights are kept."""
+        """Return the job that trains a model and keeps its weights."""
         key, params = str(run.key), dict(run.params)
         folds = self._data.of(params).folds
         return train_job(self._experiment, folds, key, params, run.seed, keep_weights=True)
 
     def keep(self, weights: Mapping[str, Weights]) -> None:
-        """Take over what was trained, by the keys of its jobs."""
+        """Add weights by job key."""
         self._weights.update(weights)
 
     def weights_of(self, run: TrialRecord) -> Weights | None:
-        """Return the weights behind a recorded score; None where they are not known."""
+        """Return the weights behind a recorded score; None if they are not known."""
         return None if self.differs(run) else self._weights.get(self.job(run).key)
 
     def differs(self, run: TrialRecord) -> bool:
-        """Return whether a model was trained again and came to another score than is recorded."""
+        """Return whether a model was trained again, with another score than recorded."""
         key = self.job(run).key
         return key in self._scores and self._scores[key] != run.value
 
     def of(self, runs: Sequence[TrialRecord]) -> Models:
-        """Return what some trainings came to, each with its job.
+        """Return the models of some trainings.
 
         Raises:
             RunError: a training failed that had not failed before.
-            Interrupted: the search was stopped meanwhile.
+            Interrupted: the search was stopped.
         """
         jobs = [self.job(run) for run in runs]
         missing = {
@@ -108,13 +102,13 @@ class TrainedModels:
             assert outcome.weights is not None
             self._weights[key], self._scores[key] = outcome.weights, outcome.objective
             n_done = sum(key in self._weights for key in missing)
-            self._observer.note(f"[{n_done}/{len(missing)}] {self._said(missing[key])}")
+            self._observer.note(f"[{n_done}/{len(missing)}] {self._retrained(missing[key])}")
 
         again = [job for job in jobs if job.key in missing]
         run_jobs(self._executor, again, stop=self._stop, note=self._observer.note, ended=ended)
         return [(job, self._weights[job.key]) for job in jobs]
 
-    def _said(self, run: TrialRecord) -> str:
+    def _retrained(self, run: TrialRecord) -> str:
         name = run.key.name
         if not self.differs(run):
             return f"{name} trained again"
@@ -124,10 +118,10 @@ class TrainedModels:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """How much every step of every sample counted."""
+    """The attention weights of a model."""
 
-    samples: list[str]  # what people call them: a series and a time, or the id of a sequence
-    weights: np.ndarray  # (samples, steps); a row adds up to 1, and is nan behind a sequence's end
+    samples: list[str]  # names: series and time, or the id of a sequence
+    weights: np.ndarray  # (samples, steps); rows add up to 1, NaN after a sequence's end
 
     def write(self, folder: Path) -> None:
         """Write `attention.csv` and `attention.png` into an existing folder."""
@@ -157,24 +151,24 @@ def _draw(weights: np.ndarray, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Refitted:
-    """A configuration that was trained again, once for each of its seeds."""
+    """A configuration that was refitted, once for each of its seeds."""
 
     epochs: int
-    models: Models  # in the order of its repeats; () where a training failed
+    models: Models  # in the order of the repeats; () if one failed
     failed: str | None = None  # why
 
 
 @dataclass(frozen=True)
 class Refit:
-    """What was trained on training and validation part together."""
+    """Models of training and validation set together."""
 
-    data: Prepared  # without a test row
+    data: Prepared  # without test rows
     winner: Refitted
-    default: Refitted | None = None  # None where that is the winner, or none was trained
+    default: Refitted | None = None  # None if it is the winner, or was not trained
 
 
 def best_epochs(outcome: Outcome) -> int | None:
-    """Return after how many epochs a training was best; with rolling origins, that of its last."""
+    """Return the best number of epochs; with rolling origins, of the last fold."""
     if outcome.best_epoch is None or not outcome.history:
         return None
     begun = next(e.epoch for e in outcome.history if e.fold == outcome.history[-1].fold)
@@ -182,17 +176,14 @@ def best_epochs(outcome: Outcome) -> int | None:
 
 
 def epochs_of(runs: Sequence[TrialRecord]) -> int | None:
-    """Return the median of the best epochs of some trainings; a half is rounded up."""
+    """Return the median of best epochs; a half is rounded up."""
     known = [best_epochs(run.outcome) for run in runs if run.outcome is not None]
     found = [epochs for epochs in known if epochs is not None]
     return math.floor(statistics.median(found) + 0.5) if found else None
 
 
 def refit_epochs(record: StudyRecord, winner: Winner) -> int | None:
-    """Return how long the winner is trained again; None where its model is the search's.
-
-    Where it has a test score, it is what was tested: the same epochs, or none.
-    """
+    """Return the number of epochs of the winner's refit, as evaluated; None without a refit."""
     test = record.test
     if test is not None and winner.was_tested(test):
         return test.refit.epochs if test.refit else None
@@ -208,24 +199,24 @@ def refit(
     observer: Observer,
     stop: threading.Event,
 ) -> Refit | None:
-    """Train the winner again, and the default, on all rows before the test set.
+    """Train the winner and the default on all rows before the test set.
 
     Args:
         record: the study, with its search and finalists done.
-        winner: of it.
-        default_runs: the default's trainings, where it is not the winner.
-        folder: where the arrays are written; no test row is among them.
+        winner: of the study.
+        default_runs: the default's trainings; () if it is the winner.
+        folder: for the arrays, without test rows.
         executor: trains.
-        observer: is told what is trained, and what has ended.
-        stop: once set, no further training begins.
+        observer: gets a note for each training.
+        stop: once set, no training starts.
 
     Returns:
-        The models; None where the winner's best epochs are not known.
+        The models; None if the winner's best epochs are not known.
 
     Raises:
-        DataError: the data cannot be read any more, or has changed.
-        Interrupted: `stop` was set; the same call does it anew, and comes to the same.
-        RunError: the machine took a training away, again and again.
+        DataError: the data cannot be read, or has changed.
+        Interrupted: `stop` was set; the call can be repeated.
+        RunError: a training was lost too often.
     """
     experiment = record.experiment
     epochs = epochs_of(winner.runs)
@@ -246,7 +237,7 @@ def refit(
     def ended(key: str, outcome: Outcome) -> None:
         nonlocal n_done
         n_done += 1
-        how = _why(outcome) or "trained on both parts"
+        how = _why(outcome) or "trained on both sets"
         observer.note(f"[{n_done}/{len(jobs)}] {names[key]} {how}")
 
     outcomes = run_jobs(executor, jobs, stop=stop, note=observer.note, ended=ended, may_fail=True)
@@ -263,7 +254,7 @@ def _job(experiment: Experiment, data: Prepared, run: TrialRecord, epochs: int) 
     key, params = f"refit {run.key}", dict(run.params)
     folds = data.of(params).folds
     job = train_job(experiment, folds, key, params, run.seed, keep_weights=True)
-    # A limit of time is the search's: the number of epochs is known here.
+    # No time limit: the number of epochs is known.
     return without_score(dataclasses.replace(job, timeout_s=None), epochs)
 
 
@@ -278,10 +269,9 @@ def _refitted(epochs: int, jobs: Sequence[TrainJob], outcomes: Sequence[Outcome]
 
 
 def _why(outcome: Outcome) -> str | None:
-    """Return why a training failed; None where it did not."""
     if outcome.state is OutcomeState.COMPLETE:
         return None
-    return f"failed: {outcome.reason or 'it came to nothing'}"
+    return f"failed: {outcome.reason or 'unknown reason'}"
 
 
 def _announced(n_models: int, epochs: int, default_epochs: int | None) -> str:
@@ -291,7 +281,7 @@ def _announced(n_models: int, epochs: int, default_epochs: int | None) -> str:
         whose, counts = "the winner and the default", f"{epochs} and {default_epochs}"
     unit = "epoch" if counts == "1" else "epochs"
     return (
-        f"training {whose} again, on training and validation part together: {models}, "
+        f"training {whose} again, on training and validation set together: {models}, "
         f"{counts} {unit}"
     )
 
@@ -301,36 +291,36 @@ _OF_THE_SEARCH = {"optuna", "pyswarms"}  # libraries that no training uses
 
 @dataclass(frozen=True)
 class Training:
-    """One training run of an experiment's fixed hyperparameters, or those of an ensemble."""
+    """A training of an experiment's fixed hyperparameters, or of an ensemble of them."""
 
     experiment: Experiment
     data: Prepared
-    outcome: Outcome  # without a score, where all data was trained on; of an ensemble the first
-    attention: Attention | None = None  # on the validation part, of a model that has it
+    outcome: Outcome  # of an ensemble the first; without a score if trained on all data
+    attention: Attention | None = None  # on the validation set, of a model with attention
     others: tuple[Outcome, ...] = ()  # of an ensemble's further models
-    refit: Training | None = None  # trained again on training and validation part, without a score
-    intervals: Intervals | None = None  # by the validation rows, of the training part's models
+    refit: Training | None = None  # on training and validation set, without a score
+    intervals: Intervals | None = None  # from the validation set
 
     @property
     def model(self) -> Training:
-        """The training whose model is kept: the refit, where there is one."""
+        """The training whose model is kept: the refit, if there is one."""
         return self.refit or self
 
     @property
     def weights(self) -> list[Weights]:
-        """Of the model, or of all models of the ensemble."""
+        """Of all models."""
         found = [outcome.weights for outcome in (self.outcome, *self.others)]
         return [weights for weights in found if weights is not None]
 
     @property
     def scores(self) -> list[float]:
-        """Of the model, or of all models of the ensemble; none where nothing was validated."""
+        """Validation scores of all models; none if all data was trained on."""
         found = [outcome.objective for outcome in (self.outcome, *self.others)]
         return [score for score in found if score is not None]
 
     @property
     def recorded_scores(self) -> list[float]:
-        """Return what is recorded of these trainings; none without a record."""
+        """The recorded scores; none without a record."""
         recorded = self.experiment.recorded
         if recorded is None:
             return []
@@ -338,12 +328,12 @@ class Training:
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the recorded scores came out, to the last digit; None where there are none."""
+        """Whether the scores equal the recorded ones; None without either."""
         recorded, scores = self.recorded_scores, self.scores
         return scores == recorded if recorded and scores else None
 
     def differences(self) -> list[str]:
-        """Return what is not as it was when the score was recorded."""
+        """Return the changes in data, libraries and device since the recorded training."""
         recorded = self.experiment.recorded
         if recorded is None:
             return []
@@ -374,20 +364,18 @@ def train_again(
     """Train an experiment's hyperparameters once, on its recorded seed if it has one.
 
     Args:
-        experiment: what is trained; a search space in it is not searched.
-        all_data: whether the validation part is trained on too, for as many epochs as the
-            recorded training needed, or the refit: for deployment, and without a score. Scalers
-            and the like are fitted on both parts; the test set stays out.
-        ensemble: whether it is trained on every recorded seed, for the mean of the models.
-        refit: whether it is trained on all data besides, where the recorded winner was.
-        must_reproduce: whether that is left out where the recorded score does not come out.
-        strict: whether other data than the recorded is refused.
-        warn: else told of it, before training.
+        experiment: without a search; its search space is ignored.
+        all_data: train on training and validation set, for the recorded epochs, without a score.
+            Scalers are fitted on both. The test set is left out.
+        ensemble: train on every recorded seed.
+        refit: also train on all data if the recorded winner was.
+        must_reproduce: no refit unless the recorded score is reproduced.
+        strict: raise if the data differs from the recorded; otherwise `warn`.
+        warn: gets a message about other data, before training.
 
     Raises:
-        DataError: the data cannot be used, or is not what it must be.
-        InputError: no number of epochs is recorded, and all data is to be trained on; or there
-            are no seeds for an ensemble.
+        DataError: the data cannot be used, or differs.
+        InputError: no epochs are recorded for `all_data`, or no seeds for an ensemble.
         RunError: the training failed.
     """
     epochs = epochs_without_score(experiment) if all_data else None
@@ -400,7 +388,9 @@ def train_again(
         executor = LocalExecutor(min(len(seeds), n_cores()))
         try:
             training = _train(experiment, data, seeds, epochs, executor)
-            if all_data and experiment.task.intervals:  # validation rows tell them to who is new
+            if (
+                all_data and experiment.task.intervals
+            ):  # from unseen validation rows
                 part = prepare(experiment, folder / "part")
                 intervals = _train(experiment, part, seeds, None, executor).intervals
                 return dataclasses.replace(training, intervals=intervals)
@@ -422,7 +412,7 @@ def _train(
     epochs: int | None,
     executor: Executor,
 ) -> Training:
-    """Train on each seed; for so many epochs without a score, where the number is given."""
+    """Train on each seed; with a number of epochs, without a score."""
     jobs = [
         train_job(experiment, data.folds, f"training {i}", {}, seed, keep_weights=True)
         for i, seed in enumerate(seeds)
@@ -441,10 +431,10 @@ def _train(
 
 
 def epochs_without_score(experiment: Experiment) -> int:
-    """Return how many epochs to train where all data is trained on.
+    """Return the recorded number of epochs for training on all data.
 
     Raises:
-        InputError: none are recorded.
+        InputError: none is recorded.
     """
     recorded = experiment.recorded
     epochs = None if recorded is None else recorded.refit_epochs or recorded.epochs
@@ -455,7 +445,7 @@ def epochs_without_score(experiment: Experiment) -> int:
 
 
 def seeds_of_ensemble(experiment: Experiment) -> list[int]:
-    """Return the seeds on which the models of an ensemble are trained.
+    """Return the seeds of an ensemble's models.
 
     Raises:
         InputError: fewer than two are recorded.
@@ -463,10 +453,7 @@ def seeds_of_ensemble(experiment: Experiment) -> list[int]:
     seeds = experiment.recorded.seeds if experiment.recorded else []
     if len(seeds) < 2:
         rule = "needs two or more recorded.seeds"
-        remedy = (
-            "give a file that `tuner export` wrote of a study whose finalists were trained "
-            "several times"
-        )
+        remedy = "give a file by `tuner export` of a study with several repeats of finalists"
         raise InputError(rule, where="--ensemble", got=len(seeds), remedy=remedy)
     return list(seeds)
 
@@ -478,7 +465,7 @@ def _seed(experiment: Experiment) -> int:
 def _check_same(
     facts: Facts, recorded: Recorded, strict: bool, warn: Callable[[str], None]
 ) -> None:
-    """Refuse data that is not the recorded, or warn of it."""
+    """Raise or warn if the data differs from the recorded."""
     if not (change := _change(facts, recorded)):
         return
     what = f"is not the data that {recorded.study} was searched on: {change}"
@@ -489,7 +476,7 @@ def _check_same(
 
 
 def _change(facts: Facts, recorded: Recorded) -> str | None:
-    """Say how the data has changed; None if it has not."""
+    """Describe the change of the data; None for none."""
     if facts.sha256 == recorded.data_sha256:
         return None
     if facts.rows != recorded.rows:
@@ -503,7 +490,7 @@ def look_at_attention(
     weights: Sequence[Weights],
     name_of: Callable[[int], str],
 ) -> Attention:
-    """Return what a trained model looks at in the validation part; of several the mean."""
+    """Return the attention on the validation set; of several models, the mean."""
     data, (first, *others) = job.folds[-1], weights
     asked = PredictJob(
         "attention", job.hyperparameters, first, data, device=job.device, others=tuple(others)
