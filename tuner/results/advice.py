@@ -1,7 +1,7 @@
 """Advice: what limits a search, and whether its model can be exported.
 
-Every line names the key of the experiment that can be changed. `tuner check` says what data and
-budget alone tell; what the record tells stands beside the verdict.
+Every line names the key of the experiment to change. Data and budget alone give some of it, as
+`tuner check` prints; the record gives the rest.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ from tuner.section import Section
 
 
 def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
-    """Say why the experiment's largest model has no ONNX file; None where it has one.
-
-    Every cell, pooling, decoder and task has one. But a file holds no more than 2 GB.
-    """
+    """Return why the largest model cannot be exported as ONNX (2 GB at most); None if it can."""
     n_bytes = 4 * _weights(experiment, facts)
     if n_bytes <= LARGEST_ONNX:
         return None
@@ -43,7 +40,7 @@ def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
 
 
 def _weights(experiment: Experiment, facts: Facts) -> int:
-    """Return how many weights the largest model of the search has, roughly."""
+    """Return the approximate number of weights of the largest model."""
     ways = 1 + _most(experiment, "bidirectional")
     inputs = (
         _most(experiment, "embedding_size") if facts.vocabulary else _columns(experiment, facts)
@@ -66,7 +63,7 @@ def _weights(experiment: Experiment, facts: Facts) -> int:
 
 
 def _columns(experiment: Experiment, facts: Facts) -> int:
-    """Return how many columns a model reads at most, whatever is made of the time and of lags."""
+    """Return the largest number of input columns, with calendar and lags."""
     found = len(facts.features)
     for name in ("calendar", "lags"):
         if domain := experiment.search_space.get(name):
@@ -90,13 +87,13 @@ def _widths(experiment: Experiment) -> list[int]:
 
 
 def _largest_part(experiment: Experiment, facts: Facts) -> str:
-    """Return the key on which most of the weights depend."""
+    """Return the key with most of the weights."""
     embedding = facts.vocabulary * _most(experiment, "embedding_size")
     return "embedding_size" if 2 * embedding > _weights(experiment, facts) else "hidden_size"
 
 
 def _most(experiment: Experiment, name: str) -> int:
-    """Return the largest value that a hyperparameter may have."""
+    """Return the largest value of a hyperparameter."""
     if domain := experiment.search_space.get(name):
         return int(max(domain.bounds()))
     value = experiment.given(name)
@@ -105,31 +102,31 @@ def _most(experiment: Experiment, name: str) -> int:
 
 @dataclass(frozen=True)
 class Advice:
-    """What stands in the way, and the key that changes it."""
+    """A limit of the search, and the key that changes it."""
 
     key: str  # of the experiment: budget.epochs
-    text: str  # what is the matter, and what to write; without a capital and a full stop
-    blocks: bool = False  # whether a model can hardly be judged before it is out of the way
+    text: str  # the problem and the remedy, without capital and full stop
+    blocks: bool = False  # whether the model cannot be judged before
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the journal and the summary keep."""
+        """Return the advice as in journals and summaries."""
         return {"key": self.key, "text": self.text, "blocks": self.blocks}
 
 
 def advice_on_data(experiment: Experiment, facts: Facts) -> list[Advice]:
-    """Return what the data tell before anything is trained; the test set has no say."""
+    """Return advice from the data without the test set."""
     if experiment.task.kind != "forecast" or _takes_trend_out(experiment):
         return []
     return [_on_trend(trend) for trend in facts.trends]
 
 
 def advice_on_budget(experiment: Experiment) -> list[Advice]:
-    """Return what budget, pruner and strategy tell before anything is trained."""
+    """Return advice from budget, pruner and strategy."""
     return [*_on_pruner(experiment), *_on_strategy(experiment)]
 
 
 def in_the_way(record: StudyRecord) -> list[str]:
-    """Return, in lines, what keeps strategy and pruner from acting in what is still to search."""
+    """Return lines about strategy and pruner for the trials to come."""
     n_trials = record.experiment.n_trials
     if n_trials is not None and len(record.trained) >= n_trials:
         return []
@@ -137,13 +134,13 @@ def in_the_way(record: StudyRecord) -> list[str]:
 
 
 def advice_after(record: StudyRecord) -> list[Advice]:
-    """Return what a study tells, what stood in its way from the beginning among it."""
+    """Return all advice for a study."""
     known = [Advice(r["key"], r["text"], bool(r.get("blocks"))) for r in record.remarks]
     return [*known, *_on_epochs(record), *_on_classes(record), *advice_on_budget(_as_run(record))]
 
 
 def _as_run(record: StudyRecord) -> Experiment:
-    """Return the experiment with as many trials as there are, where its budget is smaller."""
+    """Return the experiment with a budget of at least the trained trials."""
     experiment, n_trained = record.experiment, len(record.trained)
     if experiment.budget.trials is None or experiment.budget.trials >= n_trained:
         return experiment
@@ -152,7 +149,7 @@ def _as_run(record: StudyRecord) -> Experiment:
 
 
 def _takes_trend_out(experiment: Experiment) -> bool:
-    """Return whether the data or the model is told relative to what came before, in a trial."""
+    """Return whether data or model are relative to earlier values in any trial."""
     space = experiment.search_space
     transforms = [experiment.data.transform, *getattr(space.get("transform"), "choices", ())]
     if any("difference" in str(transform) for transform in transforms):
@@ -188,7 +185,7 @@ def _on_pruner(experiment: Experiment) -> Iterator[Advice]:
 
 
 def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None:
-    """Return the option that keeps a pruner from ever acting, and why; None where it may act."""
+    """Return the option that keeps a pruner from acting, and why; None if it may act."""
     folds = experiment.n_folds
     steps, unit = (experiment.budget.epochs, "epochs") if folds == 1 else (folds, "folds")
     match pruner:
@@ -228,7 +225,7 @@ def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None
 
 
 def _most_seen(experiment: Experiment) -> int | None:
-    """Return how many trials the last one can be compared with; None where that is open."""
+    """Return the number of trials before the last one; None if unlimited."""
     if experiment.n_trials is None:
         return None
     last = experiment.n_trials - 1
@@ -271,7 +268,7 @@ def _on_epochs(record: StudyRecord) -> Iterator[Advice]:
 
 
 def _runs(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trainings that speak for the tested configuration, or for the best so far."""
+    """Return the trainings of the evaluated configuration, or of the best one."""
     finalists = rank_finalists(record)
     if record.test and record.test.default and record.test.default.is_winner:
         default = default_of(record)
@@ -287,10 +284,7 @@ def _runs(record: StudyRecord) -> list[TrialRecord]:
 
 
 def _ended_at_its_best(run: TrialRecord, most: int, sign: int) -> bool:
-    """Return whether a training used all its epochs and the last one has the best score of all.
-
-    A score that an earlier epoch had as well has come to its end.
-    """
+    """Return whether the last possible epoch of a training is strictly the best."""
     outcome = run.outcome
     if outcome is None or not outcome.history:
         return False
@@ -306,11 +300,8 @@ def _on_classes(record: StudyRecord) -> Iterator[Advice]:
     if kept.get("kind") != "classes":
         return
     counts = kept["confusion"]
-    predicted = [
-        name
-        for name, column in zip(kept["classes"], zip(*counts, strict=True), strict=True)
-        if any(column)
-    ]
+    columns = zip(kept["classes"], zip(*counts, strict=True), strict=True)
+    predicted = [name for name, column in columns if any(column)]
     if len(predicted) != 1 or sum(map(any, counts)) < 2:
         return
     if record.experiment.hyperparameters.class_weights == "none":

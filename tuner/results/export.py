@@ -27,13 +27,10 @@ from tuner.results.summary import summarize
 from tuner.results.winner import Winner, find_winner, winner_of
 from tuner.user_code import is_reference
 
-ENDINGS = (".yaml", ".yml", ".json")
-"""Of the names of exported files."""
-
+ENDINGS = (".yaml", ".yml", ".json")  # of exported files
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
 _OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What JSON may hold as it is, and YAML may not, or takes for the end of a line."""
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # but in JSON
 
 
 def exported(
@@ -43,14 +40,14 @@ def exported(
     data_path: str | None = None,
     trial: int | None = None,
 ) -> dict[str, Any]:
-    """Return the experiment that trains the winner again, with what it scored.
+    """Return the experiment that trains the winner again, with its scores.
 
     Args:
         record: the study.
-        folder: where the file will be; `data.path`, and a test file, are relative to it.
-        file_name: the file's name, for the command that reproduces the score.
-        data_path: what to write as `data.path` instead, as it is.
-        trial: the number of a trial to export in the winner's place.
+        folder: of the file; `data.path` and a test file are relative to it.
+        file_name: for the command that reproduces the score.
+        data_path: used as `data.path` instead.
+        trial: number of a trial to export instead of the winner.
 
     Raises:
         InputError: `trial` is no complete trial.
@@ -60,15 +57,15 @@ def exported(
     experiment = record.experiment.to_dict()
     for key in _OF_THE_SEARCH:
         experiment.pop(key, None)
-    experiment["objective"].pop("metrics", None)  # one configuration is no trade-off
+    experiment["objective"].pop("metrics", None)
     experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
     chosen = record.experiment.preparation(winner.params)
     experiment["data"] |= {name: value_of(text) for name, text in chosen.items()}
     if window := record.experiment.search_space.get("window"):
-        # Whatever they read, all trials were scored on the rows that the longest window leaves.
+        # All trials were scored on the rows after the longest window.
         experiment["task"]["window"] = max(window.bounds())
-    # Of the folder itself where it is named by a link, as `..` leads out of the folder itself.
+    # Resolved, because `..` leads out of the target of a link.
     relative = os.path.relpath(record.data["path"], folder.resolve())
     experiment["data"]["path"] = relative if data_path is None else data_path
     if (test_file := record.data.get("test_file")) is not None:
@@ -109,7 +106,7 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
 
 
 def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
-    """Return the preparations of a search that say from which row on its models are scored."""
+    """Return the searched preparations that decide which rows are scored."""
     found: dict[str, list[str]] = {
         name: list(dict.fromkeys([experiment.given(name), *experiment.search_space[name].bounds()]))
         for name in ("transform", "lags")
@@ -119,21 +116,16 @@ def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
 
 
 def train_command(path: str, *, own_code: bool) -> str:
-    """Return the command that trains an exported file, to be typed where `path` leads to it.
-
-    Args:
-        path: of the file.
-        own_code: whether it names code that is not tuner's, which is to be allowed.
-    """
+    """Return the command that trains an exported file; `own_code` is whether it has user code."""
     command = f"tuner train {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
     return f"{command} --allow-code" if own_code else command
 
 
 def render(experiment: dict[str, Any], as_json: bool) -> str:
-    """Write an exported experiment as YAML, or as JSON (which is YAML too)."""
+    """Format an exported experiment as YAML, or as JSON that is also YAML."""
     if not as_json:
         return dump_yaml(experiment)
-    # Else without \\u escapes: two of them for one character are no YAML.
+    # No \\u escapes otherwise: two for one character are no YAML.
     text = json.dumps(experiment, indent=2, ensure_ascii=False)
     return _NOT_IN_YAML.sub(lambda c: f"\\u{ord(c[0]):04x}", text) + "\n"
 
@@ -144,7 +136,7 @@ def is_json(path: Path) -> bool:
 
 
 def is_export(path: Path, study: str) -> bool:
-    """Return whether a file is an export of a study, which a newer one may replace."""
+    """Return whether a file is an export of a study, which may be replaced."""
     try:
         recorded = Experiment.load(path).recorded
     except TunerError:
@@ -153,7 +145,7 @@ def is_export(path: Path, study: str) -> bool:
 
 
 def readme(training: Training, folder: Path) -> str:
-    """Return the text, about ten lines of Markdown."""
+    """Return the model folder's README in Markdown."""
     experiment = training.experiment
     option = " --ensemble" if training.others else ""
     if not training.scores or training.refit is not None:
@@ -180,7 +172,7 @@ Change no file but this one: `pipeline.json` knows their checksums.
 
 
 def _scored(training: Training) -> str:
-    """Return which model it is, and what is known of how good it is."""
+    """Describe the model's training and scores."""
     metric, recorded = training.experiment.objective.metric, training.experiment.recorded
     n_models = len(training.model.weights)
     it = "It is" if n_models < 2 else f"It is the mean of {n_models} models, each"
@@ -264,32 +256,28 @@ def _listed(numbers: list[float]) -> str:
     return ", ".join(f"{number:g}" for number in numbers)
 
 
-_NEWER = {"known_future", "categories", "static"}  # keys that an older version would pass over
-_STEPS = 32  # of the sequences that the export is checked on; of a forecast, the window's
-_README = "README.md"  # not checked: whoever gets the folder may write into it
+_NEWER = {"known_future", "categories", "static"}  # keys that older versions would ignore
+_STEPS = 32  # of sequences in the check of an export; of a forecast the window
+_README = "README.md"  # has no checksum: users may edit it
 
 
 def write_model(
     training: Training, folder: Path, executor: Executor | None = None, *, moves: bool = False
 ) -> str | None:
-    """Write a trained model as `model.onnx`, with all that prediction needs, into `folder`.
+    """Write a trained model as `model.onnx`, with all files for prediction, into `folder`.
 
     `pipeline.json` holds columns, transform, scaling, window, classes and the checksums of the
-    other files: `weights.safetensors`, `experiment.yaml`, and what attention looked at. Nothing
-    is pickled. `pipeline.json` comes last: a folder without it, or with one that does not fit
-    the other files, is no model. ONNX is written and checked by a worker of the executor; without
-    one, by a worker of its own. Of a folder that `moves`, to MLflow, `experiment.yaml` names the
-    data by its absolute path.
+    other files: `weights.safetensors`, `experiment.yaml`, attention. Nothing is pickled. It is
+    written last, so that an incomplete folder is no model. A worker of the executor, or a new one,
+    writes and checks ONNX. With `moves`, `experiment.yaml` has the data's absolute path.
 
-    Of a training with a refit it is the refitted model; what `pipeline.json` says of validation is
-    of the one that the training set alone trained.
+    The model is that of the refit, if there is one; validation scores are of the training before.
 
     Returns:
-        Why there is no `model.onnx`, where torch has no graph of a cell of one's own, or none that
-        is right; all else is written then.
+        Why there is no `model.onnx`, for a user's cell that torch cannot export correctly.
 
     Raises:
-        RunError: the model cannot be exported, or ONNX puts out something else than torch.
+        RunError: the model cannot be exported, or ONNX computes other outputs than torch.
     """
     from safetensors.numpy import save
 
@@ -342,7 +330,7 @@ def _export(training: Training, given: Executor | None) -> Outcome:
 
 
 def _all_weights(training: Training) -> Weights:
-    """Return the weights by torch's names; those of an ensemble begin with the model's number."""
+    """Return the weights by torch's names, with a prefix for each model of an ensemble."""
     if len(training.weights) == 1:
         return training.weights[0]
     return {
@@ -353,12 +341,12 @@ def _all_weights(training: Training) -> Weights:
 
 
 def _data(training: Training) -> DataRef:
-    """Return the data as the model reads it."""
+    """Return the data with the model's window."""
     return training.data.folds[-1].with_window(training.experiment.hyperparameters.window)
 
 
 def _window(training: Training) -> int | None:
-    """Return how many rows the forecasts of the model read; None where it reads sequences."""
+    """Return the window of a forecast; None for sequences."""
     data = _data(training)
     return data.window if isinstance(data, SeriesRef) else None
 
@@ -367,7 +355,7 @@ def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
     experiment, model = training.experiment, training.model
     parameters = experiment.hyperparameters
     metric, score = experiment.objective.metric, training.outcome.objective
-    whole = score is None or training.refit is not None
+    whole, graph = score is None or training.refit is not None, outcome.exported
     return {
         "format": FORMAT if _NEWER & model.data.pipeline.keys() else OLDEST,
         "tuner": __version__,
@@ -383,22 +371,12 @@ def _pipeline(training: Training, outcome: Outcome) -> dict[str, Any]:
         "models": len(model.weights),
         "trained_on": "training and validation" if whole else "training",
         "validation": None if score is None else {metric: score},
-        **_of_graph(outcome),
+        **({"onnx_difference": graph.difference} if graph else {"no_graph": outcome.reason}),
     }
 
 
-def _of_graph(outcome: Outcome) -> dict[str, Any]:
-    """Return how far ONNX is from torch, or why there is none."""
-    if outcome.exported is None:
-        return {"no_graph": outcome.reason}
-    return {"onnx_difference": outcome.exported.difference}
-
-
 def _intervals(training: Training) -> dict[str, Any]:
-    """Return the intervals of a forecast, as JSON; nothing where sequences are read.
-
-    Their `scales` are in the order of the series' names.
-    """
+    """Return the intervals of a forecast as JSON, with scales by name of the series."""
     if not training.experiment.task.of_series:
         return {}
     found = training.intervals
@@ -410,10 +388,7 @@ def _intervals(training: Training) -> dict[str, Any]:
 
 
 def _experiment(experiment: Experiment, folder: Path | None) -> str:
-    """Return the file that trains the model again, as long as the data stays in place.
-
-    Where it will be in `folder`, the data's path is relative to that.
-    """
+    """Return the experiment file; in `folder`, paths are relative to it."""
     record = experiment.to_dict()
     if folder is not None:
         record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
@@ -426,7 +401,7 @@ T = TypeVar("T")
 
 
 def made(make: Callable[[], T]) -> T | Exception:
-    """Return what a function makes, or the exception that kept it from that."""
+    """Return the result of a function, or its exception."""
     try:
         return make()
     except Exception as error:
@@ -434,19 +409,12 @@ def made(make: Callable[[], T]) -> T | Exception:
 
 
 def study_artifacts(record: StudyRecord) -> dict[str, str | Exception]:
-    """Return the experiment, the best configuration so far and the result, by file name.
-
-    A file that cannot be made costs no other: in its place stands why.
-    """
+    """Return experiment, best configuration and result by file name; an exception for a failure."""
     files = {"experiment.yaml": made(record.experiment.to_yaml)}
     if record.best is not None:
-        files["best.yaml"] = made(lambda: _best(record))
+        folder = Path(record.data["path"]).parent
+        files["best.yaml"] = made(lambda: dump_yaml(exported(record, folder, "best.yaml")))
         files["result.json"] = made(
             lambda: json.dumps(summarize(record).to_json(), indent=2) + "\n"
         )
     return files
-
-
-def _best(record: StudyRecord) -> str:
-    best = exported(record, Path(record.data["path"]).parent, "best.yaml")
-    return render(best, as_json=False)

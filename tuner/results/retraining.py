@@ -388,9 +388,7 @@ def train_again(
         executor = LocalExecutor(min(len(seeds), n_cores()))
         try:
             training = _train(experiment, data, seeds, epochs, executor)
-            if (
-                all_data and experiment.task.intervals
-            ):  # from unseen validation rows
+            if all_data and experiment.task.intervals:  # from unseen validation rows
                 part = prepare(experiment, folder / "part")
                 intervals = _train(experiment, part, seeds, None, executor).intervals
                 return dataclasses.replace(training, intervals=intervals)
