@@ -19,8 +19,8 @@ from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.outputs import written_whole
 from tuner.report import plotting
+from tuner.report.page import render
 from tuner.report.plotting import COLOURS, Picture, good_range, label
-from tuner.report.rendering import render
 from tuner.results.differences import (
     ALPHA,
     Interval,

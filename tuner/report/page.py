@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import html
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.coordination.finalists import Default, default_of
 from tuner.data.baselines import baseline_name
@@ -31,7 +34,6 @@ from tuner.report.predictions import (
     residuals_picture,
     step_picture,
 )
-from tuner.report.rendering import render
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
@@ -43,6 +45,9 @@ from tuner.results.verdict import (
     no_verdict,
 )
 from tuner.results.winner import tested_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ENDINGS = (".html", ".htm")
 """File name suffixes of reports."""
@@ -451,3 +456,27 @@ def _split_in_words(experiment: Experiment) -> str:
     )
     test = split.test if split.test_file is None else PurePath(split.test_file).name
     return f"data.split: validation {validation}, test {test}; the rest was trained on."
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a file of `templates/`; all values are escaped."""
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("tuner.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "base64": lambda content: base64.b64encode(content).decode(),
+        "quote": shlex.quote,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+    }
+    return environment

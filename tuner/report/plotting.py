@@ -1,7 +1,6 @@
-"""What all plots share: size, colours, fonts, axes of hyperparameters, PNG.
+"""Common parts of all plots: size, colours, fonts, axes of hyperparameters, PNG.
 
-Figures are made without pyplot, which keeps them in a global list: pictures are drawn in the
-tracker's thread too.
+Figures are made without pyplot and its global state, because threads draw them too.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def drawn(name: str, title: str, about: str, figure: Figure) -> Picture:
 
 
 def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
-    """Return an empty figure that finds room for its labels by itself."""
+    """Return an empty figure with a layout for its labels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
@@ -81,7 +80,7 @@ def png(figure: Figure) -> bytes:
 
 
 def tidy(axes: Axes) -> None:
-    """Give the axes of a picture their common look."""
+    """Set the common look of axes."""
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -108,10 +107,7 @@ def write_cell(axes: Axes, row: int, column: int, text: str, *, dark: bool, size
 
 
 def label(text: object) -> str:
-    """Return people's text as it stands: no formula between dollars, no letter without a shape.
-
-    Of a long one, such as an expression, it is the beginning: axes would have no room.
-    """
+    """Return a user's text for a plot: without formulas and missing glyphs, and not too long."""
     letters = _letters()
     text = str(text)
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
@@ -120,7 +116,7 @@ def label(text: object) -> str:
 
 
 def whole_ticks(axis: Axis) -> None:
-    """Have an axis name whole numbers only."""
+    """Set whole numbers as ticks."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
@@ -128,25 +124,23 @@ def whole_ticks(axis: Axis) -> None:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """Return the characters that the font has: a missing one would print a warning."""
+    """Return the characters of the font, because a missing one prints a warning."""
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Write a number for people: four significant digits, a dash for none."""
+    """Format a number with four significant digits; a dash for none."""
     if value is None:
         return "–"
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
-    """Return the limits of an axis on which the better values can be told apart.
+    """Return the limits of an axis for finite objectives without far worse ones.
 
-    Args:
-        values: finite objectives.
-        sign: what they are multiplied with so that less is better.
+    `sign` is 1 if less is better, -1 if more is.
     """
     costs = sign * np.array(near(values, sign), np.float64)
     if not len(costs):
@@ -158,7 +152,7 @@ def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
 
 
 def near(values: Iterable[float], sign: int) -> list[float]:
-    """Return the values, those that are far worse than most as the worst that is not."""
+    """Return the values, with far worse ones clipped."""
     costs = sign * np.array(list(values), np.float64)
     if len(costs) >= _FEW:
         first, third = np.quantile(costs, [0.25, 0.75])
@@ -168,12 +162,12 @@ def near(values: Iterable[float], sign: int) -> list[float]:
 
 
 def clipped(values: Any, limits: tuple[float, float]) -> np.ndarray:
-    """Return the values, those beyond the limits at the nearer one."""
+    """Clip values to limits."""
     return np.clip(np.asarray(values, np.float64), *limits)
 
 
 def round_values(limits: tuple[float, float]) -> list[float]:
-    """Return a handful of round values within the limits."""
+    """Return about five round values within the limits."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = limits
@@ -181,7 +175,7 @@ def round_values(limits: tuple[float, float]) -> list[float]:
 
 
 def spread_out(numbers: Iterable[int], width: float) -> np.ndarray:
-    """Return a shift for each trial that keeps equal values apart, always the same."""
+    """Return a deterministic shift for each trial, to separate equal values."""
     golden = (np.sqrt(5) - 1) / 2
     turned: np.ndarray = np.array(list(numbers), np.float64) * golden % 1.0
     return width * (turned - 0.5)
@@ -209,14 +203,14 @@ class DomainAxis:
         return not isinstance(self.domain, CategoricalDomain) and self.domain.log
 
     def number(self, value: Any) -> float:
-        """Return where a value lies on the axis: itself, or the number of the choice."""
+        """Return a value's coordinate: itself, or the number of the choice."""
         if self.choices is None:
             return float(value)
         # 1, 1.0 and True are three choices.
         return float([(type(c), c) for c in self.choices].index((type(value), value)))
 
     def place(self, value: Any) -> float:
-        """Return where a value lies between the ends of its domain, from 0 to 1."""
+        """Return a value's place in its domain, from 0 to 1."""
         return self._place(self.number(value))
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -241,7 +235,7 @@ class DomainAxis:
 
 
 def axes_of(record: StudyRecord) -> list[DomainAxis]:
-    """Return the axes of what was searched, in the order of the file."""
+    """Return the axes of the searched hyperparameters, in the order of the file."""
     space = record.experiment.search_space
     return [DomainAxis(name, domain) for name, domain in space.items() if domain.size() != 1]
 
@@ -255,7 +249,7 @@ def complete_trials(record: StudyRecord, axes: Sequence[DomainAxis]) -> list[Tri
 
 
 def has_all(trial: TrialRecord, axes: Sequence[DomainAxis]) -> bool:
-    """Return whether a trial has a value on every axis; one that was lost may lack some."""
+    """Return whether a trial has a value on every axis; a lost one may not."""
     return all(axis.name in trial.params for axis in axes)
 
 
@@ -271,12 +265,12 @@ def _round_steps(low: float, high: float) -> list[float]:
 
 
 def _round_logs(low: float, high: float) -> list[float]:
-    """Return powers of ten within the ends; where they are few, values between them too."""
+    """Return powers of ten within the ends, or more values if they are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     candidates = [
         [float(f"{part}e{power}") for power in powers for part in parts] for parts in _DECADE_PARTS
     ]
-    if high / low < 100:  # within two decades people read powers of two, of widths say
+    if high / low < 100:  # powers of two, as of widths
         exponents = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
         if low >= 1:
             candidates = [[2.0**e for e in exponents]]

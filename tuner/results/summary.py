@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists
@@ -12,11 +12,11 @@ from tuner.journal.test_scores import TestScore
 from tuner.results.advice import Advice, advice_after
 from tuner.results.differences import compare
 from tuner.results.verdict import (
-    Verdict,
     Worth,
     difference_in_words,
     evaluations_in_words,
     verdict_of,
+    with_article,
 )
 from tuner.results.winner import Winner, find_winner, objectives, pareto_front, tested_name
 
@@ -139,7 +139,7 @@ def summarize(record: StudyRecord) -> Summary:
         budget=experiment.n_trials,
         baselines=dict(record.baselines),
         left_out=dict(record.left_out) | dict(test.judged.left_out if test else {}),
-        default=_of_default(default) if default else None,
+        default=_configuration(default, failed=default.failed) if default else None,
         best=_of_winner(winner, record) if winner else None,
         finalists=[_of_finalist(finalist) for finalist in finalists],
         front=_front(record),
@@ -147,49 +147,32 @@ def summarize(record: StudyRecord) -> Summary:
         test=test,
         openings=record.openings,
         opened=evaluations_in_words(record),
-        verdict=_verdict(record, winner, verdict),
+        verdict=verdict.of(record) if verdict else None,
         worth=verdict.worth if verdict else None,
         advice=advice_after(record),
     )
 
 
+def _configuration(of: Finalist | Default, **more: Any) -> Configuration:
+    mean = of.mean if of.scores else None
+    return Configuration(of.name, of.number, dict(of.params), of.scores, mean, of.std, **more)
+
+
 def _of_finalist(finalist: Finalist) -> Configuration:
-    searched, mean = finalist.search_score, finalist.mean
-    return Configuration(
-        finalist.name,
-        finalist.number,
-        dict(finalist.params),
-        finalist.scores,
-        mean,
-        finalist.std,
-        searched,
-        gap=None if searched is None else mean - searched,
-    )
-
-
-def _of_default(default: Default) -> Configuration:
-    return Configuration(
-        default.name,
-        default.number,
-        default.params,
-        default.scores,
-        default.mean if default.scores else None,
-        default.std,
-        failed=default.failed,
-    )
+    searched = finalist.search_score
+    gap = None if searched is None else finalist.mean - searched
+    return _configuration(finalist, search_score=searched, gap=gap)
 
 
 def _of_winner(winner: Winner, record: StudyRecord) -> Configuration:
-    own = _of_finalist(winner.finalist) if winner.finalist else None
-    return Configuration(
-        winner.name,
-        winner.number,
-        winner.params,
-        own.scores if own else [],
-        own.mean if own else None,
-        own.std if own else None,
-        winner.search_score,
-        own.gap if own else None,
+    if winner.finalist is not None:
+        own = _of_finalist(winner.finalist)
+    else:
+        scores: list[float] = []
+        name, number, searched = winner.name, winner.number, winner.search_score
+        own = Configuration(name, number, winner.params, scores, None, None, searched)
+    return replace(
+        own,
         is_default=winner.is_default,
         tested=winner.was_tested(record.test),
         hyperparameters=winner.hyperparameters(record),
@@ -218,20 +201,7 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
     numbers = [_NO_TRIAL if f.number is None else f.number for f in (first, second)]
     seed, metric = [record.experiment.seed, *numbers], record.experiment.objective.metric
     difference = compare(metric, first.scores, second.scores, seed)
-    return difference_in_words(difference, *(_with_article(f) for f in (first, second)))
-
-
-def _with_article(finalist: Finalist) -> str:
-    return finalist.name if finalist.trial is not None else f"the {finalist.name}"
-
-
-def _verdict(record: StudyRecord, winner: Winner | None, verdict: Verdict | None) -> str | None:
-    """Return the sentence; it names the configuration if that is not the winner any more."""
-    if verdict is None or record.test is None:
-        return None
-    still_wins = winner is None or winner.was_tested(record.test)
-    of = "" if still_wins else f"of {tested_name(record.test)}, which no longer wins: "
-    return f"{of}{verdict.sentence}"
+    return difference_in_words(difference, with_article(first), with_article(second))
 
 
 def trials_to_json(record: StudyRecord) -> list[dict[str, Any]]:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tuner.coordination.finalists import default_of, model_name, rank_finalists
+from tuner.coordination.finalists import Finalist, default_of, model_name, rank_finalists
 from tuner.data.baselines import baseline_name
 from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
 from tuner.metrics import METRICS, short_name
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, StrategyDifference, compare, relative
-from tuner.results.winner import Winner, find_winner
+from tuner.results.winner import Winner, find_winner, tested_name
 from tuner.user_code import is_reference
 
 REOPEN = "--reopen-test"  # the option that evaluates on the test set again
@@ -109,6 +109,13 @@ class Verdict:
 
     sentence: str  # without a capital and a full stop
     worth: Worth
+
+    def of(self, record: StudyRecord) -> str:
+        """Return the sentence, with the evaluated configuration if that no longer wins."""
+        test = record.test
+        if test is None or record.best is None or find_winner(record).was_tested(test):
+            return self.sentence
+        return f"of {tested_name(test)}, which no longer wins: {self.sentence}"
 
 
 @dataclass(frozen=True)
@@ -380,11 +387,11 @@ def _since_then(winner: Winner, test: TestScore) -> str:
         return f"{stands}{of_first if len(winner.runs) > test.repeats else ''}."
     if winner.is_default and test.default:
         return (
-            f"{_with_article(winner)} won, which was evaluated beside another configuration: "
+            f"{with_article(winner)} won, which was evaluated beside another configuration: "
             f"tuner run with {REOPEN} judges it."
         )
     return (
-        f"{_with_article(winner)} won, which has no test score: tuner run with {REOPEN} evaluates "
+        f"{with_article(winner)} won, which has no test score: tuner run with {REOPEN} evaluates "
         f"it."
     )
 
@@ -402,7 +409,7 @@ def why_not_again(record: StudyRecord) -> str | None:
     if test.after_trials >= len(record.trained) and not record.raised:
         why = "no trial was trained since the last one"
     else:
-        why = f"{_with_article(winner)}, which was evaluated then, still wins"
+        why = f"{with_article(winner)}, which was evaluated then, still wins"
     return f"{REOPEN}: no new evaluation on the test set, because it would change nothing: {why}"
 
 
@@ -427,8 +434,9 @@ def _since(record: StudyRecord) -> str | None:
     return None
 
 
-def _with_article(winner: Winner) -> str:
-    return winner.name if winner.trial is not None else f"the {winner.name}"
+def with_article(of: Winner | Finalist) -> str:
+    """Return a configuration's name; a default that is no trial has an article."""
+    return of.name if of.trial is not None else f"the {of.name}"
 
 
 def strategies_in_words(

@@ -19,7 +19,7 @@ from tuner.journal.test_scores import TestScore
 
 
 def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:
-    """Return metric and cost of a trial; None where it has none, or there is one objective."""
+    """Return metric and cost of a trial; None without them, or with one objective."""
     cost = record.experiment.objective.cost
     if cost is None or trial.status is not Status.COMPLETE or trial.outcome is None:
         return None
@@ -28,10 +28,7 @@ def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] |
 
 
 def pareto_front(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that no other beats, the best metric first; of equal ones the first.
-
-    Empty where the search has one objective.
-    """
+    """Return the trials of the Pareto front, best metric first; none for a single objective."""
     known = [(values, t) for t in record.trained if (values := objectives(record, t)) is not None]
     # By metric, then by cost: each of the front costs less than all before it.
     known.sort(key=lambda pair: (record.sign * pair[0][0], pair[0][1], pair[1].number))
@@ -46,14 +43,11 @@ def pareto_front(record: StudyRecord) -> list[TrialRecord]:
 
 @dataclasses.dataclass(frozen=True)
 class Winner:
-    """The configuration with the best mean over its retrainings; without any, the best trial.
+    """The configuration with the best mean over its repeats, or the best trial without repeats."""
 
-    It is the untuned default where no configuration of the search is better.
-    """
-
-    trial: TrialRecord | None  # of the search, which found it; None: it did not, see `finalist`
+    trial: TrialRecord | None  # None for a default that is no trial; see `finalist`
     finalist: Finalist | None  # its retrainings
-    is_default: bool = False  # whether it is the untuned default, found by a trial or not
+    is_default: bool = False  # whether it is the untuned default, as a trial or not
 
     @property
     def number(self) -> int | None:
@@ -62,7 +56,7 @@ class Winner:
 
     @property
     def name(self) -> str:
-        """What people call it: trial 3, or default LSTM."""
+        """Trial 3, or default LSTM."""
         if self.trial is not None:
             return trial_name(self.trial.number)
         assert self.finalist is not None
@@ -70,7 +64,7 @@ class Winner:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What the searched hyperparameters are."""
+        """The searched hyperparameters."""
         if self.trial is not None:
             return dict(self.trial.params)
         assert self.finalist is not None
@@ -78,12 +72,12 @@ class Winner:
 
     @property
     def search_score(self) -> float | None:
-        """What it scored in the search; None where it is no trial of it."""
+        """The score in the search; None if it is no trial."""
         return None if self.trial is None else self.trial.value
 
     @property
     def runs(self) -> list[TrialRecord]:
-        """The trainings that speak for it: its repeats, or the trial itself."""
+        """Its trainings: the repeats, or the trial itself."""
         if self.finalist is not None:
             return list(self.finalist.repeats)
         assert self.trial is not None
@@ -91,7 +85,7 @@ class Winner:
 
     @property
     def reproducible(self) -> TrialRecord:
-        """The training whose score an exported file promises: the first repeat, or the trial."""
+        """The training whose score an export reproduces: the first repeat, or the trial."""
         return self.runs[0]
 
     def hyperparameters(self, record: StudyRecord) -> dict[str, Any]:
@@ -108,7 +102,7 @@ class Winner:
 
 
 def find_winner(record: StudyRecord) -> Winner:
-    """Return the winner as the journal has it.
+    """Return the winner of a study.
 
     Raises:
         RunError: no trial is complete.
@@ -128,10 +122,10 @@ def find_winner(record: StudyRecord) -> Winner:
 
 
 def winner_of(record: StudyRecord, number: int) -> Winner:
-    """Return a trial as if it had won.
+    """Return a complete trial as if it had won.
 
     Raises:
-        InputError: the study has no such trial, or it is not complete.
+        InputError: there is no such trial.
     """
     chosen = next((t for t in record.ranked() if t.number == number), None)
     if chosen is None:
