@@ -98,7 +98,7 @@ CHANGES = {
     "another outcome": lambda r, trial: {"trials": (trial(0, finished_at=1_700_000_001.0),)},
     "other params": lambda r, trial: {"trials": (trial(0, params={"hidden_size": 9}),)},
     "a finalist": lambda r, trial: {"finalists": (trial(0, role=Role.FINALIST, repeat=0),)},
-    "evaluated on the test set": lambda r, trial: {"test": {"mean": 1.0}},
+    "evaluated on the test set": lambda r, trial: {"test": TestScore.from_json({"mean": 1.0})},
     "the end": lambda r, trial: {"ended": "done"},
     "data elsewhere": lambda r, trial: {"data": {**r.data, "path": "b.csv"}},
 }

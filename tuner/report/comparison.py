@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import statistics
@@ -470,12 +468,10 @@ def _curves(comparison: Comparison) -> str:
     return _csv(heading, rows)
 
 
-def _csv(heading: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(heading)
-    table.writerows(rows)
-    return file.getvalue()
+def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(heading)).to_csv(index=False, lineterminator="\n")
 
 
 def _finite(score: float) -> float | None:

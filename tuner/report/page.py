@@ -19,21 +19,8 @@ from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
-from tuner.report.history import curves_picture, front_picture, history_picture
-from tuner.report.parameters import (
-    importances_picture,
-    parallel_picture,
-    slices_picture,
-    spread_picture,
-)
+from tuner.report import history, parameters, predictions
 from tuner.report.plotting import Picture, number
-from tuner.report.predictions import (
-    FEWEST_STEPS,
-    confusion_picture,
-    forecast_picture,
-    residuals_picture,
-    step_picture,
-)
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
@@ -53,17 +40,17 @@ ENDINGS = (".html", ".htm")
 """File name suffixes of reports."""
 
 PLOTS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
-    "forecast": forecast_picture,
-    "steps": step_picture,
-    "residuals": residuals_picture,
-    "confusion": confusion_picture,
-    "pareto_front": front_picture,
-    "history": history_picture,
-    "importances": importances_picture,
-    "parallel_coordinates": parallel_picture,
-    "slices": slices_picture,
-    "swarm_spread": spread_picture,
-    "learning_curves": curves_picture,
+    "forecast": predictions.forecast_picture,
+    "steps": predictions.step_picture,
+    "residuals": predictions.residuals_picture,
+    "confusion": predictions.confusion_picture,
+    "pareto_front": history.front_picture,
+    "history": history.history_picture,
+    "importances": parameters.importances_picture,
+    "parallel_coordinates": parameters.parallel_picture,
+    "slices": parameters.slices_picture,
+    "swarm_spread": parameters.spread_picture,
+    "learning_curves": history.curves_picture,
 }
 """Functions that draw the plots, by the plot's name; None for a study without such a plot."""
 
@@ -286,7 +273,7 @@ def _by_part(summary: Summary) -> list[dict[str, Any]]:
     """Return a table for each grouping of the test rows; the worst rows are first."""
     tables = []
     for kind, rows in (summary.test.by if summary.test else {}).items():
-        if len(rows) < 2 or (kind == "step" and len(rows) >= FEWEST_STEPS):
+        if len(rows) < 2 or (kind == "step" and len(rows) >= predictions.FEWEST_STEPS):
             continue  # there is a plot
         names = [name for name in rows[0] if name not in ("name", "rows")]
         rises = summary.direction == "maximize" or names[-1] == "f1"

@@ -62,7 +62,7 @@ class MlflowTracker:
         self._lacking: tuple[str, ...] = ()
         self._news, self._closing = threading.Event(), threading.Event()
         self._done = self._complete = self._failing = self._warned = False
-        self._telling = threading.Lock()
+        self._warning = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._news.set()  # the study's run is there from the start
         self._thread.start()
@@ -83,13 +83,13 @@ class MlflowTracker:
             timeout_s = min(timeout_s, _SHORT_S)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._tell(f"{describe_store()} takes too long to answer; {self._remedy}")
+            self._warn_once(f"{describe_store()} takes too long to answer")
         elif self._complete and self._lacking:
             files = "; ".join(self._lacking)
             adds = f"`tuner sync {self._study}` adds what is lacking once that is mended"
-            self._warn_quietly(f"MLflow has all but {files}; {adds}")
+            self._send(f"MLflow has all but {files}; {adds}")
         elif self._complete and self._warned:
-            self._warn_quietly("MLflow answers again, and has all of it")
+            self._send("MLflow answers again, and has all of it")
         return self._complete
 
     def _run(self) -> None:
@@ -104,7 +104,7 @@ class MlflowTracker:
                 self._complete, self._failing = closing, False
             except Exception as error:
                 self._failing = True
-                self._report(error)
+                self._warn_once(explain(error))
                 if self._closing.is_set() and time.monotonic() - begun > _PAUSE_S:
                     return  # it timed out, and would again
                 pause_s = min(max(_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
@@ -138,23 +138,16 @@ class MlflowTracker:
         both = self._artifacts_of, self._artifacts_at_end_of
         return {name: file for of in both for name, file in all_made(partial(of, record)).items()}
 
-    @property
-    def _remedy(self) -> str:
-        return f"`tuner sync {self._study}` completes the copy"
-
-    def _report(self, error: Exception) -> None:
-        goes_on = "" if self._closing.is_set() else "the search goes on, and "
-        later = " later" if goes_on else ""
-        self._tell(f"{explain(error)}; {goes_on}{self._remedy}{later}")
-
-    def _tell(self, text: str) -> None:
-        """Warn once."""
-        with self._telling:
+    def _warn_once(self, reason: str) -> None:
+        with self._warning:
             warned, self._warned = self._warned, True
+        goes_on, later = (
+            ("", "") if self._closing.is_set() else ("the search goes on, and ", " later")
+        )
         if not warned:
-            self._warn_quietly(text)
+            self._send(f"{reason}; {goes_on}`tuner sync {self._study}` completes the copy{later}")
 
-    def _warn_quietly(self, text: str) -> None:
+    def _send(self, text: str) -> None:
         with contextlib.suppress(OSError):
             self._warn(text)
 

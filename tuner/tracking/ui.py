@@ -21,20 +21,9 @@ from typing import NamedTuple
 
 from tuner.errors import InputError, RunError, show_location, show_path
 from tuner.journal.records import StudyRecord
+from tuner.tracking import links
 from tuner.tracking.layout import STUDY_ROLE
-from tuner.tracking.links import (
-    Address,
-    View,
-    announced,
-    answers,
-    explain,
-    only_starter,
-    running_ui,
-    save_view,
-    studies_view,
-    study_view,
-    trials_view,
-)
+from tuner.tracking.links import Address, View
 from tuner.tracking.store import (
     artifact_root,
     check_store,
@@ -115,8 +104,8 @@ def start_ui(
         raise InputError(rule, where=shown, remedy="run `tuner run EXPERIMENT.yaml` first")
     _check_usable()
     with contextlib.ExitStack() as stack:
-        with only_starter(uri):
-            running = running_ui(uri) if port is None else None
+        with links.only_starter(uri):
+            running = links.running_ui(uri) if port is None else None
             if running is not None:
                 ui = Ui(_links(running.base_url, record, of_study), earlier=running.pid)
             else:
@@ -137,10 +126,10 @@ def _start(
     port = _usual_port(uri) if port is None else _check_free(port)
     server = stack.enter_context(_server(uri, port, log))
     base_url = f"http://{_HOST}:{port}"
-    links = _links(base_url, record, of_study)  # while it starts
+    pages = _links(base_url, record, of_study)  # while it starts
     _wait(server, base_url, log, timeout_s)
-    stack.enter_context(announced(uri, Address(base_url, server.pid)))
-    return Ui(links, server=server, log=log)
+    stack.enter_context(links.announced(uri, Address(base_url, server.pid)))
+    return Ui(pages, server=server, log=log)
 
 
 def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[Link, ...]:
@@ -162,17 +151,17 @@ def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[L
             return (everything,)
         pages: list[tuple[View, str]] = []
         if parents:
-            view = study_view(record, parents[0].info.run_id)
+            view = links.study_view(record, parents[0].info.run_id)
             pages.append((view, f"the trials of {record.name}, best first, and charts"))
-        pages.append((trials_view(record), f"all trials of {name}, best first"))
-        pages.append((studies_view(record), f"the studies of {name}, each with its trials"))
-        saved = {v.tag for v, _ in pages if save_view(client, experiment, v, record.created)}
+        pages.append((links.trials_view(record), f"all trials of {name}, best first"))
+        pages.append((links.studies_view(record), f"the studies of {name}, each with its trials"))
+        saved = {v.tag for v, _ in pages if links.save_view(client, experiment, v, record.created)}
     except InputError:
         raise
     except Exception as error:
-        raise RunError(explain(error)) from error
-    links = [Link(v.link(base_url, experiment.experiment_id, saved), what) for v, what in pages]
-    return tuple(links if of_study else links[-2:])
+        raise RunError(links.explain(error)) from error
+    found = [Link(v.link(base_url, experiment.experiment_id, saved), what) for v, what in pages]
+    return tuple(found if of_study else found[-2:])
 
 
 def _check_usable() -> None:
@@ -181,7 +170,7 @@ def _check_usable() -> None:
     except InputError:
         raise
     except Exception as error:
-        raise RunError(explain(error)) from error
+        raise RunError(links.explain(error)) from error
 
 
 @contextlib.contextmanager
@@ -225,7 +214,7 @@ def _wait(server: subprocess.Popen[bytes], base_url: str, log: Path, timeout_s: 
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RunError(f"the MLflow server did not start: {_last_line(log)}")
-        if answers(base_url, timeout_s=2):
+        if links.answers(base_url, timeout_s=2):
             return
         time.sleep(0.1)
     raise RunError(f"the MLflow server did not answer in {timeout_s:g} s: {_last_line(log)}")
