@@ -483,10 +483,7 @@ def _change(facts: Facts, recorded: Recorded) -> str | None:
 
 
 def look_at_attention(
-    executor: Executor,
-    job: TrainJob,
-    weights: Sequence[Weights],
-    name_of: Callable[[int], str],
+    executor: Executor, job: TrainJob, weights: Sequence[Weights], name_of: Callable[[int], str]
 ) -> Attention:
     """Return the attention on the validation set; of several models, the mean."""
     data, (first, *others) = job.folds[-1], weights

@@ -326,11 +326,7 @@ def _classes(
     of_models = np.mean(
         [
             precision_recall_fscore_support(
-                truth,
-                p.argmax(axis=1),
-                labels=numbers,
-                zero_division=0.0,
-                sample_weight=weights,
+                truth, p.argmax(axis=1), labels=numbers, zero_division=0.0, sample_weight=weights
             )[:3]
             for p in predicted
         ],

@@ -6,13 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tuner.coordination.finalists import (
-    Default,
-    Finalist,
-    default_of,
-    rank_finalists,
-    trial_name,
-)
+from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists, trial_name
 from tuner.errors import InputError, RunError
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.test_scores import TestScore
