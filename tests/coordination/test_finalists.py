@@ -369,7 +369,7 @@ def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
     assert record.openings == [first]
     assert len(openings) == 1
     said = " ".join(summarize(record).opened)
-    assert "opened once, after 2 trials" in said
+    assert "once, after 2 trials" in said
     assert "has no test score" in said
     assert "--reopen-test" in said
 
@@ -381,7 +381,7 @@ def test_an_extended_study_gets_a_test_score_only_on_request(case, openings):
     summary = summarize(record).to_json()
     assert not summary["test"]["unseen"]
     assert [o["scores"] for o in summary["openings"]] == [o.scores for o in record.openings]
-    assert f"opened 2 times, after 2 and {trials} trials" in summary["opened"][0]
+    assert f"2 times, after 2 and {trials} trials" in summary["opened"][0]
     assert "no longer of unseen rows" in summary["opened"][0]
 
     before = Path(case.location).read_bytes()
@@ -488,7 +488,7 @@ def test_the_terminal_says_what_the_default_came_to(make_case, capsys):
     trials = extended(again)
     assert f"Verdict: of trial {first}, which no longer wins: " in shown(again.read())
     reopened = shown(again.run(trials, stages={"reopen_test": True}))
-    assert "opened 2 times" in reopened
+    assert "2 times, after" in reopened
     assert "no longer of unseen rows" in reopened
 
 

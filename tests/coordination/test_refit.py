@@ -24,12 +24,12 @@ from tuner.experiment import Experiment
 from tuner.journal.test_scores import TestScore
 from tuner.progress import display
 from tuner.progress.display import number, show_result
-from tuner.results import verdict
+from tuner.results import verdict, winner
 from tuner.results.export import exported
 from tuner.results.retraining import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner, tested_name
+from tuner.results.winner import find_winner
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default
@@ -183,7 +183,9 @@ def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, o
 def test_what_is_trained_is_said(case):
     record = case.run(**REFIT)
     epochs = record.test.refit.epochs, record.test.refit.default.epochs
-    first, *rest = [text for text in case.notes.said if "part" in text]
+    first, *rest = [
+        text for text in case.notes.said if "trained on both" in text or "training the" in text
+    ]
     assert first == (
         f"training the winner and the default again, on training and validation set together: "
         f"6 models, {epochs[0]} and {epochs[1]} epochs"
@@ -264,7 +266,7 @@ def test_the_verdict_is_about_the_refitted_models(case):
     other = judge(test)
     assert (other.worth, other.sentence != said) == ("useless", True)
     test["refit"] = refit | {"baselines": {"last_value": 1e-9}}
-    assert of(test).plain == ("last value", 1e-9)
+    assert of(test).baseline == ("last value", 1e-9)
     assert judge(test).worth == "useless"
 
 
@@ -326,8 +328,9 @@ def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     test = number(summary.test.mean)
     (own,) = [line for line in lines if "fresh seeds, gap" in line]
     assert own.count("±") == 1
-    (tested,) = [line for line in lines if line.startswith(tested_name(summary.test))]
-    assert tested.startswith(f"{tested_name(summary.test)} {test}")
+    name = winner.tested_name(summary.test)
+    (tested,) = [line for line in lines if line.startswith(name)]
+    assert tested.startswith(f"{name} {test}")
 
 
 def test_who_keeps_the_winners_model_gets_the_refitted_one(case):

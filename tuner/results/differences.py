@@ -104,7 +104,8 @@ def relative(metric: str, gain: float, reference: float) -> float | None:
     It is for r2, which has no natural zero, for scores not above 0, and for gains of many times
     the score.
     """
-    if not (METRICS[metric].ratios and math.isfinite(gain) and 0 < reference < math.inf):
+    ratios = metric not in METRICS or METRICS[metric].ratios  # a user's metric by its short name
+    if not (ratios and math.isfinite(gain) and 0 < reference < math.inf):
         return None
     share = gain / reference
     return share if abs(share) <= _MOST else None
