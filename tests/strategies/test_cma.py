@@ -1,6 +1,7 @@
 """CMA-ES, Optuna's own suite of tests, and the quality of all samplers."""
 
 import math
+from functools import partial
 
 import numpy as np
 import optuna
@@ -116,7 +117,7 @@ class TestCmaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySa
 class TestKeyedSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
     @pytest.fixture
     def sampler(self):
-        return lambda: KeyedSampler(lambda s: TPESampler(n_startup_trials=1, seed=s), seed=0)
+        return lambda: KeyedSampler(partial(TPESampler, n_startup_trials=1), seed=0)
 
 
 SPACE = {f"x{i}": FloatDistribution(-5, 5) for i in range(6)}

@@ -26,29 +26,11 @@ if TYPE_CHECKING:
 
     Distributions = Mapping[str, BaseDistribution]
 
-__all__ = [
-    "BatchStrategy",
-    "FloatArray",
-    "GenerationalStrategy",
-    "Past",
-    "Population",
-    "PopulationStrategy",
-    "Record",
-    "Rhythm",
-    "Strategy",
-    "SwarmStrategy",
-    "Turn",
-]
 
 FloatArray = npt.NDArray[np.float64]
 
-Population = Annotated[int, Field(ge=2, le=10_000, strict=True)]
-
-_GENERATIONS = 4
-"""Generations that the budget has room for, at least, where no population is written."""
-
-_N_GENERATIONS = 20
-"""Generations in a cycle of the schedules where there is no budget of trials."""
+_GENERATIONS = 4  # that the budget has room for, at least, where no population is written
+_N_GENERATIONS = 20  # in a cycle of the schedules where there is no budget of trials
 
 
 @dataclass(frozen=True)
@@ -123,7 +105,6 @@ class BatchStrategy(Strategy):
 
     @property
     def rhythm(self) -> Rhythm:
-        """When its trials may be asked for."""
         return Rhythm(self.batch, generational=False)
 
 
@@ -157,12 +138,11 @@ class Turn:
 class GenerationalStrategy(Strategy):
     """A strategy whose trials come in generations; a whole one is asked for before any is told."""
 
-    population: Population = 10
+    population: Annotated[int, Field(ge=2, le=10_000, strict=True)] = 10
     """Trials in a generation; by default fewer for under 40 trials."""
 
     @property
     def rhythm(self) -> Rhythm:
-        """When its trials may be asked for."""
         return Rhythm(self.population, generational=True)
 
     def paced(self, n_trials: int | None) -> Strategy:
@@ -202,7 +182,6 @@ class PopulationStrategy(GenerationalStrategy):
     """
 
     def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
-        """Return the sampler; see `Strategy.sampler`."""
         from tuner.strategies.population import PopulationSampler
 
         return PopulationSampler(

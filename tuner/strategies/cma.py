@@ -19,8 +19,6 @@ from tuner.strategies.base import FloatArray, PopulationStrategy, Record, Turn
 if TYPE_CHECKING:
     import cmaes
 
-__all__ = ["CmaEsStrategy"]
-
 
 class CmaEsStrategy(PopulationStrategy):
     """CMA-ES (cmaes): draws from a normal distribution that learns shape and place.
@@ -38,7 +36,6 @@ class CmaEsStrategy(PopulationStrategy):
     """Standard deviation at the beginning, as a share of each range."""
 
     def least_population(self) -> int:
-        """Return how many individuals these options need."""
         return 4
 
     def learn(
@@ -54,7 +51,6 @@ class CmaEsStrategy(PopulationStrategy):
         return None if optimizer.should_stop() else optimizer
 
     def move(self, past: cmaes.CMA, turn: Turn) -> Record:
-        """Return a draw from the distribution."""
         optimizer = copy.deepcopy(past)  # to draw from it changes it
         optimizer.reseed_rng(keys.seed32(turn.seed, "cmaes", turn.generation, turn.individual))
         return Record(np.clip(optimizer.ask(), 0, 1))

@@ -27,8 +27,6 @@ from optuna.distributions import (
 from tuner.errors import SpaceError
 from tuner.strategies.base import FloatArray
 
-__all__ = ["Codec", "count_of", "values_of"]
-
 
 class Codec:
     """Translates between parameters and positions in the unit cube.
@@ -86,31 +84,14 @@ class Codec:
 
 def count_of(distribution: BaseDistribution) -> int | None:
     """Return how many values a distribution has, without listing them; None for a continuum."""
-    match distribution:
-        case CategoricalDistribution():
-            return len(distribution.choices)
-        case IntDistribution(log=True):
-            return distribution.high - distribution.low + 1
-        case FloatDistribution(step=None):
-            return 1 if distribution.single() else None
-        case IntDistribution() | FloatDistribution():
-            return _grid(distribution).n
-    raise TypeError(f"no values for {distribution}")
+    bins = _bins(distribution)
+    return None if bins is None else bins.n
 
 
 def values_of(distribution: BaseDistribution) -> list[Any] | None:
     """Return every value of a distribution, in order; None for a continuum."""
-    match distribution:
-        case CategoricalDistribution():
-            return list(distribution.choices)
-        case IntDistribution(log=True):
-            return list(range(distribution.low, distribution.high + 1))
-        case FloatDistribution(step=None):
-            return [distribution.low] if distribution.single() else None
-        case IntDistribution() | FloatDistribution():
-            bins = _grid(distribution)
-            return [bins.value(i) for i in range(bins.n)]
-    raise TypeError(f"no values for {distribution}")
+    bins = _bins(distribution)
+    return None if bins is None else [bins.value(i) for i in range(bins.n)]
 
 
 class _Scale(ABC):
@@ -168,7 +149,7 @@ class _Bins(_Scale):
 
     n: int
     value: Callable[[int], Any]
-    index: Callable[[Any], int]
+    index: Callable[[Any], float]
 
     def decode(self, z: list[float]) -> Any:
         return self.value(min(int(z[0] * self.n), self.n - 1))
@@ -200,30 +181,31 @@ def _scale_of(distribution: BaseDistribution, one_hot: bool) -> _Scale:
             return _Log(distribution.low, distribution.high)
         case FloatDistribution(step=None):
             return _Linear(distribution.low, distribution.high)
-        case IntDistribution() | FloatDistribution():
-            return _grid(distribution)
-        case CategoricalDistribution() if (
-            not one_hot or len(distribution.choices) == 2 or _is_ordered(distribution)
+        case CategoricalDistribution() if one_hot and not (
+            len(distribution.choices) == 2 or _is_ordered(distribution)
         ):
-            return _Bins(
-                len(distribution.choices),
-                value=lambda i: distribution.choices[i],
-                index=lambda value: int(distribution.to_internal_repr(value)),
-            )
-        case CategoricalDistribution():
             return _OneHot(distribution)
+    bins = _bins(distribution)
+    assert bins is not None
+    return bins
+
+
+def _bins(distribution: BaseDistribution) -> _Bins | None:
+    """Return the values in order: the choices, or low, low + step, ...; None for a continuum."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return _Bins(len(choices), choices.__getitem__, distribution.to_internal_repr)
+        case FloatDistribution(step=None, low=low):
+            return _Bins(1, lambda i: low, lambda value: 0) if distribution.single() else None
+        case IntDistribution() | FloatDistribution():
+            kind = int if isinstance(distribution, IntDistribution) else float
+            low, step = _exact(distribution.low), _exact(distribution.step)
+            return _Bins(
+                n=int((_exact(distribution.high) - low) // step) + 1,
+                value=lambda i: kind(low + i * step),
+                index=lambda value: round(Fraction(_exact(value) - low) / Fraction(step)),
+            )
     raise TypeError(f"no columns for {distribution}")
-
-
-def _grid(distribution: IntDistribution | FloatDistribution) -> _Bins:
-    """Return the bins of low, low + step, ..."""
-    kind = int if isinstance(distribution, IntDistribution) else float
-    low, step = _exact(distribution.low), _exact(distribution.step)
-    return _Bins(
-        n=int((_exact(distribution.high) - low) // step) + 1,
-        value=lambda i: kind(low + i * step),
-        index=lambda value: round(Fraction(_exact(value) - low) / Fraction(step)),
-    )
 
 
 def _exact(number: Any) -> Any:

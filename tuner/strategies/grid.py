@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from tuner.strategies.base import Distributions
 
-__all__ = ["BruteForceStrategy", "GridStrategy", "every_value", "spaced_values"]
 
 MOST = 1_000_000
 """Configurations that a grid may have: nobody trains more, and their order is kept in memory."""

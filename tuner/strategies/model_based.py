@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from tuner.strategies.base import Distributions
-
-__all__ = ["GPStrategy", "RandomStrategy", "TPEStrategy"]
 
 
 class RandomStrategy(BatchStrategy):
@@ -42,14 +41,8 @@ class TPEStrategy(_ModelStrategy):
 
         from tuner.strategies.samplers import KeyedSampler
 
-        def build(trial_seed: int) -> BaseSampler:
-            return TPESampler(
-                n_startup_trials=self.n_startup_trials,
-                multivariate=True,
-                constant_liar=True,
-                seed=trial_seed,
-            )
-
+        n = self.n_startup_trials
+        build = partial(TPESampler, n_startup_trials=n, multivariate=True, constant_liar=True)
         return KeyedSampler(build, seed=seed)
 
 
@@ -63,11 +56,6 @@ class GPStrategy(_ModelStrategy):
 
         from tuner.strategies.samplers import KeyedSampler
 
-        def build(trial_seed: int) -> BaseSampler:
-            return GPSampler(
-                n_startup_trials=self.n_startup_trials,
-                warn_independent_sampling=False,
-                seed=trial_seed,
-            )
-
+        n = self.n_startup_trials
+        build = partial(GPSampler, n_startup_trials=n, warn_independent_sampling=False)
         return KeyedSampler(build, seed=seed, proposal_attr="gp:relative_params:0")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tuner.strategies.codec import Codec
     from tuner.strategies.samplers import Space
 
-__all__ = ["Nsga2Strategy"]
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 

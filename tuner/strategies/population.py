@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Integral, Real
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -36,25 +36,8 @@ from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
 from tuner.strategies.samplers import KeyedSampler, Space, all_trials
 from tuner.strategies.woa import WhaleStrategy
 
-__all__ = [
-    "CmaSampler",
-    "Memory",
-    "ParticleSwarmSampler",
-    "PopulationSampler",
-    "QuantumSwarmSampler",
-    "WhaleSampler",
-]
-
 _KEY = "swarm"
 """System attribute of a trial's record; Optuna sets those of running trials in the storage only."""
-
-
-def _write_record(study: Study, trial: FrozenTrial, record: Record, space: str) -> None:
-    """Store the record with the trial, in one write; `space` is the digest of its space."""
-    value: dict[str, Any] = {"space": space, "position": record.position.tolist()}
-    if record.velocity is not None:
-        value["velocity"] = record.velocity.tolist()
-    study._storage.set_trial_system_attr(trial._trial_id, _KEY, value)
 
 
 def _read_record(trial: FrozenTrial, space: str) -> Record | None:
@@ -72,18 +55,13 @@ def _read_record(trial: FrozenTrial, space: str) -> Record | None:
 State = TypeVar("State")
 
 
-class _Snapshot(NamedTuple):
-    """A trial, and everything that can change about its position and cost."""
-
-    number: int
-    ended: bool
-    n_params: int
-    space: str | None  # of its record
+_Snapshot = tuple[int, bool, int, str | None]
 
 
 def _snapshot(trial: FrozenTrial) -> _Snapshot:
-    space = trial.system_attrs.get(_KEY, {}).get("space")
-    return _Snapshot(trial.number, trial.state.is_finished(), len(trial.params), space)
+    """Return the number of a trial, and everything that can change about its position and cost."""
+    space = trial.system_attrs.get(_KEY, {}).get("space")  # of its record
+    return trial.number, trial.state.is_finished(), len(trial.params), space
 
 
 @dataclass(frozen=True)
@@ -141,7 +119,7 @@ class Memory:
             unfinished = frozenset().union(*(c.unfinished for c in checkpoints.values()))
             if unfinished:
                 trials = all_trials(study)
-                changed = {s for s in unfinished if s != _snapshot(trials[s.number])}
+                changed = {s for s in unfinished if s != _snapshot(trials[s[0]])}
                 for g in [g for g, c in checkpoints.items() if c.unfinished & changed]:
                     del checkpoints[g]
             start = max((g for g in checkpoints if g <= generation), default=0)
@@ -243,7 +221,10 @@ class PopulationSampler(KeyedSampler):
                 record = spread[individual]
             else:
                 record = self.move(past, generation, individual)
-            _write_record(study, trial, record, codec.digest)
+            stored: dict[str, Any] = {"space": codec.digest, "position": record.position.tolist()}
+            if record.velocity is not None:
+                stored["velocity"] = record.velocity.tolist()
+            study._storage.set_trial_system_attr(trial._trial_id, _KEY, stored)
         return codec.decode(record.position)
 
     def sample_independent(

@@ -15,8 +15,8 @@ import os
 import tempfile
 import threading
 from pathlib import Path
-from types import FunctionType
-from typing import Annotated, Any, Literal, NamedTuple
+from types import FunctionType, SimpleNamespace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -26,17 +26,10 @@ from tuner.section import check_order
 from tuner.strategies import rng as keys
 from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
 
-__all__ = ["ParticleSwarmStrategy", "QuantumSwarmStrategy", "move_particle"]
-
 _Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
-
 _Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
-
 _Step = Annotated[float, Field(ge=-1, le=1, strict=True)]
-
-_LOCK = threading.RLock()
-
-"""Held while the environment is not as others left it, and while a shared part is used."""
+_LOCK = threading.RLock()  # held while the environment is changed, or a shared part is used
 
 
 class ParticleSwarmStrategy(SwarmStrategy):
@@ -82,7 +75,6 @@ class ParticleSwarmStrategy(SwarmStrategy):
         return self
 
     def least_population(self) -> int:
-        """Return how many individuals these options need."""
         return max(2, self.neighbors) if self.topology == "ring" else 2
 
     @property
@@ -99,7 +91,6 @@ class ParticleSwarmStrategy(SwarmStrategy):
         return [Record(place.position, v) for place, v in zip(places, velocities, strict=True)]
 
     def move(self, past: Past, turn: Turn) -> Record:
-        """Return where the particle flies next, and how fast."""
         parts = _pyswarms()
         n_columns = len(past.leader)
         bounds = (np.zeros(n_columns), np.ones(n_columns))
@@ -134,19 +125,8 @@ class ParticleSwarmStrategy(SwarmStrategy):
         return Record(swarm.position[turn.individual], swarm.velocity[turn.individual])
 
 
-class _Parts(NamedTuple):
-    """What is used of pyswarms."""
-
-    backend: Any
-    star: Any
-    ring: Any
-    reflect: Any
-    unmodified: Any
-    schedule: Any
-
-
 @functools.cache
-def _pyswarms() -> _Parts:
+def _pyswarms() -> SimpleNamespace:
     """Import pyswarms' backend and make its parts: topologies, boundary, velocity, schedule.
 
     On import, and in the constructor of each part, pyswarms configures logging: it replaces the
@@ -162,7 +142,7 @@ def _pyswarms() -> _Parts:
             from pyswarms import backend
             from pyswarms.backend.topology import Ring, Star
 
-            return _Parts(
+            return SimpleNamespace(
                 backend=backend,
                 star=Star(),
                 ring=Ring(static=False),
@@ -179,16 +159,6 @@ def _pyswarms() -> _Parts:
                 os.environ["LOG_CFG"] = before
 
 
-class _Numpy:
-    """The module numpy with another random generator."""
-
-    def __init__(self, random: np.random.RandomState) -> None:
-        self.random = random
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-
 def _drawing_from(function: Any, random: np.random.RandomState) -> Any:
     """Return a function of pyswarms that draws from `random`.
 
@@ -197,7 +167,7 @@ def _drawing_from(function: Any, random: np.random.RandomState) -> Any:
     """
     return FunctionType(
         function.__code__,
-        function.__globals__ | {"np": _Numpy(random)},
+        function.__globals__ | {"np": SimpleNamespace(**{**vars(np), "random": random})},
         function.__name__,
         function.__defaults__,
         function.__closure__,
@@ -229,7 +199,6 @@ class QuantumSwarmStrategy(SwarmStrategy):
         return self
 
     def move(self, past: Past, turn: Turn) -> Record:
-        """Return where the particle jumps next."""
         has_best = np.isfinite(past.best_costs)  # (individuals,)
         i = turn.individual
         phi, u, coin = turn.rng("qpso").random((3, len(past.leader)))

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from tuner.strategies import rng as keys
-from tuner.strategies.base import BatchStrategy, FloatArray
+from tuner.strategies.base import BatchStrategy
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from tuner.strategies.base import Distributions
-
-__all__ = ["QuasiRandomStrategy"]
 
 
 class QuasiRandomStrategy(BatchStrategy):
@@ -33,25 +29,20 @@ class QuasiRandomStrategy(BatchStrategy):
     """Which sequence; Sobol's is most even at powers of two."""
 
     def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        from scipy.stats import qmc
+
         from tuner.strategies.codec import Codec
         from tuner.strategies.samplers import SpaceSampler
 
         codec = Codec(distributions, one_hot=False)
 
         def propose(study: Study, trial: FrozenTrial, space: Distributions) -> dict[str, Any]:
-            return codec.decode(self._point(seed, trial.number, codec.n_columns))
+            if not codec.n_columns:
+                return {}
+            engine = qmc.Sobol if self.sequence == "sobol" else qmc.Halton
+            points = engine(codec.n_columns, rng=keys.generator(seed, "quasi-random"))
+            if trial.number:
+                points.fast_forward(trial.number)
+            return codec.decode(points.random(1)[0])
 
         return SpaceSampler(distributions, propose, seed=seed)
-
-    def _point(self, seed: int, number: int, n_columns: int) -> FloatArray:
-        """Return point `number` of the sequence, `(n_columns,)`, in the unit cube."""
-        from scipy.stats import qmc
-
-        if not n_columns:
-            return np.empty(0)
-        engine = qmc.Sobol if self.sequence == "sobol" else qmc.Halton
-        points = engine(n_columns, rng=keys.generator(seed, "quasi-random"))
-        if number:
-            points.fast_forward(number)
-        point: FloatArray = points.random(1)[0]
-        return point

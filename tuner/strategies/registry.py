@@ -19,8 +19,6 @@ from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
 from tuner.strategies.quasi_random import QuasiRandomStrategy
 from tuner.strategies.woa import WhaleStrategy
 
-__all__ = ["GROUP", "STRATEGIES", "every_strategy", "installed", "installed_names"]
-
 GROUP = "tuner.strategies"
 """The entry points with which installed packages offer strategies."""
 

@@ -10,14 +10,6 @@ import hashlib
 
 import numpy as np
 
-__all__ = [
-    "duplicate_generator",
-    "generator",
-    "new_seed",
-    "seed32",
-    "training_seed",
-]
-
 _TRAININGS = {"trial": 101, "finalist": 102, "baseline": 104}
 _DUPLICATES = 103
 

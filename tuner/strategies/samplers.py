@@ -17,8 +17,6 @@ from optuna.trial import FrozenTrial
 
 from tuner.strategies import rng as keys
 
-__all__ = ["KeyedSampler", "SpaceSampler", "all_trials"]
-
 Space = dict[str, BaseDistribution]
 
 
@@ -40,7 +38,7 @@ class KeyedSampler(BaseSampler):
     not for samplers whose order follows from one seed, such as grid and quasi-random.
 
     Args:
-        build: Builds the sampler from a seed below 2**32.
+        build: Builds the sampler from `seed`, which is below 2**32.
         seed: Seed of every random number; drawn by default.
         proposal_attr: System attribute in which the sampler stores its proposal for a running
             trial, as JSON. Such a proposal is used again: a sampler whose process died would
@@ -49,7 +47,7 @@ class KeyedSampler(BaseSampler):
 
     def __init__(
         self,
-        build: Callable[[int], BaseSampler] = RandomSampler,
+        build: Callable[..., BaseSampler] = RandomSampler,
         *,
         seed: int | None = None,
         proposal_attr: str | None = None,
@@ -77,10 +75,12 @@ class KeyedSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         seed = keys.seed32(self.seed, "independent", trial.number, param_name)
-        return self._build(seed).sample_independent(study, trial, param_name, param_distribution)
+        return self._build(seed=seed).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def _relative(self, trial: FrozenTrial) -> BaseSampler:
-        return self._build(keys.seed32(self.seed, "relative", trial.number))
+        return self._build(seed=keys.seed32(self.seed, "relative", trial.number))
 
 
 class SpaceSampler(KeyedSampler):

@@ -15,8 +15,6 @@ from pydantic import Field, model_validator
 from tuner.section import check_order
 from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
 
-__all__ = ["WhaleStrategy", "move_whale"]
-
 
 class WhaleStrategy(SwarmStrategy):
     """Whale optimization: whales encircle the leader, spiral towards it, or follow another.
@@ -46,7 +44,6 @@ class WhaleStrategy(SwarmStrategy):
         return self
 
     def move(self, past: Past, turn: Turn) -> Record:
-        """Return where the whale swims next."""
         rng = turn.rng("woa")
         a = self.a_start - (self.a_start - self.a_end) * turn.done
         r1, r2, p = rng.random(3)
