@@ -1,1 +1,1 @@
-"""What a search came to: the winner, its test score, the exported experiment."""
+"""The results of a search: winner, test score, verdict, exported experiment and model."""

@@ -108,12 +108,11 @@ def predictions_record(
 
     Returns:
         For values, of the first step of the first target, of every `every`-th of `total` samples:
-        names (`at`), `truth`, `predicted` (the mean of the models, or the middle of intervals),
-        `lower` and `upper` of a `band` (the widest interval; `bands` are the others),
-        `baselines` and, if there are several, the `series` of each. `close` has the same for the
-        last rows of a few series, each row once, with all steps. For classes, `confusion`: counts
-        of true class (row) and predicted class (column) over all models. None without
-        predictions, for texts, and for too many classes.
+        names (`at`), `truth`, `predicted` (mean of the models, or middle of intervals), `lower` and
+        `upper` of a `band` (the widest interval; `bands` are the others), `baselines`, and the
+        `series` of each. `close` has all steps of the last rows of a few series, each row once.
+        For classes, `confusion`: counts by true class (row) and predicted class (column) over all
+        models. None without predictions, for texts, and for too many classes.
     """
     (ref,) = test.folds
     if not predicted or ref.shape.task == "translate":

@@ -55,8 +55,7 @@ def score_on_test(
 ) -> dict[str, Any]:
     """Evaluate trained models and baselines on the test set.
 
-    The only function that reads the test set. It is called once for a study, and again only if
-    a user asks for it; the caller records the result in the journal.
+    The only function that reads the test set: once for a study, and again only on request.
 
     Args:
         record: the study, with its search and finalists done.
@@ -66,27 +65,25 @@ def score_on_test(
         folder: an empty folder for the arrays with the test rows.
 
     Returns:
-        A record as of `TestScore.from_json`. `by` is of `breakdown` and `predictions` of
-        `predictions_record`; both are of the refitted models if there are any.
+        The record for the journal; see `TestScore`. Its breakdown and predictions are those of
+        refitted models if there are any.
     """
     experiment, sha256 = record.experiment, record.data["sha256"]
     metric, refit = experiment.objective.metric, models.refit
-    test = _Evaluation(
-        record, winner, models, open_test_part(experiment, folder / "search", sha256=sha256)
-    )
+    data = open_test_part(experiment, folder / "search", sha256=sha256)
+    test = _Evaluation(record, winner, models, data)
     predicted = test.predict(executor, "test", models.winner, models.default)
     of_winner = test.scores_of(predicted)
     shown, drawn = test, predicted
-    again: dict[str, Any] | None = None
-    if refit is not None and (failed := refit.winner.failed):
-        again = {"failed": failed}
-    elif refit is not None:
+    again = {"failed": refit.winner.failed} if refit and refit.winner.failed else None
+    if refit and not refit.winner.failed:
         whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
         shown = _Evaluation(record, winner, models, whole)
         own = refit.default.models if refit.default else ()
         drawn = shown.predict(executor, "refit test", refit.winner.models, own)
         again = _refit_record(shown, test.ref, refit, drawn)
     facts, ref = test.data.facts, test.ref
+    of_shown = shown.data.of(winner.params)
     evaluation = {
         "opened_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "after_trials": len(record.trained),
@@ -104,14 +101,9 @@ def score_on_test(
         "default": test.scores_of_default(of_winner, predicted.default),
         "refit": again,
         "parts": [dataclasses.asdict(p) for p in facts.parts],
-        "by": breakdown(metric, shown.data.of(winner.params), test.truth, drawn.winner),
+        "by": breakdown(metric, of_shown, test.truth, drawn.winner),
         "predictions": predictions_record(
-            shown.data.of(winner.params),
-            test.truth,
-            drawn.winner,
-            shown.baselines,
-            drawn.ensemble,
-            models.calibration,
+            of_shown, test.truth, drawn.winner, shown.baselines, drawn.ensemble, models.calibration
         ),
     }
     verdict = verdict_of(dataclasses.replace(record, test=TestScore.from_json(evaluation)))

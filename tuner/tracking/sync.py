@@ -140,7 +140,7 @@ class SyncState:
     copied: dict[TrialKey, tuple[Any, ...]] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Have the next sync read MLflow again."""
+        """Forget all, so that the next sync reads MLflow."""
         self.parent = None
         self.children.clear()
         self.copied.clear()
