@@ -136,7 +136,7 @@ class Turn:
 
 
 class GenerationalStrategy(Strategy):
-    """A strategy whose trials come in generations; a whole one is asked for before any is told."""
+    """A strategy whose trials come in generations; results count from the next generation on."""
 
     population: Annotated[int, Field(ge=2, le=10_000, strict=True)] = 10
     """Trials in a generation; by default fewer for under 40 trials."""
@@ -192,13 +192,13 @@ class PopulationStrategy(GenerationalStrategy):
     def learn(
         self, past: Any, generation: int, records: list[Record], costs: FloatArray
     ) -> Any | None:
-        """Return what is known after one more generation; None to begin anew after it.
+        """Return the state after one more generation; None to begin anew after it.
 
         Args:
-            past: What was known before; None at the beginning.
+            past: The state before; None at the beginning.
             generation: The number of this generation.
-            records: Where each individual was; a place that nobody knows is a fresh one.
-            costs: What each one cost, `(individuals,)`: less is better, inf where a trial
+            records: Where each individual was; a fresh position where that is unknown.
+            costs: The cost of each, `(individuals,)`: less is better, inf where a trial
                 failed. At the beginning at least one of them is finite.
 
         It must depend on nothing else than the arguments and the options, and leave the

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class CmaEsStrategy(PopulationStrategy):
     """CMA-ES (cmaes): draws from a normal distribution that learns shape and place.
 
-    Its mean and covariance follow the better half of a generation. The distribution is told every
-    generation again, from the trials' records. Once it has converged (the criteria are those of
-    cmaes), the search begins anew. The mean begins in the middle; the tutorial takes a population
-    of 4 + floor(3 ln n) for n dimensions, and a `sigma` of 0.3.
+    Its mean and covariance follow the better half of a generation. The distribution is fitted to
+    all generations again, from the trials' records. Once it has converged (the criteria are those
+    of cmaes), the search begins anew. The mean begins in the middle; the tutorial takes a
+    population of 4 + floor(3 ln n) for n dimensions, and a `sigma` of 0.3.
     """
 
     name: Literal["cmaes"] = "cmaes"

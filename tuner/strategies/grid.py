@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MOST = 1_000_000
-"""Configurations that a grid may have: nobody trains more, and their order is kept in memory."""
+"""Most configurations of a grid; their order is kept in memory."""
 
 
 class GridStrategy(BatchStrategy):
