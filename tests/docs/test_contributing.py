@@ -10,6 +10,7 @@ import pytest
 from conformance import test_strategies as conformance
 from pydantic import ValidationError
 
+from tuner.cli.app import Strategies
 from tuner.cli.studies import strategies
 from tuner.errors import InputError
 from tuner.experiment import Experiment
@@ -86,7 +87,7 @@ def test_wrong_options_of_an_installed_strategy_are_refused(hill, strategy, mess
 
 def test_an_installed_strategy_is_listed_and_suggested(hill, capsys):
     assert [*every_strategy()] == [*STRATEGIES, "hill"]
-    strategies(as_json=True)
+    strategies(Strategies(json=True))
     listed = json.loads(capsys.readouterr().out)
     assert listed["hill"]["options"]["step"]["default"] == 0.1
     with pytest.raises(ValidationError) as caught:
