@@ -4,7 +4,7 @@
 
 For every set of `real_series.SETS` and every seed the commands that a person would type are run
 in a folder, with nothing edited by hand; what came of it is read from `tuner show --json`. The
-test part is opened once by each search. What was computed is kept in the JSON file and not
+test set is evaluated once by each search. What was computed is kept in the JSON file and not
 computed again, so that sets can be run one at a time; the table shows all that was asked for.
 docs/quality.md says how it is made, and shows it.
 
