@@ -486,6 +486,7 @@ def compare_live(runs, live):
         for run in runs.values()
         if run["status"] == "RUNNING" and run["tags"]["role"] != "study"
     }
+    live = {(key.role.value, key.number): attempt for key, attempt in live.items()}
     assert curves.keys() == live.keys()
     for key, attempt in live.items():
         begun = [(e.epoch, ms(e.time), value_of(e.train_loss)) for e in attempt.epochs]
