@@ -185,7 +185,7 @@ def test_a_journal_path_in_studies_names_its_study(here, tuner):
 
 def test_fewer_trials_than_trained_change_nothing_with_a_note(tuner):
     before = json.loads(tuner("show", STUDY, "--json"))["best"]
-    said = "4 trials are trained already: budget.trials 2 changes nothing\n"
+    said = "4 trials are trained already: --trials 2 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--trials", "2").startswith(said)
     said = "4 trials are trained already: budget.trials 3 changes nothing\n"
     assert tuner("run", "air.yaml", "--no-tracking", "--set", "budget.trials=3").startswith(said)
@@ -525,7 +525,7 @@ def test_a_file_that_does_not_fit_is_refused_with_its_line(folder, capsys, text,
 def test_what_is_not_there_is_refused(folder, capsys):
     assert "no such file" in refused(capsys, "--from", "none.csv")
     assert "no study 'none' in this folder" in refused(capsys, "--from", "none")
-    assert "must be another study than the one" in refused(capsys, "--from", "new")
+    assert "must be another study than the new one" in refused(capsys, "--from", "new")
 
 
 def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, capsys):

@@ -181,7 +181,7 @@ def test_an_exported_file_imports_nothing_unless_that_is_allowed(tmp_path, monke
     ],
 )
 def test_an_exported_file_imports_nothing_wherever_code_is_named(key, lines, tmp_path, monkeypatch):
-    for name in ("_declared", "_looked_at"):
+    for name in ("_declared", "_inspected"):
         monkeypatch.setattr(cells, name, lambda *_: pytest.fail("it was imported"))
     path = tmp_path / "best.yaml"
     path.write_text(f"name: own\ndata: {{path: w.csv, target: y}}\nrecorded:\n{lines}\n")
