@@ -28,6 +28,8 @@ _DATE = re.compile(
 _VALUE = re.compile(r"[-+.]?\d[-+.:/\d TZe]*")  # a number or a time, no name of a column
 _ROW_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d\d.*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_PLAIN = re.compile(r"[-+]?\d+(\.\d+)?")
+_WORD = re.compile(r"[^\W\d][^\d]*")
 _FRACTION = re.compile(r"[-+]?\d+\.\d+")  # above 1, or it may name a quantile: 0.9
 
 
@@ -130,24 +132,25 @@ def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     Years and numbers that count the columns are names, of wide tables and of arrays. So are all
     numbers beside a word that stands above days: `date,0.1,0.9`.
     """
-    like_a_row = False
-    for at, name in enumerate(names):
-        values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
-        if len(values) < 3:
-            continue
-        if all(map(_ROW_DATE.fullmatch, values)):
-            word = re.fullmatch(r"[^\W\d][^\d]*", name.strip()) is not None
-            if word and name.strip().casefold() not in MISSING_WORDS:
-                return False
-            like_a_row |= _ROW_DATE.fullmatch(name.strip()) is not None
-            continue
-        plain = re.fullmatch(r"[-+]?\d+(\.\d+)?", name.strip())
-        if plain is None or not all(map(_NUMBER.fullmatch, values)):
-            continue
-        number = float(name)
-        counts = number.is_integer() and (0 <= number <= len(names) or 1800 <= number <= 2200)
-        like_a_row |= not counts
-    return like_a_row
+
+    def above(kind: re.Pattern[str]) -> list[str]:
+        """Return the names of columns in which every value is of a kind, three at least."""
+        found = []
+        for at, name in enumerate(names):
+            values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
+            if len(values) >= 3 and all(map(kind.fullmatch, values)):
+                found.append(name.strip())
+        return found
+
+    def counts(number: float) -> bool:
+        return number.is_integer() and (0 <= number <= len(names) or 1800 <= number <= 2200)
+
+    above_days = above(_ROW_DATE)
+    words = [name for name in above_days if name.casefold() not in MISSING_WORDS]
+    if any(_WORD.fullmatch(name) for name in words):
+        return False
+    numbers = [float(name) for name in above(_NUMBER) if _PLAIN.fullmatch(name)]
+    return any(map(_ROW_DATE.fullmatch, above_days)) or not all(map(counts, numbers))
 
 
 def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
