@@ -1,15 +1,12 @@
-"""PostgreSQL for the tests of all folders, and processes that are forked instead of started."""
+"""Fixtures of all folders, and processes that are forked instead of started."""
 
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 from helpers.examples import load_profile
 from helpers.forked import LazyTemplate, fork_processes, start_processes
-
-if TYPE_CHECKING:
-    pass
 
 # A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,3 +51,56 @@ def postgresql_url(request):
 def empty_folder(tmp_path, monkeypatch):
     """The current folder, with nothing in it."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_mlflow_settings(monkeypatch):
+    """No settings of MLflow's, neither given nor left by the test."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    yield
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, no_mlflow_settings):
+    """The current folder: air.csv and air.yaml, nothing else."""
+    from helpers.real_searches import make_folder
+
+    monkeypatch.chdir(make_folder(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="package")
+def baselines_fitted_once():
+    from helpers.baselines import fitted_once
+
+    with fitted_once():
+        yield
+
+
+@pytest.fixture
+def make_bench(tmp_path):
+    """Makes journals by name, and what searches with simulated training."""
+    from helpers.search_bench import Bench
+
+    return lambda name: Bench(tmp_path / f"{name}.journal")
+
+
+@pytest.fixture
+def bench(make_bench):
+    return make_bench("s")
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    """What a bench's journal tells people; on a server the bench holds its study alone."""
+    from tuner.journal.storage import write_journal
+
+    said = []
+    monkeypatch.setattr(
+        "helpers.search_bench.write_journal",
+        lambda location: write_journal(location, "s", said.append),
+    )
+    return said

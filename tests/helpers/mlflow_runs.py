@@ -26,6 +26,13 @@ def runs_of(client, record):
     return parent, by_name
 
 
+def writes_of_sync(client, record, **options):
+    """Sync, knowing nothing of what is there; return what was written."""
+    spy = Spy(client)
+    sync(spy, record, **options)
+    return spy.writes
+
+
 def snapshot(client, record):
     """Return everything that MLflow says about a study."""
     parent, children = runs_of(client, record)

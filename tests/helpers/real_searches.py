@@ -141,6 +141,7 @@ def full_copy(folder: Path) -> dict[str, Any]:
     """Return what a store has that was never away: a new one, of the same journal."""
     assert not (folder / "mlflow.db").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in ("URI", "USERNAME", "PASSWORD"):
+            patch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
         assert tuner(folder, "sync", STUDY).status == 0
     return copy_at(f"sqlite:///{folder / 'mlflow.db'}")

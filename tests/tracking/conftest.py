@@ -1,7 +1,6 @@
 """Study records by hand, and a store that the tests of a session share."""
 
 import dataclasses
-import os
 import time
 import uuid
 
@@ -115,16 +114,10 @@ def shared_folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def folder(shared_folder, monkeypatch):
+def folder(shared_folder, monkeypatch, no_mlflow_settings):
     """Every test stands in the folder of the shared store, with no MLflow settings but ours."""
-    for name in list(os.environ):
-        if name.startswith("MLFLOW_"):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(shared_folder)
-    yield shared_folder
-    for name in list(os.environ):
-        if name.startswith("MLFLOW_"):
-            del os.environ[name]
+    return shared_folder
 
 
 @pytest.fixture

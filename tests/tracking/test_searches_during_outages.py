@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 
@@ -83,11 +84,19 @@ def ended_well(ended, *warnings):
         assert following.startswith(f"  tuner sync {STUDY}   (MLflow lacks trials)\n")
 
 
-def synced(folder):
-    """Sync, and again."""
+def sync_fails(folder, text):
+    """Sync in vain; return the seconds."""
+    failed = tuner(folder, "sync", STUDY)
+    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {text}; {AGAIN}\n")
+    return failed.seconds
+
+
+def sync_completes(folder, uri):
+    """Sync, and again: the copy is then like one in a store that never failed."""
     first, second = tuner(folder, "sync", STUDY), tuner(folder, "sync", STUDY)
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "0 created, 0 completed, 0 replaced, " in second.out
+    assert copy_at(uri) == full_copy(folder)
 
 
 def test_a_server_that_is_down_from_the_start(here, servers, untracked, monkeypatch):
@@ -96,12 +105,8 @@ def test_a_server_that_is_down_from_the_start(here, servers, untracked, monkeypa
     away = f"the MLflow server at {server.url} does not answer (Connection refused)"
     ended_well(tuner(here, *RUN), away)
     assert result(here) == untracked(RUN)
-    failed = tuner(here, "sync", STUDY)
-    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {away}; {AGAIN}\n")
-    assert failed.seconds < 60  # MLflow's own patience is minutes
-    server.start()
-    synced(here)
-    assert copy_at(server.url) == full_copy(here)
+    assert sync_fails(here, away) < 60  # MLflow's own patience is minutes
+    sync_completes(here, server.start().url)
 
 
 def test_a_server_that_is_killed_in_the_middle(here, servers, untracked, monkeypatch):
@@ -113,9 +118,18 @@ def test_a_server_that_is_killed_in_the_middle(here, servers, untracked, monkeyp
     assert cut_off, said
     ended_well(ended, f"the MLflow server at {server.url} {cut_off[0]}")
     assert result(here) == untracked(LONGER)
-    server.start()
-    synced(here)
-    assert copy_at(server.url) == full_copy(here)
+    sync_completes(here, server.start().url)
+
+
+def test_a_server_that_begins_to_fail(here, gateway, untracked, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
+    ended = when(begin(here, *LONGER), "[2/4]", lambda: setattr(gateway, "status", 500))
+    fails = f"the MLflow server at {gateway.url} answers with error 500"
+    ended_well(ended, fails)
+    assert result(here) == untracked(LONGER)
+    sync_fails(here, fails)
+    gateway.answer_again()
+    sync_completes(here, gateway.url)
 
 
 def test_a_hanging_server_delays_the_end_by_half_a_minute(here, gateway, untracked, monkeypatch):
@@ -126,15 +140,40 @@ def test_a_hanging_server_delays_the_end_by_half_a_minute(here, gateway, untrack
     ended_well(ended, f"the MLflow server at {gateway.url} {how}")  # as long as a search takes
     assert ended.seconds < 120  # of which the rest of the search takes some
     assert result(here) == untracked(LONGER)
-    failed = tuner(here, "sync", STUDY)
-    assert failed.err == (
-        f"tuner: the MLflow server at {gateway.url} does not answer (timed out); {AGAIN}\n"
-    )
-    assert (failed.status, failed.out) == (1, "")
-    assert failed.seconds < 40
+    hangs = f"the MLflow server at {gateway.url} does not answer (timed out)"
+    assert sync_fails(here, hangs) < 40
     gateway.answer_again()
-    synced(here)
-    assert copy_at(gateway.url) == full_copy(here)
+    sync_completes(here, gateway.url)
+
+
+def test_wrong_credentials_are_reported_as_such(here, servers, untracked, monkeypatch, tmp_path):
+    password = "right password 12"
+    accounts = tmp_path / "accounts.ini"
+    accounts.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path / 'users.db'}\n"
+        f"admin_username = admin\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(accounts),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of this test",
+    }
+    server = servers("--app-name", "basic-auth", settings=settings).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong password 12")
+    refused = (
+        f"the MLflow server at {server.url} refuses the credentials (401); set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
+    ended_well(tuner(here, *RUN), refused)
+    assert result(here) == untracked(RUN)
+    sync_fails(here, refused)
+    shown = tuner(here, "ui", STUDY)
+    assert (shown.status, shown.out, shown.err) == (1, "", f"tuner: {refused}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    sync_completes(here, server.url)
 
 
 def test_a_server_that_comes_back_gets_all_of_it(
@@ -195,31 +234,6 @@ def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(here, gateway, mo
     assert copy_at(gateway.url) == full_copy(here)
 
 
-def test_foreign_environment_settings_confuse_nothing(here, servers, monkeypatch):
-    server = servers().start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    client = open_store()
-    others = client.create_experiment("elsewhere")
-    run = client.create_run(others)
-    settings = {
-        "MLFLOW_RUN_ID": run.info.run_id,
-        "MLFLOW_EXPERIMENT_NAME": "elsewhere",
-        "MLFLOW_EXPERIMENT_ID": others,
-        "MLFLOW_ENABLE_ASYNC_LOGGING": "true",
-        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
-        "MLFLOW_REGISTRY_URI": "foo://x",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    ended_well(tuner(here, *RUN))
-    synced(here)
-    assert [r.info.run_id for r in client.search_runs([others])] == [run.info.run_id]
-    assert client.get_run(run.info.run_id).data.tags == run.data.tags
-    for name in settings:
-        monkeypatch.delenv(name)
-    assert copy_at(server.url) == full_copy(here)
-
-
 def test_a_workspace_of_a_server_is_used_or_said_not_to_be_there(here, servers, monkeypatch):
     server = servers("--enable-workspaces").start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
@@ -273,9 +287,21 @@ def test_a_store_whose_disk_is_full(here, small_disk, untracked, monkeypatch, st
     full = f"the MLflow store {store}: database or disk is full"
     ended_well(tuner(here, *RUN), full)
     assert result(here) == untracked(RUN)
-    failed = tuner(here, "sync", STUDY)
-    assert (failed.status, failed.out, failed.err) == (1, "", f"tuner: {full}; {AGAIN}\n")
+    sync_fails(here, full)
     (small_disk / "ballast").unlink()
-    synced(here)
+    sync_completes(here, f"sqlite:///{store}")
     assert [path.name for path in small_disk.iterdir()] == ["mlflow.db"]
-    assert copy_at(f"sqlite:///{store}") == full_copy(here)
+
+
+def test_a_store_that_cannot_grow(here, untracked, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'full.db'}")
+    open_store()
+    limit = (here / "full.db").stat().st_size + 8192
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    ended = tuner(here, *RUN, preexec_fn=limited)
+    ended_well(ended, f"the MLflow store {here / 'full.db'}: disk I/O error")
+    assert result(here) == untracked(RUN)
+    sync_completes(here, f"sqlite:///{here / 'full.db'}")

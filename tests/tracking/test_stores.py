@@ -231,8 +231,8 @@ def test_a_process_killed_while_creating_a_store_leaves_no_harm(here):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uri", ["foo://x", "http//localhost", "./mlruns", "http://[::1"])
-def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monkeypatch, uri):
+def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monkeypatch):
+    uri = "http//localhost"
     here = make_folder(tmp_path / "here")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     ended = tuner(here, *RUN)
@@ -252,24 +252,6 @@ def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monke
     assert refused.status == 2
     assert f"did you mean '{STUDY}'?" in refused.err
     assert sorted(path.name for path in here.iterdir()) == ["air.csv", "air.yaml", "studies"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("write", [written_by_newer_mlflow, no_database])
-def test_a_search_beside_a_store_of_somebody_else_ends_well(tmp_path, monkeypatch, write):
-    here = make_folder(tmp_path / "here")
-    monkeypatch.chdir(here)
-    write(here / "mlflow.db")
-    text = dict(UNUSABLE)[write]
-    ended = tuner(here, *RUN)
-    assert (ended.status, ended.err) == (0, "")
-    later = f"the search goes on, and `tuner sync {STUDY}` completes the copy later"
-    assert ended.said_of_mlflow == [f"{text}; {later}"]
-    for command in ("sync", "ui"):
-        refused = tuner(here, command, STUDY)
-        assert (refused.status, refused.out, refused.err) == (2, "", f"tuner: {text}\n")
-    (here / "mlflow.db").unlink()
-    assert tuner(here, "sync", STUDY).status == 0
 
 
 @pytest.mark.slow

@@ -3,18 +3,16 @@
 import contextlib
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import pytest
-from helpers.mlflow_runs import PARENT, Spy, runs_of, snapshot, sync
+from helpers.mlflow_runs import PARENT, Spy, runs_of, snapshot, sync, writes_of_sync
 
 from tuner.cli import studies as commands
 from tuner.cli.main import run
 from tuner.errors import InputError
 from tuner.experiment import Experiment
-from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.records import Status
+from tuner.jobs import OutcomeState
 from tuner.journal.storage import Role
 from tuner.journal.test_scores import TestScore
 from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store
@@ -66,9 +64,7 @@ def test_a_copy_killed_at_any_write_is_completed_once(client, make_record, make_
         assert {n: r.info.status for n, r in children.items()} == {"0": "FINISHED", "1": "FAILED"}
         assert len(client.get_metric_history(children["0"].info.run_id, "rmse")) == 3
         assert children["0"].data.metrics["objective"] == 10.0
-        spy = Spy(client)
-        sync(spy, record, artifacts=artifacts)
-        assert spy.writes == []
+        assert writes_of_sync(client, record, artifacts=artifacts) == []
 
 
 def test_a_trial_trained_again_after_a_fault_replaces_its_run(client, make_record, make_trial):
@@ -185,9 +181,7 @@ def test_the_tag_of_a_raised_budget_is_updated(client, make_record, make_trial):
     extended = with_budget(record, trials=5, retries=1)  # without a limit of time
     assert sync(client, extended) == SyncCount(unchanged=1)
     assert budget() == [fixed, {"budget.trials": "5", "budget.retries": "1"}]
-    spy = Spy(client)
-    sync(spy, extended)
-    assert spy.writes == []
+    assert writes_of_sync(client, extended) == []
 
 
 def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_trial):
@@ -199,9 +193,7 @@ def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_
     sync(client, record)
     data = client.get_run(run_id).data
     assert (data.params["budget.trials"], data.tags["budget.trials"]) == ("3", "4")
-    spy = Spy(client)
-    sync(spy, record)
-    assert spy.writes == []
+    assert writes_of_sync(client, record) == []
 
 
 def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):
@@ -243,9 +235,7 @@ def test_a_study_ended_by_the_clock_is_done(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record, done=True)
     assert runs_of(client, record)[0].info.status == "FINISHED"
-    spy = Spy(client)
-    sync(spy, record)
-    assert spy.writes == []
+    assert writes_of_sync(client, record) == []
 
 
 def test_mlflow_settings_of_other_programs_confuse_nothing(
@@ -254,11 +244,17 @@ def test_mlflow_settings_of_other_programs_confuse_nothing(
     other = make_record(make_trial(0))
     sync(client, other)
     foreign = runs_of(client, other)[1]["0"].info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", foreign)
-    monkeypatch.setenv("MLFLOW_PARENT_RUN_ID", foreign)
-    monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", f"m-{foreign}")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
-    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    settings = {
+        "RUN_ID": foreign,
+        "PARENT_RUN_ID": foreign,
+        "ACTIVE_MODEL_ID": f"m-{foreign}",
+        "EXPERIMENT_NAME": "elsewhere",
+        "ENABLE_ASYNC_LOGGING": "true",
+        "ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "REGISTRY_URI": "foo://x",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"MLFLOW_{name}", value)
     record = make_record(make_trial(0), make_trial(1))
     sync(open_store(), record)
     assert set(runs_of(client, record)[1]) == {"0", "1"}
@@ -480,58 +476,6 @@ def test_a_trial_is_one_finished_child_run(client, make_record, four_trials):
     }
 
 
-def test_the_study_is_the_parent_run(client, make_record, four_trials):
-    record = make_record(*four_trials)
-    sync(client, record, artifacts={"experiment.yaml": record.experiment.to_yaml()})
-    parent, _ = runs_of(client, record)
-    assert parent.info.run_name == "s1"
-    assert parent.info.start_time == 1_699_999_200_000
-    tags = parent.data.tags
-    assert tags["role"] == "study"
-    assert tags["strategy"] == "woa"
-    assert tags["seed"] == "0"
-    assert tags["data_sha256"] == "ab" * 32
-    assert tags["version_torch"] == "2.13.0"
-    params = parent.data.params
-    assert params["strategy.population"] == "4"
-    assert params["budget.epochs"] == "100"
-    assert tags["budget.trials"] == "4"
-    assert params["objective.metric"] == "rmse"
-    assert params["search_space.hidden_size"].startswith('{"type": "int", "low": 8')
-    (artifact,) = client.list_artifacts(parent.info.run_id)
-    text = Path(client.download_artifacts(parent.info.run_id, artifact.path)).read_text()
-    assert text == record.experiment.to_yaml()
-
-
-def test_mlflow_shows_pruned_and_failed_trials_as_such(client, make_record, four_trials):
-    record = make_record(*four_trials)
-    sync(client, record)
-    _, children = runs_of(client, record)
-    assert {n: (r.info.status, r.data.tags["state"]) for n, r in children.items()} == {
-        "0": ("FINISHED", "complete"),
-        "1": ("KILLED", "pruned"),
-        "2": ("FAILED", "failed"),
-        "3 = 0": ("FINISHED", "complete"),
-    }
-    assert children["2"].data.tags["failure_reason"] == "loss is nan"
-    assert "failure_reason" not in children["1"].data.tags
-    assert "objective" not in children["1"].data.metrics
-    assert children["3 = 0"].data.tags["repeat_of"] == "0"
-    assert "repeat_of" not in children["0"].data.tags
-
-
-def test_finalists_are_child_runs_with_a_role_of_their_own(client, make_record, make_trial):
-    finalists = [
-        make_trial(i, role=Role.FINALIST, configuration=3, repeat=i, objective=5.0) for i in (0, 1)
-    ]
-    record = make_record(make_trial(0), finalists=finalists)
-    sync(client, record)
-    _, children = runs_of(client, record)
-    assert set(children) == {"0", "finalist 3 repeat 0", "finalist 3 repeat 1"}
-    assert children["finalist 3 repeat 1"].data.tags["role"] == "finalist"
-    assert children["finalist 3 repeat 1"].data.tags["configuration"] == "3"
-
-
 def test_default_trainings_are_child_runs_with_all_values(client, make_record, make_trial):
     default = make_trial(0, role=Role.BASELINE, repeat=0, params={"hidden_size": 32})
     record = make_record(make_trial(0), finalists=[default])
@@ -582,53 +526,6 @@ def test_the_best_so_far_moves_in_the_order_of_trials(
     parent, _ = runs_of(client, record)
     history = client.get_metric_history(parent.info.run_id, "best_objective")
     assert [(m.step, m.value) for m in history] == list(enumerate(expected))
-
-
-def test_long_histories_are_copied_whole(client, make_record, make_trial):
-    record = make_record(make_trial(0, epochs=700))
-    sync(client, record)
-    run = runs_of(client, record)[1]["0"]
-    for key in ("train_loss", "val_loss", "rmse"):
-        history = client.get_metric_history(run.info.run_id, key)
-        assert [m.step for m in history] == list(range(700))
-
-
-def test_odd_params_and_long_texts_are_made_to_fit(client, make_record, make_trial):
-    odd = {"hidden_size": 8, "a/b[0]: c?": "ü" * 7000, "..": True, "note": "", "none": None}
-    trial = make_trial(0, OutcomeState.FAILED, params=odd, reason="why\n" * 3000)
-    record = make_record(trial)
-    sync(client, record)
-    run = runs_of(client, record)[1]["0"]
-    assert run.data.params["a_b_0__ c_"] == "ü" * 5999 + "…"
-    assert run.data.params["_."] == "True"
-    assert len(run.data.tags["failure_reason"]) == 8000
-    assert sync(client, record) == SyncCount(unchanged=1)
-
-
-def test_a_metric_that_is_not_finite_does_not_spoil_the_charts(client, make_record, make_trial):
-    trial = make_trial(0, OutcomeState.FAILED, reason="diverged")
-    last = dataclasses.replace(trial.outcome.history[-1], train_loss=math.nan, metric=math.inf)
-    outcome = dataclasses.replace(trial.outcome, history=(*trial.outcome.history[:-1], last))
-    record = make_record(dataclasses.replace(trial, outcome=outcome))
-    with pytest.raises(ConnectionError):
-        sync(Spy(client, die_at=3), record)  # after the trial's log_batch
-    sync(client, record)
-    run = runs_of(client, record)[1]["0"]
-    assert math.isnan(run.data.metrics["train_loss"])
-    assert math.isnan(run.data.metrics["rmse"])
-
-
-def test_a_lost_trial_has_no_times(client, make_record, make_trial):
-    lost = dataclasses.replace(
-        make_trial(0),
-        outcome=Outcome(OutcomeState.FAILED, reason="worker killed 3 times"),
-        status=Status.FAILED,
-    )
-    record = make_record(lost)
-    sync(client, record)
-    run = runs_of(client, record)[1]["0"]
-    assert run.info.status == "FAILED"
-    assert run.info.start_time == run.info.end_time == 1_699_999_200_000
 
 
 def test_fold_scores_are_a_curve_and_layer_widths_params(client, make_record, four_trials):

@@ -11,8 +11,6 @@ from helpers.ports import free_port
 
 from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store, sync_study
 
-PARENT = "mlflow.parentRunId"
-
 
 def runs_of(client, record):
     experiment = client.get_experiment_by_name(record.experiment.name)
@@ -157,13 +155,6 @@ def test_opening_a_store_imports_no_torch_and_prints_nothing(tmp_path, monkeypat
     output = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
     assert (output.returncode, output.stdout, output.stderr) == (0, b"", b"")
     assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
-
-
-def test_processes_that_create_a_store_at_once_all_succeed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-c", "from tuner.tracking import open_store; open_store()"]
-    processes = [subprocess.Popen(command) for _ in range(3)]
-    assert [p.wait() for p in processes] == [0, 0, 0]
 
 
 def test_the_store_is_where_the_user_says(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 import time
 
 import pytest
-from helpers.mlflow_runs import Spy, runs_of, snapshot, sync
+from helpers.mlflow_runs import Spy, runs_of, snapshot, sync, writes_of_sync
 
 from tuner.jobs import Epoch, OutcomeState
 from tuner.journal.storage import Role, TrialKey
@@ -18,6 +18,10 @@ def attempt_of(trial, n_epochs):
     """What a trial with an outcome had come to after so many epochs."""
     outcome = trial.outcome
     return Attempt(outcome.finished_at - outcome.seconds, outcome.history[:n_epochs])
+
+
+def of_trial(number, attempt):
+    return {"running": True, "live": {TrialKey(Role.TRIAL, number): attempt}}
 
 
 def in_progress(trial):
@@ -41,13 +45,7 @@ def test_the_curve_of_a_trial_grows_while_it_trains(client, study):
     running, ended, trial = study
     state = SyncState()
     for n in (1, 2, 4):
-        sync(
-            client,
-            running,
-            state,
-            running=True,
-            live={TrialKey(Role.TRIAL, 1): attempt_of(trial, n)},
-        )
+        sync(client, running, state, **of_trial(1, attempt_of(trial, n)))
         assert steps(client, running, "1") == list(range(n))
     run = runs_of(client, running)[1]["1"]
     assert (run.info.status, run.data.tags["state"]) == ("RUNNING", "running")
@@ -65,13 +63,7 @@ def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial,
     live_state = SyncState()
     running = dataclasses.replace(records[0], trials=(in_progress(trial),))
     for n in (1, 3):
-        sync(
-            client,
-            running,
-            live_state,
-            running=True,
-            live={TrialKey(Role.TRIAL, 0): attempt_of(trial, n)},
-        )
+        sync(client, running, live_state, **of_trial(0, attempt_of(trial, n)))
     sync(client, records[0], live_state)
     sync(client, records[1])
     found = []
@@ -84,15 +76,13 @@ def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial,
                 history.sort()
         found.append(sorted(seen, key=str))
     assert found[0] == found[1]
-    spy = Spy(client)
-    sync(spy, records[0])
-    assert spy.writes == []
+    assert writes_of_sync(client, records[0]) == []
 
 
 def test_what_was_copied_live_is_not_written_again(client, study):
     running, ended, trial = study
     state = SyncState()
-    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 3)})
+    sync(client, running, state, **of_trial(1, attempt_of(trial, 3)))
     written = []
 
     class Counts(Spy):
@@ -104,13 +94,7 @@ def test_what_was_copied_live_is_not_written_again(client, study):
                 )
             return super().__getattr__(name)
 
-    sync(
-        Counts(client),
-        running,
-        state,
-        running=True,
-        live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 3)},
-    )
+    sync(Counts(client), running, state, **of_trial(1, attempt_of(trial, 3)))
     assert written == []
     sync(Counts(client), ended, state, running=True)
     assert sorted(step for key, step in written if key == "rmse") == [3, 4]
@@ -120,33 +104,24 @@ def test_a_retry_replaces_the_run_before(client, study):
     running, ended, trial = study
     state = SyncState()
     lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
-    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): lost})
+    sync(client, running, state, **of_trial(1, lost))
     first = runs_of(client, running)[1]["1"].info.run_id
-    sync(client, running, state, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 1)})
+    sync(client, running, state, **of_trial(1, attempt_of(trial, 1)))
     assert runs_of(client, running)[1]["1"].info.run_id != first
     assert steps(client, running, "1") == [0]
-    sync(client, ended, state)
-    assert steps(client, ended, "1") == [0, 1, 2, 3, 4]
-
-
-def test_the_outcome_of_another_attempt_replaces_the_run(client, study):
-    running, ended, _ = study
-    lost = Attempt(T - 50, tuple(Epoch(e, 9.0, 9.0, 9.0, T - 49 + e) for e in range(4)))
-    sync(client, running, state := SyncState(), running=True, live={TrialKey(Role.TRIAL, 1): lost})
+    sync(client, running, state, **of_trial(1, lost))
     assert sync(client, ended, state) == SyncCount(replaced=1, unchanged=1)
     assert steps(client, ended, "1") == [0, 1, 2, 3, 4]
 
 
 def test_no_run_is_left_running_whose_trial_is_not(client, study):
     running, ended, trial = study
-    sync(client, running, running=True, live={TrialKey(Role.TRIAL, 1): attempt_of(trial, 2)})
+    sync(client, running, **of_trial(1, attempt_of(trial, 2)))
     # Its coordinator is killed; the next one, or a sync, knows nothing of it.
     sync(client, running, running=True)
     run = runs_of(client, running)[1]["1"]
     assert (run.info.status, run.data.tags["state"]) == ("KILLED", "interrupted")
-    spy = Spy(client)
-    sync(spy, running, running=True)
-    assert spy.writes == []
+    assert writes_of_sync(client, running, running=True) == []
     assert sync(client, ended) == SyncCount(replaced=1, unchanged=1)
     assert runs_of(client, ended)[1]["1"].info.status == "FINISHED"
 

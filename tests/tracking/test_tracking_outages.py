@@ -8,7 +8,6 @@ import pytest
 import requests
 import urllib3
 from helpers.gateway import Gateway
-from helpers.mlflow_runs import runs_of
 from sqlalchemy.exc import OperationalError
 
 from tuner.errors import InputError
@@ -180,22 +179,6 @@ def test_credentials_of_the_environment_reach_the_server(
         monkeypatch.setenv(name, value.format(netloc=gateway.url.removeprefix("http://")))
     with pytest.raises(Exception, match="Remote end closed"):  # it was let through, to nobody
         open_store()
-
-
-def test_a_run_that_is_active_in_the_process_is_left_alone(client, make_record, make_trial):
-    import mlflow
-
-    record = make_record(make_trial(0))
-    mlflow.set_tracking_uri(client.tracking_uri)
-    try:
-        with mlflow.start_run() as active:
-            assert MlflowTracker(lambda: record, "s1", pytest.fail).close(done=True)
-    finally:
-        mlflow.set_tracking_uri(None)
-    assert set(runs_of(client, record)[1]) == {"0"}
-    left = client.get_run(active.info.run_id).data
-    assert (left.metrics, left.params) == ({}, {})
-    assert "study_id" not in left.tags
 
 
 @pytest.mark.parametrize(
