@@ -345,7 +345,7 @@ def test_all_data_gives_the_very_model_that_was_refitted(here, tuner):
         (["train", "air.yaml", "--ensemble", "-o", "m"], "--ensemble: needs two or more recorded."),
         (
             ["train", "best.yaml", "--set", "recorded.seeds=[3]", "--ensemble", "-o", "m"],
-            "--ensemble: needs two or more recorded.seeds, got 1; give a file that",
+            "--ensemble: needs two or more recorded.seeds, got 1; give a file by",
         ),
     ],
 )

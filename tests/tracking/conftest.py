@@ -90,6 +90,7 @@ def make_record():
             created="2023-11-14T22:00:00+00:00",
             trials=trials,
             finalists=tuple(fields.pop("finalists", ())),
+            ended=fields.pop("ended", None),
         )
 
     return make

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -82,6 +83,7 @@ def test_links_lead_to_the_study_its_trials_and_the_best(server, client, record)
     assert links.trials.startswith(f"{runs}?{WORKFLOW}&searchFilter=tags.")
     assert (dict(links.best), list(links.best)) == (best, [f"trial {n}" for n in (4, 5, 6, 3, 2)])
     assert links.report is None, "the search runs"
+    record = dataclasses.replace(record, ended="done")
     sync(client, record)
     assert find_links(record).report == f"{runs}/{parent}/artifacts/report.html?{WORKFLOW}"
     with start_ui(record, of_study=True) as ui:

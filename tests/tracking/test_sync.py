@@ -307,7 +307,7 @@ def names_of(client, record):
 
 
 def test_a_failed_file_costs_no_other_and_is_retried(client, make_record, make_trial):
-    record = make_record(make_trial(0), test={"verdict": "better"})
+    record = make_record(make_trial(0), test={"verdict": "better"}, ended="done")
     files = {"report.html": BAD, "best.yaml": "x: 1\n", "pictures/a.png": BAD, "odd": "\ud800"}
     drawn = []
 
@@ -351,7 +351,7 @@ def test_drawing_that_fails_as_a_whole_costs_the_files_alone(client, make_record
     def draw():
         raise BAD
 
-    record = make_record(make_trial(0), test={"verdict": "better"})
+    record = make_record(make_trial(0), test={"verdict": "better"}, ended="done")
     assert sync(client, record, artifacts=draw).lacking == (f"its files ({WHY})",)
     parent, _ = runs_of(client, record)
     assert (parent.info.status, parent.data.tags["verdict"]) == ("FINISHED", "better")
@@ -361,7 +361,7 @@ def test_a_store_without_files_still_gets_the_studys_end(client, make_record, ma
     whole = Spy(client)
     sync(whole, make_record(make_trial(0), test={}), artifacts={"best.yaml": "x: 1\n"})
     at = whole.writes.index("log_artifact")
-    record = make_record(make_trial(0), test={"verdict": "better"})
+    record = make_record(make_trial(0), test={"verdict": "better"}, ended="done")
     with pytest.raises(ConnectionError):
         sync(Spy(client, at, after=False), record, artifacts={"best.yaml": "x: 1\n"})
     parent, _ = runs_of(client, record)
