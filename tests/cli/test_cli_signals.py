@@ -127,6 +127,7 @@ def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches):
 def test_a_signal_during_the_clearing_up_raises_nothing(first, status):
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {signum: signal.getsignal(signum) for signum in handled}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     cleared = []
 
     def search():
