@@ -140,7 +140,7 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     """Return a search's wall time, that of its trials alone, and its record."""
     import optuna
 
-    from tuner.cli.overrides import load
+    from tuner.cli.run import load
     from tuner.coordination.events import Observer
     from tuner.executors import LocalExecutor
     from tuner.journal.storage import Role

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tuner import load_study
-from tuner.cli.main import run
+from tuner.cli.app import run
 
 BEFORE = Path(__file__).parent / "fixtures" / "before"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.data.prepared import check_data
 from tuner.experiment import Experiment
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 
 N = 80
 RNG = np.random.default_rng(1)

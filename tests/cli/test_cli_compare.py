@@ -15,8 +15,8 @@ import pytest
 from helpers.made_study import study
 from simulated import Landscape, SimulatedExecutor
 
+from tuner.cli.app import run
 from tuner.cli.compare import ComparisonReporter, Planned
-from tuner.cli.main import run
 from tuner.executors import choice as choosing
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
@@ -77,7 +77,7 @@ def recorded(folder, landscape, monkeypatch):
     """In the current folder grid.yaml, whose trials are recorded."""
     (folder / "grid.yaml").write_text(GRID)
     recorded = Recorded(landscape)
-    monkeypatch.setattr(choosing, "choose_executor", recorded.choose)
+    monkeypatch.setattr("tuner.cli.compare.choose_executor", recorded.choose)
     monkeypatch.setattr("tuner.launch.choose_executor", recorded.choose)
     return recorded
 
@@ -418,12 +418,12 @@ def test_where_the_whole_space_is_trained_that_is_said(compare):
 def test_the_page_has_no_password(recorded, capsys, monkeypatch):
     written = []
     monkeypatch.setattr(
-        "tuner.report.comparison.write", lambda found, folder, command: written.append(command)
+        "tuner.cli.compare.write", lambda found, folder, command: written.append(command)
     )
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "1", "--no-tracking")
     assert run(["compare", "grid.yaml", *arguments]) == 0
     monkeypatch.setattr(
-        "tuner.journal.storage.journal_location",
+        "tuner.cli.compare.journal_location",
         lambda study, journal: f"studies/{study}.journal",
     )
     there = "postgresql+psycopg://me:secret@there/db"

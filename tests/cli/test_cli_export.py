@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from tuner.cli.app import app
-from tuner.cli.main import run
+from tuner.cli.app import app, run
 from tuner.cli.models import print_reproduced
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded

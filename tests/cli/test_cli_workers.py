@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.executors import LocalExecutor
 from tuner.executors.choice import ExecutorChoice

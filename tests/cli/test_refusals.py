@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.cli.run import _next_commands
 from tuner.cli.studies import _trained
 from tuner.orchestrator import SearchOptions

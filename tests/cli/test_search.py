@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.experiment import Experiment
 from tuner.progress.display import number
 

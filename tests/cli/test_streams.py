@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.outputs import Terminal, checked_output
 
 ONE_LINE = "tuner: standard output: No space left on device: stopped; send it elsewhere\n"

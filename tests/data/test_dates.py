@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner import search
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.data.baselines import season_of
 from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.data.quality import even_rows

@@ -9,7 +9,7 @@ from helpers.examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.data.prepared import check_data
 from tuner.data.profile import gain_of_columns, profile_of
 from tuner.data.quality import SUSPECTS, outside_of

@@ -11,7 +11,7 @@ from helpers.examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.data.prepared import check_data
 from tuner.data.series_table import read_series
 from tuner.errors import DataError, ExperimentError

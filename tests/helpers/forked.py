@@ -200,7 +200,7 @@ def serve(file_descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for module in ("optuna", "mlflow", "pandas", "tuner.cli.main", "tuner.tracking"):
+        for module in ("optuna", "mlflow", "pandas", "tuner.cli.app", "tuner.tracking"):
             importlib.import_module(module)
         importlib.import_module("tuner.executors.worker").prepare()
     gc.collect()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.data.profile import Profile
 from tuner.experiment import Experiment
 from tuner.planning.forecast import plan_forecast

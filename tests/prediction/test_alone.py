@@ -43,7 +43,7 @@ import sys
 sys.modules.update(dict.fromkeys({(*NOT_NEEDED, "pydantic", "typer")!r}))
 import tuner.prediction
 del sys.modules["pydantic"], sys.modules["typer"]
-from tuner.cli.main import run
+from tuner.cli.app import run
 sys.exit(run(["predict", "model", "sales.csv"]))
 """
     done = subprocess.run(

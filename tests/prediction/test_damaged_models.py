@@ -16,7 +16,7 @@ from helpers.model_folders import make_model, months, replace_file, rewrite
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.errors import DataError, ModelError
 from tuner.prediction import load_model
 from tuner.prediction.folder import FORMAT

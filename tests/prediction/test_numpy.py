@@ -212,7 +212,7 @@ def test_numpy_predicts_where_there_is_no_onnxruntime(tmp_path):
     code = (
         "import sys\n"
         "sys.modules['onnxruntime'] = None\n"
-        "from tuner.cli.main import run\n"
+        "from tuner.cli.app import run\n"
         "sys.exit(run(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", code, "predict", str(model), str(path)]

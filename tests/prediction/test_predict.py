@@ -13,7 +13,7 @@ from helpers.model_folders import make_model, months, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.errors import DataError, InputError
 from tuner.prediction import PredictionWarning, load_model
 from tuner.prediction import session as running

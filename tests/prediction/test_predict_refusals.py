@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers.model_folders import make_model, months, replace_file, rewrite
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.prediction.folder import FORMAT, OLDEST
 
 SALES = {

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 sys.path.append(str(Path(__file__).parents[1] / "prediction"))
 from helpers.model_folders import make_model, months
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.errors import ModelError, RunError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model

@@ -9,7 +9,7 @@ import pytest
 from helpers.mlflow_runs import PARENT, Spy, runs_of, snapshot, sync, writes_of_sync
 
 from tuner.cli import studies as commands
-from tuner.cli.main import run
+from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 from tuner.jobs import OutcomeState

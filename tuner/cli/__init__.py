@@ -1,5 +1,5 @@
 """The command line."""
 
-from tuner.cli.main import main
+from tuner.cli.app import main
 
 __all__ = ["main"]

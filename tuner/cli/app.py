@@ -1,43 +1,85 @@
-"""The commands: each is a dataclass of its arguments and options.
+"""The command line: its commands, their options, and what ends a command in one line.
 
-The function that executes a command takes that dataclass; its module is imported when the command
-is called, so that help is printed at once and `tuner predict` needs no torch.
+Each command is a dataclass of its arguments and options. The function that executes it takes that
+dataclass; its module is imported when the command is called, so that help is printed at once and
+`tuner predict` needs no torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_type_hints
 
 import typer
 
-from tuner.cli.options import (
-    AllData,
-    AllowCode,
-    AsJson,
-    Ensemble,
-    Events,
-    Executor,
-    ExperimentFile,
-    Force,
-    Journal,
-    Output,
-    Register,
-    Set,
-    Strategy,
-    Study,
-    Tracking,
-    Trials,
-    Workers,
-    study_name,
-    whole,
-)
+from tuner.errors import InputError, TunerError, one_line
+from tuner.outputs import checked_output, to_nowhere
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _Command = TypeVar("_Command", bound=type)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status.
+
+    0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    """
+    try:
+        with checked_output():
+            status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
+            sys.stdout.flush()
+    except TunerError as error:
+        return _failed(one_line(error), error.exit_status)
+    except typer.TyperException as error:  # the command line itself cannot be parsed
+        return _failed(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("stopped", 130)
+    except (BrokenPipeError, SystemExit) as error:  # `head`, say, has closed the pipe
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        to_nowhere(sys.stdout)
+        return 0
+    except ModuleNotFoundError as error:  # only what prediction needs is installed
+        name = str(error.name).partition(".")[0]
+        if name == "tuner":
+            raise
+        return _failed(
+            f"this needs {name}, which is not installed: only what predicts is; "
+            f"pip install lstm-tuner installs the rest"
+        )
+    except OSError as error:  # a full disk, a folder that may not be written to
+        if error.filename is None and error.errno not in _OF_A_DISK:
+            raise
+        what = error.filename or "the output"
+        return _failed(f"{what}: {error.strerror}; check the path, its rights and the disk")
+    return status if isinstance(status, int) else 0
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tuner"
+    text = one_line(error.format_message()).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; {command} --help shows what there is"
+
+
+def _failed(text: str, status: int = 1) -> int:
+    """Print one line on stderr, and return the exit status."""
+    try:
+        sys.stderr.write(f"tuner: {text}\n")
+    except OSError:  # the terminal is closed
+        to_nowhere(sys.stderr)
+    return status
 
 
 class _Commands(typer.core.TyperGroup):
@@ -87,297 +129,328 @@ def _tuner(
 def _command(section: str, module: str) -> Callable[[_Command], _Command]:
     """Declare a dataclass as a command of the same name, executed by a function of `module`."""
 
-    def declare(fields: _Command) -> _Command:
-        options: Any = dataclass(frozen=True)(fields)
-        name = fields.__name__.lower()
+    def declare(declared: _Command) -> _Command:
+        options: Any = dataclasses.dataclass(frozen=True)(declared)
+        name = declared.__name__.lower()
 
         def call(**given: object) -> None:
             getattr(importlib.import_module(f"tuner.cli.{module}"), name)(options(**given))
 
-        call.__doc__ = options.__doc__
-        call.__annotations__ = get_type_hints(options, include_extras=True)
-        call.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
+        hints = get_type_hints(options, include_extras=True)
+        for field in dataclasses.fields(options):
+            if (option := field.metadata.get("option")) is not None:
+                hints[field.name] = Annotated[hints[field.name], option]
+        signature = inspect.signature(options)
+        call.__doc__, call.__annotations__ = options.__doc__, hints
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[p.replace(annotation=hints[p.name]) for p in signature.parameters.values()],
+            return_annotation=None,
+        )
         app.command(name, rich_help_panel=section)(call)
         return cast("_Command", options)
 
     return declare
 
 
+def _option(help: str, metavar: str | None = None, *names: str, default: Any = None) -> Any:
+    """Return a field of a command: an option, called as the field unless `names` are given."""
+    option = typer.Option(*names, metavar=metavar, help=help)
+    return dataclasses.field(default=default, metadata={"option": option})
+
+
+def _flag(help: str, *names: str, default: bool = False) -> Any:
+    """Return a field of a command: an option without a value."""
+    return _option(help, None, *names, default=default)
+
+
+def _argument(metavar: str, help: str) -> Any:
+    """Return the annotation of an argument."""
+    return typer.Argument(metavar=metavar, help=help)
+
+
+def _whole(option: str, example: int, help: str) -> Any:
+    """Return the annotation of an option for a whole number; errors show `example`."""
+
+    def parse(text: str | int) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            rule = "must be a whole number"
+            remedy = f"write {option} {example}"
+            raise InputError(rule, where=option, got=repr(text), remedy=remedy) from None
+
+    return typer.Option(option, metavar="N", parser=parse, help=help)
+
+
+def _study_name(text: str) -> str:
+    """Return the name of a study, given by name or by the path of its journal in `studies/`."""
+    from tuner.experiment.fields import normalized  # with pydantic and YAML: not for predict
+
+    path = Path(text)
+    if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():
+        return normalized(path.stem)
+    return normalized(text)
+
+
+def _allow_code(value: bool) -> bool:
+    """Let this command and its workers import code that is refused otherwise."""
+    if value:
+        from tuner.user_code import allow
+
+        allow()
+    return value
+
+
+_Experiment = Annotated[Path, _argument("EXPERIMENT.yaml", "The experiment file.")]
+_Study = Annotated[
+    str, typer.Argument(metavar="STUDY", parser=_study_name, help="The study's name.")
+]
+_Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="The file. [default: the terminal]")
+]
+_Journal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="A file, sqlite:///FILE or postgresql+psycopg://... [default: studies/STUDY.journal]",
+    ),
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+_Events = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+_Trials = Annotated[
+    int | None, _whole("--trials", 40, "Number of trials; schedules of a swarm depend on it.")
+]
+_Workers = Annotated[
+    int | None, _whole("--workers", 2, "Trials at a time. [default: one per core]")
+]
+_Executor = Annotated[
+    str, typer.Option(metavar="NAME", help="Where trials run: local, ray or ray://HOST:PORT.")
+]
+_Tracking = Annotated[
+    bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
+]
+_Strategy = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Search with this one instead; tuner strategies lists them."),
+]
+_Register = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Register the winner's model in MLflow under this name."),
+]
+_AllData = Annotated[
+    bool,
+    typer.Option("--all-data", help="Train on the validation set too, to deploy it: no score."),
+]
+_Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Train on every recorded seed; the mean of the models."),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
+_AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        callback=_allow_code,
+        help="Import cells and metrics from the current folder, and those of an exported file.",
+    ),
+]
+
+
 @_command("Search", "init")
 class Init:
     """Write an experiment file for a data file, based on its columns."""
 
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="A CSV, Excel, JSON lines or Parquet file.")
-    ]
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The file to write. [default: DATA.yaml, here]"),
-    ] = None
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Column to predict, or several. [default: by its name]"),
-    ] = None
-    features: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Columns the model reads. [default: the numeric ones]"),
-    ] = None
-    time: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Column of times. [default: the first found]"),
-    ] = None
-    id: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column that names the series of a row.")
-    ] = None
-    no_time: Annotated[
-        bool, typer.Option("--no-time", help="Use the order of the rows, not their times.")
-    ] = False
-    resample: Annotated[
-        str | None,
-        typer.Option(metavar="STEP", help="Resample uneven times: to 15min, 1h or 1D, say."),
-    ] = None
-    wide: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATTERN", help="Columns that are series of one quantity: 'store_*', or A,B."
-        ),
-    ] = None
-    horizon: Annotated[int | None, whole("--horizon", 12, "Rows to forecast. [default: 1]")] = None
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help="forecast, classify, label or regress. [default: by the target]",
-        ),
-    ] = None
-    read: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="How the file is written, a key of data.read: 'decimal=,'. Repeatable.",
-        ),
-    ] = None
-    force: Force = False
+    data: Annotated[Path, _argument("DATA.csv", "A CSV, Excel, JSON lines or Parquet file.")]
+    output: Path | None = _option(
+        "The file to write. [default: DATA.yaml, here]", None, "-o", "--output"
+    )
+    target: str | None = _option("Column to predict, or several. [default: by its name]", "A,B")
+    features: str | None = _option("Columns the model reads. [default: the numeric ones]", "A,B")
+    time: str | None = _option("Column of times. [default: the first found]", "COLUMN")
+    id: str | None = _option("Column that names the series of a row.", "COLUMN")
+    no_time: bool = _flag("Use the order of the rows, not their times.", "--no-time")
+    resample: str | None = _option("Resample uneven times: to 15min, 1h or 1D, say.", "STEP")
+    wide: str | None = _option(
+        "Columns that are series of one quantity: 'store_*', or A,B.", "PATTERN"
+    )
+    horizon: Annotated[int | None, _whole("--horizon", 12, "Rows to forecast. [default: 1]")] = None
+    task: str | None = _option(
+        "forecast, classify, label or regress. [default: by the target]", "KIND"
+    )
+    read: list[str] | None = _option(
+        "How the file is written, a key of data.read: 'decimal=,'. Repeatable.", "KEY=VALUE"
+    )
+    force: _Force = False
 
 
 @_command("Search", "run")
 class Check:
     """Check an experiment and its data, and show what a search would do."""
 
-    experiment: ExperimentFile
-    strategy: Strategy = None
-    set_: Set = None
-    allow_code: AllowCode = False
+    experiment: _Experiment
+    strategy: _Strategy = None
+    set_: _Set = None
+    allow_code: _AllowCode = False
 
 
 @_command("Search", "run")
 class Run:
     """Search, or resume the search that an earlier run began."""
 
-    experiment: ExperimentFile
-    strategy: Strategy = None
-    trials: Trials = None
-    timeout: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Start no trial after this: 90s, 10m, 1h30m."),
-    ] = None
-    workers: Workers = None
-    seed: Annotated[int | None, whole("--seed", 1, "Seed of everything random.")] = None
-    study: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The study's name. [default: EXPERIMENT-STRATEGY-SEED]"),
-    ] = None
-    journal: Journal = None
-    executor: Executor = "local"
-    asynchronous: Annotated[
-        bool,
-        typer.Option(
-            "--asynchronous", help="Let no worker wait; the search cannot be repeated exactly."
-        ),
-    ] = False
-    tracking: Tracking = True
-    register: Register = None
-    test: Annotated[
-        bool,
-        typer.Option(
-            "--test/--no-test", help="Evaluate the winner on the test set, once per study."
-        ),
-    ] = True
-    reopen_test: Annotated[
-        bool,
-        typer.Option(
-            "--reopen-test", help="Evaluate again after an extended search; that is recorded."
-        ),
-    ] = False
-    from_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from",
-            metavar="STUDY",
-            help="Begin a new study from this one, or a CSV file of configurations. Repeatable.",
-        ),
-    ] = None
-    set_: Set = None
-    json: Events = False
-    allow_code: AllowCode = False
+    experiment: _Experiment
+    strategy: _Strategy = None
+    trials: _Trials = None
+    timeout: str | None = _option("Start no trial after this: 90s, 10m, 1h30m.", "TIME")
+    workers: _Workers = None
+    seed: Annotated[int | None, _whole("--seed", 1, "Seed of everything random.")] = None
+    study: str | None = _option("The study's name. [default: EXPERIMENT-STRATEGY-SEED]", "NAME")
+    journal: _Journal = None
+    executor: _Executor = "local"
+    asynchronous: bool = _flag(
+        "Let no worker wait; the search cannot be repeated exactly.", "--asynchronous"
+    )
+    tracking: _Tracking = True
+    register: _Register = None
+    test: bool = _flag(
+        "Evaluate the winner on the test set, once per study.", "--test/--no-test", default=True
+    )
+    reopen_test: bool = _flag(
+        "Evaluate again after an extended search; that is recorded.", "--reopen-test"
+    )
+    from_: list[str] | None = _option(
+        "Begin a new study from this one, or a CSV file of configurations. Repeatable.",
+        "STUDY",
+        "--from",
+    )
+    set_: _Set = None
+    json: _Events = False
+    allow_code: _AllowCode = False
 
 
 @_command("Search", "compare")
 class Compare:
     """Compare strategies: search with each on several seeds, and test the differences."""
 
-    experiment: ExperimentFile
-    strategies: Annotated[
-        str, typer.Option(metavar="A,B", help="Names; tuner strategies lists them.")
-    ] = "random,tpe,pso,woa"
+    experiment: _Experiment
+    strategies: str = _option(
+        "Names; tuner strategies lists them.", "A,B", default="random,tpe,pso,woa"
+    )
     seeds: Annotated[
-        int, whole("--seeds", 5, "Searches per strategy, from the experiment's seed upwards.")
+        int, _whole("--seeds", 5, "Searches per strategy, from the experiment's seed upwards.")
     ] = 5
-    trials: Trials = None
-    workers: Workers = None
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR",
-            help="Folder for page, picture and tables. [default: EXPERIMENT-comparison]",
-        ),
-    ] = None
-    journal: Journal = None
-    executor: Executor = "local"
-    tracking: Tracking = True
-    set_: Set = None
-    force: Force = False
-    json: Events = False
-    allow_code: AllowCode = False
+    trials: _Trials = None
+    workers: _Workers = None
+    output: Path | None = _option(
+        "Folder for page, picture and tables. [default: EXPERIMENT-comparison]",
+        "DIR",
+        *("-o", "--output"),
+    )
+    journal: _Journal = None
+    executor: _Executor = "local"
+    tracking: _Tracking = True
+    set_: _Set = None
+    force: _Force = False
+    json: _Events = False
+    allow_code: _AllowCode = False
 
 
 @_command("Search", "studies")
 class Strategies:
     """List the strategies and their options."""
 
-    json: AsJson = False
+    json: _AsJson = False
 
 
 @_command("Results", "studies")
 class Studies:
     """List the studies in this folder."""
 
-    journal: Journal = None
-    json: AsJson = False
+    journal: _Journal = None
+    json: _AsJson = False
 
 
 @_command("Results", "studies")
 class Show:
     """Show a study: its best configurations and scores."""
 
-    study: Study
-    journal: Journal = None
-    json: AsJson = False
+    study: _Study
+    journal: _Journal = None
+    json: _AsJson = False
 
 
 @_command("Results", "models")
 class Export:
     """Write the best configuration as an experiment file that trains again, and its model."""
 
-    study: Study
-    output: Output = None
-    format: Annotated[
-        str | None,
-        typer.Option(metavar="yaml|json", help="[default: by the file's name]"),
-    ] = None
-    model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Train it again, and write the model here.")
-    ] = None
+    study: _Study
+    output: _Output = None
+    format: str | None = _option("[default: by the file's name]", "yaml|json")
+    model: Path | None = _option("Train it again, and write the model here.", "DIR")
     trial: Annotated[
         int | None,
-        whole("--trial", 3, "This trial, one of the Pareto front say. [default: the winner]"),
+        _whole("--trial", 3, "This trial, one of the Pareto front say. [default: the winner]"),
     ] = None
-    all_data: AllData = False
-    ensemble: Ensemble = False
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Write this as data.path. [default: where the data is]"),
-    ] = None
-    journal: Journal = None
-    force: Force = False
-    allow_code: AllowCode = False
+    all_data: _AllData = False
+    ensemble: _Ensemble = False
+    data: str | None = _option("Write this as data.path. [default: where the data is]", "PATH")
+    journal: _Journal = None
+    force: _Force = False
+    allow_code: _AllowCode = False
 
 
 @_command("Results", "models")
 class Train:
     """Train one configuration, and check whether an exported one reproduces its score."""
 
-    experiment: ExperimentFile
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Write the trained model here."),
-    ] = None
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Train on this file, not on data.path."),
-    ] = None
-    all_data: AllData = False
-    ensemble: Ensemble = False
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data other than that of the search.")
-    ] = False
-    set_: Set = None
-    allow_code: AllowCode = False
+    experiment: _Experiment
+    output: Path | None = _option("Write the trained model here.", "DIR", "-o", "--output")
+    data: Path | None = _option("Train on this file, not on data.path.", "FILE")
+    all_data: _AllData = False
+    ensemble: _Ensemble = False
+    strict: bool = _flag("Refuse data other than that of the search.", "--strict")
+    set_: _Set = None
+    allow_code: _AllowCode = False
 
 
 @_command("Results", "predict")
 class Predict:
     """Predict with a trained model, as CSV; this needs no torch."""
 
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="Written by train -o or export --model.")
-    ]
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="A CSV or Parquet file like the training's.")
-    ]
-    output: Output = None
-    all_: Annotated[
-        bool,
-        typer.Option("--all", help="Forecast from every row on, not only after the last one."),
-    ] = False
-    future: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Rows to come, with the columns that are known ahead. [default: DATA's last]",
-        ),
-    ] = None
-    numpy: Annotated[
-        bool, typer.Option("--numpy", help="Run the model in numpy, without onnxruntime.")
-    ] = False
-    force: Force = False
+    model: Annotated[Path, _argument("MODEL_DIR", "Written by train -o or export --model.")]
+    data: Annotated[Path, _argument("DATA.csv", "A CSV or Parquet file like the training's.")]
+    output: _Output = None
+    all_: bool = _flag("Forecast from every row on, not only after the last one.", "--all")
+    future: Path | None = _option(
+        "Rows to come, with the columns that are known ahead. [default: DATA's last]", "FILE"
+    )
+    numpy: bool = _flag("Run the model in numpy, without onnxruntime.", "--numpy")
+    force: _Force = False
 
 
 @_command("Results", "studies")
 class Report:
     """Write a study's result as one HTML page with plots."""
 
-    study: Study
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="The page to write. [default: STUDY.html]"
-        ),
-    ] = None
-    journal: Journal = None
-    force: Force = False
+    study: _Study
+    output: Path | None = _option(
+        "The page to write. [default: STUDY.html]", "FILE", "-o", "--output"
+    )
+    journal: _Journal = None
+    force: _Force = False
 
 
 @_command("Tracking", "studies")
 class Sync:
     """Copy what MLflow lacks of a study from its journal."""
 
-    study: Study
-    journal: Journal = None
-    register: Register = None
-    ensemble: Ensemble = False
+    study: _Study
+    journal: _Journal = None
+    register: _Register = None
+    ensemble: _Ensemble = False
 
 
 @_command("Tracking", "studies")
@@ -386,7 +459,7 @@ class Ui:
 
     study: Annotated[
         str | None,
-        typer.Argument(metavar="[STUDY]", parser=study_name, help="Open at this study's trials."),
+        typer.Argument(metavar="[STUDY]", parser=_study_name, help="Open at this study's trials."),
     ] = None
-    port: Annotated[int | None, whole("--port", 5000, "[default: its usual one]")] = None
-    journal: Journal = None
+    port: Annotated[int | None, _whole("--port", 5000, "[default: its usual one]")] = None
+    journal: _Journal = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import shlex
@@ -12,16 +13,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
+from optuna.storages import BaseStorage
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.app import Compare
-from tuner.cli.overrides import load, own_strategy
+from tuner.cli.run import load, own_strategy
+from tuner.coordination.opening import as_begun, check_study
+from tuner.data.prepared import check_data
 from tuner.errors import ExperimentError, InputError, RunError, StudyError, nearest, show_location
+from tuner.executors import Executor
+from tuner.executors.choice import ExecutorChoice, choose_executor
 from tuner.experiment import Experiment, space_size
+from tuner.experiment.space import to_distributions
+from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.storage import (
+    journal_exists,
+    journal_location,
+    load_study,
+    lock_for_reading,
+    read_journal,
+    study_names,
+)
 from tuner.launch import (
     Notes,
     choose_workers,
@@ -40,15 +57,20 @@ from tuner.progress.reporters import (
     make_reporter,
     reported_end,
 )
+from tuner.report.comparison import (
+    FILES,
+    Comparison,
+    Trajectory,
+    confidence_text,
+    interval_text,
+    is_free,
+    trajectory_of,
+    write,
+)
+from tuner.report.comparison import compare as compare_trajectories
+from tuner.results.differences import fewest_seeds
+from tuner.results.verdict import score_text
 from tuner.strategies.registry import STRATEGIES, installed, installed_names
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
-    from tuner.executors import Executor
-    from tuner.executors.choice import ExecutorChoice
-    from tuner.journal.records import StudyRecord
-    from tuner.report.comparison import Comparison, Trajectory
 
 _MOST_SEED = 2**32 - 1
 
@@ -64,9 +86,6 @@ class Planned:
 
     def read(self) -> StudyRecord:
         """Read the study from its journal."""
-        from tuner.journal.records import read_study
-        from tuner.journal.storage import read_journal
-
         return read_study(read_journal(self.location), self.study, self.location)
 
 
@@ -155,68 +174,48 @@ def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> li
         InputError: a strategy cannot search the space, the data cannot be used, or a journal
             holds another study of that name, or is being written to.
     """
-    from tuner.data.prepared import check_data
-    from tuner.experiment.space import to_distributions
-    from tuner.journal.storage import journal_location
-
     for e in experiments:
         e.strategy.make_sampler(to_distributions(e.search_space), e.seed, e.budget.trials)
     first = experiments[0]
     known = check_data(first).facts
     data = {"path": first.data.path, "sha256": known.sha256, "rows": known.rows}
-    journals = _Journals()
+
+    @functools.cache
+    def opened(location: str) -> BaseStorage | None:
+        return read_journal(location) if journal_exists(location) else None
+
     found = []
     for seed in range(first.seed, first.seed + n_seeds):
         for of_strategy in experiments:
             experiment = of_strategy.model_copy(update={"seed": seed})
             study = default_study_name(experiment)
             location = journal_location(study, journal)
-            done = journals.holds_all(experiment, study, location, data)
+            storage = opened(location)
+            done = storage is not None and _is_done(storage, experiment, study, location, data)
             found.append(Planned(experiment, study, location, done))
     return found
 
 
-class _Journals:
-    """The existing journals; each is opened once."""
-
-    def __init__(self) -> None:
-        self._storages: dict[str, BaseStorage | None] = {}
-
-    def holds_all(
-        self, experiment: Experiment, name: str, location: str, data: dict[str, Any]
-    ) -> bool:
-        """Return whether a journal has all trials of a study; raise if it has another study."""
-        from tuner.coordination.opening import as_begun, check_study
-        from tuner.journal.records import read_study
-        from tuner.journal.storage import load_study, lock_for_reading, study_names
-
-        storage = self._storage(location)
-        if storage is None:
-            return False
-        if name in study_names(storage):
-            study = load_study(storage, name, location)
-            try:
-                facts = check_study(study, location, experiment, data, finalists=False)
-            except StudyError as error:  # `tuner compare` has no --study
-                remedy = (error.remedy or "").replace("another --study name", "another --journal")
-                raise error.with_(remedy=remedy) from None
-            if facts is not None:
-                begun = facts["experiment"]["budget"].get("trials")
-                record = read_study(storage, name, location)
-                where = f"{show_location(location)}: study {name!r}"
-                _check_schedule(as_begun(study, experiment), begun, where)
-                if len(record.trained) >= (experiment.n_trials or 0):
-                    return True
-        with lock_for_reading(location, name):  # nobody writes to it
-            return False
-
-    def _storage(self, location: str) -> BaseStorage | None:
-        from tuner.journal.storage import journal_exists, read_journal
-
-        if location not in self._storages:
-            there = journal_exists(location)
-            self._storages[location] = read_journal(location) if there else None
-        return self._storages[location]
+def _is_done(
+    storage: BaseStorage, experiment: Experiment, name: str, location: str, data: dict[str, Any]
+) -> bool:
+    """Return whether a journal has all trials of a study; raise if it has another study."""
+    if name in study_names(storage):
+        study = load_study(storage, name, location)
+        try:
+            facts = check_study(study, location, experiment, data, finalists=False)
+        except StudyError as error:  # `tuner compare` has no --study
+            remedy = (error.remedy or "").replace("another --study name", "another --journal")
+            raise error.with_(remedy=remedy) from None
+        if facts is not None:
+            begun = facts["experiment"]["budget"].get("trials")
+            where = f"{show_location(location)}: study {name!r}"
+            _check_schedule(as_begun(study, experiment), begun, where)
+            n_trained = len(read_study(storage, name, location).trained)
+            if n_trained >= (experiment.n_trials or 0):
+                return True
+    with lock_for_reading(location, name):  # nobody writes to it
+        return False
 
 
 def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> None:
@@ -295,9 +294,6 @@ class ComparisonReporter:
 
     def result(self, comparison: Comparison, folder: Path, next_command: str) -> None:
         """Print the table, the verdict, the files and the command that searches on."""
-        from tuner.report.comparison import FILES, confidence_text, interval_text
-        from tuner.results.verdict import score_text
-
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("strategy")
         interval = confidence_text(comparison.rows[0])
@@ -340,10 +336,6 @@ class JsonComparisonReporter(ComparisonReporter):
 
 def compare(command: Compare) -> None:
     """Search with every strategy on every seed, then test which differences are real."""
-    import optuna
-
-    from tuner.report.comparison import write
-
     SearchOptions(journal=command.journal, workers=command.workers).check()
     names, n_seeds, set_ = strategy_names(command.strategies), command.seeds, command.set_ or []
     experiments = load_all(command.experiment, names, n_seeds, set_, command.trials)
@@ -361,9 +353,8 @@ def compare(command: Compare) -> None:
         again += ["--seeds", str(n_seeds), *given]
         write(comparison, folder, show_location(shlex.join(again)))  # without a password
         best = comparison.rows[0].strategy
-        option = (
-            [] if best == own_strategy(command.experiment).get("name") else ["--strategy", best]
-        )
+        own = own_strategy(command.experiment).get("name")
+        option = [] if best == own else ["--strategy", best]
         reporter.result(comparison, folder, shlex.join(["tuner", "run", path, *option, *given]))
 
 
@@ -375,8 +366,6 @@ def _search_all(
     stop: threading.Event,
 ) -> None:
     """Run every search that no earlier comparison has made."""
-    from tuner.executors.choice import choose_executor
-
     choice = choose_executor(command.executor, experiments[0].resources, reporter.note)
     shared = max(choose_workers(command.workers, e, choice) for e in experiments)
 
@@ -419,8 +408,6 @@ def _search_all(
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
     """Return notes about too few seeds and too small a search space."""
-    from tuner.results.differences import fewest_seeds
-
     notes, n_strategies = [], len(experiments)
     fewest = fewest_seeds(n_strategies)
     if n_seeds < fewest:
@@ -438,8 +425,6 @@ def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    from tuner.report.comparison import FILES, is_free
-
     if (folder.exists() and not folder.is_dir()) or not folder.parent.is_dir():
         rule = "must be a folder in an existing one"
         raise InputError(rule, where="-o", got=folder, remedy="give another")
@@ -453,8 +438,6 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 
 def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> Comparison:
-    from tuner.report.comparison import compare, trajectory_of
-
     def follow(n_trials: int) -> list[Trajectory]:
         return [trajectory_of(one.read(), n_trials) for one in planned]
 
@@ -467,7 +450,7 @@ def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> 
     if not any(math.isfinite(t.score) for t in trajectories):
         rule = "no trial of any search is complete"
         raise RunError(rule, remedy=f"`tuner show {shlex.quote(planned[0].study)}` says why")
-    return compare(experiments, trajectories, shortest)
+    return compare_trajectories(experiments, trajectories, shortest)
 
 
 def _given(command: Compare) -> list[str]:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from tuner.cli.app import Export, Train
-from tuner.cli.overrides import load
+from tuner.cli.run import load
 from tuner.data.prepared import check_data
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment

@@ -1,23 +1,26 @@
-"""`tuner check` and `tuner run`."""
+"""`tuner check` and `tuner run`, and how options of a command change its experiment."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.app import Check, Run
-from tuner.cli.overrides import load, replaced_strategy
 from tuner.data.prepared import Facts, check_data
 from tuner.data.quality import SUSPECTS
-from tuner.experiment import Domain, Experiment, space_size
+from tuner.errors import ExperimentError, InputError
+from tuner.experiment import Domain, Experiment, Override, parse_value, space_size
 from tuner.experiment.cells import named_code
 from tuner.experiment.hyperparameters import WIDTH
+from tuner.experiment.yaml_files import read_mapping
 from tuner.journal.records import StudyRecord
 from tuner.launch import journal_option, run_search, sync_command
 from tuner.metrics import COSTS
@@ -33,13 +36,59 @@ from tuner.winner import KeptModel
 _MOST_NAMES = 12  # of columns or classes
 
 
+def load(
+    path: Path, strategy: str | None, set_: list[str] | None, **options: tuple[str, Any]
+) -> Experiment:
+    """Load an experiment with options of a command laid over it.
+
+    Args:
+        path: of the experiment.
+        strategy: value of `--strategy`; one that the file names keeps the options of the file.
+        set_: values of `--set`, `KEY=VALUE`, which are applied last.
+        options: name of an option -> its key and value; None stands for an option not given.
+
+    Raises:
+        ExperimentError: the file or an option breaks a rule.
+        InputError: it is a file of data, or a `--set` is not KEY=VALUE.
+    """
+    if path.suffix.lower() in (".csv", ".parquet") and path.is_file():
+        written = f"{path.stem}.yaml"  # as `tuner init` does
+        command = f"tuner init {shlex.quote(str(path))}"
+        remedy = f"give {written}" if Path(written).exists() else f"write `{command}` first"
+        raise InputError("is a data file, not an experiment", where=path, remedy=remedy)
+    if strategy is not None and strategy != own_strategy(path).get("name"):
+        options = {"strategy": ("strategy", {"name": strategy}), **options}
+    given = [Override(k, v, f"--{name}") for name, (k, v) in options.items() if v is not None]
+    for text in set_ or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            remedy = "write budget.epochs=50, say"
+            raise InputError("must be KEY=VALUE", where="--set", got=repr(text), remedy=remedy)
+        given.append(Override(key.strip(), parse_value(value, f"--set {key}"), "--set"))
+    return Experiment.load(path, given)
+
+
+def own_strategy(path: Path) -> dict[str, Any]:
+    """Return the block `strategy` of an experiment file as it is written; {} without one."""
+    with contextlib.suppress(ExperimentError):  # which loading it reports
+        block = read_mapping(path, "experiment file").get("strategy")
+        return block if isinstance(block, dict) else {}
+    return {}
+
+
+def _replaced_strategy(path: Path, experiment: Experiment) -> str | None:
+    """Return the strategy of the file with its options, if the search uses another one."""
+    name = (own := own_strategy(path)).pop("name", None)
+    return None if name in (None, experiment.strategy.name) else _with_options(str(name), own)
+
+
 def check(command: Check) -> None:
     """Validate an experiment, its space and its data; print what a search would do."""
     path = command.experiment
-    experiment = load(path, command.strategy, command.set_ or [])
+    experiment = load(path, command.strategy, command.set_)
     facts = check_data(experiment).facts
     console.print(f"[bold]{escape(experiment.name)}[/] ({escape(str(path))})\n", soft_wrap=True)
-    replaced = replaced_strategy(path, experiment)
+    replaced = _replaced_strategy(path, experiment)
     rows = [*_of_data(experiment, facts), *_of_search(experiment, replaced)]
     if problem := why_not_exportable(experiment, facts):
         rows.append(("export", problem))
@@ -201,14 +250,11 @@ def _domain(domain: Domain) -> str:
 
 def run(command: Run) -> None:
     """Search, and show the events and the result."""
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-
     experiment = load(
         command.experiment,
         command.strategy,
-        command.set_ or [],
+        command.set_,
         trials=("budget.trials", command.trials),
         timeout=("budget.timeout", command.timeout),
         seed=("seed", command.seed),
@@ -229,7 +275,7 @@ def run(command: Run) -> None:
 
     def notes(record: StudyRecord) -> list[str]:
         found = list(record.begun_from)
-        if replaced := replaced_strategy(command.experiment, experiment):
+        if replaced := _replaced_strategy(command.experiment, experiment):
             used = strategy_in_words(record.experiment)
             found.insert(0, f"{used} in place of the file's {replaced}")
         found += _fewer_trials(record, experiment, command.trials)
