@@ -438,8 +438,7 @@ def search(
     import optuna
 
     from tuner.journal.storage import journal_location
-    from tuner.launch import run_search, sync_command
-    from tuner.orchestrator import SearchOptions
+    from tuner.orchestrator import SearchOptions, run_search, sync_command
     from tuner.progress.display import PipeConsole
     from tuner.progress.reporters import PlainReporter
     from tuner.winner import KeptModel

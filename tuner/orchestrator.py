@@ -1,12 +1,17 @@
-"""One search: experiment, prepared data, study, trials, finalists, and the test set once."""
+"""One search: prepared data, study, trials, finalists, and the test set once.
+
+`search` runs it; `run_search` adds workers, notes and MLflow as the options select them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from tuner.data.prepared import Prepared, prepare
 from tuner.errors import InputError, Interrupted, show_location
 from tuner.executors import Executor, LocalExecutor
 from tuner.executors.base import STOPPED
+from tuner.executors.choice import ExecutorChoice, choose_executor
 from tuner.experiment import Experiment, space_size
 from tuner.experiment.space import to_distributions
 from tuner.jobs import TrainJob, train_job
@@ -38,8 +44,11 @@ from tuner.journal.storage import (
     seed_of,
     write_journal,
 )
-from tuner.outputs import scratch_folder
-from tuner.results.advice import advice_on_data
+from tuner.outputs import scratch_folder, to_nowhere
+from tuner.progress.reporters import FailureNotice, Reporter
+from tuner.report.page import final_artifacts
+from tuner.results.advice import advice_on_data, in_the_way
+from tuner.results.export import study_artifacts
 from tuner.results.predictions import calibrate_all
 from tuner.results.retraining import Refit, TrainedModels, refit, refit_epochs
 from tuner.results.test_score import EvaluatedModels, score_on_test
@@ -47,7 +56,8 @@ from tuner.results.verdict import not_evaluated_again, why_not_again
 from tuner.results.winner import Winner, find_winner
 from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
-from tuner.winner import TrainedWinner, check_register
+from tuner.tracking import MlflowTracker, TrackingObserver
+from tuner.winner import KeptModel, TrainedWinner, check_register
 
 
 @dataclass(frozen=True)
@@ -96,9 +106,8 @@ class SearchOptions:
             where, got = "--reopen-test", "--no-test as well"
             if in_python:
                 where, got = "reopen_test", "open_test=False"
-            raise InputError(
-                "evaluates on the test set", where=where, got=got, remedy="leave one out"
-            )
+            rule = "evaluates on the test set"
+            raise InputError(rule, where=where, got=got, remedy="leave one out")
 
     def study_of(self, experiment: Experiment) -> str:
         """Return the name of the study, as files and MLflow have it."""
@@ -114,6 +123,128 @@ def default_study_name(experiment: Experiment) -> str:
     return f"{experiment.name}-{how}-{experiment.seed}"
 
 
+def run_search(
+    experiment: Experiment,
+    options: SearchOptions,
+    reporter: Reporter,
+    kept: KeptModel | None,
+    *,
+    stop: threading.Event,
+    notes: Callable[[StudyRecord], Sequence[str]] = lambda record: [],
+) -> tuple[StudyRecord, bool]:
+    """Run a search as `tuner run` and `tuner.search` do.
+
+    Args:
+        experiment: the experiment to search.
+        options: checked by `SearchOptions.check`.
+        reporter: shows the events of the search; it is entered.
+        kept: keeps the winner's model; None if it is not needed.
+        stop: once set, no further trial starts, and the search stops after the running ones.
+        notes: returns further notes for the start of the search.
+
+    Returns:
+        The study, as its journal has it, and whether MLflow has a complete copy.
+
+    Raises:
+        TunerError: as `tuner.orchestrator.search` does; Interrupted also if the reader of
+            standard output is gone.
+    """
+    choice = choose_executor(options.executor, experiment.resources, reporter.note)
+
+    def at_start(record: StudyRecord) -> list[str]:
+        about_workers = worker_notes(options.workers, record.experiment, choice)
+        return [*about_workers, *notes(record), *in_the_way(record)]
+
+    observers = [reporter, Notes(reporter.note, at_start), FailureNotice(reporter.note)]
+    observers += [] if kept is None else [kept]
+    study = options.study_of(experiment)
+    tracking = tracking_observer(study, options.journal, reporter.note)
+    if options.tracking:
+        observers.append(tracking)
+    options = replace(options, workers=choose_workers(options.workers, experiment, choice))
+    with stopped_without_reader():
+        record = search(experiment, options, observers, make_executor=choice.make, stop=stop)
+    return record, tracking.complete
+
+
+def journal_option(journal: str | None) -> str:
+    """Return ` --journal ...`, or an empty text without a journal."""
+    return f" --journal {shlex.quote(show_location(journal))}" if journal else ""
+
+
+def sync_command(name: str, journal: str | None, register: str | None = None) -> str:
+    """Return the command that copies to MLflow what it lacks of a study."""
+    registered = f" --register {shlex.quote(register)}" if register else ""
+    return f"tuner sync {shlex.quote(name)}{journal_option(journal)}{registered}"
+
+
+def choose_workers(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> int:
+    """Return the number of trials at a time: `workers`, or the capacity; at most the usable one."""
+    return max(1, min(choice.capacity if workers is None else workers, _usable(experiment)))
+
+
+def _usable(experiment: Experiment) -> int:
+    """Return how many trials the strategy can have in progress."""
+    if experiment.asynchronous:
+        return sys.maxsize if experiment.n_trials is None else experiment.n_trials
+    return experiment.strategy.rhythm.size
+
+
+def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorChoice) -> list[str]:
+    """Return notes about too many workers, and about a search that cannot be repeated."""
+    found = []
+    usable, enough = _usable(experiment), choose_workers(None, experiment, choice)
+    if workers is not None and workers > enough:
+        key = "population" if experiment.strategy.rhythm.generational else "batch"
+        what = "budget.trials" if experiment.asynchronous else f"strategy.{key}"
+        if usable <= choice.capacity:
+            why = f"more than there are trials at a time ({what} is {usable})"
+        else:
+            why = f"more than fit on {choice.unit}, they get in each other's way"
+            if workers > usable:
+                why += f", though {usable} at most are used ({what})"
+        found.append(f"--workers {workers}: {why}; --workers {enough} is enough")
+    if experiment.asynchronous:
+        found.append(
+            "asynchronous: a trial starts when a worker is free, so the same search run again "
+            "gives other trials"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def stopped_without_reader() -> Iterator[None]:
+    """Raise Interrupted if the reader of standard output is gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        to_nowhere(sys.stdout)  # a note may follow
+        rule = "stopped: nobody reads its output"
+        raise Interrupted(rule, remedy="the same command resumes") from None
+
+
+@dataclass(frozen=True)
+class Notes(Observer):
+    """Sends notes to the user when a search starts."""
+
+    send: Callable[[str], None]
+    of: Callable[[StudyRecord], Sequence[str]]
+
+    def on_start(self, start: SearchStart) -> None:
+        for text in self.of(start.record):
+            self.send(text)
+
+
+def tracking_observer(
+    study: str, journal: str | None, note: Callable[[str], None]
+) -> TrackingObserver:
+    """Return the observer that copies a search to MLflow, and notes what it could not copy."""
+    to_sync = sync_command(study, journal).removeprefix("tuner sync ")
+    return TrackingObserver(
+        lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final_artifacts)
+    )
+
+
 def search(
     experiment: Experiment,
     options: SearchOptions | None = None,
@@ -123,8 +254,6 @@ def search(
     stop: threading.Event | None = None,
 ) -> StudyRecord:
     """Run an experiment to its end, or resume an earlier run.
-
-    `tuner.launch.run_search` adds the executor and MLflow as the options select them.
 
     Args:
         experiment: the experiment to search.
@@ -159,8 +288,7 @@ def search(
         executor = make_executor(workers)
         stack.callback(executor.close)
         at, kind = show_location(location), options.executor
-        start = SearchStart(read(), read, at, workers, kind, finalists=options.finalists)
-        observer.on_start(start)
+        observer.on_start(SearchStart(read(), read, at, workers, kind, finalists=options.finalists))
         stop = stop or threading.Event()
         run = _Run(experiment, data, study, storage, read, executor, options, observer, stop)
         run.trials()
@@ -186,12 +314,11 @@ def _opened(
     facts = {"path": experiment.data.path, "sha256": known.sha256, "rows": known.rows}
     if (test_file := experiment.data.split.test_file) is not None:
         facts["test_file"] = test_file
-    remarks = [advice.to_json() for advice in advice_on_data(experiment, known)]
 
-    def plain() -> dict[str, Any]:
+    def baselines() -> dict[str, Any]:
         others = [(p, data.of(p).folds) for p in preparations_of(experiment)[1:]]
         record = baselines_record(experiment.objective.metric, data.folds, known.season, others)
-        return record | {"remarks": remarks}
+        return record | {"remarks": [a.to_json() for a in advice_on_data(experiment, known)]}
 
     study = open_study(
         storage,
@@ -199,7 +326,7 @@ def _opened(
         name,
         experiment,
         facts,
-        plain,
+        baselines,
         to_distributions(experiment.search_space),
         finalists=options.finalists,
         earlier=earlier,

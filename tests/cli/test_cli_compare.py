@@ -78,7 +78,7 @@ def recorded(folder, landscape, monkeypatch):
     (folder / "grid.yaml").write_text(GRID)
     recorded = Recorded(landscape)
     monkeypatch.setattr("tuner.cli.compare.choose_executor", recorded.choose)
-    monkeypatch.setattr("tuner.launch.choose_executor", recorded.choose)
+    monkeypatch.setattr("tuner.orchestrator.choose_executor", recorded.choose)
     return recorded
 
 

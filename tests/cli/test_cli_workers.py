@@ -11,7 +11,7 @@ from tuner.executors import LocalExecutor
 from tuner.executors.choice import ExecutorChoice
 from tuner.experiment import Experiment, Override
 from tuner.experiment.schema import Resources
-from tuner.launch import choose_workers, worker_notes
+from tuner.orchestrator import choose_workers, worker_notes
 
 WOA = {"name": "woa", "population": 10}
 
@@ -134,7 +134,7 @@ def test_the_chosen_executor_gets_the_experiments_resources(printed, monkeypatch
 
         return ExecutorChoice(make, 7, "the cluster's 14 cores")
 
-    monkeypatch.setattr("tuner.launch.choose_executor", choose)
+    monkeypatch.setattr("tuner.orchestrator.choose_executor", choose)
     text = printed(*SMALL, "--executor", "ray://far:10001", "--set", "resources.cpus=2")
     assert asked == [("ray://far:10001", Resources(cpus=2))]
     assert made == [4]  # random asks for four at a time
@@ -145,7 +145,7 @@ def test_an_executor_that_cannot_be_had_is_bad_input(folder, monkeypatch, capsys
     def choose(name, resources, note):
         raise InputError(f"--executor: {name} does not answer")
 
-    monkeypatch.setattr("tuner.launch.choose_executor", choose)
+    monkeypatch.setattr("tuner.orchestrator.choose_executor", choose)
     assert run([*SMALL, "--executor", "ray://far:10001"]) == 2
     assert capsys.readouterr() == ("", "tuner: --executor: ray://far:10001 does not answer\n")
     assert not Path("studies").exists()

@@ -22,7 +22,7 @@ from tuner.experiment.fields import (
     normalized,
     why_refused,
 )
-from tuner.launch import sync_command
+from tuner.orchestrator import sync_command
 from tuner.results.export import render
 from tuner.strategies.pso import ParticleSwarmStrategy
 from tuner.studies import check_study_name

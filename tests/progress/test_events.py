@@ -17,7 +17,7 @@ from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey
-from tuner.launch import Notes
+from tuner.orchestrator import Notes
 from tuner.progress.reporters import JsonReporter, reported_end, to_json
 
 DONE = {"state": "done", "reason": None, "exit_status": 0}

@@ -39,14 +39,16 @@ from tuner.journal.storage import (
     read_journal,
     study_names,
 )
-from tuner.launch import (
+from tuner.orchestrator import (
     Notes,
+    SearchOptions,
     choose_workers,
+    default_study_name,
+    search,
     stopped_without_reader,
     tracking_observer,
     worker_notes,
 )
-from tuner.orchestrator import SearchOptions, default_study_name, search
 from tuner.processes import stopped_by_signals
 from tuner.progress.display import PipeConsole, console, number, show_next
 from tuner.progress.progress import clock_text

@@ -71,12 +71,11 @@ def train(command: Train) -> None:
         ensemble=command.ensemble,
         refit=output is not None,
         strict=command.strict,
-        warn=warn,
+        warn=_warn,
     )
     if output is not None:
-        print_written(training, output, write_model(training, output))
-    changed = [f"--set {text}" for text in set_]
-    if not print_reproduced(training, changed):
+        _print_model(training, output, write_model(training, output))
+    if not print_reproduced(training, [f"--set {text}" for text in set_]):
         raise typer.Exit(1)
 
 
@@ -112,17 +111,15 @@ def print_reproduced(training: Training, changed: list[str]) -> bool:
     return True
 
 
-def print_written(training: Training, folder: Path, no_graph: str | None) -> None:
+def _print_model(training: Training, folder: Path, no_graph: str | None) -> None:
     """Print which model was written; `no_graph` is the reason why `model.onnx` is missing."""
-    what = f"wrote [bold]{escape(str(folder))}[/]"
     n_models = len(training.model.weights)
-    if n_models > 1:
-        what += f": an ensemble of {n_models} models"
+    what = f": an ensemble of {n_models} models" if n_models > 1 else ""
     if training.refit is not None:
         what += f"{',' if n_models > 1 else ':'} trained again {_on_both(training.refit)}"
-    console.print(what, soft_wrap=True)
+    _print_wrote(folder, what)
     if no_graph is not None:
-        warn(f"no model.onnx, so `tuner predict` cannot use it: {no_graph}")
+        _warn(f"no model.onnx, so `tuner predict` cannot use it: {no_graph}")
 
 
 def _on_both(training: Training) -> str:
@@ -134,7 +131,11 @@ def _on_both(training: Training) -> str:
     )
 
 
-def warn(text: str) -> None:
+def _print_wrote(path: Path, more: str = "") -> None:
+    console.print(f"wrote [bold]{escape(str(path))}[/]{more}", soft_wrap=True)
+
+
+def _warn(text: str) -> None:
     """Write a warning on stderr, in one line."""
     sys.stderr.write(f"tuner: warning: {text}\n")
 
@@ -159,43 +160,37 @@ def export(command: Export) -> None:
     if command.ensemble:
         seeds_of_ensemble(Experiment.model_validate(best))
     _warn_unless_done(record, state)
-    own_code = named_code(best) is not None
+    text, own_code = render(best, as_json), named_code(best) is not None
     if output is None and model is None:
-        sys.stdout.write(render(best, as_json))
+        sys.stdout.write(text)
         return
     training = None if model is None else _trained(best, record, command)
     if output is not None:
         with written_whole(output) as new:
-            new.write_text(render(best, as_json), encoding="utf-8")
-        _print_wrote(
-            output, f"; next: [bold]{escape(train_command(str(output), own_code=own_code))}[/]"
-        )
+            new.write_text(text, encoding="utf-8")
+        next_ = train_command(str(output), own_code=own_code)
+        _print_wrote(output, f"; next: [bold]{escape(next_)}[/]")
     if training is not None and model is not None:
         if not print_reproduced(training, []):
             option = " --ensemble" if command.ensemble else ""
             again = f"{train_command('best.yaml', own_code=own_code)} -o DIR{option}"
             console.print(f"no model is written; `{again}` does it")
             raise typer.Exit(1)
-        print_written(training, model, write_model(training, model))
+        _print_model(training, model, write_model(training, model))
 
 
 def _as_json(format_: str | None, output: Path | None) -> bool:
-    if format_ is None:
-        return output is not None and is_json(output)
-    if format_ not in ("yaml", "json"):
+    if format_ not in (None, "yaml", "json"):
         rule = f"unknown format {format_!r}"
         raise InputError(rule, where="--format", remedy=nearest(format_, ["yaml", "json"]))
-    return format_ == "json"
+    return format_ == "json" or (format_ is None and output is not None and is_json(output))
 
 
 def _check_spared(output: Path, record: StudyRecord, journal: str | None) -> None:
     """Refuse to overwrite the study's data or journal, even with `--force`."""
-    kept = {
-        "data file": Path(record.data["path"]),
-        "journal": Path(journal_location(record.name, journal)),
-    }
+    kept = {"data file": record.data["path"], "journal": journal_location(record.name, journal)}
     for what, path in kept.items():
-        if output.resolve() == path.resolve():
+        if output.resolve() == Path(path).resolve():
             rule = f"{output} is the {what} of {record.name}"
             raise InputError(rule, where="-o", remedy="write elsewhere")
 
@@ -209,7 +204,7 @@ def _warn_unless_done(record: StudyRecord, state: StudyState) -> None:
     if record.experiment.finalists.top:
         lack = "are missing" if find_winner(record).finalist is None else "are not all retrained"
         text += f", and its finalists {lack}"
-    warn(text)
+    _warn(text)
 
 
 def _trained(best: dict[str, Any], record: StudyRecord, command: Export) -> Training:
@@ -224,7 +219,3 @@ def _trained(best: dict[str, Any], record: StudyRecord, command: Export) -> Trai
         must_reproduce=True,
         strict=True,
     )
-
-
-def _print_wrote(path: Path, more: str = "") -> None:
-    console.print(f"wrote [bold]{escape(str(path))}[/]{more}", soft_wrap=True)

@@ -22,9 +22,8 @@ from tuner.experiment.cells import named_code
 from tuner.experiment.hyperparameters import WIDTH
 from tuner.experiment.yaml_files import read_mapping
 from tuner.journal.records import StudyRecord
-from tuner.launch import journal_option, run_search, sync_command
 from tuner.metrics import COSTS
-from tuner.orchestrator import SearchOptions
+from tuner.orchestrator import SearchOptions, journal_option, run_search, sync_command
 from tuner.processes import stopped_by_signals
 from tuner.progress.display import console, counted, show_advice
 from tuner.progress.reporters import make_reporter, reported_end

@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich import box
@@ -21,19 +21,14 @@ from tuner.cli.app import Report, Show, Strategies, Studies, Sync, Ui
 from tuner.coordination.finalists import trial_name
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
-from tuner.journal.storage import lock_for_reading
-from tuner.launch import journal_option, sync_command
+from tuner.journal.storage import lock_for_reading, read_journal, study_names
+from tuner.orchestrator import journal_option, sync_command
 from tuner.outputs import check_file, written_whole
-from tuner.progress.display import (
-    console,
-    number,
-    show_result,
-    show_running,
-    show_trials,
-)
+from tuner.progress.display import console, number, show_result, show_running, show_trials
 from tuner.progress.reporters import to_json
 from tuner.report import page
 from tuner.report.page import final_artifacts
+from tuner.results.summary import minute, summarize, trials_to_json
 from tuner.strategies import Strategy
 from tuner.strategies.registry import every_strategy
 from tuner.studies import locate, read, read_as_it_stands
@@ -50,47 +45,6 @@ from tuner.tracking import (
     tracking_uri,
 )
 from tuner.winner import check_register, log_winner
-
-if TYPE_CHECKING:
-    from tuner.journal.records import StudyRecord, StudyState
-
-
-def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
-    """Return a study's links as JSON; None if no running UI has the study."""
-    links = find_links(record)
-    if links is None:
-        return None
-    numbers = {trial_name(trial.number): trial.number for trial in record.trials}
-    best = [
-        {"trial": numbers.get(name), "name": name, "link": link}
-        for name, link in links.best.items()
-    ]
-    return {
-        "study": links.study,
-        "report": links.report,
-        "trials": links.trials,
-        "best": best,
-    }
-
-
-def show_links(record: StudyRecord, journal: str | None) -> None:
-    """Print a study's links, or the command that serves them, if MLflow has the study."""
-    links = find_links(record)
-    if links is not None:
-        _print(links)
-    elif has_study(record):
-        command = f"tuner ui {shlex.quote(record.name)}{journal_option(journal)}"
-        console.print(f"\nIn MLflow: [bold]{escape(command)}[/]")
-
-
-def _print(links: StudyLinks) -> None:
-    lines = {"study": links.study, "report": links.report, "trials": links.trials}
-    lines |= links.best
-    lines = {what: link for what, link in lines.items() if link is not None}
-    width = max(map(len, lines))
-    console.print("\n[bold]In MLflow[/]")
-    for what, link in lines.items():
-        console.print(f"  {what:{width}}  {link}", markup=False, soft_wrap=True)
 
 
 def strategies(command: Strategies) -> None:
@@ -120,14 +74,8 @@ def _options(strategy: type[Strategy]) -> dict[str, Any]:
 
 def studies(command: Studies) -> None:
     """Print the studies of this folder's journals, or of the one given."""
-    from tuner.journal.storage import read_journal, study_names
-    from tuner.results.summary import summarize
-
-    journal, found = command.journal, Path("studies").glob("*.journal")
-    locations = [journal] if journal else sorted(map(str, found))
-    rows: list[dict[str, Any]] = []
-    unreadable = False
-    for location in locations:
+    journal, rows, unreadable = command.journal, list[dict[str, Any]](), False
+    for location in [journal] if journal else sorted(map(str, Path("studies").glob("*.journal"))):
         try:
             storage = read_journal(location)
             names = study_names(storage)
@@ -141,7 +89,7 @@ def studies(command: Studies) -> None:
             try:
                 record, state = read_with_state(storage, name, location)
                 rows.append(summarize(record).to_json() | {"state": state})
-            except InputError as error:  # nor does somebody else's study
+            except InputError as error:  # nor does another program's study
                 sys.stderr.write(f"tuner: {error}\n")
     if command.json:
         _print_json(rows)
@@ -154,36 +102,21 @@ def studies(command: Studies) -> None:
 
 
 def _print_studies(rows: list[dict[str, Any]]) -> None:
-    from tuner.results.summary import minute
-
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in (
-        "study",
-        "experiment",
-        "strategy",
-        "seed",
-        "trials",
-        "state",
-        "best",
-        "created",
-    ):
-        table.add_column(heading, justify="right" if heading in ("trials", "best") else "left")
+    for heading in ("study", "experiment", "strategy", "seed"):
+        table.add_column(heading)
+    table.add_column("trials", justify="right")
+    table.add_column("state")
+    table.add_column("best", justify="right")
+    table.add_column("created")
     for row in rows:
-        best = row["best"]
         score = "-"
-        if best:
+        if best := row["best"]:
             found = best["mean"] if best["search_score"] is None else best["search_score"]
             score = f"{row['metric']} {number(found)}"
-        table.add_row(
-            escape(row["study"]),
-            escape(row["experiment"]),
-            row["strategy"],
-            str(row["seed"]),
-            _trained(row["trials"]["trained"], row["budget"]),
-            row["state"],
-            score,
-            minute(row["created"]),
-        )
+        names = escape(row["study"]), escape(row["experiment"]), row["strategy"], str(row["seed"])
+        trials = _trained(row["trials"]["trained"], row["budget"])
+        table.add_row(*names, trials, row["state"], score, minute(row["created"]))
     console.print(table)
 
 
@@ -196,8 +129,6 @@ def _trained(trained: int, budget: int | None) -> str:
 
 def show(command: Show) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
-    from tuner.results.summary import summarize, trials_to_json
-
     record, state = read_as_it_stands(command.study, command.journal)
     if command.json:
         known = {"state": state, "links": links_as_json(record)}
@@ -207,7 +138,29 @@ def show(command: Show) -> None:
     if state is StudyState.RUNNING:
         show_running(record)
     show_trials(record)
-    show_links(record, command.journal)
+    if (links := find_links(record)) is not None:
+        _print_links(links)
+    elif has_study(record):
+        ui_command = f"tuner ui {shlex.quote(record.name)}{journal_option(command.journal)}"
+        console.print(f"\nIn MLflow: [bold]{escape(ui_command)}[/]")
+
+
+def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
+    """Return a study's links as JSON; None if no running UI has the study."""
+    if (links := find_links(record)) is None:
+        return None
+    numbers = {trial_name(trial.number): trial.number for trial in record.trials}
+    best = [{"trial": numbers.get(n), "name": n, "link": link} for n, link in links.best.items()]
+    return {"study": links.study, "report": links.report, "trials": links.trials, "best": best}
+
+
+def _print_links(links: StudyLinks) -> None:
+    named = {"study": links.study, "report": links.report, "trials": links.trials, **links.best}
+    width = max(len(name) for name, link in named.items() if link is not None)
+    console.print("\n[bold]In MLflow[/]")
+    for name, link in named.items():
+        if link is not None:
+            console.print(f"  {name:{width}}  {link}", markup=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:
@@ -240,33 +193,13 @@ def sync(command: Sync) -> None:
         raise typer.Exit(1)
 
 
-def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
-    """Log the winner's model; without it, MLflow still has all the rest."""
-
-    def note(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    try:
-        log_winner(record, note, register=register, ensemble=ensemble)
-    except TunerError as error:
-        note(f"without the winner's model: {error}")
-        if register is not None or ensemble:
-            raise typer.Exit(1) from error
-    except Exception as error:
-        rule = f"the winner's model: {explain(error)}"
-        raise RunError(rule, remedy=f"run `{command}` again later") from error
-
-
 def _sync(record: StudyRecord, command: str) -> bool:
     """Copy a study, and return whether MLflow lacks files; `command` copies it again."""
+    artifacts = partial(final_artifacts, record)
     try:
         with only_copier(record.id):  # or two processes create the same runs
             count = sync_study(
-                open_store(),
-                record,
-                SyncState(),
-                running=False,
-                artifacts=partial(final_artifacts, record),
+                open_store(), record, SyncState(), running=False, artifacts=artifacts
             )
     except InputError:
         raise
@@ -274,13 +207,30 @@ def _sync(record: StudyRecord, command: str) -> bool:
         raise RunError(explain(error), remedy=f"run `{command}` again later") from error
     where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
-    text = f"MLflow agrees with the journal{but}: {', '.join(changed)}, {count.unchanged} unchanged"
-    console.print(f"{text} ({where})", markup=False, soft_wrap=True)
+    _note(
+        f"MLflow agrees with the journal{but}: {', '.join(changed)}, "
+        f"{count.unchanged} unchanged ({where})"
+    )
     if count.lacking:
-        again = f"run `{command}` again once that is mended"
-        text = f"without {'; '.join(count.lacking)}; {again}"
-        console.print(text, markup=False, soft_wrap=True)
+        _note(f"without {'; '.join(count.lacking)}; run `{command}` again once that is mended")
     return bool(count.lacking)
+
+
+def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
+    """Log the winner's model; without it, MLflow still has all the rest."""
+    try:
+        log_winner(record, _note, register=register, ensemble=ensemble)
+    except TunerError as error:
+        _note(f"without the winner's model: {error}")
+        if register is not None or ensemble:
+            raise typer.Exit(1) from error
+    except Exception as error:
+        rule = f"the winner's model: {explain(error)}"
+        raise RunError(rule, remedy=f"run `{command}` again later") from error
+
+
+def _note(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def ui(command: Ui) -> None:

@@ -3,7 +3,7 @@
 from tuner.tracking.links import StudyLinks, explain, find_links, has_study
 from tuner.tracking.store import only_copier, open_store, tracking_uri
 from tuner.tracking.sync import SyncCount, SyncState, sync_study
-from tuner.tracking.tracker import MlflowTracker, experiment_file
+from tuner.tracking.tracker import MlflowTracker, TrackingObserver, experiment_file
 from tuner.tracking.ui import start_ui
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "StudyLinks",
     "SyncCount",
     "SyncState",
+    "TrackingObserver",
     "experiment_file",
     "explain",
     "find_links",
