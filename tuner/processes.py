@@ -18,8 +18,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType
 
-from tuner.errors import Interrupted
-
 __all__ = ["start_command", "stopped_by_signals"]
 
 _PACKAGE = Path(__file__).absolute().parent
@@ -73,10 +71,6 @@ def _main(module: str, argument: str, import_path: str) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
-
-
 @contextmanager
 def stopped_by_signals(
     stop: threading.Event | None = None, *, process_ends: bool = True
@@ -91,6 +85,8 @@ def stopped_by_signals(
         Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
             number, as shells and batch systems know it.
     """
+    from tuner.errors import Interrupted  # not above: as a script, this file finds tuner itself
+
     stop = stop or threading.Event()
     ended_by: list[int] = []
 
@@ -118,3 +114,7 @@ def stopped_by_signals(
     finally:
         for signum, handler in before.items():  # a process that ends sets its own to the default
             signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
