@@ -306,7 +306,7 @@ class Study:
             InputError: the data cannot be read, or has changed since the search.
             RunError: the test set is not evaluated yet, or another configuration wins now.
         """
-        from tuner.results.predictions import test_predictions
+        from tuner.results.test_score import test_predictions
 
         return test_predictions(self._record, lambda: self.model)
 

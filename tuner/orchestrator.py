@@ -49,8 +49,7 @@ from tuner.progress.reporters import FailureNotice, Reporter
 from tuner.report.page import final_artifacts
 from tuner.results.advice import advice_on_data, in_the_way
 from tuner.results.export import study_artifacts
-from tuner.results.predictions import calibrate_all
-from tuner.results.retraining import Refit, TrainedModels, refit, refit_epochs
+from tuner.results.retraining import Refit, TrainedModels, calibrate_all, refit, refit_epochs
 from tuner.results.test_score import EvaluatedModels, score_on_test
 from tuner.results.verdict import not_evaluated_again, why_not_again
 from tuner.results.winner import Winner, find_winner

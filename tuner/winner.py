@@ -29,8 +29,14 @@ from tuner.journal.records import StudyRecord
 from tuner.outputs import scratch_folder
 from tuner.prediction import Model, PredictionWarning
 from tuner.results.export import exported, write_model
-from tuner.results.predictions import calibrate
-from tuner.results.retraining import Refit, Training, look_at_attention, refit_epochs, train_again
+from tuner.results.retraining import (
+    Refit,
+    Training,
+    calibrate,
+    look_at_attention,
+    refit_epochs,
+    train_again,
+)
 from tuner.results.winner import find_winner
 from tuner.tables.rows import columns_of_series, read_table
 

@@ -19,8 +19,8 @@ from tuner.jobs import Outcome, OutcomeState, PredictJob, train_job
 from tuner.prediction import PredictionWarning, load_model
 from tuner.results import export as model_folder
 from tuner.results.export import write_model
-from tuner.results.predictions import Calibration, calibrate, coverage_of, predictions_record
-from tuner.results.retraining import Training
+from tuner.results.retraining import Calibration, Training, calibrate, coverage_of
+from tuner.results.test_score import predictions_record
 from tuner.training import run_job
 
 LEVELS = [0.5, 0.8]

@@ -27,9 +27,8 @@ from tuner.progress.display import lines_by_part
 from tuner.report.page import draw_all, final_artifacts, is_report, report
 from tuner.report.plotting import Picture
 from tuner.report.predictions import close_up, forecast_picture, step_picture
-from tuner.results.predictions import predictions_record
 from tuner.results.summary import summarize
-from tuner.results.test_score import breakdown
+from tuner.results.test_score import breakdown, predictions_record
 from tuner.results.verdict import best_baseline, left_out_in_words
 
 HOSTILE = "<script>alert('&\"')</script>"

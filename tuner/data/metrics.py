@@ -89,6 +89,7 @@ def score(
     ref: DataRef,
     samples: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    targets: slice = slice(None),
 ) -> float:
     """Score predictions in the data's units; of values the uniform mean over targets.
 
@@ -112,6 +113,7 @@ def score(
         samples: that they are of; by default all that are evaluated.
         weights: (samples, horizon), or (n,) of classes, what each counts; by default that of
             the samples. No metric of one's own has any, nor exact_match.
+        targets: the targets whose values are given; by default all.
 
     Returns:
         The score; nan where a prediction is not finite, or there is no finite score of it.
@@ -134,7 +136,7 @@ def score(
             value = own_score(kind.definition, truth, predicted)
         else:
             assert kind.score is not None
-            value = kind.score(_scored(truth, predicted, ref, samples, weights))
+            value = kind.score(_scored(truth, predicted, ref, samples, weights, targets))
     return value if math.isfinite(value) else math.nan
 
 
@@ -144,6 +146,7 @@ def _scored(
     ref: DataRef,
     samples: np.ndarray | None,
     weights: np.ndarray | None,  # (samples * horizon,)
+    targets: slice,
 ) -> Scored:
     """Return what a metric is given: of values one row for each sample and row of its horizon."""
     if ref.shape.classes:
@@ -151,7 +154,7 @@ def _scored(
 
     def naive_errors() -> np.ndarray:
         errors = ref.naive_errors(ref.evaluate_samples() if samples is None else samples)
-        return np.repeat(errors, truth.shape[1], axis=0)
+        return np.repeat(errors[:, targets], truth.shape[1], axis=0)
 
     n_targets, quantiles = truth.shape[-1], ref.shape.quantiles
     levels = predicted.reshape(-1, n_targets, len(quantiles)) if quantiles else None

@@ -1,4 +1,4 @@
-"""Models trained again: for a test score, on all rows before the test set, or from an export.
+"""Models trained again: for a test score, on training and validation set, or from an export.
 
 The validation set serves to choose a configuration and a number of epochs. Once both are chosen,
 its rows are the newest that a forecast can learn from (Goodfellow, Bengio and Courville 2016, *Deep
@@ -15,13 +15,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tuner.coordination.events import Observer
 from tuner.coordination.opening import library_versions
-from tuner.data.intervals import Intervals
+from tuner.data.intervals import Intervals, calibrated
 from tuner.data.prepared import Facts, Prepared, check_same, prepare
+from tuner.data.reference import DataRef, SeriesRef
 from tuner.errors import InputError, refusal, show_path
 from tuner.executors import LocalExecutor
 from tuner.executors.base import Executor, run_jobs
@@ -38,10 +40,10 @@ from tuner.jobs import (
 )
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.outputs import scratch_folder
-from tuner.results.predictions import calibrate
 from tuner.results.winner import Winner
 
-Models = Sequence[tuple[TrainJob, Weights]]  # trained models
+Models = Sequence[tuple[TrainJob, Weights]]
+"""Trained models, each with the job that trained it."""
 
 
 class TrainedModels:
@@ -87,15 +89,12 @@ class TrainedModels:
             Interrupted: the search was stopped.
         """
         jobs = [self.job(run) for run in runs]
-        missing = {
-            job.key: run
-            for job, run in zip(jobs, runs, strict=True)
-            if job.key not in self._weights
-        }
+        known = zip(jobs, runs, strict=True)
+        missing = {job.key: run for job, run in known if job.key not in self._weights}
         if missing:
-            models = "1 model" if len(missing) == 1 else f"{len(missing)} models"
             self._observer.note(
-                f"training {models} again for the test set: a journal keeps scores, not models"
+                f"training {_counted(len(missing), 'model')} again for the test set: a journal "
+                f"keeps scores, not models"
             )
 
         def ended(key: str, outcome: Outcome) -> None:
@@ -114,39 +113,6 @@ class TrainedModels:
             return f"{name} trained again"
         score = self._scores[self.job(run).key]
         return f"{name} trained again, to {score} and not to {run.value}: another CPU or version?"
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """The attention weights of a model."""
-
-    samples: list[str]  # names: series and time, or the id of a sequence
-    weights: np.ndarray  # (samples, steps); rows add up to 1, NaN after a sequence's end
-
-    def write(self, folder: Path) -> None:
-        """Write `attention.csv` and `attention.png` into an existing folder."""
-        import pandas as pd
-
-        columns = [f"step {i}" for i in range(1, self.weights.shape[1] + 1)]
-        index = pd.Index(self.samples, name="sample")
-        table = pd.DataFrame(self.weights, columns=columns, index=index)
-        table.to_csv(folder / "attention.csv", float_format="%.6g")
-        _draw(self.weights, folder / "attention.png")
-
-
-def _draw(weights: np.ndarray, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    steps = np.arange(1, weights.shape[1] + 1)
-    low, middle, high = np.nanquantile(weights, [0.25, 0.5, 0.75], axis=0)
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.fill_between(steps, low, high, alpha=0.25, linewidth=0, label="quartiles")
-    axes.plot(steps, middle, marker=".", label="median")
-    axes.set(xlabel="step", ylabel="weight", title="What the attention looks at")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 @dataclass(frozen=True)
@@ -225,32 +191,26 @@ def refit(
     default_epochs = epochs_of(default_runs)
     data = prepare(experiment, folder, all_data=True)
     check_same(data.facts, record.data["sha256"])
-    names: dict[str, str] = {}
-    jobs: list[TrainJob] = []
-    for runs, count in ((winner.runs, epochs), (default_runs, default_epochs or 0)):
-        for run in runs if count else ():
-            jobs.append(_job(experiment, data, run, count))
-            names[jobs[-1].key] = run.key.name
-    observer.note(_announced(len(jobs), epochs, default_epochs))
-    n_done = 0
+    wanted = [(run, epochs) for run in winner.runs]
+    wanted += [(run, default_epochs) for run in default_runs if default_epochs]
+    jobs = [_refit_job(experiment, data, run, count) for run, count in wanted]
+    names = {job.key: run.key.name for job, (run, _) in zip(jobs, wanted, strict=True)}
+    observer.note(_announcement(len(jobs), epochs, default_epochs))
+    ended: list[str] = []
 
-    def ended(key: str, outcome: Outcome) -> None:
-        nonlocal n_done
-        n_done += 1
-        how = _why(outcome) or "trained on both sets"
-        observer.note(f"[{n_done}/{len(jobs)}] {names[key]} {how}")
+    def note(key: str, outcome: Outcome) -> None:
+        ended.append(key)
+        how = _failure(outcome) or "trained on both sets"
+        observer.note(f"[{len(ended)}/{len(jobs)}] {names[key]} {how}")
 
-    outcomes = run_jobs(executor, jobs, stop=stop, note=observer.note, ended=ended, may_fail=True)
-    n_winner = len(winner.runs)
-    own = jobs[n_winner:]
-    return Refit(
-        data.of(winner.params),
-        _refitted(epochs, jobs[:n_winner], outcomes[:n_winner]),
-        _refitted(default_epochs, own, outcomes[n_winner:]) if own and default_epochs else None,
-    )
+    outcomes = run_jobs(executor, jobs, stop=stop, note=observer.note, ended=note, may_fail=True)
+    n, own = len(winner.runs), None
+    if default_epochs:
+        own = _refitted(default_epochs, jobs[n:], outcomes[n:])
+    return Refit(data.of(winner.params), _refitted(epochs, jobs[:n], outcomes[:n]), own)
 
 
-def _job(experiment: Experiment, data: Prepared, run: TrialRecord, epochs: int) -> TrainJob:
+def _refit_job(experiment: Experiment, data: Prepared, run: TrialRecord, epochs: int) -> TrainJob:
     key, params = f"refit {run.key}", dict(run.params)
     folds = data.of(params).folds
     job = train_job(experiment, folds, key, params, run.seed, keep_weights=True)
@@ -264,26 +224,134 @@ def _refitted(epochs: int, jobs: Sequence[TrainJob], outcomes: Sequence[Outcome]
         for job, outcome in zip(jobs, outcomes, strict=True)
         if outcome.weights is not None
     ]
-    failed = next((why for outcome in outcomes if (why := _why(outcome))), None)
+    failed = next(filter(None, map(_failure, outcomes)), None)
     return Refitted(epochs, () if failed else models, failed)
 
 
-def _why(outcome: Outcome) -> str | None:
+def _failure(outcome: Outcome) -> str | None:
     if outcome.state is OutcomeState.COMPLETE:
         return None
     return f"failed: {outcome.reason or 'unknown reason'}"
 
 
-def _announced(n_models: int, epochs: int, default_epochs: int | None) -> str:
-    models = "1 model" if n_models == 1 else f"{n_models} models"
-    whose, counts = "the winner", f"{epochs}"
+def _announcement(n_models: int, epochs: int, default_epochs: int | None) -> str:
+    whose, counts = "the winner", _counted(epochs, "epoch")
     if default_epochs is not None:
-        whose, counts = "the winner and the default", f"{epochs} and {default_epochs}"
-    unit = "epoch" if counts == "1" else "epochs"
-    return (
-        f"training {whose} again, on training and validation set together: {models}, "
-        f"{counts} {unit}"
+        whose, counts = "the winner and the default", f"{epochs} and {default_epochs} epochs"
+    models = _counted(n_models, "model")
+    return f"training {whose} again, on training and validation set together: {models}, {counts}"
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'s' * (count != 1)}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The intervals of the first of several models, and those of their mean."""
+
+    single: Intervals
+    ensemble: Intervals | None  # None where there is one model
+
+
+def calibrate(
+    experiment: Experiment, job: TrainJob, weights: Sequence[Weights], executor: Executor
+) -> Intervals | None:
+    """Return the intervals of a model, or of an ensemble; None if the experiment has none.
+
+    Args:
+        experiment: has the levels.
+        job: trained the models; the intervals are of the residuals on the validation rows of its
+            last fold.
+        weights: the weights of each model.
+        executor: predicts.
+    """
+    levels, ref = experiment.task.intervals, job.folds[-1]
+    if not levels or not isinstance(ref, SeriesRef):
+        return None
+    predicted = _predict(executor, f"intervals of {len(weights)}", job, weights).predictions
+    assert predicted is not None
+    return calibrated(levels, ref, points_of(predicted, ref))
+
+
+def calibrate_all(
+    experiment: Experiment, models: Sequence[tuple[TrainJob, Weights]], executor: Executor
+) -> Calibration | None:
+    """Return the intervals of the first model and of the ensemble of all: see `calibrate`."""
+    job, weights = models[0][0], [each for _, each in models]
+    single = calibrate(experiment, job, weights[:1], executor)
+    if single is None:
+        return None
+    several = len(weights) > 1
+    return Calibration(single, calibrate(experiment, job, weights, executor) if several else None)
+
+
+def coverage_of(
+    intervals: Intervals, predicted: np.ndarray, ref: DataRef, truth: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the coverage of the truth by the intervals of each level around predictions."""
+    assert isinstance(ref, SeriesRef)
+    scale = intervals.scale_of(ref, ref.evaluate_samples())
+    return [*intervals.coverage(points_of(predicted, ref), truth, ref.transform, scale)]
+
+
+def points_of(predicted: np.ndarray, ref: DataRef) -> np.ndarray:
+    """Return the point predictions: of quantiles, on the last axis, the median."""
+    quantiles = ref.shape.quantiles
+    return np.asarray(predicted[..., quantiles.index(0.5)] if quantiles else predicted)
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The attention weights of a model."""
+
+    samples: list[str]  # names: series and time, or the id of a sequence
+    weights: np.ndarray  # (samples, steps); rows add up to 1, NaN after a sequence's end
+
+    def write(self, folder: Path) -> None:
+        """Write `attention.csv` and `attention.png` into an existing folder."""
+        import pandas as pd
+
+        columns = [f"step {i}" for i in range(1, self.weights.shape[1] + 1)]
+        index = pd.Index(self.samples, name="sample")
+        table = pd.DataFrame(self.weights, columns=columns, index=index)
+        table.to_csv(folder / "attention.csv", float_format="%.6g")
+        _draw_attention(self.weights, folder / "attention.png")
+
+
+def _draw_attention(weights: np.ndarray, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    steps = np.arange(1, weights.shape[1] + 1)
+    low, middle, high = np.nanquantile(weights, [0.25, 0.5, 0.75], axis=0)
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.fill_between(steps, low, high, alpha=0.25, linewidth=0, label="quartiles")
+    axes.plot(steps, middle, marker=".", label="median")
+    axes.set(xlabel="step", ylabel="weight", title="What the attention looks at")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def look_at_attention(
+    executor: Executor, job: TrainJob, weights: Sequence[Weights], name_of: Callable[[int], str]
+) -> Attention:
+    """Return the attention on the validation set; of several models, the mean."""
+    found = _predict(executor, "attention", job, weights).attention
+    assert found is not None
+    samples = job.folds[-1].evaluate_samples().tolist()
+    return Attention([name_of(sample) for sample in samples], found)
+
+
+def _predict(executor: Executor, key: str, job: TrainJob, weights: Sequence[Weights]) -> Outcome:
+    """Predict the validation rows of a job's last fold with its model, or an ensemble."""
+    ref, (first, *others) = job.folds[-1], weights
+    asked = PredictJob(
+        key, job.hyperparameters, first, ref, device=job.device, others=tuple(others)
     )
+    (outcome,) = run_jobs(executor, [asked])
+    return outcome
 
 
 _OF_THE_SEARCH = {"optuna", "pyswarms"}  # libraries that no training uses
@@ -308,15 +376,13 @@ class Training:
 
     @property
     def weights(self) -> list[Weights]:
-        """Of all models."""
-        found = [outcome.weights for outcome in (self.outcome, *self.others)]
-        return [weights for weights in found if weights is not None]
+        """The weights of all models."""
+        return [o.weights for o in (self.outcome, *self.others) if o.weights is not None]
 
     @property
     def scores(self) -> list[float]:
         """Validation scores of all models; none if all data was trained on."""
-        found = [outcome.objective for outcome in (self.outcome, *self.others)]
-        return [score for score in found if score is not None]
+        return [o.objective for o in (self.outcome, *self.others) if o.objective is not None]
 
     @property
     def recorded_scores(self) -> list[float]:
@@ -370,8 +436,8 @@ def train_again(
         ensemble: train on every recorded seed.
         refit: also train on all data if the recorded winner was.
         must_reproduce: no refit unless the recorded score is reproduced.
-        strict: raise if the data differs from the recorded; otherwise `warn`.
-        warn: gets a message about other data, before training.
+        strict: raise if the data differs from the recorded data; otherwise `warn`.
+        warn: receives a message about other data, before training.
 
     Raises:
         DataError: the data cannot be used, or differs.
@@ -419,13 +485,12 @@ def _train(
         jobs = [without_score(job, epochs) for job in jobs]
     outcome, *others = run_jobs(executor, jobs)
     training = Training(experiment, data, outcome, others=tuple(others))
+    weights, attention, intervals = training.weights, None, None
     if epochs is None:
-        intervals = calibrate(experiment, jobs[0], training.weights, executor)
-        training = dataclasses.replace(training, intervals=intervals)
+        intervals = calibrate(experiment, jobs[0], weights, executor)
     if experiment.hyperparameters.pooling == "attention":
-        attention = look_at_attention(executor, jobs[0], training.weights, data.name_of)
-        training = dataclasses.replace(training, attention=attention)
-    return training
+        attention = look_at_attention(executor, jobs[0], weights, data.name_of)
+    return dataclasses.replace(training, attention=attention, intervals=intervals)
 
 
 def epochs_without_score(experiment: Experiment) -> int:
@@ -463,7 +528,7 @@ def _seed(experiment: Experiment) -> int:
 def _check_same(
     facts: Facts, recorded: Recorded, strict: bool, warn: Callable[[str], None]
 ) -> None:
-    """Raise or warn if the data differs from the recorded."""
+    """Raise or warn if the data differs from the recorded data."""
     if not (change := _change(facts, recorded)):
         return
     what = f"is not the data that {recorded.study} was searched on: {change}"
@@ -480,16 +545,3 @@ def _change(facts: Facts, recorded: Recorded) -> str | None:
     if facts.rows != recorded.rows:
         return f"{recorded.rows} rows then, {facts.rows} now"
     return f"other values in its {facts.rows} rows"
-
-
-def look_at_attention(
-    executor: Executor, job: TrainJob, weights: Sequence[Weights], name_of: Callable[[int], str]
-) -> Attention:
-    """Return the attention on the validation set; of several models, the mean."""
-    data, (first, *others) = job.folds[-1], weights
-    asked = PredictJob(
-        "attention", job.hyperparameters, first, data, device=job.device, others=tuple(others)
-    )
-    found = run_jobs(executor, [asked])[0].attention
-    assert found is not None
-    return Attention([name_of(sample) for sample in data.evaluate_samples().tolist()], found)
