@@ -19,7 +19,7 @@ ORDER = """
 """
 LAYERS = ORDER.split()
 
-BASE = ("errors", "section", "cells", "__main__", "__init__", "__version__")
+BASE = ("errors", "__main__", "__init__", "__version__")
 
 # Parts that may import less than what stands before them.
 ALONE = {
@@ -37,14 +37,7 @@ WAYS_IN = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
 
 def part_of(module):
     names = module.split(".")
-    if len(names) < 2 or names[1] in (
-        "errors",
-        "section",
-        "cells",
-        "__main__",
-        "__init__",
-        "__version__",
-    ):
+    if len(names) < 2 or names[1] in BASE:
         return "base"
     return names[1]
 

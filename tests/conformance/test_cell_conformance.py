@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from tuner.cells import CELLS
 from tuner.data import Shape
-from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.training import Model
 
 EVERY = {cell: {"cell": cell} for cell in CELLS}

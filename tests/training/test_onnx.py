@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tuner import cells
 from tuner.data import Shape
+from tuner.experiment import hyperparameters
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState
 from tuner.training import onnx_export as export_module
@@ -133,8 +133,8 @@ def test_exports_are_identical_and_use_no_global_randomness():
 
 @pytest.mark.parametrize("task", SHAPES)
 def test_a_file_that_says_something_else_than_torch_is_no_export(task, monkeypatch):
-    other = dataclasses.replace(cells.CELLS["lstm"], gates=(0, 1, 2, 3))
-    monkeypatch.setitem(cells.CELLS, "lstm", other)
+    other = dataclasses.replace(hyperparameters.CELLS["lstm"], gates=(0, 1, 2, 3))
+    monkeypatch.setitem(hyperparameters.CELLS, "lstm", other)
     outcome = exported(job(SHAPES[task][0], hidden_size=8))
     assert outcome.state is OutcomeState.FAILED
     assert outcome.exported is None

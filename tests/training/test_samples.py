@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from tuner.cells import CELLS
 from tuner.data import Shape
-from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState, PredictJob
 from tuner.training import run_job, train
 from tuner.training import trainer as fit

@@ -15,10 +15,9 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from tuner.cells import CELLS
 from tuner.coordination.history import configuration_key
 from tuner.experiment.experiment import Experiment
-from tuner.experiment.hyperparameters import WIDTH, Hyperparameters
+from tuner.experiment.hyperparameters import CELLS, WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
 from tuner.experiment.space import PREPARED
 from tuner.journal.records import Status, StudyRecord, TrialRecord

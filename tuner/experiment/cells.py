@@ -10,13 +10,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from tuner.cells import CELLS
 from tuner.errors import ExperimentError, one_line
-from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.experiment.messages import first_problem, shown
 from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.processes import start_command
-from tuner.section import Section
+from tuner.strategies.base import Section
 from tuner.user_code import is_reference, reference_of
 
 __all__ = [

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from tuner.errors import ExperimentError, near_miss
 from tuner.experiment.fields import Name, Read
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
-from tuner.section import Section, optional
+from tuner.strategies.base import Section, optional
 
 __all__ = [
     "OF_FORECASTS",

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from tuner.errors import ExperimentError
 from tuner.metrics import METRICS, WAYS
 from tuner.pipeline_steps import Dialect
-from tuner.section import Section, optional
+from tuner.strategies.base import Section, optional
 from tuner.user_code import REDUCING, is_reference, parse
 
 __all__ = [

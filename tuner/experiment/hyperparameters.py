@@ -1,8 +1,13 @@
-"""The trainer's hyperparameters: names, defaults and allowed ranges, known without torch."""
+"""The recurrent cells, and the trainer's hyperparameters: names, defaults and allowed ranges.
+
+All of this is known without torch. A new cell is an entry in `CELLS`, and a module of one layer in
+`tuner/training/recurrent.py` that reads as `PeepholeLSTM` does, where torch has none.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -16,13 +21,45 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.cells import CELLS
 from tuner.errors import ExperimentError
 from tuner.experiment.fields import is_own, parse_own
-from tuner.section import Section, broken_rule, optional
+from tuner.strategies.base import Section, broken_rule, optional
 from tuner.user_code import is_reference
 
-__all__ = ["WHOLE", "WIDTH", "Hyperparameters", "check_value", "gather_widths"]
+__all__ = ["CELLS", "WHOLE", "WIDTH", "Cell", "Hyperparameters", "check_value", "gather_widths"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent cell."""
+
+    title: str  # in sentences
+    module: str  # `package.module:Class` of its layers
+    operator: str  # of ONNX
+    gates: tuple[int, ...]
+    """Where each gate of the operator stands in the module's weights."""
+    n_states: int = 1  # 2 with a cell state beside the hidden state
+    stacks: bool = True  # whether one module holds several layers
+    projects: bool = False  # whether it takes proj_size
+    nonlinear: bool = False  # whether it takes nonlinearity
+
+
+CELLS = {
+    "lstm": Cell(
+        "LSTM", "torch.nn:LSTM", "LSTM", (0, 3, 1, 2), n_states=2, projects=True
+    ),  # i, o, f, c of i, f, g, o
+    "gru": Cell("GRU", "torch.nn:GRU", "GRU", (1, 0, 2)),  # z, r, h of r, z, n
+    "rnn": Cell("RNN", "torch.nn:RNN", "RNN", (0,), nonlinear=True),
+    "peephole": Cell(
+        "peephole LSTM",
+        "tuner.training.recurrent:PeepholeLSTM",
+        "LSTM",
+        (0, 3, 1, 2),
+        n_states=2,
+        stacks=False,
+    ),
+}
+"""Tuner's own cells by their names in an experiment."""
 
 WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
@@ -48,7 +85,7 @@ def _check_reference(value: Any) -> Any:
     return value
 
 
-Cell = Annotated[
+CellName = Annotated[
     Annotated[_CellName, Tag("(cell)")]
     | Annotated[str, BeforeValidator(_check_reference), Tag("(class)")],
     Discriminator(lambda v: "(class)" if isinstance(v, str) and ":" in v else "(cell)"),
@@ -76,7 +113,7 @@ class Hyperparameters(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    cell: Cell = "lstm"
+    cell: CellName = "lstm"
     """The recurrent cell, or an installed class; peephole's gates also see the cell state."""
     nonlinearity: Literal["tanh", "relu"] = "tanh"
     """Of the cell rnn."""

@@ -15,8 +15,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.fields import key_meant
-from tuner.section import Section, broken_rule
-from tuner.strategies.base import Strategy
+from tuner.strategies.base import Section, Strategy, broken_rule
 from tuner.strategies.registry import installed_names
 
 __all__ = ["explain", "first_problem", "shown"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from tuner.cells import CELLS
 from tuner.errors import ExperimentError, InputError, near_miss, nearest
 from tuner.experiment.cells import Cell, Key, cell_of
 from tuner.experiment.data import Folds
 from tuner.experiment.fields import is_own, key_meant
-from tuner.experiment.hyperparameters import WHOLE, WIDTH, Hyperparameters, check_value
+from tuner.experiment.hyperparameters import CELLS, WHOLE, WIDTH, Hyperparameters, check_value
 from tuner.experiment.schema import Blocks
 from tuner.experiment.space import PREPARED, Domain, value_of
 from tuner.metrics import METRICS

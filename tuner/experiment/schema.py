@@ -26,7 +26,7 @@ from tuner.experiment.messages import shown
 from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
 from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
 from tuner.metrics import COSTS, METRICS
-from tuner.section import Section, optional
+from tuner.strategies.base import Section, optional
 from tuner.strategies.model_based import TPEStrategy
 
 __all__ = [

@@ -15,7 +15,7 @@ from tuner.experiment.data import Data, canonical_decomposition
 from tuner.experiment.messages import first_problem
 from tuner.experiment.yaml_files import parse_value
 from tuner.pipeline_steps import parse_transform
-from tuner.section import Section, optional
+from tuner.strategies.base import Section, optional
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

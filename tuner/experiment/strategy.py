@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapVa
 
 from tuner import strategies
 from tuner.experiment.data import Count
-from tuner.section import Section
+from tuner.strategies.base import Section
 from tuner.strategies.registry import STRATEGIES, installed
 
 __all__ = [

@@ -25,7 +25,7 @@ from tuner.experiment.strategy import (
 )
 from tuner.jobs import LARGEST_ONNX
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.section import Section
+from tuner.strategies.base import Section
 
 
 def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:

@@ -1,4 +1,4 @@
-"""What a strategy is: its options in an experiment file, and the sampler that they make.
+"""What a strategy is: its options, a block of an experiment file, and the sampler that they make.
 
 Nothing here imports Optuna: an experiment is read, and its strategies are listed, without it.
 """
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
-from tuner.errors import SpaceError
-from tuner.section import Section
+from tuner.errors import ExperimentError, SpaceError
 from tuner.strategies import rng as keys
 
 if TYPE_CHECKING:
@@ -31,6 +31,66 @@ FloatArray = npt.NDArray[np.float64]
 
 _GENERATIONS = 4  # that the budget has room for, at least, where no population is written
 _N_GENERATIONS = 20  # in a cycle of the schedules where there is no budget of trials
+
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a mapping",
+    "is_instance_of": "must be a {class}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have {max_length} or fewer items",
+    "greater_than": "must be above {gt:.15g}",
+    "greater_than_equal": "must be at least {ge:.15g}",
+    "less_than": "must be below {lt:.15g}",
+    "less_than_equal": "must be at most {le:.15g}",
+    "literal_error": "must be {expected}",
+}
+"""The rules by pydantic's type of error."""
+
+
+class Section(BaseModel):
+    """A block of an experiment file; immutable, and strict about its keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+def optional(example: Any) -> Any:
+    """Return a field that is None by default, and whose messages suggest the example."""
+    return Field(None, examples=[example])
+
+
+def broken_rule(details: ErrorDetails) -> str:
+    """Return the rule that a value breaks; pydantic's message for a type of error without one."""
+    rule = _RULES.get(details["type"])
+    return details["msg"] if rule is None else rule.format(**details.get("ctx", {}))
+
+
+def check_order(options: Section, lower: str, upper: str) -> None:
+    """Raise ValueError unless `lower` is at most `upper`, naming a key that was written."""
+    low, high = getattr(options, lower), getattr(options, upper)
+    if low <= high:
+        return
+    if lower not in options.model_fields_set:
+        rule = f"must not be below {lower}, {low} (its default)"
+        raise ExperimentError(rule, key=upper, got=high, remedy=f"give {lower} too, {high} at most")
+    unwritten = "" if upper in options.model_fields_set else " (its default)"
+    rule = f"must not be above {upper}, {high}{unwritten}"
+    remedy = f"give a smaller number, or a larger {upper}"
+    raise ExperimentError(rule, key=lower, got=low, remedy=remedy)
 
 
 @dataclass(frozen=True)

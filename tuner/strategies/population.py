@@ -28,8 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, InstanceOf, ValidationError
 
 from tuner.errors import ExperimentError, nearest
-from tuner.section import Section, broken_rule
-from tuner.strategies.base import PopulationStrategy, Record, Turn
+from tuner.strategies.base import PopulationStrategy, Record, Section, Turn, broken_rule
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.codec import Codec
 from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy

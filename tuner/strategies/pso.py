@@ -22,9 +22,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tuner.errors import ExperimentError
-from tuner.section import check_order
 from tuner.strategies import rng as keys
-from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
+from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn, check_order
 
 _Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
 _Pull = Annotated[float, Field(ge=0, le=4, strict=True)]

@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tuner.section import check_order
-from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn
+from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn, check_order
 
 
 class WhaleStrategy(SwarmStrategy):

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from tuner.cells import CELLS
 from tuner.data import Shape
+from tuner.experiment.hyperparameters import CELLS
 from tuner.training.layers import (
     SPREAD,
     Categories,

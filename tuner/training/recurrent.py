@@ -13,8 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from tuner.cells import CELLS
-from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.experiment.hyperparameters import CELLS, Hyperparameters
 from tuner.training.layers import reverse
 from tuner.training.user_models import OwnLayer
 from tuner.user_code import is_reference
