@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from tuner.data import Shape
 from tuner.data.metrics import own_score
-from tuner.experiment.fields import parse_own
 from tuner.training.losses import own_loss
-from tuner.user_code import FUNCTIONS, REDUCING, parse
+from tuner.user_code import FUNCTIONS, REDUCING, parse, parse_user_code
 
 VALUES = Shape("forecast", 1, horizon=3, targets=2)
 
@@ -111,7 +110,7 @@ def test_nothing_but_arithmetic_is_let_through(text):
 )
 def test_what_cannot_be_a_score_is_refused_with_what_to_write(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_own(text)
+        parse_user_code(text)
 
 
 def test_a_score_is_one_number_where_a_function_reduces():

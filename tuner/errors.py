@@ -14,28 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = [
-    "Change",
-    "DataError",
-    "ExperimentError",
-    "InputError",
-    "Interrupted",
-    "JournalError",
-    "ModelError",
-    "NoGraphError",
-    "RunError",
-    "Setting",
-    "SpaceError",
-    "StudyError",
-    "TunerError",
-    "near_miss",
-    "nearest",
-    "one_line",
-    "refusal",
-    "show_location",
-    "show_path",
-]
-
 # A parameter of a URL, by any of the names under which drivers take passwords.
 _PASSWORD = re.compile(r"(?<=[?&])([^=&\s]*(?:password|passwd|pwd)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from tuner.user_code import is_reference
 
-__all__ = ["COSTS", "METRICS", "WAYS", "Metric", "Scored", "metrics_of", "short_name"]
-
 WAYS = ("minimize", "maximize")
 
 

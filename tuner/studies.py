@@ -17,8 +17,8 @@ import pandas as pd
 from tuner.coordination.opening import Earlier
 from tuner.errors import InputError, JournalError, nearest, one_line
 from tuner.experiment import Domain, Experiment, Override
-from tuner.experiment.fields import STUDY_BYTES, mended, normalized, why_refused
 from tuner.experiment.messages import shown
+from tuner.experiment.schema import STUDY_BYTES, mended, normalized, why_refused
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
 from tuner.journal.storage import journal_at, journal_location, read_journal
 from tuner.outputs import written_whole

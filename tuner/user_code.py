@@ -22,20 +22,6 @@ from typing import Any
 
 from tuner.errors import ExperimentError, InputError, near_miss, nearest, one_line
 
-__all__ = [
-    "ALLOW",
-    "FUNCTIONS",
-    "NAMES",
-    "REDUCING",
-    "allow",
-    "evaluate",
-    "is_allowed",
-    "is_reference",
-    "load_object",
-    "parse",
-    "reference_of",
-]
-
 ALLOW = "TUNER_ALLOW_CODE"
 """Is set by `--allow-code`, and inherited by workers."""
 
@@ -237,3 +223,38 @@ def evaluate(
         raise AssertionError("parse lets nothing else through")
 
     return value(tree)
+
+
+_SIGNS = ":(-*/+<>="
+
+
+def is_user_code(value: Any) -> bool:
+    """Return whether a text is meant as user code: a function or an expression."""
+    return isinstance(value, str) and any(sign in value for sign in _SIGNS)
+
+
+def parse_user_code(text: str) -> str:
+    """Return `package.module:function`, or an expression with one number as its value.
+
+    Raises:
+        ValueError: it is neither; rule, value and remedy.
+    """
+    if is_reference(text):
+        return text
+    tree = parse(text)
+    if _has_many(tree):
+        rule = "must have one number as its value"
+        raise ExperimentError(rule, got=repr(text), remedy=f"write mean({text}), say")
+    if not any(isinstance(node, ast.Name) and node.id == "forecast" for node in ast.walk(tree)):
+        rule = "must measure the forecast"
+        raise ExperimentError(rule, got=repr(text), remedy="write forecast in it")
+    return text
+
+
+def _has_many(node: ast.AST) -> bool:
+    """Return whether a part of an expression has a value for every forecast."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id not in REDUCING and any(map(_has_many, node.args))
+    if isinstance(node, ast.Name):
+        return True
+    return any(map(_has_many, ast.iter_child_nodes(node)))

@@ -8,7 +8,7 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 from optuna.trial import TrialState, create_trial
 
 from tuner.coordination.pruning import Evidence, make_pruner, should_prune
-from tuner.experiment.strategy import PRUNERS
+from tuner.experiment.schema import PRUNERS
 from tuner.jobs import Epoch
 from tuner.journal.records import Status
 

@@ -22,7 +22,7 @@ from tuner.data.sequence_table import SequenceTable
 from tuner.data.series import check_series
 from tuner.errors import DataError, ExperimentError
 from tuner.experiment import Experiment
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 from tuner.prediction import load_model
 from tuner.prediction.pipeline import Pipeline
 from tuner.tables.table import RawTable

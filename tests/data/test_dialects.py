@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 from tuner.pipeline_steps import Dialect
 from tuner.tables.table import RawTable
 from tuner.tables.time_columns import find_parts

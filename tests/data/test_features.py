@@ -6,7 +6,7 @@ from tuner.data.features import check_features, make_table
 from tuner.data.quality import even_rows
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 
 
 def make(tmp_path, frame, **keys):

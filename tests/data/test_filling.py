@@ -9,7 +9,7 @@ from tuner.data.prepared import check_data
 from tuner.data.quality import even_rows, fill
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 
 NAN = np.nan
 ONE = np.array([[0, 9]])

@@ -16,7 +16,7 @@ from tuner.data.quality import SUSPECTS, outside_of
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 from tuner.planning.columns import guess_columns
 from tuner.tables.table import RawTable
 

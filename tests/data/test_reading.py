@@ -12,7 +12,7 @@ from helpers.series_files import dated, read, written
 
 from tuner.data.baselines import season_of
 from tuner.data.quality import even_rows
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 

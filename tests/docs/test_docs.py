@@ -12,20 +12,8 @@ from typer.main import get_command
 import tuner
 from tuner.cli.app import app
 from tuner.experiment import CategoricalDomain, Experiment, FloatDomain, Hyperparameters, IntDomain
-from tuner.experiment.data import Decomposition, Wide
-from tuner.experiment.fields import Read
-from tuner.experiment.schema import (
-    Budget,
-    Data,
-    Finalists,
-    Folds,
-    Objective,
-    Recorded,
-    Split,
-    Task,
-    Training,
-)
-from tuner.experiment.strategy import PRUNERS
+from tuner.experiment.data import Data, Decomposition, Folds, Read, Split, Task, Wide
+from tuner.experiment.schema import PRUNERS, Budget, Finalists, Objective, Recorded, Training
 from tuner.experiment.yaml_files import read_mapping
 from tuner.metrics import METRICS
 from tuner.strategies.registry import STRATEGIES

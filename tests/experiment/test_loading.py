@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 
 from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override, dump_yaml, parse_value, space_size
-from tuner.experiment.fields import (
-    EXPERIMENT_BYTES,
-    GENERATIONS,
-    STUDY_BYTES,
-    WORDS,
-    mended,
-    normalized,
-    why_refused,
-)
+from tuner.experiment.messages import GENERATIONS, WORDS
+from tuner.experiment.schema import EXPERIMENT_BYTES, STUDY_BYTES, mended, normalized, why_refused
 from tuner.orchestrator import sync_command
 from tuner.results.export import render
 from tuner.strategies.pso import ParticleSwarmStrategy

@@ -9,8 +9,7 @@ from tuner.errors import ExperimentError
 from tuner.experiment import Experiment, dump_yaml, parse_value
 from tuner.experiment.data import Data, Split, Task
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.schema import Budget, Finalists, Objective, Resources, Training
-from tuner.experiment.strategy import PRUNERS
+from tuner.experiment.schema import PRUNERS, Budget, Finalists, Objective, Resources, Training
 from tuner.strategies.registry import STRATEGIES
 
 BASE = {

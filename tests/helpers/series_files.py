@@ -13,7 +13,7 @@ from tuner.data.prepared import check_data
 from tuner.data.series_table import Series, read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 
 SPLIT = {"validation": 10, "test": 8}
 

@@ -184,7 +184,7 @@ def _whole(option: str, example: int, help: str) -> Any:
 
 def _study_name(text: str) -> str:
     """Return the name of a study, given by name or by the path of its journal in `studies/`."""
-    from tuner.experiment.fields import normalized  # with pydantic and YAML: not for predict
+    from tuner.experiment.schema import normalized  # with pydantic and YAML: not for predict
 
     path = Path(text)
     if path.suffix == ".journal" and path.absolute().parent == Path("studies").absolute():

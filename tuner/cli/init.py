@@ -17,8 +17,9 @@ from tuner.cli.app import Init
 from tuner.data.quality import SUSPECTS
 from tuner.errors import DataError, InputError, Setting, nearest
 from tuner.experiment import parse_value
-from tuner.experiment.fields import EXPERIMENT_BYTES, Read, mended
+from tuner.experiment.data import Read
 from tuner.experiment.messages import first_problem
+from tuner.experiment.schema import EXPERIMENT_BYTES, mended
 from tuner.outputs import written_whole
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import guess_columns

@@ -19,7 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.experiment.strategy import (
+from tuner.experiment.schema import (
     HyperbandPruner,
     MedianPruner,
     NoPruner,

@@ -41,7 +41,7 @@ from tuner.tables.timestamps import (
 )
 
 if TYPE_CHECKING:
-    from tuner.experiment.schema import Data
+    from tuner.experiment.data import Data
 
 _STEPS = {  # with their days
     "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,

@@ -1,8 +1,9 @@
 """The experiment file: what is searched, on which data, with which budget."""
 
+from tuner.experiment.data import Split
 from tuner.experiment.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.experiment.schema import Recorded, Resources, Split
+from tuner.experiment.schema import Recorded, Resources
 from tuner.experiment.space import (
     CategoricalDomain,
     Domain,

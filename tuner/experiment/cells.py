@@ -18,16 +18,6 @@ from tuner.processes import start_command
 from tuner.strategies.base import Section
 from tuner.user_code import is_reference, reference_of
 
-__all__ = [
-    "GROUP",
-    "Cell",
-    "Key",
-    "cell_of",
-    "check_losses",
-    "named_code",
-    "with_cells",
-]
-
 GROUP = "tuner.cells"
 """The entry points by whose names installed packages offer cells."""
 
@@ -61,7 +51,7 @@ class Key(Section):
         return f"one of {', '.join(map(str, self.range.choices))}"
 
 
-class Cell(Section):
+class DeclaredCell(Section):
     """The declaration of a class in user code; kept in the experiment that names it."""
 
     name: str
@@ -74,7 +64,7 @@ class Cell(Section):
     """Its own hyperparameters."""
 
 
-def cell_of(cells: list[Cell], name: Any) -> Cell | None:
+def cell_of(cells: list[DeclaredCell], name: Any) -> DeclaredCell | None:
     """Return the declaration of a cell from user code; None for tuner's own cells."""
     return next((cell for cell in cells if cell.name == name), None)
 
@@ -129,7 +119,7 @@ def with_cells(raw: Any) -> Any:
     known = {
         cell["name"] if isinstance(cell, dict) else cell.name: cell
         for cell in raw.get("cells") or []
-        if isinstance(cell, Cell) or (isinstance(cell, dict) and "name" in cell)
+        if isinstance(cell, DeclaredCell) or (isinstance(cell, dict) and "name" in cell)
     }
     named: dict[str, Any] = {}
     for block, key, at, value in list(_places(raw, "cell")):
@@ -189,7 +179,7 @@ def _sample(raw: dict[str, Any]) -> str:
 
 
 @functools.cache
-def _declared(reference: str, sample: str) -> Cell:
+def _declared(reference: str, sample: str) -> DeclaredCell:
     """Return the declaration of a class, which a separate process has tried.
 
     Raises:
@@ -210,7 +200,7 @@ def _declared(reference: str, sample: str) -> Cell:
             rule = f"{reference} declares {name!r} wrongly: {broken.with_(got=None, remedy=None)}"
             remedy = "correct its `hyperparameters`"
             raise ExperimentError(rule, got=shown(declared), remedy=remedy) from None
-    return Cell(name=reference, whole=found["whole"], takes=found["takes"], keys=keys)
+    return DeclaredCell(name=reference, whole=found["whole"], takes=found["takes"], keys=keys)
 
 
 @functools.cache

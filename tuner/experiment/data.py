@@ -2,30 +2,128 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import re
+import zoneinfo
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tuner.errors import ExperimentError, near_miss
-from tuner.experiment.fields import Name, Read
 from tuner.pipeline_steps import SEASONAL, Dialect, parse_transform
 from tuner.strategies.base import Section, optional
 
-__all__ = [
-    "OF_FORECASTS",
-    "Count",
-    "Data",
-    "Decompose",
-    "Decomposition",
-    "Folds",
-    "Split",
-    "Task",
-    "Wide",
-    "canonical_decomposition",
+Name = Annotated[str, Field(min_length=1)]
+
+Count = Annotated[int, Field(strict=True)]
+
+
+_Words = Annotated[list[Name], BeforeValidator(lambda value: _as_texts(value))]
+
+_Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+
+
+def _as_texts(value: Any) -> Any:
+    """Return one word, or words and numbers, as a list of texts: -999 is "-999"."""
+    words = value if isinstance(value, list | tuple) else [value]
+    numbers = [isinstance(w, int | float) and not isinstance(w, bool) for w in words]
+    return [str(w) if number else w for w, number in zip(words, numbers, strict=True)]
+
+
+def _known(holds: Callable[[str], object], rule: str, remedy: str) -> AfterValidator:
+    """Return a validator of texts for which `holds` is true and raises nothing."""
+
+    def check(text: str) -> str:
+        try:
+            known = holds(text)
+        except (LookupError, OSError, ValueError):
+            known = False
+        if not known:
+            raise ExperimentError(rule, got=repr(text), remedy=remedy)
+        return text
+
+    return AfterValidator(check)
+
+
+def _formats(text: str) -> bool:
+    day = dt.datetime(2020, 1, 31)
+    return text == "excel" or ("%" in text and bool(day.strptime(day.strftime(text), text)))
+
+
+_Encoding = Annotated[
+    str,
+    _known(  # hex is a codec too, but not of texts
+        lambda name: codecs.lookup(name)._is_text_encoding,
+        "no such encoding",
+        "write utf-8, cp1252 or gbk",
+    ),
 ]
+_Zone = Annotated[
+    str,
+    _known(zoneinfo.ZoneInfo, "no such time zone", "write a place such as Europe/Berlin, or UTC"),
+]
+_Separator = Annotated[
+    str,
+    _known(
+        lambda text: text == "whitespace" or (len(text) == 1 and text not in "\"'\r\n"),
+        "must be one character or whitespace",
+        'write ";"',
+    ),
+]
+_Format = Annotated[str, _known(_formats, "must be a format of dates or excel", 'write "%d.%m.%Y"')]
+
+
+class Read(Section):
+    """How the data file is written; what is left out is detected, and shown by `tuner check`."""
+
+    encoding: _Encoding | None = optional("cp1252")
+    """Encoding of the text, by its name in Python; by default UTF-8, or detected."""
+    separator: _Separator | None = optional(";")
+    """Character between columns, or whitespace."""
+    decimal: Literal[".", ","] | None = optional(",")
+    """Decimal mark of numbers."""
+    thousands: Literal[",", ".", " ", "'", "’", "_", "\u00a0", "\u202f"] | None = optional(".")
+    """Mark between groups of three digits."""
+    comment: Name | None = optional("#")
+    """What a line begins with that is not read."""
+    skip_rows: _Lines | None = optional(2)
+    """Lines above the names of the columns, blank ones counted."""
+    unit_row: bool | None = optional(True)
+    """Whether the line below the names holds units, and is not read."""
+    skip_footer: _Lines | None = optional(1)
+    """Lines below the rows, such as totals; blank ones are not counted."""
+    missing_values: _Words | None = optional(["-", "-999"])
+    """Words and numbers that stand for no value; by default the usual ones, such as N/A and -."""
+    units: _Words | None = optional(["%", "€"])
+    """Units before or behind numbers; they are taken off, and 12 % is 12."""
+    date_format: _Format | None = optional("%d.%m.%Y")
+    """Format of the time column, as strptime has it; or excel for a spreadsheet's days."""
+    timezone: _Zone | None = optional("Europe/Berlin")
+    """Time zone of times without an offset; makes the hour certain where clocks go back."""
+    time_columns: Annotated[list[Name], Field(min_length=2, max_length=6)] | None = optional(
+        ["date", "hour"]
+    )
+    """Columns that are joined into the time column: a date and an hour, or year, month, day."""
+    sort: bool | None = optional(True)
+    """Whether rows are sorted by time; by default only where all of them fall."""
+    drop_duplicates: bool | None = optional(True)
+    """Whether exact copies of rows are dropped; by default where a time column tells rows apart."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Read:
+        if self.decimal is not None and self.decimal == self.thousands:
+            rule = "must differ from decimal"
+            got = f"{self.thousands!r} for both"
+            raise ExperimentError(rule, key="thousands", got=got, remedy="remove one")
+        return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the keys declare."""
+        return Dialect.of(self.model_dump())
 
 
 class Wide(Section):
@@ -89,9 +187,6 @@ def canonical_decomposition(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: value[key] for key in Decomposition.model_fields if key in value} | value
-
-
-Count = Annotated[int, Field(strict=True)]
 
 
 def _parse_lag(value: Any) -> Any:

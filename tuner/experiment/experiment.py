@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tuner.errors import ExperimentError, SpaceError, show_path
-from tuner.experiment.cells import check_losses, named_code, with_cells
-from tuner.experiment.data import OF_FORECASTS
-from tuner.experiment.fields import completed
-from tuner.experiment.hyperparameters import WIDTH
+from tuner.experiment.cells import DeclaredCell, cell_of, check_losses, named_code, with_cells
+from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Task
+from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.messages import explain
 from tuner.experiment.rules import check_rules
-from tuner.experiment.schema import Blocks, Objective
+from tuner.experiment.schema import (
+    Budget,
+    ExperimentName,
+    Finalists,
+    MedianPruner,
+    Objective,
+    Pruner,
+    Recorded,
+    Resources,
+    Strategy,
+    Training,
+)
+from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml, read_mapping
 from tuner.metrics import metrics_of
+from tuner.strategies.base import Section
+from tuner.strategies.model_based import TPEStrategy
 from tuner.user_code import is_allowed
-
-__all__ = ["Experiment"]
 
 _MEASURED = {"classify": "classes", "label": "classes", "translate": "texts"}
 
 
-class Experiment(Blocks):
+_OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
+"""Keys that decide the quantity and the unit of a validation loss."""
+
+
+class Experiment(Section):
     """One experiment: data, task, model, search space, strategy and budget."""
+
+    name: ExperimentName
+    data: Data
+    task: Task = Task()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    search_space: SearchSpace = Field(default_factory=dict)
+    strategy: Strategy = TPEStrategy()
+    budget: Budget = Budget()
+    pruner: Pruner = MedianPruner()
+    objective: Objective = Objective()
+    training: Training = Training()
+    resources: Resources = Resources()
+    asynchronous: Annotated[bool, Field(strict=True)] = False
+    """Whether trials start when a worker is free: busier workers, and no two searches alike."""
+    finalists: Finalists = Finalists()
+    seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
+    recorded: Recorded | None = None
+    cells: list[DeclaredCell] = Field(default_factory=list)
+    """Declarations of cells from user code; written by tuner."""
 
     @model_validator(mode="before")
     @classmethod
@@ -164,6 +199,121 @@ class Experiment(Blocks):
             raise error.with_(where=source) from None
         return found
 
+    @property
+    def n_trials(self) -> int | None:
+        """How many trials can be trained: the budget, or as many as the space has."""
+        limits = (self.budget.trials, space_size(self.search_space))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def n_folds(self) -> int:
+        """How many times a trial is trained: once, or for every fold of rolling origins."""
+        validation = self.data.split.validation
+        return validation.folds if isinstance(validation, Folds) else 1
+
+    @property
+    def losses_compare(self) -> bool:
+        """Whether the validation losses of two configurations are one quantity.
+
+        They are not where the loss, or what its units depend on, has several values in the search,
+        or one that the untuned default has not.
+        """
+        searched = [name for name in _OF_THE_LOSS if name in self.search_space]
+        values = [{*self.search_space[name].bounds(), self.given(name)} for name in searched]
+        return all(len(of_one) == 1 for of_one in values)
+
+    @property
+    def refits(self) -> bool:
+        """Whether a winner is trained again on training and validation part together."""
+        wanted = self.finalists.refit
+        return self.task.of_series if wanted is None else wanted
+
+    def start(self) -> dict[str, Any]:
+        """Return the configuration of trial 0: what is given or the default, where in the space.
+
+        A hyperparameter whose default lies outside its domain is left to the strategy. A
+        preparation begins as `data` has it.
+        """
+        values = {name: self.given(name) for name in self.search_space}
+        return {n: v for n, v in values.items() if v in self.search_space[n]}
+
+    def given(self, name: str) -> Any:
+        """Return what a hyperparameter, or the text of a preparation, is without a search."""
+        if name in PREPARED:
+            return text_of(getattr(self.data, name))
+        if layer := WIDTH.fullmatch(name):
+            widths = self.hyperparameters.widths
+            return widths[min(int(layer[1]), len(widths)) - 1]
+        if name not in Hyperparameters.model_fields:
+            fixed = self.hyperparameters.model_extra or {}
+            return fixed.get(name, self.default_of(name))
+        value = getattr(self.hyperparameters, name)
+        return self.task.window if name == "window" and value is None else value
+
+    def default_of(self, name: str) -> Any:
+        """Return the default of a hyperparameter, declared by tuner or by a cell."""
+        if (field := Hyperparameters.model_fields.get(name)) is not None:
+            return field.default
+        return next(cell.keys[name].default for cell in self.cells if name in cell.keys)
+
+    def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
+        """Return every hyperparameter: the fixed ones, and `searched` over them.
+
+        A searched preparation of the data is none: see `prepared_as`. Of keys that cells of one's
+        own declare it has those of its cell.
+        """
+        rest = {name: value for name, value in searched.items() if name not in PREPARED}
+        whole = gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
+        if not self.cells:
+            return whole
+        cell = cell_of(self.cells, whole["cell"])
+        own = {} if cell is None else {name: key.default for name, key in cell.keys.items()}
+        ours = Hyperparameters.model_fields
+        return own | {name: v for name, v in whole.items() if name in ours or name in own}
+
+    def preparation(self, searched: Mapping[str, Any]) -> dict[str, str]:
+        """Return the text of every preparation that is searched: those in `searched`, and `data`'s.
+
+        Args:
+            searched: the parameters of a trial, or of the untuned default.
+        """
+        names = [name for name in PREPARED if name in self.search_space]
+        return {name: searched.get(name, self.given(name)) for name in names}
+
+    def prepared_as(self, searched: Mapping[str, Any]) -> Self:
+        """Return the experiment with `data` as a trial has it, and no search of that.
+
+        Args:
+            searched: the trial's parameters; others than preparations play no role.
+
+        Raises:
+            ValueError: a preparation is not what its key takes.
+        """
+        texts = {name: searched[name] for name in PREPARED if name in searched}
+        rest = {name: d for name, d in self.search_space.items() if name not in PREPARED}
+        data = prepared_with(self.data, texts)
+        return self.model_copy(update={"data": data, "search_space": rest})
+
+    @property
+    def read_rows(self) -> list[Self]:
+        """The experiment with every preparation that decides the first readable row of a series.
+
+        Those that are searched, or were in the search that an exported file is of, and `data`'s,
+        which is the first. Whatever the preparation, a model is scored on the rows that each of
+        them leaves.
+        """
+        options: list[list[tuple[str, str]]] = []
+        recorded = {} if self.recorded is None else self.recorded.preparations
+        for name in ("transform", "lags"):
+            domain = self.search_space.get(name)
+            texts = [
+                self.given(name),
+                *(domain.bounds() if domain else ()),
+                *recorded.get(name, ()),
+            ]
+            options.append([(name, text) for text in dict.fromkeys(texts)])
+        return [self.prepared_as(dict(chosen)) for chosen in itertools.product(*options)]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as a mapping.
 
@@ -274,3 +424,22 @@ def _make_absolute(raw: dict[str, Any], folder: Path, source: str) -> None:
         if rule is not None:
             raise ExperimentError(rule, where=source, key=key, got=repr(path), remedy=remedy)
         block[name] = str((folder / path).resolve())
+
+
+_OF_TOKENS = ("text", "tokens", "categories")  # keys of data
+
+
+def completed(record: Any) -> Any:
+    """Return a recorded experiment with the values of keys that an older version lacked.
+
+    Without `unknown_rate` no token was read as unknown. A new experiment has the default.
+    """
+    if not isinstance(record, dict):
+        return record
+    data, fixed = record.get("data"), record.get("hyperparameters") or {}
+    embeds = isinstance(data, dict) and any(data.get(key) for key in _OF_TOKENS)
+    if not (embeds and isinstance(fixed, dict)):
+        return record
+    if "unknown_rate" in fixed or "unknown_rate" in (record.get("search_space") or {}):
+        return record
+    return record | {"hyperparameters": fixed | {"unknown_rate": 0.0}}

@@ -22,11 +22,8 @@ from pydantic import (
 )
 
 from tuner.errors import ExperimentError
-from tuner.experiment.fields import is_own, parse_own
 from tuner.strategies.base import Section, broken_rule, optional
-from tuner.user_code import is_reference
-
-__all__ = ["CELLS", "WHOLE", "WIDTH", "Cell", "Hyperparameters", "check_value", "gather_widths"]
+from tuner.user_code import is_reference, is_user_code, parse_user_code
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,13 @@ CellName = Annotated[
 
 
 def _check_loss(value: Any) -> str:
-    return parse_own(" ".join(str(value).split()))
+    return parse_user_code(" ".join(str(value).split()))
 
 
 Loss = Annotated[
     Annotated[Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"], Tag("(loss)")]
     | Annotated[str, BeforeValidator(_check_loss), Tag("(own)")],
-    Discriminator(lambda v: "(own)" if is_own(v) else "(loss)"),
+    Discriminator(lambda v: "(own)" if is_user_code(v) else "(loss)"),
 ]
 
 Units = Annotated[int, Field(ge=1, le=8192, strict=True)]

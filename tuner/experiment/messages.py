@@ -14,11 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import ExperimentError, nearest
-from tuner.experiment.fields import key_meant
 from tuner.strategies.base import Section, Strategy, broken_rule
 from tuner.strategies.registry import installed_names
-
-__all__ = ["explain", "first_problem", "shown"]
 
 _OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
 
@@ -305,3 +302,50 @@ def _tags(field: FieldInfo | None) -> list[str]:
     sections = list(_sections(field.annotation)) if field else []
     tags = [value for section in sections for value in _literal_values(section)]
     return tags + (installed_names() if any(issubclass(s, Strategy) for s in sections) else [])
+
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "budget.epochs": ("epochs", "n_epochs", "num_epochs", "max_epochs", "training_epochs"),
+    "budget.trials": ("trials", "n_trials", "evaluations", "max_evals"),
+    "budget.patience": ("patience", "early_stopping", "early_stopping_patience"),
+    "strategy.population": (
+        *("population_size", "pop_size", "swarm_size", "swarm", "particles", "n_particles"),
+        *("num_particles", "whales", "n_whales", "search_agents", "agents", "individuals"),
+    ),
+    "strategy.inertia": ("inertia_weight", "w", "omega"),
+    "strategy.c1": ("cognitive", "cognitive_coefficient", "phi_p"),
+    "strategy.c2": ("social", "social_coefficient", "phi_g"),
+    "strategy.velocity_clamp": ("v_max", "vmax", "max_velocity"),
+    "hyperparameters.hidden_size": (
+        *("neurons", "units", "n_units", "num_units", "lstm_units", "hidden_units", "nodes"),
+        *("hidden_nodes", "hidden_neurons", "hidden_dim"),
+    ),
+    "hyperparameters.num_layers": ("layers", "n_layers", "hidden_layers", "lstm_layers", "depth"),
+    "hyperparameters.dropout": ("dropout_rate", "drop_rate"),
+    "hyperparameters.learning_rate": ("lr", "alpha", "eta", "step_size", "initial_learning_rate"),
+    "hyperparameters.batch_size": ("batch", "mini_batch", "minibatch_size"),
+    "hyperparameters.weight_decay": ("l2", "regularization", "lambda"),
+    "hyperparameters.gradient_clip": ("clipnorm", "gradient_threshold", "clip"),
+    "task.window": (
+        *("look_back", "lookback", "timesteps", "time_steps", "n_steps", "sequence_length"),
+        *("seq_len", "window_size", "input_length", "lag", "history"),
+    ),
+    "task.horizon": ("forecast_horizon", "steps_ahead", "n_ahead", "prediction_length", "pred_len"),
+    "data.scale": ("normalization", "scaler", "scaling", "standardize"),
+    "data.split.test": ("test_size", "test_split", "test_ratio"),
+    "data.split.validation": ("validation_split", "val_split", "validation_size", "val_size"),
+    "objective.metric": ("fitness", "fitness_function", "objective_function"),
+}
+"""Terms of the literature by the dotted key that means the same."""
+
+GENERATIONS = ("iterations", "n_iterations", "max_iter", "max_iterations", "generations")
+"""These are not written: trials are as many as generations times population."""
+
+
+def key_meant(word: str) -> str | None:
+    """Return a remedy for a term of the literature; None for an unknown one."""
+    plain = re.sub(r"[\s-]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word)).lower()
+    if plain in GENERATIONS:
+        return "write budget.trials: as many as generations times strategy.population"
+    found = next((key for key, words in WORDS.items() if plain in words), None)
+    return None if found is None else f"did you mean {found}?"

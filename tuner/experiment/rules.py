@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuner.errors import ExperimentError, InputError, near_miss, nearest
-from tuner.experiment.cells import Cell, Key, cell_of
+from tuner.experiment.cells import DeclaredCell, Key, cell_of
 from tuner.experiment.data import Folds
-from tuner.experiment.fields import is_own, key_meant
 from tuner.experiment.hyperparameters import CELLS, WHOLE, WIDTH, Hyperparameters, check_value
-from tuner.experiment.schema import Blocks
+from tuner.experiment.messages import key_meant
 from tuner.experiment.space import PREPARED, Domain, value_of
 from tuner.metrics import METRICS
 from tuner.pipeline_steps import differences_of
-from tuner.user_code import is_reference
+from tuner.user_code import is_reference, is_user_code
 
-__all__ = ["check_rules"]
+if TYPE_CHECKING:
+    from tuner.experiment.experiment import Experiment
 
 _OF_SEQUENCES: dict[str, Any] = {"text": None, "tokens": None, "max_length": None}
 
@@ -29,7 +29,7 @@ _OF_FORECASTS: dict[str, Any] = _OF_NUMBERS | {
 """Keys of `data` with the value that means nothing."""
 
 
-def check_rules(experiment: Blocks) -> None:
+def check_rules(experiment: Experiment) -> None:
     """Check the blocks against each other.
 
     Raises:
@@ -62,7 +62,7 @@ def check_rules(experiment: Blocks) -> None:
     _check_preparations(experiment)
 
 
-def _check_space(experiment: Blocks) -> None:
+def _check_space(experiment: Experiment) -> None:
     space, own = experiment.search_space, dict[str, list[Key]]()
     for cell in experiment.cells:  # two may declare the same name
         for name, declared in cell.keys.items():
@@ -109,7 +109,7 @@ def _check_start(key: str, start: Any, name: str, domain: Domain) -> None:
     _require(start in domain, key, rule, repr(start), "move it or widen the space")
 
 
-def _check_preparations(experiment: Blocks) -> None:
+def _check_preparations(experiment: Experiment) -> None:
     """Check every choice of a preparation as if `data` had it."""
     recorded = {} if experiment.recorded is None else experiment.recorded.preparations
     for name in PREPARED:
@@ -134,7 +134,7 @@ def _check_preparations(experiment: Blocks) -> None:
                 raise error.with_(key=key, rule=rule) from None
 
 
-def _check_widths(experiment: Blocks) -> None:
+def _check_widths(experiment: Experiment) -> None:
     """Check that layers with a width each are numbered from 1, and have no width in common."""
     space, fixed = experiment.search_space, experiment.hyperparameters
     layers = sorted(int(m[1]) for name in space if (m := WIDTH.fullmatch(name)))
@@ -157,7 +157,7 @@ def _check_widths(experiment: Blocks) -> None:
         _require(fits, f"hyperparameters.{key}", rule, fixed.num_layers, "leave it out")
 
 
-def _check_cells(experiment: Blocks) -> None:
+def _check_cells(experiment: Experiment) -> None:
     cells = _values(experiment, "cell")
     declared = [cell_of(experiment.cells, name) for name in cells]
     _check_declared(experiment)
@@ -188,7 +188,7 @@ def _check_cells(experiment: Blocks) -> None:
         _require(value < least, _key(experiment, "proj_size"), rule, value, "make it smaller, or 0")
 
 
-def _check_declared(experiment: Blocks) -> None:
+def _check_declared(experiment: Experiment) -> None:
     """Check the keys that are fixed beside tuner's own: the cell declares them."""
     fixed = experiment.hyperparameters
     cell = cell_of(experiment.cells, fixed.cell)
@@ -202,7 +202,7 @@ def _check_declared(experiment: Blocks) -> None:
         _require(value in declared[name].range, key, rule, repr(value))
 
 
-def _check_whole_models(experiment: Blocks, cells: list[Cell]) -> None:
+def _check_whole_models(experiment: Experiment, cells: list[DeclaredCell]) -> None:
     """Refuse the hyperparameters of tuner's own layers that no model takes."""
     of_layers = (
         "nonlinearity", "hidden_size", "num_layers", "dropout", "bidirectional", "bias",
@@ -225,7 +225,7 @@ def _check_whole_models(experiment: Blocks, cells: list[Cell]) -> None:
             _refuse(key, rule, repr(value))
 
 
-def _check_objectives(experiment: Blocks) -> None:
+def _check_objectives(experiment: Experiment) -> None:
     """Check that strategy and pruner support a second objective."""
     if experiment.objective.metrics is None:
         return
@@ -239,7 +239,7 @@ def _check_objectives(experiment: Blocks) -> None:
         _refuse("pruner.name", rule, f"{pruner!r} {both}", "write pruner: {name: none}")
 
 
-def _check_predicted(experiment: Blocks) -> None:
+def _check_predicted(experiment: Experiment) -> None:
     """Check metric, loss and head against the kind of the task."""
     task, metric = experiment.task, experiment.objective.metric
     kind, quantiles = task.kind, bool(task.quantiles)
@@ -253,7 +253,7 @@ def _check_predicted(experiment: Blocks) -> None:
         what = "task.quantiles" if measured == "quantiles" else measured
         rule = f"measures {what}, which {kind} does not predict"
         _refuse("objective.metric", rule, repr(metric), f"write {', '.join(fits)}")
-    own = [loss for loss in _values(experiment, "loss") if is_own(loss)]
+    own = [loss for loss in _values(experiment, "loss") if is_user_code(loss)]
     if classes or texts:
         losses = ["auto", "cross_entropy"]
     else:
@@ -280,7 +280,7 @@ def _check_predicted(experiment: Blocks) -> None:
         _only(experiment, "beam", [1], f"is of predicted texts, and {kind} predicts none")
 
 
-def _check_read(experiment: Blocks) -> None:
+def _check_read(experiment: Experiment) -> None:
     """Check the layers before the recurrent ones against the data."""
     data, task = experiment.data, experiment.task
     kind, tokens = task.kind, data.text is not None or data.tokens is not None
@@ -320,7 +320,7 @@ def _check_read(experiment: Blocks) -> None:
         _only(experiment, "conv_kernel", [default], rule, "write that first")
 
 
-def _unread_target(experiment: Blocks) -> tuple[str, str] | None:
+def _unread_target(experiment: Experiment) -> tuple[str, str] | None:
     """Return the rule and the remedy where a target is not among the features."""
     data = experiment.data
     if data.features is None or set(data.targets) <= set(data.features):
@@ -332,18 +332,18 @@ def _unread_target(experiment: Blocks) -> tuple[str, str] | None:
     return rule, f"write it there, correct data.target{meant}"
 
 
-def _shortest_window(experiment: Blocks) -> int:
+def _shortest_window(experiment: Experiment) -> int:
     windows = _values(experiment, "window")
     return min(experiment.task.window if window is None else window for window in windows)
 
 
-def _check_in_window(experiment: Blocks, key: str, length: int) -> None:
+def _check_in_window(experiment: Experiment, key: str, length: int) -> None:
     shortest = _shortest_window(experiment)
     rule = f"must be at most the window, whose least is {shortest}"
     _require(length <= shortest, key, rule, length, f"write {shortest}, or a longer window")
 
 
-def _check_forecast(experiment: Blocks) -> None:
+def _check_forecast(experiment: Experiment) -> None:
     data, task = experiment.data, experiment.task
     remedy = "write task.kind: classify, say, or remove it"
     _without(experiment, _OF_SEQUENCES, "is of sequences", "with kind forecast", remedy)
@@ -373,7 +373,7 @@ def _check_forecast(experiment: Blocks) -> None:
         _refuse("data.transform", rule, got, remedy)
 
 
-def _check_coming_class(experiment: Blocks) -> None:
+def _check_coming_class(experiment: Experiment) -> None:
     """Check the data of a series whose coming row is classified: classes are no numbers."""
     data = experiment.data
     _check_one_target(experiment)
@@ -391,13 +391,13 @@ def _check_coming_class(experiment: Blocks) -> None:
         _refuse("data.lags", "are of numbers", f"the class {target!r}", remedy)
 
 
-def _check_one_target(experiment: Blocks) -> None:
+def _check_one_target(experiment: Experiment) -> None:
     n, kind = len(experiment.data.targets), experiment.task.kind
     if kind in ("classify", "label", "translate"):
         _require(n == 1, "data.target", f"{kind} predicts one column", n, "keep one")
 
 
-def _check_known_future(experiment: Blocks) -> None:
+def _check_known_future(experiment: Experiment) -> None:
     """Check that an empty `data.known_future` stands beside features of the calendar."""
     domain = experiment.search_space.get("calendar")
     searched = [value_of(str(choice)) for choice in domain.bounds()] if domain else []
@@ -407,7 +407,7 @@ def _check_known_future(experiment: Blocks) -> None:
         _refuse("data.known_future", rule, "[] without", remedy)
 
 
-def _check_sequences(experiment: Blocks) -> None:
+def _check_sequences(experiment: Experiment) -> None:
     data, kind, split = experiment.data, experiment.task.kind, experiment.data.split
     if kind == "translate" and data.text is None:
         rule = "is required by translate: the column of texts that are read"
@@ -439,7 +439,7 @@ def _check_sequences(experiment: Blocks) -> None:
             _refuse(f"data.split.{key}", rule, got, remedy)
 
 
-def _check_weights(experiment: Blocks) -> None:
+def _check_weights(experiment: Experiment) -> None:
     """Check that the column of weights has no other role, and that metric and loss know weights."""
     data, kind, name = experiment.data, experiment.task.kind, experiment.data.weight
     if name is None and experiment.task.step_weights is None:
@@ -459,7 +459,7 @@ def _check_weights(experiment: Blocks) -> None:
         metric = "accuracy" if kind in ("classify", "label") else "rmse"
         remedy = f"write {metric}, say, or remove {key}"
         _refuse("objective.metric", rule, f"{own!r} beside {key}", remedy)
-    for loss in filter(is_own, _values(experiment, "loss")):
+    for loss in filter(is_user_code, _values(experiment, "loss")):
         remedy = f"write auto, or remove {key}"
         _refuse(_key(experiment, "loss"), rule, f"{loss!r} beside {key}", remedy)
 
@@ -474,7 +474,11 @@ def _require(holds: bool, key: str, rule: str, got: object, remedy: str = "chang
 
 
 def _without(
-    experiment: Blocks, keys: Mapping[str, Any], rule: str, beside: str, remedy: str = "remove it"
+    experiment: Experiment,
+    keys: Mapping[str, Any],
+    rule: str,
+    beside: str,
+    remedy: str = "remove it",
 ) -> None:
     """Refuse keys of `data` that differ from their neutral values."""
     for key, neutral in keys.items():
@@ -483,7 +487,7 @@ def _without(
 
 
 def _only(
-    experiment: Blocks,
+    experiment: Experiment,
     name: str,
     allowed: list[Any],
     rule: str,
@@ -498,12 +502,12 @@ def _only(
             _refuse(_key(experiment, name), rule, got, remedy)
 
 
-def _values(experiment: Blocks, name: str) -> tuple[Any, ...]:
+def _values(experiment: Experiment, name: str) -> tuple[Any, ...]:
     """Return the possible values of a hyperparameter; the ends of a range."""
     if name in experiment.search_space:
         return experiment.search_space[name].bounds()
     return (getattr(experiment.hyperparameters, name),)
 
 
-def _key(experiment: Blocks, name: str) -> str:
+def _key(experiment: Experiment, name: str) -> str:
     return f"search_space.{name}" if name in experiment.search_space else f"hyperparameters.{name}"

@@ -1,47 +1,36 @@
-"""The experiment file as pydantic models: every key, its default and its range."""
+"""The blocks of an experiment beside the data, the task and the hyperparameters; its name."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import json
 import math
+import operator
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+import typing
+import unicodedata
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
-from tuner.errors import ExperimentError, nearest
-from tuner.experiment.cells import Cell, cell_of
-from tuner.experiment.data import Count, Data, Folds, Split, Task
-from tuner.experiment.fields import (
-    EXPERIMENT_BYTES,
-    MetricName,
-    mended,
-    normalized,
-    why_refused,
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
 )
-from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
-from tuner.experiment.messages import shown
-from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
-from tuner.experiment.strategy import MedianPruner, Pruner, Strategy
-from tuner.metrics import COSTS, METRICS
-from tuner.strategies.base import Section, optional
-from tuner.strategies.model_based import TPEStrategy
 
-__all__ = [
-    "Blocks",
-    "Budget",
-    "Data",
-    "Finalists",
-    "Folds",
-    "Objective",
-    "Recorded",
-    "Resources",
-    "Split",
-    "Task",
-    "Training",
-]
+from tuner import strategies
+from tuner.errors import ExperimentError, nearest
+from tuner.experiment.data import Count
+from tuner.experiment.messages import shown
+from tuner.metrics import COSTS, METRICS, WAYS
+from tuner.strategies.base import Section, optional
+from tuner.strategies.registry import STRATEGIES, installed
+from tuner.user_code import is_user_code, parse_user_code
 
 
 def _parse_duration(value: Any) -> Any:
@@ -95,6 +84,31 @@ class Resources(Section):
             remedy = f"write {math.ceil(self.gpus)}"
             raise ExperimentError(rule, key="gpus", got=f"{self.gpus:g}", remedy=remedy)
         return self
+
+
+def _check_metric(value: Any) -> str:
+    way, _, rest = " ".join(str(value).split()).partition(" ")
+    if way not in WAYS:
+        rule = "must begin with minimize or maximize"
+        raise ExperimentError(rule, got=repr(value), remedy=f"write 'minimize {value}'")
+    return f"{way} {parse_user_code(rest)}"
+
+
+def _is_own_metric(value: Any) -> bool:
+    return isinstance(value, str) and (value.partition(" ")[0] in WAYS or is_user_code(value))
+
+
+if TYPE_CHECKING:
+    _Metric = str
+else:
+    _Metric = Literal[tuple(METRICS)]
+
+MetricName = Annotated[
+    Annotated[_Metric, Tag("(metric)")]
+    | Annotated[str, BeforeValidator(_check_metric), Tag("(own)")],
+    Discriminator(lambda v: "(own)" if _is_own_metric(v) else "(metric)"),
+]
+"""A metric of tuner, or `minimize` or `maximize` and user code."""
 
 
 class Objective(Section):
@@ -207,7 +221,176 @@ class Recorded(Section):
     command: str
 
 
-def _check_name(name: str) -> str:
+if TYPE_CHECKING:
+    Strategy = strategies.Strategy
+else:
+
+    def _installed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """Read the options of a strategy of an installed package, else of tuner's own."""
+        name = value.get("name") if isinstance(value, dict) else None
+        options = installed(name)
+        if options is not None:
+            return options.model_validate(value)
+        known = isinstance(value, strategies.Strategy) and value.name not in STRATEGIES
+        return value if known else read(value)
+
+    _Ours = functools.reduce(operator.or_, STRATEGIES.values())
+    Strategy = Annotated[
+        SerializeAsAny[Annotated[_Ours, Field(discriminator="name")]],
+        WrapValidator(_installed),
+    ]
+
+
+class NoPruner(Section):
+    """Every trial is trained to its end."""
+
+    name: Literal["none"] = "none"
+
+
+class _Warmup(Section):
+    """How much is trained before anything is pruned."""
+
+    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
+    """Completed trials before any is pruned."""
+    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
+    """Epochs that every trial gets; with folds it is always the first fold."""
+    interval_steps: Annotated[Count, Field(ge=1)] = 1
+    """Epochs between decisions."""
+
+
+class MedianPruner(_Warmup):
+    """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
+
+    name: Literal["median"] = "median"
+
+
+class PercentilePruner(_Warmup):
+    """Stops a trial whose best metric so far is not among the best share of earlier trials'."""
+
+    name: Literal["percentile"] = "percentile"
+    percentile: Annotated[float, Field(ge=0, le=100, strict=True)] = 25.0
+    """Percent of the earlier trials that a trial must keep up with."""
+
+
+class SuccessiveHalvingPruner(Section):
+    """Keeps one trial in `reduction_factor` at each decision; the epochs grow by the same factor.
+
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
+    arXiv:1810.05934; without its asynchrony, as trials are compared with earlier generations.
+    """
+
+    name: Literal["successive_halving"] = "successive_halving"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the first decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 4
+    """One trial in so many is kept."""
+    min_early_stopping_rate: Annotated[Count, Field(ge=0)] = 0
+    """Decisions that are left out at the beginning."""
+
+
+class HyperbandPruner(Section):
+    """Successive halving with several first decisions side by side; each trial has one of them.
+
+    Li et al., Journal of Machine Learning Research 18, 2018, arXiv:1603.06560.
+    """
+
+    name: Literal["hyperband"] = "hyperband"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the earliest decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 3
+    """One trial in so many is kept."""
+
+
+class WilcoxonPruner(Section):
+    """Stops a trial whose folds are worse than the best trial's by a signed-rank test.
+
+    Needs rolling origins: the folds are the pairs that are compared.
+    """
+
+    name: Literal["wilcoxon"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """Largest p-value at which a trial is stopped."""
+    n_startup_steps: Annotated[Count, Field(ge=0)] = 2
+    """Folds that every trial gets."""
+
+
+_Patiently = Annotated[
+    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner,
+    Field(discriminator="name"),
+]
+
+
+class PatientPruner(Section):
+    """Lets another pruner decide only once a trial has been worse than before for some epochs."""
+
+    name: Literal["patient"] = "patient"
+    patience: Annotated[Count, Field(ge=0)] = 5
+    """Epochs (with folds: folds) of getting worse before the other pruner is asked."""
+    min_delta: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = 0.0
+    """How much worse than before the metric may be meanwhile."""
+    wrapped: _Patiently = MedianPruner()
+    """The other pruner; of `none` patience alone stops a trial."""
+
+
+_Pruners = (
+    NoPruner
+    | MedianPruner
+    | PercentilePruner
+    | SuccessiveHalvingPruner
+    | HyperbandPruner
+    | PatientPruner
+    | WilcoxonPruner
+)
+Pruner = Annotated[_Pruners, Field(discriminator="name")]
+PRUNERS: tuple[type[Section], ...] = typing.get_args(_Pruners)
+
+
+EXPERIMENT_BYTES = 200
+"""Most bytes of an experiment's name in UTF-8: a study's name adds strategy and seed."""
+
+STUDY_BYTES = 240
+"""Most bytes of a study's: a file's name has 255 of them, and `.journal.held` follows."""
+
+_IN_NO_FILE = '/\\:*?"<>|'
+
+_NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends
+
+
+def normalized(name: str) -> str:
+    """Return a name in Unicode's composed form: however it is typed, it names one file."""
+    return unicodedata.normalize("NFC", name)
+
+
+def why_refused(name: str, most_bytes: int) -> str | None:
+    """Return which rule a name breaks; None where it breaks none.
+
+    Args:
+        name: an experiment's or a study's, normalized.
+        most_bytes: that it may have in UTF-8.
+    """
+    if not name.strip():
+        return "must not be empty"
+    if refused := next(filter(_is_refused, name), None):
+        return f"must not hold {refused!r}, which file names cannot have everywhere"
+    if name[0] in ".-" or name != name.strip():
+        return "must not begin with '.', '-' or a space, nor end with a space"
+    if (n_bytes := len(name.encode())) > most_bytes:
+        return f"must have at most {most_bytes} bytes in UTF-8, has {n_bytes}"
+    return None
+
+
+def mended(name: str, most_bytes: int) -> str:
+    """Return a name that breaks no rule and is near one that does; empty where nothing is left."""
+    kept = "".join("_" if _is_refused(c) else c for c in normalized(name))
+    kept = re.sub(r"^[\s._-]+|[\s_]+$", "", re.sub(r"__+", "_", kept))
+    return re.sub(r"[\s_]+$", "", kept.encode()[:most_bytes].decode(errors="ignore"))
+
+
+def _is_refused(character: str) -> bool:
+    return character in _IN_NO_FILE or unicodedata.category(character) in _NOT_PRINTED
+
+
+def check_name(name: str) -> str:
     """Return a name as files and MLflow have it; raise ValueError where they cannot."""
     name = normalized(name)
     if why := why_refused(name, EXPERIMENT_BYTES):
@@ -218,143 +401,4 @@ def _check_name(name: str) -> str:
     return name
 
 
-_OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
-"""Keys that decide the quantity and the unit of a validation loss."""
-
-
-class Blocks(Section):
-    """The keys of an experiment, and its configurations. `Experiment` checks them together."""
-
-    name: Annotated[str, AfterValidator(_check_name), Field(examples=["sales"])]
-    data: Data
-    task: Task = Task()
-    hyperparameters: Hyperparameters = Hyperparameters()
-    search_space: SearchSpace = Field(default_factory=dict)
-    strategy: Strategy = TPEStrategy()
-    budget: Budget = Budget()
-    pruner: Pruner = MedianPruner()
-    objective: Objective = Objective()
-    training: Training = Training()
-    resources: Resources = Resources()
-    asynchronous: Annotated[bool, Field(strict=True)] = False
-    """Whether trials start when a worker is free: busier workers, and no two searches alike."""
-    finalists: Finalists = Finalists()
-    seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
-    recorded: Recorded | None = None
-    cells: list[Cell] = Field(default_factory=list)
-    """Declarations of cells from user code; written by tuner."""
-
-    @property
-    def n_trials(self) -> int | None:
-        """How many trials can be trained: the budget, or as many as the space has."""
-        limits = (self.budget.trials, space_size(self.search_space))
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    @property
-    def n_folds(self) -> int:
-        """How many times a trial is trained: once, or for every fold of rolling origins."""
-        validation = self.data.split.validation
-        return validation.folds if isinstance(validation, Folds) else 1
-
-    @property
-    def losses_compare(self) -> bool:
-        """Whether the validation losses of two configurations are one quantity.
-
-        They are not where the loss, or what its units depend on, has several values in the search,
-        or one that the untuned default has not.
-        """
-        searched = [name for name in _OF_THE_LOSS if name in self.search_space]
-        values = [{*self.search_space[name].bounds(), self.given(name)} for name in searched]
-        return all(len(of_one) == 1 for of_one in values)
-
-    @property
-    def refits(self) -> bool:
-        """Whether a winner is trained again on training and validation part together."""
-        wanted = self.finalists.refit
-        return self.task.of_series if wanted is None else wanted
-
-    def start(self) -> dict[str, Any]:
-        """Return the configuration of trial 0: what is given or the default, where in the space.
-
-        A hyperparameter whose default lies outside its domain is left to the strategy. A
-        preparation begins as `data` has it.
-        """
-        values = {name: self.given(name) for name in self.search_space}
-        return {n: v for n, v in values.items() if v in self.search_space[n]}
-
-    def given(self, name: str) -> Any:
-        """Return what a hyperparameter, or the text of a preparation, is without a search."""
-        if name in PREPARED:
-            return text_of(getattr(self.data, name))
-        if layer := WIDTH.fullmatch(name):
-            widths = self.hyperparameters.widths
-            return widths[min(int(layer[1]), len(widths)) - 1]
-        if name not in Hyperparameters.model_fields:
-            fixed = self.hyperparameters.model_extra or {}
-            return fixed.get(name, self.default_of(name))
-        value = getattr(self.hyperparameters, name)
-        return self.task.window if name == "window" and value is None else value
-
-    def default_of(self, name: str) -> Any:
-        """Return the default of a hyperparameter, declared by tuner or by a cell."""
-        if (field := Hyperparameters.model_fields.get(name)) is not None:
-            return field.default
-        return next(cell.keys[name].default for cell in self.cells if name in cell.keys)
-
-    def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
-        """Return every hyperparameter: the fixed ones, and `searched` over them.
-
-        A searched preparation of the data is none: see `prepared_as`. Of keys that cells of one's
-        own declare it has those of its cell.
-        """
-        rest = {name: value for name, value in searched.items() if name not in PREPARED}
-        whole = gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
-        if not self.cells:
-            return whole
-        cell = cell_of(self.cells, whole["cell"])
-        own = {} if cell is None else {name: key.default for name, key in cell.keys.items()}
-        ours = Hyperparameters.model_fields
-        return own | {name: v for name, v in whole.items() if name in ours or name in own}
-
-    def preparation(self, searched: Mapping[str, Any]) -> dict[str, str]:
-        """Return the text of every preparation that is searched: those in `searched`, and `data`'s.
-
-        Args:
-            searched: the parameters of a trial, or of the untuned default.
-        """
-        names = [name for name in PREPARED if name in self.search_space]
-        return {name: searched.get(name, self.given(name)) for name in names}
-
-    def prepared_as(self, searched: Mapping[str, Any]) -> Self:
-        """Return the experiment with `data` as a trial has it, and no search of that.
-
-        Args:
-            searched: the trial's parameters; others than preparations play no role.
-
-        Raises:
-            ValueError: a preparation is not what its key takes.
-        """
-        texts = {name: searched[name] for name in PREPARED if name in searched}
-        rest = {name: d for name, d in self.search_space.items() if name not in PREPARED}
-        data = prepared_with(self.data, texts)
-        return self.model_copy(update={"data": data, "search_space": rest})
-
-    @property
-    def read_rows(self) -> list[Self]:
-        """The experiment with every preparation that decides the first readable row of a series.
-
-        Those that are searched, or were in the search that an exported file is of, and `data`'s,
-        which is the first. Whatever the preparation, a model is scored on the rows that each of
-        them leaves.
-        """
-        options: list[list[tuple[str, str]]] = []
-        recorded = {} if self.recorded is None else self.recorded.preparations
-        for name in ("transform", "lags"):
-            domain = self.search_space.get(name)
-            texts = [
-                self.given(name),
-                *(domain.bounds() if domain else ()),
-                *recorded.get(name, ()),
-            ]
-            options.append([(name, text) for text in dict.fromkeys(texts)])
-        return [self.prepared_as(dict(chosen)) for chosen in itertools.product(*options)]
+ExperimentName = Annotated[str, AfterValidator(check_name), Field(examples=["sales"])]

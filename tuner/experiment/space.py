@@ -20,22 +20,6 @@ from tuner.strategies.base import Section, optional
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = [
-    "PREPARED",
-    "CategoricalDomain",
-    "Domain",
-    "FloatDomain",
-    "IntDomain",
-    "SearchSpace",
-    "canonical_choice",
-    "prepared_with",
-    "space_size",
-    "text_of",
-    "to_distributions",
-    "value_of",
-    "without_order",
-]
-
 PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
 """The keys of `data` that may be searched."""
 

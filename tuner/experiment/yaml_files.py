@@ -17,8 +17,6 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from tuner.errors import ExperimentError, InputError, one_line
 
-__all__ = ["Override", "apply_override", "dump_yaml", "parse_value", "read_mapping"]
-
 
 @dataclass(frozen=True)
 class Override:

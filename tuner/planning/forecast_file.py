@@ -20,10 +20,8 @@ from tuner.data.profile import columns_that_help, profile_of
 from tuner.data.quality import even_rows
 from tuner.data.series_table import Series, read_series, series_of
 from tuner.errors import DataError, InputError, Setting
-from tuner.experiment.data import Wide
-from tuner.experiment.fields import Read
+from tuner.experiment.data import Data, Read, Wide
 from tuner.experiment.messages import first_problem
-from tuner.experiment.schema import Data
 from tuner.planning.columns import Columns
 from tuner.planning.forecast import (
     TEST_SHARE,

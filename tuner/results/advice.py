@@ -15,7 +15,7 @@ from tuner.data.prepared import Facts
 from tuner.data.profile import Trend
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import WIDTH
-from tuner.experiment.strategy import (
+from tuner.experiment.schema import (
     HyperbandPruner,
     MedianPruner,
     PatientPruner,

@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from tuner.data import DataRef, Shape
 from tuner.errors import InputError, one_line
-from tuner.experiment.fields import is_own
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.device import TrainingError
-from tuner.user_code import evaluate, is_reference, load_object, parse
+from tuner.user_code import evaluate, is_reference, is_user_code, load_object, parse
 
 __all__ = ["Loss", "balanced_weights", "make_loss", "own_loss", "pinball"]
 
@@ -126,7 +125,7 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     Raises:
         TrainingError: the loss does not fit the model's outputs.
     """
-    if is_own(parameters.loss):
+    if is_user_code(parameters.loss):
         return partial(_unweighted, loss=own_loss(parameters.loss, data.shape))
     if data.shape.classes:
         fitting = ["cross_entropy"]
