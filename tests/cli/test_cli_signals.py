@@ -24,8 +24,8 @@ AT_ONCE = "tuner: stopped at once; what was finished is kept, and the same comma
 
 
 def folders_in(temporary):
-    """Return the folders of prepared data: torch makes some of its own."""
-    return [path.name for path in temporary.glob("*tuner-*")]
+    """Return the folders of prepared data; an empty lock of a store may be left."""
+    return [path.name for path in temporary.glob("*tuner-*") if path.is_dir()]
 
 
 class Search:
