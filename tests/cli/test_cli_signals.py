@@ -24,7 +24,7 @@ AT_ONCE = "tuner: stopped at once; what was finished is kept, and the same comma
 
 
 def folders_in(temporary):
-    """Return the folders of prepared data; a lock of a store may be left, empty, to be taken over."""
+    """Return the folders of prepared data; an empty lock of a store may be left."""
     return [path.name for path in temporary.glob("*tuner-*") if path.is_dir()]
 
 
