@@ -15,10 +15,7 @@ from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 
-slowly = settings(
-    max_examples=examples(25),
-    suppress_health_check=[*HealthCheck],
-)
+slowly = settings(max_examples=examples(25), suppress_health_check=[*HealthCheck])
 
 
 def prepared(case):

@@ -54,7 +54,6 @@ def test_ambiguous_dates_are_either_and_with_points_day_first():
 def test_dates_are_read_in_the_order_in_which_they_are_even(tmp_path, layout, frequency):
     times = pd.date_range("2010-02-01", periods=120, freq=frequency)
     series = read(written(tmp_path, dated(times.strftime(layout))), time="t")
-    assert series.times is not None
     assert series.times.tolist() == times.tolist()
     assert series.frequency == frequency
     assert series.date_order.day_first == layout.startswith("%d")
@@ -73,7 +72,6 @@ def test_dates_are_read_in_the_order_in_which_each_series_rises(tmp_path):
     days = ["05/01/2020", "01/02/2020", "04/02/2020", "04/03/2020"]  # 5 January, 1 February, ...
     text = "t,s,y\n" + "".join(f"{d},{s},1\n" for d in days for s in "ab")
     series = read(written(tmp_path, text), time="t", id="s", resample="MS", missing="ffill")
-    assert series.times is not None
     assert series.times.month.tolist() == [1, 2, 2, 3] * 2
     assert read(written(tmp_path, text), id="s").date_order.day_first is None
 
@@ -120,7 +118,6 @@ def test_a_date_in_another_order_than_the_others_is_refused(tmp_path):
 def test_months_with_years_of_two_digits_are_months(tmp_path):
     times = pd.date_range("1999-11-01", periods=30, freq="MS")
     series = read(written(tmp_path, dated(times.strftime("%b-%y"))), time="t")
-    assert series.times is not None
     assert series.times.tolist() == times.tolist()
     assert_refused(written(tmp_path, dated(["Jan-10", "Feb-10", "Mai-10"])), "'Mai-10' in line 4",
                    time="t")  # fmt: skip
@@ -192,7 +189,6 @@ def test_closed_weekdays_are_not_missing(tmp_path, mask, frequency, hour):
     assert series.frequency == frequency
     assert season_of(series.frequency) == len(mask.split())
     even = even_rows(series, Data(path="x", target="y"))
-    assert even.times is not None
     assert [str(t)[:10] for t in even.times] == [str(t.date()) for t in times]
 
 
@@ -263,7 +259,6 @@ def test_every_row_of_a_regular_series_stays_and_none_is_made_up(tmp_path, frequ
     times = pd.date_range("2015-01-02", periods=67, freq=frequency)[begin:]
     series = read(written(tmp_path, dated([str(t) for t in times])), time="t", missing="ffill")
     even = even_rows(series, Data(path="x", target="y", missing="ffill"))
-    assert even.times is not None
     assert even.times.equals(pd.DatetimeIndex(times)) or list(even.times) == list(times)
 
 

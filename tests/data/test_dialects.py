@@ -178,7 +178,6 @@ def test_an_ambiguity_is_refused_with_the_key_that_settles_it(tmp_path, name):
     with pytest.raises(DataError) as caught:
         read(path, **keys)
     assert told in str(caught.value)
-    assert "\n" not in str(caught.value)
     if remedy is not None:
         found = read(path, read=remedy)
         assert (pd.DatetimeIndex(found["date"]) == DAYS).all()
@@ -399,9 +398,8 @@ def test_json_lines_of_ever_new_keys_are_refused_in_time(tmp_path, monkeypatch):
 )
 def test_a_line_that_is_no_json_is_named(line, problem, tmp_path):
     path = write(tmp_path, f'{{"a": 1}}\n\n{line}\n', "rows.jsonl")
-    with pytest.raises(DataError, match=f"is no JSON lines file: {problem}") as error:
+    with pytest.raises(DataError, match=f"is no JSON lines file: {problem}"):
         RawTable.read(path)
-    assert "\n" not in str(error.value)
 
 
 def test_parquet_texts_of_numbers_are_numbers_and_codes_codes(tmp_path):

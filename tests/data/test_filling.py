@@ -86,7 +86,6 @@ def test_missing_rows_are_put_in_at_the_frequency(tmp_path):
     series = even(tmp_path, dated(*rows), missing="ffill")
     np.testing.assert_array_equal(series.frame["y"], [1, 2, 3, NAN, NAN, 6, 7, 8, 9])
     assert series.lines.tolist() == [0, 1, 2, -1, -1, 3, 4, 5, 6]
-    assert series.times is not None
     assert series.times.tolist() == pd.date_range("2020-02-01", periods=9).tolist()
     assert series.place(3) == "a row that is in no line (2020-02-04)"
     assert series.rows == 7
@@ -115,7 +114,6 @@ def test_the_rows_of_a_step_become_one_that_bears_its_beginning(tmp_path, aggreg
     series = even(tmp_path, MINUTES, resample="1h", aggregate=aggregate, missing="ffill")
     np.testing.assert_array_equal(series.frame["y"], expected)
     assert series.frequency == "h"
-    assert series.times is not None
     assert series.times.tolist() == pd.date_range("2020-01-01", periods=4, freq="h").tolist()
     assert series.rows == 5
 
@@ -170,7 +168,6 @@ def test_incomplete_steps_at_the_ends_of_a_series_are_left_out(tmp_path):
     rows = hourly(60, name="a"), hourly(80, 25, start="2020-01-01 07:00", name="b")
     series = daily(tmp_path, *rows, aggregate="sum")
     assert series.bounds.tolist() == [[0, 2], [2, 3]]
-    assert series.times is not None
     assert series.times.day.tolist() == [1, 2, 3]  # of the second series, a day and 10 hours lack
     assert series.frame["y"].tolist() == [24, 24, 24]
     assert (series.rows, series.lines.tolist()) == (139, [-1] * 3)
@@ -216,21 +213,18 @@ def test_rows_without_a_frequency_are_taken_as_they_are(tmp_path):
 def test_steps_begin_at_the_same_times_in_every_file(tmp_path, step, labels):
     text = dated(("2020-02-27 18:00", 1), ("2020-03-03 10:00", 2))
     series = even(tmp_path, text, resample=step, missing="ffill")
-    assert series.times is not None
     assert [series.times[0], series.times[-1]] == [
         pd.Timestamp(labels[0]),
         pd.Timestamp(labels[-1]),
     ]
     later = dated(("2020-03-03 10:00", 2), ("2020-03-12", 3))
     other = even(tmp_path, later, resample=step, missing="ffill")
-    assert other.times is not None
     assert other.times[0] == series.times[-1]
 
 
 def test_times_before_1970_and_with_a_zone_are_resampled(tmp_path):
     text = dated(("1901-05-03T00:00+02:00", 1), ("1901-05-04T03:00+02:00", 2))
     series = even(tmp_path, text, resample="1D", missing="ffill")
-    assert series.times is not None
     assert series.times[0].isoformat() == "1901-05-03T00:00:00+02:00"
     assert series.frame["y"].tolist() == [1, 2]
 
@@ -295,7 +289,6 @@ def test_a_week_without_its_closed_days_is_whole(tmp_path, mask, begin, end, who
     open_days = days.delete(list(without))  # a holiday
     text = dated(*[(f"{d:%Y-%m-%d}", 1) for d in open_days])
     series = even(tmp_path, text, resample="W", aggregate="sum")
-    assert series.times is not None
     assert (str(series.times[0].date()), str(series.times[-1].date())) == whole
     full, sums = len(mask.split()), series.frame["y"].tolist()
     assert sums.count(full) == len(sums) - len(without)

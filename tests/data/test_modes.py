@@ -10,7 +10,6 @@ from helpers.examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.data import SeriesRef
 from tuner.data import features as modes
 from tuner.data.features import modes_of
 from tuner.data.prepared import check_data, open_test_part, prepare
@@ -51,7 +50,6 @@ def test_modes_are_written_for_exactly_the_readable_windows(tmp_path):
     space = {"window": {"type": "int", "low": 6, "high": 12, "step": 3}}
     experiment = on(tmp_path, search_space=space)
     (ref,) = prepare(experiment, tmp_path / "search").folds
-    assert isinstance(ref, SeriesRef)
     assert sorted(p.stem for p in Path(ref.folder).glob("modes_*")) == [
         "modes_12", "modes_6", "modes_8", "modes_9",
     ]  # fmt: skip

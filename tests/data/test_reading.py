@@ -22,7 +22,6 @@ def test_the_air_passengers_are_monthly():
     assert series.rows == 144
     assert series.frequency == "MS"
     assert (series.features, series.targets) == (["passengers"], ["passengers"])
-    assert series.times is not None
     assert series.times[0] == pd.Timestamp("1949-01-01")
     assert series.frame["passengers"].iloc[[0, -1]].tolist() == [112.0, 432.0]
     assert series.sha256 == hashlib.sha256(AIR_PASSENGERS.read_bytes()).hexdigest()
@@ -162,7 +161,6 @@ def test_a_frequency_is_found_with_and_without_gaps(tmp_path, frequency):
 
 def test_years_written_as_numbers_are_times(tmp_path):
     series = read(written(tmp_path, dated(range(1700, 2009))), time="t")
-    assert series.times is not None
     assert (series.times[0].year, series.times[-1].year) == (1700, 2008)
     assert series.frequency == "YS-JAN"
     assert read(written(tmp_path, dated(f"{y}.0" for y in range(1700, 2009))), time="t").rows == 309
@@ -192,7 +190,6 @@ def test_years_written_as_numbers_are_times(tmp_path):
 )  # fmt: skip
 def test_times_are_understood(tmp_path, texts, first, frequency):
     series = read(written(tmp_path, dated(texts)), time="t")
-    assert series.times is not None
     assert series.times[0] == pd.Timestamp(first)
     assert series.frequency == frequency
 
@@ -201,7 +198,6 @@ def test_times_are_understood(tmp_path, texts, first, frequency):
 def test_unix_times_are_understood(tmp_path, factor):
     path = written(tmp_path, dated((1577836800 + i * 3600) * factor for i in range(48)))
     series = read(path, time="t")
-    assert series.times is not None
     assert series.times[0] == pd.Timestamp("2020-01-01")
     assert series.frequency == "h"
 

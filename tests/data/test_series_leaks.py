@@ -7,10 +7,7 @@ from helpers.series_cases import ROWS, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-slowly = settings(
-    max_examples=examples(60),
-    suppress_health_check=[*HealthCheck],
-)
+slowly = settings(max_examples=examples(60), suppress_health_check=[*HealthCheck])
 seeds = st.integers(0, 2**32 - 1)
 
 

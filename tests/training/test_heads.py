@@ -12,7 +12,6 @@ from tuner.data import Shape
 from tuner.data.baselines import Baselines, choose
 from tuner.data.metrics import score
 from tuner.data.prepared import check_data
-from tuner.data.reference import SeriesRef
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
@@ -44,7 +43,6 @@ def test_every_step_is_decoded_and_every_weight_has_a_gradient(
     assert forecast.shape == (7, 4, 3, *([3] if quantiles else []))
     forecast.square().sum().backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
@@ -181,13 +179,11 @@ def trained(raw, folder, **values):
     experiment = Experiment.model_validate(raw | {"hyperparameters": values})
     data = check_data(experiment).write(folder / "arrays")
     (ref,) = data.folds
-    assert isinstance(ref, SeriesRef)
     job = TrainJob(
         "job", experiment.configuration({}), seed=0, epochs=25, patience=25, metric="rmse",
         folds=(ref,),
     )  # fmt: skip
     score = run_job(job, lambda epoch: True).objective
-    assert score is not None
     return score, ref
 
 
@@ -219,7 +215,6 @@ def test_of_rows_to_come_a_batch_holds_the_known_columns_alone(tmp_path):
     raw["data"] |= {"features": ["promo", "y", "price"], "known_future": ["price"]}
     raw["data"] |= {"lags": {"price": [1], "y": [1]}}
     (ref,) = check_data(Experiment.model_validate(raw)).write(tmp_path / "arrays").folds
-    assert isinstance(ref, SeriesRef)
     assert ref.shape.known_columns == (2, 3)  # price, and what it was a row before
     samples = Windows(ref, CPU)
     starts = ref.train_samples()[:9]

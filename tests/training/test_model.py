@@ -62,7 +62,6 @@ def test_every_model_learns_from_padded_sequences(cell, bidirectional, widths, p
     kept = outputs[real] if shape.each_step else outputs
     (kept * torch.randn_like(kept)).sum().backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
     for k in (1, 4):

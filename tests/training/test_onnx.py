@@ -80,7 +80,6 @@ def outputs(model, session, size, steps):
         expected = model(x, lengths).numpy()
     assert found.shape == expected.shape
     if shape.each_step:
-        assert lengths is not None
         real = np.arange(steps) < lengths.numpy()[:, None]
         return found[real], expected[real]
     return found, expected
@@ -113,7 +112,6 @@ def exported(asked):
 def test_an_export_brings_the_file_and_how_far_it_is_from_torch():
     outcome = exported(job(hidden_size=8, decoder="recursive"))
     assert outcome.state is OutcomeState.COMPLETE
-    assert outcome.exported is not None
     assert 0 < outcome.exported.difference < 1e-5
     assert onnx.load_from_string(outcome.exported.file).ir_version <= 10
     assert "exported" not in outcome.to_json()

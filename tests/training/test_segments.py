@@ -119,7 +119,6 @@ def test_every_model_of_windows_learns_with_all_of_its_weights(
     (said * torch.randn_like(said)).sum().backward()
     # The head's rows behind the horizon and its first state that attention replaces aside.
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
     assert all(p.grad.abs().sum() > 0 for n, p in model.named_parameters() if "linear" in n)
 
@@ -257,7 +256,6 @@ def test_the_exported_model_splits_as_torch_does(shape, normalize):
     weights = Model(Hyperparameters(**values), shape).weights()
     outcome = run_job(ExportJob("model", values, weights, shape, shape.window), lambda epoch: True)
     assert outcome.state is OutcomeState.COMPLETE, outcome.reason
-    assert outcome.exported is not None
     assert outcome.exported.difference < 1e-5
 
 

@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional
 
 from tuner import search
-from tuner.data import SequencesRef, SeriesRef
 from tuner.data.baselines import Baselines, baselines_record
 from tuner.data.linear_models import LinearForecast, LinearOfSequences, SequenceChoice, WindowChoice
 from tuner.data.metrics import score
@@ -350,11 +349,9 @@ def test_each_step_is_scored_even_where_it_weighs_nothing(tmp_path):
 
 def test_a_score_without_weights_asks_for_none(make_ref, make_sequences):
     ref = make_ref(np.zeros((40, 1)))
-    assert isinstance(ref, SeriesRef)
     assert not ref.has_weights
     assert open_samples(ref, CPU).weights(torch.arange(10, 12)) is None
     found = drawn(make_sequences, "label", [1] * 5)
-    assert isinstance(found, SequencesRef)
     assert open_samples(found, CPU).weights(torch.arange(2)) is None
     truth = ref.truth_of(ref.evaluate_samples())
     assert score("rmse", truth, truth + 2, ref) == pytest.approx(2)
